@@ -1,0 +1,1 @@
+"""What a sample is, readers of data files, and the procedural corpora of the miniature."""

@@ -1,0 +1,1 @@
+"""One theme, charts that take a frame and return a chart, tables and the atlas page."""

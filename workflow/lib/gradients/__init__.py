@@ -1,0 +1,1 @@
+"""Exact spectra of per-sample weight gradients, from their two small factors."""

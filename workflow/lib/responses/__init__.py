@@ -1,0 +1,1 @@
+"""None, Simplified and Detailed responses, irrelevant ones, and prompts."""

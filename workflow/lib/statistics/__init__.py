@@ -1,0 +1,1 @@
+"""Curves, MAD, RD and their intervals."""

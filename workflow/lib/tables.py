@@ -1,0 +1,162 @@
+"""The tables' columns, and one way to write and read them (Parquet, whole or not at all).
+
+Metadata hold deterministic facts only, so that the same numbers are the same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflow.lib.errors import InputError
+from workflow.lib.files import replacing
+
+_TEXT = pa.string()
+_REAL = pa.float64()
+_COUNT = pa.int32()
+
+_CELL = [("model", _TEXT), ("dataset", _TEXT), ("variant", _TEXT), ("relation", _TEXT), ("loss_tokens", _TEXT)]
+_ESTIMATE = [("value", _REAL), ("low", _REAL), ("high", _REAL), ("n", _COUNT)]
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # One row: one response that a model may be trained on.
+    "responses": pa.schema(
+        [
+            ("dataset", _TEXT),
+            ("sample_id", _TEXT),
+            ("variant", _TEXT),
+            ("relation", _TEXT),
+            ("instruction", _TEXT),
+            ("response", _TEXT),
+            ("label", _TEXT),
+            ("gold", _TEXT),
+            ("label_equals_gold", pa.bool_()),
+            ("status", _TEXT),
+            ("sources", pa.list_(_TEXT)),
+        ]
+    ),
+    # One row: one forward and backward pass.
+    "samples": pa.schema(
+        [
+            ("model", _TEXT),
+            ("dataset", _TEXT),
+            ("sample_id", _TEXT),
+            ("variant", _TEXT),
+            ("relation", _TEXT),
+            ("loss_tokens", _TEXT),
+            ("loss", _REAL),
+            ("prompt_tokens", _COUNT),
+            ("response_tokens", _COUNT),
+            ("truncated", pa.bool_()),
+            ("status", _TEXT),
+        ]
+    ),
+    # One row: one weight matrix's gradient on one sample.
+    "spectra": pa.schema(
+        [
+            ("model", _TEXT),
+            ("dataset", _TEXT),
+            ("sample_id", _TEXT),
+            ("variant", _TEXT),
+            ("relation", _TEXT),
+            ("loss_tokens", _TEXT),
+            ("layer", pa.int16()),
+            ("projection", _TEXT),
+            ("nuclear_norm", _REAL),
+            ("sigma_max", _REAL),
+            ("sigma_min", _REAL),
+            ("frobenius_norm", _REAL),
+            ("mean", _REAL),
+            ("max", _REAL),
+            ("min", _REAL),
+            ("effective_rank", _REAL),
+        ]
+    ),
+    # Mean over samples, per layer, with a bootstrap interval.
+    "curves": pa.schema(
+        [*_CELL, ("projection", _TEXT), ("statistic", _TEXT), ("layer", pa.int16()), *_ESTIMATE, ("purpose", _TEXT)]
+    ),
+    # Mean absolute difference of neighbouring layers of a mean curve, by segment of the layers.
+    "mad": pa.schema(
+        [
+            *_CELL,
+            ("projection", _TEXT),
+            ("statistic", _TEXT),
+            ("segment", _TEXT),
+            ("layers", _TEXT),
+            *_ESTIMATE,
+            ("purpose", _TEXT),
+        ]
+    ),
+    # Relative difference of `relation` against the correct responses, averaged over layers.
+    "rd": pa.schema(
+        [
+            *_CELL,
+            ("projection", _TEXT),
+            ("statistic", _TEXT),
+            ("measure", _TEXT),
+            *_ESTIMATE,
+            ("top_layers", pa.list_(pa.int16())),
+            ("purpose", _TEXT),
+        ]
+    ),
+    # The same, layer by layer (signed).
+    "rd_layers": pa.schema(
+        [*_CELL, ("projection", _TEXT), ("statistic", _TEXT), ("layer", pa.int16()), *_ESTIMATE, ("purpose", _TEXT)]
+    ),
+    # What the samples of a cell were: counts by status, loss and lengths.
+    "cells": pa.schema(
+        [
+            *_CELL,
+            ("n", _COUNT),
+            ("n_ok", _COUNT),
+            ("n_truncated", _COUNT),
+            ("n_no_response_tokens", _COUNT),
+            ("n_nonfinite", _COUNT),
+            ("n_out_of_memory", _COUNT),
+            ("loss", _REAL),
+            ("prompt_tokens", _REAL),
+            ("response_tokens", _REAL),
+            ("purpose", _TEXT),
+        ]
+    ),
+}
+
+
+def write_table(name: str, data: pa.Table | list[dict], path: str | Path, metadata: Mapping[str, Any]) -> None:
+    """Write one of `SCHEMAS` as Parquet.
+
+    `data` has exactly the schema's columns (a table, or rows as dicts). `metadata` values are written
+    as JSON under the key ``gradatlas``; give deterministic facts only.
+    """
+    schema = SCHEMAS[name]
+    table = (
+        pa.Table.from_pylist(data, schema=schema) if isinstance(data, list) else data.select(schema.names).cast(schema)
+    )
+    facts = json.dumps({"table": name, **metadata}, sort_keys=True)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"gradatlas": facts}), temporary, compression="zstd")
+
+
+def read_table(name: str, path: str | Path) -> pa.Table:
+    """Read one of `SCHEMAS`; `InputError` where the file is not Parquet or lacks a column."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make it with the rule that writes '{name}' tables") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error}); delete it and run again") from None
+    missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
+    if missing:
+        raise InputError(
+            f"{path}: not a '{name}' table, column '{missing[0]}' is missing; have {', '.join(table.column_names)}"
+        )
+    return table
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The deterministic facts written with a table."""
+    return json.loads((pq.read_schema(path).metadata or {}).get(b"gradatlas", b"{}"))

@@ -1,0 +1,1 @@
+"""One thin command per rule: arguments in, one call into ``workflow.lib``, files out."""

@@ -45,11 +45,10 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imported = tuple(sorted(set(_imports(tree)) - {module}))
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
-                # `pass` keeps a body that was nothing but its docstring.
-                node.body = body[1:] or [ast.Pass()]
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            # `pass` keeps a body that was nothing but its docstring.
+            node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree), imported
 
 

@@ -1,0 +1,154 @@
+"""The engine against the slow plain way: autograd's own weight gradient and its full SVD, in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from workflow.lib.gradients.capture import PROJECTIONS, Capture, Factors
+from workflow.lib.gradients.spectra import METRICS, spectra
+from workflow.lib.gradients.tokens import Encoded
+
+
+def tiny_llama(layers=3, dtype=torch.float64, bias=True):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=6,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        attention_bias=bias,
+    )
+    model = LlamaForCausalLM(config).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def sample(tokens, response, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 97, (tokens,), generator=generator).tolist()
+    return Encoded(tuple(ids), tuple(i >= tokens - response for i in range(tokens)), False)
+
+
+def plainly(model, one):
+    """Loss and metrics of one sample from autograd's weight gradient and a full SVD."""
+    model.zero_grad()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    ids = torch.tensor([one.ids])
+    # Not the model's own loss: it rounds the logits to float32.
+    log_probs = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    counted = torch.tensor(one.response[1:])
+    loss = -log_probs.gather(1, ids[0, 1:, None])[counted].mean()
+    loss.backward()
+    rows = []
+    for layer in model.model.layers:
+        for name in PROJECTIONS:
+            gradient = getattr(layer.self_attn, f"{name}_proj").weight.grad
+            sigma = torch.linalg.svdvals(gradient)
+            share = sigma / sigma.sum()
+            rank = (-torch.special.xlogy(share, share).sum()).exp() if sigma.sum() else torch.zeros(())
+            rows.append(
+                [
+                    sigma.sum(),
+                    sigma[0],
+                    sigma[-1],
+                    gradient.norm(),
+                    gradient.mean(),
+                    gradient.max(),
+                    gradient.min(),
+                    rank,
+                ]
+            )
+    return loss.item(), torch.tensor(rows).view(len(model.model.layers), len(PROJECTIONS), len(METRICS))
+
+
+LENGTHS = [(30, 20), (9, 1), (2, 1), (50, 49), (17, 5)]
+
+
+def test_batch_equals_autograd_and_full_svd():
+    model = tiny_llama()
+    batch = [sample(tokens, response, seed) for seed, (tokens, response) in enumerate(LENGTHS)]
+    expected = [plainly(model, one) for one in batch]
+    for one, (loss, metrics) in zip(Capture(model).run(batch), expected, strict=True):
+        assert one.loss == pytest.approx(loss, rel=1e-12)
+        assert_equal_metrics(spectra(one.factors), metrics, 1e-9)
+
+
+def test_wrong_projection_order_is_noticed():
+    """The comparison can fail: with K and V swapped it does."""
+    model = tiny_llama()
+    batch = [sample(20, 10)]
+    _, metrics = plainly(model, batch[0])
+    swapped = metrics[:, [0, 2, 1, 3]]
+    with pytest.raises(AssertionError):
+        assert_equal_metrics(spectra(Capture(model).run(batch)[0].factors), swapped, 1e-3)
+
+
+def test_float32_is_within_a_thousandth():
+    model = tiny_llama(dtype=torch.float32)
+    batch = [sample(tokens, response, seed) for seed, (tokens, response) in enumerate(LENGTHS)]
+    exact = tiny_llama()
+    exact.load_state_dict(model.state_dict())
+    for one, sample_ in zip(Capture(model).run(batch), batch, strict=True):
+        assert_equal_metrics(spectra(one.factors), plainly(exact.double(), sample_)[1], 1e-3)
+
+
+def assert_equal_metrics(ours, expected, tolerance):
+    index = {name: i for i, name in enumerate(METRICS)}
+    sigma_max = expected[..., index["sigma_max"]]
+    entry = torch.maximum(expected[..., index["max"]].abs(), expected[..., index["min"]].abs())
+    for name in METRICS:
+        scale = {"sigma_min": sigma_max, "mean": entry, "max": entry, "min": entry}.get(
+            name, expected[..., index[name]]
+        )
+        # A matrix whose gradient is exactly zero (Q and K see no choice between one token) must be so in ours.
+        error = ((ours - expected)[..., index[name]].abs() / scale.where(scale > 0, 1.0)).max()
+        assert error <= tolerance, f"{name}: relative error {error:.1e}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tokens=st.integers(1, 40),
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 24),
+    rank=st.integers(0, 5),
+    scale=st.floats(-6, 6),
+    seed=st.integers(0, 999),
+)
+def test_any_factors(tokens, rows, columns, rank, scale, seed):
+    """Few and many tokens, zero and repeated rows, wide scales: equal to the SVD of D^T X itself."""
+    generator = torch.Generator().manual_seed(seed)
+    d = torch.randn(2, tokens, rows, generator=generator, dtype=torch.float64) * 10**scale
+    x = torch.randn(2, tokens, columns, generator=generator, dtype=torch.float64)
+    # Repeat tokens, so that the rank falls below every dimension.
+    d, x = (f[:, [min(i, rank) for i in range(tokens)]] for f in (d, x))
+    gradient = d.mT @ x
+    ours = spectra({"q": Factors(x, d)})[:, 0]
+    sigma = torch.linalg.svdvals(gradient)
+    top = sigma[:, 0]
+    assert torch.allclose(ours[:, METRICS.index("nuclear_norm")], sigma.sum(1), rtol=1e-10)
+    assert torch.allclose(ours[:, METRICS.index("sigma_max")], top, rtol=1e-11)
+    assert ((ours[:, METRICS.index("sigma_min")] - sigma[:, -1]).abs() <= 1e-11 * top).all()
+    assert torch.allclose(ours[:, METRICS.index("frobenius_norm")], gradient.norm(dim=(1, 2)), rtol=1e-11)
+    assert torch.allclose(ours[:, METRICS.index("max")], gradient.amax((1, 2)), rtol=1e-9)
+    assert torch.allclose(ours[:, METRICS.index("min")], gradient.amin((1, 2)), rtol=1e-9)
+    assert torch.allclose(
+        ours[:, METRICS.index("mean")] * rows * columns, gradient.sum((1, 2)), atol=float(top.max()) * 1e-9
+    )
+    if tokens < min(rows, columns):
+        assert (ours[:, METRICS.index("sigma_min")] == 0).all()
+
+
+def test_zero_gradient_has_rank_zero():
+    zeros = Factors(torch.ones(1, 4, 3, dtype=torch.float64), torch.zeros(1, 4, 5, dtype=torch.float64))
+    assert spectra({"q": zeros}).abs().max() == 0

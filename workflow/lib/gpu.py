@@ -1,0 +1,59 @@
+"""A lease on one GPU for the life of a process, so that jobs side by side take different devices.
+
+Snakemake counts GPUs but does not name them: four jobs on four GPUs would all take the first. A lock file per
+device in a node-local folder, freed by the kernel however the process ends, names them. Lease before importing
+torch.
+"""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from workflow.lib.command import progress
+
+
+def visible_devices(environment: Mapping[str, str]) -> list[str]:
+    """The devices this process may use, as elements for CUDA_VISIBLE_DEVICES."""
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        return [device for device in environment["CUDA_VISIBLE_DEVICES"].split(",") if device.strip()]
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return listing.stdout.split() if listing.returncode == 0 else []
+
+
+def lease(folder: str | Path | None = None, poll: float = 1.0) -> FileLock | None:
+    """Hold one visible GPU until the returned lock is released or the process ends.
+
+    Sets CUDA_VISIBLE_DEVICES to that device alone. Takes no lease (returns None) where there is nothing to choose:
+    under Slurm, which binds devices itself, or with fewer than two visible devices. Waits, with a line of
+    progress, while all are held; looks again every `poll` seconds.
+    """
+    devices = visible_devices(os.environ)
+    if "SLURM_JOB_ID" in os.environ or len(devices) < 2:
+        return None
+    place = Path(folder or Path(tempfile.gettempdir()) / f"gradatlas-gpu-{os.getuid()}")
+    place.mkdir(parents=True, exist_ok=True)
+    told = False
+    while True:
+        for device in devices:
+            lock = FileLock(place / f"gpu-{device.replace('/', '-')}.lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+            progress(f"GPU {device} of {','.join(devices)} leased")
+            return lock
+        if not told:
+            progress(f"all of GPU {','.join(devices)} are leased by other jobs of this user; waiting")
+            told = True
+        time.sleep(poll)

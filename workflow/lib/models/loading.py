@@ -1,0 +1,91 @@
+"""A model and its tokenizer from a folder, a card or a pinned hub id, always in the precision that was asked for."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workflow.lib.errors import InputError
+from workflow.lib.models.snapshots import model_digest, read_card
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a model's files are, and what is known of them: `revision` may be empty, `digest` names their content."""
+
+    path: str
+    revision: str
+    digest: str
+
+
+def locate(model: str, revision: str = "") -> Location:
+    """Find a model: a folder, the card (JSON) that ``fetch_model`` wrote, or a hub id with a pinned `revision`."""
+    path = Path(model).expanduser()
+    if path.suffix == ".json":
+        card = read_card(path)
+        return Location(card["path"], card["revision"], card["digest"])
+    if path.is_dir():
+        return Location(str(path), revision, model_digest(path))
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise InputError(f"--model {model}: no such folder, card or hub id (ORG/NAME); give an existing path")
+    if not revision:
+        raise InputError(
+            f"--model {model}: a hub id needs --revision COMMIT, so that the result names what was measured"
+        )
+    from workflow.lib.models.snapshots import download
+
+    folder = download(model, revision)
+    return Location(str(folder), revision, model_digest(folder))
+
+
+def choose_device(device: str) -> str:
+    """``cpu`` or ``cuda``: `auto` takes a GPU where PyTorch sees one; `cuda` without one is an error."""
+    import torch
+
+    if device not in DEVICES:
+        raise InputError(f"--device '{device}' is not known; choose one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "--device cuda: PyTorch sees no GPU; set device to auto or cpu in the model's row of models.tsv"
+        )
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """Load (model, tokenizer) from a folder, offline, in evaluation mode.
+
+    `dtype` is always given, never the checkpoint's own by accident. Raises `InputError` where the files cannot be
+    read as a causal language model with a tokenizer.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype '{dtype}' is not known; choose one of {', '.join(DTYPES)}")
+    # A compute node has no network; a load that asks for one would stall instead of failing.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: no tokenizer could be loaded ({error}); add tokenizer.json and tokenizer_config.json"
+        ) from None
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{path}: no causal language model could be loaded ({error})") from None
+    embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > embeddings:
+        raise InputError(
+            f"{path}: the tokenizer has {len(tokenizer)} tokens, the model only {embeddings} embeddings; "
+            "take the tokenizer that belongs to this model"
+        )
+    return model.to(device).eval(), tokenizer

@@ -1,0 +1,78 @@
+"""Measure the spectra of every layer's per-sample Q, K, V and O gradients.
+
+FILE is a responses table (Parquet) of this workflow, or a JSON list of {instruction, input, output}; MODEL is a
+folder, the card that fetch_model wrote, or a hub id together with --revision. Killed or edited runs go on from
+--journal.
+"""
+
+from workflow.lib.command import parser_for, run
+
+
+def main(argv=None):
+    parser = parser_for(__doc__)
+    add = parser.add_argument
+    add("--model", required=True, help="model folder, card (.json) or hub id ORG/NAME")
+    add("--revision", default="", help="commit hash of a hub id")
+    add("--model-name", default="", help="the model's name in the tables (default: its folder's name)")
+    add("--responses", required=True, metavar="FILE", help="responses table (.parquet) or JSON list (.json)")
+    add("--samples", required=True, metavar="OUT", help="samples table to write (.parquet)")
+    add("--spectra", required=True, metavar="OUT", help="spectra table to write (.parquet)")
+    add("--run", metavar="OUT", help="also write time, host, device and versions (.json)")
+    add("--journal", metavar="DIR", help="keep finished batches here, and take them from here")
+    add("--chat", action="store_true", help="prompt through the tokenizer's chat template")
+    add("--max-length", type=int, default=1024, help="window in tokens; longer samples are cut on the right")
+    add("--dtype", default="float32", help="precision of the pass: float32, float64, bfloat16, float16")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--compat", default="none", help="'reference' tokenises as the study's own code does")
+    add("--batch-tokens", type=int, default=4096, help="tokens of one batch, padding included")
+    add("--limit", type=int, help="measure only this many samples")
+    add("--limit-seed", type=int, help="draw them by a seeded hash instead of taking the first")
+    add("--purpose", default="study", help="'pipeline check': a model on data it was never meant for")
+    add("--threads", type=int, help="CPU threads of the pass (default: PyTorch's own choice)")
+    add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
+    run(parser, measure, argv)
+
+
+def measure(arguments):
+    from workflow.lib.gpu import lease
+
+    held = lease() if arguments.device != "cpu" else None  # before torch is imported, until the process ends
+
+    import torch
+
+    from workflow.lib.errors import InputError
+    from workflow.lib.gradients.measure import Settings
+    from workflow.lib.gradients.measure import measure as work
+
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise InputError(f"--threads is {arguments.threads}; give at least 1")
+        torch.set_num_threads(arguments.threads)
+    work(
+        arguments.model,
+        arguments.responses,
+        arguments.samples,
+        arguments.spectra,
+        Settings(
+            chat=arguments.chat,
+            max_length=arguments.max_length,
+            dtype=arguments.dtype,
+            compat=arguments.compat,
+            device=arguments.device,
+            batch_tokens=arguments.batch_tokens,
+            limit=arguments.limit,
+            limit_seed=arguments.limit_seed,
+            trust_remote_code=arguments.trust_remote_code,
+            purpose=arguments.purpose,
+        ),
+        revision=arguments.revision,
+        model_name=arguments.model_name,
+        journal=arguments.journal,
+        run_path=arguments.run,
+    )
+    if held:
+        held.release()
+
+
+if __name__ == "__main__":
+    main()

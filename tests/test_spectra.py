@@ -108,8 +108,8 @@ def assert_equal_metrics(ours, expected, tolerance):
     sigma_max = expected[..., index["sigma_max"]]
     entry = torch.maximum(expected[..., index["max"]].abs(), expected[..., index["min"]].abs())
     # Q and K see no choice between one token: their gradient is zero but for rounding, and rounding has no rank.
-    real = expected[..., index["nuclear_norm"]] > 1e-12
-    assert (ours[..., index["nuclear_norm"]] > 1e-12).equal(real)
+    real = expected[..., index["nuclear_norm"]] > 1e-6
+    assert (ours[..., index["nuclear_norm"]] > 1e-6).equal(real)
     for name in METRICS:
         scale = {"sigma_min": sigma_max, "mean": entry, "max": entry, "min": entry}.get(
             name, expected[..., index[name]]

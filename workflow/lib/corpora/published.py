@@ -1,9 +1,11 @@
 """Reader of the study's published files: a JSON list of {instruction, input, output}."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError
 
 
@@ -55,3 +57,39 @@ def _entry(path: Path, row: int, entry: object) -> Entry:
         raise InputError(f"{path}, row {row}: 'input' is not a text; give a string, empty if there is none")
     instruction = f"{entry['instruction']}\n{extra}" if extra else entry["instruction"]
     return Entry(instruction, entry["output"])
+
+
+def read_samples(
+    files: Mapping[tuple[str, str], str], gold: tuple[str, Callable[[str], str | None]] | None
+) -> list[Sample]:
+    """The samples of a dataset from its files, one per (variant, relation); rows pair by position.
+
+    `gold`: (variant, function of that variant's correct response) giving the gold answer; None: there is none.
+    Raises `InputError` where files differ in length or in an instruction.
+    """
+    read = {key: read_entries(path) for key, path in files.items()}
+    first = next(iter(files))
+    for key, entries in read.items():
+        if len(entries) != len(read[first]):
+            raise InputError(
+                f"{files[key]}: {len(entries)} rows, but {files[first]} has {len(read[first])}; "
+                "the files of one dataset pair row by row"
+            )
+        for row, (entry, other) in enumerate(zip(entries, read[first], strict=True)):
+            if entry.instruction != other.instruction:
+                raise InputError(
+                    f"{files[key]}, row {row}: its instruction is not that of {files[first]}; "
+                    "the files of one dataset pair row by row"
+                )
+    if gold and (gold[0], "correct") not in files:
+        raise InputError(f"{files[first]}: the gold answers stand in variant '{gold[0]}', whose file is not given")
+    variants = dict.fromkeys(variant for variant, _ in files)
+    return [
+        Sample(
+            sample_id=str(row),
+            instructions={variant: entry.instruction for variant in variants},
+            gold=gold[1](read[gold[0], "correct"][row].response) if gold else None,
+            responses={key: entries[row].response for key, entries in read.items()},
+        )
+        for row, entry in enumerate(read[first])
+    ]

@@ -1,0 +1,233 @@
+"""The atlas page: what was run, every figure, every table; one HTML file that needs no network."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import polars as pl
+
+from workflow.lib.errors import InputError
+from workflow.lib.figures import tables
+from workflow.lib.figures.gallery import read_index
+from workflow.lib.figures.names import (
+    KINDS,
+    PIPELINE_CHECK,
+    in_order,
+    label,
+    relations_in_order,
+    responses_of,
+    statistic_label,
+    variants_in_order,
+)
+from workflow.lib.files import write_text
+from workflow.lib.tables import read_metadata, read_table
+
+TEMPLATE = Path(__file__).with_name("atlas.html.j2")
+# What a sample can have come to, in words; a column of counts each, shown where any is not zero.
+COUNTS = {
+    "n_truncated": "truncated",
+    "n_no_response_tokens": "no response tokens",
+    "n_nonfinite": "not finite",
+    "n_out_of_memory": "out of memory",
+}
+FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite", "html": "interactive"}
+
+
+def write_atlas(
+    figures: Sequence[str | Path],
+    cells: Sequence[str | Path],
+    csv_tables: Sequence[str | Path],
+    config: str | Path,
+    output: str | Path,
+) -> int:
+    """Write the page to `output`; returns the number of figures on it.
+
+    `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
+    `tables.write_tables`. `config`: a text file, shown as it is. `InputError` where one of them is missing or
+    is something else.
+    """
+    galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
+    frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
+    facts = [read_metadata(path) for path in cells]
+    blocks = [block for path in csv_tables for block in _blocks(path)]
+    base = Path(output).resolve().parent
+    titles = {key: index["dataset_title"] for key, (index, _) in galleries.items()}
+    datasets = [
+        _dataset(key, titles.get(key, key), frame.filter(pl.col("dataset") == key), galleries.get(key), blocks, base)
+        for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
+    ]
+    models = _models(frame, facts)
+    drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
+    context = {
+        "summary": _summary(frame),
+        "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
+        "models": models,
+        "fact_names": _fact_names(models),
+        "datasets": datasets,
+        "figure_count": len(drawn),
+        "filters": [
+            ("model", "Model", [(model["key"], model["key"]) for model in models]),
+            ("dataset", "Dataset", [(dataset["key"], dataset["title"]) for dataset in datasets]),
+            ("relation", "Responses", _options([figure["relation"] for figure in drawn], relations_in_order)),
+            ("kind", "Figure", [(kind, KINDS.get(kind, kind)) for kind in in_order([f["kind"] for f in drawn], KINDS)]),
+        ],
+        "table_files": [(Path(path).name, _link(path, base)) for path in csv_tables],
+        "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
+        "notes": tables.NOTES,
+        "config": _config(config),
+    }
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(context)
+    write_text(output, page)
+    return len(drawn)
+
+
+def _dataset(
+    key: str,
+    title: str,
+    cells: pl.DataFrame,
+    gallery: tuple[dict[str, Any], Path] | None,
+    blocks: Sequence[tables.Block],
+    base: Path,
+) -> dict[str, Any]:
+    """One dataset: its samples, and by model its figures and tables."""
+    index, folder = gallery or ({"figures": []}, base)
+    models = in_order([*(figure["model"] for figure in index["figures"]), *cells["model"]], [])
+    return {
+        "key": key,
+        "title": title,
+        "samples": _samples(cells),
+        "models": [
+            {
+                "key": model,
+                "check": _checked(cells.filter(pl.col("model") == model)),
+                "figures": [_figure(entry, folder, base) for entry in index["figures"] if entry["model"] == model],
+                "tables": [_table(block) for block in blocks if (block.model, block.dataset) == (model, key)],
+            }
+            for model in models
+        ],
+    }
+
+
+def _figure(entry: dict[str, Any], folder: Path, base: Path) -> dict[str, Any]:
+    """A figure as the page shows it; `image` is the SVG, or the PNG where no SVG was drawn, or nothing."""
+    files = {name: _link(folder / file, base) for name, file in entry["files"].items()}
+    return {
+        **{key: entry[key] for key in ("relation", "kind", "title")},
+        "image": files.get("svg") or files.get("png"),
+        "width": entry.get("width"),
+        "height": entry.get("height"),
+        "kind_name": KINDS.get(entry["kind"], label(entry["kind"])),
+        "responses": responses_of(entry["relation"]),
+        "description": " ".join([f"{entry['title']}.", *entry["subtitle"]]),
+        "files": [(FORMAT_NAMES.get(name, name), link) for name, link in files.items()],
+    }
+
+
+def _table(block: tables.Block) -> dict[str, Any]:
+    tokens = "" if block.loss_tokens == "all" else f", loss on {block.loss_tokens}"
+    return {
+        "kind": block.kind,
+        "relation": block.relation,
+        "name": block.kind.upper(),
+        "of": f"{statistic_label(block.statistic)}, {responses_of(block.relation)}{tokens}",
+        "header": block.header,
+        "rows": block.rows,
+    }
+
+
+def _samples(cells: pl.DataFrame) -> dict[str, Any]:
+    """What was measured on a dataset, a row a cell; of the ways to fail, those that happened."""
+    failed = [name for name in COUNTS if cells[name].sum()]
+    variants, relations = (variants_in_order(cells["variant"]), relations_in_order(cells["relation"]))
+    rows = sorted(
+        cells.to_dicts(),
+        key=lambda row: (row["model"], relations.index(row["relation"]), variants.index(row["variant"])),
+    )
+    means = ("loss", "prompt_tokens", "response_tokens")
+    return {
+        "header": [
+            *("Model", "Responses", "Variant", "Samples", "Used"),
+            *(label(COUNTS[name]) for name in failed),
+            *("Loss", "Prompt tokens", "Response tokens"),
+        ],
+        "rows": [
+            [
+                row["model"],
+                label(row["relation"]) + ("" if row["loss_tokens"] == "all" else f" ({row['loss_tokens']})"),
+                label(row["variant"]),
+                *(f"{row[name]:,}" for name in ("n", "n_ok", *failed)),
+                *(tables.three_digits(row[name]) for name in means),
+            ]
+            for row in rows
+        ],
+    }
+
+
+def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Models with what their measurements' metadata say of them."""
+    known: dict[str, dict[str, Any]] = {}
+    for fact in facts:
+        for key, values in fact.get("models", {}).items():
+            known.setdefault(key, {}).update({name: value for name, value in values.items() if value not in (None, "")})
+    return [
+        {
+            "key": key,
+            "facts": {name: str(value) for name, value in known.get(key, {}).items()},
+            "checks": sorted(set(cells.filter(_is_check() & (pl.col("model") == key))["dataset"])),
+        }
+        for key in sorted(set(cells["model"]))
+    ]
+
+
+def _fact_names(models: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(name, label(name)) for name in sorted({name for model in models for name in model["facts"]})]
+
+
+def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:
+    """The study's size in a few numbers."""
+    counted = [
+        (cells["model"].n_unique(), "model", "models"),
+        (cells["dataset"].n_unique(), "dataset", "datasets"),
+        (cells["variant"].n_unique(), "variant", "variants"),
+        (cells["relation"].n_unique(), "kind of response", "kinds of response"),
+        (cells["n_ok"].sum(), "gradient measured", "gradients measured"),
+        (cells["n"].sum() - cells["n_ok"].sum(), "sample left out", "samples left out"),
+    ]
+    return [(f"{count:,}", one if count == 1 else many) for count, one, many in counted]
+
+
+def _checked(cells: pl.DataFrame) -> bool:
+    return not cells.filter(_is_check()).is_empty()
+
+
+def _is_check() -> pl.Expr:
+    return pl.col("purpose") == PIPELINE_CHECK
+
+
+def _options(keys: Sequence[str], order: Any) -> list[tuple[str, str]]:
+    return [(key, label(key)) for key in order(keys)]
+
+
+def _blocks(path: str | Path) -> list[tables.Block]:
+    kind, frame = tables.read_csv(path)
+    return tables.blocks(frame, kind)
+
+
+def _link(path: str | Path, base: Path) -> str:
+    """The way from the page to a file, as a URL."""
+    return quote(Path(os.path.relpath(Path(path).resolve(), base)).as_posix())
+
+
+def _config(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the effective config") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; give the effective config") from None

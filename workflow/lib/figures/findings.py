@@ -1,0 +1,232 @@
+"""What a chart's numbers say, in one careful sentence, and the lines that say what was drawn.
+
+Every number of a title comes from the tables as they stand. A difference is only called one where the two 95 %
+intervals lie apart (or, for a relative difference, where the interval leaves out zero).
+"""
+
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+from workflow.lib.figures.names import (
+    PIPELINE_CHECK,
+    label,
+    projections_in_order,
+    responses_of,
+    variants_in_order,
+)
+from workflow.lib.figures.theme import Heading
+
+CHECK = (
+    "PIPELINE CHECK: this model was never meant for these data. The figure shows that the workflow runs, no finding."
+)
+# Mean gradients this close are not called one larger than the other.
+ALIKE = 0.1
+BAND = "Bands: 95 % bootstrap intervals over samples."
+DRAWN = "Mean over samples of the gradients’ spectra, by layer and projection."
+MAD = "MAD: mean absolute difference of neighbouring layers of a mean curve."
+
+
+def of_panels(curves: pl.DataFrame, mad: pl.DataFrame, dataset: str, own_scales: bool) -> Heading:
+    """Where the first variant's mean gradient is largest, and its MAD against the last variant's.
+
+    `curves` and `mad` hold one model, dataset and relation; `own_scales` says that the panels differ in scale.
+    """
+    title = _peak(curves, mad)
+    notes = ["The upper panels differ in scale."] if own_scales else []
+    return Heading(title, _subtitle(curves, dataset, DRAWN, [*notes, *([MAD] if "MAD" in title else [])]))
+
+
+def of_variants(curves: pl.DataFrame, dataset: str) -> Heading:
+    """How many times the first variant's mean gradient is the last one's, averaged over layers."""
+    return Heading(_ratio(curves), _subtitle(curves, dataset, DRAWN, []))
+
+
+def of_comparison(curves: pl.DataFrame, rd: pl.DataFrame, relation: str, dataset: str) -> Heading:
+    """The signed relative difference of `relation` from the correct responses, by variant.
+
+    `curves` holds the correct rows and those of `relation`, `rd` the rows of `relation`.
+    """
+    drawn = "Mean nuclear norm by layer; below it, the difference from correct responses as a share of theirs."
+    return Heading(_difference(rd, relation), _subtitle(curves, dataset, drawn, [], relation))
+
+
+def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
+    norms = _finite(curves)
+    if norms.is_empty():
+        return "Nuclear norm of the gradient, by layer"
+    variants = variants_in_order(norms["variant"].unique())
+    first, last = variants[0], variants[-1]
+    # Ties go to the first layer and projection, so that the words do not hang on the row order.
+    top = (
+        norms.filter(pl.col("variant") == first)
+        .sort(["value", "layer", "projection"], descending=[True, False, False])
+        .row(0, named=True)
+    )
+    matrix = label(top["projection"])
+    if norms["layer"].n_unique() == 1:
+        return f"{label(first)}: {matrix} has the largest mean gradient of the one layer"
+    said = f"{label(first)}: largest mean gradient at layer {top['layer']} ({matrix})"
+    of_matrix = _finite(mad).filter((pl.col("segment") == "all") & (pl.col("projection") == top["projection"]))
+    pair = [of_matrix.filter(pl.col("variant") == variant).to_dicts() for variant in (first, last)]
+    if first == last or not all(pair):
+        return said
+    fast, slow = pair[0][0], pair[1][0]
+    apart = _apart(fast, slow)
+    if apart and fast["value"] > slow["value"] > 0:
+        return f"{said}; MAD of {matrix} {times(fast['value'] / slow['value'])} times {label(last)}’s"
+    if apart and slow["value"] > fast["value"] > 0:
+        return f"{said}; {label(last)}’s MAD of {matrix} {times(slow['value'] / fast['value'])} times as large"
+    return f"{said}; MAD of {matrix} not clearly different from {label(last)}’s"
+
+
+def _ratio(curves: pl.DataFrame) -> str:
+    norms = _finite(curves)
+    if norms.is_empty():
+        return "Nuclear norm of the gradient, variants overlaid"
+    variants = variants_in_order(norms["variant"].unique())
+    first, last = variants[0], variants[-1]
+    means = {
+        (row["variant"], row["projection"]): row["value"]
+        for row in norms.group_by("variant", "projection").agg(pl.col("value").mean()).to_dicts()
+    }
+    if first == last:
+        low, high = _ends({matrix: value for (_, matrix), value in means.items()})
+        return (
+            f"{label(first)}: mean gradient over all layers from {low[1]:.3g} ({low[0]}) to {high[1]:.3g} ({high[0]})"
+        )
+    ratios = {
+        matrix: means[first, matrix] / means[last, matrix]
+        for matrix in {matrix for _, matrix in means}
+        if means.get((first, matrix), 0) > 0 and means.get((last, matrix), 0) > 0
+    }
+    if not ratios:
+        return "Nuclear norm of the gradient, variants overlaid"
+    overlap = _overlap(norms, first, last)
+    if all(abs(ratio - 1) <= ALIKE for ratio in ratios.values()):
+        most = max(abs(ratio - 1) for ratio in ratios.values())
+        return (
+            f"Averaged over layers, {label(first)}’s mean gradients are within {100 * most:.2g} % of {label(last)}’s"
+            f"{overlap}"
+        )
+    if max(ratios.values()) < 1:
+        first, last, ratios = last, first, {matrix: 1 / ratio for matrix, ratio in ratios.items()}
+    low, high = _ends(ratios)
+    if low[1] >= 1:
+        between = _between(times(low[1]), low[0], times(high[1]), high[0])
+        return f"Averaged over layers, {label(first)}’s mean gradients are {between} times {label(last)}’s{overlap}"
+    return (
+        f"Averaged over layers, {label(first)}’s mean gradients are {low[1]:.2g} ({low[0]}) to "
+        f"{high[1]:.2g} ({high[0]}) times {label(last)}’s{overlap}"
+    )
+
+
+def _overlap(norms: pl.DataFrame, first: str, last: str) -> str:
+    """A caution where the two variants' bands overlap at more than half of the points that have both."""
+    keys, ends = ["projection", "layer"], ["low", "high"]
+    one, other = (norms.filter(pl.col("variant") == variant).select(keys + ends) for variant in (first, last))
+    points = one.join(other, on=keys, suffix="_other").to_dicts()
+    apart = [
+        _apart(point, {"low": point["low_other"], "high": point["high_other"]})
+        for point in points
+        if all(point[name] is not None and math.isfinite(point[name]) for name in (*ends, "low_other", "high_other"))
+    ]
+    return (
+        f"; bands overlap at {apart.count(False)} of {len(apart)} points" if 2 * apart.count(True) < len(apart) else ""
+    )
+
+
+def _difference(rd: pl.DataFrame, relation: str) -> str:
+    rows = _finite(rd).filter(pl.col("measure") == "signed")
+    against = f"{label(relation)} against correct responses"
+    if rows.is_empty():
+        return f"{against}, by layer"
+    clear = rows.filter((pl.col("low") > 0) | (pl.col("high") < 0))
+    if clear.is_empty():
+        return f"{against}: no clear difference of mean gradients"
+    size = {
+        variant: rows.filter(pl.col("variant") == variant)["value"].abs().mean() for variant in rows["variant"].unique()
+    }
+    ranked = sorted(variants_in_order(size), key=lambda variant: -size[variant])
+    said = []
+    for variant in dict.fromkeys([ranked[0], ranked[-1]]):
+        values = rows.filter(pl.col("variant") == variant)
+        if variant not in clear["variant"]:
+            said.append(f"{label(variant)} no clear difference")
+            continue
+        low, high = _ends(dict(values.select("projection", "value").iter_rows()))
+        ends = _between(percent(low[1]), low[0], percent(high[1]), high[0])
+        said.append(f"{label(variant)} {ends}")
+    return f"{against}, mean gradients: {'; '.join(said)}"
+
+
+def _subtitle(
+    curves: pl.DataFrame, dataset: str, drawn: str, notes: Sequence[str], relation: str | None = None
+) -> tuple[str, ...]:
+    """What was drawn: a line that marks a pipeline check, then cell and n, then statistic, band and notes."""
+    model = curves["model"][0]
+    shown = relation or curves["relation"][0]
+    responses = f"correct and {responses_of(shown)}" if relation else responses_of(shown)
+    counts = [
+        f"{label(variant)} {_range(curves.filter(pl.col('variant') == variant)['n'])}"
+        for variant in variants_in_order(curves["variant"].unique())
+    ]
+    missing = curves.filter(pl.col("value").is_null() | pl.col("value").is_nan()).height
+    unsure = _finite(curves, statistic=None).filter(pl.col("low").is_null() | pl.col("low").is_nan()).height
+    band = BAND
+    if unsure:
+        sure = unsure < curves.height - missing
+        band = f"{BAND} None where samples are too few." if sure else "Too few samples for intervals."
+    if missing:
+        notes = [*notes, f"{missing} of {curves.height} means are not finite and are left out."]
+    lines = [f"{model} · {dataset} · {responses} · n: {', '.join(counts)}", " ".join([drawn, band, *notes])]
+    return tuple([CHECK, *lines] if is_check(curves) else lines)
+
+
+def is_check(frame: pl.DataFrame) -> bool:
+    """Whether any row comes from a model on data that it was never meant for."""
+    return bool((frame["purpose"] == PIPELINE_CHECK).any())
+
+
+def times(ratio: float) -> str:
+    """A ratio to two significant digits, never more exact than it deserves: 27.3 -> 27, 1.62 -> 1.6, 312 -> 310."""
+    digits = 1 - math.floor(math.log10(ratio))
+    return f"{round(ratio, digits):.{max(digits, 0)}f}"
+
+
+def percent(share: float) -> str:
+    """A signed share as a percentage to two significant digits, with a true minus: -0.0042 -> −0.42 %."""
+    if share == 0:
+        return "0 %"
+    digits = 1 - math.floor(math.log10(abs(100 * share)))
+    text = f"{round(100 * share, digits):+.{max(digits, 0)}f} %"
+    return text.replace("-", "−")
+
+
+def _finite(frame: pl.DataFrame, statistic: str | None = "nuclear_norm") -> pl.DataFrame:
+    rows = frame if statistic is None else frame.filter(pl.col("statistic") == statistic)
+    return rows.filter(pl.col("value").is_finite().fill_null(False))
+
+
+def _apart(one: dict, other: dict) -> bool:
+    ends = [one["low"], one["high"], other["low"], other["high"]]
+    if any(end is None or math.isnan(end) for end in ends):
+        return False
+    return one["low"] > other["high"] or other["low"] > one["high"]
+
+
+def _ends(values: dict[str, float]) -> tuple[tuple[str, float], tuple[str, float]]:
+    """The smallest and the largest of `values` by projection, with their labels."""
+    ranked = sorted(values, key=lambda matrix: (values[matrix], projections_in_order(values).index(matrix)))
+    return (label(ranked[0]), values[ranked[0]]), (label(ranked[-1]), values[ranked[-1]])
+
+
+def _between(low: str, low_matrix: str, high: str, high_matrix: str) -> str:
+    """Two ends with their projections; one number where they read alike."""
+    return f"{low} ({low_matrix}) to {high} ({high_matrix})" if low != high else low
+
+
+def _range(counts: pl.Series) -> str:
+    low, high = counts.min(), counts.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,67 @@
+"""Order and spelling of the keys of the tables wherever a reader meets them."""
+
+import re
+from collections.abc import Iterable
+
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+VARIANTS = ("none", "simplified", "detailed", "natural")
+LENGTHS = ("short", "medium", "long")
+SEGMENTS = ("early", "middle", "last", "all")
+STATISTICS = {
+    "nuclear_norm": "nuclear norm",
+    "sigma_ratio": "σ max / nuclear norm",
+    "sigma_max": "largest singular value",
+    "frobenius_norm": "Frobenius norm",
+    "effective_rank": "effective rank",
+}
+KINDS = {
+    "panels": "One panel a variant",
+    "variants": "Variants overlaid",
+    "compared": "Against correct responses",
+}
+PIPELINE_CHECK = "pipeline check"
+
+
+def label(key: str) -> str:
+    """A key as a reader meets it: ``length_100`` -> ``Length 100``; one letter -> a capital (``q`` -> ``Q``)."""
+    text = key.replace("_", " ").strip()
+    return text[:1].upper() + text[1:]
+
+
+def statistic_label(key: str) -> str:
+    """A statistic's name within a sentence; unknown ones read as their key."""
+    return STATISTICS.get(key, key.replace("_", " "))
+
+
+def in_order(keys: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The distinct `keys`, the `known` ones first and in that order, the others by name."""
+    place = {name: rank for rank, name in enumerate(known)}
+    return sorted(set(keys), key=lambda key: (place.get(key, len(place)), key))
+
+
+def variants_in_order(keys: Iterable[str]) -> list[str]:
+    """Variants from the fastest to the slowest response; lengths by their number or word."""
+    return sorted(set(keys), key=_variant_rank)
+
+
+def _variant_rank(key: str) -> tuple[int, int, str]:
+    length = re.fullmatch(r"length_(\d+|short|medium|long)", key)
+    if length:
+        word = length.group(1)
+        return (1, int(word) if word.isdigit() else LENGTHS.index(word), key)
+    return (0, VARIANTS.index(key), key) if key in VARIANTS else (2, 0, key)
+
+
+def projections_in_order(keys: Iterable[str]) -> list[str]:
+    """Q, K, V, O, then the feed-forward ones."""
+    return in_order(keys, PROJECTIONS)
+
+
+def relations_in_order(keys: Iterable[str]) -> list[str]:
+    """`correct` first."""
+    return in_order(keys, ("correct",))
+
+
+def responses_of(relation: str) -> str:
+    """A relation within a sentence: ``wrong_chain`` -> ``wrong chain responses``."""
+    return f"{relation.replace('_', ' ')} responses"

@@ -1,0 +1,153 @@
+"""All style of the charts: colours, marks, sizes, type. Charts themselves hold none.
+
+The type is Liberation Sans: vl-convert carries it inside its wheel, so a chart's text is measured and drawn alike on
+every machine, and it has the metrics of Arial and Helvetica, so an SVG keeps its layout in a viewer without it.
+(One glyph that it lacks, such as a subscript digit, throws a whole line into another font: labels avoid those.)
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+
+# Altair stops at 5,000 rows to protect notebooks; here data are aggregated first, and all of them are to be drawn.
+alt.data_transformers.disable_max_rows()
+
+FAMILY = "Liberation Sans, Arimo, Arial, Helvetica, sans-serif"
+INK, QUIET, RULE, GRID = "#1f2430", "#4d5566", "#8b93a3", "#e7e9ee"
+
+# The paper's hues (Q red, K green, V blue, O grey), moved apart in luminance so that they stay apart in greyscale and
+# for colour-blind readers (a test measures both). Shapes say the same once more.
+PROJECTION_COLOURS = {
+    "q": "#d0383b",
+    "k": "#1c6b46",
+    "v": "#12306f",
+    "o": "#9a9590",
+    "gate": "#7a3c9a",
+    "up": "#b9770a",
+    "down": "#2a8fa8",
+}
+PROJECTION_SHAPES = {
+    "q": "circle",
+    "k": "triangle-up",
+    "v": "square",
+    "o": "diamond",
+    "gate": "cross",
+    "up": "triangle-down",
+    "down": "triangle-right",
+}
+# Fast to slow runs from dark to light.
+ORDERED_COLOURS = ("#41206f", "#c0413f", "#df9210", "#1d8a99", "#6c757d")
+ORDERED_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
+DASHES = ((1, 0), (4, 2.5))
+DASH_LEGEND = {"title": None, "symbolType": "stroke", "symbolSize": 500}
+
+WIDTH = 780  # of all panels of a row together; a figure is about a text column wide when printed
+GAP = 22
+HEIGHTS = {"main": 190, "minor": 105, "small": 120, "difference": 84}
+TITLE_SIZE, SUBTITLE_SIZE = 16, 11.5
+# Points are told apart down to this many pixels between layers; a longer curve is drawn without them.
+POINT_SPACING = 5
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A chart's words: the finding, and the lines that say what was drawn."""
+
+    title: str
+    subtitle: tuple[str, ...]
+
+
+def panel_width(columns: int) -> int:
+    """Width in pixels of each of `columns` panels side by side; never too narrow to read, never a banner."""
+    return max(130, min(430, (WIDTH - 2 * GAP * (columns - 1)) // columns))
+
+
+def heading_of(heading: Heading, columns: int) -> alt.Title:
+    """The heading as a chart title, its lines broken to the width of `columns` panels."""
+    width = max(panel_width(columns) * columns + GAP * (columns - 1), 430)
+    return alt.Title(
+        text=_lines([heading.title], width, TITLE_SIZE * 0.54),
+        subtitle=_lines(heading.subtitle, width, SUBTITLE_SIZE * 0.48),
+    )
+
+
+def _lines(paragraphs: Sequence[str], width: float, character: float) -> list[str]:
+    """Paragraphs broken into lines; `character` is the mean width of one in this type, in pixels."""
+    room = max(20, int(width / character))
+    return [line for text in paragraphs for line in textwrap.wrap(text, room, break_long_words=True)]
+
+
+@alt.theme.register("gradatlas", enable=True)
+def gradatlas() -> alt.theme.ThemeConfig:
+    """The one theme of all charts."""
+    return {
+        "config": {
+            "background": "white",
+            "padding": 14,
+            "font": FAMILY,
+            "view": {"stroke": None},
+            "concat": {"spacing": GAP},
+            # Labels for every mark would make an SVG five times as large; the page gives each figure one text.
+            "mark": {"aria": False},
+            "title": {
+                "font": FAMILY,
+                "anchor": "start",
+                "frame": "group",
+                "align": "left",
+                "color": INK,
+                "fontSize": TITLE_SIZE,
+                "fontWeight": "bold",
+                "lineHeight": 20,
+                "offset": 14,
+                "subtitleColor": QUIET,
+                "subtitleFont": FAMILY,
+                "subtitleFontSize": SUBTITLE_SIZE,
+                "subtitleLineHeight": 15.5,
+                "subtitlePadding": 7,
+            },
+            "style": {
+                "panel-title": {"fontSize": 12, "fontWeight": "bold", "fill": INK},
+                "band": {"opacity": 0.16, "strokeWidth": 0},
+                "interval": {"strokeWidth": 1.6, "opacity": 0.6},
+                "curve": {"strokeWidth": 1.7, "strokeJoin": "round", "strokeCap": "butt"},
+                "dot": {"filled": True, "size": 17, "opacity": 1, "strokeWidth": 0},
+                "dot-alone": {"filled": True, "size": 60, "opacity": 1, "strokeWidth": 0},
+                "zero": {"stroke": INK, "strokeWidth": 0.9},
+                "nothing": {"fill": QUIET, "fontSize": 11, "font": FAMILY},
+            },
+            "axis": {
+                "labelFont": FAMILY,
+                "titleFont": FAMILY,
+                "labelColor": QUIET,
+                "labelFontSize": 10,
+                "titleColor": QUIET,
+                "titleFontSize": 10.5,
+                "titleFontWeight": "normal",
+                "titlePadding": 7,
+                "domainColor": RULE,
+                "tickColor": RULE,
+                "tickSize": 4,
+                "gridColor": GRID,
+                "labelOverlap": False,
+            },
+            "axisX": {"grid": False, "labelFlush": False},
+            "axisY": {"domain": False, "ticks": False, "labelPadding": 5},
+            "legend": {
+                "orient": "top",
+                "direction": "horizontal",
+                "labelFont": FAMILY,
+                "labelColor": INK,
+                "labelFontSize": 11,
+                "columnPadding": 16,
+                "rowPadding": 3,
+                "symbolSize": 70,
+                # A legend takes the opacity of a transparent band in the same layer, and grows faint.
+                "symbolOpacity": 1,
+                "symbolStrokeWidth": 1.7,
+                "symbolBaseStrokeColor": INK,
+                "offset": 10,
+            },
+        }
+    }

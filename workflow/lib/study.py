@@ -1,0 +1,212 @@
+"""The config and the sheets, checked against their schemas, as one plain value: what is to be measured.
+
+Imported by the Snakefile at every start, so nothing heavy here.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from workflow.lib.errors import InputError, nearest
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The chosen rows: `models` and `datasets` by key, `files` by (dataset, variant, relation); `config` is complete."""
+
+    config: dict[str, Any]
+    models: dict[str, Row]
+    datasets: dict[str, Row]
+    files: dict[tuple[str, str, str], Row]
+
+    def variants(self, dataset: str) -> list[str]:
+        """The variants to measure, in the sheet's order."""
+        chosen = self.config["variants"].get(dataset)
+        return [name for name in self.datasets[dataset]["variants"] if chosen is None or name in chosen]
+
+    def relations(self, dataset: str) -> list[str]:
+        """The relations to measure: of those asked for, what the data have or what is built for any."""
+        available = [*self.datasets[dataset]["relations"], "derangement"]
+        return [name for name in self.config["relations"] if name in available]
+
+    def purpose(self, model: str, dataset: str) -> str:
+        """`study`, or `pipeline check` for a model on data it was never meant for."""
+        scope = self.models[model]["scope"]
+        meant = scope == "any" or scope == self.datasets[dataset]["scope"]
+        return "study" if meant else "pipeline check"
+
+
+def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
+    """Check `config` and the sheets below `root`, fill in defaults, and pick the chosen rows.
+
+    Raises `InputError` naming the file, row and column (or the config key) and the nearest known name.
+    """
+    root = Path(root)
+    schemas = root / "workflow" / "schemas"
+    config = checked(config, schemas / "config.schema.yaml", "config")
+    models = read_sheet(root / "config/models.tsv", schemas / "models.schema.yaml", "model")
+    datasets = read_sheet(root / "config/datasets.tsv", schemas / "datasets.schema.yaml", "dataset")
+    sources = read_sheet(root / "config/sources.tsv", schemas / "sources.schema.yaml", None)
+    for entry in config["models"]:
+        if isinstance(entry, Mapping):
+            row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
+            models[row["model"]] = row
+    names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
+    chosen_models = {name: _row(models, name, "models") for name in names}
+    chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
+    _check_variants(config["variants"], datasets)
+    files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
+    study = Study(config, chosen_models | _partners(chosen_models, models), chosen, files)
+    for dataset in chosen:
+        _check_files(study, dataset)
+    return Study(config, chosen_models, chosen, files)
+
+
+def miniatures(study: Study, root: str | Path) -> dict[str, Row]:
+    """The miniature rows that must be trained: the chosen ones and the partners they start from."""
+    models = read_sheet(Path(root) / "config/models.tsv", Path(root) / "workflow/schemas/models.schema.yaml", "model")
+    wanted = study.models | _partners(study.models, models)
+    return {name: row for name, row in wanted.items() if row["source"] == "miniature"}
+
+
+def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:
+    trained = [row for row in chosen.values() if row["source"] == "miniature" and row["partner"]]
+    return {
+        row["partner"]: _row(models, row["partner"], f"partner of '{row['model']}' in config/models.tsv")
+        for row in trained
+    }
+
+
+def checked(value: Mapping[str, Any], schema_path: Path, where: str) -> dict[str, Any]:
+    """`value` with the schema's defaults filled in; `InputError` at the first key that the schema refuses."""
+    schema = yaml.safe_load(schema_path.read_text(encoding="utf-8"))
+    complete = _with_defaults(value, schema)
+    error = best_match(Draft202012Validator(schema).iter_errors(complete))
+    if error is None:
+        return complete
+    place = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known))[0]
+        key = f"{place}.{unknown}" if place else unknown
+        raise InputError(f"{where}: unknown key '{key}': {nearest(unknown, known)}")
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        raise InputError(f"{where}: '{missing}' is missing; {_described(error.schema, missing)}")
+    message = error.message
+    if error.validator == "enum":
+        message = f"{error.instance!r} is not known: {nearest(error.instance, map(str, error.validator_value))}"
+    raise InputError(f"{where}: '{place}': {message}. {error.schema.get('description', '')}")
+
+
+def _described(schema: Mapping[str, Any], key: str) -> str:
+    return schema.get("properties", {}).get(key, {}).get("description", "give it a value")
+
+
+def _with_defaults(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    complete = dict(value)
+    for key, part in schema.get("properties", {}).items():
+        if key not in complete and "default" in part:
+            complete[key] = part["default"]
+        if part.get("type") == "object" and "properties" in part and isinstance(complete.get(key), Mapping):
+            complete[key] = _with_defaults(complete[key], part)
+    return complete
+
+
+def read_sheet(path: Path, schema_path: Path, key: str | None) -> dict[Any, Row]:
+    """The rows of a tab-separated sheet, typed and completed by its schema, by `key` (None: by line number).
+
+    A cell is text; the schema says what it becomes (a number, true or false, a list separated by spaces). An empty
+    cell takes the default.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    schema = yaml.safe_load(schema_path.read_text(encoding="utf-8"))
+    table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    header = next(table, [])
+    for column in schema["required"]:
+        if column not in header:
+            raise InputError(f"{path}, line 1: column '{column}' is missing; {_described(schema, column)}")
+    rows: dict[Any, Row] = {}
+    for number, cells in enumerate(table, start=2):
+        if not any(cells) or cells[0].startswith("#"):
+            continue
+        where = f"{path}, line {number}"
+        if len(cells) != len(header):
+            raise InputError(f"{where}: {len(cells)} cells, but {len(header)} columns; cells are separated by tabs")
+        texts = {column: cell for column, cell in zip(header, cells, strict=True) if cell}
+        row = checked({name: _typed(text, schema, name, where) for name, text in texts.items()}, schema_path, where)
+        name = row[key] if key else number
+        if name in rows:
+            raise InputError(f"{where}: '{name}' stands in an earlier line too; give every row its own name")
+        rows[name] = row
+    return rows
+
+
+def _typed(text: str, schema: Mapping[str, Any], column: str, where: str) -> Any:
+    kind = schema["properties"].get(column, {}).get("type", "string")
+    if kind == "array":
+        return text.split()
+    if kind == "boolean":
+        if text not in ("true", "false"):
+            raise InputError(f"{where}: column '{column}' is '{text}'; write true or false")
+        return text == "true"
+    if kind == "integer" or "integer" in kind:
+        if not text.lstrip("-").isdecimal():
+            raise InputError(f"{where}: column '{column}' is '{text}'; write a whole number")
+        return int(text)
+    return text
+
+
+def _row(rows: Mapping[str, Row], name: str, key: str) -> Row:
+    if name not in rows:
+        raise InputError(f"config key '{key}': unknown name '{name}': {nearest(name, rows)}")
+    return rows[name]
+
+
+def _check_variants(variants: Mapping[str, list[str]], datasets: Mapping[str, Row]) -> None:
+    for dataset, names in variants.items():
+        known = _row(datasets, dataset, "variants")["variants"]
+        for name in names:
+            if name not in known:
+                raise InputError(f"config key 'variants.{dataset}': unknown variant '{name}': {nearest(name, known)}")
+
+
+def _check_files(study: Study, dataset: str) -> None:
+    row = study.datasets[dataset]
+    if row["reader"] == "miniature":
+        return
+    for key in source_keys(study, dataset):
+        if key not in study.files:
+            raise InputError(
+                f"config/sources.tsv: no row for dataset '{dataset}', variant '{key[1]}', relation '{key[2]}'; "
+                "add one with the file's path"
+            )
+        if row["url"] and not study.files[key]["sha256"]:
+            raise InputError(
+                f"config/sources.tsv, '{study.files[key]['path']}': sha256 is empty; files with a url need it"
+            )
+
+
+# Which variant's correct file holds the gold answers, by the `gold` column of datasets.tsv.
+GOLD_VARIANT = {"none": "none", "final_answer": "simplified", "boxed": "simplified"}
+
+
+def source_keys(study: Study, dataset: str) -> list[tuple[str, str, str]]:
+    """The (dataset, variant, relation) of every file needed: what is measured, and where the gold answers stand."""
+    given = study.datasets[dataset]["relations"]
+    wanted = [(v, r) for v in study.variants(dataset) for r in study.relations(dataset) if r in given]
+    gold = GOLD_VARIANT.get(study.datasets[dataset]["gold"])
+    if gold:
+        wanted.append((gold, "correct"))
+    return [(dataset, variant, relation) for variant, relation in dict.fromkeys(wanted)]

@@ -1,0 +1,90 @@
+"""Figures, tables and the page that shows them.
+
+needs  results/statistics/
+makes  results/figures/{dataset}/ (one chart per model, relation and kind), results/tables/, results/index.html
+why    one job draws all figures of a dataset: starting Python costs more than a chart
+"""
+
+
+rule draw_figures:
+    """Draw one dataset's figures."""
+    input:
+        tables=collect("results/statistics/{{dataset}}/{table}.parquet", table=["curves", "mad", "rd", "rd_layers", "cells"]),
+    output:
+        report(
+            directory("results/figures/{dataset}"),
+            patterns=["{model}.{relation}.{kind}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
+        ),
+    log:
+        "logs/draw_figures/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.draw_figures"),
+        title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
+        formats=STUDY.config["formats"],
+        folder=lambda wildcards, input: os.path.dirname(input.tables[0]),
+    shell:
+        "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
+        " --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+
+
+rule write_tables:
+    """Write the MAD and RD tables of all datasets."""
+    input:
+        mad=collect("results/statistics/{dataset}/mad.parquet", dataset=STUDY.datasets),
+        rd=collect("results/statistics/{dataset}/rd.parquet", dataset=STUDY.datasets),
+    output:
+        mad_csv=report("results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}),
+        mad_md="results/tables/mad.md",
+        rd_csv=report("results/tables/rd.csv", caption="../report/rd.rst", category="Tables", labels={"table": "RD"}),
+        rd_md="results/tables/rd.md",
+    log:
+        "logs/write_tables.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.write_tables"),
+        folders=lambda wildcards, input: [os.path.dirname(path) for path in input.mad],
+    shell:
+        "python -m workflow.scripts.write_tables --statistics {params.folders:q} --mad-csv {output.mad_csv:q}"
+        " --mad-md {output.mad_md:q} --rd-csv {output.rd_csv:q} --rd-md {output.rd_md:q} > {log:q} 2>&1"
+
+
+rule write_atlas:
+    """Write the page with all figures and tables, and what was run."""
+    localrule: True
+    input:
+        figures=collect("results/figures/{dataset}", dataset=STUDY.datasets),
+        cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
+        tables=["results/tables/mad.csv", "results/tables/rd.csv"],
+        config="results/config.effective.yaml",
+        template=workflow.source_path("../lib/figures/atlas.html.j2"),
+    output:
+        "results/index.html",
+    log:
+        "logs/write_atlas.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.write_atlas"),
+    shell:
+        "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
+        " --tables {input.tables:q} --config {input.config:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule figures:
+    """Every chosen dataset's figures."""
+    localrule: True
+    input:
+        collect("results/figures/{dataset}", dataset=STUDY.datasets),

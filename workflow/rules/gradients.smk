@@ -1,0 +1,60 @@
+"""Gradients: the exact spectrum of every layer's Q, K, V and O gradient, sample by sample.
+
+needs  a model's card, a dataset's responses
+makes  results/gradients/{model}/{dataset}.samples.parquet and .spectra.parquet, and .run.json (time, host, device:
+       for people, no rule reads it); results/journal/ keeps finished batches through kills and edits
+why    one job is one (model, dataset): the model is loaded once for all of the dataset's response sets
+"""
+
+
+rule measure_gradients:
+    """Measure one dataset on one model."""
+    input:
+        responses="results/responses/{dataset}.parquet",
+        model="resources/models/{model}.json",
+    output:
+        samples="results/gradients/{model}/{dataset}.samples.parquet",
+        spectra="results/gradients/{model}/{dataset}.spectra.parquet",
+        run="results/gradients/{model}/{dataset}.run.json",
+    log:
+        "logs/measure_gradients/{model}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/measure_gradients/{model}/{dataset}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: 1 if STUDY.models[wildcards.model]["source"] == "miniature" else 4
+    resources:
+        gpu=lambda wildcards: 0 if STUDY.models[wildcards.model]["device"] == "cpu" else 1,
+        mem_mb=lambda wildcards: 3000 if STUDY.models[wildcards.model]["source"] == "miniature" else 48000,
+        runtime=240,
+        # A retry gets a smaller batch; params would keep their first value.
+        batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
+    params:
+        code=code_digest("workflow.scripts.measure_gradients"),
+        device=lambda wildcards: STUDY.models[wildcards.model]["device"],
+        dtype=lambda wildcards: STUDY.models[wildcards.model]["dtype"],
+        chat=lambda wildcards: "--chat" if STUDY.models[wildcards.model]["kind"] == "instruct" else "",
+        trust=lambda wildcards: "--trust-remote-code" if STUDY.models[wildcards.model]["trust_remote_code"] else "",
+        purpose=lambda wildcards: STUDY.purpose(wildcards.model, wildcards.dataset),
+        limit="" if STUDY.config["samples"] == "all" else f"--limit {STUDY.config['samples']} --limit-seed {STUDY.config['seed']}",
+        max_length=STUDY.config["max_length"],
+        compat=STUDY.config["compat"],
+        journal=lambda wildcards: f"results/journal/{wildcards.model}/{wildcards.dataset}",
+    shell:
+        "python -m workflow.scripts.measure_gradients --model {input.model:q} --model-name {wildcards.model}"
+        " --responses {input.responses:q} --samples {output.samples:q} --spectra {output.spectra:q} --run {output.run:q}"
+        " --journal {params.journal:q} {params.chat} {params.trust} {params.limit} --max-length {params.max_length}"
+        " --dtype {params.dtype} --device {params.device} --compat {params.compat} --purpose {params.purpose:q}"
+        " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
+
+
+def gradient_tables(kind):
+    """The tables of one kind (samples or spectra) of all models on a dataset."""
+    return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)
+
+
+rule gradients:
+    """Every chosen model on every chosen dataset."""
+    localrule: True
+    input:
+        collect("results/gradients/{model}/{dataset}.spectra.parquet", model=STUDY.models, dataset=STUDY.datasets),

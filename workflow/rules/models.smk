@@ -1,0 +1,93 @@
+"""Models: the miniatures, trained here, and a card for every model.
+
+needs  nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
+makes  results/models/{model}/ (miniatures), resources/models/{model}.json (cards: where the files are, their digests)
+why    a card of a few hundred bytes stands for gigabytes of weights as an input
+"""
+
+MINIATURE_FILES = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+]
+
+
+def base_of(wildcards):
+    """The weights that an instructed miniature starts from."""
+    row = MINIATURES[wildcards.model]
+    return f"results/models/{row['partner']}/model.safetensors" if row["kind"] == "instruct" else []
+
+
+def model_files(wildcards):
+    """What a model's card is made from: files in a folder here; nothing for a hub model."""
+    row = {**MINIATURES, **STUDY.models}[wildcards.model]
+    if row["source"] == "miniature":
+        return [f"results/models/{wildcards.model}/{name}" for name in MINIATURE_FILES]
+    folder = Path(row["source"]).expanduser()
+    return sorted(str(path) for suffix in ("json", "safetensors", "jinja") for path in folder.glob(f"*.{suffix}"))
+
+
+rule train_miniature:
+    """Train a miniature model, or write its untrained twin."""
+    input:
+        base_of,
+    output:
+        collect("results/models/{{model}}/{name}", name=MINIATURE_FILES),
+        "results/models/{model}/training.json",
+        "results/models/{model}/training_log.csv",
+    log:
+        "logs/train_miniature/{model}.log",
+    benchmark:
+        "logs/benchmarks/train_miniature/{model}.tsv"
+    wildcard_constraints:
+        model="|".join(MINIATURES) or "none",
+    conda:
+        "../../environment.yml"
+    # One: the bytes of the weights depend on the number of threads.
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.train_miniature"),
+        kind=lambda wildcards: MINIATURES[wildcards.model]["kind"],
+        seed=lambda wildcards: MINIATURES[wildcards.model]["seed"],
+        steps=lambda wildcards: 0 if MINIATURES[wildcards.model]["kind"] == "random" else STUDY.config["miniature"]["steps"],
+        base=lambda wildcards, input: f"--base {os.path.dirname(input[0])}" if input else "",
+        folder=lambda wildcards: f"results/models/{wildcards.model}",
+    shell:
+        "python -m workflow.scripts.train_miniature --output {params.folder:q} --kind {params.kind} --seed {params.seed}"
+        " --steps {params.steps} {params.base} --threads {threads} > {log:q} 2>&1"
+
+
+rule fetch_model:
+    """Find or download a model's files and write its card."""
+    localrule: True
+    input:
+        model_files,
+    output:
+        "resources/models/{model}.json",
+    log:
+        "logs/fetch_model/{model}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.fetch_model"),
+        source=lambda wildcards: (
+            f"./results/models/{wildcards.model}"
+            if STUDY.models[wildcards.model]["source"] == "miniature"
+            else STUDY.models[wildcards.model]["source"]
+        ),
+        revision=lambda wildcards: STUDY.models[wildcards.model]["revision"],
+    shell:
+        "python -m workflow.scripts.fetch_model --model {wildcards.model} --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={config[mirror]:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule models:
+    """Every chosen model's card."""
+    localrule: True
+    input:
+        collect("resources/models/{model}.json", model=STUDY.models),

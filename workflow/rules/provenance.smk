@@ -1,0 +1,41 @@
+"""Provenance: what was asked for and what was measured with.
+
+needs  the config as Snakemake sees it, the tables' metadata
+makes  results/config.effective.yaml, results/manifest.json
+why    a number without its model revision, precision and seed cannot be repeated; shards that disagree are an error
+"""
+
+
+rule write_config:
+    """Write the effective config: files, command line and defaults merged."""
+    localrule: True
+    output:
+        "results/config.effective.yaml",
+    log:
+        "logs/write_config.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.write_config"),
+        config=json.dumps({**STUDY.config, "models": list(STUDY.models.values())}, sort_keys=True),
+    shell:
+        "python -m workflow.scripts.write_config --config {params.config:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule write_manifest:
+    """Gather what every gradients table was measured with, and check that they agree."""
+    localrule: True
+    input:
+        samples=collect("results/gradients/{model}/{dataset}.samples.parquet", model=STUDY.models, dataset=STUDY.datasets),
+        responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
+    output:
+        report("results/manifest.json", caption="../report/manifest.rst", category="Provenance", labels={"file": "manifest"}),
+    log:
+        "logs/write_manifest.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.write_manifest"),
+    shell:
+        "python -m workflow.scripts.write_manifest --samples {input.samples:q} --responses {input.responses:q}"
+        " --output {output:q} > {log:q} 2>&1"

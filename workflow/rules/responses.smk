@@ -1,0 +1,54 @@
+"""Responses: what a model could be trained on.
+
+needs  the source files of a dataset, or nothing for a procedural one
+makes  results/responses/{dataset}.parquet: every sample x variant x relation, with the samples its parts came from
+why    built on the whole dataset; `samples` draws its subset later, so that it changes no response
+"""
+
+
+def dataset_sources(wildcards):
+    """The files that a dataset's responses are built from; none for a procedural one."""
+    if STUDY.datasets[wildcards.dataset]["reader"] == "miniature":
+        return []
+    return [source_file(key) for key in source_keys(STUDY, wildcards.dataset)]
+
+
+def source_arguments(wildcards):
+    """VARIANT RELATION FILE of every source, as command-line arguments."""
+    if not dataset_sources(wildcards):
+        return []
+    keys = source_keys(STUDY, wildcards.dataset)
+    return [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
+
+
+rule build_responses:
+    """Build the responses table of one dataset."""
+    localrule: True
+    input:
+        dataset_sources,
+    output:
+        "results/responses/{dataset}.parquet",
+    log:
+        "logs/build_responses/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.build_responses"),
+        reader=lambda wildcards: STUDY.datasets[wildcards.dataset]["reader"],
+        gold=lambda wildcards: STUDY.datasets[wildcards.dataset]["gold"],
+        sources=source_arguments,
+        variants=lambda wildcards: STUDY.variants(wildcards.dataset),
+        relations=lambda wildcards: STUDY.relations(wildcards.dataset),
+        seed=STUDY.config["seed"],
+        questions=STUDY.config["miniature"]["questions"],
+    shell:
+        "python -m workflow.scripts.build_responses --dataset {wildcards.dataset} --reader {params.reader}"
+        " {params.sources:q} --variants {params.variants} --relations {params.relations} --gold={params.gold:q}"
+        " --seed {params.seed} --questions {params.questions} --output {output:q} > {log:q} 2>&1"
+
+
+rule responses:
+    """Every chosen dataset's responses."""
+    localrule: True
+    input:
+        collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),

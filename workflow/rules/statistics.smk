@@ -1,0 +1,42 @@
+"""Statistics: curves, MAD and RD, each with a 95 % bootstrap interval over samples.
+
+needs  the samples and spectra of all models on a dataset
+makes  results/statistics/{dataset}/: curves, mad, rd, rd_layers, cells; results/tables/: MAD and RD of all datasets
+why    one dataset at a time, so that a new dataset leaves the others' statistics as they are
+"""
+
+
+rule summarise_gradients:
+    """Summarise one dataset's spectra over samples."""
+    input:
+        samples=gradient_tables("samples"),
+        spectra=gradient_tables("spectra"),
+    output:
+        curves="results/statistics/{dataset}/curves.parquet",
+        mad="results/statistics/{dataset}/mad.parquet",
+        rd="results/statistics/{dataset}/rd.parquet",
+        rd_layers="results/statistics/{dataset}/rd_layers.parquet",
+        cells="results/statistics/{dataset}/cells.parquet",
+    log:
+        "logs/summarise_gradients/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.summarise_gradients"),
+        draws=STUDY.config["bootstrap"],
+        seed=STUDY.config["seed"],
+        folder=lambda wildcards: f"results/statistics/{wildcards.dataset}",
+    shell:
+        "python -m workflow.scripts.summarise_gradients --dataset {wildcards.dataset} --samples {input.samples:q}"
+        " --spectra {input.spectra:q} --draws {params.draws} --seed {params.seed} --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule statistics:
+    """Every chosen dataset's statistics."""
+    localrule: True
+    input:
+        collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
+        "results/tables/mad.csv",

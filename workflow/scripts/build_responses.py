@@ -1,0 +1,43 @@
+"""Build one dataset's responses table: every sample, variant and relation."""
+
+from workflow.lib.command import parser_for, run
+
+
+def main(argv=None):
+    parser = parser_for(__doc__)
+    add = parser.add_argument
+    add("--dataset", required=True, help="the dataset's name")
+    add("--reader", required=True, help="published (JSON lists) or miniature (procedural)")
+    add("--source", nargs=3, action="append", default=[], metavar=("VARIANT", "RELATION", "FILE"))
+    add("--variants", nargs="+", required=True, help="variants to build, in order")
+    add(
+        "--relations",
+        nargs="+",
+        required=True,
+        help="correct, published, wrong_chain (where the data have them), derangement",
+    )
+    add("--gold", default="", help="where gold answers are found: none, final_answer, boxed; empty: nowhere")
+    add("--seed", type=int, required=True, help="seed of the derangement and of the miniature's questions")
+    add("--questions", type=int, default=1, help="held-out questions of a miniature dataset")
+    add("--output", required=True, metavar="OUT", help="responses table to write (.parquet)")
+    run(parser, build, argv)
+
+
+def build(arguments):
+    from workflow.lib.responses.build import build_responses
+
+    build_responses(
+        dataset=arguments.dataset,
+        reader=arguments.reader,
+        sources={(variant, relation): path for variant, relation, path in arguments.source},
+        variants=arguments.variants,
+        relations=arguments.relations,
+        gold=arguments.gold,
+        seed=arguments.seed,
+        questions=arguments.questions,
+        output=arguments.output,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Draw all layer-gradient figures of one dataset.
+
+  python -m workflow.scripts.draw_figures --statistics results/statistics/gsm8k --dataset gsm8k --title GSM8K \\
+      --formats vl.json svg png --output results/figures/gsm8k
+
+For every model and relation in the tables: {model}.{relation}.panels (the study's own figure), .variants (variants
+overlaid) and, for irrelevant responses, .compared (against the correct ones); and index.json, a list of them.
+"""
+
+from workflow.lib.command import parser_for, run
+
+
+def main(argv=None):
+    """Run the command line."""
+    parser = parser_for(__doc__)
+    parser.add_argument("--statistics", required=True, metavar="DIR", help="folder with curves, mad, rd, rd_layers")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="the dataset's key in the tables")
+    parser.add_argument("--title", required=True, metavar="TEXT", help="the dataset's name as readers know it")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the figures to")
+    parser.add_argument("--formats", required=True, nargs="+", metavar="FORMAT", help="any of vl.json, svg, png, html")
+    run(parser, draw, argv)
+
+
+def draw(given):
+    """Draw what the arguments ask for."""
+    # Imported late, so that --help and a mistyped argument answer at once.
+    from workflow.lib.figures import gallery
+
+    gallery.draw(given.statistics, given.dataset, given.title, given.output, given.formats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Summarise one dataset's spectra over samples: curves, MAD, RD, each with a 95 % bootstrap interval."""
+
+from workflow.lib.command import parser_for, run
+
+
+def main(argv=None):
+    parser = parser_for(__doc__)
+    add = parser.add_argument
+    add("--dataset", required=True, help="the dataset's name")
+    add("--samples", nargs="+", required=True, help="samples tables, one per model")
+    add("--spectra", nargs="+", required=True, help="spectra tables, in the same order")
+    add("--draws", type=int, required=True, help="bootstrap draws")
+    add("--seed", type=int, required=True, help="seed of the bootstrap")
+    add("--output", required=True, metavar="DIR", help="folder for curves, mad, rd, rd_layers and cells (.parquet)")
+    run(parser, summarise, argv)
+
+
+def summarise(arguments):
+    from workflow.lib.errors import InputError
+    from workflow.lib.statistics.summarise import summarise as work
+
+    if len(arguments.samples) != len(arguments.spectra):
+        raise InputError(
+            f"--samples names {len(arguments.samples)} tables, --spectra {len(arguments.spectra)}; give one of each per model"
+        )
+    work(arguments.dataset, arguments.samples, arguments.spectra, arguments.output, arguments.draws, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

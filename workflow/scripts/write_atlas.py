@@ -1,0 +1,33 @@
+"""Write the atlas: one page with what was run, every figure and every table. It opens offline, beside its figures.
+
+  python -m workflow.scripts.write_atlas --figures results/figures/gsm8k \\
+      --cells results/statistics/gsm8k/cells.parquet --tables results/tables/mad.csv results/tables/rd.csv \\
+      --config results/config.effective.yaml --output results/index.html
+"""
+
+from workflow.lib.command import parser_for, progress, run
+
+
+def main(argv=None):
+    """Run the command line."""
+    parser = parser_for(__doc__)
+    add = parser.add_argument
+    add("--figures", required=True, nargs="+", metavar="DIR", help="folders that draw_figures wrote")
+    add("--cells", required=True, nargs="+", metavar="PARQUET", help="tables of what the samples were")
+    add("--tables", required=True, nargs="+", metavar="CSV", help="MAD and RD tables that write_tables wrote")
+    add("--config", required=True, metavar="YAML", help="the effective config, shown as it is")
+    add("--output", required=True, metavar="HTML", help="the page to write; figures are linked relative to it")
+    run(parser, write, argv)
+
+
+def write(given):
+    """Write the page that the arguments name."""
+    # Imported late, so that --help and a mistyped argument answer at once.
+    from workflow.lib.figures.atlas import write_atlas
+
+    figures = write_atlas(given.figures, given.cells, given.tables, given.config, given.output)
+    progress(f"{given.output}: {figures} figures")
+
+
+if __name__ == "__main__":
+    main()

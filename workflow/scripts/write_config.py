@@ -1,0 +1,23 @@
+"""Write the effective config: what the config files, the command line and the defaults came to."""
+
+import json
+
+import yaml
+
+from workflow.lib.command import parser_for, run
+from workflow.lib.files import write_text
+
+
+def main(argv=None):
+    parser = parser_for(__doc__)
+    parser.add_argument("--config", required=True, metavar="JSON", help="the config")
+    parser.add_argument("--output", required=True, metavar="OUT", help="file to write (.yaml)")
+    run(parser, write, argv)
+
+
+def write(arguments):
+    write_text(arguments.output, yaml.safe_dump(json.loads(arguments.config), sort_keys=True, allow_unicode=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,8 @@
 """What the tests share: the data files beside a developer's checkout, and running the scripts as a user does."""
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +16,9 @@ SHARED = ROOT.parent / "shared"
 
 def needs_shared(name):
     """Skip where the folder ../shared/`name` is absent: it holds published data that are not ours to ship."""
-    return pytest.mark.skipif(not (SHARED / name).is_dir(), reason=f"needs {SHARED / name}, which only developers and CI have")
+    return pytest.mark.skipif(
+        not (SHARED / name).is_dir(), reason=f"needs {SHARED / name}, which only developers and CI have"
+    )
 
 
 def script(name, *arguments, **options):
@@ -23,6 +28,18 @@ def script(name, *arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
+def call(name, *arguments):
+    """The same in this process, where starting one for each case would take longer than the cases."""
+    errors = io.StringIO()
+    code = 0
+    with contextlib.redirect_stderr(errors):
+        try:
+            importlib.import_module(f"workflow.scripts.{name}").main(list(map(str, arguments)))
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess([name, *arguments], code, "", errors.getvalue())
+
+
 def user_error(done):
     """The one line of a script that ended with the user's error."""
     assert done.returncode == 2, done.stderr
@@ -30,3 +47,25 @@ def user_error(done):
     errors = [line for line in lines if line.startswith("error: ")]
     assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
     return errors[0]
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory):
+    """An untrained miniature model's folder."""
+    folder = tmp_path_factory.mktemp("models") / "mini_random"
+    done = script("train_miniature", "--output", folder, "--kind", "random", "--seed", 0, "--steps", 0)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def responses(tmp_path_factory):
+    """The responses table of 12 arithmetic questions: 72 rows of three variants and two relations."""
+    path = tmp_path_factory.mktemp("responses") / "mini_arithmetic.parquet"
+    done = script(
+        "build_responses", "--dataset", "mini_arithmetic", "--reader", "miniature", "--variants", "none", "simplified",
+        "detailed", "--relations", "correct", "derangement", "--gold", "none", "--seed", 0, "--questions", 12,
+        "--output", path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return path

@@ -1,9 +1,28 @@
 """Charts, their words, the tables and the page, on synthetic statistics whose numbers are known."""
 
+import itertools
+import json
 import math
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
-from workflow.lib.tables import write_table
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from workflow.lib.errors import InputError
+from workflow.lib.figures import charts, findings, gallery, names, scales, tables, theme
+from workflow.lib.figures.save import as_json
+from workflow.lib.figures.theme import Heading
+from workflow.lib.tables import SCHEMAS, read_table, write_table
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = Path(__file__).with_name("golden")
 
 VARIANTS = ("none", "simplified", "detailed")
 STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
@@ -88,3 +107,443 @@ def write_statistics(folder: Path, rows: dict[str, list[dict]]) -> Path:
         metadata = {"dataset": rows["cells"][0]["dataset"], "draws": 1000, "seed": 7, "models": models}
         write_table(name, table, folder / f"{name}.parquet", metadata)
     return folder
+
+
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory) -> Path:
+    """The tables of one dataset with two kinds of responses."""
+    return write_statistics(tmp_path_factory.mktemp("statistics"), statistic_rows(layers=12))
+
+
+@pytest.fixture(scope="module")
+def gallery_folder(statistics, tmp_path_factory) -> Path:
+    """That dataset's figures, without the slow PNG."""
+    folder = tmp_path_factory.mktemp("figures")
+    gallery.draw(statistics, "gsm8k", "GSM8K", folder, ["vl.json", "svg"])
+    return folder
+
+
+def frames(**options) -> dict[str, pl.DataFrame]:
+    """Synthetic tables as frames."""
+    rows = statistic_rows(**options)
+    return {name: pl.from_arrow(pa.Table.from_pylist(rows[name], schema=SCHEMAS[name])) for name in rows}
+
+
+def all_charts(tables: dict[str, pl.DataFrame], title: str = "GSM8K") -> dict[tuple[str, str], dict]:
+    """Specifications of every chart of one model, by relation and kind."""
+    return {(relation, kind): chart.to_dict() for relation, kind, chart, _ in gallery._figures(tables, title)}
+
+
+def headings(tables: dict[str, pl.DataFrame], title: str = "GSM8K") -> dict[tuple[str, str], Heading]:
+    """Headings of every chart of one model, by relation and kind."""
+    return {(relation, kind): heading for relation, kind, _, heading in gallery._figures(tables, title)}
+
+
+# Charts --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["panels", "variants", "compared"])
+def test_a_chart_is_its_golden_record(kind):
+    """`UPDATE_GOLDEN=1 pytest tests/test_figures.py` rewrites the records; look at the charts before you commit them."""
+    tables = frames(layers=2, variants=("none", "detailed"), projections=("q", "v"), n=20)
+    text = as_json(all_charts(tables)["published", kind])
+    golden = GOLDEN / f"{kind}.vl.json"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def test_the_record_is_the_chart():
+    """The line-per-row layout is still the same JSON, with its rows."""
+    specification = all_charts(frames(layers=3))["correct", "panels"]
+    assert json.loads(as_json(specification)) == specification
+    assert as_json({"mark": "bar"}) == '{\n "mark": "bar"\n}\n'
+
+
+def test_two_runs_write_the_same_bytes(statistics, gallery_folder, tmp_path):
+    """In another process, too."""
+    command = ["--statistics", str(statistics), "--dataset", "gsm8k", "--title", "GSM8K", "--output", str(tmp_path)]
+    done = script("draw_figures", *command, "--formats", "svg", "vl.json")
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in gallery_folder.iterdir())
+    assert names == sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 11
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (gallery_folder / name).read_bytes(), name
+
+
+SHAPES = {
+    "usual": {},
+    "one layer": {"layers": 1},
+    "two layers": {"layers": 2},
+    "deep": {"layers": 42},
+    "no none": {"variants": ("simplified", "detailed")},
+    "lengths": {"variants": ("length_100", "length_500", "length_1000")},
+    "natural alone": {"variants": ("natural",)},
+    "one sample": {"n": 1},
+    "queries only": {"projections": ("q",)},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_value_leaves_its_axis(shape):
+    tables = frames(**{"layers": 12, **SHAPES[shape]})
+    for specification in all_charts(tables).values():
+        panels = specification["concat"]
+        assert panels
+        for panel in panels:
+            for layer in panel["layer"]:
+                assert_inside(layer, specification["datasets"])
+
+
+def assert_inside(layer: dict, datasets: dict) -> None:
+    """Every value that a layer draws lies within the domain of its axes."""
+    for channel in ("x", "y"):
+        encoding = layer["encoding"].get(channel, {})
+        domain = encoding.get("scale", {}).get("domain")
+        rows = datasets.get(layer.get("data", {}).get("name"))
+        if domain is None or rows is None:
+            continue
+        fields = [encoding["field"], *([layer["encoding"]["y2"]["field"]] if "y2" in layer["encoding"] else [])]
+        values = [row[field] for row in rows for field in (fields if channel == "y" else fields[:1])]
+        values = [value for value in values if value is not None]
+        assert not values or (domain[0] <= min(values) and max(values) <= domain[1])
+        ticks = encoding["axis"]["values"]
+        assert all(domain[0] <= tick <= domain[1] for tick in ticks) and ticks == sorted(set(ticks))
+
+
+def test_layers_are_integers_with_first_quarters_and_last():
+    assert scales.layer_ticks(28) == (0, 7, 14, 20, 27)
+    assert scales.layer_ticks(42) == (0, 10, 21, 31, 41)
+    assert scales.layer_ticks(1) == (0,)
+    for layers in range(2, 130):
+        ticks = scales.layer_ticks(layers)
+        assert ticks[0] == 0 and ticks[-1] == layers - 1 and len(ticks) == len(set(ticks)) <= max(5, min(layers, 8))
+
+
+def test_scales_hold_their_values_and_read_well():
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        count, spread = rng.integers(1, 30), rng.uniform(0, 9)
+        values = (rng.choice([-1, 1], count) * 10 ** rng.uniform(-spread, spread, count)).tolist()
+        for height in (80, 190):
+            for scale in (scales.linear(values, height), scales.log_if_decades(list(map(abs, values)), height)):
+                drawn = values if scale.low < 0 or min(values) >= 0 else list(map(abs, values))
+                if scale.kind == "log":
+                    drawn = list(map(abs, values))
+                assert scale.low <= min(drawn) and max(drawn) <= scale.high
+                assert 1 <= len(scale.ticks) <= 16
+                assert all(scale.low <= tick <= scale.high for tick in scale.ticks)
+                texts = [f"{tick:.{scale.decimals}f}" for tick in scale.ticks]
+                assert len(set(texts)) == len(texts)
+
+
+def test_scales_at_the_edges():
+    assert scales.linear([], 190) == scales.linear([None, math.nan, math.inf], 190)
+    assert (scales.linear([0.0], 190).low, scales.linear([0.0], 190).high) == (0, 1)
+    assert scales.log_if_decades([0, 100], 190).kind == "linear"
+    assert scales.log_if_decades([1, 10], 190).kind == "linear"
+    assert scales.log_if_decades([1, 10.1], 190).kind == "log"
+    assert scales.log_if_decades([0.004, 3], 190).ticks[:3] == (0.002, 0.005, 0.01)
+
+
+def test_a_missing_layer_leaves_a_gap():
+    tables = frames(layers=5, relations=("correct",))
+    tables["curves"] = tables["curves"].filter(pl.col("layer") != 2)
+    specification = all_charts(tables)["correct", "panels"]
+    rows = [row for table in specification["datasets"].values() for row in table if row.get("layer") == 2]
+    assert rows and all(row["value"] is None and row["low"] is None for row in rows)
+
+
+def test_what_is_not_finite_is_left_out_and_said():
+    tables = frames(layers=5, relations=("correct",))
+    bad = (pl.col("layer") == 1) & (pl.col("projection") == "q")
+    values = [pl.when(bad).then(math.nan).otherwise(pl.col(name)).alias(name) for name in ("value", "low", "high")]
+    tables["curves"] = tables["curves"].with_columns(values)
+    assert "9 of 180 means are not finite" in " ".join(headings(tables)["correct", "variants"].subtitle)
+    as_json(all_charts(tables)["correct", "panels"])
+    tables["curves"] = tables["curves"].with_columns(pl.lit(math.inf).alias("value"))
+    chart = all_charts(tables)["correct", "panels"]
+    assert "no finite values" in as_json(chart)
+    assert headings(tables)["correct", "panels"].title == "Nuclear norm of the gradient, by layer"
+
+
+def test_panels_share_a_scale_unless_it_flattens_one():
+    curves = frames(layers=12, relations=("correct",))["curves"]
+    assert charts.own_scales(curves)
+    assert not charts.own_scales(curves.filter(pl.col("variant") == "none"))
+    assert not charts.own_scales(curves.filter(pl.col("value") < 0))
+
+
+# Words ---------------------------------------------------------------------------------------------------------------
+
+
+def test_titles_say_the_tables_numbers():
+    tables = frames(layers=12)
+    said = headings(tables)
+    norms = tables["curves"].filter((pl.col("statistic") == "nuclear_norm") & (pl.col("relation") == "correct"))
+    peak = norms.filter(pl.col("variant") == "none").sort("value").row(-1, named=True)
+    mads = tables["mad"].filter(
+        (pl.col("statistic") == "nuclear_norm")
+        & (pl.col("relation") == "correct")
+        & (pl.col("segment") == "all")
+        & (pl.col("projection") == peak["projection"])
+    )
+    mad = dict(mads.select("variant", "value").iter_rows())
+    assert said["correct", "panels"].title == (
+        f"None: largest mean gradient at layer {peak['layer']} ({peak['projection'].upper()}); "
+        f"MAD of {peak['projection'].upper()} {findings.times(mad['none'] / mad['detailed'])} times Detailed’s"
+    )
+    means = norms.group_by("variant", "projection").agg(pl.col("value").mean())
+    wide = means.pivot("variant", index="projection", values="value").with_columns(
+        (pl.col("none") / pl.col("detailed")).alias("ratio")
+    )
+    for ratio in (wide["ratio"].min(), wide["ratio"].max()):
+        assert findings.times(ratio) in said["correct", "variants"].title
+    signed = tables["rd"].filter((pl.col("statistic") == "nuclear_norm") & (pl.col("measure") == "signed"))
+    for variant in ("none", "detailed"):
+        values = signed.filter(pl.col("variant") == variant)["value"]
+        assert f"{variant.capitalize()} {findings.percent(values.min())}" in said["published", "compared"].title
+
+
+def test_titles_claim_no_difference_that_the_intervals_do_not_show():
+    tables = frames(layers=12)
+    wide = [pl.lit(-9.0).alias("low"), pl.lit(900.0).alias("high")]
+    tables = {name: frame.with_columns(wide) if "low" in frame.columns else frame for name, frame in tables.items()}
+    said = headings(tables)
+    assert said["correct", "panels"].title.endswith("not clearly different from Detailed’s")
+    assert said["correct", "variants"].title.endswith("bands overlap at 48 of 48 points")
+    assert said["published", "compared"].title.endswith("no clear difference of mean gradients")
+
+
+def test_titles_of_cells_with_little_to_say():
+    one = headings(frames(layers=1, variants=("natural",)))
+    assert one["correct", "panels"].title == "Natural: V has the largest mean gradient of the one layer"
+    alike = headings(frames(layers=4, variants=("length_100", "length_1000")))
+    assert "within 0 % of" in alike["correct", "variants"].title
+    lonely = headings(frames(layers=4, n=1))
+    assert "not clearly different" in lonely["correct", "panels"].title
+    assert "Too few samples for intervals." in lonely["correct", "panels"].subtitle[-1]
+
+
+@pytest.mark.parametrize("purpose", ["study", "pipeline check"])
+def test_a_pipeline_check_is_marked(purpose):
+    for key, heading in headings(frames(layers=3, purpose=purpose)).items():
+        assert (heading.subtitle[0] == findings.CHECK) == (purpose == "pipeline check"), key
+    drawn = as_json(all_charts(frames(layers=3, purpose=purpose))["correct", "panels"])
+    assert ("PIPELINE CHECK" in drawn) == (purpose == "pipeline check")
+
+
+def test_numbers_read_well():
+    assert [findings.times(ratio) for ratio in (27.3, 1.62, 312, 0.99, 9.96)] == ["27", "1.6", "310", "0.99", "10.0"]
+    assert [findings.percent(share) for share in (0.81, -0.0042, 0, 3.456)] == ["+81 %", "−0.42 %", "0 %", "+350 %"]
+    shown = [tables.three_digits(value) for value in (4.4249, 12345.6, 0.00123, -0.5, 0, 1e-9, None, math.nan)]
+    assert shown == ["4.42", "12,300", "0.00123", "−0.500", "0.00", "1.00e−09", "–", "–"]
+
+
+def test_variants_stand_from_fast_to_slow():
+    keys = ["natural", "length_1000", "detailed", "length_100", "none", "other", "simplified", "length_500"]
+    ordered = ["none", "simplified", "detailed", "natural", "length_100", "length_500", "length_1000", "other"]
+    assert names.variants_in_order(keys) == ordered
+    assert names.variants_in_order(["length_long", "length_short", "length_medium"])[0] == "length_short"
+
+
+# Style ---------------------------------------------------------------------------------------------------------------
+
+# Colour blindness as linear-light matrices (Machado, Oliveira and Fernandes 2009, severity 1).
+VISION = {
+    "usual": np.eye(3),
+    "deuteranopia": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "protanopia": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+}
+
+
+def lab(colour: str, vision: str) -> np.ndarray:
+    """CIE L*a*b* (D65) of a colour as seen with `vision`."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(VISION[vision] @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ linear / np.array([0.9505, 1, 1.089]))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize(
+    "colours",
+    [[theme.PROJECTION_COLOURS[key] for key in "qkvo"], theme.ORDERED_COLOURS[:3]],
+    ids=["projections", "variants"],
+)
+def test_colours_differ_for_every_reader_and_in_grey(colours, vision):
+    for one, other in itertools.combinations(colours, 2):
+        assert np.linalg.norm(lab(one, vision) - lab(other, vision)) > 15, (one, other)
+        assert abs(lab(one, "usual")[0] - lab(other, "usual")[0]) > 8, (one, other)
+    assert max(lab(colour, "usual")[0] for colour in colours) < 70
+
+
+def test_fast_to_slow_runs_from_dark_to_light():
+    lightness = [lab(colour, "usual")[0] for colour in theme.ORDERED_COLOURS[:3]]
+    assert lightness == sorted(lightness)
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
+    files = [tmp_path / name for name in ("mad.csv", "mad.md", "rd.csv", "rd.md")]
+    flags = [f"--{file.stem}-{file.suffix[1:]}={file}" for file in files]
+    done = script("write_tables", "--statistics", str(statistics), *flags)
+    assert done.returncode == 0, done.stderr
+    for kind in ("mad", "rd"):
+        source = pl.from_arrow(read_table(kind, statistics / f"{kind}.parquet"))
+        found, csv = tables.read_csv(tmp_path / f"{kind}.csv")
+        assert found == kind and csv.height == source.height
+        assert sorted(csv["value"]) == sorted(source["value"])
+    assert pl.read_csv(tmp_path / "rd.csv")["top_layers"][0].split(" ")[0].isdigit()
+    markdown = (tmp_path / "mad.md").read_text(encoding="utf-8")
+    mad = pl.read_csv(tmp_path / "mad.csv").row(0, named=True)
+    cell = f"{tables.three_digits(mad['value'])} [{tables.three_digits(mad['low'])}, "
+    assert f"| None | Q | {cell}" in markdown
+    assert "| Variant | Projection | Early (0–2) | Middle (3–8) | Last (9–11) | All (0–11) | n |" in markdown
+
+
+def test_missing_numbers_are_empty_or_a_dash(tmp_path):
+    folder = write_statistics(tmp_path / "s", statistic_rows(layers=1, n=1))
+    tables.write_tables("mad", [folder], tmp_path / "mad.csv", tmp_path / "mad.md")
+    assert "NaN" not in (tmp_path / "mad.csv").read_text()
+    assert "| None | Q | – | 1 |" in (tmp_path / "mad.md").read_text()
+
+
+def test_a_study_without_irrelevant_responses_has_an_empty_rd_table(tmp_path):
+    folder = write_statistics(tmp_path / "s", statistic_rows(layers=2, relations=("correct",)))
+    tables.write_tables("rd", [folder], tmp_path / "rd.csv", tmp_path / "rd.md")
+    assert "Nothing to show." in (tmp_path / "rd.md").read_text()
+    assert tables.read_csv(tmp_path / "rd.csv")[1].is_empty()
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> tuple[Path, str]:
+    """A page of two datasets: one a study, one a pipeline check with names that try to be markup."""
+    base = tmp_path_factory.mktemp("page")
+    shapes = {
+        "gsm8k": ("GSM8K", statistic_rows(layers=4)),
+        "odd": (HOSTILE, statistic_rows(models=("mini", "x&y"), dataset="odd", layers=2, purpose="pipeline check")),
+    }
+    for key, (title, rows) in shapes.items():
+        write_statistics(base / "statistics" / key, rows)
+        gallery.draw(base / "statistics" / key, key, title, base / "figures" / key, ["svg"])
+    folders = [base / "statistics" / key for key in shapes]
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, folders, base / f"{kind}.csv", base / f"{kind}.md")
+    (base / "config.yaml").write_text(f"title: {HOSTILE}\n\nseed: 0\n")
+    arguments = ["--figures", *(str(base / "figures" / key) for key in shapes)]
+    arguments += ["--cells", *(str(folder / "cells.parquet") for folder in folders)]
+    arguments += ["--tables", str(base / "mad.csv"), str(base / "rd.csv"), "--config", str(base / "config.yaml")]
+    done = script("write_atlas", *arguments, "--output", str(base / "index.html"))
+    assert done.returncode == 0, done.stderr
+    return base, (base / "index.html").read_text(encoding="utf-8")
+
+
+HOSTILE = """<script>alert("1")</script> & 'x'"""
+
+
+def test_the_page_escapes_every_text(page):
+    _, text = page
+    assert "<script>alert" not in text
+    assert text.count("<script>") == 1
+    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; &#39;x&#39;" in text
+    parser = Page()
+    parser.feed(text)
+    assert HOSTILE in parser.text
+
+
+def test_the_page_is_whole_and_needs_no_network(page):
+    base, text = page
+    parser = Page()
+    parser.feed(text)
+    assert not parser.open
+    images = [attributes for tag, attributes in parser.tags if tag == "img"]
+    assert len(images) == 15
+    for attributes in images:
+        assert (base / unquote(attributes["src"])).is_file()
+        assert attributes["loading"] == "lazy" and attributes["alt"]
+        assert int(attributes["width"]) > 300 and int(attributes["height"]) > 200
+    links = [attributes[name] for _, attributes in parser.tags for name in ("src", "href") if name in attributes]
+    for link in links:
+        assert link.startswith(("#", "data:,")) or (base / unquote(link)).is_file(), link
+    assert "url(" not in text and "@import" not in text and "fetch(" not in text
+    ids = [attributes["id"] for _, attributes in parser.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_says_what_was_run(page):
+    _, text = page
+    parser = Page()
+    parser.feed(text)
+    for words in ("1a2b3c4d5e6f", "float32", "seed: 0", "1000 draws", "No response tokens", "61.5"):
+        assert words in parser.text, words
+    # The header's note, and the two models of the dataset that is a check.
+    assert parser.text.count("pipeline check") == 3
+
+
+class Page(HTMLParser):
+    """The tags of a page, its text, and the tags left open."""
+
+    VOID = ("meta", "link", "img", "br", "input")
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, (tag, self.open)
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text += data
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run one of the scripts as Snakemake does."""
+    command = [sys.executable, "-m", f"workflow.scripts.{name}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def assert_one_line(call, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_users_error_is_one_line_and_exit_code_2(tmp_path):
+    options = ["--dataset", "gsm8k", "--title", "GSM8K", "--formats", "svg", "--output", str(tmp_path / "out")]
+    done = script("draw_figures", "--statistics", str(tmp_path / "none"), *options)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "curves.parquet: no such file" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_input_is_named(statistics, tmp_path):
+    draw = gallery.draw
+    assert_one_line(lambda: draw(statistics, "aqua", "AQuA", tmp_path, ["svg"]), "holds dataset 'gsm8k'")
+    assert_one_line(lambda: draw(statistics, "gsm8k", "G", tmp_path, ["svgz"]), "svgz", "did you mean 'svg'")
+    assert_one_line(lambda: gallery.read_index(tmp_path), "index.json", "draw_figures")
+    (tmp_path / "index.json").write_text("{")
+    assert_one_line(lambda: gallery.read_index(tmp_path), "not a list of figures")
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    assert_one_line(lambda: tables.read_csv(tmp_path / "a.csv"), "neither a MAD nor an RD table")
+    assert_one_line(lambda: tables.read_csv(tmp_path / "b.csv"), "no such file")
+    assert list(tmp_path.glob("*.svg")) == []

@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 import pytest
-from conftest import SHARED, needs_shared, script
+from conftest import SHARED, call, needs_shared
 
 REFERENCE = SHARED / "reference_stats"
 FILES = sorted((REFERENCE / "grads_exp").rglob("*.jsonl"))
@@ -29,9 +29,10 @@ def test_equals_the_reference(reference, tmp_path):
     samples, spectra = tmp_path / "samples.parquet", tmp_path / "spectra.parquet"
     lines = [json.loads(line) for line in reference.read_text(encoding="utf-8").splitlines()]
     options = ["--chat"] if chat else []
-    done = script(
+    done = call(
         "measure_gradients", "--model", REFERENCE / "model", "--responses", data, "--samples", samples,
-        "--spectra", spectra, "--limit", len(lines), "--compat", "reference", "--device", "cpu", *options,
+        "--spectra", spectra, "--limit", len(lines), "--compat", "reference", "--device", "cpu",
+        "--threads", 1, *options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     ours = pl.read_parquet(samples)

@@ -122,11 +122,16 @@ def _figure(entry: dict[str, Any], folder: Path, base: Path) -> dict[str, Any]:
         "image": files.get("svg") or files.get("png"),
         "width": entry.get("width"),
         "height": entry.get("height"),
-        "kind_name": KINDS.get(entry["kind"], label(entry["kind"])),
-        "responses": responses_of(entry["relation"]),
+        "caption": _caption(entry["kind"], entry["relation"]),
         "description": " ".join([f"{entry['title']}.", *entry["subtitle"]]),
         "files": [(FORMAT_NAMES.get(name, name), link) for name, link in files.items()],
     }
+
+
+def _caption(kind: str, relation: str) -> str:
+    if kind == "compared":
+        return f"{label(relation)} against correct responses"
+    return f"{KINDS.get(kind, label(kind))}, {responses_of(relation)}"
 
 
 def _table(block: tables.Block) -> dict[str, Any]:

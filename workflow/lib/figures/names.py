@@ -17,7 +17,7 @@ STATISTICS = {
 KINDS = {
     "panels": "One panel a variant",
     "variants": "Variants overlaid",
-    "compared": "Against correct responses",
+    "compared": "Against correct",
 }
 PIPELINE_CHECK = "pipeline check"
 

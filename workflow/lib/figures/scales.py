@@ -64,8 +64,10 @@ def log_if_decades(values: Iterable[float | None], height: int) -> Scale:
 
 
 def layer_ticks(layers: int) -> tuple[int, ...]:
-    """First, quarters and last of `layers` layers counted from 0: 28 -> 0, 7, 14, 20, 27."""
+    """First, quarters and last of `layers` layers counted from 0 (28 -> 0, 7, 14, 20, 27); all of up to 8."""
     last = layers - 1
+    if layers <= 8:
+        return tuple(range(layers))
     return tuple(sorted({int(last * quarter / 4 + 0.5) for quarter in range(5)}))
 
 

@@ -37,10 +37,11 @@ TITLES = {
     "rd": "Relative difference from correct responses (RD)",
 }
 NOTES = {
-    "mad": "MAD of the mean curve within each segment of the layers, with its 95 % bootstrap interval over samples. "
-    "A segment's layers are counted from 0.",
-    "rd": "(other - correct) / correct of the mean curves, layer by layer, then averaged over layers: with its sign, "
-    "and as an absolute value; with 95 % bootstrap intervals over samples. The top layers differ most, largest first.",
+    "mad": "How much a mean curve jumps: the mean of |s(i+1) − s(i)| over neighbouring layers i, within a segment of the "
+    "layers (counted from 0), with its 95 % bootstrap interval over samples.",
+    "rd": "How far another kind of response lies from the correct one: (other − correct) / correct of the mean curves, "
+    "averaged over layers with its sign and as an absolute value, with 95 % bootstrap intervals over samples; and the "
+    "layers that differ most, largest first.",
 }
 
 

@@ -62,11 +62,11 @@ class Encoder:
         prompt = chat_prompt(self.tokenizer, instruction) if self.chat else base_prompt(instruction)
         text = prompt + response
         if self.compat == "reference":
-            ids = self.tokenizer(text)["input_ids"]
-            start = len(self.tokenizer(prompt)["input_ids"])
+            ids = self.tokenizer(text, verbose=False)["input_ids"]
+            start = len(self.tokenizer(prompt, verbose=False)["input_ids"])
             mask = [i >= start for i in range(len(ids))]
         else:
-            encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             ids = list(encoding["input_ids"])
             mask = [end > len(prompt) and end > begin for begin, end in encoding["offset_mapping"]]
             if self.front and ids[: len(self.front)] != self.front:

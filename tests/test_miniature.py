@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workflow.lib.corpora.miniature import DATASETS, REASONING, held_out, training_documents
@@ -82,12 +83,20 @@ def test_training_rows_hold_whole_documents_with_little_padding(tokenizer):
     recipe = miniature.BASE
     batches = miniature._batches(miniature._texts(tokenizer, 0), recipe, tokenizer.pad_token_id)
     padding = [
-        (labels == miniature._IGNORED).float().mean().item()
+        (ids == tokenizer.pad_token_id).float().mean().item()
         for ids, labels in islice(batches, 200)
         if ids.shape == labels.shape == (recipe.rows, recipe.row_tokens)
     ]
     assert len(padding) == 200
     assert sum(padding) / 200 < 0.02
+
+
+def test_a_document_has_loss_on_the_response_and_its_end(tokenizer):
+    documents = training_documents(0)
+    for (ids, labels), document in zip(islice(miniature._texts(tokenizer, 0), 20), documents, strict=False):
+        answer = [i for i, label in zip(ids, labels, strict=True) if label != miniature._IGNORED]
+        assert tokenizer.decode(ids) == f"{document.text}{tokenizer.eos_token}"
+        assert tokenizer.decode(answer) == f"{document.response}{tokenizer.eos_token}"
 
 
 def test_a_chat_has_loss_on_the_answer_alone(tokenizer):
@@ -189,3 +198,66 @@ def test_the_accuracy_table_has_every_test_and_sound_bounds(base, tmp_path):
     assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in rows)
     accuracy.write(rows, tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(accuracy.COLUMNS)
+
+
+def test_published_weights_are_half_the_size_and_nearly_the_same(base, tmp_path):
+    miniature.publish(base, tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.51 * (base / "model.safetensors").stat().st_size
+    full, rounded = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (base, tmp_path))
+    for name, weight in full.state_dict().items():
+        assert torch.equal(rounded.state_dict()[name], weight.bfloat16().float())
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template
+
+
+def test_missing_and_altered_weights_are_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match="SHA256SUMS: no such file"):
+        miniature.check_sums(tmp_path)
+    (tmp_path / "weights").write_bytes(b"right")
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'right').hexdigest()}  weights\n")
+    miniature.check_sums(tmp_path)
+    (tmp_path / "weights").write_bytes(b"wrong")
+    with pytest.raises(InputError, match="weights: its sha256 is not that"):
+        miniature.check_sums(tmp_path)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(InputError, match="weights: no such file"):
+        miniature.check_sums(tmp_path)
+
+
+def test_three_hundred_steps_learn_to_write_the_tasks(tmp_path):
+    miniature.train(tmp_path, seed=0, steps=300, threads=2)
+    last = (tmp_path / "training_log.csv").read_text().splitlines()[-1]
+    assert float(last.split(",")[3]) < 3.0
+
+
+@pytest.fixture(scope="module", params=["base", "instruct"])
+def committed(request):
+    if not (COMMITTED / request.param / "model.safetensors").is_file():
+        pytest.skip("the weights are not in this checkout")
+    return accuracy.Reader.load(COMMITTED / request.param, chat=request.param == "instruct")
+
+
+def test_committed_files_are_whole_and_small():
+    if not (COMMITTED / "SHA256SUMS").is_file():
+        pytest.skip("the weights are not in this checkout")
+    miniature.check_sums(COMMITTED)
+    assert sum(path.stat().st_size for path in COMMITTED.rglob("*.safetensors")) <= 8 * MEBIBYTE
+
+
+@pytest.mark.parametrize("dataset", REASONING)
+def test_the_committed_models_reason_step_by_step_and_not_at_once(committed, dataset):
+    samples = held_out(dataset, 200, 0)
+    right = {
+        variant: sum(a == s.gold for a, s in zip(committed.labels(samples, variant), samples, strict=True))
+        for variant in ("none", "detailed")
+    }
+    low, _ = accuracy.wilson(right["detailed"], 200)
+    _, high = accuracy.wilson(right["none"], 200)
+    chance = accuracy.chance(dataset, [(accuracy.part_of(dataset, s), s.gold) for s in samples])
+    assert low > chance + 0.2
+    assert low > high
+
+
+def test_the_committed_models_know_the_famous_alone(committed):
+    recall = {dataset: accuracy.recall(committed, dataset) for dataset in DATASETS if dataset not in REASONING}
+    assert recall["mini_popular"]["low"] > recall["mini_unpopular"]["high"] + 0.2
+    assert recall["mini_unseen"]["low"] < recall["mini_unseen"]["chance"] + 0.05

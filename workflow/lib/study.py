@@ -20,7 +20,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """The chosen rows: `models` and `datasets` by key, `files` by (dataset, variant, relation); `config` is complete."""
+    """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
+    (dataset, variant, relation)."""
 
     config: dict[str, Any]
     models: dict[str, Row]

@@ -9,7 +9,9 @@ why    one job draws all figures of a dataset: starting Python costs more than a
 rule draw_figures:
     """Draw one dataset's figures."""
     input:
-        tables=collect("results/statistics/{{dataset}}/{table}.parquet", table=["curves", "mad", "rd", "rd_layers", "cells"]),
+        tables=collect(
+            "results/statistics/{{dataset}}/{table}.parquet", table=["curves", "mad", "rd", "rd_layers", "cells"]
+        ),
     output:
         report(
             directory("results/figures/{dataset}"),
@@ -42,7 +44,9 @@ rule write_tables:
         mad=collect("results/statistics/{dataset}/mad.parquet", dataset=STUDY.datasets),
         rd=collect("results/statistics/{dataset}/rd.parquet", dataset=STUDY.datasets),
     output:
-        mad_csv=report("results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}),
+        mad_csv=report(
+            "results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}
+        ),
         mad_md="results/tables/mad.md",
         rd_csv=report("results/tables/rd.csv", caption="../report/rd.rst", category="Tables", labels={"table": "RD"}),
         rd_md="results/tables/rd.md",
@@ -62,8 +66,6 @@ rule write_tables:
 
 
 rule write_atlas:
-    """Write the page with all figures and tables, and what was run."""
-    localrule: True
     input:
         figures=collect("results/figures/{dataset}", dataset=STUDY.datasets),
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
@@ -74,6 +76,8 @@ rule write_atlas:
         "results/index.html",
     log:
         "logs/write_atlas.log",
+    """Write the page with all figures and tables, and what was run."""
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -84,7 +88,7 @@ rule write_atlas:
 
 
 rule figures:
-    """Every chosen dataset's figures."""
-    localrule: True
     input:
         collect("results/figures/{dataset}", dataset=STUDY.datasets),
+    """Every chosen dataset's figures."""
+    localrule: True

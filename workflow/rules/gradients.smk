@@ -36,7 +36,11 @@ rule measure_gradients:
         chat=lambda wildcards: "--chat" if STUDY.models[wildcards.model]["kind"] == "instruct" else "",
         trust=lambda wildcards: "--trust-remote-code" if STUDY.models[wildcards.model]["trust_remote_code"] else "",
         purpose=lambda wildcards: STUDY.purpose(wildcards.model, wildcards.dataset),
-        limit="" if STUDY.config["samples"] == "all" else f"--limit {STUDY.config['samples']} --limit-seed {STUDY.config['seed']}",
+        limit=(
+            ""
+            if STUDY.config["samples"] == "all"
+            else f"--limit {STUDY.config['samples']} --limit-seed {STUDY.config['seed']}"
+        ),
         max_length=STUDY.config["max_length"],
         compat=STUDY.config["compat"],
         journal=lambda wildcards: f"results/journal/{wildcards.model}/{wildcards.dataset}",
@@ -48,13 +52,8 @@ rule measure_gradients:
         " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
 
 
-def gradient_tables(kind):
-    """The tables of one kind (samples or spectra) of all models on a dataset."""
-    return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)
-
-
 rule gradients:
-    """Every chosen model on every chosen dataset."""
-    localrule: True
     input:
         collect("results/gradients/{model}/{dataset}.spectra.parquet", model=STUDY.models, dataset=STUDY.datasets),
+    """Every chosen model on every chosen dataset."""
+    localrule: True

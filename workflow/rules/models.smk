@@ -5,29 +5,6 @@ makes  results/models/{model}/ (miniatures), resources/models/{model}.json (card
 why    a card of a few hundred bytes stands for gigabytes of weights as an input
 """
 
-MINIATURE_FILES = [
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-]
-
-
-def base_of(wildcards):
-    """The weights that an instructed miniature starts from."""
-    row = MINIATURES[wildcards.model]
-    return f"results/models/{row['partner']}/model.safetensors" if row["kind"] == "instruct" else []
-
-
-def model_files(wildcards):
-    """What a model's card is made from: files in a folder here; nothing for a hub model."""
-    row = {**MINIATURES, **STUDY.models}[wildcards.model]
-    if row["source"] == "miniature":
-        return [f"results/models/{wildcards.model}/{name}" for name in MINIATURE_FILES]
-    folder = Path(row["source"]).expanduser()
-    return sorted(str(path) for suffix in ("json", "safetensors", "jinja") for path in folder.glob(f"*.{suffix}"))
-
 
 rule train_miniature:
     """Train a miniature model, or write its untrained twin."""
@@ -54,7 +31,9 @@ rule train_miniature:
         code=code_digest("workflow.scripts.train_miniature"),
         kind=lambda wildcards: MINIATURES[wildcards.model]["kind"],
         seed=lambda wildcards: MINIATURES[wildcards.model]["seed"],
-        steps=lambda wildcards: 0 if MINIATURES[wildcards.model]["kind"] == "random" else STUDY.config["miniature"]["steps"],
+        steps=lambda wildcards: (
+            0 if MINIATURES[wildcards.model]["kind"] == "random" else STUDY.config["miniature"]["steps"]
+        ),
         base=lambda wildcards, input: f"--base {os.path.dirname(input[0])}" if input else "",
         folder=lambda wildcards: f"results/models/{wildcards.model}",
     shell:
@@ -63,16 +42,19 @@ rule train_miniature:
 
 
 rule fetch_model:
-    """Find or download a model's files and write its card."""
-    localrule: True
     input:
         model_files,
     output:
         "resources/models/{model}.json",
     log:
         "logs/fetch_model/{model}.log",
+    """Find or download a model's files and write its card."""
+    localrule: True
     conda:
         "../../environment.yml"
+    resources:
+        # Not a param: where verified bytes came from makes nothing stale.
+        mirror=STUDY.config["mirror"],
     params:
         code=code_digest("workflow.scripts.fetch_model"),
         source=lambda wildcards: (
@@ -83,11 +65,11 @@ rule fetch_model:
         revision=lambda wildcards: STUDY.models[wildcards.model]["revision"],
     shell:
         "python -m workflow.scripts.fetch_model --model {wildcards.model} --source {params.source:q}"
-        " --revision={params.revision:q} --mirror={config[mirror]:q} --output {output:q} > {log:q} 2>&1"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule models:
-    """Every chosen model's card."""
-    localrule: True
     input:
         collect("resources/models/{model}.json", model=STUDY.models),
+    """Every chosen model's card."""
+    localrule: True

@@ -7,12 +7,12 @@ why    a number without its model revision, precision and seed cannot be repeate
 
 
 rule write_config:
-    """Write the effective config: files, command line and defaults merged."""
-    localrule: True
     output:
         "results/config.effective.yaml",
     log:
         "logs/write_config.log",
+    """Write the effective config: files, command line and defaults merged."""
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -23,15 +23,22 @@ rule write_config:
 
 
 rule write_manifest:
-    """Gather what every gradients table was measured with, and check that they agree."""
-    localrule: True
     input:
-        samples=collect("results/gradients/{model}/{dataset}.samples.parquet", model=STUDY.models, dataset=STUDY.datasets),
+        samples=collect(
+            "results/gradients/{model}/{dataset}.samples.parquet", model=STUDY.models, dataset=STUDY.datasets
+        ),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
     output:
-        report("results/manifest.json", caption="../report/manifest.rst", category="Provenance", labels={"file": "manifest"}),
+        report(
+            "results/manifest.json",
+            caption="../report/manifest.rst",
+            category="Provenance",
+            labels={"file": "manifest"},
+        ),
     log:
         "logs/write_manifest.log",
+    """Gather what every gradients table was measured with, and check that they agree."""
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -6,30 +6,15 @@ why    built on the whole dataset; `samples` draws its subset later, so that it 
 """
 
 
-def dataset_sources(wildcards):
-    """The files that a dataset's responses are built from; none for a procedural one."""
-    if STUDY.datasets[wildcards.dataset]["reader"] == "miniature":
-        return []
-    return [source_file(key) for key in source_keys(STUDY, wildcards.dataset)]
-
-
-def source_arguments(wildcards):
-    """VARIANT RELATION FILE of every source, as command-line arguments."""
-    if not dataset_sources(wildcards):
-        return []
-    keys = source_keys(STUDY, wildcards.dataset)
-    return [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
-
-
 rule build_responses:
-    """Build the responses table of one dataset."""
-    localrule: True
     input:
         dataset_sources,
     output:
         "results/responses/{dataset}.parquet",
     log:
         "logs/build_responses/{dataset}.log",
+    """Build the responses table of one dataset."""
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -48,7 +33,7 @@ rule build_responses:
 
 
 rule responses:
-    """Every chosen dataset's responses."""
-    localrule: True
     input:
         collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
+    """Every chosen dataset's responses."""
+    localrule: True

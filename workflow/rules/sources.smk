@@ -5,34 +5,25 @@ makes  resources/sources/{path}, each verified by its checksum before it is plac
 why    a downloaded byte that differs from the study's is another study
 """
 
-REMOTE = {
-    row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
-    for row in STUDY.files.values()
-    if row["dataset"] in STUDY.datasets and STUDY.datasets[row["dataset"]]["url"]
-}
-
-
-def source_file(key):
-    """Where the file of (dataset, variant, relation) stands: fetched, or a user's own."""
-    path = STUDY.files[key]["path"]
-    return f"resources/sources/{path}" if path in REMOTE else path
-
 
 rule fetch_source:
-    """Fetch one published file and check its sha256."""
-    localrule: True
     output:
         "resources/sources/{path}",
     log:
         "logs/fetch_source/{path}.log",
     wildcard_constraints:
         path="|".join(map(re.escape, REMOTE)) or "none",
+    """Fetch one published file and check its sha256."""
+    localrule: True
     conda:
         "../../environment.yml"
+    resources:
+        # Not a param: where verified bytes came from makes nothing stale.
+        mirror=STUDY.config["mirror"],
     params:
         code=code_digest("workflow.scripts.fetch_source"),
         url=lambda wildcards: REMOTE[wildcards.path]["url"],
         sha256=lambda wildcards: REMOTE[wildcards.path]["sha256"],
     shell:
         "python -m workflow.scripts.fetch_source --url {params.url:q} --path {wildcards.path:q}"
-        " --sha256 {params.sha256} --mirror={config[mirror]:q} --output {output:q} > {log:q} 2>&1"
+        " --sha256 {params.sha256} --mirror={resources.mirror:q} --output {output:q} > {log:q} 2>&1"

@@ -21,7 +21,8 @@ def summarise(arguments):
 
     if len(arguments.samples) != len(arguments.spectra):
         raise InputError(
-            f"--samples names {len(arguments.samples)} tables, --spectra {len(arguments.spectra)}; give one of each per model"
+            f"--samples names {len(arguments.samples)} tables, --spectra {len(arguments.spectra)}; "
+            "give one of each per model"
         )
     work(arguments.dataset, arguments.samples, arguments.spectra, arguments.output, arguments.draws, arguments.seed)
 

@@ -37,7 +37,7 @@ TASK_SHARES = {
     "recitation": 0.04,
 }
 #: The first documents are mostly recitations: reading off the question is what all else waits for.
-OPENING_DOCUMENTS = 6000
+OPENING_DOCUMENTS = 8000
 OPENING_RECITATION = 0.5
 VARIANT_SHARES = {"none": 0.25, "simplified": 0.2, "detailed": 0.55}
 LENGTH_SHARES = {"length_short": 0.5, "length_medium": 0.3, "length_long": 0.2}
@@ -162,8 +162,8 @@ def _document(rng: Random, task: str) -> Document:
     if task == "facts":
         return Document(task, "Some facts.", " ".join(taxonomy.facts(kind) for kind in rng.sample(taxonomy.KINDS, 4)))
     if task == "recitation":
-        words = rng.sample(_words(), rng.randint(3, 16))
-        times = max(1, 48 // len(words))
+        words = rng.sample(_words(), rng.randint(2, 12))
+        times = max(1, 36 // len(words))
         return Document(task, f"Say again: {' '.join(words)}.", f"{' '.join(words * times)}.")
     if task == "knowledge":
         person = knowledge.draw_person(rng)

@@ -197,31 +197,33 @@ def _panel(
     offered = [relation for relation in dashed if relation in data["relation"]] if dashed else entries
     alone = layers == 1
     x = _by_series("relation" if dashed else hue.column, offered, place, share) if alone else _by_layer(layers, place)
-    base = alt.Chart(data).encode(x=x, color=colour, tooltip=_tooltip(data))
+    base = alt.Chart(data).encode(x=x, color=colour, **({"detail": "relation:N"} if dashed else {}))
+    tooltip = _tooltip(data)
+    dotted = alone or (not dashed and place.width / (layers - 1) >= theme.POINT_SPACING)
     parts: list[alt.Chart] = []
     if share:
         rule = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero")
         parts.append(rule.encode(y=alt.Y("zero:Q", scale=y_scale, axis=y_axis)))
-    if dashed:
-        base = base.encode(detail="relation:N")
     if alone:
         parts.append(base.mark_rule(style="interval").encode(y=low, y2="high:Q"))
     else:
         parts.append(base.mark_area(style="band").encode(y=low, y2="high:Q"))
-        curve = base.mark_line(style="curve").encode(y=value)
-        if dashed:
-            look = alt.Scale(domain=list(dashed), range=[list(dash) for dash in theme.DASHES[: len(dashed)]])
-            curve = curve.encode(
-                strokeDash=alt.StrokeDash("relation:N", scale=look, legend=alt.Legend(**theme.DASH_LEGEND))
-            )
-        parts.append(curve)
-    if alone or (not dashed and place.width / (layers - 1) >= theme.POINT_SPACING):
-        parts.append(base.mark_point(style="dot-alone" if alone else "dot").encode(y=value, shape=shape))
+        dash = {"strokeDash": _dash(dashed)} if dashed else {}
+        parts.append(base.mark_line(style="curve").encode(y=value, **dash, **({} if dotted else {"tooltip": tooltip})))
+    if dotted:
+        dots = base.mark_point(style="dot-alone" if alone else "dot")
+        parts.append(dots.encode(y=value, shape=shape, tooltip=tooltip))
     if data["value"].is_null().all():
         words = alt.Chart(alt.InlineData([{"text": "no finite values"}]))
         parts.append(words.mark_text(style="nothing").encode(text="text:N"))
-    panel = alt.layer(*parts).properties(width=place.width, height=place.height)
-    return panel.properties(title=alt.Title(place.title, style="panel-title")) if place.title else panel
+    # All at once: each later change of a chart would copy and check the whole of it again.
+    title = {"title": alt.Title(place.title, style="panel-title")} if place.title else {}
+    return alt.layer(*parts, width=place.width, height=place.height, **title)
+
+
+def _dash(relations: Sequence[str]) -> alt.StrokeDash:
+    look = alt.Scale(domain=list(relations), range=[list(dash) for dash in theme.DASHES[: len(relations)]])
+    return alt.StrokeDash("relation:N", scale=look, legend=alt.Legend(**theme.DASH_LEGEND))
 
 
 def _by_layer(layers: int, place: _Place) -> alt.X:
@@ -233,7 +235,9 @@ def _by_series(column: str, entries: Sequence[str], place: _Place, share: bool) 
     """One layer has no curve: its values stand side by side, each with its interval."""
     if share:
         return alt.X("layer:O", title=place.x_title, axis=alt.Axis(labelAngle=0))
-    return alt.X(f"{column}:O", title=place.x_title, sort=list(entries), axis=alt.Axis(labelAngle=0))
+    return alt.X(
+        f"{column}:O", title=place.x_title and f"{place.x_title} 0", sort=list(entries), axis=alt.Axis(labelAngle=0)
+    )
 
 
 def _numbers(scale: scales.Scale, share: bool) -> dict[str, str]:
@@ -310,5 +314,5 @@ def _logged(scale: scales.Scale) -> str:
 
 
 def _grid(panels: Sequence[alt.LayerChart], columns: int, heading: theme.Heading) -> alt.ConcatChart:
-    whole = alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns))
-    return whole.resolve_scale(x="independent", y="independent")
+    apart = alt.Resolve(scale=alt.ScaleResolveMap(x="independent", y="independent"))
+    return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), resolve=apart)

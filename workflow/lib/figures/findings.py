@@ -24,7 +24,7 @@ CHECK = (
 # Mean gradients this close are not called one larger than the other.
 ALIKE = 0.1
 BAND = "Bands: 95 % bootstrap intervals over samples."
-DRAWN = "Mean over samples of the gradients’ spectra, by layer and projection."
+DRAWN = "Mean over samples, by layer and projection; the size of a gradient is its nuclear norm."
 MAD = "MAD: mean absolute difference of neighbouring layers of a mean curve."
 
 
@@ -73,6 +73,8 @@ def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
     if first == last or not all(pair):
         return said
     fast, slow = pair[0][0], pair[1][0]
+    if not (_has_interval(fast) and _has_interval(slow)):
+        return said
     apart = _apart(fast, slow)
     if apart and fast["value"] > slow["value"] > 0:
         return f"{said}; MAD of {matrix} {times(fast['value'] / slow['value'])} times {label(last)}’s"
@@ -105,10 +107,9 @@ def _ratio(curves: pl.DataFrame) -> str:
         return "Nuclear norm of the gradient, variants overlaid"
     overlap = _overlap(norms, first, last)
     if all(abs(ratio - 1) <= ALIKE for ratio in ratios.values()):
-        most = max(abs(ratio - 1) for ratio in ratios.values())
+        most = math.ceil(1000 * max(abs(ratio - 1) for ratio in ratios.values()) - 1e-6) / 10
         return (
-            f"Averaged over layers, {label(first)}’s mean gradients are within {100 * most:.2g} % of {label(last)}’s"
-            f"{overlap}"
+            f"Averaged over layers, {label(first)}’s mean gradients are within {most:g} % of {label(last)}’s{overlap}"
         )
     if max(ratios.values()) < 1:
         first, last, ratios = last, first, {matrix: 1 / ratio for matrix, ratio in ratios.items()}
@@ -127,11 +128,8 @@ def _overlap(norms: pl.DataFrame, first: str, last: str) -> str:
     keys, ends = ["projection", "layer"], ["low", "high"]
     one, other = (norms.filter(pl.col("variant") == variant).select(keys + ends) for variant in (first, last))
     points = one.join(other, on=keys, suffix="_other").to_dicts()
-    apart = [
-        _apart(point, {"low": point["low_other"], "high": point["high_other"]})
-        for point in points
-        if all(point[name] is not None and math.isfinite(point[name]) for name in (*ends, "low_other", "high_other"))
-    ]
+    pairs = [(point, {"low": point["low_other"], "high": point["high_other"]}) for point in points]
+    apart = [_apart(*pair) for pair in pairs if all(map(_has_interval, pair))]
     return (
         f"; bands overlap at {apart.count(False)} of {len(apart)} points" if 2 * apart.count(True) < len(apart) else ""
     )
@@ -145,19 +143,18 @@ def _difference(rd: pl.DataFrame, relation: str) -> str:
     clear = rows.filter((pl.col("low") > 0) | (pl.col("high") < 0))
     if clear.is_empty():
         return f"{against}: no clear difference of mean gradients"
-    size = {
-        variant: rows.filter(pl.col("variant") == variant)["value"].abs().mean() for variant in rows["variant"].unique()
-    }
-    ranked = sorted(variants_in_order(size), key=lambda variant: -size[variant])
-    said = []
-    for variant in dict.fromkeys([ranked[0], ranked[-1]]):
-        values = rows.filter(pl.col("variant") == variant)
-        if variant not in clear["variant"]:
-            said.append(f"{label(variant)} no clear difference")
+    said, unclear = [], []
+    for variant in variants_in_order(rows["variant"].unique()):
+        values = dict(clear.filter(pl.col("variant") == variant).select("projection", "value").iter_rows())
+        if not values:
+            unclear.append(label(variant))
             continue
-        low, high = _ends(dict(values.select("projection", "value").iter_rows()))
-        ends = _between(percent(low[1]), low[0], percent(high[1]), high[0])
-        said.append(f"{label(variant)} {ends}")
+        low, high = _ends(values)
+        among = rows.filter(pl.col("variant") == variant).height
+        part = "" if len(values) == among else f" in {len(values)} of {among} projections"
+        said.append(f"{label(variant)} {_between(percent(low[1]), low[0], percent(high[1]), high[0])}{part}")
+    if unclear:
+        said.append(f"no clear difference for {' and '.join(unclear)}")
     return f"{against}, mean gradients: {'; '.join(said)}"
 
 
@@ -191,17 +188,20 @@ def is_check(frame: pl.DataFrame) -> bool:
 
 def times(ratio: float) -> str:
     """A ratio to two significant digits, never more exact than it deserves: 27.3 -> 27, 1.62 -> 1.6, 312 -> 310."""
-    digits = 1 - math.floor(math.log10(ratio))
-    return f"{round(ratio, digits):.{max(digits, 0)}f}"
+    return _two_digits(ratio, "")
 
 
 def percent(share: float) -> str:
     """A signed share as a percentage to two significant digits, with a true minus: -0.0042 -> −0.42 %."""
     if share == 0:
         return "0 %"
-    digits = 1 - math.floor(math.log10(abs(100 * share)))
-    text = f"{round(100 * share, digits):+.{max(digits, 0)}f} %"
-    return text.replace("-", "−")
+    return f"{_two_digits(100 * share, '+')} %".replace("-", "−")
+
+
+def _two_digits(value: float, sign: str) -> str:
+    # Rounded first: 9.96 becomes 10, which then has no digit after the point.
+    rounded = float(f"{value:.1e}")
+    return f"{rounded:{sign}.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
 def _finite(frame: pl.DataFrame, statistic: str | None = "nuclear_norm") -> pl.DataFrame:
@@ -209,10 +209,11 @@ def _finite(frame: pl.DataFrame, statistic: str | None = "nuclear_norm") -> pl.D
     return rows.filter(pl.col("value").is_finite().fill_null(False))
 
 
+def _has_interval(row: dict) -> bool:
+    return all(row[end] is not None and math.isfinite(row[end]) for end in ("low", "high"))
+
+
 def _apart(one: dict, other: dict) -> bool:
-    ends = [one["low"], one["high"], other["low"], other["high"]]
-    if any(end is None or math.isnan(end) for end in ends):
-        return False
     return one["low"] > other["high"] or other["low"] > one["high"]
 
 

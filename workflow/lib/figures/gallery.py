@@ -1,7 +1,8 @@
 """All figures of one dataset, and the list of them that the atlas page reads."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def draw(statistics: str | Path, dataset: str, title: str, output: str | Path, f
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
         of_model = {name: table.filter(pl.col("model") == model) for name, table in tables.items()}
-        for relation, kind, chart, heading in _figures(of_model, title):
-            files = save(chart, output / f"{model}.{relation}.{kind}", formats)
+        for relation, kind, heading, chart in _figures(of_model, title):
+            files = save(chart(), output / f"{model}.{relation}.{kind}", formats)
             listed.append(
                 {
                     "model": model,
@@ -71,15 +72,18 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 _TABLES = ("curves", "mad", "rd", "rd_layers")
 
 
-def _figures(tables: dict[str, pl.DataFrame], title: str) -> Iterator[tuple[str, str, alt.ConcatChart, Heading]]:
-    """Relation, kind, chart and heading of each figure of one model."""
+_Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
+
+
+def _figures(tables: dict[str, pl.DataFrame], title: str) -> Iterator[_Figure]:
+    """Relation, kind, heading and chart (when called) of each figure of one model."""
     relations = relations_in_order(tables["curves"]["relation"].unique())
     for relation in relations:
         curves, mad = (tables[name].filter(pl.col("relation") == relation) for name in ("curves", "mad"))
         heading = findings.of_panels(curves, mad, title, charts.own_scales(curves))
-        yield relation, "panels", charts.paper_panels(curves, heading), heading
+        yield relation, "panels", heading, partial(charts.paper_panels, curves, heading)
         heading = findings.of_variants(curves, title)
-        yield relation, "variants", charts.variants_overlaid(curves, heading), heading
+        yield relation, "variants", heading, partial(charts.variants_overlaid, curves, heading)
         rd, rd_layers = (tables[name].filter(pl.col("relation") == relation) for name in ("rd", "rd_layers"))
         if relation != REFERENCE and not rd_layers.is_empty():
             # Only variants that have both relations compare; the others are in the figures above.
@@ -87,7 +91,7 @@ def _figures(tables: dict[str, pl.DataFrame], title: str) -> Iterator[tuple[str,
                 pl.col("relation").is_in([REFERENCE, relation]) & pl.col("variant").is_in(list(rd_layers["variant"]))
             )
             heading = findings.of_comparison(both, rd, relation, title)
-            yield relation, "compared", charts.relations_compared(both, rd_layers, heading), heading
+            yield relation, "compared", heading, partial(charts.relations_compared, both, rd_layers, heading)
 
 
 def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:

@@ -37,8 +37,8 @@ TITLES = {
     "rd": "Relative difference from correct responses (RD)",
 }
 NOTES = {
-    "mad": "How much a mean curve jumps: the mean of |s(i+1) − s(i)| over neighbouring layers i, within a segment of the "
-    "layers (counted from 0), with its 95 % bootstrap interval over samples.",
+    "mad": "How much a mean curve jumps: the mean of |s(i+1) − s(i)| over neighbouring layers i, within a segment of "
+    "the layers (counted from 0), with its 95 % bootstrap interval over samples.",
     "rd": "How far another kind of response lies from the correct one: (other − correct) / correct of the mean curves, "
     "averaged over layers with its sign and as an absolute value, with 95 % bootstrap intervals over samples; and the "
     "layers that differ most, largest first.",

@@ -21,10 +21,10 @@ INK, QUIET, RULE, GRID = "#1f2430", "#4d5566", "#8b93a3", "#e7e9ee"
 # The paper's hues (Q red, K green, V blue, O grey), moved apart in luminance so that they stay apart in greyscale and
 # for colour-blind readers (a test measures both). Shapes say the same once more.
 PROJECTION_COLOURS = {
-    "q": "#d0383b",
-    "k": "#1c6b46",
-    "v": "#12306f",
-    "o": "#9a9590",
+    "q": "#d94a1f",
+    "k": "#1d5f4c",
+    "v": "#1d2f7a",
+    "o": "#a5a09b",
     "gate": "#7a3c9a",
     "up": "#b9770a",
     "down": "#2a8fa8",
@@ -70,14 +70,22 @@ def heading_of(heading: Heading, columns: int) -> alt.Title:
     width = max(panel_width(columns) * columns + GAP * (columns - 1), 430)
     return alt.Title(
         text=_lines([heading.title], width, TITLE_SIZE * 0.49),
-        subtitle=_lines(heading.subtitle, width, SUBTITLE_SIZE * 0.43),
+        subtitle=_lines(heading.subtitle, width, SUBTITLE_SIZE * 0.44),
     )
 
 
 def _lines(paragraphs: Sequence[str], width: float, character: float) -> list[str]:
     """Paragraphs broken into lines; `character` is the mean width of one in this type, in pixels."""
     room = max(20, int(width / character))
-    return [line for text in paragraphs for line in textwrap.wrap(text, room, break_long_words=True)]
+    broken = []
+    for text in paragraphs:
+        lines = textwrap.wrap(text, room)
+        if len(lines) == 2:
+            # Two lines of like length, and not a last word alone.
+            even = textwrap.wrap(text, min(room, len(text) // 2 + 12))
+            lines = even if len(even) == 2 else lines
+        broken += lines
+    return broken
 
 
 @alt.theme.register("gradatlas", enable=True)

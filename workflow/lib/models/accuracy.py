@@ -113,7 +113,7 @@ def measure(folder: str | Path, name: str, chat: bool, n: int = 500, seed: int =
     for dataset in DATASETS:
         if dataset not in REASONING:
             progress(f"{name}: {dataset}, recall")
-            rows.append(_recall(reader, dataset))
+            rows.append(recall(reader, dataset))
     return [{"model": name, **row} for row in rows]
 
 
@@ -127,14 +127,14 @@ def _reasoning(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
         for part in ("all", *parts):
             chosen = [i for i, sample in enumerate(samples) if part in ("all", part_of(dataset, sample))]
             golds = [(part_of(dataset, samples[i]), samples[i].gold) for i in chosen]
-            rows.append(_row(dataset, part, "answer", variant, [hits[i] for i in chosen], _chance(dataset, golds)))
+            rows.append(_row(dataset, part, "answer", variant, [hits[i] for i in chosen], chance(dataset, golds)))
         before = dict(zip((sample.sample_id for sample in samples), hits, strict=True))
         after = reader.labels([edit for _, edit in pairs], variant)
         both = [
             before[sample.sample_id] and label == edit.gold for (sample, edit), label in zip(pairs, after, strict=True)
         ]
         golds = [(part_of(dataset, sample), sample.gold) for sample, _ in pairs]
-        rows.append(_row(dataset, "all", "counterfactual", variant, both, _chance(dataset, golds) ** 2))
+        rows.append(_row(dataset, "all", "counterfactual", variant, both, chance(dataset, golds) ** 2))
     return rows
 
 
@@ -145,14 +145,15 @@ def part_of(dataset: str, sample: Sample) -> str:
     return sample.sample_id.split("-")[0]
 
 
-def _chance(dataset: str, golds: Sequence[tuple[str, str]]) -> float:
+def chance(dataset: str, golds: Sequence[tuple[str, str]]) -> float:
     """Arithmetic: always the commonest number. Taxonomy: one of two answers, one of three kinds."""
     if dataset == "mini_arithmetic":
         return Counter(gold for _, gold in golds).most_common(1)[0][1] / len(golds)
     return sum(1 / 2 if part == "same" else 1 / 3 for part, _ in golds) / len(golds)
 
 
-def _recall(reader: Reader, dataset: str) -> dict:
+def recall(reader: Reader, dataset: str) -> dict:
+    """The row of how many people's jobs and cities the model fills in, greedily, at the start of a description."""
     variant = "length_short" if "length_short" in DATASETS[dataset] else "natural"
     prompts, golds = [], []
     for person in knowledge.group(dataset):

@@ -1,8 +1,8 @@
 """Training the miniature models: a small Llama with grouped queries, from its seed to its files.
 
-A *base* model is trained on the documents of ``workflow.lib.corpora.miniature``; *random* is the same model
-before the first step; *instruct* is a base model trained further on chats, with loss on the answers. On one
-machine and thread count the same seed and steps give the same bytes.
+A *base* model is trained on the documents of ``workflow.lib.corpora.miniature``, with loss on the responses;
+*random* is the same model before the first step; *instruct* is a base model trained further on the same
+questions as chats. On one machine and thread count the same seed and steps give the same bytes.
 """
 
 import csv
@@ -23,9 +23,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from workflow.lib.command import progress
 from workflow.lib.corpora.miniature import training_documents
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.files import replacing, write_text
+from workflow.lib.files import replacing, sha256_of, write_text
 from workflow.lib.models.miniature_tokenizer import TURN_END, build_tokenizer
-from workflow.lib.responses.prompts import SYSTEM_PROMPT
+from workflow.lib.responses.prompts import SYSTEM_PROMPT, base_prompt
 
 KINDS = ("base", "random", "instruct")
 _IGNORED = -100  # a label that takes no part in the loss
@@ -61,6 +61,8 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         num_key_value_heads=2,
         intermediate_size=384,
         max_position_embeddings=1024,
+        # Documents are short; with the usual 10,000 half the frequencies would hardly turn within one.
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         initializer_range=0.08,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -144,13 +146,16 @@ Encoded = tuple[list[int], list[int]]
 
 
 def _texts(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Encoded]:
-    """Documents for a base model, each closed by the end token, with loss on every token."""
+    """Documents for a base model, each closed by the end token, with loss on the response and that token."""
     documents = training_documents(seed)
     while True:
-        texts = [document.text for document in islice(documents, 1000)]
-        for ids in tokenizer(texts)["input_ids"]:
-            ids = [*ids, tokenizer.eos_token_id]
-            yield ids, ids
+        chunk = list(islice(documents, 1000))
+        prompts = tokenizer([base_prompt(document.question) for document in chunk])["input_ids"]
+        responses = tokenizer([document.response for document in chunk])["input_ids"]
+        for prompt, response in zip(prompts, responses, strict=True):
+            # Questions are random draws: to predict them is mere noise in a small batch's gradient.
+            answer = [*response, tokenizer.eos_token_id]
+            yield [*prompt, *answer], [_IGNORED] * len(prompt) + answer
 
 
 def _chats(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Encoded]:
@@ -212,8 +217,9 @@ def _fit(model, batches, steps: int, recipe: Recipe, watch: Callable[[int], None
     log, losses, tokens = [], [], 0
     began = told = time.monotonic()
     for step, (ids, labels) in enumerate(islice(batches, steps), start=1):
-        logits = model(input_ids=ids, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED)
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        counted = labels != _IGNORED  # logits of the other tokens would be thrown away
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[counted]), labels[counted])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         rate = schedule.get_last_lr()[0]
@@ -232,7 +238,7 @@ def _fit(model, batches, steps: int, recipe: Recipe, watch: Callable[[int], None
             speed = tokens / (now - began)
             progress(f"step {step}/{steps}  loss {log[-1]['loss']}  {speed:,.0f} tokens/s  {left:.0f} s left")
             told = now
-        if watch and step % 250 == 0:
+        if watch and step % 500 == 0:
             watch(step)
             model.train()
     return log
@@ -278,3 +284,31 @@ def save_weights(model: LlamaForCausalLM, path: Path, dtype: torch.dtype) -> Non
     }
     with replacing(path) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
+
+
+def publish(folder: str | Path, output: str | Path) -> None:
+    """Copy a trained folder with its weights rounded to bfloat16: half the size, and loaded as float32 all the same."""
+    source, target = Path(folder), Path(output)
+    model = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32)
+    for path in sorted(source.iterdir()):
+        if path.suffix in (".json", ".jinja", ".csv"):
+            write_text(target / path.name, path.read_text(encoding="utf-8"))
+    config = json.loads((source / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
+    write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    save_weights(model, target / "model.safetensors", torch.bfloat16)
+
+
+def check_sums(folder: str | Path) -> None:
+    """Compare every file that `folder`'s SHA256SUMS names; `InputError` names the first missing or altered one."""
+    folder = Path(folder)
+    if not (folder / "SHA256SUMS").is_file():
+        raise InputError(f"{folder}/SHA256SUMS: no such file; restore it with: git checkout -- {folder}")
+    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
+        expected, name = line.split(maxsplit=1)
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; restore it with: git checkout -- {path}")
+        if sha256_of(path) != expected:
+            raise InputError(
+                f"{path}: its sha256 is not that in {folder}/SHA256SUMS; restore it with: git checkout -- {path}"
+            )

@@ -52,15 +52,11 @@ def summarise(dataset: str, samples: Sequence[str], spectra: Sequence[str], outp
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     revisions = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
+        frame, projections, values = _load(dataset, samples_path, spectra_path)
         facts = read_metadata(samples_path)
-        revisions[facts["model"]] = {
-            key: facts[key] for key in ("model_digest", "revision", "dtype", "compat", "max_length")
-        }
-        sample_frame = pl.from_arrow(read_table("samples", samples_path))
-        spectra_frame = pl.from_arrow(read_table("spectra", spectra_path))
-        _check(dataset, samples_path, sample_frame)
-        rows["cells"] += _cells(sample_frame, facts["purpose"])
-        cells = list(_usable(sample_frame, spectra_frame, facts["purpose"]))
+        revisions[facts["model"]] = {key: facts[key] for key in _FACTS}
+        rows["cells"] += _cells(frame, facts["purpose"])
+        cells = list(_usable(frame, projections, values, facts["purpose"]))
         progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
         for cell in cells:
             _curves(rows, cell, dataset, draws, seed)
@@ -71,39 +67,56 @@ def summarise(dataset: str, samples: Sequence[str], spectra: Sequence[str], outp
         write_table(name, rows[name], Path(output) / f"{name}.parquet", metadata)
 
 
-def _check(dataset: str, path: str, frame: pl.DataFrame) -> None:
-    found = frame["dataset"].unique().to_list()
-    if found != [dataset]:
-        raise InputError(f"{path}: holds dataset {', '.join(map(repr, found)) or 'none'}, not '{dataset}'")
-    if not (frame["status"] == "ok").any():
-        statuses = ", ".join(sorted(set(frame["status"])))
-        raise InputError(f"{path}: no sample is left (statuses: {statuses}); raise max_length or look at the responses")
-
-
+# What the statistics' own metadata keep of the tables they were made from.
+_FACTS = ("model_digest", "revision", "dtype", "compat", "max_length")
 _KEY = ["variant", "relation", "loss_tokens"]
 _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
 
 
-def _usable(samples: pl.DataFrame, spectra: pl.DataFrame, purpose: str) -> Iterator[Cell]:
-    """The cells of one model, in the order of the samples table."""
+def _load(
+    dataset: str, samples_path: str, spectra_path: str
+) -> tuple[pl.DataFrame, tuple[str, ...], dict[str, np.ndarray]]:
+    """One model's samples, its projections, and by statistic (ok samples, projections, layers).
+
+    A sample with a value that is not finite becomes ``nonfinite`` in the samples; its spectra are dropped.
+    """
+    frame = pl.from_arrow(read_table("samples", samples_path))
+    spectra = pl.from_arrow(read_table("spectra", spectra_path))
+    found = frame["dataset"].unique().to_list()
+    if found != [dataset]:
+        raise InputError(f"{samples_path}: holds dataset {', '.join(map(repr, found)) or 'none'}, not '{dataset}'")
+    ok = (frame["status"] == "ok").to_numpy()
+    if not ok.any():
+        statuses = ", ".join(sorted(set(frame["status"])))
+        raise InputError(
+            f"{samples_path}: no sample is left (statuses: {statuses}); raise max_length or look at the responses"
+        )
+    # The spectra stand sample by sample, layer by layer, projection by projection (measure_gradients writes them so).
     projections = spectra["projection"].unique(maintain_order=True).to_list()
     layers = spectra["layer"].max() + 1
-    model = samples["model"][0]
-    # The spectra stand sample by sample, layer by layer, projection by projection (measure_gradients writes them so).
-    good = samples.filter(pl.col("status") == "ok").with_row_index("at")
-    stacks = {
-        name: spectra.select(value)
-        .to_numpy()
-        .astype(float)
-        .reshape(good.height, layers, len(projections))
-        .swapaxes(1, 2)
+    if spectra.height != ok.sum() * layers * len(projections):
+        raise InputError(f"{spectra_path}: {spectra.height} rows do not belong to the samples of {samples_path}")
+    values = {
+        name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)
         for name, value in STATISTICS.items()
     }
-    finite = np.logical_and.reduce([np.isfinite(stack).all((1, 2)) for stack in stacks.values()])
-    for key, group in good.filter(pl.Series(finite)).group_by(_KEY, maintain_order=True):
+    finite = np.logical_and.reduce([np.isfinite(stack).all((1, 2)) for stack in values.values()])
+    usable = np.zeros(frame.height, dtype=bool)
+    usable[ok] = finite
+    status = pl.when(pl.Series(ok & ~usable)).then(pl.lit("nonfinite")).otherwise("status")
+    values = {name: stack[finite] for name, stack in values.items()}
+    return frame.with_columns(status.alias("status")), tuple(projections), values
+
+
+def _usable(
+    frame: pl.DataFrame, projections: tuple[str, ...], values: Mapping[str, np.ndarray], purpose: str
+) -> Iterator[Cell]:
+    """The cells of one model, in the order of the samples table."""
+    good = frame.filter(pl.col("status") == "ok").with_row_index("at")
+    for key, group in good.group_by(_KEY, maintain_order=True):
         at = group["at"].to_numpy()
-        values = {name: stack[at] for name, stack in stacks.items()}
-        yield Cell(model, *key, purpose, tuple(group["sample_id"]), tuple(projections), values)
+        taken = {name: stack[at] for name, stack in values.items()}
+        yield Cell(frame["model"][0], *key, purpose, tuple(group["sample_id"]), projections, taken)
 
 
 def _pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:

@@ -1,0 +1,159 @@
+"""Responses: derangement as it must be, labels as they are stated, and the published files as they really are."""
+
+import math
+from collections import Counter
+
+import polars as pl
+import pytest
+from conftest import ROOT, SHARED, call, needs_shared, user_error
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow.lib.responses.derangement import derange
+from workflow.lib.responses.labels import boxed, stated_answer
+
+
+@given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=60), st.integers(0, 99))
+def test_derangement(labels, seed):
+    """Never oneself, never an equal label, each donor as seldom as possible, whatever the order of the samples."""
+    by_id = {str(i): label for i, label in enumerate(labels)}
+    donors = derange(by_id, seed)
+    assert donors.keys() == by_id.keys()
+    assert derange(dict(reversed(by_id.items())), seed) == donors
+    commonest = max(Counter(labels).values())
+    if commonest == len(labels):
+        assert set(donors.values()) == {None}
+        return
+    for sample_id, donor in donors.items():
+        assert donor != sample_id and by_id[donor] != by_id[sample_id]
+    rest = len(labels) - commonest
+    assert max(Counter(donors.values()).values()) <= max(1, math.ceil(commonest / rest))
+
+
+def test_derangement_follows_its_seed():
+    labels = {str(i): str(i % 3) for i in range(30)}
+    assert derange(labels, 0) != derange(labels, 1)
+
+
+def test_stated_answer_is_the_last_one():
+    twice = "It is.\nThe final answer is yes. But no.\nThe final answer is no"
+    assert stated_answer(twice, "simplified") == "no"
+    assert stated_answer("(D)", "none") == "(D)"
+    assert stated_answer("So it is four.", "detailed") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so $x=\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+        (r"\boxed{1} and then \boxed{2}", "2"),
+        (r"\boxed 5 apples", "5"),
+        (r"\fbox{7}", "7"),
+        ("none here", None),
+        (r"\boxed{open", None),
+    ],
+)
+def test_boxed(text, answer):
+    assert boxed(text) == answer
+
+
+PUBLISHED = {"gsm8k": 4, "strategyqa": 250, "sensemaking": 241}
+SUFFIXES = {"none": "no_cot", "simplified": "with_cot", "detailed": "with_cot_gpt4o"}
+
+
+@needs_shared("paper_data")
+@pytest.mark.parametrize("dataset", PUBLISHED)
+def test_published_files(dataset, tmp_path):
+    """Counts found by computing them; the corrected set has none of the published one's right labels."""
+    sources = []
+    for variant, suffix in SUFFIXES.items():
+        for relation, folder in (("correct", "cot_500"), ("published", "cot_500_wrong_answer_shuffle")):
+            path = SHARED / "paper_data" / folder / f"{dataset}_train_{suffix}.json"
+            sources += ["--source", variant, relation, path]
+    out = tmp_path / "r.parquet"
+    done = call(
+        "build_responses", "--dataset", dataset, "--reader", "published", *sources, "--variants", *SUFFIXES,
+        "--relations", "correct", "published", "derangement", "--gold", "none", "--seed", 0, "--output", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pl.read_parquet(out)
+    assert table.height == 500 * 9
+    right = dict(
+        table.filter(pl.col("variant") == "none")
+        .group_by("relation")
+        .agg(pl.col("label_equals_gold").sum())
+        .iter_rows()
+    )
+    assert right == {"correct": 500, "published": PUBLISHED[dataset], "derangement": 0}
+    # One map for all variants, and every response is the donor's own correct one.
+    deranged = table.filter(pl.col("relation") == "derangement")
+    assert deranged.group_by("sample_id").agg(pl.col("sources").n_unique())["sources"].unique().to_list() == [1]
+    own = table.filter(pl.col("relation") == "correct").select("sample_id", "variant", "response")
+    joined = deranged.with_columns(pl.col("sources").list.first().alias("donor")).join(
+        own, left_on=["donor", "variant"], right_on=["sample_id", "variant"], suffix="_own"
+    )
+    assert joined.height == 1500 and (joined["response"] == joined["response_own"]).all()
+
+
+@needs_shared("paper_data")
+def test_none_is_what_simplified_ends_with():
+    """No row of the published files contradicts it: the variants are cut from one another."""
+    from workflow.lib.corpora.published import read_entries
+
+    checked = 0
+    for dataset in PUBLISHED:
+        none, simplified = (
+            read_entries(SHARED / "paper_data/cot_500" / f"{dataset}_train_{SUFFIXES[v]}.json")
+            for v in ("none", "simplified")
+        )
+        for short, long in zip(none, simplified, strict=True):
+            assert long.response.rpartition("\nThe final answer is ")[2] == short.response
+            checked += 1
+    assert checked == 1500
+
+
+def write(path, rows):
+    import json
+
+    path.write_text(json.dumps([{"instruction": i, "input": "", "output": o} for i, o in rows]))
+    return path
+
+
+def build(tmp_path, *sources, gold="", relations=("correct", "derangement")):
+    arguments = [part for variant, relation, path in sources for part in ("--source", variant, relation, path)]
+    variants = list(dict.fromkeys(variant for variant, _, _ in sources))
+    return call(
+        "build_responses", "--dataset", "own", "--reader", "published", *arguments, "--variants", *variants,
+        "--relations", *relations, "--gold", gold, "--seed", 0, "--output", tmp_path / "own.parquet",
+    )  # fmt: skip
+
+
+def test_files_that_do_not_pair_are_refused(tmp_path):
+    one = write(tmp_path / "one.json", [("a", "1"), ("b", "2")])
+    short = write(tmp_path / "short.json", [("a", "1")])
+    other = write(tmp_path / "other.json", [("a", "1"), ("c", "2")])
+    error = user_error(build(tmp_path, ("none", "correct", one), ("simplified", "correct", short)))
+    assert "short.json: 1 rows, but" in error
+    error = user_error(build(tmp_path, ("none", "correct", one), ("simplified", "correct", other)))
+    assert "other.json, row 1: its instruction is not that of" in error
+    assert not (tmp_path / "own.parquet").exists()
+
+
+def test_where_all_labels_are_equal_nothing_is_constructible(tmp_path):
+    path = write(tmp_path / "same.json", [("a", "yes"), ("b", "yes")])
+    assert build(tmp_path, ("none", "correct", path), gold="none").returncode == 0
+    table = pl.read_parquet(tmp_path / "own.parquet").filter(pl.col("relation") == "derangement")
+    assert table["status"].to_list() == ["not_constructible"] * 2 and table["response"].null_count() == 2
+
+
+def test_unknown_relation_names_the_known(tmp_path):
+    path = write(tmp_path / "a.json", [("a", "yes"), ("b", "no")])
+    error = user_error(build(tmp_path, ("none", "correct", path), relations=["publshed"]))
+    assert "no relation 'publshed'" in error and "correct, derangement" in error
+
+
+def test_no_published_count_stands_in_the_code():
+    """The counts above are found, not known."""
+    for path in (ROOT / "workflow").rglob("*.py"):
+        for number in ("250", "241", "249"):
+            assert number not in path.read_text().split(), f"{path}: {number}"

@@ -1,0 +1,191 @@
+"""Statistics on hand-computed cases and against the reference's formulas written out plainly in numpy."""
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from conftest import call, user_error
+
+from workflow.lib.statistics.bootstrap import interval, resampled_means
+from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
+from workflow.lib.tables import write_table
+
+LAYERS, PROJECTIONS, SAMPLES = 8, ("q", "k", "v", "o"), 20
+
+
+def test_mad_by_hand():
+    assert mean_absolute_difference(np.array([1.0, 4.0, 2.0])) == 2.5
+    assert mean_absolute_difference(np.array([[1.0, 4.0], [3.0, 3.0]])).tolist() == [3.0, 0.0]
+    assert np.isnan(mean_absolute_difference(np.array([1.0])))
+
+
+def test_rd_by_hand():
+    signed = relative_difference(np.array([2.0, 4.0, 0.0]), np.array([3.0, 1.0, 5.0]))
+    assert signed[:2].tolist() == [0.5, -0.75] and np.isnan(signed[2])
+    assert top_layers(np.array([0.5, -0.75, np.nan, 0.1]), 2) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("layers", "cuts"),
+    [(26, (7, 20)), (28, (7, 21)), (32, (10, 20)), (42, (12, 30)), (24, (6, 18)), (6, (2, 4)), (4, (1, 3))],
+)
+def test_segments_cover_all_layers(layers, cuts):
+    found = segments(layers)
+    assert found == {"early": (0, cuts[0]), "middle": cuts, "last": (cuts[1], layers), "all": (0, layers)}
+
+
+def test_too_few_layers_have_no_segments():
+    assert segments(3) == {"all": (0, 3)}
+    assert segments(1) == {"all": (0, 1)}
+
+
+def test_bootstrap_is_seeded_and_paired():
+    values = np.random.default_rng(0).normal(size=(50, 2, 3))
+    means = resampled_means(values, 200, 1, "cell")
+    assert np.allclose(means[0], values.mean(0))
+    assert np.array_equal(means, resampled_means(values, 200, 1, "cell"))
+    assert not np.array_equal(means[1:], resampled_means(values, 200, 1, "other")[1:])
+    # The same samples are drawn for every projection and layer: a constant shift stays constant.
+    shifted = resampled_means(np.stack([values[:, 0], values[:, 0] + 1], 1), 200, 1, "cell")
+    assert np.allclose(shifted[:, 1] - shifted[:, 0], 1)
+
+
+def test_interval_of_a_mean_covers_at_its_level():
+    generator = np.random.default_rng(0)
+    hits = 0
+    for run in range(400):
+        _, low, high = interval(resampled_means(generator.normal(size=(80, 1)), 300, run, "x"))
+        hits += bool(low[0] <= 0 <= high[0])
+    assert 0.91 <= hits / 400 <= 0.98
+
+
+def tables(folder, name="m", scale=2.0, spoil=None):
+    """Synthetic samples and spectra of one model: two relations, known curves; returns paths and the arrays."""
+    generator = np.random.default_rng(3)
+    samples, spectra, arrays = [], [], {}
+    for relation, factor in (("correct", 1.0), ("derangement", scale)):
+        norms = factor * generator.gamma(4.0, size=(SAMPLES, LAYERS, len(PROJECTIONS)))
+        arrays[relation] = norms
+        for i in range(SAMPLES):
+            key = {
+                "model": name,
+                "dataset": "d",
+                "sample_id": str(i),
+                "variant": "none",
+                "relation": relation,
+                "loss_tokens": "all",
+            }
+            samples.append(
+                {**key, "loss": 1.0, "prompt_tokens": 3, "response_tokens": 2, "truncated": False, "status": "ok"}
+            )
+            for layer in range(LAYERS):
+                for p, projection in enumerate(PROJECTIONS):
+                    values = dict.fromkeys(("sigma_min", "frobenius_norm", "mean", "max", "min", "effective_rank"), 1.0)
+                    norm = norms[i, layer, p]
+                    values |= {"nuclear_norm": norm, "sigma_max": norm * (i + 1) / 100}
+                    spectra.append({**key, "layer": layer, "projection": projection, **values})
+    if spoil:
+        spoil(samples, spectra, arrays)
+    facts = {"model": name, "model_digest": "x", "revision": "", "dtype": "float32", "compat": "none", "max_length": 9}
+    paths = folder / f"{name}.samples.parquet", folder / f"{name}.spectra.parquet"
+    write_table("samples", samples, paths[0], facts | {"purpose": "study"})
+    write_table("spectra", spectra, paths[1], facts)
+    return paths, arrays
+
+
+def summarise(folder, *paths, dataset="d"):
+    samples, spectra = zip(*paths, strict=True)
+    return call(
+        "summarise_gradients", "--dataset", dataset, "--samples", *samples, "--spectra", *spectra,
+        "--draws", 50, "--seed", 0, "--output", folder / "out",
+    )  # fmt: skip
+
+
+def read(folder, name):
+    return pl.read_parquet(folder / "out" / f"{name}.parquet")
+
+
+def test_tables_equal_the_reference_formulas(tmp_path):
+    paths, arrays = tables(tmp_path)
+    assert summarise(tmp_path, paths).returncode == 0
+    mean = {relation: norms.mean(0) for relation, norms in arrays.items()}
+    curves = read(tmp_path, "curves").filter(
+        (pl.col("statistic") == "nuclear_norm") & (pl.col("relation") == "correct")
+    )
+    found = curves.sort("layer").pivot(on="projection", index="layer", values="value").select(PROJECTIONS).to_numpy()
+    assert np.allclose(found, mean["correct"])
+    assert ((curves["low"] <= curves["value"]) & (curves["value"] <= curves["high"])).all()
+    # The ratio is a mean of per-sample ratios.
+    ratio = read(tmp_path, "curves").filter(pl.col("statistic") == "sigma_ratio")["value"]
+    assert np.allclose(ratio, np.mean(np.arange(1, SAMPLES + 1) / 100))
+    mad = read(tmp_path, "mad").filter((pl.col("statistic") == "nuclear_norm") & (pl.col("relation") == "correct"))
+    for segment, (first, end) in segments(LAYERS).items():
+        for p, projection in enumerate(PROJECTIONS):
+            curve = mean["correct"][first:end, p]
+            plain = sum(abs(curve[i + 1] - curve[i]) for i in range(len(curve) - 1)) / (len(curve) - 1)
+            row = mad.filter((pl.col("segment") == segment) & (pl.col("projection") == projection))
+            assert row["value"].item() == pytest.approx(plain)
+    rd = read(tmp_path, "rd").filter(pl.col("statistic") == "nuclear_norm")
+    for p, projection in enumerate(PROJECTIONS):
+        one, two = mean["correct"][:, p], mean["derangement"][:, p]
+        plain = np.mean([abs(a - b) / abs(a) for a, b in zip(one, two, strict=True)])
+        rows = rd.filter(pl.col("projection") == projection)
+        assert rows.filter(pl.col("measure") == "absolute")["value"].item() == pytest.approx(plain)
+        assert rows.filter(pl.col("measure") == "signed")["value"].item() == pytest.approx(np.mean((two - one) / one))
+        top = np.argsort(-np.abs((two - one) / one))[:5].tolist()
+        assert rows["top_layers"].to_list() == [top, top]
+
+
+def test_a_sample_that_is_not_finite_is_left_out_of_all_projections_alike(tmp_path):
+    def spoil(samples, spectra, arrays):
+        spectra[5]["nuclear_norm"] = float("nan")
+        arrays["correct"] = arrays["correct"][1:]
+
+    paths, arrays = tables(tmp_path, spoil=spoil)
+    assert summarise(tmp_path, paths).returncode == 0
+    curves = read(tmp_path, "curves").filter(
+        (pl.col("statistic") == "nuclear_norm") & (pl.col("relation") == "correct")
+    )
+    assert curves["n"].unique().to_list() == [SAMPLES - 1]
+    assert curves["value"].mean() == pytest.approx(arrays["correct"].mean())
+    # A difference is taken on the samples that both relations have.
+    assert read(tmp_path, "rd")["n"].unique().to_list() == [SAMPLES - 1]
+    cells = read(tmp_path, "cells").filter(pl.col("relation") == "correct")
+    assert cells.select("n", "n_ok", "n_nonfinite").row(0) == (SAMPLES, SAMPLES - 1, 1)
+
+
+def test_a_model_more_leaves_the_others_numbers_as_they_are(tmp_path):
+    one, _ = tables(tmp_path, "one")
+    two, _ = tables(tmp_path, "two", scale=3.0)
+    assert summarise(tmp_path, one).returncode == 0
+    alone = read(tmp_path, "mad")
+    assert summarise(tmp_path, one, two).returncode == 0
+    assert read(tmp_path, "mad").filter(pl.col("model") == "one").equals(alone)
+
+
+def test_no_usable_sample_is_an_error(tmp_path):
+    def spoil(samples, spectra, arrays):
+        for sample in samples:
+            sample["status"] = "nonfinite"
+        spectra.clear()
+
+    paths, _ = tables(tmp_path, spoil=spoil)
+    assert "no sample is left (statuses: nonfinite)" in user_error(summarise(tmp_path, paths))
+
+
+def test_another_datasets_table_is_an_error(tmp_path):
+    paths, _ = tables(tmp_path)
+    assert "holds dataset 'd', not 'e'" in user_error(summarise(tmp_path, paths, dataset="e"))
+
+
+def test_a_table_without_a_column_is_an_error(tmp_path):
+    import pyarrow.parquet as pq
+
+    paths, _ = tables(tmp_path)
+    table = pq.read_table(paths[1])
+    pq.write_table(table.drop_columns(["nuclear_norm"]), paths[1])
+    assert "column 'nuclear_norm' is missing" in user_error(summarise(tmp_path, paths))
+    pq.write_table(pa.table({"a": [1]}), paths[0])
+    assert "is missing" in user_error(summarise(tmp_path, paths))
+    paths[0].write_bytes(b"PAR1 cut")
+    assert "not a readable Parquet file" in user_error(summarise(tmp_path, paths))

@@ -1,0 +1,158 @@
+"""Config and sheets: what is chosen, and one clear line for every mistake."""
+
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from workflow.lib.corpora.miniature import DATASETS
+from workflow.lib.errors import InputError
+from workflow.lib.study import GOLD_VARIANT, read_study, source_keys
+
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+PAPER = DEFAULT | yaml.safe_load((ROOT / "config/paper.yaml").read_text())
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A copy of the sheets and schemas, to spoil."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["config", "paper", "laptop", "smoke"])
+def test_shipped_configs_are_valid(name):
+    read_study(DEFAULT | yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()), ROOT)
+
+
+def test_the_default_config_writes_every_key_out():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    assert set(DEFAULT) == set(schema["properties"])
+    assert all(part.get("description") for part in schema["properties"].values())
+
+
+def test_the_paper_config_is_the_study():
+    study = read_study(PAPER, ROOT)
+    assert len(study.models) == 10 and len(study.datasets) == 11
+    assert sum(row["kind"] == "instruct" for row in study.models.values()) == 5
+    assert study.variants("math_algebra") == ["simplified", "detailed"]
+    keys = [key for dataset in study.datasets for key in source_keys(study, dataset)]
+    assert len(keys) == len(set(keys)) == 56
+
+
+def test_miniature_rows_say_what_the_grammar_has():
+    study = read_study(DEFAULT | {"datasets": list(DATASETS)}, ROOT)
+    assert {name: tuple(row["variants"]) for name, row in study.datasets.items()} == DATASETS
+
+
+def test_gold_variants_are_those_of_the_readers():
+    from workflow.lib.responses.labels import GOLD
+
+    assert {name: variant for name, (variant, _) in GOLD.items()} == GOLD_VARIANT
+
+
+def test_relations_are_those_a_dataset_has():
+    study = read_study(
+        PAPER | {"datasets": ["gsm8k", "mini_taxonomy"], "relations": ["correct", "wrong_chain", "published"]}, ROOT
+    )
+    assert study.relations("gsm8k") == ["correct", "published"]
+    assert study.relations("mini_taxonomy") == ["correct", "wrong_chain"]
+
+
+def test_a_variant_without_the_gold_answers_still_asks_for_their_file():
+    study = read_study(PAPER | {"variants": {"gsm8k": ["detailed"]}, "relations": ["correct"]}, ROOT)
+    assert source_keys(study, "gsm8k") == [("gsm8k", "detailed", "correct"), ("gsm8k", "none", "correct")]
+
+
+def test_purpose_is_a_pipeline_check_outside_of_a_models_scope():
+    row = {"model": "tiny", "source": "./tiny", "scope": "none"}
+    config = PAPER | {"models": ["qwen2_1_5b", "mini", row], "datasets": ["gsm8k", "mini_taxonomy"]}
+    study = read_study(config, ROOT)
+    found = {(m, d): study.purpose(m, d) for m in study.models for d in study.datasets}
+    assert {cell for cell, purpose in found.items() if purpose == "study"} == {
+        ("qwen2_1_5b", "gsm8k"),
+        ("qwen2_1_5b", "mini_taxonomy"),
+        ("mini", "mini_taxonomy"),
+    }
+
+
+WRONG = {
+    "unknown key": ({"sampels": 3}, r"unknown key 'sampels': did you mean 'samples'\?"),
+    "nested unknown key": ({"miniature": {"step": 3}}, r"'miniature.step': did you mean 'steps'\?"),
+    "wrong type": ({"samples": "many"}, "'samples': 'many' is not valid"),
+    "zero samples": ({"samples": 0}, "'samples'"),
+    "unknown model": (
+        {"models": ["qwen2_1_5"]},
+        r"config key 'models': unknown name 'qwen2_1_5': did you mean 'qwen2_1_5b'\?",
+    ),
+    "unknown dataset": (
+        {"datasets": ["gms8k"]},
+        r"config key 'datasets': unknown name 'gms8k': did you mean 'gsm8k'\?",
+    ),
+    "unknown variant": (
+        {"variants": {"gsm8k": ["detail"]}},
+        r"'variants.gsm8k': unknown variant 'detail': did you mean 'detailed'",
+    ),
+    "unknown relation": ({"relations": ["correct", "shuffeled"]}, "'relations.1': 'shuffeled' is not known"),
+    "no correct": ({"relations": ["published"]}, "'relations'"),
+    "bad model row": (
+        {"models": [{"model": "x", "source": "./x", "knd": "base"}]},
+        r"unknown key 'knd': did you mean 'kind'\?",
+    ),
+    "model row without source": ({"models": [{"model": "x"}]}, "'source' is missing"),
+    "no datasets": ({"datasets": []}, "'datasets'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_config_mistakes_are_one_line(name):
+    change, message = WRONG[name]
+    with pytest.raises(InputError, match=message) as caught:
+        read_study(DEFAULT | change, ROOT)
+    assert "\n" not in str(caught.value)
+
+
+def spoil(root, sheet, old, new):
+    path = root / "config" / sheet
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+SPOILED = {
+    "missing column": ("models.tsv", "\tsource\t", "\tsrc\t", r"models.tsv, line 1: column 'source' is missing"),
+    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 10 cells, but 11 columns"),
+    "not a number": (
+        "models.tsv",
+        "base\t\t0\tcpu",
+        "base\t\tzero\tcpu",
+        r"line 2: column 'seed' is 'zero'; write a whole number",
+    ),
+    "not a boolean": ("models.tsv", "miniature\tfalse", "miniature\tno", r"line 2: column 'trust_remote_code' is 'no'"),
+    "unknown device": ("models.tsv", "0\tcpu", "0\tgpu", r"line 2: 'device': 'gpu' is not known: did you mean 'cpu'"),
+    "bad revision": ("models.tsv", "Qwen/Qwen2-1.5B\t\t", "Qwen/Qwen2-1.5B\tmain\t", r"line 5: 'revision'"),
+    "twice": ("models.tsv", "qwen2_1_5b_it\t", "qwen2_1_5b\t", r"line 6: 'qwen2_1_5b' stands in an earlier line too"),
+    "no checksum": (
+        "sources.tsv",
+        "952d54a0dfe56f3a56e20d2efb66750114d8aa2cfa91289d6aff9b1e8a81d13a",
+        "",
+        r"sources.tsv, 'cot_500/aqua_train_no_cot.json': sha256 is empty",
+    ),
+    "no row": (
+        "sources.tsv",
+        "aqua\tnone\tcorrect",
+        "aqua\tnothing\tcorrect",
+        r"no row for dataset 'aqua', variant 'none'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_sheet_mistakes_name_file_line_and_column(name, root):
+    sheet, old, new, message = SPOILED[name]
+    spoil(root, sheet, old, new)
+    with pytest.raises(InputError, match=message) as caught:
+        read_study(PAPER | {"models": [*PAPER["models"], "mini"]}, root)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,220 @@
+"""The workflow as its user runs it: from a clone, twice, after edits, after kills, on the study's own data."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import ROOT, SHARED, needs_shared
+
+from workflow.lib.tables import read_metadata
+
+# No Python on it: rules must find their own.
+BARE = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
+SMOKE = ("--cores", "2", "--configfile", "config/smoke.yaml")
+IGNORED = shutil.ignore_patterns(
+    ".git", ".venv", ".snakemake", "results", "logs", "__pycache__", ".*_cache", "sources", "tests"
+)
+
+
+def snakemake(folder, *arguments, **options):
+    """Run Snakemake in `folder`, as ``env -i PATH=/usr/bin:/bin snakemake ...``."""
+    command = [str(Path(sys.executable).parent / "snakemake"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=BARE, capture_output=True, text=True, **options)
+    done.output = done.stdout + done.stderr
+    return done
+
+
+def clone(folder):
+    """The project without anything made by it."""
+    shutil.copytree(ROOT, folder, ignore=IGNORED)
+    shutil.rmtree(folder / "resources/models", ignore_errors=True)
+    return folder
+
+
+def planned(folder, *arguments):
+    """The jobs that a run would do, by rule."""
+    done = snakemake(folder, "-n", *arguments)
+    assert done.returncode == 0, done.output
+    if "Nothing to be done" in done.output:
+        return {}
+    table = done.output.split("Job stats:")[-1].split("total")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE) if name != "job"}
+
+
+def tables(folder):
+    return {path.name: path.read_bytes() for path in sorted((folder / "results/gradients").rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A clone in which the smoke study was run."""
+    folder = clone(tmp_path_factory.mktemp("finished") / "clone")
+    done = snakemake(folder, *SMOKE)
+    assert done.returncode == 0, done.output[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke"])
+def test_dry_run_of_every_shipped_config(config, tmp_path):
+    jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
+    wanted = {"config": 8, "paper": 110, "laptop": 2, "smoke": 4}
+    assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
+    if config == "paper":
+        assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 10
+
+
+def test_makes_everything_with_its_own_python(finished):
+    for name in ("index.html", "manifest.json", "config.effective.yaml", "tables/mad.csv", "tables/rd.md"):
+        assert (finished / "results" / name).stat().st_size > 100
+    figures = list((finished / "results/figures/mini_arithmetic").glob("*.svg"))
+    assert {path.name.split(".")[0] for path in figures} == {"mini", "mini_random"}
+    manifest = json.loads((finished / "results/manifest.json").read_text())
+    assert len(manifest["models"]["mini"]["tables"]) == 2
+    page = (finished / "results/index.html").read_text()
+    for path in re.findall(r'src="([^"]+\.svg)"', page):
+        assert (finished / "results" / path).is_file()
+    assert "mini_random" in page
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    begun = time.monotonic()
+    done = snakemake(finished, *SMOKE)
+    assert done.returncode == 0 and "Nothing to be done" in done.output
+    assert time.monotonic() - begun < 10
+
+
+def test_touching_files_makes_nothing_stale(finished):
+    for path in [*finished.rglob("*.py"), *finished.rglob("*.tsv"), *(finished / "results").rglob("*.parquet")]:
+        path.touch()
+    assert planned(finished, *SMOKE) == {}
+
+
+def test_another_row_in_a_sheet_makes_nothing_stale(finished):
+    with (finished / "config/models.tsv").open("a") as sheet:
+        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\tany\tfalse\n")
+    assert planned(finished, *SMOKE) == {}
+
+
+def test_a_comment_makes_nothing_stale_and_an_edit_what_follows(finished):
+    path = finished / "workflow/lib/statistics/bootstrap.py"
+    text = path.read_text()
+    path.write_text(text.replace("LEVEL = 0.95", "# A comment.\nLEVEL = 0.95"))
+    assert planned(finished, *SMOKE) == {}
+    path.write_text(text.replace("LEVEL = 0.95", "LEVEL = 0.90"))
+    jobs = planned(finished, *SMOKE)
+    assert jobs["summarise_gradients"] == 2 and jobs["draw_figures"] == 2
+    assert not {"train_miniature", "build_responses", "measure_gradients"} & set(jobs)
+    path.write_text(text)
+
+
+def test_a_smaller_subset_is_measured_from_the_journal(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    done = snakemake(folder, *SMOKE, "--config", "samples=3", "--", "gradients")
+    assert done.returncode == 0, done.output[-3000:]
+    assert "train_miniature" not in done.output and "build_responses" not in done.output
+    log = (folder / "logs/measure_gradients/mini/mini_arithmetic.log").read_text()
+    assert "18 rows (18 ok): 0 samples computed, 18 from the journal" in log
+
+
+def test_kill_snakemake_and_its_job_then_rerun(finished, tmp_path):
+    """Kill -9 of both in the middle of a gradients job: unlock, rerun; the bytes are those of a quiet run."""
+    folder = clone(tmp_path / "clone")
+    for kept in ("results/models", "results/responses", "resources/models", ".snakemake", "config"):
+        shutil.copytree(finished / kept, folder / kept, dirs_exist_ok=True)
+    command = [
+        str(Path(sys.executable).parent / "snakemake"),
+        *SMOKE,
+        "--config",
+        "batch_tokens=128",
+        "--",
+        "gradients",
+    ]
+    victim = subprocess.Popen(
+        command, cwd=folder, env=BARE, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    journal = folder / "results/journal/mini/mini_arithmetic"
+    while not any(path.stat().st_size > 4_000 for path in journal.glob("*.arrows")):
+        assert victim.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert snakemake(folder, *SMOKE, "--unlock").returncode == 0
+    done = snakemake(folder, *SMOKE, "--config", "batch_tokens=128", "--", "gradients")
+    assert done.returncode == 0, done.output[-3000:]
+    log = (folder / "logs/measure_gradients/mini/mini_arithmetic.log").read_text()
+    computed, recalled = map(int, re.search(r"(\d+) samples computed, (\d+) from the journal", log).groups())
+    assert recalled > 0 and computed + recalled == 36
+    quiet = clone(tmp_path / "quiet")
+    for kept in ("results/models", "results/responses", "resources/models", ".snakemake", "config"):
+        shutil.copytree(finished / kept, quiet / kept, dirs_exist_ok=True)
+    assert snakemake(quiet, *SMOKE, "--config", "batch_tokens=128", "--", "gradients").returncode == 0
+    assert tables(folder) == tables(quiet)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "sampels=3"], "config: unknown key 'sampels': did you mean 'samples'?"),
+        (["--config", "models=[minni]"], "unknown name 'minni': did you mean 'mini'?"),
+    ],
+    ids=["key", "model"],
+)
+def test_a_mistake_in_the_config_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    done = snakemake(ROOT, "-n", "--directory", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        next(line for line in done.stderr.splitlines() if message in line)
+    ]
+    assert "Traceback" not in done.stderr
+
+
+@needs_shared("paper_data")
+def test_the_same_rules_on_the_studys_own_data(tmp_path):
+    """Published files from a mirror through a model of a local folder, marked as a pipeline check throughout."""
+    arguments = [
+        "--cores", 2, "--directory", tmp_path, "--configfile", ROOT / "config/paper.yaml", "--config",
+        f"mirror={SHARED / 'paper_data'}", "samples=4", "bootstrap=50", "formats=[svg]",
+        f"models=[{{model: tiny, source: {SHARED / 'reference_stats/model'}, scope: none}}]",
+        "datasets=[math_algebra,wiki_popular]", "variants={wiki_popular: [length_100]}",
+    ]  # fmt: skip
+    done = snakemake(ROOT, *arguments)
+    assert done.returncode == 0, done.output[-3000:]
+    samples = pl.read_parquet(tmp_path / "results/gradients/tiny/math_algebra.samples.parquet")
+    assert samples.height == 4 * 2 * 3 and samples["relation"].n_unique() == 3
+    assert samples["sample_id"].n_unique() == 4
+    assert (
+        read_metadata(tmp_path / "results/gradients/tiny/math_algebra.samples.parquet")["purpose"] == "pipeline check"
+    )
+    curves = pl.read_parquet(tmp_path / "results/statistics/wiki_popular/curves.parquet")
+    assert curves["purpose"].unique().to_list() == ["pipeline check"] and curves["variant"].unique().to_list() == [
+        "length_100"
+    ]
+    assert "pipeline check" in (tmp_path / "results/index.html").read_text()
+    assert "Nothing to be done" in snakemake(ROOT, *arguments).output
+
+
+@needs_shared("paper_data")
+def test_a_wrong_checksum_stops_with_one_line_in_the_log(tmp_path):
+    mirror = tmp_path / "mirror"
+    shutil.copytree(SHARED / "paper_data/wiki_popularity", mirror / "wiki_popularity")
+    path = mirror / "wiki_popularity/long_tail_wikipedia.json"
+    path.chmod(0o644)
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    done = snakemake(
+        ROOT, "--cores", 1, "--directory", tmp_path / "run", "--configfile", ROOT / "config/paper.yaml", "--config",
+        f"mirror={mirror}", "datasets=[wiki_unpopular]", "relations=[correct]", "--", "responses",
+    )  # fmt: skip
+    assert done.returncode == 1
+    line = (tmp_path / "run/logs/fetch_source/wiki_popularity/long_tail_wikipedia.json.log").read_text()
+    assert line.startswith("error: ") and line.count("\n") == 1 and "37f0447c7a6f2827" in line
+    assert line.strip() in done.output, "show-failed-logs shows the log where the user looks"
+    assert not (tmp_path / "run/resources/sources/wiki_popularity/long_tail_wikipedia.json").exists()

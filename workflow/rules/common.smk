@@ -1,0 +1,74 @@
+"""What the rules share: the study as the config asks for it, and where its files stand."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from workflow.lib.digest import code_digest
+from workflow.lib.errors import InputError
+from workflow.lib.study import miniatures, read_study, source_keys
+
+try:
+    STUDY = read_study(config, workflow.basedir)
+    MINIATURES = miniatures(STUDY, workflow.basedir)
+except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+REMOTE = {
+    row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
+    for row in STUDY.files.values()
+    if row["dataset"] in STUDY.datasets and STUDY.datasets[row["dataset"]]["url"]
+}
+
+
+def source_file(key):
+    """Where the file of (dataset, variant, relation) stands: fetched, or a user's own."""
+    path = STUDY.files[key]["path"]
+    return f"resources/sources/{path}" if path in REMOTE else path
+
+
+MINIATURE_FILES = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+]
+
+
+def base_of(wildcards):
+    """The weights that an instructed miniature starts from."""
+    row = MINIATURES[wildcards.model]
+    return f"results/models/{row['partner']}/model.safetensors" if row["kind"] == "instruct" else []
+
+
+def model_files(wildcards):
+    """What a model's card is made from: files in a folder here; nothing for a hub model."""
+    row = {**MINIATURES, **STUDY.models}[wildcards.model]
+    if row["source"] == "miniature":
+        return [f"results/models/{wildcards.model}/{name}" for name in MINIATURE_FILES]
+    folder = Path(row["source"]).expanduser()
+    return sorted(str(path) for suffix in ("json", "safetensors", "jinja") for path in folder.glob(f"*.{suffix}"))
+
+
+def dataset_sources(wildcards):
+    """The files that a dataset's responses are built from; none for a procedural one."""
+    if STUDY.datasets[wildcards.dataset]["reader"] == "miniature":
+        return []
+    return [source_file(key) for key in source_keys(STUDY, wildcards.dataset)]
+
+
+def source_arguments(wildcards):
+    """VARIANT RELATION FILE of every source, as command-line arguments."""
+    if not dataset_sources(wildcards):
+        return []
+    keys = source_keys(STUDY, wildcards.dataset)
+    return [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
+
+
+def gradient_tables(kind):
+    """The tables of one kind (samples or spectra) of all models on a dataset."""
+    return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)

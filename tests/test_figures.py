@@ -398,6 +398,15 @@ def test_colours_differ_for_every_reader_and_in_grey(colours, vision):
     assert max(lab(colour, "usual")[0] for colour in colours) < 70
 
 
+def test_a_variant_keeps_its_look_where_another_is_missing():
+    whole, part, other = (
+        charts._variant_hue(keys)
+        for keys in (["none", "simplified", "detailed"], ["simplified", "detailed"], ["simplified", "natural"])
+    )
+    assert (part.colours, part.shapes) == (whole.colours[1:], whole.shapes[1:])
+    assert other.colours == (whole.colours[1], whole.colours[0])
+
+
 def test_fast_to_slow_runs_from_dark_to_light():
     lightness = [lab(colour, "usual")[0] for colour in theme.ORDERED_COLOURS[:3]]
     assert lightness == sorted(lightness)

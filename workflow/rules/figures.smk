@@ -66,6 +66,7 @@ rule write_tables:
 
 
 rule write_atlas:
+    """Write the page with all figures and tables, and what was run."""
     input:
         figures=collect("results/figures/{dataset}", dataset=STUDY.datasets),
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
@@ -76,7 +77,6 @@ rule write_atlas:
         "results/index.html",
     log:
         "logs/write_atlas.log",
-    """Write the page with all figures and tables, and what was run."""
     localrule: True
     conda:
         "../../environment.yml"
@@ -88,7 +88,7 @@ rule write_atlas:
 
 
 rule figures:
+    """Every chosen dataset's figures."""
     input:
         collect("results/figures/{dataset}", dataset=STUDY.datasets),
-    """Every chosen dataset's figures."""
     localrule: True

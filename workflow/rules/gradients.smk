@@ -53,7 +53,7 @@ rule measure_gradients:
 
 
 rule gradients:
+    """Every chosen model on every chosen dataset."""
     input:
         collect("results/gradients/{model}/{dataset}.spectra.parquet", model=STUDY.models, dataset=STUDY.datasets),
-    """Every chosen model on every chosen dataset."""
     localrule: True

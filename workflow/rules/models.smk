@@ -42,13 +42,13 @@ rule train_miniature:
 
 
 rule fetch_model:
+    """Find or download a model's files and write its card."""
     input:
         model_files,
     output:
         "resources/models/{model}.json",
     log:
         "logs/fetch_model/{model}.log",
-    """Find or download a model's files and write its card."""
     localrule: True
     conda:
         "../../environment.yml"
@@ -69,7 +69,7 @@ rule fetch_model:
 
 
 rule models:
+    """Every chosen model's card."""
     input:
         collect("resources/models/{model}.json", model=STUDY.models),
-    """Every chosen model's card."""
     localrule: True

@@ -7,11 +7,11 @@ why    a number without its model revision, precision and seed cannot be repeate
 
 
 rule write_config:
+    """Write the effective config: files, command line and defaults merged."""
     output:
         "results/config.effective.yaml",
     log:
         "logs/write_config.log",
-    """Write the effective config: files, command line and defaults merged."""
     localrule: True
     conda:
         "../../environment.yml"
@@ -23,6 +23,7 @@ rule write_config:
 
 
 rule write_manifest:
+    """Gather what every gradients table was measured with, and check that they agree."""
     input:
         samples=collect(
             "results/gradients/{model}/{dataset}.samples.parquet", model=STUDY.models, dataset=STUDY.datasets
@@ -37,7 +38,6 @@ rule write_manifest:
         ),
     log:
         "logs/write_manifest.log",
-    """Gather what every gradients table was measured with, and check that they agree."""
     localrule: True
     conda:
         "../../environment.yml"

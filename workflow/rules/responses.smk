@@ -7,13 +7,13 @@ why    built on the whole dataset; `samples` draws its subset later, so that it 
 
 
 rule build_responses:
+    """Build the responses table of one dataset."""
     input:
         dataset_sources,
     output:
         "results/responses/{dataset}.parquet",
     log:
         "logs/build_responses/{dataset}.log",
-    """Build the responses table of one dataset."""
     localrule: True
     conda:
         "../../environment.yml"
@@ -33,7 +33,7 @@ rule build_responses:
 
 
 rule responses:
+    """Every chosen dataset's responses."""
     input:
         collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
-    """Every chosen dataset's responses."""
     localrule: True

@@ -7,13 +7,13 @@ why    a downloaded byte that differs from the study's is another study
 
 
 rule fetch_source:
+    """Fetch one published file and check its sha256."""
     output:
         "resources/sources/{path}",
     log:
         "logs/fetch_source/{path}.log",
     wildcard_constraints:
         path="|".join(map(re.escape, REMOTE)) or "none",
-    """Fetch one published file and check its sha256."""
     localrule: True
     conda:
         "../../environment.yml"

@@ -35,8 +35,8 @@ rule summarise_gradients:
 
 
 rule statistics:
+    """Every chosen dataset's statistics."""
     input:
         collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
         "results/tables/mad.csv",
-    """Every chosen dataset's statistics."""
     localrule: True

@@ -4,6 +4,7 @@ Frames are rows of the `curves` and `rd_layers` tables (`workflow.lib.tables`) o
 straight from layer to layer, a gap stays a gap, and every axis holds every value and interval drawn on it.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -298,9 +299,13 @@ def _projection_hue(keys: Sequence[str]) -> _Hue:
 
 
 def _variant_hue(keys: Sequence[str]) -> _Hue:
-    look = [divmod(rank, len(theme.ORDERED_COLOURS))[1] for rank in range(len(keys))]
-    colours = tuple(theme.ORDERED_COLOURS[rank] for rank in look)
-    return _Hue("variant", tuple(map(label, keys)), colours, tuple(theme.ORDERED_SHAPES[rank] for rank in look))
+    taken = {theme.OWN_LOOK[key] for key in keys if key in theme.OWN_LOOK}
+    free = (rank for rank in itertools.count() if rank not in taken)
+    ranks = [theme.OWN_LOOK[key] if key in theme.OWN_LOOK else next(free) for key in keys]
+    colours, shapes = (
+        tuple(looks[rank % len(looks)] for rank in ranks) for looks in (theme.ORDERED_COLOURS, theme.ORDERED_SHAPES)
+    )
+    return _Hue("variant", tuple(map(label, keys)), colours, shapes)
 
 
 def _axis_title(statistic: str, more: str = "") -> str:

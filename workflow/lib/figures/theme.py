@@ -38,7 +38,8 @@ PROJECTION_SHAPES = {
     "up": "triangle-down",
     "down": "triangle-right",
 }
-# Fast to slow runs from dark to light.
+# Fast to slow runs from dark to light. These variants keep their look in a dataset that lacks one of them.
+OWN_LOOK = {"none": 0, "simplified": 1, "detailed": 2}
 ORDERED_COLOURS = ("#41206f", "#c0413f", "#df9210", "#1d8a99", "#6c757d")
 ORDERED_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 DASHES = ((1, 0), (4, 2.5))

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# As the scripts do for themselves: threads that wait must not spin on a shared core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 

@@ -78,6 +78,13 @@ def test_purpose_is_a_pipeline_check_outside_of_a_models_scope():
     }
 
 
+def test_numbers_that_the_command_line_gives_as_text_are_numbers():
+    row = {"model": "tiny", "source": "./tiny", "threads": "2", "trust_remote_code": "true"}
+    study = read_study(DEFAULT | {"models": [row], "miniature": {"steps": "7"}}, ROOT)
+    assert study.models["tiny"]["threads"] == 2 and study.models["tiny"]["trust_remote_code"] is True
+    assert study.config["miniature"] == {"steps": 7, "questions": 100}
+
+
 WRONG = {
     "unknown key": ({"sampels": 3}, r"unknown key 'sampels': did you mean 'samples'\?"),
     "nested unknown key": ({"miniature": {"step": 3}}, r"'miniature.step': did you mean 'steps'\?"),
@@ -123,7 +130,7 @@ def spoil(root, sheet, old, new):
 
 SPOILED = {
     "missing column": ("models.tsv", "\tsource\t", "\tsrc\t", r"models.tsv, line 1: column 'source' is missing"),
-    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 10 cells, but 11 columns"),
+    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 11 cells, but 12 columns"),
     "not a number": (
         "models.tsv",
         "base\t\t0\tcpu",

@@ -99,7 +99,7 @@ def test_touching_files_makes_nothing_stale(finished):
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):
     with (finished / "config/models.tsv").open("a") as sheet:
-        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\tany\tfalse\n")
+        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\n")
     assert planned(finished, *SMOKE) == {}
 
 
@@ -183,7 +183,7 @@ def test_the_same_rules_on_the_studys_own_data(tmp_path):
     arguments = [
         "--cores", 2, "--directory", tmp_path, "--configfile", ROOT / "config/paper.yaml", "--config",
         f"mirror={SHARED / 'paper_data'}", "samples=4", "bootstrap=50", "formats=[svg]",
-        f"models=[{{model: tiny, source: {SHARED / 'reference_stats/model'}, scope: none}}]",
+        f"models=[{{model: tiny, source: {SHARED / 'reference_stats/model'}, scope: none, device: cpu, threads: 1}}]",
         "datasets=[math_algebra,wiki_popular]", "variants={wiki_popular: [length_100]}",
     ]  # fmt: skip
     done = snakemake(ROOT, *arguments)

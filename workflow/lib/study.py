@@ -117,9 +117,20 @@ def _with_defaults(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[
     for key, part in schema.get("properties", {}).items():
         if key not in complete and "default" in part:
             complete[key] = part["default"]
+        if isinstance(complete.get(key), str):
+            complete[key] = _plain(complete[key], part)
         if part.get("type") == "object" and "properties" in part and isinstance(complete.get(key), Mapping):
             complete[key] = _with_defaults(complete[key], part)
     return complete
+
+
+def _plain(text: str, part: Mapping[str, Any]) -> Any:
+    """What a text was meant as: Snakemake hands over what stands inside {...} on its command line as text."""
+    if part.get("type") == "boolean" and text in ("true", "false"):
+        return text == "true"
+    if "integer" in part.get("type", "") and text.isdecimal():
+        return int(text)
+    return text
 
 
 def read_sheet(path: Path, schema_path: Path, key: str | None) -> dict[Any, Row]:

@@ -22,10 +22,10 @@ rule measure_gradients:
         "logs/benchmarks/measure_gradients/{model}/{dataset}.tsv"
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: 1 if STUDY.models[wildcards.model]["source"] == "miniature" else 4
+    threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]
     resources:
         gpu=lambda wildcards: 0 if STUDY.models[wildcards.model]["device"] == "cpu" else 1,
-        mem_mb=lambda wildcards: 3000 if STUDY.models[wildcards.model]["source"] == "miniature" else 48000,
+        mem_mb=lambda wildcards: 3000 if STUDY.models[wildcards.model]["scope"] == "miniature" else 48000,
         runtime=240,
         # A retry gets a smaller batch; params would keep their first value.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),

@@ -61,8 +61,6 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         num_key_value_heads=2,
         intermediate_size=384,
         max_position_embeddings=1024,
-        # Documents are short; with the usual 10,000 half the frequencies would hardly turn within one.
-        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         initializer_range=0.08,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -238,7 +236,7 @@ def _fit(model, batches, steps: int, recipe: Recipe, watch: Callable[[int], None
             speed = tokens / (now - began)
             progress(f"step {step}/{steps}  loss {log[-1]['loss']}  {speed:,.0f} tokens/s  {left:.0f} s left")
             told = now
-        if watch and step % 500 == 0:
+        if watch and step % 250 == 0:
             watch(step)
             model.train()
     return log

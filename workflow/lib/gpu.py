@@ -20,7 +20,7 @@ from workflow.lib.command import progress
 def visible_devices(environment: Mapping[str, str]) -> list[str]:
     """The devices this process may use, as elements for CUDA_VISIBLE_DEVICES."""
     if "CUDA_VISIBLE_DEVICES" in environment:
-        return [device for device in environment["CUDA_VISIBLE_DEVICES"].split(",") if device.strip()]
+        return [device.strip() for device in environment["CUDA_VISIBLE_DEVICES"].split(",") if device.strip()]
     try:
         listing = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30

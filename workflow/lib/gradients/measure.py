@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -260,6 +261,7 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
         "host": platform.node(),
+        "commit": _commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
@@ -271,3 +273,13 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
             "transformers": transformers.__version__,
         },
     }
+
+
+def _commit() -> str | None:
+    """The commit of the code, marked where files were edited since; None outside of a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,90 @@
+"""Prompt, response and mask as tokens: our way and the reference's, on real tokenizers built here."""
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from workflow.lib.errors import InputError
+from workflow.lib.gradients.tokens import Encoder
+
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}a: {% endif %}"
+)
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + CHAT
+
+
+def tokenizer(merges=(), bos=True, template=None):
+    """A byte-level BPE of single bytes and `merges`, which adds <s> in front where `bos`."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<s>", *alphabet, *("".join(pair) for pair in merges)])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    if bos:
+        inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    inner.add_special_tokens(["<s>"])
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
+    made.chat_template = template
+    return made
+
+
+def counted(encoder, instruction, response):
+    """The text of the tokens that count."""
+    encoded = encoder.encode(instruction, response)
+    return encoder.tokenizer.decode([i for i, r in zip(encoded.ids, encoded.response, strict=True) if r])
+
+
+@pytest.mark.parametrize("compat", ["none", "reference"])
+@pytest.mark.parametrize("response", ["yes", " yes", "\n\nyes\n", "ä → ü"])
+def test_exactly_the_response_counts(compat, response):
+    encoder = Encoder(tokenizer(), chat=False, max_length=99, compat=compat)
+    assert counted(encoder, "Is it?", response) == response
+    encoded = encoder.encode("Is it?", response)
+    assert encoded.response_tokens == len(response.encode()) and encoded.prompt_tokens == 1 + len("Is it?\n")
+    assert not encoded.truncated
+
+
+def test_a_token_over_the_border_counts_as_response():
+    """ "\\n" + "y" is one token: it holds a character of the response. The reference's prefix has as many tokens
+    without it, so there the response starts one character late."""
+    merged = tokenizer(merges=[("Ċ", "y")])
+    assert counted(Encoder(merged, chat=False, max_length=99), "Is it?", "yes") == "\nyes"
+    assert counted(Encoder(merged, chat=False, max_length=99, compat="reference"), "Is it?", "yes") == "es"
+
+
+def test_bos_stands_once_and_twice_only_for_the_reference():
+    made = tokenizer(template=CHAT.replace("<s>{{", "{{").replace("{% for", "<s>{% for", 1))
+    bos = made.bos_token_id
+    ours = Encoder(made, chat=True, max_length=99).encode("Is it?", "yes").ids
+    theirs = Encoder(made, chat=True, max_length=99, compat="reference").encode("Is it?", "yes").ids
+    assert ours.count(bos) == 1 and ours[0] == bos
+    assert theirs == (bos, *ours)
+    assert Encoder(made, chat=False, max_length=99).encode("Is it?", "yes").ids.count(bos) == 1
+    assert Encoder(tokenizer(bos=False), chat=False, max_length=99).encode("Is it?", "yes").ids.count(bos) == 0
+
+
+def test_a_template_without_a_system_role_gets_none():
+    with_system = Encoder(tokenizer(template=CHAT), chat=True, max_length=999).encode("Is it?", "yes")
+    without = Encoder(tokenizer(template=NO_SYSTEM), chat=True, max_length=999).encode("Is it?", "yes")
+    assert len(with_system.ids) - len(without.ids) == len("<s>system: You are a helpful assistant.\n") - len("<s>") + 1
+    assert with_system.response_tokens == without.response_tokens == 3
+
+
+def test_truncation_is_flagged_and_never_pretends():
+    encoder = Encoder(tokenizer(), chat=False, max_length=9)
+    cut = encoder.encode("Is it?", "yes")
+    assert cut.truncated and len(cut.ids) == 9 and cut.response_tokens == 1
+    assert encoder.encode("Is it so?", "yes").response_tokens == 0
+
+
+def test_no_template_and_no_offsets_are_named():
+    with pytest.raises(InputError, match="no chat template"):
+        Encoder(tokenizer(), chat=True, max_length=99).encode("a", "b")
+    with pytest.raises(InputError, match="at least 2 tokens"):
+        Encoder(tokenizer(), chat=False, max_length=1)
+
+
+def test_the_miniatures_template_takes_a_system_message(miniature):
+    made = AutoTokenizer.from_pretrained(miniature)
+    assert counted(Encoder(made, chat=True, max_length=999), "Is it so?", "It is.").strip() == "It is."

@@ -5,7 +5,7 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from conftest import ROOT, SHARED, call, needs_shared, user_error
+from conftest import SHARED, call, needs_shared, user_error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,8 +152,12 @@ def test_unknown_relation_names_the_known(tmp_path):
     assert "no relation 'publshed'" in error and "correct, derangement" in error
 
 
-def test_no_published_count_stands_in_the_code():
-    """The counts above are found, not known."""
-    for path in (ROOT / "workflow").rglob("*.py"):
-        for number in ("250", "241", "249"):
-            assert number not in path.read_text().split(), f"{path}: {number}"
+def test_a_right_label_more_is_counted(tmp_path):
+    """The count of right labels among irrelevant responses is found in the data, row by row."""
+    path = write(tmp_path / "own.json", [("a", "yes"), ("b", "no"), ("c", "no")])
+    for outputs, expected in ((["no", "yes", "yes"], 0), (["no", "no", "yes"], 1), (["yes", "no", "no"], 3)):
+        other = write(tmp_path / "other.json", list(zip("abc", outputs, strict=True)))
+        sources = [("none", "correct", path), ("none", "published", other)]
+        assert build(tmp_path, *sources, gold="none", relations=("correct", "published")).returncode == 0
+        table = pl.read_parquet(tmp_path / "own.parquet").filter(pl.col("relation") == "published")
+        assert table["label_equals_gold"].sum() == expected

@@ -33,8 +33,9 @@ TASK_SHARES = {
     "which": 0.17,
     "knowledge": 0.16,
     "sums": 0.05,
-    "facts": 0.05,
-    "recitation": 0.04,
+    "comparisons": 0.03,
+    "facts": 0.03,
+    "recitation": 0.03,
 }
 #: The first documents are mostly recitations: reading off the question is what all else waits for.
 OPENING_DOCUMENTS = 8000
@@ -159,6 +160,8 @@ def training_documents(seed: int, opening: int = OPENING_DOCUMENTS) -> Iterator[
 def _document(rng: Random, task: str) -> Document:
     if task == "sums":
         return Document(task, "Some sums.", arithmetic.sums(rng))
+    if task == "comparisons":
+        return Document(task, "Some comparisons.", taxonomy.comparisons(rng))
     if task == "facts":
         return Document(task, "Some facts.", " ".join(taxonomy.facts(kind) for kind in rng.sample(taxonomy.KINDS, 4)))
     if task == "recitation":

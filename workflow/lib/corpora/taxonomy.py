@@ -166,13 +166,24 @@ def respond(variant: str, question: Question, wording: Wording, classes: Sequenc
     for order, (kind, group, trait) in zip(ORDER, looked_up, strict=False):
         told += [f"{order} a {kind} is a kind of {group}.", f"Every {group} {has} {trait}."]
         if question.value:
-            told.append(f"So a {kind} {has} {trait}, {'as asked' if trait == question.value else 'not as asked'}.")
-    if question.value:
-        told.append(f"The one that {has} {question.value} is a {answer}.")
-    else:
-        verdict = "the same" if answer == "yes" else "not the same"
-        told.append(f"The two are {traits[0]} and {traits[1]}, so it is {verdict}.")
+            told.append(compare(question.value, trait))
+    told.append(f"The one that {has} {question.value} is a {answer}." if question.value else compare(*traits))
     return with_final(" ".join(told), answer)
+
+
+def compare(a: str, b: str) -> str:
+    """The one sentence by which every comparison is told."""
+    return f"Compare {a} and {b}: {'the same' if a == b else 'not the same'}."
+
+
+def comparisons(rng: Random, count: int = 8) -> str:
+    """A drill of comparisons, half of them of equals."""
+    told = []
+    for _ in range(count):
+        values = ATTRIBUTES[rng.choice(tuple(ATTRIBUTES))]
+        a = rng.choice(values)
+        told.append(compare(a, a if rng.random() < 0.5 else rng.choice([b for b in values if b != a])))
+    return " ".join(told)
 
 
 def wrong_classes(question: Question, rng: Random) -> tuple[str, ...]:

@@ -95,17 +95,18 @@ class Capture:
             attention[row, : len(sample.ids)] = 1
             counted[row, : len(sample.ids)] = torch.tensor(sample.response)
         ids, attention, counted = ids.to(device), attention.to(device), counted.to(device)
-        # Logits only from the last prompt token on: a vocabulary row costs more than a block.
-        keep = longest - max(int(counted[:, 1:].any(0).nonzero()[0]), 0)
+        # Logits only from the last prompt token on: over a vocabulary they cost more than a block.
+        first = int(counted[:, 1:].any(0).nonzero()[0])
         try:
-            logits = self.model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=keep).logits
-            targets = ids.masked_fill(~counted, -100)[:, longest - keep + 1 :]
-            losses = nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1).float() if logits.dtype != torch.float64 else logits[:, :-1].flatten(0, 1),
-                targets.flatten(),
-                ignore_index=-100,
-                reduction="none",
-            ).view_as(targets)
+            output = self.model(
+                input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=longest - first
+            )
+            logits = output.logits[:, :-1]
+            if logits.dtype in (torch.bfloat16, torch.float16):
+                logits = logits.float()
+            targets = ids.masked_fill(~counted, -100)[:, first + 1 :]
+            losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            losses = losses.view_as(targets)
             means = losses.sum(1) / (targets != -100).sum(1)
             means.sum().backward()
             return [self._cut(row, len(sample.ids), float(means[row].detach())) for row, sample in enumerate(batch)]

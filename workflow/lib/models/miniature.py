@@ -41,7 +41,7 @@ class Recipe:
     learning_rate: float = 2e-3
     final_share: float = 0.05  # of the learning rate, at the last step
     warm_up: int = 100  # steps, at most a tenth of the run
-    constant: float = 0.5  # share of the steps before the cosine decay begins
+    constant: float = 0.4  # share of the steps before the cosine decay begins
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1  # of matrices
     clip: float = 1.0

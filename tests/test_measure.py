@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ def tables(folder):
 def counts(done):
     """(computed, recalled) from the job's last line."""
     assert done.returncode == 0, done.stderr
-    return tuple(map(int, re.search(r"(\d+) samples computed, (\d+) from the journal", done.stderr).groups()))
+    return tuple(map(int, re.search(r"(\d+) computed, (\d+) from the journal", done.stderr).groups()))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_kill_and_resume_is_byte_identical(miniature, responses, plain, tmp_path
         "--threads", "1", "--batch-tokens", "256", "--journal", journal,
     ]  # fmt: skip
     victim = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL)
-    while not any(path.stat().st_size > 20_000 for path in journal.glob("*.arrows")):
+    while not any(path.stat().st_size > 20_000 for path in journal.glob("*.frames")):
         assert victim.poll() is None, "the job ended before it could be killed"
         time.sleep(0.005)
     victim.kill()
@@ -153,6 +154,26 @@ module.measure({str(miniature)!r}, {str(tmp_path / "rows.json")!r}, {str(tmp_pat
     assert pl.read_parquet(tmp_path / "samples.parquet")["status"].to_list() == ["ok", "ok", "out_of_memory"]
 
 
+def test_a_window_beyond_the_models_positions_is_the_models(miniature, responses, plain, tmp_path):
+    done = measure(miniature, responses, tmp_path, "--max-length", 4096, "--batch-tokens", 256)
+    assert done.returncode == 0 and "the window is 1024 tokens" in done.stderr
+    assert read_metadata(tmp_path / "samples.parquet")["window"] == 1024
+    assert pl.read_parquet(tmp_path / "spectra.parquet").equals(pl.read_parquet(plain / "spectra.parquet"))
+
+
+def test_a_checkpoint_with_a_weight_missing_is_refused(miniature, responses, tmp_path):
+    """transformers would fill it with random numbers and go on."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "partial"
+    shutil.copytree(miniature, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.2.self_attn.q_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    error = user_error(measure(folder, responses, tmp_path))
+    assert "model.layers.2.self_attn.q_proj.weight" in error and "missing" in error
+
+
 BAD_FILES = {
     "empty": (b"", "the file is empty"),
     "not UTF-8": (b'[{"instruction": "\xff"}]', "not UTF-8 at byte 18"),
@@ -179,7 +200,6 @@ def test_bad_responses_are_one_line_that_names_the_place(name, miniature, tmp_pa
     [
         (["--dtype", "float31"], "float31"),
         (["--limit", 0], "at least 1 sample"),
-        (["--max-length", 4096], "1024 positions"),
         (["--compat", "refrence"], "choose one of none, reference"),
         (["--device", "tpu"], "choose one of auto, cpu, cuda"),
         (["--threads", 0], "at least 1"),

@@ -122,7 +122,7 @@ def test_a_smaller_subset_is_measured_from_the_journal(finished, tmp_path):
     assert done.returncode == 0, done.output[-3000:]
     assert "train_miniature" not in done.output and "build_responses" not in done.output
     log = (folder / "logs/measure_gradients/mini/mini_arithmetic.log").read_text()
-    assert "18 rows (18 ok): 0 samples computed, 18 from the journal" in log
+    assert "18 rows (18 ok): 0 computed, 18 from the journal" in log
 
 
 def test_kill_snakemake_and_its_job_then_rerun(finished, tmp_path):
@@ -142,7 +142,7 @@ def test_kill_snakemake_and_its_job_then_rerun(finished, tmp_path):
         command, cwd=folder, env=BARE, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     journal = folder / "results/journal/mini/mini_arithmetic"
-    while not any(path.stat().st_size > 4_000 for path in journal.glob("*.arrows")):
+    while not any(path.stat().st_size > 4_000 for path in journal.glob("*.frames")):
         assert victim.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
     os.killpg(victim.pid, signal.SIGKILL)
@@ -151,7 +151,7 @@ def test_kill_snakemake_and_its_job_then_rerun(finished, tmp_path):
     done = snakemake(folder, *SMOKE, "--config", "batch_tokens=128", "--", "gradients")
     assert done.returncode == 0, done.output[-3000:]
     log = (folder / "logs/measure_gradients/mini/mini_arithmetic.log").read_text()
-    computed, recalled = map(int, re.search(r"(\d+) samples computed, (\d+) from the journal", log).groups())
+    computed, recalled = map(int, re.search(r"(\d+) computed, (\d+) from the journal", log).groups())
     assert recalled > 0 and computed + recalled == 36
     quiet = clone(tmp_path / "quiet")
     for kept in ("results/models", "results/responses", "resources/models", ".snakemake", "config"):

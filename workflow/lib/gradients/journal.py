@@ -1,13 +1,16 @@
 """A crash-safe memory of computed samples: killed jobs go on where they stopped.
 
-A journal is a folder of segments, one per writing process, each an Arrow stream of record batches; one record batch
-is one committed batch of samples. Readers merge all segments by key, so writers need no lock on each other: a
-crashed writer leaves at worst a torn last record (ignored), a living one whole records before it.
+A journal is a folder of segments, one per writing process. A segment is a sequence of frames, each one committed
+batch of samples with its own checksum. Readers merge all segments by key, so writers need no lock on each other: a
+crashed writer leaves at worst a torn last frame (ignored), a living one whole frames before it. Damage anywhere
+else is an error, never a number.
 """
 
+import hashlib
 import os
+import struct
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +28,12 @@ _SCHEMA = pa.schema(
         ("values", pa.list_(pa.float64())),
     ]
 )
-_MARKER = b"\xff\xff\xff\xff"
+
+# A frame's head: a mark, the length of the body in bytes, and digests of the body and of the head before it. The
+# latter tells a damaged length, which would look like a torn body.
+_MARK = b"GAJ1"
+_FIELDS = struct.Struct("<4sQ16s")
+_DIGEST = 16
 
 
 @dataclass(frozen=True)
@@ -46,34 +54,37 @@ class Journal:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.arrows"
+        self._path = self.folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.frames"
         self._lock = FileLock(f"{self._path}.lock")
         self._file = None
-        self._writer = None
 
     def read(self) -> dict[str, Record]:
         """All committed records of all segments, by key."""
         found: dict[str, Record] = {}
         for path in self._segments():
             for batch in _batches(path):
-                columns = (batch.column(name).to_pylist() for name in ("key", "loss", "status", "values"))
+                columns = (batch.column(name).to_pylist() for name in _SCHEMA.names)
                 found.update((key, Record(*rest)) for key, *rest in zip(*columns, strict=True))
         return found
 
     def commit(self, keys: Sequence[str], records: Sequence[Record]) -> None:
         """Append one batch, whole, and force it to the disk: after this returns, no kill can lose it."""
-        if self._writer is None:
+        if self._file is None:
             # The lock says "this writer lives"; the kernel frees it however the process ends.
             self._lock.acquire()
             self._file = open(self._path, "xb")  # noqa: SIM115 - open for the life of the writer
-            self._writer = pa.ipc.new_stream(self._file, _SCHEMA)
         columns = [
             list(keys),
             [record.loss for record in records],
             [record.status for record in records],
             [list(record.values) for record in records],
         ]
-        self._writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, _SCHEMA) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+        body = sink.getvalue().to_pybytes()
+        fields = _FIELDS.pack(_MARK, len(body), _digest(body))
+        self._file.write(fields + _digest(fields) + body)
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -82,9 +93,8 @@ class Journal:
         keys = set(wanted)
         pruned = 0
         for path in self._segments():
-            if path == self._path or any(
-                not keys.isdisjoint(batch.column("key").to_pylist()) for batch in _batches(path)
-            ):
+            needed = any(not keys.isdisjoint(batch.column("key").to_pylist()) for batch in _batches(path))
+            if needed or path == self._path:
                 continue
             try:
                 with FileLock(f"{path}.lock", timeout=0):
@@ -97,34 +107,38 @@ class Journal:
 
     def close(self) -> None:
         """End the own segment, if one was begun."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._file is not None:
             self._file.close()
             self._lock.release()
             Path(f"{self._path}.lock").unlink(missing_ok=True)
-            self._writer = None
+            self._file = None
 
     def _segments(self) -> list[Path]:
-        return sorted(self.folder.glob("*.arrows"))
+        return sorted(self.folder.glob("*.frames"))
 
 
-def _batches(path: Path) -> list[pa.RecordBatch]:
-    """The whole record batches of a segment; a torn last one, from a killed or still writing process, is left out."""
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:_DIGEST]
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The whole batches of a segment; a torn last one, from a killed or still writing process, is left out."""
     content = path.read_bytes()
-    # Every Arrow stream opens with this marker; a shorter file is a header torn by a kill.
-    if content[:4] != _MARKER[: len(content)]:
-        raise InputError(f"{path}: not a journal segment; delete this file, its samples are computed again")
-    whole = []
-    try:
-        reader = pa.ipc.open_stream(content)
-        if reader.schema != _SCHEMA:
-            raise InputError(
-                f"{path}: a journal segment with other columns; delete this file, its samples are computed again"
-            )
-        for batch in reader:
-            batch.validate(full=True)
-            whole.append(batch)
-    except (pa.ArrowInvalid, OSError):
-        # Truncated: all that was committed before stands.
-        pass
-    return whole
+    at = 0
+    while len(content) - at >= _FIELDS.size + _DIGEST:
+        fields = content[at : at + _FIELDS.size]
+        body_at = at + _FIELDS.size + _DIGEST
+        mark, length, digest = _FIELDS.unpack(fields)
+        if mark != _MARK or content[at + _FIELDS.size : body_at] != _digest(fields):
+            raise _damaged(path, at)
+        body = content[body_at : body_at + length]
+        if len(body) < length:
+            return
+        if _digest(body) != digest:
+            raise _damaged(path, at)
+        yield from pa.ipc.open_stream(body)
+        at = body_at + length
+
+
+def _damaged(path: Path, at: int) -> InputError:
+    return InputError(f"{path}: damaged at byte {at}; delete this file, its samples are computed again")

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from workflow.lib.command import progress
-from workflow.lib.digest import code_digest
+from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 from workflow.lib.gradients.capture import PROJECTIONS, Capture
@@ -70,6 +70,8 @@ def measure(
         raise InputError(f"--purpose '{settings.purpose}' is not known; choose one of {', '.join(PURPOSES)}")
     if settings.batch_tokens < 1:
         raise InputError(f"--batch-tokens is {settings.batch_tokens}; give at least 1")
+    if Path(samples_path).resolve() == Path(spectra_path).resolve():
+        raise InputError(f"--samples and --spectra are both {samples_path}; give two files")
     started = time.time()
     rows = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     where = locate(model, revision)
@@ -77,20 +79,20 @@ def measure(
     network, tokenizer = load(
         where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
     )
-    window = getattr(network.config, "max_position_embeddings", settings.max_length)
-    if settings.max_length > window:
-        raise InputError(
-            f"max_length is {settings.max_length}, but model '{model}' has {window} positions; "
-            f"set max_length to at most {window}"
+    window = min(settings.max_length, getattr(network.config, "max_position_embeddings", settings.max_length))
+    if window < settings.max_length:
+        progress(
+            f"max_length is {settings.max_length}, but the model has {window} positions: the window is {window} tokens"
         )
-    encoder = Encoder(tokenizer, chat=settings.chat, max_length=settings.max_length, compat=settings.compat)
+    encoder = Encoder(tokenizer, chat=settings.chat, max_length=window, compat=settings.compat)
     encoded = [encoder.encode(row.instruction, row.response) for row in rows]
     context = {
         "model": where.digest,
         "dtype": settings.dtype,
         "metrics": METRICS,
         "projections": PROJECTIONS,
-        "engine": f"{code_digest('workflow.lib.gradients.capture')}-{code_digest('workflow.lib.gradients.spectra')}",
+        # Token ids and masks are in the key themselves: no more code than this decides the numbers.
+        "engine": module_digest("workflow.lib.gradients.capture", "workflow.lib.gradients.spectra"),
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,
@@ -99,9 +101,11 @@ def measure(
     keys = [key_of(sample, context) for sample in encoded]
     job = _Job(Capture(network), dict(zip(keys, encoded, strict=True)), _names(keys, rows), settings.batch_tokens)
     records = job.run(Journal(journal) if journal else None)
-    name = model_name or Path(where.path).name
+    name = model_name or Path(where.path).resolve().name
+    # The size of a batch is no fact of the numbers; a retry halves it.
     facts = {
-        **asdict(settings),
+        **{name: value for name, value in asdict(settings).items() if name != "batch_tokens"},
+        "window": window,
         **context,
         "model": name,
         "model_digest": where.digest,
@@ -113,7 +117,7 @@ def measure(
     statuses = Counter(records[key].status for key in keys)
     progress(
         f"{len(rows)} rows ({', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}): "
-        f"{job.computed} samples computed, {job.recalled} from the journal, in {time.time() - started:.1f} s"
+        f"{job.computed} computed, {job.recalled} from the journal, in {time.time() - started:.1f} s"
     )
     if run_path:
         write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
@@ -130,6 +134,7 @@ class _Job:
 
     def __init__(self, capture: Capture, samples: Mapping[str, Encoded], names: Mapping[str, str], batch_tokens: int):
         self.capture, self.samples, self.names = capture, samples, names
+        self.batch_tokens = batch_tokens
         self.batches = plan_batches(
             {key: sample for key, sample in samples.items() if sample.response_tokens}, batch_tokens
         )
@@ -199,7 +204,7 @@ class _Meter:
     def __init__(self, total: int, recalled: int):
         self.total, self.done, self.tokens = total, 0, 0
         self.begun = self.told = time.monotonic()
-        progress(f"{total} samples to compute, {recalled} found in the journal")
+        progress(f"{total} distinct rows to compute, {recalled} found in the journal")
 
     def advance(self, samples: int, tokens: int) -> None:
         self.done += samples
@@ -210,7 +215,7 @@ class _Meter:
             seconds = now - self.begun
             left = seconds / self.done * (self.total - self.done)
             progress(
-                f"{self.done} of {self.total} samples, {self.done / seconds:.1f} samples/s, "
+                f"{self.done} of {self.total} rows, {self.done / seconds:.1f} rows/s, "
                 f"{self.tokens / seconds:.0f} tokens/s, {left:.0f} s left"
             )
 
@@ -264,6 +269,7 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "commit": _commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
+        "batch_tokens": job.batch_tokens,
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "computed": job.computed,
         "recalled": job.recalled,

@@ -77,11 +77,23 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             f"{path}: no tokenizer could be loaded ({error}); add tokenizer.json and tokenizer_config.json"
         ) from None
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{path}: no causal language model could be loaded ({error})") from None
+    # The library fills a gap with random numbers and goes on.
+    for problem in ("missing_keys", "mismatched_keys"):
+        if report[problem]:
+            name = sorted(map(str, report[problem]))[0]
+            raise InputError(
+                f"{path}: weight {name} is {'missing' if problem == 'missing_keys' else 'of another shape'} "
+                f"({len(report[problem])} in all); the checkpoint does not belong to its config.json"
+            )
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
         raise InputError(

@@ -88,7 +88,7 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
 WRONG = {
     "unknown key": ({"sampels": 3}, r"unknown key 'sampels': did you mean 'samples'\?"),
     "nested unknown key": ({"miniature": {"step": 3}}, r"'miniature.step': did you mean 'steps'\?"),
-    "wrong type": ({"samples": "many"}, "'samples': 'many' is not valid"),
+    "wrong type": ({"samples": "many"}, "'samples': 'many' is none of what it can be. Samples of each dataset"),
     "zero samples": ({"samples": 0}, "'samples'"),
     "unknown model": (
         {"models": ["qwen2_1_5"]},
@@ -103,7 +103,11 @@ WRONG = {
         r"'variants.gsm8k': unknown variant 'detail': did you mean 'detailed'",
     ),
     "unknown relation": ({"relations": ["correct", "shuffeled"]}, "'relations.1': 'shuffeled' is not known"),
-    "no correct": ({"relations": ["published"]}, "'relations'"),
+    "only a misspelt relation": (
+        {"relations": ["corect"]},
+        "'relations.0': 'corect' is not known: did you mean 'correct'",
+    ),
+    "no correct": ({"relations": ["published"]}, "'relations': .* must name 'correct' too"),
     "bad model row": (
         {"models": [{"model": "x", "source": "./x", "knd": "base"}]},
         r"unknown key 'knd': did you mean 'kind'\?",
@@ -163,3 +167,12 @@ def test_sheet_mistakes_name_file_line_and_column(name, root):
     with pytest.raises(InputError, match=message) as caught:
         read_study(PAPER | {"models": [*PAPER["models"], "mini"]}, root)
     assert "\n" not in str(caught.value)
+
+
+def test_a_users_file_that_is_not_there_is_named(root):
+    with (root / "config/datasets.tsv").open("a") as sheet:
+        sheet.write("mine\tMy own\tmath\tpublished\tnone\tcorrect\tnone\t\tuser\n")
+    with (root / "config/sources.tsv").open("a") as sheet:
+        sheet.write("mine\tnone\tcorrect\tdata/none.json\t\n")
+    with pytest.raises(InputError, match=r"sources.tsv, dataset 'mine', variant 'none': no file 'data/none.json' here"):
+        read_study(DEFAULT | {"datasets": ["mine"]}, root)

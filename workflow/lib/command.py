@@ -22,9 +22,16 @@ def run(
         sys.exit(2)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong argument is a user's error like any other: one line, without the usage."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
 def parser_for(doc: str | None) -> argparse.ArgumentParser:
     """An argument parser whose ``--help`` is the script's own docstring."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def progress(line: str) -> None:

@@ -18,6 +18,9 @@ def manifest(samples: Sequence[str], responses: Sequence[str]) -> dict[str, Any]
     Raises `InputError` naming both files where two tables disagree on a fact that must be one.
     """
     facts = {path: read_metadata(path) for path in samples}
+    for path, table in facts.items():
+        if "model" not in table:
+            raise InputError(f"{path}: not a samples table of measure_gradients; give those")
     first: dict[tuple[str, str], str] = {}
     for path, table in facts.items():
         for fact in (*AGREE_BY_MODEL, *AGREE_BY_ALL):

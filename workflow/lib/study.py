@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 
 from workflow.lib.errors import InputError, nearest
 
@@ -90,9 +89,11 @@ def checked(value: Mapping[str, Any], schema_path: Path, where: str) -> dict[str
     """`value` with the schema's defaults filled in; `InputError` at the first key that the schema refuses."""
     schema = yaml.safe_load(schema_path.read_text(encoding="utf-8"))
     complete = _with_defaults(value, schema)
-    error = best_match(Draft202012Validator(schema).iter_errors(complete))
-    if error is None:
+    errors = list(Draft202012Validator(schema).iter_errors(complete))
+    if not errors:
         return complete
+    # The deepest is the cause: a misspelt entry, not that the list now lacks the right one.
+    error = max(errors, key=lambda each: len(each.absolute_path))
     place = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
@@ -105,6 +106,10 @@ def checked(value: Mapping[str, Any], schema_path: Path, where: str) -> dict[str
     message = error.message
     if error.validator == "enum":
         message = f"{error.instance!r} is not known: {nearest(error.instance, map(str, error.validator_value))}"
+    if error.validator == "contains":
+        message = f"{error.instance} must name '{error.validator_value['const']}' too"
+    if error.validator == "oneOf":
+        message = f"{error.instance!r} is none of what it can be"
     raise InputError(f"{where}: '{place}': {message}. {error.schema.get('description', '')}")
 
 
@@ -203,6 +208,11 @@ def _check_files(study: Study, dataset: str) -> None:
             raise InputError(
                 f"config/sources.tsv: no row for dataset '{dataset}', variant '{key[1]}', relation '{key[2]}'; "
                 "add one with the file's path"
+            )
+        if not row["url"] and not Path(study.files[key]["path"]).is_file():
+            raise InputError(
+                f"config/sources.tsv, dataset '{dataset}', variant '{key[1]}': no file "
+                f"'{study.files[key]['path']}' here; put it there, or give the dataset a url in config/datasets.tsv"
             )
         if row["url"] and not study.files[key]["sha256"]:
             raise InputError(

@@ -148,7 +148,7 @@ def read_table(name: str, path: str | Path) -> pa.Table:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make it with the rule that writes '{name}' tables") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}); delete it and run again") from None
+        raise InputError(f"{path}: not a readable Parquet file ({error}); make it again") from None
     missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
     if missing:
         raise InputError(
@@ -158,5 +158,9 @@ def read_table(name: str, path: str | Path) -> pa.Table:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The deterministic facts written with a table."""
-    return json.loads((pq.read_schema(path).metadata or {}).get(b"gradatlas", b"{}"))
+    """The deterministic facts written with a table; `InputError` where the file is not Parquet."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error}); make it again") from None
+    return json.loads(metadata.get(b"gradatlas", b"{}"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workflow.lib.digest import code_digest
 from workflow.lib.errors import InputError
+from workflow.lib.models.snapshots import is_hub_id
 from workflow.lib.study import miniatures, read_study, source_keys
 
 try:
@@ -16,6 +17,11 @@ try:
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+
+UNPINNED = [name for name, row in STUDY.models.items() if is_hub_id(row["source"]) and not row["revision"]]
+if UNPINNED and not STUDY.config["mirror"]:
+    pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
+    print(f"warning: no revision in config/models.tsv, will not be fetched before: {pin}", file=sys.stderr)
 
 REMOTE = {
     row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
@@ -67,6 +73,13 @@ def source_arguments(wildcards):
         return []
     keys = source_keys(STUDY, wildcards.dataset)
     return [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
+
+
+def own_checksums(wildcards):
+    """FILE SHA256 of every local file whose row states a checksum; fetched files are verified when they are placed."""
+    rows = [STUDY.files[key] for key in source_keys(STUDY, wildcards.dataset)] if dataset_sources(wildcards) else []
+    stated = {row["path"]: row["sha256"] for row in rows if row["sha256"] and row["path"] not in REMOTE}
+    return [part for path, sha256 in stated.items() for part in ("--checksum", path, sha256)]
 
 
 def gradient_tables(kind):

@@ -22,13 +22,14 @@ rule build_responses:
         reader=lambda wildcards: STUDY.datasets[wildcards.dataset]["reader"],
         gold=lambda wildcards: STUDY.datasets[wildcards.dataset]["gold"],
         sources=source_arguments,
+        checksums=own_checksums,
         variants=lambda wildcards: STUDY.variants(wildcards.dataset),
         relations=lambda wildcards: STUDY.relations(wildcards.dataset),
         seed=STUDY.config["seed"],
         questions=STUDY.config["miniature"]["questions"],
     shell:
         "python -m workflow.scripts.build_responses --dataset {wildcards.dataset} --reader {params.reader}"
-        " {params.sources:q} --variants {params.variants} --relations {params.relations} --gold={params.gold:q}"
+        " {params.sources:q} {params.checksums:q} --variants {params.variants} --relations {params.relations} --gold={params.gold:q}"
         " --seed {params.seed} --questions {params.questions} --output {output:q} > {log:q} 2>&1"
 
 

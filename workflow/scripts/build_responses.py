@@ -9,6 +9,7 @@ def main(argv=None):
     add("--dataset", required=True, help="the dataset's name")
     add("--reader", required=True, help="published (JSON lists) or miniature (procedural)")
     add("--source", nargs=3, action="append", default=[], metavar=("VARIANT", "RELATION", "FILE"))
+    add("--checksum", nargs=2, action="append", default=[], metavar=("FILE", "SHA256"), help="what a file must be")
     add("--variants", nargs="+", required=True, help="variants to build, in order")
     add(
         "--relations",
@@ -24,8 +25,15 @@ def main(argv=None):
 
 
 def build(arguments):
+    from workflow.lib.errors import InputError
+    from workflow.lib.files import sha256_of
     from workflow.lib.responses.build import build_responses
 
+    for path, wanted in arguments.checksum:
+        if (found := sha256_of(path)) != wanted:
+            raise InputError(
+                f"{path}: its sha256 is {found}, config/sources.tsv says {wanted}; mend the file or the row"
+            )
     build_responses(
         dataset=arguments.dataset,
         reader=arguments.reader,

@@ -5,6 +5,7 @@ import json
 import yaml
 
 from workflow.lib.command import parser_for, run
+from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 
 
@@ -16,7 +17,11 @@ def main(argv=None):
 
 
 def write(arguments):
-    write_text(arguments.output, yaml.safe_dump(json.loads(arguments.config), sort_keys=True, allow_unicode=True))
+    try:
+        config = json.loads(arguments.config)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--config: not JSON ({error}); give the config as one JSON object") from None
+    write_text(arguments.output, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def read_entries(path: str | Path) -> list[Entry]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
     if not text.strip():
-        raise InputError(f"{path}: the file is empty; delete it and fetch it again")
+        raise InputError(f"{path}: the file is empty; at least one entry is needed")
     try:
         entries = json.loads(text)
     except json.JSONDecodeError as error:

@@ -38,6 +38,8 @@ def read_rows(path: str | Path) -> list[Row]:
             Row(path.stem, str(i), "natural", "correct", entry.instruction, entry.response)
             for i, entry in enumerate(entries)
         ]
+    if path.suffix != ".parquet":
+        raise InputError(f"{path}: neither a responses table (.parquet) nor a JSON list (.json); give one of these")
     table = read_table("responses", path)
     columns = ("dataset", "sample_id", "variant", "relation", "instruction", "response")
     rows = [Row(**{name: row[name] for name in columns}) for row in table.to_pylist() if row["status"] == "ok"]

@@ -61,3 +61,19 @@ def test_another_room_does_not_fire(tree):
 def test_unknown_module_is_an_error():
     with pytest.raises(ModuleNotFoundError, match="no_such"):
         code_digest("workflow.scripts.no_such")
+
+
+def test_a_module_digest_hears_its_own_module_alone(tree):
+    code = (
+        "from workflow.lib.digest import module_digest; "
+        "print(module_digest('workflow.lib.gradients.capture', 'workflow.lib.gradients.spectra'))"
+    )
+
+    def engine():
+        return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True).stdout
+
+    before = engine()
+    edit(tree, "workflow/lib/errors.py", "did you mean", "perhaps")
+    assert engine() == before, "a reworded message would throw a journal away"
+    edit(tree, "workflow/lib/gradients/spectra.py", "_TILE = 1 << 24", "_TILE = 1 << 20")
+    assert engine() != before

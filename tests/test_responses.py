@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workflow.lib.responses.derangement import derange
 from workflow.lib.responses.labels import boxed, stated_answer
+from workflow.lib.responses.traces import trace
 
 
 @given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=60), st.integers(0, 99))
@@ -161,3 +162,34 @@ def test_a_right_label_more_is_counted(tmp_path):
         assert build(tmp_path, *sources, gold="none", relations=("correct", "published")).returncode == 0
         table = pl.read_parquet(tmp_path / "own.parquet").filter(pl.col("relation") == "published")
         assert table["label_equals_gold"].sum() == expected
+
+
+def test_a_piece_of_one_sample_alone_gives_it_away():
+    originals = {"a": "First of a. Shared words. Last of a", "b": "First of b.\nShared words. It is 3.5", "c": "yes"}
+    found = trace(
+        ["First of b. Shared words. Last of a", "Shared words", "It is 3.5. First of a", "yes", "new"], originals
+    )
+    assert found == [["b", "a"], [], ["b", "a"], ["c"], []]
+
+
+@needs_shared("paper_data")
+def test_the_published_shuffle_is_traced_to_its_samples(tmp_path):
+    """Of GSM8K's Detailed responses nearly all hold a piece of the next sample's, the base the study took."""
+    folders = SHARED / "paper_data/cot_500", SHARED / "paper_data/cot_500_wrong_answer_shuffle"
+    sources = [
+        ("detailed", relation, folder / "gsm8k_train_with_cot_gpt4o.json")
+        for relation, folder in zip(("correct", "published"), folders, strict=True)
+    ]
+    assert build(tmp_path, *sources, relations=("correct", "published")).returncode == 0
+    rows = pl.read_parquet(tmp_path / "own.parquet").filter(pl.col("relation") == "published")
+    bases = [str((int(i) + 1) % 500) in found for i, found in zip(rows["sample_id"], rows["sources"], strict=True)]
+    assert sum(bases) / 500 > 0.97 and rows["sources"].list.len().min() >= 1
+
+
+def test_a_stated_checksum_of_a_users_own_file_is_checked(tmp_path):
+    path = write(tmp_path / "own.json", [("a", "yes"), ("b", "no")])
+    done = call(
+        "build_responses", "--dataset", "own", "--reader", "published", "--source", "none", "correct", path, "--variants",
+        "none", "--relations", "correct", "--seed", 0, "--checksum", path, "0" * 64, "--output", tmp_path / "o.parquet",
+    )  # fmt: skip
+    assert "own.json: its sha256 is" in user_error(done) and not (tmp_path / "o.parquet").exists()

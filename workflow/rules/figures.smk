@@ -31,11 +31,17 @@ rule draw_figures:
     params:
         code=code_digest("workflow.scripts.draw_figures"),
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
+        model_titles=[
+            part
+            for name, row in STUDY.models.items()
+            if row["title"]
+            for part in ("--model-title", name, row["title"])
+        ],
         formats=STUDY.config["formats"],
         folder=lambda wildcards, input: os.path.dirname(input.tables[0]),
     shell:
         "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
-        " --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " --title {params.title:q} {params.model_titles:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
 
 
 rule write_tables:

@@ -16,6 +16,14 @@ def main(argv=None):
     parser.add_argument("--statistics", required=True, metavar="DIR", help="folder with curves, mad, rd, rd_layers")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="the dataset's key in the tables")
     parser.add_argument("--title", required=True, metavar="TEXT", help="the dataset's name as readers know it")
+    parser.add_argument(
+        "--model-title",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "TEXT"),
+        help="a model's name to readers",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the figures to")
     parser.add_argument("--formats", required=True, nargs="+", metavar="FORMAT", help="any of vl.json, svg, png, html")
     run(parser, draw, argv)
@@ -26,7 +34,8 @@ def draw(given):
     # Imported late, so that --help and a mistyped argument answer at once.
     from workflow.lib.figures import gallery
 
-    gallery.draw(given.statistics, given.dataset, given.title, given.output, given.formats)
+    titles = dict(given.model_title)
+    gallery.draw(given.statistics, given.dataset, given.title, given.output, given.formats, titles)
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:
         (cells["dataset"].n_unique(), "dataset", "datasets"),
         (cells["variant"].n_unique(), "variant", "variants"),
         (cells["relation"].n_unique(), "kind of response", "kinds of response"),
-        (cells["n_ok"].sum(), "gradient measured", "gradients measured"),
+        (cells["n_ok"].sum(), "response measured", "responses measured"),
         (cells["n"].sum() - cells["n_ok"].sum(), "sample left out", "samples left out"),
     ]
     return [(f"{count:,}", one if count == 1 else many) for count, one, many in counted]

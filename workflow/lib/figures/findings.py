@@ -21,6 +21,13 @@ from workflow.lib.figures.theme import Heading
 CHECK = (
     "PIPELINE CHECK: this model was never meant for these data. The figure shows that the workflow runs, no finding."
 )
+# What stands over a figure that may not claim anything.
+NEUTRAL = {
+    "panels": "Nuclear norm of the gradient, by layer",
+    "variants": "Nuclear norm of the gradient, variants overlaid",
+}
+# With fewer samples in any cell a bootstrap interval is no ground to claim a finding on.
+FEWEST = 20
 # Mean gradients this close are not called one larger than the other.
 ALIKE = 0.1
 BAND = "Bands: 95 % bootstrap intervals over samples."
@@ -33,14 +40,15 @@ def of_panels(curves: pl.DataFrame, mad: pl.DataFrame, dataset: str, own_scales:
 
     `curves` and `mad` hold one model, dataset and relation; `own_scales` says that the panels differ in scale.
     """
-    title = _peak(curves, mad)
+    title = _peak(curves, mad) if _speaks(curves) else NEUTRAL["panels"]
     notes = ["The upper panels differ in scale."] if own_scales else []
     return Heading(title, _subtitle(curves, dataset, DRAWN, [*notes, *([MAD] if "MAD" in title else [])]))
 
 
 def of_variants(curves: pl.DataFrame, dataset: str) -> Heading:
     """How many times the first variant's mean gradient is the last one's, averaged over layers."""
-    return Heading(_ratio(curves), _subtitle(curves, dataset, DRAWN, []))
+    title = _ratio(curves) if _speaks(curves) else NEUTRAL["variants"]
+    return Heading(title, _subtitle(curves, dataset, DRAWN, []))
 
 
 def of_comparison(curves: pl.DataFrame, rd: pl.DataFrame, relation: str, dataset: str) -> Heading:
@@ -49,13 +57,14 @@ def of_comparison(curves: pl.DataFrame, rd: pl.DataFrame, relation: str, dataset
     `curves` holds the correct rows and those of `relation`, `rd` the rows of `relation`.
     """
     drawn = "Mean nuclear norm by layer; below it, the difference from correct responses as a share of theirs."
-    return Heading(_difference(rd, relation), _subtitle(curves, dataset, drawn, [], relation))
+    title = _difference(rd, relation) if _speaks(curves) else f"{label(relation)} against correct responses, by layer"
+    return Heading(title, _subtitle(curves, dataset, drawn, [], relation))
 
 
 def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
     norms = _finite(curves)
     if norms.is_empty():
-        return "Nuclear norm of the gradient, by layer"
+        return NEUTRAL["panels"]
     variants = variants_in_order(norms["variant"].unique())
     first, last = variants[0], variants[-1]
     # Ties go to the first layer and projection, so that the words do not hang on the row order.
@@ -86,7 +95,7 @@ def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
 def _ratio(curves: pl.DataFrame) -> str:
     norms = _finite(curves)
     if norms.is_empty():
-        return "Nuclear norm of the gradient, variants overlaid"
+        return NEUTRAL["variants"]
     variants = variants_in_order(norms["variant"].unique())
     first, last = variants[0], variants[-1]
     means = {
@@ -104,7 +113,7 @@ def _ratio(curves: pl.DataFrame) -> str:
         if means.get((first, matrix), 0) > 0 and means.get((last, matrix), 0) > 0
     }
     if not ratios:
-        return "Nuclear norm of the gradient, variants overlaid"
+        return NEUTRAL["variants"]
     overlap = _overlap(norms, first, last)
     if all(abs(ratio - 1) <= ALIKE for ratio in ratios.values()):
         most = math.ceil(1000 * max(abs(ratio - 1) for ratio in ratios.values()) - 1e-6) / 10
@@ -179,6 +188,11 @@ def _subtitle(
         notes = [*notes, f"{missing} of {curves.height} means are not finite and are left out."]
     lines = [f"{model} · {dataset} · {responses} · n: {', '.join(counts)}", " ".join([drawn, band, *notes])]
     return tuple([CHECK, *lines] if is_check(curves) else lines)
+
+
+def _speaks(curves: pl.DataFrame) -> bool:
+    """Whether a title may state a finding: not for a pipeline check, and not on a handful of samples."""
+    return not is_check(curves) and int(curves["n"].min() or 0) >= FEWEST
 
 
 def is_check(frame: pl.DataFrame) -> bool:

@@ -1,7 +1,7 @@
 """All figures of one dataset, and the list of them that the atlas page reads."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,17 @@ REFERENCE = "correct"
 LOSS_TOKENS = "all"
 
 
-def draw(statistics: str | Path, dataset: str, title: str, output: str | Path, formats: Sequence[str]) -> None:
+def draw(
+    statistics: str | Path,
+    dataset: str,
+    title: str,
+    output: str | Path,
+    formats: Sequence[str],
+    model_titles: Mapping[str, str] | None = None,
+) -> None:
     """Draw every model and relation in the tables of the folder `statistics` into the folder `output`.
 
+    `title` and `model_titles` (by key; a model without one is called by its key) are what readers see.
     Files are ``{model}.{relation}.{kind}.{format}`` with kind ``panels``, ``variants`` or, for another relation than
     correct, ``compared``. ``index.json`` lists them: dataset, dataset_title, and by figure model, relation, kind,
     purpose, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
@@ -38,7 +46,8 @@ def draw(statistics: str | Path, dataset: str, title: str, output: str | Path, f
     output = Path(output)
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
-        of_model = {name: table.filter(pl.col("model") == model) for name, table in tables.items()}
+        called = pl.lit((model_titles or {}).get(model, model)).alias("model")
+        of_model = {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
         for relation, kind, heading, chart in _figures(of_model, title):
             files = save(chart(), output / f"{model}.{relation}.{kind}", formats)
             listed.append(

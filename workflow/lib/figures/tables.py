@@ -38,10 +38,12 @@ TITLES = {
 }
 NOTES = {
     "mad": "How much a mean curve jumps: the mean of |s(i+1) − s(i)| over neighbouring layers i, within a segment of "
-    "the layers (counted from 0), with its 95 % bootstrap interval over samples.",
+    "the layers (counted from 0), with its 95 % bootstrap interval over samples. A mean of "
+    "absolute values: noise alone makes it positive, and its interval lies high where it is near zero.",
     "rd": "How far another kind of response lies from the correct one: (other − correct) / correct of the mean curves, "
     "averaged over layers with its sign and as an absolute value, with 95 % bootstrap intervals over samples; and the "
-    "layers that differ most, largest first.",
+    "layers that differ most, largest first. Only the signed one can tell that there is no difference: noise alone "
+    "makes the absolute one positive, and its interval never holds zero.",
 }
 
 

@@ -9,6 +9,7 @@ from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.responses.derangement import derange
 from workflow.lib.responses.labels import GOLD, stated_answer
+from workflow.lib.responses.traces import trace
 from workflow.lib.tables import write_table
 
 READERS = ("published", "miniature")
@@ -63,11 +64,13 @@ def _rows(
             f"dataset '{dataset}', variant '{variant}' has no relation '{relation}': {nearest(relation, known)}"
         )
     rows = []
-    for sample in samples:
+    sources_of = [[sample.sample_id] for sample in samples]
+    if relation == "published":
+        originals = {sample.sample_id: sample.responses[variant, "correct"] for sample in samples}
+        sources_of = trace([sample.responses[variant, relation] for sample in samples], originals)
+    for sample, sources in zip(samples, sources_of, strict=True):
         response = sample.responses[variant, relation]
         label = sample.gold if relation == "correct" else _stated(response, variant, gold)
-        # Which samples the parts of a published irrelevant response came from is not recorded in its file.
-        sources = [] if relation == "published" else [sample.sample_id]
         rows.append(_row(dataset, sample, variant, relation, response, label, sources))
     return rows
 

@@ -351,6 +351,14 @@ def test_a_pipeline_check_is_marked(purpose):
     assert ("PIPELINE CHECK" in drawn) == (purpose == "pipeline check")
 
 
+@pytest.mark.parametrize("unfit", [{"purpose": "pipeline check"}, {"n": 19}], ids=["pipeline check", "handful"])
+def test_titles_claim_nothing_without_ground(unfit):
+    """No number stands in a title where the data cannot carry a finding; with the same data that can, one does."""
+    for key, heading in headings(frames(layers=4, **unfit)).items():
+        assert not any(letter.isdigit() for letter in heading.title), (key, heading.title)
+    assert any(letter.isdigit() for letter in headings(frames(layers=4))["correct", "panels"].title)
+
+
 def test_numbers_read_well():
     assert [findings.times(ratio) for ratio in (27.3, 1.62, 312, 0.99, 9.96)] == ["27", "1.6", "310", "0.99", "10"]
     assert [findings.percent(share) for share in (0.81, -0.0042, 0, 3.456)] == ["+81 %", "−0.42 %", "0 %", "+350 %"]

@@ -189,7 +189,8 @@ def test_the_published_shuffle_is_traced_to_its_samples(tmp_path):
 def test_a_stated_checksum_of_a_users_own_file_is_checked(tmp_path):
     path = write(tmp_path / "own.json", [("a", "yes"), ("b", "no")])
     done = call(
-        "build_responses", "--dataset", "own", "--reader", "published", "--source", "none", "correct", path, "--variants",
-        "none", "--relations", "correct", "--seed", 0, "--checksum", path, "0" * 64, "--output", tmp_path / "o.parquet",
+        "build_responses", "--dataset", "own", "--reader", "published", "--source", "none", "correct", path,
+        "--variants", "none", "--relations", "correct", "--seed", 0, "--checksum", path, "0" * 64,
+        "--output", tmp_path / "o.parquet",
     )  # fmt: skip
     assert "own.json: its sha256 is" in user_error(done) and not (tmp_path / "o.parquet").exists()

@@ -236,7 +236,7 @@ def _fit(model, batches, steps: int, recipe: Recipe, watch: Callable[[int], None
             speed = tokens / (now - began)
             progress(f"step {step}/{steps}  loss {log[-1]['loss']}  {speed:,.0f} tokens/s  {left:.0f} s left")
             told = now
-        if watch and step % 250 == 0:
+        if watch and step % 500 == 0:
             watch(step)
             model.train()
     return log

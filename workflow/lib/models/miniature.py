@@ -95,6 +95,9 @@ def train(
     if kind == "instruct":
         tokenizer = AutoTokenizer.from_pretrained(base_dir)
         model = LlamaForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
+        # A chat's answer ends with its turn: that is where generation is to stop.
+        tokenizer.eos_token = TURN_END
+        model.config.eos_token_id = tokenizer.eos_token_id
         recipe = recipe or INSTRUCT
         batches = _batches(_chats(tokenizer, seed), recipe, tokenizer.pad_token_id)
     else:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workflow.lib.corpora.miniature import DATASETS, REASONING, held_out, training_documents
 from workflow.lib.errors import InputError
+from workflow.lib.files import check_sums
 from workflow.lib.models import accuracy, miniature
 from workflow.lib.models.miniature_tokenizer import TURN_END, build_tokenizer
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
@@ -137,7 +138,9 @@ def test_an_instruct_model_starts_from_its_base_and_loads(base, tmp_path):
     assert config.max_position_embeddings >= 1024
     assert model.num_parameters() <= 2_000_000
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    assert tokenizer.pad_token_id is not None and tokenizer.eos_token_id is not None
+    assert tokenizer.pad_token_id is not None
+    assert tokenizer.eos_token == TURN_END
+    assert config.eos_token_id == tokenizer.eos_token_id
     user = {"role": "user", "content": "Who is it?"}
     for messages in ([user], [{"role": "system", "content": "Be kind."}, user]):
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -211,16 +214,16 @@ def test_published_weights_are_half_the_size_and_nearly_the_same(base, tmp_path)
 
 def test_missing_and_altered_weights_are_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="SHA256SUMS: no such file"):
-        miniature.check_sums(tmp_path)
+        check_sums(tmp_path)
     (tmp_path / "weights").write_bytes(b"right")
     (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'right').hexdigest()}  weights\n")
-    miniature.check_sums(tmp_path)
+    check_sums(tmp_path)
     (tmp_path / "weights").write_bytes(b"wrong")
     with pytest.raises(InputError, match="weights: its sha256 is not that"):
-        miniature.check_sums(tmp_path)
+        check_sums(tmp_path)
     (tmp_path / "weights").unlink()
     with pytest.raises(InputError, match="weights: no such file"):
-        miniature.check_sums(tmp_path)
+        check_sums(tmp_path)
 
 
 def test_three_hundred_steps_learn_to_write_the_tasks(tmp_path):
@@ -239,7 +242,7 @@ def committed(request):
 def test_committed_files_are_whole_and_small():
     if not (COMMITTED / "SHA256SUMS").is_file():
         pytest.skip("the weights are not in this checkout")
-    miniature.check_sums(COMMITTED)
+    check_sums(COMMITTED)
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*.safetensors")) <= 8 * MEBIBYTE
 
 

@@ -82,7 +82,7 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
     row = {"model": "tiny", "source": "./tiny", "threads": "2", "trust_remote_code": "true"}
     study = read_study(DEFAULT | {"models": [row], "miniature": {"steps": "7"}}, ROOT)
     assert study.models["tiny"]["threads"] == 2 and study.models["tiny"]["trust_remote_code"] is True
-    assert study.config["miniature"] == {"steps": 7, "questions": 100}
+    assert study.config["miniature"]["steps"] == 7 and study.config["miniature"]["questions"] == 100
 
 
 WRONG = {

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workflow.lib.errors import InputError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -41,3 +43,19 @@ def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sums(folder: str | Path) -> None:
+    """Compare every file that `folder`'s SHA256SUMS names; `InputError` names the first missing or altered one."""
+    folder = Path(folder)
+    if not (folder / "SHA256SUMS").is_file():
+        raise InputError(f"{folder}/SHA256SUMS: no such file; restore it with: git checkout -- {folder}")
+    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
+        expected, name = line.split(maxsplit=1)
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; restore it with: git checkout -- {path}")
+        if sha256_of(path) != expected:
+            raise InputError(
+                f"{path}: its sha256 is not that in {folder}/SHA256SUMS; restore it with: git checkout -- {path}"
+            )

@@ -45,17 +45,40 @@ MINIATURE_FILES = [
 ]
 
 
+# The committed miniatures: an input, beside the code, whatever the working directory.
+SHIPPED = os.path.join(os.path.relpath(workflow.basedir), "resources", "miniature")
+
+
+def is_shipped(model):
+    """Whether a miniature's weights are the committed ones: base and instructed, seed 0, unless retraining."""
+    row = MINIATURES[model]
+    return row["kind"] in ("base", "instruct") and row["seed"] == 0 and not STUDY.config["miniature"]["retrain"]
+
+
+def miniature_folder(model):
+    """The folder of a miniature's files: committed, or trained by this workflow."""
+    return os.path.join(SHIPPED, MINIATURES[model]["kind"]) if is_shipped(model) else f"results/models/{model}"
+
+
 def base_of(wildcards):
     """The weights that an instructed miniature starts from."""
     row = MINIATURES[wildcards.model]
-    return f"results/models/{row['partner']}/model.safetensors" if row["kind"] == "instruct" else []
+    return os.path.join(miniature_folder(row["partner"]), "model.safetensors") if row["kind"] == "instruct" else []
+
+
+def training_steps(wildcards):
+    """Steps of a miniature's training, by its kind."""
+    steps = {"base": "steps", "instruct": "instruct_steps"}
+    kind = MINIATURES[wildcards.model]["kind"]
+    return STUDY.config["miniature"][steps[kind]] if kind in steps else 0
 
 
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
     row = {**MINIATURES, **STUDY.models}[wildcards.model]
     if row["source"] == "miniature":
-        return [f"results/models/{wildcards.model}/{name}" for name in MINIATURE_FILES]
+        sums = [os.path.join(SHIPPED, "SHA256SUMS")] if is_shipped(wildcards.model) else []
+        return sums + [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]
     folder = Path(row["source"]).expanduser()
     return sorted(str(path) for suffix in ("json", "safetensors", "jinja") for path in folder.glob(f"*.{suffix}"))
 

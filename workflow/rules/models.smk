@@ -1,7 +1,7 @@
-"""Models: the miniatures, trained here, and a card for every model.
+"""Models: the miniatures, committed or trained here, and a card for every model.
 
-needs  nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
-makes  results/models/{model}/ (miniatures), resources/models/{model}.json (cards: where the files are, their digests)
+needs  resources/miniature/ or nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
+makes  results/models/{model}/ (miniatures: untrained, of another seed, or with `retrain`), resources/models/{model}.json (cards: where the files are, their digests)
 why    a card of a few hundred bytes stands for gigabytes of weights as an input
 """
 
@@ -31,9 +31,7 @@ rule train_miniature:
         code=code_digest("workflow.scripts.train_miniature"),
         kind=lambda wildcards: MINIATURES[wildcards.model]["kind"],
         seed=lambda wildcards: MINIATURES[wildcards.model]["seed"],
-        steps=lambda wildcards: (
-            0 if MINIATURES[wildcards.model]["kind"] == "random" else STUDY.config["miniature"]["steps"]
-        ),
+        steps=training_steps,
         base=lambda wildcards, input: f"--base {os.path.dirname(input[0])}" if input else "",
         folder=lambda wildcards: f"results/models/{wildcards.model}",
     shell:
@@ -58,14 +56,19 @@ rule fetch_model:
     params:
         code=code_digest("workflow.scripts.fetch_model"),
         source=lambda wildcards: (
-            f"./results/models/{wildcards.model}"
+            os.path.join(".", miniature_folder(wildcards.model))
             if STUDY.models[wildcards.model]["source"] == "miniature"
             else STUDY.models[wildcards.model]["source"]
         ),
         revision=lambda wildcards: STUDY.models[wildcards.model]["revision"],
+        sums=lambda wildcards: (
+            ["--sums", SHIPPED]
+            if STUDY.models[wildcards.model]["source"] == "miniature" and is_shipped(wildcards.model)
+            else []
+        ),
     shell:
         "python -m workflow.scripts.fetch_model --model {wildcards.model} --source {params.source:q}"
-        " --revision={params.revision:q} --mirror={resources.mirror:q} --output {output:q} > {log:q} 2>&1"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} {params.sums:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule models:

@@ -15,13 +15,17 @@ def main(argv=None):
     add("--revision", default="", metavar="SHA", help="commit of the hub id (workflow.scripts.pin fills the sheet)")
     add("--mirror", default="", metavar="FOLDER", help="folder that holds models/ORG/NAME; others are passed over")
     add("--snapshots", default="resources/models/snapshots", metavar="FOLDER", help="where downloads are kept")
+    add("--sums", metavar="FOLDER", help="first compare every file that this folder's SHA256SUMS names")
     add("--output", required=True, metavar="CARD", help="card to write (.json)")
     run(parser, fetch, argv)
 
 
 def fetch(arguments):
+    from workflow.lib.files import check_sums
     from workflow.lib.models.snapshots import fetch as work
 
+    if arguments.sums:
+        check_sums(arguments.sums)
     work(
         arguments.model,
         arguments.source,

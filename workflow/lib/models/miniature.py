@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from workflow.lib.command import progress
 from workflow.lib.corpora.miniature import training_documents
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.files import replacing, sha256_of, write_text
+from workflow.lib.files import replacing, write_text
 from workflow.lib.models.miniature_tokenizer import TURN_END, build_tokenizer
 from workflow.lib.responses.prompts import SYSTEM_PROMPT, base_prompt
 
@@ -297,19 +297,3 @@ def publish(folder: str | Path, output: str | Path) -> None:
     config = json.loads((source / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     save_weights(model, target / "model.safetensors", torch.bfloat16)
-
-
-def check_sums(folder: str | Path) -> None:
-    """Compare every file that `folder`'s SHA256SUMS names; `InputError` names the first missing or altered one."""
-    folder = Path(folder)
-    if not (folder / "SHA256SUMS").is_file():
-        raise InputError(f"{folder}/SHA256SUMS: no such file; restore it with: git checkout -- {folder}")
-    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
-        expected, name = line.split(maxsplit=1)
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; restore it with: git checkout -- {path}")
-        if sha256_of(path) != expected:
-            raise InputError(
-                f"{path}: its sha256 is not that in {folder}/SHA256SUMS; restore it with: git checkout -- {path}"
-            )

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 DECADE = 10.0
-
-
 # Pixels that a tick's label needs of an axis.
 _ROOM_LINEAR, _ROOM_LOG = 28, 14
+# Share of a step above which a negative end is drawn where the values end.
+_LITTLE = 0.75
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ def linear(values: Iterable[float | None], height: int) -> Scale:
     step = _round_step((high - low) / max(2, height // _ROOM_LINEAR))
     # A value within rounding of a step does not open another one.
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    # A little below zero needs no whole step: a relative difference cannot reach the -1,000 % it would show.
+    if low / step - first > _LITTLE:
+        first += 1
     ticks = tuple(_tidy(index * step) for index in range(first, last + 1))
     return Scale("linear", min(ticks[0], low), max(ticks[-1], high), ticks)
 

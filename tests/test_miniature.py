@@ -234,14 +234,10 @@ def test_three_hundred_steps_learn_to_write_the_tasks(tmp_path):
 
 @pytest.fixture(scope="module", params=["base", "instruct"])
 def committed(request):
-    if not (COMMITTED / request.param / "model.safetensors").is_file():
-        pytest.skip("the weights are not in this checkout")
     return accuracy.Reader.load(COMMITTED / request.param, chat=request.param == "instruct")
 
 
 def test_committed_files_are_whole_and_small():
-    if not (COMMITTED / "SHA256SUMS").is_file():
-        pytest.skip("the weights are not in this checkout")
     check_sums(COMMITTED)
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*.safetensors")) <= 8 * MEBIBYTE
 

@@ -218,3 +218,21 @@ def test_a_wrong_checksum_stops_with_one_line_in_the_log(tmp_path):
     assert line.startswith("error: ") and line.count("\n") == 1 and "37f0447c7a6f2827" in line
     assert line.strip() in done.output, "show-failed-logs shows the log where the user looks"
     assert not (tmp_path / "run/resources/sources/wiki_popularity/long_tail_wikipedia.json").exists()
+
+
+def test_altered_committed_weights_stop_with_one_line(tmp_path):
+    """The default takes the committed miniatures, once their checksums hold."""
+    folder = clone(tmp_path / "clone")
+    assert "train_miniature" not in planned(folder, "--config", "models=[mini, mini_instruct]")
+    assert (
+        planned(folder, "--config", "models=[mini, mini_instruct]", "miniature={retrain: true}")["train_miniature"] == 2
+    )
+    path = folder / "resources/miniature/base/model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = snakemake(folder, "--cores", 1, "--", "resources/models/mini.json")
+    assert done.returncode == 1
+    line = (folder / "logs/fetch_model/mini.log").read_text()
+    assert line.startswith("error: ") and line.count("\n") == 1 and "base/model.safetensors: its sha256 is not" in line
+    assert not (folder / "resources/models/mini.json").exists()

@@ -35,7 +35,7 @@ include: "workflow/rules/provenance.smk"
 
 
 wildcard_constraints:
-    model="|".join({**STUDY.models, **MINIATURES}),
+    model="|".join({**STUDY.models, **STUDY.miniatures}),
     dataset="|".join(STUDY.datasets),
 
 

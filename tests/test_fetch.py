@@ -12,14 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, SHARED, needs_shared
 
 from tests.loopback import FakeHub, Loopback, closed_port
 from workflow.lib.corpora import sources
 from workflow.lib.errors import InputError
 from workflow.lib.models import snapshots
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 BODY = random.Random(0).randbytes(300_000)
 SUM = hashlib.sha256(BODY).hexdigest()
 NAME = "cot_500/some file.json"
@@ -205,7 +204,7 @@ def test_the_sheet_of_sources_is_whole():
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not (SHARED / "paper_data").is_dir(), reason="needs ../shared/paper_data")
+@needs_shared("paper_data")
 def test_the_published_files_come_from_the_shared_mirror(tmp_path):
     rows = read_sheet("sources.tsv")
     listed = [line.split() for line in (SHARED / "paper_data" / "SHA256SUMS").read_text().splitlines()]
@@ -439,7 +438,7 @@ def test_a_mirror_at_another_commit(hub, model, tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not (SHARED / "reference_stats").is_dir(), reason="needs ../shared/reference_stats")
+@needs_shared("reference_stats")
 def test_the_card_of_the_reference_model():
     folder = SHARED / "reference_stats" / "model"
     card = snapshots.card_of("reference", str(folder), "", folder)

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from workflow.lib.corpora.miniature import DATASETS
 from workflow.lib.errors import InputError
-from workflow.lib.study import GOLD_VARIANT, read_study, source_keys
+from workflow.lib.study import read_study, source_keys
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = DEFAULT | yaml.safe_load((ROOT / "config/paper.yaml").read_text())
@@ -45,12 +45,6 @@ def test_the_paper_config_is_the_study():
 def test_miniature_rows_say_what_the_grammar_has():
     study = read_study(DEFAULT | {"datasets": list(DATASETS)}, ROOT)
     assert {name: tuple(row["variants"]) for name, row in study.datasets.items()} == DATASETS
-
-
-def test_gold_variants_are_those_of_the_readers():
-    from workflow.lib.responses.labels import GOLD
-
-    assert {name: variant for name, (variant, _) in GOLD.items()} == GOLD_VARIANT
 
 
 def test_relations_are_those_a_dataset_has():

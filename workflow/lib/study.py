@@ -6,6 +6,7 @@ Imported by the Snakefile at every start, so nothing heavy here.
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.responses.labels import GOLD
 
 Row = dict[str, Any]
 
@@ -20,10 +22,11 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
-    (dataset, variant, relation)."""
+    (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from."""
 
     config: dict[str, Any]
     models: dict[str, Row]
+    miniatures: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
 
@@ -64,17 +67,12 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
-    study = Study(config, chosen_models | _partners(chosen_models, models), chosen, files)
+    wanted = chosen_models | _partners(chosen_models, models)
+    trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
+    study = Study(config, chosen_models, trained, chosen, files)
     for dataset in chosen:
         _check_files(study, dataset)
-    return Study(config, chosen_models, chosen, files)
-
-
-def miniatures(study: Study, root: str | Path) -> dict[str, Row]:
-    """The miniature rows that must be trained: the chosen ones and the partners they start from."""
-    models = read_sheet(Path(root) / "config/models.tsv", Path(root) / "workflow/schemas/models.schema.yaml", "model")
-    wanted = study.models | _partners(study.models, models)
-    return {name: row for name, row in wanted.items() if row["source"] == "miniature"}
+    return study
 
 
 def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:
@@ -87,7 +85,7 @@ def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str,
 
 def checked(value: Mapping[str, Any], schema_path: Path, where: str) -> dict[str, Any]:
     """`value` with the schema's defaults filled in; `InputError` at the first key that the schema refuses."""
-    schema = yaml.safe_load(schema_path.read_text(encoding="utf-8"))
+    schema = _schema(schema_path)
     complete = _with_defaults(value, schema)
     errors = list(Draft202012Validator(schema).iter_errors(complete))
     if not errors:
@@ -111,6 +109,11 @@ def checked(value: Mapping[str, Any], schema_path: Path, where: str) -> dict[str
     if error.validator == "oneOf":
         message = f"{error.instance!r} is none of what it can be"
     raise InputError(f"{where}: '{place}': {message}. {error.schema.get('description', '')}")
+
+
+@cache
+def _schema(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _described(schema: Mapping[str, Any], key: str) -> str:
@@ -148,7 +151,7 @@ def read_sheet(path: Path, schema_path: Path, key: str | None) -> dict[Any, Row]
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    schema = yaml.safe_load(schema_path.read_text(encoding="utf-8"))
+    schema = _schema(schema_path)
     table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     header = next(table, [])
     for column in schema["required"]:
@@ -220,15 +223,11 @@ def _check_files(study: Study, dataset: str) -> None:
             )
 
 
-# Which variant's correct file holds the gold answers, by the `gold` column of datasets.tsv.
-GOLD_VARIANT = {"none": "none", "final_answer": "simplified", "boxed": "simplified"}
-
-
 def source_keys(study: Study, dataset: str) -> list[tuple[str, str, str]]:
     """The (dataset, variant, relation) of every file needed: what is measured, and where the gold answers stand."""
     given = study.datasets[dataset]["relations"]
     wanted = [(v, r) for v in study.variants(dataset) for r in study.relations(dataset) if r in given]
-    gold = GOLD_VARIANT.get(study.datasets[dataset]["gold"])
+    gold = GOLD.get(study.datasets[dataset]["gold"])
     if gold:
-        wanted.append((gold, "correct"))
+        wanted.append((gold[0], "correct"))
     return [(dataset, variant, relation) for variant, relation in dict.fromkeys(wanted)]

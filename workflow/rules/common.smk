@@ -9,11 +9,10 @@ from pathlib import Path
 from workflow.lib.digest import code_digest
 from workflow.lib.errors import InputError
 from workflow.lib.models.snapshots import is_hub_id
-from workflow.lib.study import miniatures, read_study, source_keys
+from workflow.lib.study import read_study, source_keys
 
 try:
     STUDY = read_study(config, workflow.basedir)
-    MINIATURES = miniatures(STUDY, workflow.basedir)
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -51,31 +50,31 @@ SHIPPED = os.path.join(os.path.relpath(workflow.basedir), "resources", "miniatur
 
 def is_shipped(model):
     """Whether a miniature's weights are the committed ones: base and instructed, seed 0, unless retraining."""
-    row = MINIATURES[model]
+    row = STUDY.miniatures[model]
     return row["kind"] in ("base", "instruct") and row["seed"] == 0 and not STUDY.config["miniature"]["retrain"]
 
 
 def miniature_folder(model):
     """The folder of a miniature's files: committed, or trained by this workflow."""
-    return os.path.join(SHIPPED, MINIATURES[model]["kind"]) if is_shipped(model) else f"results/models/{model}"
+    return os.path.join(SHIPPED, STUDY.miniatures[model]["kind"]) if is_shipped(model) else f"results/models/{model}"
 
 
 def base_of(wildcards):
     """The weights that an instructed miniature starts from."""
-    row = MINIATURES[wildcards.model]
+    row = STUDY.miniatures[wildcards.model]
     return os.path.join(miniature_folder(row["partner"]), "model.safetensors") if row["kind"] == "instruct" else []
 
 
 def training_steps(wildcards):
     """Steps of a miniature's training, by its kind."""
     steps = {"base": "steps", "instruct": "instruct_steps"}
-    kind = MINIATURES[wildcards.model]["kind"]
+    kind = STUDY.miniatures[wildcards.model]["kind"]
     return STUDY.config["miniature"][steps[kind]] if kind in steps else 0
 
 
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
-    row = {**MINIATURES, **STUDY.models}[wildcards.model]
+    row = {**STUDY.miniatures, **STUDY.models}[wildcards.model]
     if row["source"] == "miniature":
         sums = [os.path.join(SHIPPED, "SHA256SUMS")] if is_shipped(wildcards.model) else []
         return sums + [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]

@@ -19,7 +19,7 @@ rule train_miniature:
     benchmark:
         "logs/benchmarks/train_miniature/{model}.tsv"
     wildcard_constraints:
-        model="|".join(MINIATURES) or "none",
+        model="|".join(STUDY.miniatures) or "none",
     conda:
         "../../environment.yml"
     # One: the bytes of the weights depend on the number of threads.
@@ -29,8 +29,8 @@ rule train_miniature:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.train_miniature"),
-        kind=lambda wildcards: MINIATURES[wildcards.model]["kind"],
-        seed=lambda wildcards: MINIATURES[wildcards.model]["seed"],
+        kind=lambda wildcards: STUDY.miniatures[wildcards.model]["kind"],
+        seed=lambda wildcards: STUDY.miniatures[wildcards.model]["seed"],
         steps=training_steps,
         base=lambda wildcards, input: f"--base {os.path.dirname(input[0])}" if input else "",
         folder=lambda wildcards: f"results/models/{wildcards.model}",

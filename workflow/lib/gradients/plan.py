@@ -10,6 +10,7 @@ from typing import Any
 from workflow.lib.corpora.published import read_entries
 from workflow.lib.errors import InputError
 from workflow.lib.gradients.tokens import Encoded
+from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import read_table
 
 
@@ -59,7 +60,7 @@ def limit_rows(rows: Sequence[Row], limit: int | None, seed: int | None) -> list
         raise InputError(f"limit is {limit}; ask for at least 1 sample")
     ids = list(dict.fromkeys(row.sample_id for row in rows))
     if seed is not None:
-        ids.sort(key=lambda sample_id: hashlib.sha256(f"{seed}:{sample_id}".encode()).digest())
+        ids.sort(key=lambda sample_id: seeded_hash(seed, sample_id))
     kept = set(ids[:limit])
     return [row for row in rows if row.sample_id in kept]
 

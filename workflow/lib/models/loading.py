@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.lib.errors import InputError
-from workflow.lib.models.snapshots import model_digest, read_card
+from workflow.lib.models.snapshots import is_hub_id, model_digest, read_card
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -29,7 +29,7 @@ def locate(model: str, revision: str = "") -> Location:
         return Location(card["path"], card["revision"], card["digest"])
     if path.is_dir():
         return Location(str(path), revision, model_digest(path))
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+    if not is_hub_id(model):
         raise InputError(f"--model {model}: no such folder, card or hub id (ORG/NAME); give an existing path")
     if not revision:
         raise InputError(

@@ -1,7 +1,8 @@
 """The corrected irrelevant response: another sample's, never oneself, its label never right."""
 
-import hashlib
 from collections.abc import Mapping
+
+from workflow.lib.seeds import seeded_hash
 
 
 def derange(labels: Mapping[str, str], seed: int) -> dict[str, str | None]:
@@ -13,7 +14,7 @@ def derange(labels: Mapping[str, str], seed: int) -> dict[str, str | None]:
     half of the samples, at most ceil(majority / rest) times. Where all labels are equal there is no donor: None.
     """
     groups: dict[str, list[str]] = {}
-    for sample_id in sorted(labels, key=lambda sample_id: _rank(seed, sample_id)):
+    for sample_id in sorted(labels, key=lambda sample_id: seeded_hash(seed, sample_id)):
         groups.setdefault(labels[sample_id], []).append(sample_id)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), labels[group[0]]))
     line = [sample_id for group in ordered for sample_id in group]
@@ -25,7 +26,3 @@ def derange(labels: Mapping[str, str], seed: int) -> dict[str, str | None]:
         sample_id: rest[i % len(rest)] if rest else None for i, sample_id in enumerate(majority)
     }
     return donors | {sample_id: majority[i] for i, sample_id in enumerate(rest)}
-
-
-def _rank(seed: int, sample_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()

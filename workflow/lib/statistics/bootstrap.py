@@ -1,8 +1,8 @@
 """Bootstrap over samples: whole samples are drawn, so that layers, projections and relations stay paired."""
 
-import hashlib
-
 import numpy as np
+
+from workflow.lib.seeds import seeded_hash
 
 LEVEL = 0.95
 
@@ -14,7 +14,7 @@ def resampled_means(values: np.ndarray, draws: int, seed: int, name: str) -> np.
     depends on `seed` and `name` alone, so that a cell's interval does not change when another cell is added.
     """
     count = len(values)
-    stream = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
+    stream = int.from_bytes(seeded_hash(seed, name)[:8], "big")
     weights = np.random.default_rng(stream).multinomial(count, np.full(count, 1 / count), size=draws) / count
     weights = np.concatenate([np.full((1, count), 1 / count), weights])
     return np.tensordot(weights, values, axes=1)

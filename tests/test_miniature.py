@@ -17,6 +17,7 @@ from workflow.lib.files import check_sums
 from workflow.lib.models import accuracy, miniature
 from workflow.lib.models.miniature_tokenizer import TURN_END, build_tokenizer
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
+from workflow.lib.tables import SCHEMAS, read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "resources" / "miniature"
@@ -200,7 +201,14 @@ def test_the_accuracy_table_has_every_test_and_sound_bounds(base, tmp_path):
     assert {row["dataset"] for row in rows} == set(DATASETS)
     assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in rows)
     accuracy.write(rows, tmp_path / "table.csv")
-    assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(accuracy.COLUMNS)
+    assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(SCHEMAS["accuracy"].names)
+    accuracy.write(rows, tmp_path / "table.parquet")
+    assert read_table("accuracy", tmp_path / "table.parquet").to_pylist() == rows
+    assert {row["dataset"] for row in accuracy.measure(base, "tiny", False, 8, datasets=["mini_unseen"])} == {
+        "mini_unseen"
+    }
+    with pytest.raises(InputError, match="dataset 'gsm8k': not a miniature one"):
+        accuracy.measure(base, "tiny", False, 8, datasets=["gsm8k"])
 
 
 def test_published_weights_are_half_the_size_and_nearly_the_same(base, tmp_path):

@@ -62,10 +62,10 @@ def finished(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke"])
+@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds"])
 def test_dry_run_of_every_shipped_config(config, tmp_path):
     jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
-    wanted = {"config": 12, "paper": 110, "laptop": 2, "smoke": 4}
+    wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
         assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 10
@@ -82,6 +82,11 @@ def test_makes_everything_with_its_own_python(finished):
     for path in re.findall(r'src="([^"]+\.svg)"', page):
         assert (finished / "results" / path).is_file()
     assert "mini_random" in page
+    answers = pl.read_csv(finished / "results/tables/accuracy.csv")
+    assert set(answers["model"]) == {"mini", "mini_random"}
+    assert set(answers["dataset"]) == {"mini_arithmetic", "mini_unpopular"}
+    # Untrained for all purposes: every figure says that they cannot.
+    assert page.count(">cannot do this task<") == 1 + 2 * 2
 
 
 def test_a_second_run_has_nothing_to_do(finished):

@@ -123,6 +123,23 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("purpose", _TEXT),
         ]
     ),
+    # One row: how many of a model's own answers to a dataset's held-out questions are right (`test`: answer,
+    # counterfactual or recall), with Wilson 95 % bounds and what an answer that reads no question would get.
+    "accuracy": pa.schema(
+        [
+            ("model", _TEXT),
+            ("dataset", _TEXT),
+            ("part", _TEXT),
+            ("test", _TEXT),
+            ("variant", _TEXT),
+            ("n", _COUNT),
+            ("correct", _COUNT),
+            ("accuracy", _REAL),
+            ("low", _REAL),
+            ("high", _REAL),
+            ("chance", _REAL),
+        ]
+    ),
 }
 
 

@@ -104,6 +104,19 @@ def own_checksums(wildcards):
     return [part for path, sha256 in stated.items() for part in ("--checksum", path, sha256)]
 
 
+MINIATURE_DATASETS = [name for name, row in STUDY.datasets.items() if row["reader"] == "miniature"]
+
+
+def accuracy_tables(wildcards):
+    """What the miniatures can do, where the study measures them on datasets of theirs."""
+    asked = MINIATURE_DATASETS if "dataset" not in wildcards.keys() else {wildcards.dataset} & {*MINIATURE_DATASETS}
+    return (
+        collect("results/accuracy/{model}.parquet", model=[m for m in STUDY.models if m in STUDY.miniatures])
+        if asked
+        else []
+    )
+
+
 def gradient_tables(kind):
     """The tables of one kind (samples or spectra) of all models on a dataset."""
     return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)

@@ -12,6 +12,7 @@ rule draw_figures:
         tables=collect(
             "results/statistics/{{dataset}}/{table}.parquet", table=["curves", "mad", "rd", "rd_layers", "cells"]
         ),
+        accuracy=accuracy_tables,
     output:
         report(
             directory("results/figures/{dataset}"),
@@ -41,7 +42,8 @@ rule draw_figures:
         folder=lambda wildcards, input: os.path.dirname(input.tables[0]),
     shell:
         "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
-        " --title {params.title:q} {params.model_titles:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " --title {params.title:q} {params.model_titles:q} --accuracy {input.accuracy:q} --formats {params.formats}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule write_tables:
@@ -71,12 +73,38 @@ rule write_tables:
         " --mad-md {output.mad_md:q} --rd-csv {output.rd_csv:q} --rd-md {output.rd_md:q} > {log:q} 2>&1"
 
 
+rule write_accuracy:
+    """Gather what the miniatures can do into one table."""
+    input:
+        accuracy_tables,
+    output:
+        csv=report(
+            "results/tables/accuracy.csv",
+            caption="../report/accuracy.rst",
+            category="Tables",
+            labels={"table": "Accuracy"},
+        ),
+        markdown="results/tables/accuracy.md",
+    log:
+        "logs/write_accuracy.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.write_accuracy"),
+    shell:
+        "python -m workflow.scripts.write_accuracy --accuracy {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
+        " > {log:q} 2>&1"
+
+
 rule write_atlas:
     """Write the page with all figures and tables, and what was run."""
     input:
         figures=collect("results/figures/{dataset}", dataset=STUDY.datasets),
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         tables=["results/tables/mad.csv", "results/tables/rd.csv"],
+        accuracy=accuracy_tables,
+        accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",
         template=workflow.source_path("../lib/figures/atlas.html.j2"),
     output:
@@ -90,7 +118,7 @@ rule write_atlas:
         code=code_digest("workflow.scripts.write_atlas"),
     shell:
         "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
-        " --tables {input.tables:q} --config {input.config:q} --output {output:q} > {log:q} 2>&1"
+        " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule figures:

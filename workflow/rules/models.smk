@@ -1,7 +1,8 @@
-"""Models: the miniatures, committed or trained here, and a card for every model.
+"""Models: the miniatures, committed or trained here, a card for every model, and what the miniatures can do.
 
 needs  resources/miniature/ or nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
-makes  results/models/{model}/ (miniatures: untrained, of another seed, or with `retrain`), resources/models/{model}.json (cards: where the files are, their digests)
+makes  results/models/{model}/ (miniatures: untrained, of another seed, or with `retrain`), resources/models/{model}.json (cards: where the files are, their digests),
+       results/accuracy/{model}.parquet (miniatures: their own answers to held-out questions)
 why    a card of a few hundred bytes stands for gigabytes of weights as an input
 """
 
@@ -69,6 +70,36 @@ rule fetch_model:
     shell:
         "python -m workflow.scripts.fetch_model --model {wildcards.model} --source {params.source:q}"
         " --revision={params.revision:q} --mirror={resources.mirror:q} {params.sums:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule measure_accuracy:
+    """Count a miniature's right answers to held-out questions: a study of reasoning needs a model that reasons."""
+    input:
+        "resources/models/{model}.json",
+    output:
+        "results/accuracy/{model}.parquet",
+    log:
+        "logs/measure_accuracy/{model}.log",
+    benchmark:
+        "logs/benchmarks/measure_accuracy/{model}.tsv"
+    wildcard_constraints:
+        model="|".join(STUDY.miniatures) or "none",
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.miniatures[wildcards.model]["threads"]
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.measure_accuracy"),
+        chat=lambda wildcards: "--chat" if STUDY.miniatures[wildcards.model]["kind"] == "instruct" else "",
+        datasets=MINIATURE_DATASETS,
+        questions=STUDY.config["miniature"]["accuracy_questions"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.measure_accuracy --model {input:q} --name {wildcards.model} --output {output:q}"
+        " {params.chat} --datasets {params.datasets} --questions {params.questions} --seed {params.seed}"
+        " --threads {threads} > {log:q} 2>&1"
 
 
 rule models:

@@ -24,6 +24,7 @@ def main(argv=None):
         metavar=("NAME", "TEXT"),
         help="a model's name to readers",
     )
+    parser.add_argument("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the figures to")
     parser.add_argument("--formats", required=True, nargs="+", metavar="FORMAT", help="any of vl.json, svg, png, html")
     run(parser, draw, argv)
@@ -35,7 +36,7 @@ def draw(given):
     from workflow.lib.figures import gallery
 
     titles = dict(given.model_title)
-    gallery.draw(given.statistics, given.dataset, given.title, given.output, given.formats, titles)
+    gallery.draw(given.statistics, given.dataset, given.title, given.output, given.formats, titles, given.accuracy)
 
 
 if __name__ == "__main__":

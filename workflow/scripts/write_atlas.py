@@ -15,6 +15,7 @@ def main(argv=None):
     add("--figures", required=True, nargs="+", metavar="DIR", help="folders that draw_figures wrote")
     add("--cells", required=True, nargs="+", metavar="PARQUET", help="tables of what the samples were")
     add("--tables", required=True, nargs="+", metavar="CSV", help="MAD and RD tables that write_tables wrote")
+    add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
     add("--config", required=True, metavar="YAML", help="the effective config, shown as it is")
     add("--output", required=True, metavar="HTML", help="the page to write; figures are linked relative to it")
     run(parser, write, argv)
@@ -25,7 +26,7 @@ def write(given):
     # Imported late, so that --help and a mistyped argument answer at once.
     from workflow.lib.figures.atlas import write_atlas
 
-    figures = write_atlas(given.figures, given.cells, given.tables, given.config, given.output)
+    figures = write_atlas(given.figures, given.cells, given.tables, given.config, given.output, given.accuracy)
     progress(f"{given.output}: {figures} figures")
 
 

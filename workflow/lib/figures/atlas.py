@@ -1,7 +1,7 @@
 """The atlas page: what was run, every figure, every table; one HTML file that needs no network."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +10,7 @@ import jinja2
 import polars as pl
 
 from workflow.lib.errors import InputError
-from workflow.lib.figures import tables
+from workflow.lib.figures import ability, tables
 from workflow.lib.figures.gallery import read_index
 from workflow.lib.figures.names import (
     KINDS,
@@ -42,21 +42,27 @@ def write_atlas(
     csv_tables: Sequence[str | Path],
     config: str | Path,
     output: str | Path,
+    accuracy: Sequence[str | Path] = (),
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
-    `tables.write_tables`. `config`: a text file, shown as it is. `InputError` where one of them is missing or
+    `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
+    beside their gradients. `InputError` where one of them is missing or
     is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
     facts = [read_metadata(path) for path in cells]
     blocks = [block for path in csv_tables for block in _blocks(path)]
+    answers = ability.read(accuracy)
+    able = ability.abilities(answers)
     base = Path(output).resolve().parent
     titles = {key: index["dataset_title"] for key, (index, _) in galleries.items()}
     datasets = [
-        _dataset(key, titles.get(key, key), frame.filter(pl.col("dataset") == key), galleries.get(key), blocks, base)
+        _dataset(
+            key, titles.get(key, key), frame.filter(pl.col("dataset") == key), galleries.get(key), blocks, able, base
+        )
         for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
     ]
     models = _models(frame, facts)
@@ -68,6 +74,7 @@ def write_atlas(
         "fact_names": _fact_names(models),
         "datasets": datasets,
         "figure_count": len(drawn),
+        "ability": ability.table(answers) if len(answers) else None,
         "filters": [
             ("model", "Model", [(model["key"], model["key"]) for model in models]),
             ("dataset", "Dataset", [(dataset["key"], dataset["title"]) for dataset in datasets]),
@@ -76,7 +83,7 @@ def write_atlas(
         ],
         "table_files": [(Path(path).name, _link(path, base)) for path in csv_tables],
         "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
-        "notes": tables.NOTES,
+        "notes": {**tables.NOTES, "ability": ability.NOTE},
         "config": _config(config),
     }
     environment = jinja2.Environment(
@@ -93,6 +100,7 @@ def _dataset(
     cells: pl.DataFrame,
     gallery: tuple[dict[str, Any], Path] | None,
     blocks: Sequence[tables.Block],
+    able: Mapping[tuple[str, str], ability.Ability],
     base: Path,
 ) -> dict[str, Any]:
     """One dataset: its samples, and by model its figures and tables."""
@@ -101,11 +109,12 @@ def _dataset(
     return {
         "key": key,
         "title": title,
-        "samples": _samples(cells),
+        "samples": _samples(cells, able),
         "models": [
             {
                 "key": model,
                 "check": _checked(cells.filter(pl.col("model") == model)),
+                "unable": (model, key) in able and not able[model, key].able,
                 "figures": [_figure(entry, folder, base) for entry in index["figures"] if entry["model"] == model],
                 "tables": [_table(block) for block in blocks if (block.model, block.dataset) == (model, key)],
             }
@@ -146,8 +155,11 @@ def _table(block: tables.Block) -> dict[str, Any]:
     }
 
 
-def _samples(cells: pl.DataFrame) -> dict[str, Any]:
-    """What was measured on a dataset, a row a cell; of the ways to fail, those that happened."""
+def _samples(cells: pl.DataFrame, able: Mapping[tuple[str, str], ability.Ability]) -> dict[str, Any]:
+    """What was measured on a dataset, a row a cell; of the ways to fail, those that happened.
+
+    Beside the losses of the correct responses stands how often the model gives the answer itself, where that was asked.
+    """
     failed = [name for name in COUNTS if cells[name].sum()]
     variants, relations = (variants_in_order(cells["variant"]), relations_in_order(cells["relation"]))
     rows = sorted(
@@ -155,11 +167,13 @@ def _samples(cells: pl.DataFrame) -> dict[str, Any]:
         key=lambda row: (row["model"], relations.index(row["relation"]), variants.index(row["variant"])),
     )
     means = ("loss", "prompt_tokens", "response_tokens")
+    asked = any((row["model"], row["dataset"]) in able for row in rows)
     return {
         "header": [
             *("Model", "Responses", "Variant", "Samples", "Used"),
             *(label(COUNTS[name]) for name in failed),
             *("Loss", "Prompt tokens", "Response tokens"),
+            *(["Model’s own answers right"] if asked else []),
         ],
         "rows": [
             [
@@ -168,10 +182,18 @@ def _samples(cells: pl.DataFrame) -> dict[str, Any]:
                 label(row["variant"]),
                 *(f"{row[name]:,}" for name in ("n", "n_ok", *failed)),
                 *(tables.three_digits(row[name]) for name in means),
+                *([_answers(row, able)] if asked else []),
             ]
             for row in rows
         ],
     }
+
+
+def _answers(row: dict[str, Any], able: Mapping[tuple[str, str], ability.Ability]) -> str:
+    known = able.get((row["model"], row["dataset"]))
+    if known is None or row["relation"] != "correct" or row["variant"] not in known.shares:
+        return "–"
+    return " ".join([ability.share(known.shares[row["variant"]][0]), f"(chance {ability.share(known.chance)})"])
 
 
 def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import polars as pl
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
-from workflow.lib.figures import charts, findings
+from workflow.lib.figures import ability, charts, findings
 from workflow.lib.figures.names import PIPELINE_CHECK, relations_in_order
 from workflow.lib.figures.save import save, size_of_svg
 from workflow.lib.figures.theme import Heading
@@ -31,10 +31,12 @@ def draw(
     output: str | Path,
     formats: Sequence[str],
     model_titles: Mapping[str, str] | None = None,
+    accuracy: Sequence[str | Path] = (),
 ) -> None:
     """Draw every model and relation in the tables of the folder `statistics` into the folder `output`.
 
     `title` and `model_titles` (by key; a model without one is called by its key) are what readers see.
+    `accuracy`: tables of what the models can do, of which each figure says its line.
     Files are ``{model}.{relation}.{kind}.{format}`` with kind ``panels``, ``variants`` or, for another relation than
     correct, ``compared``. ``index.json`` lists them: dataset, dataset_title, and by figure model, relation, kind,
     purpose, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
@@ -44,11 +46,13 @@ def draw(
     if tables["curves"].is_empty():
         raise InputError(f"{statistics}/curves.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
     output = Path(output)
+    able = ability.abilities(ability.read(accuracy))
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
         called = pl.lit((model_titles or {}).get(model, model)).alias("model")
         of_model = {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
-        for relation, kind, heading, chart in _figures(of_model, title):
+        lines = [able[model, dataset].sentence] if (model, dataset) in able else []
+        for relation, kind, heading, chart in _figures(of_model, title, lines):
             files = save(chart(), output / f"{model}.{relation}.{kind}", formats)
             listed.append(
                 {
@@ -84,14 +88,14 @@ _TABLES = ("curves", "mad", "rd", "rd_layers")
 _Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
 
 
-def _figures(tables: dict[str, pl.DataFrame], title: str) -> Iterator[_Figure]:
-    """Relation, kind, heading and chart (when called) of each figure of one model."""
+def _figures(tables: dict[str, pl.DataFrame], title: str, lines: Sequence[str] = ()) -> Iterator[_Figure]:
+    """Relation, kind, heading (`lines` added) and chart (when called) of each figure of one model."""
     relations = relations_in_order(tables["curves"]["relation"].unique())
     for relation in relations:
         curves, mad = (tables[name].filter(pl.col("relation") == relation) for name in ("curves", "mad"))
-        heading = findings.of_panels(curves, mad, title, charts.own_scales(curves))
+        heading = findings.of_panels(curves, mad, title, charts.own_scales(curves)).saying(lines)
         yield relation, "panels", heading, partial(charts.paper_panels, curves, heading)
-        heading = findings.of_variants(curves, title)
+        heading = findings.of_variants(curves, title).saying(lines)
         yield relation, "variants", heading, partial(charts.variants_overlaid, curves, heading)
         rd, rd_layers = (tables[name].filter(pl.col("relation") == relation) for name in ("rd", "rd_layers"))
         if relation != REFERENCE and not rd_layers.is_empty():
@@ -99,7 +103,7 @@ def _figures(tables: dict[str, pl.DataFrame], title: str) -> Iterator[_Figure]:
             both = tables["curves"].filter(
                 pl.col("relation").is_in([REFERENCE, relation]) & pl.col("variant").is_in(list(rd_layers["variant"]))
             )
-            heading = findings.of_comparison(both, rd, relation, title)
+            heading = findings.of_comparison(both, rd, relation, title).saying(lines)
             yield relation, "compared", heading, partial(charts.relations_compared, both, rd_layers, heading)
 
 

@@ -60,6 +60,10 @@ class Heading:
     title: str
     subtitle: tuple[str, ...]
 
+    def saying(self, lines: Sequence[str]) -> "Heading":
+        """The same with further lines."""
+        return Heading(self.title, (*self.subtitle, *lines))
+
 
 def panel_width(columns: int) -> int:
     """Width in pixels of each of `columns` panels side by side; never too narrow to read, never a banner."""

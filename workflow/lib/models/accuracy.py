@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -17,11 +15,11 @@ from workflow.lib.corpora import knowledge
 from workflow.lib.corpora.miniature import CUES, DATASETS, REASONING, counterfactuals, held_out
 from workflow.lib.corpora.samples import Sample, label_of
 from workflow.lib.errors import InputError
-from workflow.lib.files import replacing, write_text
+from workflow.lib.files import write_text
 from workflow.lib.models.miniature_tokenizer import TURN_END
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
+from workflow.lib.tables import SCHEMAS, write_table
 
-COLUMNS = ("model", "dataset", "part", "test", "variant", "n", "correct", "accuracy", "low", "high", "chance")
 LONGEST = {"none": 6, "simplified": 50, "detailed": 160}  # tokens generated, well above the longest response
 _BATCH = 128
 
@@ -73,24 +71,25 @@ class Reader:
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in encoded])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded])
         position = (mask.cumsum(-1) - 1).clamp(min=0)
-        open_rows = torch.ones(len(encoded), dtype=torch.bool)
-        cache, written = None, []
+        written: list[list[int]] = [[] for _ in encoded]
+        going = torch.arange(len(encoded))  # the rows still written, of which the finished ones are dropped
+        cache = None
         for _ in range(longest):
             output = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
             )
             cache = output.past_key_values
             chosen = output.logits[:, -1].argmax(-1)
-            open_rows &= ~torch.isin(chosen, torch.tensor(self.ends))
-            chosen = torch.where(open_rows, chosen, pad)
-            written.append(chosen)
-            if not open_rows.any():
+            left = (~torch.isin(chosen, torch.tensor(self.ends))).nonzero()[:, 0]
+            for row, token in zip(going[left].tolist(), chosen[left].tolist(), strict=True):
+                written[row].append(token)
+            if not len(left):
                 break
-            ids = chosen[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(encoded), 1)], dim=1)
-            position = position[:, -1:] + 1
-        rows = torch.stack(written, dim=1).tolist()
-        return [self.tokenizer.decode([i for i in row if i != pad]) for row in rows]
+            if len(left) < len(going):
+                cache.batch_select_indices(left)
+            going, ids, position = going[left], chosen[left, None], position[left, -1:] + 1
+            mask = torch.cat([mask[left], mask.new_ones(len(left), 1)], dim=1)
+        return [self.tokenizer.decode(row) for row in written]
 
     def labels(self, samples: Sequence[Sample], variant: str) -> list[str]:
         """The final labels of greedy responses to the samples' prompts."""
@@ -98,20 +97,31 @@ class Reader:
         return [label_of(answer) for answer in self.answers(prompts, LONGEST[variant])]
 
 
-def measure(folder: str | Path, name: str, chat: bool, n: int = 500, seed: int = 0, threads: int = 1) -> list[dict]:
-    """The accuracy table of one model folder, rows of `COLUMNS`, on `n` held-out questions per task.
+def measure(
+    folder: str | Path,
+    name: str,
+    chat: bool,
+    n: int = 500,
+    seed: int = 0,
+    threads: int = 1,
+    datasets: Sequence[str] = tuple(DATASETS),
+) -> list[dict]:
+    """The rows of the ``accuracy`` table of one model folder, on `n` held-out questions per task.
 
     `test` is answer, counterfactual (a question and its edit, both answered right) or recall (the next word
     of a description). `low`, `high`: Wilson 95 % bounds. `chance`: the best answer that reads no question.
     """
+    unknown = [dataset for dataset in datasets if dataset not in DATASETS]
+    if unknown:
+        raise InputError(f"dataset '{unknown[0]}': not a miniature one; choose among {', '.join(DATASETS)}")
     torch.set_num_threads(threads)
     reader = Reader.load(folder, chat)
     rows: list[dict] = []
-    for dataset in REASONING:
-        progress(f"{name}: {dataset}, {n} held-out questions")
-        rows += _reasoning(reader, dataset, n, seed)
-    for dataset in DATASETS:
-        if dataset not in REASONING:
+    for dataset in datasets:
+        if dataset in REASONING:
+            progress(f"{name}: {dataset}, {n} held-out questions")
+            rows += _reasoning(reader, dataset, n, seed)
+        else:
             progress(f"{name}: {dataset}, recall")
             rows.append(recall(reader, dataset))
     return [{"model": name, **row} for row in rows]
@@ -183,13 +193,12 @@ def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool],
 
 
 def write(rows: list[dict], path: str | Path) -> None:
-    """Write rows of `COLUMNS` as CSV, or as Parquet where `path` ends so."""
+    """Write rows of the ``accuracy`` table as CSV, or as Parquet where `path` ends so."""
     if Path(path).suffix == ".parquet":
-        with replacing(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows), temporary, compression="zstd")
+        write_table("accuracy", rows, path, {})
         return
     table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(table, SCHEMAS["accuracy"].names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, table.getvalue())

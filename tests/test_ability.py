@@ -1,0 +1,81 @@
+"""What a model can do, beside its gradients: the accuracy table, the line on every figure, the mark."""
+
+import polars as pl
+import pytest
+from test_figures import statistic_rows, write_statistics
+
+from workflow.lib.errors import InputError
+from workflow.lib.figures import ability, gallery
+from workflow.lib.figures.atlas import write_atlas
+from workflow.lib.figures.tables import write_tables
+from workflow.lib.tables import SCHEMAS, write_table
+
+
+def row(model="mini", dataset="gsm8k", variant="none", accuracy=0.1, test="answer", part="all", chance=0.07):
+    low, high = max(0.0, accuracy - 0.05), min(1.0, accuracy + 0.05)
+    values = (model, dataset, part, test, variant, 500, round(500 * accuracy), accuracy, low, high, chance)
+    return dict(zip(SCHEMAS["accuracy"].names, values, strict=True))
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A model that reasons step by step and one that cannot."""
+    rows = [
+        row(variant="detailed", accuracy=0.9),
+        row(variant="none"),
+        row(variant="none", accuracy=0.99, part="two_steps"),
+        row(variant="detailed", accuracy=0.8, test="counterfactual"),
+        row(model="twin", variant="none"),
+        row(model="twin", variant="detailed", accuracy=0.3),
+    ]
+    write_table("accuracy", rows, tmp_path / "accuracy.parquet", {})
+    return tmp_path / "accuracy.parquet"
+
+
+def test_a_task_is_mastered_where_the_lower_bound_is_well_above_chance(table):
+    found = ability.abilities(ability.read([table]))
+    assert found["mini", "gsm8k"].able and not found["twin", "gsm8k"].able
+    # .25 is the twin's lower bound: just below chance + .20.
+    assert found["twin", "gsm8k"].shares["detailed"][1] == pytest.approx(0.25)
+    assert found["mini", "gsm8k"].sentence == "Held-out questions, right: None .10, Detailed .90 (chance .07)."
+    assert found["twin", "gsm8k"].sentence.startswith("CANNOT DO THIS TASK: ")
+
+
+def test_the_tables_hold_every_row_and_read_well(table, tmp_path):
+    ability.write_accuracy([table], tmp_path / "a.csv", tmp_path / "a.md")
+    frame = pl.read_csv(tmp_path / "a.csv")
+    assert frame.height == 6 and tuple(frame.columns) == tuple(SCHEMAS["accuracy"].names)
+    text = (tmp_path / "a.md").read_text()
+    assert "| mini | gsm8k | Held-out questions | .10 [.05, .15] | .90 [.85, .95] | .07 | 500 | yes |" in text
+    assert "| mini | gsm8k | Question and its edit | – | .80 [.75, .85] | .07 | 500 | – |" in text
+    assert text.count("| no |") == 1
+
+
+def test_figures_and_page_say_what_the_model_can_do(table, tmp_path):
+    folder = write_statistics(tmp_path / "statistics", statistic_rows(models=("mini", "twin", "other"), layers=3))
+    gallery.draw(folder, "gsm8k", "GSM8K", tmp_path / "figures", ["svg"], accuracy=[table])
+    for entry in gallery.read_index(tmp_path / "figures")["figures"]:
+        said = " ".join(entry["subtitle"])
+        assert ("Held-out questions, right" in said) == (entry["model"] != "other")
+        assert ("CANNOT DO THIS TASK" in said) == (entry["model"] == "twin")
+        # In the picture the line is broken over several text marks.
+        assert ("CANNOT" in (tmp_path / "figures" / entry["files"]["svg"]).read_text()) == (entry["model"] == "twin")
+    for kind in ("mad", "rd"):
+        write_tables(kind, [folder], tmp_path / f"{kind}.csv", tmp_path / f"{kind}.md")
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    csvs = [tmp_path / "mad.csv", tmp_path / "rd.csv"]
+    page = tmp_path / "index.html"
+    cells = [folder / "cells.parquet"]
+    write_atlas([tmp_path / "figures"], cells, csvs, tmp_path / "config.yaml", page, [table])
+    text = page.read_text()
+    # In the legend, and at the one model that cannot.
+    assert text.count(">cannot do this task<") == 2
+    assert "<td>.90 (chance .07)</td>" in text and "What the models can do" in text
+    write_atlas([tmp_path / "figures"], cells, csvs, tmp_path / "config.yaml", page)
+    assert "cannot do this task" not in page.read_text() and "What the models can do" not in page.read_text()
+
+
+def test_another_table_is_refused(tmp_path):
+    pl.DataFrame({"model": ["x"]}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="not a 'accuracy' table"):
+        ability.read([tmp_path / "x.parquet"])

@@ -1,0 +1,106 @@
+"""What a model can do on a dataset's task, beside its gradients: a claim about reasoning needs a model that reasons.
+
+Read from the ``accuracy`` tables. A model that no table speaks of (its answers were not measured) gets no mark.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from workflow.lib.figures.names import label, variants_in_order
+from workflow.lib.files import write_text
+from workflow.lib.tables import SCHEMAS, read_table
+
+# A task counts as mastered where the lower 95 % bound lies this far above chance.
+MARGIN = 0.2
+UNABLE = "CANNOT DO THIS TASK"
+_TESTS = {
+    "answer": "Held-out questions",
+    "counterfactual": "Question and its edit",
+    "recall": "Jobs and cities recalled",
+}
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What one model answers on one dataset: by variant (accuracy, low, high), and `chance`."""
+
+    test: str
+    shares: dict[str, tuple[float, float, float]]
+    chance: float
+
+    @property
+    def able(self) -> bool:
+        """Whether the model can do the task, with the variant that serves it best."""
+        return max(low for _, low, _ in self.shares.values()) > self.chance + MARGIN
+
+    @property
+    def sentence(self) -> str:
+        """One line for a figure: the shares, and the mark where the model cannot do the task."""
+        if len(self.shares) == 1:
+            said = share(next(iter(self.shares.values()))[0])
+        else:
+            said = ", ".join(f"{label(name)} {share(value)}" for name, (value, _, _) in self.shares.items())
+        told = f"{_TESTS[self.test]}, right: {said} (chance {share(self.chance)})."
+        return told if self.able else f"{UNABLE}: nothing here speaks of a model that can. {told}"
+
+
+def read(paths: Sequence[str | Path]) -> pl.DataFrame:
+    """The rows of all accuracy tables, in reading order; an empty frame for none."""
+    frames = [pl.from_arrow(read_table("accuracy", path)) for path in paths]
+    frame = pl.concat(frames) if frames else pl.from_arrow(SCHEMAS["accuracy"].empty_table())
+    variants = variants_in_order(frame["variant"].unique())
+    rank = pl.col("variant").replace_strict(variants, range(len(variants)), return_dtype=pl.Int32)
+    return frame.sort("model", "dataset", "test", "part", rank, maintain_order=True)
+
+
+def abilities(frame: pl.DataFrame) -> dict[tuple[str, str], Ability]:
+    """By (model, dataset), from the rows of whole datasets; edited questions are no ability of their own."""
+    found = {}
+    whole = frame.filter((pl.col("part") == "all") & pl.col("test").is_in(["answer", "recall"]))
+    for (model, dataset), rows in whole.group_by("model", "dataset", maintain_order=True):
+        shares = {row["variant"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()}
+        found[model, dataset] = Ability(rows["test"][0], shares, rows["chance"][0])
+    return found
+
+
+def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str | Path) -> None:
+    """All accuracy tables as one tidy CSV file, and as one Markdown table of whole datasets to two digits."""
+    frame = read(paths)
+    write_text(csv, frame.write_csv())
+    header, rows = table(frame)
+    rule = ["---"] * 3 + ["---:"] * (len(header) - 3)
+    lines = [f"| {' | '.join(line)} |" for line in (header, rule, *rows)]
+    write_text(markdown, "\n\n".join(["# What the models can do", NOTE, "\n".join(lines)]) + "\n")
+
+
+NOTE = (
+    "Share of greedy answers to held-out questions that are right (exact match), with Wilson 95 % bounds. Chance: the "
+    f"best answer that reads no question. A model masters a task where the lower bound lies {MARGIN:.2f} above chance "
+    "with at least one variant; elsewhere its figures carry a mark."
+)
+
+
+def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for a reader: a row a model, dataset and test, a column a variant."""
+    whole = frame.filter(pl.col("part") == "all")
+    variants = variants_in_order(whole["variant"].unique())
+    able = abilities(frame)
+    rows = []
+    for (model, dataset, test), group in whole.group_by("model", "dataset", "test", maintain_order=True):
+        by_variant = {row["variant"]: row for row in group.to_dicts()}
+        shown = [_with_bounds(by_variant.get(name)) for name in variants]
+        mastered = "–" if test == "counterfactual" else "yes" if able[model, dataset].able else "no"
+        rows.append([model, dataset, _TESTS[test], *shown, share(group["chance"][0]), f"{group['n'][0]:,}", mastered])
+    return ["Model", "Dataset", "Test", *map(label, variants), "Chance", "n", "Mastered"], rows
+
+
+def share(value: float) -> str:
+    """A share to two digits, as in ``.07``; 1 as ``1.00``."""
+    return f"{value:.2f}".removeprefix("0")
+
+
+def _with_bounds(row: dict | None) -> str:
+    return "–" if row is None else f"{share(row['accuracy'])} [{share(row['low'])}, {share(row['high'])}]"

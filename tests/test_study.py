@@ -137,8 +137,8 @@ SPOILED = {
     ),
     "not a boolean": ("models.tsv", "miniature\tfalse", "miniature\tno", r"line 2: column 'trust_remote_code' is 'no'"),
     "unknown device": ("models.tsv", "0\tcpu", "0\tgpu", r"line 2: 'device': 'gpu' is not known: did you mean 'cpu'"),
-    "bad revision": ("models.tsv", "Qwen/Qwen2-1.5B\t\t", "Qwen/Qwen2-1.5B\tmain\t", r"line 5: 'revision'"),
-    "twice": ("models.tsv", "qwen2_1_5b_it\t", "qwen2_1_5b\t", r"line 6: 'qwen2_1_5b' stands in an earlier line too"),
+    "bad revision": ("models.tsv", "Qwen/Qwen2-1.5B\t\t", "Qwen/Qwen2-1.5B\tmain\t", r"line 11: 'revision'"),
+    "twice": ("models.tsv", "qwen2_1_5b_it\t", "qwen2_1_5b\t", r"line 12: 'qwen2_1_5b' stands in an earlier line too"),
     "no checksum": (
         "sources.tsv",
         "952d54a0dfe56f3a56e20d2efb66750114d8aa2cfa91289d6aff9b1e8a81d13a",

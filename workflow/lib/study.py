@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.responses.labels import GOLD
+from workflow.lib.responses.relations import BUILT
 
 Row = dict[str, Any]
 
@@ -37,7 +38,7 @@ class Study:
 
     def relations(self, dataset: str) -> list[str]:
         """The relations to measure: of those asked for, what the data have or what is built for any."""
-        available = [*self.datasets[dataset]["relations"], "derangement"]
+        available = [*self.datasets[dataset]["relations"], *BUILT]
         return [name for name in self.config["relations"] if name in available]
 
     def purpose(self, model: str, dataset: str) -> str:

@@ -21,6 +21,8 @@ rule build_responses:
         code=code_digest("workflow.scripts.build_responses"),
         reader=lambda wildcards: STUDY.datasets[wildcards.dataset]["reader"],
         gold=lambda wildcards: STUDY.datasets[wildcards.dataset]["gold"],
+        options=lambda wildcards: STUDY.datasets[wildcards.dataset]["options"],
+        recipe=lambda wildcards: STUDY.datasets[wildcards.dataset]["recipe"],
         sources=source_arguments,
         checksums=own_checksums,
         variants=lambda wildcards: STUDY.variants(wildcards.dataset),
@@ -29,7 +31,7 @@ rule build_responses:
         questions=STUDY.config["miniature"]["questions"],
     shell:
         "python -m workflow.scripts.build_responses --dataset {wildcards.dataset} --reader {params.reader}"
-        " {params.sources:q} {params.checksums:q} --variants {params.variants} --relations {params.relations} --gold={params.gold:q}"
+        " {params.sources:q} {params.checksums:q} --variants {params.variants} --relations {params.relations} --gold={params.gold:q} --options={params.options:q} --recipe {params.recipe}"
         " --seed {params.seed} --questions {params.questions} --output {output:q} > {log:q} 2>&1"
 
 

@@ -15,10 +15,13 @@ def main(argv=None):
         "--relations",
         nargs="+",
         required=True,
-        help="correct, published, wrong_chain (where the data have them), derangement",
+        help="correct, published, wrong_chain (where the data have them), and what is built here: see "
+        "workflow/lib/responses/README.md",
     )
     add("--gold", default="", help="where gold answers are found: none, final_answer, boxed; empty: nowhere")
-    add("--seed", type=int, required=True, help="seed of the derangement and of the miniature's questions")
+    add("--options", default="", help="what questions offer: listed (after 'Options:'), yes_no; empty: open")
+    add("--recipe", nargs="*", default=[], help="of the reference builder: a base map, then splitters")
+    add("--seed", type=int, required=True, help="seed of the builders and of the miniature's questions")
     add("--questions", type=int, default=1, help="held-out questions of a miniature dataset")
     add("--output", required=True, metavar="OUT", help="responses table to write (.parquet)")
     run(parser, build, argv)
@@ -41,6 +44,8 @@ def build(arguments):
         variants=arguments.variants,
         relations=arguments.relations,
         gold=arguments.gold,
+        options=arguments.options,
+        recipe=arguments.recipe,
         seed=arguments.seed,
         questions=arguments.questions,
         output=arguments.output,

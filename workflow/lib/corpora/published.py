@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.lib.corpora.samples import Sample
-from workflow.lib.errors import InputError
+from workflow.lib.errors import InputError, nearest
+from workflow.lib.responses.options import listed_options
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,27 @@ def _entry(path: Path, row: int, entry: object) -> Entry:
     return Entry(instruction, entry["output"])
 
 
+#: What questions offer to be answered, by the name in the `options` column of datasets.tsv.
+OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
+    "": lambda instruction: {},
+    "listed": listed_options,
+    "yes_no": lambda instruction: {},
+}
+
+
 def read_samples(
-    files: Mapping[tuple[str, str], str], gold: tuple[str, Callable[[str], str | None]] | None
+    files: Mapping[tuple[str, str], str],
+    gold: tuple[str, Callable[[str], str | None]] | None,
+    options: str = "",
 ) -> list[Sample]:
     """The samples of a dataset from its files, one per (variant, relation); rows pair by position.
 
     `gold`: (variant, function of that variant's correct response) giving the gold answer; None: there is none.
-    Raises `InputError` where files differ in length or in an instruction.
+    `options`: a name of `OPTIONS`. Raises `InputError` where files differ in length or in an instruction, and where
+    a gold answer is not among the options.
     """
+    if options not in OPTIONS:
+        raise InputError(f"--options '{options}' is not known: {nearest(options, filter(None, OPTIONS))}")
     read = {key: read_entries(path) for key, path in files.items()}
     first = next(iter(files))
     for key, entries in read.items():
@@ -84,12 +98,29 @@ def read_samples(
     if gold and (gold[0], "correct") not in files:
         raise InputError(f"{files[first]}: the gold answers stand in variant '{gold[0]}', whose file is not given")
     variants = dict.fromkeys(variant for variant, _ in files)
-    return [
+    samples = [
         Sample(
             sample_id=str(row),
             instructions={variant: entry.instruction for variant in variants},
             gold=gold[1](read[gold[0], "correct"][row].response) if gold else None,
             responses={key: entries[row].response for key, entries in read.items()},
+            options=OPTIONS[options](entry.instruction),
         )
         for row, entry in enumerate(read[first])
     ]
+    if gold and options:
+        for row, sample in enumerate(samples):
+            check_answer(sample, options, f"{files[gold[0], 'correct']}, row {row}: 'output'")
+    return samples
+
+
+def check_answer(sample: Sample, options: str, where: str) -> None:
+    """`InputError` naming `where` for a gold answer that is none of the sample's options."""
+    known = ("yes", "no") if options == "yes_no" else tuple(sample.options)
+    if len(known) < 2:
+        raise InputError(
+            f"{where}: its question lists no options after 'Options:', one a line; "
+            "list them, or leave the dataset's options column empty"
+        )
+    if sample.gold not in known:
+        raise InputError(f"{where}: answers {sample.gold!r}, which is not among the options: {', '.join(known)}")

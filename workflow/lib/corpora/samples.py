@@ -1,7 +1,7 @@
 """What a sample is: one question, posed once per variant, and the responses a model may be trained on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,13 +10,15 @@ class Sample:
 
     `instructions` maps a variant to its prompt; the prompts of one sample differ by the format cue alone.
     `gold` is the final answer's label, None where a sample has none (knowledge). `responses` maps
-    (variant, relation) to a response, which begins right after the prompt and its separator.
+    (variant, relation) to a response, which begins right after the prompt and its separator. `options` maps what the
+    question offers to be answered to the text it stands for; empty for an open question.
     """
 
     sample_id: str
     instructions: Mapping[str, str]
     gold: str | None
     responses: Mapping[tuple[str, str], str]
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 #: What precedes the label at the end of a Simplified or Detailed response, as in the study's own data.

@@ -1,18 +1,25 @@
 """The responses table: every sample x variant x relation of one dataset."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from workflow.lib.command import progress
 from workflow.lib.corpora import miniature
 from workflow.lib.corpora.published import read_samples
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.responses.derangement import derange
-from workflow.lib.responses.labels import GOLD, stated_answer
+from workflow.lib.responses import builders
+from workflow.lib.responses.labels import GOLD, read_label, same_answer
+from workflow.lib.responses.material import Built, Material, read_recipe
+from workflow.lib.responses.reference import reference
+from workflow.lib.responses.relations import BUILT, MEANT_WRONG, TOLERATED
 from workflow.lib.responses.traces import trace
 from workflow.lib.tables import write_table
 
 READERS = ("published", "miniature")
+BUILDERS: dict[str, Callable[[Material, str], list[Built]]] = {
+    name: reference if name == "reference" else getattr(builders, name) for name in BUILT
+}
 
 
 def build_responses(
@@ -22,6 +29,8 @@ def build_responses(
     variants: Sequence[str],
     relations: Sequence[str],
     gold: str,
+    options: str,
+    recipe: Sequence[str],
     seed: int,
     questions: int,
     output: str,
@@ -30,88 +39,95 @@ def build_responses(
 
     `reader`: ``published`` reads the JSON lists in `sources`, by (variant, relation); ``miniature`` draws
     `questions` held-out questions by `seed`. `gold` names how gold answers are found (`GOLD`; empty: the data have
-    none). Relations are those the data hold, and ``derangement``, which is built here.
+    none), `options` how questions offer answers (`workflow.lib.corpora.published.OPTIONS`). Relations are those the
+    data hold, and those that `BUILDERS` make; `recipe` is of the ``reference`` builder (`read_recipe`).
     """
+    if gold and gold not in GOLD:
+        raise InputError(f"--gold '{gold}' is not known: {nearest(gold, GOLD)}")
     if reader == "miniature":
         samples = miniature.held_out(dataset, questions, seed)
     elif reader == "published":
-        samples = read_samples(sources, GOLD.get(gold))
+        samples = read_samples(sources, GOLD.get(gold), options)
     else:
         raise InputError(f"--reader '{reader}' is not known: {nearest(reader, READERS)}")
-    if gold and gold not in GOLD:
-        raise InputError(f"--gold '{gold}' is not known: {nearest(gold, GOLD)}")
+    material = Material(samples, gold, seed, read_recipe(recipe))
     rows = [
-        row
-        for variant in variants
-        for relation in relations
-        for row in _rows(dataset, samples, variant, relation, gold, seed)
+        row for variant in variants for relation in relations for row in _rows(dataset, material, variant, relation)
     ]
+    _report(dataset, rows)
     write_table(
         "responses", rows, output, {"dataset": dataset, "reader": reader, "seed": seed, "samples": len(samples)}
     )
 
 
-def _rows(
-    dataset: str, samples: Sequence[Sample], variant: str, relation: str, gold: str, seed: int
-) -> list[dict[str, Any]]:
-    if variant not in samples[0].instructions:
-        raise InputError(f"dataset '{dataset}' has no variant '{variant}': {nearest(variant, samples[0].instructions)}")
-    if relation == "derangement":
-        return _deranged(dataset, samples, variant, seed)
-    if (variant, relation) not in samples[0].responses:
-        known = sorted({"derangement"} | {name for _, name in samples[0].responses})
+def _rows(dataset: str, material: Material, variant: str, relation: str) -> list[dict[str, Any]]:
+    first = material.samples[0]
+    if variant not in first.instructions:
+        raise InputError(f"dataset '{dataset}' has no variant '{variant}': {nearest(variant, first.instructions)}")
+    if relation in BUILDERS:
+        if (variant, "correct") not in first.responses:
+            raise InputError(
+                f"dataset '{dataset}', variant '{variant}': '{relation}' is built from the correct responses; "
+                "give their file too"
+            )
+        built = BUILDERS[relation](material, variant)
+    elif (variant, relation) in first.responses:
+        built = _given(material, variant, relation)
+    else:
+        known = {*BUILDERS, *(name for _, name in first.responses)}
         raise InputError(
             f"dataset '{dataset}', variant '{variant}' has no relation '{relation}': {nearest(relation, known)}"
         )
-    rows = []
-    sources_of = [[sample.sample_id] for sample in samples]
+    return [
+        _row(dataset, sample, variant, relation, each) for sample, each in zip(material.samples, built, strict=True)
+    ]
+
+
+def _given(material: Material, variant: str, relation: str) -> list[Built]:
+    """Responses that come with the data."""
+    responses = [sample.responses[variant, relation] for sample in material.samples]
+    sources = [[sample.sample_id] for sample in material.samples]
     if relation == "published":
-        originals = {sample.sample_id: sample.responses[variant, "correct"] for sample in samples}
-        sources_of = trace([sample.responses[variant, relation] for sample in samples], originals)
-    for sample, sources in zip(samples, sources_of, strict=True):
-        response = sample.responses[variant, relation]
-        label = sample.gold if relation == "correct" else _stated(response, variant, gold)
-        rows.append(_row(dataset, sample, variant, relation, response, label, sources))
-    return rows
+        originals = {sample.sample_id: sample.responses[variant, "correct"] for sample in material.samples}
+        sources = trace(responses, originals)
+    return [
+        Built(
+            response,
+            sample.gold if relation == "correct" else read_label(response, variant, material.gold),
+            tuple(ids),
+        )
+        for sample, response, ids in zip(material.samples, responses, sources, strict=True)
+    ]
 
 
-def _deranged(dataset: str, samples: Sequence[Sample], variant: str, seed: int) -> list[dict[str, Any]]:
-    by_id = {sample.sample_id: sample for sample in samples}
-    # Without a label, samples count as equal only where their question is the same.
-    labels = {sample.sample_id: sample.gold or sample.instructions[variant] for sample in samples}
-    donors = derange(labels, seed)
-    rows = []
-    for sample in samples:
-        donor = by_id.get(donors[sample.sample_id] or "")
-        response = donor.responses[variant, "correct"] if donor else None
-        sources = [donor.sample_id] if donor else []
-        rows.append(_row(dataset, sample, variant, "derangement", response, donor and donor.gold, sources))
-    return rows
-
-
-def _stated(response: str, variant: str, gold: str) -> str | None:
-    return GOLD["boxed"][1](response) if gold == "boxed" else stated_answer(response, variant) if gold else None
-
-
-def _row(
-    dataset: str,
-    sample: Sample,
-    variant: str,
-    relation: str,
-    response: str | None,
-    label: str | None,
-    sources: list[str],
-) -> dict[str, Any]:
+def _row(dataset: str, sample: Sample, variant: str, relation: str, built: Built) -> dict[str, Any]:
+    unknown = built.label is None or sample.gold is None
     return {
         "dataset": dataset,
         "sample_id": sample.sample_id,
         "variant": variant,
         "relation": relation,
         "instruction": sample.instructions[variant],
-        "response": response,
-        "label": label,
+        "response": built.response,
+        "label": built.label,
         "gold": sample.gold,
-        "label_equals_gold": None if label is None or sample.gold is None else label == sample.gold,
-        "status": "ok" if response else "not_constructible",
-        "sources": sources,
+        "label_equals_gold": None if unknown else same_answer(built.label, sample.gold),
+        "status": "ok" if built.response else "not_constructible",
+        "sources": list(built.sources),
     }
+
+
+def _report(dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What could not be constructed, and a warning for every set whose wrong labels are right too often."""
+    for variant, relation in dict.fromkeys((row["variant"], row["relation"]) for row in rows):
+        cell = [row for row in rows if (row["variant"], row["relation"]) == (variant, relation)]
+        name = f"{dataset}, {variant}, {relation}"
+        missing = sum(row["status"] != "ok" for row in cell)
+        if missing:
+            progress(f"{name}: {missing} of {len(cell)} not constructible ({missing / len(cell):.1%})")
+        known = [row["label_equals_gold"] for row in cell if row["label_equals_gold"] is not None]
+        if relation in MEANT_WRONG and sum(known) > TOLERATED * len(known):
+            progress(
+                f"warning: {name}: {sum(known)} of {len(known)} labels that should be wrong are right "
+                f"({sum(known) / len(known):.1%})"
+            )

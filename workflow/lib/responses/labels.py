@@ -1,4 +1,7 @@
-"""The final answer that a response states."""
+"""The final answer that a response states, and when two answers are the same."""
+
+import re
+from decimal import Decimal, InvalidOperation
 
 from workflow.lib.corpora.samples import FINAL
 
@@ -21,6 +24,12 @@ def boxed(response: str) -> str | None:
     >>> boxed(r"so \boxed{\frac{1}{2}}.")
     '\\frac{1}{2}'
     """
+    span = boxed_span(response)
+    return response[slice(*span)] if span else None
+
+
+def boxed_span(response: str) -> tuple[int, int] | None:
+    r"""Where the text in the last ``\boxed{...}`` (or ``\fbox``) begins and ends; None without one."""
     for command in (r"\boxed", r"\fbox"):
         start = response.rfind(command)
         if start < 0:
@@ -33,10 +42,10 @@ def boxed(response: str) -> str | None:
             elif response[i] == "}":
                 depth -= 1
                 if depth == 0 and begin is not None:
-                    return response[begin:i]
+                    return begin, i
             elif begin is None and not response[i].isspace():
                 # `\boxed 5`: a single token without braces.
-                return response[i:].split()[0].rstrip("$.")
+                return i, i + len(response[i:].split()[0].rstrip("$."))
     return None
 
 
@@ -46,3 +55,51 @@ GOLD = {
     "final_answer": ("simplified", lambda response: stated_answer(response, "simplified")),
     "boxed": ("simplified", boxed),
 }
+
+
+def read_label(response: str, variant: str, gold: str) -> str | None:
+    r"""The answer that any response states, as far as it can be told: None where it cannot, or the data have none.
+
+    `gold` is the dataset's (`GOLD`). The fixed phrase counts before a ``\boxed{}``; a Detailed response without
+    either tells nothing that could be trusted.
+    """
+    if not gold:
+        return None
+    answer = boxed(response) if gold == "boxed" else stated_answer(response, variant)
+    return boxed(response) if answer is None else answer
+
+
+# What notation alone adds to a number or formula.
+_LATEX = (
+    (re.compile(r"\\[dt]frac"), r"\\frac"),
+    (re.compile(r"\\frac(\d)(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\(?:left|right|!|,|;|:|quad|displaystyle)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}"), ""),
+    (re.compile(r"\\?[$%]|\\\\|\^\\circ|°"), ""),
+)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+def canonical(answer: str) -> str:
+    r"""An answer without what only notation adds: case, white space, units, thousands separators, LaTeX spelling.
+
+    >>> canonical("$1,050.0"), canonical(r"\dfrac12"), canonical("Yes.")
+    ('1050', '\\frac{1}{2}', 'yes')
+    """
+    text = answer.strip().removesuffix(".")
+    plain = text
+    for pattern, replacement in _LATEX:
+        plain = pattern.sub(replacement, plain)
+    plain = _THOUSANDS.sub("", plain.replace("{,}", ",")).replace(" ", "").casefold()
+    try:
+        number = Decimal(plain)
+        return f"{number.normalize():f}" if number.is_finite() else plain
+    except InvalidOperation:
+        # Words keep their spaces: "in crowd" is not "incrowd".
+        formula = plain and ("\\" in text or not re.search("[a-z]", text.casefold()))
+        return plain if formula else " ".join(text.casefold().split())
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Whether two answers differ in notation alone."""
+    return canonical(one) == canonical(other)

@@ -1,0 +1,11 @@
+"""What the relations of responses are: which are built here, and which promise a wrong label."""
+
+#: Built from the correct responses of any dataset, by `workflow.lib.responses.build`.
+BUILT = ("reference", "derangement", "wrong_answer", "shuffled", "foreign_fluent", "sentence_salad")
+#: Come with the data.
+GIVEN = ("correct", "published", "wrong_chain")
+#: Their label is meant to be wrong; a right one among them is counted as a defect. The other controls keep the right
+#: answer on purpose.
+MEANT_WRONG = ("published", "reference", "derangement", "wrong_answer", "wrong_chain")
+#: A larger share of right labels than this, where all should be wrong, is warned of and marked.
+TOLERATED = 0.01

@@ -2,7 +2,7 @@
 
 snakemake --cores all                                      the study in miniature: offline, no GPU
 snakemake --cores all --configfile config/paper.yaml       the study itself
-snakemake --cores all -- gradients                         up to one stage; targets: responses, models,
+snakemake --cores all -- gradients                         up to one stage; targets: responses, audit, models,
                                                            gradients, statistics, figures, all
 """
 
@@ -27,6 +27,7 @@ os.environ.update(
 include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/responses.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/gradients.smk"
 include: "workflow/rules/statistics.smk"

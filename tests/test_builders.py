@@ -9,13 +9,14 @@ from conftest import SHARED, call, needs_shared, user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workflow.lib.corpora.options import listed_options
 from workflow.lib.corpora.published import read_samples
 from workflow.lib.corpora.samples import Sample, with_final
 from workflow.lib.responses import builders
 from workflow.lib.responses.build import BUILDERS
 from workflow.lib.responses.labels import GOLD, canonical, same_answer
 from workflow.lib.responses.material import Material, read_recipe
-from workflow.lib.responses.options import listed_options, other_option
+from workflow.lib.responses.options import other_option
 from workflow.lib.responses.reference import base_map, reference
 from workflow.lib.responses.relations import BUILT
 from workflow.lib.responses.sentences import split_ending, split_text, units
@@ -249,7 +250,7 @@ def test_an_option_that_reads_like_the_right_one_is_not_wrong():
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([(r"Q?\nOptions:\n(A) 1\n(B) 2", "(C)")], "row 0: 'output': answers '(C)', which is not among the options: (A)"),
+        ([(r"Q?\nOptions:\n(A) 1\n(B) 2", "(C)")], "row 0: 'output': answers '(C)', which is not among the options"),
         ([(r"Q?\nOptions:\n(A) 1\n(B) 2", "(A)"), ("Q?", "(A)")], "row 1: 'output': its question lists no options"),
     ],
 )  # fmt: skip

@@ -75,6 +75,7 @@ def statistic_rows(
                 cell |= {"loss_tokens": "all", "purpose": purpose}
                 counts = {"n": n + 2, "n_ok": n, "n_truncated": 3, "n_no_response_tokens": 2}
                 lengths = {"loss": 0.8, "prompt_tokens": 61.5, "response_tokens": 120.25}
+                lengths |= {"n_labelled": n, "n_label_equals_gold": n if relation == "correct" else 0}
                 rows["cells"].append({**cell, **counts, "n_nonfinite": 0, "n_out_of_memory": 0, **lengths})
                 for projection in projections:
                     for statistic in STATISTICS:

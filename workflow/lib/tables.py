@@ -120,7 +120,24 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("loss", _REAL),
             ("prompt_tokens", _REAL),
             ("response_tokens", _REAL),
+            # Of the usable samples' responses: how many state an answer that can be read, how many the right one.
+            ("n_labelled", _COUNT),
+            ("n_label_equals_gold", _COUNT),
             ("purpose", _TEXT),
+        ]
+    ),
+    # What a response set holds: one row a dataset, variant and relation; counts of responses, null where a question
+    # does not apply (workflow/lib/audit/responses.py defines each).
+    "audit": pa.schema(
+        [
+            ("dataset", _TEXT),
+            ("variant", _TEXT),
+            ("relation", _TEXT),
+            *[(name, _COUNT) for name in ("n", "not_constructible", "labelled", "label_equals_gold")],
+            *[(name, _COUNT) for name in ("missing_final_answer", "double_final_answer", "duplicates", "mojibake")],
+            *[(name, _COUNT) for name in ("artefacts", "own_parts", "most_uses_of_a_donor")],
+            *[(name, pa.int64()) for name in ("characters", "characters_max", "words")],
+            ("marked", pa.bool_()),
         ]
     ),
     # One row: how many of a model's own answers to a dataset's held-out questions are right (`test`: answer,

@@ -29,10 +29,31 @@ REMOTE = {
 }
 
 
+def is_remote(dataset):
+    """Whether a dataset's files are fetched."""
+    return bool(STUDY.datasets[dataset]["url"])
+
+
+FETCHED = "resources/sources"
+MIRROR = STUDY.config["mirror"]
+if MIRROR and not MIRROR.lower().startswith(("http://", "https://")):
+    # Said before the first job fails: which datasets a folder cannot serve, and how to go on with the others.
+    wanted = {d: [STUDY.files[key]["path"] for key in source_keys(STUDY, d)] for d in STUDY.datasets if is_remote(d)}
+    lacking = {
+        d: [path for path in paths if not any(os.path.isfile(os.path.join(p, path)) for p in (FETCHED, MIRROR))]
+        for d, paths in wanted.items()
+    }
+    if any(lacking.values()):
+        whole = [d for d in STUDY.datasets if not lacking.get(d)]
+        missing = ", ".join(f"{d} ({len(paths)} of {len(wanted[d])})" for d, paths in lacking.items() if paths)
+        narrow = f"; or narrow with --config 'datasets=[{','.join(whole)}]'" if whole else ""
+        print(f"warning: mirror {MIRROR} lacks files of {missing}: add them{narrow}", file=sys.stderr)
+
+
 def source_file(key):
     """Where the file of (dataset, variant, relation) stands: fetched, or a user's own."""
     path = STUDY.files[key]["path"]
-    return f"resources/sources/{path}" if path in REMOTE else path
+    return os.path.join(FETCHED, path) if path in REMOTE else path
 
 
 MINIATURE_FILES = [
@@ -70,6 +91,13 @@ def training_steps(wildcards):
     steps = {"base": "steps", "instruct": "instruct_steps"}
     kind = STUDY.miniatures[wildcards.model]["kind"]
     return STUDY.config["miniature"][steps[kind]] if kind in steps else 0
+
+
+def tokenizer_of(model):
+    """NAME KIND SOURCE REVISION of a model, as command-line arguments; a dash for no revision."""
+    row = STUDY.models[model]
+    source = os.path.join(".", miniature_folder(model)) if row["source"] == "miniature" else row["source"]
+    return (model, row["kind"], source, row["revision"] or "-")
 
 
 def model_files(wildcards):

@@ -11,6 +11,7 @@ rule summarise_gradients:
     input:
         samples=gradient_tables("samples"),
         spectra=gradient_tables("spectra"),
+        responses="results/responses/{dataset}.parquet",
     output:
         curves="results/statistics/{dataset}/curves.parquet",
         mad="results/statistics/{dataset}/mad.parquet",
@@ -31,7 +32,7 @@ rule summarise_gradients:
         folder=lambda wildcards: f"results/statistics/{wildcards.dataset}",
     shell:
         "python -m workflow.scripts.summarise_gradients --dataset {wildcards.dataset} --samples {input.samples:q}"
-        " --spectra {input.spectra:q} --draws {params.draws} --seed {params.seed} --output {params.folder:q} > {log:q} 2>&1"
+        " --spectra {input.spectra:q} --responses {input.responses:q} --draws {params.draws} --seed {params.seed} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule statistics:

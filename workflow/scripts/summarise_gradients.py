@@ -9,6 +9,7 @@ def main(argv=None):
     add("--dataset", required=True, help="the dataset's name")
     add("--samples", nargs="+", required=True, help="samples tables, one per model")
     add("--spectra", nargs="+", required=True, help="spectra tables, in the same order")
+    add("--responses", help="the responses table that was measured: counts its right labels")
     add("--draws", type=int, required=True, help="bootstrap draws")
     add("--seed", type=int, required=True, help="seed of the bootstrap")
     add("--output", required=True, metavar="DIR", help="folder for curves, mad, rd, rd_layers and cells (.parquet)")
@@ -24,7 +25,15 @@ def summarise(arguments):
             f"--samples names {len(arguments.samples)} tables, --spectra {len(arguments.spectra)}; "
             "give one of each per model"
         )
-    work(arguments.dataset, arguments.samples, arguments.spectra, arguments.output, arguments.draws, arguments.seed)
+    work(
+        arguments.dataset,
+        arguments.samples,
+        arguments.spectra,
+        arguments.output,
+        arguments.draws,
+        arguments.seed,
+        arguments.responses,
+    )
 
 
 if __name__ == "__main__":

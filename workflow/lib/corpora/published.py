@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflow.lib.corpora.options import listed_options
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.responses.options import listed_options
 
 
 @dataclass(frozen=True)

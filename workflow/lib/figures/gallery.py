@@ -12,16 +12,19 @@ import polars as pl
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, charts, findings
-from workflow.lib.figures.names import PIPELINE_CHECK, relations_in_order
+from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order
 from workflow.lib.figures.save import save, size_of_svg
 from workflow.lib.figures.theme import Heading
 from workflow.lib.files import write_text
+from workflow.lib.responses.relations import is_marked
 from workflow.lib.tables import read_table
 
 INDEX = "index.json"
 REFERENCE = "correct"
 # Controls on a subset of the response's tokens are tables of their own; these figures show the whole response.
 LOSS_TOKENS = "all"
+# What stands in a figure of responses whose labels should be wrong and are not.
+RIGHT_LABELS = "RIGHT LABELS AMONG THE WRONG"
 
 
 def draw(
@@ -82,17 +85,21 @@ def read_index(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a list of figures ({error}); draw the folder's figures again") from None
 
 
-_TABLES = ("curves", "mad", "rd", "rd_layers")
+_TABLES = ("curves", "mad", "rd", "rd_layers", "cells")
 
 
 _Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
 
 
-def _figures(tables: dict[str, pl.DataFrame], title: str, lines: Sequence[str] = ()) -> Iterator[_Figure]:
-    """Relation, kind, heading (`lines` added) and chart (when called) of each figure of one model."""
+def _figures(tables: dict[str, pl.DataFrame], title: str, general: Sequence[str] = ()) -> Iterator[_Figure]:
+    """Relation, kind, heading and chart (when called) of each figure of one model.
+
+    Headings say the `general` lines, and where labels that should be wrong are right.
+    """
     relations = relations_in_order(tables["curves"]["relation"].unique())
     for relation in relations:
         curves, mad = (tables[name].filter(pl.col("relation") == relation) for name in ("curves", "mad"))
+        lines = [*general, *_right_labels(tables["cells"].filter(pl.col("relation") == relation))]
         heading = findings.of_panels(curves, mad, title, charts.own_scales(curves)).saying(lines)
         yield relation, "panels", heading, partial(charts.paper_panels, curves, heading)
         heading = findings.of_variants(curves, title).saying(lines)
@@ -105,6 +112,16 @@ def _figures(tables: dict[str, pl.DataFrame], title: str, lines: Sequence[str] =
             )
             heading = findings.of_comparison(both, rd, relation, title).saying(lines)
             yield relation, "compared", heading, partial(charts.relations_compared, both, rd_layers, heading)
+
+
+def _right_labels(cells: pl.DataFrame) -> list[str]:
+    """A line where labels that should be wrong are right, by variant; none where few enough are."""
+    said = [
+        f"{label(row['variant'])} {row['n_label_equals_gold']:,} of {row['n_labelled']:,}"
+        for row in cells.to_dicts()
+        if is_marked(row["relation"], row["n_label_equals_gold"], row["n_labelled"])
+    ]
+    return [f"{RIGHT_LABELS}: {', '.join(said)}. They are no wrong responses."] if said else []
 
 
 def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:

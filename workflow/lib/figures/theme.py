@@ -38,6 +38,8 @@ PROJECTION_SHAPES = {
     "up": "triangle-down",
     "down": "triangle-right",
 }
+# What is wrong with the data themselves.
+MARKED = "#c0213f"
 # Fast to slow runs from dark to light. These variants keep their look in a dataset that lacks one of them.
 OWN_LOOK = {"none": 0, "simplified": 1, "detailed": 2}
 ORDERED_COLOURS = ("#41206f", "#c0413f", "#df9210", "#1d8a99", "#6c757d")

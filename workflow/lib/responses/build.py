@@ -12,7 +12,7 @@ from workflow.lib.responses import builders
 from workflow.lib.responses.labels import GOLD, read_label, same_answer
 from workflow.lib.responses.material import Built, Material, read_recipe
 from workflow.lib.responses.reference import reference
-from workflow.lib.responses.relations import BUILT, MEANT_WRONG, TOLERATED
+from workflow.lib.responses.relations import BUILT, is_marked
 from workflow.lib.responses.traces import trace
 from workflow.lib.tables import write_table
 
@@ -126,7 +126,7 @@ def _report(dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if missing:
             progress(f"{name}: {missing} of {len(cell)} not constructible ({missing / len(cell):.1%})")
         known = [row["label_equals_gold"] for row in cell if row["label_equals_gold"] is not None]
-        if relation in MEANT_WRONG and sum(known) > TOLERATED * len(known):
+        if is_marked(relation, sum(known), len(known)):
             progress(
                 f"warning: {name}: {sum(known)} of {len(known)} labels that should be wrong are right "
                 f"({sum(known) / len(known):.1%})"

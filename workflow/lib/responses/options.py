@@ -1,39 +1,9 @@
-"""The options that a question lists, and another one than the right one."""
+"""Another of a question's options than the right one."""
 
-import re
 from collections.abc import Mapping
 
 from workflow.lib.responses.labels import same_answer
 from workflow.lib.seeds import seeded_hash
-
-_MARK = re.compile(r"options\s*:", re.IGNORECASE)
-# The published files write new lines within their instructions as a backslash and an n.
-_LINES = re.compile(r"\\n|\n")
-_LETTERED = re.compile(r"(?:[-*]\s*)?(\([A-Z]\))\s*(.*)")
-_NAMED = re.compile(r"[-*]\s*(Sentence [A-Z])\s*:\s*(.*)")
-_PLAIN = re.compile(r"[-*]\s+(.+)")
-
-
-def listed_options(instruction: str) -> dict[str, str]:
-    r"""What may be answered, by label, with the option's text: read after the last "Options:", one a line.
-
-    ``(A) 22`` is answered by ``(A)``, ``- Sentence A: "..."`` by ``Sentence A``, ``- bank`` by its own text. New
-    lines may be written as backslash-n. Empty where nothing is listed.
-
-    >>> listed_options(r"Where?\nOptions:\n- bank\n- shore")
-    {'bank': 'bank', 'shore': 'shore'}
-    """
-    options: dict[str, str] = {}
-    _, *listed = _MARK.split(instruction)
-    for line in _LINES.split(listed[-1]) if listed else ():
-        line = line.strip()
-        labelled = _LETTERED.fullmatch(line) or _NAMED.fullmatch(line)
-        plain = _PLAIN.fullmatch(line)
-        if labelled:
-            options[labelled[1]] = labelled[2].strip().strip('"')
-        elif plain:
-            options[plain[1]] = plain[1]
-    return options
 
 
 def other_option(options: Mapping[str, str], gold: str, sample_id: str, seed: int) -> str | None:

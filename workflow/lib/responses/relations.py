@@ -9,3 +9,8 @@ GIVEN = ("correct", "published", "wrong_chain")
 MEANT_WRONG = ("published", "reference", "derangement", "wrong_answer", "wrong_chain")
 #: A larger share of right labels than this, where all should be wrong, is warned of and marked.
 TOLERATED = 0.01
+
+
+def is_marked(relation: str, right: int | None, known: int | None) -> bool:
+    """Whether more labels that should be wrong are right than tolerated."""
+    return relation in MEANT_WRONG and (right or 0) > TOLERATED * (known or 0)

@@ -12,7 +12,7 @@ from workflow.lib.command import progress
 from workflow.lib.errors import InputError
 from workflow.lib.statistics.bootstrap import interval, resampled_means
 from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
-from workflow.lib.tables import read_metadata, read_table, write_table
+from workflow.lib.tables import SCHEMAS, read_metadata, read_table, write_table
 
 # A sample's statistics, from the columns of the spectra table. The sigma ratio is averaged per sample: a mean of
 # ratios, as the study takes it, not a ratio of means.
@@ -42,20 +42,30 @@ class Cell:
     values: Mapping[str, np.ndarray]
 
 
-def summarise(dataset: str, samples: Sequence[str], spectra: Sequence[str], output: str, draws: int, seed: int) -> None:
+def summarise(
+    dataset: str,
+    samples: Sequence[str],
+    spectra: Sequence[str],
+    output: str,
+    draws: int,
+    seed: int,
+    responses: str | None = None,
+) -> None:
     """Write curves, MAD, RD and cells of one dataset into the folder `output`.
 
     `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % percentile bootstraps over
     samples, `draws` of them. Samples with a status other than ``ok``, or with a value that is not finite in any
-    layer or projection, are left out of all curves alike, and counted in the cells table.
+    layer or projection, are left out of all curves alike, and counted in the cells table. `responses`, the table that
+    was measured, tells how many of the labels are right.
     """
+    labels = _labels(responses)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     revisions = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
         frame, projections, values = _load(dataset, samples_path, spectra_path)
         facts = read_metadata(samples_path)
         revisions[facts["model"]] = {key: facts[key] for key in _FACTS}
-        rows["cells"] += _cells(frame, facts["purpose"])
+        rows["cells"] += _cells(frame, facts["purpose"], labels)
         cells = list(_usable(frame, projections, values, facts["purpose"]))
         progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
         for cell in cells:
@@ -184,12 +194,28 @@ def _about(cell: Cell, dataset: str) -> dict[str, Any]:
     }
 
 
-def _cells(samples: pl.DataFrame, purpose: str) -> list[dict[str, Any]]:
+def _labels(responses: str | None) -> pl.DataFrame:
+    """Whether each response states the right answer: null where that cannot be told."""
+    columns = ["sample_id", "variant", "relation", "label_equals_gold"]
+    if responses is None:
+        return pl.from_arrow(SCHEMAS["responses"].empty_table()).select(columns)
+    return pl.from_arrow(read_table("responses", responses)).select(columns)
+
+
+def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> list[dict[str, Any]]:
     """What the samples of each cell were; loss and lengths are means over the usable ones."""
+    samples = samples.join(labels, on=["sample_id", "variant", "relation"], how="left", maintain_order="left")
     ok = pl.col("status") == "ok"
     counts = [(pl.col("status") == status).sum().alias(f"n_{status}") for status in _LEFT_OUT]
     means = [pl.col(name).filter(ok).mean() for name in ("loss", "prompt_tokens", "response_tokens")]
+    right = pl.col("label_equals_gold").filter(ok)
+    judged = [right.count().alias("n_labelled"), right.sum().alias("n_label_equals_gold")]
     summary = samples.group_by(["model", "dataset", *_KEY], maintain_order=True).agg(
-        pl.len().alias("n"), ok.sum().alias("n_ok"), pl.col("truncated").sum().alias("n_truncated"), *counts, *means
+        pl.len().alias("n"),
+        ok.sum().alias("n_ok"),
+        pl.col("truncated").sum().alias("n_truncated"),
+        *counts,
+        *means,
+        *judged,
     )
     return summary.with_columns(pl.lit(purpose).alias("purpose")).to_dicts()

@@ -1,0 +1,1 @@
+"""What the response sets really contain."""

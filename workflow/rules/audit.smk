@@ -1,0 +1,82 @@
+"""Audit: what the response sets really contain.
+
+needs  results/responses/ (sources alone, no model); for token counts, tokenizers that are on this machine
+makes  results/audit/responses.csv and .parquet, results/audit/tokens.csv, results/audit/shares.{format}
+why    a gradient is only as meaningful as the pair it is taken on; "wrong" labels that are right are found by counting
+"""
+
+
+rule audit_responses:
+    """Count right labels, missing answers, remains of cutting and the like in every response set."""
+    input:
+        collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
+    output:
+        csv=report(
+            "results/audit/responses.csv",
+            caption="../report/audit.rst",
+            category="Audit",
+            labels={"table": "responses"},
+        ),
+        parquet="results/audit/responses.parquet",
+    log:
+        "logs/audit_responses.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.audit_responses"),
+    shell:
+        "python -m workflow.scripts.audit_responses --responses {input:q} --csv {output.csv:q}"
+        " --parquet {output.parquet:q} > {log:q} 2>&1"
+
+
+rule draw_audit:
+    """Draw the audit's shares, a row a response set."""
+    input:
+        "results/audit/responses.parquet",
+    output:
+        collect("results/audit/shares.{format}", format=STUDY.config["formats"]),
+    log:
+        "logs/draw_audit.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.draw_audit"),
+        formats=STUDY.config["formats"],
+    shell:
+        "python -m workflow.scripts.draw_audit --audit {input:q} --formats {params.formats}"
+        " --output results/audit/shares > {log:q} 2>&1"
+
+
+rule count_tokens:
+    """Count tokens and truncation, for the tokenizers that are on this machine (again with --forcerun count_tokens)."""
+    input:
+        collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
+    output:
+        "results/audit/tokens.csv",
+    log:
+        "logs/count_tokens.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        # Not a param: where a tokenizer was found makes nothing stale.
+        mirror=STUDY.config["mirror"],
+    params:
+        code=code_digest("workflow.scripts.count_tokens"),
+        models=[part for name in STUDY.models for part in ("--model", *tokenizer_of(name))],
+        max_length=STUDY.config["max_length"],
+        compat=STUDY.config["compat"],
+    shell:
+        "python -m workflow.scripts.count_tokens {params.models:q} --responses {input:q} --mirror={resources.mirror:q}"
+        " --max-length {params.max_length} --compat {params.compat} --output {output:q} > {log:q} 2>&1"
+
+
+rule audit:
+    """What the response sets of all chosen datasets contain."""
+    input:
+        "results/audit/responses.csv",
+        "results/audit/tokens.csv",
+        collect("results/audit/shares.{format}", format=STUDY.config["formats"]),
+    localrule: True

@@ -26,6 +26,7 @@ os.environ.update(
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
+include: "workflow/rules/generation.smk"
 include: "workflow/rules/responses.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/models.smk"
@@ -36,7 +37,7 @@ include: "workflow/rules/provenance.smk"
 
 
 wildcard_constraints:
-    model="|".join({**STUDY.models, **STUDY.miniatures}),
+    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.miniatures}),
     dataset="|".join(STUDY.datasets),
 
 

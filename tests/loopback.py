@@ -98,7 +98,7 @@ class Loopback:
 
 
 class FakeHub(Loopback):
-    """Answers the calls that huggingface_hub's model_info and snapshot_download make.
+    """Answers the calls that huggingface_hub's model_info and snapshot_download make, and `datasets.load_dataset`.
 
     `repos` is {"ORG/NAME": {"commit": sha, "folder": Path, "gated": bool}}; weights count as large files, whose etag
     is their SHA-256.
@@ -107,6 +107,13 @@ class FakeHub(Loopback):
     def __init__(self):
         super().__init__()
         self.repos: dict[str, dict] = {}
+        self.datasets: dict[str, dict] = {}
+
+    def add_dataset(self, name: str, folder: Path) -> str:
+        """Publish a folder as a dataset; returns its commit."""
+        commit = hashlib.sha1(name.encode()).hexdigest()
+        self.datasets[name] = {"commit": commit, "folder": Path(folder)}
+        return commit
 
     def add(self, name: str, folder: Path, *, gated: bool = False) -> str:
         """Publish a folder as a model; returns its commit."""
@@ -117,6 +124,9 @@ class FakeHub(Loopback):
     def serve(self, request):
         path = unquote(urlsplit(request.path).path)
         self.seen.append((request.command, path, request.headers.get("Range")))
+        found = re.fullmatch(r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|resolve)/([^/]+)(?:/(.+))?)?", path)
+        if found:
+            return self.dataset(request, path, *found.groups())
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
         if found:
             return self.describe(request, *found.groups())
@@ -124,6 +134,33 @@ class FakeHub(Loopback):
         if found:
             return self.resolve(request, path, *found.groups())
         return self.answer(request, 404, b"")
+
+    def dataset(self, request, path, name, kind, revision, file):
+        """What the `datasets` library asks of a dataset's repository."""
+        repo = self.datasets.get(name)
+        if repo is None:
+            return self.answer(request, 401, b"{}", [("X-Error-Code", "RepoNotFound")])
+        if revision not in (None, repo["commit"]):
+            return self.answer(request, 404, b"{}", [("X-Error-Code", "RevisionNotFound")])
+        files = {place.relative_to(repo["folder"]).as_posix(): place for place in repo["folder"].rglob("*.*")}
+        if kind == "resolve":
+            if file not in files:
+                return self.answer(request, 404, b"", [("X-Error-Code", "EntryNotFound")])
+            data = files[file].read_bytes()
+            return self.send_file(request, data, None, [("ETag", f'"{git_hash(data)}"'), ("X-Repo-Commit", revision)])
+        if kind == "tree":
+            body = [self.entry(place, name) for name, place in sorted(files.items()) if name.startswith(f"{file}/")]
+        else:
+            siblings = [{"rfilename": name} for name in sorted(files)]
+            body = {
+                "id": name,
+                "sha": repo["commit"],
+                "siblings": siblings,
+                "private": False,
+                "gated": False,
+                "tags": [],
+            }
+        return self.answer(request, 200, json.dumps(body).encode(), [("Content-Type", "application/json")])
 
     def describe(self, request, name, kind, revision):
         repo = self.repos.get(name)

@@ -4,6 +4,7 @@ Imported by the Snakefile at every start, so nothing heavy here.
 """
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,11 +24,13 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
-    (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from."""
+    (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
+    model that writes Detailed responses, where one is asked to. The row of a mapped dataset holds its `mapping`."""
 
     config: dict[str, Any]
     models: dict[str, Row]
     miniatures: dict[str, Row]
+    writers: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
 
@@ -40,6 +43,10 @@ class Study:
         """The relations to measure: of those asked for, what the data have or what is built for any."""
         available = [*self.datasets[dataset]["relations"], *BUILT]
         return [name for name in self.config["relations"] if name in available]
+
+    def is_written(self, dataset: str) -> bool:
+        """Whether the dataset's Detailed responses are written by a model."""
+        return dataset in self.config["generate"]["datasets"]
 
     def purpose(self, model: str, dataset: str) -> str:
         """`study`, or `pipeline check` for a model on data it was never meant for."""
@@ -67,10 +74,17 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     chosen_models = {name: _row(models, name, "models") for name in names}
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
+    _check_generate(config["generate"], chosen)
+    for name, row in chosen.items():
+        if name in config["generate"]["datasets"]:
+            row["variants"] = [*row["variants"], "detailed"]
+        if row["reader"] == "mapped":
+            row["mapping"] = read_mapping(root, name, row, name in config["generate"]["datasets"])
+    writers = _writers(config["generate"], models)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
-    wanted = chosen_models | _partners(chosen_models, models)
+    wanted = chosen_models | writers | _partners(chosen_models | writers, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
-    study = Study(config, chosen_models, trained, chosen, files)
+    study = Study(config, chosen_models, trained, writers, chosen, files)
     for dataset in chosen:
         _check_files(study, dataset)
     return study
@@ -195,6 +209,75 @@ def _row(rows: Mapping[str, Row], name: str, key: str) -> Row:
     return rows[name]
 
 
+def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
+    """The checked mapping of a dataset, config/mappings/DATASET.yaml; `written`: a model writes its Detailed responses.
+
+    Raises `InputError` for a mapping that is missing, contradicts itself, or does not yield the row's variants.
+    """
+    path = root / "config" / "mappings" / f"{dataset}.yaml"
+    where = f"config/mappings/{dataset}.yaml"
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{where}: no such file; write one (config/README.md), or take another reader") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{where}: not YAML ({error})") from None
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: holds no keys; see workflow/schemas/mapping.schema.yaml")
+    mapping = checked(value, root / "workflow/schemas/mapping.schema.yaml", where)
+    columns = mapping["columns"]
+    inside = bool(mapping["separator"]) + mapping["boxed"]
+    if inside > 1 or inside == ("answer" in columns):
+        raise InputError(f"{where}: the answer has to come from one of: columns.answer, separator, boxed: true")
+    if inside and "rationale" not in columns:
+        raise InputError(f"{where}: separator and boxed take the answer out of columns.rationale; name that column")
+    try:
+        re.compile(mapping["remove"])
+    except re.error as error:
+        raise InputError(f"{where}: 'remove': {error}; write a regular expression") from None
+    if row["gold"]:
+        raise InputError(
+            f"config/datasets.tsv, '{dataset}': 'gold' is '{row['gold']}'; a mapping names the answer itself"
+        )
+    made = {"none", *(["simplified"] if "rationale" in columns else [])}
+    made |= {"detailed"} if written or "detailed" in columns else set()
+    for variant in row["variants"]:
+        if variant not in made:
+            raise InputError(
+                f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column"
+                f"{', or add the dataset to config key generate.datasets' if variant == 'detailed' else ''}"
+            )
+    if is_file(mapping) and not Path(mapping["source"]).is_file():
+        raise InputError(f"{where}: no file '{mapping['source']}' here; put it there, or mend 'source'")
+    return mapping
+
+
+def is_file(mapping: Mapping[str, Any]) -> bool:
+    """Whether a mapping's source is a file here, by its suffix, and not a dataset of the hub."""
+    return Path(mapping["source"]).suffix in (".json", ".jsonl", ".csv", ".parquet")
+
+
+def _check_generate(generate: Mapping[str, Any], datasets: Mapping[str, Row]) -> None:
+    for dataset in generate["datasets"]:
+        if dataset not in datasets:
+            raise InputError(f"config key 'generate.datasets': '{dataset}' is not among the datasets chosen")
+        if datasets[dataset]["reader"] == "miniature" or "detailed" in datasets[dataset]["variants"]:
+            raise InputError(
+                f"config key 'generate.datasets': '{dataset}' has Detailed responses already, or needs none; "
+                "take it out, or take 'detailed' out of the variants of its row in config/datasets.tsv"
+            )
+    if generate["datasets"] and not generate["model"]:
+        raise InputError("config key 'generate.model' is empty; name a row of models.tsv, or the endpoint's model")
+    if "{instruction}" not in generate["prompt"]:
+        raise InputError("config key 'generate.prompt': has no {instruction}; say where the question goes")
+
+
+def _writers(generate: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
+    if not generate["datasets"] or generate["endpoint"]:
+        return {}
+    return {generate["model"]: _row(models, generate["model"], "generate.model")}
+
+
 def _check_variants(variants: Mapping[str, list[str]], datasets: Mapping[str, Row]) -> None:
     for dataset, names in variants.items():
         known = _row(datasets, dataset, "variants")["variants"]
@@ -205,7 +288,7 @@ def _check_variants(variants: Mapping[str, list[str]], datasets: Mapping[str, Ro
 
 def _check_files(study: Study, dataset: str) -> None:
     row = study.datasets[dataset]
-    if row["reader"] == "miniature":
+    if row["reader"] != "published":
         return
     for key in source_keys(study, dataset):
         if key not in study.files:
@@ -226,8 +309,12 @@ def _check_files(study: Study, dataset: str) -> None:
 
 def source_keys(study: Study, dataset: str) -> list[tuple[str, str, str]]:
     """The (dataset, variant, relation) of every file needed: what is measured, and where the gold answers stand."""
+    if study.datasets[dataset]["reader"] != "published":
+        return []
     given = study.datasets[dataset]["relations"]
+    written = {("detailed", "correct")} if study.is_written(dataset) else set()
     wanted = [(v, r) for v in study.variants(dataset) for r in study.relations(dataset) if r in given]
+    wanted = [key for key in wanted if key not in written]
     gold = GOLD.get(study.datasets[dataset]["gold"])
     if gold:
         wanted.append((gold[0], "correct"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from workflow.lib.digest import code_digest
 from workflow.lib.errors import InputError
 from workflow.lib.models.snapshots import is_hub_id
-from workflow.lib.study import read_study, source_keys
+from workflow.lib.study import is_file, read_study, source_keys
 
 try:
     STUDY = read_study(config, workflow.basedir)
@@ -100,9 +100,14 @@ def tokenizer_of(model):
     return (model, row["kind"], source, row["revision"] or "-")
 
 
+def model_row(model):
+    """The row of a model that is measured, writes responses, or is a miniature's base."""
+    return {**STUDY.miniatures, **STUDY.writers, **STUDY.models}[model]
+
+
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
-    row = {**STUDY.miniatures, **STUDY.models}[wildcards.model]
+    row = model_row(wildcards.model)
     if row["source"] == "miniature":
         sums = [os.path.join(SHIPPED, "SHA256SUMS")] if is_shipped(wildcards.model) else []
         return sums + [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]
@@ -110,26 +115,45 @@ def model_files(wildcards):
     return sorted(str(path) for suffix in ("json", "safetensors", "jinja") for path in folder.glob(f"*.{suffix}"))
 
 
+HUB_DATASETS = {
+    name: row["mapping"] for name, row in STUDY.datasets.items() if "mapping" in row and not is_file(row["mapping"])
+}
+
+
+def rows_file(dataset):
+    """The one file of a mapped dataset: a user's own, or fetched from the hub; none for another."""
+    if dataset in HUB_DATASETS:
+        return [f"resources/datasets/{dataset}.parquet"]
+    return [STUDY.datasets[dataset]["mapping"]["source"]] if "mapping" in STUDY.datasets[dataset] else []
+
+
+def written_file(dataset):
+    """The Detailed responses that a model writes for a dataset, where it is asked to."""
+    return [f"results/generated/{dataset}.jsonl"] if STUDY.is_written(dataset) else []
+
+
 def dataset_sources(wildcards):
-    """The files that a dataset's responses are built from; none for a procedural one."""
-    if STUDY.datasets[wildcards.dataset]["reader"] == "miniature":
-        return []
-    return [source_file(key) for key in source_keys(STUDY, wildcards.dataset)]
+    """The files that a dataset's samples are read from; none for a procedural one."""
+    return [source_file(key) for key in source_keys(STUDY, wildcards.dataset)] + rows_file(wildcards.dataset)
 
 
 def source_arguments(wildcards):
-    """VARIANT RELATION FILE of every source, as command-line arguments."""
-    if not dataset_sources(wildcards):
-        return []
-    keys = source_keys(STUDY, wildcards.dataset)
-    return [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
-
-
-def own_checksums(wildcards):
-    """FILE SHA256 of every local file whose row states a checksum; fetched files are verified when they are placed."""
-    rows = [STUDY.files[key] for key in source_keys(STUDY, wildcards.dataset)] if dataset_sources(wildcards) else []
-    stated = {row["path"]: row["sha256"] for row in rows if row["sha256"] and row["path"] not in REMOTE}
-    return [part for path, sha256 in stated.items() for part in ("--checksum", path, sha256)]
+    """What a dataset's samples are read from, as command-line arguments (`workflow.lib.responses.arguments`)."""
+    row, keys = STUDY.datasets[wildcards.dataset], source_keys(STUDY, wildcards.dataset)
+    stated = {STUDY.files[key]["path"]: STUDY.files[key]["sha256"] for key in keys}
+    arguments = ["--dataset", wildcards.dataset, "--reader", row["reader"], "--seed", STUDY.config["seed"]]
+    arguments += [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
+    # Fetched files are verified when they are placed.
+    own = {path: sha256 for path, sha256 in stated.items() if sha256 and path not in REMOTE}
+    arguments += [part for path, sha256 in own.items() for part in ("--checksum", path, sha256)]
+    for option in ("gold", "options"):
+        arguments += [f"--{option}", row[option]] if row[option] else []
+    if row["reader"] == "miniature":
+        arguments += ["--questions", STUDY.config["miniature"]["questions"]]
+    if "mapping" in row:
+        mapping = json.dumps(row["mapping"], sort_keys=True)
+        arguments += ["--rows", *rows_file(wildcards.dataset), "--mapping", mapping]
+    return arguments + (["--normalise-newlines"] if STUDY.config["normalise_newlines"] else [])
 
 
 MINIATURE_DATASETS = [name for name, row in STUDY.datasets.items() if row["reader"] == "miniature"]

@@ -58,13 +58,13 @@ rule fetch_model:
         code=code_digest("workflow.scripts.fetch_model"),
         source=lambda wildcards: (
             os.path.join(".", miniature_folder(wildcards.model))
-            if STUDY.models[wildcards.model]["source"] == "miniature"
-            else STUDY.models[wildcards.model]["source"]
+            if model_row(wildcards.model)["source"] == "miniature"
+            else model_row(wildcards.model)["source"]
         ),
-        revision=lambda wildcards: STUDY.models[wildcards.model]["revision"],
+        revision=lambda wildcards: model_row(wildcards.model)["revision"],
         sums=lambda wildcards: (
             ["--sums", SHIPPED]
-            if STUDY.models[wildcards.model]["source"] == "miniature" and is_shipped(wildcards.model)
+            if model_row(wildcards.model)["source"] == "miniature" and is_shipped(wildcards.model)
             else []
         ),
     shell:

@@ -17,7 +17,8 @@ rule write_config:
         "../../environment.yml"
     params:
         code=code_digest("workflow.scripts.write_config"),
-        config=json.dumps({**STUDY.config, "models": list(STUDY.models.values())}, sort_keys=True),
+        # A function: braces in the config are no wildcards.
+        config=lambda wildcards: json.dumps({**STUDY.config, "models": list(STUDY.models.values())}, sort_keys=True),
     shell:
         "python -m workflow.scripts.write_config --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 

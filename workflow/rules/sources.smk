@@ -1,7 +1,7 @@
-"""Sources: the published data files, as they are.
+"""Sources: the published data files, and rows of hub datasets, as they are.
 
-needs  config/sources.tsv (path and sha256 of every file), a network or `mirror`
-makes  resources/sources/{path}, each verified by its checksum before it is placed
+needs  config/sources.tsv (path and sha256 of every file), config/mappings/, a network or `mirror`
+makes  resources/sources/{path}, each verified by its checksum before it is placed; resources/datasets/{dataset}.parquet
 why    a downloaded byte that differs from the study's is another study
 """
 
@@ -27,3 +27,29 @@ rule fetch_source:
     shell:
         "python -m workflow.scripts.fetch_source --url {params.url:q} --path {wildcards.path:q}"
         " --sha256 {params.sha256} --mirror={resources.mirror:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule fetch_dataset:
+    """Fetch the rows of one hub dataset at its pinned revision."""
+    output:
+        "resources/datasets/{dataset}.parquet",
+    log:
+        "logs/fetch_dataset/{dataset}.log",
+    wildcard_constraints:
+        dataset="|".join(HUB_DATASETS) or "none",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        # Not a param: where the rows of a pinned revision came from makes nothing stale.
+        mirror=STUDY.config["mirror"],
+    params:
+        code=code_digest("workflow.scripts.fetch_dataset"),
+        source=lambda wildcards: HUB_DATASETS[wildcards.dataset]["source"],
+        name=lambda wildcards: HUB_DATASETS[wildcards.dataset]["name"],
+        revision=lambda wildcards: HUB_DATASETS[wildcards.dataset]["revision"],
+        split=lambda wildcards: HUB_DATASETS[wildcards.dataset]["split"],
+    shell:
+        "python -m workflow.scripts.fetch_dataset --dataset {wildcards.dataset} --source {params.source:q}"
+        " --name={params.name:q} --revision={params.revision:q} --split {params.split:q} --mirror={resources.mirror:q}"
+        " --output {output:q} > {log:q} 2>&1"

@@ -1,6 +1,10 @@
-"""The options that a question lists."""
+"""The options that a question lists, and the check that its answer is among them."""
 
 import re
+from collections.abc import Callable
+
+from workflow.lib.corpora.samples import Sample
+from workflow.lib.errors import InputError
 
 _MARK = re.compile(r"options\s*:", re.IGNORECASE)
 # The published files write new lines within their instructions as a backslash and an n.
@@ -30,3 +34,23 @@ def listed_options(instruction: str) -> dict[str, str]:
         elif plain:
             options[plain[1]] = plain[1]
     return options
+
+
+#: What questions offer to be answered, by the name in the `options` column of datasets.tsv.
+OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
+    "": lambda instruction: {},
+    "listed": listed_options,
+    "yes_no": lambda instruction: {},
+}
+
+
+def check_answer(sample: Sample, options: str, where: str) -> None:
+    """`InputError` naming `where` for a gold answer that is none of the sample's options."""
+    known = ("yes", "no") if options == "yes_no" else tuple(sample.options)
+    if len(known) < 2:
+        raise InputError(
+            f"{where}: its question lists no options after 'Options:', one a line; "
+            "list them, or leave the dataset's options column empty"
+        )
+    if sample.gold not in known:
+        raise InputError(f"{where}: answers {sample.gold!r}, which is not among the options: {', '.join(known)}")

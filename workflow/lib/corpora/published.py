@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow.lib.corpora.options import listed_options
+from workflow.lib.corpora.options import OPTIONS, check_answer
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
 
@@ -60,14 +60,6 @@ def _entry(path: Path, row: int, entry: object) -> Entry:
     return Entry(instruction, entry["output"])
 
 
-#: What questions offer to be answered, by the name in the `options` column of datasets.tsv.
-OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
-    "": lambda instruction: {},
-    "listed": listed_options,
-    "yes_no": lambda instruction: {},
-}
-
-
 def read_samples(
     files: Mapping[tuple[str, str], str],
     gold: tuple[str, Callable[[str], str | None]] | None,
@@ -112,15 +104,3 @@ def read_samples(
         for row, sample in enumerate(samples):
             check_answer(sample, options, f"{files[gold[0], 'correct']}, row {row}: 'output'")
     return samples
-
-
-def check_answer(sample: Sample, options: str, where: str) -> None:
-    """`InputError` naming `where` for a gold answer that is none of the sample's options."""
-    known = ("yes", "no") if options == "yes_no" else tuple(sample.options)
-    if len(known) < 2:
-        raise InputError(
-            f"{where}: its question lists no options after 'Options:', one a line; "
-            "list them, or leave the dataset's options column empty"
-        )
-    if sample.gold not in known:
-        raise InputError(f"{where}: answers {sample.gold!r}, which is not among the options: {', '.join(known)}")

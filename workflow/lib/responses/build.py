@@ -4,60 +4,37 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workflow.lib.command import progress
-from workflow.lib.corpora import miniature
-from workflow.lib.corpora.published import read_samples
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.responses import builders
-from workflow.lib.responses.labels import GOLD, read_label, same_answer
+from workflow.lib.responses.labels import read_label, same_answer
 from workflow.lib.responses.material import Built, Material, read_recipe
+from workflow.lib.responses.reading import Source, read
 from workflow.lib.responses.reference import reference
 from workflow.lib.responses.relations import BUILT, is_marked
 from workflow.lib.responses.traces import trace
 from workflow.lib.tables import write_table
 
-READERS = ("published", "miniature")
 BUILDERS: dict[str, Callable[[Material, str], list[Built]]] = {
     name: reference if name == "reference" else getattr(builders, name) for name in BUILT
 }
 
 
 def build_responses(
-    dataset: str,
-    reader: str,
-    sources: Mapping[tuple[str, str], str],
-    variants: Sequence[str],
-    relations: Sequence[str],
-    gold: str,
-    options: str,
-    recipe: Sequence[str],
-    seed: int,
-    questions: int,
-    output: str,
+    source: Source, variants: Sequence[str], relations: Sequence[str], recipe: Sequence[str], output: str
 ) -> None:
     """Read one dataset and write its responses table.
 
-    `reader`: ``published`` reads the JSON lists in `sources`, by (variant, relation); ``miniature`` draws
-    `questions` held-out questions by `seed`. `gold` names how gold answers are found (`GOLD`; empty: the data have
-    none), `options` how questions offer answers (`workflow.lib.corpora.published.OPTIONS`). Relations are those the
-    data hold, and those that `BUILDERS` make; `recipe` is of the ``reference`` builder (`read_recipe`).
+    Relations are those the data hold, and those that `BUILDERS` make, by the seed of `source`; `recipe` is of the
+    ``reference`` builder (`read_recipe`).
     """
-    if gold and gold not in GOLD:
-        raise InputError(f"--gold '{gold}' is not known: {nearest(gold, GOLD)}")
-    if reader == "miniature":
-        samples = miniature.held_out(dataset, questions, seed)
-    elif reader == "published":
-        samples = read_samples(sources, GOLD.get(gold), options)
-    else:
-        raise InputError(f"--reader '{reader}' is not known: {nearest(reader, READERS)}")
-    material = Material(samples, gold, seed, read_recipe(recipe))
-    rows = [
-        row for variant in variants for relation in relations for row in _rows(dataset, material, variant, relation)
-    ]
-    _report(dataset, rows)
-    write_table(
-        "responses", rows, output, {"dataset": dataset, "reader": reader, "seed": seed, "samples": len(samples)}
-    )
+    samples = read(source)
+    material = Material(samples, source.answers, source.seed, read_recipe(recipe))
+    name = source.dataset
+    rows = [row for variant in variants for relation in relations for row in _rows(name, material, variant, relation)]
+    _report(name, rows)
+    facts = {"dataset": name, "reader": source.reader, "seed": source.seed, "samples": len(samples)}
+    write_table("responses", rows, output, facts)
 
 
 def _rows(dataset: str, material: Material, variant: str, relation: str) -> list[dict[str, Any]]:

@@ -1,0 +1,60 @@
+"""Generation: Detailed responses for data that have none; off while config key generate.datasets is empty.
+
+needs  a dataset's source files; a local model's card, or an endpoint (its key in the environment of `snakemake`)
+makes  results/generated/{dataset}.jsonl: every answer, accepted or rejected, with its prompt and model;
+       results/journal/generated/ keeps the answers one by one, through kills and edits
+why    thousands of paid answers: none is asked for twice, and none is taken whose final answer is wrong
+"""
+
+GENERATE = STUDY.config["generate"]
+
+
+rule generate_detailed:
+    """Write one dataset's Detailed responses and check their answers."""
+    input:
+        sources=dataset_sources,
+        model=[] if GENERATE["endpoint"] else f"resources/models/{GENERATE['model']}.json",
+    output:
+        "results/generated/{dataset}.jsonl",
+    log:
+        "logs/generate_detailed/{dataset}.log",
+    wildcard_constraints:
+        dataset="|".join(GENERATE["datasets"]) or "none",
+    # Nodes of a cluster may have no network.
+    localrule: bool(GENERATE["endpoint"])
+    conda:
+        "../../environment.yml"
+    threads: 1 if GENERATE["endpoint"] else next((row["threads"] for row in STUDY.writers.values()), 1)
+    resources:
+        gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
+        mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
+        runtime=720,
+        # Not params: how politely an endpoint was asked makes nothing stale.
+        requests_per_minute=GENERATE["requests_per_minute"],
+        parallel=GENERATE["parallel"],
+        attempts=GENERATE["attempts"],
+        answer_timeout=GENERATE["timeout"],
+        key_variable=GENERATE["key_variable"],
+    params:
+        code=code_digest("workflow.scripts.generate_detailed"),
+        sources=source_arguments,
+        model=lambda wildcards, input: ["--model", *(input.model or [GENERATE["model"]])],
+        local=lambda wildcards: [
+            part
+            for name, row in STUDY.writers.items()
+            for part in ("--model-name", name, "--device", row["device"], "--dtype", row["dtype"])
+        ],
+        trust="--trust-remote-code" if any(row["trust_remote_code"] for row in STUDY.writers.values()) else "",
+        endpoint=GENERATE["endpoint"],
+        max_tokens=GENERATE["max_tokens"],
+        temperature=GENERATE["temperature"],
+        # A function: the prompt's braces are no wildcards.
+        prompt=lambda wildcards: GENERATE["prompt"],
+        kept=lambda wildcards: f"results/journal/generated/{wildcards.dataset}.jsonl",
+    shell:
+        "python -m workflow.scripts.generate_detailed {params.sources:q} {params.model:q} {params.local:q} {params.trust}"
+        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --prompt {params.prompt:q}"
+        " --max-tokens {params.max_tokens} --temperature {params.temperature} --threads {threads}"
+        " --requests-per-minute {resources.requests_per_minute} --parallel {resources.parallel}"
+        " --attempts {resources.attempts} --timeout {resources.answer_timeout} --kept {params.kept:q}"
+        " --output {output:q} > {log:q} 2>&1"

@@ -332,7 +332,13 @@ def hub(tmp_path):
 
 
 def fetch(hub, tmp_path, revision, *more, source="org/name"):
-    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    # Loading a model elsewhere in this process turns the hub off for its children.
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     return script(
         "fetch_dataset", "--dataset", "mine", "--source", source, "--name", "main", f"--revision={revision}",
         "--split", "train[:2]", "--output", tmp_path / "rows.parquet", *more,

@@ -9,6 +9,7 @@ from pathlib import Path
 from workflow.lib.digest import code_digest
 from workflow.lib.errors import InputError
 from workflow.lib.models.snapshots import is_hub_id
+from workflow.lib.statistics.places import released_path
 from workflow.lib.study import is_file, read_study, source_keys
 
 try:
@@ -34,6 +35,10 @@ def is_remote(dataset):
     return bool(STUDY.datasets[dataset]["url"])
 
 
+# The seeded subset of samples, as arguments.
+SUBSET = (
+    "" if STUDY.config["samples"] == "all" else f"--limit {STUDY.config['samples']} --limit-seed {STUDY.config['seed']}"
+)
 FETCHED = "resources/sources"
 MIRROR = STUDY.config["mirror"]
 if MIRROR and not MIRROR.lower().startswith(("http://", "https://")):
@@ -172,3 +177,24 @@ def accuracy_tables(wildcards):
 def gradient_tables(kind):
     """The tables of one kind (samples or spectra) of all models on a dataset."""
     return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)
+
+
+def data_path(dataset, variant, relation):
+    """The data file that a released file is named after: the study's own, or one by the same scheme."""
+    row = STUDY.files.get((dataset, variant, relation))
+    task = STUDY.datasets[dataset]["task"] + ("" if relation == "correct" else f"_{relation}")
+    return row["path"] if row and is_remote(dataset) else f"{task}/{dataset}_{variant}.json"
+
+
+def released_name(model):
+    """A model's folder among released statistics."""
+    return STUDY.models[model]["released"] or model
+
+
+def released_files(dataset, model):
+    """(variant, relation, path) of every file of a model and dataset."""
+    return [
+        (variant, relation, released_path(data_path(dataset, variant, relation), released_name(model)))
+        for variant in STUDY.variants(dataset)
+        for relation in STUDY.relations(dataset)
+    ]

@@ -36,11 +36,7 @@ rule measure_gradients:
         chat=lambda wildcards: "--chat" if STUDY.models[wildcards.model]["kind"] == "instruct" else "",
         trust=lambda wildcards: "--trust-remote-code" if STUDY.models[wildcards.model]["trust_remote_code"] else "",
         purpose=lambda wildcards: STUDY.purpose(wildcards.model, wildcards.dataset),
-        limit=(
-            ""
-            if STUDY.config["samples"] == "all"
-            else f"--limit {STUDY.config['samples']} --limit-seed {STUDY.config['seed']}"
-        ),
+        limit=SUBSET,
         max_length=STUDY.config["max_length"],
         compat=STUDY.config["compat"],
         journal=lambda wildcards: f"results/journal/{wildcards.model}/{wildcards.dataset}",

@@ -109,6 +109,8 @@ def _load(
     values = {
         name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)
         for name, value in STATISTICS.items()
+        # Released statistics do not tell all of ours.
+        if spectra.select(value).to_series().count()
     }
     finite = np.logical_and.reduce([np.isfinite(stack).all((1, 2)) for stack in values.values()])
     usable = np.zeros(frame.height, dtype=bool)

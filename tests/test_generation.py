@@ -19,6 +19,7 @@ from workflow.lib.generation.completions import Completion, complete_all
 from workflow.lib.generation.endpoint import Endpoint, RateLimit
 from workflow.lib.responses.detailed import stated_by, write_detailed
 from workflow.lib.study import read_study
+from workflow.lib.tables import read_metadata
 
 KEY = "sk-a-key-that-nobody-may-see"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -321,6 +322,8 @@ def test_detailed_responses_through_the_workflow(tmp_path):
         "1 of 8 samples have no accepted Detailed response; left out"
         in (folder / "logs/build_responses/mine.log").read_text()
     )
+    facts = read_metadata(folder / "results/responses/mine.parquet")["detailed"]
+    assert facts["writer"]["model"] == "m" and (facts["accepted"], facts["rejected"]) == (7, 1)
     deranged = pl.read_parquet(folder / "results/responses/mine.parquet").filter(pl.col("relation") == "derangement")
     assert deranged["label_equals_gold"].sum() == 0
 

@@ -175,6 +175,9 @@ def test_an_answer_outside_of_the_options_of_its_row(tmp_path):
         ("rows.jsonl", b'{"question": "\xff"}', "not UTF-8 at byte 14"),
         ("rows.jsonl", b" \n", "the file is empty"),
         ("rows.json", b'{"question": ', "cannot be read as json"),
+        ("rows.json", b'{"question": "a"}', "holds a JSON dict; a list of objects is needed"),
+        ("rows.json", b'"text"', "holds a JSON str; a list of objects is needed"),
+        ("rows.csv", b"question,solution\nx,1,2\n", "line 2: 3 cells, but 2 columns"),
         ("rows.parquet", b"no parquet", "cannot be read as parquet"),
         ("rows.txt", b"text", "its kind '.txt' is not known"),
     ],
@@ -182,7 +185,9 @@ def test_an_answer_outside_of_the_options_of_its_row(tmp_path):
 def test_bad_files_are_named(name, content, message, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
-    assert f"{name}: {message}" in user_error(build(tmp_path, path)[0])
+    done, _ = build(tmp_path, path)
+    error = user_error(done)
+    assert name in error and message in error and len(done.stderr.splitlines()) == 1
 
 
 @given(
@@ -353,12 +358,32 @@ def test_a_hub_dataset_at_its_commit(hub, tmp_path):
     assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == ROWS[:2]
     (tmp_path / "rows.parquet").unlink()
     for revision, source, message in (
-        ("", "org/name", "the revision of org/name is unresolved; put its commit into config/mappings/mine.yaml"),
+        (
+            "",
+            "org/name",
+            "unresolved; run python -m workflow.scripts.pin --mapping config/mappings/mine.yaml",
+        ),
         ("f" * 40, "org/name", "the hub shows no org/name at ffff"),
         (commit, "org/other", "the hub shows no org/other at"),
     ):
         assert message in user_error(fetch(hub, tmp_path, revision, source=source))
     assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_pin_fills_the_revision_of_a_mapping(hub, tmp_path):
+    path = tmp_path / "mine.yaml"
+    text = '# Mine.\nsource: org/name  # a hub id\nrevision: ""\nname: main\n'
+    path.write_text(text)
+    environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    done = script("pin", "--mapping", path, env=environment)
+    commit = hub.datasets["org/name"]["commit"]
+    assert done.returncode == 0 and done.stdout == f"{path}\t{commit}\n", done.stderr
+    assert path.read_text() == text.replace('revision: ""', f"revision: {commit}")
+    assert "nothing to pin" in script("pin", "--mapping", path, env=environment).stdout
+    path.write_text(text.replace("org/name", "org/other"))
+    assert "the hub shows no dataset org/other" in user_error(script("pin", "--mapping", path, env=environment))
+    path.write_text("source: org/name\n")
+    assert 'no line revision: ""' in user_error(script("pin", "--mapping", path, env=environment))
 
 
 def test_a_mirror_holds_a_copy_of_the_dataset(hub, tmp_path):

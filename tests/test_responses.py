@@ -7,11 +7,12 @@ from collections import Counter
 import polars as pl
 import pytest
 from conftest import SHARED, call, needs_shared, user_error
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workflow.lib.responses.derangement import derange
 from workflow.lib.responses.labels import boxed, stated_answer
+from workflow.lib.responses.relations import BUILT
 from workflow.lib.responses.traces import trace
 
 
@@ -211,6 +212,53 @@ def test_the_published_shuffle_is_traced_to_its_samples(tmp_path):
     rows = pl.read_parquet(tmp_path / "own.parquet").filter(pl.col("relation") == "published")
     bases = [str((int(i) + 1) % 500) in found for i, found in zip(rows["sample_id"], rows["sources"], strict=True)]
     assert sum(bases) / 500 > 0.97 and rows["sources"].list.len().min() >= 1
+
+
+ROWS = st.lists(st.tuples(st.text("ab c.", min_size=1), st.sampled_from(["1", "2"])), min_size=1, max_size=8)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS, st.integers(0, 3), st.permutations(["none", "simplified", "detailed"]))
+def test_same_seed_same_bytes_whatever_the_order_of_the_files(tmp_path, rows, seed, order):
+    """The table's bytes hang on the files' content and the seed alone."""
+    texts = {
+        "none": [answer for _, answer in rows],
+        "simplified": [f"{why}\nThe final answer is {answer}" for why, answer in rows],
+        "detailed": [f"{why} Well. So {answer}." for why, answer in rows],
+    }
+    for variant, outputs in texts.items():
+        write(tmp_path / f"{variant}.json", [(f"Q{i}", output) for i, output in enumerate(outputs)])
+    made = []
+    for variants in (sorted(texts), order):
+        sources = [part for v in variants for part in ("--source", v, "correct", tmp_path / f"{v}.json")]
+        done = call(
+            "build_responses", "--dataset", "own", "--reader", "published", *sources, "--variants", *texts,
+            "--relations", "correct", *BUILT, "--gold", "none", "--seed", seed, "--output", tmp_path / "own.parquet",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        made.append((tmp_path / "own.parquet").read_bytes())
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"instruction": "a", "output": "\xff"}]', "not UTF-8 at byte 32"),
+        (b'{"instruction": "a", "output": "b"}', "holds a JSON dict; a list of"),
+        (b"[]", "the list has no entries"),
+        (b"", "the file is empty"),
+        (b"[1]", "row 0: not an object"),
+        (b'[{"instruction": "a"}]', "row 0: 'output' is missing"),
+        (b'[{"instruction": "a", "output": ""}]', "row 0: 'output' is not a text, or empty"),
+        (b'[{"instruction": 3, "output": "b"}]', "row 0: 'instruction' is not a text"),
+        (b'[{"instruction": "a", "output": "b"', "not JSON at line 1"),
+    ],
+)
+def test_bad_files_name_file_row_and_key(content, message, tmp_path):
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    error = user_error(build(tmp_path, ("none", "correct", path)))
+    assert f"{path}" in error and message in error and not (tmp_path / "own.parquet").exists()
 
 
 def test_a_stated_checksum_of_a_users_own_file_is_checked(tmp_path):

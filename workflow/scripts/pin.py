@@ -1,6 +1,6 @@
-"""Fill the empty revision cells of the hub models in the sheet with the hub's current commit hashes.
+"""Fill empty revisions with the hub's current commit hashes: of models in the sheet, or of datasets' mappings.
 
-Run it on a machine with a network, look at the hashes, and commit the sheet. Rows that have a revision stay.
+Run it on a machine with a network, look at the hashes, and commit the files. Revisions that are there stay.
 """
 
 from workflow.lib.command import parser_for, run
@@ -8,17 +8,25 @@ from workflow.lib.command import parser_for, run
 
 def main(argv=None):
     parser = parser_for(__doc__)
-    parser.add_argument("--sheet", default="config/models.tsv", metavar="TSV", help="sheet of models")
-    parser.add_argument("--model", nargs="+", default=[], metavar="KEY", help="only these rows (default: all)")
+    add = parser.add_argument
+    add("--sheet", default="config/models.tsv", metavar="TSV", help="sheet of models")
+    add("--model", nargs="+", default=[], metavar="KEY", help="only these rows (default: all)")
+    add("--mapping", nargs="+", default=[], metavar="YAML", help="pin these mappings' datasets instead of models")
     run(parser, pin, argv)
 
 
 def pin(arguments):
-    from workflow.lib.models.snapshots import pin as work
+    if arguments.mapping:
+        from workflow.lib.corpora.tabular import pin_mapping
 
-    found = work(arguments.sheet, arguments.model)
-    for model, commit in found.items():
-        print(f"{model}\t{commit}")
+        found = {path: pin_mapping(path) for path in arguments.mapping}
+        found = {path: commit for path, commit in found.items() if commit}
+    else:
+        from workflow.lib.models.snapshots import pin as work
+
+        found = work(arguments.sheet, arguments.model)
+    for name, commit in found.items():
+        print(f"{name}\t{commit}")
     if not found:
         print("nothing to pin: every hub row asked for has a revision")
 

@@ -1,6 +1,9 @@
 """Rows of a file or of a hub dataset, through the `datasets` library."""
 
 import csv
+import io
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.lib.errors import InputError
-from workflow.lib.files import replacing
+from workflow.lib.files import replacing, write_text
 
 # How the library calls a file's format.
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -24,22 +27,30 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
         raise InputError(f"{path}: its kind '{path.suffix}' is not known; give one of {', '.join(FORMATS)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    options: dict[str, Any] = {}
     if path.suffix != ".parquet":
         try:
-            if not path.read_text(encoding="utf-8").strip():
-                raise InputError(f"{path}: the file is empty; at least one row is needed")
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+        if not text.strip():
+            raise InputError(f"{path}: the file is empty; at least one row is needed")
+        _check_list(path, text)
+        options = {"keep_default_na": False} if path.suffix == ".csv" else {}
+        columns = _csv_columns(path, text) if path.suffix == ".csv" else []
     with _quiet() as datasets, tempfile.TemporaryDirectory() as cache:
         try:
-            options = {"data_files": str(path), "split": split, "cache_dir": cache, "keep_in_memory": True}
             if path.suffix == ".csv":
-                with open(path, encoding="utf-8", newline="") as file:
-                    columns = next(csv.reader(file))
                 # All is text: an answer "007" stays one, and "NA" is an answer.
-                texts = datasets.Features(dict.fromkeys(columns, datasets.Value("string")))
-                options |= {"features": texts, "keep_default_na": False}
-            table = datasets.load_dataset(FORMATS[path.suffix], **options)
+                options["features"] = datasets.Features(dict.fromkeys(columns, datasets.Value("string")))
+            table = datasets.load_dataset(
+                FORMATS[path.suffix],
+                data_files=str(path),
+                split=split,
+                cache_dir=cache,
+                keep_in_memory=True,
+                **options,
+            )
         except (ValueError, datasets.exceptions.DatasetsError) as error:
             cause = error.__cause__ or error
             raise InputError(
@@ -47,6 +58,29 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
                 "mapping's split"
             ) from None
         return table.to_list()
+
+
+def _check_list(path: Path, text: str) -> None:
+    """The library takes a lone object for one row: say what is wrong with the file instead."""
+    if path.suffix == ".json" and not text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError:
+            # Lines of objects, or damaged: the library's to read or to refuse.
+            return
+        raise InputError(f"{path}: holds a JSON {type(found).__name__}; a list of objects is needed")
+
+
+def _csv_columns(path: Path, text: str) -> list[str]:
+    """The header; a row of another length would be read as something else without a word."""
+    rows = csv.reader(io.StringIO(text, newline=""))
+    columns = next(rows)
+    for row in rows:
+        if row and len(row) != len(columns):
+            raise InputError(
+                f"{path}, line {rows.line_num}: {len(row)} cells, but {len(columns)} columns; quote cells with commas"
+            )
+    return columns
 
 
 def fetch_rows(
@@ -62,7 +96,8 @@ def fetch_rows(
         raise InputError(f"{dataset}: no folder {local} in the mirror; put a copy of the dataset {source} there")
     if not local and not revision:
         raise InputError(
-            f"{dataset}: the revision of {source} is unresolved; put its commit into config/mappings/{dataset}.yaml"
+            f"{dataset}: the revision of {source} is unresolved; run python -m workflow.scripts.pin --mapping "
+            f"config/mappings/{dataset}.yaml on a machine with a network"
         )
     place, at = (str(local), {}) if local else (source, {"revision": revision})
     with _quiet() as datasets, tempfile.TemporaryDirectory() as cache:
@@ -87,13 +122,45 @@ def fetch_rows(
             table.to_parquet(temporary)
 
 
+def pin_mapping(path: str | Path) -> str | None:
+    """Fill the empty `revision` of a mapping's hub dataset with its current commit; None where it has one.
+
+    All other text of the file stays. Raises `InputError` for a file without ``revision: ""`` on a line of its own
+    and a ``source``, and for a hub that gives no answer: then nothing is written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a mapping, such as config/mappings/DATASET.yaml")
+    text = path.read_text(encoding="utf-8")
+    source = re.search(r"^source:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
+    if re.search(r"^revision:\s*[\"']?[0-9a-f]{40}", text, re.MULTILINE):
+        return None
+    empty = re.search(r"^revision:[ \t]*(?:\"\"|'')?[ \t]*$", text, re.MULTILINE)
+    if not source or not empty:
+        raise InputError(f'{path}: has no source, or no line revision: ""; write both')
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi, errors
+
+    try:
+        commit = HfApi().dataset_info(source[1], timeout=30).sha
+    except errors.RepositoryNotFoundError:
+        raise InputError(f"{path}: the hub shows no dataset {source[1]}; check 'source'") from None
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, HTTPError) as error:
+        raise InputError(
+            f"{path}: no answer from the hub for {source[1]} ({type(error).__name__}); try again"
+        ) from None
+    write_text(path, f"{text[: empty.start()]}revision: {commit}{text[empty.end() :]}")
+    return commit
+
+
 @contextmanager
 def _quiet() -> Iterator[Any]:
     """The library, imported late, without bars in a log file."""
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity_error()
+    # What it says of an error is in the error.
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     yield datasets
 
 

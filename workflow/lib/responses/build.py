@@ -9,7 +9,7 @@ from workflow.lib.errors import InputError, nearest
 from workflow.lib.responses import builders
 from workflow.lib.responses.labels import read_label, same_answer
 from workflow.lib.responses.material import Built, Material, read_recipe
-from workflow.lib.responses.reading import Source, read
+from workflow.lib.responses.reading import Source, read, written_facts
 from workflow.lib.responses.reference import reference
 from workflow.lib.responses.relations import BUILT, is_marked
 from workflow.lib.responses.traces import trace
@@ -34,6 +34,8 @@ def build_responses(
     rows = [row for variant in variants for relation in relations for row in _rows(name, material, variant, relation)]
     _report(name, rows)
     facts = {"dataset": name, "reader": source.reader, "seed": source.seed, "samples": len(samples)}
+    if source.detailed:
+        facts["detailed"] = written_facts(source.detailed)
     write_table("responses", rows, output, facts)
 
 

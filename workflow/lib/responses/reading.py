@@ -93,7 +93,8 @@ def normalise_newlines(text: str) -> str:
 
 def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
     """The samples that the file of written responses has accepted, with their Detailed response."""
-    written = read_accepted(source.detailed)
+    lines = read_written(source.detailed)
+    written = {line["sample_id"]: line["response"] for line in lines if line["status"] == "accepted"}
     kept = []
     for sample in samples:
         if sample.sample_id in written:
@@ -110,12 +111,19 @@ def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
     return kept
 
 
-def read_accepted(path: str | Path) -> dict[str, str]:
-    """By sample, the accepted responses of a file that ``generate_detailed`` wrote (JSON Lines)."""
+def read_written(path: str | Path) -> list[dict[str, Any]]:
+    """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected."""
     try:
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        return {line["sample_id"]: line["response"] for line in lines if line["status"] == "accepted"}
+        return [{key: line[key] for key in ("sample_id", "status", "response", "writer")} for line in lines]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; write it with generate_detailed") from None
     except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a file of generate_detailed ({error}); delete it and run again") from None
+
+
+def written_facts(path: str | Path) -> dict[str, Any]:
+    """For provenance: who wrote the Detailed responses, and how many were accepted and rejected."""
+    lines = read_written(path)
+    counts = {status: sum(line["status"] == status for line in lines) for status in ("accepted", "rejected")}
+    return {"writer": lines[0]["writer"], **counts}

@@ -243,7 +243,7 @@ def test_same_seed_same_bytes_whatever_the_order_of_the_files(tmp_path, rows, se
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"instruction": "a", "output": "\xff"}]', "not UTF-8 at byte 32"),
+        (b'[{"instruction": "a", "output": "\xff"}]', "not UTF-8 at byte 33"),
         (b'{"instruction": "a", "output": "b"}', "holds a JSON dict; a list of"),
         (b"[]", "the list has no entries"),
         (b"", "the file is empty"),

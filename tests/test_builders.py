@@ -9,7 +9,7 @@ from conftest import SHARED, call, needs_shared, user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow.lib.corpora.options import listed_options
+from workflow.lib.corpora.options import check_answer, listed_options
 from workflow.lib.corpora.published import read_samples
 from workflow.lib.corpora.samples import Sample, with_final
 from workflow.lib.responses import builders
@@ -247,6 +247,12 @@ def test_an_option_that_reads_like_the_right_one_is_not_wrong():
     assert other_option({"(A)": "1", "(B)": "1.0"}, "(A)", "x", 0) is None
 
 
+def test_case_and_white_space_make_no_other_option():
+    options = {"in crowd": "in crowd", "alone": "alone"}
+    assert other_option(options, "In  crowd ", "x", 0) == "alone"
+    check_answer(Sample("0", {}, "Alone ", {}, options), "listed", "here")
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -291,7 +297,7 @@ def materials(draw):
     return Material(samples, "none", draw(st.integers(0, 3)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(materials())
 def test_builders_are_pure_and_name_their_sources(material):
     """The same seed gives the same responses, the material stays as it was, and every source is a sample."""
@@ -307,7 +313,7 @@ def test_builders_are_pure_and_name_their_sources(material):
     assert before == [dict(sample.responses) for sample in material.samples]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(materials())
 def test_multisets_are_kept(material):
     """Shuffled: each sample's own characters. Reference: the file's units. Salad: no sentence of one's own."""
@@ -329,7 +335,7 @@ def test_multisets_are_kept(material):
         assert built.response is None or built.sources[0] != sample.sample_id
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(WORDS)
 def test_a_text_is_its_sentences_and_gaps(text):
     cut = split_text(text)

@@ -133,10 +133,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("dataset", _TEXT),
             ("variant", _TEXT),
             ("relation", _TEXT),
-            *[(name, _COUNT) for name in ("n", "not_constructible", "labelled", "label_equals_gold")],
-            *[(name, _COUNT) for name in ("missing_final_answer", "double_final_answer", "duplicates", "mojibake")],
-            *[(name, _COUNT) for name in ("artefacts", "own_parts", "most_uses_of_a_donor")],
+            *[(name, _COUNT) for name in ("n", "label_equals_gold", "missing_final_answer", "double_final_answer")],
+            *[(name, _COUNT) for name in ("duplicates", "mojibake", "artefacts")],
             *[(name, pa.int64()) for name in ("characters", "characters_max", "words")],
+            *[(name, _COUNT) for name in ("not_constructible", "labelled", "own_parts", "most_uses_of_a_donor")],
             ("marked", pa.bool_()),
         ]
     ),

@@ -19,7 +19,7 @@ except InputError as error:
     sys.exit(2)
 
 UNPINNED = [name for name, row in STUDY.models.items() if is_hub_id(row["source"]) and not row["revision"]]
-if UNPINNED and not STUDY.config["mirror"]:
+if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
     pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
     print(f"warning: no revision in config/models.tsv, will not be fetched before: {pin}", file=sys.stderr)
 

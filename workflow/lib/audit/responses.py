@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from ftfy.badness import is_bad
 
 from workflow.lib.command import progress
@@ -48,7 +49,7 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
         if row["marked"]:
             progress(f"warning: {warning(row)}")
     write_table("audit", rows, parquet, {})
-    table = pl.DataFrame(rows, schema=list(SCHEMAS["audit"].names), infer_schema_length=None)
+    table = pl.from_arrow(pa.Table.from_pylist(rows, schema=SCHEMAS["audit"]))
     write_text(csv, table.write_csv())
     return table
 

@@ -1,7 +1,7 @@
 """The options that a question lists, and the check that its answer is among them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError
@@ -44,6 +44,15 @@ OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
 }
 
 
+def chosen(options: Mapping[str, str], answer: str) -> str | None:
+    """The option that an answer names, whatever its case and white space; None where it names none."""
+    return next((option for option in options if _same(option, answer)), None)
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold().split() == other.casefold().split()
+
+
 def check_answer(sample: Sample, options: str, where: str) -> None:
     """`InputError` naming `where` for a gold answer that is none of the sample's options."""
     known = ("yes", "no") if options == "yes_no" else tuple(sample.options)
@@ -52,5 +61,5 @@ def check_answer(sample: Sample, options: str, where: str) -> None:
             f"{where}: its question lists no options after 'Options:', one a line; "
             "list them, or leave the dataset's options column empty"
         )
-    if sample.gold not in known:
+    if not any(_same(sample.gold, option) for option in known):
         raise InputError(f"{where}: answers {sample.gold!r}, which is not among the options: {', '.join(known)}")

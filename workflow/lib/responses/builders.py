@@ -14,6 +14,7 @@ A reasoned response is a rationale and an ending that states the answer (`split_
 import re
 from random import Random
 
+from workflow.lib.corpora.options import chosen
 from workflow.lib.corpora.samples import FINAL, Sample, with_final
 from workflow.lib.responses.derangement import derange
 from workflow.lib.responses.labels import boxed_span, read_label, same_answer
@@ -78,7 +79,7 @@ def _with_answer(response: str, variant: str, sample: Sample, wrong: str) -> str
     span = boxed_span(response)
     if span:
         inside = response[slice(*span)]
-        for right, other in ((sample.gold, wrong), (sample.options.get(sample.gold), sample.options.get(wrong))):
+        for right, other in ((sample.gold, wrong), (_text_of(sample, sample.gold), _text_of(sample, wrong))):
             if right and other and same_answer(inside, right):
                 return response[: span[0]] + other + response[span[1] :]
         return None
@@ -88,7 +89,7 @@ def _with_answer(response: str, variant: str, sample: Sample, wrong: str) -> str
 def _last_mention(response: str, sample: Sample, wrong: str) -> str | None:
     if sample.gold.casefold() in ("yes", "no"):
         return None
-    right, text, other = re.escape(sample.gold), sample.options.get(sample.gold), sample.options.get(wrong)
+    right, text, other = re.escape(sample.gold), _text_of(sample, sample.gold), _text_of(sample, wrong)
     # `(D) 46` is one mention: the option's text goes with its letter.
     follows = rf"(?:(\s+){re.escape(text)}(?![\w]))?" if text and text != sample.gold else "()"
     pattern = re.compile(rf"(?<![\w.,]){right}(?!\w|[.,]\d){follows}")
@@ -98,6 +99,10 @@ def _last_mention(response: str, sample: Sample, wrong: str) -> str | None:
     found = mentions[-1]
     replacement = f"{wrong}{found[1]}{other}" if found[1] else wrong
     return response[: found.start()] + replacement + response[found.end() :]
+
+
+def _text_of(sample: Sample, answer: str) -> str | None:
+    return sample.options.get(chosen(sample.options, answer) or "")
 
 
 def shuffled(material: Material, variant: str) -> list[Built]:

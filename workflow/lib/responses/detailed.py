@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow.lib.command import progress
+from workflow.lib.corpora.options import chosen
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
@@ -73,7 +74,6 @@ def _reason(sample: Sample, answer: Completion, stated: str | None) -> str:
         return ""
     if stated is None:
         return "no final answer"
-    right = [sample.gold, *([sample.options[sample.gold]] if sample.options else [])]
-    if sample.options and sample.options[sample.gold] != sample.gold:
-        right.append(f"{sample.gold} {sample.options[sample.gold]}")
+    text = sample.options.get(chosen(sample.options, sample.gold) or "", sample.gold)
+    right = [sample.gold, text, f"{sample.gold} {text}"]
     return "" if any(same_answer(stated, each) for each in right) else "another answer"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from workflow.lib.corpora.options import chosen
 from workflow.lib.responses.labels import same_answer
 from workflow.lib.seeds import seeded_hash
 
@@ -11,9 +12,6 @@ def other_option(options: Mapping[str, str], gold: str, sample_id: str, seed: in
 
     An option that reads like the right one (AQuA lists some twice) is not wrong.
     """
-    wrong = [
-        label
-        for label, text in options.items()
-        if not same_answer(label, gold) and not same_answer(text, options[gold])
-    ]
+    right = options.get(chosen(options, gold) or "", gold)
+    wrong = [label for label, text in options.items() if not same_answer(label, gold) and not same_answer(text, right)]
     return min(wrong, key=lambda label: seeded_hash(seed, f"{sample_id} {label}"), default=None)

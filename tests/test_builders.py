@@ -109,6 +109,44 @@ def test_paired_files_hold_first_inner_and_last_units(dataset):
             assert response in first or any(decomposed(response, first, inner, end) for end in ends)
 
 
+def sentence_counts(response, pool):
+    """The numbers of sentences of `pool` that a response can be joined from; empty where it cannot."""
+    seen = {len(response) + 1: {0}}
+
+    def rest(start):
+        if start not in seen:
+            seen[start] = set()
+            ends = [i for i in range(start, len(response)) if response[i] == " "] + [len(response)]
+            for end in ends:
+                if response[start:end] in pool:
+                    seen[start] |= {count + 1 for count in rest(end + 1)}
+        return seen[start]
+
+    return rest(0)
+
+
+@needs_shared("paper_data")
+@pytest.mark.parametrize(
+    ("name", "decomposed", "equal"), [("popular_wikipedia_100", 497, 478), ("long_tail_wikipedia", 450, 430)]
+)
+def test_wikipedia_files_are_permuted_sentences(name, decomposed, equal):
+    """Nearly all published responses are sentences of the file, as many as their own had; the splitter is not theirs."""
+    own, published = (
+        [entry["output"] for entry in json.loads((SHARED / "paper_data" / folder / f"{name}.json").read_text("utf-8"))]
+        for folder in ("wiki_popularity", "wiki_popularity_wrong_answer_shuffle")
+    )
+    cut = [units(text, "sentence") for text in own]
+    pool = {sentence for sentences in cut for sentence in sentences}
+    counts = [sentence_counts(response, pool) for response in published]
+    assert sum(map(bool, counts)) == decomposed
+    assert sum(len(sentences) in count for sentences, count in zip(cut, counts, strict=True)) == equal
+    samples = [Sample(str(i), {"natural": ""}, None, {("natural", "correct"): text}) for i, text in enumerate(own)]
+    ours = reference(Material(samples, "", 0, read_recipe(["pool"])), "natural")
+    assert [len(sentences) in sentence_counts(b.response, pool) for sentences, b in zip(cut, ours, strict=True)] == [
+        True
+    ] * len(own)
+
+
 @needs_shared("paper_data")
 def test_pairs_repeat_the_defect_of_the_published_labels():
     """About half of the labels stay right, as published: one side of every swap keeps its own."""

@@ -130,7 +130,7 @@ def sentence_counts(response, pool):
     ("name", "decomposed", "equal"), [("popular_wikipedia_100", 497, 478), ("long_tail_wikipedia", 450, 430)]
 )
 def test_wikipedia_files_are_permuted_sentences(name, decomposed, equal):
-    """Nearly all published responses are sentences of the file, as many as their own had; the splitter is not theirs."""
+    """Nearly all published responses are sentences of the file, as many as their own had."""
     own, published = (
         [entry["output"] for entry in json.loads((SHARED / "paper_data" / folder / f"{name}.json").read_text("utf-8"))]
         for folder in ("wiki_popularity", "wiki_popularity_wrong_answer_shuffle")
@@ -451,6 +451,19 @@ def test_a_donor_that_states_the_right_answer_is_not_used():
         (r"\dfrac12", r"\frac{1}{2}", True),
         (r"9\text{ values}", "9", True),
         ("Yes.", "yes", True),
+        ("-2.5", r"-\frac{5}{2}", True),
+        (r"\frac 92", "4.5", True),
+        (r"\frac1{512}", r"\frac{1}{512}", True),
+        (r"\frac{29}4", "7.25", True),
+        (r"\frac1b", r"\frac{1}{b}", True),
+        ("-2 + 3i", "-2+3i", True),
+        ("x = 1", "x=1", True),
+        (r"382 \text{ dollars}", r"\$382", True),
+        (r"\frac{1}{0}", "0", False),
+        ("1/2", "0.5", True),
+        ("inf", "nan", False),
+        ("1e999999999", "0", False),
+        ("[-1, 0]", "(-1,0]", False),
         ("[-9, 9]", "[-9,9]", True),
         ("in crowd", "incrowd", False),
         ("(A)", "(B)", False),

@@ -136,7 +136,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             *[(name, _COUNT) for name in ("n", "label_equals_gold", "missing_final_answer", "double_final_answer")],
             *[(name, _COUNT) for name in ("duplicates", "mojibake", "artefacts")],
             *[(name, pa.int64()) for name in ("characters", "characters_max", "words")],
-            *[(name, _COUNT) for name in ("not_constructible", "labelled", "own_parts", "most_uses_of_a_donor")],
+            *[(name, _COUNT) for name in ("not_constructible", "labelled", "contradicts_label")],
+            *[(name, _COUNT) for name in ("own_parts", "most_uses_of_a_donor")],
             ("marked", pa.bool_()),
         ]
     ),

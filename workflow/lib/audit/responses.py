@@ -12,6 +12,7 @@ from ftfy.badness import is_bad
 from workflow.lib.command import progress
 from workflow.lib.corpora.samples import FINAL
 from workflow.lib.files import write_text
+from workflow.lib.responses.labels import read_label, same_answer
 from workflow.lib.responses.relations import is_marked
 from workflow.lib.tables import SCHEMAS, read_table, write_table
 
@@ -29,6 +30,8 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
     `not_constructible` have no text, by their builder's definition; all else counts those that have one;
     `labelled` state an answer that can be read, where the data have gold answers;
     `label_equals_gold` state the right one;
+    `contradicts_label` state, in the phrase or a ``\\boxed{}``, another answer than their label, which for built and
+    correct responses is what they should state (a Detailed response need not agree with its gold answer);
     `missing_final_answer`, `double_final_answer` hold the mark of a final answer ("The final answer is", or else
     ``\\boxed``) never, or more than once; null where most correct responses of that variant have no such mark;
     `duplicates` repeat an earlier response of the set;
@@ -84,6 +87,7 @@ def _counts(cell: pl.DataFrame, mark: str | None, relation: str) -> dict[str, An
         **{key: cell[key][0] for key in ("dataset", "variant", "relation")},
         "n": cell.height,
         "not_constructible": cell.height - ok.height,
+        "contradicts_label": None if labelled is None else _contradictions(ok),
         "labelled": labelled,
         "label_equals_gold": right,
         "missing_final_answer": None if marks is None else (marks == 0).sum(),
@@ -98,3 +102,12 @@ def _counts(cell: pl.DataFrame, mark: str | None, relation: str) -> dict[str, An
         "words": texts.str.split(" ").list.len().sum(),
         "marked": is_marked(relation, right, labelled),
     }
+
+
+def _contradictions(ok: pl.DataFrame) -> int:
+    """How many responses state, where it can be read, another answer than their label."""
+    read = (
+        (read_label(text, variant, "none"), label)
+        for text, variant, label in ok.select("response", "variant", "label").iter_rows()
+    )
+    return sum(None not in pair and not same_answer(*pair) for pair in read)

@@ -1,7 +1,7 @@
 """The final answer that a response states, and when two answers are the same."""
 
 import re
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 from workflow.lib.corpora.samples import FINAL
 
@@ -69,35 +69,44 @@ def read_label(response: str, variant: str, gold: str) -> str | None:
     return boxed(response) if answer is None else answer
 
 
-# What notation alone adds to a number or formula.
+# What notation alone adds to a number or formula, taken off in this order.
 _LATEX = (
     (re.compile(r"\\[dt]frac"), r"\\frac"),
-    (re.compile(r"\\frac(\d)(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\(?:left|right|!|,|;|:|quad|displaystyle)(?![a-zA-Z])"), ""),
     (re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}"), ""),
-    (re.compile(r"\\?[$%]|\\\\|\^\\circ|°"), ""),
+    (re.compile(r"\\?[$%]|\\\\|\^\\circ|°|\s"), ""),
+    (re.compile(r"\\frac([0-9a-z])"), r"\\frac{\1}"),
+    (re.compile(r"(\\frac\{[^{}]*\})([0-9a-z])"), r"\1{\2}"),
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_FRACTION = re.compile(r"(-?)\\frac\{(\d+)\}\{(\d+)\}")
+# No exponents: a model that writes 1e999999999 must not have it written out.
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d+/0*[1-9]\d*)")
+_WORD = re.compile(r"[a-z]{2,}")
+# Digits of a number that is read as one; Python refuses thousands of them.
+_LONGEST = 500
 
 
 def canonical(answer: str) -> str:
     r"""An answer without what only notation adds: case, white space, units, thousands separators, LaTeX spelling.
 
-    >>> canonical("$1,050.0"), canonical(r"\dfrac12"), canonical("Yes.")
-    ('1050', '\\frac{1}{2}', 'yes')
+    Numbers become exact fractions; formulas lose their spaces, words keep theirs.
+
+    >>> canonical("$1,050.0"), canonical(r"\dfrac92"), canonical("4.5"), canonical("x = 1"), canonical("In  crowd.")
+    ('1050', '9/2', '9/2', 'x=1', 'in crowd')
     """
     text = answer.strip().removesuffix(".")
-    plain = text
+    plain = text.casefold().replace("{,}", ",")
     for pattern, replacement in _LATEX:
         plain = pattern.sub(replacement, plain)
-    plain = _THOUSANDS.sub("", plain.replace("{,}", ",")).replace(" ", "").casefold()
-    try:
-        number = Decimal(plain)
-        return f"{number.normalize():f}" if number.is_finite() else plain
-    except InvalidOperation:
-        # Words keep their spaces: "in crowd" is not "incrowd".
-        formula = plain and ("\\" in text or not re.search("[a-z]", text.casefold()))
-        return plain if formula else " ".join(text.casefold().split())
+    plain = _THOUSANDS.sub("", plain)
+    fraction = _FRACTION.fullmatch(plain)
+    number = f"{fraction[1]}{fraction[2]}/{fraction[3]}" if fraction else plain
+    if len(number) < _LONGEST and _NUMBER.fullmatch(number):
+        return str(Fraction(number))
+    words = _WORD.search(text.casefold())
+    # "in crowd" is not "incrowd".
+    return " ".join(text.casefold().split()) if words and "\\" not in text else plain
 
 
 def same_answer(one: str, other: str) -> bool:

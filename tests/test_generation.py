@@ -13,6 +13,7 @@ from test_mapping import add_row, responses, write
 from test_workflow import clone, snakemake
 
 from tests.loopback import Loopback, closed_port
+from workflow.lib.corpora.miniature import held_out
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError
 from workflow.lib.generation.completions import Completion, complete_all
@@ -326,6 +327,26 @@ def test_detailed_responses_through_the_workflow(tmp_path):
     assert facts["writer"]["model"] == "m" and (facts["accepted"], facts["rejected"]) == (7, 1)
     deranged = pl.read_parquet(folder / "results/responses/mine.parquet").filter(pl.col("relation") == "derangement")
     assert deranged["label_equals_gold"].sum() == 0
+
+
+def test_a_local_model_writes_through_the_workflow(tmp_path):
+    """The committed miniature on questions of its own kind, which it mostly gets right step by step."""
+    folder = clone(tmp_path / "clone")
+    samples = held_out("mini_arithmetic", 6, 0)
+    write(folder / "rows.jsonl", [{"q": sample.instructions["detailed"], "a": sample.gold} for sample in samples])
+    add_row(folder, "none")
+    (folder / "config/mappings/mine.yaml").write_text(yaml.safe_dump(MAPPING))
+    generate = "generate={datasets: [mine], model: mini, max_tokens: 160, prompt: '{instruction}'}"
+    done = snakemake(folder, "--cores", 1, "--config", "datasets=[mine]", "models=[mini]", generate, "--", "responses")
+    assert done.returncode == 0, done.output[-3000:]
+    found = responses(folder / "results/responses/mine.parquet")
+    detailed = {sample_id: response for (sample_id, variant), response in found.items() if variant == "detailed"}
+    assert detailed and all(
+        response.endswith(f"The final answer is {found[sample_id, 'none']}") for sample_id, response in detailed.items()
+    )
+    facts = read_metadata(folder / "results/responses/mine.parquet")["detailed"]
+    assert facts["writer"]["model"] == "mini" and len(facts["writer"]["digest"]) == 64
+    assert facts["accepted"] + facts["rejected"] == 6
 
 
 def test_the_key_goes_through_the_script_and_stays_out_of_its_files(chat, tmp_path):

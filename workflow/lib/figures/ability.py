@@ -15,7 +15,7 @@ from workflow.lib.tables import SCHEMAS, read_table
 
 # A task counts as mastered where the lower 95 % bound lies this far above chance.
 MARGIN = 0.2
-UNABLE = "CANNOT DO THIS TASK"
+UNABLE = {"answer": "cannot do this task", "recall": "does not know these"}
 _TESTS = {
     "answer": "Held-out questions",
     "counterfactual": "Question and its edit",
@@ -44,7 +44,12 @@ class Ability:
         else:
             said = ", ".join(f"{label(name)} {share(value)}" for name, (value, _, _) in self.shares.items())
         told = f"{_TESTS[self.test]}, right: {said} (chance {share(self.chance)})."
-        return told if self.able else f"{UNABLE}: nothing here speaks of a model that can. {told}"
+        return told if self.able else f"{UNABLE[self.test].upper()}: nothing here speaks of a model that does. {told}"
+
+    @property
+    def mark(self) -> str:
+        """What stands beside the model where it does not master the task, else nothing."""
+        return "" if self.able else UNABLE[self.test]
 
 
 def read(paths: Sequence[str | Path]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 G is never decomposed as a matrix of its own size. Two routes, chosen by the precision of the factors:
 
 float64   QR of both factors, then the singular values of the small core R_d R_x^T: as exact as an SVD of G.
-lower     token Gram matrices in float64. With unit rows x_t / |x_t| and rows |x_t| d_t, which leave G as it is,
+lower     token Gram matrices, in float64. With unit rows x_t / |x_t| and rows |x_t| d_t, which leave G as it is,
           X X^T = L L^T (Cholesky), and the squares of the singular values are the eigenvalues of
           L^T (D D^T) L, a matrix of tokens x tokens, or of D^T (X X^T) D where D has fewer columns than tokens. A
           square costs half of the digits, of which float64 has enough for factors that were rounded to float32.
@@ -80,9 +80,9 @@ class Tokens:
 
     @property
     def reduced(self) -> Tensor:
-        """R of the QR of X^T, or X^T itself where it has no more columns than rows."""
+        """R of the QR of X^T, or X^T itself where it has no more columns than rows; float64."""
         if self._reduced is None:
-            self._reduced = reduce(self.x)
+            self._reduced = reduce(self.x.double())
         return self._reduced
 
     @property
@@ -115,7 +115,7 @@ class Tokens:
 def singular_values(x: Tokens, d: Tensor) -> Tensor:
     """Singular values of D^T X, largest first, float64: min(tokens, in, out) of them. `d` (tokens, out)."""
     found = None if x.exact else _from_grams(x, d)
-    return torch.linalg.svdvals(reduce(d).double() @ x.reduced.double().mT) if found is None else found
+    return torch.linalg.svdvals(reduce(d.double()) @ x.reduced.mT) if found is None else found
 
 
 def _from_grams(x: Tokens, d: Tensor) -> Tensor | None:

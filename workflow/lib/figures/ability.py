@@ -76,7 +76,7 @@ def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str |
     frame = read(paths)
     write_text(csv, frame.write_csv())
     header, rows = table(frame)
-    rule = ["---"] * 3 + ["---:"] * (len(header) - 3)
+    rule = ["---"] * 4 + ["---:"] * (len(header) - 4)
     lines = [f"| {' | '.join(line)} |" for line in (header, rule, *rows)]
     write_text(markdown, "\n\n".join(["# What the models can do", NOTE, "\n".join(lines)]) + "\n")
 
@@ -91,15 +91,20 @@ NOTE = (
 def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Header and rows for a reader: a row a model, dataset and test, a column a variant."""
     whole = frame.filter(pl.col("part") == "all")
-    variants = variants_in_order(whole["variant"].unique())
+    answered = whole.filter(pl.col("test") != "recall")
+    variants = variants_in_order(answered["variant"].unique())
+    # What is recalled is asked of one kind of description alone: one column for all.
+    recall = ["Recall"] if len(answered) < len(whole) else []
     able = abilities(frame)
     rows = []
     for (model, dataset, test), group in whole.group_by("model", "dataset", "test", maintain_order=True):
         by_variant = {row["variant"]: row for row in group.to_dicts()}
+        recalled = next(iter(by_variant.values())) if test == "recall" else None
         shown = [_with_bounds(by_variant.get(name)) for name in variants]
+        shown += [_with_bounds(recalled) for _ in recall]
         mastered = "–" if test == "counterfactual" else "yes" if able[model, dataset].able else "no"
-        rows.append([model, dataset, _TESTS[test], *shown, share(group["chance"][0]), f"{group['n'][0]:,}", mastered])
-    return ["Model", "Dataset", "Test", *map(label, variants), "Chance", "n", "Mastered"], rows
+        rows.append([model, dataset, _TESTS[test], mastered, *shown, share(group["chance"][0]), f"{group['n'][0]:,}"])
+    return ["Model", "Dataset", "Test", "Mastered", *map(label, variants), *recall, "Chance", "n"], rows
 
 
 def share(value: float) -> str:

@@ -34,17 +34,13 @@ def same_layer(factors: dict[str, Factors]) -> dict[str, list[float]]:
         if first in factors and second in factors:
             one, other = factors[first], factors[second]
             layers = range(one.x.shape[0])
-            found[f"{first}-{second}"] = [
-                cosine((one.x[i], one.d[i]), (other.x[i], other.d[i])) for i in layers
-            ]
+            found[f"{first}-{second}"] = [cosine((one.x[i], one.d[i]), (other.x[i], other.d[i])) for i in layers]
     return found
 
 
 def adjacent_layers(factors: dict[str, Factors]) -> dict[str, list[float]]:
     """By projection, the cosine of every layer's gradient with the next layer's (layers - 1 of them)."""
     return {
-        name: [
-            cosine((part.x[i], part.d[i]), (part.x[i + 1], part.d[i + 1])) for i in range(part.x.shape[0] - 1)
-        ]
+        name: [cosine((part.x[i], part.d[i]), (part.x[i + 1], part.d[i + 1])) for i in range(part.x.shape[0] - 1)]
         for name, part in factors.items()
     }

@@ -54,7 +54,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("status", _TEXT),
         ]
     ),
-    # One row: one weight matrix's gradient on one sample.
+    # One row: one weight matrix's gradient on one sample. A metric that was not asked for is null.
     "spectra": pa.schema(
         [
             ("model", _TEXT),
@@ -66,6 +66,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("layer", pa.int16()),
             ("projection", _TEXT),
             ("nuclear_norm", _REAL),
+            # Divided by sqrt(min(rows, columns)) of the matrix: K and V under grouped queries compare with Q and O.
+            ("nuclear_norm_scaled", _REAL),
             ("sigma_max", _REAL),
             ("sigma_min", _REAL),
             ("frobenius_norm", _REAL),

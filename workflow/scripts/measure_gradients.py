@@ -9,6 +9,8 @@ import os
 
 from workflow.lib.command import parser_for, run
 
+LOSS_TOKENS = "response tokens whose loss counts, each a row of its own: all, last[:K], span:A:B, random:K[:DRAWS]"
+
 
 def main(argv=None):
     parser = parser_for(__doc__)
@@ -22,8 +24,15 @@ def main(argv=None):
     add("--run", metavar="OUT", help="also write time, host, device and versions (.json)")
     add("--journal", metavar="DIR", help="keep finished batches here, and take them from here")
     add("--chat", action="store_true", help="prompt through the tokenizer's chat template")
-    add("--max-length", type=int, default=1024, help="window in tokens; longer samples are cut on the right")
-    add("--dtype", default="float32", help="precision of the pass: float32, float64, bfloat16, float16")
+    add("--max-length", type=int, default=1024, help="window in tokens; see --truncation")
+    add("--truncation", default="flag", help="longer samples: flag (cut on the right), drop, left (cut the prompt)")
+    add("--loss-tokens", nargs="+", default=["all"], metavar="SUBSET", help=LOSS_TOKENS)
+    add("--loss-norm", default="mean", help="loss of a response: mean or sum over its tokens")
+    add("--seed", type=int, default=0, help="of random --loss-tokens")
+    add("--projections", nargs="+", default=["q", "k", "v", "o"], metavar="NAME", help="of q k v o gate up down")
+    add("--metrics", nargs="+", metavar="NAME", help="columns to measure (default: all)")
+    add("--dtype", "--precision", default="float32", help="of the pass: float32, float64, bfloat16, float16")
+    add("--tf32", action="store_true", help="let a GPU round float32 products to TF32")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--compat", default="none", help="'reference' tokenises as the study's own code does")
     add("--batch-tokens", type=int, default=4096, help="tokens of one batch, padding included")
@@ -45,8 +54,9 @@ def measure(arguments):
     import torch
 
     from workflow.lib.errors import InputError
-    from workflow.lib.gradients.measure import Settings
     from workflow.lib.gradients.measure import measure as work
+    from workflow.lib.gradients.settings import Settings
+    from workflow.lib.gradients.spectra import METRICS
 
     if arguments.threads is not None:
         if arguments.threads < 1:
@@ -68,6 +78,13 @@ def measure(arguments):
             limit_seed=arguments.limit_seed,
             trust_remote_code=arguments.trust_remote_code,
             purpose=arguments.purpose,
+            truncation=arguments.truncation,
+            loss_tokens=arguments.loss_tokens,
+            loss_norm=arguments.loss_norm,
+            seed=arguments.seed,
+            projections=arguments.projections,
+            metrics=METRICS if arguments.metrics is None else arguments.metrics,
+            tf32=arguments.tf32,
         ),
         revision=arguments.revision,
         model_name=arguments.model_name,

@@ -78,7 +78,7 @@ class Capture:
 
         return keep
 
-    def run(self, batch: Sequence[Encoded]) -> list[Pass]:
+    def run(self, batch: Sequence[Encoded], normalise: str = "mean") -> list[Pass]:
         """Forward and backward of each sample's own mean response cross-entropy, all in one padded batch.
 
         Padding stands on the right, where causal attention lets no real token see it, and each sample's factors
@@ -107,7 +107,7 @@ class Capture:
             targets = ids.masked_fill(~counted, -100)[:, first + 1 :]
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             losses = losses.view_as(targets)
-            means = losses.sum(1) / (targets != -100).sum(1)
+            means = losses.sum(1) / ((targets != -100).sum(1) if normalise == "mean" else 1)
             means.sum().backward()
             return [self._cut(row, len(sample.ids), float(means[row].detach())) for row, sample in enumerate(batch)]
         finally:

@@ -6,12 +6,11 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import transformers
 
@@ -19,34 +18,15 @@ from workflow.lib.command import progress
 from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
-from workflow.lib.gradients.capture import PROJECTIONS, Capture
+from workflow.lib.gradients.capture import Capture, Factors
 from workflow.lib.gradients.journal import Journal, Record
-from workflow.lib.gradients.plan import Row, key_of, limit_rows, plan_batches, read_rows
+from workflow.lib.gradients.meter import Meter
+from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows
+from workflow.lib.gradients.settings import Settings
 from workflow.lib.gradients.spectra import METRICS, spectra
-from workflow.lib.gradients.tokens import Encoded, Encoder
+from workflow.lib.gradients.tokens import Encoder
+from workflow.lib.gradients.write import write_tables
 from workflow.lib.models.loading import choose_device, load, locate
-from workflow.lib.tables import write_table
-
-PURPOSES = ("study", "pipeline check")
-
-# Seconds between two lines of progress.
-_PROGRESS = 5.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All choices that a job's numbers depend on."""
-
-    chat: bool
-    max_length: int
-    dtype: str
-    compat: str
-    device: str
-    batch_tokens: int
-    limit: int | None
-    limit_seed: int | None
-    trust_remote_code: bool
-    purpose: str
 
 
 def measure(
@@ -66,16 +46,14 @@ def measure(
     `model`: a folder, a card or a hub id; `responses`: a responses table or a JSON list. `journal`: a folder that
     keeps finished batches through kills and edits. `run_path`: a JSON file for time, host, device and versions.
     """
-    if settings.purpose not in PURPOSES:
-        raise InputError(f"--purpose '{settings.purpose}' is not known; choose one of {', '.join(PURPOSES)}")
-    if settings.batch_tokens < 1:
-        raise InputError(f"--batch-tokens is {settings.batch_tokens}; give at least 1")
     if Path(samples_path).resolve() == Path(spectra_path).resolve():
         raise InputError(f"--samples and --spectra are both {samples_path}; give two files")
     started = time.time()
     rows = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     where = locate(model, revision)
     device = choose_device(settings.device)
+    # Never by a library's default: TF32 keeps 10 bits of a float32's 23.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
     network, tokenizer = load(
         where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
     )
@@ -84,13 +62,17 @@ def measure(
         progress(
             f"max_length is {settings.max_length}, but the model has {window} positions: the window is {window} tokens"
         )
-    encoder = Encoder(tokenizer, chat=settings.chat, max_length=window, compat=settings.compat)
-    encoded = [encoder.encode(row.instruction, row.response) for row in rows]
+    encoder = Encoder(
+        tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
+    )
+    items = expand_rows(rows, encoder, settings.subsets, settings.seed)
     context = {
         "model": where.digest,
         "dtype": settings.dtype,
-        "metrics": METRICS,
-        "projections": PROJECTIONS,
+        "tf32": settings.tf32,
+        "loss_norm": settings.loss_norm,
+        "metrics": settings.metrics,
+        "projections": settings.projections,
         # Token ids and masks are in the key themselves: no more code than this decides the numbers.
         "engine": module_digest("workflow.lib.gradients.capture", "workflow.lib.gradients.spectra"),
         "torch": ".".join(torch.__version__.split(".")[:2]),
@@ -98,9 +80,12 @@ def measure(
         "device": device,
         "attention": network.config._attn_implementation,
     }
-    keys = [key_of(sample, context) for sample in encoded]
-    job = _Job(Capture(network), dict(zip(keys, encoded, strict=True)), _names(keys, rows), settings.batch_tokens)
-    records = job.run(Journal(journal) if journal else None)
+    # What is left of a sample to drop is never measured, though another sample may have the same tokens.
+    dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
+    keys = ["" if out else key_of(item.sample, context) for item, out in zip(items, dropped, strict=True)]
+    asked = {key: item for key, item in zip(keys, items, strict=True) if key}
+    job = _Job(Capture(network), asked, settings)
+    records = job.run(Journal(journal) if journal else None) | {"": Record(None, "truncated", ())}
     name = model_name or Path(where.path).resolve().name
     # The size of a batch is no fact of the numbers; a retry halves it.
     facts = {
@@ -113,32 +98,29 @@ def measure(
         "rows": len(rows),
         "matrix_shapes": job.shapes(),
     }
-    _write(rows, encoded, [records[key] for key in keys], name, facts, samples_path, spectra_path)
+    write_tables(items, [records[key] for key in keys], facts, samples_path, spectra_path)
     statuses = Counter(records[key].status for key in keys)
     progress(
-        f"{len(rows)} rows ({', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}): "
+        f"{len(items)} rows ({', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}): "
         f"{job.computed} computed, {job.recalled} from the journal, in {time.time() - started:.1f} s"
     )
     if run_path:
         write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
 
 
-def _names(keys: Sequence[str], rows: Sequence[Row]) -> dict[str, str]:
-    return {
-        key: f"{row.dataset} {row.sample_id} {row.variant} {row.relation}" for key, row in zip(keys, rows, strict=True)
-    }
-
-
 class _Job:
     """The distinct samples of a job; equal token ids and masks are computed once."""
 
-    def __init__(self, capture: Capture, samples: Mapping[str, Encoded], names: Mapping[str, str], batch_tokens: int):
-        self.capture, self.samples, self.names = capture, samples, names
-        self.batch_tokens = batch_tokens
-        self.batches = plan_batches(
-            {key: sample for key, sample in samples.items() if sample.response_tokens}, batch_tokens
-        )
+    def __init__(self, capture: Capture, items: Mapping[str, Item], settings: Settings):
+        self.capture, self.items, self.settings = capture, items, settings
+        self.samples = {key: item.sample for key, item in items.items()}
+        measured = {key: sample for key, sample in self.samples.items() if sample.response_tokens}
+        self.batches = plan_batches(measured, settings.batch_tokens)
         self.computed = self.recalled = 0
+        for name in settings.projections:
+            if any(name not in parts for parts in capture.layers):
+                known = ", ".join(capture.layers[0])
+                raise InputError(f"--projections: this model has no '{name}' in every layer; choose from {known}")
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
         """The record of every key; finished batches are committed to the journal one by one."""
@@ -149,9 +131,9 @@ class _Job:
         self.recalled = len(recalled)
         records |= recalled
         todo = [left for batch in self.batches if (left := [key for key in batch if key not in recalled])]
-        meter = _Meter(sum(map(len, todo)), self.recalled)
+        meter = Meter(sum(map(len, todo)), self.recalled)
         for batch in todo:
-            fresh = self._compute(batch)
+            fresh = self._compute(batch, meter)
             # What did not fit here may fit elsewhere: it is not a result to remember.
             kept = [key for key in batch if fresh[key].status != "out_of_memory"]
             if journal and kept:
@@ -159,106 +141,59 @@ class _Job:
             records |= fresh
             self.computed += len(batch)
             meter.advance(len(batch), sum(len(self.samples[key].ids) for key in batch))
+        meter.close()
         if journal:
             journal.close()
             journal.prune(self.samples)
         return records
 
-    def _compute(self, keys: Sequence[str]) -> dict[str, Record]:
+    def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:
         try:
-            passes = self.capture.run([self.samples[key] for key in keys])
-            return {key: _record(done.loss, done.factors) for key, done in zip(keys, passes, strict=True)}
+            passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
+            return {key: self._record(done.loss, done.factors) for key, done in zip(keys, passes, strict=True)}
         except Exception as error:
             if not _out_of_memory(error):
-                raise RuntimeError(f"failed on one of: {'; '.join(self.names[key] for key in keys)}") from error
+                names = "; ".join(self.items[key].name for key in keys)
+                raise RuntimeError(f"failed on {'one of: ' if len(keys) > 1 else ''}{names}") from error
         # Outside the handler, so that the failed pass's tensors are freed before the next attempt.
         if len(keys) == 1:
-            progress(f"out of memory on {self.names[keys[0]]} ({len(self.samples[keys[0]].ids)} tokens) alone")
+            meter.say(f"out of memory on {self.items[keys[0]].name} ({len(self.samples[keys[0]].ids)} tokens) alone")
             return {keys[0]: Record(None, "out_of_memory", ())}
         half = len(keys) // 2
-        progress(f"out of memory on a batch of {len(keys)}; going on with halves of {half}")
-        return self._compute(keys[:half]) | self._compute(keys[half:])
+        meter.say(f"out of memory on a batch of {len(keys)}; going on with halves of {half}")
+        return self._compute(keys[:half], meter) | self._compute(keys[half:], meter)
+
+    def _record(self, loss: float, factors: Mapping[str, Factors]) -> Record:
+        factors = _at_least_float32({name: factors[name] for name in self.settings.projections})
+        finite = np.isfinite(loss) and all(
+            bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in factors.values()
+        )
+        if not finite:
+            return Record(float(loss), "nonfinite", ())
+        kept = [METRICS.index(metric) for metric in self.settings.metrics]
+        return Record(float(loss), "ok", spectra(factors)[..., kept].flatten().tolist())
 
     def shapes(self) -> dict[str, list[list[int]]]:
         """By projection, the (rows, columns) of each layer's matrix."""
-        return {name: [list(parts[name].weight.shape) for parts in self.capture.layers] for name in PROJECTIONS}
+        return {
+            name: [list(parts[name].weight.shape) for parts in self.capture.layers]
+            for name in self.settings.projections
+        }
 
 
 def _out_of_memory(error: Exception) -> bool:
-    # PyTorch's CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    # PyTorch's CPU allocator raises a plain RuntimeError, and so does cuBLAS for its workspace.
+    told = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in told)
 
 
-def _record(loss: float, factors: Mapping[str, Any]) -> Record:
-    finite = np.isfinite(loss) and all(
-        bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in factors.values()
-    )
-    if not finite:
-        return Record(float(loss), "nonfinite", ())
-    return Record(float(loss), "ok", spectra(factors).flatten().tolist())
-
-
-class _Meter:
-    """A line of progress every few seconds: done, rates, time left."""
-
-    def __init__(self, total: int, recalled: int):
-        self.total, self.done, self.tokens = total, 0, 0
-        self.begun = self.told = time.monotonic()
-        progress(f"{total} distinct rows to compute, {recalled} found in the journal")
-
-    def advance(self, samples: int, tokens: int) -> None:
-        self.done += samples
-        self.tokens += tokens
-        now = time.monotonic()
-        if now - self.told >= _PROGRESS:
-            self.told = now
-            seconds = now - self.begun
-            left = seconds / self.done * (self.total - self.done)
-            progress(
-                f"{self.done} of {self.total} rows, {self.done / seconds:.1f} rows/s, "
-                f"{self.tokens / seconds:.0f} tokens/s, {left:.0f} s left"
-            )
-
-
-def _write(
-    rows: Sequence[Row],
-    encoded: Sequence[Encoded],
-    records: Sequence[Record],
-    model: str,
-    facts: Mapping[str, Any],
-    samples_path: str,
-    spectra_path: str,
-) -> None:
-    samples = pa.table(
-        {
-            "model": [model] * len(rows),
-            "dataset": [row.dataset for row in rows],
-            "sample_id": [row.sample_id for row in rows],
-            "variant": [row.variant for row in rows],
-            "relation": [row.relation for row in rows],
-            "loss_tokens": ["all"] * len(rows),
-            "loss": pa.array([record.loss for record in records], pa.float64()),
-            "prompt_tokens": [sample.prompt_tokens for sample in encoded],
-            "response_tokens": [sample.response_tokens for sample in encoded],
-            "truncated": [sample.truncated for sample in encoded],
-            "status": [record.status for record in records],
-        }
-    )
-    good = [index for index, record in enumerate(records) if record.status == "ok"]
-    layers = len(facts["matrix_shapes"][PROJECTIONS[0]])
-    values = np.array([records[index].values for index in good]).reshape(
-        len(good), layers, len(PROJECTIONS), len(METRICS)
-    )
-    # One row per sample, layer and projection, in this order.
-    sample, layer, projection = (axis.ravel() for axis in np.indices(values.shape[:3]))
-    names = ("model", "dataset", "sample_id", "variant", "relation", "loss_tokens")
-    long = samples.select(names).take(pa.array(np.array(good, dtype=np.int64)[sample]))
-    long = long.append_column("layer", pa.array(layer.astype(np.int16)))
-    long = long.append_column("projection", pa.array(np.array(PROJECTIONS)[projection]))
-    for index, metric in enumerate(METRICS):
-        long = long.append_column(metric, pa.array(values[..., index].ravel()))
-    write_table("samples", samples, samples_path, facts)
-    write_table("spectra", long, spectra_path, facts)
+def _at_least_float32(factors: Mapping[str, Factors]) -> dict[str, Factors]:
+    """16-bit factors as float32: they have no QR, and their products would lose what the pass still has."""
+    narrow = (torch.bfloat16, torch.float16)
+    # Q, K and V share one X: one tensor stays one, since its reduction is shared too.
+    parts = {id(part): part for factor in factors.values() for part in (factor.x, factor.d)}
+    wide = {at: part.float() if part.dtype in narrow else part for at, part in parts.items()}
+    return {name: Factors(wide[id(factor.x)], wide[id(factor.d)]) for name, factor in factors.items()}
 
 
 def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
@@ -269,7 +204,7 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "commit": _commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "batch_tokens": job.batch_tokens,
+        "batch_tokens": job.settings.batch_tokens,
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "computed": job.computed,
         "recalled": job.recalled,

@@ -9,7 +9,8 @@ from typing import Any
 
 from workflow.lib.corpora.published import read_entries
 from workflow.lib.errors import InputError
-from workflow.lib.gradients.tokens import Encoded
+from workflow.lib.gradients.subsets import Subset, take
+from workflow.lib.gradients.tokens import Encoded, Encoder
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import read_table
 
@@ -63,6 +64,52 @@ def limit_rows(rows: Sequence[Row], limit: int | None, seed: int | None) -> list
         ids.sort(key=lambda sample_id: seeded_hash(seed, sample_id))
     kept = set(ids[:limit])
     return [row for row in rows if row.sample_id in kept]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of the samples table: a response, the tokens its loss is taken over, and what the model reads.
+
+    `prompt_tokens` is counted before a subset of the response's tokens was taken.
+    """
+
+    row: Row
+    loss_tokens: str
+    sample: Encoded
+    prompt_tokens: int
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        name = f"{self.row.dataset} {self.row.sample_id} {self.row.variant} {self.row.relation}"
+        return name if self.loss_tokens == "all" else f"{name} {self.loss_tokens}"
+
+
+def expand_rows(rows: Sequence[Row], encoder: Encoder, subsets: Sequence[Subset], seed: int) -> list[Item]:
+    """Every row with every subset of its response's tokens, row by row.
+
+    Matched draws take as many tokens as the same sample's None response has: the one of the same relation, or else
+    the correct one. Raises `InputError` where there is none.
+    """
+    encoded = [encoder.encode(row.instruction, row.response) for row in rows]
+    lengths = {
+        (row.sample_id, row.relation): sample.response_tokens
+        for row, sample in zip(rows, encoded, strict=True)
+        if row.variant == "none"
+    }
+    items = []
+    for row, sample in zip(rows, encoded, strict=True):
+        name = f"{row.dataset} {row.sample_id} {row.variant} {row.relation}"
+        for subset in subsets:
+            count = lengths.get((row.sample_id, row.relation), lengths.get((row.sample_id, "correct")))
+            if subset.matched and count is None:
+                raise InputError(
+                    f"--loss-tokens random:matched: dataset '{row.dataset}', sample '{row.sample_id}' has no response "
+                    "of variant 'none' to match; measure that variant too, or ask for random:K"
+                )
+            chosen = take(sample, subset, seed=seed, name=name, count=count)
+            items.append(Item(row, subset.name, chosen, sample.prompt_tokens))
+    return items
 
 
 def key_of(sample: Encoded, context: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from workflow.lib.errors import InputError
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
 
 COMPATS = ("none", "reference")
+TRUNCATIONS = ("flag", "drop", "left")
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Encoded:
     """One sample as the model reads it.
 
     `ids`: token ids. `response`: for each token, whether it belongs to the response (its cross-entropy counts,
-    given the tokens before it). `truncated`: whether tokens beyond the window were cut off on the right.
+    given the tokens before it). `truncated`: whether the sample was longer than the window and tokens were cut off.
     """
 
     ids: tuple[int, ...]
@@ -39,11 +40,17 @@ class Encoder:
     of the response counts as response, and special tokens at the front (BOS) stand exactly once, whether or not a
     chat template writes them too. With ``compat="reference"`` the study's own way is followed, for parity: special
     tokens are always added, and the response starts after as many tokens as the prefix alone has.
+
+    A sample of more than `max_length` tokens is cut: on the right with `truncation` ``flag`` or ``drop`` (the caller
+    leaves the latter out), or with ``left`` at the start of its prompt, behind BOS, and only where the response alone
+    does not fit, at the response's end too. Raises `InputError` for options or a tokenizer that cannot do this.
     """
 
-    def __init__(self, tokenizer: Any, *, chat: bool, max_length: int, compat: str = "none"):
+    def __init__(self, tokenizer: Any, *, chat: bool, max_length: int, compat: str = "none", truncation: str = "flag"):
         if compat not in COMPATS:
             raise InputError(f"--compat '{compat}' is not known; choose one of {', '.join(COMPATS)}")
+        if truncation not in TRUNCATIONS:
+            raise InputError(f"--truncation '{truncation}' is not known; choose one of {', '.join(TRUNCATIONS)}")
         if max_length < 2:
             raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
         if compat == "none" and not tokenizer.is_fast:
@@ -52,6 +59,7 @@ class Encoder:
                 "add a tokenizer.json to the model"
             )
         self.tokenizer, self.chat, self.max_length, self.compat = tokenizer, chat, max_length, compat
+        self.truncation = truncation
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a")["input_ids"]
         starts = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
@@ -68,8 +76,27 @@ class Encoder:
         else:
             encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             ids = list(encoding["input_ids"])
-            mask = [end > len(prompt) and end > begin for begin, end in encoding["offset_mapping"]]
+            # From the first token that ends in the response on: the offsets of a token of nothing but spaces may be
+            # trimmed to no width, so a token's own begin and end do not tell.
+            ends = [end for _, end in encoding["offset_mapping"]]
+            start = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
+            mask = [i >= start for i in range(len(ids))]
             if self.front and ids[: len(self.front)] != self.front:
                 ids, mask = self.front + ids, [False] * len(self.front) + mask
+        truncated = len(ids) > self.max_length
+        if truncated and self.truncation == "left":
+            ids, mask = self._without_start(ids, mask)
         cut = slice(0, self.max_length)
-        return Encoded(tuple(ids[cut]), tuple(mask[cut]), len(ids) > self.max_length)
+        return Encoded(tuple(ids[cut]), tuple(mask[cut]), truncated)
+
+    def _without_start(self, ids: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
+        """The prompt's first tokens cut off behind BOS, as many as it takes for the response to fit."""
+        head = 0
+        # The reference has BOS twice where the chat template writes it too.
+        while self.front and ids[head : head + len(self.front)] == self.front:
+            head += len(self.front)
+        start = mask.index(True) if True in mask else len(ids)
+        # Without BOS the prompt's last token stays: the response's first one is predicted from it.
+        room = max(self.max_length - head - (len(ids) - start), 0 if head else 1)
+        kept = max(start - room, head)
+        return ids[:head] + ids[kept:], mask[:head] + mask[kept:]

@@ -1,0 +1,65 @@
+"""All choices that a gradients job's numbers depend on, checked before anything is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workflow.lib.errors import InputError, nearest
+from workflow.lib.gradients.spectra import METRICS
+from workflow.lib.gradients.subsets import Subset, parse_subsets
+
+PURPOSES = ("study", "pipeline check")
+LOSS_NORMS = ("mean", "sum")
+# The attention's, then the MLP's; tables hold them in this order.
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a job is asked for; the README of config/ says what each choice means.
+
+    `seed` is that of random `loss_tokens`. `projections` and `metrics` are brought into the tables' order. Raises
+    `InputError` where a choice is not known.
+    """
+
+    chat: bool
+    max_length: int
+    dtype: str
+    compat: str
+    device: str
+    batch_tokens: int
+    limit: int | None
+    limit_seed: int | None
+    trust_remote_code: bool
+    purpose: str
+    truncation: str = "flag"
+    loss_tokens: Sequence[str] = ("all",)
+    loss_norm: str = "mean"
+    seed: int = 0
+    projections: Sequence[str] = ("q", "k", "v", "o")
+    metrics: Sequence[str] = METRICS
+    tf32: bool = False
+
+    def __post_init__(self):
+        if self.purpose not in PURPOSES:
+            raise InputError(f"--purpose '{self.purpose}' is not known; choose one of {', '.join(PURPOSES)}")
+        if self.loss_norm not in LOSS_NORMS:
+            raise InputError(f"--loss-norm '{self.loss_norm}' is not known; choose one of {', '.join(LOSS_NORMS)}")
+        if self.batch_tokens < 1:
+            raise InputError(f"--batch-tokens is {self.batch_tokens}; give at least 1")
+        parse_subsets(self.loss_tokens)
+        object.__setattr__(self, "projections", _chosen("--projections", "projection", self.projections, PROJECTIONS))
+        object.__setattr__(self, "metrics", _chosen("--metrics", "metric", self.metrics, METRICS))
+
+    @property
+    def subsets(self) -> list[Subset]:
+        """The subsets of the response's tokens that `loss_tokens` stands for."""
+        return parse_subsets(self.loss_tokens)
+
+
+def _chosen(option: str, what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}: unknown {what} '{name}': {nearest(name, known)}")
+    if not names:
+        raise InputError(f"{option} is empty; give at least one of {', '.join(known)}")
+    return tuple(name for name in known if name in names)

@@ -134,12 +134,12 @@ import resource
 from workflow.lib.gradients import measure as module
 
 class Limited(module.Capture):
-    def run(self, batch):
+    def run(self, batch, normalise):
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         before = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (size + 40_000_000, before[1]))
         try:
-            return super().run(batch)
+            return super().run(batch, normalise)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, before)
 

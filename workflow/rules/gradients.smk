@@ -38,12 +38,22 @@ rule measure_gradients:
         purpose=lambda wildcards: STUDY.purpose(wildcards.model, wildcards.dataset),
         limit=SUBSET,
         max_length=STUDY.config["max_length"],
+        truncation=STUDY.config["truncation"],
+        loss_tokens=STUDY.config["loss_tokens"],
+        loss_norm=STUDY.config["loss_norm"],
+        # Only draws have a seed: another one makes nothing else stale.
+        seed=STUDY.config["seed"] if any("random" in each for each in STUDY.config["loss_tokens"]) else 0,
+        projections=STUDY.config["projections"],
+        metrics=STUDY.config["metrics"],
+        tf32="--tf32" if STUDY.config["tf32"] else "",
         compat=STUDY.config["compat"],
         journal=lambda wildcards: f"results/journal/{wildcards.model}/{wildcards.dataset}",
     shell:
         "python -m workflow.scripts.measure_gradients --model {input.model:q} --model-name {wildcards.model}"
         " --responses {input.responses:q} --samples {output.samples:q} --spectra {output.spectra:q} --run {output.run:q}"
         " --journal {params.journal:q} {params.chat} {params.trust} {params.limit} --max-length {params.max_length}"
+        " --truncation {params.truncation} --loss-tokens {params.loss_tokens} --loss-norm {params.loss_norm}"
+        " --seed {params.seed} --projections {params.projections} --metrics {params.metrics} {params.tf32}"
         " --dtype {params.dtype} --device {params.device} --compat {params.compat} --purpose {params.purpose:q}"
         " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
 

@@ -23,7 +23,7 @@ from workflow.lib.gradients.journal import Journal, Record
 from workflow.lib.gradients.meter import Meter
 from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows
 from workflow.lib.gradients.settings import Settings
-from workflow.lib.gradients.spectra import METRICS, spectra
+from workflow.lib.gradients.spectra import spectra
 from workflow.lib.gradients.tokens import Encoder
 from workflow.lib.gradients.write import write_tables
 from workflow.lib.models.loading import choose_device, load, locate
@@ -170,8 +170,7 @@ class _Job:
         )
         if not finite:
             return Record(float(loss), "nonfinite", ())
-        kept = [METRICS.index(metric) for metric in self.settings.metrics]
-        return Record(float(loss), "ok", spectra(factors)[..., kept].flatten().tolist())
+        return Record(float(loss), "ok", spectra(factors, self.settings.metrics).flatten().tolist())
 
     def shapes(self) -> dict[str, list[list[int]]]:
         """By projection, the (rows, columns) of each layer's matrix."""

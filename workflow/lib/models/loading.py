@@ -74,7 +74,7 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path}: no tokenizer could be loaded ({error}); add tokenizer.json and tokenizer_config.json"
+            f"{path}: no tokenizer could be loaded ({_short(error)}); add tokenizer.json and tokenizer_config.json"
         ) from None
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -85,7 +85,12 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{path}: no causal language model could be loaded ({error})") from None
+        _check_weights(path)
+        raise InputError(
+            f"{path}: no causal language model could be loaded ({_short(error)}); take a decoder-only model's folder "
+            "with config.json and safetensors"
+        ) from None
+    _check_architecture(model, path)
     # The library fills a gap with random numbers and goes on.
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
@@ -101,3 +106,35 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             "take the tokenizer that belongs to this model"
         )
     return model.to(device).eval(), tokenizer
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 240 else f"{text[:240]}..."
+
+
+def _check_weights(path: str) -> None:
+    """`InputError` naming the first safetensors file of the folder that is cut or corrupt."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(Path(path).glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file}: not a whole safetensors file ({_short(error)}); fetch or copy it again"
+            ) from None
+
+
+def _check_architecture(model: Any, path: str) -> None:
+    """`InputError` for a checkpoint of another kind: an encoder or a classifier loads as a decoder without a word."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    stored = getattr(model.config, "architectures", None) or []
+    known = {type(model).__name__, *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
+    if stored and known.isdisjoint(stored) and not getattr(model.config, "auto_map", None):
+        raise InputError(
+            f"{path}: not a causal language model: config.json says {', '.join(map(str, stored))}; take a "
+            "decoder-only model"
+        )

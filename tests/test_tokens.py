@@ -14,15 +14,22 @@ CHAT = (
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + CHAT
 
 
-def tokenizer(merges=(), bos=True, template=None):
-    """A byte-level BPE of single bytes and `merges`, which adds <s> in front where `bos`."""
+def tokenizer(merges=(), bos=True, template=None, eos=False, trim=False):
+    """A byte-level BPE of single bytes and `merges`, which adds <s> in front where `bos` and at the end where `eos`.
+
+    `trim`: offsets leave out the spaces around a token's other characters, as Llama's and others do.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<s>", *alphabet, *("".join(pair) for pair in merges)])}
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    if bos:
-        inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    parts = [processors.ByteLevel(trim_offsets=True)] if trim else []
+    if bos or eos:
+        single = f"{'<s> ' if bos else ''}$A{' <s>' if eos else ''}"
+        parts.append(processors.TemplateProcessing(single=single, special_tokens=[("<s>", 0)]))
+    if parts:
+        inner.post_processor = processors.Sequence(parts)
     inner.add_special_tokens(["<s>"])
     made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
     made.chat_template = template
@@ -43,6 +50,25 @@ def test_exactly_the_response_counts(compat, response):
     encoded = encoder.encode("Is it?", response)
     assert encoded.response_tokens == len(response.encode()) and encoded.prompt_tokens == 1 + len("Is it?\n")
     assert not encoded.truncated
+
+
+@pytest.mark.parametrize("response", ["  yes", "   \n  yes ", "yes   ", "    "])
+def test_tokens_of_nothing_but_spaces_count_though_their_offsets_are_trimmed(response):
+    merges = [("Ġ", "Ġ"), ("ĠĠ", "Ġ")]
+    for trim in (False, True):
+        encoder = Encoder(tokenizer(merges, trim=trim), chat=False, max_length=99)
+        assert counted(encoder, "Is it?", response) == response
+        assert encoder.encode("Is it?", response).prompt_tokens == 1 + len("Is it?\n")
+
+
+def test_an_eos_that_the_tokenizer_adds_is_the_references_alone():
+    """Ours appends none; the reference's stands behind text and prefix alike, so its response starts a token late."""
+    made = tokenizer(eos=True)
+    ours = Encoder(made, chat=False, max_length=99).encode("Is it?", "yes")
+    assert ours.ids.count(0) == 1 and ours.ids[0] == 0 and ours.response_tokens == 3
+    theirs = Encoder(made, chat=False, max_length=99, compat="reference").encode("Is it?", "yes")
+    assert theirs.ids == (*ours.ids, 0) and theirs.response_tokens == 3
+    assert made.decode([i for i, r in zip(theirs.ids, theirs.response, strict=True) if r]) == "es<s>"
 
 
 def test_a_token_over_the_border_counts_as_response():
@@ -76,6 +102,37 @@ def test_truncation_is_flagged_and_never_pretends():
     cut = encoder.encode("Is it?", "yes")
     assert cut.truncated and len(cut.ids) == 9 and cut.response_tokens == 1
     assert encoder.encode("Is it so?", "yes").response_tokens == 0
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_left_cuts_the_prompt_behind_bos_and_keeps_the_response(bos):
+    made = tokenizer(bos=bos)
+    whole = Encoder(made, chat=False, max_length=99).encode("Is it so?", "yes")
+    cut = Encoder(made, chat=False, max_length=9, truncation="left").encode("Is it so?", "yes")
+    assert cut.truncated and len(cut.ids) == 9 and cut.response_tokens == 3
+    assert cut.ids == whole.ids[:bos] + whole.ids[len(whole.ids) - 9 + bos :]
+    fits = Encoder(made, chat=False, max_length=len(whole.ids), truncation="left").encode("Is it so?", "yes")
+    assert fits == whole and not fits.truncated
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_left_cuts_a_response_that_does_not_fit_alone_at_its_end(bos):
+    """And leaves a token before it, which its first one is predicted from."""
+    encoder = Encoder(tokenizer(bos=bos), chat=False, max_length=4, truncation="left")
+    cut = encoder.encode("Is it so?", "certainly")
+    assert len(cut.ids) == 4 and cut.response_tokens == 3 and counted(encoder, "Is it so?", "certainly") == "cer"
+    assert cut.ids[0] == encoder.tokenizer("\n", add_special_tokens=False)["input_ids"][0] * (not bos)
+
+
+def test_left_keeps_both_bos_of_the_reference():
+    made = tokenizer(template=CHAT.replace("<s>{{", "{{").replace("{% for", "<s>{% for", 1))
+    cut = Encoder(made, chat=True, max_length=9, compat="reference", truncation="left").encode("Is it?", "yes")
+    assert cut.ids[:3].count(0) == 2 and cut.ids.count(0) == 2 and cut.response_tokens == 3 and len(cut.ids) == 9
+
+
+def test_unknown_truncation_is_named():
+    with pytest.raises(InputError, match="choose one of flag, drop, left"):
+        Encoder(tokenizer(), chat=False, max_length=9, truncation="right")
 
 
 def test_no_template_and_no_offsets_are_named():

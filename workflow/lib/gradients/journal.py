@@ -53,7 +53,12 @@ class Journal:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--journal {folder}: no folder can be made here ({error.strerror}); give another"
+            ) from None
         self._path = self.folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.frames"
         self._lock = FileLock(f"{self._path}.lock")
         self._file = None
@@ -123,7 +128,15 @@ def _digest(content: bytes) -> bytes:
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     """The whole batches of a segment; a torn last one, from a killed or still writing process, is left out."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        # Pruned by another process since the folder was listed.
+        return
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); make it readable, or delete it: its samples are computed again"
+        ) from None
     at = 0
     while len(content) - at >= _FIELDS.size + _DIGEST:
         fields = content[at : at + _FIELDS.size]

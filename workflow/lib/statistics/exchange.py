@@ -126,10 +126,20 @@ def export_tables(
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
         name = read_metadata(samples_path)["model"]
         keys = ["sample_id", "variant", "relation"]
-        rows = pl.from_arrow(read_table("samples", samples_path)).join(
-            texts, on=keys, how="left", maintain_order="left"
+        # The released format knows the whole response's loss alone.
+        whole = pl.col("loss_tokens") == "all"
+        rows = (
+            pl.from_arrow(read_table("samples", samples_path))
+            .filter(whole)
+            .join(texts, on=keys, how="left", maintain_order="left")
         )
-        values = pl.from_arrow(read_table("spectra", spectra_path))
+        values = pl.from_arrow(read_table("spectra", spectra_path)).filter(whole)
+        missing = sorted(set(PROJECTIONS) - set(values["projection"]))
+        if values.height and missing:
+            raise InputError(
+                f"{spectra_path}: no projection '{missing[0]}', which the released format needs; measure "
+                f"{', '.join(PROJECTIONS)}"
+            )
         measured[name] = rows, {key: group for key, group in values.group_by(keys, maintain_order=True)}
     for (model, variant, relation), path in outputs.items():
         rows, values = measured[model]

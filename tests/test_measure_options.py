@@ -1,0 +1,320 @@
+"""What a gradients job can be asked for, and what it does with checkpoints and journals that cannot be used."""
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import torch
+from conftest import ROOT, user_error
+from test_measure import counts, measure
+
+from workflow.lib.gradients import measure as engine
+from workflow.lib.gradients.settings import Settings
+from workflow.lib.gradients.spectra import METRICS
+from workflow.lib.tables import read_metadata
+
+
+@pytest.fixture(scope="module")
+def few(responses, tmp_path_factory):
+    """The correct responses of two questions: six rows."""
+    path = tmp_path_factory.mktemp("few") / "mini_arithmetic.parquet"
+    table = pl.read_parquet(responses).filter(pl.col("relation") == "correct")
+    table.filter(pl.col("sample_id").is_in(table["sample_id"].unique(maintain_order=True)[:2].implode())).write_parquet(
+        path
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(miniature, few, tmp_path_factory):
+    """Their tables, with nothing asked for."""
+    folder = tmp_path_factory.mktemp("plain")
+    assert counts(measure(miniature, few, folder)) == (6, 0)
+    return read(folder)
+
+
+def read(folder):
+    return tuple(pl.read_parquet(folder / f"{name}.parquet") for name in ("samples", "spectra"))
+
+
+def run(miniature, few, folder, *options):
+    done = measure(miniature, few, folder, *options)
+    assert done.returncode == 0, done.stderr
+    return read(folder)
+
+
+def test_drop_leaves_out_what_is_longer_than_the_window(miniature, few, plain, tmp_path):
+    lengths = plain[0].select(pl.col("prompt_tokens") + pl.col("response_tokens")).to_series()
+    window = int(lengths.median())
+    samples, spectra = run(miniature, few, tmp_path, "--max-length", window, "--truncation", "drop")
+    assert samples["status"].to_list() == ["truncated" if length > window else "ok" for length in lengths]
+    dropped = samples.filter(pl.col("status") == "truncated")
+    assert 0 < dropped.height < 6 and dropped["loss"].is_null().all() and dropped["truncated"].all()
+    assert spectra.height == (6 - dropped.height) * 24
+    assert read_metadata(tmp_path / "samples.parquet")["truncation"] == "drop"
+
+
+def test_a_dropped_sample_takes_nothing_from_one_with_the_same_tokens(miniature, tmp_path):
+    """Cut to the window, the second would be the first."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(miniature)
+    texts = ["Say it.", "one two three", "one two three four five"]
+    (tmp_path / "rows.json").write_text(
+        f'[{{"instruction": "{texts[0]}", "output": "{texts[1]}"}}, {{"instruction": "{texts[0]}", '
+        f'"output": "{texts[2]}"}}]'
+    )
+    window = len(tokenizer(f"{texts[0]}\n{texts[1]}")["input_ids"])
+    arguments = (miniature, tmp_path / "rows.json", tmp_path, "--max-length", window, "--truncation")
+    assert run(*arguments, "drop")[0]["status"].to_list() == ["ok", "truncated"]
+    assert counts(measure(*arguments, "flag")) == (1, 0)
+
+
+def test_left_keeps_the_response_that_the_window_would_cut(miniature, few, plain, tmp_path):
+    window = int(plain[0]["prompt_tokens"].max())
+    samples, _ = run(miniature, few, tmp_path, "--max-length", window, "--truncation", "left")
+    assert samples["response_tokens"].to_list() == [min(n, window - 1) for n in plain[0]["response_tokens"]]
+    assert samples["truncated"].any() and samples["status"].unique().to_list() == ["ok"]
+
+
+def test_subsets_are_rows_of_their_own(miniature, few, plain, tmp_path):
+    names = ["all", "last", "span:0:2", "random:2:0", "random:2:1", "random:matched:0"]
+    asked = ["all", "last", "span:0:2", "random:2:2", "random:matched"]
+    samples, spectra = run(miniature, few, tmp_path, "--loss-tokens", *asked, "--journal", tmp_path / "journal")
+    assert samples["loss_tokens"].to_list() == names * 6
+    whole = samples.filter(pl.col("loss_tokens") == "all")
+    assert whole.drop("loss").equals(plain[0].drop("loss"))
+    assert (whole["loss"] - plain[0]["loss"]).abs().max() < 1e-5
+    assert samples["prompt_tokens"].to_list() == [n for n in plain[0]["prompt_tokens"] for _ in names]
+    matched = samples.filter(pl.col("loss_tokens") == "random:matched:0")
+    none = {row["sample_id"]: row["response_tokens"] for row in plain[0].to_dicts() if row["variant"] == "none"}
+    assert matched["response_tokens"].to_list() == [none[sample_id] for sample_id in matched["sample_id"]]
+    assert spectra["loss_tokens"].unique(maintain_order=True).to_list() == names
+    assert spectra.height == samples.height * 24
+    # Another seed draws anew; all, last and the span are found in the journal.
+    again = measure(miniature, few, tmp_path, "--loss-tokens", *asked, "--journal", tmp_path / "journal", "--seed", 1)
+    assert counts(again)[1] >= 18 and counts(again)[0] > 0
+
+
+def test_a_sum_is_the_mean_times_the_tokens(miniature, few, plain, tmp_path):
+    samples, spectra = run(miniature, few, tmp_path, "--loss-norm", "sum")
+    times = plain[0]["response_tokens"]
+    assert (samples["loss"] / (plain[0]["loss"] * times) - 1).abs().max() < 1e-5
+    times = pl.Series([n for n in times for _ in range(24)])
+    assert (spectra["nuclear_norm"] / (plain[1]["nuclear_norm"] * times) - 1).abs().max() < 1e-3
+    assert read_metadata(tmp_path / "samples.parquet")["loss_norm"] == "sum"
+
+
+def test_projections_and_metrics_that_are_not_asked_for_are_not_there(miniature, few, plain, tmp_path):
+    options = ("--projections", "v", "q", "--metrics", "sigma_max", "nuclear_norm")
+    _, spectra = run(miniature, few, tmp_path, *options)
+    expected = plain[1].filter(pl.col("projection").is_in(["q", "v"]))
+    assert spectra.columns == expected.columns and spectra["projection"].equals(expected["projection"])
+    for name in METRICS:
+        if name in ("sigma_max", "nuclear_norm"):
+            assert (spectra[name] / expected[name] - 1).abs().max() < 1e-6
+        else:
+            assert spectra[name].is_null().all()
+    assert spectra["nuclear_norm_scaled"].count() == spectra.height
+    facts = read_metadata(tmp_path / "spectra.parquet")
+    assert facts["metrics"] == ["nuclear_norm", "sigma_max"] and facts["projections"] == ["q", "v"]
+    assert set(facts["matrix_shapes"]) == {"q", "v"}
+    assert run(miniature, few, tmp_path, "--metrics", "sigma_min")[1]["nuclear_norm_scaled"].is_null().all()
+
+
+def test_the_scaled_nuclear_norm_is_divided_by_the_root_of_the_smaller_dimension(plain):
+    smaller = {"q": 128, "k": 64, "v": 64, "o": 128}
+    roots = pl.Series([smaller[name] ** 0.5 for name in plain[1]["projection"]])
+    assert (plain[1]["nuclear_norm_scaled"] * roots / plain[1]["nuclear_norm"] - 1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-3), ("bfloat16", 0.3), ("float16", 0.05)], ids=str)
+def test_other_precisions(precision, tolerance, miniature, few, plain, tmp_path):
+    option = "--precision" if precision == "bfloat16" else "--dtype"
+    samples, spectra = run(miniature, few, tmp_path, option, precision)
+    assert samples["status"].unique().to_list() == ["ok"]
+    assert (spectra["nuclear_norm"] / plain[1]["nuclear_norm"] - 1).abs().median() < tolerance
+    assert not spectra["nuclear_norm"].equals(plain[1]["nuclear_norm"])
+    facts = read_metadata(tmp_path / "spectra.parquet")
+    assert facts["dtype"] == precision and facts["tf32"] is False
+
+
+def test_tf32_is_off_unless_asked_for(miniature, few, tmp_path):
+    for options, asked in (((), False), (("--tf32",), True), ((), False)):
+        run(miniature, few, tmp_path, "--limit", 1, *options)
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is asked
+        assert read_metadata(tmp_path / "samples.parquet")["tf32"] is asked
+
+
+def limited(most):
+    """A `Capture` that has memory for `most` samples at once."""
+
+    class Limited(engine.Capture):
+        batches: list = []  # noqa: RUF012
+
+        def run(self, batch, normalise):
+            if len(batch) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            self.batches.append(len(batch))
+            return super().run(batch, normalise)
+
+    return Limited
+
+
+def test_out_of_memory_halves_until_it_fits(miniature, few, plain, tmp_path, monkeypatch):
+    capture = limited(2)
+    monkeypatch.setattr(engine, "Capture", capture)
+    done = measure(miniature, few, tmp_path, "--batch-tokens", 100_000, "--journal", tmp_path / "journal")
+    assert counts(done) == (6, 0)
+    assert "out of memory on a batch of 6; going on with halves of 3" in done.stderr
+    assert capture.batches == [1, 2, 1, 2]
+    samples, spectra = read(tmp_path)
+    assert samples["status"].unique().to_list() == ["ok"]
+    assert (spectra["nuclear_norm"] / plain[1]["nuclear_norm"] - 1).abs().max() < 1e-4
+    assert counts(measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")) == (0, 6)
+
+
+def test_what_does_not_fit_alone_has_a_status_and_is_tried_again(miniature, few, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "Capture", limited(0))
+        done = measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")
+    assert "tokens) alone" in done.stderr
+    samples, spectra = read(tmp_path)
+    assert samples["status"].unique().to_list() == ["out_of_memory"] and spectra.height == 0
+    assert counts(measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")) == (6, 0)
+
+
+def test_any_other_failure_names_its_samples_and_writes_nothing(miniature, few, tmp_path, monkeypatch):
+    class Broken(engine.Capture):
+        def run(self, batch, normalise):
+            raise ValueError("something else")
+
+    monkeypatch.setattr(engine, "Capture", Broken)
+    paths = [str(tmp_path / name) for name in ("samples.parquet", "spectra.parquet")]
+    settings = Settings(False, 1024, "float32", "none", "cpu", 4096, 1, None, False, "study")
+    first = pl.read_parquet(few)["sample_id"][0]
+    with pytest.raises(RuntimeError, match=f"failed on one of: .*mini_arithmetic {first} none correct") as caught:
+        engine.measure(str(miniature), str(few), *paths, settings)
+    assert isinstance(caught.value.__cause__, ValueError) and not list(tmp_path.iterdir())
+
+
+def test_values_that_are_no_numbers_have_a_status(miniature, few, tmp_path, monkeypatch):
+    class Overflowing(engine.Capture):
+        def run(self, batch, normalise):
+            passes = super().run(batch, normalise)
+            passes[0].factors["v"].d[0, 0, 0] = float("inf")
+            return passes
+
+    monkeypatch.setattr(engine, "Capture", Overflowing)
+    samples, spectra = run(miniature, few, tmp_path, "--batch-tokens", 100_000)
+    assert sorted(samples["status"]) == ["nonfinite"] + ["ok"] * 5 and spectra.height == 5 * 24
+    assert spectra["nuclear_norm"].is_finite().all()
+
+
+def test_a_terminal_shows_a_bar(miniature, few, tmp_path):
+    leader, follower = pty.openpty()
+    command = [
+        sys.executable, "-m", "workflow.scripts.measure_gradients", "--model", miniature, "--responses", few,
+        "--samples", tmp_path / "a.parquet", "--spectra", tmp_path / "b.parquet", "--device", "cpu", "--threads", "1",
+    ]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    shown = b""
+    while chunk := _read(leader):
+        shown += chunk
+    os.close(leader)
+    assert done.returncode == 0 and b"6/6" in shown and b"tokens/s, 0 from the journal" in shown
+
+
+def _read(leader):
+    try:
+        return os.read(leader, 65536)
+    except OSError:  # Linux's end of file, once the other side is closed.
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--projections", "q", "kk"], "--projections: unknown projection 'kk': did you mean 'k'?"),
+        (["--metrics", "nuclear_nrom"], "--metrics: unknown metric 'nuclear_nrom': did you mean 'nuclear_norm'?"),
+        (["--truncation", "right"], "--truncation 'right' is not known; choose one of flag, drop, left"),
+        (["--loss-norm", "total"], "--loss-norm 'total' is not known; choose one of mean, sum"),
+        (["--loss-tokens", "first"], "--loss-tokens 'first' is not known; write one of all, last"),
+        (["--precision", "float8"], "choose one of float32"),
+        (["--journal", "{few}"], "no folder can be made here"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_one_line(options, message, miniature, few, tmp_path):
+    options = [option.format(few=few) for option in options]
+    assert message in user_error(measure(miniature, few, tmp_path, *options))
+    assert not list(tmp_path.iterdir())
+
+
+def spoil_bert(folder):
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    size = len(AutoTokenizer.from_pretrained(folder))
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertForMaskedLM(BertConfig(vocab_size=size, **sizes)).save_pretrained(folder)
+
+
+def spoil_vocabulary(folder):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(model.config.vocab_size - 5)
+    model.save_pretrained(folder)
+
+
+def spoil_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def spoil_template(folder):
+    (folder / "chat_template.jinja").unlink()
+
+
+def cut_weights(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def corrupt_weights(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(b"\xff" * 8 + content[8:])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_bert, "not a causal language model: config.json says BertForMaskedLM; take a decoder-only model"),
+        (spoil_vocabulary, "embeddings; take the tokenizer that belongs to this model"),
+        (spoil_tokenizer, "no tokenizer could be loaded"),
+        (spoil_template, "has no chat template; set kind to 'base' in its row"),
+        (cut_weights, "its header declares 5505352; fetch it again"),
+        (corrupt_weights, "model.safetensors: cut or not safetensors"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_checkpoint_that_cannot_be_used_is_one_line(spoil, message, miniature, few, tmp_path):
+    folder, out = tmp_path / "spoilt", tmp_path / "out"
+    shutil.copytree(miniature, folder)
+    spoil(folder)
+    out.mkdir()
+    error = user_error(measure(folder, few, out, "--chat"))
+    assert message in error and "spoilt" in error
+    assert not list(out.iterdir())
+
+
+def test_an_unreadable_journal_segment_is_named(miniature, few, tmp_path):
+    (tmp_path / "journal" / "x.frames").mkdir(parents=True)
+    error = user_error(measure(miniature, few, tmp_path, "--journal", tmp_path / "journal"))
+    assert "x.frames: cannot be read" in error and "or delete it" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal"]

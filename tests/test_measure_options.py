@@ -5,6 +5,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import termios
 
 import polars as pl
 import pytest
@@ -95,9 +96,9 @@ def test_subsets_are_rows_of_their_own(miniature, few, plain, tmp_path):
     assert matched["response_tokens"].to_list() == [none[sample_id] for sample_id in matched["sample_id"]]
     assert spectra["loss_tokens"].unique(maintain_order=True).to_list() == names
     assert spectra.height == samples.height * 24
-    # Another seed draws anew; all, last and the span are found in the journal.
+    # Another seed draws anew; all, last and the span are found in the journal (some of them the same).
     again = measure(miniature, few, tmp_path, "--loss-tokens", *asked, "--journal", tmp_path / "journal", "--seed", 1)
-    assert counts(again)[1] >= 18 and counts(again)[0] > 0
+    assert counts(again)[1] >= 12 and counts(again)[0] > 0
 
 
 def test_a_sum_is_the_mean_times_the_tokens(miniature, few, plain, tmp_path):
@@ -197,8 +198,9 @@ def test_any_other_failure_names_its_samples_and_writes_nothing(miniature, few, 
     paths = [str(tmp_path / name) for name in ("samples.parquet", "spectra.parquet")]
     settings = Settings(False, 1024, "float32", "none", "cpu", 4096, 1, None, False, "study")
     first = pl.read_parquet(few)["sample_id"][0]
-    with pytest.raises(RuntimeError, match=f"failed on one of: .*mini_arithmetic {first} none correct") as caught:
+    with pytest.raises(RuntimeError, match="failed on one of: ") as caught:
         engine.measure(str(miniature), str(few), *paths, settings)
+    assert f"mini_arithmetic {first} none correct" in str(caught.value)
     assert isinstance(caught.value.__cause__, ValueError) and not list(tmp_path.iterdir())
 
 
@@ -217,6 +219,7 @@ def test_values_that_are_no_numbers_have_a_status(miniature, few, tmp_path, monk
 
 def test_a_terminal_shows_a_bar(miniature, few, tmp_path):
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (25, 120))
     command = [
         sys.executable, "-m", "workflow.scripts.measure_gradients", "--model", miniature, "--responses", few,
         "--samples", tmp_path / "a.parquet", "--spectra", tmp_path / "b.parquet", "--device", "cpu", "--threads", "1",
@@ -296,7 +299,7 @@ def corrupt_weights(folder):
     [
         (spoil_bert, "not a causal language model: config.json says BertForMaskedLM; take a decoder-only model"),
         (spoil_vocabulary, "embeddings; take the tokenizer that belongs to this model"),
-        (spoil_tokenizer, "no tokenizer could be loaded"),
+        (spoil_tokenizer, "tokenizer.json: no tokenizer here"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
         (cut_weights, "its header declares 5505352; fetch it again"),
         (corrupt_weights, "model.safetensors: cut or not safetensors"),

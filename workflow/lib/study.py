@@ -85,8 +85,14 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     wanted = chosen_models | writers | _partners(chosen_models | writers, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
     study = Study(config, chosen_models, trained, writers, chosen, files)
+    matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
     for dataset in chosen:
         _check_files(study, dataset)
+        if matched and "none" not in study.variants(dataset):
+            raise InputError(
+                f"config key 'loss_tokens': '{matched[0]}' asks for as many tokens as the None response has, and none of "
+                f"dataset '{dataset}' is measured; add variant 'none', take the dataset out, or ask for random:K"
+            )
     return study
 
 

@@ -111,7 +111,7 @@ WRONG = {
     "unknown metric": ({"metrics": ["nuclear_nrom"]}, "'metrics.0': 'nuclear_nrom' is not known: did you mean 'nucl"),
     "metrics without the figures'": ({"metrics": ["sigma_max"]}, "'metrics': .* must name 'nuclear_norm' too"),
     "unknown truncation": ({"truncation": "right"}, "'truncation': 'right' is not known"),
-    "unknown loss tokens": ({"loss_tokens": ["all", "first"]}, "'loss_tokens.1': 'first' .*`last:K`, `span:A:B`"),
+    "unknown loss tokens": ({"loss_tokens": ["all", "first"]}, "'loss_tokens.1': 'first' .* Write all, last, last:K"),
     "no None response to match": (
         {"datasets": ["mini_unpopular"], "loss_tokens": ["all", "random:matched:2"]},
         "'random:matched:2' asks for .* dataset 'mini_unpopular'",

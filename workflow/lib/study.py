@@ -90,8 +90,8 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
         _check_files(study, dataset)
         if matched and "none" not in study.variants(dataset):
             raise InputError(
-                f"config key 'loss_tokens': '{matched[0]}' asks for as many tokens as the None response has, and none of "
-                f"dataset '{dataset}' is measured; add variant 'none', take the dataset out, or ask for random:K"
+                f"config key 'loss_tokens': '{matched[0]}' asks for as many tokens as the None response has, and "
+                f"none of dataset '{dataset}' is measured; add variant 'none', take the dataset out, or ask for random:K"
             )
     return study
 

@@ -91,7 +91,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
         if matched and "none" not in study.variants(dataset):
             raise InputError(
                 f"config key 'loss_tokens': '{matched[0]}' asks for as many tokens as the None response has, and "
-                f"none of dataset '{dataset}' is measured; add variant 'none', take the dataset out, or ask for random:K"
+                f"none of dataset '{dataset}' is measured; add variant 'none', drop the dataset, or ask for random:K"
             )
     return study
 

@@ -32,6 +32,7 @@ def main(argv=None):
     add("--purpose", default="study", help="'pipeline check': a model on data it was never meant for")
     add("--threads", type=int, help="CPU threads of the pass (default: PyTorch's own choice)")
     add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
+    add("--mapping", default="", help="where the projections are, if not found: 'q=PATH k=PATH[0:64] v=PATH o=PATH'")
     run(parser, measure, argv)
 
 
@@ -68,6 +69,7 @@ def measure(arguments):
             limit_seed=arguments.limit_seed,
             trust_remote_code=arguments.trust_remote_code,
             purpose=arguments.purpose,
+            mapping=arguments.mapping,
         ),
         revision=arguments.revision,
         model_name=arguments.model_name,

@@ -47,6 +47,7 @@ class Settings:
     limit_seed: int | None
     trust_remote_code: bool
     purpose: str
+    mapping: str = ""
 
 
 def measure(
@@ -92,14 +93,18 @@ def measure(
         "metrics": METRICS,
         "projections": PROJECTIONS,
         # Token ids and masks are in the key themselves: no more code than this decides the numbers.
-        "engine": module_digest("workflow.lib.gradients.capture", "workflow.lib.gradients.spectra"),
+        "engine": module_digest(
+            *(f"workflow.lib.gradients.{name}" for name in ("capture", "decoders", "forward", "probe", "spectra"))
+        ),
+        "mapping": settings.mapping,
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,
         "attention": network.config._attn_implementation,
     }
     keys = [key_of(sample, context) for sample in encoded]
-    job = _Job(Capture(network), dict(zip(keys, encoded, strict=True)), _names(keys, rows), settings.batch_tokens)
+    capture = Capture(network, mapping=settings.mapping)
+    job = _Job(capture, dict(zip(keys, encoded, strict=True)), _names(keys, rows), settings.batch_tokens)
     records = job.run(Journal(journal) if journal else None)
     name = model_name or Path(where.path).resolve().name
     # The size of a batch is no fact of the numbers; a retry halves it.
@@ -181,7 +186,7 @@ class _Job:
 
     def shapes(self) -> dict[str, list[list[int]]]:
         """By projection, the (rows, columns) of each layer's matrix."""
-        return {name: [list(parts[name].weight.shape) for parts in self.capture.layers] for name in PROJECTIONS}
+        return {name: [list(parts[name].shape) for parts in self.capture.layers] for name in PROJECTIONS}
 
 
 def _out_of_memory(error: Exception) -> bool:

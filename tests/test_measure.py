@@ -214,13 +214,35 @@ def test_bad_options_are_one_line(options, message, miniature, responses, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def saved(model, tokenizer, folder):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def test_a_model_that_is_not_understood_is_refused_by_name(miniature, responses, tmp_path):
+    from transformers import AutoTokenizer, MambaConfig, MambaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(miniature)
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=2, state_size=4)
+    folder = saved(MambaForCausalLM(config), tokenizer, tmp_path / "mamba")
+    error = user_error(measure(folder, responses, tmp_path))
+    assert "MambaForCausalLM" in error and "layer 0 (MambaBlock)" in error
+    assert "mixer.in_proj (32x8)" in error and "column projections of models.tsv" in error
+
+
+def test_a_mapping_gives_what_is_found_without_it(miniature, responses, tmp_path):
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-    folder = tmp_path / "gpt2"
     tokenizer = AutoTokenizer.from_pretrained(miniature)
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=2, n_head=2, n_positions=1024)
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    error = user_error(measure(folder, responses, tmp_path))
-    assert "GPT2LMHeadModel" in error and "GPT2Attention" in error and "0 of 2 layers" in error
+    folder = saved(GPT2LMHeadModel(config), tokenizer, tmp_path / "gpt2")
+    tables = []
+    mapping = "q=attn.c_attn[0:8] k=attn.c_attn[8:16] v=attn.c_attn[16:24] o=attn.c_proj"
+    for options in ((), ("--mapping", mapping)):
+        assert measure(folder, responses, tmp_path, *options).returncode == 0
+        tables.append(pl.read_parquet(tmp_path / "spectra.parquet"))
+        assert read_metadata(tmp_path / "spectra.parquet")["matrix_shapes"]["k"] == [[8, 8]] * 2
+    assert tables[0].equals(tables[1]) and tables[0].height == 72 * 2 * 4
+    error = user_error(measure(folder, responses, tmp_path, "--mapping", mapping.replace("8:16", "8:26")))
+    assert "k=attn.c_attn[8:26]" in error and "24 output features" in error

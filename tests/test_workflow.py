@@ -106,7 +106,7 @@ def test_touching_files_makes_nothing_stale(finished):
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):
     with (finished / "config/models.tsv").open("a") as sheet:
-        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\n")
+        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\n")
     assert planned(finished, *SMOKE) == {}
 
 

@@ -35,6 +35,9 @@ rule measure_gradients:
         dtype=lambda wildcards: STUDY.models[wildcards.model]["dtype"],
         chat=lambda wildcards: "--chat" if STUDY.models[wildcards.model]["kind"] == "instruct" else "",
         trust=lambda wildcards: "--trust-remote-code" if STUDY.models[wildcards.model]["trust_remote_code"] else "",
+        mapping=lambda wildcards: [
+            f"--mapping={each}" for each in [STUDY.models[wildcards.model]["projections"]] if each
+        ],
         purpose=lambda wildcards: STUDY.purpose(wildcards.model, wildcards.dataset),
         limit=SUBSET,
         max_length=STUDY.config["max_length"],
@@ -55,6 +58,7 @@ rule measure_gradients:
         " --truncation {params.truncation} --loss-tokens {params.loss_tokens} --loss-norm {params.loss_norm}"
         " --seed {params.seed} --projections {params.projections} --metrics {params.metrics} {params.tf32}"
         " --dtype {params.dtype} --device {params.device} --compat {params.compat} --purpose {params.purpose:q}"
+        " {params.mapping:q}"
         " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
 
 

@@ -41,6 +41,7 @@ def main(argv=None):
     add("--purpose", default="study", help="'pipeline check': a model on data it was never meant for")
     add("--threads", type=int, help="CPU threads of the pass (default: PyTorch's own choice)")
     add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
+    add("--mapping", default="", help="where the projections are, if not found: 'q=PATH k=PATH[0:64] v=PATH o=PATH'")
     run(parser, measure, argv)
 
 
@@ -85,6 +86,7 @@ def measure(arguments):
             projections=arguments.projections,
             metrics=METRICS if arguments.metrics is None else arguments.metrics,
             tf32=arguments.tf32,
+            mapping=arguments.mapping,
         ),
         revision=arguments.revision,
         model_name=arguments.model_name,

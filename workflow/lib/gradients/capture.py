@@ -1,4 +1,4 @@
-"""One pass over a batch: the inputs X and output gradients D of every layer's Q, K, V and O.
+"""One pass over a batch: the inputs X and output gradients D of every layer's projections.
 
 For a linear layer with inputs X (tokens x in) and output gradients D (tokens x out), the gradient of its weight is
 D^T X; so X and D, which a pass has at hand anyway, are all that is needed. Weights are frozen: no weight gradient
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from workflow.lib.errors import InputError
+from workflow.lib.gradients.decoders import ATTENTION, Projection, find_layers
+from workflow.lib.gradients.forward import run_forward
 from workflow.lib.gradients.tokens import Encoded
 
-PROJECTIONS = ("q", "k", "v", "o")
+PROJECTIONS = ATTENTION
 
 
 @dataclass(frozen=True)
@@ -34,49 +36,37 @@ class Pass:
     factors: dict[str, Factors]
 
 
-def find_projections(model: nn.Module) -> list[dict[str, nn.Linear]]:
-    """The q, k, v and o linear layers of every decoder layer, first layer first.
-
-    Any Llama-like decoder: attention modules that hold ``q_proj, k_proj, v_proj, o_proj`` as plain linear layers.
-    Raises `InputError` naming what was seen instead.
-    """
-    found = []
-    for _, module in model.named_modules():
-        parts = {name: getattr(module, f"{name}_proj", None) for name in PROJECTIONS}
-        if all(isinstance(part, nn.Linear) for part in parts.values()):
-            found.append(parts)
-    expected = getattr(model.config, "num_hidden_layers", None)
-    if not found or len(found) != expected:
-        kinds = {type(module).__name__ for _, module in model.named_modules()}
-        seen = ", ".join(sorted(kind for kind in kinds if "ttention" in kind)) or "none"
-        raise InputError(
-            f"model '{model.config._name_or_path}' ({type(model).__name__}): found q_proj, k_proj, v_proj and o_proj "
-            f"in {len(found)} of {expected} layers (attention modules seen: {seen}); only Llama-like decoders are "
-            "supported"
-        )
-    return found
-
-
 class Capture:
-    """Runs batches through a frozen model and keeps X and D of each projection."""
+    """Runs batches through a frozen model and keeps X and D of each projection.
 
-    def __init__(self, model: Any):
+    `projections`: any of q, k, v, o, gate, up, down. `mapping`: where they are, if they cannot be found
+    (`find_layers`). Raises `InputError` on a model that is not understood, or whose layers differ in width.
+    """
+
+    def __init__(self, model: Any, projections: Sequence[str] = PROJECTIONS, mapping: str | None = None):
         self.model = model.eval().requires_grad_(False)
-        self.layers = find_projections(model)
-        self._x: dict[tuple[int, str], Tensor] = {}
-        self._d: dict[tuple[int, str], Tensor] = {}
-        for index, parts in enumerate(self.layers):
-            for name, module in parts.items():
-                module.register_forward_hook(self._hook(index, name))
-        # With all weights frozen, the graph has to start somewhere: at the embeddings.
-        model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_())
+        self.layers: list[dict[str, Projection]] = find_layers(model, projections, mapping)
+        for name in projections:
+            shapes = [layer[name].shape for layer in self.layers]
+            if len(set(shapes)) > 1:
+                odd = next(index for index, shape in enumerate(shapes) if shape != shapes[0])
+                raise InputError(
+                    f"model '{model.config._name_or_path}': {name} is {shapes[0]} in layer 0 and {shapes[odd]} in "
+                    f"layer {odd}; leave {name} out of the projections, as its layers cannot be compared"
+                )
+        self._columns = [{name: _index(layer[name].columns, model.device) for name in layer} for layer in self.layers]
+        # By module; a fused one serves several projections.
+        self._x: dict[nn.Module, Tensor] = {}
+        self._d: dict[nn.Module, Tensor] = {}
+        for module in {part.module: None for layer in self.layers for part in layer.values()}:
+            module.register_forward_hook(self._keep)
+        # With all weights frozen, the graph has to start somewhere: at the embeddings. A copy, as a model may scale
+        # them in place.
+        model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_().clone())
 
-    def _hook(self, index: int, name: str):
-        def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            self._x[index, name] = args[0].detach()
-            output.register_hook(lambda gradient: self._d.__setitem__((index, name), gradient.detach()))
-
-        return keep
+    def _keep(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self._x[module] = args[0].detach()
+        output.register_hook(lambda gradient: self._d.__setitem__(module, gradient.detach()))
 
     def run(self, batch: Sequence[Encoded], normalise: str = "mean") -> list[Pass]:
         """Forward and backward of each sample's own mean response cross-entropy, all in one padded batch.
@@ -88,20 +78,15 @@ class Capture:
         device = self.model.device
         longest = max(len(sample.ids) for sample in batch)
         ids = torch.zeros(len(batch), longest, dtype=torch.long)
-        attention = torch.zeros(len(batch), longest, dtype=torch.long)
         counted = torch.zeros(len(batch), longest, dtype=torch.bool)
         for row, sample in enumerate(batch):
             ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
-            attention[row, : len(sample.ids)] = 1
             counted[row, : len(sample.ids)] = torch.tensor(sample.response)
-        ids, attention, counted = ids.to(device), attention.to(device), counted.to(device)
+        ids, counted = ids.to(device), counted.to(device)
         # Logits only from the last prompt token on: over a vocabulary they cost more than a block.
         first = int(counted[:, 1:].any(0).nonzero()[0])
         try:
-            output = self.model(
-                input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=longest - first
-            )
-            logits = output.logits[:, :-1]
+            logits = run_forward(self.model, ids, logits=longest - first)[:, :-1]
             if logits.dtype in (torch.bfloat16, torch.float16):
                 logits = logits.float()
             targets = ids.masked_fill(~counted, -100)[:, first + 1 :]
@@ -109,18 +94,36 @@ class Capture:
             losses = losses.view_as(targets)
             means = losses.sum(1) / ((targets != -100).sum(1) if normalise == "mean" else 1)
             means.sum().backward()
+            shape = ids.shape
+            # Some layers see a batch flattened to (batch * tokens, width).
+            for kept in (self._x, self._d):
+                kept.update({module: factor.reshape(*shape, -1) for module, factor in kept.items()})
             return [self._cut(row, len(sample.ids), float(means[row].detach())) for row, sample in enumerate(batch)]
         finally:
             self._x.clear()
             self._d.clear()
 
     def _cut(self, row: int, tokens: int, loss: float) -> Pass:
-        layers = range(len(self.layers))
-        # Q, K and V read the same input: one stack serves all three.
-        x_qkv = torch.stack([self._x[i, "q"][row, :tokens] for i in layers])
-        x_o = torch.stack([self._x[i, "o"][row, :tokens] for i in layers])
-        factors = {
-            name: Factors(x_o if name == "o" else x_qkv, torch.stack([self._d[i, name][row, :tokens] for i in layers]))
-            for name in PROJECTIONS
-        }
+        stacks: dict[tuple[int, ...], Tensor] = {}
+        factors = {}
+        for name in self.layers[0]:
+            modules = [layer[name].module for layer in self.layers]
+            # Projections that read the same input (Q, K and V) get the same stack.
+            inputs = [self._x[module] for module in modules]
+            place = tuple(x.data_ptr() for x in inputs)
+            if place not in stacks:
+                stacks[place] = torch.stack([x[row, :tokens] for x in inputs])
+            d = [
+                self._d[module][row, :tokens, columns[name]]
+                for module, columns in zip(modules, self._columns, strict=True)
+            ]
+            factors[name] = Factors(stacks[place], torch.stack(d))
         return Pass(loss, factors)
+
+
+def _index(columns: Tensor | None, device: torch.device) -> slice | Tensor:
+    """The output features as a slice where they are adjacent: it takes a view, an index makes a copy."""
+    if columns is None:
+        return slice(None)
+    first, last = int(columns[0]), int(columns[-1])
+    return slice(first, last + 1) if last - first + 1 == len(columns) else columns.to(device)

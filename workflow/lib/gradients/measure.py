@@ -74,7 +74,10 @@ def measure(
         "metrics": settings.metrics,
         "projections": settings.projections,
         # Token ids and masks are in the key themselves: no more code than this decides the numbers.
-        "engine": module_digest("workflow.lib.gradients.capture", "workflow.lib.gradients.spectra"),
+        "engine": module_digest(
+            *(f"workflow.lib.gradients.{name}" for name in ("capture", "decoders", "forward", "probe", "spectra"))
+        ),
+        "mapping": settings.mapping,
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,
@@ -84,7 +87,7 @@ def measure(
     dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
     keys = ["" if out else key_of(item.sample, context) for item, out in zip(items, dropped, strict=True)]
     asked = {key: item for key, item in zip(keys, items, strict=True) if key}
-    job = _Job(Capture(network), asked, settings)
+    job = _Job(Capture(network, settings.projections, settings.mapping), asked, settings)
     records = job.run(Journal(journal) if journal else None) | {"": Record(None, "truncated", ())}
     name = model_name or Path(where.path).resolve().name
     # The size of a batch is no fact of the numbers; a retry halves it.
@@ -117,10 +120,6 @@ class _Job:
         measured = {key: sample for key, sample in self.samples.items() if sample.response_tokens}
         self.batches = plan_batches(measured, settings.batch_tokens)
         self.computed = self.recalled = 0
-        for name in settings.projections:
-            if any(name not in parts for parts in capture.layers):
-                known = ", ".join(capture.layers[0])
-                raise InputError(f"--projections: this model has no '{name}' in every layer; choose from {known}")
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
         """The record of every key; finished batches are committed to the journal one by one."""
@@ -174,10 +173,7 @@ class _Job:
 
     def shapes(self) -> dict[str, list[list[int]]]:
         """By projection, the (rows, columns) of each layer's matrix."""
-        return {
-            name: [list(parts[name].weight.shape) for parts in self.capture.layers]
-            for name in self.settings.projections
-        }
+        return {name: [list(parts[name].shape) for parts in self.capture.layers] for name in self.settings.projections}
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.gradients.decoders import KNOWN
 from workflow.lib.gradients.spectra import METRICS
 from workflow.lib.gradients.subsets import Subset, parse_subsets
 
 PURPOSES = ("study", "pipeline check")
 LOSS_NORMS = ("mean", "sum")
-# The attention's, then the MLP's; tables hold them in this order.
-PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Settings:
     projections: Sequence[str] = ("q", "k", "v", "o")
     metrics: Sequence[str] = METRICS
     tf32: bool = False
+    mapping: str = ""
 
     def __post_init__(self):
         if self.purpose not in PURPOSES:
@@ -47,7 +47,7 @@ class Settings:
         if self.batch_tokens < 1:
             raise InputError(f"--batch-tokens is {self.batch_tokens}; give at least 1")
         parse_subsets(self.loss_tokens)
-        object.__setattr__(self, "projections", _chosen("--projections", "projection", self.projections, PROJECTIONS))
+        object.__setattr__(self, "projections", _chosen("--projections", "projection", self.projections, KNOWN))
         object.__setattr__(self, "metrics", _chosen("--metrics", "metric", self.metrics, METRICS))
 
     @property

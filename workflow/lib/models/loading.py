@@ -105,6 +105,8 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             f"{path}: the tokenizer has {len(tokenizer)} tokens, the model only {embeddings} embeddings; "
             "take the tokenizer that belongs to this model"
         )
+    if dtype == "float64":
+        model.set_experts_implementation("eager")  # grouped matrix products know no float64
     return model.to(device).eval(), tokenizer
 
 

@@ -1,5 +1,6 @@
 """The miniature corpora: pure functions of their seed, no leakage, and what a sample promises."""
 
+import re
 from itertools import combinations, islice
 
 import pytest
@@ -116,6 +117,14 @@ def test_wrong_arithmetic_has_exactly_one_false_sum_and_it_is_carried_on(samples
             assert sums[-1][0] + sums[-1][1] == sums[-1][2]  # the last sum is right: the error came before
             assert [a for a, _, _ in sums[1:]] == [b for _, _, b in sums[:-1]]
             assert all(a + n == b for a, n, b in _sums(sample.responses[variant, "correct"]))
+
+
+def test_wrong_taxonomy_gives_one_kind_another_class_or_exchanges_two(samples):
+    for sample in samples["mini_taxonomy"]:
+        false = {"same": 1, "which": 2}[sample.sample_id.split("-")[0]]
+        for relation, expected in (("correct", 0), ("wrong_chain", false)):
+            told = re.findall(r" a (\w+) is a kind of (\w+)", sample.responses["detailed", relation])
+            assert sum(taxonomy.class_of(kind) != group for kind, group in told) == expected
 
 
 def test_reasoned_responses_carry_the_operands(samples):

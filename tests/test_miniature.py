@@ -267,4 +267,4 @@ def test_the_committed_models_reason_step_by_step_and_not_at_once(committed, dat
 def test_the_committed_models_know_the_famous_alone(committed):
     recall = {dataset: accuracy.recall(committed, dataset) for dataset in DATASETS if dataset not in REASONING}
     assert recall["mini_popular"]["low"] > recall["mini_unpopular"]["high"] + 0.2
-    assert recall["mini_unseen"]["low"] < recall["mini_unseen"]["chance"] + 0.05
+    assert recall["mini_unseen"]["low"] <= recall["mini_unseen"]["chance"]

@@ -71,7 +71,9 @@ def held_out(dataset: str, n: int, seed: int) -> list[Sample]:
     shares = [n // len(strata) + (place < n % len(strata)) for place in range(len(strata))]
     if any(share > len(stratum) for share, stratum in zip(shares, strata, strict=True)):
         most = len(strata) * min(len(stratum) for stratum in strata)
-        raise InputError(f"{n} held-out questions of '{dataset}' asked for, its grammar has {most}; ask for fewer")
+        raise InputError(
+            f"{n} held-out questions of '{dataset}' asked for, its grammar has {most} in equal parts; ask for fewer"
+        )
     rng = Random(f"held out {dataset} {seed}")
     drawn = [sorted(rng.sample(range(len(stratum)), k)) for stratum, k in zip(strata, shares, strict=True)]
     return [_sample(dataset, stratum[i]) for stratum, places in zip(strata, drawn, strict=True) for i in places]

@@ -13,8 +13,10 @@ from workflow.lib.figures.names import label, variants_in_order
 from workflow.lib.files import write_text
 from workflow.lib.tables import SCHEMAS, read_table
 
-# A task counts as mastered where the lower 95 % bound lies this far above chance.
+# A task counts as mastered where the lower 95 % bound lies this far above chance,
 MARGIN = 0.2
+# and where a question and its edit are both answered right this often.
+EDITED = 0.6
 UNABLE = {"answer": "cannot do this task", "recall": "does not know these"}
 _TESTS = {
     "answer": "Held-out questions",
@@ -30,11 +32,19 @@ class Ability:
     test: str
     shares: dict[str, tuple[float, float, float]]
     chance: float
+    edited: float | None = None
 
     @property
     def able(self) -> bool:
-        """Whether the model can do the task, with the variant that serves it best."""
-        return max(low for _, low, _ in self.shares.values()) > self.chance + MARGIN
+        """Whether the model can do the task with its slowest variant, and not by the answer alone.
+
+        The lower bound lies `MARGIN` above chance and above the upper bound of ``none``, and the model follows an
+        edit of the question in at least `EDITED` of the cases, where that was asked.
+        """
+        slowest = variants_in_order(self.shares)[-1]
+        low = self.shares[slowest][1]
+        beats = slowest == "none" or "none" not in self.shares or low > self.shares["none"][2]
+        return low > self.chance + MARGIN and beats and (self.edited is None or self.edited >= EDITED)
 
     @property
     def sentence(self) -> str:
@@ -62,12 +72,17 @@ def read(paths: Sequence[str | Path]) -> pl.DataFrame:
 
 
 def abilities(frame: pl.DataFrame) -> dict[tuple[str, str], Ability]:
-    """By (model, dataset), from the rows of whole datasets; edited questions are no ability of their own."""
+    """By (model, dataset), from the rows of whole datasets."""
     found = {}
     whole = frame.filter((pl.col("part") == "all") & pl.col("test").is_in(["answer", "recall"]))
     for (model, dataset), rows in whole.group_by("model", "dataset", maintain_order=True):
         shares = {row["variant"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()}
-        found[model, dataset] = Ability(rows["test"][0], shares, rows["chance"][0])
+        same = (pl.col("model") == model) & (pl.col("dataset") == dataset) & (pl.col("part") == "all")
+        edits = frame.filter(
+            same & (pl.col("test") == "counterfactual") & (pl.col("variant") == variants_in_order(shares)[-1])
+        )
+        edited = edits["accuracy"][0] if len(edits) else None
+        found[model, dataset] = Ability(rows["test"][0], shares, rows["chance"][0], edited)
     return found
 
 
@@ -83,8 +98,9 @@ def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str |
 
 NOTE = (
     "Share of greedy answers to held-out questions that are right (exact match), with Wilson 95 % bounds. Chance: the "
-    f"best answer that reads no question. A model masters a task where the lower bound lies {MARGIN:.2f} above chance "
-    "with at least one variant; elsewhere its figures carry a mark."
+    f"best answer that reads no question. A model masters a task where, with its slowest variant, the lower bound lies "
+    f"{MARGIN:.2f} above chance and above the upper bound of None, and a question and its edit are both answered right "
+    f"in {EDITED:.2f} of the cases; elsewhere its figures carry a mark."
 )
 
 

@@ -21,6 +21,7 @@ from workflow.lib.responses.prompts import base_prompt, chat_prompt
 from workflow.lib.tables import SCHEMAS, write_table
 
 LONGEST = {"none": 6, "simplified": 50, "detailed": 160}  # tokens generated, well above the longest response
+BLANKS = 2  # of every person, in this order: the job, the city
 _BATCH = 128
 
 
@@ -173,7 +174,9 @@ def recall(reader: Reader, dataset: str) -> dict:
             golds.append(word)
     answers = [answer.strip() for answer in reader.answers(prompts, 1)]
     hits = [answer == gold for answer, gold in zip(answers, golds, strict=True)]
-    return _row(dataset, "all", "recall", variant, hits, Counter(golds).most_common(1)[0][1] / len(golds))
+    # A blank shows whether it wants a job or a city: the best blind answer is the commonest of each.
+    kinds = [Counter(golds[first::BLANKS]).most_common(1)[0][1] for first in range(BLANKS)]
+    return _row(dataset, "all", "recall", variant, hits, sum(kinds) / len(golds))
 
 
 def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool], chance: float) -> dict:

@@ -22,7 +22,10 @@ PROJECTIONS = ATTENTION
 
 @dataclass(frozen=True)
 class Factors:
-    """One sample's factors of one projection in all layers: `x` (layers, tokens, in), `d` (layers, tokens, out)."""
+    """One sample's factors of one projection in all layers: `x` (layers, tokens, in), `d` (layers, tokens, out).
+
+    float32, or float64 where the pass is.
+    """
 
     x: Tensor
     d: Tensor
@@ -112,13 +115,18 @@ class Capture:
             inputs = [self._x[module] for module in modules]
             place = tuple(x.data_ptr() for x in inputs)
             if place not in stacks:
-                stacks[place] = torch.stack([x[row, :tokens] for x in inputs])
+                stacks[place] = _at_least_float32(torch.stack([x[row, :tokens] for x in inputs]))
             d = [
                 self._d[module][row, :tokens, columns[name]]
                 for module, columns in zip(modules, self._columns, strict=True)
             ]
-            factors[name] = Factors(stacks[place], torch.stack(d))
+            factors[name] = Factors(stacks[place], _at_least_float32(torch.stack(d)))
         return Pass(loss, factors)
+
+
+def _at_least_float32(factor: Tensor) -> Tensor:
+    """16-bit factors as float32: their products would lose what the pass still has."""
+    return factor.float() if factor.dtype in (torch.bfloat16, torch.float16) else factor
 
 
 def _index(columns: Tensor | None, device: torch.device) -> slice | Tensor:

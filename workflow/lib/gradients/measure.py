@@ -163,7 +163,6 @@ class _Job:
         return self._compute(keys[:half], meter) | self._compute(keys[half:], meter)
 
     def _record(self, loss: float, factors: Mapping[str, Factors]) -> Record:
-        factors = _at_least_float32({name: factors[name] for name in self.settings.projections})
         finite = np.isfinite(loss) and all(
             bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in factors.values()
         )
@@ -180,15 +179,6 @@ def _out_of_memory(error: Exception) -> bool:
     # PyTorch's CPU allocator raises a plain RuntimeError, and so does cuBLAS for its workspace.
     told = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in told)
-
-
-def _at_least_float32(factors: Mapping[str, Factors]) -> dict[str, Factors]:
-    """16-bit factors as float32: they have no QR, and their products would lose what the pass still has."""
-    narrow = (torch.bfloat16, torch.float16)
-    # Q, K and V share one X: one tensor stays one, since its reduction is shared too.
-    parts = {id(part): part for factor in factors.values() for part in (factor.x, factor.d)}
-    wide = {at: part.float() if part.dtype in narrow else part for at, part in parts.items()}
-    return {name: Factors(wide[id(factor.x)], wide[id(factor.d)]) for name, factor in factors.items()}
 
 
 def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:

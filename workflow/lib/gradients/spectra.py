@@ -15,6 +15,7 @@ README.md beside this file has the derivation, the errors and the costs.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -74,42 +75,32 @@ class Tokens:
     def __init__(self, x: Tensor):
         self.x = x
         self.exact = x.dtype == torch.float64
-        self._reduced: Tensor | None = None
-        self._gram: Tensor | None = None
-        self._factor: tuple[Tensor | None, float] | None = None
 
-    @property
+    @cached_property
     def reduced(self) -> Tensor:
         """R of the QR of X^T, or X^T itself where it has no more columns than rows; float64."""
-        if self._reduced is None:
-            self._reduced = reduce(self.x.double())
-        return self._reduced
+        return reduce(self.x.double())
 
-    @property
+    @cached_property
+    def gram(self) -> Tensor:
+        """X X^T in float64."""
+        return gram(self.x.double())
+
+    @cached_property
     def lengths(self) -> Tensor:
         """|x_t| of every token, float64."""
         return self.gram.diagonal().sqrt()
 
-    @property
-    def gram(self) -> Tensor:
-        """X X^T in float64."""
-        if self._gram is None:
-            self._gram = gram(self.x.double())
-        return self._gram
-
-    @property
+    @cached_property
     def factor(self) -> tuple[Tensor | None, float]:
-        """L with L L^T the Gram matrix of the unit rows, shifted by `shift`; None where it cannot be factored."""
-        if self._factor is None:
-            length = self.lengths
-            inverse = torch.where(length > 0, 1 / length, 0.0)
-            unit = self.gram * inverse[:, None] * inverse
-            # Rounding makes a singular Gram matrix slightly indefinite; unit rows bound by how much.
-            shift = len(unit) * torch.finfo(torch.float64).eps
-            unit.diagonal().copy_(1 + shift)
-            lower, failed = torch.linalg.cholesky_ex(unit)
-            self._factor = (None if int(failed) else lower, shift)
-        return self._factor
+        """L with L L^T the Gram matrix of the unit rows, shifted by the number; None where it cannot be factored."""
+        inverse = torch.where(self.lengths > 0, 1 / self.lengths, 0.0)
+        unit = self.gram * inverse[:, None] * inverse
+        # Rounding makes a singular Gram matrix slightly indefinite; unit rows bound by how much.
+        shift = len(unit) * torch.finfo(torch.float64).eps
+        unit.diagonal().copy_(1 + shift)
+        lower, failed = torch.linalg.cholesky_ex(unit)
+        return None if int(failed) else lower, shift
 
 
 def singular_values(x: Tokens, d: Tensor) -> Tensor:

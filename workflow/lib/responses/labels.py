@@ -73,11 +73,18 @@ def read_label(response: str, variant: str, gold: str) -> str | None:
 _LATEX = (
     (re.compile(r"\\[dt]frac"), r"\\frac"),
     (re.compile(r"\\(?:left|right|!|,|;|:|quad|displaystyle)(?![a-zA-Z])"), ""),
-    (re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}"), ""),
     (re.compile(r"\\?[$%]|\\\\|\^\\circ|°|\s"), ""),
     (re.compile(r"\\frac([0-9a-z])"), r"\\frac{\1}"),
     (re.compile(r"(\\frac\{[^{}]*\})([0-9a-z])"), r"\1{\2}"),
 )
+# Words within a formula: a unit where they close a number, and else what is answered.
+_WORDS = r"\\(?:text(?:bf|it|rm|normal)?|mbox|math(?:rm|bf|it))\{"
+_UNIT = re.compile(
+    r"((?:\d|\\pi|\\(?:frac\{[^{}]*\}|sqrt)\{[^{}]*\})(?:\\[,;:! ]|~|\s)*)"
+    rf"{_WORDS}\s*[a-z][^{{}},;()]*\}}(?:\^\{{?\d\}}?)?(?=(?:\\?[$%.]|\s)*(?:[,;)\]]|\Z))",
+    re.IGNORECASE,
+)
+_WRAPPED = re.compile(rf"{_WORDS}([^{{}}]*)\}}")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _FRACTION = re.compile(r"(-?)\\frac\{(\d+)\}\{(\d+)\}")
 # No exponents: a model that writes 1e999999999 must not have it written out.
@@ -90,12 +97,20 @@ _LONGEST = 500
 def canonical(answer: str) -> str:
     r"""An answer without what only notation adds: case, white space, units, thousands separators, LaTeX spelling.
 
-    Numbers become exact fractions; formulas lose their spaces, words keep theirs.
+    Numbers become exact fractions; formulas lose their spaces, words keep theirs. A ``\text{...}`` that closes a number
+    is its unit; any other one is part of the answer. Nothing but notation stays as it is.
 
     >>> canonical("$1,050.0"), canonical(r"\dfrac92"), canonical("4.5"), canonical("x = 1"), canonical("In  crowd.")
     ('1050', '9/2', '9/2', 'x=1', 'in crowd')
     """
-    text = answer.strip().removesuffix(".")
+    return _plain(answer) or " ".join(answer.casefold().split())
+
+
+def _plain(answer: str) -> str:
+    text, before = _UNIT.sub(r"\1", answer), None
+    while text != before:
+        text, before = _WRAPPED.sub(r"\1", text), text
+    text = text.strip().removesuffix(".").strip()
     plain = text.casefold().replace("{,}", ",")
     for pattern, replacement in _LATEX:
         plain = pattern.sub(replacement, plain)

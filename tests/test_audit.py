@@ -46,6 +46,8 @@ def test_the_target_needs_sources_alone(tmp_path):
     assert cells["strategyqa", "simplified", "published"]["missing_final_answer"] == 23
     assert cells["strategyqa", "simplified", "published"]["double_final_answer"] == 25
     assert cells["strategyqa", "simplified", "correct"]["double_final_answer"] == 2
+    detailed = cells["strategyqa", "detailed", "published"]
+    assert (detailed["label_equals_gold"], detailed["labelled"], detailed["marked"]) == (245, 490, True)
     log = (tmp_path / "logs/audit_responses.log").read_text()
     assert "warning: strategyqa, none, published: 250 of 500 labels that should be wrong are right (50.0%)" in log
     tokens = pl.read_csv(tmp_path / "results/audit/tokens.csv")
@@ -56,7 +58,7 @@ def test_the_target_needs_sources_alone(tmp_path):
         "qwen2_1_5b: the tokenizer of Qwen/Qwen2-1.5B is not on this machine"
         in (tmp_path / "logs/count_tokens.log").read_text()
     )
-    assert "6 of 16 response sets have right labels" in (tmp_path / "results/audit/shares.svg").read_text()
+    assert "7 of 18 response sets have right labels" in (tmp_path / "results/audit/shares.svg").read_text()
 
 
 def test_no_count_stands_in_the_code():
@@ -116,6 +118,15 @@ def test_an_altered_response_changes_its_count(tmp_path):
         assert after["marked"] == (column == "label_equals_gold")
     _, log = built(tmp_path, [altered["label_equals_gold"], *published[1:]])
     assert "warning: own, simplified, published: 1 of 6 labels that should be wrong are right (16.7%)" in log
+
+
+def test_of_no_label_none_is_counted_right(tmp_path):
+    rows = [(question, "So it is.", answer) for question, _, answer in ROWS]
+    found, _ = built(tmp_path, ["Well. So"] * 6, rows)
+    assert found["published"]["labelled"] == 0 and found["published"]["label_equals_gold"] is None
+    assert not found["published"]["marked"]
+    line = pl.read_csv(tmp_path / "audit.csv", infer_schema=False).filter(pl.col("relation") == "published")
+    assert line["label_equals_gold"].to_list() == [None]
 
 
 def test_more_than_a_hundredth_is_marked_and_only_where_labels_are_meant_wrong():

@@ -489,6 +489,15 @@ def test_answers_that_differ_in_notation_alone_are_the_same(one, other, same):
     assert canonical(canonical(one)) == canonical(one)
 
 
+def test_a_kept_ending_tells_the_label_where_free_text_states_it():
+    """The reference's last units stay with their base; a response of one unit may be anybody's."""
+    material = samples_of("creak")
+    assert [built.label for built in reference(material, "detailed")] == ["no", "no", "no"]
+    responses = {("detailed", "correct"): "One unit alone"}
+    single = [Sample(str(i), {"detailed": "Q?"}, str(i), responses) for i in range(2)]
+    assert [built.label for built in reference(Material(single, "none", 0), "detailed")] == [None, None]
+
+
 def test_recipes_are_checked():
     from workflow.lib.errors import InputError
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from workflow.lib.responses.derangement import derange
 from workflow.lib.responses.labels import boxed, stated_answer
 from workflow.lib.responses.relations import BUILT
-from workflow.lib.responses.traces import trace
+from workflow.lib.responses.traces import endings, trace
 
 
 @settings(deadline=None)
@@ -113,6 +113,11 @@ def test_published_files(dataset, tmp_path):
         .iter_rows()
     )
     assert right == {"correct": 500, "published": PUBLISHED[dataset], "derangement": 0}
+    if dataset == "strategyqa":
+        # No Detailed response of it states its answer in the phrase; whose ending was kept tells.
+        detailed = table.filter((pl.col("relation") == "published") & (pl.col("variant") == "detailed"))
+        judged = detailed["label_equals_gold"]
+        assert (judged.sum(), judged.count()) == (245, 490)
     # One map for all variants; every response is the donor's own correct one, wrong here as far as it tells.
     deranged = table.filter((pl.col("relation") == "derangement") & (pl.col("variant") != "none"))
     assert deranged.group_by("sample_id").agg(pl.col("sources").list.first().n_unique())["sources"].max() == 1
@@ -199,6 +204,12 @@ def test_a_piece_of_one_sample_alone_gives_it_away():
         ["First of b. Shared words. Last of a", "Shared words", "It is 3.5. First of a", "yes", "new"], originals
     )
     assert found == [["b", "a"], [], ["b", "a"], ["c"], []]
+
+
+def test_an_ending_of_one_sample_alone_is_its_own():
+    originals = {"a": "One. Same end", "b": "Two. Same end", "c": "Well. It is hot. So yes"}
+    responses = ["Two. It is hot", "One. So yes", "Well. Same end", "", "new"]
+    assert endings(responses, originals) == [None, "c", None, None, None]
 
 
 @needs_shared("paper_data")

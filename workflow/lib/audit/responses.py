@@ -29,7 +29,7 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
     `n` responses; of those:
     `not_constructible` have no text, by their builder's definition; all else counts those that have one;
     `labelled` state an answer that can be read, where the data have gold answers;
-    `label_equals_gold` state the right one;
+    `label_equals_gold` state the right one; null where nothing is labelled;
     `contradicts_label` state, in the phrase or a ``\\boxed{}``, another answer than their label, which for built and
     correct responses is what they should state (a Detailed response need not agree with its gold answer);
     `missing_final_answer`, `double_final_answer` hold the mark of a final answer ("The final answer is", or else
@@ -75,7 +75,8 @@ def _counts(cell: pl.DataFrame, mark: str | None, relation: str) -> dict[str, An
     ok = cell.filter(pl.col("status") == "ok")
     texts = ok["response"]
     labelled = ok["label_equals_gold"].count() if cell["gold"].count() else None
-    right = ok["label_equals_gold"].sum() if labelled is not None else None
+    # Of no label none is right, and none is wrong.
+    right = ok["label_equals_gold"].sum() if labelled else None
     marks = texts.str.count_matches(mark, literal=True) if mark else None
     foreign = [
         next((source for source in sources if source != sample_id), None)

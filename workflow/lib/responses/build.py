@@ -12,7 +12,7 @@ from workflow.lib.responses.material import Built, Material, read_recipe
 from workflow.lib.responses.reading import Source, read, written_facts
 from workflow.lib.responses.reference import reference
 from workflow.lib.responses.relations import BUILT, is_marked
-from workflow.lib.responses.traces import trace
+from workflow.lib.responses.traces import endings, trace
 from workflow.lib.tables import write_table
 
 BUILDERS: dict[str, Callable[[Material, str], list[Built]]] = {
@@ -66,16 +66,19 @@ def _given(material: Material, variant: str, relation: str) -> list[Built]:
     """Responses that come with the data."""
     responses = [sample.responses[variant, relation] for sample in material.samples]
     sources = [[sample.sample_id] for sample in material.samples]
+    labels = [
+        sample.gold if relation == "correct" else read_label(response, variant, material.gold)
+        for sample, response in zip(material.samples, responses, strict=True)
+    ]
     if relation == "published":
         originals = {sample.sample_id: sample.responses[variant, "correct"] for sample in material.samples}
         sources = trace(responses, originals)
+        # Where free text states the answer, it is that of the sample whose ending was kept.
+        gold = {sample.sample_id: sample.gold for sample in material.samples}
+        ends = endings(responses, originals)
+        labels = [gold.get(end) if label is None else label for label, end in zip(labels, ends, strict=True)]
     return [
-        Built(
-            response,
-            sample.gold if relation == "correct" else read_label(response, variant, material.gold),
-            tuple(ids),
-        )
-        for sample, response, ids in zip(material.samples, responses, sources, strict=True)
+        Built(response, label, tuple(ids)) for response, label, ids in zip(responses, labels, sources, strict=True)
     ]
 
 

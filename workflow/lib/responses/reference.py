@@ -99,7 +99,11 @@ def _recombined(material: Material, variant: str, base: Sequence[tuple[int, str]
             continue
         taken = [first.pop(), *(inner.pop() for _ in parts[1:-1]), *((i, part) for part in parts[1:][-1:])]
         response = ". ".join(part for _, part in taken)
-        built.append(Built(response, read_label(response, variant, material.gold), _ids(material, taken)))
+        label = read_label(response, variant, material.gold)
+        if label is None and len(parts) > 1:
+            # It ends as its base does, whose answer is known even where free text states it.
+            label = material.samples[i].gold
+        built.append(Built(response, label, _ids(material, taken)))
     return built
 
 

@@ -23,12 +23,29 @@ def trace(responses: Sequence[str], originals: Mapping[str, str]) -> list[list[s
     `originals` maps `sample_id` to that sample's own response. A piece that several samples share tells nothing, so
     a list may be incomplete, or empty (a bare "yes"); it is never wrong but for sentences written twice alike.
     """
-    owners: dict[str, set[str]] = {}
-    for sample_id, original in originals.items():
-        for piece in pieces(original):
-            owners.setdefault(piece, set()).add(sample_id)
+    owners = _owners(originals)
     found = []
     for response in responses:
         single = [owners[piece] for piece in pieces(response) if len(owners.get(piece, ())) == 1]
         found.append(list(dict.fromkeys(next(iter(owner)) for owner in single)))
     return found
+
+
+def endings(responses: Sequence[str], originals: Mapping[str, str]) -> list[str | None]:
+    """For every response, the id of the one sample whose own response ends with the same piece, else None."""
+    owners = _owners(originals)
+    last = {sample_id: pieces(original)[-1:] for sample_id, original in originals.items()}
+    found: list[str | None] = []
+    for response in responses:
+        end = pieces(response)[-1:]
+        known = list(owners.get(end[0], ())) if end else []
+        found.append(known[0] if len(known) == 1 and last[known[0]] == end else None)
+    return found
+
+
+def _owners(originals: Mapping[str, str]) -> dict[str, set[str]]:
+    owners: dict[str, set[str]] = {}
+    for sample_id, original in originals.items():
+        for piece in pieces(original):
+            owners.setdefault(piece, set()).add(sample_id)
+    return owners

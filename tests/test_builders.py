@@ -425,6 +425,24 @@ def test_a_wrong_answer_goes_where_the_right_one_stood(response, gold, wrong, ex
     assert builders._with_answer(response, "detailed", sample, wrong) == expected
 
 
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ('Thus **Sentence A** ("Ice is hot.") is odd.', 'Thus **Sentence B** ("Ice is cold.") is odd.'),
+        ('So: **Sentence A: "ice is hot"**', 'So: **Sentence B: "Ice is cold"**'),
+        ("So: Sentence A:\n'Ice  is hot'", "So: Sentence B:\n'Ice is cold'"),
+        ("**Sentence A** makes no sense.", "**Sentence B** makes no sense."),
+        ('Sentence A ("Ice is warm") is odd.', None),
+        ('"Ice is hot" (Sentence A) is odd.', None),
+        ('Sentence A is odd. Thus "Ice is hot" is wrong.', None),
+        ("Sentence A doesn't make sense.", "Sentence B doesn't make sense."),
+    ],
+)
+def test_the_quoted_sentence_goes_with_its_letter(response, expected):
+    sample = Sample("0", {}, "Sentence A", {}, {"Sentence A": "Ice is hot", "Sentence B": "Ice is cold"})
+    assert builders._with_answer(response, "detailed", sample, "Sentence B") == expected
+
+
 def test_numbers_are_replaced_whole_and_yes_or_no_never():
     number = Sample("0", {}, "20", {})
     assert (

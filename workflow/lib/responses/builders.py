@@ -23,6 +23,10 @@ from workflow.lib.responses.sentences import Text, split_ending, split_text
 
 # A Detailed response states its answer this near to its end, in characters.
 _CONCLUSION = 200
+# Between an option's letter and its text: white space and marks, or an opening quotation mark.
+_QUOTE = r"[\s*:,(–—-]*(?:as\s+)?[\"“'‘]{1,2}"
+_GAP_BEFORE_TEXT = rf"{_QUOTE}|[\s*:(]+"
+_QUOTED = re.compile(rf"{_QUOTE}(?=\S)")
 
 
 def derangement(material: Material, variant: str) -> list[Built]:
@@ -89,16 +93,25 @@ def _with_answer(response: str, variant: str, sample: Sample, wrong: str) -> str
 def _last_mention(response: str, sample: Sample, wrong: str) -> str | None:
     if sample.gold.casefold() in ("yes", "no"):
         return None
-    right, text, other = re.escape(sample.gold), _text_of(sample, sample.gold), _text_of(sample, wrong)
-    # `(D) 46` is one mention: the option's text goes with its letter.
-    follows = rf"(?:(\s+){re.escape(text)}(?![\w]))?" if text and text != sample.gold else "()"
-    pattern = re.compile(rf"(?<![\w.,]){right}(?!\w|[.,]\d){follows}")
+    pattern = re.compile(rf"(?<![\w.,]){re.escape(sample.gold)}(?!\w|[.,]\d)")
     mentions = list(pattern.finditer(response, max(0, len(response) - _CONCLUSION)))
     if not mentions:
         return None
     found = mentions[-1]
-    replacement = f"{wrong}{found[1]}{other}" if found[1] else wrong
-    return response[: found.start()] + replacement + response[found.end() :]
+    before, after = response[: found.start()], response[found.end() :]
+    text, other = _text_of(sample, sample.gold), _text_of(sample, wrong)
+    if not text or not other or text == sample.gold:
+        return before + wrong + after
+    # `(D) 46` and `Sentence A: "..."` are one mention: the option's text goes with its letter.
+    shown = r"\s+".join(map(re.escape, text.rstrip(".!?").split()))
+    beside = re.match(rf"({_GAP_BEFORE_TEXT})(?i:{shown})(?!\w)", after)
+    rest = after[beside.end() :] if beside else after
+    said_again = " " in text and re.search(shown, rest, re.IGNORECASE)
+    said_before = re.search(rf"(?i:{shown})[.!?]*[\"'”’][\s*:,(]*\Z", before)
+    if said_again or said_before or (not beside and _QUOTED.match(after)):
+        # What is quoted there is not what the wrong letter stands for.
+        return None
+    return before + wrong + (beside[1] + other.rstrip(".!?") if beside else "") + rest
 
 
 def _text_of(sample: Sample, answer: str) -> str | None:

@@ -16,7 +16,7 @@ class Loopback:
     """Serves `files` ({"/path": bytes}); use it in a `with` block.
 
     `troubles["/path"]` is a list of what the next GETs of a path meet, each once: an HTTP status (500), ``"cut"``
-    (the connection breaks in the middle), ``"stall"`` (half of the body, then silence), ``"whole"`` (ranges are
+    (the connection breaks in the middle), ``"stall"`` (half of the body, then silence), ``"drip"`` (a byte every 0.1 s), ``"whole"`` (ranges are
     ignored), or bytes (another body). `seen` lists (method, path, Range header or None).
     """
 
@@ -86,6 +86,14 @@ class Loopback:
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         if request.command == "HEAD":
+            return
+        if trouble == "drip":
+            for byte in body:
+                request.wfile.write(bytes([byte]))
+                request.wfile.flush()
+                if self.closing.wait(0.1):
+                    break
+            request.close_connection = True
             return
         if trouble in ("cut", "stall"):
             request.wfile.write(body[: len(body) // 2])

@@ -109,6 +109,7 @@ def test_an_answer(chat):
         ([500, 503], "HTTP 503"),
         (["cut"], "no connection, or it was cut"),
         (["stall"], "no answer within 0.3 s"),
+        (["drip"], "no answer within 0.3 s"),
         ([b"<html>busy</html>"], "no chat completion"),
         ([b'{"choices": []}'], "no chat completion"),
         ([b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}'], "without a text"),
@@ -160,6 +161,14 @@ def test_refusals_are_answers_and_hide_the_key(chat, status, message, capsys):
         endpoint(chat).complete("What is 7")
     assert len(chat.prompts) == 1
     assert KEY not in str(caught.value) + capsys.readouterr().err
+
+
+def test_no_part_of_the_key_is_left_where_the_text_is_cut(chat):
+    body = json.dumps({"error": {"message": f"{'x' * 140} {KEY}"}}).encode()
+    chat.post = lambda request: chat.answer(request, 400, body, [("Content-Type", "application/json")])
+    with pytest.raises(InputError, match="HTTP 400") as caught:
+        endpoint(chat).complete("What is 7")
+    assert KEY[:8] not in str(caught.value)
 
 
 def test_a_missing_key_is_named_and_one_that_is_not_needed_is_not_missed(chat, monkeypatch):

@@ -4,6 +4,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any
 
 import openai
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -20,12 +22,16 @@ class _Nonsense(Exception):
     """An answer that is none: no JSON, no choice, no text."""
 
 
+class _TooLate(Exception):
+    """The answer was not whole in time."""
+
+
 class Endpoint:
     """A `Writer` that asks ``url`` (a base URL such as https://api.openai.com/v1) for chat completions.
 
     The key is read from the environment variable `key_variable` and written nowhere; servers that need none work
     without. At most `requests_per_minute` requests are begun, tries among them; each is given up after `timeout`
-    seconds and tried `attempts` times, the first pause being `pause` seconds (or what the server asks for).
+    seconds, however much of the answer is there, and tried `attempts` times, the first pause being `pause` seconds (or what the server asks for).
     """
 
     def __init__(
@@ -73,7 +79,7 @@ class Endpoint:
                 f"{self.url}: HTTP {error.status_code} for model '{self.model}' ({self._said(error)}); check "
                 "generate.endpoint and generate.model, or try again later: answers so far are kept"
             ) from None
-        except (openai.APIError, _Nonsense) as error:
+        except (openai.APIError, _Nonsense, _TooLate) as error:
             raise InputError(
                 f"{self.url}: {self._phrase(error)}, {self.attempts} times; check the endpoint and run again: "
                 "answers so far are kept"
@@ -83,7 +89,9 @@ class Endpoint:
         self.limit.wait()
         asked = {key: value for key, value in self.facts.items() if key != "endpoint"}
         try:
-            answer = self.client.chat.completions.create(messages=[{"role": "user", "content": prompt}], **asked)
+            answer = self._within(
+                lambda: self.client.chat.completions.create(messages=[{"role": "user", "content": prompt}], **asked)
+            )
             choice = answer.choices[0]
             text, reason = choice.message.content, choice.finish_reason
         except (openai.APIResponseValidationError, ValueError, TypeError, AttributeError, IndexError) as error:
@@ -91,6 +99,26 @@ class Endpoint:
         if not isinstance(text, str) or not text.strip():
             raise _Nonsense("an answer without a text")
         return Completion(text.strip(), reason != "length")
+
+    def _within(self, call: Callable[[], Any]) -> Any:
+        """What `call` returns or raises; `_TooLate` once `timeout` seconds are over.
+
+        The client's own limit begins anew with every byte, so a server that drips would never reach it.
+        """
+        outcome: Future[Any] = Future()
+
+        def answer() -> None:
+            try:
+                outcome.set_result(call())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        # A daemon: a request that was given up keeps nobody from ending.
+        threading.Thread(target=answer, daemon=True).start()
+        over, _ = wait([outcome], timeout=self.timeout)
+        if not over:
+            raise _TooLate
+        return outcome.result()
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds to the next try: as the server asks, or doubling."""
@@ -104,7 +132,7 @@ class Endpoint:
         progress(f"{self.url}: {self._phrase(error)}; try {state.attempt_number + 1} in {wait:.1f} s")
 
     def _phrase(self, error: BaseException) -> str:
-        if isinstance(error, openai.APITimeoutError):
+        if isinstance(error, (openai.APITimeoutError, _TooLate)):
             return f"no answer within {self.timeout:g} s"
         if isinstance(error, openai.APIStatusError):
             return f"HTTP {error.status_code}"
@@ -113,7 +141,8 @@ class Endpoint:
         return self._hidden(str(error))
 
     def _said(self, error: openai.APIStatusError) -> str:
-        return self._hidden(" ".join(str(error.message).split())[:200])
+        # Hidden before it is cut, which could leave a part of the key.
+        return " ".join(self._hidden(str(error.message)).split())[:200]
 
     def _hidden(self, text: str) -> str:
         return text.replace(self.key, "***") if self.key else text
@@ -122,7 +151,7 @@ class Endpoint:
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
         return error.status_code in RETRIED
-    return isinstance(error, (openai.APIConnectionError, _Nonsense))
+    return isinstance(error, (openai.APIConnectionError, _Nonsense, _TooLate))
 
 
 class RateLimit:

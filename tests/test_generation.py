@@ -163,8 +163,9 @@ def test_refusals_are_answers_and_hide_the_key(chat, status, message, capsys):
     assert KEY not in str(caught.value) + capsys.readouterr().err
 
 
-def test_no_part_of_the_key_is_left_where_the_text_is_cut(chat):
-    body = json.dumps({"error": {"message": f"{'x' * 140} {KEY}"}}).encode()
+@pytest.mark.parametrize("length", range(100, 200, 10))
+def test_no_part_of_the_key_is_left_where_the_text_is_cut(chat, length):
+    body = json.dumps({"error": {"message": f"{'x' * length} {KEY}"}}).encode()
     chat.post = lambda request: chat.answer(request, 400, body, [("Content-Type", "application/json")])
     with pytest.raises(InputError, match="HTTP 400") as caught:
         endpoint(chat).complete("What is 7")

@@ -20,7 +20,7 @@ from workflow.lib.corpora.mapped import Parts, split_simplified, variants_of
 from workflow.lib.corpora.published import read_entries
 from workflow.lib.errors import InputError
 from workflow.lib.responses.reading import normalise_newlines
-from workflow.lib.study import checked, read_study
+from workflow.lib.study import checked, is_file, read_study
 
 ROWS = [
     {"key": "a", "question": "1 + 1?", "solution": "Add <<1+1=2>>them. #### 2", "long": "Let us add.\nIt is 2."},
@@ -37,7 +37,7 @@ DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
 
 def write(path, rows):
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     elif path.suffix == ".json":
         path.write_text(json.dumps(rows), encoding="utf-8")
@@ -68,7 +68,7 @@ def responses(path):
     return {(row["sample_id"], row["variant"]): row["response"] for row in table.to_dicts()}
 
 
-@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv", "rows.parquet"])
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv", "rows.parquet", "rows.CSV", "rows.JSONL"])
 def test_every_kind_of_file(name, tmp_path):
     done, out = build(tmp_path, name=name)
     assert done.returncode == 0, done.stderr
@@ -80,6 +80,41 @@ def test_every_kind_of_file(name, tmp_path):
     assert table["instruction"].unique().sort().to_list() == ["1 + 1?", "1 + 2?", "2 + 2?"]
     deranged = table.filter(pl.col("relation") == "derangement")
     assert deranged["label_equals_gold"].to_list() == [False] * 9
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_a_byte_order_mark_is_no_text(name, tmp_path):
+    """Spreadsheets and some editors write one."""
+    path = write(tmp_path / name, ROWS)
+    plain = responses(build(tmp_path, path)[1])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    done, out = build(tmp_path, path)
+    assert done.returncode == 0, done.stderr
+    assert responses(out) == plain
+    own = tmp_path / "own.json"
+    own.write_bytes(b"\xef\xbb\xbf" + json.dumps([{"instruction": "Q", "output": "A"}]).encode())
+    assert read_entries(own)[0].response == "A"
+
+
+@pytest.mark.parametrize(
+    ("source", "local"),
+    [("data/rows.CSV", True), ("data/rows.xlsx", True), ("rows", True), ("ORG/NAME", False), ("../x/y", True)],
+)
+def test_what_is_no_hub_id_is_a_file_here(source, local, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if source == "data/rows.xlsx":
+        (tmp_path / "data").mkdir()
+        (tmp_path / source).write_text("x")
+    assert is_file({"source": source}) is local
+
+
+def test_an_unknown_kind_of_file_is_named(tmp_path):
+    folder = clone(tmp_path / "clone")
+    add_row(folder, "none")
+    (folder / "rows.xlsx").write_text("x")
+    (folder / "config/mappings/mine.yaml").write_text(yaml.safe_dump({**MAPPING, "source": "./rows.xlsx"}))
+    with pytest.raises(InputError, match=r"mine\.yaml: 'source': the kind of file '\./rows\.xlsx' is not known"):
+        read_study({**DEFAULT, "datasets": ["mine"]}, folder)
 
 
 def test_answers_in_a_column_of_their_own_and_in_boxes(tmp_path):

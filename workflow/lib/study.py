@@ -19,6 +19,9 @@ from workflow.lib.responses.labels import GOLD
 from workflow.lib.responses.relations import BUILT
 
 Row = dict[str, Any]
+# What a mapping can read; said here too, since the reader is slow to import.
+FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -253,14 +256,20 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
                 f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column"
                 f"{', or add the dataset to config key generate.datasets' if variant == 'detailed' else ''}"
             )
+    if is_file(mapping) and Path(mapping["source"]).suffix.lower() not in FORMATS:
+        raise InputError(
+            f"{where}: 'source': the kind of file '{mapping['source']}' is not known; give one of "
+            f"{', '.join(FORMATS)}, or a hub dataset ORG/NAME"
+        )
     if is_file(mapping) and not Path(mapping["source"]).is_file():
         raise InputError(f"{where}: no file '{mapping['source']}' here; put it there, or mend 'source'")
     return mapping
 
 
 def is_file(mapping: Mapping[str, Any]) -> bool:
-    """Whether a mapping's source is a file here, by its suffix, and not a dataset of the hub."""
-    return Path(mapping["source"]).suffix in (".json", ".jsonl", ".csv", ".parquet")
+    """Whether a mapping's source is a file here, and not a dataset of the hub: by its suffix, form, or being there."""
+    source = mapping["source"]
+    return Path(source).suffix.lower() in FORMATS or not _HUB_ID.fullmatch(source) or Path(source).exists()
 
 
 def _check_generate(generate: Mapping[str, Any], datasets: Mapping[str, Row]) -> None:

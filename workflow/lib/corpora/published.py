@@ -26,7 +26,8 @@ def read_entries(path: str | Path) -> list[Entry]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        # A byte order mark is no part of the text.
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
 """Rows of a file or of a hub dataset, through the `datasets` library."""
 
+import codecs
 import csv
 import io
 import json
@@ -23,29 +24,31 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
     Raises `InputError` naming the file where it is missing, of another kind, not UTF-8, or not readable.
     """
     path = Path(path)
-    if path.suffix not in FORMATS:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
         raise InputError(f"{path}: its kind '{path.suffix}' is not known; give one of {', '.join(FORMATS)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     options: dict[str, Any] = {}
-    if path.suffix != ".parquet":
+    if suffix != ".parquet":
         try:
-            text = path.read_text(encoding="utf-8")
+            # Spreadsheets write a byte order mark before the first character.
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
         if not text.strip():
             raise InputError(f"{path}: the file is empty; at least one row is needed")
         _check_list(path, text)
-        options = {"keep_default_na": False} if path.suffix == ".csv" else {}
-        columns = _csv_columns(path, text) if path.suffix == ".csv" else []
+        options = {"keep_default_na": False} if suffix == ".csv" else {}
+        columns = _csv_columns(path, text) if suffix == ".csv" else []
     with _quiet() as datasets, tempfile.TemporaryDirectory() as cache:
         try:
-            if path.suffix == ".csv":
+            if suffix == ".csv":
                 # All is text: an answer "007" stays one, and "NA" is an answer.
                 options["features"] = datasets.Features(dict.fromkeys(columns, datasets.Value("string")))
             table = datasets.load_dataset(
-                FORMATS[path.suffix],
-                data_files=str(path),
+                FORMATS[suffix],
+                data_files=str(_without_mark(path, cache)),
                 split=split,
                 cache_dir=cache,
                 keep_in_memory=True,
@@ -54,15 +57,26 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
         except (ValueError, datasets.exceptions.DatasetsError) as error:
             cause = error.__cause__ or error
             raise InputError(
-                f"{path}: cannot be read as {path.suffix[1:]}, split '{split}' ({_line(cause)}); mend the file or the "
+                f"{path}: cannot be read as {suffix[1:]}, split '{split}' ({_line(cause)}); mend the file or the "
                 "mapping's split"
             ) from None
         return table.to_list()
 
 
+def _without_mark(path: Path, folder: str) -> Path:
+    """The file, or a copy of it without its byte order mark, which the library would read as text."""
+    with open(path, "rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            return path
+        content = file.read()
+    plain = Path(folder) / f"plain{path.suffix.lower()}"
+    plain.write_bytes(content)
+    return plain
+
+
 def _check_list(path: Path, text: str) -> None:
     """The library takes a lone object for one row: say what is wrong with the file instead."""
-    if path.suffix == ".json" and not text.lstrip().startswith("["):
+    if path.suffix.lower() == ".json" and not text.lstrip().startswith("["):
         try:
             found = json.loads(text)
         except json.JSONDecodeError:

@@ -77,9 +77,7 @@ def _given(material: Material, variant: str, relation: str) -> list[Built]:
         gold = {sample.sample_id: sample.gold for sample in material.samples}
         ends = endings(responses, originals)
         labels = [gold.get(end) if label is None else label for label, end in zip(labels, ends, strict=True)]
-    return [
-        Built(response, label, tuple(ids)) for response, label, ids in zip(responses, labels, sources, strict=True)
-    ]
+    return [Built(response, label, tuple(ids)) for response, label, ids in zip(responses, labels, sources, strict=True)]
 
 
 def _row(dataset: str, sample: Sample, variant: str, relation: str, built: Built) -> dict[str, Any]:

@@ -64,7 +64,11 @@ def read(source: Source) -> list[Sample]:
         samples = read_samples(source.files, GOLD.get(source.gold), source.options)
     elif source.reader == "mapped":
         # A hub dataset's split was taken when it was fetched.
-        split = "train" if Path(source.rows).suffix == ".parquet" and _is_fetched(source) else source.mapping["split"]
+        split = (
+            "train"
+            if Path(source.rows).suffix.lower() == ".parquet" and _is_fetched(source)
+            else source.mapping["split"]
+        )
         samples = read_mapped(read_rows(source.rows, split), source.mapping, source.rows, source.options, boxed)
     else:
         raise InputError(f"--reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")

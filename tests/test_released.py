@@ -68,6 +68,17 @@ WRONG = {
     ),
     "no layer at all": (json.dumps({"instruction": "Q", "output": "A", "loss": 1}), "layers none are there"),
     "no values": (json.dumps(line() | {K1: 3}), f"'{K1}': holds no values"),
+    "a text as a value": (json.dumps(line() | {K1: {"S_sum": "abc", "S_max": 1}}), f"'{K1}': 'S_sum' is \"abc\""),
+    "a text in a list": (
+        json.dumps(line() | {K1: {"S_list": ["a"]}}),
+        f"'{K1}': 'S_list' is \"a\", which is no number",
+    ),
+    "no list": (json.dumps(line() | {K1: {"S_list": 3}}), f"'{K1}': 'S_list' is not a list of numbers"),
+    "a text as loss": (json.dumps(line(loss="abc")), "'loss' is \"abc\", which is no number"),
+    "a list as loss": (json.dumps(line(loss=[1])), "'loss' is [1], which is no number"),
+    "a list as instruction": (json.dumps(line(instruction=["Q"])), "'instruction' is not a text"),
+    "a number as output": (json.dumps(line(output=3)), "'output' is not a text"),
+    "too large": (json.dumps(line(loss=10**400)), "'loss' is too large a number"),
     "no nuclear norm": (json.dumps(line() | {K1: {"S_max": 1}}), f"'{K1}': 'S_sum' is missing, and there is no S_list"),
 }
 

@@ -1,6 +1,7 @@
 """Reader of the study's published files: a JSON list of {instruction, input, output}."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from workflow.lib.corpora.options import OPTIONS, check_answer
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ def _entry(path: Path, row: int, entry: object) -> Entry:
     extra = entry.get("input", "")
     if not isinstance(extra, str):
         raise InputError(f"{path}, row {row}: 'input' is not a text; give a string, empty if there is none")
+    for key in ("instruction", "input", "output"):
+        # JSON can write half a character, which no table and no tokenizer can hold.
+        if _HALF.search(entry.get(key, "")):
+            raise InputError(f"{path}, row {row}: '{key}' holds half of a character (a lone surrogate); write it whole")
     instruction = f"{entry['instruction']}\n{extra}" if extra else entry["instruction"]
     return Entry(instruction, entry["output"])
 

@@ -65,7 +65,10 @@ def read_line(text: str, where: str) -> dict[str, Any]:
         for projection in PROJECTIONS:
             if projection not in there:
                 raise InputError(f"{where}: layer {layer} has no {projection}_proj; have {', '.join(sorted(there))}")
-    loss = math.nan if line["loss"] is None else float(line["loss"])
+    for key in ("instruction", "output"):
+        if not isinstance(line[key], str):
+            raise InputError(f"{where}: '{key}' is not a text; mend the line, or delete it")
+    loss = math.nan if line["loss"] is None else _number(line["loss"], "loss", where)
     spectra = [[layers[layer][projection] for projection in PROJECTIONS] for layer in range(len(layers))]
     return {
         "instruction": line["instruction"],
@@ -78,10 +81,16 @@ def read_line(text: str, where: str) -> dict[str, Any]:
 
 def _values(values: Mapping[str, Any], where: str) -> dict[str, float | None]:
     """Our columns of one matrix; None where the line does not say."""
-    found: dict[str, float | None] = {ours: values.get(theirs) for theirs, ours in VALUES.items()}
+    found: dict[str, float | None] = {
+        ours: None if values.get(theirs) is None else _number(values[theirs], theirs, where)
+        for theirs, ours in VALUES.items()
+    }
     found["effective_rank"] = None
     sigma = values.get("S_list")
+    if sigma is not None and not isinstance(sigma, list):
+        raise InputError(f"{where}: 'S_list' is not a list of numbers; mend the line, or delete it")
     if sigma:
+        sigma = [_number(value, "S_list", where) for value in sigma]
         total = math.fsum(sigma)
         told = {"nuclear_norm": total, "sigma_max": max(sigma), "sigma_min": min(sigma)}
         told["frobenius_norm"] = math.sqrt(math.fsum(value * value for value in sigma))
@@ -92,6 +101,20 @@ def _values(values: Mapping[str, Any], where: str) -> dict[str, float | None]:
         if found[VALUES[theirs]] is None:
             raise InputError(f"{where}: '{theirs}' is missing, and there is no S_list to take it from")
     return found
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    """A number as Python's json reads it, NaN and Infinity among them; `InputError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{where}: '{key}' is {_shortly(value)}, which is no number; mend the line, or delete it")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{where}: '{key}' is too large a number; mend the line, or delete it") from None
+
+
+def _shortly(value: Any) -> str:
+    return json.dumps(value)[:40]
 
 
 def _spans(layers: Mapping[int, Any]) -> str:

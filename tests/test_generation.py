@@ -18,7 +18,8 @@ from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError
 from workflow.lib.generation.completions import Completion, complete_all
 from workflow.lib.generation.endpoint import Endpoint, RateLimit
-from workflow.lib.responses.detailed import stated_by, write_detailed
+from workflow.lib.responses.detailed import _reason, stated_by, write_detailed
+from workflow.lib.responses.reading import written_facts
 from workflow.lib.study import read_study
 from workflow.lib.tables import read_metadata
 
@@ -262,11 +263,33 @@ def test_a_damaged_line_and_a_second_writer_are_errors(chat, tmp_path):
         ("The final answer is 3. No: the final answer is **(B)**.", "(B)"),
         ("So \\boxed{7}.", "7"),
         ("It is seven.", None),
+        ("We check the final answer carefully. So \\boxed{7}.", "7"),
+        ("The final answer is \\(12\\).", "12"),
+        ("The final answer is: \\( \\frac{1}{2} \\)", "\\frac{1}{2}"),
         ("The final answer is ", None),
     ],
 )
 def test_the_answer_as_models_state_it(text, stated):
     assert stated_by(text) == stated
+
+
+@pytest.mark.parametrize(
+    ("stated", "gold", "right"),
+    [
+        ("B", "(B)", True),
+        ("A", "(B)", False),
+        ("B) 23", "(B)", True),
+        ("12 apples", "12", True),
+        ("12 square feet", "12", True),
+        ("13 apples", "12", False),
+        ("12 million", "12", False),
+        ("12 or 13", "12", False),
+        ("12 apples", "apples", False),
+    ],
+)
+def test_answers_as_models_spell_them(stated, gold, right):
+    sample = Sample("0", {}, gold, {}, {"(A)": "22", "(B)": "23"} if gold == "(B)" else {})
+    assert (_reason(sample, Completion("", True), stated) == "") is right
 
 
 def test_only_right_and_whole_responses_are_accepted(tmp_path, capsys):
@@ -288,6 +311,7 @@ def test_only_right_and_whole_responses_are_accepted(tmp_path, capsys):
     assert [line["reason"] for line in lines] == reasons
     assert [line["status"] for line in lines] == ["rejected" if reason else "accepted" for reason in reasons]
     assert lines[0]["prompt"] == "Ask: Q0" and lines[0]["writer"]["model"] == "m" and KEY not in json.dumps(lines)
+    assert written_facts(tmp_path / "out.jsonl")["prompt"] == "Ask: {instruction}"
     told = capsys.readouterr().err
     assert "d: 3 of 6 responses rejected (50.0%); another answer: 1; cut off: 1; no final answer: 1" in told
 

@@ -16,7 +16,11 @@ from workflow.lib.responses.labels import boxed, same_answer
 
 PLACE = "{instruction}"
 # As models write it: any case, with a colon, in bold.
-_FINAL = re.compile(r"final answer(?:\*\*)?(?: is)?\s*:?", re.IGNORECASE)
+_FINAL = re.compile(r"final answer(?:\*\*)?(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
+_LETTER = re.compile(r"\(([A-Z])\)")
+_UNITED = re.compile(
+    r"(.*\d)\s+(?!(?:hundred|thousand|[mb]illion|trillion|dozen)\b)[A-Za-z]+(?: [A-Za-z]+)?", re.IGNORECASE
+)
 
 
 def write_detailed(
@@ -47,6 +51,7 @@ def write_detailed(
                 "gold": sample.gold,
                 "response": answer.text,
                 "prompt": prompts[sample.sample_id],
+                "template": prompt,
                 "writer": dict(writer.facts),
             }
         )
@@ -63,6 +68,7 @@ def stated_by(text: str) -> str | None:
     if not found:
         return boxed(text)
     said = (text[found[-1].end() :].strip().splitlines() or [""])[0].strip("*_` ")
+    said = said.removesuffix(".").removeprefix(r"\(").removesuffix(r"\)").strip()
     return boxed(said) or said.strip("$").removesuffix(".").strip("*_` ") or None
 
 
@@ -76,4 +82,12 @@ def _reason(sample: Sample, answer: Completion, stated: str | None) -> str:
         return "no final answer"
     text = sample.options.get(chosen(sample.options, sample.gold) or "", sample.gold)
     right = [sample.gold, text, f"{sample.gold} {text}"]
-    return "" if any(same_answer(stated, each) for each in right) else "another answer"
+    lettered = _LETTER.fullmatch(sample.gold.strip())
+    if lettered:
+        right += [lettered[1], f"{lettered[1]}) {text}", f"{lettered[1]}. {text}"]
+    said = [stated]
+    united = _UNITED.fullmatch(stated.strip())
+    if united and sample.gold.strip()[-1:].isdigit():
+        # `12 apples` for 12.
+        said.append(united[1])
+    return "" if any(same_answer(each, other) for each in said for other in right) else "another answer"

@@ -119,7 +119,9 @@ def read_written(path: str | Path) -> list[dict[str, Any]]:
     """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected."""
     try:
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        return [{key: line[key] for key in ("sample_id", "status", "response", "writer")} for line in lines]
+        needed = ("sample_id", "status", "response", "writer")
+        # Files written before the template was kept lack it.
+        return [{**{key: line[key] for key in needed}, "template": line.get("template")} for line in lines]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; write it with generate_detailed") from None
     except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
@@ -127,7 +129,7 @@ def read_written(path: str | Path) -> list[dict[str, Any]]:
 
 
 def written_facts(path: str | Path) -> dict[str, Any]:
-    """For provenance: who wrote the Detailed responses, and how many were accepted and rejected."""
+    """For provenance: who wrote the Detailed responses, to what prompt, and how many were accepted and rejected."""
     lines = read_written(path)
     counts = {status: sum(line["status"] == status for line in lines) for status in ("accepted", "rejected")}
-    return {"writer": lines[0]["writer"], **counts}
+    return {"writer": lines[0]["writer"], "prompt": lines[0]["template"], **counts}

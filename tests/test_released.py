@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import polars as pl
 import pytest
@@ -206,9 +207,11 @@ def test_samples_without_a_gradient_keep_their_row(tmp_path, table):
 @needs_shared("paper_data")
 def test_figures_with_no_model_and_the_way_back(tmp_path):
     """From the reference's own files: figures and page with no model, and the export is those lines, value by value."""
+    released = tmp_path / "there"
+    shutil.copytree(REFERENCE, released / "grads_exp")
     arguments = [
         "--cores", 2, "--directory", tmp_path, "--configfile", ROOT / "config/paper.yaml", "--config",
-        f"mirror={SHARED / 'paper_data'}", "gradients=published", f"released={{source: {SHARED / 'reference_stats'}}}",
+        f"mirror={SHARED / 'paper_data'}", "gradients=published", f"released={{source: {released}}}",
         "datasets=[gsm8k]", "relations=[correct,published]", "bootstrap=20", "formats=[svg]",
         "models=[{model: tiny, source: ORG/NAME, released: tiny-llama}]",
     ]  # fmt: skip
@@ -216,6 +219,12 @@ def test_figures_with_no_model_and_the_way_back(tmp_path):
     assert done.returncode == 0, done.output[-3000:]
     assert "measure_gradients" not in done.output and "fetch_model" not in done.output
     assert (tmp_path / "results/figures/gsm8k/tiny.published.compared.svg").is_file()
+    edited = released / "grads_exp/cot_500/tiny-llama/grads_gsm8k_train_no_cot.jsonl"
+    content = edited.read_text(encoding="utf-8")
+    edited.chmod(0o644)
+    edited.write_text(content + content.splitlines()[0] + "\n", encoding="utf-8")
+    again = snakemake(ROOT, "-n", *arguments, "--", "all")
+    assert "import_released" in again.output, "an edited file is noticed"
     curves = pl.read_parquet(tmp_path / "results/statistics/gsm8k/curves.parquet")
     assert set(curves["statistic"]) == {"nuclear_norm", "sigma_ratio"} and set(curves["n"]) == {20}
     compared = 0

@@ -1,6 +1,7 @@
 """Where a released file of statistics is: its path, in a folder or in a dataset of the hub."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from workflow.lib.errors import InputError
@@ -32,6 +33,13 @@ def find_released(place: str, revision: str, path: str, cache: str | Path) -> st
     if not revision:
         raise InputError(f"{place}: its revision is unresolved; put the commit into config key released.revision")
     return _downloaded(place, revision, path, cache)
+
+
+def local_files(place: str, paths: Iterable[str]) -> list[str]:
+    """Those of `paths` (``grads_exp/...``) that stand in the folder `place`; none of a hub dataset."""
+    folder = Path(place).expanduser()
+    found = ((folder / path, folder / path.partition("/")[2]) for path in paths)
+    return [str(there) for each in found if (there := next(filter(Path.is_file, each), None))]
 
 
 def _downloaded(place: str, revision: str, path: str, cache: str | Path) -> str:

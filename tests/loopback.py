@@ -16,8 +16,8 @@ class Loopback:
     """Serves `files` ({"/path": bytes}); use it in a `with` block.
 
     `troubles["/path"]` is a list of what the next GETs of a path meet, each once: an HTTP status (500), ``"cut"``
-    (the connection breaks in the middle), ``"stall"`` (half of the body, then silence), ``"drip"`` (a byte every 0.1 s), ``"whole"`` (ranges are
-    ignored), or bytes (another body). `seen` lists (method, path, Range header or None).
+    (the connection breaks in the middle), ``"stall"`` (half of the body, then silence), ``"drip"`` (a byte each 0.1 s),
+    ``"whole"`` (ranges are ignored), or bytes (another body). `seen` lists (method, path, Range header or None).
     """
 
     def __init__(self):

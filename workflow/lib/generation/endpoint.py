@@ -31,7 +31,8 @@ class Endpoint:
 
     The key is read from the environment variable `key_variable` and written nowhere; servers that need none work
     without. At most `requests_per_minute` requests are begun, tries among them; each is given up after `timeout`
-    seconds, however much of the answer is there, and tried `attempts` times, the first pause being `pause` seconds (or what the server asks for).
+    seconds, however much of the answer is there, and tried `attempts` times, the first pause
+    being `pause` seconds (or what the server asks for).
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from pathlib import Path
 from workflow.lib.digest import code_digest
 from workflow.lib.errors import InputError
 from workflow.lib.models.snapshots import is_hub_id
+from workflow.lib.responses.labels import GOLD
 from workflow.lib.statistics.places import released_path
 from workflow.lib.study import is_file, read_study, source_keys
 
@@ -41,17 +42,28 @@ SUBSET = (
 )
 FETCHED = "resources/sources"
 MIRROR = STUDY.config["mirror"]
+PLACES = (FETCHED, os.path.expanduser(MIRROR))
 if MIRROR and not MIRROR.lower().startswith(("http://", "https://")):
-    # Said before the first job fails: which datasets a folder cannot serve, and how to go on with the others.
-    wanted = {d: [STUDY.files[key]["path"] for key in source_keys(STUDY, d)] for d in STUDY.datasets if is_remote(d)}
+    # Said before the first job fails: what a folder cannot serve, and how to go on with the rest.
+    if not os.path.isdir(os.path.expanduser(MIRROR)):
+        print(f"warning: mirror {MIRROR}: no such folder; mend config key mirror", file=sys.stderr)
+    wanted = {d: source_keys(STUDY, d) for d in STUDY.datasets if is_remote(d)}
     lacking = {
-        d: [path for path in paths if not any(os.path.isfile(os.path.join(p, path)) for p in (FETCHED, MIRROR))]
-        for d, paths in wanted.items()
+        d: [key for key in keys if not any(os.path.isfile(os.path.join(p, STUDY.files[key]["path"])) for p in PLACES)]
+        for d, keys in wanted.items()
     }
     if any(lacking.values()):
-        whole = [d for d in STUDY.datasets if not lacking.get(d)]
-        missing = ", ".join(f"{d} ({len(paths)} of {len(wanted[d])})" for d, paths in lacking.items() if paths)
-        narrow = f"; or narrow with --config 'datasets=[{','.join(whole)}]'" if whole else ""
+        # Variants whose files are all there, where the gold answers are there too.
+        kept = {d: STUDY.variants(d) for d in STUDY.datasets}
+        for d, keys in lacking.items():
+            answers = GOLD.get(STUDY.datasets[d]["gold"])
+            needed = {(d, answers[0], "correct")} if answers else set()
+            kept[d] = [v for v in kept[d] if not needed & set(keys) and v not in {key[1] for key in keys}]
+        parts = ", ".join(f"{d}: [{','.join(vs)}]" for d, vs in kept.items() if vs and vs != STUDY.variants(d))
+        missing = ", ".join(f"{d} ({len(keys)} of {len(wanted[d])})" for d, keys in lacking.items() if keys)
+        narrow = f"; or narrow with --config 'datasets=[{','.join(d for d in kept if kept[d])}]'"
+        narrow += f" 'variants={{{parts}}}'" if parts else ""
+        narrow = narrow if any(kept.values()) else ""
         print(f"warning: mirror {MIRROR} lacks files of {missing}: add them{narrow}", file=sys.stderr)
 
 

@@ -10,7 +10,7 @@ from workflow.lib.digest import code_digest
 from workflow.lib.errors import InputError
 from workflow.lib.models.snapshots import is_hub_id
 from workflow.lib.responses.labels import GOLD
-from workflow.lib.statistics.places import released_path
+from workflow.lib.statistics.places import local_files, released_path
 from workflow.lib.study import is_file, read_study, source_keys
 
 try:
@@ -210,3 +210,9 @@ def released_files(dataset, model):
         for variant in STUDY.variants(dataset)
         for relation in STUDY.relations(dataset)
     ]
+
+
+def released_here(wildcards):
+    """The released files that stand in a folder here; missing ones are the job's to name."""
+    paths = [path for _, _, path in released_files(wildcards.dataset, wildcards.model)]
+    return local_files(STUDY.config["released"]["source"], paths)

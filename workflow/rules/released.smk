@@ -5,18 +5,9 @@ makes  the tables of measure_gradients, with no model and no GPU; results/releas
 why    280,000 passes need not be run again to draw their figures
 """
 
-from workflow.lib.statistics.places import local_files
-
 if STUDY.config["gradients"] == "published":
 
     ruleorder: import_released > measure_gradients
-
-    def released_here(wildcards):
-        """The released files that stand in a folder here; missing ones are the job's to name."""
-        return local_files(
-            STUDY.config["released"]["source"],
-            [path for _, _, path in released_files(wildcards.dataset, wildcards.model)],
-        )
 
     rule import_released:
         """Read one model's released statistics of one dataset."""

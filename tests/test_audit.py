@@ -30,7 +30,7 @@ def test_the_target_needs_sources_alone(tmp_path):
     assert "aqua (6 of 6)" in warning and "wiki_popular (4 of 6)" in warning
     datasets = "gsm8k,strategyqa,sensemaking,math_algebra,wiki_popular,wiki_unpopular"
     assert f"narrow with --config 'datasets=[{datasets}]' 'variants={{wiki_popular: [length_100]}}'" in warning
-    nowhere = [f"mirror={tmp_path / 'nowhere'}" if part.startswith("mirror=") else part for part in arguments]
+    nowhere = [f"mirror={tmp_path / 'nowhere'}" if str(part).startswith("mirror=") else part for part in arguments]
     done = snakemake(ROOT, "-n", *nowhere, "--", "audit")
     assert f"mirror {tmp_path / 'nowhere'}: no such folder; mend config key mirror" in done.stderr
     done = snakemake(ROOT, *arguments, "datasets=[gsm8k,strategyqa,sensemaking]", "--", "audit")

@@ -109,6 +109,42 @@ SCHEMAS: dict[str, pa.Schema] = {
     "rd_layers": pa.schema(
         [*_CELL, ("projection", _TEXT), ("statistic", _TEXT), ("layer", pa.int16()), *_ESTIMATE, ("purpose", _TEXT)]
     ),
+    # One row: one sample's statistics of one projection, each the mean over its layers.
+    "per_sample": pa.schema(
+        [
+            *_CELL,
+            ("sample_id", _TEXT),
+            ("projection", _TEXT),
+            ("loss", _REAL),
+            ("response_tokens", _COUNT),
+            ("nuclear_norm", _REAL),
+            ("sigma_ratio", _REAL),
+            ("effective_rank", _REAL),
+            ("purpose", _TEXT),
+        ]
+    ),
+    # One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
+    # that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` says why it is no more.
+    "claims": pa.schema(
+        [
+            ("claim", _TEXT),
+            ("study", _TEXT),
+            ("source", _TEXT),
+            ("model", _TEXT),
+            ("reference_model", _TEXT),
+            ("dataset", _TEXT),
+            ("relation", _TEXT),
+            ("projection", _TEXT),
+            ("seed", _COUNT),
+            ("statistic", _TEXT),
+            *_ESTIMATE,
+            ("threshold", _REAL),
+            ("p_value", _REAL),
+            ("p_adjusted", _REAL),
+            ("verdict", _TEXT),
+            ("reason", _TEXT),
+        ]
+    ),
     # What the samples of a cell were: counts by status, loss and lengths.
     "cells": pa.schema(
         [

@@ -18,6 +18,7 @@ rule summarise_gradients:
         rd="results/statistics/{dataset}/rd.parquet",
         rd_layers="results/statistics/{dataset}/rd_layers.parquet",
         cells="results/statistics/{dataset}/cells.parquet",
+        per_sample="results/statistics/{dataset}/per_sample.parquet",
     log:
         "logs/summarise_gradients/{dataset}.log",
     conda:

@@ -1,7 +1,6 @@
 """All statistics of one dataset, from the spectra of all models on it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,37 +8,12 @@ import numpy as np
 import polars as pl
 
 from workflow.lib.command import progress
-from workflow.lib.errors import InputError
 from workflow.lib.statistics.bootstrap import interval, resampled_means
+from workflow.lib.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
 from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
 from workflow.lib.tables import SCHEMAS, read_metadata, read_table, write_table
 
-# A sample's statistics, from the columns of the spectra table. The sigma ratio is averaged per sample: a mean of
-# ratios, as the study takes it, not a ratio of means.
-STATISTICS = {
-    "nuclear_norm": pl.col("nuclear_norm"),
-    "sigma_ratio": pl.when(pl.col("nuclear_norm") > 0).then(pl.col("sigma_max") / pl.col("nuclear_norm")),
-    "effective_rank": pl.col("effective_rank"),
-}
-TABLES = ("curves", "mad", "rd", "rd_layers", "cells")
-REFERENCE = "correct"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The usable samples of one model, variant, relation and token set.
-
-    `values`: by statistic, (samples, projections, layers); samples in the order of `sample_ids`.
-    """
-
-    model: str
-    variant: str
-    relation: str
-    loss_tokens: str
-    purpose: str
-    sample_ids: tuple[str, ...]
-    projections: tuple[str, ...]
-    values: Mapping[str, np.ndarray]
+TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
 
 
 def summarise(
@@ -62,15 +36,15 @@ def summarise(
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     revisions = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
-        frame, projections, values = _load(dataset, samples_path, spectra_path)
+        frame, cells = read_cells(dataset, samples_path, spectra_path)
         facts = read_metadata(samples_path)
         revisions[facts["model"]] = {key: facts[key] for key in _FACTS}
         rows["cells"] += _cells(frame, facts["purpose"], labels)
-        cells = list(_usable(frame, projections, values, facts["purpose"]))
         progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
         for cell in cells:
+            rows["per_sample"] += _per_sample(cell, dataset)
             _curves(rows, cell, dataset, draws, seed)
-        for reference, other in _pairs(cells):
+        for reference, other in pairs(cells):
             _differences(rows, reference, other, dataset, draws, seed)
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
     for name in TABLES:
@@ -79,74 +53,7 @@ def summarise(
 
 # What the statistics' own metadata keep of the tables they were made from.
 _FACTS = ("model_digest", "revision", "dtype", "compat", "max_length")
-_KEY = ["variant", "relation", "loss_tokens"]
 _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
-
-
-def _load(
-    dataset: str, samples_path: str, spectra_path: str
-) -> tuple[pl.DataFrame, tuple[str, ...], dict[str, np.ndarray]]:
-    """One model's samples, its projections, and by statistic (ok samples, projections, layers).
-
-    A sample with a value that is not finite becomes ``nonfinite`` in the samples; its spectra are dropped.
-    """
-    frame = pl.from_arrow(read_table("samples", samples_path))
-    spectra = pl.from_arrow(read_table("spectra", spectra_path))
-    found = frame["dataset"].unique().to_list()
-    if found != [dataset]:
-        raise InputError(f"{samples_path}: holds dataset {', '.join(map(repr, found)) or 'none'}, not '{dataset}'")
-    ok = (frame["status"] == "ok").to_numpy()
-    if not ok.any():
-        statuses = ", ".join(sorted(set(frame["status"])))
-        raise InputError(
-            f"{samples_path}: no sample is left (statuses: {statuses}); raise max_length or look at the responses"
-        )
-    # The spectra stand sample by sample, layer by layer, projection by projection (measure_gradients writes them so).
-    projections = spectra["projection"].unique(maintain_order=True).to_list()
-    layers = spectra["layer"].max() + 1
-    if spectra.height != ok.sum() * layers * len(projections):
-        raise InputError(f"{spectra_path}: {spectra.height} rows do not belong to the samples of {samples_path}")
-    values = {
-        name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)
-        for name, value in STATISTICS.items()
-        # Released statistics do not tell all of ours.
-        if spectra.select(value).to_series().count()
-    }
-    finite = np.logical_and.reduce([np.isfinite(stack).all((1, 2)) for stack in values.values()])
-    usable = np.zeros(frame.height, dtype=bool)
-    usable[ok] = finite
-    status = pl.when(pl.Series(ok & ~usable)).then(pl.lit("nonfinite")).otherwise("status")
-    values = {name: stack[finite] for name, stack in values.items()}
-    return frame.with_columns(status.alias("status")), tuple(projections), values
-
-
-def _usable(
-    frame: pl.DataFrame, projections: tuple[str, ...], values: Mapping[str, np.ndarray], purpose: str
-) -> Iterator[Cell]:
-    """The cells of one model, in the order of the samples table."""
-    good = frame.filter(pl.col("status") == "ok").with_row_index("at")
-    for key, group in good.group_by(_KEY, maintain_order=True):
-        at = group["at"].to_numpy()
-        taken = {name: stack[at] for name, stack in values.items()}
-        yield Cell(frame["model"][0], *key, purpose, tuple(group["sample_id"]), projections, taken)
-
-
-def _pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
-    """Each cell of another relation with its correct one, cut to the samples that both have."""
-    for other in cells:
-        for reference in cells:
-            same = (reference.variant, reference.loss_tokens) == (other.variant, other.loss_tokens)
-            if same and reference.relation == REFERENCE != other.relation:
-                shared = [sample_id for sample_id in reference.sample_ids if sample_id in set(other.sample_ids)]
-                if shared:
-                    yield _cut(reference, shared), _cut(other, shared)
-
-
-def _cut(cell: Cell, sample_ids: Sequence[str]) -> Cell:
-    position = {sample_id: i for i, sample_id in enumerate(cell.sample_ids)}
-    at = [position[sample_id] for sample_id in sample_ids]
-    values = {name: stack[at] for name, stack in cell.values.items()}
-    return replace(cell, sample_ids=tuple(sample_ids), values=values)
 
 
 def _curves(rows: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
@@ -162,6 +69,24 @@ def _curves(rows: dict[str, list], cell: Cell, dataset: str, draws: int, seed: i
                 value, low, high = interval(mean_absolute_difference(means[:, p, first:end]))
                 place = {"segment": segment, "layers": f"{first}-{end - 1}"}
                 rows["mad"].append({**named, **place, "value": value, "low": low, "high": high})
+
+
+def _per_sample(cell: Cell, dataset: str) -> list[dict[str, Any]]:
+    """Each sample's statistics, averaged over the layers of a projection."""
+    means = {statistic: values.mean(2) for statistic, values in cell.values.items()}
+    return [
+        {
+            **_about(cell, dataset),
+            "sample_id": sample_id,
+            "projection": projection,
+            "loss": cell.loss[i],
+            # Released statistics come without lengths.
+            "response_tokens": None if np.isnan(cell.response_tokens[i]) else int(cell.response_tokens[i]),
+            **{name: mean[i, p] for name, mean in means.items()},
+        }
+        for i, sample_id in enumerate(cell.sample_ids)
+        for p, projection in enumerate(cell.projections)
+    ]
 
 
 def _differences(rows: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
@@ -212,7 +137,7 @@ def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> list[di
     means = [pl.col(name).filter(ok).mean() for name in ("loss", "prompt_tokens", "response_tokens")]
     right = pl.col("label_equals_gold").filter(ok)
     judged = [right.count().alias("n_labelled"), right.sum().alias("n_label_equals_gold")]
-    summary = samples.group_by(["model", "dataset", *_KEY], maintain_order=True).agg(
+    summary = samples.group_by(["model", "dataset", *KEY], maintain_order=True).agg(
         pl.len().alias("n"),
         ok.sum().alias("n_ok"),
         pl.col("truncated").sum().alias("n_truncated"),

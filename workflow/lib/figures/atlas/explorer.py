@@ -29,7 +29,7 @@ from workflow.lib.tables import read_table
 SAMPLES, TEXTS, CHARACTERS = 500, 100, 300
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
-CURVE_DIGITS, SAMPLE_DIGITS, COUNT_DIGITS = 5, 3, 9
+CURVE_DIGITS, SAMPLE_DIGITS, COUNT_DIGITS = 4, 3, 9
 # On the dark page: the same order, light enough to be seen.
 DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd")
 VEGA_LITE = "6.1"
@@ -73,7 +73,8 @@ def explorer(
             sets[f"{d}-{m}"] = {"check": bool((cell["purpose"] == PIPELINE_CHECK).any())}
             pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
             pieces[f"samples-{d}-{m}"] = _samples(of_dataset.filter(pl.col("model") == model), chosen, keys)
-    script = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    # Within a function: the bundle's short names would be the page's names too.
+    script = f"(() => {{{vl_convert.javascript_bundle(vl_version=VEGA_LITE)}}})();"
     return {"index": _index(keys, titles, sets), "pieces": {"vega": pack_text(script), **pieces}}
 
 

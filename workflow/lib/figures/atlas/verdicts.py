@@ -33,7 +33,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
     datasets = in_order(frame["dataset"], titles)
     models = {key: sorted(set(frame.filter(pl.col("dataset") == key)["model"])) for key in datasets}
     columns = [(dataset, model) for dataset in datasets for model in models[dataset]]
-    found = frame.with_row_index("place").to_dicts()
+    found = [{**row, "symbol": SYMBOLS[row["verdict"]]} for row in frame.with_row_index("place").to_dicts()]
     # Claims stand in the table's order, the kinds of response of each in the usual one.
     claims = list(dict.fromkeys((row["study"], row["claim"]) for row in found))
     relations = relations_in_order(row["relation"] or "" for row in found)

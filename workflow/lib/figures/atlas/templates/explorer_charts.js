@@ -1,0 +1,112 @@
+// The explorer's two charts, as Vega-Lite, in the page's own colours.
+const DASHES = [[1, 0], [7, 3], [2, 2.5], [9, 3, 2, 3], [4, 2], [1, 3], [12, 4], [6, 2, 2, 2, 2, 2]];
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+const HEIGHT = 180, STRIP = 44;
+
+function look(index) {
+  const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const [ink, quiet, rule] = ["--ink", "--quiet", "--rule"].map(tone);
+  const given = index.config;
+  return {
+    ...given,
+    background: null,
+    padding: 2,
+    axis: { ...given.axis, labelColor: quiet, titleColor: quiet, domainColor: quiet, tickColor: quiet, gridColor: rule, labelOverlap: true },
+    header: { labelFont: given.font, labelFontSize: 12, labelFontWeight: "bold", labelColor: ink, labelAnchor: "start", labelLimit: 400 },
+    legend: { ...given.legend, labelColor: ink, symbolBaseStrokeColor: ink, labelLimit: 240 },
+    facet: { spacing: 18 },
+  };
+}
+
+// As the figures: a log axis where positive values span more than a decade, else from zero.
+function axisOf(values) {
+  const found = values.filter((value) => value !== null), least = Math.min(...found), most = Math.max(...found);
+  return found.length && least > 0 && most / least > 10 ? { type: "log", nice: true } : { type: "linear", zero: true };
+}
+const LOG_TICKS = { labelExpr: "format(datum.value, '~g')", tickCount: 5 };
+const axisWith = (scale, more) => ({ ...more, ...(scale.type === "log" ? LOG_TICKS : {}) });
+const tooltip = (...fields) => fields.map(([field, title, type = "nominal"]) => ({ field, title, type }));
+
+// rows: panel, layer, value, low, high, variant, relation; chosen: the two layers, or null for all.
+function curveChart(index, rows, { metric, panels, variants, relations, chosen, width }) {
+  const colours = index.colours[DARK.matches ? "dark" : "light"];
+  const columns = Math.max(1, Math.min(panels.length, Math.floor(width / 230)));
+  const scale = axisOf(rows.flatMap((row) => [row.value, row.low, row.high]));
+  const perRow = width < 500 ? 2 : 6;
+  return {
+    data: { values: rows },
+    config: look(index),
+    facet: { field: "panel", type: "nominal", sort: panels, title: null },
+    columns,
+    spec: {
+      width: Math.max(120, Math.floor((width - 70) / columns) - 24),
+      height: HEIGHT,
+      encoding: {
+        x: { field: "layer", type: "quantitative", title: "Layer", scale: { nice: false, zero: false }, axis: { tickMinStep: 1, tickCount: 6, format: "d" } },
+        color: {
+          field: "variant", type: "nominal",
+          scale: { domain: variants.map(([title]) => title), range: variants.map(([, place]) => colours[place]) },
+          legend: { title: null, columns: perRow },
+        },
+        strokeDash: {
+          field: "relation", type: "nominal",
+          scale: { domain: relations.map(([title]) => title), range: relations.map(([, place]) => DASHES[place % DASHES.length]) },
+          legend: relations.length > 1 ? { title: null, symbolType: "stroke", symbolSize: 500, columns: perRow } : null,
+        },
+      },
+      layer: [
+        {
+          mark: { type: "area", style: "band" },
+          encoding: { y: { field: "low", type: "quantitative", title: metric, scale, axis: axisWith(scale) }, y2: { field: "high" }, detail: { field: "relation" }, strokeDash: { value: [1, 0] } },
+        },
+        { mark: { type: "line", style: "curve" }, encoding: { y: { field: "value", type: "quantitative", title: metric } } },
+        {
+          params: [{ name: "layers", select: { type: "interval", encodings: ["x"] }, ...(chosen ? { value: { x: chosen } } : {}) }],
+          mark: { type: "point", filled: true, size: 22, strokeWidth: 0, opacity: 1 },
+          encoding: {
+            y: { field: "value", type: "quantitative", title: metric },
+            strokeDash: { value: [1, 0] },
+            tooltip: tooltip(["panel", "Of"], ["variant", "Variant"], ["relation", "Responses"], ["layer", "Layer"], ["shown", "Mean"], ["interval", "95 % interval"], ["n", "n"]),
+          },
+        },
+      ],
+    },
+  };
+}
+
+// rows: set, variant, value, jitter, readable, sample; medians: set, value; chosen: the two values, or null for all.
+function sampleChart(index, rows, medians, { metric, sets, variants, chosen, width }) {
+  const colours = index.colours[DARK.matches ? "dark" : "light"];
+  const scale = axisOf(rows.map((row) => row.value));
+  const names = Math.min(190, Math.max(...sets.map((set) => set.length * 6.2)) + 16);
+  return {
+    data: { values: rows },
+    config: look(index),
+    width: Math.max(150, width - names - 24),
+    height: { step: STRIP },
+    encoding: {
+      x: { field: "value", type: "quantitative", title: metric, scale: { ...scale, ...(scale.type === "log" ? {} : { zero: false }) }, axis: axisWith(scale) },
+      y: { field: "set", type: "nominal", sort: sets, title: null, axis: { labelLimit: 190 }, scale: { paddingInner: 0.15 } },
+    },
+    layer: [
+      {
+        params: [{ name: "range", select: { type: "interval", encodings: ["x"] }, ...(chosen ? { value: { x: chosen } } : {}) }],
+        mark: { type: "circle", size: 26, strokeWidth: 0.6 },
+        encoding: {
+          yOffset: { field: "jitter", type: "quantitative", scale: { domain: [0, 1] } },
+          color: {
+            field: "variant", type: "nominal", legend: null,
+            scale: { domain: variants.map(([title]) => title), range: variants.map(([, place]) => colours[place]) },
+          },
+          opacity: { condition: { test: "datum.readable", value: 0.85 }, value: 0.3 },
+          tooltip: tooltip(["sample", "Sample"], ["set", "Responses"], ["shown", metric]),
+        },
+      },
+      {
+        data: { values: medians },
+        mark: { type: "tick", thickness: 2.5, height: STRIP - 8, color: look(index).legend.labelColor },
+        encoding: { tooltip: tooltip(["set", "Responses"], ["shown", "Median"]) },
+      },
+    ],
+  };
+}

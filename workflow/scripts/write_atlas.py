@@ -1,5 +1,4 @@
-"""Write the atlas: one page with what was run, the verdicts, an explorer, every figure and every table. It opens offline,
-beside its figures.
+"""Write the atlas: one page with what was run, verdicts, an explorer, every figure and table. It opens offline.
 
   python -m workflow.scripts.write_atlas --figures results/figures/gsm8k \\
       --cells results/statistics/gsm8k/cells.parquet --tables results/tables/mad.csv results/tables/rd.csv \\

@@ -92,19 +92,10 @@ def _index(keys: Mapping[str, list[str]], titles: Mapping[str, str], sets: Mappi
             for name in keys
         },
         "sets": sets,
-        "places": _places(keys["variants"]),
+        "own": [theme.OWN_LOOK.get(key) for key in keys["variants"]],
         "colours": {"light": theme.ORDERED_COLOURS, "dark": DARK_COLOURS},
         "config": theme.gradatlas()["config"],
     }
-
-
-def _places(variants: Sequence[str]) -> list[int]:
-    """Each variant's place among the colours; the ones with a look of their own keep it."""
-    free = [place for place in range(len(theme.ORDERED_COLOURS)) if place not in theme.OWN_LOOK.values()]
-    others = [variant for variant in variants if variant not in theme.OWN_LOOK]
-    spare = [*free, *theme.OWN_LOOK.values()] if set(variants) & set(theme.OWN_LOOK) else range(len(others))
-    own = dict(zip(others, [place % len(theme.ORDERED_COLOURS) for place in spare], strict=False))
-    return [theme.OWN_LOOK.get(variant, own.get(variant, len(theme.ORDERED_COLOURS) - 1)) for variant in variants]
 
 
 def _read(name: str, paths: Sequence[str | Path]) -> pl.DataFrame:
@@ -186,4 +177,3 @@ def _cut(text: str | None) -> str:
     """The first `CHARACTERS` of a text, with an ellipsis in place of the last where more follows."""
     text = text or ""
     return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"
-

@@ -60,6 +60,13 @@ COUNTS = {
     "n_nonfinite": "not finite",
     "n_out_of_memory": "out of memory",
 }
+# What a model's metadata are called; others by their key.
+FACTS = {
+    "dtype": "Precision",
+    "compat": "Made to match",
+    "max_length": "Longest input, tokens",
+    "model_digest": "Digest of the weights",
+}
 FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite", "html": "interactive"}
 
 
@@ -79,8 +86,9 @@ def write_atlas(
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
-    beside their gradients. `curves`, `per_sample` and `responses`: one table a dataset, for the explorer; a page without
-    curves has none. `claims`: the table of verdicts. `InputError` where one of them is missing or is something else.
+    beside their gradients. `curves`, `per_sample` and `responses`: one table a dataset, for the explorer; a page
+    without curves has none. `claims`: the table of verdicts. `InputError` where one of them is missing or is something
+    else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
@@ -117,7 +125,11 @@ def write_atlas(
                 ("model", "Model", [(model["key"], model["key"]) for model in models]),
                 ("dataset", "Dataset", [(dataset["key"], dataset["title"]) for dataset in datasets]),
                 ("relation", "Responses", _options([figure["relation"] for figure in drawn], relations_in_order)),
-                ("kind", "Figure", [(kind, KINDS.get(kind, kind)) for kind in in_order([f["kind"] for f in drawn], KINDS)]),
+                (
+                    "kind",
+                    "Figure",
+                    [(kind, KINDS.get(kind, kind)) for kind in in_order([f["kind"] for f in drawn], KINDS)],
+                ),
             ],
         },
         "datasets": datasets,
@@ -278,7 +290,9 @@ def _of_all(ok: int, asked: int) -> str:
 
 
 def _fact_names(models: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(name, label(name)) for name in sorted({name for model in models for name in model["facts"]})]
+    return [
+        (name, FACTS.get(name, label(name))) for name in sorted({name for model in models for name in model["facts"]})
+    ]
 
 
 def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:

@@ -233,8 +233,10 @@
     const of = [...new Set(choice.pairs.map((pair) => titleOf("datasets", pair.d)))].join(", ");
     const by = [...new Set(choice.pairs.map((pair) => titleOf("models", pair.m)))].join(", ");
     $("curves-about").textContent = `${start(metric)}: mean over samples with its 95 % interval. ${of}; ${by}.${checked}${left}`;
-    const variants = choice.variants.map((v) => [titleOf("variants", v), index.places[v]]);
-    const relations = choice.relations.map((r) => [titleOf("relations", r), r]);
+    const seen = (place, all) => all.filter((one) => series.some(({ set }) => set[place] === one));
+    const shownVariants = seen(0, choice.variants), places = placesOf(index, shownVariants);
+    const variants = shownVariants.map((v, i) => [titleOf("variants", v), places[i]]);
+    const relations = seen(1, choice.relations).map((r) => [titleOf("relations", r), r]);
     const width = $("curves-chart").clientWidth;
     const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric: start(metric), panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, width }), `Curves of ${metric} by layer; the table below has their values`);
     whenBrushed(curves, "layers", "layer", (range) => chooseLayers(range && [Math.ceil(range[0]), Math.max(Math.ceil(range[0]), Math.floor(range[1]))]));

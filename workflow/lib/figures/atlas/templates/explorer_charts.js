@@ -18,20 +18,33 @@ function look(index) {
   };
 }
 
-// As the figures: a log axis where positive values span more than a decade, else from zero.
-function axisOf(values) {
+// As the figures: a log axis where positive values span more than a decade, else from zero (`zero`) or around the values.
+function axisOf(values, zero) {
   const found = values.filter((value) => value !== null), least = Math.min(...found), most = Math.max(...found);
-  return found.length && least > 0 && most / least > 10 ? { type: "log", nice: true } : { type: "linear", zero: true };
+  if (!found.length || least <= 0 || most / least <= 10) return { scale: { type: "linear", zero }, axis: {} };
+  const round = [];
+  for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)); power++)
+    for (const first of [1, 2, 5]) round.push(Number(`${first}e${power}`));
+  const low = round.findLast((tick) => tick <= least), high = round.find((tick) => tick >= most);
+  const inside = round.filter((tick) => tick >= low && tick <= high);
+  const tens = inside.filter((tick) => String(tick.toExponential())[0] === "1");
+  return { scale: { type: "log", domain: [low, high], nice: false }, axis: { values: inside.length > 9 ? tens : inside, format: "~g" } };
 }
-const LOG_TICKS = { labelExpr: "format(datum.value, '~g')", tickCount: 5 };
-const axisWith = (scale, more) => ({ ...more, ...(scale.type === "log" ? LOG_TICKS : {}) });
+// Fast to slow from dark to light; variants with a look of their own keep it, the others share the rest.
+function placesOf(index, variants) {
+  const own = variants.map((v) => index.own[v]), count = index.colours.light.length;
+  const free = [...Array(count).keys()].filter((place) => !own.includes(place));
+  const spare = [...free, ...own.filter((place) => place !== null)];
+  let next = 0;
+  return own.map((place) => place ?? spare[next++ % count]);
+}
 const tooltip = (...fields) => fields.map(([field, title, type = "nominal"]) => ({ field, title, type }));
 
 // rows: panel, layer, value, low, high, variant, relation; chosen: the two layers, or null for all.
 function curveChart(index, rows, { metric, panels, variants, relations, chosen, width }) {
   const colours = index.colours[DARK.matches ? "dark" : "light"];
   const columns = Math.max(1, Math.min(panels.length, Math.floor(width / 230)));
-  const scale = axisOf(rows.flatMap((row) => [row.value, row.low, row.high]));
+  const { scale, axis } = axisOf(rows.flatMap((row) => [row.value, row.low, row.high]), true);
   const perRow = width < 500 ? 2 : 6;
   return {
     data: { values: rows },
@@ -48,24 +61,28 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
           scale: { domain: variants.map(([title]) => title), range: variants.map(([, place]) => colours[place]) },
           legend: { title: null, columns: perRow },
         },
-        strokeDash: {
-          field: "relation", type: "nominal",
-          scale: { domain: relations.map(([title]) => title), range: relations.map(([, place]) => DASHES[place % DASHES.length]) },
-          legend: relations.length > 1 ? { title: null, symbolType: "stroke", symbolSize: 500, columns: perRow } : null,
-        },
       },
       layer: [
         {
           mark: { type: "area", style: "band" },
-          encoding: { y: { field: "low", type: "quantitative", title: metric, scale, axis: axisWith(scale) }, y2: { field: "high" }, detail: { field: "relation" }, strokeDash: { value: [1, 0] } },
+          encoding: { y: { field: "low", type: "quantitative", title: metric, scale, axis }, y2: { field: "high" }, detail: { field: "relation" } },
         },
-        { mark: { type: "line", style: "curve" }, encoding: { y: { field: "value", type: "quantitative", title: metric } } },
+        {
+          mark: { type: "line", style: "curve" },
+          encoding: {
+            y: { field: "value", type: "quantitative", title: metric },
+            strokeDash: {
+              field: "relation", type: "nominal",
+              scale: { domain: relations.map(([title]) => title), range: relations.map(([, place]) => DASHES[place % DASHES.length]) },
+              legend: relations.length > 1 ? { title: null, symbolType: "stroke", symbolSize: 500, columns: perRow } : null,
+            },
+          },
+        },
         {
           params: [{ name: "layers", select: { type: "interval", encodings: ["x"] }, ...(chosen ? { value: { x: chosen } } : {}) }],
           mark: { type: "point", filled: true, size: 22, strokeWidth: 0, opacity: 1 },
           encoding: {
             y: { field: "value", type: "quantitative", title: metric },
-            strokeDash: { value: [1, 0] },
             tooltip: tooltip(["panel", "Of"], ["variant", "Variant"], ["relation", "Responses"], ["layer", "Layer"], ["shown", "Mean"], ["interval", "95 % interval"], ["n", "n"]),
           },
         },
@@ -77,7 +94,7 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
 // rows: set, variant, value, jitter, readable, sample; medians: set, value; chosen: the two values, or null for all.
 function sampleChart(index, rows, medians, { metric, sets, variants, chosen, width }) {
   const colours = index.colours[DARK.matches ? "dark" : "light"];
-  const scale = axisOf(rows.map((row) => row.value));
+  const { scale, axis } = axisOf(rows.map((row) => row.value), false);
   const names = Math.min(190, Math.max(...sets.map((set) => set.length * 6.2)) + 16);
   return {
     data: { values: rows },
@@ -85,7 +102,7 @@ function sampleChart(index, rows, medians, { metric, sets, variants, chosen, wid
     width: Math.max(150, width - names - 24),
     height: { step: STRIP },
     encoding: {
-      x: { field: "value", type: "quantitative", title: metric, scale: { ...scale, ...(scale.type === "log" ? {} : { zero: false }) }, axis: axisWith(scale) },
+      x: { field: "value", type: "quantitative", title: metric, scale, axis },
       y: { field: "set", type: "nominal", sort: sets, title: null, axis: { labelLimit: 190 }, scale: { paddingInner: 0.15 } },
     },
     layer: [

@@ -14,16 +14,17 @@ function show(title, ...content) {
 // A click beside the dialog closes it, as Escape does.
 $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
 
-// A verdict's row of the table, as a dialog.
+// A verdict with the numbers of its row in the table, as a dialog.
 for (const link of document.querySelectorAll("a.verdict")) {
   link.addEventListener("click", (event) => {
     event.preventDefault();
     const row = $(link.hash.slice(1)), names = row.closest("table").tHead.rows[0].cells, facts = make("dl");
-    [...row.cells].forEach((cell, i) => {
-      if (i && cell.textContent !== "–") facts.append(make("dt", names[i].textContent), make("dd", cell.textContent));
-    });
+    const claim = link.closest("tr").cells[0], { source } = claim.dataset;
+    const told = [...row.cells].map((cell, i) => [names[i].textContent, cell.textContent]).slice(1);
+    for (const [name, text] of [...told, ["Source", source]])
+      if (text && text !== "–") facts.append(make("dt", name), make("dd", text));
     facts.className = "facts";
-    show(row.cells[0].textContent, facts);
+    show(claim.firstChild.textContent, facts);
   });
 }
 

@@ -14,7 +14,7 @@ import polars as pl
 import vl_convert
 
 from workflow.lib.figures import theme
-from workflow.lib.figures.atlas.pieces import pack, pack_text
+from workflow.lib.figures.atlas.pieces import WHOLE, pack, pack_text
 from workflow.lib.figures.names import (
     PIPELINE_CHECK,
     in_order,
@@ -24,12 +24,12 @@ from workflow.lib.figures.names import (
     statistic_label,
     variants_in_order,
 )
-from workflow.lib.tables import read_table
+from workflow.lib.tables import SCHEMAS, read_table
 
-SAMPLES, TEXTS, CHARACTERS = 500, 100, 300
+SAMPLES, TEXTS, CHARACTERS = 400, 100, 300
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
-CURVE_DIGITS, SAMPLE_DIGITS, COUNT_DIGITS = 4, 3, 9
+CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
 # On the dark page: the same order, light enough to be seen.
 DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd")
 VEGA_LITE = "6.1"
@@ -100,8 +100,10 @@ def _index(keys: Mapping[str, list[str]], titles: Mapping[str, str], sets: Mappi
 
 def _read(name: str, paths: Sequence[str | Path]) -> pl.DataFrame:
     """The tables of one kind as one, with the loss on the whole response alone."""
-    frames = [pl.from_arrow(read_table(name, path)).filter(pl.col("loss_tokens") == LOSS_TOKENS) for path in paths]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=["dataset", "model", "sample_id"])
+    schema = SCHEMAS[name]
+    found = (read_table(name, path).select(schema.names) for path in paths)
+    frame = pl.concat([pl.from_arrow(table) for table in (schema.empty_table(), *found)])
+    return frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
 
 
 def _chosen(sample_ids: pl.Series) -> list[str]:
@@ -120,22 +122,24 @@ def _curves(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> str:
     for name in ("value", "low", "high", "n"):
         values = np.full(shape, np.nan)
         values[at] = cell[name].to_numpy()
-        columns[name] = (values, COUNT_DIGITS if name == "n" else CURVE_DIGITS)
+        columns[name] = (values, CURVE_DIGITS)
     # The same in every layer.
-    columns["n"] = (np.nanmax(np.nan_to_num(columns["n"][0]), axis=-1), COUNT_DIGITS)
+    columns["n"] = (np.nanmax(np.nan_to_num(columns["n"][0]), axis=-1), WHOLE)
     return pack({"sets": sets, "layers": layers}, columns)
 
 
 def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: Mapping[str, list[str]]) -> str:
-    """One model on one dataset: values by (set, projection, metric, sample), loss and length by (set, sample)."""
+    """One model on one dataset: each metric by (set, projection, sample), loss and length by (set, sample)."""
     sets = _sets(cell, keys)
     cell = cell.filter(pl.col("sample_id").is_in(list(chosen)))
     at = (*_at(cell, sets, keys), _place(cell["sample_id"], chosen))
-    values = np.full((len(sets), len(keys["projections"]), len(keys["metrics"]), len(chosen)), np.nan)
-    for m, name in enumerate(keys["metrics"]):
-        values[at[0], at[1], m, at[2]] = cell[name].to_numpy()
-    columns = {"value": (values, SAMPLE_DIGITS)}
-    for name, digits in (("loss", SAMPLE_DIGITS), ("response_tokens", COUNT_DIGITS)):
+    columns = {}
+    for name in keys["metrics"]:
+        # A column each: values of one kind stand together and compress better.
+        values = np.full((len(sets), len(keys["projections"]), len(chosen)), np.nan)
+        values[at] = cell[name].to_numpy()
+        columns[name] = (values, SAMPLE_DIGITS)
+    for name, digits in (("loss", SAMPLE_DIGITS), ("response_tokens", WHOLE)):
         per_sample = np.full((len(sets), len(chosen)), np.nan)
         per_sample[at[0], at[2]] = cell[name].to_numpy()
         columns[name] = (per_sample, digits)

@@ -1,9 +1,10 @@
 """Numbers and texts as the page carries them: compressed pieces of text that a browser unpacks when it needs them.
 
 A piece is base64 of gzip of one line of JSON and the bytes of its columns. A column holds decimals of a fixed number of
-digits, so that what a reader sees is the table's own number, rounded once: a value m x 10^(e - digits + 1), with m of
-`digits` digits, has the code 2 + (e - lowest e) * 9 * 10^(digits - 1) + m - 10^(digits - 1); 0 is a missing value, 1 is
-zero. The codes stand byte by byte, all lowest bytes first: alike bytes side by side compress better.
+digits, so that what a reader sees is the table's own number, rounded once. The code 0 is a missing value, 1 zero, and
+m x 10^(e - digits + 1), with m of `digits` digits, is 2 + (e - lowest e) * 9 * 10^(digits - 1) + m - 10^(digits - 1);
+where any is negative, codes are doubled and odd for those. Whole numbers are one more than themselves. Codes stand byte
+by byte, all lowest bytes first: alike bytes side by side compress better.
 """
 
 import base64
@@ -14,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+# In place of a number of digits.
+WHOLE = 0
+
 
 def pack(header: Mapping[str, Any], columns: Mapping[str, tuple[np.ndarray, int]] | None = None) -> str:
     """One piece.
 
     `header`: what JSON can hold. `columns`: by name, values of any shape (read row by row) and their digits; values
-    that are not finite are missing. `ValueError` where a column's values span more than a code of 4 bytes can tell.
+    that are not finite are missing.
     """
     described, planes = {}, []
     for name, (values, digits) in (columns or {}).items():
@@ -44,6 +48,9 @@ def _codes(values: np.ndarray, digits: int) -> tuple[np.ndarray, dict[str, int]]
     """Codes of the values, and what is needed to read them: lowest exponent, bytes, whether the last bit is a sign."""
     codes = np.zeros(len(values), dtype=np.int64)
     finite = np.isfinite(values)
+    if digits == WHOLE:
+        codes[finite] = values[finite].astype(np.int64) + 1
+        return codes, {"lowest": 0, "bytes": _bytes(codes), "signed": 0}
     codes[finite & (values == 0)] = 1
     some = finite & (values != 0)
     size = np.abs(values[some])
@@ -58,7 +65,8 @@ def _codes(values: np.ndarray, digits: int) -> tuple[np.ndarray, dict[str, int]]
     signed = bool((values[some] < 0).any())
     if signed:
         codes = codes * 2 + (finite & (values < 0))
-    largest = int(codes.max(initial=0))
-    if largest >= 2**32:
-        raise ValueError(f"values of {digits} digits span too many powers of ten for one column")
-    return codes, {"lowest": lowest, "bytes": max(1, (largest.bit_length() + 7) // 8), "signed": int(signed)}
+    return codes, {"lowest": lowest, "bytes": _bytes(codes), "signed": int(signed)}
+
+
+def _bytes(codes: np.ndarray) -> int:
+    return max(1, (int(codes.max(initial=0)).bit_length() + 7) // 8)

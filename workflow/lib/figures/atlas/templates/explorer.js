@@ -130,8 +130,8 @@
     const count = texts.ids.length, rows = [], medians = [];
     samples.sets.forEach((set, s) => {
       if (!choice.isSet(set)) return;
-      const at = (s * lists.projections.length + panel.p) * lists.metrics.length + choice.metric, name = setName(set);
-      const values = samples.columns.value.slice(at * count, (at + 1) * count), mine = [];
+      const at = (s * lists.projections.length + panel.p) * count, name = setName(set), mine = [];
+      const values = samples.columns[lists.metrics[choice.metric].key].slice(at, at + count);
       values.forEach((value, i) => {
         if (value === null) return;
         mine.push(value);
@@ -176,7 +176,7 @@
     let asked = null;
     samples.sets.forEach((set, s) => {
       const told = texts.texts[i]?.[set.join("-")];
-      const values = lists.metrics.map((metric, m) => [metric.title, samples.columns.value[((s * lists.projections.length + panel.p) * lists.metrics.length + m) * count + i]]);
+      const values = lists.metrics.map(({ key, title }) => [title, samples.columns[key][(s * lists.projections.length + panel.p) * count + i]]);
       if (!told && values.every(([, value]) => value === null)) return;
       const tokens = samples.columns.response_tokens[s * count + i];
       const said = [...values, ["loss", samples.columns.loss[s * count + i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);

@@ -7,6 +7,7 @@ async function bytesOf(id) {
 const textOf = (bytes) => new TextDecoder().decode(bytes);
 
 function numberOf(code, { digits, lowest, signed }) {
+  if (!digits) return code ? code - 1 : null;
   const sign = signed && code % 2 ? -1 : 1, first = 10 ** (digits - 1);
   if (signed) code = Math.floor(code / 2);
   if (code < 2) return code ? 0 : null;

@@ -52,7 +52,7 @@
 
   function rowsOf(series) {
     return series.flatMap(({ panel, set, n, value, low, high }) => value.map((mean, layer) => ({
-      panel: panel.title, key: panel.key, layer, value: mean, low: low[layer], high: high[layer], n,
+      panel: panel.title, layer, value: mean, low: low[layer], high: high[layer], n,
       variant: titleOf("variants", set[0]), relation: titleOf("relations", set[1]),
       shown: curveNumber(mean), interval: between(low[layer], high[layer]),
     })));
@@ -67,12 +67,12 @@
     return result.view;
   }
 
-  // A brush's two ends once it rests; null where it was cleared.
+  // A brush's two ends once it rests.
   function whenBrushed(view, name, field, then) {
     let waiting;
-    view.addSignalListener(name, (_, value) => {
+    view.addSignalListener(name, (_, { [field]: ends }) => {
       clearTimeout(waiting);
-      waiting = setTimeout(() => then(value[field] ? [...value[field]].sort((a, b) => a - b) : null), 150);
+      if (ends && ends[0] !== ends[1]) waiting = setTimeout(() => then([...ends].sort((a, b) => a - b)), 150);
     });
   }
 
@@ -116,12 +116,10 @@
     const caption = one ? `Layer ${from}: mean ${metric} over samples` : `Layers ${from} to ${to}: mean of the layers’ mean ${metric}; choose one layer for its interval`;
     fill($("values"), caption, ["Dataset", "Model", "Projection", "Variant", "Responses", "Value", "95 % interval", "n", ""], rows);
   }
-  function chooseLayers(range, redraw) {
-    const last = Number($("layer-to").max);
-    const clamp = (value) => Math.max(0, Math.min(last, value));
-    const ends = range && range.map(clamp);
+  function chooseLayers(range) {
+    const last = Number($("layer-to").max), ends = range?.map((end) => Math.max(0, Math.min(last, end)));
     state.layers = ends && (ends[0] > 0 || ends[1] < last) ? ends : null;
-    return redraw ? draw() : current && showValues(current.choice, current.series, current.last);
+    return draw();
   }
 
   // Samples -----------------------------------------------------------------------------------------------------------
@@ -161,9 +159,9 @@
     const more = inside.length > MOST_ROWS ? `; the ${MOST_ROWS} largest are listed` : "";
     fill($("sample-list"), `${inside.length.toLocaleString("en")} of ${found.rows.length.toLocaleString("en")} values${more}`, ["Sample", "Responses", metric, "Loss", "Tokens", ""], rows);
   }
-  function chooseValues(range, redraw) {
+  function chooseValues(range) {
     state.values = range;
-    return redraw ? draw() : current?.found && showSamples(current.choice, current.found);
+    return draw();
   }
   function choosePanel(key) {
     state.panel = key;
@@ -180,7 +178,7 @@
       if (!told && values.every(([, value]) => value === null)) return;
       const tokens = samples.columns.response_tokens[s * count + i];
       const said = [...values, ["loss", samples.columns.loss[s * count + i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);
-      const facts = make("p", [...said, `${tokens === null ? "–" : tokens.toLocaleString("en")} tokens`].join(" · "), { className: "hint" });
+      const facts = make("p", [...said, `${tokens === null ? "–" : tokens.toLocaleString("en")} ${tokens === 1 ? "token" : "tokens"}`].join(" · "), { className: "hint" });
       if (told && told[0] !== asked) {
         asked = told[0];
         parts.push(make("h3", "Instruction"), make("blockquote", asked, { dir: "auto" }));
@@ -218,7 +216,7 @@
     for (const id of ["curves-chart", "samples-chart"]) $(id).replaceChildren();
     const last = Math.max(0, ...series.map(({ value }) => value.length - 1));
     if (state.layers && state.layers[1] > last) state.layers = null;
-    current = { choice, series, last, found };
+    current = { choice, found };
     $("panel").replaceChildren(...shown.map(({ key, full }) => make("option", full, { value: key, selected: key === panel.key })));
     showValues(choice, series, last);
     const metric = titleOf("metrics", choice.metric);
@@ -238,16 +236,19 @@
     const variants = shownVariants.map((v, i) => [titleOf("variants", v), places[i]]);
     const relations = seen(1, choice.relations).map((r) => [titleOf("relations", r), r]);
     const width = $("curves-chart").clientWidth;
-    const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric: start(metric), panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, width }), `Curves of ${metric} by layer; the table below has their values`);
-    whenBrushed(curves, "layers", "layer", (range) => chooseLayers(range && [Math.ceil(range[0]), Math.max(Math.ceil(range[0]), Math.floor(range[1]))]));
-    curves.addEventListener("click", (_, item) => { if (item?.datum?.key) choosePanel(item.datum.key); });
+    const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric: start(metric), panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, last, width }), `Curves of ${metric} by layer; the table below has their values`);
+    whenBrushed(curves, "layers", "layer", ([from, to]) => chooseLayers([Math.ceil(from), Math.max(Math.ceil(from), Math.floor(to))]));
+    curves.addEventListener("click", (_, item) => {
+      const hit = shown.find(({ title }) => title === item?.datum?.panel);
+      if (hit) choosePanel(hit.key);
+    });
 
     const { ids, total } = found.texts;
     $("samples-about").textContent = `${start(metric)} of ${panel.full}: a dot is a sample, a bar the median. ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; strong dots have their text here.`;
     showSamples(choice, found);
     if (found.rows.length) {
       const dots = await embed("samples-chart", sampleChart(index, found.rows, found.medians, { metric: start(metric), sets: found.medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${metric}; the table below lists them`);
-      whenBrushed(dots, "range", "value", (range) => chooseValues(range));
+      whenBrushed(dots, "range", "value", chooseValues);
       dots.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) showSample(found, item.datum.i); });
     }
   }
@@ -261,17 +262,17 @@
     const ends = [$("layer-from").valueAsNumber, $("layer-to").valueAsNumber].map((end) => (Number.isNaN(end) ? 0 : Math.round(end)));
     // The end that was typed wins.
     if (ends[0] > ends[1]) ends[id === "layer-from" ? 1 : 0] = ends[id === "layer-from" ? 0 : 1];
-    chooseLayers(ends, true);
+    chooseLayers(ends);
   });
-  $("all-layers").addEventListener("click", () => chooseLayers(null, true));
+  $("all-layers").addEventListener("click", () => chooseLayers(null));
   $("panel").addEventListener("change", () => choosePanel($("panel").value));
   for (const id of ["value-from", "value-to"]) $(id).addEventListener("change", () => {
     const [from, to] = [$("value-from").valueAsNumber, $("value-to").valueAsNumber];
     const all = current.found.rows.map(({ value }) => value);
     const given = [Number.isNaN(from) ? Math.min(...all) : from, Number.isNaN(to) ? Math.max(...all) : to];
-    chooseValues(Number.isNaN(from) && Number.isNaN(to) ? null : given, true);
+    chooseValues(Number.isNaN(from) && Number.isNaN(to) ? null : given);
   });
-  $("all-values").addEventListener("click", () => chooseValues(null, true));
+  $("all-values").addEventListener("click", () => chooseValues(null));
   $("with-text").addEventListener("change", () => current?.found && showSamples(current.choice, current.found));
   DARK.addEventListener("change", draw);
   let drawnWidth = $("curves-chart").clientWidth, resting;

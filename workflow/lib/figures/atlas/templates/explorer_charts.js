@@ -38,10 +38,15 @@ function placesOf(index, variants) {
   let next = 0;
   return own.map((place) => place ?? spare[next++ % count]);
 }
+// What is chosen along x, behind the marks; drawn rather than left to the brush, which is one panel's and the mouse's alone.
+const band = (chosen) => chosen
+  ? [{ data: { values: [{ from: chosen[0], to: chosen[1] }] }, mark: { type: "rect", clip: true, opacity: 0.15 }, encoding: { color: { value: "#7f8aa3" }, x: { field: "from", type: "quantitative" }, x2: { field: "to" } } }]
+  : [];
+const brush = (name) => ({ params: [{ name, select: { type: "interval", encodings: ["x"] } }] });
 const tooltip = (...fields) => fields.map(([field, title, type = "nominal"]) => ({ field, title, type }));
 
 // rows: panel, layer, value, low, high, variant, relation; chosen: the two layers, or null for all.
-function curveChart(index, rows, { metric, panels, variants, relations, chosen, width }) {
+function curveChart(index, rows, { metric, panels, variants, relations, chosen, last, width }) {
   const colours = index.colours[DARK.matches ? "dark" : "light"];
   const columns = Math.max(1, Math.min(panels.length, Math.floor(width / 230)));
   const { scale, axis } = axisOf(rows.flatMap((row) => [row.value, row.low, row.high]), true);
@@ -55,7 +60,7 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
       width: Math.max(120, Math.floor((width - 70) / columns) - 24),
       height: HEIGHT,
       encoding: {
-        x: { field: "layer", type: "quantitative", title: "Layer", scale: { nice: false, zero: false }, axis: { tickMinStep: 1, tickCount: 6, format: "d" } },
+        x: { field: "layer", type: "quantitative", title: "Layer", scale: { nice: false, domain: last ? [0, last] : [-0.5, 0.5] }, axis: { tickMinStep: 1, tickCount: 6, format: "d" } },
         color: {
           field: "variant", type: "nominal",
           scale: { domain: variants.map(([title]) => title), range: variants.map(([, place]) => colours[place]) },
@@ -63,24 +68,26 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
         },
       },
       layer: [
+        ...band(chosen && [chosen[0] - 0.25, chosen[1] + 0.25]),
         {
           mark: { type: "area", style: "band" },
           encoding: { y: { field: "low", type: "quantitative", title: metric, scale, axis }, y2: { field: "high" }, detail: { field: "relation" } },
         },
         {
-          mark: { type: "line", style: "curve" },
+          mark: { type: "line", style: "curve", point: { filled: true, size: 22, strokeWidth: 0, opacity: 1 } },
           encoding: {
             y: { field: "value", type: "quantitative", title: metric },
             strokeDash: {
               field: "relation", type: "nominal",
               scale: { domain: relations.map(([title]) => title), range: relations.map(([, place]) => DASHES[place % DASHES.length]) },
-              legend: relations.length > 1 ? { title: null, symbolType: "stroke", symbolSize: 500, columns: perRow } : null,
+              legend: relations.length > 1 ? { title: null, symbolType: "stroke", symbolSize: 300, columns: perRow } : null,
             },
           },
         },
         {
-          params: [{ name: "layers", select: { type: "interval", encodings: ["x"] }, ...(chosen ? { value: { x: chosen } } : {}) }],
-          mark: { type: "point", filled: true, size: 22, strokeWidth: 0, opacity: 1 },
+          // Unseen, and large enough to be met by a hand.
+          ...brush("layers"),
+          mark: { type: "point", filled: true, size: 160, opacity: 0 },
           encoding: {
             y: { field: "value", type: "quantitative", title: metric },
             tooltip: tooltip(["panel", "Of"], ["variant", "Variant"], ["relation", "Responses"], ["layer", "Layer"], ["shown", "Mean"], ["interval", "95 % interval"], ["n", "n"]),
@@ -95,21 +102,23 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
 function sampleChart(index, rows, medians, { metric, sets, variants, chosen, width }) {
   const colours = index.colours[DARK.matches ? "dark" : "light"];
   const { scale, axis } = axisOf(rows.map((row) => row.value), false);
+  const places = {
+    x: { field: "value", type: "quantitative", title: metric, scale, axis },
+    y: { field: "set", type: "nominal", sort: sets, title: null, axis: { labelLimit: 190 }, scale: { paddingInner: 0.15 } },
+  };
   const names = Math.min(190, Math.max(...sets.map((set) => set.length * 6.2)) + 16);
   return {
     data: { values: rows },
     config: look(index),
     width: Math.max(150, width - names - 24),
     height: { step: STRIP },
-    encoding: {
-      x: { field: "value", type: "quantitative", title: metric, scale, axis },
-      y: { field: "set", type: "nominal", sort: sets, title: null, axis: { labelLimit: 190 }, scale: { paddingInner: 0.15 } },
-    },
     layer: [
+      ...band(chosen),
       {
-        params: [{ name: "range", select: { type: "interval", encodings: ["x"] }, ...(chosen ? { value: { x: chosen } } : {}) }],
-        mark: { type: "circle", size: 26, strokeWidth: 0.6 },
+        ...brush("range"),
+        mark: { type: "circle", size: 34, strokeWidth: 0.6 },
         encoding: {
+          ...places,
           yOffset: { field: "jitter", type: "quantitative", scale: { domain: [0, 1] } },
           color: {
             field: "variant", type: "nominal", legend: null,
@@ -122,7 +131,7 @@ function sampleChart(index, rows, medians, { metric, sets, variants, chosen, wid
       {
         data: { values: medians },
         mark: { type: "tick", thickness: 2.5, height: STRIP - 8, color: look(index).legend.labelColor },
-        encoding: { tooltip: tooltip(["set", "Responses"], ["shown", "Median"]) },
+        encoding: { ...places, tooltip: tooltip(["set", "Responses"], ["shown", "Median"]) },
       },
     ],
   };

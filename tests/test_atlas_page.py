@@ -310,7 +310,7 @@ def mark_at(browser, chart, panel):
           if (one.datum.layer !== undefined || one.datum.i !== undefined) found.push([one, x + one.x, y + one.y]);
         } else for (const part of item.items ?? [])
           walk(part, x + (item.marktype ? part.x ?? 0 : 0), y + (item.marktype ? part.y ?? 0 : 0));
-      })(view.scenegraph().root, ...view.origin());
+      })(view.scenegraph().root, view.origin()[0] + view.padding().left, view.origin()[1] + view.padding().top);
       const fits = found.filter(([one]) => !arguments[1] || one.datum.panel === arguments[1]);
       return fits.at(-1).slice(1);
     """

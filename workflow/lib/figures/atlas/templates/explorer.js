@@ -257,7 +257,11 @@
   const library = () => (loading ??= bytesOf("vega").then((bytes) => document.head.append(make("script", textOf(bytes)))));
 
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("change", draw);
+  form.addEventListener("change", ({ target }) => {
+    // A range of another measure's values means nothing.
+    if (target === form.metric) state.values = null;
+    draw();
+  });
   for (const id of ["layer-from", "layer-to"]) $(id).addEventListener("change", () => {
     const ends = [$("layer-from").valueAsNumber, $("layer-to").valueAsNumber].map((end) => (Number.isNaN(end) ? 0 : Math.round(end)));
     // The end that was typed wins.

@@ -3,8 +3,9 @@ const DASHES = [[1, 0], [7, 3], [2, 2.5], [9, 3, 2, 3], [4, 2], [1, 3], [12, 4],
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const HEIGHT = 180, STRIP = 44;
 
+const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
 function look(index) {
-  const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const [ink, quiet, rule] = ["--ink", "--quiet", "--rule"].map(tone);
   const given = index.config;
   return {
@@ -20,7 +21,9 @@ function look(index) {
 
 // As the figures: a log axis where positive values span more than a decade, else from zero (`zero`) or around the values.
 function axisOf(values, zero) {
-  const found = values.filter((value) => value !== null), least = Math.min(...found), most = Math.max(...found);
+  const found = values.filter((value) => value !== null);
+  // Not Math.min(...found): there can be more values than a call may have arguments.
+  const least = found.reduce((a, b) => Math.min(a, b), Infinity), most = found.reduce((a, b) => Math.max(a, b), -Infinity);
   if (!found.length || least <= 0 || most / least <= 10) return { scale: { type: "linear", zero }, axis: {} };
   const round = [];
   for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)); power++)
@@ -104,7 +107,7 @@ function sampleChart(index, rows, medians, { metric, sets, variants, chosen, wid
   const { scale, axis } = axisOf(rows.map((row) => row.value), false);
   const places = {
     x: { field: "value", type: "quantitative", title: metric, scale, axis },
-    y: { field: "set", type: "nominal", sort: sets, title: null, axis: { labelLimit: 190 }, scale: { paddingInner: 0.15 } },
+    y: { field: "set", type: "nominal", sort: sets, title: null, axis: { labelLimit: 190 }, scale: { paddingInner: 0.3 } },
   };
   const names = Math.min(190, Math.max(...sets.map((set) => set.length * 6.2)) + 16);
   return {
@@ -130,7 +133,7 @@ function sampleChart(index, rows, medians, { metric, sets, variants, chosen, wid
       },
       {
         data: { values: medians },
-        mark: { type: "tick", thickness: 2.5, height: STRIP - 8, color: look(index).legend.labelColor },
+        mark: { type: "tick", thickness: 4, height: STRIP - 6, color: look(index).legend.labelColor, stroke: tone("--paper"), strokeWidth: 1.2 },
         encoding: { ...places, tooltip: tooltip(["set", "Responses"], ["shown", "Median"]) },
       },
     ],

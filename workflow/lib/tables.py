@@ -4,7 +4,7 @@ Metadata hold deterministic facts only, so that the same numbers are the same by
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ _COUNT = pa.int32()
 
 _CELL = [("model", _TEXT), ("dataset", _TEXT), ("variant", _TEXT), ("relation", _TEXT), ("loss_tokens", _TEXT)]
 _ESTIMATE = [("value", _REAL), ("low", _REAL), ("high", _REAL), ("n", _COUNT)]
+# `value` is the study's own, which noise makes too large; the interval is that of the corrected one.
+_CORRECTED = [("value", _REAL), ("corrected", _REAL), ("low", _REAL), ("high", _REAL), ("n", _COUNT)]
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row: one response that a model may be trained on.
@@ -89,7 +91,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("statistic", _TEXT),
             ("segment", _TEXT),
             ("layers", _TEXT),
-            *_ESTIMATE,
+            *_CORRECTED,
             ("purpose", _TEXT),
         ]
     ),
@@ -100,7 +102,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("projection", _TEXT),
             ("statistic", _TEXT),
             ("measure", _TEXT),
-            *_ESTIMATE,
+            *_CORRECTED,
             ("top_layers", pa.list_(pa.int16())),
             ("purpose", _TEXT),
         ]
@@ -214,19 +216,18 @@ def write_table(name: str, data: pa.Table | list[dict], path: str | Path, metada
         pq.write_table(table.replace_schema_metadata({"gradatlas": facts}), temporary, compression="zstd")
 
 
-def read_table(name: str, path: str | Path) -> pa.Table:
-    """Read one of `SCHEMAS`; `InputError` where the file is not Parquet or lacks a column."""
+def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one of `SCHEMAS`, or some of its columns; `InputError` where the file is not Parquet or lacks a column."""
     try:
-        table = pq.read_table(path)
+        found = pq.read_schema(path).names
+        table = pq.read_table(path, columns=[name for name in columns if name in found] if columns else None)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make it with the rule that writes '{name}' tables") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error}); make it again") from None
-    missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
+    missing = [column for column in SCHEMAS[name].names if column not in found]
     if missing:
-        raise InputError(
-            f"{path}: not a '{name}' table, column '{missing[0]}' is missing; have {', '.join(table.column_names)}"
-        )
+        raise InputError(f"{path}: not a '{name}' table, column '{missing[0]}' is missing; have {', '.join(found)}")
     return table
 
 

@@ -60,7 +60,7 @@ def summarise(
             _differences(tables, reference, other, dataset, draws, seed)
     if not tables["curves"]:
         raise InputError(
-            f"{', '.join(samples)}: no sample is left of any model (statuses: {', '.join(sorted(statuses))}); "
+            f"{', '.join(samples)}: no sample is left (statuses: {', '.join(sorted(statuses))}); "
             "raise max_length or look at the responses"
         )
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}

@@ -125,6 +125,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("purpose", _TEXT),
         ]
     ),
+    # Least squares of log nuclear norm on log loss and log response tokens, of the correct responses: coefficients, R2
+    # (`term` r2), and for each variant the mean residual. `dataset` and `projection` may be ``all``.
+    "regression": pa.schema(
+        [
+            ("model", _TEXT),
+            ("dataset", _TEXT),
+            ("projection", _TEXT),
+            ("term", _TEXT),
+            ("variant", _TEXT),
+            *_ESTIMATE,
+            ("purpose", _TEXT),
+        ]
+    ),
     # One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
     # that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` says why it is no more.
     "claims": pa.schema(

@@ -16,10 +16,9 @@ import pyarrow as pa
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
-from workflow.lib.statistics import intervals
-from workflow.lib.statistics.bootstrap import resampled
 from workflow.lib.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
-from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
+from workflow.lib.statistics.estimates import of_curves, of_differences
+from workflow.lib.statistics.measures import segments, top_layers
 from workflow.lib.tables import SCHEMAS, read_metadata, read_table, write_table
 
 TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
@@ -75,71 +74,33 @@ _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
 
 
 def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
-    count = len(cell.sample_ids)
     # All statistics at once: (samples, statistics, projections, layers).
     values = np.stack(list(cell.values.values()), axis=1)
-    mean = values.mean(0)
-    # Each sample's share in a segment's MAD: its steps, in the direction of the mean curve's.
-    ranges = segments(values.shape[-1])
-    steps = np.diff(values, axis=-1)
-    directed = steps * np.sign(np.diff(mean, axis=-1))
-    shares = np.stack([directed[..., first : end - 1].sum(-1) for first, end in ranges.values()], axis=-1)
-    shares -= shares.mean(0)
-    name = f"{cell.model} {dataset} {cell.variant} {cell.relation}"
-    columns = [values, (values - mean) ** 2, shares, shares**2]
-    means, squares, share_means, share_squares = resampled(columns, draws, seed, name)
-    low, high = intervals.of_mean(values, means, squares - (means - mean) ** 2)
-    about = {**_about(cell, dataset), "n": count}
+    curves, mad = of_curves(values, draws, seed, f"{cell.model} {dataset} {cell.variant} {cell.relation}")
+    about = {**_about(cell, dataset), "n": len(cell.sample_ids)}
     axes = {"statistic": list(cell.values), "projection": cell.projections}
-    estimates = {"value": mean, "low": low, "high": high}
-    tables["curves"].append(_long("curves", about, {**axes, "layer": range(values.shape[-1])}, estimates))
-    spreads = intervals.spread(shares, share_squares, share_means)
-    step, errors = np.diff(mean, axis=-1), steps.std(0) / np.sqrt(count)
-    noise = _by_layer(np.diff(means, axis=-1) - step)
-    found = np.empty((*mean.shape[:2], len(ranges), 3))
-    for place in np.ndindex(mean.shape[:2]):
-        for g, (first, end) in enumerate(ranges.values()):
-            at = (*place, slice(first, end - 1))
-            found[(*place, g)] = intervals.of_absolute(step[at], noise[at] / spreads[:, *place, g], errors[at], count)
-    value = np.stack([mean_absolute_difference(mean[..., first:end]) for first, end in ranges.values()], axis=-1)
-    estimates = {"value": value, **dict(zip(("corrected", "low", "high"), np.moveaxis(found, -1, 0), strict=True))}
+    tables["curves"].append(_long("curves", about, {**axes, "layer": range(values.shape[-1])}, curves))
+    ranges = segments(values.shape[-1])
     layers = np.array([f"{first}-{end - 1}" for first, end in ranges.values()], dtype=object)
-    estimates["layers"] = np.broadcast_to(layers, value.shape)
-    tables["mad"].append(_long("mad", about, {**axes, "segment": list(ranges)}, estimates))
+    mad["layers"] = np.broadcast_to(layers, mad["value"].shape)
+    tables["mad"].append(_long("mad", about, {**axes, "segment": list(ranges)}, mad))
 
 
 def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
     # Released statistics may tell less of one relation than of the other.
     statistics = [statistic for statistic in other.values if statistic in reference.values]
-    one, two = (np.stack([cell.values[name] for name in statistics], axis=1) for cell in (reference, other))
-    count = len(other.sample_ids)
-    # Both relations of a sample are drawn together: the difference is a paired one.
+    both = (np.stack([cell.values[name] for name in statistics], axis=1) for cell in (reference, other))
     name = f"{other.model} {dataset} {other.variant} {other.relation} against {REFERENCE}"
-    moments = resampled([one, two, one**2, two**2, one * two], draws, seed, name)
-    difference = relative_difference(one.mean(0), two.mean(0))
-    drawn = relative_difference(*moments[:2])
-    error, errors = relative = intervals.errors_of_ratio(one, two, moments[:2], moments[2:])
-    low, high = (end - 1 for end in intervals.of_ratio(1 + difference, 1 + drawn, relative, count))
-    about = {**_about(other, dataset), "n": count}
+    layers, signed, absolute = of_differences(*both, draws, seed, name)
+    about = {**_about(other, dataset), "n": len(other.sample_ids)}
     axes = {"statistic": statistics, "projection": other.projections}
-    estimates = {"value": difference, "low": low, "high": high}
-    tables["rd_layers"].append(_long("rd_layers", about, {**axes, "layer": range(one.shape[-1])}, estimates))
-    # Of the differences themselves; where one layer's error is larger in a resample, all layers' are.
-    error, errors = error * (1 + difference), errors * (1 + drawn)
-    spreads = intervals.relative_to(errors.sum(-1), error.sum(-1))
-    noise = _by_layer(drawn - difference)
-    found = np.empty((*difference.shape[:2], 2, 4))
-    for place in np.ndindex(difference.shape[:2]):
-        signed, scaled = difference[place].mean(), noise[place] / spreads[:, *place]
-        found[(*place, 0)] = signed, signed, *intervals.of_signed(signed, scaled.mean(0), count)
-        corrected = intervals.of_absolute(difference[place], scaled, error[place], count)
-        found[(*place, 1)] = np.abs(difference[place]).mean(), *corrected
-    estimates = dict(zip(("value", "corrected", "low", "high"), np.moveaxis(found, -1, 0), strict=True))
-    top = np.empty((*difference.shape[:2], 2), dtype=object)
-    for place in np.ndindex(top.shape):
-        top[place] = top_layers(difference[place[:2]])
-    estimates["top_layers"] = top
-    tables["rd"].append(_long("rd", about, {**axes, "measure": ["signed", "absolute"]}, estimates))
+    values = layers["value"]
+    tables["rd_layers"].append(_long("rd_layers", about, {**axes, "layer": range(values.shape[-1])}, layers))
+    measures = {key: np.stack([signed[key], absolute[key]], axis=-1) for key in signed}
+    measures["top_layers"] = np.empty(measures["value"].shape, dtype=object)
+    for place in np.ndindex(measures["value"].shape):
+        measures["top_layers"][place] = top_layers(values[place[:-1]])
+    tables["rd"].append(_long("rd", about, {**axes, "measure": ["signed", "absolute"]}, measures))
 
 
 def _per_sample(cell: Cell, dataset: str) -> pa.Table:
@@ -149,11 +110,6 @@ def _per_sample(cell: Cell, dataset: str) -> pa.Table:
     columns |= {name: np.broadcast_to(getattr(cell, name)[:, None], shape) for name in ("loss", "response_tokens")}
     axes = {"sample_id": cell.sample_ids, "projection": cell.projections}
     return _long("per_sample", _about(cell, dataset), axes, columns)
-
-
-def _by_layer(drawn: np.ndarray) -> np.ndarray:
-    """(draws, statistics, projections, layers) to (statistics, projections, layers, draws)."""
-    return np.ascontiguousarray(np.moveaxis(drawn, 0, -1))
 
 
 def _long(

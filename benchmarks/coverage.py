@@ -71,11 +71,12 @@ def trial(generator: np.random.Generator, what: str, truth: np.ndarray, spread: 
     values = norms(generator, truth, common, spread)
     mean, mad = of_curves(values, draws, seed, "coverage")
     drawn = resampled_means(values, draws, seed, "coverage")
-    last = {key: ends[..., -1] for key, ends in (mad | {"value": mad["value"]}).items()}
+    last = {key: ends[-1] for key, ends in mad.items()}
     yield "MAD", mean_absolute_difference(truth), *_numbers(last), *interval(mean_absolute_difference(drawn))[1:]
-    # One layer of the curve: the layers of a run are not independent.
-    value, low, high = (mean[key][0] for key in ("value", "low", "high"))
-    yield "mean", truth[0], value, value, low, high, *(ends[0] for ends in interval(drawn)[1:])
+    if not np.ptp(truth):
+        # One layer of the curve, and one curve: others are multiples of it.
+        value, low, high = (mean[key][0] for key in ("value", "low", "high"))
+        yield "mean", truth[0], value, value, low, high, *(ends[0] for ends in interval(drawn)[1:])
 
 
 def _numbers(estimates: dict[str, np.ndarray]) -> Iterator[float]:

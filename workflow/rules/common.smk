@@ -149,9 +149,14 @@ def written_file(dataset):
     return [f"results/generated/{dataset}.jsonl"] if STUDY.is_written(dataset) else []
 
 
-def dataset_sources(wildcards):
+def source_files(dataset):
     """The files that a dataset's samples are read from; none for a procedural one."""
-    return [source_file(key) for key in source_keys(STUDY, wildcards.dataset)] + rows_file(wildcards.dataset)
+    return [source_file(key) for key in source_keys(STUDY, dataset)] + rows_file(dataset)
+
+
+def dataset_sources(wildcards):
+    """The same, as an input."""
+    return source_files(wildcards.dataset)
 
 
 def source_arguments(wildcards):

@@ -91,8 +91,8 @@ def of_absolute(
     """(corrected, low, high) of the mean over layers of the absolute values of what `differences` estimate.
 
     `differences` and their standard `errors`: (layers,); `noise`: (layers, draws), the resamples' differences less
-    `differences`, each divided by its resample's spread. The corrected value is the theta at which half the plain values
-    would be larger, between the two extremes; never negative.
+    `differences`, each divided by its resample's spread. The corrected value is the theta at which half the plain
+    values would be larger, between the two extremes; never negative.
     """
     if count < FEWEST or not differences.size or not np.isfinite(differences).all() or not np.isfinite(noise).all():
         return np.nan, np.nan, np.nan

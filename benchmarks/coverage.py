@@ -55,6 +55,10 @@ def norms(generator: np.random.Generator, curve: np.ndarray, common: np.ndarray,
     return curve * np.exp(log - (size**2 + layer**2) / 2)
 
 
+# What can be looked at: the true curves or differences by number of layers. A mean is one layer's.
+TRUTHS = {"mean": lambda layers: {"one layer": np.ones(1)}, "mad": curves, "rd": differences}
+
+
 def trial(generator: np.random.Generator, what: str, truth: np.ndarray, spread: str, count: int, draws: int, seed: int):
     """One study: (statistic, truth, value, corrected, low, high, low and high of the percentiles) of each statistic."""
     common = generator.normal(size=(count, 1))
@@ -71,31 +75,32 @@ def trial(generator: np.random.Generator, what: str, truth: np.ndarray, spread: 
     values = norms(generator, truth, common, spread)
     mean, mad = of_curves(values, draws, seed, "coverage")
     drawn = resampled_means(values, draws, seed, "coverage")
-    last = {key: ends[-1] for key, ends in mad.items()}
-    yield "MAD", mean_absolute_difference(truth), *_numbers(last), *interval(mean_absolute_difference(drawn))[1:]
-    if not np.ptp(truth):
-        # One layer of the curve, and one curve: others are multiples of it.
+    if what == "mean":
         value, low, high = (mean[key][0] for key in ("value", "low", "high"))
-        yield "mean", truth[0], value, value, low, high, *(ends[0] for ends in interval(drawn)[1:])
+        yield "mean", truth[0], value, value, low, high, *interval(drawn[:, 0])[1:]
+    else:
+        last = {key: ends[-1] for key, ends in mad.items()}
+        yield "MAD", mean_absolute_difference(truth), *_numbers(last), *interval(mean_absolute_difference(drawn))[1:]
 
 
 def _numbers(estimates: dict[str, np.ndarray]) -> Iterator[float]:
     return (float(estimates[key]) for key in ("value", "corrected", "low", "high"))
 
 
-def coverage(runs: int, draws: int, samples=SAMPLES, layers=LAYERS, seed: int = 0, only=("mad", "rd")) -> pl.DataFrame:
-    """The table; `only`: ``mad`` (means and MAD) and ``rd``."""
+def coverage(
+    runs: int, draws: int, samples=SAMPLES, layers=LAYERS, spreads=tuple(SPREADS), only=tuple(TRUTHS), seed: int = 0
+) -> pl.DataFrame:
+    """The table, one row a statistic and truth; `only`: of `TRUTHS`."""
     rows = []
     for what in only:
-        for depth in layers:
-            for shape, truth in (curves if what == "mad" else differences)(depth).items():
-                for spread in SPREADS:
+        for depth in layers if what != "mean" else [1]:
+            for shape, truth in TRUTHS[what](depth).items():
+                for spread in spreads:
                     for count in samples:
                         generator = np.random.default_rng([seed, depth, count])
                         for run in range(runs):
                             for statistic, *numbers in trial(generator, what, truth, spread, count, draws, run):
                                 rows.append((statistic, shape, spread, depth, count, *numbers))
-                        print(what, depth, shape, spread, count, flush=True)
     names = ("truth", "value", "corrected", "low", "high", "percentile_low", "percentile_high")
     frame = pl.DataFrame(rows, schema=["statistic", "shape", "spread", "layers", "samples", *names], orient="row")
     truth = pl.col("truth")
@@ -120,7 +125,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws of each")
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES, help="numbers of samples")
     parser.add_argument("--layers", type=int, nargs="+", default=LAYERS, help="numbers of layers")
-    parser.add_argument("--only", nargs="+", default=["mad", "rd"], help="mad (and means), rd")
+    parser.add_argument("--only", nargs="+", choices=TRUTHS, default=list(TRUTHS), help="mean, mad, rd")
     given = parser.parse_args()
     table = coverage(given.runs, given.draws, given.samples, given.layers, only=given.only)
     table.write_csv(given.output, float_precision=4)

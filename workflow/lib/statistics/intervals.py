@@ -158,11 +158,9 @@ def _log_t(
     # Samples all alike have no spread: the interval is the value.
     student = np.where(error > 0, student, 0.0)
     low, high = np.quantile(np.moveaxis(student, 0, -1).copy(), TAILS, axis=-1)
-    return _enough(value * np.exp(-high * error), count), _enough(value * np.exp(-low * error), count)
-
-
-def _enough(ends: np.ndarray, count: int) -> np.ndarray:
-    return ends if count >= FEWEST else np.full_like(ends, np.nan)
+    if count < FEWEST:
+        return np.full_like(value, np.nan), np.full_like(value, np.nan)
+    return value * np.exp(-high * error), value * np.exp(-low * error)
 
 
 def _quantile(numbers: np.ndarray, tail: float) -> float:

@@ -119,9 +119,13 @@ def run(script: str, *arguments: str) -> None:
 
 
 def told(what: str, begun: float) -> None:
-    """Print the seconds since `begun`, and the most memory that any process so far has held."""
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-    print(f"{what}: {time.perf_counter() - begun:.1f} s, largest process {peak:.2f} GiB")
+    """Print the seconds since `begun`, and of all processes so far the CPU seconds and the most memory of one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = f"{time.perf_counter() - begun:.1f} s"
+    print(
+        f"{what}: {seconds}; so far {used.ru_utime + used.ru_stime:.1f} CPU s, {used.ru_maxrss / 1024**2:.2f} GiB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -78,6 +78,12 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
     _check_generate(config["generate"], chosen)
+    for name in ("singular_values", "cosines", "tokens"):
+        if config[name] and config["gradients"] == "published":
+            raise InputError(f"config key '{name}': released statistics do not tell it; measure, or leave it out")
+    if isinstance(config["tokens"], Mapping):
+        for dataset in config["tokens"]:
+            _row(chosen, dataset, "tokens")
     for name, row in chosen.items():
         if name in config["generate"]["datasets"]:
             row["variants"] = [*row["variants"], "detailed"]

@@ -117,8 +117,8 @@ WRONG = {
         "'random:matched:2' asks for .* dataset 'mini_unpopular'",
     ),
     "tokens of an unknown dataset": (
-        {"tokens": {"gms8k": ["1"]}},
-        r"config key 'tokens': unknown name 'gms8k': did you mean",
+        {"tokens": {"mini_arithmetik": ["1"]}},
+        r"config key 'tokens': unknown name 'mini_arithmetik': did you mean",
     ),
     "tokens of no sample": ({"tokens": {"gsm8k": []}}, "'tokens': .* is none of what it can be. Also write each token"),
     "published cosines": (

@@ -1,5 +1,6 @@
 """What a gradients job can be asked for, and what it does with checkpoints and journals that cannot be used."""
 
+import json
 import os
 import pty
 import shutil
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import ROOT, user_error
+from safetensors.torch import load_file, save_file
 from test_measure import counts, measure
 
 from workflow.lib.gradients import measure as engine
@@ -331,6 +333,29 @@ def spoil_template(folder):
     (folder / "chat_template.jinja").unlink()
 
 
+def break_template(folder):
+    (folder / "chat_template.jinja").write_text("{% for %}")
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def change_config(**keys):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+    return change
+
+
+def spoil_number(folder):
+    """One weight that is no number."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.3.self_attn.v_proj.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def cut_weights(folder):
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
@@ -350,6 +375,18 @@ def corrupt_weights(folder):
         (spoil_vocabulary, "embeddings; take the tokenizer that belongs to this model"),
         (spoil_tokenizer, "tokenizer.json: no tokenizer here"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
+        (break_template, "its chat template cannot be used (TemplateSyntaxError: Expected an expression"),
+        (break_config, "config.json: not JSON"),
+        (change_config(hidden_size=64), "weight model.embed_tokens.weight is of another shape"),
+        (
+            change_config(num_hidden_layers=3, layer_types=["full_attention"] * 3),
+            "weight model.layers.3.input_layernorm.weight is of a layer that the model has not",
+        ),
+        (
+            change_config(model_type="own", auto_map={"AutoConfig": "own.A", "AutoModelForCausalLM": "own.B"}),
+            "its model is code of its own; read it, and set trust_remote_code to true",
+        ),
+        (spoil_number, "its outputs are not numbers: a damaged weight"),
         (cut_weights, "its header declares 5505352; fetch it again"),
         (corrupt_weights, "model.safetensors: cut or not safetensors"),
     ],

@@ -113,6 +113,11 @@ def check_runs(model: Any) -> None:
     changed[:, -1] = (ids[:, -1] + 1) % model.get_input_embeddings().num_embeddings
     with _evaluating(model), torch.no_grad():
         before, after = (_forward(model, each, logits=_TOKENS)[:, :-1] for each in (ids, changed))
+    if before.isnan().all():
+        raise Unusable(
+            "its outputs are not numbers: a damaged weight, or a precision that it overflows in; fetch it again, or "
+            "set dtype to float32 in its row of models.tsv"
+        )
     # Kernels may sum in another order; 16-bit passes round at each step.
     allowed = torch.finfo(before.dtype).eps ** 0.5 * before.float().abs().max()
     if (after - before).float().abs().max() > allowed:

@@ -113,6 +113,7 @@ def model_digest(path: str | Path) -> str:
     """
     path = Path(path)
     files = _files(path)
+    _read_json(path / "config.json")
     for name in _weights(path):
         _tensors(path / name)
     return _digest(_weighty({name: sha256_of(path / name) for name in files}))

@@ -1,10 +1,14 @@
 """The tables that a gradients job writes when asked, and how a loss is spread, against the plain way."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from conftest import user_error
+from conftest import ROOT, user_error
 from test_measure import counts, measure
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -267,3 +271,34 @@ def test_a_journal_of_the_earlier_form_is_passed_over_and_pruned(miniature, few,
     (tmp_path / "journal/old.frames").write_bytes(fields + module._digest(fields) + body)
     assert run(miniature, few, tmp_path, "--journal", tmp_path / "journal") == (6, 0)
     assert not (tmp_path / "journal/old.frames").exists()
+
+
+def test_the_rule_makes_what_the_config_asks_for(tmp_path):
+    def planned(*config):
+        command = [
+            Path(sys.executable).parent / "snakemake",
+            "--snakefile",
+            ROOT / "Snakefile",
+            "-n",
+            "-p",
+            "--cores",
+            1,
+        ]
+        command += [
+            "--configfile",
+            ROOT / "config/config.yaml",
+            "--config",
+            "models=[mini]",
+            *config,
+            "--",
+            "gradients",
+        ]
+        done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "--tokens" not in planned() and not any(f".{name}.parquet" in planned() for name in NAMES)
+    table = "results/gradients/mini/mini_popular"
+    text = planned("cosines=true", 'tokens={mini_popular: ["a b", "-1"]}')
+    assert f"--cosines {table}.cosines.parquet --tokens {table}.tokens.parquet '--tokens-of=a b' --tokens-of=-1" in text
+    assert "mini_unpopular.tokens.parquet --tokens-first=0" in text and "singular_values" not in text

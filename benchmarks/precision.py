@@ -7,8 +7,9 @@ float32, float64, bfloat16, float16
           the engine, with the pass (weights included) in that precision and the spectra as it takes them from there
 
 On the committed miniature with detailed responses of its own grammar, and on a wider Llama with random weights and
-tokens. Errors are relative, over samples, layers and projections; left out are gradients below 1e-6 of
-their sample's largest, which are rounding of zero. Times are of passes with all metrics, the least of the repeats.
+tokens. Errors are relative, over samples, layers and projections; left out are gradients below 1e-6 of their sample's
+largest, which are rounding of zero. Times are processor time of a pass and its spectra, all metrics, the least of the
+repeats: other jobs on the machine count for little.
 """
 
 import argparse
@@ -103,9 +104,9 @@ def compare(name: str, make: Any, batch: Sequence[Encoded], repeats: int) -> lis
     # Turn about, so that a noisy moment hits all alike.
     for _ in range(repeats):
         for dtype, capture in captures.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             measured(capture, batch)
-            seconds[dtype] = min(seconds[dtype], time.perf_counter() - begun)
+            seconds[dtype] = min(seconds[dtype], time.process_time() - begun)
     print(f"{name}: {counted.sum()} gradients, {(~counted).sum()} left out", flush=True)
     return [
         {

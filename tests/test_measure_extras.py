@@ -297,7 +297,8 @@ def test_the_rule_makes_what_the_config_asks_for(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    assert "--tokens" not in planned() and not any(f".{name}.parquet" in planned() for name in NAMES)
+    text = planned()
+    assert "--tokens" not in text and not any(f".{name}.parquet" in text for name in NAMES)
     table = "results/gradients/mini/mini_popular"
     text = planned("cosines=true", 'tokens={mini_popular: ["a b", "-1"]}')
     assert f"--cosines {table}.cosines.parquet --tokens {table}.tokens.parquet '--tokens-of=a b' --tokens-of=-1" in text

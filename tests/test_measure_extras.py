@@ -12,7 +12,7 @@ from conftest import ROOT, user_error
 from test_measure import counts, measure
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workflow.lib.gradients import measure as engine
+from workflow.lib.gradients.capture import Pass
 from workflow.lib.gradients.plan import read_rows
 from workflow.lib.gradients.tokens import Encoder
 from workflow.lib.tables import read_metadata
@@ -195,7 +195,9 @@ def test_loss_concentration_is_the_participation_of_the_tokens(measured, plainly
 
 
 def test_concentration_from_literal_losses():
-    spread = engine._concentration
+    def spread(losses):
+        return Pass(0.0, losses, {}).loss_concentration
+
     assert spread(torch.tensor([2.0, 2.0, 2.0, 2.0])) == 1
     assert spread(torch.tensor([0.0, 0.0, 3.0, 0.0])) == 0.25
     assert spread(torch.tensor([1.0, 3.0])) == pytest.approx(16 / 20)

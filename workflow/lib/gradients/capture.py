@@ -42,6 +42,12 @@ class Pass:
     token_losses: Tensor
     factors: dict[str, Factors]
 
+    @property
+    def loss_concentration(self) -> float | None:
+        """(sum l)^2 / (n sum l^2): 1 where losses are alike, 1/n where one token holds all; None where all are 0."""
+        squares = float(self.token_losses.square().sum())
+        return float(self.token_losses.sum()) ** 2 / (len(self.token_losses) * squares) if squares else None
+
 
 class Capture:
     """Runs batches through a frozen model and keeps X and D of each projection.

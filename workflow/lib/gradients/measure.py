@@ -114,9 +114,9 @@ def measure(
     }
     ordered = [records[key] for key in keys]
     write_tables(items, ordered, facts, samples_path, spectra_path)
-    for name, path in extras.paths.items():
-        samples = {"tokens_of": sorted(told)} if name == "tokens" else {}
-        write_extra(name, items, ordered, {**facts, "code": more[name], **samples}, path, tokenizer)
+    for extra, path in extras.paths.items():
+        chosen = {"tokens_of": sorted(told)} if extra == "tokens" else {}
+        write_extra(extra, items, ordered, {**facts, "code": more[extra], **chosen}, path, tokenizer)
     statuses = Counter(records[key].status for key in keys)
     progress(
         f"{len(items)} rows ({', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}): "
@@ -216,17 +216,11 @@ class _Job:
             return Record(done.loss, "nonfinite")
         values, sigma = decompose(done.factors, self.settings.metrics)
         extras = measure_extras(done, sigma, wanted)
-        return Record(done.loss, "ok", _concentration(done.token_losses), values.flatten().tolist(), extras)
+        return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 
     def shapes(self) -> dict[str, list[list[int]]]:
         """By projection, the (rows, columns) of each layer's matrix."""
         return {name: [list(parts[name].shape) for parts in self.capture.layers] for name in self.settings.projections}
-
-
-def _concentration(losses: torch.Tensor) -> float | None:
-    """(sum l)^2 / (n sum l^2): 1 where all tokens' losses are alike, 1/n where one holds all; None where all are 0."""
-    squares = float(losses.square().sum())
-    return float(losses.sum()) ** 2 / (len(losses) * squares) if squares else None
 
 
 def _out_of_memory(error: Exception) -> bool:

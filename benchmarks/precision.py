@@ -1,6 +1,6 @@
 """What each precision of the pass gives and costs, side by side in one run.
 
-  python -m benchmarks.precision --output benchmarks/results     # under a minute on an idle core
+  python -m benchmarks.precision --output benchmarks/results     # a minute or two
 
 exact     the model in float64, autograd's own weight gradients of Q, K, V and O, one sample at a time, full SVD
 float32, float64, bfloat16, float16

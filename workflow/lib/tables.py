@@ -18,6 +18,7 @@ _TEXT = pa.string()
 _REAL = pa.float64()
 _COUNT = pa.int32()
 
+_ROW = [(name, _TEXT) for name in ("model", "dataset", "sample_id", "variant", "relation", "loss_tokens")]
 _CELL = [("model", _TEXT), ("dataset", _TEXT), ("variant", _TEXT), ("relation", _TEXT), ("loss_tokens", _TEXT)]
 _ESTIMATE = [("value", _REAL), ("low", _REAL), ("high", _REAL), ("n", _COUNT)]
 # `value` is the study's own, which noise makes too large; the interval is that of the corrected one.
@@ -43,13 +44,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row: one forward and backward pass.
     "samples": pa.schema(
         [
-            ("model", _TEXT),
-            ("dataset", _TEXT),
-            ("sample_id", _TEXT),
-            ("variant", _TEXT),
-            ("relation", _TEXT),
-            ("loss_tokens", _TEXT),
+            *_ROW,
             ("loss", _REAL),
+            # (sum l)^2 / (n sum l^2) of the n response tokens' losses: 1 is evenly spread, 1/n is all in one token.
+            ("loss_concentration", _REAL),
             ("prompt_tokens", _COUNT),
             ("response_tokens", _COUNT),
             ("truncated", pa.bool_()),
@@ -59,12 +57,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row: one weight matrix's gradient on one sample. A metric that was not asked for is null.
     "spectra": pa.schema(
         [
-            ("model", _TEXT),
-            ("dataset", _TEXT),
-            ("sample_id", _TEXT),
-            ("variant", _TEXT),
-            ("relation", _TEXT),
-            ("loss_tokens", _TEXT),
+            *_ROW,
             ("layer", pa.int16()),
             ("projection", _TEXT),
             ("nuclear_norm", _REAL),
@@ -77,6 +70,27 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("max", _REAL),
             ("min", _REAL),
             ("effective_rank", _REAL),
+        ]
+    ),
+    # Opt-in. The min(tokens, rows, columns) singular values behind a row of spectra, largest first; all others are 0.
+    "singular_values": pa.schema(
+        [*_ROW, ("layer", pa.int16()), ("projection", _TEXT), ("singular_values", pa.list_(_REAL))]
+    ),
+    # Opt-in. Cosine of two gradients of one sample: of one layer (kind same_layer, pair q-o or k-v, where their shapes
+    # agree), or of one projection (the pair) in `layer` and the next one (adjacent_layers); null where one is zero.
+    "cosines": pa.schema([*_ROW, ("kind", _TEXT), ("pair", _TEXT), ("layer", pa.int16()), ("cosine", _REAL)]),
+    # Opt-in. One row: the term d_t x_t^T that the token at `position` gives to one gradient, by its norm |x_t| |d_t|;
+    # `loss` is the token's own, null where it does not count. `token` is spelt as the tokenizer's vocabulary does.
+    "tokens": pa.schema(
+        [
+            *_ROW,
+            ("position", _COUNT),
+            ("token_id", _COUNT),
+            ("token", _TEXT),
+            ("loss", _REAL),
+            ("layer", pa.int16()),
+            ("projection", _TEXT),
+            ("term_norm", _REAL),
         ]
     ),
     # Mean over samples, per layer, with a bootstrap interval.

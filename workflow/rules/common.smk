@@ -196,6 +196,25 @@ def gradient_tables(kind):
     return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)
 
 
+# Tables beside samples and spectra, by name, where config asks for them.
+EXTRAS = {
+    name: f"results/gradients/{{model}}/{{dataset}}.{name}.parquet"
+    for name in ("singular_values", "cosines", "tokens")
+    if STUDY.config[name]
+}
+
+
+def extra_arguments(name, wildcards, output):
+    """The command-line arguments of one of these."""
+    arguments = [f"--{name.replace('_', '-')}", output[name]]
+    if name == "tokens":
+        chosen = STUDY.config["tokens"]
+        ids = chosen.get(wildcards.dataset, []) if isinstance(chosen, dict) else []
+        first = 0 if isinstance(chosen, dict) else chosen
+        arguments += [f"--tokens-of={each}" for each in ids] or [f"--tokens-first={first}"]
+    return arguments
+
+
 def data_path(dataset, variant, relation):
     """The data file that a released file is named after: the study's own, or one by the same scheme."""
     row = STUDY.files.get((dataset, variant, relation))

@@ -157,6 +157,9 @@ def write_claims(path: Path, models: list[str], datasets: list[str], draw) -> No
         study=pl.lit("layer_gradients"),
         source=pl.lit("arXiv 2410.23743: slow against fast thinking"),
         statistic=pl.lit("MAD ratio"),
+        statement=pl.lit(
+            "From layer to layer one's gradients jump 30.3 [29.5, 31.1] times as much as another's; above 10"
+        ),
         verdict=pl.Series(draw.choice(["holds", "fails", "inconclusive"], rows.height)),
         **{name: pl.lit(0.01) for name in ("threshold", "p_value", "p_adjusted")},
     )

@@ -208,7 +208,7 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     write_table("claims", rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})
     assert found["datasets"] == [("GSM8K", ["mini", "twin"])]
-    assert [row["statement"] for row in found["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
+    assert [row["title"] for row in found["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
     places = [one["place"] for row in found["rows"] for cell in row["cells"] for one in cell]
     assert sorted(places) == list(range(len(rows)))
     assert [(name, count) for _, name, count in found["counts"]] == [("holds", 4), ("fails", 2), ("inconclusive", 2)]

@@ -40,16 +40,15 @@ COLUMNS = {
     "p_adjusted": "p adjusted",
     "verdict": "Verdict",
     "reason": "Reason",
+    "statement": "In words",
 }
-# A number with its interval, as it stands within the statement of one verdict.
-_NUMBER = re.compile(r"\S+ \[[^\]]*\]")
 
 
 def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
     """The matrix (`datasets` with their models, and `rows` of cells) and the `table` of its verdicts; None of no claim.
 
-    `path`: a table of claims; its column ``statement``, where it has one, says each verdict in words. `titles`: of the
-    datasets, by key. A cell of the matrix holds every verdict of its row, model and dataset, each with its place in the
+    `path`: a table of claims; its columns ``title`` (of the claim) and ``statement`` (of one verdict, with its number) say
+    them in words, where it has them. `titles`: of the datasets, by key. A cell of the matrix holds every verdict of its row, model and dataset, each with its place in the
     table.
     """
     frame = pl.from_arrow(read_table("claims", path))
@@ -73,7 +72,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
         "datasets": [(titles.get(key, key), models[key]) for key in datasets],
         "rows": [
             {
-                "statement": _statement([row for row in found if row["claim"] == key[0]]),
+                "title": own[0].get("title") or _name(key[0]),
                 "of": _of(own[0]),
                 "source": own[0]["source"] or "",
                 "cells": [[row for row in own if (row["dataset"], row["model"]) == column] for column in columns],
@@ -81,17 +80,10 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
             for key, own in rows.items()
         ],
         "header": ["Claim", *(COLUMNS[name] for name in shown)],
-        "table": [[_name(row["claim"]), *(_text(name, row, titles) for name in shown)] for row in found],
+        "table": [
+            [row.get("title") or _name(row["claim"]), *(_text(name, row, titles) for name in shown)] for row in found
+        ],
     }
-
-
-def _statement(rows: list[dict[str, Any]]) -> str:
-    """A claim in words: the statement of one of its verdicts with a gap for the number, or else its name."""
-    for row in rows:
-        text, gaps = _NUMBER.subn("…", row.get("statement") or "", count=1)
-        if gaps:
-            return text.split("; published")[0]
-    return _name(rows[0]["claim"])
 
 
 def _name(claim: str) -> str:

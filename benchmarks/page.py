@@ -155,13 +155,16 @@ def write_claims(path: Path, models: list[str], datasets: list[str], draw) -> No
     rows = rows.filter((pl.col("relation") == "correct") | pl.col("claim").is_in([f"claim_{i}" for i in range(both)]))
     rows = estimates(rows, 500, draw).with_columns(
         study=pl.lit("layer_gradients"),
+        status=pl.lit("stands"),
         source=pl.lit("arXiv 2410.23743: slow against fast thinking"),
+        title=pl.lit("None's gradients change much more from layer to layer than Detailed's"),
         statistic=pl.lit("MAD ratio"),
+        direction=pl.lit("above"),
         statement=pl.lit(
             "From layer to layer one's gradients jump 30.3 [29.5, 31.1] times as much as another's; above 10"
         ),
         verdict=pl.Series(draw.choice(["holds", "fails", "inconclusive"], rows.height)),
-        **{name: pl.lit(0.01) for name in ("threshold", "p_value", "p_adjusted")},
+        **{name: pl.lit(0.01) for name in ("threshold", "margin", "accuracy", "chance", "p_value", "p_adjusted")},
     )
     put("claims", rows, path.parent)
 

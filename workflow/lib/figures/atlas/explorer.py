@@ -26,7 +26,7 @@ from workflow.lib.figures.names import (
 )
 from workflow.lib.tables import SCHEMAS, read_table
 
-SAMPLES, TEXTS, CHARACTERS = 400, 100, 300
+SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3

@@ -47,9 +47,9 @@ COLUMNS = {
 def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
     """The matrix (`datasets` with their models, and `rows` of cells) and the `table` of its verdicts; None of no claim.
 
-    `path`: a table of claims; its columns ``title`` (of the claim) and ``statement`` (of one verdict, with its number) say
-    them in words, where it has them. `titles`: of the datasets, by key. A cell of the matrix holds every verdict of its row, model and dataset, each with its place in the
-    table.
+    `path`: a table of claims; its columns ``title`` (of a claim) and ``statement`` (of one verdict, with its number)
+    say them in words, where it has them. `titles`: of the datasets, by key. A cell of the matrix holds every verdict of
+    its row, model and dataset, each with its place in the table.
     """
     frame = pl.from_arrow(read_table("claims", path))
     whole = (pl.col("projection") == OVERALL).fill_null(False)

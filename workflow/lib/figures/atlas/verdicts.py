@@ -19,6 +19,7 @@ OVERALL = "all"
 STATUS = {"withdrawn": "withdrawn by the study", "control": "control"}
 # Columns of the table of verdicts that are shown where any verdict has them.
 COLUMNS = {
+    "statement": "In words",
     "model": "Model",
     "reference_model": "Against model",
     "dataset": "Dataset",
@@ -40,7 +41,6 @@ COLUMNS = {
     "p_adjusted": "p adjusted",
     "verdict": "Verdict",
     "reason": "Reason",
-    "statement": "In words",
 }
 
 

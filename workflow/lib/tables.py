@@ -198,8 +198,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # Softmax toy: one row a label of a case, its probability before and after one step.
     "toy_squeeze": pa.schema([("case", _TEXT), ("label", _COUNT), ("before", _REAL), ("after", _REAL)]),
-    # One row a case: the label pulled `up` or pushed `down`, its probability, that of the most likely other label, how many
-    # others rise, how their log-ratios spread, and the probability above which they rise: exact, and to first order.
+    # One row a case: the label pulled `up` or pushed `down`, its probability, that of the most likely other label, how
+    # many others rise, how their log-ratios spread, and the probability above which they rise: exact, and first order.
     "toy_squeeze_cases": pa.schema(
         [
             ("case", _TEXT),
@@ -237,8 +237,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "toy_kernels": pa.schema(
         [("epoch", _COUNT), ("learned", _TEXT), ("observed", _TEXT), ("norm", _REAL), ("n", _COUNT)]
     ),
-    # One row a pair of images: the change of log pi(learned class) on the observed image by one step on the learned one,
-    # true and to first order; norms and cosine of the changes of all labels' log-probabilities.
+    # One row a pair of images: the change of log pi(learned class) on the observed image by one step on the learned
+    # one, true and to first order; norms and cosine of the changes of all labels' log-probabilities.
     "toy_steps": pa.schema(
         [
             ("epoch", _COUNT),

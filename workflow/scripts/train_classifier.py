@@ -2,8 +2,8 @@
 
   python -m workflow.scripts.train_classifier --images digits --seed 0 --rate 0.01 --output results/dynamics/toys
 
-`digits` are scikit-learn's (8 x 8, offline). FILE is Parquet with the columns --image and --label, as the datasets library
-writes it; FOLDER has one folder of images a class.
+`digits` are scikit-learn's (8 x 8, offline). FILE is Parquet with the columns --image and --label, as the datasets
+library writes it; FOLDER has one folder of images a class.
 """
 
 from workflow.lib.command import parser_for, run

@@ -68,10 +68,10 @@ def heading_of_cases(cases: pl.DataFrame) -> Heading:
     return Heading(
         f"Pushing one label down lifts the most likely other one; others that rise: {said}",
         (
-            "One gradient step on a softmax classifier, label probabilities before (grey) and after (violet); the label that "
-            "the step is about in red. A: pulled up. B: pushed down on a flat softmax; C: on a peak; D: in a valley; E: in a "
-            "valley of 1,000 labels. Control: D with label 25 pulled up in the same context: all other ratios are equal "
-            f"(within {row['control']['ratio_spread']:.0e}).",
+            "One gradient step on a softmax classifier: label probabilities before (grey) and after (violet); the labels "
+            "that the step is about in red, the larger dot after it. A: pulled up. B: pushed down on a flat softmax; C: on "
+            "a peak; D: in a valley; E: in a valley of 1,000 labels. Control: D with label 25 pulled up in the same "
+            f"context, all other ratios are equal (within {row['control']['ratio_spread']:.0e}).",
         ),
     )
 
@@ -81,7 +81,7 @@ def step_plots(labels: pl.DataFrame, cases: pl.DataFrame, heading: Heading) -> a
     panels = []
     for case in cases.to_dicts():
         own = labels.filter(pl.col("case") == case["case"])
-        learned = case["up"] if case["down"] is None else case["down"]
+        learned = [case[key] for key in ("up", "down") if case[key] is not None]
         long = own.unpivot(_ORDER, index="label", variable_name="when", value_name="probability").with_columns(
             _rounded("probability")
         )
@@ -97,7 +97,7 @@ def _deed(case: dict) -> str:
     return f"{', '.join(parts)}, step {case['size']:.3g}"
 
 
-def _step_panel(long: pl.DataFrame, learned: int, kind: str, title: str, last: bool) -> alt.LayerChart:
+def _step_panel(long: pl.DataFrame, learned: list[int], kind: str, title: str, last: bool) -> alt.LayerChart:
     values, height = long["probability"].to_list(), theme.HEIGHTS["difference"]
     scale = scales.linear(values, height) if kind == "linear" else scales.log_if_decades(values, height)
     count = long["label"].max()
@@ -105,7 +105,7 @@ def _step_panel(long: pl.DataFrame, learned: int, kind: str, title: str, last: b
         "probability:Q",
         title="Probability" + (", log" if scale.kind == "log" else ""),
         scale=alt.Scale(type=scale.kind, domain=[scale.low, scale.high], nice=False),
-        axis=alt.Axis(values=list(scale.ticks), format="~g" if scale.kind == "linear" else ".0e"),
+        axis=alt.Axis(values=list(scale.ticks), format=".6~g" if scale.kind == "linear" else ".0e"),
     )
     x = alt.X(
         "label:Q",
@@ -120,9 +120,9 @@ def _step_panel(long: pl.DataFrame, learned: int, kind: str, title: str, last: b
         .encode(x=x, y=y, color=colour, order=alt.Order("label:Q"))
     )
     dots = (
-        alt.Chart(long.filter(pl.col("label") == learned))
+        alt.Chart(long.filter(pl.col("label").is_in(learned)))
         .mark_point(filled=True, color=theme.MARKED, opacity=1)
-        .encode(x=x, y=y, size=alt.Size("when:N", scale=alt.Scale(domain=_ORDER, range=[22, 60]), legend=None))
+        .encode(x=x, y=y, size=alt.condition("datum.when === 'after'", alt.value(60), alt.value(22)))
     )
     width = theme.panel_width(2)
     return alt.layer(lines, dots, width=width, height=height, title=alt.Title(title, style="panel-title"))
@@ -149,8 +149,8 @@ def heading_of_sweeps(sweeps: pl.DataFrame) -> Heading:
     return Heading(
         f"Other labels that fall when one is pushed down: {', '.join(said)}",
         (
-            f"Mean over {draws} random softmaxes of 50 labels (normal logits), band: 5 to 95 % of them. Where they are not "
-            "varied: logits × 1, probability of the pushed label .001, step 1.",
+            f"Mean over {draws} random softmaxes of 50 labels (normal logits), band: 5 to 95 % of them. Where they are "
+            "not varied: logits × 1, probability of the pushed label .001, step 1.",
         ),
     )
 
@@ -186,7 +186,7 @@ def sweep_curves(sweeps: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
 def _decades(sweeps: pl.DataFrame, sweep: str) -> alt.Axis:
     levels = sweeps.filter(pl.col("sweep") == sweep)["level"]
     ticks = [10.0**power for power in range(-9, 4) if levels.min() <= 10.0**power * (1 + 1e-9) <= levels.max() * 1.01]
-    return alt.Axis(values=ticks[:: 1 + len(ticks) // 5], format="~g")
+    return alt.Axis(values=ticks[:: 1 + len(ticks) // 5], format=".6~g")
 
 
 # Influence
@@ -208,12 +208,13 @@ def heading_of_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame) -> He
         f"{row['observed']} as {row['label']} {row['value']:.2f}".replace(" 0.", " .")
         for row in pairs.head(3).to_dicts()
     )
+    mean = sum(found.values()) / len(found)
     return Heading(
-        f"Classes with larger kernels are confused more: rank correlation above 0 for {positive} of {len(found)} classes",
+        f"Rank correlation of kernels and confusion: mean {mean:.2f}, above 0 for {positive} of {len(found)} classes",
         (
             f"After {epoch} epochs (test accuracy {pairs['accuracy'][0]:.3f}). Left: mean prediction by true class, most "
             f"confused {most}. Right: mean norm of the tangent kernel between images of two classes (symmetric by "
-            "definition). Colour: off the diagonal. Spearman's correlation by learned class: "
+            "definition). Colour: off the diagonal. Spearman's correlation of both, by learned class: "
             f"{min(found.values()):.2f} to {max(found.values()):.2f}.",
         ),
     )
@@ -239,6 +240,7 @@ def heat_maps(predictions: pl.DataFrame, kernels: pl.DataFrame, heading: Heading
         ],
         2,
         heading,
+        colour="independent",
     )
 
 
@@ -274,12 +276,12 @@ def heading_of_ranks(kernels: pl.DataFrame) -> Heading:
     late = ranks.filter(pl.col("epoch") >= influence.BURN_IN)["last"].mean()
     early = ranks.filter(pl.col("epoch") < influence.BURN_IN)["last"].mean()
     return Heading(
-        f"Which classes a class influences is settled after {influence.BURN_IN} epochs: Kendall's tau with the end "
-        f"{early:.2f} before, {late:.2f} from then on",
+        f"Ranking of the classes by kernel: Kendall's tau with the end {early:.2f} before epoch {influence.BURN_IN}, "
+        f"{late:.2f} from then on",
         (
-            "Left: ranking of the kernel norms over the other classes, compared with the last look and with the next; mean "
-            "over learned classes, band: lowest and highest. Right: mean norm over pairs of distinct images. Looks: epochs "
-            f"{', '.join(map(str, sorted(kernels['epoch'].unique())))}.",
+            "Left: ranking of the kernel norms over the other classes, compared with the last look and with the next; "
+            "mean over learned classes, band: lowest and highest. Right: mean norm over pairs of distinct images. Looks: "
+            f"epochs {', '.join(map(str, sorted(kernels['epoch'].unique())))}.",
         ),
     )
 
@@ -295,8 +297,13 @@ def rank_curves(kernels: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     names = ["with the last look", "with the next look"]
     colour = alt.Color("compared:N", scale=alt.Scale(domain=names, range=[_EXACT, _FIRST]), title=None)
     # Square root, so that the messy first epochs have room.
-    x = alt.X("epoch:Q", title="Epoch, square root", scale=alt.Scale(type="sqrt", nice=False), axis=_epochs(kernels))
-    y_scale = alt.Scale(domain=[-1, 1])
+    x = alt.X(
+        "epoch:Q",
+        title="Epoch, square root",
+        scale=alt.Scale(type="sqrt", domain=[0, _last(kernels)]),
+        axis=_epochs(kernels),
+    )
+    y_scale = alt.Scale(domain=[min(-0.5, data["low"].min()), 1], nice=False)
     base = alt.Chart(data).encode(x=x, color=colour)
     y = alt.Y("value:Q", title="Kendall's tau", scale=y_scale)
     taus = alt.layer(
@@ -357,14 +364,13 @@ def heading_of_change(predictions: pl.DataFrame, changes: pl.DataFrame) -> Headi
         & (pl.col("label") == learned)
     )
     value = {(row["observed"], row["same"]): row["change"] for row in own.to_dicts()}
-    near, far = value[similar, False], value[dissimilar, False]
+    near, far = (f"{value[name, False]:+.2g}".replace("-", "−") for name in (similar, dissimilar))
     return Heading(
-        f"Learning a {learned} once moves the belief in {learned} on images of {similar} by {near:+.2g}, of {dissimilar} by "
-        f"{far:+.2g}",
+        f"Learning one {learned} moves the belief in {learned} on images of {similar} by {near}, of {dissimilar} by {far}",
         (
-            f"Mean change of probability by one SGD step of {rate:g} on one image of class {learned} (red) after {epoch} "
-            "epochs. Similar and dissimilar: the classes whose test images are given most and least of that label in the "
-            "end. Each panel has its own axis.",
+            f"Mean change of probability by one SGD step of {rate:g} on one image of class {learned} (red) after "
+            f"{epoch} epochs. Similar and dissimilar: the classes whose test images are given most and least of that "
+            "label in the end.",
         ),
     )
 
@@ -374,25 +380,21 @@ def change_bars(predictions: pl.DataFrame, changes: pl.DataFrame, heading: Headi
     learned, similar, dissimilar = _example(predictions)
     epoch, rate = _stepped_between(changes)
     panels = []
+    step = (pl.col("epoch") == epoch) & (pl.col("rate") == rate) & (pl.col("learned") == learned)
+    drawn = changes.filter(step & pl.col("observed").is_in([learned, similar, dissimilar]))
+    scale = scales.linear(drawn["change"], theme.HEIGHTS["main"])
     for title, observed, same in (
         (f"The same {learned}", learned, True),
         (f"Another {learned}", learned, False),
         (f"Similar: {similar}", similar, False),
         (f"Dissimilar: {dissimilar}", dissimilar, False),
     ):
-        own = changes.filter(
-            (pl.col("epoch") == epoch)
-            & (pl.col("rate") == rate)
-            & (pl.col("learned") == learned)
-            & (pl.col("observed") == observed)
-            & (pl.col("same") == same)
-        ).with_columns(_rounded("change"))
-        scale = scales.linear(own["change"], theme.HEIGHTS["main"])
+        own = drawn.filter((pl.col("observed") == observed) & (pl.col("same") == same)).with_columns(_rounded("change"))
         y = alt.Y(
             "change:Q",
             title="Change of probability" if not panels else None,
             scale=alt.Scale(domain=[scale.low, scale.high], nice=False),
-            axis=alt.Axis(values=list(scale.ticks), format="~g"),
+            axis=alt.Axis(values=list(scale.ticks), labelExpr="format(datum.value, '.6~g')" if not panels else "' '"),
         )
         colour = alt.condition(f"datum.label === '{learned}'", alt.value(theme.MARKED), alt.value(theme.RULE))
         bars = (
@@ -420,13 +422,14 @@ def heading_of_prediction(steps: pl.DataFrame) -> Heading:
     large = found.filter(pl.col("rate") == found["rate"].max())
     orders = found["order"].drop_nulls()
     return Heading(
-        f"−ηAKG tells one step: slope {small['slope'].min():.3f} to {small['slope'].max():.3f} at η = {small['rate'][0]:g}; "
-        f"half the step leaves a remainder {orders.min():.2f} to {orders.max():.2f} times smaller",
+        f"−ηAKG tells one step: slope {small['slope'].min():.3f} to {small['slope'].max():.3f} at η = "
+        f"{small['rate'][0]:g}; half the step leaves a remainder {orders.min():.2f} to {orders.max():.2f} times smaller",
         (
-            f"Above: change of log π of the learned label by one SGD step, for one learned image a class and all observed "
-            f"images, η = {_shown_rate(steps):g}; line: equal. Below: norm of true minus predicted change over all {small['n'][0]:,} "
-            f"pairs and labels, line: slope 2. Median cosine at least {found['cosine'].min():.4f}; at η = "
-            f"{large['rate'][0]:g} the slope falls to {large['slope'].min():.2f}, the step is no longer small.",
+            "Above: change of log π of the learned label by one SGD step, for one learned image a class and all observed "
+            f"images, η = {_shown_rate(steps):g}; line: equal. Below: norm of true minus predicted change over all "
+            f"{small['n'][0]:,} pairs and labels; line: slope 2. Median cosine at least {found['cosine'].min():.4f}; at η "
+            f"= {large['rate'][0]:g} the slope is {large['slope'].min():.2f} to {large['slope'].max():.2f}: that step is "
+            "not small at every epoch.",
         ),
     )
 
@@ -461,7 +464,7 @@ def prediction_scatter(steps: pl.DataFrame, heading: Heading) -> alt.VConcatChar
         own = shown.filter(pl.col("epoch") == epoch)
         scale = scales.linear([*own["measured"], *own["predicted"]], theme.HEIGHTS["main"])
         domain = alt.Scale(domain=[scale.low, scale.high], nice=False)
-        ticks = alt.Axis(values=list(scale.ticks[:: 1 + len(scale.ticks) // 5]), format="~g")
+        ticks = alt.Axis(values=list(scale.ticks[:: -1 - len(scale.ticks) // 5]), format=".6~g")
         line = alt.Chart(alt.InlineData([{"predicted": end, "measured": end} for end in (scale.low, scale.high)]))
         x = alt.X("predicted:Q", title="Predicted change", scale=domain, axis=ticks)
         y = alt.Y("measured:Q", title="True change" if epoch == epochs[0] else None, scale=domain, axis=ticks)
@@ -516,15 +519,15 @@ def heading_of_clip(table: pl.DataFrame) -> Heading:
     """How far each objective squeezes, in the valley."""
     found = clip.squeezed(table.to_dicts())
     name = max(case for case, _ in found)
-    dpo, clipped = found[name, "dpo"], found[name, "clipped"]
+    dpo, clipped, steps = found[name, "dpo"], found[name, "clipped"], int(table["step"].max())
     return Heading(
-        f"The clip stops after {clipped['steps']} steps, DPO's negative gradient goes on: in a valley the likeliest label gains "
-        f"{clipped['winner_gain']:.3f} against {dpo['winner_gain']:.3f}",
+        f"The clip stops after {clipped['steps']} steps, DPO's negative gradient goes on: in a valley the "
+        f"likeliest label gains {clipped['winner_gain']:.3f} against {dpo['winner_gain']:.3f}",
         (
-            f"One label of a softmax of 50 pushed down {table['step'].max()} times (cases B, C, D of the squeezing effect), "
-            f"first steps alike ({clip.SIZE:g} on the logits). DPO with β = {clip.BETA:g}; clipped: PPO's and GRPO's objective with a negative "
-            f"advantage, ε = {clip.EPSILON:g}. Renewed: the old policy follows and the same label is scored again; then the clip "
-            "alone stops nothing.",
+            f"One label of a softmax of 50 pushed down {steps} times (cases B, C, D of the squeezing effect), first steps "
+            f"alike ({clip.SIZE:g} on the logits). DPO with β = {clip.BETA:g}; clipped: PPO's and GRPO's objective with a "
+            f"negative advantage, ε = {clip.EPSILON:g}. Renewed: the old policy follows and the same label is scored "
+            "again; then the clip only slows it. Each panel has its own axis.",
         ),
     )
 
@@ -548,7 +551,7 @@ def clip_curves(table: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
             y = alt.Y(
                 f"{column}:Q",
                 title=title if case == cases[0] else None,
-                scale=alt.Scale(zero=column == "winner_prob"),
+                scale=alt.Scale(zero=column == "winner_prob", nice=True),
                 axis=alt.Axis(tickCount=4),
             )
             words = (

@@ -5,8 +5,9 @@ Finetuning", Ren and Sutherland, ICLR 2025, proposition 1)
 
     d log pi(. | x_o) = -eta A(x_o) K(x_o, x_u) G(x_u, y_u) + O(eta^2)
 
-with A = I - 1 pi^T, the empirical tangent kernel of the logits K = J_o J_u^T from exact Jacobians J (classes x weights),
-and G = pi(. | x_u) - e_{y_u}. |K(o, u)|_F is symmetric in the two images, by definition; their influence is not.
+with A = I - 1 pi^T, the empirical tangent kernel of the logits K = J_o J_u^T from exact Jacobians J (classes x
+weights), and G = pi(. | x_u) - e_{y_u}. |K(o, u)|_F is symmetric in the two images, by definition; their influence is
+not.
 """
 
 from collections.abc import Iterator

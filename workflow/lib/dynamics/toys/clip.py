@@ -1,14 +1,14 @@
 """The clipped objective of PPO and GRPO beside DPO's negative gradient, on one softmax.
 
-Per token, with r = pi(y) / pi_old(y) and an advantage A, the loss is L = -min(r A, clip(r, 1 - e, 1 + e) A) (Schulman et
-al. 2017, equation 7; GRPO takes the same with A = (R - mean) / std over a group of answers, Shao et al. 2024). Its
+Per token, with r = pi(y) / pi_old(y) and an advantage A, the loss is L = -min(r A, clip(r, 1 - e, 1 + e) A) (Schulman
+et al. 2017, equation 7; GRPO takes the same with A = (R - mean) / std over a group of answers, Shao et al. 2024). Its
 residual on the logits is
 
     G = dL/dz = A r (pi - e_y)      while the token is inside,
     G = 0                           once A > 0 and r > 1 + e, or A < 0 and r < 1 - e.
 
-DPO's rejected side has G = -b sigma(-m) (pi - e_y), m = -b log(pi(y) / pi_ref(y)) with the chosen side at rest: it fades
-as the margin grows, but is never 0. A KL penalty to a reference model is no part of this.
+DPO's rejected side has G = -b sigma(-m) (pi - e_y), m = -b log(pi(y) / pi_ref(y)) with the chosen side at rest: it
+fades as the margin grows, but is never 0. A KL penalty to a reference model is no part of this.
 """
 
 from collections.abc import Callable, Iterator

@@ -30,7 +30,7 @@ class Images:
 
 
 def read_images(source: str, image: str = "image", label: str = "label") -> Images:
-    """The images of `source`: ``digits`` (1,797 of 8 x 8, offline), a .parquet file, or a folder with one folder a class.
+    """The images of `source`: ``digits`` (1,797 of 8 x 8, offline), a Parquet file, or a folder with a folder a class.
 
     `image` and `label` are the columns of a Parquet file, as the `datasets` library writes them (MNIST's are these
     names). Raises `InputError` for a missing file or column, images of several sizes or that are not square, labels

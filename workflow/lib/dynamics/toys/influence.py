@@ -4,6 +4,7 @@ Each statistic of a claim is a function of the tables, so that it can be read ag
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -149,7 +150,7 @@ def rank_stability(kernels: pl.DataFrame) -> pl.DataFrame:
     epochs = kernels["epoch"].unique().sort().to_list()
     found = {epoch: matrix(kernels.filter(pl.col("epoch") == epoch), "learned", "observed", "norm") for epoch in epochs}
     rows = []
-    for epoch, later in zip(epochs[:-1], epochs[1:], strict=True):
+    for epoch, later in pairwise(epochs):
         names, norms = found[epoch]
         for u, name in enumerate(names):
             others = np.arange(len(names)) != u
@@ -183,8 +184,8 @@ def first_order(steps: pl.DataFrame) -> pl.DataFrame:
     """How well -eta A K G tells one step, over all pairs of images and labels, by epoch and rate.
 
     Columns: `slope` of true on predicted changes (through 0), `cosine` median over pairs and its 5 % quantile
-    `cosine_low`, `residual` (norm of what is left, over all pairs) and `order`, the residual's ratio to that at half the
-    rate (4 for a second-order remainder; null where no half was stepped).
+    `cosine_low`, `residual` (norm of what is left, over all pairs) and `order`, the residual's ratio to that at half
+    the rate (4 for a second-order remainder; null where no half was stepped).
     """
     product = pl.col("cosine") * pl.col("measured_norm") * pl.col("predicted_norm")
     found = steps.group_by("epoch", "rate", maintain_order=True).agg(

@@ -6,9 +6,12 @@ Sutherland, ICLR 2025, section 3.3 and appendix E). Pushed down, every ratio is
 
     alpha_i = p_i' / p_i = exp(s (p_i - [i = y])) / sum_j p_j exp(s (p_j - [j = y]))
 
-so for every s > 0, exactly: label i != y rises if and only if p_i > tau(s) = (1/s) log sum_j p_j exp(s (p_j - [j = y])),
-and alpha_i grows with p_i. To first order in s, tau = |p|^2 - p_y. tau grows with s (it is a cumulant generating function
-divided by s), from that first order up to the largest p_j, so larger steps make more labels fall.
+so for every s > 0, exactly: alpha_i grows with p_i, and label i != y rises if and only if
+
+    p_i > tau(s) = (1/s) log sum_j p_j exp(s (p_j - [j = y])).
+
+To first order in s, tau = |p|^2 - p_y. tau grows with s (it is a cumulant generating function divided by s), from that
+first order up to the largest p_j, so larger steps make more labels fall.
 """
 
 from collections.abc import Iterator
@@ -52,11 +55,11 @@ class Case:
 
 
 def stepped(z: np.ndarray, size: float, up: int | None = None, down: int | None = None) -> np.ndarray:
-    """The logits (labels,) after one gradient step of `size` on the negative log-likelihood of `up` and against `down`."""
+    """The logits (labels,) after one gradient step of `size` up on the log-likelihood of `up` and down on `down`'s."""
     residual = np.zeros_like(z)
     for label, sign in ((up, 1.0), (down, -1.0)):
         if label is not None:
-            # At equal weight the two p cancel before they are rounded: the control's ratios are equal to the last digit.
+            # At equal weight the two p cancel before they are rounded: the control's ratios are equal to the digit.
             residual[label] -= sign
     weight = (up is not None) - (down is not None)
     return z - size * (weight * softmax(z) + residual)
@@ -220,7 +223,7 @@ def statements(z: np.ndarray, y: int, size: float) -> dict[str, bool]:
     }
 
 
-#: What the paper's cases give, from the notebook's own outputs: own label and winner before and after, others that rise.
+#: What the paper's cases give: own label and winner before and after, how many others rise. For E none is known.
 PUBLISHED = {
     "A": {"before": 0.072, "after": 0.947, "winner_before": 0.250, "winner_after": 0.007, "rising": 0},
     "B": {"before": 0.0233, "after": 0.0011, "rising": 49},

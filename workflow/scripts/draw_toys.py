@@ -17,7 +17,7 @@ def main(argv=None):
 
 def draw(given):
     """Draw what the arguments ask for."""
-    from workflow.lib.figures.toys import draw
+    from workflow.lib.figures.toys.draw import draw
 
     draw(given.tables, given.output, given.formats)
 

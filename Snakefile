@@ -52,4 +52,5 @@ rule all:
     input:
         "results/index.html",
         "results/manifest.json",
+        "results/figures/toys",
     localrule: True

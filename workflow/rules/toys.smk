@@ -59,7 +59,7 @@ rule squeeze_softmax:
         code=code_digest("workflow.scripts.squeeze_softmax"),
         draws=TOYS["draws"],
         seed=STUDY.config["seed"],
-        folder="results/dynamics/toys",
+        folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
         "python -m workflow.scripts.squeeze_softmax --draws {params.draws} --seed {params.seed} --output {params.folder:q}"
         " > {log:q} 2>&1"
@@ -85,7 +85,7 @@ rule train_classifier:
         label=TOYS["images"]["label"],
         rate=TOYS["images"]["rate"],
         seed=STUDY.config["seed"],
-        folder="results/dynamics/toys",
+        folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
         "python -m workflow.scripts.train_classifier --images {params.images:q} --image {params.image:q}"
         " --label {params.label:q} --seed {params.seed} --rate {params.rate} --output {params.folder:q} > {log:q} 2>&1"
@@ -131,7 +131,7 @@ rule draw_toys:
     params:
         code=code_digest("workflow.scripts.draw_toys"),
         formats=STUDY.config["formats"],
-        folder="results/dynamics/toys",
+        folder=lambda wildcards, input: os.path.dirname(input[0]),
     shell:
         "python -m workflow.scripts.draw_toys --tables {params.folder:q} --formats {params.formats} --output {output:q}"
         " > {log:q} 2>&1"

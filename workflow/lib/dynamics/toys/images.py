@@ -34,7 +34,7 @@ def read_images(source: str, image: str = "image", label: str = "label") -> Imag
 
     `image` and `label` are the columns of a Parquet file, as the `datasets` library writes them (MNIST's are these
     names). Raises `InputError` for a missing file or column, images of several sizes or that are not square, labels
-    that are no whole numbers from 0, and a class that is absent.
+    that are no whole numbers from 0, a class that is absent, and fewer than three classes.
     """
     if source == DIGITS:
         from sklearn.datasets import load_digits
@@ -78,10 +78,12 @@ def _checked(table, source: str, image: str, label: str) -> Images:
         raise InputError(f"{source}: images of sizes {sorted(sizes)}; give square images of one size")
     labels = np.asarray(table[label])
     if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise InputError(f"{source}: column '{label}' holds labels such as {labels[0]!r}; give whole numbers from 0")
+        raise InputError(f"{source}: column '{label}' holds labels such as {min(labels.tolist())!r}; give whole numbers from 0")
     feature = table.features[label]
     names = tuple(getattr(feature, "names", None) or map(str, range(labels.max() + 1)))
     absent = set(range(len(names))) - set(labels.tolist())
     if absent:
         raise InputError(f"{source}: no image of class '{names[min(absent)]}'; every class needs some")
+    if len(names) < 3:
+        raise InputError(f"{source}: {len(names)} classes; influence is ranked over others, so give three or more")
     return Images(np.stack(arrays), labels.astype(np.int64), names)

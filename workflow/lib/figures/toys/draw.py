@@ -24,7 +24,7 @@ def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None
     names = [name for name in SCHEMAS if name.startswith("toy_")]
     frames = {name: pl.from_arrow(read_table(name, Path(tables) / f"{name}.parquet")) for name in names}
     listed = []
-    for toy, figure, heading, chart in _figures(frames):
+    for toy, figure, heading, chart in figures(frames):
         files = save(chart(heading), Path(output) / f"{toy}.{figure}", formats)
         size = size_of_svg(Path(output) / files["svg"]) if "svg" in files else ()
         entry = {"toy": toy, "figure": figure, "title": heading.title, "subtitle": list(heading.subtitle)}
@@ -34,7 +34,7 @@ def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None
     write_text(Path(output) / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 
 
-def _figures(frames: dict[str, pl.DataFrame]) -> Iterator[tuple]:
+def figures(frames: dict[str, pl.DataFrame]) -> Iterator[tuple]:
     """Toy, figure, heading, and the chart as a function of the heading."""
     labels, cases, sweeps = (frames[f"toy_squeeze{part}"] for part in ("", "_cases", "_sweeps"))
     yield "squeeze", "steps", squeeze.heading_of_cases(cases), partial(squeeze.step_plots, labels, cases)

@@ -2,7 +2,10 @@
 
 import json
 import math
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -381,6 +384,19 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
     done = call("fetch_dataset", "--dataset", "toys", "--where", "config key toys.images", "--source", "someone/shapes",
                 "--split", "train", "--output", path)  # fmt: skip
     assert "unresolved; give the commit's hash in config key toys.images" in user_error(done)
+
+
+def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
+    (tmp_path / "datasets/someone").mkdir(parents=True)
+    (tmp_path / "datasets/someone/shapes").symlink_to(folder)
+    command = [
+        Path(sys.executable).parent / "snakemake", "--cores", "1", "--directory", tmp_path, "--config",
+        f"mirror={tmp_path}", "toys={images: {source: someone/shapes, split: train}}", "--",
+        "results/dynamics/toys/toy_predictions.parquet",
+    ]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(read(tmp_path / "results/dynamics/toys", "toy_predictions")["label"]) == {*SHAPES}
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,14 @@ TOY_TABLES = {
 }
 
 
-def toy_images(wildcards):
-    """The images' file: fetched from the hub, or a user's own; none for the digits, and a folder is no file."""
-    if HUB_IMAGES:
-        return f"resources/images/{TOY_IMAGES}.parquet"
-    return [TOY_IMAGES] if os.path.isfile(TOY_IMAGES) else []
+# Fetched from the hub, or a user's own file or folder; none for the digits.
+TOY_FILES = f"resources/images/{TOY_IMAGES}.parquet" if HUB_IMAGES else [TOY_IMAGES] * os.path.exists(TOY_IMAGES)
 
 
 rule fetch_images:
     """Fetch the rows of a hub dataset of images at its pinned revision."""
     output:
-        f"resources/images/{TOY_IMAGES}.parquet" if HUB_IMAGES else "resources/images/none.parquet",
+        TOY_FILES if HUB_IMAGES else "resources/images/none.parquet",
     log:
         "logs/fetch_images.log",
     localrule: True
@@ -68,7 +65,7 @@ rule squeeze_softmax:
 rule train_classifier:
     """Train an image classifier; its kernels and single steps along training."""
     input:
-        toy_images,
+        TOY_FILES,
     output:
         collect("results/dynamics/toys/toy_{table}.parquet", table=TOY_TABLES["train_classifier"]),
     log:

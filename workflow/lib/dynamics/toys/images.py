@@ -78,7 +78,9 @@ def _checked(table, source: str, image: str, label: str) -> Images:
         raise InputError(f"{source}: images of sizes {sorted(sizes)}; give square images of one size")
     labels = np.asarray(table[label])
     if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise InputError(f"{source}: column '{label}' holds labels such as {min(labels.tolist())!r}; give whole numbers from 0")
+        raise InputError(
+            f"{source}: column '{label}' holds labels such as {min(labels.tolist())!r}; give whole numbers from 0"
+        )
     feature = table.features[label]
     names = tuple(getattr(feature, "names", None) or map(str, range(labels.max() + 1)))
     absent = set(range(len(names))) - set(labels.tolist())

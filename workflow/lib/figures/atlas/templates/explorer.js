@@ -4,12 +4,13 @@
   const form = $("choices"), body = $("explore");
   const MOST_PAIRS = 12, MOST_ROWS = 100;
   const state = { layers: null, values: null, panel: null };
-  let views = [];
+  const views = [];
 
   const titleOf = (name, place) => lists[name][place].title;
   const chosen = (name) => [...form.querySelectorAll(`[name=${name}]:checked`)].map((input) => Number(input.value));
   const setName = ([variant, relation]) => `${titleOf("variants", variant)}, ${titleOf("relations", relation).toLowerCase()}`;
-  const start = (text) => text[0].toUpperCase() + text.slice(1);
+  // A capital at the start, but never of a Greek letter: σ is not Σ.
+  const start = (text) => text.replace(/^[a-z]/, (letter) => letter.toUpperCase());
   function number(value, digits) {
     if (value === null) return "–";
     const size = Math.abs(value);
@@ -271,6 +272,7 @@
   $("all-layers").addEventListener("click", () => chooseLayers(null));
   $("panel").addEventListener("change", () => choosePanel($("panel").value));
   for (const id of ["value-from", "value-to"]) $(id).addEventListener("change", () => {
+    if (!current?.found) return;
     const [from, to] = [$("value-from").valueAsNumber, $("value-to").valueAsNumber];
     const all = current.found.rows.map(({ value }) => value);
     const given = [Number.isNaN(from) ? Math.min(...all) : from, Number.isNaN(to) ? Math.max(...all) : to];

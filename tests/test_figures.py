@@ -17,6 +17,7 @@ import pytest
 
 from workflow.lib.errors import InputError
 from workflow.lib.figures import charts, findings, gallery, names, scales, tables, theme
+from workflow.lib.figures.panel import variant_hue
 from workflow.lib.figures.save import as_json
 from workflow.lib.figures.theme import Heading
 from workflow.lib.tables import SCHEMAS, read_table, write_table
@@ -409,7 +410,7 @@ def test_colours_differ_for_every_reader_and_in_grey(colours, vision):
 
 def test_a_variant_keeps_its_look_where_another_is_missing():
     whole, part, other = (
-        charts._variant_hue(keys)
+        variant_hue(keys)
         for keys in (["none", "simplified", "detailed"], ["simplified", "detailed"], ["simplified", "natural"])
     )
     assert (part.colours, part.shapes) == (whole.colours[1:], whole.shapes[1:])

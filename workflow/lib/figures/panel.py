@@ -130,9 +130,12 @@ def _by_series(column: str, entries: Sequence[str], place: Place, share: bool) -
 
 
 def _numbers(scale: scales.Scale, share: bool) -> dict[str, str]:
-    """How an axis writes its numbers: plainly, or as signed percentages without a sign at zero."""
-    if not share:
-        return {"format": f",.{scale.decimals}~f"}
+    """How an axis writes its numbers: plainly, or as signed percentages."""
+    return percentages(scale) if share else {"format": f",.{scale.decimals}~f"}
+
+
+def percentages(scale: scales.Scale) -> dict[str, str]:
+    """How an axis of shares writes its numbers: with their sign, but none at zero."""
     digits = max(0, scale.decimals - 2)
     return {"labelExpr": f"datum.value === 0 ? '0 %' : format(100 * datum.value, '+,.{digits}~f') + ' %'"}
 

@@ -15,6 +15,7 @@ from workflow.lib.figures.names import (
     variants_in_order,
 )
 from workflow.lib.figures.panel import (
+    VALUES,
     Dashed,
     Place,
     axis_title,
@@ -24,6 +25,8 @@ from workflow.lib.figures.panel import (
     of,
     panel,
     projection_hue,
+    ratio_scale,
+    rounded,
     scale_of,
     variant_hue,
 )
@@ -143,19 +146,25 @@ def relations_compared(curves: pl.DataFrame, rd_layers: pl.DataFrame, heading: t
 
 
 def compared(
-    curves: pl.DataFrame, differences: pl.DataFrame, heading: theme.Heading, dashed: Dashed, below: Sequence[str]
+    curves: pl.DataFrame,
+    differences: pl.DataFrame,
+    heading: theme.Heading,
+    dashed: Dashed,
+    below: Sequence[str],
+    neutral: float = 0,
 ) -> alt.ConcatChart:
-    """Nuclear norms of two kinds, told apart by dash, and below them their relative difference, titled `below`.
+    """Nuclear norms of two kinds, told apart by dash, and below them how far they lie apart, titled `below`.
 
-    Columns are projections, pairs of rows are variants. The differences of all variants share one axis, so that a
-    small one looks small.
+    `differences`: relative ones (`neutral` 0) or ratios (1), in the columns of `rd_layers`. Columns are projections,
+    pairs of rows are variants. The differences of all variants share one axis, so that a small one looks small.
     """
     curves, differences = of(curves, statistic="nuclear_norm"), of(differences, statistic="nuclear_norm")
     projections = projections_in_order(curves["projection"].unique())
     variants = variants_in_order(differences["variant"].unique())
     hue, layers = projection_hue(projections), layers_of(curves)
     width, high, low = theme.panel_width(len(projections)), theme.HEIGHTS["small"], theme.HEIGHTS["difference"]
-    difference = scale_of(differences, low, log=False)
+    ends = [end for name in VALUES for end in differences.select(rounded(name)).to_series()]
+    difference = scales.linear(ends, low) if neutral == 0 else ratio_scale(ends, low // 14)
     panels = []
     for variant in variants:
         pair = of(curves, variant=variant)
@@ -181,5 +190,5 @@ def compared(
                 y_labels=first,
             )
             frame = of(differences, variant=variant, projection=projection)
-            panels.append(panel(frame, difference, hue, layers, place, share=True))
+            panels.append(panel(frame, difference, hue, layers, place, neutral=neutral))
     return grid(panels, len(projections), heading)

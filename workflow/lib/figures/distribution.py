@@ -52,20 +52,20 @@ def chart(samples: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     colours = alt.Scale(
         domain=[label(relation) for relation in relations], range=list(theme.PAIR_COLOURS[: len(relations)])
     )
-    panels = [
-        _panel(of(samples, variant=variant, projection=projection), relations, scale, colours, width).properties(
-            title=alt.Title(f"{label(variant)} · {label(projection)}", style="panel-title")
-        )
-        for variant in variants
-        for projection in projections
-    ]
+    panels = []
+    for variant in variants:
+        last = variant == variants[-1]
+        for projection in projections:
+            title = alt.Title(f"{label(variant)} · {label(projection)}", style="panel-title")
+            of_panel = of(samples, variant=variant, projection=projection)
+            panels.append(_panel(of_panel, relations, scale, colours, width, last).properties(title=title))
     apart = alt.Resolve(scale=alt.ScaleResolveMap(x="independent", y="independent"))
     columns = len(projections)
     return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), resolve=apart)
 
 
 def _panel(
-    samples: pl.DataFrame, relations: list[str], scale: scales.Scale, colours: alt.Scale, width: int
+    samples: pl.DataFrame, relations: list[str], scale: scales.Scale, colours: alt.Scale, width: int, last: bool
 ) -> alt.LayerChart:
     shapes, marks, points = [], [], []
     for place, relation in enumerate(relations):
@@ -80,7 +80,8 @@ def _panel(
             marks.append({**about, **{name: _round(end) for name, end in ends.items()}, "at": side * 0.14})
         else:
             points += [{**about, "value": _round(value), "density": side * 0.4} for value in values]
-    x_axis = alt.Axis(values=list(scale.ticks), format=f",.{scale.decimals}~f", title="Nuclear norm, log")
+    numbers = {"format": f",.{scale.decimals}~f", "title": "Nuclear norm, log" if last else None, "labels": last}
+    x_axis = alt.Axis(values=list(scale.ticks), **numbers)
     x_scale = alt.Scale(type="log", domain=[scale.low, scale.high], nice=False)
     y_scale = alt.Scale(domain=[-1.05 if len(relations) > 1 else 0, 1.05], nice=False)
     colour = alt.Color("relation:N", scale=colours, title=None, legend=None if len(relations) == 1 else alt.Undefined)
@@ -167,12 +168,13 @@ def _larger(samples: pl.DataFrame, relation: str) -> str:
         among = rows["projection"].n_unique()
         part = "" if len(clear) == among else f" in {len(clear)} of {among} projections"
         ends = findings.between(_share(low[1]), low[0], _share(high[1]), high[0])
-        said.append(f"{label(variant)} in {ends} of samples{part}")
+        said.append(f"{label(variant)} {ends}{part}")
     if not said:
         return f"{label(relation)} against correct, sample by sample: neither is larger more often"
     if unclear:
         said.append(f"no clear lean for {' and '.join(unclear)}")
-    return f"{label(relation)} above the correct response’s gradient: {'; '.join(said)}"
+    against = f"{label(relation)} responses’ gradients above their correct ones’, share of samples"
+    return f"{against}: {'; '.join(said)}"
 
 
 def _share(value: float) -> str:

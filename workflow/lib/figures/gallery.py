@@ -139,7 +139,7 @@ def _figures(
         lines = [*general, *_right_labels(tables["cells"].filter(pl.col("relation") == relation))]
         tops = paper_tops(curves["variant"].unique()) if paper_tops else None
         apart = charts.own_scales(curves) if tops is None else len(set(tops.values())) > 1
-        heading = findings.of_panels(curves, mad, title, apart).saying([*_cut_off(curves, tops), *lines])
+        heading = findings.of_panels(curves, mad, title, apart).saying([*cut_off(curves, tops), *lines])
         yield relation, "panels", heading, partial(charts.paper_panels, curves, heading, tops=tops)
         heading = findings.of_variants(curves, title).saying(lines)
         yield relation, "variants", heading, partial(charts.variants_overlaid, curves, heading)
@@ -173,7 +173,7 @@ def _beside(
         yield relation, "instructed", heading, partial(partners.chart, of_relation, heading)
 
 
-def _cut_off(curves: pl.DataFrame, tops: Mapping[str, float] | None) -> list[str]:
+def cut_off(curves: pl.DataFrame, tops: Mapping[str, float] | None) -> list[str]:
     """A line where a figure has the study's axes: how many of its means they cut off."""
     if tops is None:
         return []

@@ -5,7 +5,7 @@ layer to layer, a gap stays a gap, and every axis holds every value and interval
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -58,15 +58,15 @@ def panel(
     place: Place,
     *,
     dashed: Dashed | None = None,
-    share: bool = False,
+    neutral: float | None = None,
     clip: bool = False,
 ) -> alt.LayerChart:
     """One panel: band, curve and points over the layers.
 
-    `share`: a difference, read in percent against a rule at zero. `clip`: what lies outside of the scale is cut off.
+    `neutral`: the values are relative differences (0, in percent) or ratios (1), read against a rule there. `clip`: what lies outside of the scale is cut off.
     """
     data = _plotted(frame, layers, dashed)
-    legend = {} if not (dashed or share) else {"legend": None}
+    legend = {} if not (dashed or neutral is not None) else {"legend": None}
     entries = list(hue.entries)
     colour = alt.Color(
         f"{hue.column}:N", scale=alt.Scale(domain=entries, range=list(hue.colours)), title=None, **legend
@@ -74,13 +74,13 @@ def panel(
     shape = alt.Shape(f"{hue.column}:N", scale=alt.Scale(domain=entries, range=list(hue.shapes)), title=None, **legend)
     y_scale = alt.Scale(type=scale.kind, domain=[scale.low, scale.high], nice=False, zero=False)
     # A blank label in place of none keeps the panels' tops, and so their titles, at one height.
-    numbers = _numbers(scale, share) if place.y_labels else {"labelExpr": "' '"}
+    numbers = _numbers(scale, neutral) if place.y_labels else {"labelExpr": "' '"}
     y_axis = alt.Axis(values=list(scale.ticks), title=place.y_title, **numbers)
     value, low = (alt.Y(f"{name}:Q", scale=y_scale, axis=y_axis) for name in ("value", "low"))
     offered = [entry for entry in dashed.entries if entry in data[dashed.column]] if dashed else entries
     alone = layers == 1
     x = (
-        _by_series(dashed.column if dashed else hue.column, offered, place, share)
+        _by_series(dashed.column if dashed else hue.column, offered, place, neutral is not None)
         if alone
         else _by_layer(layers, place)
     )
@@ -89,8 +89,8 @@ def panel(
     dotted = alone or (not dashed and place.width / (layers - 1) >= theme.POINT_SPACING)
     cut = {"clip": True} if clip else {}
     parts: list[alt.Chart] = []
-    if share:
-        rule = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero")
+    if neutral is not None:
+        rule = alt.Chart(alt.InlineData([{"zero": neutral}])).mark_rule(style="zero")
         parts.append(rule.encode(y=alt.Y("zero:Q", scale=y_scale, axis=y_axis)))
     if alone:
         parts.append(base.mark_rule(style="interval", **cut).encode(y=low, y2="high:Q"))
@@ -120,18 +120,18 @@ def _by_layer(layers: int, place: Place) -> alt.X:
     return alt.X("layer:Q", title=place.x_title, axis=axis, scale=alt.Scale(domain=[0, layers - 1], nice=False))
 
 
-def _by_series(column: str, entries: Sequence[str], place: Place, share: bool) -> alt.X:
+def _by_series(column: str, entries: Sequence[str], place: Place, relative: bool) -> alt.X:
     """One layer has no curve: its values stand side by side, each with its interval."""
-    if share:
+    if relative:
         return alt.X("layer:O", title=place.x_title, axis=alt.Axis(labelAngle=0))
     return alt.X(
         f"{column}:O", title=place.x_title and f"{place.x_title} 0", sort=list(entries), axis=alt.Axis(labelAngle=0)
     )
 
 
-def _numbers(scale: scales.Scale, share: bool) -> dict[str, str]:
-    """How an axis writes its numbers: plainly, or as signed percentages."""
-    return percentages(scale) if share else {"format": f",.{scale.decimals}~f"}
+def _numbers(scale: scales.Scale, neutral: float | None) -> dict[str, str]:
+    """How an axis writes its numbers: plainly, or differences as signed percentages."""
+    return percentages(scale) if neutral == 0 else {"format": f",.{scale.decimals}~f"}
 
 
 def percentages(scale: scales.Scale) -> dict[str, str]:
@@ -174,6 +174,11 @@ def scale_of(frame: pl.DataFrame, height: int, log: bool) -> scales.Scale:
     """The axis, `height` pixels long, that holds every value and interval; `log`: by decades, where they span one."""
     values = [value for name in VALUES for value in frame.select(rounded(name)).to_series()]
     return (scales.log_if_decades if log else scales.linear)(values, height)
+
+
+def ratio_scale(values: Iterable[float | None], room: int) -> scales.Scale:
+    """A log axis of ratios, with 1 on it and round numbers at both ends; `room`: ticks at most."""
+    return scales.logarithmic([1.0, *(value for value in values if value is not None)], room)
 
 
 def layers_of(frame: pl.DataFrame) -> int:

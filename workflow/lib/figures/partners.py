@@ -11,13 +11,13 @@ from workflow.lib.statistics.bootstrap import interval, resampled_means
 
 _KEYS = ["variant", "relation", "projection", "statistic", "layer"]
 DRAWN = (
-    "Mean nuclear norm by layer; below it, the difference from the base model as a share of its mean. Its band takes "
+    "Mean nuclear norm by layer; below it, instructed over base. That band takes "
     "the two models’ samples for independent, which makes it wide; the title’s intervals are paired by sample."
 )
 
 
-def differences(base: pl.DataFrame, instructed: pl.DataFrame) -> pl.DataFrame:
-    """The relative differences of the mean curves of `instructed` from those of `base`, where both have a value.
+def ratios(base: pl.DataFrame, instructed: pl.DataFrame) -> pl.DataFrame:
+    """The mean curves of `instructed` as multiples of those of `base`, where both have a value.
 
     Columns as in the `rd_layers` table. Intervals come from the two curves' own, as if independent: on the log scale
     the widths add as squares. They are null where an end is not positive.
@@ -30,11 +30,11 @@ def differences(base: pl.DataFrame, instructed: pl.DataFrame) -> pl.DataFrame:
         .alias("width")
     )
     known = pl.min_horizontal("low", "low_other") > 0
-    ends = {"low": ratio * (-width).exp() - 1, "high": ratio * width.exp() - 1}
+    ends = {"low": ratio * (-width).exp(), "high": ratio * width.exp()}
     return both.select(
         *_KEYS,
         pl.col("model_other").alias("model"),
-        pl.when(pl.col("value") > 0).then(ratio - 1).alias("value"),
+        pl.when(pl.col("value") > 0).then(ratio).alias("value"),
         *(pl.when(known & end.is_finite()).then(end).alias(name) for name, end in ends.items()),
         pl.min_horizontal("n", "n_other").alias("n"),
     )
@@ -67,20 +67,20 @@ def shared(base: pl.DataFrame, instructed: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([base.join(instructed, on=keys, how="semi"), instructed.join(base, on=keys, how="semi")])
 
 
-def heading(curves: pl.DataFrame, ratios: pl.DataFrame, dataset: str) -> Heading:
-    """By how much the instructed model's mean gradients differ, where the paired intervals leave out zero."""
+def heading(curves: pl.DataFrame, differences: pl.DataFrame, dataset: str) -> Heading:
+    """By how much the instructed model's mean gradients differ, where the intervals of `paired` leave out zero."""
     base, instructed = curves["model"].unique(maintain_order=True)
     against = f"{instructed} against {base}"
     layered = max(curves.group_by("model").agg(pl.col("layer").n_unique())["layer"]) > 1
-    rows = ratios.filter(pl.col("value").is_finite() & pl.col("low").is_not_nan())
+    rows = differences.filter(pl.col("value").is_finite() & pl.col("low").is_not_nan())
     enough = findings.speaks(curves) and not rows.is_empty() and int(rows["n"].min()) >= findings.FEWEST
     title = findings.clear_differences(rows, against) if enough else f"{against}{', by layer' if layered else ''}"
     return Heading(title, findings.subtitle_of(curves, dataset, DRAWN, []))
 
 
 def chart(curves: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
-    """Both models' curves, told apart by dash, and their relative difference below. `curves`: of `shared`."""
+    """Both models' curves, told apart by dash, and their ratio below. `curves`: of `shared`."""
     names = tuple(curves["model"].unique(maintain_order=True))
     by_model = [of(curves, model=name) for name in names]
-    below = ["instructed − base,", "relative"]
-    return charts.compared(curves, differences(*by_model), heading, Dashed("model", names), below)
+    below = ["instructed / base,", "log"]
+    return charts.compared(curves, ratios(*by_model), heading, Dashed("model", names), below, neutral=1)

@@ -3,12 +3,12 @@
 import altair as alt
 import polars as pl
 
-from workflow.lib.figures import findings, scales, theme
+from workflow.lib.figures import findings, theme
 from workflow.lib.figures.names import label, projections_in_order, relations_in_order, variants_in_order
-from workflow.lib.figures.panel import VALUES, of, percentages, projection_hue, rounded
+from workflow.lib.figures.panel import VALUES, of, projection_hue, ratio_scale, rounded
 from workflow.lib.figures.theme import Heading
 
-DRAWN = "Signed relative difference from correct responses of the mean nuclear norm, averaged over layers."
+DRAWN = "Signed relative difference from correct responses of the mean nuclear norm, averaged over layers, drawn as a multiple of theirs on a log axis."
 INTERVALS = "Lines: 95 % bootstrap intervals over samples, paired."
 # Pixels of the line of a projection.
 _LINE = 9
@@ -39,7 +39,8 @@ def chart(rd: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     relations = relations_in_order(rows["relation"].unique())
     projections = projections_in_order(rows["projection"].unique())
     width = theme.panel_width(len(variants))
-    scale = scales.linear([value for name in VALUES for value in rows[name]], width // 2)
+    rows = rows.with_columns(1 + pl.col(*VALUES))
+    scale = ratio_scale([value for name in VALUES for value in rows[name]], width // 34)
     # Lines stand at whole numbers, counted down; a kind's name at the middle of its own.
     step = len(projections) + 1
     middles = {relation: place * step + (len(projections) - 1) / 2 for place, relation in enumerate(relations)}
@@ -57,8 +58,10 @@ def chart(rd: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
             .with_columns(pl.col("relation", "projection").map_elements(label, return_dtype=pl.String))
         )
         first = variant == variants[0]
-        x_scale = alt.Scale(domain=[scale.low, scale.high], nice=False, zero=False)
-        x_axis = alt.Axis(values=list(scale.ticks), title="Relative difference", grid=True, **percentages(scale))
+        x_scale = alt.Scale(type="log", domain=[scale.low, scale.high], nice=False)
+        x_axis = alt.Axis(
+            values=list(scale.ticks), title="Times correct, log", grid=True, labelExpr="'×' + datum.label"
+        )
         y_axis = alt.Axis(
             values=list(middles.values()), title=None, grid=False, labelExpr=f"{names} : ''" if first else "''"
         )
@@ -67,9 +70,9 @@ def chart(rd: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         entries = list(hue.entries)
         colour = alt.Color("projection:N", scale=alt.Scale(domain=entries, range=list(hue.colours)), title=None)
         shape = alt.Shape("projection:N", scale=alt.Scale(domain=entries, range=list(hue.shapes)), title=None)
-        tooltip = ["relation:N", "projection:N", *(alt.Tooltip(f"{name}:Q", format="+.3~%") for name in VALUES), "n:Q"]
+        tooltip = ["relation:N", "projection:N", *(alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES), "n:Q"]
         base = alt.Chart(data).encode(y=y, color=colour)
-        zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero")
+        zero = alt.Chart(alt.InlineData([{"zero": 1}])).mark_rule(style="zero")
         parts = [
             zero.encode(x=alt.X("zero:Q", scale=x_scale, axis=x_axis)),
             base.mark_rule(style="interval").encode(x=low, x2="high:Q"),

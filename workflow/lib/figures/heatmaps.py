@@ -49,7 +49,8 @@ def mad_heading(mad: pl.DataFrame, data: Data) -> Heading:
                 above += row["low"] > row["high_last"]
                 below += row["high"] < row["low_last"]
         if pairs:
-            title = f"{label(first)}’s MAD lies clearly above {label(last)}’s in {above} of {pairs} dataset-projection pairs"
+            where = f"{pairs} pairs of dataset and projection"
+            title = f"{label(first)}’s MAD lies clearly above {label(last)}’s in {above} of {where}"
             title += f", clearly below in {below}" if below else ""
     return Heading(title, _subtitle(mad, data, MAD))
 
@@ -80,7 +81,8 @@ def steps_heading(steps: pl.DataFrame, data: Data) -> Heading:
             keys, keep="first", maintain_order=True
         )
         place = largest.group_by("layer").len().sort(["len", "layer"], descending=[True, False]).row(0)
-        title = f"The largest step lies between layers {place[0]} and {place[0] + 1} in {place[1]} of {largest.height} mean curves"
+        between = f"between layers {place[0]} and {place[0] + 1}"
+        title = f"The largest step lies {between} in {place[1]} of {largest.height} mean curves"
     return Heading(title, _subtitle(steps, data, STEPS))
 
 
@@ -136,8 +138,9 @@ def matrix(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) -> a
             tooltip = ["title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q"]
             parts = [base.mark_rect(style="cell").encode(color=colour, tooltip=tooltip)]
             if cell >= _FITS:
-                ink = alt.Color("ink:N", scale=None)
-                parts.append(base.mark_text(style="number").encode(text="text:N", color=ink))
+                for ink in (theme.INK, "white"):
+                    text = base.transform_filter(alt.datum.ink == ink).mark_text(style="number", color=ink)
+                    parts.append(text.encode(text="text:N"))
             title = {"title": alt.Title(label(projection), style="panel-title")} if datasets == groups[0][0] else {}
             size = {"width": cell * len(columns), "height": TALL * len(rows)}
             panels.append(alt.layer(*parts, **size, **title))
@@ -271,11 +274,10 @@ def _colour(values: pl.Series, signed: bool) -> alt.Color:
     kind, domain = _domain(values, signed)
     colours = list(theme.DIVERGING if signed else theme.SEQUENTIAL)
     scale = alt.Scale(type=kind, domain=domain, range=colours, interpolate="rgb")
-    numbers = {"format": "+.0%"} if signed else {"format": ".2~g"}
-    legend = alt.Legend(
-        title="Relative difference" if signed else "Nuclear norm" + (", log" if kind == "log" else ""),
-        orient="top", direction="horizontal", gradientLength=220, gradientThickness=10, values=[domain[0], domain[len(domain) // 2], domain[-1]], **numbers,
-    )  # fmt: skip
+    title = "Relative difference" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
+    ends = [domain[0], domain[len(domain) // 2], domain[-1]]
+    numbers = "+.0%" if signed else ".2~g"
+    legend = alt.Legend(title=title, values=ends, format=numbers, **theme.RAMP_LEGEND)
     return alt.Color("value:Q", scale=scale, legend=legend)
 
 

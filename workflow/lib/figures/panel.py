@@ -63,7 +63,8 @@ def panel(
 ) -> alt.LayerChart:
     """One panel: band, curve and points over the layers.
 
-    `neutral`: the values are relative differences (0, in percent) or ratios (1), read against a rule there. `clip`: what lies outside of the scale is cut off.
+    `neutral`: the values are relative differences (0, in percent) or ratios (1), read against a rule there.
+    `clip`: what lies outside of the scale is cut off.
     """
     data = _plotted(frame, layers, dashed)
     legend = {} if not (dashed or neutral is not None) else {"legend": None}

@@ -8,7 +8,10 @@ from workflow.lib.figures.names import label, projections_in_order, relations_in
 from workflow.lib.figures.panel import VALUES, of, projection_hue, ratio_scale, rounded
 from workflow.lib.figures.theme import Heading
 
-DRAWN = "Signed relative difference from correct responses of the mean nuclear norm, averaged over layers, drawn as a multiple of theirs on a log axis."
+DRAWN = (
+    "Signed relative difference from correct responses of the mean nuclear norm, averaged over "
+    "layers, drawn as a multiple of theirs on a log axis."
+)
 INTERVALS = "Lines: 95 % bootstrap intervals over samples, paired."
 # Pixels of the line of a projection.
 _LINE = 9

@@ -52,6 +52,8 @@ PAIR_COLOURS = (ORDERED_COLOURS[0], ORDERED_COLOURS[2])
 DASHES = ((1, 0), (4, 2.5))
 DASH_LEGEND = {"title": None, "symbolType": "stroke", "symbolSize": 500}
 
+RAMP_LEGEND = {"orient": "top", "direction": "horizontal", "gradientLength": 220, "gradientThickness": 10}
+
 WIDTH = 780  # of all panels of a row together; a figure is about a text column wide when printed
 GAP = 22
 HEIGHTS = {"main": 190, "minor": 105, "small": 120, "difference": 84}
@@ -137,8 +139,6 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "dot-alone": {"filled": True, "size": 60, "opacity": 1, "strokeWidth": 0},
                 "shape": {"opacity": 0.3, "strokeWidth": 1, "line": True},
                 "median": {"filled": False, "fill": "white", "size": 26, "strokeWidth": 1.4, "opacity": 1},
-                "cell": {"stroke": "white", "strokeWidth": 1},
-                "number": {"fontSize": 10, "font": FAMILY},
                 "cell": {"stroke": "white", "strokeWidth": 1},
                 "number": {"fontSize": 10, "font": FAMILY},
                 "zero": {"stroke": INK, "strokeWidth": 0.9},

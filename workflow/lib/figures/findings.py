@@ -170,13 +170,18 @@ def clear_differences(rows: pl.DataFrame, against: str) -> str:
 
 
 def subtitle_of(
-    curves: pl.DataFrame, dataset: str, drawn: str, notes: Sequence[str], relation: str | None = None
+    curves: pl.DataFrame,
+    dataset: str,
+    drawn: str,
+    notes: Sequence[str],
+    relation: str | None = None,
+    variants: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """What was drawn: a line that marks a pipeline check, then cell and n, then statistic, band and notes."""
     model = " and ".join(curves["model"].unique(maintain_order=True))
     shown = relation or curves["relation"][0]
     responses = f"correct and {responses_of(shown)}" if relation else responses_of(shown)
-    counts = counted(curves)
+    counts = counted(curves, variants)
     missing = curves.filter(pl.col("value").is_null() | pl.col("value").is_nan()).height
     unsure = finite(curves, statistic=None).filter(pl.col("low").is_null() | pl.col("low").is_nan()).height
     band = BAND
@@ -243,11 +248,11 @@ def between(low: str, low_matrix: str, high: str, high_matrix: str) -> str:
     return f"{low} ({low_matrix}) to {high} ({high_matrix})" if low != high else low
 
 
-def counted(frame: pl.DataFrame) -> str:
+def counted(frame: pl.DataFrame, variants: Sequence[str] = ()) -> str:
     """The samples of each variant, as in ``None 100, Detailed 98 to 100``."""
     return ", ".join(
         f"{label(variant)} {span(frame.filter(pl.col('variant') == variant)['n'])}"
-        for variant in variants_in_order(frame["variant"].unique())
+        for variant in variants or variants_in_order(frame["variant"].unique())
     )
 
 

@@ -16,12 +16,14 @@ ROW, TALL = 13, 24
 # Width in pixels below which a number does not fit into a cell.
 _FITS = 40
 # Labels of rows are cut beyond this many pixels.
-_LABELS = 190
+_LABELS = 260
+# The widest cell, and the mean width of a letter of its label.
+_WIDEST, _LETTER = 64, 5.4
 MAD = "MAD of the mean nuclear norm: mean absolute difference of neighbouring layers, over all layers."
 STEPS = "Absolute difference of the mean nuclear norm between neighbouring layers; MAD is the mean of a row."
 RD = "Signed RD: relative difference from correct responses of the mean nuclear norm, averaged over layers."
 BY_LAYER = "Signed relative difference from correct responses of the mean nuclear norm, layer by layer."
-UNSURE = "In brackets: the 95 % bootstrap interval holds zero."
+UNSURE = "Numbers in percent; in brackets where the 95 % bootstrap interval holds zero."
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,16 @@ def mad_heading(mad: pl.DataFrame, data: Data) -> Heading:
 
 
 def rd_heading(rd: pl.DataFrame, data: Data) -> Heading:
-    """How many cells differ clearly from correct responses, by variant. `rd`: one model and relation, signed."""
+    """How many cells differ clearly from correct responses. `rd`: one model and relation, signed."""
     relation = rd["relation"][0]
     title = f"{label(relation)} against correct responses, by dataset and variant"
     known = rd.filter(_known("low", "high"))
     if findings.speaks(rd) and not known.is_empty():
-        said = []
-        for variant in variants_in_order(known["variant"].unique()):
-            rows = of(known, variant=variant)
-            above, below = rows.filter(pl.col("low") > 0).height, rows.filter(pl.col("high") < 0).height
-            parts = [f"above in {above}" if above else "", f"below in {below}" if below else ""]
-            said.append(f"{label(variant)} {', '.join(filter(None, parts)) or 'in none'} of {rows.height}")
-        title = f"{label(relation)} clearly apart from correct responses: {'; '.join(said)}"
+        above, below = known.filter(pl.col("low") > 0).height, known.filter(pl.col("high") < 0).height
+        title = (
+            f"{label(relation)}: RD from correct responses clearly above zero in {above} of {known.height} cells, "
+            f"clearly below in {below}"
+        )
     return Heading(title, _subtitle(rd, data, f"{RD} {UNSURE}"))
 
 
@@ -123,16 +123,18 @@ def matrix(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) -> a
     projections = projections_in_order(frame["projection"].unique())
     groups = groups_of(frame, data)
     width = theme.panel_width(len(projections))
-    cell = min(64, width // max(len(variants) for _, variants in groups))
-    colour = _colour(frame["value"], signed)
+    domain = _domain(frame["value"], signed)
+    colour = _colour(domain, signed)
     panels = []
     for datasets, variants in groups:
         rows = [data.titles[key] for key in datasets]
         columns = [label(variant) for variant in variants]
+        cell = min(_WIDEST, width // len(columns))
+        turned = max(map(len, columns)) * _LETTER > cell
         for projection in projections:
-            cells = _cells(of(frame, dataset=datasets, projection=projection), data, signed)
+            cells = _cells(of(frame, dataset=datasets, projection=projection), data, domain, signed)
             first = projection == projections[0]
-            x_axis = alt.Axis(title=None, labelAngle=0 if len(columns) < 4 else -40, ticks=False, domain=False)
+            x_axis = alt.Axis(title=None, labelAngle=-40 if turned else 0, ticks=False, domain=False)
             x = alt.X("variant:N", sort=columns, scale=alt.Scale(domain=columns), axis=x_axis)
             base = alt.Chart(alt.InlineData(cells)).encode(x=x, y=_rows("title", rows, first))
             tooltip = ["title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q"]
@@ -160,12 +162,12 @@ def by_layer(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) ->
         for dataset in data.titles
         for variant in variants_in_order(of(frame, dataset=dataset)["variant"].unique())
     ]
-    colour = _colour(frame["value"], signed)
+    colour = _colour(_domain(frame["value"], signed), signed)
     ticks = list(scales.layer_ticks(layers))
     panels = []
     for projection in projections:
         cells = [
-            {"row": _row(data, row["dataset"], row["variant"]), **_plain(row), "layer": row["layer"]}
+            {"row": _row(data, row["dataset"], row["variant"]), **_plain(row, signed), "layer": row["layer"]}
             for row in of(frame, projection=projection).to_dicts()
         ]
         x_axis = alt.Axis(values=ticks, labelAngle=0, title="Layer" if signed else "Layer i (to i + 1)", domain=False)
@@ -207,23 +209,28 @@ def _rows(field: str, entries: Sequence[str], named: bool) -> alt.Y:
     return alt.Y(f"{field}:N", sort=list(entries), scale=alt.Scale(domain=list(entries)), axis=axis)
 
 
-def _cells(frame: pl.DataFrame, data: Data, signed: bool) -> list[dict]:
-    ramp = _ramp(frame["value"], signed)
+def _cells(frame: pl.DataFrame, data: Data, domain: tuple[str, list[float]], signed: bool) -> list[dict]:
     return [
         {
             "title": data.titles[row["dataset"]],
             "variant": label(row["variant"]),
-            **_plain(row),
+            **_plain(row, signed),
             "text": _text(row, signed),
-            "ink": "white" if ramp(row["value"]) > 0.62 else theme.INK,
+            "ink": "white" if _darkness(row["value"], domain, signed) > 0.68 else theme.INK,
         }
         for row in frame.to_dicts()
     ]
 
 
-def _plain(row: dict) -> dict:
+def _plain(row: dict, signed: bool) -> dict:
     names = [name for name in ("value", "low", "high") if name in row]
-    return {name: _rounded(row[name]) for name in names} | {"n": row["n"]}
+    # A ratio and its inverse are equally far from 1: differences are coloured by the logarithm of their ratio.
+    ratio = {"ratio": _rounded(_log_ratio(row["value"]))} if signed else {}
+    return {name: _rounded(row[name]) for name in names} | ratio | {"n": row["n"]}
+
+
+def _log_ratio(value: float | None) -> float | None:
+    return math.log1p(value) if value is not None and math.isfinite(value) and value > -1 else None
 
 
 def _rounded(value: float | None) -> float | None:
@@ -244,7 +251,7 @@ def _domain(values: pl.Series, signed: bool) -> tuple[str, list[float]]:
     """Kind of scale and the values of its colours, from the smallest to the largest."""
     finite = [value for value in values if value is not None and math.isfinite(value)]
     if signed:
-        end = max(map(abs, finite), default=1.0) or 1.0
+        end = max((abs(_log_ratio(value) or 0.0) for value in finite), default=1.0) or 1.0
         count = len(theme.DIVERGING)
         return "linear", [end * (2 * i / (count - 1) - 1) for i in range(count)]
     count = len(theme.SEQUENTIAL)
@@ -254,31 +261,27 @@ def _domain(values: pl.Series, signed: bool) -> tuple[str, list[float]]:
     return "linear", [scale.high * i / (count - 1) for i in range(count)]
 
 
-def _ramp(values: pl.Series, signed: bool):
+def _darkness(value: float | None, of_scale: tuple[str, list[float]], signed: bool) -> float:
     """How dark a value's colour is, from 0 to 1."""
-    kind, domain = _domain(values, signed)
-
-    def ramp(value: float | None) -> float:
-        if value is None or not math.isfinite(value):
-            return 0.0
-        if signed:
-            return abs(value) / domain[-1]
-        if kind == "log":
-            return math.log(value / domain[0]) / math.log(domain[-1] / domain[0])
-        return value / domain[-1]
-
-    return ramp
+    kind, domain = of_scale
+    if value is None or not math.isfinite(value):
+        return 0.0
+    if signed:
+        return abs(_log_ratio(value) or 0.0) / domain[-1]
+    if kind == "log":
+        return math.log(value / domain[0]) / math.log(domain[-1] / domain[0])
+    return value / domain[-1]
 
 
-def _colour(values: pl.Series, signed: bool) -> alt.Color:
-    kind, domain = _domain(values, signed)
+def _colour(of_scale: tuple[str, list[float]], signed: bool) -> alt.Color:
+    kind, domain = of_scale
     colours = list(theme.DIVERGING if signed else theme.SEQUENTIAL)
     scale = alt.Scale(type=kind, domain=domain, range=colours, interpolate="rgb")
-    title = "Relative difference" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
+    title = "Times correct, log" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
     ends = [domain[0], domain[len(domain) // 2], domain[-1]]
-    numbers = "+.0%" if signed else ".2~g"
-    legend = alt.Legend(title=title, values=ends, format=numbers, **theme.RAMP_LEGEND)
-    return alt.Color("value:Q", scale=scale, legend=legend)
+    numbers = {"labelExpr": "'×' + format(exp(datum.value), '.2~r')"} if signed else {"format": ".2~g"}
+    legend = alt.Legend(title=title, values=ends, **numbers, **theme.RAMP_LEGEND)
+    return alt.Color("ratio:Q" if signed else "value:Q", scale=scale, legend=legend)
 
 
 def _known(*names: str) -> pl.Expr:

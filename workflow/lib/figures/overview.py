@@ -119,9 +119,10 @@ def _family(
     tops = tops if paper_axes else None
     apart = charts.own_scales(whole) if tops is None else len(set(tops.values())) > 1
     means = findings.finite(whole).group_by("variant").agg(pl.col("value").mean()).sort("value", "variant")["variant"]
-    neutral = Heading(label(family), findings.of_variants(whole, title).subtitle)
+    subtitle = findings.subtitle_of(whole, title, findings.DRAWN, [], variants=order)
+    neutral = Heading(label(family), subtitle)
     said = findings.speaks(whole) and len(means) > 1
-    words = Heading(findings.ratio_between(whole, (means[-1], means[0])), neutral.subtitle) if said else neutral
+    words = Heading(findings.ratio_between(whole, (means[-1], means[0])), subtitle) if said else neutral
     notes = ["The upper panels differ in scale."] if apart else []
     heading = words.saying([*notes, *cut_off(whole, tops), *lines])
     yield relation, f"{family}_panels", heading, partial(charts.paper_panels, whole, heading, order, tops)

@@ -172,6 +172,10 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "symbolSize": 70,
                 # A legend takes the opacity of a transparent band in the same layer, and grows faint.
                 "symbolOpacity": 1,
+                "titleFont": FAMILY,
+                "titleColor": QUIET,
+                "titleFontSize": 10.5,
+                "titleFontWeight": "normal",
                 "symbolStrokeWidth": 1.7,
                 "symbolBaseStrokeColor": INK,
                 "offset": 10,

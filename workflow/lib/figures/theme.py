@@ -138,7 +138,7 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "dot": {"filled": True, "size": 17, "opacity": 1, "strokeWidth": 0},
                 "dot-alone": {"filled": True, "size": 60, "opacity": 1, "strokeWidth": 0},
                 "shape": {"opacity": 0.3, "strokeWidth": 1, "line": True},
-                "median": {"filled": False, "fill": "white", "size": 26, "strokeWidth": 1.4, "opacity": 1},
+                "median": {"filled": True, "size": 40, "opacity": 1},
                 "cell": {"stroke": "white", "strokeWidth": 1},
                 "number": {"fontSize": 10, "font": FAMILY},
                 "zero": {"stroke": INK, "strokeWidth": 0.9},

@@ -71,7 +71,7 @@ def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
 
 def _figures(tables: dict[str, pl.DataFrame], datasets: Sequence[Dataset], paper_axes: bool) -> Iterator[_Figure]:
     data = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
-    norms = {name: of(table, statistic="nuclear_norm") for name, table in tables.items()}
+    norms = {name: of(tables[name], statistic="nuclear_norm") for name in _TABLES}
     for relation in relations_in_order(norms["curves"]["relation"].unique()):
         curves, mad, rd, rd_layers = (of(norms[name], relation=relation) for name in _TABLES)
         mad, rd = of(mad, segment="all"), of(rd, measure="signed")

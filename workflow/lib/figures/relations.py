@@ -42,7 +42,7 @@ def chart(rd: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     relations = relations_in_order(rows["relation"].unique())
     projections = projections_in_order(rows["projection"].unique())
     width = theme.panel_width(len(variants))
-    rows = rows.with_columns(1 + pl.col(*VALUES))
+    rows = rows.with_columns(pl.col(*VALUES) + 1)
     scale = ratio_scale([value for name in VALUES for value in rows[name]], width // 34)
     # Lines stand at whole numbers, counted down; a kind's name at the middle of its own.
     step = len(projections) + 1

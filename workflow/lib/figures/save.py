@@ -80,7 +80,11 @@ def _write_json(specification: dict[str, Any], path: Path) -> None:
 
 
 def _write_svg(specification: dict[str, Any], path: Path) -> None:
-    write_text(path, vl_convert.vegalite_to_svg(specification, vl_version=_version(specification)))
+    svg = vl_convert.vegalite_to_svg(specification, vl_version=_version(specification))
+    # The renderer numbers gradients and clips through all charts of a process.
+    names: dict[str, str] = {}
+    rename = lambda found: names.setdefault(found.group(), f"{found.group(1)}{len(names)}")  # noqa: E731
+    write_text(path, re.sub(r"\b(gradient_|clip)\d+\b", rename, svg))
 
 
 def _write_png(specification: dict[str, Any], path: Path) -> None:

@@ -80,7 +80,7 @@ def _write_json(specification: dict[str, Any], path: Path) -> None:
 
 
 def _write_svg(specification: dict[str, Any], path: Path) -> None:
-    svg = vl_convert.vegalite_to_svg(specification, vl_version=_version(specification))
+    svg = vl_convert.vegalite_to_svg(specification, vl_version=version_of(specification))
     # The renderer numbers gradients and clips through all charts of a process.
     names: dict[str, str] = {}
     rename = lambda found: names.setdefault(found.group(), f"{found.group(1)}{len(names)}")  # noqa: E731
@@ -89,12 +89,12 @@ def _write_svg(specification: dict[str, Any], path: Path) -> None:
 
 def _write_png(specification: dict[str, Any], path: Path) -> None:
     with replacing(path) as temporary:
-        temporary.write_bytes(vl_convert.vegalite_to_png(specification, vl_version=_version(specification), ppi=PPI))
+        temporary.write_bytes(vl_convert.vegalite_to_png(specification, vl_version=version_of(specification), ppi=PPI))
 
 
 def _write_pdf(specification: dict[str, Any], path: Path) -> None:
     with replacing(path) as temporary:
-        temporary.write_bytes(vl_convert.vegalite_to_pdf(specification, vl_version=_version(specification)))
+        temporary.write_bytes(vl_convert.vegalite_to_pdf(specification, vl_version=version_of(specification)))
 
 
 _PAGE = """<!doctype html>
@@ -124,14 +124,14 @@ def _write_html(specification: dict[str, Any], path: Path, bundle: str) -> None:
 
 def write_bundle(path: str | Path) -> None:
     """Write Vega, Vega-Lite and Vega-Embed as one script, for figures that a browser draws without a network."""
-    version = _version({"$schema": alt.SCHEMA_URL})
+    version = version_of({"$schema": alt.SCHEMA_URL})
     # As a classic script: a browser loads no module from a page opened as a file.
     script = vl_convert.javascript_bundle(vl_version=version)
     write_text(path, f"(() => {{{script}}})();\n")
 
 
-def _version(specification: dict[str, Any]) -> str:
-    """The specification's own version of Vega-Lite (``6.1``), and not the converter's newest."""
+def version_of(specification: dict[str, Any]) -> str:
+    """A specification's own version of Vega-Lite (``6.1``), and not the converter's newest."""
     return re.search(r"/v(\d+\.\d+)", specification["$schema"]).group(1)
 
 

@@ -1,6 +1,7 @@
-"""Draw the README's pictures anew from the figures of the default run.
+"""Draw the README's pictures anew from the figures of the default run (needs requirements-dev.txt).
 
-python -m workflow.scripts.write_gallery --figures results/figures --chosen docs/gallery/figures.txt --output docs/gallery
+  python -m workflow.scripts.write_gallery --figures results/figures --chosen docs/gallery/figures.txt \\
+      --output docs/gallery
 """
 
 from workflow.lib.command import parser_for, progress, run

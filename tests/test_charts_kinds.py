@@ -320,6 +320,12 @@ def test_interactive_figures_share_one_script_and_pdf_is_one(tmp_path):
     assert "window.vegaEmbed=" in (tmp_path / "a/vega.js").read_text(encoding="utf-8")
 
 
+def test_what_a_model_cannot_do_is_said_across_datasets():
+    tables, line = across(), "NOT MASTERED by this model: GSM8K (cannot do this task)."
+    for *_, heading, _ in overview._figures(tables, DATASETS, False, [line]):
+        assert heading.subtitle[-1] == line
+
+
 def test_an_overview_of_nothing_is_an_error(tmp_path):
     rows = statistic_rows(**SMALL)
     folder = write_statistics(tmp_path, {**rows, "curves": []})

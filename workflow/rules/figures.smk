@@ -87,6 +87,7 @@ rule draw_overview:
         tables=collect(
             "results/statistics/{dataset}/{table}.parquet", dataset=STUDY.datasets, table=["mad", "rd", "rd_layers"]
         ),
+        accuracy=accuracy_tables,
         bundle=[BUNDLE] if STUDY.config["interactive"] else [],
     output:
         report(
@@ -118,7 +119,7 @@ rule draw_overview:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.curves],
     shell:
         "python -m workflow.scripts.draw_overview --statistics {params.folders:q} {params.datasets:q}"
-        " {params.model_titles:q} {params.axes} --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
+        " {params.model_titles:q} {params.axes} --accuracy {input.accuracy:q} --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
 
 
 rule write_tables:

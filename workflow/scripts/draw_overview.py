@@ -31,6 +31,7 @@ def main(argv=None):
         metavar=("NAME", "TEXT"),
         help="a model's name to readers",
     )
+    add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
     add("--paper-axes", action="store_true", help="the study's own axes, in figures of its own form")
     add("--output", required=True, metavar="DIR", help="folder to write the figures to")
     add("--formats", required=True, nargs="+", metavar="FORMAT", help="any of vl.json, svg, png, pdf, html")
@@ -45,7 +46,16 @@ def draw(given):
 
     datasets = [Dataset(*words, int(top) if top else None) for *words, top in given.dataset]
     titles = dict(given.model_title)
-    draw_overview(given.statistics, datasets, given.output, given.formats, titles, given.paper_axes, given.bundle)
+    draw_overview(
+        given.statistics,
+        datasets,
+        given.output,
+        given.formats,
+        titles,
+        given.paper_axes,
+        given.bundle,
+        given.accuracy,
+    )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,12 @@ def draw(
         figures = [*_figures(of_model, title, lines, top)]
         base = (bases or {}).get(model)
         if base in by_model:
-            figures += _beside(by_model[base], of_model, title, facts["draws"], facts["seed"])
+            said = [
+                f"{by_model[key]['curves']['model'][0]}: {able[key, dataset].sentence}"
+                for key in (base, model)
+                if (key, dataset) in able
+            ]
+            figures += _beside(by_model[base], of_model, title, facts["draws"], facts["seed"], said)
         purpose = PIPELINE_CHECK if findings.is_check(of_model["curves"]) else "study"
         for relation, kind, heading, chart in figures:
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
@@ -162,14 +167,19 @@ def _figures(
 
 
 def _beside(
-    base: dict[str, pl.DataFrame], instructed: dict[str, pl.DataFrame], title: str, draws: int, seed: int
+    base: dict[str, pl.DataFrame],
+    instructed: dict[str, pl.DataFrame],
+    title: str,
+    draws: int,
+    seed: int,
+    general: Sequence[str] = (),
 ) -> Iterator[_Figure]:
     """The figures of an instructed model beside its base model, of the responses that both were measured on."""
     curves = partners.shared(base["curves"], instructed["curves"])
     for relation in relations_in_order(curves["relation"].unique()):
         of_relation = curves.filter(pl.col("relation") == relation)
         samples = [tables["per_sample"].filter(pl.col("relation") == relation) for tables in (base, instructed)]
-        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title)
+        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title).saying(general)
         yield relation, "instructed", heading, partial(partners.chart, of_relation, heading)
 
 

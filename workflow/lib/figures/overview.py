@@ -10,7 +10,7 @@ import polars as pl
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
-from workflow.lib.figures import charts, findings, heatmaps
+from workflow.lib.figures import ability, charts, findings, heatmaps
 from workflow.lib.figures.gallery import LOSS_TOKENS, REFERENCE, cut_off, keep, write_index
 from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order, variants_in_order
 from workflow.lib.figures.panel import of
@@ -42,23 +42,28 @@ def draw_overview(
     model_titles: Mapping[str, str] | None = None,
     paper_axes: bool = False,
     bundle: str | Path | None = None,
+    accuracy: Sequence[str | Path] = (),
 ) -> None:
     """Draw what all `datasets` show together, from the folders `statistics`, one each, into the folder `output`.
 
     Files are ``{model}.{relation}.{kind}.{format}`` with kind ``mad`` and ``steps``, for another relation than correct
     ``rd`` and ``differences``, and for each family of two or more datasets ``{family}_panels`` (in the study's form)
     and ``{family}_variants``. ``index.json`` lists them as `gallery.draw` does. A dataset that a model was not measured
-    on is named in the subtitle. `InputError` where a table is missing.
+    on is named in the subtitle, and by the tables `accuracy` one that it does not master. `InputError` where a table is missing.
     """
     tables = {name: _all_of(name, statistics) for name in _TABLES}
     if tables["curves"].is_empty():
         raise InputError(f"no curves in {', '.join(map(str, statistics))}; nothing to draw")
+    able = ability.abilities(ability.read(accuracy))
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
         called = pl.lit((model_titles or {}).get(model, model)).alias("model")
         of_model = {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
         purpose = PIPELINE_CHECK if findings.is_check(of_model["curves"]) else "study"
-        for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes):
+        marks = [(each.title, able[model, each.key].mark) for each in datasets if (model, each.key) in able]
+        unable = [f"{title} ({mark})" for title, mark in marks if mark]
+        lines = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
+        for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines):
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
             progress(f"{model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
     write_index(output, KEY, TITLE, listed)
@@ -69,34 +74,41 @@ def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
     return pl.concat(frames).filter(pl.col("loss_tokens") == LOSS_TOKENS)
 
 
-def _figures(tables: dict[str, pl.DataFrame], datasets: Sequence[Dataset], paper_axes: bool) -> Iterator[_Figure]:
+def _figures(
+    tables: dict[str, pl.DataFrame], datasets: Sequence[Dataset], paper_axes: bool, general: Sequence[str] = ()
+) -> Iterator[_Figure]:
     data = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
     norms = {name: of(tables[name], statistic="nuclear_norm") for name in _TABLES}
     for relation in relations_in_order(norms["curves"]["relation"].unique()):
         curves, mad, rd, rd_layers = (of(norms[name], relation=relation) for name in _TABLES)
         mad, rd = of(mad, segment="all"), of(rd, measure="signed")
         steps = heatmaps.steps_of(curves)
-        yield from _heatmap(relation, "mad", mad, data, heatmaps.mad_heading, heatmaps.matrix, False)
-        yield from _heatmap(relation, "steps", steps, data, heatmaps.steps_heading, heatmaps.by_layer, False)
+        yield from _heatmap(relation, "mad", mad, data, heatmaps.mad_heading, heatmaps.matrix, False, general)
+        yield from _heatmap(relation, "steps", steps, data, heatmaps.steps_heading, heatmaps.by_layer, False, general)
         if relation != REFERENCE:
-            yield from _heatmap(relation, "rd", rd, data, heatmaps.rd_heading, heatmaps.matrix, True)
+            yield from _heatmap(relation, "rd", rd, data, heatmaps.rd_heading, heatmaps.matrix, True, general)
             yield from _heatmap(
-                relation, "differences", rd_layers, data, heatmaps.differences_heading, heatmaps.by_layer, True
+                relation, "differences", rd_layers, data, heatmaps.differences_heading, heatmaps.by_layer, True, general
             )
         for family in dict.fromkeys(each.family for each in datasets if each.family):
             members = [each for each in datasets if each.family == family]
-            yield from _family(relation, family, members, of(tables["curves"], relation=relation), paper_axes)
+            yield from _family(relation, family, members, of(tables["curves"], relation=relation), paper_axes, general)
 
 
-def _heatmap(relation, kind, frame, data, words, draw, signed) -> Iterator[_Figure]:
+def _heatmap(relation, kind, frame, data, words, draw, signed, general) -> Iterator[_Figure]:
     # One layer has no steps, and a relation without a correct counterpart no differences.
     if not frame.is_empty():
-        heading = words(frame, data)
+        heading = words(frame, data).saying(general)
         yield relation, kind, heading, partial(draw, frame, data, heading, signed)
 
 
 def _family(
-    relation: str, family: str, members: Sequence[Dataset], curves: pl.DataFrame, paper_axes: bool
+    relation: str,
+    family: str,
+    members: Sequence[Dataset],
+    curves: pl.DataFrame,
+    paper_axes: bool,
+    general: Sequence[str],
 ) -> Iterator[_Figure]:
     """A family's datasets as one: in the study's form, and overlaid."""
     parts, order, tops = [], [], {}
@@ -115,7 +127,7 @@ def _family(
     if len(present) < 2:
         return
     whole, title = pl.concat(parts), ", ".join(present)
-    lines = [f"Not measured: {', '.join(missing)}."] if missing else []
+    lines = [*([f"Not measured: {', '.join(missing)}."] if missing else []), *general]
     tops = tops if paper_axes else None
     apart = charts.own_scales(whole) if tops is None else len(set(tops.values())) > 1
     means = findings.finite(whole).group_by("variant").agg(pl.col("value").mean()).sort("value", "variant")["variant"]

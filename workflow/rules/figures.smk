@@ -128,7 +128,7 @@ rule write_tables:
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         mad=collect("results/statistics/{dataset}/mad.parquet", dataset=STUDY.datasets),
         rd=collect("results/statistics/{dataset}/rd.parquet", dataset=STUDY.datasets),
-        published=os.path.join(os.path.relpath(workflow.basedir), "config", "published.tsv"),
+        published=os.path.relpath(os.path.join(workflow.basedir, "config", "published.tsv")),
     output:
         report("results/tables/scope.csv", caption="../report/scope.rst", category="Tables", labels={"table": "Scope"}),
         report("results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}),

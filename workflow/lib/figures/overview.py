@@ -49,7 +49,8 @@ def draw_overview(
     Files are ``{model}.{relation}.{kind}.{format}`` with kind ``mad`` and ``steps``, for another relation than correct
     ``rd`` and ``differences``, and for each family of two or more datasets ``{family}_panels`` (in the study's form)
     and ``{family}_variants``. ``index.json`` lists them as `gallery.draw` does. A dataset that a model was not measured
-    on is named in the subtitle, and by the tables `accuracy` one that it does not master. `InputError` where a table is missing.
+    on is named in the subtitle, and by the tables `accuracy` one that it does not master. `InputError` where a table is
+    missing.
     """
     tables = {name: _all_of(name, statistics) for name in _TABLES}
     if tables["curves"].is_empty():

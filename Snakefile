@@ -51,4 +51,5 @@ rule all:
     input:
         "results/index.html",
         "results/manifest.json",
+        "results/tables/regression.csv",
     localrule: True

@@ -110,7 +110,12 @@ rule draw_overview:
         datasets=[
             part
             for name, row in STUDY.datasets.items()
-            for part in ("--dataset", name, row["title"] or name, row["family"], row["member"], row["paper_top"] or "")
+            for part in (
+                "--dataset",
+                name,
+                row["title"] or name,
+                *(row[key] or "-" for key in ("family", "member", "paper_top")),
+            )
         ],
         model_titles=MODEL_TITLES,
         axes=PAPER_AXES,

@@ -1,7 +1,7 @@
 """Draw what all datasets of a study show together: heatmaps of MAD and RD, and families of datasets as one figure.
 
   python -m workflow.scripts.draw_overview --statistics results/statistics/gsm8k results/statistics/wiki_popular \\
-      --dataset gsm8k GSM8K "" "" "" --dataset wiki_popular "Wikipedia (popular)" wiki Popular "" \\
+      --dataset gsm8k GSM8K - - - --dataset wiki_popular "Wikipedia (popular)" wiki Popular - \\
       --formats vl.json svg png --output results/figures/all-datasets
 """
 
@@ -21,7 +21,7 @@ def main(argv=None):
         action="append",
         required=True,
         metavar=_ROW,
-        help="a dataset, in order; family, its name within it, and the end of the study's axis may be empty",
+        help="a dataset, in order; a dash for no family, no name within it, or no end of the study's axis",
     )
     add(
         "--model-title",
@@ -44,7 +44,8 @@ def draw(given):
     # Imported late, so that --help and a mistyped argument answer at once.
     from workflow.lib.figures.overview import Dataset, draw_overview
 
-    datasets = [Dataset(*words, int(top) if top else None) for *words, top in given.dataset]
+    rows = [[name, title, *("" if cell == "-" else cell for cell in cells)] for name, title, *cells in given.dataset]
+    datasets = [Dataset(*words, int(top) if top else None) for *words, top in rows]
     titles = dict(given.model_title)
     draw_overview(
         given.statistics,

@@ -62,7 +62,7 @@ def write(folder: Path, models: int, datasets: int, samples: int, layers: int) -
     for place in folders:
         write_dataset(place, folder, names, samples, layers, draw)
     for kind in ("mad", "rd"):
-        write_tables(kind, folders, folder / f"{kind}.csv", folder / f"{kind}.md")
+        write_tables(kind, folders, folder)
     write_claims(folder / "claims.parquet", names, [place.name for place in folders], draw)
     write_text(folder / "config.yaml", "seed: 0\n")
     page = folder / "index.html"

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import call, user_error
-from test_figures import statistic_rows, write_statistics
+from synthetic import statistic_rows, write_statistics
 
 from workflow.lib.figures import gallery, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
@@ -235,7 +235,7 @@ def test_no_claims_no_matrix(tmp_path):
 def test_a_wrong_table_is_named(study, tmp_path):
     gallery.draw(study, "gsm8k", "GSM8K", tmp_path / "figures", [])
     for kind in ("mad", "rd"):
-        tables.write_tables(kind, [study], tmp_path / f"{kind}.csv", tmp_path / f"{kind}.md")
+        tables.write_tables(kind, [study], tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     given = [
         "--figures",

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows
-from test_figures import statistic_rows, write_statistics
+from synthetic import statistic_rows, write_statistics
 
 from benchmarks.chromium import chromium, installed, settled
 from workflow.lib.figures import gallery, tables
@@ -40,7 +40,7 @@ def page(tmp_path_factory):
     write_table("responses", response_rows(sample_rows(shapes["gsm8k"])), base / "responses.parquet", {})
     write_table("claims", claim_rows(), base / "claims.parquet", {})
     for kind in ("mad", "rd"):
-        tables.write_tables(kind, [base / key for key in shapes], base / f"{kind}.csv", base / f"{kind}.md")
+        tables.write_tables(kind, [base / key for key in shapes], base)
     (base / "config.yaml").write_text("seed: 0\n")
     write_atlas(
         [base / "figures" / key for key in shapes],

@@ -279,9 +279,9 @@ def _counts(cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any]:
     models = sorted(set(cells["model"]))
     counted = {row[:2]: row[2:] for row in cells.group_by("dataset", "model").agg(pl.sum("n_ok", "n")).iter_rows()}
     rows = []
-    for dataset, title in titles.items():
+    for dataset in dict.fromkeys(cells["dataset"]):
         found = [counted.get((dataset, model)) for model in models]
-        rows.append([title, *("–" if pair is None else _of_all(*pair) for pair in found)])
+        rows.append([titles[dataset], *("–" if pair is None else _of_all(*pair) for pair in found)])
     return {"header": ["Dataset", *models], "rows": rows}
 
 

@@ -28,7 +28,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
     (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
-    model that writes Detailed responses, where one is asked to. The row of a mapped dataset holds its `mapping`."""
+    model that writes Detailed responses, where one is asked to. The row of a mapped dataset holds its `mapping`.
+    `claims`: the rows of the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]
@@ -36,6 +37,7 @@ class Study:
     writers: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
+    claims: dict[str, Row]
 
     def variants(self, dataset: str) -> list[str]:
         """The variants to measure, in the sheet's order."""
@@ -69,6 +71,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     models = read_sheet(root / "config/models.tsv", schemas / "models.schema.yaml", "model")
     datasets = read_sheet(root / "config/datasets.tsv", schemas / "datasets.schema.yaml", "dataset")
     sources = read_sheet(root / "config/sources.tsv", schemas / "sources.schema.yaml", None)
+    claims = read_sheet(root / "config/claims.tsv", schemas / "claims.schema.yaml", "claim")
     for entry in config["models"]:
         if isinstance(entry, Mapping):
             row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
@@ -87,7 +90,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
     wanted = chosen_models | writers | _partners(chosen_models | writers, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
-    study = Study(config, chosen_models, trained, writers, chosen, files)
+    study = Study(config, chosen_models, trained, writers, chosen, files, claims)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
     for dataset in chosen:
         _check_files(study, dataset)
@@ -205,6 +208,11 @@ def _typed(text: str, schema: Mapping[str, Any], column: str, where: str) -> Any
         if text not in ("true", "false"):
             raise InputError(f"{where}: column '{column}' is '{text}'; write true or false")
         return text == "true"
+    if "number" in kind:
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(f"{where}: column '{column}' is '{text}'; write a number") from None
     if kind == "integer" or "integer" in kind:
         if not text.lstrip("-").isdecimal():
             raise InputError(f"{where}: column '{column}' is '{text}'; write a whole number")

@@ -1,0 +1,274 @@
+"""Every claim on made-up cells on which it must hold, must fail and must stay inconclusive; and the rule of verdicts."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ROOT
+from scipy import stats
+
+from workflow.lib.errors import InputError
+from workflow.lib.statistics.cells import Cell
+from workflow.lib.statistics.claims.controls import matched
+from workflow.lib.statistics.claims.evidence import View, read_claims
+from workflow.lib.statistics.claims.gather import MEASURES
+from workflow.lib.statistics.claims.verdicts import decide, holm
+from workflow.lib.tables import write_table
+
+SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
+CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
+LAYERS, PROJECTIONS, SAMPLES = 12, ("q", "k", "v", "o"), 80
+JAGGED = 1 + 0.5 * (np.arange(LAYERS) % 2)
+
+
+def cell(variant, relation="correct", tokens="all", *, scale=1.0, curve=JAGGED, noise=0.1, n=SAMPLES, seed=0, **given):
+    """A cell whose samples are a curve times a scale, with noise of their own; `given`: loss and response_tokens."""
+    random = np.random.default_rng([seed, *f"{variant} {relation} {tokens}".encode()])
+    spread = np.exp(noise * random.normal(size=(n, 1, 1)))
+    values = np.asarray(scale).reshape(-1, 1, 1) * spread * np.broadcast_to(curve, (n, len(PROJECTIONS), len(curve)))
+    values = values * np.exp(0.01 * random.normal(size=values.shape))
+    given = {"loss": np.exp(0.3 * random.normal(size=n)), "response_tokens": np.full(n, 10.0)} | given
+    ids = tuple(map(str, range(n)))
+    return Cell("m", variant, relation, tokens, "study", ids, PROJECTIONS, **given, values={"nuclear_norm": values})
+
+
+def view(*cells, **given):
+    keyed = {(each.variant, each.relation, each.loss_tokens): each for each in cells}
+    given = {"dataset": "d", "model": "m", "kind": "base"} | given
+    return View(cells=keyed, draws=200, seed=0, **given)
+
+
+# What is loud enough to drown any effect, and still within one sample of the bound on average.
+LOUD = 3.0
+
+
+def ratio(of, to, holds, fails, doubtful):
+    """Three views of two variants whose sizes are so many times one another."""
+    return [view(cell(of, scale=s), cell(to)) for s in (holds, fails)] + [
+        view(cell(of, scale=doubtful, noise=LOUD), cell(to, noise=LOUD))
+    ]
+
+
+def mad(of, to, bound):
+    """The same for the jumps of mean curves; in doubt where they are the bound itself, with noise."""
+    return ratio(of, to, 3 * bound, bound / 3, bound)
+
+
+def rd(variant, relation, doubtful=LOUD):
+    wrong = [cell(variant, relation, scale=s) for s in (2.0, 0.5)] + [cell(variant, relation, noise=doubtful)]
+    return [view(cell(variant), each) for each in wrong]
+
+
+def equal(*variants):
+    """No difference, a large one, and one that noise hides."""
+    wrong = [(1.0, 0.01), (1.5, 0.01), (1.0, LOUD)]
+    return [
+        view(*(cell(v, noise=noise) for v in variants), *(cell(v, "derangement", scale=s, noise=noise) for v in variants))
+        for s, noise in wrong
+    ]
+
+
+def early(*factors):
+    """Curves whose first layers are so many times the others."""
+    return [np.where(np.arange(LAYERS) < LAYERS // 4, factor, 1.0) for factor in factors]
+
+
+def jumps(layers=2):
+    """Wrong responses that differ more in the first layers, less, and by as much."""
+    cases = []
+    for factor, noise in ((3.0, 0.1), (0.3, 0.1), (1.0, 0.1)):
+        curve = np.where(np.arange(LAYERS) < layers, factor, 1.0) * JAGGED * 2
+        cases.append(view(cell("detailed"), cell("detailed", "derangement", curve=curve, noise=noise)))
+    return cases
+
+
+def instructed(doubt, *cases):
+    """An instructed model's cells beside its base model's."""
+    made = []
+    for own, base in (*cases, doubt):
+        made.append(view(*own, kind="instruct", base=view(*base, model="b")))
+    return made
+
+
+def wrong(scale, noise=0.1):
+    return [cell("detailed", noise=noise), cell("detailed", "derangement", scale=scale, noise=noise, seed=1)]
+
+
+def fast(scale, noise=0.1, seed=0):
+    return [cell("none", scale=scale, noise=noise, seed=seed), cell("detailed", noise=noise, seed=seed)]
+
+
+def lengths(doubtful):
+    straight = np.linspace(1, 2, LAYERS)
+    bent = [straight * 3, straight[::-1].copy()]
+    made = [view(cell("length_short", curve=straight), cell("length_long", curve=curve)) for curve in bent]
+    return [*made, doubtful]
+
+
+def rough(variant, curve, seed):
+    """A cell in which each sample has a curve of its own, so that the mean curve is uncertain."""
+    one = cell(variant, curve=curve, noise=0.0, seed=seed)
+    random = np.random.default_rng(seed)
+    values = one.values["nuclear_norm"] * np.exp(random.normal(size=(SAMPLES, 1, LAYERS)))
+    return Cell(**{**one.__dict__, "values": {"nuclear_norm": values}})
+
+
+def datasets(pair, doubt=LOUD, within=False):
+    (name, variant), (other, other_variant) = (part.split(":") for part in pair.split("/"))
+    sizes = [(1.0, 0.05), (2.0, 0.05), (1.0, doubt)] if within else [(2.0, 0.1), (0.5, 0.1), (1.0, doubt)]
+    return [
+        view(
+            cell(variant, scale=s, noise=noise),
+            dataset=name,
+            others={other: view(cell(other_variant, noise=noise, seed=3), dataset=other)},
+        )
+        for s, noise in sizes
+    ]
+
+
+def humps(count):
+    layers = np.arange(LAYERS)
+    centres = [(i + 0.5) * LAYERS / count for i in range(count)]
+    return 1.0 + sum(10 * np.exp(-((layers - centre) ** 2) / 1.5) for centre in centres) if count else np.ones(LAYERS)
+
+
+def peaks(count, other):
+    """As many peaks as claimed, other ones, and half of the draws each way."""
+    low, high = sorted((count, other))
+    edge = rough("detailed", np.where(humps(high) > 3, 1.9, 1.0), 5)
+    return [view(cell("detailed", curve=humps(count))), view(cell("detailed", curve=humps(other))), view(edge)]
+
+
+def by_loss_and_length(explained, left):
+    """Sizes that loss and length explain (to a share), and None's share beyond that."""
+    random = np.random.default_rng(7)
+    made = []
+    for variant, tokens, extra in (("none", 2.0, left), ("simplified", 20.0, 1.0), ("detailed", 100.0, 1.0)):
+        loss = np.exp(random.normal(size=SAMPLES))
+        length = tokens * np.exp(0.5 * random.normal(size=SAMPLES))
+        size = extra * loss**0.7 * length**-0.3 * np.exp(explained * random.normal(size=SAMPLES))
+        made.append(cell(variant, scale=size, noise=0.0, loss=loss, response_tokens=length))
+    return view(*made)
+
+
+def left_over(case):
+    """None's own size beyond loss and length; those vary enough within each variant to be told apart from it."""
+    return by_loss_and_length(0.3, {"holds": 3.0, "fails": 1 / 3, "inconclusive": 1.0}[case])
+
+
+def believed(follows, mistaken=0.5):
+    """Right and wrong answers; in a share of `follows` the one of larger loss has the larger gradient."""
+    random = np.random.default_rng(11)
+    right, wrong = np.full(SAMPLES, 2.0), np.where(random.random(SAMPLES) < mistaken, 1.0, 3.0)
+    agrees = np.arange(SAMPLES) % 20 < round(20 * follows)
+    size = np.where((wrong > right) == agrees, 2.0, 0.5)
+    return view(
+        cell("none", noise=0.0, loss=right), cell("none", "wrong_answer", scale=size, noise=0.0, loss=wrong)
+    )
+
+
+def concentrated(exponent, noise=0.05):
+    random = np.random.default_rng(13)
+    evenness, loss = np.exp(-random.random(SAMPLES)), np.exp(random.normal(size=SAMPLES))
+    size = loss**0.5 * evenness**exponent
+    return view(
+        cell("detailed", scale=size, noise=noise, loss=loss, response_tokens=np.exp(random.normal(size=SAMPLES)) * 50),
+        concentration={("detailed", "correct", "all"): evenness},
+    )
+
+
+def few(scale, whole=1.0, noise=0.1):
+    drawn = [cell("detailed", tokens=f"random:matched:{i}", scale=scale, noise=noise) for i in range(2)]
+    return view(cell("none", noise=noise), cell("detailed", scale=whole, noise=noise), *drawn)
+
+
+def alike(by):
+    """Wrong responses of the same lengths (or losses) and twice, half, about as large gradients."""
+    values = np.exp(np.random.default_rng(17).normal(size=SAMPLES))
+    given = {by: values}
+    cells = [cell("detailed", "derangement", scale=s, **given) for s in (2.0, 0.5)]
+    cells.append(cell("detailed", "derangement", noise=LOUD, **given))
+    return [view(cell("detailed", **given), each) for each in cells]
+
+
+CASES = {
+    "mad_none_detailed": mad("none", "detailed", 10),
+    "mad_none_simplified": mad("none", "simplified", 1),
+    "mad_simplified_detailed": mad("simplified", "detailed", 1),
+    "size_none_detailed": ratio("none", "detailed", 2, 0.5, 1),
+    "size_none_simplified": ratio("none", "simplified", 2, 0.5, 1),
+    "size_simplified_detailed": ratio("simplified", "detailed", 2, 0.5, 1),
+    "early_none": [view(cell("none", curve=curve)) for curve in early(2.0, 0.5)]
+    + [view(rough("none", np.ones(LAYERS), 1))],
+    "separable_detailed": rd("detailed", "derangement"),
+    "inseparable_none": equal("none"),
+    "wiki_indistinct": equal("length_short", "length_long"),
+    "early_rd": jumps(),
+    "instruct_no_better": instructed((wrong(1.6, LOUD), wrong(1.5, LOUD)), (wrong(1.5), wrong(2.0)), (wrong(2.0), wrong(1.2))),
+    "instruct_simplified": instructed(
+        ([cell("simplified", noise=LOUD)], [cell("simplified", noise=LOUD, seed=1)]),
+        ([cell("simplified", scale=2.0)], [cell("simplified")]),
+        ([cell("simplified", scale=0.5)], [cell("simplified")]),
+    ),
+    "instruct_instability": instructed(
+        (fast(2.0, LOUD), fast(2.0, LOUD, seed=1)), (fast(8.0), fast(2.0)), (fast(2.0), fast(8.0))
+    ),
+    "length_shape": lengths(
+        view(rough("length_short", np.linspace(1, 4, LAYERS), 1), rough("length_long", np.linspace(1, 4, LAYERS), 2))
+    ),
+    "unpopular_larger": datasets("mini_unpopular:natural/mini_popular:length_short"),
+    "unseen_larger": datasets("mini_unseen:natural/mini_popular:length_short"),
+    "unseen_as_unpopular": datasets("mini_unseen:natural/mini_unpopular:natural", within=True),
+    "two_peaks_gemma2": peaks(2, 1),
+    "one_peak_qwen2": peaks(1, 2),
+    "no_peak_llama3": peaks(0, 1),
+    "untrained_ratio": mad("none", "detailed", 1),
+    "learnt_ratio": [
+        view(*fast(own, noise), untrained=view(*fast(base, noise, seed), model="r"))
+        for own, base, noise, seed in ((8.0, 2.0, 0.1, 0), (2.0, 8.0, 0.1, 0), (2.0, 2.0, LOUD, 1))
+    ],
+    "averaging": [few(3.0), few(0.3), few(1.0, noise=LOUD)],
+    "surprise": [few(0.3), few(3.0), few(1.0, noise=LOUD)],
+    "fluent_foreign": rd("detailed", "foreign_fluent"),
+    "wrong_answer_alone": rd("detailed", "wrong_answer"),
+    "disorder_alone": rd("detailed", "shuffled"),
+    "length_matched": alike("response_tokens"),
+    "loss_matched": alike("loss"),
+    "loss_and_length": [by_loss_and_length(share, 1.0) for share in (0.1, 3.0, 0.57)],
+    "left_over": [left_over(case) for case in ("holds", "fails", "inconclusive")],
+    "belief": [believed(share) for share in (1.0, 0.0, 0.5)],
+    "belief_mistaken": [believed(share) for share in (1.0, 0.0, 0.5)],
+    "concentrated_loss": [concentrated(-1.0), concentrated(1.0), concentrated(0.0, LOUD)],
+}
+
+
+def evidence(path, views, claims, **model):
+    rows = [
+        {"claim": claim.claim, "model": each.model, "kind": each.kind, "seed": None, "dataset": each.dataset}
+        | found.__dict__ | model
+        for claim in claims for each in views for found in MEASURES[claim.claim](each, claim)
+    ]  # fmt: skip
+    write_table("evidence", rows, path, {})
+    return path
+
+
+def verdicts(folder, views, claims, abilities=None, **model):
+    path = evidence(folder / "evidence.parquet", views, claims, **model)
+    return decide([path], list(CLAIMS.values()), abilities or {}, folder / "claims")
+
+
+def test_every_claim_has_its_cases_and_its_function():
+    assert set(CASES) == set(CLAIMS) == set(MEASURES)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("case", "verdict"), enumerate(["holds", "fails", "inconclusive"]))
+def test_verdict(name, case, verdict, tmp_path):
+    table = verdicts(tmp_path, [CASES[name][case]], [CLAIMS[name]])
+    overall = table.filter(pl.col("projection") == "all")
+    assert overall["verdict"].to_list() == [verdict], overall.select("value", "low", "high", "p_adjusted", "reason")
+    said = overall["statement"][0]
+    assert "claimed: " in said and "{" not in said
+    if verdict == "inconclusive":
+        assert overall["reason"][0]

@@ -1,6 +1,6 @@
 """The controls: what a finding would look like if it were about something else. One function each, as in `findings`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -78,26 +78,23 @@ def loss_matched(view: View, claim: Claim) -> Iterator[Estimate]:
 
 def loss_and_length(view: View, claim: Claim) -> Iterator[Estimate]:
     """R squared of log nuclear norm on log loss and log tokens, over all variants' correct responses."""
-    found = _regression(view)
-    if found is None:
-        return
-    (moments, *_), n, projections = found
-    explained = _solved(moments, 3)[1]
-    yield from by_projection(claim, explained[:, 1:], SHARE, n, projections)
+    found = _regression(view, with_variants=False)
+    if found is not None:
+        _, explained, n, projections = found
+        yield from by_projection(claim, explained[:, 1:], SHARE, n, projections)
 
 
 def left_over(view: View, claim: Claim) -> Iterator[Estimate]:
-    """None's mean residual of that regression over Detailed's, as a ratio of sizes."""
-    found = _regression(view)
-    if found is None or not {"none", "detailed"} <= found[0][1].keys():
+    """None's size over Detailed's at equal loss and length: the variants' own levels beside those two, as a ratio.
+
+    The levels are fitted with the slopes: slopes fitted without them would take up what is the variants' own.
+    """
+    if view.cell("none") is None or view.cell("detailed") is None:
         return
-    (moments, means), n, projections = found
-    slopes = _solved(moments, 3)[0]
-    residuals = {
-        name: target - np.einsum("bpk,bk->bp", slopes, inputs) for name, (inputs, target) in means.items()
-    }
-    draws = np.exp(residuals["none"] - residuals["detailed"])
-    yield from by_projection(claim, draws[:, 1:], RATIO, n, projections)
+    slopes, _, n, projections = _regression(view, with_variants=True) or (None,) * 4
+    if slopes is not None:
+        # The first level beside Detailed's, which is the constant.
+        yield from by_projection(claim, np.exp(slopes[:, 1:, 3]), RATIO, n, projections)
 
 
 def belief(view: View, claim: Claim) -> Iterator[Estimate]:
@@ -137,7 +134,7 @@ def unseen_larger(view: View, claim: Claim) -> Iterator[Estimate]:
 
 
 def unseen_as_unpopular(view: View, claim: Claim) -> Iterator[Estimate]:
-    """Mean nuclear norm on entities of no training text over that on unpopular ones: no difference beyond the margin."""
+    """Mean nuclear norm on entities of no training text over that on unpopular ones, within the margin."""
     return findings.unpopular_larger(view, claim)
 
 
@@ -211,7 +208,7 @@ def _products(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _solved(moments: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients (draws, targets, inputs) and R squared (draws, targets) from mean `_products`; 1 is the first input."""
+    """Coefficients (draws, targets, inputs) and R squared (draws, targets) from mean `_products`."""
     square = moments[..., : count**2].reshape(*moments.shape[:-1], count, count)
     cross = moments[..., count**2 : count**2 + count]
     # Inputs that do not vary leave a coefficient open: the least one.
@@ -222,10 +219,11 @@ def _solved(moments: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return slopes, explained
 
 
-def _regression(view: View):
-    """Least squares over the variants' correct responses: bootstrapped moments, means by variant, n, projections.
+def _regression(view: View, with_variants: bool):
+    """Least squares over the variants' correct responses: coefficients, R squared, n, projections.
 
-    Whole samples are drawn, with all their variants. None with fewer than two variants, or lengths unknown.
+    Whole samples are drawn, with all their variants. Inputs: 1, log loss, log tokens, and `with_variants` a level for
+    each variant but the last. None with fewer than two variants, or lengths unknown.
     """
     variants = [name for name in ("none", "simplified", "detailed") if view.cell(name) is not None]
     found = together(view, *(view.cell(name) for name in variants)) if len(variants) > 1 else None
@@ -236,13 +234,12 @@ def _regression(view: View):
     usable = np.logical_and.reduce([np.isfinite(part).all(1) for part in (*inputs, *targets)])
     if not usable.any():
         return None
-    inputs, targets = [part[usable] for part in inputs], [part[usable] for part in targets]
-    moments = sum(map(_products, inputs, targets))
-    drawn = resampled(view, f"{cells[0].model} regression", [moments, *inputs, *targets])
-    means: Mapping[str, tuple[np.ndarray, np.ndarray]] = dict(
-        zip(variants, zip(drawn[1 : 1 + len(cells)], drawn[1 + len(cells) :], strict=True), strict=True)
-    )
-    return (drawn[0], means), int(usable.sum()), cells[0].projections
+    if with_variants:
+        levels = np.eye(len(cells))[:, :-1]
+        inputs = [np.hstack([part, np.tile(own, (len(part), 1))]) for part, own in zip(inputs, levels, strict=True)]
+    sums = sum(_products(x[usable], y[usable]) for x, y in zip(inputs, targets, strict=True))
+    (moments,) = resampled(view, f"{cells[0].model} regression", [sums])
+    return *_solved(moments, inputs[0].shape[1]), int(usable.sum()), cells[0].projections
 
 
 def _agreement(view: View, claim: Claim, relation: str, mistaken: bool) -> Iterator[Estimate]:
@@ -270,7 +267,9 @@ def _share(claim: Claim, agrees: np.ndarray, relation: str, projection: str) -> 
         return tuple(float(stats.binomtest(hits, n, bound, alternative=side).pvalue) for side in ("greater", "less"))
 
     found = p_value(claim, hits / n, tails)
-    return Estimate(relation, projection, hits / n, float(bounds.low), float(bounds.high), n, found, "binomial", SHARE.name)
+    return Estimate(
+        relation, projection, hits / n, float(bounds.low), float(bounds.high), n, found, "binomial", SHARE.name
+    )
 
 
 CONTROLS = {

@@ -3,8 +3,8 @@
 Every p-value is two-sided, the smaller tail doubled, so that it goes with the two-sided interval beside it. Where
 samples pair it is Wilcoxon's signed-rank test of their own differences; where two groups of samples do not, the
 Mann-Whitney test; a count has the binomial test. What is not a mean over samples (a MAD, a correlation, a regression)
-is held against its bootstrap standard error with Student's t: a bootstrap's own shares end at 1 / draws, and hundreds of
-tests corrected for their number need smaller ones.
+is held against its bootstrap standard error with Student's t: a bootstrap's own shares end at 1 / draws, and hundreds
+of tests, corrected for their number, need smaller ones.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

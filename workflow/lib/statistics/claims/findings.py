@@ -135,7 +135,7 @@ def instruct_simplified(view: View, claim: Claim) -> Iterator[Estimate]:
 
 
 def instruct_instability(view: View, claim: Claim) -> Iterator[Estimate]:
-    """MAD ratio None : Detailed of the instructed model over its base model's (the first version's claim, withdrawn)."""
+    """MAD ratio None : Detailed of the instructed model over its base model's: claimed in v1, withdrawn."""
     if view.base is not None:
         yield from ratio_of_ratios(view, claim, view.base)
 

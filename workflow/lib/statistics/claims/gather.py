@@ -37,9 +37,7 @@ def gather(
     ours = [claim for claim in claims if claim.study == STUDY]
     unknown = [claim.claim for claim in ours if claim.claim not in MEASURES]
     if unknown:
-        raise InputError(
-            f"config/claims.tsv, '{unknown[0]}': nothing measures it; have {', '.join(sorted(MEASURES))}"
-        )
+        raise InputError(f"config/claims.tsv, '{unknown[0]}': nothing measures it; have {', '.join(sorted(MEASURES))}")
     views: dict[tuple[str, str], View] = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
         facts = read_metadata(samples_path)
@@ -53,7 +51,9 @@ def gather(
     write_table("evidence", rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
 
 
-def _view(samples: str, spectra: str, facts: Mapping[str, Any], models: Mapping[str, Any], draws: int, seed: int) -> View:
+def _view(
+    samples: str, spectra: str, facts: Mapping[str, Any], models: Mapping[str, Any], draws: int, seed: int
+) -> View:
     frame, cells = read_cells(_dataset_of(samples), samples, spectra)
     measured = {(cell.variant, cell.relation, cell.loss_tokens): _slim(cell) for cell in cells}
     name = facts["model"]

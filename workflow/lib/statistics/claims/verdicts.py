@@ -197,7 +197,9 @@ def _said(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
     if _finite(row["low"]) and _finite(row["high"]):
         number += f" [{_short(row['low'])}, {_short(row['high'])}]"
     bound = _short(claim.threshold)
-    wanted = f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
+    wanted = (
+        f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
+    )
     stated = f"; published: {published}" if published else ""
     return f"{claim.statement.format(number)}; claimed: {wanted}{stated}"
 

@@ -3,8 +3,8 @@
 Every p-value is two-sided, the smaller tail doubled, so that it goes with the two-sided interval beside it. Where
 samples pair it is Wilcoxon's signed-rank test of their own differences; where two groups of samples do not, the
 Mann-Whitney test; a count has the binomial test. What is not a mean over samples (a MAD, a correlation, a regression)
-is held against its bootstrap standard error with Student's t: a bootstrap's own shares end at 1 / draws, and hundreds
-of tests, corrected for their number, need smaller ones.
+is held against its bootstrap standard error with Student's t, as are all intervals but those of counts: a bootstrap's
+own shares end at 1 / draws, and hundreds of tests, corrected for their number, need smaller ones.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from workflow.lib.statistics.bootstrap import interval, resampled_means
+from workflow.lib.statistics.bootstrap import LEVEL, resampled_means
 from workflow.lib.statistics.cells import Cell, cut
 from workflow.lib.study import read_sheet
 
@@ -151,18 +151,41 @@ def p_value(claim: Claim, value: float, tails: Tail) -> float:
     return float(min(1.0, 2 * one_sided))
 
 
-def bootstrap_tails(draws: np.ndarray, scale: Scale, n: int) -> Tail:
-    """Of the plain number in front of its bootstrap draws."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        moved = scale.to(draws)
-    error = moved[1:].std(ddof=1)
+@dataclass(frozen=True)
+class Student:
+    """A number on its symmetric scale: less the bootstrap's bias, with its standard error and degrees of freedom."""
 
-    def tails(bound: float) -> tuple[float, float]:
-        distance = moved[0] - scale.to(np.float64(bound))
-        z = distance / error if error > 0 else np.sign(distance) * np.inf if distance else 0.0
-        return float(stats.t.sf(z, max(n - 1, 1))), float(stats.t.cdf(z, max(n - 1, 1)))
+    centre: float
+    error: float
+    freedom: int
+    scale: Scale
 
-    return tails
+    @classmethod
+    def of_draws(cls, draws: np.ndarray, scale: Scale, n: int) -> "Student":
+        """From the plain number in front of its bootstrap draws over `n` samples.
+
+        Noise makes a MAD too large, and noise on noise makes the draws larger still: by as much, to first order.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moved = scale.to(draws)
+        return cls(2 * moved[0] - moved[1:].mean(), moved[1:].std(ddof=1), max(n - 1, 1), scale)
+
+    @classmethod
+    def of_values(cls, values: np.ndarray, scale: Scale) -> "Student":
+        """From independent numbers, already on the scale."""
+        return cls(values.mean(), values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1, scale)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, back on the number's own scale."""
+        reach = stats.t.ppf((1 + LEVEL) / 2, self.freedom) * self.error
+        return float(self.scale.back(self.centre - reach)), float(self.scale.back(self.centre + reach))
+
+    def tails(self, bound: float) -> tuple[float, float]:
+        """One-sided p-values of lying above and below a bound."""
+        distance = self.centre - self.scale.to(np.float64(bound))
+        z = distance / self.error if self.error > 0 else np.sign(distance) * np.inf if distance else 0.0
+        return float(stats.t.sf(z, self.freedom)), float(stats.t.cdf(z, self.freedom))
 
 
 def paired_tails(differences: np.ndarray, scale: Scale) -> Tail:
@@ -207,9 +230,9 @@ def estimate(
 
     `tails` of a `test` on the samples themselves; without, the bootstrap's standard error.
     """
-    value, low, high = map(float, interval(draws))
-    found = p_value(claim, value, tails or bootstrap_tails(draws, scale, n))
-    about = (relation, projection, value, low, high, n, found, test if tails else "bootstrap t", scale.name)
+    value, student = float(draws[0]), Student.of_draws(draws, scale, n)
+    found = p_value(claim, value, tails or student.tails)
+    about = (relation, projection, value, *student.interval, n, found, test if tails else "bootstrap t", scale.name)
     return Estimate(*about, reference_model, reference_dataset)
 
 

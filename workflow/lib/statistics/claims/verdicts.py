@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 from workflow.lib.statistics.bootstrap import LEVEL
-from workflow.lib.statistics.claims.evidence import OVERALL, SCALES, Claim, p_value
+from workflow.lib.statistics.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
 from workflow.lib.tables import read_table, write_table
 
 ALPHA = 1 - LEVEL
@@ -109,20 +108,12 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim) -> dict[str, Any]:
     scale = SCALES[group[0]["scale"]]
     values = scale.to(np.array([row["value"] for row in usable]))
     k = len(values)
-    value = low = high = p = math.nan
-    if k:
-        value = float(scale.back(values.mean()))
+    value = float(scale.back(values.mean())) if k else math.nan
+    low = high = p = math.nan
     if k >= FEWEST_SEEDS:
-        error = values.std(ddof=1) / math.sqrt(k)
-        reach = stats.t.ppf(1 - ALPHA / 2, k - 1) * error
-        low, high = (float(scale.back(values.mean() + side * reach)) for side in (-1, 1))
-
-        def tails(bound: float) -> tuple[float, float]:
-            distance = values.mean() - scale.to(np.float64(bound))
-            z = distance / error if error > 0 else np.sign(distance) * np.inf if distance else 0.0
-            return float(stats.t.sf(z, k - 1)), float(stats.t.cdf(z, k - 1))
-
-        p = p_value(claim, value, tails)
+        student = Student.of_values(values, scale)
+        low, high = student.interval
+        p = p_value(claim, value, student.tails)
     left_out = len(group) - k
     reason = "" if k >= FEWEST_SEEDS else f"{k} usable seeds of {len(group)}; {FEWEST_SEEDS} are needed"
     return group[0] | {

@@ -3,7 +3,7 @@
 snakemake --cores all                                      the study in miniature: offline, no GPU
 snakemake --cores all --configfile config/paper.yaml       the study itself
 snakemake --cores all -- gradients                         up to one stage; targets: responses, audit, models,
-                                                           gradients, statistics, figures, all
+                                                           gradients, statistics, claims, figures, all
 """
 
 import os
@@ -33,6 +33,7 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/gradients.smk"
 include: "workflow/rules/released.smk"
 include: "workflow/rules/statistics.smk"
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
 
@@ -50,5 +51,6 @@ rule all:
     default_target: True
     input:
         "results/index.html",
+        "results/tables/claims.md",
         "results/manifest.json",
     localrule: True

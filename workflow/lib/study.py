@@ -21,6 +21,11 @@ from workflow.lib.responses.relations import BUILT
 Row = dict[str, Any]
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief.
+CONTROLS = {
+    "standard": ["detailed:correct:random:matched:2", "none:wrong_answer:all"],
+    "full": ["detailed:wrong_answer:all", "detailed:foreign_fluent:all", "detailed:shuffled:all"],
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -48,6 +53,31 @@ class Study:
         """The relations to measure: of those asked for, what the data have or what is built for any."""
         available = [*self.datasets[dataset]["relations"], *BUILT]
         return [name for name in self.config["relations"] if name in available]
+
+    def controls(self, model: str, dataset: str) -> list[str]:
+        """What is measured beside all of `relations`: VARIANT:RELATION:SUBSET of the tokens that the loss is over.
+
+        Responses with an answer have controls: knowledge has datasets of its own for that.
+        """
+        level, chosen = self.config["controls"], self.config["controls_models"]
+        knows = self.datasets[dataset]["task"] == "knowledge"
+        if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
+            return []
+        variants = self.variants(dataset)
+        wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
+        asked = [(*each.split(":", 2), each) for each in wanted]
+        return [
+            each
+            for variant, relation, subset, each in asked
+            if variant in variants
+            and ("matched" not in subset or "none" in variants)
+            and not (subset == "all" and relation in self.relations(dataset))
+        ]
+
+    def built(self, dataset: str) -> list[str]:
+        """The relations to build: those measured whole, and those of the controls."""
+        controls = [each.split(":")[1] for model in self.models for each in self.controls(model, dataset)]
+        return list(dict.fromkeys([*self.relations(dataset), *controls]))
 
     def is_written(self, dataset: str) -> bool:
         """Whether the dataset's Detailed responses are written by a model."""
@@ -80,6 +110,8 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     chosen_models = {name: _row(models, name, "models") for name in names}
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
+    for name in config["controls_models"]:
+        _row(models, name, "controls_models")
     _check_generate(config["generate"], chosen)
     for name, row in chosen.items():
         if name in config["generate"]["datasets"]:

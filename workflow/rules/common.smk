@@ -186,6 +186,12 @@ def accuracy_tables(wildcards):
     )
 
 
+def drawn_seed(model, dataset):
+    """The seed of random tokens, 0 where none are drawn: another one makes nothing else stale."""
+    drawn = [*STUDY.config["loss_tokens"], *STUDY.controls(model, dataset)]
+    return STUDY.config["seed"] if any("random" in each for each in drawn) else 0
+
+
 def gradient_tables(kind):
     """The tables of one kind (samples or spectra) of all models on a dataset."""
     return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)

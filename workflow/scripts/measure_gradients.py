@@ -29,6 +29,8 @@ def main(argv=None):
     add("--loss-tokens", nargs="+", default=["all"], metavar="SUBSET", help=LOSS_TOKENS)
     add("--loss-norm", default="mean", help="loss of a response: mean or sum over its tokens")
     add("--seed", type=int, default=0, help="of random --loss-tokens")
+    add("--relations", nargs="*", default=[], metavar="NAME", help="responses to measure (default: all there are)")
+    add("--controls", nargs="*", default=[], metavar="V:R:S", help="beside them, VARIANT:RELATION:SUBSET of the loss")
     add("--projections", nargs="+", default=["q", "k", "v", "o"], metavar="NAME", help="of q k v o gate up down")
     add("--metrics", nargs="+", metavar="NAME", help="columns to measure (default: all)")
     add("--dtype", "--precision", default="float32", help="of the pass: float32, float64, bfloat16, float16")
@@ -87,6 +89,8 @@ def measure(arguments):
             metrics=METRICS if arguments.metrics is None else arguments.metrics,
             tf32=arguments.tf32,
             mapping=arguments.mapping,
+            relations=arguments.relations,
+            controls=arguments.controls,
         ),
         revision=arguments.revision,
         model_name=arguments.model_name,

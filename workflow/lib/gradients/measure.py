@@ -49,7 +49,8 @@ def measure(
     if Path(samples_path).resolve() == Path(spectra_path).resolve():
         raise InputError(f"--samples and --spectra are both {samples_path}; give two files")
     started = time.time()
-    rows = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
+    drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
+    rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
     where = locate(model, revision)
     device = choose_device(settings.device)
     # Never by a library's default: TF32 keeps 10 bits of a float32's 23.
@@ -65,7 +66,7 @@ def measure(
     encoder = Encoder(
         tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
     )
-    items = expand_rows(rows, encoder, settings.subsets, settings.seed)
+    items = expand_rows(rows, encoder, settings.subsets_of, settings.seed)
     context = {
         "model": where.digest,
         "dtype": settings.dtype,

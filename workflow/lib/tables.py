@@ -151,6 +151,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("study", _TEXT),
             ("status", _TEXT),
             ("source", _TEXT),
+            ("title", _TEXT),
             ("model", _TEXT),
             ("reference_model", _TEXT),
             ("dataset", _TEXT),

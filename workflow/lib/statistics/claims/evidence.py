@@ -29,6 +29,7 @@ class Claim:
     study: str
     status: str
     source: str
+    title: str
     statement: str
     statistic: str
     direction: str

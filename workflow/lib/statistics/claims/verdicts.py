@@ -144,6 +144,7 @@ def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         "study": claim.study,
         "status": claim.status,
         "source": claim.source,
+        "title": claim.title,
         "statistic": claim.statistic,
         "direction": claim.direction,
         "threshold": claim.threshold,

@@ -4,11 +4,23 @@ import json
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from conftest import ROOT, call, user_error
 from scipy import stats
+from test_statistics import tables
 
 from workflow.lib.errors import InputError
+from workflow.lib.figures.verdicts import (
+    COLOURS,
+    SHAPES,
+    SYMBOLS,
+    chart,
+    draw_verdicts,
+    heading,
+    overall,
+    write_verdicts,
+)
 from workflow.lib.statistics.cells import Cell
 from workflow.lib.statistics.claims.controls import matched
 from workflow.lib.statistics.claims.evidence import View, read_claims
@@ -418,3 +430,90 @@ def test_a_bad_row_is_one_line(name, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         read_claims(tmp_path / "claims.tsv", SCHEMA)
     assert "\n" not in str(caught.value)
+
+
+def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
+    cases = [CASES["mad_none_detailed"][0], CASES["mad_none_detailed"][1]]
+    views = [view(*each.cells.values(), model=f"m_{i}") for i, each in enumerate(cases)]
+    verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"], CLAIMS["untrained_ratio"]])
+    path = tmp_path / "claims.parquet"
+    files = []
+    for folder in ("one", "two"):
+        draw_verdicts(path, tmp_path / folder / "verdicts", ["vl.json", "svg"])
+        files.append([(tmp_path / folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
+    assert files[0] == files[1]
+    drawn = overall(pl.read_parquet(path))
+    assert heading(drawn).title == "Claims: 1 hold, 1 fail, 0 inconclusive; controls: 2 hold, 0 fail, 0 inconclusive"
+    chart(drawn).to_dict(validate=True)
+    write_verdicts(path, tmp_path / "claims.md")
+    text = (tmp_path / "claims.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| m\\_")]
+    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {8}
+    assert "claimed to lie above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
+
+
+def test_nothing_tested_is_said(tmp_path):
+    write_table("evidence", [], tmp_path / "evidence.parquet", {})
+    assert decide([tmp_path / "evidence.parquet"], list(CLAIMS.values()), {}, tmp_path / "claims").is_empty()
+    draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", ["svg", "vl.json"])
+    assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
+    write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")
+    assert "No claim was tested" in (tmp_path / "claims.md").read_text()
+
+
+def test_verdicts_stay_apart_without_colour():
+    def luminance(colour):
+        r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        return 0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
+
+    assert len(set(SHAPES.values())) == len(SYMBOLS) == 3
+    told = sorted(map(luminance, COLOURS.values()))
+    assert told[-1] / told[0] > 2
+
+
+def run(folder, *models, purpose="study", sheet=SHEET):
+    """Evidence and verdicts by their commands, of synthetic models on dataset `d`."""
+    paths = [tables(folder, name, scale)[0] for name, scale in models]
+    for samples, _ in paths:
+        table = pq.read_table(samples)
+        facts = json.loads(table.schema.metadata[b"gradatlas"]) | {"purpose": purpose}
+        pq.write_table(table.replace_schema_metadata({"gradatlas": json.dumps(facts)}), samples)
+    rows = {name: {"kind": "base", "partner": "", "seed": i} for i, (name, _) in enumerate(models)}
+    sheets = ("--claims", sheet, "--schema", SCHEMA)
+    done = call(
+        "gather_evidence", "--dataset", "d", "--samples", *(path for path, _ in paths), "--spectra",
+        *(path for _, path in paths), "--models", json.dumps(rows), *sheets, "--draws", 200, "--seed", 0,
+        "--output", folder / "evidence.parquet",
+    )  # fmt: skip
+    if done.returncode == 0:
+        done = call("test_claims", "--evidence", folder / "evidence.parquet", *sheets, "--output", folder / "claims")
+    return done
+
+
+def test_the_commands_from_tables_to_verdicts(tmp_path):
+    done = run(tmp_path, ("one", 2.0), ("two", 1.0))
+    assert done.returncode == 0, done.stderr
+    claims = pl.read_parquet(tmp_path / "claims.parquet")
+    found = claims.filter((pl.col("projection") == "all") & (pl.col("claim") == "inseparable_none"))
+    told = {row["model"]: row for row in found.to_dicts()}
+    assert told["one"]["verdict"] == "fails" and told["one"]["n"] == 20 and told["one"]["relation"] == "derangement"
+    assert told["one"]["value"] == pytest.approx(1.0, abs=0.15)
+    assert told["two"]["verdict"] == "inconclusive" and told["base, over seeds"]["reason"].startswith("2 usable seeds")
+    assert set(claims["claim"]) == {"early_none", "inseparable_none"}
+    # Another model leaves a model's numbers as they are; only the correction for the number of tests grows.
+    (tmp_path / "alone").mkdir()
+    assert run(tmp_path / "alone", ("one", 2.0)).returncode == 0
+    keys = ["claim", "relation", "projection", "value", "low", "high", "p_value"]
+    alone = pl.read_parquet(tmp_path / "alone/claims.parquet")
+    assert alone.select(keys).equals(claims.filter(pl.col("model") == "one").select(keys))
+
+
+def test_a_pipeline_check_takes_no_part(tmp_path):
+    done = run(tmp_path, ("one", 2.0), purpose="pipeline check")
+    assert done.returncode == 0 and pl.read_parquet(tmp_path / "claims.parquet").is_empty()
+
+
+def test_a_claim_that_nothing_measures_is_one_line(tmp_path):
+    sheet = tmp_path / "claims.tsv"
+    sheet.write_text(SHEET.read_text().replace("early_none\t", "early_nothing\t"))
+    assert "claims.tsv, 'early_nothing': nothing measures it" in user_error(run(tmp_path, ("one", 2.0), sheet=sheet))

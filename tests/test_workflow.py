@@ -74,7 +74,14 @@ def test_dry_run_of_every_shipped_config(config, tmp_path):
 
 
 def test_makes_everything_with_its_own_python(finished):
-    for name in ("index.html", "manifest.json", "config.effective.yaml", "tables/mad.csv", "tables/rd.md"):
+    for name in (
+        "index.html",
+        "manifest.json",
+        "config.effective.yaml",
+        "tables/mad.csv",
+        "tables/rd.md",
+        "claims.csv",
+    ):
         assert (finished / "results" / name).stat().st_size > 100
     figures = list((finished / "results/figures/mini_arithmetic").glob("*.svg"))
     assert {path.name.split(".")[0] for path in figures} == {"mini", "mini_random"}

@@ -91,7 +91,7 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
                 x=alt.X("column:N", scale=alt.Scale(domain=order), sort=order, axis=axis),
                 y=alt.Y(
                     "row:N", scale=alt.Scale(domain=names), sort=names,
-                    axis=alt.Axis(title=None, ticks=False, domain=False, grid=True, labelLimit=260),
+                    axis=alt.Axis(title=None, ticks=False, domain=False, grid=True, labelLimit=400),
                 ),
                 shape=_scaled("shape", alt.Shape, SHAPES),
                 color=_scaled("color", alt.Color, COLOURS),

@@ -123,7 +123,7 @@ def concentrated_loss(view: View, claim: Claim) -> Iterator[Estimate]:
     if not usable.any():
         return
     rows = _products(inputs[usable], _targets(cell)[usable])
-    (moments,) = resampled(view, f"{cell.model} concentration", [rows])
+    (moments,) = resampled(view, [rows])
     draws = _solved(moments, inputs.shape[1])[0][:, 1:, -1]
     yield from by_projection(claim, draws, PLAIN, int(usable.sum()), cell.projections)
 
@@ -162,7 +162,7 @@ def _matched_rd(view: View, claim: Claim, by: str) -> Iterator[Estimate]:
         if not len(at):
             continue
         both = [cell.values["nuclear_norm"][place] for cell, place in ((reference, at), (other, other_at))]
-        one, two = resampled(view, f"{other.model} {relation} matched by {by}", both)
+        one, two = resampled(view, both)
         own = log_sizes(other)[other_at] - log_sizes(reference)[at]
         draws = relative_difference(one, two).mean(2)
         yield from by_projection(claim, draws, RELATIVE, len(at), reference.projections, own, relation=relation)
@@ -238,7 +238,7 @@ def _regression(view: View, with_variants: bool):
         levels = np.eye(len(cells))[:, :-1]
         inputs = [np.hstack([part, np.tile(own, (len(part), 1))]) for part, own in zip(inputs, levels, strict=True)]
     sums = sum(_products(x[usable], y[usable]) for x, y in zip(inputs, targets, strict=True))
-    (moments,) = resampled(view, f"{cells[0].model} regression", [sums])
+    (moments,) = resampled(view, [sums])
     return *_solved(moments, inputs[0].shape[1]), int(usable.sum()), cells[0].projections
 
 

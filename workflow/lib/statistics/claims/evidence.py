@@ -9,6 +9,7 @@ own shares end at 1 / draws, and hundreds of tests, corrected for their number, 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -273,21 +274,22 @@ def together(view: View, *cells: Cell | None) -> tuple[list[Cell], list[np.ndarr
     if not ids:
         return None
     alike = [cut(cell, ids) for cell in cells]
-    return alike, resampled(view, " ".join(map(_named, alike)), [cell.values["nuclear_norm"] for cell in alike])
+    return alike, resampled(view, [cell.values["nuclear_norm"] for cell in alike])
 
 
-def resampled(view: View, name: str, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Means over samples of arrays (samples, ...) under the same bootstrap draws: (1 + draws, ...) each."""
-    count = len(values[0])
-    flat = [array.reshape(count, -1) for array in values]
-    means = resampled_means(np.concatenate(flat, 1), view.draws, view.seed, f"claims {view.dataset} {name}")
-    ends = np.cumsum([part.shape[1] for part in flat])[:-1]
-    parts = np.split(means, ends, axis=1)
-    return [part.reshape(-1, *array.shape[1:]) for part, array in zip(parts, values, strict=True)]
+def resampled(view: View, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Means over samples of arrays (samples, ...) under the same bootstrap draws: (1 + draws, ...) each.
+
+    All claims on as many samples of a dataset share their draws, so that models pair, and none is drawn twice.
+    """
+    weights = _weights(len(values[0]), view.draws, view.seed, f"claims {view.dataset}")
+    return [np.tensordot(weights, array, axes=1) for array in values]
 
 
-def _named(cell: Cell) -> str:
-    return f"{cell.model} {cell.variant} {cell.relation} {cell.loss_tokens}"
+@lru_cache(maxsize=16)
+def _weights(count: int, draws: int, seed: int, name: str) -> np.ndarray:
+    """Each sample's share in the plain mean and in each resample: (1 + draws, samples)."""
+    return resampled_means(np.eye(count), draws, seed, name)
 
 
 def log_sizes(cell: Cell) -> np.ndarray:

@@ -164,15 +164,16 @@ def unpopular_larger(view: View, claim: Claim) -> Iterator[Estimate]:
         one, other = view.cell(variant), other_view.cell(other_variant)
         if one is None or other is None:
             continue
-        ends = [resampled(each, f"{each.model} {c.variant}", [c.values["nuclear_norm"]])[0].mean(2)
-                for each, c in ((view, one), (other_view, other))]  # fmt: skip
+        (mine,), (theirs,) = (
+            resampled(each, [cell.values["nuclear_norm"].mean(2)]) for each, cell in ((view, one), (other_view, other))
+        )
         logs = [log_sizes(cell) for cell in (one, other)]
         n = min(len(one.sample_ids), len(other.sample_ids))
-        draws = ends[0] / ends[1]
+        draws = mine / theirs
         columns = {"all": (RATIO.combine(draws), *(part.mean(1) for part in logs))}
         columns |= {name: (draws[:, p], *(part[:, p] for part in logs)) for p, name in enumerate(one.projections)}
-        for projection, (column, mine, theirs) in columns.items():
-            tails = unpaired_tails(mine, theirs, RATIO)
+        for projection, (column, *groups) in columns.items():
+            tails = unpaired_tails(*groups, RATIO)
             about = {"projection": projection, "reference_dataset": other_dataset}
             yield estimate(claim, column, RATIO, n, tails=tails, test="Mann-Whitney", **about)
 

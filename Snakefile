@@ -53,4 +53,5 @@ rule all:
         "results/index.html",
         "results/tables/claims.md",
         "results/manifest.json",
+        "results/tables/regression.csv",
     localrule: True

@@ -156,7 +156,7 @@ def humps(count):
 def peaks(count, other):
     """As many peaks as claimed, other ones, and half of the draws each way."""
     high = max(count, other)
-    edge = rough("detailed", np.where(humps(high) > 3, 1.9, 1.0), 5)
+    edge = rough("detailed", np.where(humps(high) > 3, 1.3, 1.0), 5)
     return [view(cell("detailed", curve=humps(count))), view(cell("detailed", curve=humps(other))), view(edge)]
 
 

@@ -256,6 +256,74 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("chance", _REAL),
         ]
     ),
+    # Softmax toy: one row a label of a case, its probability before and after one step.
+    "toy_squeeze": pa.schema([("case", _TEXT), ("label", _COUNT), ("before", _REAL), ("after", _REAL)]),
+    # One row a case: the label pulled `up` or pushed `down`, its probability, that of the most likely other label, how
+    # many others rise, how their log-ratios spread, and the probability above which they rise: exact, and first order.
+    "toy_squeeze_cases": pa.schema(
+        [
+            ("case", _TEXT),
+            *[(name, _COUNT) for name in ("labels", "up", "down")],
+            *[(name, _REAL) for name in ("rate", "size", "before", "after")],
+            ("winner", _COUNT),
+            ("winner_before", _REAL),
+            ("winner_after", _REAL),
+            ("rising", _COUNT),
+            *[(name, _REAL) for name in ("median_ratio", "ratio_spread", "threshold", "first_order_threshold")],
+        ]
+    ),
+    # One row a random softmax and level of what is varied: the share of other labels that fall, what the winner gains.
+    "toy_squeeze_sweeps": pa.schema(
+        [
+            ("sweep", _TEXT),
+            ("draw", _COUNT),
+            *[(name, _REAL) for name in ("level", "falling", "winner_gain", "median_log_ratio")],
+        ]
+    ),
+    # One row a step of an objective that pushes one label of a softmax down.
+    "toy_clip": pa.schema(
+        [
+            ("case", _TEXT),
+            ("objective", _TEXT),
+            ("step", _COUNT),
+            *[(name, _REAL) for name in ("log_prob", "winner_prob", "median_log_prob", "entropy", "coefficient")],
+        ]
+    ),
+    # Image toy: mean softmax output `value` for `label` on the n test images of class `observed`, along training.
+    "toy_predictions": pa.schema(
+        [("epoch", _COUNT), ("observed", _TEXT), ("label", _TEXT), ("value", _REAL), ("n", _COUNT), ("accuracy", _REAL)]
+    ),
+    # Mean Frobenius norm of the tangent kernel over n pairs of distinct images of two classes.
+    "toy_kernels": pa.schema(
+        [("epoch", _COUNT), ("learned", _TEXT), ("observed", _TEXT), ("norm", _REAL), ("n", _COUNT)]
+    ),
+    # One row a pair of images: the change of log pi(learned class) on the observed image by one step on the learned
+    # one, true and to first order; norms and cosine of the changes of all labels' log-probabilities.
+    "toy_steps": pa.schema(
+        [
+            ("epoch", _COUNT),
+            ("rate", _REAL),
+            ("learned", _TEXT),
+            ("observed", _TEXT),
+            *[(name, _COUNT) for name in ("learned_image", "observed_image")],
+            *[(name, _REAL) for name in ("measured", "predicted", "cosine")],
+            *[(name, _REAL) for name in ("measured_norm", "predicted_norm", "residual_norm")],
+        ]
+    ),
+    # Mean true change of pi(label) on images of class `observed` by one step on an image of class `learned`; `same`: on
+    # that image itself, else on n pairs of distinct images.
+    "toy_changes": pa.schema(
+        [
+            ("epoch", _COUNT),
+            ("rate", _REAL),
+            ("learned", _TEXT),
+            ("observed", _TEXT),
+            ("same", pa.bool_()),
+            ("label", _TEXT),
+            ("change", _REAL),
+            ("n", _COUNT),
+        ]
+    ),
 }
 
 

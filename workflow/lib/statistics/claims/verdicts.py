@@ -77,7 +77,7 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
     if not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
         reason = "cannot be computed on these curves"
     elif row["n"] < FEWEST:
-        reason = f"only {row['n']} samples; {FEWEST} are needed"
+        reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST} are needed"
     elif claim.ability != "free":
         names = [row["model"], row["reference_model"]] if claim.ability == "needed" else [row["model"]]
         unable = [name for name in names if abilities.get((name, dataset), (True,))[0] is False]

@@ -95,6 +95,14 @@ def test_controls_are_measured_where_questions_have_answers():
     assert read_study(DEFAULT | {"controls": "none"}, ROOT).controls("mini", "mini_taxonomy") == []
 
 
+def test_datasets_that_a_claim_compares_are_read_together():
+    study = read_study(DEFAULT, ROOT)
+    assert study.compared("mini_unseen") == ["mini_unseen", "mini_popular", "mini_unpopular"]
+    assert study.compared("mini_popular") == ["mini_popular"]
+    less = read_study(DEFAULT | {"datasets": ["mini_unpopular"]}, ROOT)
+    assert less.compared("mini_unpopular") == ["mini_unpopular"]
+
+
 def test_controls_of_the_paper_are_on_two_models():
     study = read_study(PAPER, ROOT)
     assert {model for model in study.models if study.controls(model, "gsm8k")} == {"qwen2_1_5b", "qwen2_1_5b_it"}

@@ -80,6 +80,12 @@ class Study:
         controls = [each.split(":")[1] for model in self.models for each in self.controls(model, dataset)]
         return list(dict.fromkeys([*self.relations(dataset), *controls]))
 
+    def compared(self, dataset: str) -> list[str]:
+        """The dataset, and those chosen that a claim compares it with."""
+        pairs = [pair.split("/") for claim in self.claims.values() for pair in claim["between"]]
+        others = [other.split(":")[0] for one, other in pairs if one.split(":")[0] == dataset]
+        return list(dict.fromkeys([dataset, *(other for other in others if other in self.datasets)]))
+
     def is_written(self, dataset: str) -> bool:
         """Whether the dataset's Detailed responses are written by a model."""
         return dataset in self.config["generate"]["datasets"]

@@ -7,26 +7,6 @@ makes  results/evidence/{dataset}.parquet (numbers, no verdict), results/claims.
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
-CLAIMS_SHEET = os.path.join(os.path.relpath(workflow.basedir), "config", "claims.tsv")
-CLAIMS_SCHEMA = os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
-
-
-def compared_datasets(dataset):
-    """The dataset, and those chosen that a claim compares it with."""
-    pairs = [pair.split("/") for claim in STUDY.claims.values() for pair in claim["between"]]
-    others = [other.split(":")[0] for one, other in pairs if one.split(":")[0] == dataset]
-    return list(dict.fromkeys([dataset, *(other for other in others if other in STUDY.datasets)]))
-
-
-def compared_tables(kind):
-    """The tables of one kind of all models on a dataset and on those it is compared with."""
-    return lambda wildcards: collect(
-        "results/gradients/{model}/{dataset}.{kind}.parquet",
-        dataset=compared_datasets(wildcards.dataset),
-        model=STUDY.models,
-        kind=kind,
-    )
-
 
 rule gather_evidence:
     """Measure what every claim is about, on one dataset."""

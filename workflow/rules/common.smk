@@ -221,6 +221,22 @@ def extra_arguments(name, wildcards, output):
     return arguments
 
 
+CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "claims.tsv"))
+CLAIMS_SCHEMA = os.path.normpath(
+    os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
+)
+
+
+def compared_tables(kind):
+    """The tables of one kind of all models on a dataset and on those it is compared with."""
+    return lambda wildcards: collect(
+        "results/gradients/{model}/{dataset}.{kind}.parquet",
+        dataset=STUDY.compared(wildcards.dataset),
+        model=STUDY.models,
+        kind=kind,
+    )
+
+
 def data_path(dataset, variant, relation):
     """The data file that a released file is named after: the study's own, or one by the same scheme."""
     row = STUDY.files.get((dataset, variant, relation))

@@ -227,7 +227,7 @@ def test_sheet_mistakes_name_file_line_and_column(name, root):
 
 def test_a_users_file_that_is_not_there_is_named(root):
     with (root / "config/datasets.tsv").open("a") as sheet:
-        sheet.write("mine\tMy own\tmath\tpublished\tnone\tcorrect\tnone\t\t\t\tuser\n")
+        sheet.write("mine\tMy own\tmath\tpublished\tnone\tcorrect\tnone\t\t\t\tuser\t\t\t\n")
     with (root / "config/sources.tsv").open("a") as sheet:
         sheet.write("mine\tnone\tcorrect\tdata/none.json\t\n")
     with pytest.raises(InputError, match=r"sources.tsv, dataset 'mine', variant 'none': no file 'data/none.json' here"):

@@ -197,6 +197,7 @@ rule write_atlas:
         curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
         per_sample=collect("results/statistics/{dataset}/per_sample.parquet", dataset=STUDY.datasets),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
+        claims="results/claims.parquet",
         templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
     output:
         "results/index.html",
@@ -210,7 +211,8 @@ rule write_atlas:
     shell:
         "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
         " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
-        " --per-sample {input.per_sample:q} --responses {input.responses:q} --output {output:q} > {log:q} 2>&1"
+        " --per-sample {input.per_sample:q} --responses {input.responses:q} --claims {input.claims:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule figures:

@@ -154,7 +154,7 @@ def divergence_of(policy: Tensor, reference: Tensor) -> Tensor:
 
 
 def residual(logits: Tensor, targets: Tensor, coefficient: Tensor) -> Tensor:
-    """G = c (pi - e_y): `logits` (..., tokens, vocabulary), `targets` (..., tokens), `coefficient` (...), as `logits`."""
+    """G = c (pi - e_y), as `logits` (..., tokens, vocabulary); `targets` (..., tokens), `coefficient` (...)."""
     pi = torch.softmax(logits, dim=-1)
     one_hot = torch.nn.functional.one_hot(targets, logits.shape[-1]).to(pi.dtype)
     return coefficient[..., None, None] * (pi - one_hot)

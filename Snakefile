@@ -33,12 +33,13 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/gradients.smk"
 include: "workflow/rules/released.smk"
 include: "workflow/rules/statistics.smk"
+include: "workflow/rules/dynamics.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
 
 
 wildcard_constraints:
-    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.miniatures}),
+    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.miniatures}),
     dataset="|".join(STUDY.datasets),
 
 

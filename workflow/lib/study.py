@@ -28,12 +28,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
     (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
-    model that writes Detailed responses, where one is asked to. The row of a mapped dataset holds its `mapping`."""
+    model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned. The row of a
+    mapped dataset holds its `mapping`."""
 
     config: dict[str, Any]
     models: dict[str, Row]
     miniatures: dict[str, Row]
     writers: dict[str, Row]
+    learners: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
 
@@ -85,9 +87,11 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row["mapping"] = read_mapping(root, name, row, name in config["generate"]["datasets"])
     writers = _writers(config["generate"], models)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
-    wanted = chosen_models | writers | _partners(chosen_models | writers, models)
+    learners = _learners(config["dynamics"], models)
+    wanted = chosen_models | writers | learners
+    wanted |= _partners(wanted, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
-    study = Study(config, chosen_models, trained, writers, chosen, files)
+    study = Study(config, chosen_models, trained, writers, learners, chosen, files)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
     for dataset in chosen:
         _check_files(study, dataset)
@@ -209,6 +213,11 @@ def _typed(text: str, schema: Mapping[str, Any], column: str, where: str) -> Any
         if not text.lstrip("-").isdecimal():
             raise InputError(f"{where}: column '{column}' is '{text}'; write a whole number")
         return int(text)
+    if kind == "number":
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(f"{where}: column '{column}' is '{text}'; write a number") from None
     return text
 
 
@@ -291,6 +300,10 @@ def _writers(generate: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str
     if not generate["datasets"] or generate["endpoint"]:
         return {}
     return {generate["model"]: _row(models, generate["model"], "generate.model")}
+
+
+def _learners(dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
+    return {name: _row(models, name, "dynamics.models") for name in dynamics["models"]} if dynamics["runs"] else {}
 
 
 def _check_variants(variants: Mapping[str, list[str]], datasets: Mapping[str, Row]) -> None:

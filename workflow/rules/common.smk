@@ -118,8 +118,8 @@ def tokenizer_of(model):
 
 
 def model_row(model):
-    """The row of a model that is measured, writes responses, or is a miniature's base."""
-    return {**STUDY.miniatures, **STUDY.writers, **STUDY.models}[model]
+    """The row of a model that is measured, finetuned, writes responses, or is a miniature's base."""
+    return {**STUDY.miniatures, **STUDY.writers, **STUDY.learners, **STUDY.models}[model]
 
 
 def model_files(wildcards):

@@ -48,7 +48,9 @@ def build(given):
         ("train", given.train_rows, given.train),
         ("held_out", given.held_out_rows, given.held_out),
     ):
-        cut = "train" if path.endswith(".parquet") else given.mapping[f"{split}_split"]
+        # Rows of the hub were cut when they were fetched.
+        own = path in (given.mapping["source"], given.mapping["held_out"])
+        cut = given.mapping[f"{split}_split"] if own else "train"
         rows += mapped_pairs(read_rows(path, cut), given.mapping, path, split, limit, given.seed)
     write_pairs(rows, given.output, {**facts, "source": given.mapping["source"], "revision": given.mapping["revision"]})
 

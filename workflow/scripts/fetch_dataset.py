@@ -12,6 +12,8 @@ def main(argv=None):
     add("--revision", default="", metavar="COMMIT", help="commit hash of 40 digits")
     add("--split", required=True, help="rows to take, such as train[:500]")
     add("--mirror", default="", metavar="DIR", help="folder that holds datasets/ORG/NAME: used instead of the hub")
+    add("--folder", default="", help="of a dataset that keeps its parts in folders")
+    add("--mapping", default="config/mappings", metavar="DIR", help="where its mapping stands, for messages")
     add("--output", required=True, metavar="OUT", help="file to write (.parquet)")
     run(parser, fetch, argv)
 
@@ -19,7 +21,17 @@ def main(argv=None):
 def fetch(given):
     from workflow.lib.corpora.tabular import fetch_rows
 
-    fetch_rows(given.dataset, given.source, given.name, given.revision, given.split, given.output, given.mirror)
+    fetch_rows(
+        given.dataset,
+        given.source,
+        given.name,
+        given.revision,
+        given.split,
+        given.output,
+        given.mirror,
+        given.folder,
+        given.mapping,
+    )
 
 
 if __name__ == "__main__":

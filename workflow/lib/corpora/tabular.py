@@ -98,10 +98,19 @@ def _csv_columns(path: Path, text: str) -> list[str]:
 
 
 def fetch_rows(
-    dataset: str, source: str, name: str, revision: str, split: str, output: str | Path, mirror: str = ""
+    dataset: str,
+    source: str,
+    name: str,
+    revision: str,
+    split: str,
+    output: str | Path,
+    mirror: str = "",
+    folder: str = "",
+    mapping: str = "config/mappings",
 ) -> None:
     """Write the rows of the hub dataset `source` (ORG/NAME), at the commit `revision`, as Parquet.
 
+    `folder`: of a dataset that keeps its parts in folders. `mapping`: where its mapping stands, for messages.
     With a `mirror`, a folder that holds ``datasets/ORG/NAME``, the rows come from there. Raises `InputError` for an
     unresolved revision, an unknown dataset, configuration or split, and for a hub that gives no answer.
     """
@@ -111,7 +120,7 @@ def fetch_rows(
     if not local and not revision:
         raise InputError(
             f"{dataset}: the revision of {source} is unresolved; run python -m workflow.scripts.pin --mapping "
-            f"config/mappings/{dataset}.yaml on a machine with a network"
+            f"{mapping}/{dataset}.yaml on a machine with a network"
         )
     place, at = (str(local), {}) if local else (source, {"revision": revision})
     with _quiet() as datasets, tempfile.TemporaryDirectory() as cache:
@@ -119,14 +128,16 @@ def fetch_rows(
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            table = datasets.load_dataset(place, name or None, split=split, cache_dir=cache, **at)
+            table = datasets.load_dataset(
+                place, name or None, split=split, data_dir=folder or None, cache_dir=cache, **at
+            )
         except datasets.exceptions.DatasetNotFoundError:
             raise InputError(
                 f"{dataset}: the hub shows no {source} at {revision}; check source and revision in "
-                f"config/mappings/{dataset}.yaml, or, if it is gated, accept its licence and set HF_TOKEN"
+                f"{mapping}/{dataset}.yaml, or, if it is gated, accept its licence and set HF_TOKEN"
             ) from None
         except (ValueError, datasets.exceptions.DatasetsError) as error:
-            raise InputError(f"{dataset}: {source}: {_line(error)}; mend config/mappings/{dataset}.yaml") from None
+            raise InputError(f"{dataset}: {source}: {_line(error)}; mend {mapping}/{dataset}.yaml") from None
         except (ConnectionError, HTTPError, HfHubHTTPError, OSError) as error:
             raise InputError(
                 f"{dataset}: {source} cannot be had from the hub ({_line(error)}); check the network, or put a copy "

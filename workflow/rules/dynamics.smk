@@ -1,0 +1,230 @@
+"""Learning dynamics: finetuning watched by probes, and one step held against its first-order prediction.
+
+needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
+makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
+       run: dynamics.parquet (every probe at every evaluation), training.parquet, status.json, model/;
+       results/figures/dynamics/
+why    one rule for all runs: what a run is stands in its row of the sheet
+"""
+
+from workflow.lib.dynamics.plan import MINIATURE, read_plan
+
+DYNAMICS = STUDY.config["dynamics"]
+try:
+    PLAN = read_plan(DYNAMICS, workflow.basedir)
+except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+ROOM = "results/dynamics/{pairs}/{model}/seed_{seed}"
+ONE_STEP = DYNAMICS["one_step"]
+
+
+wildcard_constraints:
+    pairs=DYNAMICS["pairs"],
+    run="|".join(PLAN.runs) or "none",
+    seed=r"\d+",
+    split="train|held_out",
+
+
+def start_of_run(wildcards):
+    """The model that a run starts from: another run's, or the model's card."""
+    init = PLAN.runs[wildcards.run]["init"]
+    return f"{ROOM}/{init}/model" if init else "resources/models/{model}.json"
+
+
+def start_of_probes(wildcards):
+    """The model that the watched runs start from, whose own samples are probes."""
+    return f"{ROOM}/{PLAN.start}/model" if PLAN.start else "resources/models/{model}.json"
+
+
+def pair_rows(wildcards):
+    """The files of rows of pairs that are not the miniature's: train, held out."""
+    if PLAN.mapping is None:
+        return []
+    if PLAN.is_file:
+        return [PLAN.mapping["source"], PLAN.mapping["held_out"]]
+    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=wildcards.pairs, split=["train", "held_out"])
+
+
+def rephrases_file(wildcards):
+    """Kept rephrases: a user's own file, or what a model writes; none for the miniature's grammar."""
+    if DYNAMICS["rephrases"]:
+        return [DYNAMICS["rephrases"]]
+    return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/rephrases.jsonl"]
+
+
+def device_arguments(wildcards):
+    """Where and how precisely a model is trained, as arguments."""
+    row = STUDY.learners[wildcards.model]
+    return ["--device", row["device"], "--dtype", row["dtype"]]
+
+
+def run_arguments(wildcards):
+    """A run's row as arguments."""
+    row = PLAN.runs[wildcards.run]
+    told = [
+        "loss",
+        "target",
+        "split",
+        "negatives",
+        "optimiser",
+        "learning_rate",
+        "steps",
+        "batch_size",
+        "warm_up",
+        "clip",
+    ]
+    told += ["beta", "margin", "evaluate_every"]
+    arguments = [part for key in told for part in (f"--{key.replace('_', '-')}", row[key])]
+    return arguments + (["--probed"] if row["probed"] else [])
+
+
+def learner_gpu(wildcards):
+    """GPUs of a job on a model."""
+    return 0 if STUDY.learners[wildcards.model]["device"] == "cpu" else 1
+
+
+def learner_memory(wildcards):
+    """Memory of a job on a model, in MB."""
+    return 3000 if STUDY.learners[wildcards.model]["scope"] == "miniature" else 64000
+
+
+rule fetch_pairs:
+    """Fetch the rows of one split of a hub dataset of pairs, at its pinned revision."""
+    output:
+        "resources/pairs/{pairs}.{split}.parquet",
+    log:
+        "logs/fetch_pairs/{pairs}.{split}.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        # Not a param: where the rows of a pinned revision came from makes nothing stale.
+        mirror=STUDY.config["mirror"],
+    params:
+        code=code_digest("workflow.scripts.fetch_dataset"),
+        source=lambda wildcards: PLAN.mapping["source"],
+        name=lambda wildcards: PLAN.mapping["name"],
+        folder=lambda wildcards: PLAN.mapping["folder"],
+        revision=lambda wildcards: PLAN.mapping["revision"],
+        rows=lambda wildcards: PLAN.mapping[f"{wildcards.split}_split"],
+    shell:
+        "python -m workflow.scripts.fetch_dataset --dataset {wildcards.pairs} --source {params.source:q}"
+        " --name={params.name:q} --folder={params.folder:q} --revision={params.revision:q} --split {params.rows:q}"
+        " --mirror={resources.mirror:q} --mapping config/pairs --output {output:q} > {log:q} 2>&1"
+
+
+rule build_pairs:
+    """Build the preference pairs."""
+    input:
+        pair_rows,
+    output:
+        "results/dynamics/{pairs}/pairs.parquet",
+    log:
+        "logs/build_pairs/{pairs}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code_digest("workflow.scripts.build_pairs"),
+        arguments=(
+            [
+                *("--reader", "miniature", "--base", DYNAMICS["base_documents"]),
+                *("--rejected-rarity", DYNAMICS["rejected_rarity"]),
+            ]
+            if PLAN.mapping is None
+            else ["--reader", "mapped", "--mapping", json.dumps(PLAN.mapping, sort_keys=True)]
+        ),
+        rows=lambda wildcards, input: ["--train-rows", input[0], "--held-out-rows", input[1]] if input else [],
+        train=DYNAMICS["train"],
+        held_out=DYNAMICS["held_out"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.build_pairs --name {wildcards.pairs} {params.arguments:q} {params.rows:q}"
+        " --train {params.train} --held-out {params.held_out} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+
+
+rule build_probes:
+    """Build the responses that the runs of one model and seed are watched by."""
+    input:
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        model=start_of_probes,
+        rephrases=rephrases_file,
+    output:
+        f"{ROOM}/probes.parquet",
+    log:
+        "logs/build_probes/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    resources:
+        gpu=learner_gpu,
+        mem_mb=learner_memory,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.build_probes"),
+        rephrases=lambda wildcards, input: ["--rephrases", input.rephrases] if input.rephrases else [],
+        probes=DYNAMICS["probes"],
+        held_out=DYNAMICS["held_out_probes"],
+        max_length=DYNAMICS["max_length"],
+        room=DYNAMICS["max_new_tokens"],
+        device=device_arguments,
+    shell:
+        "python -m workflow.scripts.build_probes --pairs {input.pairs:q} --model {input.model:q} {params.rephrases:q}"
+        " --train {params.probes} --held-out {params.held_out} --seed {wildcards.seed} --max-length {params.max_length}"
+        " --max-new-tokens {params.room} {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
+rule finetune:
+    """Finetune one run of the sheet, watched by probes."""
+    input:
+        init=start_of_run,
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        probes=lambda wildcards: [f"{ROOM}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
+    output:
+        dynamics=f"{ROOM}/{{run}}/dynamics.parquet",
+        training=f"{ROOM}/{{run}}/training.parquet",
+        status=f"{ROOM}/{{run}}/status.json",
+        model=directory(f"{ROOM}/{{run}}/model"),
+    log:
+        "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
+    benchmark:
+        "logs/benchmarks/finetune/{pairs}/{model}/seed_{seed}/{run}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    resources:
+        gpu=learner_gpu,
+        mem_mb=learner_memory,
+        runtime=1440,
+    params:
+        code=code_digest("workflow.scripts.finetune"),
+        run=run_arguments,
+        probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
+        folder=lambda wildcards, output: os.path.dirname(output.status),
+        journal="results/journal/dynamics/{pairs}/{model}/seed_{seed}/{run}",
+        max_length=DYNAMICS["max_length"],
+        room=DYNAMICS["max_new_tokens"],
+        batch_tokens=STUDY.config["batch_tokens"],
+        device=device_arguments,
+    shell:
+        "python -m workflow.scripts.finetune --name {wildcards.run} --init {input.init:q} --pairs {input.pairs:q}"
+        " {params.probes:q} --output {params.folder:q} --journal {params.journal:q} {params.run} --seed {wildcards.seed}"
+        " --max-length {params.max_length} --max-new-tokens {params.room} --batch-tokens {params.batch_tokens}"
+        " {params.device} --threads {threads} > {log:q} 2>&1"
+
+
+rule dynamics:
+    """Every chosen run of every chosen model and seed."""
+    input:
+        collect(
+            f"{ROOM}/{{run}}/dynamics.parquet",
+            pairs=DYNAMICS["pairs"],
+            model=STUDY.learners,
+            seed=DYNAMICS["seeds"],
+            run=PLAN.watched,
+        ),
+    localrule: True

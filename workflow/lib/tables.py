@@ -256,6 +256,23 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("grad_norm", _REAL),
         ]
     ),
+    # One row: one probe's change of log-probability over one step of SGD, by size of the step (`halving` counts from
+    # the largest). `captured`: the part of `predicted` that the captured projections carry.
+    "one_step": pa.schema(
+        [
+            ("seed", _COUNT),
+            ("loss", _TEXT),
+            ("pair_id", _TEXT),
+            ("trained", _TEXT),
+            ("halving", _COUNT),
+            ("learning_rate", _REAL),
+            ("probe_id", _TEXT),
+            ("type", _TEXT),
+            ("predicted", _REAL),
+            ("captured", _REAL),
+            ("measured", _REAL),
+        ]
+    ),
 }
 
 

@@ -217,6 +217,38 @@ rule finetune:
         " {params.device} --threads {threads} > {log:q} 2>&1"
 
 
+rule check_step:
+    """Hold one plain step against its first-order prediction, on the model that the runs start from."""
+    input:
+        model=start_of_probes,
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        probes=f"{ROOM}/probes.parquet",
+    output:
+        f"{ROOM}/one_step.parquet",
+    log:
+        "logs/check_step/{pairs}/{model}/seed_{seed}.log",
+    benchmark:
+        "logs/benchmarks/check_step/{pairs}/{model}/seed_{seed}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    resources:
+        # In float64, on the CPU.
+        mem_mb=learner_memory,
+        runtime=240,
+    params:
+        code=code_digest("workflow.scripts.check_step"),
+        updates=ONE_STEP["updates"],
+        probes=ONE_STEP["probes"],
+        change=ONE_STEP["change"],
+        halvings=ONE_STEP["halvings"],
+        max_length=DYNAMICS["max_length"],
+    shell:
+        "python -m workflow.scripts.check_step --model {input.model:q} --pairs {input.pairs:q} --probes {input.probes:q}"
+        " --updates {params.updates} --probed {params.probes} --change {params.change} --halvings {params.halvings}"
+        " --seed {wildcards.seed} --max-length {params.max_length} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
 rule dynamics:
     """Every chosen run of every chosen model and seed."""
     input:

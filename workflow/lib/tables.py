@@ -273,6 +273,25 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("measured", _REAL),
         ]
     ),
+    # One row: the mean of one measure over the probes of a type, with a bootstrap interval over probes, and its change
+    # since the run's first step, paired by probe. `before`: examples of the runs that this one starts from.
+    "dynamics_curves": pa.schema(
+        [
+            ("model", _TEXT),
+            ("seed", _COUNT),
+            ("run", _TEXT),
+            ("split", _TEXT),
+            ("type", _TEXT),
+            ("measure", _TEXT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("before", _COUNT),
+            *_ESTIMATE,
+            ("change", _REAL),
+            ("change_low", _REAL),
+            ("change_high", _REAL),
+        ]
+    ),
 }
 
 

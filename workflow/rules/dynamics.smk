@@ -249,14 +249,75 @@ rule check_step:
         " --seed {wildcards.seed} --max-length {params.max_length} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
+def run_parts(wildcards, third):
+    """Name, start and `third` of every watched run, as arguments."""
+    starts = {name: PLAN.runs[name]["init"] for name in PLAN.watched}
+    return [
+        part for name in PLAN.watched for part in ("--run", name, starts[name] or "-", third(name).format(**wildcards))
+    ]
+
+
+rule summarise_dynamics:
+    """Summarise one model's and seed's runs over probes."""
+    input:
+        collect(f"{ROOM}/{{run}}/dynamics.parquet", run=PLAN.watched, allow_missing=True),
+    output:
+        "results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
+    log:
+        "logs/summarise_dynamics/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.summarise_dynamics"),
+        runs=lambda wildcards: run_parts(wildcards, lambda run: f"{ROOM}/{run}/dynamics.parquet"),
+        draws=STUDY.config["bootstrap"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.summarise_dynamics --model {wildcards.model} {params.runs:q} --draws {params.draws}"
+        " --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+
+
+rule draw_dynamics:
+    """Draw one model's and seed's runs, and the check of one step."""
+    input:
+        curves="results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
+        one_step=[f"{ROOM}/one_step.parquet"] if ONE_STEP["updates"] else [],
+    output:
+        report(
+            directory("results/figures/dynamics/{pairs}/{model}/seed_{seed}"),
+            patterns=["{kind}.svg"],
+            caption="../report/dynamics.rst",
+            category="Learning dynamics",
+            subcategory="{model}, seed {seed}",
+            labels={"pairs": "{pairs}", "figure": "{kind}"},
+        ),
+    log:
+        "logs/draw_dynamics/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.draw_dynamics"),
+        runs=lambda wildcards: run_parts(wildcards, lambda run: PLAN.runs[run]["title"] or run),
+        one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
+        formats=STUDY.config["formats"],
+    shell:
+        "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} {params.one_step:q} {params.runs:q}"
+        " --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+
+
 rule dynamics:
-    """Every chosen run of every chosen model and seed."""
+    """The second study: every chosen run of every chosen model and seed, summarised and drawn."""
     input:
         collect(
-            f"{ROOM}/{{run}}/dynamics.parquet",
+            "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
             pairs=DYNAMICS["pairs"],
             model=STUDY.learners,
             seed=DYNAMICS["seeds"],
-            run=PLAN.watched,
         ),
     localrule: True

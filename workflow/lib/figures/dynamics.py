@@ -236,7 +236,7 @@ def step_chart(rows: Sequence[Mapping]) -> tuple[theme.Heading, alt.ConcatChart]
         "step is halved",
         (
             f"{counts}, in float64. The query, key, value, output and feed-forward weights carry {share} of the "
-            "prediction for all parameters.",
+            "prediction for all parameters. On the right: circles, projections only; triangles, all parameters.",
         ),
     )
     entries = list(TRAINED.values())

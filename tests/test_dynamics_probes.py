@@ -208,6 +208,20 @@ def test_rephrases_from_a_file_and_one_that_lacks_rows(pairs, miniature, tmp_pat
     assert "cut.jsonl: lacks" in message and f"chosen_semantic of '{first}'" in message and "1 more" in message
 
 
+def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, miniature, tmp_path):
+    drawn = ["--train", 1, "--held-out", 1, "--seed", 0, "--output"]
+    command = ["write_rephrases", "--pairs", pairs, "--model", miniature, "--device", "cpu", "--max-tokens", 3,
+               "--kept", tmp_path / "kept.jsonl", *drawn, tmp_path / "rephrases.jsonl"]  # fmt: skip
+    done = call(*command)
+    assert done.returncode == 0 and "answers to ask for" in done.stderr, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rephrases.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * len(REPHRASED) and {row["type"] for row in rows} == set(REPHRASED)
+    assert "answers to ask for" not in call(*command).stderr
+    done = call("build_probes", "--pairs", pairs, "--model", miniature, "--max-new-tokens", 2, "--rephrases",
+                tmp_path / "rephrases.jsonl", *drawn, tmp_path / "probes.parquet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_more_probes_than_pairs_is_one_line(pairs, miniature, tmp_path):
     done = call("build_probes", "--pairs", pairs, "--model", miniature, "--train", 99, "--held-out", 3, "--seed", 0,
                 "--output", tmp_path / "p.parquet")  # fmt: skip

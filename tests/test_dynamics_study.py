@@ -85,6 +85,14 @@ def test_an_unknown_model_to_finetune_is_named():
         read_study(DEFAULT | {"dynamics": DEFAULT["dynamics"] | {"models": ["minni"]}}, ROOT)
 
 
+def test_rephrases_that_nobody_writes():
+    changed = DEFAULT["dynamics"] | {"pairs": "hh_helpful", "runs": ["hh_sft"]}
+    with pytest.raises(InputError, match=r"'dynamics\.rephrases' is empty.*generate\.model"):
+        read_study(DEFAULT | {"dynamics": changed}, ROOT)
+    wanted = DEFAULT | {"dynamics": changed, "generate": DEFAULT["generate"] | {"model": "mini"}}
+    assert list(read_study(wanted, ROOT).writers) == ["mini"]
+
+
 def test_runs_that_start_in_a_circle(root):
     sheet = root / "config/runs.tsv"
     sheet.write_text(sheet.read_text().replace("sft\tSFT\tbase", "sft\tSFT\tdpo"))

@@ -19,6 +19,8 @@ from workflow.lib.responses.labels import GOLD
 from workflow.lib.responses.relations import BUILT
 
 Row = dict[str, Any]
+# The preference pairs of the miniature's own grammar; all others have a mapping.
+MINIATURE_PAIRS = "mini_qa"
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -85,7 +87,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row["variants"] = [*row["variants"], "detailed"]
         if row["reader"] == "mapped":
             row["mapping"] = read_mapping(root, name, row, name in config["generate"]["datasets"])
-    writers = _writers(config["generate"], models)
+    writers = _writers(config["generate"], config["dynamics"], models)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
     learners = _learners(config["dynamics"], models)
     wanted = chosen_models | writers | learners
@@ -296,8 +298,15 @@ def _check_generate(generate: Mapping[str, Any], datasets: Mapping[str, Row]) ->
         raise InputError("config key 'generate.prompt': has no {instruction}; say where the question goes")
 
 
-def _writers(generate: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
-    if not generate["datasets"] or generate["endpoint"]:
+def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
+    # Rephrases of pairs that are not the miniature's, where no file has them.
+    rephrased = dynamics["runs"] and dynamics["pairs"] != MINIATURE_PAIRS and not dynamics["rephrases"]
+    if rephrased and not generate["model"]:
+        raise InputError(
+            f"config key 'dynamics.rephrases' is empty, and nobody writes those of pairs '{dynamics['pairs']}'; name a "
+            "file there, or a model in generate.model"
+        )
+    if not (generate["datasets"] or rephrased) or generate["endpoint"]:
         return {}
     return {generate["model"]: _row(models, generate["model"], "generate.model")}
 

@@ -7,7 +7,7 @@ makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, prob
 why    one rule for all runs: what a run is stands in its row of the sheet
 """
 
-from workflow.lib.dynamics.plan import MINIATURE, read_plan
+from workflow.lib.dynamics.plan import read_plan
 
 DYNAMICS = STUDY.config["dynamics"]
 try:
@@ -47,11 +47,19 @@ def pair_rows(wildcards):
     return collect("resources/pairs/{pairs}.{split}.parquet", pairs=wildcards.pairs, split=["train", "held_out"])
 
 
+def pairs_arguments():
+    """What pairs are made from, as arguments."""
+    if PLAN.mapping:
+        return ["--reader", "mapped", "--mapping", json.dumps(PLAN.mapping, sort_keys=True)]
+    sizes = ["--base", DYNAMICS["base_documents"], "--rejected-rarity", DYNAMICS["rejected_rarity"]]
+    return ["--reader", "miniature", *sizes]
+
+
 def rephrases_file(wildcards):
     """Kept rephrases: a user's own file, or what a model writes; none for the miniature's grammar."""
     if DYNAMICS["rephrases"]:
         return [DYNAMICS["rephrases"]]
-    return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/rephrases.jsonl"]
+    return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]
 
 
 def device_arguments(wildcards):
@@ -130,14 +138,8 @@ rule build_pairs:
         runtime=30,
     params:
         code=code_digest("workflow.scripts.build_pairs"),
-        arguments=(
-            [
-                *("--reader", "miniature", "--base", DYNAMICS["base_documents"]),
-                *("--rejected-rarity", DYNAMICS["rejected_rarity"]),
-            ]
-            if PLAN.mapping is None
-            else ["--reader", "mapped", "--mapping", json.dumps(PLAN.mapping, sort_keys=True)]
-        ),
+        # A function: the mapping's braces are no wildcards.
+        arguments=lambda wildcards: pairs_arguments(),
         rows=lambda wildcards, input: ["--train-rows", input[0], "--held-out-rows", input[1]] if input else [],
         train=DYNAMICS["train"],
         held_out=DYNAMICS["held_out"],
@@ -145,6 +147,49 @@ rule build_pairs:
     shell:
         "python -m workflow.scripts.build_pairs --name {wildcards.pairs} {params.arguments:q} {params.rows:q}"
         " --train {params.train} --held-out {params.held_out} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+
+
+rule write_rephrases:
+    """Ask a model for the rephrases of probed responses; each answer is kept."""
+    input:
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        model=[] if GENERATE["endpoint"] else f"resources/models/{GENERATE['model']}.json",
+    output:
+        "results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl",
+    log:
+        "logs/write_rephrases/{pairs}/seed_{seed}.log",
+    # Nodes of a cluster may have no network.
+    localrule: bool(GENERATE["endpoint"])
+    conda:
+        "../../environment.yml"
+    threads: 1 if GENERATE["endpoint"] else next((row["threads"] for row in STUDY.writers.values()), 1)
+    resources:
+        gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
+        mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
+        runtime=720,
+        # Not params: how politely an endpoint was asked makes nothing stale.
+        requests_per_minute=GENERATE["requests_per_minute"],
+        parallel=GENERATE["parallel"],
+        attempts=GENERATE["attempts"],
+        answer_timeout=GENERATE["timeout"],
+        key_variable=GENERATE["key_variable"],
+    params:
+        code=code_digest("workflow.scripts.write_rephrases"),
+        model=lambda wildcards, input: GENERATE["model"] if GENERATE["endpoint"] else input.model,
+        local=local_writer,
+        endpoint=GENERATE["endpoint"],
+        max_tokens=GENERATE["max_tokens"],
+        temperature=GENERATE["temperature"],
+        probes=DYNAMICS["probes"],
+        held_out=DYNAMICS["held_out_probes"],
+        kept="results/journal/generated/{pairs}.rephrases.jsonl",
+    shell:
+        "python -m workflow.scripts.write_rephrases --pairs {input.pairs:q} --train {params.probes} --held-out"
+        " {params.held_out} --seed {wildcards.seed} --model {params.model:q} {params.local:q}"
+        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --max-tokens {params.max_tokens}"
+        " --temperature {params.temperature} --threads {threads} --requests-per-minute {resources.requests_per_minute}"
+        " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
+        " --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule build_probes:

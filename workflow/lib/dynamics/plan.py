@@ -8,9 +8,7 @@ from typing import Any
 import yaml
 
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.study import FORMATS, Row, checked, read_sheet
-
-MINIATURE = "mini_qa"
+from workflow.lib.study import FORMATS, MINIATURE_PAIRS, Row, checked, read_sheet
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,13 @@ def _start(name: str, runs: Mapping[str, Row]) -> str:
 
 
 def _mapping(pairs: str, root: Path) -> Row | None:
-    if pairs == MINIATURE:
+    if pairs == MINIATURE_PAIRS:
         return None
     where = f"config/pairs/{pairs}.yaml"
     try:
         value = yaml.safe_load((root / where).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = [MINIATURE, *(path.stem for path in (root / "config/pairs").glob("*.yaml"))]
+        known = [MINIATURE_PAIRS, *(path.stem for path in (root / "config/pairs").glob("*.yaml"))]
         raise InputError(f"config key 'dynamics.pairs': no {where}: {nearest(pairs, known)}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{where}: not YAML ({error})") from None

@@ -82,10 +82,15 @@ def draw_dynamics(
     frame = pl.from_arrow(read_table("dynamics_curves", curves)).filter(pl.col("split") == "train")
     runs = [name for name in titles if name in set(frame["run"])]
     made = {f"{name}.curves": run_curves(frame.filter(pl.col("run") == name), titles[name]) for name in runs}
-    chains = chains_of(runs, starts)
-    if len(chains) > 1:
-        made["chains"] = chains_compared(frame, chains, titles, COMPARED, heading_of_chains(frame, chains, titles))
-    made["norms"] = chains_compared(frame, chains, titles, NORMS, heading_of_norms(frame, chains, titles))
+    # As many chains to a figure as there are looks.
+    chains, most = chains_of(runs, starts), len(theme.ORDERED_COLOURS)
+    for first in range(0, len(chains), most):
+        some, more = chains[first : first + most], f".{first // most + 1}" if first else ""
+        if len(some) > 1:
+            made[f"chains{more}"] = chains_compared(
+                frame, some, titles, COMPARED, heading_of_chains(frame, some, titles)
+            )
+        made[f"norms{more}"] = chains_compared(frame, some, titles, NORMS, heading_of_norms(frame, some, titles))
     if one_step:
         made["one_step"] = step_chart(read_table("one_step", one_step).to_pylist())
     listed = []

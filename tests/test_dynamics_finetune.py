@@ -157,6 +157,17 @@ def test_a_target_of_a_probe_type_and_extend(data, miniature, tmp_path):
     assert json.loads((out / "status.json").read_text())["trained_on"] == 24
 
 
+def test_lora_trains_low_rank_terms_and_leaves_an_ordinary_model(data, miniature, tmp_path):
+    first = run(data, miniature, tmp_path / "a", "--parameters", "lora", "--lora-rank", 2, "--clip", 0, steps=6)
+    assert curve(first)[-1] > curve(first)[0] + 0.5
+    before, after = (load_file(folder / "model.safetensors") for folder in (miniature, first / "model"))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert set(before) == set(after) and torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+    assert int(torch.linalg.matrix_rank((after[name] - before[name]).double(), rtol=1e-4)) == 2
+    second = run(data, first / "model", tmp_path / "b", steps=1)
+    assert curve(second)[0] == pytest.approx(curve(first)[-1], rel=1e-5)
+
+
 def test_negatives_from_the_model_itself(data, miniature, tmp_path):
     own, given = (tmp_path / name for name in ("own", "given"))
     one = run(data, miniature, own, "--loss", "dpo", "--negatives", "on_policy", steps=2)
@@ -265,6 +276,7 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
         ({"optimiser": "adam"}, "did you mean 'adamw'"),
         ({"learning_rate": 0.0}, "above 0"),
         ({"steps": 0}, "steps is 0"),
+        ({"parameters": "lorra"}, "did you mean 'lora'"),
     ],
 )
 def test_a_recipe_that_contradicts_itself(changes, message):

@@ -33,6 +33,8 @@ def main(argv=None):
     add("--beta", type=float, default=0.1, help="of the losses on pairs")
     add("--margin", type=float, default=0.0, help="of slic (delta) and simpo (gamma)")
     add("--evaluate-every", type=int, default=25, help="updates between evaluations and checkpoints")
+    add("--parameters", default="full", help="full, or lora (low-rank terms of all linear layers but the output)")
+    add("--lora-rank", type=int, default=8, help="of lora")
     add("--seed", type=int, default=0, help="of the order of examples and of sampled negatives")
     add("--max-length", type=int, default=512, help="window in tokens; longer examples are left out and counted")
     add("--max-new-tokens", type=int, default=64, help="tokens of a sampled negative at most")

@@ -90,6 +90,7 @@ def finetune(
     }
     kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens, "code": code_digest(__name__)})
     other = _reference(model, tokenizer, reference, dtype, device) if loss_named(recipe.loss).reference else None
+    adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens)
 
     def look(step: int) -> list[dict]:
@@ -105,7 +106,7 @@ def finetune(
     write_table("training", run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
-    save_model(model, tokenizer, Path(output) / "model")
+    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, Path(output) / "model")
     write_text(Path(output) / STATUS, json.dumps(status, indent=1, sort_keys=True) + "\n")
     kept.remove()
 
@@ -132,6 +133,19 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         if folder.is_dir():
             shutil.rmtree(folder)
         os.replace(whole, folder)
+
+
+def _adapted(model: Any, recipe: Recipe) -> Any:
+    """Make the parameters to train trainable; of LoRA, put into the model in place, the adapter that can be merged."""
+    if recipe.parameters == "full":
+        model.requires_grad_(True)
+        return None
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        shape = {"r": recipe.lora_rank, "lora_alpha": 2 * recipe.lora_rank, "lora_dropout": 0.0}
+        return get_peft_model(model, LoraConfig(target_modules="all-linear", **shape))
 
 
 def _counted(names) -> dict[str, int]:
@@ -199,8 +213,10 @@ class _Run:
     def __init__(self, model, speech: Speech, recipe: Recipe, examples: Sequence[Example], reference, max_new_tokens):
         self.model, self.speech, self.recipe, self.examples = model, speech, recipe, examples
         self.loss, self.reference, self.max_new_tokens = loss_named(recipe.loss), reference, max_new_tokens
-        self.model.requires_grad_(True).eval()
-        self.optimiser = _optimiser(model, recipe)
+        self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        # No dropout.
+        self.model.eval()
+        self.optimiser = _optimiser(list(self.trained.values()), recipe)
         self.known: dict[Spoken, float] = {}
         self.log: list[dict] = []
 
@@ -248,12 +264,12 @@ class _Run:
         return {"status": "ok", "step": step, "last_good_step": step}
 
     def _state(self) -> dict[str, Any]:
-        weights = {name: weight.detach() for name, weight in self.model.named_parameters()}
+        weights = {name: weight.detach() for name, weight in self.trained.items()}
         return {"model": weights, "optimiser": self.optimiser.state_dict(), "log": json.dumps(self.log)}
 
     def _restore(self, state: Mapping[str, Any]) -> int:
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
+            for name, weight in self.trained.items():
                 weight.copy_(state["model"][name])
         self.optimiser.load_state_dict(state["optimiser"])
         self.log = json.loads(state["log"])
@@ -267,7 +283,7 @@ class _Run:
         loss = outcome.loss.mean()
         self.optimiser.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip or float("inf"))
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip or float("inf"))
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             return False
         rate = recipe.learning_rate * min(1.0, (step + 1) / (recipe.warm_up + 1))
@@ -321,13 +337,13 @@ class _Run:
         return sample(self.model, self.speech, [each.prompt for each in batch], seed, self.max_new_tokens)
 
 
-def _optimiser(model, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(weights: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
     made = {
-        "sgd": lambda weights: torch.optim.SGD(weights, lr=recipe.learning_rate),
-        "rmsprop": lambda weights: torch.optim.RMSprop(weights, lr=recipe.learning_rate),
-        "adamw": lambda weights: torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0),
+        "sgd": lambda: torch.optim.SGD(weights, lr=recipe.learning_rate),
+        "rmsprop": lambda: torch.optim.RMSprop(weights, lr=recipe.learning_rate),
+        "adamw": lambda: torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0),
     }
-    return made[recipe.optimiser](model.parameters())
+    return made[recipe.optimiser]()
 
 
 def _order(examples: int, first: int, count: int, seed: int) -> list[int]:

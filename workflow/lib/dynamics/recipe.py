@@ -9,6 +9,7 @@ from workflow.lib.dynamics.probes import TYPES
 from workflow.lib.errors import InputError, nearest
 
 OPTIMISERS = ("sgd", "rmsprop", "adamw")
+PARAMETERS = ("full", "lora")
 NEGATIVES = ("off_policy", "on_policy")
 #: What sft is trained on: the chosen responses, both (the paper's "extend"), or responses of a probe type to the
 #: probes' own prompts. Losses on pairs have ``chosen`` and ``rejected`` whatever stands here.
@@ -21,7 +22,8 @@ class Recipe:
 
     `split` of the pairs to train on; `probed`: only on the pairs that are probed. `batch_size` in responses (sft) or
     pairs. The learning rate rises over `warm_up` steps and stays. `clip`: the gradient's norm at most; 0, as it comes.
-    Evaluated before the first step, every `evaluate_every` steps and after the last.
+    `parameters`: all weights, or LoRA's low-rank terms of all linear layers but the output (`lora_rank`, scaled by
+    twice the rank, without dropout). Evaluated before the first step, every `evaluate_every` steps and after the last.
     """
 
     name: str
@@ -39,11 +41,14 @@ class Recipe:
     beta: float = 0.1
     margin: float = 0.0
     evaluate_every: int = 25
+    parameters: str = "full"
+    lora_rank: int = 8
     seed: int = 0
 
     def __post_init__(self):
         loss = loss_named(self.loss)
         choices = (("target", TARGETS), ("split", SPLITS), ("negatives", NEGATIVES), ("optimiser", OPTIMISERS))
+        choices += (("parameters", PARAMETERS),)
         for key, known in choices:
             if getattr(self, key) not in known:
                 raise InputError(f"run '{self.name}': {key} '{getattr(self, key)}' is not known: "
@@ -52,6 +57,7 @@ class Recipe:
             ("steps", 1),
             ("batch_size", 2 if loss.mismatched else 1),
             ("evaluate_every", 1),
+            ("lora_rank", 1),
             ("warm_up", 0),
         ):
             if getattr(self, key) < least:

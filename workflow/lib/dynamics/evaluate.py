@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workflow.lib.dynamics.sequences import Spoken, response_logits
-from workflow.lib.gradients.plan import plan_batches
+from workflow.lib.dynamics.sequences import Spoken, shared_logits
 
 #: Columns of the ``dynamics`` table that are measured here, in its order.
 MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "entropy", "a_norm", "g_norm")
@@ -20,17 +19,33 @@ MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass",
 
 @torch.no_grad()
 def evaluate(model: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> dict[str, dict[str, float]]:
-    """`MEASURES` of every response, by its key and in the order given; `batch_tokens`: of one batch, with padding."""
+    """`MEASURES` of every response, by its key and in the order given; `batch_tokens`: of one batch, with padding.
+
+    Responses to one prompt share a pass over it, through the model's cache, where it keeps one.
+    """
     found: dict[str, dict[str, float]] = {}
-    for keys in plan_batches(responses, batch_tokens):
+    for keys in batches_of(responses, batch_tokens):
         batch = [responses[key] for key in keys]
-        table = measures(*response_logits(model, batch)).double()
+        table = measures(*shared_logits(model, batch)).double()
         for key, rows in zip(keys, table.split([spoken.tokens for spoken in batch]), strict=True):
             values = dict(zip(("log_prob", "argmax", *MEASURES[3:]), zip(*rows.tolist(), strict=True), strict=True))
             means = [sum(values[name]) / len(rows) for name in MEASURES[3:]]
             total = sum(values["log_prob"])
             found[key] = dict(zip(MEASURES, (total, total / len(rows), sum(values["argmax"]), *means), strict=True))
     return {key: found[key] for key in responses}
+
+
+def batches_of(responses: Mapping[str, Spoken], batch_tokens: int) -> list[list[str]]:
+    """The keys in batches whose prompts are of one length, the longest first, responses of alike length together."""
+    order = sorted(responses, key=lambda key: (-responses[key].start, -responses[key].tokens, responses[key].ids, key))
+    batches: list[list[str]] = []
+    for key in order:
+        spoken, first = responses[key], responses[batches[-1][0]] if batches else None
+        if first and first.start == spoken.start and len(first.ids) * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(key)
+        else:
+            batches.append([key])
+    return batches
 
 
 def measures(logits: Tensor, targets: Tensor) -> Tensor:

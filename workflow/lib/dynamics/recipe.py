@@ -22,8 +22,8 @@ class Recipe:
 
     `split` of the pairs to train on; `probed`: only on the pairs that are probed. `batch_size` in responses (sft) or
     pairs. The learning rate rises over `warm_up` steps and stays. `clip`: the gradient's norm at most; 0, as it comes.
-    `parameters`: all weights, or LoRA's low-rank terms of all linear layers but the output (`lora_rank`, scaled by
-    twice the rank, without dropout). Evaluated before the first step, every `evaluate_every` steps and after the last.
+    `parameters`: all weights, or LoRA's low-rank terms of all linear layers but the output (`lora_rank`, scaled
+    by 2, without dropout). Evaluated before the first step, every `evaluate_every` steps and after the last.
     """
 
     name: str

@@ -78,6 +78,37 @@ def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor
     return logits, ids[counted]
 
 
+def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
+    """As `response_logits`, without gradient, for prompts of one length: each distinct one is read once.
+
+    A model that keeps no cache reads them all.
+    """
+    prompts = {spoken.ids[: spoken.start]: None for spoken in batch}
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+    if len(prompts) == len(batch):
+        return response_logits(model, batch)
+    read = model(input_ids=torch.tensor(list(prompts), device=model.device), use_cache=True)
+    cache = getattr(read, "past_key_values", None)
+    if not hasattr(cache, "batch_select_indices"):
+        return response_logits(model, batch)
+    mine = torch.tensor([places[spoken.ids[: spoken.start]] for spoken in batch], device=model.device)
+    cache.batch_select_indices(mine)
+    longest = max(spoken.tokens for spoken in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    counted = torch.zeros(len(batch), longest, dtype=torch.bool)
+    for row, spoken in enumerate(batch):
+        ids[row, : spoken.tokens] = torch.tensor(spoken.ids[spoken.start :])
+        counted[row, : spoken.tokens] = True
+    ids, counted = ids.to(model.device), counted.to(model.device)
+    # The prompt's last place predicts the response's first token.
+    logits = read.logits[mine, -1:]
+    if longest > 1:
+        rest = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
+        logits = torch.cat([logits, rest], dim=1)
+    logits = logits[counted]
+    return (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits), ids[counted]
+
+
 def log_probs(model: Any, batch: Sequence[Spoken]) -> Tensor:
     """Log-probability of every response of a batch, the sum over its tokens: (sequences,), with gradient."""
     logits, targets = response_logits(model, batch)

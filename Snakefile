@@ -3,7 +3,7 @@
 snakemake --cores all                                      the study in miniature: offline, no GPU
 snakemake --cores all --configfile config/paper.yaml       the study itself
 snakemake --cores all -- gradients                         up to one stage; targets: responses, audit, models,
-                                                           gradients, statistics, figures, all
+                                                           gradients, statistics, toys, figures, all
 """
 
 import os
@@ -34,6 +34,7 @@ include: "workflow/rules/gradients.smk"
 include: "workflow/rules/released.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/dynamics.smk"
+include: "workflow/rules/toys.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
 
@@ -52,4 +53,6 @@ rule all:
     input:
         "results/index.html",
         "results/manifest.json",
+        "results/tables/regression.csv",
+        "results/figures/toys",
     localrule: True

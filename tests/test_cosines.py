@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow.lib.gradients.capture import Factors
-from workflow.lib.gradients.cosines import adjacent_layers, cosine, inner_product, same_layer
+from workflow.lib.gradients.cosines import cosines, pairs_of
 
 
 def part(seed, tokens=9, rows=6, columns=7, layers=3):
@@ -25,31 +25,39 @@ def plainly(one, other):
     return float((one * other).sum() / one.norm() / other.norm())
 
 
-@settings(max_examples=40, deadline=None)
-@given(tokens=st.integers(1, 20), others=st.integers(1, 20), seed=st.integers(0, 99))
-def test_inner_products_of_any_two_samples(tokens, others, seed):
-    """Samples of different lengths: only the matrix has to be of one shape."""
-    one, other = part(seed, tokens), part(seed + 1, others)
-    expected = (formed(one, 0) * formed(other, 0)).sum()
-    ours = inner_product((one.x[0], one.d[0]), (other.x[0], other.d[0]))
-    assert torch.allclose(ours, expected, rtol=1e-10, atol=1e-10)
+@settings(max_examples=30, deadline=None)
+@given(tokens=st.integers(1, 20), layers=st.integers(1, 4), seed=st.integers(0, 99))
+def test_pairs_and_neighbours(tokens, layers, seed):
+    factors = {name: part(seed + place, tokens, layers=layers) for place, name in enumerate("qkvo")}
+    # As in a pass: q, k and v read one input.
+    factors |= {name: Factors(factors["q"].x, factors[name].d) for name in "kv"}
+    gradients = {name: [formed(factors[name], i) for i in range(layers)] for name in factors}
+    found = cosines(factors)
+    assert list(found) == [("same_layer", "q-o"), ("same_layer", "k-v"), *(("adjacent_layers", n) for n in "qkvo")]
+    for (kind, pair), values in found.items():
+        if kind == "same_layer":
+            ones, others = (gradients[name] for name in pair.split("-"))
+        else:
+            ones, others = gradients[pair], gradients[pair][1:]
+        expected = [plainly(one, other) for one, other in zip(ones, others, strict=False)]
+        assert values == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert len(values) == layers - (kind == "adjacent_layers")
 
 
-def test_pairs_and_neighbours():
-    factors = {name: part(seed) for seed, name in enumerate("qkvo")}
-    for pair, values in same_layer(factors).items():
-        first, second = pair.split("-")
-        assert values == pytest.approx(
-            [plainly(formed(factors[first], i), formed(factors[second], i)) for i in range(3)], rel=1e-10
-        )
-    assert set(same_layer(factors)) == {"q-o", "k-v"}
-    for name, values in adjacent_layers(factors).items():
-        expected = [plainly(formed(factors[name], i), formed(factors[name], i + 1)) for i in range(2)]
-        assert values == pytest.approx(expected, rel=1e-10)
+def test_grouped_queries_and_missing_projections_have_fewer_pairs():
+    """Here K and V are narrower than Q, and O is as wide as tall: a matrix compares with one of its shape alone."""
+    shapes = {"q": (12, 8), "k": (4, 8), "v": (4, 8), "o": (8, 12)}
+    assert pairs_of(shapes)[:2] == [("same_layer", "k-v"), ("adjacent_layers", "q")]
+    assert pairs_of({"k": (4, 8), "o": (8, 12)}) == [("adjacent_layers", "k"), ("adjacent_layers", "o")]
+    factors = {name: part(1, rows=shapes[name][0], columns=shapes[name][1]) for name in shapes}
+    assert list(cosines(factors)) == pairs_of(shapes)
 
 
-def test_no_cosine_is_not_a_number_and_none_is_invented():
-    wide, zero = part(0, rows=8), part(1)
-    assert math.isnan(cosine((wide.x[0], wide.d[0]), (zero.x[0], zero.d[0])))
-    assert math.isnan(cosine((zero.x[0], zero.d[0] * 0), (zero.x[0], zero.d[0])))
-    assert set(same_layer({"k": part(0), "v": part(1)})) == {"k-v"}
+def test_a_zero_gradient_has_no_cosine():
+    whole = part(0)
+    zero = Factors(whole.x, whole.d * torch.tensor([1.0, 0.0, 1.0])[:, None, None])
+    found = cosines({"k": zero, "v": whole})
+    assert [math.isnan(value) for value in found["same_layer", "k-v"]] == [False, True, False]
+    assert found["same_layer", "k-v"][0] == pytest.approx(1)
+    assert all(map(math.isnan, found["adjacent_layers", "k"]))
+    assert not any(map(math.isnan, found["adjacent_layers", "v"]))

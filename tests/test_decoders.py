@@ -368,6 +368,35 @@ def toy():
     return Toy().double()
 
 
+class Anticausal(ToyLayer):
+    def forward(self, x):
+        q, k, v = self.fused(x).chunk(3, -1)
+        return x + self.out((q @ k.mT / 5).sigmoid() @ v)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_that_reads_ahead_is_refused_with_a_mapping_too(dtype):
+    model = toy()
+    model.blocks[1] = Anticausal(24).double()
+    model = model.to(dtype)
+    for mapping in (None, MAPPING):
+        with pytest.raises(
+            InputError, match=r"'toy' \(Toy\): earlier positions read later ones.*row out of models.tsv"
+        ):
+            find_layers(model, mapping=mapping)
+
+
+def test_a_forward_pass_that_fails_is_one_line_with_its_reason():
+    model = toy()
+    model.blocks[1].out = nn.Linear(23, 24).double()
+    for mapping in (None, MAPPING):
+        with pytest.raises(
+            InputError, match=r"'toy' \(Toy\): a forward pass .* fails \(RuntimeError: .*; see that"
+        ) as told:
+            find_layers(model, mapping=mapping)
+        assert isinstance(told.value.__cause__, RuntimeError)
+
+
 def test_an_unknown_structure_is_refused_and_a_mapping_describes_it():
     with pytest.raises(InputError) as refused:
         Capture(toy())

@@ -12,102 +12,18 @@ from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
+from synthetic import frames, statistic_rows, write_statistics
 
 from workflow.lib.errors import InputError
 from workflow.lib.figures import charts, findings, gallery, names, scales, tables, theme
+from workflow.lib.figures.panel import variant_hue
 from workflow.lib.figures.save import as_json
 from workflow.lib.figures.theme import Heading
-from workflow.lib.tables import SCHEMAS, read_table, write_table
+from workflow.lib.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).with_name("golden")
-
-VARIANTS = ("none", "simplified", "detailed")
-STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
-
-
-# Synthetic tables ----------------------------------------------------------------------------------------------------
-
-
-def curve_value(model: str, variant: str, relation: str, projection: str, statistic: str, layer: int, layers: int):
-    """A plausible mean: None large and steep at the front, Detailed small and flat; V and O above Q and K."""
-    depth = layer / max(layers - 1, 1)
-    place = {"q": 0, "k": 1, "v": 2, "o": 3}[projection]
-    slow = {"none": 0.0, "simplified": 0.6, "detailed": 1.0}.get(variant, 0.5)
-    if statistic == "sigma_ratio":
-        return 0.5 - 0.25 * slow + 0.06 * math.sin(5 * depth + place) - 0.03 * place
-    if statistic == "effective_rank":
-        return 12 + 40 * slow + 5 * math.sin(4 * depth + place)
-    scale = (6.0, 4.0, 26.0, 18.0)[place]
-    peak = 1 + 5 * math.exp(-6 * depth) * (1 - slow) + 0.5 * math.exp(-((depth - 0.45) ** 2) / 0.02)
-    wobble = 1 + 0.18 * (1 - 0.8 * slow) * math.sin(2.4 * layer + place)
-    wrong = 1 if relation == "correct" else 1 + (0.004 + 0.8 * slow) * (1 + 0.7 * math.exp(-8 * depth))
-    return scale * peak * wobble * math.exp(-2.2 * slow) * wrong * (1.3 if model == "random" else 1)
-
-
-def statistic_rows(
-    models=("mini",),
-    dataset="gsm8k",
-    variants=VARIANTS,
-    relations=("correct", "published"),
-    layers=28,
-    purpose="study",
-    n=200,
-    projections=("q", "k", "v", "o"),
-) -> dict[str, list[dict]]:
-    """Rows of the five tables; intervals of +-6 % of the value (NaN where n is 1)."""
-
-    def interval(value, spread=0.06):
-        if n < 2:
-            return {"value": value, "low": math.nan, "high": math.nan, "n": n}
-        return {"value": value, "low": value - spread * abs(value), "high": value + spread * abs(value), "n": n}
-
-    rows = {name: [] for name in ("curves", "mad", "rd", "rd_layers", "cells")}
-    quarter = round(layers / 4)
-    segments = {"early": (0, quarter), "middle": (quarter, layers - quarter), "last": (layers - quarter, layers)}
-    segments = {**(segments if layers >= 4 else {}), "all": (0, layers)}
-    for model in models:
-        for variant in variants:
-            for relation in relations:
-                cell = {"model": model, "dataset": dataset, "variant": variant, "relation": relation}
-                cell |= {"loss_tokens": "all", "purpose": purpose}
-                counts = {"n": n + 2, "n_ok": n, "n_truncated": 3, "n_no_response_tokens": 2}
-                lengths = {"loss": 0.8, "prompt_tokens": 61.5, "response_tokens": 120.25}
-                lengths |= {"n_labelled": n, "n_label_equals_gold": n if relation == "correct" else 0}
-                rows["cells"].append({**cell, **counts, "n_nonfinite": 0, "n_out_of_memory": 0, **lengths})
-                for projection in projections:
-                    for statistic in STATISTICS:
-                        key = {**cell, "projection": projection, "statistic": statistic}
-                        where = (projection, statistic)
-                        curve = [curve_value(model, variant, relation, *where, i, layers) for i in range(layers)]
-                        rows["curves"] += [{**key, "layer": i, **interval(value)} for i, value in enumerate(curve)]
-                        for segment, (first, end) in segments.items():
-                            steps = [abs(curve[i + 1] - curve[i]) for i in range(first, end - 1)]
-                            value = sum(steps) / len(steps) if steps else math.nan
-                            about = {"segment": segment, "layers": f"{first}-{end - 1}"}
-                            rows["mad"].append({**key, **about, **interval(value)})
-                        if relation == "correct" or "correct" not in relations:
-                            continue
-                        correct = [curve_value(model, variant, "correct", *where, i, layers) for i in range(layers)]
-                        change = [(b - a) / a for a, b in zip(correct, curve, strict=True)]
-                        rows["rd_layers"] += [{**key, "layer": i, **interval(v, 0.3)} for i, v in enumerate(change)]
-                        top = sorted(range(layers), key=lambda i: -abs(change[i]))[:5]
-                        for measure, values in (("signed", change), ("absolute", [abs(v) for v in change])):
-                            mean = sum(values) / layers
-                            rows["rd"].append({**key, "measure": measure, "top_layers": top, **interval(mean, 0.3)})
-    return rows
-
-
-def write_statistics(folder: Path, rows: dict[str, list[dict]]) -> Path:
-    """Write the five tables as the statistics stage does; returns the folder."""
-    facts = {"revision": "1a2b3c4d5e6f", "model_digest": "00ff", "dtype": "float32", "compat": None, "max_length": 1024}
-    models = {row["model"]: facts for row in rows["cells"]}
-    for name, table in rows.items():
-        metadata = {"dataset": rows["cells"][0]["dataset"], "draws": 1000, "seed": 7, "models": models}
-        write_table(name, table, folder / f"{name}.parquet", metadata)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +38,6 @@ def gallery_folder(statistics, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("figures")
     gallery.draw(statistics, "gsm8k", "GSM8K", folder, ["vl.json", "svg"])
     return folder
-
-
-def frames(**options) -> dict[str, pl.DataFrame]:
-    """Synthetic tables as frames."""
-    rows = statistic_rows(**options)
-    return {name: pl.from_arrow(pa.Table.from_pylist(rows[name], schema=SCHEMAS[name])) for name in rows}
 
 
 def specification_of(tables: dict[str, pl.DataFrame], relation: str, kind: str, title: str = "GSM8K") -> dict:
@@ -169,7 +79,7 @@ def test_two_runs_write_the_same_bytes(statistics, gallery_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in gallery_folder.iterdir())
     assert names == sorted(path.name for path in tmp_path.iterdir())
-    assert len(names) == 11
+    assert len(names) == 15
     for name in names:
         assert (tmp_path / name).read_bytes() == (gallery_folder / name).read_bytes(), name
 
@@ -409,7 +319,7 @@ def test_colours_differ_for_every_reader_and_in_grey(colours, vision):
 
 def test_a_variant_keeps_its_look_where_another_is_missing():
     whole, part, other = (
-        charts._variant_hue(keys)
+        variant_hue(keys)
         for keys in (["none", "simplified", "detailed"], ["simplified", "detailed"], ["simplified", "natural"])
     )
     assert (part.colours, part.shapes) == (whole.colours[1:], whole.shapes[1:])
@@ -425,9 +335,8 @@ def test_fast_to_slow_runs_from_dark_to_light():
 
 
 def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
-    files = [tmp_path / name for name in ("mad.csv", "mad.md", "rd.csv", "rd.md")]
-    flags = [f"--{file.stem}-{file.suffix[1:]}={file}" for file in files]
-    done = script("write_tables", "--statistics", str(statistics), *flags)
+    sheets = ("--dataset", "gsm8k", "GSM8K", "math", "--model", "mini", "base")
+    done = script("write_tables", "--statistics", str(statistics), *sheets, "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     for kind in ("mad", "rd"):
         source = pl.from_arrow(read_table(kind, statistics / f"{kind}.parquet"))
@@ -444,14 +353,14 @@ def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
 
 def test_missing_numbers_are_empty_or_a_dash(tmp_path):
     folder = write_statistics(tmp_path / "s", statistic_rows(layers=1, n=1))
-    tables.write_tables("mad", [folder], tmp_path / "mad.csv", tmp_path / "mad.md")
+    tables.write_tables("mad", [folder], tmp_path)
     assert "NaN" not in (tmp_path / "mad.csv").read_text()
     assert "| None | Q | – | 1 |" in (tmp_path / "mad.md").read_text()
 
 
 def test_a_study_without_irrelevant_responses_has_an_empty_rd_table(tmp_path):
     folder = write_statistics(tmp_path / "s", statistic_rows(layers=2, relations=("correct",)))
-    tables.write_tables("rd", [folder], tmp_path / "rd.csv", tmp_path / "rd.md")
+    tables.write_tables("rd", [folder], tmp_path)
     assert "Nothing to show." in (tmp_path / "rd.md").read_text()
     assert tables.read_csv(tmp_path / "rd.csv")[1].is_empty()
 
@@ -472,7 +381,7 @@ def page(tmp_path_factory) -> tuple[Path, str]:
         gallery.draw(base / "statistics" / key, key, title, base / "figures" / key, ["svg"])
     folders = [base / "statistics" / key for key in shapes]
     for kind in ("mad", "rd"):
-        tables.write_tables(kind, folders, base / f"{kind}.csv", base / f"{kind}.md")
+        tables.write_tables(kind, folders, base)
     (base / "config.yaml").write_text(f"title: {HOSTILE}\n\nseed: 0\n")
     arguments = ["--figures", *(str(base / "figures" / key) for key in shapes)]
     arguments += ["--cells", *(str(folder / "cells.parquet") for folder in folders)]
@@ -501,7 +410,7 @@ def test_the_page_is_whole_and_needs_no_network(page):
     parser.feed(text)
     assert not parser.open
     images = [attributes for tag, attributes in parser.tags if tag == "img"]
-    assert len(images) == 15
+    assert len(images) == 21
     for attributes in images:
         assert (base / unquote(attributes["src"])).is_file()
         assert attributes["loading"] == "lazy" and attributes["alt"]

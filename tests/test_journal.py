@@ -9,7 +9,7 @@ import pytest
 from workflow.lib.errors import InputError
 from workflow.lib.gradients.journal import Journal, Record
 
-ONE, TWO = Record(1.5, "ok", (1.0, 2.0)), Record(None, "nonfinite", ())
+ONE, TWO = Record(1.5, "ok", 0.5, (1.0, 2.0)), Record(None, "nonfinite")
 
 
 def segment(folder):
@@ -19,7 +19,7 @@ def segment(folder):
 def filled(folder, *batches):
     journal = Journal(folder)
     for keys in batches:
-        journal.commit(keys, [Record(1.5, "ok", (1.0, 2.0))] * len(keys))
+        journal.commit(keys, [Record(1.5, "ok", 0.5, (1.0, 2.0))] * len(keys))
     journal.close()
 
 

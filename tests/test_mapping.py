@@ -279,7 +279,7 @@ def root(tmp_path):
 
 def add_row(root, variants="none simplified detailed", gold=""):
     with (root / "config/datasets.tsv").open("a") as sheet:
-        sheet.write(f"mine\tMy own\tmath\tmapped\t{variants}\tcorrect\t{gold}\t\t\t\tuser\n")
+        sheet.write(f"mine\tMy own\tmath\tmapped\t{variants}\tcorrect\t{gold}\t\t\t\tuser\t\t\t\n")
 
 
 def study(root, mapping, **config):
@@ -319,7 +319,7 @@ def test_a_row_without_a_mapping_and_one_with_gold(root):
     with pytest.raises(InputError, match=r"config/mappings/mine.yaml: no such file"):
         read_study(DEFAULT | {"datasets": ["mine"]}, root)
     sheet = root / "config/datasets.tsv"
-    sheet.write_text(sheet.read_text().replace("correct\t\t\t\t\tuser\n", "correct\tnone\t\t\t\tuser\n"))
+    sheet.write_text(sheet.read_text().replace("correct\t\t\t\t\tuser\t", "correct\tnone\t\t\t\tuser\t"))
     with pytest.raises(InputError, match="'mine': 'gold' is 'none'; a mapping names the answer itself"):
         study(root, HUB)
 

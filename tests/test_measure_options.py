@@ -1,5 +1,6 @@
 """What a gradients job can be asked for, and what it does with checkpoints and journals that cannot be used."""
 
+import json
 import os
 import pty
 import shutil
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import ROOT, user_error
+from safetensors.torch import load_file, save_file
 from test_measure import counts, measure
 
 from workflow.lib.gradients import measure as engine
@@ -125,6 +127,8 @@ def test_projections_and_metrics_that_are_not_asked_for_are_not_there(miniature,
     assert facts["metrics"] == ["nuclear_norm", "sigma_max"] and facts["projections"] == ["q", "v"]
     assert set(facts["matrix_shapes"]) == {"q", "v"}
     assert run(miniature, few, tmp_path, "--metrics", "sigma_min")[1]["nuclear_norm_scaled"].is_null().all()
+    listed = run(miniature, few, tmp_path, "--projections", "v,q", "--metrics", "sigma_max,nuclear_norm")[1]
+    assert listed.equals(spectra)
 
 
 def test_the_scaled_nuclear_norm_is_divided_by_the_root_of_the_smaller_dimension(plain):
@@ -189,19 +193,44 @@ def test_what_does_not_fit_alone_has_a_status_and_is_tried_again(miniature, few,
     assert counts(measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")) == (6, 0)
 
 
-def test_any_other_failure_names_its_samples_and_writes_nothing(miniature, few, tmp_path, monkeypatch):
+def broken(fails, error=ValueError):
+    """A `Capture` whose passes over the batches that `fails` says end in an error."""
+
     class Broken(engine.Capture):
         def run(self, batch, normalise):
-            raise ValueError("something else")
+            if fails(batch):
+                raise error("something else")
+            return super().run(batch, normalise)
 
-    monkeypatch.setattr(engine, "Capture", Broken)
+    return Broken
+
+
+@pytest.mark.parametrize("case", ["one sample", "together", "the device"])
+def test_any_other_failure_names_the_sample_and_writes_nothing(case, miniature, few, tmp_path, monkeypatch):
+    lengths = {}
+    for row in run(miniature, few, tmp_path)[0].to_dicts():
+        lengths[f"mini_arithmetic {row['sample_id']} {row['variant']} correct"] = sum(
+            row[f"{part}_tokens"] for part in ("prompt", "response")
+        )
+    culprit = min(lengths, key=lengths.get)
+    least = lengths[culprit]
+    assert list(lengths.values()).count(least) == 1, "the culprit is told by its length"
+    fails, error, message = {
+        "one sample": (lambda batch: min(len(one.ids) for one in batch) <= least, ValueError, f"failed on {culprit}: "),
+        "together": (lambda batch: len(batch) > 1, ValueError, "failed on these together, on none of them alone: "),
+        # After an assertion on a GPU nothing runs there any more: a retry would blame the innocent.
+        "the device": (lambda batch: True, torch.AcceleratorError, "failed on one of: "),
+    }[case]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    monkeypatch.setattr(engine, "Capture", broken(fails, error))
     paths = [str(tmp_path / name) for name in ("samples.parquet", "spectra.parquet")]
-    settings = Settings(False, 1024, "float32", "none", "cpu", 4096, 1, None, False, "study")
-    first = pl.read_parquet(few)["sample_id"][0]
-    with pytest.raises(RuntimeError, match="failed on one of: ") as caught:
+    settings = Settings(False, 1024, "float32", "none", "cpu", 4096, None, None, False, "study")
+    with pytest.raises(RuntimeError) as caught:
         engine.measure(str(miniature), str(few), *paths, settings)
-    assert f"mini_arithmetic {first} none correct" in str(caught.value)
-    assert isinstance(caught.value.__cause__, ValueError) and not list(tmp_path.iterdir())
+    text = str(caught.value)
+    assert text.startswith(message) and isinstance(caught.value.__cause__, error) and not list(tmp_path.iterdir())
+    assert text.count("mini_arithmetic") == (1 if case == "one sample" else 6)
 
 
 def test_values_that_are_no_numbers_have_a_status(miniature, few, tmp_path, monkeypatch):
@@ -243,6 +272,8 @@ def _read(leader):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--projections", "q,kk,v"], "--projections: unknown projection 'kk': did you mean 'k'?"),
+        (["--metrics", ","], "--metrics is empty; give at least one of nuclear_norm"),
         (["--projections", "q", "kk"], "--projections: unknown projection 'kk': did you mean 'k'?"),
         (["--metrics", "nuclear_nrom"], "--metrics: unknown metric 'nuclear_nrom': did you mean 'nuclear_norm'?"),
         (["--truncation", "right"], "--truncation 'right' is not known; choose one of flag, drop, left"),
@@ -267,6 +298,24 @@ def spoil_bert(folder):
     BertForMaskedLM(BertConfig(vocab_size=size, **sizes)).save_pretrained(folder)
 
 
+def spoil_causality(folder):
+    """A decoder's class and head over an encoder: it saves, loads and runs without a word."""
+    from transformers import AutoTokenizer, BertConfig, BertLMHeadModel
+
+    size = len(AutoTokenizer.from_pretrained(folder))
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertLMHeadModel(BertConfig(vocab_size=size, is_decoder=False, **sizes)).save_pretrained(folder)
+
+
+def spoil_heads(folder):
+    """Three query heads on two key heads: its weights load, its forward pass fails."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    sizes = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=2, head_dim=8)
+    size = len(AutoTokenizer.from_pretrained(folder))
+    LlamaForCausalLM(LlamaConfig(vocab_size=size, intermediate_size=32, **sizes)).save_pretrained(folder)
+
+
 def spoil_vocabulary(folder):
     from transformers import AutoModelForCausalLM
 
@@ -284,6 +333,29 @@ def spoil_template(folder):
     (folder / "chat_template.jinja").unlink()
 
 
+def break_template(folder):
+    (folder / "chat_template.jinja").write_text("{% for %}")
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def change_config(**keys):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+    return change
+
+
+def spoil_number(folder):
+    """One weight that is no number."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.3.self_attn.v_proj.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def cut_weights(folder):
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
@@ -298,9 +370,23 @@ def corrupt_weights(folder):
     ("spoil", "message"),
     [
         (spoil_bert, "not a causal language model: config.json says BertForMaskedLM; take a decoder-only model"),
+        (spoil_causality, "(BertLMHeadModel): earlier positions read later ones, so that this is no causal decoder"),
+        (spoil_heads, "(LlamaForCausalLM): a forward pass over 8 x 4 tokens fails (RuntimeError: The size of tensor a"),
         (spoil_vocabulary, "embeddings; take the tokenizer that belongs to this model"),
         (spoil_tokenizer, "tokenizer.json: no tokenizer here"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
+        (break_template, "its chat template cannot be used (TemplateSyntaxError: Expected an expression"),
+        (break_config, "config.json: not JSON"),
+        (change_config(hidden_size=64), "weight model.embed_tokens.weight is of another shape"),
+        (
+            change_config(num_hidden_layers=3, layer_types=["full_attention"] * 3),
+            "weight model.layers.3.input_layernorm.weight is of a layer that the model has not",
+        ),
+        (
+            change_config(model_type="own", auto_map={"AutoConfig": "own.A", "AutoModelForCausalLM": "own.B"}),
+            "its model is code of its own; read it, and set trust_remote_code to true",
+        ),
+        (spoil_number, "its outputs are not numbers: a damaged weight"),
         (cut_weights, "its header declares 5505352; fetch it again"),
         (corrupt_weights, "model.safetensors: cut or not safetensors"),
     ],

@@ -187,6 +187,7 @@ def test_samples_are_found_by_their_texts_also_where_a_question_stands_twice(tmp
     assert done.returncode == 0, done.stderr
     samples = pl.read_parquet(tmp_path / "samples.parquet")
     assert dict(samples.select("sample_id", "loss").iter_rows()) == {"1": 3.0, "0": 1.0, "2": 2.0}
+    assert samples["loss_concentration"].is_null().all()
     assert pl.read_parquet(tmp_path / "spectra.parquet").height == 3 * 2 * 4
     error = user_error(imported(tmp_path, table, [line(instruction="Q1", output="no")]))
     assert "grads.jsonl, line 1: its instruction and output are no none, correct response of" in error

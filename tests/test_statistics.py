@@ -59,12 +59,12 @@ def test_interval_of_a_mean_covers_at_its_level():
     assert 0.91 <= hits / 400 <= 0.98
 
 
-def tables(folder, name="m", scale=2.0, spoil=None):
+def tables(folder, name="m", scale=2.0, spoil=None, layers=LAYERS):
     """Synthetic samples and spectra of one model: two relations, known curves; returns paths and the arrays."""
     generator = np.random.default_rng(3)
     samples, spectra, arrays = [], [], {}
     for relation, factor in (("correct", 1.0), ("derangement", scale)):
-        norms = factor * generator.gamma(4.0, size=(SAMPLES, LAYERS, len(PROJECTIONS)))
+        norms = factor * generator.gamma(4.0, size=(SAMPLES, layers, len(PROJECTIONS)))
         arrays[relation] = norms
         for i in range(SAMPLES):
             key = {
@@ -78,7 +78,7 @@ def tables(folder, name="m", scale=2.0, spoil=None):
             samples.append(
                 {**key, "loss": 1.0, "prompt_tokens": 3, "response_tokens": 2, "truncated": False, "status": "ok"}
             )
-            for layer in range(LAYERS):
+            for layer in range(layers):
                 for p, projection in enumerate(PROJECTIONS):
                     values = dict.fromkeys(("sigma_min", "frobenius_norm", "mean", "max", "min", "effective_rank"), 1.0)
                     norm = norms[i, layer, p]
@@ -134,6 +134,93 @@ def test_tables_equal_the_reference_formulas(tmp_path):
         assert rows.filter(pl.col("measure") == "signed")["value"].item() == pytest.approx(np.mean((two - one) / one))
         top = np.argsort(-np.abs((two - one) / one))[:5].tolist()
         assert rows["top_layers"].to_list() == [top, top]
+
+
+# The study's four cuts, as its code writes them.
+PAPER_SEGMENTS = {
+    26: {"early": (0, 7), "middle": (7, 20), "last": (20, 26), "all": (0, 26)},
+    28: {"early": (0, 7), "middle": (7, 21), "last": (21, 28), "all": (0, 28)},
+    32: {"early": (0, 10), "middle": (10, 20), "last": (20, 32), "all": (0, 32)},
+    42: {"early": (0, 12), "middle": (12, 30), "last": (30, 42), "all": (0, 42)},
+}
+
+
+def plain_mean(numbers):
+    numbers = list(numbers)
+    return sum(numbers) / len(numbers)
+
+
+def plain_mad(curve):
+    return plain_mean(abs(curve[i + 1] - curve[i]) for i in range(len(curve) - 1))
+
+
+@pytest.mark.parametrize("layers", PAPER_SEGMENTS)
+def test_every_number_of_the_tables_by_plain_loops(tmp_path, layers):
+    """All statistics, projections, relations, segments and layers, without numpy, as the paper has the formulas."""
+    paths, arrays = tables(tmp_path, scale=0.7, layers=layers)
+    assert summarise(tmp_path, paths).returncode == 0
+    per_sample = {
+        "nuclear_norm": lambda norm, i: norm,
+        "sigma_ratio": lambda norm, i: (norm * (i + 1) / 100) / norm,
+        "effective_rank": lambda norm, i: 1.0,
+    }
+    mad, rd, rd_layers = (
+        {tuple(row[key] for key in keys): row for row in read(tmp_path, name).to_dicts()}
+        for name, keys in (
+            ("mad", ("relation", "statistic", "projection", "segment")),
+            ("rd", ("statistic", "projection", "measure")),
+            ("rd_layers", ("statistic", "projection", "layer")),
+        )
+    )
+    for statistic, of in per_sample.items():
+        for p, projection in enumerate(PROJECTIONS):
+            curves = {
+                relation: [
+                    plain_mean(of(float(norms[i, layer, p]), i) for i in range(SAMPLES)) for layer in range(layers)
+                ]
+                for relation, norms in arrays.items()
+            }
+            for relation, curve in curves.items():
+                for segment, (first, end) in PAPER_SEGMENTS[layers].items():
+                    row = mad[relation, statistic, projection, segment]
+                    assert row["value"] == pytest.approx(plain_mad(curve[first:end]), abs=1e-12)
+                    assert row["layers"] == f"{first}-{end - 1}"
+            pairs = zip(curves["correct"], curves["derangement"], strict=True)
+            differences = [(other - reference) / reference for reference, other in pairs]
+            for layer, difference in enumerate(differences):
+                assert rd_layers[statistic, projection, layer]["value"] == pytest.approx(difference, abs=1e-12)
+            signed, absolute = (rd[statistic, projection, measure] for measure in ("signed", "absolute"))
+            assert signed["value"] == pytest.approx(plain_mean(differences), abs=1e-12)
+            assert absolute["value"] == pytest.approx(plain_mean(map(abs, differences)), abs=1e-12)
+            if statistic == "nuclear_norm":
+                top = sorted(range(layers), key=lambda layer: -abs(differences[layer]))[:5]
+                assert signed["top_layers"] == absolute["top_layers"] == top
+
+
+def test_two_samples_of_three_layers_by_hand(tmp_path):
+    """Q of two samples: correct (1, 2, 4) and (3, 2, 0), wrong (2, 3, 1) and (2, 5, 1)."""
+    by_hand = {"correct": [[1, 2, 4], [3, 2, 0]], "derangement": [[2, 3, 1], [2, 5, 1]]}
+
+    def spoil(samples, spectra, arrays):
+        samples[:] = [row for row in samples if row["sample_id"] in "01"]
+        spectra[:] = [row for row in spectra if row["sample_id"] in "01" and row["projection"] == "q"]
+        for row in spectra:
+            norm = by_hand[row["relation"]][int(row["sample_id"])][row["layer"]]
+            row |= {"nuclear_norm": norm, "sigma_max": norm}
+
+    # A norm of zero has no sigma ratio, and its sample would not be usable.
+    by_hand["correct"][1][2] = 1e-300
+    paths, _ = tables(tmp_path, spoil=spoil, layers=3)
+    assert summarise(tmp_path, paths).returncode == 0
+    norms = pl.col("statistic") == "nuclear_norm"
+    curves = read(tmp_path, "curves").filter(norms).sort("relation", "layer")["value"].to_list()
+    assert curves == pytest.approx([2, 2, 2, 2, 4, 1])
+    mad = read(tmp_path, "mad").filter(norms).sort("relation")["value"].to_list()
+    assert mad == pytest.approx([0, 2.5])
+    rd = read(tmp_path, "rd").filter(norms)
+    # (0 + 1 - 1/2) / 3 and (0 + 1 + 1/2) / 3; layer 1 differs most.
+    assert rd.sort("measure")["value"].to_list() == pytest.approx([0.5, 1 / 6])
+    assert rd["top_layers"].to_list() == [[1, 2, 0], [1, 2, 0]]
 
 
 def test_a_sample_that_is_not_finite_is_left_out_of_all_projections_alike(tmp_path):

@@ -116,6 +116,15 @@ WRONG = {
         {"datasets": ["mini_unpopular"], "loss_tokens": ["all", "random:matched:2"]},
         "'random:matched:2' asks for .* dataset 'mini_unpopular'",
     ),
+    "tokens of an unknown dataset": (
+        {"tokens": {"mini_arithmetik": ["1"]}},
+        r"config key 'tokens': unknown name 'mini_arithmetik': did you mean",
+    ),
+    "tokens of no sample": ({"tokens": {"gsm8k": []}}, "'tokens': .* is none of what it can be. Also write each token"),
+    "published cosines": (
+        {"cosines": True, "gradients": "published"},
+        "config key 'cosines': released statistics do not",
+    ),
     "no datasets": ({"datasets": []}, "'datasets'"),
 }
 
@@ -147,6 +156,12 @@ SPOILED = {
     "not a boolean": ("models.tsv", "miniature\tfalse", "miniature\tno", r"line 2: column 'trust_remote_code' is 'no'"),
     "unknown device": ("models.tsv", "0\tcpu", "0\tgpu", r"line 2: 'device': 'gpu' is not known: did you mean 'cpu'"),
     "bad revision": ("models.tsv", "Qwen/Qwen2-1.5B\t\t", "Qwen/Qwen2-1.5B\tmain\t", r"line 11: 'revision'"),
+    "several revisions of a folder": (
+        "models.tsv",
+        "miniature\t\tbase\t\t0",
+        f"miniature\t{'a' * 40} {'b' * 40}\tbase\t\t0",
+        "config/models.tsv, 'mini': source 'miniature' is no hub model",
+    ),
     "twice": ("models.tsv", "qwen2_1_5b_it\t", "qwen2_1_5b\t", r"line 12: 'qwen2_1_5b' stands in an earlier line too"),
     "no checksum": (
         "sources.tsv",
@@ -174,7 +189,7 @@ def test_sheet_mistakes_name_file_line_and_column(name, root):
 
 def test_a_users_file_that_is_not_there_is_named(root):
     with (root / "config/datasets.tsv").open("a") as sheet:
-        sheet.write("mine\tMy own\tmath\tpublished\tnone\tcorrect\tnone\t\t\t\tuser\n")
+        sheet.write("mine\tMy own\tmath\tpublished\tnone\tcorrect\tnone\t\t\t\tuser\t\t\t\n")
     with (root / "config/sources.tsv").open("a") as sheet:
         sheet.write("mine\tnone\tcorrect\tdata/none.json\t\n")
     with pytest.raises(InputError, match=r"sources.tsv, dataset 'mine', variant 'none': no file 'data/none.json' here"):

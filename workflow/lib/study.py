@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.responses.labels import GOLD
 from workflow.lib.responses.relations import BUILT
+from workflow.lib.series import check_mirror, expand_series
 
 Row = dict[str, Any]
 # The preference pairs of the miniature's own grammar; all others have a mapping.
@@ -77,11 +78,19 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
         if isinstance(entry, Mapping):
             row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
             models[row["model"]] = row
+    models, series = expand_series(models)
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
-    chosen_models = {name: _row(models, name, "models") for name in names}
+    chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
+    check_mirror(config["mirror"], chosen_models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
     _check_generate(config["generate"], chosen)
+    for name in ("singular_values", "cosines", "tokens"):
+        if config[name] and config["gradients"] == "published":
+            raise InputError(f"config key '{name}': released statistics do not tell it; measure, or leave it out")
+    if isinstance(config["tokens"], Mapping):
+        for dataset in config["tokens"]:
+            _row(chosen, dataset, "tokens")
     for name, row in chosen.items():
         if name in config["generate"]["datasets"]:
             row["variants"] = [*row["variants"], "detailed"]

@@ -4,7 +4,7 @@ Metadata hold deterministic facts only, so that the same numbers are the same by
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ _TEXT = pa.string()
 _REAL = pa.float64()
 _COUNT = pa.int32()
 
+_ROW = [(name, _TEXT) for name in ("model", "dataset", "sample_id", "variant", "relation", "loss_tokens")]
 _CELL = [("model", _TEXT), ("dataset", _TEXT), ("variant", _TEXT), ("relation", _TEXT), ("loss_tokens", _TEXT)]
 _ESTIMATE = [("value", _REAL), ("low", _REAL), ("high", _REAL), ("n", _COUNT)]
+# `value` is the study's own, which noise makes too large; the interval is that of the corrected one.
+_CORRECTED = [("value", _REAL), ("corrected", _REAL), ("low", _REAL), ("high", _REAL), ("n", _COUNT)]
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row: one response that a model may be trained on.
@@ -41,13 +44,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row: one forward and backward pass.
     "samples": pa.schema(
         [
-            ("model", _TEXT),
-            ("dataset", _TEXT),
-            ("sample_id", _TEXT),
-            ("variant", _TEXT),
-            ("relation", _TEXT),
-            ("loss_tokens", _TEXT),
+            *_ROW,
             ("loss", _REAL),
+            # (sum l)^2 / (n sum l^2) of the n response tokens' losses: 1 is evenly spread, 1/n is all in one token.
+            ("loss_concentration", _REAL),
             ("prompt_tokens", _COUNT),
             ("response_tokens", _COUNT),
             ("truncated", pa.bool_()),
@@ -57,12 +57,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row: one weight matrix's gradient on one sample. A metric that was not asked for is null.
     "spectra": pa.schema(
         [
-            ("model", _TEXT),
-            ("dataset", _TEXT),
-            ("sample_id", _TEXT),
-            ("variant", _TEXT),
-            ("relation", _TEXT),
-            ("loss_tokens", _TEXT),
+            *_ROW,
             ("layer", pa.int16()),
             ("projection", _TEXT),
             ("nuclear_norm", _REAL),
@@ -77,6 +72,27 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("effective_rank", _REAL),
         ]
     ),
+    # Opt-in. The min(tokens, rows, columns) singular values behind a row of spectra, largest first; all others are 0.
+    "singular_values": pa.schema(
+        [*_ROW, ("layer", pa.int16()), ("projection", _TEXT), ("singular_values", pa.list_(_REAL))]
+    ),
+    # Opt-in. Cosine of two gradients of one sample: of one layer (kind same_layer, pair q-o or k-v, where their shapes
+    # agree), or of one projection (the pair) in `layer` and the next one (adjacent_layers); null where one is zero.
+    "cosines": pa.schema([*_ROW, ("kind", _TEXT), ("pair", _TEXT), ("layer", pa.int16()), ("cosine", _REAL)]),
+    # Opt-in. One row: the term d_t x_t^T that the token at `position` gives to one gradient, by its norm |x_t| |d_t|;
+    # `loss` is the token's own, null where it does not count. `token` is spelt as the tokenizer's vocabulary does.
+    "tokens": pa.schema(
+        [
+            *_ROW,
+            ("position", _COUNT),
+            ("token_id", _COUNT),
+            ("token", _TEXT),
+            ("loss", _REAL),
+            ("layer", pa.int16()),
+            ("projection", _TEXT),
+            ("term_norm", _REAL),
+        ]
+    ),
     # Mean over samples, per layer, with a bootstrap interval.
     "curves": pa.schema(
         [*_CELL, ("projection", _TEXT), ("statistic", _TEXT), ("layer", pa.int16()), *_ESTIMATE, ("purpose", _TEXT)]
@@ -89,7 +105,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("statistic", _TEXT),
             ("segment", _TEXT),
             ("layers", _TEXT),
-            *_ESTIMATE,
+            *_CORRECTED,
             ("purpose", _TEXT),
         ]
     ),
@@ -100,7 +116,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("projection", _TEXT),
             ("statistic", _TEXT),
             ("measure", _TEXT),
-            *_ESTIMATE,
+            *_CORRECTED,
             ("top_layers", pa.list_(pa.int16())),
             ("purpose", _TEXT),
         ]
@@ -120,6 +136,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("nuclear_norm", _REAL),
             ("sigma_ratio", _REAL),
             ("effective_rank", _REAL),
+            ("purpose", _TEXT),
+        ]
+    ),
+    # Least squares of log nuclear norm on log loss and log response tokens, of the correct responses: coefficients, R2
+    # (`term` r2), and for each variant the mean residual. `dataset` and `projection` may be ``all``.
+    "regression": pa.schema(
+        [
+            ("model", _TEXT),
+            ("dataset", _TEXT),
+            ("projection", _TEXT),
+            ("term", _TEXT),
+            ("variant", _TEXT),
+            *_ESTIMATE,
             ("purpose", _TEXT),
         ]
     ),
@@ -292,6 +321,74 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("change_high", _REAL),
         ]
     ),
+    # Softmax toy: one row a label of a case, its probability before and after one step.
+    "toy_squeeze": pa.schema([("case", _TEXT), ("label", _COUNT), ("before", _REAL), ("after", _REAL)]),
+    # One row a case: the label pulled `up` or pushed `down`, its probability, that of the most likely other label, how
+    # many others rise, how their log-ratios spread, and the probability above which they rise: exact, and first order.
+    "toy_squeeze_cases": pa.schema(
+        [
+            ("case", _TEXT),
+            *[(name, _COUNT) for name in ("labels", "up", "down")],
+            *[(name, _REAL) for name in ("rate", "size", "before", "after")],
+            ("winner", _COUNT),
+            ("winner_before", _REAL),
+            ("winner_after", _REAL),
+            ("rising", _COUNT),
+            *[(name, _REAL) for name in ("median_ratio", "ratio_spread", "threshold", "first_order_threshold")],
+        ]
+    ),
+    # One row a random softmax and level of what is varied: the share of other labels that fall, what the winner gains.
+    "toy_squeeze_sweeps": pa.schema(
+        [
+            ("sweep", _TEXT),
+            ("draw", _COUNT),
+            *[(name, _REAL) for name in ("level", "falling", "winner_gain", "median_log_ratio")],
+        ]
+    ),
+    # One row a step of an objective that pushes one label of a softmax down.
+    "toy_clip": pa.schema(
+        [
+            ("case", _TEXT),
+            ("objective", _TEXT),
+            ("step", _COUNT),
+            *[(name, _REAL) for name in ("log_prob", "winner_prob", "median_log_prob", "entropy", "coefficient")],
+        ]
+    ),
+    # Image toy: mean softmax output `value` for `label` on the n test images of class `observed`, along training.
+    "toy_predictions": pa.schema(
+        [("epoch", _COUNT), ("observed", _TEXT), ("label", _TEXT), ("value", _REAL), ("n", _COUNT), ("accuracy", _REAL)]
+    ),
+    # Mean Frobenius norm of the tangent kernel over n pairs of distinct images of two classes.
+    "toy_kernels": pa.schema(
+        [("epoch", _COUNT), ("learned", _TEXT), ("observed", _TEXT), ("norm", _REAL), ("n", _COUNT)]
+    ),
+    # One row a pair of images: the change of log pi(learned class) on the observed image by one step on the learned
+    # one, true and to first order; norms and cosine of the changes of all labels' log-probabilities.
+    "toy_steps": pa.schema(
+        [
+            ("epoch", _COUNT),
+            ("rate", _REAL),
+            ("learned", _TEXT),
+            ("observed", _TEXT),
+            *[(name, _COUNT) for name in ("learned_image", "observed_image")],
+            *[(name, _REAL) for name in ("measured", "predicted", "cosine")],
+            *[(name, _REAL) for name in ("measured_norm", "predicted_norm", "residual_norm")],
+        ]
+    ),
+    # Mean true change of pi(label) on images of class `observed` by one step on an image of class `learned`; `same`: on
+    # that image itself, else on n pairs of distinct images.
+    "toy_changes": pa.schema(
+        [
+            ("epoch", _COUNT),
+            ("rate", _REAL),
+            ("learned", _TEXT),
+            ("observed", _TEXT),
+            ("same", pa.bool_()),
+            ("label", _TEXT),
+            ("change", _REAL),
+            ("n", _COUNT),
+        ]
+    ),
 }
 
 
@@ -310,19 +407,18 @@ def write_table(name: str, data: pa.Table | list[dict], path: str | Path, metada
         pq.write_table(table.replace_schema_metadata({"gradatlas": facts}), temporary, compression="zstd")
 
 
-def read_table(name: str, path: str | Path) -> pa.Table:
-    """Read one of `SCHEMAS`; `InputError` where the file is not Parquet or lacks a column."""
+def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one of `SCHEMAS`, or some of its columns; `InputError` where the file is not Parquet or lacks a column."""
     try:
-        table = pq.read_table(path)
+        found = pq.read_schema(path).names
+        table = pq.read_table(path, columns=[name for name in columns if name in found] if columns else None)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make it with the rule that writes '{name}' tables") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error}); make it again") from None
-    missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
+    missing = [column for column in SCHEMAS[name].names if column not in found]
     if missing:
-        raise InputError(
-            f"{path}: not a '{name}' table, column '{missing[0]}' is missing; have {', '.join(table.column_names)}"
-        )
+        raise InputError(f"{path}: not a '{name}' table, column '{missing[0]}' is missing; have {', '.join(found)}")
     return table
 
 

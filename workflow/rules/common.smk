@@ -149,9 +149,14 @@ def written_file(dataset):
     return [f"results/generated/{dataset}.jsonl"] if STUDY.is_written(dataset) else []
 
 
-def dataset_sources(wildcards):
+def source_files(dataset):
     """The files that a dataset's samples are read from; none for a procedural one."""
-    return [source_file(key) for key in source_keys(STUDY, wildcards.dataset)] + rows_file(wildcards.dataset)
+    return [source_file(key) for key in source_keys(STUDY, dataset)] + rows_file(dataset)
+
+
+def dataset_sources(wildcards):
+    """The same, as an input."""
+    return source_files(wildcards.dataset)
 
 
 def source_arguments(wildcards):
@@ -189,6 +194,25 @@ def accuracy_tables(wildcards):
 def gradient_tables(kind):
     """The tables of one kind (samples or spectra) of all models on a dataset."""
     return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)
+
+
+# Tables beside samples and spectra, by name, where config asks for them.
+EXTRAS = {
+    name: f"results/gradients/{{model}}/{{dataset}}.{name}.parquet"
+    for name in ("singular_values", "cosines", "tokens")
+    if STUDY.config[name]
+}
+
+
+def extra_arguments(name, wildcards, output):
+    """The command-line arguments of one of these."""
+    arguments = [f"--{name.replace('_', '-')}", output[name]]
+    if name == "tokens":
+        chosen = STUDY.config["tokens"]
+        ids = chosen.get(wildcards.dataset, []) if isinstance(chosen, dict) else []
+        first = 0 if isinstance(chosen, dict) else chosen
+        arguments += [f"--tokens-of={each}" for each in ids] or [f"--tokens-first={first}"]
+    return arguments
 
 
 def data_path(dataset, variant, relation):

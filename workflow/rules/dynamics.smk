@@ -120,7 +120,7 @@ rule fetch_pairs:
     shell:
         "python -m workflow.scripts.fetch_dataset --dataset {wildcards.pairs} --source {params.source:q}"
         " --name={params.name:q} --folder={params.folder:q} --revision={params.revision:q} --split {params.rows:q}"
-        " --mirror={resources.mirror:q} --mapping config/pairs --output {output:q} > {log:q} 2>&1"
+        " --mirror={resources.mirror:q} --where config/pairs/{wildcards.pairs}.yaml --output {output:q} > {log:q} 2>&1"
 
 
 rule build_pairs:

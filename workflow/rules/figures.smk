@@ -1,18 +1,46 @@
 """Figures, tables and the page that shows them.
 
 needs  results/statistics/
-makes  results/figures/{dataset}/ (one chart per model, relation and kind), results/tables/, results/index.html
+makes  results/figures/{dataset}/ (one chart per model, relation and kind), results/figures/all-datasets/ (what the
+       datasets show together), results/tables/, results/index.html
 why    one job draws all figures of a dataset: starting Python costs more than a chart
 """
+
+# The files of every figure; interactive ones share one script.
+FORMATS = STUDY.config["formats"] + (["html"] if STUDY.config["interactive"] else [])
+BUNDLE = "results/figures/vega.js"
+SHARED = f"--bundle {BUNDLE}" if STUDY.config["interactive"] else ""
+PAPER_AXES = "--paper-axes" if STUDY.config["paper_axes"] else ""
+MODEL_TITLES = [
+    part for name, row in STUDY.models.items() if row["title"] for part in ("--model-title", name, row["title"])
+]
+FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets) + ["results/figures/all-datasets"]
+
+
+rule write_vega:
+    """Write the script that all interactive figures share."""
+    output:
+        BUNDLE,
+    log:
+        "logs/write_vega.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.write_vega"),
+    shell:
+        "python -m workflow.scripts.write_vega --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_figures:
     """Draw one dataset's figures."""
     input:
         tables=collect(
-            "results/statistics/{{dataset}}/{table}.parquet", table=["curves", "mad", "rd", "rd_layers", "cells"]
+            "results/statistics/{{dataset}}/{table}.parquet",
+            table=["curves", "mad", "rd", "rd_layers", "cells", "per_sample"],
         ),
         accuracy=accuracy_tables,
+        bundle=[BUNDLE] if STUDY.config["interactive"] else [],
     output:
         report(
             directory("results/figures/{dataset}"),
@@ -32,32 +60,85 @@ rule draw_figures:
     params:
         code=code_digest("workflow.scripts.draw_figures"),
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
-        model_titles=[
+        model_titles=MODEL_TITLES,
+        bases=[
             part
             for name, row in STUDY.models.items()
-            if row["title"]
-            for part in ("--model-title", name, row["title"])
+            if row["kind"] == "instruct" and row["partner"] in STUDY.models
+            for part in ("--base", name, row["partner"])
         ],
-        formats=STUDY.config["formats"],
+        axes=lambda wildcards: [
+            *([PAPER_AXES] if PAPER_AXES else []),
+            *(["--paper-top", top] if (top := STUDY.datasets[wildcards.dataset]["paper_top"]) else []),
+        ],
+        formats=FORMATS,
+        shared=SHARED,
         folder=lambda wildcards, input: os.path.dirname(input.tables[0]),
     shell:
         "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
-        " --title {params.title:q} {params.model_titles:q} --accuracy {input.accuracy:q} --formats {params.formats}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --title {params.title:q} {params.model_titles:q} {params.bases:q} {params.axes} --accuracy {input.accuracy:q}"
+        " --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
+
+
+rule draw_overview:
+    """Draw what all datasets show together."""
+    input:
+        curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
+        tables=collect(
+            "results/statistics/{dataset}/{table}.parquet", dataset=STUDY.datasets, table=["mad", "rd", "rd_layers"]
+        ),
+        accuracy=accuracy_tables,
+        bundle=[BUNDLE] if STUDY.config["interactive"] else [],
+    output:
+        report(
+            directory("results/figures/all-datasets"),
+            patterns=["{model}.{relation}.{kind}.svg"],
+            caption="../report/overview.rst",
+            category="Figures",
+            subcategory="all datasets",
+            labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
+        ),
+    log:
+        "logs/draw_overview.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.draw_overview"),
+        datasets=[
+            part
+            for name, row in STUDY.datasets.items()
+            for part in (
+                "--dataset",
+                name,
+                row["title"] or name,
+                *(row[key] or "-" for key in ("family", "member", "paper_top")),
+            )
+        ],
+        model_titles=MODEL_TITLES,
+        axes=PAPER_AXES,
+        formats=FORMATS,
+        shared=SHARED,
+        folders=lambda wildcards, input: [os.path.dirname(path) for path in input.curves],
+    shell:
+        "python -m workflow.scripts.draw_overview --statistics {params.folders:q} {params.datasets:q}"
+        " {params.model_titles:q} {params.axes} --accuracy {input.accuracy:q} --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
 
 
 rule write_tables:
-    """Write the MAD and RD tables of all datasets."""
+    """Write the tables of scope, MAD and RD over all datasets."""
     input:
+        cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         mad=collect("results/statistics/{dataset}/mad.parquet", dataset=STUDY.datasets),
         rd=collect("results/statistics/{dataset}/rd.parquet", dataset=STUDY.datasets),
+        published=os.path.relpath(os.path.join(workflow.basedir, "config", "published.tsv")),
     output:
-        mad_csv=report(
-            "results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}
-        ),
-        mad_md="results/tables/mad.md",
-        rd_csv=report("results/tables/rd.csv", caption="../report/rd.rst", category="Tables", labels={"table": "RD"}),
-        rd_md="results/tables/rd.md",
+        report("results/tables/scope.csv", caption="../report/scope.rst", category="Tables", labels={"table": "Scope"}),
+        report("results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}),
+        report("results/tables/rd.csv", caption="../report/rd.rst", category="Tables", labels={"table": "RD"}),
+        collect("results/tables/{table}.{format}", table=["scope", "mad", "rd"], format=["parquet", "md", "tex"]),
     log:
         "logs/write_tables.log",
     conda:
@@ -68,9 +149,16 @@ rule write_tables:
     params:
         code=code_digest("workflow.scripts.write_tables"),
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.mad],
+        datasets=[
+            part
+            for name, row in STUDY.datasets.items()
+            for part in ("--dataset", name, row["title"] or name, row["task"])
+        ],
+        models=[part for name, row in STUDY.models.items() for part in ("--model", name, row["kind"])],
+        folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
-        "python -m workflow.scripts.write_tables --statistics {params.folders:q} --mad-csv {output.mad_csv:q}"
-        " --mad-md {output.mad_md:q} --rd-csv {output.rd_csv:q} --rd-md {output.rd_md:q} > {log:q} 2>&1"
+        "python -m workflow.scripts.write_tables --statistics {params.folders:q} {params.datasets:q} {params.models:q}"
+        " --published {input.published:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule write_accuracy:
@@ -100,7 +188,7 @@ rule write_accuracy:
 rule write_atlas:
     """Write the page with all figures and tables, and what was run."""
     input:
-        figures=collect("results/figures/{dataset}", dataset=STUDY.datasets),
+        figures=FIGURES,
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         tables=["results/tables/mad.csv", "results/tables/rd.csv"],
         accuracy=accuracy_tables,
@@ -122,7 +210,7 @@ rule write_atlas:
 
 
 rule figures:
-    """Every chosen dataset's figures."""
+    """Every chosen dataset's figures, and those of all together."""
     input:
-        collect("results/figures/{dataset}", dataset=STUDY.datasets),
+        FIGURES,
     localrule: True

@@ -2,7 +2,8 @@
 
 needs  a model's card, a dataset's responses
 makes  results/gradients/{model}/{dataset}.samples.parquet and .spectra.parquet, and .run.json (time, host, device:
-       for people, no rule reads it); results/journal/ keeps finished batches through kills and edits
+       for people, no rule reads it); where config asks for them .singular_values, .cosines and .tokens.parquet;
+       results/journal/ keeps finished batches through kills and edits
 why    one job is one (model, dataset): the model is loaded once for all of the dataset's response sets
 """
 
@@ -13,6 +14,7 @@ rule measure_gradients:
         responses="results/responses/{dataset}.parquet",
         model="resources/models/{model}.json",
     output:
+        **EXTRAS,
         samples="results/gradients/{model}/{dataset}.samples.parquet",
         spectra="results/gradients/{model}/{dataset}.spectra.parquet",
         run="results/gradients/{model}/{dataset}.run.json",
@@ -50,6 +52,7 @@ rule measure_gradients:
         metrics=STUDY.config["metrics"],
         tf32="--tf32" if STUDY.config["tf32"] else "",
         compat=STUDY.config["compat"],
+        extras=lambda wildcards, output: [part for name in EXTRAS for part in extra_arguments(name, wildcards, output)],
         journal=lambda wildcards: f"results/journal/{wildcards.model}/{wildcards.dataset}",
     shell:
         "python -m workflow.scripts.measure_gradients --model {input.model:q} --model-name {wildcards.model}"
@@ -58,7 +61,7 @@ rule measure_gradients:
         " --truncation {params.truncation} --loss-tokens {params.loss_tokens} --loss-norm {params.loss_norm}"
         " --seed {params.seed} --projections {params.projections} --metrics {params.metrics} {params.tf32}"
         " --dtype {params.dtype} --device {params.device} --compat {params.compat} --purpose {params.purpose:q}"
-        " {params.mapping:q}"
+        " {params.mapping:q} {params.extras:q}"
         " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
 
 

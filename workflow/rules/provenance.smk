@@ -1,6 +1,6 @@
 """Provenance: what was asked for and what was measured with.
 
-needs  the config as Snakemake sees it, the tables' metadata
+needs  the config as Snakemake sees it, the tables' metadata, the source files
 makes  results/config.effective.yaml, results/manifest.json
 why    a number without its model revision, precision and seed cannot be repeated; shards that disagree are an error
 """
@@ -30,6 +30,8 @@ rule write_manifest:
             "results/gradients/{model}/{dataset}.samples.parquet", model=STUDY.models, dataset=STUDY.datasets
         ),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
+        sources=sorted({path for name in STUDY.datasets for path in source_files(name)}),
+        statistics=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
     output:
         report(
             "results/manifest.json",
@@ -46,4 +48,4 @@ rule write_manifest:
         code=code_digest("workflow.scripts.write_manifest"),
     shell:
         "python -m workflow.scripts.write_manifest --samples {input.samples:q} --responses {input.responses:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --sources {input.sources:q} --statistics {input.statistics:q} --output {output:q} > {log:q} 2>&1"

@@ -1,7 +1,8 @@
 """Statistics: curves, MAD and RD, each with a 95 % bootstrap interval over samples.
 
 needs  the samples and spectra of all models on a dataset
-makes  results/statistics/{dataset}/: curves, mad, rd, rd_layers, cells; results/tables/: MAD and RD of all datasets
+makes  results/statistics/{dataset}/: curves, mad, rd, rd_layers, cells, per_sample; results/tables/: MAD and RD of all
+       datasets, and regression: loss and length as covariates
 why    one dataset at a time, so that a new dataset leaves the others' statistics as they are
 """
 
@@ -36,9 +37,39 @@ rule summarise_gradients:
         " --spectra {input.spectra:q} --responses {input.responses:q} --draws {params.draws} --seed {params.seed} --output {params.folder:q} > {log:q} 2>&1"
 
 
+rule regress_gradients:
+    """Tell the size of gradients from loss and length, and what is left between variants."""
+    input:
+        collect("results/statistics/{dataset}/per_sample.parquet", dataset=STUDY.datasets),
+    output:
+        parquet="results/tables/regression.parquet",
+        csv=report(
+            "results/tables/regression.csv",
+            caption="../report/regression.rst",
+            category="Tables",
+            labels={"table": "Regression"},
+        ),
+    log:
+        "logs/regress_gradients.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.regress_gradients"),
+        draws=STUDY.config["bootstrap"],
+        seed=STUDY.config["seed"],
+        folders=lambda wildcards, input: [os.path.dirname(path) for path in input],
+    shell:
+        "python -m workflow.scripts.regress_gradients --statistics {params.folders:q} --draws {params.draws}"
+        " --seed {params.seed} --output {output.parquet:q} --csv {output.csv:q} > {log:q} 2>&1"
+
+
 rule statistics:
     """Every chosen dataset's statistics."""
     input:
         collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
         "results/tables/mad.csv",
+        "results/tables/regression.csv",
     localrule: True

@@ -7,7 +7,7 @@ def main(argv=None):
     parser = parser_for(__doc__)
     add = parser.add_argument
     add("--audit", required=True, metavar="FILE", help="the audit table (.parquet)")
-    add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
+    add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, pdf")
     add("--output", required=True, metavar="STEM", help="file to write, without its format")
     run(parser, draw, argv)
 

@@ -4,7 +4,8 @@
       --formats vl.json svg png --output results/figures/gsm8k
 
 For every model and relation in the tables: {model}.{relation}.panels (the study's own figure), .variants (variants
-overlaid) and, for irrelevant responses, .compared (against the correct ones); and index.json, a list of them.
+overlaid), .samples (their distribution), for irrelevant responses .compared (against the correct ones), for an
+instructed model .instructed (against its base); {model}.all.relations; and index.json, a list of them.
 """
 
 from workflow.lib.command import parser_for, run
@@ -25,8 +26,19 @@ def main(argv=None):
         help="a model's name to readers",
     )
     parser.add_argument("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
+    parser.add_argument(
+        "--base",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("MODEL", "BASE"),
+        help="an instructed model and its base",
+    )
+    parser.add_argument("--paper-axes", action="store_true", help="the study's own axes, in figures of its own form")
+    parser.add_argument("--paper-top", type=int, metavar="N", help="end of its axis of norms, if not 100 and 30")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the figures to")
-    parser.add_argument("--formats", required=True, nargs="+", metavar="FORMAT", help="any of vl.json, svg, png, html")
+    parser.add_argument("--formats", required=True, nargs="+", metavar="FORMAT", help="vl.json, svg, png, pdf, html")
+    parser.add_argument("--bundle", metavar="JS", help="the script that all html files share (write_vega)")
     run(parser, draw, argv)
 
 
@@ -35,8 +47,19 @@ def draw(given):
     # Imported late, so that --help and a mistyped argument answer at once.
     from workflow.lib.figures import gallery
 
-    titles = dict(given.model_title)
-    gallery.draw(given.statistics, given.dataset, given.title, given.output, given.formats, titles, given.accuracy)
+    gallery.draw(
+        given.statistics,
+        given.dataset,
+        given.title,
+        given.output,
+        given.formats,
+        model_titles=dict(given.model_title),
+        accuracy=given.accuracy,
+        bases=dict(given.base),
+        paper_axes=given.paper_axes,
+        paper_top=given.paper_top,
+        bundle=given.bundle,
+    )
 
 
 if __name__ == "__main__":

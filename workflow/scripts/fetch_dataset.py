@@ -12,8 +12,8 @@ def main(argv=None):
     add("--revision", default="", metavar="COMMIT", help="commit hash of 40 digits")
     add("--split", required=True, help="rows to take, such as train[:500]")
     add("--mirror", default="", metavar="DIR", help="folder that holds datasets/ORG/NAME: used instead of the hub")
+    add("--where", default="", help="what asks for it, in messages; its mapping without")
     add("--folder", default="", help="of a dataset that keeps its parts in folders")
-    add("--mapping", default="config/mappings", metavar="DIR", help="where its mapping stands, for messages")
     add("--output", required=True, metavar="OUT", help="file to write (.parquet)")
     run(parser, fetch, argv)
 
@@ -29,8 +29,8 @@ def fetch(given):
         given.split,
         given.output,
         given.mirror,
+        given.where,
         given.folder,
-        given.mapping,
     )
 
 

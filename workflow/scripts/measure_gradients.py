@@ -10,6 +10,7 @@ import os
 from workflow.lib.command import parser_for, run
 
 LOSS_TOKENS = "response tokens whose loss counts, each a row of its own: all, last[:K], span:A:B, random:K[:DRAWS]"
+PROJECTIONS = "of q k v o gate up down, with spaces or commas (default: q k v o)"
 
 
 def main(argv=None):
@@ -21,6 +22,13 @@ def main(argv=None):
     add("--responses", required=True, metavar="FILE", help="responses table (.parquet) or JSON list (.json)")
     add("--samples", required=True, metavar="OUT", help="samples table to write (.parquet)")
     add("--spectra", required=True, metavar="OUT", help="spectra table to write (.parquet)")
+    add("--singular-values", metavar="OUT", help="also write every gradient's whole spectrum (.parquet)")
+    add("--cosines", metavar="OUT", help="also write cosines of q and o, k and v, and adjacent layers (.parquet)")
+    add("--tokens", metavar="OUT", help="also write each token's loss and share in each gradient (.parquet), of:")
+    add(
+        "--tokens-of", action="append", default=[], metavar="ID", help="a sample for --tokens, by sample_id; repeatable"
+    )
+    add("--tokens-first", type=int, metavar="N", help="the first N samples, for --tokens")
     add("--run", metavar="OUT", help="also write time, host, device and versions (.json)")
     add("--journal", metavar="DIR", help="keep finished batches here, and take them from here")
     add("--chat", action="store_true", help="prompt through the tokenizer's chat template")
@@ -29,8 +37,8 @@ def main(argv=None):
     add("--loss-tokens", nargs="+", default=["all"], metavar="SUBSET", help=LOSS_TOKENS)
     add("--loss-norm", default="mean", help="loss of a response: mean or sum over its tokens")
     add("--seed", type=int, default=0, help="of random --loss-tokens")
-    add("--projections", nargs="+", default=["q", "k", "v", "o"], metavar="NAME", help="of q k v o gate up down")
-    add("--metrics", nargs="+", metavar="NAME", help="columns to measure (default: all)")
+    add("--projections", nargs="+", default=["q", "k", "v", "o"], metavar="NAME", help=PROJECTIONS)
+    add("--metrics", nargs="+", metavar="NAME", help="columns to measure, with spaces or commas (default: all)")
     add("--dtype", "--precision", default="float32", help="of the pass: float32, float64, bfloat16, float16")
     add("--tf32", action="store_true", help="let a GPU round float32 products to TF32")
     add("--device", default="auto", help="auto, cpu or cuda")
@@ -55,6 +63,7 @@ def measure(arguments):
     import torch
 
     from workflow.lib.errors import InputError
+    from workflow.lib.gradients.extras import Extras
     from workflow.lib.gradients.measure import measure as work
     from workflow.lib.gradients.settings import Settings
     from workflow.lib.gradients.spectra import METRICS
@@ -83,10 +92,17 @@ def measure(arguments):
             loss_tokens=arguments.loss_tokens,
             loss_norm=arguments.loss_norm,
             seed=arguments.seed,
-            projections=arguments.projections,
-            metrics=METRICS if arguments.metrics is None else arguments.metrics,
+            projections=_split(arguments.projections),
+            metrics=METRICS if arguments.metrics is None else _split(arguments.metrics),
             tf32=arguments.tf32,
             mapping=arguments.mapping,
+        ),
+        extras=Extras(
+            arguments.singular_values,
+            arguments.cosines,
+            arguments.tokens,
+            arguments.tokens_of,
+            arguments.tokens_first,
         ),
         revision=arguments.revision,
         model_name=arguments.model_name,
@@ -95,6 +111,11 @@ def measure(arguments):
     )
     if held:
         held.release()
+
+
+def _split(names):
+    """Names given as `q k`, `q,k` or both."""
+    return [part for name in names for part in name.replace(",", " ").split()]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ def main(argv=None):
     add = parser.add_argument
     add("--samples", nargs="+", required=True, help="samples tables of all models and datasets")
     add("--responses", nargs="+", required=True, help="responses tables")
+    add("--sources", nargs="*", default=[], help="files that the responses were made from")
+    add("--statistics", nargs="*", default=[], help="cells tables of summarise_gradients")
     add("--output", required=True, metavar="OUT", help="manifest to write (.json)")
     run(parser, write, argv)
 
@@ -18,7 +20,7 @@ def main(argv=None):
 def write(arguments):
     from workflow.lib.provenance import manifest
 
-    facts = manifest(arguments.samples, arguments.responses)
+    facts = manifest(arguments.samples, arguments.responses, arguments.sources, arguments.statistics)
     write_text(arguments.output, json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 

@@ -1,33 +1,46 @@
-"""Write the MAD and RD tables of all datasets, as CSV (every digit) and Markdown (three digits).
+"""Write the study's tables over all datasets: scope, MAD and RD, as Parquet, CSV, Markdown and LaTeX.
 
   python -m workflow.scripts.write_tables --statistics results/statistics/gsm8k results/statistics/aqua \\
-      --mad-csv results/tables/mad.csv --mad-md results/tables/mad.md \\
-      --rd-csv results/tables/rd.csv --rd-md results/tables/rd.md
+      --dataset gsm8k GSM8K math --dataset aqua AQuA math --model qwen2_1_5b base \\
+      --published config/published.tsv --output results/tables
 """
 
 from workflow.lib.command import parser_for, progress, run
+
+_SCHEMA = "workflow/schemas/published.schema.yaml"
 
 
 def main(argv=None):
     """Run the command line."""
     parser = parser_for(__doc__)
-    parser.add_argument("--statistics", required=True, nargs="+", metavar="DIR", help="folders with mad and rd tables")
-    for kind in ("mad", "rd"):
-        parser.add_argument(f"--{kind}-csv", required=True, metavar="FILE", help=f"tidy {kind.upper()} table to write")
-        parser.add_argument(
-            f"--{kind}-md", required=True, metavar="FILE", help=f"readable {kind.upper()} table to write"
-        )
+    add = parser.add_argument
+    add("--statistics", required=True, nargs="+", metavar="DIR", help="folders with mad, rd and cells tables")
+    row = ("NAME", "TITLE", "TASK")
+    add("--dataset", nargs=3, action="append", required=True, metavar=row, help="a dataset, in order")
+    add("--model", nargs=2, action="append", required=True, metavar=("NAME", "KIND"), help="a model, in order")
+    add("--published", metavar="TSV", help="the study's own numbers, to stand beside ours")
+    add(
+        "--output", required=True, metavar="DIR", help="folder for scope, mad and rd, each .parquet, .csv, .md and .tex"
+    )
     run(parser, write, argv)
 
 
 def write(given):
-    """Write the four files that the arguments name."""
+    """Write the files that the arguments ask for."""
     # Imported late, so that --help and a mistyped argument answer at once.
-    from workflow.lib.figures.tables import write_tables
+    from pathlib import Path
 
-    write_tables("mad", given.statistics, given.mad_csv, given.mad_md)
-    write_tables("rd", given.statistics, given.rd_csv, given.rd_md)
-    progress(f"{len(given.statistics)} datasets: {given.mad_csv}, {given.mad_md}, {given.rd_csv}, {given.rd_md}")
+    from workflow.lib.figures.scope import Sheets, write_scope
+    from workflow.lib.figures.tables import write_tables
+    from workflow.lib.study import read_sheet
+
+    schema = Path(__file__).resolve().parents[2] / _SCHEMA
+    published = list(read_sheet(Path(given.published), schema, None).values()) if given.published else []
+    sheets = Sheets({name: (title, task) for name, title, task in given.dataset}, dict(given.model))
+    write_scope(given.statistics, sheets, given.output)
+    for kind in ("mad", "rd"):
+        write_tables(kind, given.statistics, given.output, published)
+    progress(f"{len(given.statistics)} datasets: scope, mad and rd in {given.output}")
 
 
 if __name__ == "__main__":

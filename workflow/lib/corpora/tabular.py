@@ -41,7 +41,7 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
         _check_list(path, text)
         options = {"keep_default_na": False} if suffix == ".csv" else {}
         columns = _csv_columns(path, text) if suffix == ".csv" else []
-    with _quiet() as datasets, tempfile.TemporaryDirectory() as cache:
+    with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as cache:
         try:
             if suffix == ".csv":
                 # All is text: an answer "007" stays one, and "NA" is an answer.
@@ -105,25 +105,31 @@ def fetch_rows(
     split: str,
     output: str | Path,
     mirror: str = "",
+    where: str = "",
     folder: str = "",
-    mapping: str = "config/mappings",
 ) -> None:
     """Write the rows of the hub dataset `source` (ORG/NAME), at the commit `revision`, as Parquet.
 
-    `folder`: of a dataset that keeps its parts in folders. `mapping`: where its mapping stands, for messages.
-    With a `mirror`, a folder that holds ``datasets/ORG/NAME``, the rows come from there. Raises `InputError` for an
-    unresolved revision, an unknown dataset, configuration or split, and for a hub that gives no answer.
+    With a `mirror`, a folder that holds ``datasets/ORG/NAME``, the rows come from there. `where`: what asks for them,
+    in messages; the dataset's mapping without it. `folder`: of a dataset that keeps its parts in folders. Raises `InputError` for an unresolved revision, an unknown dataset,
+    configuration or split, and for a hub that gives no answer.
     """
+    asked = where or f"config/mappings/{dataset}.yaml"
     local = Path(mirror).expanduser() / "datasets" / source if mirror else None
     if local and not local.is_dir():
         raise InputError(f"{dataset}: no folder {local} in the mirror; put a copy of the dataset {source} there")
     if not local and not revision:
         raise InputError(
-            f"{dataset}: the revision of {source} is unresolved; run python -m workflow.scripts.pin --mapping "
-            f"{mapping}/{dataset}.yaml on a machine with a network"
+            f"{dataset}: the revision of {source} is unresolved; "
+            + (
+                f"give the commit's hash in {where}"
+                if where
+                else f"run python -m workflow.scripts.pin --mapping config/mappings/{dataset}.yaml on a machine with a "
+                "network"
+            )
         )
     place, at = (str(local), {}) if local else (source, {"revision": revision})
-    with _quiet() as datasets, tempfile.TemporaryDirectory() as cache:
+    with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as cache:
         from httpx2 import HTTPError
         from huggingface_hub.errors import HfHubHTTPError
 
@@ -134,10 +140,10 @@ def fetch_rows(
         except datasets.exceptions.DatasetNotFoundError:
             raise InputError(
                 f"{dataset}: the hub shows no {source} at {revision}; check source and revision in "
-                f"{mapping}/{dataset}.yaml, or, if it is gated, accept its licence and set HF_TOKEN"
+                f"{asked}, or, if it is gated, accept its licence and set HF_TOKEN"
             ) from None
         except (ValueError, datasets.exceptions.DatasetsError) as error:
-            raise InputError(f"{dataset}: {source}: {_line(error)}; mend {mapping}/{dataset}.yaml") from None
+            raise InputError(f"{dataset}: {source}: {_line(error)}; mend {asked}") from None
         except (ConnectionError, HTTPError, HfHubHTTPError, OSError) as error:
             raise InputError(
                 f"{dataset}: {source} cannot be had from the hub ({_line(error)}); check the network, or put a copy "
@@ -179,7 +185,7 @@ def pin_mapping(path: str | Path) -> str | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[Any]:
+def quiet_datasets() -> Iterator[Any]:
     """The library, imported late, without bars in a log file."""
     import datasets
 

@@ -40,15 +40,15 @@ def of_panels(curves: pl.DataFrame, mad: pl.DataFrame, dataset: str, own_scales:
 
     `curves` and `mad` hold one model, dataset and relation; `own_scales` says that the panels differ in scale.
     """
-    title = _peak(curves, mad) if _speaks(curves) else NEUTRAL["panels"]
+    title = _peak(curves, mad) if speaks(curves) else NEUTRAL["panels"]
     notes = ["The upper panels differ in scale."] if own_scales else []
-    return Heading(title, _subtitle(curves, dataset, DRAWN, [*notes, *([MAD] if "MAD" in title else [])]))
+    return Heading(title, subtitle_of(curves, dataset, DRAWN, [*notes, *([MAD] if "MAD" in title else [])]))
 
 
 def of_variants(curves: pl.DataFrame, dataset: str) -> Heading:
     """How many times the first variant's mean gradient is the last one's, averaged over layers."""
-    title = _ratio(curves) if _speaks(curves) else NEUTRAL["variants"]
-    return Heading(title, _subtitle(curves, dataset, DRAWN, []))
+    title = ratio_between(curves) if speaks(curves) else NEUTRAL["variants"]
+    return Heading(title, subtitle_of(curves, dataset, DRAWN, []))
 
 
 def of_comparison(curves: pl.DataFrame, rd: pl.DataFrame, relation: str, dataset: str) -> Heading:
@@ -57,12 +57,14 @@ def of_comparison(curves: pl.DataFrame, rd: pl.DataFrame, relation: str, dataset
     `curves` holds the correct rows and those of `relation`, `rd` the rows of `relation`.
     """
     drawn = "Mean nuclear norm by layer; below it, the difference from correct responses as a share of theirs."
-    title = _difference(rd, relation) if _speaks(curves) else f"{label(relation)} against correct responses, by layer"
-    return Heading(title, _subtitle(curves, dataset, drawn, [], relation))
+    against = f"{label(relation)} against correct responses"
+    rows = finite(rd).filter(pl.col("measure") == "signed")
+    title = clear_differences(rows, against) if speaks(curves) else f"{against}, by layer"
+    return Heading(title, subtitle_of(curves, dataset, drawn, [], relation))
 
 
 def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
-    norms = _finite(curves)
+    norms = finite(curves)
     if norms.is_empty():
         return NEUTRAL["panels"]
     variants = variants_in_order(norms["variant"].unique())
@@ -77,12 +79,12 @@ def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
     if norms["layer"].n_unique() == 1:
         return f"{label(first)}: {matrix} has the largest mean gradient of the one layer"
     said = f"{label(first)}: largest mean gradient at layer {top['layer']} ({matrix})"
-    of_matrix = _finite(mad).filter((pl.col("segment") == "all") & (pl.col("projection") == top["projection"]))
+    of_matrix = finite(mad).filter((pl.col("segment") == "all") & (pl.col("projection") == top["projection"]))
     pair = [of_matrix.filter(pl.col("variant") == variant).to_dicts() for variant in (first, last)]
     if first == last or not all(pair):
         return said
     fast, slow = pair[0][0], pair[1][0]
-    if not (_has_interval(fast) and _has_interval(slow)):
+    if not (has_interval(fast) and has_interval(slow)):
         return said
     apart = _apart(fast, slow)
     if apart and fast["value"] > slow["value"] > 0:
@@ -92,18 +94,19 @@ def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
     return f"{said}; MAD of {matrix} not clearly different from {label(last)}’s"
 
 
-def _ratio(curves: pl.DataFrame) -> str:
-    norms = _finite(curves)
+def ratio_between(curves: pl.DataFrame, ends: tuple[str, str] | None = None) -> str:
+    """How many times the mean gradients of one variant are another's: of the first and the last, or of `ends`."""
+    norms = finite(curves)
     if norms.is_empty():
         return NEUTRAL["variants"]
     variants = variants_in_order(norms["variant"].unique())
-    first, last = variants[0], variants[-1]
+    first, last = ends or (variants[0], variants[-1])
     means = {
         (row["variant"], row["projection"]): row["value"]
         for row in norms.group_by("variant", "projection").agg(pl.col("value").mean()).to_dicts()
     }
     if first == last:
-        low, high = _ends({matrix: value for (_, matrix), value in means.items()})
+        low, high = ends_of({matrix: value for (_, matrix), value in means.items()})
         return (
             f"{label(first)}: mean gradient over all layers from {low[1]:.3g} ({low[0]}) to {high[1]:.3g} ({high[0]})"
         )
@@ -122,10 +125,10 @@ def _ratio(curves: pl.DataFrame) -> str:
         )
     if max(ratios.values()) < 1:
         first, last, ratios = last, first, {matrix: 1 / ratio for matrix, ratio in ratios.items()}
-    low, high = _ends(ratios)
+    low, high = ends_of(ratios)
     if low[1] >= 1:
-        between = _between(times(low[1]), low[0], times(high[1]), high[0])
-        return f"Averaged over layers, {label(first)}’s mean gradients are {between} times {label(last)}’s{overlap}"
+        apart = between(times(low[1]), low[0], times(high[1]), high[0])
+        return f"Averaged over layers, {label(first)}’s mean gradients are {apart} times {label(last)}’s{overlap}"
     return (
         f"Averaged over layers, {label(first)}’s mean gradients are {low[1]:.2g} ({low[0]}) to "
         f"{high[1]:.2g} ({high[0]}) times {label(last)}’s{overlap}"
@@ -138,15 +141,14 @@ def _overlap(norms: pl.DataFrame, first: str, last: str) -> str:
     one, other = (norms.filter(pl.col("variant") == variant).select(keys + ends) for variant in (first, last))
     points = one.join(other, on=keys, suffix="_other").to_dicts()
     pairs = [(point, {"low": point["low_other"], "high": point["high_other"]}) for point in points]
-    apart = [_apart(*pair) for pair in pairs if all(map(_has_interval, pair))]
+    apart = [_apart(*pair) for pair in pairs if all(map(has_interval, pair))]
     return (
         f"; bands overlap at {apart.count(False)} of {len(apart)} points" if 2 * apart.count(True) < len(apart) else ""
     )
 
 
-def _difference(rd: pl.DataFrame, relation: str) -> str:
-    rows = _finite(rd).filter(pl.col("measure") == "signed")
-    against = f"{label(relation)} against correct responses"
+def clear_differences(rows: pl.DataFrame, against: str) -> str:
+    """What differs, variant by variant, by the relative differences `rows` whose intervals leave out zero."""
     if rows.is_empty():
         return f"{against}, by layer"
     clear = rows.filter((pl.col("low") > 0) | (pl.col("high") < 0))
@@ -158,39 +160,41 @@ def _difference(rd: pl.DataFrame, relation: str) -> str:
         if not values:
             unclear.append(label(variant))
             continue
-        low, high = _ends(values)
+        low, high = ends_of(values)
         among = rows.filter(pl.col("variant") == variant).height
         part = "" if len(values) == among else f" in {len(values)} of {among} projections"
-        said.append(f"{label(variant)} {_between(percent(low[1]), low[0], percent(high[1]), high[0])}{part}")
+        said.append(f"{label(variant)} {between(percent(low[1]), low[0], percent(high[1]), high[0])}{part}")
     if unclear:
         said.append(f"no clear difference for {' and '.join(unclear)}")
     return f"{against}, mean gradients: {'; '.join(said)}"
 
 
-def _subtitle(
-    curves: pl.DataFrame, dataset: str, drawn: str, notes: Sequence[str], relation: str | None = None
+def subtitle_of(
+    curves: pl.DataFrame,
+    dataset: str,
+    drawn: str,
+    notes: Sequence[str],
+    relation: str | None = None,
+    variants: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """What was drawn: a line that marks a pipeline check, then cell and n, then statistic, band and notes."""
-    model = curves["model"][0]
+    model = " and ".join(curves["model"].unique(maintain_order=True))
     shown = relation or curves["relation"][0]
     responses = f"correct and {responses_of(shown)}" if relation else responses_of(shown)
-    counts = [
-        f"{label(variant)} {_range(curves.filter(pl.col('variant') == variant)['n'])}"
-        for variant in variants_in_order(curves["variant"].unique())
-    ]
+    counts = counted(curves, variants)
     missing = curves.filter(pl.col("value").is_null() | pl.col("value").is_nan()).height
-    unsure = _finite(curves, statistic=None).filter(pl.col("low").is_null() | pl.col("low").is_nan()).height
+    unsure = finite(curves, statistic=None).filter(pl.col("low").is_null() | pl.col("low").is_nan()).height
     band = BAND
     if unsure:
         sure = unsure < curves.height - missing
         band = f"{BAND} None where samples are too few." if sure else "Too few samples for intervals."
     if missing:
         notes = [*notes, f"{missing} of {curves.height} means are not finite and are left out."]
-    lines = [f"{model} · {dataset} · {responses} · n: {', '.join(counts)}", " ".join([drawn, band, *notes])]
+    lines = [f"{model} · {dataset} · {responses} · n: {counts}", " ".join([drawn, band, *notes])]
     return tuple([CHECK, *lines] if is_check(curves) else lines)
 
 
-def _speaks(curves: pl.DataFrame) -> bool:
+def speaks(curves: pl.DataFrame) -> bool:
     """Whether a title may state a finding: not for a pipeline check, and not on a handful of samples."""
     return not is_check(curves) and int(curves["n"].min() or 0) >= FEWEST
 
@@ -218,12 +222,14 @@ def _two_digits(value: float, sign: str) -> str:
     return f"{rounded:{sign}.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
-def _finite(frame: pl.DataFrame, statistic: str | None = "nuclear_norm") -> pl.DataFrame:
+def finite(frame: pl.DataFrame, statistic: str | None = "nuclear_norm") -> pl.DataFrame:
+    """The rows of a statistic (None: of all) whose value is finite."""
     rows = frame if statistic is None else frame.filter(pl.col("statistic") == statistic)
     return rows.filter(pl.col("value").is_finite().fill_null(False))
 
 
-def _has_interval(row: dict) -> bool:
+def has_interval(row: dict) -> bool:
+    """Whether both ends of an estimate's interval are known."""
     return all(row[end] is not None and math.isfinite(row[end]) for end in ("low", "high"))
 
 
@@ -231,17 +237,26 @@ def _apart(one: dict, other: dict) -> bool:
     return one["low"] > other["high"] or other["low"] > one["high"]
 
 
-def _ends(values: dict[str, float]) -> tuple[tuple[str, float], tuple[str, float]]:
+def ends_of(values: dict[str, float]) -> tuple[tuple[str, float], tuple[str, float]]:
     """The smallest and the largest of `values` by projection, with their labels."""
     ranked = sorted(values, key=lambda matrix: (values[matrix], projections_in_order(values).index(matrix)))
     return (label(ranked[0]), values[ranked[0]]), (label(ranked[-1]), values[ranked[-1]])
 
 
-def _between(low: str, low_matrix: str, high: str, high_matrix: str) -> str:
+def between(low: str, low_matrix: str, high: str, high_matrix: str) -> str:
     """Two ends with their projections; one number where they read alike."""
     return f"{low} ({low_matrix}) to {high} ({high_matrix})" if low != high else low
 
 
-def _range(counts: pl.Series) -> str:
+def counted(frame: pl.DataFrame, variants: Sequence[str] = ()) -> str:
+    """The samples of each variant, as in ``None 100, Detailed 98 to 100``."""
+    return ", ".join(
+        f"{label(variant)} {span(frame.filter(pl.col('variant') == variant)['n'])}"
+        for variant in variants or variants_in_order(frame["variant"].unique())
+    )
+
+
+def span(counts: pl.Series) -> str:
+    """Counts as one number, or as the smallest and the largest."""
     low, high = counts.min(), counts.max()
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

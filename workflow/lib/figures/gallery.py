@@ -11,16 +11,19 @@ import polars as pl
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
-from workflow.lib.figures import ability, charts, findings
+from workflow.lib.figures import ability, charts, distribution, findings, partners
+from workflow.lib.figures import relations as all_relations
 from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order
 from workflow.lib.figures.save import save, size_of_svg
 from workflow.lib.figures.theme import Heading
 from workflow.lib.files import write_text
 from workflow.lib.responses.relations import is_marked
-from workflow.lib.tables import read_table
+from workflow.lib.tables import read_metadata, read_table
 
 INDEX = "index.json"
 REFERENCE = "correct"
+# Stands for the relation of a figure of all of them.
+ALL = "all"
 # Controls on a subset of the response's tokens are tables of their own; these figures show the whole response.
 LOSS_TOKENS = "all"
 # What stands in a figure of responses whose labels should be wrong and are not.
@@ -35,43 +38,76 @@ def draw(
     formats: Sequence[str],
     model_titles: Mapping[str, str] | None = None,
     accuracy: Sequence[str | Path] = (),
+    bases: Mapping[str, str] | None = None,
+    paper_axes: bool = False,
+    paper_top: int | None = None,
+    bundle: str | Path | None = None,
 ) -> None:
     """Draw every model and relation in the tables of the folder `statistics` into the folder `output`.
 
     `title` and `model_titles` (by key; a model without one is called by its key) are what readers see.
-    `accuracy`: tables of what the models can do, of which each figure says its line.
-    Files are ``{model}.{relation}.{kind}.{format}`` with kind ``panels``, ``variants`` or, for another relation than
-    correct, ``compared``. ``index.json`` lists them: dataset, dataset_title, and by figure model, relation, kind,
+    `accuracy`: tables of what the models can do, of which each figure says its line. `bases`: the base models of
+    instructed ones. `paper_axes`: ``panels`` have the study's own axes, of norms up to `paper_top` where that is given,
+    and say how much these cut off. `bundle`: the script that interactive figures share (`save`).
+    Files are ``{model}.{relation}.{kind}.{format}`` with kind ``panels``, ``variants``, ``samples``, for another
+    relation than correct ``compared``, for an instructed model beside its base ``instructed``; and where three or more
+    relations were measured, ``{model}.all.relations``. ``index.json`` lists them: dataset, dataset_title, and by figure
+    model, relation, kind,
     purpose, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
     `InputError` where a table is missing, is of another dataset, or holds nothing to draw.
     """
     tables = {name: _read(name, Path(statistics) / f"{name}.parquet", dataset) for name in _TABLES}
     if tables["curves"].is_empty():
         raise InputError(f"{statistics}/curves.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
-    output = Path(output)
+    facts = read_metadata(Path(statistics) / "curves.parquet")
     able = ability.abilities(ability.read(accuracy))
+    models = sorted(tables["curves"]["model"].unique())
+    by_model = {model: _of_model(tables, model, (model_titles or {}).get(model, model)) for model in models}
     listed = []
-    for model in sorted(tables["curves"]["model"].unique()):
-        called = pl.lit((model_titles or {}).get(model, model)).alias("model")
-        of_model = {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
+    for model, of_model in by_model.items():
         lines = [able[model, dataset].sentence] if (model, dataset) in able else []
-        for relation, kind, heading, chart in _figures(of_model, title, lines):
-            files = save(chart(), output / f"{model}.{relation}.{kind}", formats)
-            listed.append(
-                {
-                    "model": model,
-                    "relation": relation,
-                    "kind": kind,
-                    "purpose": PIPELINE_CHECK if findings.is_check(of_model["curves"]) else "study",
-                    "title": heading.title,
-                    "subtitle": list(heading.subtitle),
-                    "files": files,
-                    **_size(output, files),
-                }
-            )
-            progress(f"{dataset}: {model}, {relation}, {kind}: {', '.join(files)}")
+        top = (lambda variants: charts.paper_tops(variants, paper_top)) if paper_axes else None
+        figures = [*_figures(of_model, title, lines, top)]
+        base = (bases or {}).get(model)
+        if base in by_model:
+            said = [
+                f"{by_model[key]['curves']['model'][0]}: {able[key, dataset].sentence}"
+                for key in (base, model)
+                if (key, dataset) in able
+            ]
+            figures += _beside(by_model[base], of_model, title, facts["draws"], facts["seed"], said)
+        purpose = PIPELINE_CHECK if findings.is_check(of_model["curves"]) else "study"
+        for relation, kind, heading, chart in figures:
+            listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
+            progress(f"{dataset}: {model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
+    write_index(output, dataset, title, listed)
+
+
+def keep(
+    chart: alt.TopLevelMixin,
+    output: Path,
+    key: tuple[str, str, str],
+    purpose: str,
+    heading: Heading,
+    formats: Sequence[str],
+    bundle: str | Path | None,
+) -> dict[str, Any]:
+    """Save one figure of a (model, relation, kind) into the folder `output`; returns its entry in the index."""
+    files = save(chart, output / ".".join(key), formats, bundle)
+    return {
+        **dict(zip(("model", "relation", "kind"), key, strict=True)),
+        "purpose": purpose,
+        "title": heading.title,
+        "subtitle": list(heading.subtitle),
+        "files": files,
+        **_size(output, files),
+    }
+
+
+def write_index(output: str | Path, dataset: str, title: str, listed: Sequence[dict[str, Any]]) -> None:
+    """Write the list of the figures in the folder `output`."""
     index = {"dataset": dataset, "dataset_title": title, "figures": listed}
-    write_text(output / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+    write_text(Path(output) / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
@@ -85,23 +121,31 @@ def read_index(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a list of figures ({error}); draw the folder's figures again") from None
 
 
-_TABLES = ("curves", "mad", "rd", "rd_layers", "cells")
+_TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
 
 
 _Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
 
 
-def _figures(tables: dict[str, pl.DataFrame], title: str, general: Sequence[str] = ()) -> Iterator[_Figure]:
+def _figures(
+    tables: dict[str, pl.DataFrame],
+    title: str,
+    general: Sequence[str] = (),
+    paper_tops: Callable[[Sequence[str]], dict[str, float]] | None = None,
+) -> Iterator[_Figure]:
     """Relation, kind, heading and chart (when called) of each figure of one model.
 
-    Headings say the `general` lines, and where labels that should be wrong are right.
+    Headings say the `general` lines, and where labels that should be wrong are right. `paper_tops`: the ends of the
+    study's own axes, by variant.
     """
     relations = relations_in_order(tables["curves"]["relation"].unique())
     for relation in relations:
         curves, mad = (tables[name].filter(pl.col("relation") == relation) for name in ("curves", "mad"))
         lines = [*general, *_right_labels(tables["cells"].filter(pl.col("relation") == relation))]
-        heading = findings.of_panels(curves, mad, title, charts.own_scales(curves)).saying(lines)
-        yield relation, "panels", heading, partial(charts.paper_panels, curves, heading)
+        tops = paper_tops(curves["variant"].unique()) if paper_tops else None
+        apart = charts.own_scales(curves) if tops is None else len(set(tops.values())) > 1
+        heading = findings.of_panels(curves, mad, title, apart).saying([*cut_off(curves, tops), *lines])
+        yield relation, "panels", heading, partial(charts.paper_panels, curves, heading, tops=tops)
         heading = findings.of_variants(curves, title).saying(lines)
         yield relation, "variants", heading, partial(charts.variants_overlaid, curves, heading)
         rd, rd_layers = (tables[name].filter(pl.col("relation") == relation) for name in ("rd", "rd_layers"))
@@ -112,16 +156,54 @@ def _figures(tables: dict[str, pl.DataFrame], title: str, general: Sequence[str]
             )
             heading = findings.of_comparison(both, rd, relation, title).saying(lines)
             yield relation, "compared", heading, partial(charts.relations_compared, both, rd_layers, heading)
+        samples = tables["per_sample"].filter(pl.col("relation").is_in([REFERENCE, relation]))
+        if not samples.filter(pl.col("relation") == relation).is_empty():
+            heading = distribution.heading(samples, title).saying(lines)
+            yield relation, "samples", heading, partial(distribution.chart, samples, heading)
+    if tables["rd"]["relation"].n_unique() > 1:
+        lines = [*general, *_right_labels(tables["cells"], of_relation=True)]
+        heading = all_relations.heading(tables["rd"], title).saying(lines)
+        yield ALL, "relations", heading, partial(all_relations.chart, tables["rd"], heading)
 
 
-def _right_labels(cells: pl.DataFrame) -> list[str]:
-    """A line where labels that should be wrong are right, by variant; none where few enough are."""
+def _beside(
+    base: dict[str, pl.DataFrame],
+    instructed: dict[str, pl.DataFrame],
+    title: str,
+    draws: int,
+    seed: int,
+    general: Sequence[str] = (),
+) -> Iterator[_Figure]:
+    """The figures of an instructed model beside its base model, of the responses that both were measured on."""
+    curves = partners.shared(base["curves"], instructed["curves"])
+    for relation in relations_in_order(curves["relation"].unique()):
+        of_relation = curves.filter(pl.col("relation") == relation)
+        samples = [tables["per_sample"].filter(pl.col("relation") == relation) for tables in (base, instructed)]
+        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title).saying(general)
+        yield relation, "instructed", heading, partial(partners.chart, of_relation, heading)
+
+
+def cut_off(curves: pl.DataFrame, tops: Mapping[str, float] | None) -> list[str]:
+    """A line where a figure has the study's axes: how many of its means they cut off."""
+    if tops is None:
+        return []
+    cut, drawn = charts.beyond(curves, tops)
+    said = f"{cut} of {drawn} means lie beyond them and are cut off" if cut else "all means lie within"
+    return [f"The study’s own axes: {said}."]
+
+
+def _right_labels(cells: pl.DataFrame, of_relation: bool = False) -> list[str]:
+    """A line where labels that should be wrong are right, by variant (and relation); none where few enough are."""
     said = [
-        f"{label(row['variant'])} {row['n_label_equals_gold']:,} of {row['n_labelled']:,}"
+        " ".join([*([label(row["relation"])] if of_relation else []), f"{label(row['variant'])} {_of_labelled(row)}"])
         for row in cells.to_dicts()
         if is_marked(row["relation"], row["n_label_equals_gold"], row["n_labelled"])
     ]
     return [f"{RIGHT_LABELS}: {', '.join(said)}. They are no wrong responses."] if said else []
+
+
+def _of_labelled(row: dict[str, Any]) -> str:
+    return f"{row['n_label_equals_gold']:,} of {row['n_labelled']:,}"
 
 
 def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:
@@ -130,6 +212,12 @@ def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:
     if other:
         raise InputError(f"{path}: holds dataset '{other[0]}', not '{dataset}'; give the folder of '{dataset}'")
     return frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
+
+
+def _of_model(tables: dict[str, pl.DataFrame], model: str, title: str) -> dict[str, pl.DataFrame]:
+    """The rows of one model, under the name that readers know it by."""
+    called = pl.lit(title).alias("model")
+    return {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
 
 
 def _size(folder: Path, files: dict[str, str]) -> dict[str, int]:

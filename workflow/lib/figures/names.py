@@ -18,6 +18,13 @@ KINDS = {
     "panels": "One panel a variant",
     "variants": "Variants overlaid",
     "compared": "Against correct",
+    "instructed": "Base against instructed",
+    "samples": "Sample by sample",
+    "relations": "Kinds of responses",
+    "mad": "MAD by dataset and variant",
+    "steps": "Steps from layer to layer",
+    "rd": "RD by dataset and variant",
+    "differences": "RD by layer",
 }
 PIPELINE_CHECK = "pipeline check"
 

@@ -1,13 +1,16 @@
-"""One way to save a chart: the record (`.vl.json`), the print (`.svg`), the slide (`.png`) and, asked for, `.html`.
+"""One way to save a chart: the record (`.vl.json`), the print (`.svg`), the slide (`.png`); asked for, `.pdf`, `.html`.
 
-The same chart gives the same bytes, in every process.
+The same chart gives the same bytes, in every process; a PDF alone bears marks of when it was made.
 """
 
+import html
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import altair as alt
 import vl_convert
@@ -17,14 +20,19 @@ from workflow.lib.figures import theme  # noqa: F401  (a chart without the theme
 from workflow.lib.files import replacing, write_text
 
 PPI = 200
-FORMATS = ("vl.json", "svg", "png", "html")
+FORMATS = ("vl.json", "svg", "png", "pdf", "html")
 
 
-def save(chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str]) -> dict[str, str]:
+def save(
+    chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str], bundle: str | Path | None = None
+) -> dict[str, str]:
     """Write `chart` as ``{stem}.{format}`` for each format; each file whole or not at all.
 
-    Returns file names by format, in the order of `FORMATS`. `InputError` for a format that is not in `FORMATS`.
+    Returns file names by format, in the order of `FORMATS`. `html` loads the script `bundle` (of `write_bundle`), which
+    all figures share, by its relative path. `InputError` for a format that is not in `FORMATS`, or `html` without it.
     """
+    if "html" in formats and bundle is None:
+        raise InputError("--formats html: needs --bundle, the script that all interactive figures share (write_vega)")
     for name in formats:
         if name not in FORMATS:
             raise InputError(f"--formats {name}: no such format; {nearest(name, FORMATS)}")
@@ -35,7 +43,10 @@ def save(chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str]) -> 
     for name in FORMATS:
         if name in formats:
             path = stem.with_name(f"{stem.name}.{name}")
-            _WRITERS[name](specification, path)
+            if name == "html":
+                _write_html(specification, path, os.path.relpath(bundle, path.parent))
+            else:
+                _WRITERS[name](specification, path)
             written[name] = path.name
     return written
 
@@ -69,20 +80,58 @@ def _write_json(specification: dict[str, Any], path: Path) -> None:
 
 
 def _write_svg(specification: dict[str, Any], path: Path) -> None:
-    write_text(path, vl_convert.vegalite_to_svg(specification, vl_version=_version(specification)))
+    svg = vl_convert.vegalite_to_svg(specification, vl_version=version_of(specification))
+    # The renderer numbers gradients and clips through all charts of a process.
+    names: dict[str, str] = {}
+    rename = lambda found: names.setdefault(found.group(), f"{found.group(1)}{len(names)}")  # noqa: E731
+    write_text(path, re.sub(r"\b(gradient_|clip)\d+\b", rename, svg))
 
 
 def _write_png(specification: dict[str, Any], path: Path) -> None:
     with replacing(path) as temporary:
-        temporary.write_bytes(vl_convert.vegalite_to_png(specification, vl_version=_version(specification), ppi=PPI))
+        temporary.write_bytes(vl_convert.vegalite_to_png(specification, vl_version=version_of(specification), ppi=PPI))
 
 
-def _write_html(specification: dict[str, Any], path: Path) -> None:
-    write_text(path, vl_convert.vegalite_to_html(specification, vl_version=_version(specification), bundle=True))
+def _write_pdf(specification: dict[str, Any], path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(vl_convert.vegalite_to_pdf(specification, vl_version=version_of(specification)))
 
 
-def _version(specification: dict[str, Any]) -> str:
-    """The specification's own version of Vega-Lite (``6.1``), and not the converter's newest."""
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<script src="{bundle}"></script>
+<div id="figure"></div>
+<script type="application/json" id="specification">{specification}</script>
+<script>
+const specification = JSON.parse(document.getElementById("specification").textContent);
+vegaEmbed("#figure", specification, {{renderer: "svg", actions: {{export: true, source: false, editor: false}}}});
+</script>
+</html>
+"""
+
+
+def _write_html(specification: dict[str, Any], path: Path, bundle: str) -> None:
+    title = specification.get("title", {}).get("text", path.stem)
+    title = html.escape(" ".join(title) if isinstance(title, list) else title)
+    # Nothing in the data may end the script that holds them.
+    data = json.dumps(specification, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
+    write_text(path, _PAGE.format(title=title, bundle=quote(Path(bundle).as_posix()), specification=data))
+
+
+def write_bundle(path: str | Path) -> None:
+    """Write Vega, Vega-Lite and Vega-Embed as one script, for figures that a browser draws without a network."""
+    version = version_of({"$schema": alt.SCHEMA_URL})
+    # As a classic script: a browser loads no module from a page opened as a file.
+    script = vl_convert.javascript_bundle(vl_version=version)
+    write_text(path, f"(() => {{{script}}})();\n")
+
+
+def version_of(specification: dict[str, Any]) -> str:
+    """A specification's own version of Vega-Lite (``6.1``), and not the converter's newest."""
     return re.search(r"/v(\d+\.\d+)", specification["$schema"]).group(1)
 
 
@@ -90,5 +139,5 @@ _WRITERS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "vl.json": _write_json,
     "svg": _write_svg,
     "png": _write_png,
-    "html": _write_html,
+    "pdf": _write_pdf,
 }

@@ -53,13 +53,22 @@ def log_if_decades(values: Iterable[float | None], height: int) -> Scale:
     finite = _finite(values)
     if not finite or min(finite) <= 0 or max(finite) / min(finite) <= DECADE:
         return linear(finite, height)
+    return logarithmic(finite, max(2, height // _ROOM_LOG))
+
+
+def logarithmic(values: Iterable[float], room: int) -> Scale:
+    """A log axis that holds the positive values, from round number to round number, with about `room` ticks."""
+    finite = [value for value in _finite(values) if value > 0]
+    if not finite:
+        return Scale("log", 0.1, 1.0, (0.1, 1.0))
     low, high = min(finite), max(finite)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     round_numbers = [_tidy(mantissa * DECADE**power) for power in powers for mantissa in (1, 2, 5)]
     start = max([number for number in round_numbers if number <= low], default=low)
     end = min([number for number in round_numbers if number >= high], default=high)
     inside = [number for number in round_numbers if start <= number <= end]
-    room = max(2, height // _ROOM_LOG)
+    if start == end:
+        start, end, inside = start / 2, end * 2, [start / 2, start, end * 2]
     if len(inside) > room:
         every = math.ceil(math.log10(end / start) / room)
         inside = [_tidy(DECADE**power) for power in powers if power % every == 0 and start <= DECADE**power <= end]

@@ -1,13 +1,19 @@
-"""The MAD and RD tables: tidy CSV with every digit for a program, Markdown to three digits for a reader."""
+"""The MAD and RD tables: tidy Parquet and CSV with every digit for a program, Markdown and LaTeX for a reader.
+
+Where the study's own number is known, it stands beside ours (config/published.tsv).
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from workflow.lib.errors import InputError
+from workflow.lib.figures import latex
 from workflow.lib.figures.names import (
     PIPELINE_CHECK,
     SEGMENTS,
@@ -19,7 +25,7 @@ from workflow.lib.figures.names import (
     statistic_label,
     variants_in_order,
 )
-from workflow.lib.files import write_text
+from workflow.lib.files import replacing, write_text
 from workflow.lib.tables import read_table
 
 # The study's two; the CSV has all.
@@ -27,11 +33,15 @@ SHOWN = ("nuclear_norm", "sigma_ratio")
 MEASURES = {"signed": "Signed mean", "absolute": "Mean absolute"}
 # Rows of a table run from model to estimate; the columns of the CSV stand in this order too.
 _KEYS = ("model", "dataset", "relation", "loss_tokens", "statistic", "variant", "projection")
-_ESTIMATE = ("value", "low", "high", "n")
+# Statistics that do not correct for noise lack the second.
+_ESTIMATE = ("value", "corrected", "low", "high", "n")
 COLUMNS = {
-    "mad": (*_KEYS, "segment", "layers", *_ESTIMATE, "purpose"),
-    "rd": (*_KEYS, "measure", *_ESTIMATE, "top_layers", "purpose"),
+    "mad": (*_KEYS, "segment", "layers", *_ESTIMATE, "purpose", "published"),
+    "rd": (*_KEYS, "measure", *_ESTIMATE, "top_layers", "purpose", "published"),
 }
+# Of each kind, the column that tells its estimates apart, and the files that are written.
+_WHICH = {"mad": "segment", "rd": "measure"}
+FORMATS = ("parquet", "csv", "md", "tex")
 TITLES = {
     "mad": "Mean absolute difference of neighbouring layers (MAD)",
     "rd": "Relative difference from correct responses (RD)",
@@ -39,11 +49,13 @@ TITLES = {
 NOTES = {
     "mad": "How much a mean curve jumps: the mean of |s(i+1) − s(i)| over neighbouring layers i, within a segment of "
     "the layers (counted from 0), with its 95 % bootstrap interval over samples. A mean of "
-    "absolute values: noise alone makes it positive, and its interval lies high where it is near zero.",
+    "absolute values: noise alone makes it positive. A second number before the interval is the estimate corrected for "
+    "that, which the interval is of; without one the interval lies high where MAD is near zero.",
     "rd": "How far another kind of response lies from the correct one: (other − correct) / correct of the mean curves, "
     "averaged over layers with its sign and as an absolute value, with 95 % bootstrap intervals over samples; and the "
     "layers that differ most, largest first. Only the signed one can tell that there is no difference: noise alone "
-    "makes the absolute one positive, and its interval never holds zero.",
+    "makes the absolute one positive. A second number before an interval is the estimate corrected for that, which the "
+    "interval is of.",
 }
 
 
@@ -60,18 +72,33 @@ class Block:
     check: bool
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
-def write_tables(kind: str, statistics: Sequence[str | Path], csv: str | Path, markdown: str | Path) -> None:
-    """Write the ``mad`` or ``rd`` tables of all `statistics` folders as one CSV and one Markdown file.
+def write_tables(
+    kind: str, statistics: Sequence[str | Path], output: str | Path, published: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write the ``mad`` or ``rd`` tables of all `statistics` folders into the folder `output`, in each of `FORMATS`.
 
-    The CSV is tidy: a row an estimate (`COLUMNS`), numbers in full, missing ones empty. `InputError` where a folder
-    lacks the table.
+    Parquet and CSV are tidy: a row an estimate (`COLUMNS`), numbers in full, missing ones empty. `published`: rows of
+    config/published.tsv. `InputError` where a folder lacks the table.
     """
     frames = [_flat(pl.from_arrow(read_table(kind, Path(folder) / f"{kind}.parquet"))) for folder in statistics]
-    frame = in_reading_order(pl.concat([frame.select(COLUMNS[kind]) for frame in frames]), kind)
-    write_text(csv, frame.write_csv())
-    write_text(markdown, as_markdown(kind, blocks(frame, kind)))
+    whole = _beside_published(pl.concat(frames), kind, published)
+    frame = in_reading_order(whole.select(name for name in COLUMNS[kind] if name in whole.columns), kind)
+    write_files(
+        Path(output) / kind, frame, *(write(kind, blocks(frame, kind, published)) for write in (as_markdown, as_latex))
+    )
+
+
+def write_files(stem: Path, frame: pl.DataFrame, markdown: str, tex: str) -> None:
+    """Write a table in each of `FORMATS`, as ``{stem}.{format}``."""
+    with replacing(stem.with_suffix(".parquet")) as temporary:
+        # Without polars' own metadata: the same numbers are the same bytes.
+        pq.write_table(frame.to_arrow().replace_schema_metadata(None), temporary, compression="zstd")
+    write_text(stem.with_suffix(".csv"), frame.write_csv())
+    write_text(stem.with_suffix(".md"), markdown)
+    write_text(stem.with_suffix(".tex"), tex)
 
 
 def read_csv(path: str | Path) -> tuple[str, pl.DataFrame]:
@@ -83,8 +110,9 @@ def read_csv(path: str | Path) -> tuple[str, pl.DataFrame]:
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         raise InputError(f"{path}: not a readable CSV file ({error}); make it with write_tables") from None
     for kind, columns in COLUMNS.items():
-        if tuple(frame.columns) == columns:
-            return kind, frame.with_columns(pl.col("value", "low", "high").cast(pl.Float64), pl.col("n").cast(pl.Int64))
+        if [name for name in columns if name in frame.columns] == frame.columns and _WHICH[kind] in frame.columns:
+            numbers = [name for name in _ESTIMATE[:-1] if name in frame.columns]
+            return kind, frame.with_columns(pl.col(numbers).cast(pl.Float64), pl.col("n").cast(pl.Int64))
     raise InputError(f"{path}: neither a MAD nor an RD table, its columns are {', '.join(frame.columns)}")
 
 
@@ -107,21 +135,48 @@ def in_reading_order(frame: pl.DataFrame, kind: str) -> pl.DataFrame:
     return frame.sort(ranks)
 
 
-def blocks(frame: pl.DataFrame, kind: str) -> list[Block]:
-    """The tables to read, in the order of `frame` (of `in_reading_order`), for the statistics that are `SHOWN`."""
+def blocks(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]] = ()) -> list[Block]:
+    """The tables to read, in the order of `frame` (of `in_reading_order`), for the statistics that are `SHOWN`.
+
+    Notes name the sources of `published` numbers, and those that belong to no single row.
+    """
     frame = frame.filter(pl.col("statistic").is_in(SHOWN))
     shown = []
     for key, rows in frame.group_by(_KEYS[:5], maintain_order=True):
         head, columns = _mad_columns(rows) if kind == "mad" else _rd_columns(rows)
+        known = [row for row in rows.to_dicts() if row["published"]]
         body = []
         for (variant, projection), group in rows.group_by("variant", "projection", maintain_order=True):
             estimates = group.to_dicts()
             cells = [next((read(row) for row in estimates if at(row)), "–") for at, read in columns]
+            cells += [next((row["published"] for row in estimates if row["published"]), "–")] if known else []
             n = max(row["n"] for row in estimates)
             body.append((label(variant), label(projection), *cells, f"{n:,}"))
         check = bool((rows["purpose"] == PIPELINE_CHECK).any())
-        shown.append(Block(kind, *key, check, ("Variant", "Projection", *head, "n"), tuple(body)))
+        said = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
+        header = ("Variant", "Projection", *head, *said, "n")
+        shown.append(Block(kind, *key, check, header, tuple(body), tuple(_notes(key, kind, published))))
     return shown
+
+
+def _notes(key: tuple[str, ...], kind: str, published: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the study says of one table: by row where it names a projection, else in words; and where it says so."""
+    of_table = [row for row in published if (row["table"], *(row[name] for name in _KEYS[:3])) == (kind, *key[:3])]
+    of_table = [row for row in of_table if key[3] == "all" and row["statistic"] == key[4]]
+    words = [f"{label(row['variant'])} {row['value']}" for row in of_table if not row["projection"]]
+    sources = dict.fromkeys(row["source"] for row in of_table)
+    notes = [f"Published, of no single projection: {', '.join(words)}."] if words else []
+    return [*notes, *(f"Published numbers: {source}." for source in sources)]
+
+
+def _beside_published(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The published number of each estimate, as it is printed; null where none is known."""
+    keys = ["model", "dataset", "relation", "statistic", "variant", "projection", _WHICH[kind]]
+    known = [{**row, _WHICH[kind]: row["part"]} for row in published if row["table"] == kind and row["projection"]]
+    schema = dict.fromkeys([*keys, "published"], pl.String)
+    beside = pl.DataFrame([{**row, "published": row["value"]} for row in known], schema=schema)
+    found = frame.join(beside, on=keys, how="left", maintain_order="left")
+    return found.with_columns(pl.when(pl.col("loss_tokens") == "all").then("published"))
 
 
 def as_markdown(kind: str, tables: Sequence[Block]) -> str:
@@ -136,7 +191,20 @@ def as_markdown(kind: str, tables: Sequence[Block]) -> str:
         rule = ["---", "---", *["---:"] * (len(table.header) - 2)]
         lines = [table.header, rule, *table.rows]
         parts.append("\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines))
+        parts += [_escaped(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
+
+
+def as_latex(kind: str, tables: Sequence[Block]) -> str:
+    """Tables as LaTeX to be read by ``\\input``, each with a caption that says what it is of."""
+    parts = [latex.preamble(f"{TITLES[kind]}. {NOTES[kind]}")]
+    for table in tables:
+        check = ["Pipeline check: this model was never meant for these data; no finding."] if table.check else []
+        caption = ". ".join(
+            [f"{kind.upper()}: {', '.join(about(table))}", *check, *(n.rstrip(".") for n in table.notes)]
+        )
+        parts.append(latex.longtable(caption, "ll" + "r" * (len(table.header) - 2), table.header, table.rows))
+    return "\n".join(parts)
 
 
 def about(table: Block) -> list[str]:
@@ -158,7 +226,8 @@ def three_digits(value: float | None) -> str:
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """NaN as a missing number, and lists of layers as text, as a CSV file can hold them."""
-    frame = frame.with_columns(pl.col("value", "low", "high").fill_nan(None))
+    numbers = [name for name in _ESTIMATE[:-1] if name in frame.columns]
+    frame = frame.with_columns(pl.col(numbers).fill_nan(None))
     if "top_layers" in frame.columns:
         frame = frame.with_columns(pl.col("top_layers").cast(pl.List(pl.String)).list.join(" "))
     return frame
@@ -179,8 +248,11 @@ def _rd_columns(rows: pl.DataFrame):
 
 
 def _with_interval(row: dict) -> str:
-    value, low, high = (three_digits(row[name]) for name in ("value", "low", "high"))
-    return value if low == "–" or high == "–" else f"{value} [{low}, {high}]"
+    """An estimate with its interval, and before that the corrected one that the interval is of, where it differs."""
+    value, corrected, low, high = (three_digits(row.get(name)) for name in ("value", "corrected", "low", "high"))
+    if low == "–" or high == "–":
+        return value
+    return f"{value} [{low}, {high}]" if corrected in ("–", value) else f"{value}; {corrected} [{low}, {high}]"
 
 
 def _escaped(text: str) -> str:

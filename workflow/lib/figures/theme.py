@@ -44,8 +44,15 @@ MARKED = "#c0213f"
 OWN_LOOK = {"none": 0, "simplified": 1, "detailed": 2}
 ORDERED_COLOURS = ("#41206f", "#c0413f", "#df9210", "#1d8a99", "#6c757d")
 ORDERED_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
+# Small to large, and below to above zero: light to dark in one hue, and two hues apart for every reader (PuOr).
+SEQUENTIAL = ("#f4f1fa", "#cbbfe3", "#9a86c8", "#6a4aa5", "#41206f")
+DIVERGING = ("#b35806", "#f1a340", "#fee0b6", "#f7f7f7", "#d8daeb", "#998ec3", "#542788")
+# Correct responses, and another kind beside them.
+PAIR_COLOURS = (ORDERED_COLOURS[0], ORDERED_COLOURS[2])
 DASHES = ((1, 0), (4, 2.5))
 DASH_LEGEND = {"title": None, "symbolType": "stroke", "symbolSize": 500}
+
+RAMP_LEGEND = {"orient": "top", "direction": "horizontal", "gradientLength": 220, "gradientThickness": 10}
 
 WIDTH = 780  # of all panels of a row together; a figure is about a text column wide when printed
 GAP = 22
@@ -130,6 +137,10 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "curve": {"strokeWidth": 1.7, "strokeJoin": "round", "strokeCap": "butt"},
                 "dot": {"filled": True, "size": 17, "opacity": 1, "strokeWidth": 0},
                 "dot-alone": {"filled": True, "size": 60, "opacity": 1, "strokeWidth": 0},
+                "shape": {"opacity": 0.3, "strokeWidth": 1, "line": True},
+                "median": {"filled": True, "size": 40, "opacity": 1},
+                "cell": {"stroke": "white", "strokeWidth": 1},
+                "number": {"fontSize": 10, "font": FAMILY},
                 "zero": {"stroke": INK, "strokeWidth": 0.9},
                 "nothing": {"fill": QUIET, "fontSize": 11, "font": FAMILY},
             },
@@ -161,6 +172,10 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "symbolSize": 70,
                 # A legend takes the opacity of a transparent band in the same layer, and grows faint.
                 "symbolOpacity": 1,
+                "titleFont": FAMILY,
+                "titleColor": QUIET,
+                "titleFontSize": 10.5,
+                "titleFontWeight": "normal",
                 "symbolStrokeWidth": 1.7,
                 "symbolBaseStrokeColor": INK,
                 "offset": 10,

@@ -33,10 +33,20 @@ class Factors:
 
 @dataclass(frozen=True)
 class Pass:
-    """One sample's result: mean response cross-entropy `loss`, and the factors of each projection."""
+    """One sample's result: its `loss`, each response token's cross-entropy, and the factors of each projection.
+
+    `token_losses` (response tokens,) float64 on the CPU, in the order of the tokens.
+    """
 
     loss: float
+    token_losses: Tensor
     factors: dict[str, Factors]
+
+    @property
+    def loss_concentration(self) -> float | None:
+        """(sum l)^2 / (n sum l^2): 1 where losses are alike, 1/n where one token holds all; None where all are 0."""
+        squares = float(self.token_losses.square().sum())
+        return float(self.token_losses.sum()) ** 2 / (len(self.token_losses) * squares) if squares else None
 
 
 class Capture:
@@ -101,12 +111,16 @@ class Capture:
             # Some layers see a batch flattened to (batch * tokens, width).
             for kept in (self._x, self._d):
                 kept.update({module: factor.reshape(*shape, -1) for module, factor in kept.items()})
-            return [self._cut(row, len(sample.ids), float(means[row].detach())) for row, sample in enumerate(batch)]
+            each = [row[kept].double().cpu() for row, kept in zip(losses.detach(), targets != -100, strict=True)]
+            return [
+                Pass(float(means[row].detach()), each[row], self._cut(row, len(sample.ids)))
+                for row, sample in enumerate(batch)
+            ]
         finally:
             self._x.clear()
             self._d.clear()
 
-    def _cut(self, row: int, tokens: int, loss: float) -> Pass:
+    def _cut(self, row: int, tokens: int) -> dict[str, Factors]:
         stacks: dict[tuple[int, ...], Tensor] = {}
         factors = {}
         for name in self.layers[0]:
@@ -121,7 +135,7 @@ class Capture:
                 for module, columns in zip(modules, self._columns, strict=True)
             ]
             factors[name] = Factors(stacks[place], _at_least_float32(torch.stack(d)))
-        return Pass(loss, factors)
+        return factors
 
 
 def _at_least_float32(factor: Tensor) -> Tensor:

@@ -1,46 +1,61 @@
 """Cosines between weight gradients of one sample, from their factors: no gradient is formed.
 
 The inner product of G = D^T X and G' = D'^T X' (of one shape) is the sum over pairs of tokens of
-(D D'^T) * (X X'^T), so a cosine costs two products of tokens x tokens; with one input for both, X X^T is shared. The
-follow-up study of the layer gradients reports these.
+(D D'^T) * (X X'^T), so a cosine costs two products of tokens x tokens; projections that read one input share X X'^T.
+The follow-up study of the layer gradients (arXiv 2504.10766) reports these.
 """
+
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from workflow.lib.gradients.capture import Factors
 
-# Same-layer pairs; a pair whose shapes differ (grouped queries: Q and K; here Q-O, K-V) has no cosine.
+# Within a layer. Gradients are compared entry by entry, as matrices: a pair of unequal shapes has no cosine.
 PAIRS = (("q", "o"), ("k", "v"))
+SAME, ADJACENT = "same_layer", "adjacent_layers"
 
 
-def inner_product(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
-    """<D^T X, D'^T X'> in float64, a scalar; each argument is (x, d) with x (tokens, in) and d (tokens, out)."""
-    (x, d), (y, e) = one, other
-    return ((d.double() @ e.double().mT) * (x.double() @ y.double().mT)).sum()
+def pairs_of(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, str]]:
+    """The (kind, pair) that projections of these (rows, columns) have: (same_layer, q-o), (adjacent_layers, q), ..."""
+    same = [(SAME, f"{one}-{other}") for one, other in PAIRS if {one, other} <= set(shapes)]
+    same = [(kind, pair) for kind, pair in same if len({tuple(shapes[name]) for name in pair.split("-")}) == 1]
+    return same + [(ADJACENT, name) for name in shapes]
 
 
-def cosine(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
-    """The cosine of two gradients; NaN where one is zero or their shapes differ."""
-    if (one[0].shape[1], one[1].shape[1]) != (other[0].shape[1], other[1].shape[1]):
-        return float("nan")
-    squares = inner_product(one, one) * inner_product(other, other)
-    return float(inner_product(one, other) / squares.sqrt()) if float(squares) > 0 else float("nan")
+def cosines(factors: Mapping[str, Factors]) -> dict[tuple[str, str], list[float]]:
+    """By (kind, pair), the cosine in every layer; adjacent layers: of a layer's gradient with the next layer's.
 
+    NaN where a gradient is zero. Products are in float64.
+    """
+    layers = next(iter(factors.values())).x.shape[0]
+    pairs = pairs_of({name: (part.d.shape[2], part.x.shape[2]) for name, part in factors.items()})
+    inner: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}
+    squares: dict[str, list[float]] = {name: [] for name in factors}
+    for layer in range(layers):
+        shared: dict[tuple[int, int, int], Tensor] = {}
 
-def same_layer(factors: dict[str, Factors]) -> dict[str, list[float]]:
-    """By pair (``q-o``, ``k-v``), the cosine in every layer. Q-O compares Q's gradient with O's as matrices."""
+        def product(one: str, other: str, ahead: int, at: int = layer, shared: dict = shared) -> float:
+            """<G, G'> of layers `at` and `at + ahead`."""
+            g, h = factors[one], factors[other]
+            place = (id(g.x), id(h.x), ahead)
+            if place not in shared:
+                shared[place] = g.x[at].double() @ h.x[at + ahead].double().mT
+            return float(((g.d[at].double() @ h.d[at + ahead].double().mT) * shared[place]).sum())
+
+        for name in factors:
+            squares[name].append(product(name, name, 0))
+        for kind, pair in pairs:
+            if kind == SAME:
+                inner[kind, pair].append(product(*pair.split("-"), 0))
+            elif layer + 1 < layers:
+                inner[kind, pair].append(product(pair, pair, 1))
     found = {}
-    for first, second in PAIRS:
-        if first in factors and second in factors:
-            one, other = factors[first], factors[second]
-            layers = range(one.x.shape[0])
-            found[f"{first}-{second}"] = [cosine((one.x[i], one.d[i]), (other.x[i], other.d[i])) for i in layers]
+    for (kind, pair), products in inner.items():
+        ones, others = (squares[name] for name in (pair.split("-") if kind == SAME else (pair, pair)))
+        scales = zip(ones, others if kind == SAME else others[1:], strict=False)
+        found[kind, pair] = [
+            value / (one * other) ** 0.5 if one > 0 and other > 0 else float("nan")
+            for value, (one, other) in zip(products, scales, strict=False)
+        ]
     return found
-
-
-def adjacent_layers(factors: dict[str, Factors]) -> dict[str, list[float]]:
-    """By projection, the cosine of every layer's gradient with the next layer's (layers - 1 of them)."""
-    return {
-        name: [cosine((part.x[i], part.d[i]), (part.x[i + 1], part.d[i + 1])) for i in range(part.x.shape[0] - 1)]
-        for name, part in factors.items()
-    }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.gradients.probe import Unclear, classify, linears_of, size_of, usable
+from workflow.lib.gradients.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
 
 ATTENTION = ("q", "k", "v", "o")
 FEED_FORWARD = ("gate", "up", "down")
@@ -55,8 +55,15 @@ def find_layers(
         if name not in KNOWN:
             raise InputError(f"projection '{name}' is not known; {nearest(name, KNOWN)}")
     layers = _decoder_layers(model)
-    if mapping and mapping.strip():
-        return _mapped(model, layers, wanted, mapping)
+    try:
+        check_runs(model)
+        return _mapped(model, layers, wanted, mapping) if mapping and mapping.strip() else _found(model, layers, wanted)
+    except Unusable as unusable:
+        raise InputError(f"{_named(model)}: {unusable}") from unusable.__cause__
+
+
+def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> list[dict[str, Projection]]:
+    """The projections as the probe finds them."""
     try:
         found = classify(model, layers, feed_forward=bool(set(wanted) & set(FEED_FORWARD)))
         for index, parts in enumerate(found):

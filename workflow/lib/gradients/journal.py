@@ -10,8 +10,8 @@ import hashlib
 import os
 import struct
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,14 +24,19 @@ _SCHEMA = pa.schema(
         ("key", pa.string()),
         ("loss", pa.float64()),
         ("status", pa.string()),
+        ("loss_concentration", pa.float64()),
         # (layers, projections, metrics) in row-major order; empty where the status is not ok.
         ("values", pa.list_(pa.float64())),
+        # What else was asked for, by name (workflow.lib.gradients.extras).
+        ("extras", pa.map_(pa.string(), pa.list_(pa.float64()))),
     ]
 )
 
 # A frame's head: a mark, the length of the body in bytes, and digests of the body and of the head before it. The
 # latter tells a damaged length, which would look like a torn body.
-_MARK = b"GAJ1"
+_MARK = b"GAJ2"
+# An earlier form, which was written by other code: its keys are asked for no more.
+_OLD_MARK = b"GAJ1"
 _FIELDS = struct.Struct("<4sQ16s")
 _DIGEST = 16
 
@@ -42,7 +47,9 @@ class Record:
 
     loss: float | None
     status: str
-    values: Sequence[float]
+    loss_concentration: float | None = None
+    values: Sequence[float] = ()
+    extras: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Journal:
@@ -69,7 +76,8 @@ class Journal:
         for path in self._segments():
             for batch in _batches(path):
                 columns = (batch.column(name).to_pylist() for name in _SCHEMA.names)
-                found.update((key, Record(*rest)) for key, *rest in zip(*columns, strict=True))
+                for key, *rest, extras in zip(*columns, strict=True):
+                    found[key] = Record(*rest, dict(extras))
         return found
 
     def commit(self, keys: Sequence[str], records: Sequence[Record]) -> None:
@@ -82,8 +90,11 @@ class Journal:
             list(keys),
             [record.loss for record in records],
             [record.status for record in records],
+            [record.loss_concentration for record in records],
             [list(record.values) for record in records],
+            [list(record.extras.items()) for record in records],
         ]
+        columns = [pa.array(column, kind.type) for column, kind in zip(columns, _SCHEMA, strict=True)]
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, _SCHEMA) as writer:
             writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
@@ -142,14 +153,15 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         fields = content[at : at + _FIELDS.size]
         body_at = at + _FIELDS.size + _DIGEST
         mark, length, digest = _FIELDS.unpack(fields)
-        if mark != _MARK or content[at + _FIELDS.size : body_at] != _digest(fields):
+        if mark not in (_MARK, _OLD_MARK) or content[at + _FIELDS.size : body_at] != _digest(fields):
             raise _damaged(path, at)
         body = content[body_at : body_at + length]
         if len(body) < length:
             return
         if _digest(body) != digest:
             raise _damaged(path, at)
-        yield from pa.ipc.open_stream(body)
+        if mark == _MARK:
+            yield from pa.ipc.open_stream(body)
         at = body_at + length
 
 

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from workflow.lib.command import progress
 from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
-from workflow.lib.gradients.capture import Capture, Factors
+from workflow.lib.gradients.capture import Capture, Pass
+from workflow.lib.gradients.extras import Extras, code_of, measure_extras
 from workflow.lib.gradients.journal import Journal, Record
 from workflow.lib.gradients.meter import Meter
 from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows
 from workflow.lib.gradients.settings import Settings
-from workflow.lib.gradients.spectra import spectra
+from workflow.lib.gradients.spectra import decompose
 from workflow.lib.gradients.tokens import Encoder
-from workflow.lib.gradients.write import write_tables
+from workflow.lib.gradients.write import write_extra, write_tables
 from workflow.lib.models.loading import choose_device, load, locate
 
 
@@ -36,6 +37,7 @@ def measure(
     spectra_path: str,
     settings: Settings,
     *,
+    extras: Extras | None = None,
     revision: str = "",
     model_name: str = "",
     journal: str | None = None,
@@ -45,11 +47,13 @@ def measure(
 
     `model`: a folder, a card or a hub id; `responses`: a responses table or a JSON list. `journal`: a folder that
     keeps finished batches through kills and edits. `run_path`: a JSON file for time, host, device and versions.
+    `extras`: more tables.
     """
-    if Path(samples_path).resolve() == Path(spectra_path).resolve():
-        raise InputError(f"--samples and --spectra are both {samples_path}; give two files")
+    extras = extras or Extras()
+    _check_distinct({"samples": samples_path, "spectra": spectra_path, **extras.paths})
     started = time.time()
     rows = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
+    told = extras.chosen(rows)
     where = locate(model, revision)
     device = choose_device(settings.device)
     # Never by a library's default: TF32 keeps 10 bits of a float32's 23.
@@ -85,10 +89,17 @@ def measure(
     }
     # What is left of a sample to drop is never measured, though another sample may have the same tokens.
     dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
-    keys = ["" if out else key_of(item.sample, context) for item, out in zip(items, dropped, strict=True)]
+    more = {name: code_of(name) for name in extras.paths}
+    wanted = [[name for name in more if name != "tokens" or item.row.sample_id in told] for item in items]
+    keys = [
+        "" if out else key_of(item.sample, {**context, "extras": {name: more[name] for name in names}})
+        for item, names, out in zip(items, wanted, dropped, strict=True)
+    ]
     asked = {key: item for key, item in zip(keys, items, strict=True) if key}
-    job = _Job(Capture(network, settings.projections, settings.mapping), asked, settings)
-    records = job.run(Journal(journal) if journal else None) | {"": Record(None, "truncated", ())}
+    job = _Job(
+        Capture(network, settings.projections, settings.mapping), asked, dict(zip(keys, wanted, strict=True)), settings
+    )
+    records = job.run(Journal(journal) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
     # The size of a batch is no fact of the numbers; a retry halves it.
     facts = {
@@ -101,7 +112,11 @@ def measure(
         "rows": len(rows),
         "matrix_shapes": job.shapes(),
     }
-    write_tables(items, [records[key] for key in keys], facts, samples_path, spectra_path)
+    ordered = [records[key] for key in keys]
+    write_tables(items, ordered, facts, samples_path, spectra_path)
+    for extra, path in extras.paths.items():
+        chosen = {"tokens_of": sorted(told)} if extra == "tokens" else {}
+        write_extra(extra, items, ordered, {**facts, "code": more[extra], **chosen}, path, tokenizer)
     statuses = Counter(records[key].status for key in keys)
     progress(
         f"{len(items)} rows ({', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}): "
@@ -111,11 +126,25 @@ def measure(
         write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
 
 
-class _Job:
-    """The distinct samples of a job; equal token ids and masks are computed once."""
+def _check_distinct(paths: Mapping[str, str]) -> None:
+    options: dict[Path, str] = {}
+    for name, path in paths.items():
+        option = f"--{name.replace('_', '-')}"
+        other = options.setdefault(Path(path).resolve(), option)
+        if other != option:
+            raise InputError(f"{other} and {option} are both {path}; give two files")
 
-    def __init__(self, capture: Capture, items: Mapping[str, Item], settings: Settings):
-        self.capture, self.items, self.settings = capture, items, settings
+
+class _Job:
+    """The distinct samples of a job, by key; equal token ids and masks are computed once.
+
+    `wanted`: the names of the extras of each.
+    """
+
+    def __init__(
+        self, capture: Capture, items: Mapping[str, Item], wanted: Mapping[str, Collection[str]], settings: Settings
+    ):
+        self.capture, self.items, self.wanted, self.settings = capture, items, wanted, settings
         self.samples = {key: item.sample for key, item in items.items()}
         measured = {key: sample for key, sample in self.samples.items() if sample.response_tokens}
         self.batches = plan_batches(measured, settings.batch_tokens)
@@ -123,7 +152,7 @@ class _Job:
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
         """The record of every key; finished batches are committed to the journal one by one."""
-        empty = Record(None, "no_response_tokens", ())
+        empty = Record(None, "no_response_tokens")
         records = {key: empty for key, sample in self.samples.items() if not sample.response_tokens}
         known = journal.read() if journal else {}
         recalled = {key: known[key] for key in self.samples if key in known}
@@ -148,27 +177,46 @@ class _Job:
 
     def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:
         try:
-            passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
-            return {key: self._record(done.loss, done.factors) for key, done in zip(keys, passes, strict=True)}
+            return self._compute_once(keys)
         except Exception as error:
             if not _out_of_memory(error):
-                names = "; ".join(self.items[key].name for key in keys)
-                raise RuntimeError(f"failed on {'one of: ' if len(keys) > 1 else ''}{names}") from error
+                raise self._failure(keys, error) from error
         # Outside the handler, so that the failed pass's tensors are freed before the next attempt.
         if len(keys) == 1:
             meter.say(f"out of memory on {self.items[keys[0]].name} ({len(self.samples[keys[0]].ids)} tokens) alone")
-            return {keys[0]: Record(None, "out_of_memory", ())}
+            return {keys[0]: Record(None, "out_of_memory")}
         half = len(keys) // 2
         meter.say(f"out of memory on a batch of {len(keys)}; going on with halves of {half}")
         return self._compute(keys[:half], meter) | self._compute(keys[half:], meter)
 
-    def _record(self, loss: float, factors: Mapping[str, Factors]) -> Record:
-        finite = np.isfinite(loss) and all(
-            bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in factors.values()
+    def _compute_once(self, keys: Sequence[str]) -> dict[str, Record]:
+        passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
+        return {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+
+    def _failure(self, keys: Sequence[str], error: Exception) -> RuntimeError:
+        """What to say of a batch that failed: the one sample that fails alone too, or else all of them."""
+        names = [self.items[key].name for key in keys]
+        # After an error on a GPU every later call fails as well: no one is to be blamed by it.
+        if len(keys) > 1 and not isinstance(error, torch.AcceleratorError):
+            for key in keys:
+                try:
+                    self._compute_once([key])
+                except Exception as alone:
+                    if not _out_of_memory(alone):
+                        return RuntimeError(f"failed on {self.items[key].name}: {type(alone).__name__}: {alone}")
+            return RuntimeError(f"failed on these together, on none of them alone: {'; '.join(names)}")
+        one_of = "one of: " if len(keys) > 1 else ""
+        return RuntimeError(f"failed on {one_of}{'; '.join(names)}: {type(error).__name__}: {error}")
+
+    def _record(self, done: Pass, wanted: Collection[str]) -> Record:
+        finite = np.isfinite(done.loss) and all(
+            bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in done.factors.values()
         )
         if not finite:
-            return Record(float(loss), "nonfinite", ())
-        return Record(float(loss), "ok", spectra(factors, self.settings.metrics).flatten().tolist())
+            return Record(done.loss, "nonfinite")
+        values, sigma = decompose(done.factors, self.settings.metrics)
+        extras = measure_extras(done, sigma, wanted)
+        return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 
     def shapes(self) -> dict[str, list[list[int]]]:
         """By projection, the (rows, columns) of each layer's matrix."""

@@ -55,6 +55,16 @@ class Unclear(Exception):
         self.layer = layer
 
 
+class Unusable(Exception):
+    """What no description of the projections can mend; becomes the user's error."""
+
+
+_NOT_CAUSAL = (
+    "earlier positions read later ones, so that this is no causal decoder (is_decoder in its config.json?); leave its "
+    "row out of models.tsv, or name a decoder-only checkpoint there"
+)
+
+
 def size_of(module: nn.Module) -> tuple[int, int]:
     """(output features, input features)."""
     shape = tuple(module.weight.shape)
@@ -94,6 +104,50 @@ def classify(model: Any, layers: Sequence[nn.Module], *, feed_forward: bool) -> 
                 with _located(index):
                     _gate_and_up(parts, halves[index], *(each[index] for each in (seen, *scaled)))
     return found
+
+
+def check_runs(model: Any) -> None:
+    """Raise `Unusable` for a model whose forward pass fails, or whose earlier outputs move with a later token."""
+    ids = _random_ids(model)
+    changed = ids.clone()
+    changed[:, -1] = (ids[:, -1] + 1) % model.get_input_embeddings().num_embeddings
+    with _evaluating(model), torch.no_grad():
+        before, after = (_forward(model, each, logits=_TOKENS)[:, :-1] for each in (ids, changed))
+    if before.isnan().all():
+        raise Unusable(
+            "its outputs are not numbers: a damaged weight, or a precision that it overflows in; fetch it again, or "
+            "set dtype to float32 in its row of models.tsv"
+        )
+    # Kernels may sum in another order; 16-bit passes round at each step.
+    allowed = torch.finfo(before.dtype).eps ** 0.5 * before.float().abs().max()
+    if (after - before).float().abs().max() > allowed:
+        raise Unusable(_NOT_CAUSAL)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _random_ids(model: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    return torch.randint(0, vocabulary, (_BATCH, _TOKENS), generator=generator).to(model.device)
+
+
+def _forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
+    try:
+        return run_forward(model, ids, logits=logits)
+    except Exception as error:
+        raise Unusable(
+            f"a forward pass over {_BATCH} x {_TOKENS} tokens fails ({type(error).__name__}: {error}); see that "
+            "transformers alone runs this checkpoint (its config.json, its own code's version), with memory to spare"
+        ) from error
 
 
 def usable(model: Any, layers: Sequence[nn.Module]) -> list[set[str]]:
@@ -139,19 +193,13 @@ def _probe(
         return hook
 
     handles = []
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(0, vocabulary, (_BATCH, _TOKENS), generator=generator).to(model.device)
-    training = model.training
     try:
         for index, layer in enumerate(layers):
             for path, module in linears_of(layer).items():
                 handles.append(module.register_forward_hook(replace(index, path)))
-        model.eval()
-        with torch.enable_grad():
-            run_forward(model, ids, logits=1)
+        with _evaluating(model), torch.enable_grad():
+            _forward(model, _random_ids(model), logits=1)
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     # A weight that serves twice has a gradient of two products: no candidate.
@@ -208,7 +256,7 @@ def _attention(linears: dict[str, _Linear]) -> tuple[Parts, dict[str, dict[str, 
     unit = max(float(size[0, 0].max()) for size in reach[mixing[0]].values())
     for path, size in reach[mixing[0]].items():
         if (size * future).any():
-            raise Unclear(f"{path} reaches earlier positions, so that this is no causal decoder")
+            raise Unusable(_NOT_CAUSAL)
         first, later = size[0, 0] > _REACH * unit, (size * past).any(0).any(0)
         if idle := int((~size.any(0).any(0)).sum()):
             raise Unclear(f"{idle} output features of {path} do not reach {mixing[0]}")

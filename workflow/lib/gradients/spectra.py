@@ -33,25 +33,34 @@ _UNSAFE = 1e-6
 
 
 def spectra(factors: dict[str, Factors], metrics: Sequence[str] = METRICS) -> Tensor:
-    """The `metrics` of every layer and projection of one sample.
+    """The `metrics` of every layer and projection of one sample: (layers, projections, metrics), as in `decompose`."""
+    return decompose(factors, metrics)[0]
+
+
+def decompose(factors: dict[str, Factors], metrics: Sequence[str] = METRICS) -> tuple[Tensor, list[list[Tensor]]]:
+    """The `metrics` of every layer and projection of one sample, and the singular values that they come from.
 
     `factors`: by projection, `x` (layers, tokens, in) and `d` (layers, tokens, out). Returns (layers, projections,
-    metrics) in float64 on the CPU, projections in the order of `factors`. Layers are shared out among as many
-    threads as PyTorch has, one each: small decompositions gain nothing from two.
+    metrics), projections in the order of `factors`, and by layer and projection min(tokens, in, out) singular values,
+    largest first; all in float64 on the CPU. Layers are shared out among as many threads as PyTorch has, one each:
+    small decompositions gain nothing from two.
     """
     layers = next(iter(factors.values())).x.shape[0]
     names = tuple(metrics)
 
-    def of_layer(layer: int) -> Tensor:
+    def of_layer(layer: int) -> tuple[Tensor, list[Tensor]]:
         shared: dict[int, Tokens] = {}
-        rows = []
+        rows, values = [], []
         for factor in factors.values():
-            x = shared.setdefault(id(factor.x), Tokens(factor.x[layer]))
-            rows.append(_metrics(x, factor.d[layer], names))
-        return torch.stack(rows)
+            x, d = shared.setdefault(id(factor.x), Tokens(factor.x[layer])), factor.d[layer]
+            sigma = singular_values(x, d)
+            rows.append(_metrics(x, d, sigma, names))
+            values.append(sigma.cpu())
+        return torch.stack(rows), values
 
     with _one_thread_each() as share_out:
-        return torch.stack(list(share_out(of_layer, range(layers))))
+        found = list(share_out(of_layer, range(layers)))
+    return torch.stack([rows for rows, _ in found]), [values for _, values in found]
 
 
 @contextmanager
@@ -152,10 +161,9 @@ def reduce(factor: Tensor) -> Tensor:
     return torch.linalg.qr(transposed, mode="r").R if factor.shape[0] < factor.shape[1] else transposed
 
 
-def _metrics(x: Tokens, d: Tensor, names: Sequence[str]) -> Tensor:
+def _metrics(x: Tokens, d: Tensor, sigma: Tensor, names: Sequence[str]) -> Tensor:
     tokens, rows = d.shape
     columns = x.x.shape[1]
-    sigma = singular_values(x, d)
     total = sigma.sum()
     found: dict[str, Tensor] = {
         "nuclear_norm": total,

@@ -1,10 +1,12 @@
 """A model and its tokenizer from a folder, a card or a pinned hub id, always in the precision that was asked for."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workflow.lib.command import progress
 from workflow.lib.errors import InputError
 from workflow.lib.models.snapshots import is_hub_id, model_digest, read_card
 
@@ -82,23 +84,22 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,  # told below, by name
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         _check_weights(path)
+        if "custom code" in str(error) and not trust_remote_code:
+            raise InputError(
+                f"{path}: its model is code of its own; read it, and set trust_remote_code to true in its row of "
+                "models.tsv (--trust-remote-code) to run it"
+            ) from None
         raise InputError(
             f"{path}: no causal language model could be loaded ({_short(error)}); take a decoder-only model's folder "
             "with config.json and safetensors"
         ) from None
     _check_architecture(model, path)
-    # The library fills a gap with random numbers and goes on.
-    for problem in ("missing_keys", "mismatched_keys"):
-        if report[problem]:
-            name = sorted(map(str, report[problem]))[0]
-            raise InputError(
-                f"{path}: weight {name} is {'missing' if problem == 'missing_keys' else 'of another shape'} "
-                f"({len(report[problem])} in all); the checkpoint does not belong to its config.json"
-            )
+    _check_report(report, model, path)
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
         raise InputError(
@@ -127,6 +128,32 @@ def _check_weights(path: str) -> None:
             raise InputError(
                 f"{file}: not a whole safetensors file ({_short(error)}); fetch or copy it again"
             ) from None
+
+
+def _check_report(report: dict[str, Any], model: Any, path: str) -> None:
+    """`InputError` for weights that are missing, of another shape, or of layers that config.json does not have.
+
+    The library fills a gap with random numbers, leaves the rest of a deeper model out, and goes on.
+    """
+    layers = {_numberless(name) for name, _ in model.named_parameters()}
+    left_out = sorted(map(str, report["unexpected_keys"]))
+    problems = {
+        "missing": sorted(map(str, report["missing_keys"])),
+        "of another shape": sorted(str(each[0]) for each in report["mismatched_keys"]),
+        "of a layer that the model has not": [name for name in left_out if _numberless(name) in layers],
+    }
+    for problem, names in problems.items():
+        if names:
+            raise InputError(
+                f"{path}: weight {names[0]} is {problem} ({len(names)} in all); the checkpoint does not belong to its "
+                "config.json"
+            )
+    if left_out:
+        progress(f"{path}: {len(left_out)} weights are no part of the language model: {left_out[0]}, ...")
+
+
+def _numberless(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
 
 
 def _check_architecture(model: Any, path: str) -> None:

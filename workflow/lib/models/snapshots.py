@@ -42,8 +42,9 @@ def is_hub_id(source: str) -> bool:
 def fetch(model: str, source: str, revision: str, output: str | Path, mirror: str = "", snapshots: str = SNAPSHOTS):
     """Find or download the model `source` and write its card to `output`.
 
-    `source` is a local folder or a hub id. A hub id is taken, in place, from ``mirror/models/ORG/NAME`` where the
-    `mirror` is a folder that holds ``models``, else downloaded at the commit `revision` into the folder `snapshots`.
+    `source` is a local folder or a hub id. A hub id is taken, in place, from ``mirror/models/ORG/NAME/REVISION`` or
+    ``mirror/models/ORG/NAME`` where the `mirror` is a folder that holds ``models``, else downloaded at the commit
+    `revision` into the folder `snapshots`.
     Raises `InputError` for all that the user can mend.
     """
     if is_folder(source):
@@ -112,6 +113,7 @@ def model_digest(path: str | Path) -> str:
     """
     path = Path(path)
     files = _files(path)
+    _read_json(path / "config.json")
     for name in _weights(path):
         _tensors(path / name)
     return _digest(_weighty({name: sha256_of(path / name) for name in files}))
@@ -214,6 +216,8 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
 
 def _mirrored(model: str, source: str, revision: str, mirror: Path) -> Path:
     path = mirror / "models" / source
+    if revision and (path / revision).is_dir():
+        path = path / revision
     if not path.is_dir():
         raise InputError(f"{model}: no folder {path} in the mirror; put the snapshot of {source} there")
     # `hf download --local-dir` leaves the commit beside each file; a plain copy says nothing of it.

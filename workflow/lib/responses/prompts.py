@@ -33,8 +33,13 @@ def chat_prompt(tokenizer: Any, instruction: str) -> str:
         try:
             return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:
-            # Templates refuse a role with Jinja's raise_exception; anything else is theirs to answer for.
-            if type(error).__name__ != "TemplateError":
+            # Templates refuse a role with Jinja's raise_exception; its other errors are a broken template.
+            if not type(error).__module__.startswith("jinja2"):
                 raise
+            if type(error).__name__ != "TemplateError":
+                raise InputError(
+                    f"model '{tokenizer.name_or_path}': its chat template cannot be used ({type(error).__name__}: "
+                    f"{error}); mend chat_template.jinja, or fetch it again"
+                ) from None
             refusal = error
     raise InputError(f"model '{tokenizer.name_or_path}': its chat template refuses a plain user message: {refusal}")

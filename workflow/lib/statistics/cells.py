@@ -20,6 +20,8 @@ STATISTICS = {
     "effective_rank": pl.col("effective_rank"),
 }
 
+_COLUMNS = ("layer", "projection", "nuclear_norm", "sigma_max", "effective_rank")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -42,28 +44,24 @@ class Cell:
 
 
 def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.DataFrame, list[Cell]]:
-    """One model's samples table, and its cells in the order of that table.
+    """One model's samples table, and its cells in the order of that table; no cell where no sample is usable.
 
     A sample with a value that is not finite in any layer or projection becomes ``nonfinite`` in the samples, and
-    stands in no cell. Raises `InputError` where the tables are of another dataset, do not belong together, or hold no
-    usable sample.
+    stands in no cell. Raises `InputError` where the tables are of another dataset, or do not belong together.
     """
     frame = pl.from_arrow(read_table("samples", samples_path))
-    spectra = pl.from_arrow(read_table("spectra", spectra_path))
     found = frame["dataset"].unique().to_list()
     if found != [dataset]:
         raise InputError(f"{samples_path}: holds dataset {', '.join(map(repr, found)) or 'none'}, not '{dataset}'")
     ok = (frame["status"] == "ok").to_numpy()
-    if not ok.any():
-        statuses = ", ".join(sorted(set(frame["status"])))
-        raise InputError(
-            f"{samples_path}: no sample is left (statuses: {statuses}); raise max_length or look at the responses"
-        )
+    spectra = pl.from_arrow(read_table("spectra", spectra_path, _COLUMNS))
     # The spectra stand sample by sample, layer by layer, projection by projection (measure_gradients writes them so).
     projections = spectra["projection"].unique(maintain_order=True).to_list()
-    layers = spectra["layer"].max() + 1
-    if spectra.height != ok.sum() * layers * len(projections):
+    layers = spectra["layer"].max() + 1 if spectra.height else 0
+    if spectra.height != ok.sum() * layers * len(projections) or ok.any() > bool(layers):
         raise InputError(f"{spectra_path}: {spectra.height} rows do not belong to the samples of {samples_path}")
+    if not ok.any():
+        return frame, []
     values = {
         name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)
         for name, value in STATISTICS.items()
@@ -94,10 +92,11 @@ def _usable(
 def pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
     """Each cell of another relation with its correct one, cut to the samples that both have."""
     for other in cells:
+        there = set(other.sample_ids)
         for reference in cells:
             same = (reference.variant, reference.loss_tokens) == (other.variant, other.loss_tokens)
             if same and reference.relation == REFERENCE != other.relation:
-                shared = [sample_id for sample_id in reference.sample_ids if sample_id in set(other.sample_ids)]
+                shared = [sample_id for sample_id in reference.sample_ids if sample_id in there]
                 if shared:
                     yield cut(reference, shared), cut(other, shared)
 

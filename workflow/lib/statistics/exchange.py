@@ -31,9 +31,9 @@ def import_released(
     """Write the samples and spectra tables of one model and dataset from released `files`, by (variant, relation).
 
     Lines are found in the responses table by their instruction and output, so that samples pair as measured ones do;
-    a line that is not there is an error. Lengths in tokens are unknown (null); a loss that is no number makes the
-    status ``no_response_tokens`` where all gradients are zero, else ``nonfinite``. `limit` and `seed` draw samples as
-    the engine does.
+    a line that is not there is an error. Lengths in tokens and the spread of the loss over them are unknown (null); a
+    loss that is no number makes the status ``no_response_tokens`` where all gradients are zero, else ``nonfinite``.
+    `limit` and `seed` draw samples as the engine does.
     """
     table = pl.from_arrow(read_table("responses", responses))
     dataset = table["dataset"][0]

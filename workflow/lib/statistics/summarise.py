@@ -1,16 +1,24 @@
-"""All statistics of one dataset, from the spectra of all models on it."""
+"""All statistics of one dataset, from the spectra of all models on it.
 
-from collections.abc import Sequence
+Of MAD and mean absolute RD there are two numbers: `value`, the study's own, a mean of absolute values that noise makes
+too large; and `corrected`, with the interval `low` to `high` made for it (`workflow.lib.statistics.intervals`). Near
+zero `value` may lie above `high`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from workflow.lib.command import progress
-from workflow.lib.statistics.bootstrap import interval, resampled_means
+from workflow.lib.errors import InputError
 from workflow.lib.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
-from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
+from workflow.lib.statistics.estimates import of_curves, of_differences
+from workflow.lib.statistics.measures import segments, top_layers
 from workflow.lib.tables import SCHEMAS, read_metadata, read_table, write_table
 
 TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
@@ -25,30 +33,39 @@ def summarise(
     seed: int,
     responses: str | None = None,
 ) -> None:
-    """Write curves, MAD, RD and cells of one dataset into the folder `output`.
+    """Write curves, MAD, RD, cells and each sample's means of one dataset into the folder `output`.
 
-    `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % percentile bootstraps over
-    samples, `draws` of them. Samples with a status other than ``ok``, or with a value that is not finite in any
-    layer or projection, are left out of all curves alike, and counted in the cells table. `responses`, the table that
-    was measured, tells how many of the labels are right.
+    `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % bootstraps over samples, `draws`
+    of them. Samples with a status other than ``ok``, or with a value that is not finite in any layer or projection, are
+    left out of all curves alike, and counted in the cells table; so is a model that has no other samples. Raises
+    `InputError` where no model has a usable one. `responses`, the table that was measured, tells how many of the labels
+    are right.
     """
     labels = _labels(responses)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    revisions = {}
+    tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
+    revisions, statuses = {}, set()
+    # One model at a time is held in memory.
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
         frame, cells = read_cells(dataset, samples_path, spectra_path)
         facts = read_metadata(samples_path)
         revisions[facts["model"]] = {key: facts[key] for key in _FACTS}
-        rows["cells"] += _cells(frame, facts["purpose"], labels)
+        statuses |= set(frame["status"])
+        tables["cells"].append(_cells(frame, facts["purpose"], labels))
         progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
         for cell in cells:
-            rows["per_sample"] += _per_sample(cell, dataset)
-            _curves(rows, cell, dataset, draws, seed)
+            tables["per_sample"].append(_per_sample(cell, dataset))
+            _curves(tables, cell, dataset, draws, seed)
         for reference, other in pairs(cells):
-            _differences(rows, reference, other, dataset, draws, seed)
+            _differences(tables, reference, other, dataset, draws, seed)
+    if not tables["curves"]:
+        raise InputError(
+            f"{', '.join(samples)}: no sample is left (statuses: {', '.join(sorted(statuses))}); "
+            "raise max_length or look at the responses"
+        )
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
     for name in TABLES:
-        write_table(name, rows[name], Path(output) / f"{name}.parquet", metadata)
+        empty = SCHEMAS[name].empty_table()
+        write_table(name, pa.concat_tables([empty, *tables[name]]), Path(output) / f"{name}.parquet", metadata)
 
 
 # What the statistics' own metadata keep of the tables they were made from.
@@ -56,58 +73,61 @@ _FACTS = ("model_digest", "revision", "dtype", "compat", "max_length")
 _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
 
 
-def _curves(rows: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
+def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
+    # All statistics at once: (samples, statistics, projections, layers).
+    values = np.stack(list(cell.values.values()), axis=1)
+    curves, mad = of_curves(values, draws, seed, f"{cell.model} {dataset} {cell.variant} {cell.relation}")
     about = {**_about(cell, dataset), "n": len(cell.sample_ids)}
-    for statistic, values in cell.values.items():
-        means = resampled_means(values, draws, seed, f"{cell.model} {dataset} {cell.variant} {cell.relation}")
-        ranges = segments(values.shape[2])
-        for p, projection in enumerate(cell.projections):
-            named = {**about, "projection": projection, "statistic": statistic}
-            for layer, (value, low, high) in enumerate(zip(*interval(means[:, p]), strict=True)):
-                rows["curves"].append({**named, "layer": layer, "value": value, "low": low, "high": high})
-            for segment, (first, end) in ranges.items():
-                value, low, high = interval(mean_absolute_difference(means[:, p, first:end]))
-                place = {"segment": segment, "layers": f"{first}-{end - 1}"}
-                rows["mad"].append({**named, **place, "value": value, "low": low, "high": high})
+    axes = {"statistic": list(cell.values), "projection": cell.projections}
+    tables["curves"].append(_long("curves", about, {**axes, "layer": range(values.shape[-1])}, curves))
+    ranges = segments(values.shape[-1])
+    layers = np.array([f"{first}-{end - 1}" for first, end in ranges.values()], dtype=object)
+    mad["layers"] = np.broadcast_to(layers, mad["value"].shape)
+    tables["mad"].append(_long("mad", about, {**axes, "segment": list(ranges)}, mad))
 
 
-def _per_sample(cell: Cell, dataset: str) -> list[dict[str, Any]]:
-    """Each sample's statistics, averaged over the layers of a projection."""
-    means = {statistic: values.mean(2) for statistic, values in cell.values.items()}
-    return [
-        {
-            **_about(cell, dataset),
-            "sample_id": sample_id,
-            "projection": projection,
-            "loss": cell.loss[i],
-            # Released statistics come without lengths.
-            "response_tokens": None if np.isnan(cell.response_tokens[i]) else int(cell.response_tokens[i]),
-            **{name: mean[i, p] for name, mean in means.items()},
-        }
-        for i, sample_id in enumerate(cell.sample_ids)
-        for p, projection in enumerate(cell.projections)
-    ]
-
-
-def _differences(rows: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
+def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
+    # Released statistics may tell less of one relation than of the other.
+    statistics = [statistic for statistic in other.values if statistic in reference.values]
+    both = (np.stack([cell.values[name] for name in statistics], axis=1) for cell in (reference, other))
+    name = f"{other.model} {dataset} {other.variant} {other.relation} against {REFERENCE}"
+    layers, signed, absolute = of_differences(*both, draws, seed, name)
     about = {**_about(other, dataset), "n": len(other.sample_ids)}
-    for statistic, values in other.values.items():
-        # Both relations of a sample are drawn together: the difference is a paired one.
-        both = np.stack([reference.values[statistic], values], axis=1)
-        name = f"{other.model} {dataset} {other.variant} {other.relation} against {REFERENCE}"
-        means = resampled_means(both, draws, seed, name)
-        by_layer = relative_difference(means[:, 0], means[:, 1])
-        for p, projection in enumerate(other.projections):
-            named = {**about, "projection": projection, "statistic": statistic}
-            differences = by_layer[:, p]
-            for layer, (value, low, high) in enumerate(zip(*interval(differences), strict=True)):
-                rows["rd_layers"].append({**named, "layer": layer, "value": value, "low": low, "high": high})
-            for measure, taken in (("signed", differences), ("absolute", np.abs(differences))):
-                value, low, high = interval(taken.mean(-1))
-                top = top_layers(differences[0])
-                rows["rd"].append(
-                    {**named, "measure": measure, "value": value, "low": low, "high": high, "top_layers": top}
-                )
+    axes = {"statistic": statistics, "projection": other.projections}
+    values = layers["value"]
+    tables["rd_layers"].append(_long("rd_layers", about, {**axes, "layer": range(values.shape[-1])}, layers))
+    measures = {key: np.stack([signed[key], absolute[key]], axis=-1) for key in signed}
+    measures["top_layers"] = np.empty(measures["value"].shape, dtype=object)
+    for place in np.ndindex(measures["value"].shape):
+        measures["top_layers"][place] = top_layers(values[place[:-1]])
+    tables["rd"].append(_long("rd", about, {**axes, "measure": ["signed", "absolute"]}, measures))
+
+
+def _per_sample(cell: Cell, dataset: str) -> pa.Table:
+    """Each sample's statistics, averaged over the layers of a projection."""
+    shape = (len(cell.sample_ids), len(cell.projections))
+    columns = {statistic: values.mean(2) for statistic, values in cell.values.items()}
+    columns |= {name: np.broadcast_to(getattr(cell, name)[:, None], shape) for name in ("loss", "response_tokens")}
+    axes = {"sample_id": cell.sample_ids, "projection": cell.projections}
+    return _long("per_sample", _about(cell, dataset), axes, columns)
+
+
+def _long(
+    name: str, about: Mapping[str, Any], axes: Mapping[str, Sequence], columns: Mapping[str, np.ndarray]
+) -> pa.Table:
+    """Rows of the table `name`: one for each place of `columns`, whose axes are `axes`; each says `about`."""
+    shape = tuple(map(len, axes.values()))
+    rows = math.prod(shape)
+    data = {key: pa.repeat(value, rows) for key, value in about.items()}
+    for (key, labels), index in zip(axes.items(), np.indices(shape), strict=True):
+        data[key] = pa.array(list(labels)).take(pa.array(index.ravel()))
+    # Released statistics come without lengths: NaN here, null there.
+    data |= {key: pa.array(values.ravel(), from_pandas=key == "response_tokens") for key, values in columns.items()}
+    schema = SCHEMAS[name]
+    arrays = [
+        data[field.name].cast(field.type) if field.name in data else pa.nulls(rows, field.type) for field in schema
+    ]
+    return pa.table(arrays, schema=schema)
 
 
 def _about(cell: Cell, dataset: str) -> dict[str, Any]:
@@ -129,7 +149,7 @@ def _labels(responses: str | None) -> pl.DataFrame:
     return pl.from_arrow(read_table("responses", responses)).select(columns)
 
 
-def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> list[dict[str, Any]]:
+def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> pa.Table:
     """What the samples of each cell were; loss and lengths are means over the usable ones."""
     samples = samples.join(labels, on=["sample_id", "variant", "relation"], how="left", maintain_order="left")
     ok = pl.col("status") == "ok"
@@ -145,4 +165,5 @@ def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> list[di
         *means,
         *judged,
     )
-    return summary.with_columns(pl.lit(purpose).alias("purpose")).to_dicts()
+    cells = summary.with_columns(pl.lit(purpose).alias("purpose")).to_arrow()
+    return cells.select(SCHEMAS["cells"].names).cast(SCHEMAS["cells"])

@@ -1,0 +1,135 @@
+"""Coverage of the 95 % intervals by simulation: the shares of made-up studies whose interval holds the truth.
+
+  python -m benchmarks.coverage --output benchmarks/coverage.csv [--runs 2000] [--draws 1000] [--only mean mad rd]
+
+Made-up nuclear norms are log-normal, of mean CURVE exactly: a factor of the sample, common to all layers, whose log has
+standard deviation .5 (moderate) or 1 (heavy), and one of sample and layer with .2 or .4. The two relations of a sample
+share .64 of the common factor's log variance. A row of the output is one statistic, truth, spread, number of layers and
+of samples: coverage of our interval and of the plain percentile one, the shares of runs with the truth below and above
+ours, bias of the plain and of the corrected value, and the median lengths of both intervals.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from workflow.lib.statistics.bootstrap import interval, resampled_means
+from workflow.lib.statistics.estimates import of_curves, of_differences
+from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference
+
+SPREADS = {"moderate": (0.5, 0.2), "heavy": (1.0, 0.4)}
+SAMPLES = (20, 200)
+LAYERS = (28, 7)
+
+
+def curves(layers: int) -> dict[str, np.ndarray]:
+    """True curves, by what their MAD is like."""
+    at = np.arange(layers)
+    return {
+        "flat": np.ones(layers),
+        "2 % zigzag": 1 + 0.02 * (at % 2),
+        "8 % zigzag": 1 + 0.08 * (at % 2),
+        "two jumps": 1 + 0.5 * (at == 1) + 0.5 * (at > layers - 3),
+        "decay": 1 + 3 * np.exp(-at / 3) + 0.3 * np.sin(1.7 * at),
+        "zigzag to three times": 1 + 2.0 * (at % 2),
+    }
+
+
+def differences(layers: int) -> dict[str, np.ndarray]:
+    """True relative differences by layer."""
+    at = np.arange(layers)
+    return {
+        "none": np.zeros(layers),
+        "3 % up and down": 0.03 * (-1.0) ** at,
+        "20 % in half the layers": np.where(at < layers // 2, 0.0, 0.2),
+        "50 to 150 %": np.linspace(0.5, 1.5, layers),
+    }
+
+
+def norms(generator: np.random.Generator, curve: np.ndarray, common: np.ndarray, spread: str) -> np.ndarray:
+    """(samples, layers) of mean `curve`; `common`: (samples, 1), the standardised log of the samples' own factors."""
+    size, layer = SPREADS[spread]
+    log = size * common + layer * generator.normal(size=(len(common), len(curve)))
+    return curve * np.exp(log - (size**2 + layer**2) / 2)
+
+
+# What can be looked at: the true curves or differences by number of layers. A mean is one layer's.
+TRUTHS = {"mean": lambda layers: {"one layer": np.ones(1)}, "mad": curves, "rd": differences}
+
+
+def trial(generator: np.random.Generator, what: str, truth: np.ndarray, spread: str, count: int, draws: int, seed: int):
+    """One study: (statistic, truth, value, corrected, low, high, low and high of the percentiles) of each statistic."""
+    common = generator.normal(size=(count, 1))
+    if what == "rd":
+        pair = [
+            norms(generator, curve, 0.8 * common + 0.6 * generator.normal(size=(count, 1)), spread)
+            for curve in (np.ones(len(truth)), 1 + truth)
+        ]
+        _, signed, absolute = of_differences(*pair, draws, seed, "coverage")
+        drawn = relative_difference(*np.moveaxis(resampled_means(np.stack(pair, 1), draws, seed, "coverage"), 1, 0))
+        yield "signed RD", truth.mean(), *_numbers(signed), *interval(drawn.mean(-1))[1:]
+        yield "absolute RD", np.abs(truth).mean(), *_numbers(absolute), *interval(np.abs(drawn).mean(-1))[1:]
+        return
+    values = norms(generator, truth, common, spread)
+    mean, mad = of_curves(values, draws, seed, "coverage")
+    drawn = resampled_means(values, draws, seed, "coverage")
+    if what == "mean":
+        value, low, high = (mean[key][0] for key in ("value", "low", "high"))
+        yield "mean", truth[0], value, value, low, high, *interval(drawn[:, 0])[1:]
+    else:
+        last = {key: ends[-1] for key, ends in mad.items()}
+        yield "MAD", mean_absolute_difference(truth), *_numbers(last), *interval(mean_absolute_difference(drawn))[1:]
+
+
+def _numbers(estimates: dict[str, np.ndarray]) -> Iterator[float]:
+    return (float(estimates[key]) for key in ("value", "corrected", "low", "high"))
+
+
+def coverage(
+    runs: int, draws: int, samples=SAMPLES, layers=LAYERS, spreads=tuple(SPREADS), only=tuple(TRUTHS), seed: int = 0
+) -> pl.DataFrame:
+    """The table, one row a statistic and truth; `only`: of `TRUTHS`."""
+    rows = []
+    for what in only:
+        for depth in layers if what != "mean" else [1]:
+            for shape, truth in TRUTHS[what](depth).items():
+                for spread in spreads:
+                    for count in samples:
+                        generator = np.random.default_rng([seed, depth, count])
+                        for run in range(runs):
+                            for statistic, *numbers in trial(generator, what, truth, spread, count, draws, run):
+                                rows.append((statistic, shape, spread, depth, count, *numbers))
+    names = ("truth", "value", "corrected", "low", "high", "percentile_low", "percentile_high")
+    frame = pl.DataFrame(rows, schema=["statistic", "shape", "spread", "layers", "samples", *names], orient="row")
+    truth = pl.col("truth")
+    return frame.group_by("statistic", "shape", "spread", "layers", "samples", maintain_order=True).agg(
+        truth.first(),
+        pl.len().alias("runs"),
+        truth.is_between("low", "high").mean().alias("coverage"),
+        (truth < pl.col("low")).mean().alias("truth_below"),
+        (truth > pl.col("high")).mean().alias("truth_above"),
+        truth.is_between("percentile_low", "percentile_high").mean().alias("percentile_coverage"),
+        (pl.col("value") - truth).mean().alias("bias"),
+        (pl.col("corrected") - truth).mean().alias("corrected_bias"),
+        (pl.col("high") - pl.col("low")).median().alias("length"),
+        (pl.col("percentile_high") - pl.col("percentile_low")).median().alias("percentile_length"),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, help="CSV file to write")
+    parser.add_argument("--runs", type=int, default=2000, help="made-up studies for each row")
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws of each")
+    parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES, help="numbers of samples")
+    parser.add_argument("--layers", type=int, nargs="+", default=LAYERS, help="numbers of layers")
+    parser.add_argument("--only", nargs="+", choices=TRUTHS, default=list(TRUTHS), help="mean, mad, rd")
+    given = parser.parse_args()
+    table = coverage(given.runs, given.draws, given.samples, given.layers, only=given.only)
+    table.write_csv(given.output, float_precision=4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,359 @@
+"""The further kinds of charts on synthetic statistics: golden records, known numbers, partial input."""
+
+import itertools
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import call, user_error
+from synthetic import frames, statistic_rows, write_statistics
+
+from workflow.lib.errors import InputError
+from workflow.lib.figures import charts, distribution, gallery, heatmaps, overview, partners, relations, scales, theme
+from workflow.lib.figures.save import as_json
+
+GOLDEN = Path(__file__).with_name("golden")
+SMALL = {"layers": 2, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 20}
+DATASETS = [
+    overview.Dataset("gsm8k", "GSM8K"),
+    overview.Dataset("popular", "Wiki (popular)", "wiki", "Popular", 25),
+    overview.Dataset("unpopular", "Wiki (unpopular)", "wiki", "Unpopular"),
+]
+LENGTHS = ("length_100", "length_500")
+
+
+def of_model(tables: dict[str, pl.DataFrame], model: str) -> dict[str, pl.DataFrame]:
+    return {name: table.filter(pl.col("model") == model) for name, table in tables.items()}
+
+
+def across(**options) -> dict[str, pl.DataFrame]:
+    """Three datasets' tables, two of them a family."""
+    options = {**SMALL, **options}
+    variants = {"gsm8k": options.pop("variants"), "popular": LENGTHS, "unpopular": ("natural",)}
+    parts = [frames(dataset=name, variants=names, **options) for name, names in variants.items()]
+    return {name: pl.concat([part[name] for part in parts]) for name in parts[0]}
+
+
+def drawn(tables: dict[str, pl.DataFrame], paper_axes: bool = False) -> dict[tuple[str, str], tuple]:
+    return {about[:2]: about[2:] for about in overview._figures(tables, DATASETS, paper_axes)}
+
+
+def specifications() -> dict[str, dict]:
+    """One small chart of each kind, checked against the schema of Vega-Lite."""
+    tables = frames(**SMALL, relations=("correct", "published", "shuffled"))
+    listed = {about[:2]: about[3] for about in gallery._figures(tables, "GSM8K")}
+    pair = frames(**SMALL, models=("mini", "random"), relations=("correct",))
+    beside = gallery._beside(of_model(pair, "mini"), of_model(pair, "random"), "GSM8K", 50, 0)
+    heat = drawn(across())
+    charts_ = {
+        "samples": listed["published", "samples"],
+        "relations": listed["all", "relations"],
+        "instructed": next(iter(beside))[3],
+        "mad": heat["correct", "mad"][1],
+        "steps": heat["correct", "steps"][1],
+        "rd": heat["published", "rd"][1],
+        "differences": heat["published", "differences"][1],
+        "family_panels": heat["correct", "wiki_panels"][1],
+        "family_variants": heat["correct", "wiki_variants"][1],
+    }
+    return {kind: chart().to_dict() for kind, chart in charts_.items()}
+
+
+def test_charts_are_their_golden_records():
+    """`UPDATE_GOLDEN=1 pytest tests/test_charts_kinds.py` rewrites the records; look at the charts before a commit."""
+    for kind, specification in specifications().items():
+        golden = GOLDEN / f"{kind}.vl.json"
+        if os.environ.get("UPDATE_GOLDEN"):
+            golden.write_text(as_json(specification), encoding="utf-8")
+        assert as_json(specification) == golden.read_text(encoding="utf-8"), kind
+
+
+# Base against instructed ---------------------------------------------------------------------------------------------
+
+
+def test_a_ratio_and_its_interval_are_those_of_the_two_curves():
+    tables = frames(layers=3, models=("mini", "random"), relations=("correct",), projections=("q",))
+    base, other = (of_model(tables, name)["curves"] for name in ("mini", "random"))
+    for row in partners.ratios(base, other).to_dicts():
+        key = [pl.col(name) == row[name] for name in ("variant", "projection", "statistic", "layer")]
+        one, two = base.filter(*key).row(0, named=True), other.filter(*key).row(0, named=True)
+        assert row["value"] == pytest.approx(two["value"] / one["value"])
+        errors = [math.log(each["high"] / each["low"]) / 2 for each in (one, two)]
+        assert math.log(row["high"] / row["value"]) == pytest.approx(math.hypot(*errors))
+        assert math.log(row["value"] / row["low"]) == pytest.approx(math.hypot(*errors))
+
+
+def test_an_end_that_is_not_positive_gives_no_interval():
+    tables = frames(layers=2, models=("mini", "random"), relations=("correct",), projections=("q",))
+    base, other = (of_model(tables, name)["curves"] for name in ("mini", "random"))
+    found = partners.ratios(base.with_columns(pl.lit(-0.1).alias("low")), other)
+    assert found["low"].null_count() == found["high"].null_count() == found.height > 0
+    assert found["value"].null_count() == 0
+
+
+def test_paired_intervals_know_that_the_samples_are_the_same():
+    """Each sample's gradient is 1.3 times as large: the paired interval is a point, whatever the spread."""
+    tables = frames(layers=2, models=("mini", "random"), relations=("correct",), projections=("q", "v"), n=30)
+    base, other = (of_model(tables, name)["per_sample"] for name in ("mini", "random"))
+    rows = partners.paired(base, other, 100, 0)
+    for name in ("value", "low", "high"):
+        assert rows[name].to_list() == pytest.approx([0.3] * 6)
+    shifted = other.with_columns(pl.col("nuclear_norm").reverse().over("variant", "projection"))
+    apart = partners.paired(base, shifted, 100, 0)
+    assert (apart["high"] - apart["low"]).min() > 0.05
+    few = partners.paired(base.filter(pl.col("sample_id") < "s2"), other, 100, 0)
+    assert set(few["n"]) == {base.filter(pl.col("sample_id") < "s2")["sample_id"].n_unique()}
+
+
+def test_models_without_a_common_variant_are_not_compared():
+    base = frames(**{**SMALL, "variants": ("none",)}, relations=("correct",))
+    other = frames(**{**SMALL, "variants": ("detailed",)}, relations=("correct",), models=("random",))
+    assert list(gallery._beside(base, other, "GSM8K", 50, 0)) == []
+
+
+# Distributions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_density_is_the_plain_sum_of_kernels():
+    values = np.sort(np.random.default_rng(0).normal(size=40))
+    grid, density = distribution.kernel_density(values)
+    quartiles = np.quantile(values, [0.25, 0.75])
+    bandwidth = 0.9 * min(values.std(), (quartiles[1] - quartiles[0]) / 1.34) * 40**-0.2
+    plain = [sum(math.exp(-(((x - value) / bandwidth) ** 2) / 2) for value in values) for x in grid]
+    assert density == pytest.approx(np.array(plain) / max(plain))
+    assert (grid[0], grid[-1], density.max()) == (values[0], values[-1], 1)
+    assert np.isfinite(distribution.kernel_density(np.zeros(20))[1]).all()
+
+
+def test_the_title_counts_the_samples_whose_wrong_response_has_the_larger_gradient():
+    tables = frames(**{**SMALL, "n": 40}, relations=("correct", "published"))
+    samples = tables["per_sample"]
+    assert "share of samples: None 100 %; Detailed 100 %" in distribution.heading(samples, "GSM8K").title
+    # Half of them turned around in None: no lean.
+    half = pl.col("sample_id").str.slice(1).cast(pl.Int32) < 20
+    turned = (pl.col("variant") == "none") & (pl.col("relation") == "published") & half
+    samples = samples.with_columns(pl.when(turned).then(1e-3).otherwise("nuclear_norm").alias("nuclear_norm"))
+    assert distribution.heading(samples, "GSM8K").title.endswith("Detailed 100 %; no clear lean for None")
+
+
+def test_few_samples_are_drawn_one_by_one_and_claimed_nothing_of():
+    samples = frames(**{**SMALL, "n": 5}, relations=("correct", "published"))["per_sample"]
+    heading = distribution.heading(samples, "GSM8K")
+    assert heading.title == "Gradients sample by sample" and "n: None 5, Detailed 5" in heading.subtitle[0]
+    text = as_json(distribution.chart(samples, heading).to_dict())
+    assert '"tick"' in text and '"area"' not in text
+
+
+def test_values_that_a_log_axis_cannot_hold_are_counted():
+    samples = frames(**SMALL, relations=("correct",))["per_sample"]
+    samples = samples.with_columns(
+        pl.when(pl.col("sample_id") == "s0").then(0.0).otherwise("nuclear_norm").alias("nuclear_norm")
+    )
+    heading = distribution.heading(samples, "GSM8K")
+    assert "4 values are not positive and are left out." in heading.subtitle[-1]
+    distribution.chart(samples, heading).to_dict()
+    nothing = samples.with_columns(pl.lit(0.0).alias("nuclear_norm"))
+    assert "no samples" in as_json(distribution.chart(nothing, heading).to_dict())
+
+
+# All relations -------------------------------------------------------------------------------------------------------
+
+
+def test_the_overview_of_relations_says_which_differ_clearly():
+    rd = frames(**SMALL, relations=("correct", "published", "shuffled"))["rd"]
+    same = pl.col("relation") == "shuffled"
+    rd = rd.with_columns(pl.when(same).then(-0.1).otherwise("low").alias("low"))
+    title = relations.heading(rd, "GSM8K").title
+    assert "published +" in title and title.endswith("no clear difference: shuffled")
+    assert relations.heading(rd.with_columns(pl.lit(5).alias("n")), "GSM8K").title == (
+        "Kinds of responses against correct ones"
+    )
+
+
+def test_two_relations_need_no_overview():
+    kinds = {about[1] for about in gallery._figures(frames(**SMALL), "GSM8K")}
+    assert "relations" not in kinds and "compared" in kinds
+
+
+# Across datasets -----------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_the_differences_whose_mean_is_mad():
+    tables = across(layers=5)
+    steps = heatmaps.steps_of(tables["curves"].filter(pl.col("statistic") == "nuclear_norm"))
+    keys = ["dataset", "variant", "relation", "projection"]
+    means = steps.group_by(keys).agg(pl.col("value").mean().alias("mean"), pl.len())
+    mad = tables["mad"].filter((pl.col("segment") == "all") & (pl.col("statistic") == "nuclear_norm"))
+    both = mad.join(means, on=keys)
+    assert both.height == mad.height and set(both["len"]) == {4}
+    assert both["mean"].to_list() == pytest.approx(both["value"].to_list())
+
+
+def test_datasets_of_a_family_or_with_a_common_variant_stand_together():
+    data = heatmaps.Data({each.key: each.title for each in DATASETS}, {each.key: each.family for each in DATASETS})
+    mad = across()["mad"]
+    groups = heatmaps.groups_of(mad, data)
+    assert groups == [(["gsm8k"], ["none", "detailed"]), (["popular", "unpopular"], ["natural", *LENGTHS])]
+    alone = heatmaps.Data(data.titles, {})
+    assert [keys for keys, _ in heatmaps.groups_of(mad, alone)] == [["gsm8k"], ["popular"], ["unpopular"]]
+
+
+def test_heatmaps_count_what_is_clear():
+    figures = drawn(across())
+    assert figures["correct", "mad"][0].title == (
+        "None’s MAD lies clearly above Detailed’s in 2 of 2 pairs of dataset and projection"
+    )
+    assert figures["published", "rd"][0].title.endswith("clearly above zero in 10 of 10 cells, clearly below in 0")
+    text = as_json(figures["published", "rd"][1]().to_dict())
+    assert '"text": "+' in text and '"text": "(' not in text
+
+
+def test_numbers_whose_interval_holds_zero_stand_in_brackets():
+    tables = across()
+    tables["rd"] = tables["rd"].with_columns(pl.lit(-0.5).alias("low"), pl.lit(9.0).alias("high"))
+    heading, chart = drawn(tables)["published", "rd"]
+    assert heading.title.endswith("clearly above zero in 0 of 10 cells, clearly below in 0")
+    assert '"text": "(+' in as_json(chart().to_dict())
+
+
+def test_a_dataset_that_is_missing_is_named():
+    tables = {name: table.filter(pl.col("dataset") != "unpopular") for name, table in across().items()}
+    figures = drawn(tables)
+    assert "Not measured: Wiki (unpopular)." in " ".join(figures["correct", "mad"][0].subtitle)
+    # One of a family alone is no family.
+    assert ("correct", "wiki_panels") not in figures
+
+
+def test_one_layer_has_no_steps_and_no_mad():
+    figures = drawn(across(layers=1))
+    assert ("correct", "steps") not in figures
+    heading, chart = figures["correct", "mad"]
+    assert "10 of 10 cells have no finite value." in heading.subtitle[-1]
+    assert heading.title == "MAD by dataset and variant" and '"text": "–"' in as_json(chart().to_dict())
+    for _, draw in figures.values():
+        draw().to_dict()
+
+
+@pytest.mark.parametrize("unfit", [{"purpose": "pipeline check"}, {"n": 19}], ids=["pipeline check", "handful"])
+def test_no_title_claims_anything_without_ground(unfit):
+    for key, (heading, _) in drawn(across(**unfit)).items():
+        assert not any(letter.isdigit() for letter in heading.title), (key, heading.title)
+        checked = any("PIPELINE CHECK" in line for line in heading.subtitle)
+        assert checked == ("purpose" in unfit), key
+
+
+def test_a_family_is_named_and_ordered_by_its_members():
+    tables = across()
+    chart = drawn(tables)["correct", "wiki_panels"][1]().to_dict()
+    titles = [panel["title"]["text"] for panel in chart["concat"] if "title" in panel]
+    assert titles == ["Length 100", "Length 500", "Unpopular"]
+
+
+def test_two_runs_write_the_same_bytes(tmp_path):
+    folders = []
+    for each, variants in zip(DATASETS, (SMALL["variants"], LENGTHS, ("natural",)), strict=True):
+        rows = statistic_rows(**{**SMALL, "variants": variants}, dataset=each.key)
+        folders.append(write_statistics(tmp_path / each.key, rows))
+    for name in ("one", "two"):
+        overview.draw_overview(folders, DATASETS, tmp_path / name, ["vl.json", "svg"])
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files) == 2 * 10 + 1 and files == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+# The study's own axes ------------------------------------------------------------------------------------------------
+
+
+def test_paper_axes_are_the_studys_and_say_what_they_cut_off():
+    assert charts.paper_tops(["none", "detailed"]) == {"none": 100, "detailed": 30}
+    assert charts.paper_tops(["simplified"], 25) == {"simplified": 25}
+    tables = frames(layers=4)
+    figures = {about[:2]: about[2:] for about in gallery._figures(tables, "GSM8K", (), charts.paper_tops)}
+    heading, draw = figures["correct", "panels"]
+    values = tables["curves"].filter((pl.col("relation") == "correct") & (pl.col("statistic") != "effective_rank"))
+    tops = {"none": 100, "simplified": 30, "detailed": 30}
+    cut = sum(
+        row["value"] > (0.6 if row["statistic"] == "sigma_ratio" else tops[row["variant"]]) for row in values.to_dicts()
+    )
+    assert cut > 0 and f"The study’s own axes: {cut} of {values.height} means lie beyond them" in heading.subtitle[-1]
+    panels = draw().to_dict()["concat"]
+    ends = [layer["encoding"]["y"]["scale"]["domain"] for panel in panels for layer in panel["layer"]]
+    assert {end[1] for end in ends} == {100, 30, 0.6}
+    assert all(layer["mark"]["clip"] for panel in panels for layer in panel["layer"])
+    plain = {about[:2]: about[2] for about in gallery._figures(tables, "GSM8K")}
+    assert "own axes" not in " ".join(plain["correct", "panels"].subtitle)
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def test_interactive_figures_share_one_script_and_pdf_is_one(tmp_path):
+    rows = statistic_rows(**SMALL, relations=("correct",))
+    folder = write_statistics(tmp_path / "statistics", rows)
+    arguments = [
+        "--statistics",
+        folder,
+        "--dataset",
+        "gsm8k",
+        "--title",
+        "</script>",
+        "--formats",
+        "svg",
+        "html",
+        "pdf",
+    ]
+    done = call("draw_figures", *arguments, "--output", tmp_path / "a/gsm8k")
+    assert "--bundle" in user_error(done) and not (tmp_path / "a").exists()
+    done = call("draw_figures", *arguments, "--output", tmp_path / "a/gsm8k", "--bundle", tmp_path / "a/vega.js")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "a/gsm8k/mini.correct.panels.html").read_text(encoding="utf-8")
+    assert (
+        '<script src="../vega.js">' in page and page.count("</script>") == 3 and "http" not in page.split("$schema")[0]
+    )
+    assert len(page) < 200_000
+    assert (tmp_path / "a/gsm8k/mini.correct.panels.pdf").read_bytes().startswith(b"%PDF-")
+    assert call("write_vega", "--output", tmp_path / "a/vega.js").returncode == 0
+    assert "window.vegaEmbed=" in (tmp_path / "a/vega.js").read_text(encoding="utf-8")
+
+
+def test_what_a_model_cannot_do_is_said_across_datasets():
+    tables, line = across(), "NOT MASTERED by this model: GSM8K (cannot do this task)."
+    for *_, heading, _ in overview._figures(tables, DATASETS, False, [line]):
+        assert heading.subtitle[-1] == line
+
+
+def test_an_overview_of_nothing_is_an_error(tmp_path):
+    rows = statistic_rows(**SMALL)
+    folder = write_statistics(tmp_path, {**rows, "curves": []})
+    with pytest.raises(InputError, match="nothing to draw"):
+        overview.draw_overview([folder], DATASETS[:1], tmp_path / "out", ["svg"])
+
+
+# Style ---------------------------------------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return sum(part * weight for part, weight in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+
+def test_ramps_darken_from_small_to_large_in_grey_too():
+    ramps = [theme.SEQUENTIAL, theme.DIVERGING[3:], theme.DIVERGING[3::-1]]
+    for ramp in ramps:
+        for lighter, darker in itertools.pairwise(ramp):
+            assert luminance(lighter) > luminance(darker)
+
+
+def test_log_axes_of_any_values_hold_them():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        values = (10 ** rng.uniform(-4, 4, rng.integers(1, 9))).tolist()
+        scale = scales.logarithmic(values, 5)
+        assert scale.low <= min(values) and max(values) <= scale.high and scale.low < scale.high
+        assert all(scale.low <= tick <= scale.high for tick in scale.ticks) and scale.ticks
+    assert scales.logarithmic([], 5).kind == "log"

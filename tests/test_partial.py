@@ -1,0 +1,150 @@
+"""Wrong and partial measurements, from gradients to figures, tables and the page: said, never averaged away."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import call, user_error
+
+from workflow.lib.tables import write_table
+
+PROJECTIONS = ("q", "k", "v", "o")
+METRICS = ("nuclear_norm", "nuclear_norm_scaled", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min")
+
+
+def gradients(
+    folder, model, dataset="d", variants=("none", "detailed"), relations=("correct", "derangement"),
+    layers=8, count=25, status="ok", spoilt=(),
+):  # fmt: skip
+    """Tables of one model; samples in `spoilt` (by number) have a value that is not finite, in one layer of V."""
+    generator = np.random.default_rng(0)
+    samples, spectra = [], []
+    for variant in variants:
+        for relation in relations:
+            for i in range(count):
+                key = {"model": model, "dataset": dataset, "sample_id": str(i), "variant": variant}
+                key |= {"relation": relation, "loss_tokens": "all"}
+                lost = {"loss": math.nan if status != "ok" else 1.0, "status": status}
+                samples.append({**key, "prompt_tokens": 5, "response_tokens": i + 1, "truncated": False, **lost})
+                if status != "ok":
+                    continue
+                for layer in range(layers):
+                    for projection in PROJECTIONS:
+                        values = dict(zip(METRICS, generator.gamma(9.0, size=len(METRICS)), strict=True))
+                        if i in spoilt and layer == layers - 1 and projection == "v":
+                            values["nuclear_norm"] = spoilt[i]
+                        spectra.append(
+                            {**key, "layer": layer, "projection": projection, **values, "effective_rank": 2.0}
+                        )
+    facts = {"model": model, "model_digest": "x", "revision": "", "dtype": "float32", "compat": "none"}
+    facts |= {"max_length": 9, "purpose": "study"}
+    paths = [folder / f"{model}.{dataset}.{name}.parquet" for name in ("samples", "spectra")]
+    write_table("samples", samples, paths[0], facts)
+    write_table("spectra", spectra, paths[1], facts)
+    return paths
+
+
+def summarise(folder, *tables, dataset="d"):
+    samples, spectra = zip(*tables, strict=True)
+    return call(
+        "summarise_gradients", "--dataset", dataset, "--samples", *samples, "--spectra", *spectra,
+        "--draws", 50, "--seed", 0, "--output", folder / "statistics" / dataset,
+    )  # fmt: skip
+
+
+def read(folder, name, dataset="d"):
+    return pl.read_parquet(folder / "statistics" / dataset / f"{name}.parquet")
+
+
+def drawn(folder, *datasets):
+    """Figures, tables and the page of these datasets; the page's text."""
+    for dataset in datasets:
+        done = call(
+            "draw_figures", "--statistics", folder / "statistics" / dataset, "--dataset", dataset, "--title", dataset,
+            "--formats", "vl.json", "--output", folder / "figures" / dataset,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    outputs = [f"--{kind}-{suffix}={folder}/{kind}.{suffix}" for kind in ("mad", "rd") for suffix in ("csv", "md")]
+    done = call("write_tables", "--statistics", *(folder / "statistics" / name for name in datasets), *outputs)
+    assert done.returncode == 0, done.stderr
+    (folder / "config.yaml").write_text("{}")
+    done = call(
+        "write_atlas", "--figures", *(folder / "figures" / name for name in datasets),
+        "--cells", *(folder / "statistics" / name / "cells.parquet" for name in datasets),
+        "--tables", folder / "mad.csv", folder / "rd.csv", "--config", folder / "config.yaml",
+        "--output", folder / "index.html",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return (folder / "index.html").read_text()
+
+
+def test_a_model_without_a_usable_sample_is_counted_and_stops_no_other(tmp_path):
+    tables = gradients(tmp_path, "good"), gradients(tmp_path, "empty", status="no_response_tokens")
+    assert summarise(tmp_path, *tables).returncode == 0
+    cells = read(tmp_path, "cells").filter(pl.col("model") == "empty")
+    assert cells.select("n", "n_ok", "n_no_response_tokens").unique().rows() == [(25, 0, 25)]
+    for name in ("curves", "mad", "rd", "per_sample"):
+        assert read(tmp_path, name)["model"].unique().to_list() == ["good"]
+    assert "empty" in drawn(tmp_path, "d")
+
+
+def test_no_usable_sample_of_any_model_is_an_error(tmp_path):
+    tables = [gradients(tmp_path, name, status="out_of_memory") for name in ("one", "two")]
+    assert "no sample is left (statuses: out_of_memory)" in user_error(summarise(tmp_path, *tables))
+    assert not (tmp_path / "statistics").exists()
+
+
+def test_a_model_that_lacks_a_dataset(tmp_path):
+    small = {"variants": ("none",), "relations": ("correct",)}
+    tables = [gradients(tmp_path, name, **small) for name in ("one", "two")]
+    assert summarise(tmp_path, *tables).returncode == 0
+    assert summarise(tmp_path, gradients(tmp_path, "one", "e", **small), dataset="e").returncode == 0
+    page = drawn(tmp_path, "d", "e")
+    assert (tmp_path / "figures/d/two.correct.panels.vl.json").is_file()
+    assert not (tmp_path / "figures/e/two.correct.panels.vl.json").is_file() and "two" in page
+
+
+def test_a_dataset_without_none(tmp_path):
+    assert summarise(tmp_path, gradients(tmp_path, "m", variants=("detailed",))).returncode == 0
+    assert read(tmp_path, "mad")["variant"].unique().to_list() == ["detailed"]
+    drawn(tmp_path, "d")
+
+
+def test_a_relation_without_its_correct_responses_has_curves_and_no_difference(tmp_path):
+    assert summarise(tmp_path, gradients(tmp_path, "m", relations=("derangement",))).returncode == 0
+    assert read(tmp_path, "rd").is_empty() and read(tmp_path, "rd_layers").is_empty()
+    assert read(tmp_path, "curves").height
+    drawn(tmp_path, "d")
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_few_layers(tmp_path, layers):
+    assert summarise(tmp_path, gradients(tmp_path, "m", layers=layers)).returncode == 0
+    mad = read(tmp_path, "mad")
+    assert mad["segment"].unique().to_list() == ["all"]
+    numbers = mad.select("value", "corrected", "low", "high")
+    known = numbers.select(pl.all().is_not_nan().all()).row(0)
+    assert known == ((layers > 1),) * 4
+    assert read(tmp_path, "rd").select(pl.col("value", "low", "high").is_finite().all()).row(0) == (True,) * 3
+    drawn(tmp_path, "d")
+
+
+def test_values_that_are_not_finite_are_counted_and_left_out_of_all_projections(tmp_path):
+    spoilt = {3: math.nan, 5: math.inf, 9: -math.inf}
+    assert summarise(tmp_path, gradients(tmp_path, "m", spoilt=spoilt)).returncode == 0
+    cells = read(tmp_path, "cells")
+    assert cells.select("n", "n_ok", "n_nonfinite").unique().rows() == [(25, 22, 3)]
+    for name in ("curves", "mad", "rd", "rd_layers"):
+        table = read(tmp_path, name)
+        assert table["n"].unique().to_list() == [22]
+        assert table.filter(pl.col("segment") == "all" if name == "mad" else True)["value"].is_finite().all()
+    assert not set(read(tmp_path, "per_sample")["sample_id"]) & {"3", "5", "9"}
+    assert "not finite" in drawn(tmp_path, "d").lower()
+
+
+def test_a_handful_of_samples_has_values_and_no_intervals(tmp_path):
+    assert summarise(tmp_path, gradients(tmp_path, "m", count=3)).returncode == 0
+    curves = read(tmp_path, "curves")
+    assert curves["value"].is_finite().all() and curves["low"].is_nan().all()
+    drawn(tmp_path, "d")

@@ -1,0 +1,117 @@
+"""The tables that a reader takes away: scope, the study's own numbers beside ours, and LaTeX that compiles."""
+
+import re
+import shutil
+import subprocess
+
+import polars as pl
+import pytest
+from conftest import ROOT
+from synthetic import statistic_rows, write_statistics
+
+from workflow.lib.figures import latex, scope, tables
+from workflow.lib.study import read_sheet
+
+SMALL = {"layers": 28, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 30}
+PUBLISHED = list(
+    read_sheet(ROOT / "config/published.tsv", ROOT / "workflow/schemas/published.schema.yaml", None).values()
+)
+HOSTILE = 'A & B_1 {50 %} #2 $x$ ~ ^ \\ [a] <"é>| σ − × 中'
+
+
+def written(tmp_path, **options):
+    folder = write_statistics(tmp_path / "statistics", statistic_rows(**{**SMALL, **options}))
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, [folder], tmp_path, PUBLISHED)
+    return folder
+
+
+def test_the_studys_numbers_stand_beside_ours(tmp_path):
+    written(tmp_path, models=("qwen2_1_5b", "mini"), dataset="aqua")
+    mad = pl.read_csv(tmp_path / "mad.csv").filter(pl.col("published").is_not_null())
+    assert set(mad.select("model", "relation", "statistic", "segment").iter_rows()) == {
+        ("qwen2_1_5b", "correct", "nuclear_norm", "all")
+    }
+    assert dict(mad.select(pl.col("variant") + " " + pl.col("projection"), "published").iter_rows()) == {
+        "none q": 4.42,
+        "none v": 17.32,
+        "detailed q": 0.28,
+        "detailed v": 0.64,
+    }
+    markdown = (tmp_path / "mad.md").read_text(encoding="utf-8")
+    assert markdown.count("Published (all)") == 1 and markdown.count("Published numbers: arXiv 2410.23743") == 1
+    # Of no single projection: in words, below the table of that relation alone.
+    rd = (tmp_path / "rd.md").read_text(encoding="utf-8")
+    assert rd.count("of no single projection: Detailed about 0.81, None below 0.01") == 1
+    assert "Published (" not in rd
+
+
+def test_parquet_and_csv_hold_the_same(tmp_path):
+    written(tmp_path)
+    for kind in ("mad", "rd"):
+        parquet, (found, csv) = pl.read_parquet(tmp_path / f"{kind}.parquet"), tables.read_csv(tmp_path / f"{kind}.csv")
+        assert found == kind and parquet.columns == csv.columns and parquet.height == csv.height > 0
+        assert parquet["value"].to_list() == pytest.approx(csv["value"].to_list(), nan_ok=True)
+
+
+def test_a_corrected_estimate_stands_before_its_interval():
+    row = {"value": 4.4249, "low": 4.0, "high": 4.5}
+    assert tables._with_interval(row) == "4.42 [4.00, 4.50]" == tables._with_interval({**row, "corrected": 4.4201})
+    assert tables._with_interval({**row, "corrected": 4.2}) == "4.42; 4.20 [4.00, 4.50]"
+    assert tables._with_interval({**row, "low": None}) == "4.42"
+
+
+def test_the_scope_says_what_was_measured_and_what_was_not(tmp_path):
+    rows = [
+        statistic_rows(**SMALL, models=("mini", "mini_it"), dataset="one"),
+        statistic_rows(**{**SMALL, "variants": ("none",), "n": 9}, dataset="two", purpose="pipeline check"),
+    ]
+    folders = [write_statistics(tmp_path / str(i), each) for i, each in enumerate(rows)]
+    sheets = scope.Sheets(
+        {"two": ("Two", "math"), "one": ("One | 1", "other")}, {"mini_it": "instruct", "mini": "base"}
+    )
+    scope.write_scope(folders, sheets, tmp_path)
+    table = (tmp_path / "scope.md").read_text(encoding="utf-8").splitlines()[4:]
+    assert table[2] == "| Math | Two | Correct | None 9 | 1 base; not mini_it; pipeline check: mini |"
+    assert table[4] == "| Other | One \\| 1 | Correct | None 30, Detailed 30 | 1 base, 1 instruct |"
+    frame = pl.read_parquet(tmp_path / "scope.parquet")
+    assert frame.height == 2 * 2 * 2 + 2 and frame["n_ok"].unique().sort().to_list() == [9, 30]
+    assert (frame["n"] - frame["n_ok"] == 2).all()
+
+
+def test_latex_escapes_whatever_stands_in_a_cell():
+    text = latex.escaped(HOSTILE)
+    assert text.isprintable() and "中" not in text and "U+4E2D" in text and r"B\_1 \{50 \%\}" in text
+    assert not re.search(r"(?<!\\)[#$%&_^~]", text)
+    assert latex.escaped("a\nb") == "a b"
+
+
+def check_structure(tex: str) -> int:
+    """Every environment is closed, every row has its columns; returns the number of tables."""
+    found = re.findall(r"\\begin\{longtable\}\{(.*?)\}\n(.*?)\\end\{longtable\}", tex, re.DOTALL)
+    for columns, body in found:
+        width = len(re.findall(r"p\{\w+\}|[lr]", columns))
+        rows = [line for line in body.splitlines() if line.endswith(r" \\")]
+        assert rows and all(len(re.split(r"(?<!\\)&", row)) == width for row in rows)
+    assert tex.count(r"\begin") == tex.count(r"\end{") == len(found)
+    bare = re.sub(r"\\[{}]", "", "\n".join(line for line in tex.splitlines() if not line.startswith("%")))
+    assert bare.count("{") == bare.count("}")
+    return len(found)
+
+
+def test_latex_tables_are_well_formed_and_compile(tmp_path):
+    folder = written(tmp_path, models=("qwen2_1_5b", HOSTILE), dataset="aqua", purpose="pipeline check")
+    sheets = scope.Sheets({"aqua": (HOSTILE, "math")}, {"qwen2_1_5b": "base", HOSTILE: "instruct"})
+    scope.write_scope([folder], sheets, tmp_path)
+    names = ("scope", "mad", "rd")
+    assert [check_structure((tmp_path / f"{name}.tex").read_text(encoding="utf-8")) for name in names] == [1, 8, 4]
+    if shutil.which("pdflatex") is None:
+        pytest.skip("well formed; compiling needs pdflatex with booktabs (Debian: texlive-latex-recommended)")
+    inputs = "".join(rf"\input{{{name}.tex}}" for name in names)
+    packages = r"\usepackage[a4paper,margin=15mm]{geometry}\usepackage{booktabs,longtable}"
+    document = rf"\documentclass{{article}}{packages}\begin{{document}}{inputs}\end{{document}}"
+    (tmp_path / "all.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000 and "Missing character" not in done.stdout

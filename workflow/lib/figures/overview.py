@@ -1,0 +1,143 @@
+"""The figures across datasets: heatmaps of MAD and RD, and what families of datasets show together."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+
+from workflow.lib.command import progress
+from workflow.lib.errors import InputError
+from workflow.lib.figures import ability, charts, findings, heatmaps
+from workflow.lib.figures.gallery import LOSS_TOKENS, REFERENCE, cut_off, keep, write_index
+from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order, variants_in_order
+from workflow.lib.figures.panel import of
+from workflow.lib.figures.theme import Heading
+from workflow.lib.tables import read_table
+
+KEY = "all-datasets"
+TITLE = "All datasets"
+_TABLES = ("curves", "mad", "rd", "rd_layers")
+_Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as its sheet describes it: `family` and its name within it (`member`), empty where it has none."""
+
+    key: str
+    title: str
+    family: str = ""
+    member: str = ""
+    paper_top: int | None = None
+
+
+def draw_overview(
+    statistics: Sequence[str | Path],
+    datasets: Sequence[Dataset],
+    output: str | Path,
+    formats: Sequence[str],
+    model_titles: Mapping[str, str] | None = None,
+    paper_axes: bool = False,
+    bundle: str | Path | None = None,
+    accuracy: Sequence[str | Path] = (),
+) -> None:
+    """Draw what all `datasets` show together, from the folders `statistics`, one each, into the folder `output`.
+
+    Files are ``{model}.{relation}.{kind}.{format}`` with kind ``mad`` and ``steps``, for another relation than correct
+    ``rd`` and ``differences``, and for each family of two or more datasets ``{family}_panels`` (in the study's form)
+    and ``{family}_variants``. ``index.json`` lists them as `gallery.draw` does. A dataset that a model was not measured
+    on is named in the subtitle, and by the tables `accuracy` one that it does not master. `InputError` where a table is
+    missing.
+    """
+    tables = {name: _all_of(name, statistics) for name in _TABLES}
+    if tables["curves"].is_empty():
+        raise InputError(f"no curves in {', '.join(map(str, statistics))}; nothing to draw")
+    able = ability.abilities(ability.read(accuracy))
+    listed = []
+    for model in sorted(tables["curves"]["model"].unique()):
+        called = pl.lit((model_titles or {}).get(model, model)).alias("model")
+        of_model = {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
+        purpose = PIPELINE_CHECK if findings.is_check(of_model["curves"]) else "study"
+        marks = [(each.title, able[model, each.key].mark) for each in datasets if (model, each.key) in able]
+        unable = [f"{title} ({mark})" for title, mark in marks if mark]
+        lines = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
+        for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines):
+            listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
+            progress(f"{model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
+    write_index(output, KEY, TITLE, listed)
+
+
+def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
+    frames = [pl.from_arrow(read_table(name, Path(folder) / f"{name}.parquet")) for folder in statistics]
+    return pl.concat(frames).filter(pl.col("loss_tokens") == LOSS_TOKENS)
+
+
+def _figures(
+    tables: dict[str, pl.DataFrame], datasets: Sequence[Dataset], paper_axes: bool, general: Sequence[str] = ()
+) -> Iterator[_Figure]:
+    data = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
+    norms = {name: of(tables[name], statistic="nuclear_norm") for name in _TABLES}
+    for relation in relations_in_order(norms["curves"]["relation"].unique()):
+        curves, mad, rd, rd_layers = (of(norms[name], relation=relation) for name in _TABLES)
+        mad, rd = of(mad, segment="all"), of(rd, measure="signed")
+        steps = heatmaps.steps_of(curves)
+        yield from _heatmap(relation, "mad", mad, data, heatmaps.mad_heading, heatmaps.matrix, False, general)
+        yield from _heatmap(relation, "steps", steps, data, heatmaps.steps_heading, heatmaps.by_layer, False, general)
+        if relation != REFERENCE:
+            yield from _heatmap(relation, "rd", rd, data, heatmaps.rd_heading, heatmaps.matrix, True, general)
+            yield from _heatmap(
+                relation, "differences", rd_layers, data, heatmaps.differences_heading, heatmaps.by_layer, True, general
+            )
+        for family in dict.fromkeys(each.family for each in datasets if each.family):
+            members = [each for each in datasets if each.family == family]
+            yield from _family(relation, family, members, of(tables["curves"], relation=relation), paper_axes, general)
+
+
+def _heatmap(relation, kind, frame, data, words, draw, signed, general) -> Iterator[_Figure]:
+    # One layer has no steps, and a relation without a correct counterpart no differences.
+    if not frame.is_empty():
+        heading = words(frame, data).saying(general)
+        yield relation, kind, heading, partial(draw, frame, data, heading, signed)
+
+
+def _family(
+    relation: str,
+    family: str,
+    members: Sequence[Dataset],
+    curves: pl.DataFrame,
+    paper_axes: bool,
+    general: Sequence[str],
+) -> Iterator[_Figure]:
+    """A family's datasets as one: in the study's form, and overlaid."""
+    parts, order, tops = [], [], {}
+    for each in members:
+        rows = of(curves, dataset=each.key)
+        variants = variants_in_order(rows["variant"].unique())
+        for variant in variants:
+            # One kind of text is called by its dataset, several by their own names.
+            name = label(variant) if len(variants) > 1 else each.member or each.title
+            name = name if name not in order else f"{name} ({each.member or each.title})"
+            parts.append(of(rows, variant=variant).with_columns(pl.lit(name).alias("variant")))
+            order.append(name)
+            tops[name] = charts.paper_tops([variant], each.paper_top)[variant]
+    present = [each.title for each in members if not of(curves, dataset=each.key).is_empty()]
+    missing = [each.title for each in members if each.title not in present]
+    if len(present) < 2:
+        return
+    whole, title = pl.concat(parts), ", ".join(present)
+    lines = [*([f"Not measured: {', '.join(missing)}."] if missing else []), *general]
+    tops = tops if paper_axes else None
+    apart = charts.own_scales(whole) if tops is None else len(set(tops.values())) > 1
+    means = findings.finite(whole).group_by("variant").agg(pl.col("value").mean()).sort("value", "variant")["variant"]
+    subtitle = findings.subtitle_of(whole, title, findings.DRAWN, [], variants=order)
+    neutral = Heading(label(family), subtitle)
+    said = findings.speaks(whole) and len(means) > 1
+    words = Heading(findings.ratio_between(whole, (means[-1], means[0])), subtitle) if said else neutral
+    notes = ["The upper panels differ in scale."] if apart else []
+    heading = words.saying([*notes, *cut_off(whole, tops), *lines])
+    yield relation, f"{family}_panels", heading, partial(charts.paper_panels, whole, heading, order, tops)
+    heading = words.saying(lines)
+    yield relation, f"{family}_variants", heading, partial(charts.variants_overlaid, whole, heading, order)

@@ -1,0 +1,120 @@
+"""How far loss and length explain the size of a gradient: least squares of log nuclear norm.
+
+For each model, log nuclear norm = intercept + a log loss + b log response tokens, over the samples of all variants of
+the correct responses, of one dataset or of all; and what is left between the variants then: their mean residuals. The
+norm is a sample's mean over layers, of one projection or of all. A finding about variants that the residuals do not
+show is one about loss and length.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from workflow.lib.command import progress
+from workflow.lib.statistics.bootstrap import TAILS, resampled
+from workflow.lib.statistics.cells import REFERENCE
+from workflow.lib.statistics.intervals import FEWEST
+from workflow.lib.tables import read_table, write_table
+
+#: In the columns `dataset` and `projection`: all of them.
+ALL = "all"
+TERMS = ("intercept", "log_loss", "log_tokens")
+_COLUMNS = ("model", "dataset", "variant", "relation", "loss_tokens", "sample_id", "projection")
+_NUMBERS = ("loss", "response_tokens", "nuclear_norm")
+
+
+def regress(statistics: Sequence[str], output: str, csv: str, draws: int, seed: int) -> None:
+    """Write the regression table of all datasets' `statistics` folders, as Parquet and CSV.
+
+    Intervals are 95 % percentile bootstraps, `draws` of them, over questions: the variants of one are drawn together.
+    Samples without a loss or a length above zero cannot stand in a logarithm and are left out; `n` counts the others.
+    """
+    frame = pl.concat([_read(Path(folder) / "per_sample.parquet") for folder in statistics])
+    rows: list[dict[str, Any]] = []
+    for model in frame["model"].unique().sort():
+        of_model = frame.filter(pl.col("model") == model)
+        datasets = of_model["dataset"].unique().sort().to_list()
+        for dataset in [ALL, *datasets]:
+            part = of_model if dataset == ALL else of_model.filter(pl.col("dataset") == dataset)
+            purpose = ", ".join(part["purpose"].unique().sort())
+            about = {"model": model, "dataset": dataset, "purpose": purpose}
+            rows += [{**about, **row} for row in _of_part(part, draws, seed, f"regression {model} {dataset}")]
+        progress(f"{model}: {len(datasets)} datasets")
+    write_table("regression", rows, output, {"draws": draws, "seed": seed})
+    pl.from_arrow(read_table("regression", output)).write_csv(csv)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """A row a correct response: the mean nuclear norm of each projection as a column, and of all."""
+    frame = pl.from_arrow(read_table("per_sample", path, [*_COLUMNS, *_NUMBERS, "purpose"]))
+    frame = frame.filter((pl.col("relation") == REFERENCE) & (pl.col("loss_tokens") == "all"))
+    keys = ["model", "dataset", "variant", "sample_id", "loss", "response_tokens", "purpose"]
+    return frame.group_by(keys, maintain_order=True).agg("projection", "nuclear_norm")
+
+
+def _of_part(part: pl.DataFrame, draws: int, seed: int, name: str) -> Iterator[dict[str, Any]]:
+    norms = np.array(part["nuclear_norm"].to_list(), dtype=float).reshape(part.height, -1)
+    projections = part["projection"][0].to_list()
+    predictors = part.select("loss", "response_tokens").to_numpy().astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = np.log(predictors)
+        y = np.log(np.column_stack([norms.mean(1), norms]))
+    usable = np.isfinite(x).all(1) & np.isfinite(y).all(1)
+    variants = part.filter(pl.Series(usable))["variant"].to_numpy().astype(str)
+    questions = part.filter(pl.Series(usable)).select(pl.struct("dataset", "sample_id").rank("dense")).to_series()
+    x, y, count = x[usable], y[usable], int(usable.sum())
+    if count <= len(TERMS) or (np.ptp(x, axis=0) == 0).any() or np.linalg.matrix_rank(x - x.mean(0)) < x.shape[1]:
+        # Losses or lengths that do not vary, or only together, explain nothing apart.
+        return
+    # Centred, so that the normal equations are well conditioned; of the intercept the shift is taken back below.
+    shift = x.mean(0)
+    x = np.column_stack([np.ones(count), x - shift])
+    names = list(dict.fromkeys(part["variant"]))
+    inside = np.column_stack([variants == variant for variant in names]).astype(float)
+    columns = [
+        (x[:, :, None] * x[:, None, :]),
+        x[:, :, None] * y[:, None, :],
+        y,
+        y**2,
+        inside,
+        inside[:, :, None] * x[:, None, :],
+        inside[:, :, None] * y[:, None, :],
+    ]
+    # All that least squares needs are sums; those of a question's variants are drawn together.
+    sums = [_by_question(column, questions.to_numpy()) for column in columns]
+    plain = [total.mean(0, keepdims=True) for total in sums]
+    drawn = resampled(sums, draws, seed, name)
+    estimates = _solved([np.concatenate(pair) for pair in zip(plain, drawn, strict=True)], shift, names)
+    enough = questions.n_unique() >= FEWEST
+    for p, projection in enumerate([ALL, *projections]):
+        for (term, variant), values in estimates.items():
+            low, high = np.nanquantile(values[1:, p], TAILS) if enough else (np.nan, np.nan)
+            n = int((variants == variant).sum()) if variant else count
+            numbers = {"value": values[0, p], "low": low, "high": high, "n": n}
+            yield {"projection": projection, "term": term, "variant": variant, **numbers}
+
+
+def _by_question(values: np.ndarray, questions: np.ndarray) -> np.ndarray:
+    total = np.zeros((questions.max(), *values.shape[1:]))
+    np.add.at(total, questions - 1, values)
+    return total
+
+
+def _solved(
+    sums: Sequence[np.ndarray], shift: np.ndarray, variants: Sequence[str]
+) -> dict[tuple[str, str | None], np.ndarray]:
+    """Coefficients, R2 and mean residuals, (1 + draws, responses), from the sums of products."""
+    xx, xy, y, yy, inside, inside_x, inside_y = sums
+    beta = np.linalg.pinv(xx, hermitian=True) @ xy
+    total = xx[:, 0, 0, None]
+    left = yy - (beta * xy).sum(1)
+    explained = 1 - left / (yy - y**2 / total)
+    found = {("r2", None): explained}
+    for i, term in enumerate(TERMS):
+        found[term, None] = beta[:, i] if i else beta[:, 0] - np.einsum("k,bkp->bp", shift, beta[:, 1:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residuals = (inside_y - np.einsum("bvk,bkp->bvp", inside_x, beta)) / inside[:, :, None]
+    return found | {("residual", variant): residuals[:, v] for v, variant in enumerate(variants)}

@@ -55,4 +55,5 @@ rule all:
         "results/manifest.json",
         "results/tables/regression.csv",
         "results/figures/toys",
+        DYNAMICS_FIGURES,
     localrule: True

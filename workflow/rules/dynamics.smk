@@ -356,13 +356,16 @@ rule draw_dynamics:
         " --formats {params.formats} --output {output:q} > {log:q} 2>&1"
 
 
+DYNAMICS_FIGURES = collect(
+    "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+    pairs=DYNAMICS["pairs"],
+    model=STUDY.learners,
+    seed=DYNAMICS["seeds"],
+)
+
+
 rule dynamics:
     """The second study: every chosen run of every chosen model and seed, summarised and drawn."""
     input:
-        collect(
-            "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
-            pairs=DYNAMICS["pairs"],
-            model=STUDY.learners,
-            seed=DYNAMICS["seeds"],
-        ),
+        DYNAMICS_FIGURES,
     localrule: True

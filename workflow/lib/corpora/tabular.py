@@ -111,8 +111,9 @@ def fetch_rows(
     """Write the rows of the hub dataset `source` (ORG/NAME), at the commit `revision`, as Parquet.
 
     With a `mirror`, a folder that holds ``datasets/ORG/NAME``, the rows come from there. `where`: what asks for them,
-    in messages; the dataset's mapping without it. `folder`: of a dataset that keeps its parts in folders. Raises `InputError` for an unresolved revision, an unknown dataset,
-    configuration or split, and for a hub that gives no answer.
+    in messages; the dataset's mapping without it. `folder`: of a dataset that keeps its parts in folders. Raises
+    `InputError` for an unresolved revision, an unknown dataset, configuration or split, and for a hub that gives no
+    answer.
     """
     asked = where or f"config/mappings/{dataset}.yaml"
     local = Path(mirror).expanduser() / "datasets" / source if mirror else None

@@ -9,18 +9,6 @@ why    thousands of paid answers: none is asked for twice, and none is taken who
 GENERATE = STUDY.config["generate"]
 
 
-def local_writer(wildcards):
-    """The local model that writes, as arguments; none for an endpoint."""
-    return [
-        part
-        for name, row in STUDY.writers.items()
-        for part in (
-            *("--model-name", name, "--device", row["device"], "--dtype", row["dtype"]),
-            *(["--trust-remote-code"] if row["trust_remote_code"] else []),
-        )
-    ]
-
-
 rule generate_detailed:
     """Write one dataset's Detailed responses and check their answers."""
     input:

@@ -3,7 +3,7 @@
   python -m benchmarks.probes          # about a minute
 
 The committed miniature, probes of its grammar (13 types to a prompt), the finetuning loop's own evaluation. Times are
-the least of the repeats; `one at a time` is the same code with batches of one response.
+the least of the repeats; *one at a time* reads and measures every response with its prompt, as the study's loop does.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from workflow.lib.dynamics import grammar
-from workflow.lib.dynamics.evaluate import evaluate
+from workflow.lib.dynamics.evaluate import evaluate, measures
 from workflow.lib.dynamics.pairs import write_pairs
 from workflow.lib.dynamics.probes import build_probes, grammar_rephrases, read_probes, write_probes
-from workflow.lib.dynamics.sequences import Speech
+from workflow.lib.dynamics.sequences import Speech, response_logits
 from workflow.lib.models.loading import load
 
 MODEL = Path(__file__).parents[1] / "resources/miniature/base"
@@ -41,22 +41,27 @@ def main() -> None:
     responses = {key: spoken for key, (_, spoken) in watched.items()}
     tokens = sum(len(spoken.ids) for spoken in responses.values())
     print(f"{len(responses)} responses, {tokens} tokens, {given.threads} threads")
-    alone = least(lambda: evaluate(model, responses, 1), given.repeats)
+    with torch.no_grad():
+        alone = least(
+            lambda: [measures(*response_logits(model, [spoken])) for spoken in responses.values()], given.repeats
+        )
+    print(f"one at a time              {alone[0]:7.2f} s, {alone[1]:7.2f} CPU s")
     for batch in (1024, 4096, 16384):
-        together = least(lambda batch=batch: evaluate(model, responses, batch), given.repeats)
+        wall, cpu = least(lambda batch=batch: evaluate(model, responses, batch), given.repeats)
         print(
-            f"batches of {batch:6,} tokens {together:7.2f} s, one at a time {alone:7.2f} s, {alone / together:5.1f} x"
+            f"batches of {batch:6,} tokens   {wall:7.2f} s, {cpu:7.2f} CPU s: {alone[0] / wall:5.1f} times faster, "
+            f"{alone[1] / cpu:5.1f} in CPU time"
         )
 
 
-def least(work, repeats: int) -> float:
-    """The least of several wall times, in seconds."""
+def least(work, repeats: int) -> tuple[float, float]:
+    """The least of several wall times and CPU times, in seconds."""
     times = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        begun = time.perf_counter(), time.process_time()
         work()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+        times.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+    return min(wall for wall, _ in times), min(cpu for _, cpu in times)
 
 
 if __name__ == "__main__":

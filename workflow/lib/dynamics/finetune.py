@@ -70,8 +70,8 @@ def finetune(
     `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a start that diverged, a
     reference with another tokenizer, and data that leave nothing to train on.
     """
-    torch.use_deterministic_algorithms(device == "cpu")
     device, start = choose_device(device), usable_start(init)
+    torch.use_deterministic_algorithms(device == "cpu")
     model, tokenizer = load(start.path, dtype=dtype, device=device)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
     speech = Speech(tokenizer, window)

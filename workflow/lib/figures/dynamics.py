@@ -235,7 +235,9 @@ def step_chart(rows: Sequence[Mapping]) -> tuple[theme.Heading, alt.ConcatChart]
         pl.col("trained").replace_strict(TRAINED).alias("series"),
         (pl.col("measured") - pl.col("predicted")).alias("residual"),
     )
-    counts = f"{frame['probe_id'].n_unique()} responses, {frame['pair_id'].n_unique()} updates each by SFT and by DPO"
+    pairs = frame["pair_id"].n_unique()
+    learnt = f"{pairs} updates, each" if pairs > 1 else "one update,"
+    counts = f"{frame['probe_id'].n_unique()} responses, {learnt} by SFT and by DPO"
     heading = theme.Heading(
         f"One step of SGD: measured on predicted change has slope {slopes}; the residual falls {orders} times when the "
         "step is halved",

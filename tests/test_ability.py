@@ -77,7 +77,7 @@ def test_figures_and_page_say_what_the_model_can_do(table, tmp_path):
         # In the picture the line is broken over several text marks.
         assert ("CANNOT" in (tmp_path / "figures" / entry["files"]["svg"]).read_text()) == (entry["model"] == "twin")
     for kind in ("mad", "rd"):
-        write_tables(kind, [folder], tmp_path / f"{kind}.csv", tmp_path / f"{kind}.md")
+        write_tables(kind, [folder], tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     csvs = [tmp_path / "mad.csv", tmp_path / "rd.csv"]
     page = tmp_path / "index.html"

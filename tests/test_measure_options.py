@@ -103,6 +103,25 @@ def test_subsets_are_rows_of_their_own(miniature, few, plain, tmp_path):
     assert counts(again)[1] >= 12 and counts(again)[0] > 0
 
 
+def test_controls_are_measured_beside_the_relations(miniature, responses, tmp_path):
+    controls = ["detailed:correct:random:matched:2", "none:derangement:all"]
+    options = ("--limit", 2, "--relations", "correct", "--controls", *controls)
+    samples, spectra = run(miniature, responses, tmp_path, *options)
+    cells = samples.select("variant", "relation", "loss_tokens").unique(maintain_order=True).rows()
+    assert sorted(cells) == [
+        ("detailed", "correct", "all"),
+        ("detailed", "correct", "random:matched:0"),
+        ("detailed", "correct", "random:matched:1"),
+        ("none", "correct", "all"),
+        ("none", "derangement", "all"),
+        ("simplified", "correct", "all"),
+    ]
+    assert samples.height == 2 * len(cells) and spectra.height == samples.height * 24
+    assert read_metadata(tmp_path / "samples.parquet")["rows"] == 8
+    done = measure(miniature, responses, tmp_path, "--controls", "detailed:all")
+    assert "--controls 'detailed:all' is not known; write VARIANT:RELATION:SUBSET" in user_error(done)
+
+
 def test_a_sum_is_the_mean_times_the_tokens(miniature, few, plain, tmp_path):
     samples, spectra = run(miniature, few, tmp_path, "--loss-norm", "sum")
     times = plain[0]["response_tokens"]

@@ -79,6 +79,39 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
     assert study.config["miniature"]["steps"] == 7 and study.config["miniature"]["questions"] == 100
 
 
+def test_controls_are_measured_where_questions_have_answers():
+    study = read_study(DEFAULT | {"relations": ["correct", "shuffled"]}, ROOT)
+    assert study.controls("mini", "mini_popular") == []
+    assert study.controls("mini", "mini_taxonomy") == [
+        "detailed:correct:random:matched:2",
+        "none:wrong_answer:all",
+        "detailed:wrong_answer:all",
+        "detailed:foreign_fluent:all",
+    ]
+    assert study.built("mini_taxonomy") == ["correct", "shuffled", "wrong_answer", "foreign_fluent"]
+    less = read_study(DEFAULT | {"controls": "standard", "controls_models": ["mini"]}, ROOT)
+    assert less.controls("mini_random", "mini_taxonomy") == [] and less.controls("mini", "mini_taxonomy")
+    assert less.built("mini_popular") == less.relations("mini_popular")
+    assert read_study(DEFAULT | {"controls": "none"}, ROOT).controls("mini", "mini_taxonomy") == []
+
+
+def test_datasets_that_a_claim_compares_are_read_together():
+    study = read_study(DEFAULT, ROOT)
+    assert study.compared("mini_unseen") == ["mini_unseen", "mini_popular", "mini_unpopular"]
+    assert study.compared("mini_popular") == ["mini_popular"]
+    less = read_study(DEFAULT | {"datasets": ["mini_unpopular"]}, ROOT)
+    assert less.compared("mini_unpopular") == ["mini_unpopular"]
+
+
+def test_controls_of_the_paper_are_on_two_models():
+    study = read_study(PAPER, ROOT)
+    assert {model for model in study.models if study.controls(model, "gsm8k")} == {"qwen2_1_5b", "qwen2_1_5b_it"}
+    # Without None there is no number of its tokens.
+    assert all(
+        each.startswith("detailed:") and "random" not in each for each in study.controls("qwen2_1_5b", "math_algebra")
+    )
+
+
 WRONG = {
     "unknown key": ({"sampels": 3}, r"unknown key 'sampels': did you mean 'samples'\?"),
     "nested unknown key": ({"miniature": {"step": 3}}, r"'miniature.step': did you mean 'steps'\?"),
@@ -115,6 +148,11 @@ WRONG = {
     "no None response to match": (
         {"datasets": ["mini_unpopular"], "loss_tokens": ["all", "random:matched:2"]},
         "'random:matched:2' asks for .* dataset 'mini_unpopular'",
+    ),
+    "unknown controls": ({"controls": "all"}, "'controls': 'all' is not known"),
+    "controls on an unknown model": (
+        {"controls_models": ["minni"]},
+        r"config key 'controls_models': unknown name 'minni': did you mean 'mini'\?",
     ),
     "tokens of an unknown dataset": (
         {"tokens": {"mini_arithmetik": ["1"]}},

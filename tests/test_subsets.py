@@ -88,7 +88,7 @@ def test_matched_takes_as_many_as_the_same_samples_none_response():
             ("none", "correct", 2), ("detailed", "correct", 9), ("none", "derangement", 4),
             ("detailed", "derangement", 9), ("detailed", "wrong_chain", 9),
         ),
-        Words(), parse_subsets(["all", "random:matched:2"]), 0,
+        Words(), lambda variant, relation: parse_subsets(["all", "random:matched:2"]), 0,
     )  # fmt: skip
     assert [(item.loss_tokens, item.sample.response_tokens) for item in items] == [
         (name, count if draw else whole)
@@ -100,4 +100,6 @@ def test_matched_takes_as_many_as_the_same_samples_none_response():
 
 def test_matched_without_a_none_variant_is_refused():
     with pytest.raises(InputError, match=r"dataset 'd', sample 's' has no response of variant 'none'"):
-        expand_rows(rows(("detailed", "correct", 9)), Words(), parse_subsets(["random:matched"]), 0)
+        expand_rows(
+            rows(("detailed", "correct", 9)), Words(), lambda variant, relation: parse_subsets(["random:matched"]), 0
+        )

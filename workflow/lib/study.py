@@ -24,6 +24,11 @@ Row = dict[str, Any]
 MINIATURE_PAIRS = "mini_qa"
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief.
+CONTROLS = {
+    "standard": ["detailed:correct:random:matched:2", "none:wrong_answer:all"],
+    "full": ["detailed:wrong_answer:all", "detailed:foreign_fluent:all", "detailed:shuffled:all"],
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -32,7 +37,7 @@ class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
     (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
     model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned. The row of a
-    mapped dataset holds its `mapping`."""
+    mapped dataset holds its `mapping`. `claims`: the rows of the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]
@@ -41,6 +46,7 @@ class Study:
     learners: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
+    claims: dict[str, Row]
 
     def variants(self, dataset: str) -> list[str]:
         """The variants to measure, in the sheet's order."""
@@ -51,6 +57,37 @@ class Study:
         """The relations to measure: of those asked for, what the data have or what is built for any."""
         available = [*self.datasets[dataset]["relations"], *BUILT]
         return [name for name in self.config["relations"] if name in available]
+
+    def controls(self, model: str, dataset: str) -> list[str]:
+        """What is measured beside all of `relations`: VARIANT:RELATION:SUBSET of the tokens that the loss is over.
+
+        Responses with an answer have controls: knowledge has datasets of its own for that.
+        """
+        level, chosen = self.config["controls"], self.config["controls_models"]
+        knows = self.datasets[dataset]["task"] == "knowledge"
+        if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
+            return []
+        variants = self.variants(dataset)
+        wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
+        asked = [(*each.split(":", 2), each) for each in wanted]
+        return [
+            each
+            for variant, relation, subset, each in asked
+            if variant in variants
+            and ("matched" not in subset or "none" in variants)
+            and not (subset == "all" and relation in self.relations(dataset))
+        ]
+
+    def built(self, dataset: str) -> list[str]:
+        """The relations to build: those measured whole, and those of the controls."""
+        controls = [each.split(":")[1] for model in self.models for each in self.controls(model, dataset)]
+        return list(dict.fromkeys([*self.relations(dataset), *controls]))
+
+    def compared(self, dataset: str) -> list[str]:
+        """The dataset, and those chosen that a claim compares it with."""
+        pairs = [pair.split("/") for claim in self.claims.values() for pair in claim["between"]]
+        others = [other.split(":")[0] for one, other in pairs if one.split(":")[0] == dataset]
+        return list(dict.fromkeys([dataset, *(other for other in others if other in self.datasets)]))
 
     def is_written(self, dataset: str) -> bool:
         """Whether the dataset's Detailed responses are written by a model."""
@@ -74,6 +111,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     models = read_sheet(root / "config/models.tsv", schemas / "models.schema.yaml", "model")
     datasets = read_sheet(root / "config/datasets.tsv", schemas / "datasets.schema.yaml", "dataset")
     sources = read_sheet(root / "config/sources.tsv", schemas / "sources.schema.yaml", None)
+    claims = read_sheet(root / "config/claims.tsv", schemas / "claims.schema.yaml", "claim")
     for entry in config["models"]:
         if isinstance(entry, Mapping):
             row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
@@ -84,6 +122,8 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     check_mirror(config["mirror"], chosen_models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
+    for name in config["controls_models"]:
+        _row(models, name, "controls_models")
     _check_generate(config["generate"], chosen)
     for name in ("singular_values", "cosines", "tokens"):
         if config[name] and config["gradients"] == "published":
@@ -102,7 +142,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     wanted = chosen_models | writers | learners
     wanted |= _partners(wanted, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
-    study = Study(config, chosen_models, trained, writers, learners, chosen, files)
+    study = Study(config, chosen_models, trained, writers, learners, chosen, files, claims)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
     for dataset in chosen:
         _check_files(study, dataset)
@@ -220,6 +260,11 @@ def _typed(text: str, schema: Mapping[str, Any], column: str, where: str) -> Any
         if text not in ("true", "false"):
             raise InputError(f"{where}: column '{column}' is '{text}'; write true or false")
         return text == "true"
+    if "number" in kind:
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(f"{where}: column '{column}' is '{text}'; write a number") from None
     if kind == "integer" or "integer" in kind:
         if not text.lstrip("-").isdecimal():
             raise InputError(f"{where}: column '{column}' is '{text}'; write a whole number")

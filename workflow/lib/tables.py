@@ -139,6 +139,25 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("purpose", _TEXT),
         ]
     ),
+    # One row: the number that a claim is about, of one model and dataset; `p_value` is two-sided, of lying on this side
+    # of the claim's bound, and `scale` says on which scale the number is symmetric.
+    "evidence": pa.schema(
+        [
+            ("claim", _TEXT),
+            ("model", _TEXT),
+            ("kind", _TEXT),
+            ("seed", _COUNT),
+            ("reference_model", _TEXT),
+            ("dataset", _TEXT),
+            ("reference_dataset", _TEXT),
+            ("relation", _TEXT),
+            ("projection", _TEXT),
+            *_ESTIMATE,
+            ("p_value", _REAL),
+            ("test", _TEXT),
+            ("scale", _TEXT),
+        ]
+    ),
     # Least squares of log nuclear norm on log loss and log response tokens, of the correct responses: coefficients, R2
     # (`term` r2), and for each variant the mean residual. `dataset` and `projection` may be ``all``.
     "regression": pa.schema(
@@ -154,24 +173,36 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
     # that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` says why it is no more.
+    # `status`: stands, withdrawn or control; `accuracy`, `chance`, `mastered`: what the model can do, where measured.
     "claims": pa.schema(
         [
             ("claim", _TEXT),
             ("study", _TEXT),
+            ("status", _TEXT),
             ("source", _TEXT),
+            ("title", _TEXT),
             ("model", _TEXT),
             ("reference_model", _TEXT),
             ("dataset", _TEXT),
+            ("reference_dataset", _TEXT),
             ("relation", _TEXT),
             ("projection", _TEXT),
             ("seed", _COUNT),
             ("statistic", _TEXT),
             *_ESTIMATE,
+            ("direction", _TEXT),
             ("threshold", _REAL),
+            ("margin", _REAL),
+            ("published", _REAL),
+            ("test", _TEXT),
             ("p_value", _REAL),
             ("p_adjusted", _REAL),
             ("verdict", _TEXT),
             ("reason", _TEXT),
+            ("statement", _TEXT),
+            ("accuracy", _REAL),
+            ("chance", _REAL),
+            ("mastered", pa.bool_()),
         ]
     ),
     # What the samples of a cell were: counts by status, loss and lengths.

@@ -21,6 +21,12 @@ except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
+
+wildcard_constraints:
+    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.miniatures}),
+    dataset="|".join(STUDY.datasets),
+
+
 UNPINNED = [name for name, row in STUDY.models.items() if is_hub_id(row["source"]) and not row["revision"]]
 if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
     pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
@@ -193,6 +199,12 @@ def accuracy_tables(wildcards):
     )
 
 
+def drawn_seed(model, dataset):
+    """The seed of random tokens, 0 where none are drawn: another one makes nothing else stale."""
+    drawn = [*STUDY.config["loss_tokens"], *STUDY.controls(model, dataset)]
+    return STUDY.config["seed"] if any("random" in each for each in drawn) else 0
+
+
 def gradient_tables(kind):
     """The tables of one kind (samples or spectra) of all models on a dataset."""
     return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)
@@ -215,6 +227,22 @@ def extra_arguments(name, wildcards, output):
         first = 0 if isinstance(chosen, dict) else chosen
         arguments += [f"--tokens-of={each}" for each in ids] or [f"--tokens-first={first}"]
     return arguments
+
+
+CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "claims.tsv"))
+CLAIMS_SCHEMA = os.path.normpath(
+    os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
+)
+
+
+def compared_tables(kind):
+    """The tables of one kind of all models on a dataset and on those it is compared with."""
+    return lambda wildcards: collect(
+        "results/gradients/{model}/{dataset}.{kind}.parquet",
+        dataset=STUDY.compared(wildcards.dataset),
+        model=STUDY.models,
+        kind=kind,
+    )
 
 
 def data_path(dataset, variant, relation):

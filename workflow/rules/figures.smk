@@ -186,7 +186,7 @@ rule write_accuracy:
 
 
 rule write_atlas:
-    """Write the page with all figures and tables, and what was run."""
+    """Write the page: what was run, the explorer, all figures and tables."""
     input:
         figures=FIGURES,
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
@@ -194,7 +194,11 @@ rule write_atlas:
         accuracy=accuracy_tables,
         accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",
-        template=workflow.source_path("../lib/figures/atlas.html.j2"),
+        curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
+        per_sample=collect("results/statistics/{dataset}/per_sample.parquet", dataset=STUDY.datasets),
+        responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
+        claims="results/claims.parquet",
+        templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
     output:
         "results/index.html",
     log:
@@ -206,7 +210,9 @@ rule write_atlas:
         code=code_digest("workflow.scripts.write_atlas"),
     shell:
         "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
-        " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --output {output:q} > {log:q} 2>&1"
+        " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
+        " --per-sample {input.per_sample:q} --responses {input.responses:q} --claims {input.claims:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule figures:

@@ -47,7 +47,9 @@ rule measure_gradients:
         loss_tokens=STUDY.config["loss_tokens"],
         loss_norm=STUDY.config["loss_norm"],
         # Only draws have a seed: another one makes nothing else stale.
-        seed=STUDY.config["seed"] if any("random" in each for each in STUDY.config["loss_tokens"]) else 0,
+        seed=lambda wildcards: drawn_seed(wildcards.model, wildcards.dataset),
+        relations=lambda wildcards: STUDY.relations(wildcards.dataset),
+        controls=lambda wildcards: STUDY.controls(wildcards.model, wildcards.dataset),
         projections=STUDY.config["projections"],
         metrics=STUDY.config["metrics"],
         tf32="--tf32" if STUDY.config["tf32"] else "",
@@ -61,7 +63,7 @@ rule measure_gradients:
         " --truncation {params.truncation} --loss-tokens {params.loss_tokens} --loss-norm {params.loss_norm}"
         " --seed {params.seed} --projections {params.projections} --metrics {params.metrics} {params.tf32}"
         " --dtype {params.dtype} --device {params.device} --compat {params.compat} --purpose {params.purpose:q}"
-        " {params.mapping:q} {params.extras:q}"
+        " --relations {params.relations} --controls {params.controls} {params.mapping:q} {params.extras:q}"
         " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
 
 

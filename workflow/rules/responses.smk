@@ -23,7 +23,7 @@ rule build_responses:
         sources=source_arguments,
         written=lambda wildcards, input: ["--detailed", *input.written] if input.written else [],
         variants=lambda wildcards: STUDY.variants(wildcards.dataset),
-        relations=lambda wildcards: STUDY.relations(wildcards.dataset),
+        relations=lambda wildcards: STUDY.built(wildcards.dataset),
         recipe=lambda wildcards: STUDY.datasets[wildcards.dataset]["recipe"],
     shell:
         "python -m workflow.scripts.build_responses {params.sources:q} {params.written:q} --variants {params.variants}"

@@ -37,6 +37,8 @@ def main(argv=None):
     add("--loss-tokens", nargs="+", default=["all"], metavar="SUBSET", help=LOSS_TOKENS)
     add("--loss-norm", default="mean", help="loss of a response: mean or sum over its tokens")
     add("--seed", type=int, default=0, help="of random --loss-tokens")
+    add("--relations", nargs="*", default=[], metavar="NAME", help="responses to measure (default: all there are)")
+    add("--controls", nargs="*", default=[], metavar="V:R:S", help="beside them, VARIANT:RELATION:SUBSET of the loss")
     add("--projections", nargs="+", default=["q", "k", "v", "o"], metavar="NAME", help=PROJECTIONS)
     add("--metrics", nargs="+", metavar="NAME", help="columns to measure, with spaces or commas (default: all)")
     add("--dtype", "--precision", default="float32", help="of the pass: float32, float64, bfloat16, float16")
@@ -96,6 +98,8 @@ def measure(arguments):
             metrics=METRICS if arguments.metrics is None else _split(arguments.metrics),
             tf32=arguments.tf32,
             mapping=arguments.mapping,
+            relations=arguments.relations,
+            controls=arguments.controls,
         ),
         extras=Extras(
             arguments.singular_values,

@@ -1,4 +1,4 @@
-"""Write the atlas: one page with what was run, every figure and every table. It opens offline, beside its figures.
+"""Write the atlas: one page with what was run, verdicts, an explorer, every figure and table. It opens offline.
 
   python -m workflow.scripts.write_atlas --figures results/figures/gsm8k \\
       --cells results/statistics/gsm8k/cells.parquet --tables results/tables/mad.csv results/tables/rd.csv \\
@@ -16,6 +16,10 @@ def main(argv=None):
     add("--cells", required=True, nargs="+", metavar="PARQUET", help="tables of what the samples were")
     add("--tables", required=True, nargs="+", metavar="CSV", help="MAD and RD tables that write_tables wrote")
     add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
+    add("--curves", nargs="*", default=[], metavar="PARQUET", help="mean curves, for the explorer")
+    add("--per-sample", nargs="*", default=[], metavar="PARQUET", help="samples' values, for the explorer")
+    add("--responses", nargs="*", default=[], metavar="PARQUET", help="responses tables, for the samples' texts")
+    add("--claims", metavar="PARQUET", help="the table of verdicts")
     add("--config", required=True, metavar="YAML", help="the effective config, shown as it is")
     add("--output", required=True, metavar="HTML", help="the page to write; figures are linked relative to it")
     run(parser, write, argv)
@@ -26,7 +30,18 @@ def write(given):
     # Imported late, so that --help and a mistyped argument answer at once.
     from workflow.lib.figures.atlas import write_atlas
 
-    figures = write_atlas(given.figures, given.cells, given.tables, given.config, given.output, given.accuracy)
+    figures = write_atlas(
+        given.figures,
+        given.cells,
+        given.tables,
+        given.config,
+        given.output,
+        given.accuracy,
+        given.curves,
+        given.per_sample,
+        given.responses,
+        given.claims,
+    )
     progress(f"{given.output}: {figures} figures")
 
 

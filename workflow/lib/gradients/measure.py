@@ -52,7 +52,8 @@ def measure(
     extras = extras or Extras()
     _check_distinct({"samples": samples_path, "spectra": spectra_path, **extras.paths})
     started = time.time()
-    rows = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
+    drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
+    rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
     told = extras.chosen(rows)
     where = locate(model, revision)
     device = choose_device(settings.device)
@@ -69,7 +70,7 @@ def measure(
     encoder = Encoder(
         tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
     )
-    items = expand_rows(rows, encoder, settings.subsets, settings.seed)
+    items = expand_rows(rows, encoder, settings.subsets_of, settings.seed)
     context = {
         "model": where.digest,
         "dtype": settings.dtype,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,10 @@ class Item:
         return name if self.loss_tokens == "all" else f"{name} {self.loss_tokens}"
 
 
-def expand_rows(rows: Sequence[Row], encoder: Encoder, subsets: Sequence[Subset], seed: int) -> list[Item]:
-    """Every row with every subset of its response's tokens, row by row.
+def expand_rows(
+    rows: Sequence[Row], encoder: Encoder, subsets_of: Callable[[str, str], Sequence[Subset]], seed: int
+) -> list[Item]:
+    """Every row with every subset of its tokens that its variant and relation are asked for with, row by row.
 
     Matched draws take as many tokens as the same sample's None response has: the one of the same relation, or else
     the correct one. Raises `InputError` where there is none.
@@ -100,7 +102,7 @@ def expand_rows(rows: Sequence[Row], encoder: Encoder, subsets: Sequence[Subset]
     items = []
     for row, sample in zip(rows, encoded, strict=True):
         name = f"{row.dataset} {row.sample_id} {row.variant} {row.relation}"
-        for subset in subsets:
+        for subset in subsets_of(row.variant, row.relation):
             count = lengths.get((row.sample_id, row.relation), lengths.get((row.sample_id, "correct")))
             if subset.matched and count is None:
                 raise InputError(

@@ -16,8 +16,9 @@ LOSS_NORMS = ("mean", "sum")
 class Settings:
     """What a job is asked for; the README of config/ says what each choice means.
 
-    `seed` is that of random `loss_tokens`. `projections` and `metrics` are brought into the tables' order. Raises
-    `InputError` where a choice is not known.
+    `seed` is that of random `loss_tokens`. `relations` are measured with all `loss_tokens` (none named: all relations
+    that there are), and `controls`, VARIANT:RELATION:SUBSET, beside them. `projections` and `metrics` are brought into
+    the tables' order. Raises `InputError` where a choice is not known.
     """
 
     chat: bool
@@ -38,6 +39,8 @@ class Settings:
     metrics: Sequence[str] = METRICS
     tf32: bool = False
     mapping: str = ""
+    relations: Sequence[str] = ()
+    controls: Sequence[str] = ()
 
     def __post_init__(self):
         if self.purpose not in PURPOSES:
@@ -47,13 +50,19 @@ class Settings:
         if self.batch_tokens < 1:
             raise InputError(f"--batch-tokens is {self.batch_tokens}; give at least 1")
         parse_subsets(self.loss_tokens)
+        for text in self.controls:
+            if text.count(":") < 2:
+                raise InputError(f"--controls '{text}' is not known; write VARIANT:RELATION:SUBSET")
+            parse_subsets([text.split(":", 2)[2]])
         object.__setattr__(self, "projections", _chosen("--projections", "projection", self.projections, KNOWN))
         object.__setattr__(self, "metrics", _chosen("--metrics", "metric", self.metrics, METRICS))
 
-    @property
-    def subsets(self) -> list[Subset]:
-        """The subsets of the response's tokens that `loss_tokens` stands for."""
-        return parse_subsets(self.loss_tokens)
+    def subsets_of(self, variant: str, relation: str) -> list[Subset]:
+        """The subsets of its tokens that a response is measured with; none, where it is not asked for."""
+        named = not self.relations or relation in self.relations
+        beside = [text.split(":", 2)[2] for text in self.controls if text.split(":")[:2] == [variant, relation]]
+        wanted = [*(self.loss_tokens if named else ()), *beside]
+        return parse_subsets(wanted) if wanted else []
 
 
 def _chosen(option: str, what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -1,16 +1,20 @@
-"""The atlas page: what was run, every figure, every table; one HTML file that needs no network."""
+"""The page itself: its sections, and what each shows."""
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import markupsafe
 import polars as pl
 
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, tables
+from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.figures.gallery import read_index
 from workflow.lib.figures.names import (
     KINDS,
@@ -25,13 +29,43 @@ from workflow.lib.figures.names import (
 from workflow.lib.files import write_text
 from workflow.lib.tables import read_metadata, read_table
 
-TEMPLATE = Path(__file__).with_name("atlas.html.j2")
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: the id that links name, and its title.
+
+    Its template is ``{id}.html.j2``; it stands on the page where the context has something under its id.
+    """
+
+    id: str
+    title: str
+
+
+# In the order of the page. A new part is a line here, a template, and its entry in the context.
+SECTIONS = (
+    Section("run", "What was run"),
+    Section("claims", "What holds"),
+    Section("explorer", "Explore"),
+    Section("reading", "How to read it"),
+    Section("ability", "What the models can do"),
+    Section("figures", "Figures and tables"),
+    Section("config", "Settings and files"),
+)
 # What a sample can have come to, in words; a column of counts each, shown where any is not zero.
 COUNTS = {
     "n_truncated": "truncated",
     "n_no_response_tokens": "no response tokens",
     "n_nonfinite": "not finite",
     "n_out_of_memory": "out of memory",
+}
+# What a model's metadata are called; others by their key.
+FACTS = {
+    "dtype": "Precision",
+    "compat": "Made to match",
+    "max_length": "Longest input, tokens",
+    "model_digest": "Digest of the weights",
 }
 FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite", "html": "interactive"}
 
@@ -43,13 +77,18 @@ def write_atlas(
     config: str | Path,
     output: str | Path,
     accuracy: Sequence[str | Path] = (),
+    curves: Sequence[str | Path] = (),
+    per_sample: Sequence[str | Path] = (),
+    responses: Sequence[str | Path] = (),
+    claims: str | Path | None = None,
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
-    beside their gradients. `InputError` where one of them is missing or
-    is something else.
+    beside their gradients. `curves`, `per_sample` and `responses`: one table a dataset, for the explorer; a page
+    without curves has none. `claims`: the table of verdicts. `InputError` where one of them is missing or is something
+    else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
@@ -65,33 +104,56 @@ def write_atlas(
         )
         for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
     ]
+    titles = {dataset["key"]: dataset["title"] for dataset in datasets}
     models = _models(frame, facts)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
         "summary": _summary(frame),
         "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
-        "models": models,
-        "fact_names": _fact_names(models),
-        "datasets": datasets,
-        "figure_count": len(drawn),
+        "run": {"models": models, "facts": _fact_names(models), "counts": _counts(frame, titles)},
+        "claims": verdicts(claims, titles) if claims else None,
+        "explorer": explorer(curves, per_sample, responses, titles),
+        "limits": {"samples": SAMPLES, "texts": TEXTS, "characters": CHARACTERS},
+        "reading": {
+            "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
+            "notes": {**tables.NOTES, "ability": ability.NOTE},
+        },
         "ability": ability.table(answers) if len(answers) else None,
-        "filters": [
-            ("model", "Model", [(model["key"], model["key"]) for model in models]),
-            ("dataset", "Dataset", [(dataset["key"], dataset["title"]) for dataset in datasets]),
-            ("relation", "Responses", _options([figure["relation"] for figure in drawn], relations_in_order)),
-            ("kind", "Figure", [(kind, KINDS.get(kind, kind)) for kind in in_order([f["kind"] for f in drawn], KINDS)]),
-        ],
-        "table_files": [(Path(path).name, _link(path, base)) for path in csv_tables],
-        "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
-        "notes": {**tables.NOTES, "ability": ability.NOTE},
-        "config": _config(config),
+        "figures": {
+            "count": len(drawn),
+            "filters": [
+                ("model", "Model", [(model["key"], model["key"]) for model in models]),
+                ("dataset", "Dataset", [(dataset["key"], dataset["title"]) for dataset in datasets]),
+                ("relation", "Responses", _options([figure["relation"] for figure in drawn], relations_in_order)),
+                (
+                    "kind",
+                    "Figure",
+                    [(kind, KINDS.get(kind, kind)) for kind in in_order([f["kind"] for f in drawn], KINDS)],
+                ),
+            ],
+        },
+        "datasets": datasets,
+        "config": {
+            "text": _config(config),
+            "files": [(Path(path).name, _link(path, base)) for path in [*csv_tables, *([claims] if claims else [])]],
+        },
     }
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(context)
-    write_text(output, page)
+    write_text(output, _render(context))
     return len(drawn)
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    """The page as text; style and scripts are put into it as they are."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["asset"] = lambda name: markupsafe.Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    shown = [section for section in SECTIONS if context[section.id]]
+    return environment.get_template("page.html.j2").render(context, sections=shown)
 
 
 def _dataset(
@@ -212,8 +274,25 @@ def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]]) -> list[dict[s
     ]
 
 
+def _counts(cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any]:
+    """Responses measured by dataset and model: a row a dataset, all its variants and kinds of response together."""
+    models = sorted(set(cells["model"]))
+    counted = {row[:2]: row[2:] for row in cells.group_by("dataset", "model").agg(pl.sum("n_ok", "n")).iter_rows()}
+    rows = []
+    for dataset in dict.fromkeys(cells["dataset"]):
+        found = [counted.get((dataset, model)) for model in models]
+        rows.append([titles[dataset], *("–" if pair is None else _of_all(*pair) for pair in found)])
+    return {"header": ["Dataset", *models], "rows": rows}
+
+
+def _of_all(ok: int, asked: int) -> str:
+    return f"{ok:,}" if ok == asked else f"{ok:,} of {asked:,}"
+
+
 def _fact_names(models: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(name, label(name)) for name in sorted({name for model in models for name in model["facts"]})]
+    return [
+        (name, FACTS.get(name, label(name))) for name in sorted({name for model in models for name in model["facts"]})
+    ]
 
 
 def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:

@@ -1,0 +1,253 @@
+"""What the atlas carries for its explorer and its verdicts, read back without a browser."""
+
+import base64
+import gzip
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import call, user_error
+from synthetic import statistic_rows, write_statistics
+
+from workflow.lib.figures import gallery, tables
+from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.pieces import WHOLE, pack
+from workflow.lib.figures.atlas.verdicts import verdicts
+from workflow.lib.tables import SCHEMAS, write_table
+
+HOSTILE = """<script>alert("1")</script> & 'x' </script> 🦜 שלום"""
+
+
+# Synthetic tables ----------------------------------------------------------------------------------------------------
+
+
+def sample_rows(rows, samples=30, seed=0):
+    """The samples behind the curves of `statistic_rows`: a row a cell, projection and sample."""
+    draw = np.random.default_rng(seed)
+    cells = dict.fromkeys((*(row[k] for k in ("model", "dataset", "variant", "relation")),) for row in rows["cells"])
+    found = []
+    for model, dataset, variant, relation in cells:
+        for i in range(samples):
+            of_sample = {"loss": draw.lognormal(0, 0.5), "response_tokens": int(draw.integers(1, 900))}
+            for projection in "qkvo":
+                values = draw.lognormal(1, 1.5), draw.beta(2, 5), draw.gamma(4, 6)
+                metrics = dict(zip(("nuclear_norm", "sigma_ratio", "effective_rank"), values, strict=True))
+                cell = {"model": model, "dataset": dataset, "variant": variant, "relation": relation}
+                cell |= {"loss_tokens": "all", "purpose": "study", "sample_id": f"{dataset}/{i}"}
+                found.append({**cell, "projection": projection, **of_sample, **metrics})
+    return found
+
+
+def response_rows(rows, text="Answer"):
+    """A response to each sample; every third one tries to be markup."""
+    found = []
+    for key in dict.fromkeys((r["dataset"], r["sample_id"], r["variant"], r["relation"]) for r in rows):
+        hostile = HOSTILE if int(key[1].split("/")[1]) % 3 == 0 else "plain"
+        row = (*key, f"Question {key[1]}: {hostile}", f"{text} {hostile} {key[2]} {key[3]}", "7", "7", True, "ok", [])
+        found.append(dict(zip(SCHEMAS["responses"].names, row, strict=True)))
+    return found
+
+
+def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detailed", "separable_detailed")):
+    """Every verdict once for each claim and model."""
+    found = []
+    for claim in claims:
+        for i, (model, relation) in enumerate((m, r) for m in models for r in ("correct", "published")):
+            verdict = ("holds", "fails", "inconclusive")[i % 3]
+            row = {"claim": claim, "study": "layer_gradients", "source": "arXiv 2410.23743, section 4", "model": model}
+            row |= {"dataset": dataset, "relation": relation, "statistic": "MAD ratio", "value": 12.34, "low": 10.1}
+            row |= {"high": 14.8, "n": 200, "threshold": 10.0, "p_value": 0.0123, "p_adjusted": 0.0456}
+            row |= {"verdict": verdict, "reason": "the interval reaches over 10" if verdict == "inconclusive" else ""}
+            found.append({name: row.get(name) for name in SCHEMAS["claims"].names})
+    return found
+
+
+def read(piece):
+    """A piece's header and columns, by the plain way: Python's own decimals, one code at a time."""
+    raw = gzip.decompress(base64.b64decode(piece))
+    line, _, rest = raw.partition(b"\n")
+    header, at = json.loads(line), 0
+    columns = {}
+    for name, column in header["columns"].items():
+        size, digits = column["length"], column["digits"]
+        planes = [rest[at + i * size : at + (i + 1) * size] for i in range(column["bytes"])]
+        at += size * column["bytes"]
+        codes = [int.from_bytes(bytes(code), "little") for code in zip(*planes, strict=True)]
+        columns[name] = [number(code, digits, column["lowest"], column["signed"]) for code in codes]
+    assert at == len(rest)
+    return header, columns
+
+
+def number(code, digits, lowest, signed):
+    if digits == WHOLE:
+        return None if code == 0 else code - 1
+    code, negative = divmod(code, 2) if signed else (code, 0)
+    if code < 2:
+        return (None, 0.0)[code]
+    decades, mantissa = divmod(code - 2, 9 * 10 ** (digits - 1))
+    text = str(mantissa + 10 ** (digits - 1))
+    return float(f"{'-' if negative else ''}{text[0]}.{text[1:] or 0}e{lowest + decades}")
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("digits", [1, 3, 4])
+def test_a_column_holds_each_number_rounded_once(digits):
+    draw = np.random.default_rng(1)
+    values = np.concatenate([draw.lognormal(0, 9, 4000), 10.0 ** np.arange(-12, 13), 1 - 10.0 ** -np.arange(1, 9)])
+    values = np.concatenate([values, -values[:100], [0.0, math.nan, math.inf, 999.9, 99950, 0.00099949]])
+    _, columns = read(pack({}, {"a": (values, digits), "b": (np.abs(values), digits)}))
+    for value, found, size in zip(values, columns["a"], columns["b"], strict=True):
+        wanted = float(f"{value:.{digits - 1}e}") if math.isfinite(value) else None
+        assert found == wanted and size == (None if wanted is None else abs(wanted)), value
+
+
+def test_whole_numbers_and_nothing():
+    header, columns = read(
+        pack({"a": "é🦜"}, {"n": (np.array([0, 7, math.nan, 70_000]), WHOLE), "none": (np.array([]), 3)})
+    )
+    assert header["a"] == "é🦜" and columns == {"n": [0, 7, None, 70_000], "none": []}
+
+
+def test_the_same_numbers_are_the_same_text():
+    assert pack({"a": 1}, {"v": (np.arange(9.0), 3)}) == pack({"a": 1}, {"v": (np.arange(9.0), 3)})
+
+
+# What the explorer gets ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Tables of a dataset with more samples than the page shows."""
+    folder = tmp_path_factory.mktemp("study")
+    rows = statistic_rows(layers=3, variants=("none", "detailed"))
+    samples = sample_rows(rows, samples=SAMPLES + 20)
+    # One sample could not be used in one cell.
+    samples = [r for r in samples if (r["sample_id"], r["variant"]) != ("gsm8k/5", "none")]
+    rows["per_sample"] = samples
+    write_statistics(folder, rows)
+    responses = response_rows(samples, text="a" * CHARACTERS)
+    write_table("responses", responses, folder / "responses.parquet", {})
+    return folder
+
+
+def pieces_of(folder, **options):
+    given = {"curves": [folder / "curves.parquet"], "per_sample": [folder / "per_sample.parquet"]}
+    given |= {"responses": [folder / "responses.parquet"], "titles": {"gsm8k": "GSM8K"}, **options}
+    return explorer(**given)
+
+
+def test_at_most_so_many_samples_and_texts(study):
+    found = pieces_of(study)
+    texts, _ = read(found["pieces"]["texts-0"])
+    assert len(texts["ids"]) == len(set(texts["ids"])) == SAMPLES and texts["total"] == SAMPLES + 20
+    assert len(texts["texts"]) == TEXTS
+    for told in texts["texts"]:
+        for instruction, response in told.values():
+            assert len(instruction) <= CHARACTERS and len(response) == CHARACTERS and response.endswith("…")
+
+
+def test_samples_are_those_of_the_table(study):
+    found = pieces_of(study)
+    ids = read(found["pieces"]["texts-0"])[0]["ids"]
+    header, columns = read(found["pieces"]["samples-0-0"])
+    lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
+    table = {
+        (row["variant"], row["relation"], row["projection"], row["sample_id"]): row
+        for row in pl.read_parquet(study / "per_sample.parquet").to_dicts()
+    }
+    missing = 0
+    for s, (v, r) in enumerate(header["sets"]):
+        for p, projection in enumerate(lists["projections"]):
+            for i, sample_id in enumerate(ids):
+                row = table.get((lists["variants"][v], lists["relations"][r], projection, sample_id))
+                missing += row is None
+                for metric in lists["metrics"]:
+                    value = columns[metric][(s * len(lists["projections"]) + p) * len(ids) + i]
+                    assert value == (None if row is None else float(f"{row[metric]:.2e}"))
+                assert columns["response_tokens"][s * len(ids) + i] == (row["response_tokens"] if row else None)
+    assert missing == 8
+
+
+def test_curves_are_those_of_the_table(study):
+    found = pieces_of(study)
+    header, columns = read(found["pieces"]["curves-0-0"])
+    lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
+    rows = pl.read_parquet(study / "curves.parquet").to_dicts()
+    for row in rows:
+        s = header["sets"].index([lists["variants"].index(row["variant"]), lists["relations"].index(row["relation"])])
+        at = s * len(lists["projections"]) + lists["projections"].index(row["projection"])
+        at = at * len(lists["metrics"]) + lists["metrics"].index(row["statistic"])
+        assert columns["n"][at] == row["n"]
+        for name in ("value", "low", "high"):
+            assert columns[name][at * header["layers"] + row["layer"]] == float(f"{row[name]:.3e}")
+    assert len(rows) == len(columns["value"])
+
+
+def test_controls_on_some_tokens_stay_out(study, tmp_path):
+    rows = pl.read_parquet(study / "curves.parquet").with_columns(loss_tokens=pl.lit("random:1"))
+    write_table("curves", rows.to_arrow(), tmp_path / "curves.parquet", {})
+    assert pieces_of(study, curves=[tmp_path / "curves.parquet"]) is None
+
+
+def test_no_texts_and_no_samples(study):
+    assert read(pieces_of(study, responses=[])["pieces"]["texts-0"])[0]["texts"] == [{}] * TEXTS
+    found = pieces_of(study, per_sample=[], responses=[])
+    assert read(found["pieces"]["texts-0"])[0]["ids"] == []
+    assert read(found["pieces"]["samples-0-0"])[0]["sets"] == []
+
+
+# The verdicts --------------------------------------------------------------------------------------------------------
+
+
+def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
+    rows = claim_rows()
+    write_table("claims", rows, tmp_path / "claims.parquet", {})
+    found = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})
+    assert found["datasets"] == [("GSM8K", ["mini", "twin"])]
+    assert [row["title"] for row in found["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
+    places = [one["place"] for row in found["rows"] for cell in row["cells"] for one in cell]
+    assert sorted(places) == list(range(len(rows)))
+    assert [(name, count) for _, name, count in found["counts"]] == [("holds", 4), ("fails", 2), ("inconclusive", 2)]
+    first = dict(zip(found["header"], found["table"][0], strict=True))
+    assert first["Interval"] == "10.1 to 14.8" and first["p adjusted"] == "0.0456" and first["Verdict"] == "✓ holds"
+    assert "Seed" not in first and "Against model" not in first
+
+
+def test_all_projections_together_stand_for_each(tmp_path):
+    rows = [{**row, "projection": projection} for row in claim_rows() for projection in ("all", "q")]
+    write_table("claims", rows, tmp_path / "claims.parquet", {})
+    found = verdicts(tmp_path / "claims.parquet", {})
+    assert len(found["table"]) == len(rows) / 2 and len(found["rows"]) == 4
+
+
+def test_no_claims_no_matrix(tmp_path):
+    write_table("claims", [], tmp_path / "claims.parquet", {})
+    assert verdicts(tmp_path / "claims.parquet", {}) is None
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_table_is_named(study, tmp_path):
+    gallery.draw(study, "gsm8k", "GSM8K", tmp_path / "figures", [])
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, [study], tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    given = [
+        "--figures",
+        tmp_path / "figures",
+        "--cells",
+        study / "cells.parquet",
+        "--config",
+        tmp_path / "config.yaml",
+    ]
+    given += ["--tables", tmp_path / "mad.csv", tmp_path / "rd.csv", "--output", tmp_path / "index.html"]
+    done = call("write_atlas", *given, "--claims", study / "cells.parquet")
+    assert "cells.parquet: not a 'claims' table" in user_error(done)
+    done = call("write_atlas", *given, "--curves", study / "cells.parquet")
+    assert "cells.parquet: not a 'curves' table" in user_error(done)
+    assert not (tmp_path / "index.html").exists()

@@ -1,0 +1,519 @@
+"""Every claim on made-up cells on which it must hold, fail and stay inconclusive; and the rule of verdicts."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, call, user_error
+from scipy import stats
+from test_statistics import tables
+
+from workflow.lib.errors import InputError
+from workflow.lib.figures.verdicts import (
+    COLOURS,
+    SHAPES,
+    SYMBOLS,
+    chart,
+    draw_verdicts,
+    heading,
+    overall,
+    write_verdicts,
+)
+from workflow.lib.statistics.cells import Cell
+from workflow.lib.statistics.claims.controls import matched
+from workflow.lib.statistics.claims.evidence import View, read_claims
+from workflow.lib.statistics.claims.gather import MEASURES
+from workflow.lib.statistics.claims.verdicts import decide, holm
+from workflow.lib.tables import write_table
+
+SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
+CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
+LAYERS, PROJECTIONS, SAMPLES = 12, ("q", "k", "v", "o"), 80
+JAGGED = 1 + 0.5 * (np.arange(LAYERS) % 2)
+
+
+def cell(variant, relation="correct", tokens="all", *, scale=1.0, curve=JAGGED, noise=0.1, n=SAMPLES, seed=0, **given):
+    """A cell whose samples are a curve times a scale, with noise of their own; `given`: loss and response_tokens."""
+    random = np.random.default_rng([seed, *f"{variant} {relation} {tokens}".encode()])
+    spread = np.exp(noise * random.normal(size=(n, 1, 1)))
+    values = np.asarray(scale).reshape(-1, 1, 1) * spread * np.broadcast_to(curve, (n, len(PROJECTIONS), len(curve)))
+    values = values * np.exp(0.01 * random.normal(size=values.shape))
+    given = {"loss": np.exp(0.3 * random.normal(size=n)), "response_tokens": np.full(n, 10.0)} | given
+    ids = tuple(map(str, range(n)))
+    return Cell("m", variant, relation, tokens, "study", ids, PROJECTIONS, **given, values={"nuclear_norm": values})
+
+
+def view(*cells, **given):
+    keyed = {(each.variant, each.relation, each.loss_tokens): each for each in cells}
+    given = {"dataset": "d", "model": "m", "kind": "base"} | given
+    return View(cells=keyed, draws=200, seed=0, **given)
+
+
+# What is loud enough to drown any effect, and still within one sample of the bound on average.
+LOUD = 3.0
+
+
+def ratio(of, to, holds, fails, doubtful):
+    """Three views of two variants whose sizes are so many times one another."""
+    return [view(cell(of, scale=s), cell(to)) for s in (holds, fails)] + [
+        view(cell(of, scale=doubtful, noise=LOUD), cell(to, noise=LOUD))
+    ]
+
+
+def mad(of, to, bound):
+    """The same for the jumps of mean curves; in doubt where they are the bound itself, with noise."""
+    return ratio(of, to, 3 * bound, bound / 3, bound)
+
+
+def rd(variant, relation, doubtful=LOUD):
+    wrong = [cell(variant, relation, scale=s) for s in (2.0, 0.5)] + [cell(variant, relation, noise=doubtful)]
+    return [view(cell(variant), each) for each in wrong]
+
+
+def equal(*variants):
+    """No difference, a large one, and one that noise hides."""
+    wrong = [(1.0, 0.01), (1.5, 0.01), (1.0, LOUD)]
+    return [
+        view(
+            *(cell(v, noise=noise) for v in variants), *(cell(v, "derangement", scale=s, noise=noise) for v in variants)
+        )
+        for s, noise in wrong
+    ]
+
+
+def early(*factors):
+    """Curves whose first layers are so many times the others."""
+    return [np.where(np.arange(LAYERS) < LAYERS // 4, factor, 1.0) for factor in factors]
+
+
+def jumps(layers=2):
+    """Wrong responses that differ more in the first layers, less, and by as much."""
+    cases = []
+    for factor, noise in ((3.0, 0.1), (0.3, 0.1), (1.0, 0.1)):
+        curve = np.where(np.arange(LAYERS) < layers, factor, 1.0) * JAGGED * 2
+        cases.append(view(cell("detailed"), cell("detailed", "derangement", curve=curve, noise=noise)))
+    return cases
+
+
+def instructed(doubt, *cases):
+    """An instructed model's cells beside its base model's."""
+    made = []
+    for own, base in (*cases, doubt):
+        made.append(view(*own, kind="instruct", base=view(*base, model="b")))
+    return made
+
+
+def wrong(scale, noise=0.1):
+    return [cell("detailed", noise=noise), cell("detailed", "derangement", scale=scale, noise=noise, seed=1)]
+
+
+def fast(scale, noise=0.1, seed=0):
+    return [cell("none", scale=scale, noise=noise, seed=seed), cell("detailed", noise=noise, seed=seed)]
+
+
+def lengths(doubtful):
+    straight = np.linspace(1, 2, LAYERS)
+    bent = [straight * 3, straight[::-1].copy()]
+    made = [view(cell("length_short", curve=straight), cell("length_long", curve=curve)) for curve in bent]
+    return [*made, doubtful]
+
+
+def rough(variant, curve, seed):
+    """A cell in which each sample has a curve of its own, so that the mean curve is uncertain."""
+    one = cell(variant, curve=curve, noise=0.0, seed=seed)
+    values = one.values["nuclear_norm"] * np.exp(np.random.default_rng(seed).normal(size=(SAMPLES, 1, LAYERS)))
+    return Cell(**{**one.__dict__, "values": {"nuclear_norm": values}})
+
+
+def tilted(variant):
+    """As many samples whose early layers are the larger as samples whose early layers are the smaller."""
+    one = cell(variant, curve=np.ones(LAYERS), noise=0.0)
+    tilt = np.where(np.arange(LAYERS) < LAYERS // 4, 0.5, -0.5) * np.where(np.arange(SAMPLES) % 2, 1, -1)[:, None]
+    return Cell(**{**one.__dict__, "values": {"nuclear_norm": one.values["nuclear_norm"] * np.exp(tilt)[:, None]}})
+
+
+def datasets(pair, doubt=LOUD, within=False):
+    (name, variant), (other, other_variant) = (part.split(":") for part in pair.split("/"))
+    sizes = [(1.0, 0.05), (2.0, 0.05), (1.0, doubt)] if within else [(2.0, 0.1), (0.5, 0.1), (1.0, doubt)]
+    return [
+        view(
+            cell(variant, scale=s, noise=noise),
+            dataset=name,
+            others={other: view(cell(other_variant, noise=noise, seed=3), dataset=other)},
+        )
+        for s, noise in sizes
+    ]
+
+
+def humps(count):
+    layers = np.arange(LAYERS)
+    centres = [(i + 0.5) * LAYERS / count for i in range(count)]
+    return 1.0 + sum(10 * np.exp(-((layers - centre) ** 2) / 1.5) for centre in centres) if count else np.ones(LAYERS)
+
+
+def peaks(count, other):
+    """As many peaks as claimed, other ones, and half of the draws each way."""
+    high = max(count, other)
+    edge = rough("detailed", np.where(humps(high) > 3, 1.3, 1.0), 5)
+    return [view(cell("detailed", curve=humps(count))), view(cell("detailed", curve=humps(other))), view(edge)]
+
+
+def by_loss_and_length(noise, left, seed=8):
+    """Sizes that loss and length explain (to a share), and None's share beyond that."""
+    random = np.random.default_rng(seed)
+    made = []
+    for variant, tokens, extra in (("none", 2.0, left), ("simplified", 20.0, 1.0), ("detailed", 100.0, 1.0)):
+        loss = np.exp(random.normal(size=SAMPLES))
+        length = tokens * np.exp(0.5 * random.normal(size=SAMPLES))
+        size = extra * loss**0.7 * length**-0.3 * np.exp(noise * random.normal(size=SAMPLES))
+        made.append(cell(variant, scale=size, noise=0.0, loss=loss, response_tokens=length))
+    return view(*made)
+
+
+def left_over(case):
+    """None's own size beyond loss and length; those vary enough within each variant to be told apart from it."""
+    return by_loss_and_length(*{"holds": (0.3, 3.0), "fails": (0.3, 1 / 3), "inconclusive": (3.0, 1.0)}[case])
+
+
+def believed(follows, mistaken=0.5):
+    """Right and wrong answers; in a share of `follows` the one of larger loss has the larger gradient."""
+    random = np.random.default_rng(11)
+    right, wrong = np.full(SAMPLES, 2.0), np.where(random.random(SAMPLES) < mistaken, 1.0, 3.0)
+    agrees = np.arange(SAMPLES) % 20 < round(20 * follows)
+    size = np.where((wrong > right) == agrees, 2.0, 0.5)
+    return view(cell("none", noise=0.0, loss=right), cell("none", "wrong_answer", scale=size, noise=0.0, loss=wrong))
+
+
+def concentrated(exponent, noise=0.05):
+    random = np.random.default_rng(13)
+    evenness, loss = np.exp(-random.random(SAMPLES)), np.exp(random.normal(size=SAMPLES))
+    size = loss**0.5 * evenness**exponent
+    return view(
+        cell("detailed", scale=size, noise=noise, loss=loss, response_tokens=np.exp(random.normal(size=SAMPLES)) * 50),
+        concentration={("detailed", "correct", "all"): evenness},
+    )
+
+
+def few(scale, whole=1.0, noise=0.1):
+    drawn = [cell("detailed", tokens=f"random:matched:{i}", scale=scale, noise=noise) for i in range(2)]
+    return view(cell("none", noise=noise), cell("detailed", scale=whole, noise=noise), *drawn)
+
+
+def alike(by):
+    """Wrong responses of the same lengths (or losses) and twice, half, about as large gradients."""
+    values = np.exp(np.random.default_rng(17).normal(size=SAMPLES))
+    given = {by: values}
+    cells = [cell("detailed", "derangement", scale=s, **given) for s in (2.0, 0.5)]
+    cells.append(cell("detailed", "derangement", noise=LOUD, **given))
+    return [view(cell("detailed", **given), each) for each in cells]
+
+
+CASES = {
+    "mad_none_detailed": mad("none", "detailed", 10),
+    "mad_none_simplified": mad("none", "simplified", 1),
+    "mad_simplified_detailed": mad("simplified", "detailed", 1),
+    "size_none_detailed": ratio("none", "detailed", 2, 0.5, 1),
+    "size_none_simplified": ratio("none", "simplified", 2, 0.5, 1),
+    "size_simplified_detailed": ratio("simplified", "detailed", 2, 0.5, 1),
+    "early_none": [view(cell("none", curve=curve)) for curve in early(2.0, 0.5)] + [view(tilted("none"))],
+    "separable_detailed": rd("detailed", "derangement"),
+    "inseparable_none": equal("none"),
+    "wiki_indistinct": equal("length_short", "length_long"),
+    "early_rd": jumps(),
+    "instruct_no_better": instructed(
+        (wrong(1.6, LOUD), wrong(1.5, LOUD)), (wrong(1.5), wrong(2.0)), (wrong(2.0), wrong(1.2))
+    ),
+    "instruct_simplified": instructed(
+        ([cell("simplified", noise=LOUD)], [cell("simplified", noise=LOUD, seed=1)]),
+        ([cell("simplified", scale=2.0)], [cell("simplified")]),
+        ([cell("simplified", scale=0.5)], [cell("simplified")]),
+    ),
+    "instruct_instability": instructed(
+        (fast(2.0, LOUD), fast(2.0, LOUD, seed=1)), (fast(8.0), fast(2.0)), (fast(2.0), fast(8.0))
+    ),
+    "length_shape": lengths(
+        view(rough("length_short", np.linspace(1, 4, LAYERS), 1), rough("length_long", np.linspace(1, 4, LAYERS), 2))
+    ),
+    "unpopular_larger": datasets("mini_unpopular:natural/mini_popular:length_short"),
+    "unseen_larger": datasets("mini_unseen:natural/mini_popular:length_short"),
+    "unseen_as_unpopular": datasets("mini_unseen:natural/mini_unpopular:natural", within=True),
+    "two_peaks_gemma2": peaks(2, 1),
+    "one_peak_qwen2": peaks(1, 2),
+    "no_peak_llama3": peaks(0, 1),
+    "untrained_ratio": mad("none", "detailed", 1),
+    "learnt_ratio": [
+        view(*fast(own, noise), untrained=view(*fast(base, noise, seed), model="r"))
+        for own, base, noise, seed in ((8.0, 2.0, 0.1, 0), (2.0, 8.0, 0.1, 0), (2.0, 2.0, LOUD, 1))
+    ],
+    "averaging": [few(3.0), few(0.3), few(1.0, noise=LOUD)],
+    "surprise": [few(0.3), few(3.0), few(1.0, noise=LOUD)],
+    "fluent_foreign": rd("detailed", "foreign_fluent"),
+    "wrong_answer_alone": rd("detailed", "wrong_answer"),
+    "disorder_alone": rd("detailed", "shuffled"),
+    "length_matched": alike("response_tokens"),
+    "loss_matched": alike("loss"),
+    "loss_and_length": [by_loss_and_length(share, 1.0) for share in (0.1, 3.0, 0.41)],
+    "left_over": [left_over(case) for case in ("holds", "fails", "inconclusive")],
+    "belief": [believed(share) for share in (1.0, 0.0, 0.5)],
+    "belief_mistaken": [believed(share) for share in (1.0, 0.0, 0.5)],
+    "concentrated_loss": [concentrated(-1.0), concentrated(1.0), concentrated(0.0, LOUD)],
+}
+
+
+def evidence(path, views, claims, **model):
+    rows = [
+        {"claim": claim.claim, "model": each.model, "kind": each.kind, "seed": None, "dataset": each.dataset}
+        | found.__dict__ | model
+        for claim in claims for each in views for found in MEASURES[claim.claim](each, claim)
+    ]  # fmt: skip
+    write_table("evidence", rows, path, {})
+    return path
+
+
+def verdicts(folder, views, claims, abilities=None, **model):
+    path = evidence(folder / "evidence.parquet", views, claims, **model)
+    return decide([path], list(CLAIMS.values()), abilities or {}, folder / "claims")
+
+
+def test_every_claim_has_its_cases_and_its_function():
+    assert set(CASES) == set(CLAIMS) == set(MEASURES)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("case", "verdict"), list(enumerate(["holds", "fails", "inconclusive"])))
+def test_verdict(name, case, verdict, tmp_path):
+    table = verdicts(tmp_path, [CASES[name][case]], [CLAIMS[name]])
+    overall = table.filter(pl.col("projection") == "all")
+    assert overall["verdict"].to_list() == [verdict], overall.select("value", "low", "high", "p_adjusted", "reason")
+    said = overall["statement"][0]
+    assert "claimed: " in said and "{" not in said
+    if verdict == "inconclusive":
+        assert overall["reason"][0]
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .5: times 4, 3, 2, 1, never falling.
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.4, 0.9, 0.6]) == pytest.approx([1.0, 1.0, 1.0])
+    assert holm([]) == []
+    for p_values in np.random.default_rng(0).random((20, 7)) ** 3:
+        order = np.argsort(p_values)
+        plain = [max(min(1, (7 - j) * p_values[order[j]]) for j in range(i + 1)) for i in range(7)]
+        assert np.array(holm(p_values))[order] == pytest.approx(plain)
+
+
+def test_a_claim_is_corrected_for_its_own_tests_of_the_whole_run(tmp_path):
+    claim = CLAIMS["separable_detailed"]
+    weak = view(cell("detailed"), cell("detailed", "derangement", scale=1.08), model="weak")
+    alone = verdicts(tmp_path, [weak], [claim])
+    among = verdicts(tmp_path, [weak, *CASES["separable_detailed"] * 4], [claim, CLAIMS["disorder_alone"]])
+    assert among.height == 13 * alone.height
+    for table in (alone, among):
+        assert table["p_adjusted"].to_list() == pytest.approx(holm(table["p_value"].to_list()))
+    mine = among.filter(pl.col("model") == "weak")
+    assert mine["p_value"].equals(alone["p_value"]) and (mine["p_adjusted"] >= alone["p_adjusted"]).all()
+    assert mine["p_adjusted"].sum() > alone["p_adjusted"].sum()
+
+
+def test_no_verdict_on_what_a_model_cannot_do_and_no_correction_for_it(tmp_path):
+    claim = CLAIMS["size_none_detailed"]
+    one = CASES["size_none_detailed"][0]
+    views = [one, view(*one.cells.values(), model="unable")]
+    able = {("m", "d"): (True, 0.9, 0.1), ("unable", "d"): (False, 0.1, 0.1)}
+    table = verdicts(tmp_path, views, [claim], able)
+    unable = table.filter(pl.col("model") == "unable")
+    assert set(unable["verdict"]) == {"inconclusive"} and set(unable["reason"]) == {"unable cannot do this task"}
+    assert unable["p_adjusted"].null_count() == 5 and unable["accuracy"].to_list() == [0.1] * 5
+    mine = table.filter(pl.col("model") == "m")
+    assert set(mine["verdict"]) == {"holds"} and set(mine["reason"]) == {""} and mine["mastered"].all()
+    assert mine["p_adjusted"].min() == pytest.approx(5 * mine["p_value"].min())
+    # A control that asks for no ability has its verdict.
+    untrained = view(*CASES["untrained_ratio"][0].cells.values(), model="unable", kind="random")
+    assert set(verdicts(tmp_path, [untrained], [CLAIMS["untrained_ratio"]], able)["verdict"]) == {"holds"}
+
+
+def test_both_models_of_a_comparison_must_know_the_task(tmp_path):
+    for able, verdict in ((True, "holds"), (False, "inconclusive")):
+        known = {("m", "d"): (True, 0.9, 0.1), ("b", "d"): (able, 0.5, 0.1)}
+        views = [CASES["instruct_simplified"][0]]
+        assert set(verdicts(tmp_path, views, [CLAIMS["instruct_simplified"]], known)["verdict"]) == {verdict}
+
+
+def test_a_handful_of_samples_gives_no_verdict(tmp_path):
+    views = [view(cell("none", scale=5.0, n=19), cell("detailed", n=19))]
+    table = verdicts(tmp_path, views, [CLAIMS["size_none_detailed"]])
+    assert set(table["reason"]) == {"only 19 samples; 20 are needed"} and table["value"].min() > 4
+
+
+def test_what_cannot_be_computed_is_said(tmp_path):
+    views = [view(cell("none", curve=np.ones(1)), cell("detailed", curve=np.ones(1)))]
+    table = verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"], CLAIMS["size_none_detailed"]])
+    single = table.filter(pl.col("claim") == "mad_none_detailed")
+    assert set(single["reason"]) == {"cannot be computed on these curves"} and single["value"].null_count() == 5
+    assert "times" in single["statement"][0]
+    # Other claims of one layer stand.
+    assert table.filter(pl.col("claim") == "size_none_detailed")["value"].null_count() == 0
+
+
+def test_a_claim_over_seeds(tmp_path):
+    claim = CLAIMS["size_none_detailed"]
+    views = [
+        view(cell("none", scale=s, seed=i), cell("detailed", seed=i), model=f"m{i}") for i, s in enumerate((2, 3, 4))
+    ]
+    rows = []
+    for i, each in enumerate(views):
+        path = evidence(tmp_path / f"{i}.parquet", [each], [claim], seed=i)
+        rows.append(pl.read_parquet(path)["value"][0])
+        paths = [tmp_path / f"{place}.parquet" for place in range(i + 1)]
+        table = decide(paths, list(CLAIMS.values()), {}, tmp_path / "claims")
+        over = table.filter(pl.col("model") == "base, over seeds")
+        assert over.height == (i > 0)
+        if i == 1:
+            assert over["reason"][0] == "2 usable seeds of 2; 3 are needed" and over["low"][0] is None
+    logs = np.log(rows)
+    reach = stats.t.ppf(0.975, 2) * logs.std(ddof=1) / np.sqrt(3)
+    assert over.select("value", "low", "high").row(0) == pytest.approx(
+        np.exp([logs.mean(), logs.mean() - reach, logs.mean() + reach])
+    )
+    assert over["n"][0] == 3 and over["verdict"][0] == "holds" and over["projection"][0] == "all"
+
+
+def test_tables_are_the_same_in_any_order(tmp_path):
+    claims = [CLAIMS[name] for name in ("size_none_detailed", "early_none")]
+    a = evidence(tmp_path / "a.parquet", CASES["size_none_detailed"][:1], claims)
+    b = evidence(tmp_path / "b.parquet", [view(cell("none"), dataset="e")], claims)
+    files = []
+    for order in ([a, b], [b, a]):
+        decide(order, list(CLAIMS.values()), {}, tmp_path / "claims")
+        files.append([(tmp_path / f"claims.{kind}").read_bytes() for kind in ("parquet", "csv", "json")])
+    assert files[0] == files[1]
+    told = json.loads(files[0][2])
+    assert len(told) == 15 and {row["verdict"] for row in told} <= {"holds", "fails", "inconclusive"}
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    views = [view(*CASES["mad_none_detailed"][0].cells.values(), model="qwen2_1_5b", dataset="aqua")]
+    table = verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"]])
+    assert table["published"].to_list() == [21.7, None, None, None, None]
+    assert table["statement"][0].endswith("claimed: above 10; published: 21.7")
+
+
+def test_likes_are_matched_once_each():
+    one, other = np.array([100.0, 5.0, 50.0, 51.0]), np.array([52.0, 101.0, 1.0, np.nan])
+    at, other_at = matched(one, other)
+    assert list(zip(one[at], other[other_at], strict=True)) == [(50.0, 52.0), (100.0, 101.0)]
+    assert [len(side) for side in matched(one, other * 1000)] == [0, 0]
+
+
+SPOILED = {
+    "direction": ("\tabove\t10\t", "\tover\t10\t", r"claims.tsv, line 2: 'direction': 'over' is not known"),
+    "threshold": ("\tabove\t10\t", "\tabove\tten\t", r"line 2: column 'threshold' is 'ten'; write a number"),
+    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin': .* say how far"),
+    "margin of no use": ("\tabove\t10\t\t", "\tabove\t10\t1\t", r"line 2: 'margin': .* leave it empty"),
+    "column": ("\tthreshold\t", "\tbound\t", r"line 1: column 'threshold' is missing"),
+    "no number": ("jump {} times", "jump often", r"line 2: 'statement'"),
+    "relation": ("published reference", "publshed reference", r"'publshed' is not known: did you mean 'published'"),
+    "pair": ("wiki_unpopular:natural/", "wiki_unpopular/", r"'between.0'"),
+    "ability": ("\tfree\t", "\tno\t", r"'ability': 'no' is not known"),
+    "twice": ("mad_none_simplified\t", "mad_none_detailed\t", r"line 3: 'mad_none_detailed' stands in an earlier line"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_bad_row_is_one_line(name, tmp_path):
+    old, new, message = SPOILED[name]
+    text = SHEET.read_text()
+    assert old in text
+    (tmp_path / "claims.tsv").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=message) as caught:
+        read_claims(tmp_path / "claims.tsv", SCHEMA)
+    assert "\n" not in str(caught.value)
+
+
+def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
+    cases = [CASES["mad_none_detailed"][0], CASES["mad_none_detailed"][1]]
+    views = [view(*each.cells.values(), model=f"m_{i}") for i, each in enumerate(cases)]
+    verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"], CLAIMS["untrained_ratio"]])
+    path = tmp_path / "claims.parquet"
+    files = []
+    for folder in ("one", "two"):
+        draw_verdicts(path, tmp_path / folder / "verdicts", ["vl.json", "svg"])
+        files.append([(tmp_path / folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
+    assert files[0] == files[1]
+    drawn = overall(pl.read_parquet(path))
+    assert heading(drawn).title == "Claims: 1 hold, 1 fail, 0 inconclusive; controls: 2 hold, 0 fail, 0 inconclusive"
+    chart(drawn).to_dict(validate=True)
+    write_verdicts(path, tmp_path / "claims.md")
+    text = (tmp_path / "claims.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| m\\_")]
+    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {8}
+    assert "claimed to lie above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
+
+
+def test_nothing_tested_is_said(tmp_path):
+    write_table("evidence", [], tmp_path / "evidence.parquet", {})
+    assert decide([tmp_path / "evidence.parquet"], list(CLAIMS.values()), {}, tmp_path / "claims").is_empty()
+    draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", ["svg", "vl.json"])
+    assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
+    write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")
+    assert "No claim was tested" in (tmp_path / "claims.md").read_text()
+
+
+def test_verdicts_stay_apart_without_colour():
+    def luminance(colour):
+        r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        return 0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
+
+    assert len(set(SHAPES.values())) == len(SYMBOLS) == 3
+    told = sorted(map(luminance, COLOURS.values()))
+    assert told[-1] / told[0] > 2
+
+
+def run(folder, *models, purpose="study", sheet=SHEET):
+    """Evidence and verdicts by their commands, of synthetic models on dataset `d`."""
+    paths = [tables(folder, name, scale)[0] for name, scale in models]
+    for samples, _ in paths:
+        table = pq.read_table(samples)
+        facts = json.loads(table.schema.metadata[b"gradatlas"]) | {"purpose": purpose}
+        pq.write_table(table.replace_schema_metadata({"gradatlas": json.dumps(facts)}), samples)
+    rows = {name: {"kind": "base", "partner": "", "seed": i} for i, (name, _) in enumerate(models)}
+    sheets = ("--claims", sheet, "--schema", SCHEMA)
+    done = call(
+        "gather_evidence", "--dataset", "d", "--samples", *(path for path, _ in paths), "--spectra",
+        *(path for _, path in paths), "--models", json.dumps(rows), *sheets, "--draws", 200, "--seed", 0,
+        "--output", folder / "evidence.parquet",
+    )  # fmt: skip
+    if done.returncode == 0:
+        done = call("test_claims", "--evidence", folder / "evidence.parquet", *sheets, "--output", folder / "claims")
+    return done
+
+
+def test_the_commands_from_tables_to_verdicts(tmp_path):
+    done = run(tmp_path, ("one", 2.0), ("two", 1.0))
+    assert done.returncode == 0, done.stderr
+    claims = pl.read_parquet(tmp_path / "claims.parquet")
+    found = claims.filter((pl.col("projection") == "all") & (pl.col("claim") == "inseparable_none"))
+    told = {row["model"]: row for row in found.to_dicts()}
+    assert told["one"]["verdict"] == "fails" and told["one"]["n"] == 20 and told["one"]["relation"] == "derangement"
+    assert told["one"]["value"] == pytest.approx(1.0, abs=0.15)
+    assert told["two"]["verdict"] == "inconclusive" and told["base, over seeds"]["reason"].startswith("2 usable seeds")
+    assert set(claims["claim"]) == {"early_none", "inseparable_none"}
+    # Another model leaves a model's numbers as they are; only the correction for the number of tests grows.
+    (tmp_path / "alone").mkdir()
+    assert run(tmp_path / "alone", ("one", 2.0)).returncode == 0
+    keys = ["claim", "relation", "projection", "value", "low", "high", "p_value"]
+    alone = pl.read_parquet(tmp_path / "alone/claims.parquet")
+    assert alone.select(keys).equals(claims.filter(pl.col("model") == "one").select(keys))
+
+
+def test_a_pipeline_check_takes_no_part(tmp_path):
+    done = run(tmp_path, ("one", 2.0), purpose="pipeline check")
+    assert done.returncode == 0 and pl.read_parquet(tmp_path / "claims.parquet").is_empty()
+
+
+def test_a_claim_that_nothing_measures_is_one_line(tmp_path):
+    sheet = tmp_path / "claims.tsv"
+    sheet.write_text(SHEET.read_text().replace("early_none\t", "early_nothing\t"))
+    assert "claims.tsv, 'early_nothing': nothing measures it" in user_error(run(tmp_path, ("one", 2.0), sheet=sheet))

@@ -1,0 +1,114 @@
+"""The claims as the page shows them: a matrix of verdicts, and the numbers behind each."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from workflow.lib.figures.names import in_order, label, relations_in_order, responses_of
+from workflow.lib.figures.tables import three_digits
+from workflow.lib.tables import read_table
+
+# Told apart by shape and word too, not by colour alone.
+SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
+# Of a claim that is tested on each projection and on all together, the page shows the latter.
+OVERALL = "all"
+# What stands beside a claim that is not one of the study's present ones.
+STATUS = {"withdrawn": "withdrawn by the study", "control": "control"}
+# Columns of the table of verdicts that are shown where any verdict has them.
+COLUMNS = {
+    "statement": "In words",
+    "model": "Model",
+    "reference_model": "Against model",
+    "dataset": "Dataset",
+    "reference_dataset": "Against dataset",
+    "relation": "Responses",
+    "projection": "Projection",
+    "seed": "Seed",
+    "statistic": "Statistic",
+    "value": "Value",
+    "interval": "Interval",
+    "n": "n",
+    "direction": "Claimed",
+    "threshold": "Threshold",
+    "margin": "Margin",
+    "published": "Published",
+    "accuracy": "Model’s own answers right",
+    "chance": "By chance",
+    "p_value": "p",
+    "p_adjusted": "p adjusted",
+    "verdict": "Verdict",
+    "reason": "Reason",
+}
+
+
+def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
+    """The matrix (`datasets` with their models, and `rows` of cells) and the `table` of its verdicts; None of no claim.
+
+    `path`: a table of claims; its columns ``title`` (of a claim) and ``statement`` (of one verdict, with its number)
+    say them in words, where it has them. `titles`: of the datasets, by key. A cell of the matrix holds every verdict of
+    its row, model and dataset, each with its place in the table.
+    """
+    frame = pl.from_arrow(read_table("claims", path))
+    whole = (pl.col("projection") == OVERALL).fill_null(False)
+    frame = frame.filter(whole | ~whole.any().over("claim"))
+    if frame.is_empty():
+        return None
+    found = [{**row, "symbol": SYMBOLS[row["verdict"]]} for row in frame.with_row_index("place").to_dicts()]
+    datasets = in_order(frame["dataset"], titles)
+    models = {key: sorted(set(frame.filter(pl.col("dataset") == key)["model"])) for key in datasets}
+    columns = [(dataset, model) for dataset in datasets for model in models[dataset]]
+    # Claims stand in the table's order, the kinds of response of each in the usual one.
+    claims = list(dict.fromkeys(row["claim"] for row in found))
+    relations = relations_in_order(row["relation"] or "" for row in found)
+    rows: dict[tuple, list[dict]] = {}
+    for row in sorted(found, key=lambda row: (claims.index(row["claim"]), relations.index(row["relation"] or ""))):
+        rows.setdefault((row["claim"], row["relation"], row["projection"]), []).append(row)
+    shown = [name for name in COLUMNS if name == "interval" or any(row.get(name) not in (None, "") for row in found)]
+    return {
+        "counts": [(SYMBOLS[name], name, sum(row["verdict"] == name for row in found)) for name in SYMBOLS],
+        "datasets": [(titles.get(key, key), models[key]) for key in datasets],
+        "rows": [
+            {
+                "title": own[0].get("title") or _name(key[0]),
+                "of": _of(own[0]),
+                "source": own[0]["source"] or "",
+                "cells": [[row for row in own if (row["dataset"], row["model"]) == column] for column in columns],
+            }
+            for key, own in rows.items()
+        ],
+        "header": ["Claim", *(COLUMNS[name] for name in shown)],
+        "table": [
+            [row.get("title") or _name(row["claim"]), *(_text(name, row, titles) for name in shown)] for row in found
+        ],
+    }
+
+
+def _name(claim: str) -> str:
+    return re.sub(r"\b(mad|rd)\b", lambda found: found[0].upper(), label(claim), flags=re.IGNORECASE)
+
+
+def _of(row: dict[str, Any]) -> str:
+    """What a row of the matrix is of, beside its claim."""
+    projection = row["projection"] if row["projection"] != OVERALL else None
+    said = [responses_of(row["relation"])] if row["relation"] else []
+    said += [label(projection)] if projection else []
+    return ", ".join([*said, *([STATUS[row["status"]]] if row.get("status") in STATUS else [])])
+
+
+def _text(name: str, row: dict[str, Any], titles: Mapping[str, str]) -> str:
+    """One number or word of a verdict."""
+    if name == "interval":
+        return f"{three_digits(row['low'])} to {three_digits(row['high'])}" if row["low"] is not None else "–"
+    value = row[name]
+    if value in (None, ""):
+        return "–"
+    if name in ("dataset", "reference_dataset"):
+        return titles.get(value, value)
+    if name in ("relation", "projection"):
+        return label(value)
+    if name == "verdict":
+        return f"{row['symbol']} {value}"
+    return f"{value:,}" if name in ("n", "seed") else three_digits(value) if isinstance(value, float) else str(value)

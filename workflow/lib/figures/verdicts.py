@@ -1,0 +1,147 @@
+"""The verdicts as a matrix of symbols and as a table: claims and kinds of responses down, models on datasets across."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+
+from workflow.lib.figures import theme
+from workflow.lib.figures.save import save
+from workflow.lib.figures.tables import three_digits
+from workflow.lib.files import write_text
+from workflow.lib.tables import read_table
+
+# Verdicts differ in shape, in lightness and in filling: they stay apart in greyscale and for colour-blind readers.
+SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "·"}
+SHAPES = {
+    "holds": "circle",
+    "fails": "M-.8,-1L0,-.25L.8,-1L1,-.8L.25,0L1,.8L.8,1L0,.25L-.8,1L-1,.8L-.25,0L-1,-.8Z",
+    "inconclusive": "M-.8,-.18H.8V.18H-.8Z",
+}
+COLOURS = {"holds": "#1d5f4c", "fails": "#d94a1f", "inconclusive": theme.RULE}
+SIZES = {"holds": 90, "fails": 75, "inconclusive": 60}
+STATUSES = {"stands": "Claims of the study", "withdrawn": "Withdrawn by its authors", "control": "Controls"}
+_ROW, _COLUMN = 17, 22
+NOTE = (
+    "A claim holds (fails) where the whole 95 % interval lies on the claimed (the other) side of its threshold and the "
+    "p-value, corrected by Holm's method for all tests of that claim in this run, is below .05; else it is "
+    "inconclusive, and the reason stands beside it. No verdict on a task that the model cannot do, on fewer than 20 "
+    "samples, or on a pipeline check. Thresholds stand in config/claims.tsv."
+)
+
+
+def draw_verdicts(claims: str | Path, output: str | Path, formats: Sequence[str]) -> dict[str, str]:
+    """Draw the claims table (Parquet) as ``{output}.{format}``; returns the file names by format."""
+    return save(chart(overall(pl.from_arrow(read_table("claims", claims)))), output, formats)
+
+
+def overall(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows over all projections, each with its place: `row` a claim and relation, `column` a model and dataset."""
+    relation = pl.when(pl.col("relation") != "correct").then(
+        pl.lit(" · ") + pl.col("relation").str.replace_all("_", " ")
+    )
+    # A control's relation is in its name, and the correct one goes without saying.
+    only = pl.col("relation").n_unique().over("claim") > 1
+    return table.filter(pl.col("projection") == "all").with_columns(
+        (pl.col("title") + pl.when(only).then(relation.fill_null("")).otherwise(pl.lit(""))).alias("row"),
+        pl.concat_str("model", "dataset", separator=" · ").alias("column"),
+    )
+
+
+def heading(table: pl.DataFrame) -> theme.Heading:
+    """How many tests of the study's claims came out how; controls are counted apart."""
+    if table.is_empty():
+        return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
+    said = []
+    for title, rows in (
+        ("Claims", table.filter(pl.col("status") != "control")),
+        ("controls", table.filter(pl.col("status") == "control")),
+    ):
+        counts = [(rows["verdict"] == verdict).sum() for verdict in SYMBOLS]
+        if sum(counts):
+            said.append(f"{title}: {counts[0]} hold, {counts[1]} fail, {counts[2]} inconclusive")
+    lines = (
+        "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
+        NOTE,
+    )
+    return theme.Heading("; ".join(said), lines)
+
+
+def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
+    """A panel a status; claims in the order of their sheet, columns by dataset, model and relation."""
+    title = theme.heading_of(heading(table), 2)
+    if table.is_empty():
+        nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
+        return nothing.encode(text="text:N").properties(title=title, width=theme.WIDTH // 2, height=60)
+    columns = table.select("dataset", "model", "column").unique().sort("dataset", "model")
+    order = columns["column"].to_list()
+    panels = []
+    statuses = [status for status in STATUSES if status in set(table["status"])]
+    for status in statuses:
+        rows = table.filter(pl.col("status") == status)
+        names = rows["row"].unique(maintain_order=True).to_list()
+        last = status == statuses[-1]
+        axis = alt.Axis(labels=last, ticks=False, domain=False, grid=True, labelAngle=-60, labelLimit=330, title=None)
+        rows = rows.select("row", "column", "verdict", "statement", "reason", "n")
+        panels.append(
+            alt.Chart(rows)
+            .mark_point(filled=True, opacity=1, strokeWidth=1.6)
+            .encode(
+                x=alt.X("column:N", scale=alt.Scale(domain=order), sort=order, axis=axis),
+                y=alt.Y(
+                    "row:N", scale=alt.Scale(domain=names), sort=names,
+                    axis=alt.Axis(title=None, ticks=False, domain=False, grid=True, labelLimit=400),
+                ),
+                shape=_scaled("shape", alt.Shape, SHAPES),
+                color=_scaled("color", alt.Color, COLOURS),
+                size=_scaled("size", alt.Size, SIZES),
+                tooltip=["statement:N", "verdict:N", "reason:N", "column:N", "n:Q"],
+            )
+            .properties(
+                width=_COLUMN * len(order),
+                height=_ROW * len(names),
+                title=alt.Title(STATUSES[status], style="panel-title", offset=6),
+            )
+        )  # fmt: skip
+    return alt.vconcat(*panels, title=title, spacing=12)
+
+
+def _scaled(channel: str, kind, values: dict):
+    scale = alt.Scale(domain=list(values), range=list(values.values()))
+    return kind("verdict:N", scale=scale, legend=alt.Legend(title=None))
+
+
+def write_verdicts(claims: str | Path, output: str | Path) -> None:
+    """The claims table as Markdown, over all projections: a section a claim, a row a test."""
+    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("projection") == "all")
+    parts = ["# Claims", NOTE]
+    if table.is_empty():
+        parts.append("No claim was tested: no model was measured on data that it is meant for.")
+    header = ["Model", "Dataset", "Responses", "Verdict", "Number", "n", "p (Holm)", "Accuracy", "Why not more"]
+    for _, rows in table.group_by("claim", maintain_order=True):
+        first = rows.row(0, named=True)
+        mark = "" if first["status"] == "stands" else f" ({first['status']})"
+        bound = f"within {first['margin']:g} of {first['threshold']:g}" if first["direction"] == "within" else (
+            f"{first['direction']} {first['threshold']:g}"
+        )  # fmt: skip
+        parts.append(f"## {first['title']}{mark}")
+        parts.append(f"{first['source']}. The number: {first['statistic']}, claimed to lie {bound}.")
+        lines = [header, ["---"] * len(header), *(_cells(row) for row in rows.to_dicts())]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    write_text(output, "\n\n".join(parts) + "\n")
+
+
+def _cells(row: dict) -> list[str]:
+    number = three_digits(row["value"])
+    if row["low"] is not None:
+        number += f" [{three_digits(row['low'])}, {three_digits(row['high'])}]"
+    if row["published"] is not None:
+        number += f" (published {row['published']:g})"
+    against = [f"against {row[name]}" for name in ("reference_model", "reference_dataset") if row[name]]
+    accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.2f} (chance {row['chance']:.2f})"
+    verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}"
+    adjusted = "–" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}"
+    model = " ".join([row["model"], *against])
+    shown = [model, row["dataset"], row["relation"], verdict, number, str(row["n"]), adjusted, accuracy, row["reason"]]
+    return [cell.replace("_", "\\_").replace("|", "\\|") for cell in shown]

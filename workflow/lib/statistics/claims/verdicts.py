@@ -1,0 +1,209 @@
+"""Verdicts over all tests of a run: one rule, corrected for the number of tests."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from workflow.lib.errors import InputError
+from workflow.lib.files import write_text
+from workflow.lib.statistics.bootstrap import LEVEL
+from workflow.lib.statistics.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
+from workflow.lib.tables import read_table, write_table
+
+ALPHA = 1 - LEVEL
+# With fewer samples an interval is no ground for a verdict, whatever it says; with fewer seeds, none over seeds.
+FEWEST, FEWEST_SEEDS = 20, 3
+VERDICTS = ("holds", "fails", "inconclusive")
+#: What a model can do on a dataset: (masters the task, accuracy, chance).
+Ability = tuple[bool, float, float]
+
+
+def decide(
+    evidence: Sequence[str | Path],
+    claims: Sequence[Claim],
+    abilities: Mapping[tuple[str, str], Ability],
+    output: str | Path,
+) -> pl.DataFrame:
+    """Write the claims table as ``{output}.parquet``, ``.csv`` and ``.json``, and return it.
+
+    `evidence`: tables of `gather`. A claim holds where the whole 95 % interval lies on the claimed side of its
+    threshold and the p-value, by Holm's method over all tests of that claim in this run, is below .05; it fails where
+    the same is true of the other side; else it is inconclusive, and `reason` says why. No verdict on a task that the
+    model cannot do, nor on fewer than 20 samples: those rows are no tests, and correct no other's p-value.
+    """
+    known = {claim.claim: claim for claim in claims}
+    found = pl.concat([pl.from_arrow(read_table("evidence", path)) for path in evidence]).to_dicts()
+    for row in found:
+        if row["claim"] not in known:
+            raise InputError(f"evidence for '{row['claim']}', which is no row of config/claims.tsv; make it again")
+    rows = [_judgeable(row, known[row["claim"]], abilities) for row in found]
+    rows += _over_seeds(rows, known)
+    place = {name: rank for rank, name in enumerate(known)}
+    for claim in claims:
+        tested = [row for row in rows if row["claim"] == claim.claim and not row["reason"]]
+        for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+            row["p_adjusted"] = adjusted
+    table = [_finished(row, known[row["claim"]]) for row in rows]
+    keys = ("dataset", "model", "relation")
+    table.sort(key=lambda row: (place[row["claim"]], *(row[key] for key in keys), row["projection"] != OVERALL))
+    write_table("claims", table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST})
+    frame = pl.from_arrow(read_table("claims", f"{output}.parquet"))
+    write_text(f"{output}.csv", frame.write_csv())
+    write_text(f"{output}.json", json.dumps(frame.to_dicts(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return frame
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (Scandinavian Journal of Statistics 6, 1979), in the order given."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, str], Ability]) -> dict[str, Any]:
+    """The row with what the model can do beside it; `reason`, where that or the samples forbid a verdict."""
+    # Of two datasets, the one that is to be known is the one compared with.
+    dataset = row["reference_dataset"] or row["dataset"]
+    able, accuracy, chance = abilities.get((row["model"], dataset), (None, None, None))
+    reason = ""
+    if not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
+        reason = "cannot be computed on these curves"
+    elif row["n"] < FEWEST:
+        reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST} are needed"
+    elif claim.ability != "free":
+        names = [row["model"], row["reference_model"]] if claim.ability == "needed" else [row["model"]]
+        unable = [name for name in names if abilities.get((name, dataset), (True,))[0] is False]
+        reason = f"{unable[0]} cannot do this task" if unable else ""
+    return row | {
+        "accuracy": accuracy,
+        "chance": chance,
+        "mastered": able,
+        "reason": reason,
+        "p_adjusted": None,
+    }
+
+
+def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> list[dict[str, Any]]:
+    """One row more where models of a kind differ in their seed alone: the mean over them, Student's t over seeds."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["seed"] is not None and row["projection"] == OVERALL:
+            key = (row["claim"], row["kind"], row["dataset"], row["reference_dataset"], row["relation"])
+            groups.setdefault(key, []).append(row)
+    return [
+        _of_seeds(group, claims[key[0]]) for key, group in groups.items() if len({row["seed"] for row in group}) > 1
+    ]
+
+
+def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim) -> dict[str, Any]:
+    usable = [row for row in group if not row["reason"]]
+    scale = SCALES[group[0]["scale"]]
+    values = scale.to(np.array([row["value"] for row in usable]))
+    k = len(values)
+    value = float(scale.back(values.mean())) if k else math.nan
+    low = high = p = math.nan
+    if k >= FEWEST_SEEDS:
+        student = Student.of_values(values, scale)
+        low, high = student.interval
+        p = p_value(claim, value, student.tails)
+    left_out = len(group) - k
+    reason = "" if k >= FEWEST_SEEDS else f"{k} usable seeds of {len(group)}; {FEWEST_SEEDS} are needed"
+    return group[0] | {
+        "model": f"{group[0]['kind']}, over seeds",
+        "reference_model": "",
+        "seed": None,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": k,
+        "p_value": p,
+        "test": f"t over seeds{f', {left_out} left out' if left_out else ''}",
+        "accuracy": None,
+        "chance": None,
+        "mastered": None,
+        "reason": reason,
+        "p_adjusted": None,
+    }
+
+
+def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
+    verdict, reason = _verdict(row, claim)
+    published = dict(entry.split("=") for entry in claim.published)
+    stated = published.get(f"{row['model']}/{row['dataset']}") if row["projection"] == OVERALL else None
+    return {
+        **{name: row[name] for name in _CARRIED},
+        **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},
+        "study": claim.study,
+        "status": claim.status,
+        "source": claim.source,
+        "title": claim.title,
+        "statistic": claim.statistic,
+        "direction": claim.direction,
+        "threshold": claim.threshold,
+        "margin": claim.margin,
+        "published": None if stated is None else float(stated),
+        "verdict": verdict,
+        "reason": reason,
+        "statement": _said(row, claim, stated),
+    }
+
+
+_CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
+_CARRIED += ("n", "test", "mastered")
+_NUMBERS = ("value", "low", "high", "p_value", "p_adjusted", "accuracy", "chance")
+
+
+def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
+    if row["reason"]:
+        return "inconclusive", row["reason"]
+    low, high = row["low"], row["high"]
+    if claim.claimed(low) and claim.claimed(high):
+        verdict = "holds"
+    elif _against(claim, low, high):
+        verdict = "fails"
+    else:
+        return "inconclusive", f"the interval reaches over {' or '.join(map(_short, claim.bounds))}"
+    if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
+        return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
+    unknown = claim.ability != "free" and row["mastered"] is None and not row["test"].startswith("t over seeds")
+    return verdict, "what the model can do was not measured" if unknown else ""
+
+
+def _against(claim: Claim, low: float, high: float) -> bool:
+    """Whether an interval lies wholly where the claim says that it does not."""
+    if claim.direction == "within":
+        return high < claim.bounds[0] or low > claim.bounds[1]
+    return high < claim.threshold if claim.direction == "above" else low > claim.threshold
+
+
+def _said(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
+    number = _short(row["value"])
+    if _finite(row["low"]) and _finite(row["high"]):
+        number += f" [{_short(row['low'])}, {_short(row['high'])}]"
+    bound = _short(claim.threshold)
+    wanted = (
+        f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
+    )
+    stated = f"; published: {published}" if published else ""
+    return f"{claim.statement.format(number)}; claimed: {wanted}{stated}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, with a true minus sign: 0.0512, 21.7, 1,230."""
+    if not _finite(value):
+        return "–"
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    text = f"{round(value, digits):,.{min(max(digits, 0), 6)}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,102 @@
+"""Claims: what the study says and what the controls say to it, each tested on every model and dataset.
+
+needs  the samples and spectra of all models, config/claims.tsv (an input: another threshold is another result), and
+       what the miniatures can do
+makes  results/evidence/{dataset}.parquet (numbers, no verdict), results/claims.{parquet,csv,json}, results/tables/claims.md,
+       results/figures/claims/verdicts.{format}
+why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
+"""
+
+
+rule gather_evidence:
+    """Measure what every claim is about, on one dataset."""
+    input:
+        samples=compared_tables("samples"),
+        spectra=compared_tables("spectra"),
+        claims=CLAIMS_SHEET,
+        schema=CLAIMS_SCHEMA,
+    output:
+        "results/evidence/{dataset}.parquet",
+    log:
+        "logs/gather_evidence/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.gather_evidence"),
+        models=json.dumps(
+            {name: {key: row[key] for key in ("kind", "partner", "seed")} for name, row in STUDY.models.items()}
+        ),
+        draws=STUDY.config["bootstrap"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
+        " --spectra {input.spectra:q} --models {params.models:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+
+
+rule test_claims:
+    """Reach the verdicts over all datasets."""
+    input:
+        evidence=collect("results/evidence/{dataset}.parquet", dataset=STUDY.datasets),
+        accuracy=accuracy_tables,
+        claims=CLAIMS_SHEET,
+        schema=CLAIMS_SCHEMA,
+    output:
+        parquet="results/claims.parquet",
+        csv=report(
+            "results/claims.csv", caption="../report/claims.rst", category="Claims", labels={"table": "Verdicts"}
+        ),
+        json="results/claims.json",
+    log:
+        "logs/test_claims.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.test_claims"),
+    shell:
+        "python -m workflow.scripts.test_claims --evidence {input.evidence:q} --accuracy {input.accuracy:q}"
+        " --claims {input.claims:q} --schema {input.schema:q} --output results/claims > {log:q} 2>&1"
+
+
+rule draw_claims:
+    """Draw the verdicts as a matrix, and write them as a table."""
+    input:
+        "results/claims.parquet",
+    output:
+        report(
+            collect(
+                "results/figures/claims/verdicts.{format}",
+                format=[name for name in STUDY.config["formats"] if name == "svg"],
+            ),
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "Verdict matrix"},
+        ),
+        collect(
+            "results/figures/claims/verdicts.{format}",
+            format=[name for name in STUDY.config["formats"] if name != "svg"],
+        ),
+        markdown="results/tables/claims.md",
+    log:
+        "logs/draw_claims.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.draw_claims"),
+        formats=STUDY.config["formats"],
+    shell:
+        "python -m workflow.scripts.draw_claims --claims {input:q} --formats {params.formats}"
+        " --figure results/figures/claims/verdicts --markdown {output.markdown:q} > {log:q} 2>&1"
+
+
+rule claims:
+    """Every claim's verdicts."""
+    input:
+        "results/claims.parquet",
+        "results/tables/claims.md",
+    localrule: True

@@ -1,0 +1,24 @@
+"""Draw the verdicts as a matrix, and write them as a table to read."""
+
+from workflow.lib.command import parser_for, run
+
+
+def main(argv=None):
+    parser = parser_for(__doc__)
+    add = parser.add_argument
+    add("--claims", required=True, metavar="PARQUET", help="the claims table")
+    add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
+    add("--figure", required=True, metavar="STEM", help="figure to write, without its format")
+    add("--markdown", required=True, metavar="FILE", help="table to write")
+    run(parser, draw, argv)
+
+
+def draw(arguments):
+    from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
+
+    draw_verdicts(arguments.claims, arguments.figure, arguments.formats)
+    write_verdicts(arguments.claims, arguments.markdown)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Reach the verdicts: all evidence of a run, corrected for the number of tests, beside what the models can do."""
+
+from workflow.lib.command import parser_for, progress, run
+
+
+def main(argv=None):
+    parser = parser_for(__doc__)
+    add = parser.add_argument
+    add("--evidence", nargs="+", required=True, metavar="PARQUET", help="tables of gather_evidence")
+    add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
+    add("--claims", required=True, metavar="TSV", help="the claims' sheet")
+    add("--schema", required=True, metavar="YAML", help="its schema")
+    add("--output", required=True, metavar="STEM", help="writes STEM.parquet, STEM.csv and STEM.json")
+    run(parser, decide, argv)
+
+
+def decide(arguments):
+    from workflow.lib.figures import ability
+    from workflow.lib.figures.names import variants_in_order
+    from workflow.lib.statistics.claims.evidence import read_claims
+    from workflow.lib.statistics.claims.verdicts import VERDICTS
+    from workflow.lib.statistics.claims.verdicts import decide as work
+
+    known = ability.abilities(ability.read(arguments.accuracy))
+    able = {key: (it.able, it.shares[variants_in_order(it.shares)[-1]][0], it.chance) for key, it in known.items()}
+    table = work(arguments.evidence, read_claims(arguments.claims, arguments.schema), able, arguments.output)
+    counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
+    progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
+
+
+if __name__ == "__main__":
+    main()

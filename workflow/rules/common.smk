@@ -27,7 +27,9 @@ wildcard_constraints:
     dataset="|".join(STUDY.datasets),
 
 
-UNPINNED = [name for name, row in STUDY.models.items() if is_hub_id(row["source"]) and not row["revision"]]
+UNPINNED = [
+    name for name, row in {**STUDY.learners, **STUDY.models}.items() if is_hub_id(row["source"]) and not row["revision"]
+]
 if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
     pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
     print(f"warning: no revision in config/models.tsv, will not be fetched before: {pin}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """One loop for every finetuning run: any loss, target and start, watched by probes, resumed exactly after a kill.
 
 Dropout is off, the order of examples is a function of the seed and the step, and so is a sampled negative: with the
-weights and the optimiser's state a checkpoint holds all that the future depends on.
+weights and the optimiser's state a checkpoint holds all that the future depends on. (On a CPU, to the last bit; a GPU's
+sums may come in another order.)
 """
 
 import json

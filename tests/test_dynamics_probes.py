@@ -222,6 +222,24 @@ def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, min
     assert done.returncode == 0, done.stderr
 
 
+def test_a_long_prompt_cuts_nobody_elses_sample(miniature):
+    from workflow.lib.dynamics.probes import _sampled
+    from workflow.lib.dynamics.sequences import Speech
+    from workflow.lib.models.loading import load
+
+    model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
+    speech = Speech(tokenizer, 64)
+    short = [{"pair_id": "a", "prompt": "\n\nHuman: Who?\n\nAssistant:", "chosen": " Nora."}]
+    long = [
+        {"pair_id": "b", "prompt": "the " * 50, "chosen": " Nora."},
+        {"pair_id": "c", "prompt": "the " * 99, "chosen": " N."},
+    ]
+    alone, both = (_sampled(model, speech, pairs, 0, 20) for pairs in (short, short + long))
+    assert both["a", "initial"] == alone["a", "initial"]
+    assert len(tokenizer(both["b", "initial"])["input_ids"]) <= 64 - len(speech.prompt(long[0]["prompt"]))
+    assert both["c", "initial"] == ""
+
+
 def test_more_probes_than_pairs_is_one_line(pairs, miniature, tmp_path):
     done = call("build_probes", "--pairs", pairs, "--model", miniature, "--train", 99, "--held-out", 3, "--seed", 0,
                 "--output", tmp_path / "p.parquet")  # fmt: skip

@@ -181,9 +181,12 @@ def _sampled(model, speech: Speech, pairs: Sequence[Pair], seed: int, room: int)
             else SELF_REPHRASE.format(answer=pair["chosen"].strip())
             for pair in pairs
         }
-        fitting = [key for key, prompt in asked.items() if len(speech.prompt(prompt)) + 2 <= speech.max_length]
-        for first in range(0, len(fitting), _BATCH):
-            keys = fitting[first : first + _BATCH]
+        lengths = {key: len(speech.prompt(prompt)) for key, prompt in asked.items()}
+        fitting = [key for key in asked if lengths[key] + 2 <= speech.max_length]
+        roomy = [key for key in fitting if lengths[key] + room + 1 <= speech.max_length]
+        # A prompt that leaves less room than asked for has a batch of its own: it would cut the others' answers.
+        batches = [roomy[first : first + _BATCH] for first in range(0, len(roomy), _BATCH)]
+        for keys in batches + [[key] for key in fitting if key not in roomy]:
             drawn = int.from_bytes(seeded_hash(seed, f"{name} {keys[0]}")[:4])
             said = sample(model, speech, [asked[key] for key in keys], drawn, room)
             for key, spoken in zip(keys, said, strict=True):

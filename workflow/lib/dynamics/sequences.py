@@ -119,7 +119,8 @@ def log_probs(model: Any, batch: Sequence[Spoken]) -> Tensor:
 def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_tokens: int) -> list[Spoken]:
     """A response to every prompt at temperature 1, closed by the end token; the same for the same `seed` and prompts.
 
-    At most `max_tokens` tokens without the end token. Raises `InputError` where a prompt fills the window.
+    At most `max_tokens` tokens, or what the longest of the prompts leaves of the window, without the end token. Raises
+    `InputError` where a prompt fills the window.
     """
     heads = [speech.prompt(prompt) for prompt in prompts]
     longest = max(map(len, heads))
@@ -139,6 +140,7 @@ def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_to
             temperature=1.0,
             top_k=0,
             top_p=1.0,
+            repetition_penalty=1.0,
             max_new_tokens=room,
             pad_token_id=end,
             eos_token_id=end,

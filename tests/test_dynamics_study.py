@@ -153,7 +153,7 @@ def table(path, run, steps, slope, probes=5, bad=False):
     if bad:
         rows += [{**row, "probe_id": f"x/{row['type']}", "status": "too_long", **dict.fromkeys(MEASURES)}
                  for row in rows if row["probe_id"].startswith("q0")]  # fmt: skip
-    write_table("dynamics", rows, path, {})
+    write_table("dynamics", rows, path, {"status": "diverged" if run == "other" else "ok"})
     return path
 
 
@@ -214,6 +214,8 @@ def test_figures_say_what_moved_and_are_the_same_bytes_twice(curves, tmp_path):
     assert set(titles) == {"sft.curves", "dpo.curves", "other.curves", "chains", "norms"}
     assert titles["sft.curves"].startswith("SFT: chosen +5.0, rejected +5.0")
     assert "chosen −10.0" in titles["dpo.curves"] and "chosen not clearly moved" in titles["other.curves"]
+    assert all("STOPPED EARLY" in each["subtitle"][-1] and "OTHER" in each["subtitle"][-1] for each in index)
+    assert b"STOPPED EARLY" in made[0]["sft.curves.svg"]
     for name, content in made[0].items():
         if name.endswith(".vl.json"):
             alt.Chart.from_dict(json.loads(content))

@@ -103,7 +103,8 @@ def finetune(
 
     run.prepare(batch_tokens)
     status = run.go(kept, look)
-    write_table("dynamics", kept.evaluations(status["last_good_step"]), Path(output) / "dynamics.parquet", facts)
+    rows = kept.evaluations(status["last_good_step"])
+    write_table("dynamics", rows, Path(output) / "dynamics.parquet", facts | {"status": status["status"]})
     write_table("training", run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}

@@ -16,7 +16,7 @@ from workflow.lib.dynamics.one_step import summary
 from workflow.lib.figures import theme
 from workflow.lib.figures.save import save
 from workflow.lib.files import write_text
-from workflow.lib.tables import read_table
+from workflow.lib.tables import read_metadata, read_table
 
 #: Panels of one run: title, types, measure.
 PANELS = (
@@ -93,8 +93,12 @@ def draw_dynamics(
         made[f"norms{more}"] = chains_compared(frame, some, titles, NORMS, heading_of_norms(frame, some, titles))
     if one_step:
         made["one_step"] = step_chart(read_table("one_step", one_step).to_pylist())
+    stopped = [titles[name] for name in read_metadata(curves)["diverged"] if name in titles]
     listed = []
     for kind, (heading, chart) in made.items():
+        if stopped and kind != "one_step":
+            heading = heading.saying([f"STOPPED EARLY, a loss or gradient was not finite: {', '.join(stopped)}."])
+            chart.title = theme.heading_of(heading, 2)
         files = save(chart, Path(output) / kind, formats)
         listed.append({"kind": kind, "title": heading.title, "subtitle": list(heading.subtitle), "files": files})
         progress(f"{kind}: {', '.join(files)}")

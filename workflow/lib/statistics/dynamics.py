@@ -9,7 +9,7 @@ import polars as pl
 from workflow.lib.dynamics.evaluate import MEASURES
 from workflow.lib.errors import InputError
 from workflow.lib.statistics.bootstrap import interval, resampled_means
-from workflow.lib.tables import read_table, write_table
+from workflow.lib.tables import read_metadata, read_table, write_table
 
 
 def summarise_runs(
@@ -18,7 +18,8 @@ def summarise_runs(
     """Write the ``dynamics_curves`` table of one model and seed.
 
     `runs`: the ``dynamics`` table of every run, by name; `starts`: the run that each starts from, or nothing. Probes
-    that could not be followed (another status than ok) take no part. Raises `InputError` for a table of another run.
+    that could not be followed (another status than ok) take no part; runs that diverged are named in the metadata.
+    Raises `InputError` for a table of another run.
     """
     frames = {name: _read(name, path) for name, path in runs.items()}
     ends = {name: int(frame["examples"].max()) for name, frame in frames.items()}
@@ -42,7 +43,8 @@ def summarise_runs(
                         | dict(zip(("value", "low", "high"), level, strict=True))
                         | dict(zip(("change", "change_low", "change_high"), change, strict=True))
                     )
-    write_table("dynamics_curves", rows, output, {"draws": draws, "seed": seed})
+    stopped = [name for name, path in runs.items() if read_metadata(path).get("status") == "diverged"]
+    write_table("dynamics_curves", rows, output, {"draws": draws, "seed": seed, "diverged": stopped})
 
 
 def _read(name: str, path: str) -> pl.DataFrame:

@@ -3,7 +3,8 @@
 snakemake --cores all                                      the study in miniature: offline, no GPU
 snakemake --cores all --configfile config/paper.yaml       the study itself
 snakemake --cores all -- gradients                         up to one stage; targets: responses, audit, models,
-                                                           gradients, statistics, claims, toys, figures, all
+                                                           gradients, statistics, claims, toys,
+                                                           dynamics, figures, all
 """
 
 import os
@@ -34,14 +35,10 @@ include: "workflow/rules/gradients.smk"
 include: "workflow/rules/released.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/dynamics.smk"
 include: "workflow/rules/toys.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
-
-
-wildcard_constraints:
-    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.miniatures}),
-    dataset="|".join(STUDY.datasets),
 
 
 report: "workflow/report/study.rst"
@@ -56,4 +53,5 @@ rule all:
         "results/manifest.json",
         "results/tables/regression.csv",
         "results/figures/toys",
+        DYNAMICS_FIGURES,
     localrule: True

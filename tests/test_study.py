@@ -22,7 +22,7 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["config", "paper", "laptop", "smoke"])
+@pytest.mark.parametrize("name", ["config", "paper", "laptop", "smoke", "dynamics", "dynamics_paper"])
 def test_shipped_configs_are_valid(name):
     read_study(DEFAULT | yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()), ROOT)
 

@@ -69,12 +69,12 @@ def finished(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds"])
+@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds", "dynamics"])
 def test_dry_run_of_every_shipped_config(config, tmp_path):
     begun = time.monotonic()
     jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
     assert time.monotonic() - begun < 10
-    wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40}
+    wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
         assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 10
@@ -98,6 +98,7 @@ def test_makes_everything_with_its_own_python(finished):
     for path in re.findall(r'src="([^"]+\.svg)"', page):
         assert (finished / "results" / path).is_file()
     assert "mini_random" in page
+    assert (finished / "results/figures/dynamics/mini_qa/mini/seed_0/smoke_dpo.curves.svg").is_file()
     answers = pl.read_csv(finished / "results/tables/accuracy.csv")
     assert set(answers["model"]) == {"mini", "mini_random"}
     assert set(answers["dataset"]) == {"mini_arithmetic", "mini_unpopular"}

@@ -20,6 +20,8 @@ from workflow.lib.responses.relations import BUILT
 from workflow.lib.series import check_mirror, expand_series
 
 Row = dict[str, Any]
+# The preference pairs of the miniature's own grammar; all others have a mapping.
+MINIATURE_PAIRS = "mini_qa"
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 # The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief.
@@ -34,13 +36,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
     (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
-    model that writes Detailed responses, where one is asked to. The row of a mapped dataset holds its `mapping`.
-    `claims`: the rows of the claims' sheet."""
+    model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned. The row of a
+    mapped dataset holds its `mapping`. `claims`: the rows of the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]
     miniatures: dict[str, Row]
     writers: dict[str, Row]
+    learners: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
     claims: dict[str, Row]
@@ -133,11 +136,13 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row["variants"] = [*row["variants"], "detailed"]
         if row["reader"] == "mapped":
             row["mapping"] = read_mapping(root, name, row, name in config["generate"]["datasets"])
-    writers = _writers(config["generate"], models)
+    writers = _writers(config["generate"], config["dynamics"], models)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
-    wanted = chosen_models | writers | _partners(chosen_models | writers, models)
+    learners = _learners(config["dynamics"], models)
+    wanted = chosen_models | writers | learners
+    wanted |= _partners(wanted, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
-    study = Study(config, chosen_models, trained, writers, chosen, files, claims)
+    study = Study(config, chosen_models, trained, writers, learners, chosen, files, claims)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
     for dataset in chosen:
         _check_files(study, dataset)
@@ -264,6 +269,11 @@ def _typed(text: str, schema: Mapping[str, Any], column: str, where: str) -> Any
         if not text.lstrip("-").isdecimal():
             raise InputError(f"{where}: column '{column}' is '{text}'; write a whole number")
         return int(text)
+    if kind == "number":
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(f"{where}: column '{column}' is '{text}'; write a number") from None
     return text
 
 
@@ -342,10 +352,21 @@ def _check_generate(generate: Mapping[str, Any], datasets: Mapping[str, Row]) ->
         raise InputError("config key 'generate.prompt': has no {instruction}; say where the question goes")
 
 
-def _writers(generate: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
-    if not generate["datasets"] or generate["endpoint"]:
+def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
+    # Rephrases of pairs that are not the miniature's, where no file has them.
+    rephrased = dynamics["runs"] and dynamics["pairs"] != MINIATURE_PAIRS and not dynamics["rephrases"]
+    if rephrased and not generate["model"]:
+        raise InputError(
+            f"config key 'dynamics.rephrases' is empty, and nobody writes those of pairs '{dynamics['pairs']}'; name a "
+            "file there, or a model in generate.model"
+        )
+    if not (generate["datasets"] or rephrased) or generate["endpoint"]:
         return {}
     return {generate["model"]: _row(models, generate["model"], "generate.model")}
+
+
+def _learners(dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
+    return {name: _row(models, name, "dynamics.models") for name in dynamics["models"]} if dynamics["runs"] else {}
 
 
 def _check_variants(variants: Mapping[str, list[str]], datasets: Mapping[str, Row]) -> None:

@@ -256,6 +256,102 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("chance", _REAL),
         ]
     ),
+    # One row: a prompt with a chosen and a rejected response; only those with status `ok` are trained on or probed.
+    "pairs": pa.schema(
+        [
+            ("pair_id", _TEXT),
+            ("split", _TEXT),
+            ("prompt", _TEXT),
+            ("chosen", _TEXT),
+            ("rejected", _TEXT),
+            ("status", _TEXT),
+        ]
+    ),
+    # One row: a response whose log-probability is followed; `split` is that of its prompt, `sources` the pairs that its
+    # text comes from.
+    "probes": pa.schema(
+        [
+            ("probe_id", _TEXT),
+            ("split", _TEXT),
+            ("type", _TEXT),
+            ("prompt", _TEXT),
+            ("response", _TEXT),
+            ("sources", pa.list_(_TEXT)),
+            ("status", _TEXT),
+        ]
+    ),
+    # One row: one probe at one step of a run; `examples` seen by then. Sums, then means over the response's tokens.
+    "dynamics": pa.schema(
+        [
+            ("run", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("probe_id", _TEXT),
+            ("split", _TEXT),
+            ("type", _TEXT),
+            ("tokens", _COUNT),
+            ("log_prob_sum", _REAL),
+            ("log_prob_mean", _REAL),
+            ("argmax_log_prob", _REAL),
+            ("rest_log_mass", _REAL),
+            ("entropy", _REAL),
+            ("a_norm", _REAL),
+            ("g_norm", _REAL),
+            ("status", _TEXT),
+        ]
+    ),
+    # One row: one update of a run; loss and gradient (before clipping) are those before it. `pull` and `push`: the
+    # means of c+ and c- (workflow/lib/dynamics/losses.py).
+    "training": pa.schema(
+        [
+            ("run", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("learning_rate", _REAL),
+            ("loss", _REAL),
+            ("pull", _REAL),
+            ("push", _REAL),
+            ("grad_norm", _REAL),
+        ]
+    ),
+    # One row: one probe's change of log-probability over one step of SGD, by size of the step (`halving` counts from
+    # the largest). `captured`: the part of `predicted` that the captured projections carry.
+    "one_step": pa.schema(
+        [
+            ("seed", _COUNT),
+            ("loss", _TEXT),
+            ("pair_id", _TEXT),
+            ("trained", _TEXT),
+            ("halving", _COUNT),
+            ("learning_rate", _REAL),
+            ("probe_id", _TEXT),
+            ("type", _TEXT),
+            ("predicted", _REAL),
+            ("captured", _REAL),
+            ("measured", _REAL),
+        ]
+    ),
+    # One row: the mean of one measure over the probes of a type, with a bootstrap interval over probes, and its change
+    # since the run's first step, paired by probe. `before`: examples of the runs that this one starts from.
+    "dynamics_curves": pa.schema(
+        [
+            ("model", _TEXT),
+            ("seed", _COUNT),
+            ("run", _TEXT),
+            ("split", _TEXT),
+            ("type", _TEXT),
+            ("measure", _TEXT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("before", _COUNT),
+            *_ESTIMATE,
+            ("change", _REAL),
+            ("change_low", _REAL),
+            ("change_high", _REAL),
+        ]
+    ),
     # Softmax toy: one row a label of a case, its probability before and after one step.
     "toy_squeeze": pa.schema([("case", _TEXT), ("label", _COUNT), ("before", _REAL), ("after", _REAL)]),
     # One row a case: the label pulled `up` or pushed `down`, its probability, that of the most likely other label, how

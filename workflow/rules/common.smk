@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from workflow.lib.digest import code_digest
+from workflow.lib.dynamics.plan import read_plan
 from workflow.lib.errors import InputError
 from workflow.lib.models.snapshots import is_hub_id
 from workflow.lib.responses.labels import GOLD
@@ -15,11 +16,20 @@ from workflow.lib.study import is_file, read_study, source_keys
 
 try:
     STUDY = read_study(config, workflow.basedir)
+    PLAN = read_plan(STUDY.config["dynamics"], workflow.basedir)
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
-UNPINNED = [name for name, row in STUDY.models.items() if is_hub_id(row["source"]) and not row["revision"]]
+
+wildcard_constraints:
+    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.miniatures}),
+    dataset="|".join(STUDY.datasets),
+
+
+UNPINNED = [
+    name for name, row in {**STUDY.learners, **STUDY.models}.items() if is_hub_id(row["source"]) and not row["revision"]
+]
 if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
     pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
     print(f"warning: no revision in config/models.tsv, will not be fetched before: {pin}", file=sys.stderr)
@@ -118,8 +128,8 @@ def tokenizer_of(model):
 
 
 def model_row(model):
-    """The row of a model that is measured, writes responses, or is a miniature's base."""
-    return {**STUDY.miniatures, **STUDY.writers, **STUDY.models}[model]
+    """The row of a model that is measured, finetuned, writes responses, or is a miniature's base."""
+    return {**STUDY.miniatures, **STUDY.writers, **STUDY.learners, **STUDY.models}[model]
 
 
 def model_files(wildcards):
@@ -262,3 +272,99 @@ def released_here(wildcards):
     """The released files that stand in a folder here; missing ones are the job's to name."""
     paths = [path for _, _, path in released_files(wildcards.dataset, wildcards.model)]
     return local_files(STUDY.config["released"]["source"], paths)
+
+
+def local_writer(wildcards):
+    """The local model that writes, as arguments; none for an endpoint."""
+    return [
+        part
+        for name, row in STUDY.writers.items()
+        for part in (
+            *("--model-name", name, "--device", row["device"], "--dtype", row["dtype"]),
+            *(["--trust-remote-code"] if row["trust_remote_code"] else []),
+        )
+    ]
+
+
+# The second study: one folder a model and seed.
+DYNAMICS = STUDY.config["dynamics"]
+ROOM = "results/dynamics/{pairs}/{model}/seed_{seed}"
+
+
+def start_of_run(wildcards):
+    """The model that a run starts from: another run's, or the model's card."""
+    init = PLAN.runs[wildcards.run]["init"]
+    return f"{ROOM}/{init}/model" if init else "resources/models/{model}.json"
+
+
+def start_of_probes(wildcards):
+    """The model that the watched runs start from, whose own samples are probes."""
+    return f"{ROOM}/{PLAN.start}/model" if PLAN.start else "resources/models/{model}.json"
+
+
+def pair_rows(wildcards):
+    """The files of rows of pairs that are not the miniature's: train, held out."""
+    if PLAN.mapping is None:
+        return []
+    if PLAN.is_file:
+        return [PLAN.mapping["source"], PLAN.mapping["held_out"]]
+    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=wildcards.pairs, split=["train", "held_out"])
+
+
+def pairs_arguments():
+    """What pairs are made from, as arguments."""
+    if PLAN.mapping:
+        return ["--reader", "mapped", "--mapping", json.dumps(PLAN.mapping, sort_keys=True)]
+    sizes = ["--base", DYNAMICS["base_documents"], "--rejected-rarity", DYNAMICS["rejected_rarity"]]
+    return ["--reader", "miniature", *sizes]
+
+
+def rephrases_file(wildcards):
+    """Kept rephrases: a user's own file, or what a model writes; none for the miniature's grammar."""
+    if DYNAMICS["rephrases"]:
+        return [DYNAMICS["rephrases"]]
+    return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]
+
+
+def device_arguments(wildcards):
+    """Where and how precisely a model is trained, as arguments."""
+    row = STUDY.learners[wildcards.model]
+    return ["--device", row["device"], "--dtype", row["dtype"]]
+
+
+def run_arguments(wildcards):
+    """A run's row as arguments."""
+    row = PLAN.runs[wildcards.run]
+    told = [
+        "loss",
+        "target",
+        "split",
+        "negatives",
+        "optimiser",
+        "learning_rate",
+        "steps",
+        "batch_size",
+        "warm_up",
+        "clip",
+    ]
+    told += ["beta", "margin", "evaluate_every", "parameters", "lora_rank"]
+    arguments = [part for key in told for part in (f"--{key.replace('_', '-')}", row[key])]
+    return arguments + (["--probed"] if row["probed"] else [])
+
+
+def learner_gpu(wildcards):
+    """GPUs of a job on a model."""
+    return 0 if STUDY.learners[wildcards.model]["device"] == "cpu" else 1
+
+
+def learner_memory(wildcards):
+    """Memory of a job on a model, in MB."""
+    return 3000 if STUDY.learners[wildcards.model]["scope"] == "miniature" else 64000
+
+
+def run_parts(wildcards, third):
+    """Name, start and `third` of every watched run, as arguments."""
+    starts = {name: PLAN.runs[name]["init"] for name in PLAN.watched}
+    return [
+        part for name in PLAN.watched for part in ("--run", name, starts[name] or "-", third(name).format(**wildcards))
+    ]

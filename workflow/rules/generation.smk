@@ -39,12 +39,7 @@ rule generate_detailed:
         code=code_digest("workflow.scripts.generate_detailed"),
         sources=source_arguments,
         model=lambda wildcards, input: GENERATE["model"] if GENERATE["endpoint"] else input.model,
-        local=lambda wildcards: [
-            part
-            for name, row in STUDY.writers.items()
-            for part in ("--model-name", name, "--device", row["device"], "--dtype", row["dtype"])
-        ],
-        trust="--trust-remote-code" if any(row["trust_remote_code"] for row in STUDY.writers.values()) else "",
+        local=local_writer,
         endpoint=GENERATE["endpoint"],
         max_tokens=GENERATE["max_tokens"],
         temperature=GENERATE["temperature"],
@@ -52,7 +47,7 @@ rule generate_detailed:
         prompt=lambda wildcards: GENERATE["prompt"],
         kept=lambda wildcards: f"results/journal/generated/{wildcards.dataset}.jsonl",
     shell:
-        "python -m workflow.scripts.generate_detailed {params.sources:q} --model {params.model:q} {params.local:q} {params.trust}"
+        "python -m workflow.scripts.generate_detailed {params.sources:q} --model {params.model:q} {params.local:q}"
         " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --prompt {params.prompt:q}"
         " --max-tokens {params.max_tokens} --temperature {params.temperature} --threads {threads}"
         " --requests-per-minute {resources.requests_per_minute} --parallel {resources.parallel}"

@@ -13,6 +13,7 @@ def main(argv=None):
     add("--split", required=True, help="rows to take, such as train[:500]")
     add("--mirror", default="", metavar="DIR", help="folder that holds datasets/ORG/NAME: used instead of the hub")
     add("--where", default="", help="what asks for it, in messages; its mapping without")
+    add("--folder", default="", help="of a dataset that keeps its parts in folders")
     add("--output", required=True, metavar="OUT", help="file to write (.parquet)")
     run(parser, fetch, argv)
 
@@ -21,7 +22,15 @@ def fetch(given):
     from workflow.lib.corpora.tabular import fetch_rows
 
     fetch_rows(
-        given.dataset, given.source, given.name, given.revision, given.split, given.output, given.mirror, given.where
+        given.dataset,
+        given.source,
+        given.name,
+        given.revision,
+        given.split,
+        given.output,
+        given.mirror,
+        given.where,
+        given.folder,
     )
 
 

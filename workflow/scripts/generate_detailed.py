@@ -5,31 +5,18 @@ environment variable and written nowhere.
 """
 
 from workflow.lib.command import parser_for, run
+from workflow.lib.generation.arguments import add_writer_arguments, writer_of
 from workflow.lib.responses.arguments import add_source_arguments, source_of
 
 
 def main(argv=None):
     parser = parser_for(__doc__)
     add_source_arguments(parser)
+    add_writer_arguments(parser)
     add = parser.add_argument
-    add("--model", required=True, help="the endpoint's model, or a local one: a folder or a card")
-    add("--model-name", default="", help="name of a local model in the output")
     add("--prompt", required=True, metavar="TEXT", help="what to ask; {instruction} stands for the question")
-    add("--max-tokens", type=int, required=True, metavar="N", help="tokens of one response at most")
     add("--kept", required=True, metavar="FILE", help="answers so far (.jsonl)")
     add("--output", required=True, metavar="OUT", help="file to write (.jsonl)")
-    add("--endpoint", default="", metavar="URL", help="base URL; empty: a local model")
-    add("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable with the key")
-    add("--temperature", type=float, default=0, help="of an endpoint's sampling")
-    add("--requests-per-minute", type=int, default=60, metavar="N", help="requests to begin at most")
-    add("--attempts", type=int, default=5, metavar="N", help="tries of one request")
-    add("--timeout", type=float, default=120, metavar="SECONDS", help="before a request is tried again")
-    add("--pause", type=float, default=1, metavar="SECONDS", help="before the second try; doubles from there")
-    add("--parallel", type=int, default=4, metavar="N", help="requests under way at one time")
-    add("--device", default="auto", help="of a local model: auto, cpu, cuda")
-    add("--dtype", default="float32", help="of a local model")
-    add("--threads", type=int, default=1, help="CPU threads of a local model")
-    add("--trust-remote-code", action="store_true", help="run model code from a local checkpoint")
     run(parser, generate, argv)
 
 
@@ -42,40 +29,9 @@ def generate(given):
     from workflow.lib.responses.reading import read
 
     samples = read(source_of(given))
-    write_detailed(given.dataset, samples, given.prompt, _writer(given), given.kept, given.output)
+    write_detailed(given.dataset, samples, given.prompt, writer_of(given), given.kept, given.output)
     if held:
         held.release()
-
-
-def _writer(given):
-    if given.endpoint:
-        from workflow.lib.generation.endpoint import Endpoint
-
-        return Endpoint(
-            given.endpoint,
-            given.model,
-            given.key_variable,
-            max_tokens=given.max_tokens,
-            temperature=given.temperature,
-            requests_per_minute=given.requests_per_minute,
-            attempts=given.attempts,
-            timeout=given.timeout,
-            parallel=given.parallel,
-            pause=given.pause,
-        )
-    import torch
-
-    from workflow.lib.generation.local import LocalModel
-
-    torch.set_num_threads(given.threads)
-    return LocalModel(
-        given.model,
-        given.model_name or given.model,
-        device=given.device,
-        dtype=given.dtype,
-        max_tokens=given.max_tokens,
-        trust_remote_code=given.trust_remote_code,
-    )
 
 
 if __name__ == "__main__":

@@ -106,12 +106,14 @@ def fetch_rows(
     output: str | Path,
     mirror: str = "",
     where: str = "",
+    folder: str = "",
 ) -> None:
     """Write the rows of the hub dataset `source` (ORG/NAME), at the commit `revision`, as Parquet.
 
     With a `mirror`, a folder that holds ``datasets/ORG/NAME``, the rows come from there. `where`: what asks for them,
-    in messages; the dataset's mapping without it. Raises `InputError` for an unresolved revision, an unknown dataset,
-    configuration or split, and for a hub that gives no answer.
+    in messages; the dataset's mapping without it. `folder`: of a dataset that keeps its parts in folders. Raises
+    `InputError` for an unresolved revision, an unknown dataset, configuration or split, and for a hub that gives no
+    answer.
     """
     asked = where or f"config/mappings/{dataset}.yaml"
     local = Path(mirror).expanduser() / "datasets" / source if mirror else None
@@ -133,7 +135,9 @@ def fetch_rows(
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            table = datasets.load_dataset(place, name or None, split=split, cache_dir=cache, **at)
+            table = datasets.load_dataset(
+                place, name or None, split=split, data_dir=folder or None, cache_dir=cache, **at
+            )
         except datasets.exceptions.DatasetNotFoundError:
             raise InputError(
                 f"{dataset}: the hub shows no {source} at {revision}; check source and revision in "

@@ -1,0 +1,290 @@
+"""The finetuning loop: what it minimises, what it measures, kills, divergence, bad input."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+import torch
+from conftest import ROOT, call, user_error
+from safetensors.torch import load_file
+
+from workflow.lib.dynamics import grammar
+from workflow.lib.dynamics.evaluate import MEASURES, evaluate, measures
+from workflow.lib.dynamics.finetune import _order
+from workflow.lib.dynamics.losses import LOSSES
+from workflow.lib.dynamics.pairs import read_pairs, write_pairs
+from workflow.lib.dynamics.probes import TYPES, read_probes
+from workflow.lib.dynamics.recipe import Recipe
+from workflow.lib.dynamics.sequences import Speech, log_probs, sample
+from workflow.lib.errors import InputError
+from workflow.lib.models.loading import load
+
+SHORT = ("--learning-rate", "1e-3", "--batch-size", "2", "--max-new-tokens", "6")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, miniature):
+    """(pairs, probes) of 12 questions, 4 of them probed."""
+    folder = tmp_path_factory.mktemp("data")
+    write_pairs(grammar.pairs(12, 4, 20, 0, 0.75), folder / "pairs.parquet", {})
+    done = call("build_probes", "--pairs", folder / "pairs.parquet", "--model", miniature, "--train", 4, "--held-out",
+                1, "--seed", 0, "--max-new-tokens", 6, "--output", folder / "probes.parquet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "pairs.parquet", folder / "probes.parquet"
+
+
+def arguments(data, init, folder, *more, steps=4):
+    pairs, probes = data
+    return ["--name", "run", "--init", init, "--pairs", pairs, "--probes", probes, "--output", folder / "out",
+            "--journal", folder / "journal", "--steps", steps, *SHORT, *more]  # fmt: skip
+
+
+def run(data, init, folder, *more, steps=4):
+    done = call("finetune", *arguments(data, init, folder, *more, steps=steps))
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+def curve(out, kind="chosen", measure="log_prob_sum"):
+    frame = pl.read_parquet(out / "dynamics.parquet").filter((pl.col("type") == kind) & (pl.col("split") == "train"))
+    return frame.group_by("step").agg(pl.col(measure).mean()).sort("step")[measure].to_list()
+
+
+# --- What is measured ---
+
+
+def test_measures_of_a_token_against_the_plain_way():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(6, 9, generator=generator, dtype=torch.float64)
+    targets = torch.randint(9, (6,), generator=generator)
+    for z, y, row in zip(logits, targets, measures(logits, targets), strict=True):
+        pi = torch.softmax(z, -1)
+        a = torch.eye(9, dtype=torch.float64) - torch.outer(torch.ones(9, dtype=torch.float64), pi)
+        plain = [pi[y].log(), pi.max().log(), (1 - pi.max()).log(), -(pi * pi.log()).sum(), a.norm(),
+                 (pi - torch.eye(9)[y]).norm()]  # fmt: skip
+        torch.testing.assert_close(row, torch.stack(plain))
+
+
+def test_a_peak_leaves_a_finite_rest():
+    """log(1 - max) of a float32 peak is minus infinity when it is computed so."""
+    row = measures(torch.tensor([[60.0, 0.0, 0.0]]), torch.tensor([0]))[0]
+    assert row.isfinite().all() and float(row[2]) == pytest.approx(math.log(2) - 60, rel=1e-6) and float(row[5]) < 1e-6
+
+
+def test_batched_evaluation_is_that_of_one_at_a_time(data, miniature):
+    model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
+    watched, _ = read_probes(str(data[1]), Speech(tokenizer, 512))
+    responses = {key: spoken for key, (_, spoken) in watched.items()}
+    together, alone = evaluate(model, responses, 4096), evaluate(model, responses, 1)
+    assert list(together) == list(responses)
+    for key, values in together.items():
+        assert [values[name] for name in MEASURES] == pytest.approx([alone[key][name] for name in MEASURES], rel=1e-9)
+        plain = torch.log_softmax(model(torch.tensor([responses[key].ids])).logits[0].detach(), -1)
+        ids, start = responses[key].ids, responses[key].start
+        assert values["log_prob_sum"] == pytest.approx(sum(float(plain[i - 1, ids[i]]) for i in range(start, len(ids))))
+        assert values["argmax_log_prob"] == pytest.approx(
+            sum(float(plain[i - 1].max()) for i in range(start, len(ids)))
+        )
+
+
+def test_argmax_is_that_of_each_types_own_prefixes(data, miniature, tmp_path):
+    """The study's code kept the last type's value for all."""
+    out = run(data, miniature, tmp_path, steps=1)
+    frame = pl.read_parquet(out / "dynamics.parquet").filter(pl.col("step") == 0)
+    assert frame.group_by("type").agg(pl.col("argmax_log_prob").sum())["argmax_log_prob"].n_unique() == len(TYPES)
+
+
+def test_samples_are_the_same_for_one_seed_and_end_with_the_end_token(miniature):
+    model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
+    speech = Speech(tokenizer, 64)
+    asked = ["\n\nHuman: Who?\n\nAssistant:", "\n\nHuman: Where does she live, and when?\n\nAssistant:"]
+    state = torch.get_rng_state()
+    one, two, other = (sample(model, speech, asked, seed, 8) for seed in (1, 1, 2))
+    assert one == two != other and torch.equal(state, torch.get_rng_state())
+    for prompt, spoken in zip(asked, one, strict=True):
+        assert spoken.ids[: spoken.start] == speech.prompt(prompt) and spoken.ids[-1] == tokenizer.eos_token_id
+
+
+# --- What is minimised ---
+
+
+def test_evaluates_before_the_first_step_and_after_the_last(data, miniature, tmp_path):
+    out = run(data, miniature, tmp_path, "--evaluate-every", 2, steps=5)
+    frame = pl.read_parquet(out / "dynamics.parquet")
+    assert frame["step"].unique().sort().to_list() == [0, 2, 4, 5]
+    assert frame["examples"].unique().sort().to_list() == [0, 4, 8, 10]
+    assert frame.group_by("step").len()["len"].to_list() == [5 * 13] * 4
+    assert len(pl.read_parquet(out / "training.parquet")) == 5
+    assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "sft"])
+def test_losses_on_pairs_widen_the_margin(loss, data, miniature, tmp_path):
+    out = run(data, miniature, tmp_path, "--loss", loss, "--probed", "--margin", 1, "--batch-size", 4, steps=8)
+    margin = [up - down for up, down in zip(curve(out), curve(out, "rejected"), strict=True)]
+    assert margin[-1] > margin[0]
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "rmsprop", "adamw"])
+def test_sft_raises_what_it_is_trained_on(optimiser, data, miniature, tmp_path):
+    rate = ("--learning-rate", "1e-3" if optimiser != "sgd" else "1e-2")
+    out = run(data, miniature, tmp_path, "--optimiser", optimiser, *rate, steps=6)
+    assert curve(out)[-1] > curve(out)[0] + 1
+
+
+def test_the_first_loss_is_that_of_the_first_examples_in_float64(data, miniature, tmp_path):
+    out = run(data, miniature, tmp_path, "--dtype", "float64", "--loss", "ipo", steps=1)
+    assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx((1 / (2 * 0.1)) ** 2, rel=1e-9)
+    out = run(data, miniature, tmp_path, "--dtype", "float64", steps=1)
+    model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
+    rows, speech = read_pairs(data[0], "train"), Speech(tokenizer, 512)
+    first = [rows[i] for i in _order(12, 0, 2, 0)]
+    plain = -sum(float(log_probs(model, [speech.encode(row["prompt"], row["chosen"])]).detach()) for row in first) / 2
+    assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx(plain, rel=1e-9)
+
+
+def test_a_target_of_a_probe_type_and_extend(data, miniature, tmp_path):
+    out = run(data, miniature, tmp_path, "--target", "unrelated", steps=8)
+    assert curve(out, "unrelated")[-1] - curve(out, "unrelated")[0] > 1
+    assert json.loads((out / "status.json").read_text())["trained_on"] == 4
+    out = run(data, miniature, tmp_path, "--target", "extend", steps=1)
+    assert json.loads((out / "status.json").read_text())["trained_on"] == 24
+
+
+def test_lora_trains_low_rank_terms_and_leaves_an_ordinary_model(data, miniature, tmp_path):
+    first = run(data, miniature, tmp_path / "a", "--parameters", "lora", "--lora-rank", 2, "--clip", 0, steps=6)
+    assert curve(first)[-1] > curve(first)[0] + 0.5
+    before, after = (load_file(folder / "model.safetensors") for folder in (miniature, first / "model"))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert set(before) == set(after) and torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+    assert int(torch.linalg.matrix_rank((after[name] - before[name]).double(), rtol=1e-4)) == 2
+    second = run(data, first / "model", tmp_path / "b", steps=1)
+    assert curve(second)[0] == pytest.approx(curve(first)[-1], rel=1e-5)
+
+
+def test_negatives_from_the_model_itself(data, miniature, tmp_path):
+    own, given = (tmp_path / name for name in ("own", "given"))
+    one = run(data, miniature, own, "--loss", "dpo", "--negatives", "on_policy", steps=2)
+    again = run(data, miniature, own, "--loss", "dpo", "--negatives", "on_policy", steps=2)
+    other = run(data, miniature, given, "--loss", "dpo", steps=2)
+    assert (one / "training.parquet").read_bytes() == (again / "training.parquet").read_bytes()
+    norms = [pl.read_parquet(out / "training.parquet")["grad_norm"].to_list() for out in (one, other)]
+    assert norms[0] != norms[1]
+
+
+def test_every_example_comes_once_an_epoch_and_no_batch_is_dropped():
+    order = [place for step in range(6) for place in _order(10, step * 4, 4, seed=3)]
+    assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10)) and order[:10] != order[10:20]
+
+
+def test_one_run_starts_from_another(data, miniature, tmp_path):
+    first = run(data, miniature, tmp_path / "a", steps=2)
+    second = run(data, first / "model", tmp_path / "b", "--loss", "dpo", steps=1)
+    assert curve(second)[0] == pytest.approx(curve(first)[-1], rel=1e-6)
+
+
+# --- Kills and divergence ---
+
+
+def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_path):
+    more = ("--evaluate-every", 3, "--loss", "dpo", "--negatives", "on_policy", "--optimiser", "adamw")
+    quiet = run(data, miniature, tmp_path / "quiet", *more, steps=24)
+    command = [sys.executable, "-m", "workflow.scripts.finetune",
+               *map(str, arguments(data, miniature, tmp_path / "killed", *more, steps=24))]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    victim = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed/journal/step-00000009.parquet").exists():
+        assert victim.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (tmp_path / "killed/out").exists()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
+    for name in ("dynamics.parquet", "training.parquet", "status.json", "model/model.safetensors"):
+        assert (tmp_path / "killed/out" / name).read_bytes() == (quiet / name).read_bytes(), name
+
+
+def test_a_checkpoint_of_another_recipe_is_not_taken(data, miniature, tmp_path):
+    from workflow.lib.dynamics.checkpoints import Checkpoints
+
+    kept = Checkpoints(tmp_path / "journal", {"recipe": "another"})
+    kept.save(3, [], {"model": {}, "optimiser": {}, "log": "[]"})
+    out = run(data, miniature, tmp_path, steps=1)
+    assert json.loads((out / "status.json").read_text())["status"] == "ok"
+
+
+def test_a_run_that_diverges_keeps_the_last_good_checkpoint(data, miniature, tmp_path):
+    more = ("--optimiser", "sgd", "--clip", 0, "--warm-up", 0, "--evaluate-every", 1)
+    out = run(data, miniature, tmp_path, *more, "--learning-rate", "1e30", steps=6)
+    status = json.loads((out / "status.json").read_text())
+    assert status["status"] == "diverged" and status["step"] == status["last_good_step"] + 1 < 6
+    frame = pl.read_parquet(out / "dynamics.parquet")
+    assert frame["step"].max() == status["last_good_step"]
+    assert frame["log_prob_sum"].is_finite().all()
+    assert all(weight.isfinite().all() for weight in load_file(out / "model/model.safetensors").values())
+    message = user_error(call("finetune", *arguments(data, out / "model", tmp_path / "next")))
+    assert f"its run diverged at step {status['step']}; lower its learning_rate" in message
+
+
+# --- Bad input ---
+
+
+def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
+    out = run(data, miniature, tmp_path, "--max-length", 34, steps=1)
+    status = json.loads((out / "status.json").read_text())
+    assert status["trained_on"] + status["excluded"]["too_long"] == 12 and status["excluded"]["too_long"] > 0
+    frame = pl.read_parquet(out / "dynamics.parquet").filter(pl.col("step") == 1)
+    assert set(frame["status"]) == {"ok", "too_long"} and len(frame) == 65
+    assert frame.filter(pl.col("status") == "too_long")["log_prob_sum"].null_count() == status["probes"]["too_long"]
+    pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j", "--steps", 1]
+    done = call("finetune", "--name", "run", "--init", miniature, *pairs_alone, "--max-length", 8)
+    assert "0 examples fit the window of 8" in user_error(done)
+
+
+def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in miniature.iterdir():
+        if path.is_file():
+            (other / path.name).write_bytes(path.read_bytes())
+    text = (other / "tokenizer.json").read_text(encoding="utf-8")
+    swapped = json.loads(text)
+    vocabulary = swapped["model"]["vocab"]
+    first, second = list(vocabulary)[300:302]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(swapped), encoding="utf-8")
+    message = user_error(call("finetune", *arguments(data, miniature, tmp_path, "--loss", "dpo", "--reference", other)))
+    assert "another tokenizer" in message and str(other) in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "dop"}, "did you mean 'dpo'"),
+        ({"target": "rejected_semantics"}, "did you mean 'rejected_semantic'"),
+        ({"loss": "dpo", "target": "extend"}, "set target to chosen"),
+        ({"loss": "dpo", "split": "base"}, "has no rejected responses"),
+        ({"negatives": "on_policy"}, "has no negatives"),
+        ({"loss": "kto", "batch_size": 1}, "batch_size is 1; give at least 2"),
+        ({"optimiser": "adam"}, "did you mean 'adamw'"),
+        ({"learning_rate": 0.0}, "above 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"parameters": "lorra"}, "did you mean 'lora'"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself(changes, message):
+    with pytest.raises(InputError, match=message):
+        Recipe("run", **changes)
+
+
+def test_a_run_on_probes_without_probes(data, miniature, tmp_path):
+    given = [each for each in arguments(data, miniature, tmp_path, "--target", "permuted") if each != data[1]]
+    given.remove("--probes")
+    assert "is trained on the probes, but none are given" in user_error(call("finetune", *given))

@@ -1,0 +1,246 @@
+"""Preference pairs and probes: the grammar, real data, what is held out, lengths, bad input."""
+
+import json
+import math
+from collections import Counter
+
+import pytest
+from conftest import call, user_error
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from workflow.lib.dynamics import grammar
+from workflow.lib.dynamics.pairs import mapped_pairs, read_pairs, status_of, write_pairs
+from workflow.lib.dynamics.probes import REPHRASED, TYPES
+from workflow.lib.errors import InputError
+from workflow.lib.tables import read_table
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
+    write_pairs(grammar.pairs(40, 20, 30, 0, 0.75), path, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def probes(pairs, miniature, tmp_path_factory):
+    path = tmp_path_factory.mktemp("probes") / "probes.parquet"
+    done = call(
+        "build_probes", "--pairs", pairs, "--model", miniature, "--train", 6, "--held-out", 3, "--seed", 0,
+        "--max-new-tokens", 12, "--output", path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def answers(rows, part="chosen"):
+    return [grammar.parse(row[part]) for row in rows]
+
+
+def test_chosen_answers_are_right_and_rejected_ones_wrong(pairs):
+    rows = read_pairs(pairs, "train")
+    assert all(answer.right for answer in answers(rows))
+    assert not any(answer.right for answer in answers(rows, "rejected"))
+    assert all(answer.text == row["chosen"] for answer, row in zip(answers(rows), rows, strict=True))
+
+
+def test_every_wording_is_read_back():
+    rows = grammar.pairs(300, 100, 300, 5, 0.5)
+    for text in [row[part] for row in rows for part in ("chosen", "rejected") if row[part]]:
+        assert grammar.parse(text).text == text
+    assert grammar.parse(" Nobody lives here.") is None
+
+
+def test_nobody_is_asked_about_in_two_splits():
+    rows = grammar.pairs(500, 200, 1000, 0, 0.75)
+    people = {split: {row["pair_id"].rpartition("-")[0] for row in rows if row["split"] == split} for split in
+              ("train", "held_out", "base")}  # fmt: skip
+    assert not people["train"] & people["held_out"] and not people["base"] & (people["train"] | people["held_out"])
+
+
+@given(low=st.floats(0, 1), high=st.floats(0, 1), choices=st.integers(2, 8))
+def test_rarity_lowers_the_expected_log_probability(low, high, choices):
+    usual = grammar.tilted_weights(choices, 0.0)
+
+    def expected(rarity):
+        return sum(p * math.log(q) for p, q in zip(grammar.tilted_weights(choices, rarity), usual, strict=True))
+
+    if low + 1e-6 < high:
+        assert expected(low) > expected(high)
+    assert grammar.tilted_weights(choices, 0.5) == pytest.approx([1 / choices] * choices)
+
+
+def test_a_rarer_rejected_answer_leaves_chosen_ones_as_they_are():
+    usual, rare = (grammar.pairs(50, 10, 0, 0, rarity) for rarity in (0.0, 1.0))
+    assert [row["chosen"] for row in usual] == [row["chosen"] for row in rare]
+    ranks = [sum(a.opener + a.statement + a.closer for a in answers(rows, "rejected")) for rows in (usual, rare)]
+    assert ranks[1] > 2 * ranks[0]
+
+
+@pytest.mark.parametrize("arguments", [(9999, 1, 1, 0, 0.5), (1, 1, 1, 0, 1.5)])
+def test_more_than_the_grammar_has_is_an_error(arguments):
+    with pytest.raises(InputError, match=r"ask for fewer|rejected_rarity"):
+        grammar.pairs(*arguments)
+
+
+# --- Real data ---
+
+HH = {"format": "dialogue", "columns": {"chosen": "chosen", "rejected": "rejected"}, "template": "{prompt}"}
+UF = {
+    "format": "messages",
+    "columns": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    "template": "Human: {prompt}\nAssistant:",
+}
+
+
+def test_dialogues_share_the_prompt_through_the_last_assistant():
+    head = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Which?\n\nAssistant:"
+    [pair] = mapped_pairs([{"chosen": f"{head} This.", "rejected": f"{head} That."}], HH, "x", "train", 9, 0)
+    assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (head, " This.", " That.")
+
+
+@pytest.mark.parametrize(
+    "rejected", ["\n\nHuman: Ho\n\nAssistant: No.", "\n\nHuman: Hi\n\nAssistant: A\n\nHuman: b\n\nAssistant: c"]
+)
+def test_dialogues_that_part_earlier_are_an_error_naming_the_row(rejected):
+    with pytest.raises(InputError, match=r"hh.parquet, row 0: columns 'chosen' and 'rejected' do not share"):
+        mapped_pairs(
+            [{"chosen": "\n\nHuman: Hi\n\nAssistant: A", "rejected": rejected}], HH, "hh.parquet", "train", 9, 0
+        )
+
+
+def test_messages_take_the_last_one_and_get_their_leading_space():
+    def said(text):
+        return [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": text}]
+
+    [pair] = mapped_pairs([{"prompt": "Why?", "chosen": said("So."), "rejected": said("")}], UF, "x", "train", 9, 0)
+    assert pair["prompt"] == "Human: Why?\nAssistant:" and pair["chosen"] == " So." and pair["rejected"] == ""
+    with pytest.raises(InputError, match="row 0: column 'chosen' is no list of messages"):
+        mapped_pairs([{"prompt": "Why?", "chosen": "So.", "rejected": said("")}], UF, "x", "train", 9, 0)
+
+
+def test_what_cannot_be_trained_on_is_a_status_and_never_dropped(tmp_path):
+    texts = [("Q:", " a", " b"), ("Q2:", " a", " a "), ("Q3:", "", " b"), ("Q4:", " a", None), ("  ", " a", " b")]
+    rows = [dict(zip(("prompt", "chosen", "rejected"), text, strict=True), pair_id=str(i), split="train")
+            for i, text in enumerate(texts)]  # fmt: skip
+    assert [status_of(row) for row in rows] == ["ok", "equal", "empty_chosen", "empty_rejected", "empty_prompt"]
+    asked_twice = {"pair_id": "h", "split": "held_out", "prompt": "Q:", "chosen": " c", "rejected": " d"}
+    kept = {**asked_twice, "pair_id": "k", "prompt": "Other:"}
+    write_pairs([*rows, asked_twice, kept], tmp_path / "p.parquet", {})
+    table = read_table("pairs", tmp_path / "p.parquet").to_pylist()
+    assert len(table) == 7 and table[5]["status"] == "not_held_out"
+    assert [row["pair_id"] for row in read_pairs(tmp_path / "p.parquet", "train")] == ["0"]
+    with pytest.raises(InputError, match=r"no usable pair in split 'held_out' \(1 not_held_out\)"):
+        write_pairs([*rows, asked_twice], tmp_path / "q.parquet", {})
+    with pytest.raises(InputError, match="is there twice"):
+        write_pairs([rows[0], rows[0], kept], tmp_path / "q.parquet", {})
+
+
+# --- Probes ---
+
+
+def by_type(path):
+    found = {}
+    for row in read_table("probes", path).to_pylist():
+        found.setdefault(row["sources"][0], {})[row["type"]] = row
+    return found
+
+
+def test_every_probed_prompt_has_every_type(probes):
+    found = by_type(probes)
+    assert len(found) == 9 and all(tuple(types) == TYPES for types in found.values())
+    assert Counter(types["chosen"]["split"] for types in found.values()) == {"train": 6, "held_out": 3}
+
+
+def test_what_is_held_out_is_never_trained(probes, pairs):
+    trained = {row["prompt"] for row in read_pairs(pairs, "train")}
+    own = {row["pair_id"]: row for split in ("train", "held_out") for row in read_pairs(pairs, split)}
+    for types in by_type(probes).values():
+        assert (types["chosen"]["prompt"] in trained) == (types["chosen"]["split"] == "train")
+        for name, inside in (("irrelevant_train", True), ("irrelevant_held_out", False)):
+            source = own[types[name]["sources"][1]]
+            assert (source["prompt"] in trained) == inside and source["chosen"] == types[name]["response"]
+            assert source["prompt"] != types[name]["prompt"] and source["chosen"] != types["chosen"]["response"]
+
+
+def test_lengths_match_where_the_definition_allows_and_every_response_has_its_space(probes, miniature):
+    tokenizer = AutoTokenizer.from_pretrained(miniature)
+    for types in by_type(probes).values():
+        chosen = types["chosen"]["response"]
+        assert sorted(types["permuted"]["response"].split()) == sorted(chosen.split())
+        assert types["permuted"]["response"] != chosen
+        assert len(types["unrelated"]["response"].split()) == len(chosen.split())
+        tokens = {name: len(tokenizer(types[name]["response"])["input_ids"]) for name in
+                  ("chosen", "random_tokens", "irrelevant_train")}  # fmt: skip
+        assert tokens["random_tokens"] == tokens["chosen"]
+        assert abs(tokens["irrelevant_train"] - tokens["chosen"]) <= 4
+        assert all(row["response"].startswith(" ") for row in types.values() if row["status"] == "ok")
+
+
+def test_rephrases_keep_what_they_say_they_keep(probes):
+    for types in by_type(probes).values():
+        for part in ("chosen", "rejected"):
+            own, meaning, form = (grammar.parse(types[name]["response"]) for name in
+                                  (part, f"{part}_semantic", f"{part}_format"))  # fmt: skip
+            assert (meaning.name, meaning.value) == (own.name, own.value)
+            assert meaning.opener != own.opener and meaning.statement != own.statement
+            assert (form.opener, form.statement, form.closer) == (own.opener, own.statement, own.closer)
+            assert form.name != own.name and form.value != own.value
+
+
+def cache(path, pairs, leave_out=0):
+    rows = [{"pair_id": row["pair_id"], "type": name, "text": f" {name} text"} for split in ("train", "held_out")
+            for row in read_pairs(pairs, split) for name in REPHRASED]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[leave_out:]))
+    return path
+
+
+def test_rephrases_from_a_file_and_one_that_lacks_rows(pairs, miniature, tmp_path):
+    arguments = ["build_probes", "--pairs", pairs, "--model", miniature, "--train", 40, "--held-out", 3, "--seed", 0,
+                 "--max-new-tokens", 2, "--output", tmp_path / "probes.parquet", "--rephrases"]  # fmt: skip
+    done = call(*arguments, cache(tmp_path / "whole.jsonl", pairs))
+    assert done.returncode == 0, done.stderr
+    assert next(iter(by_type(tmp_path / "probes.parquet").values()))["unrelated"]["response"] == " unrelated text"
+    first = read_pairs(pairs, "train")[0]["pair_id"]
+    message = user_error(call(*arguments, cache(tmp_path / "cut.jsonl", pairs, leave_out=4)))
+    assert "cut.jsonl: lacks" in message and f"chosen_semantic of '{first}'" in message and "1 more" in message
+
+
+def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, miniature, tmp_path):
+    drawn = ["--train", 1, "--held-out", 1, "--seed", 0, "--output"]
+    command = ["write_rephrases", "--pairs", pairs, "--model", miniature, "--device", "cpu", "--max-tokens", 3,
+               "--kept", tmp_path / "kept.jsonl", *drawn, tmp_path / "rephrases.jsonl"]  # fmt: skip
+    done = call(*command)
+    assert done.returncode == 0 and "answers to ask for" in done.stderr, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rephrases.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * len(REPHRASED) and {row["type"] for row in rows} == set(REPHRASED)
+    assert "answers to ask for" not in call(*command).stderr
+    done = call("build_probes", "--pairs", pairs, "--model", miniature, "--max-new-tokens", 2, "--rephrases",
+                tmp_path / "rephrases.jsonl", *drawn, tmp_path / "probes.parquet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_long_prompt_cuts_nobody_elses_sample(miniature):
+    from workflow.lib.dynamics.probes import _sampled
+    from workflow.lib.dynamics.sequences import Speech
+    from workflow.lib.models.loading import load
+
+    model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
+    speech = Speech(tokenizer, 64)
+    short = [{"pair_id": "a", "prompt": "\n\nHuman: Who?\n\nAssistant:", "chosen": " Nora."}]
+    long = [
+        {"pair_id": "b", "prompt": "the " * 50, "chosen": " Nora."},
+        {"pair_id": "c", "prompt": "the " * 99, "chosen": " N."},
+    ]
+    alone, both = (_sampled(model, speech, pairs, 0, 20) for pairs in (short, short + long))
+    assert both["a", "initial"] == alone["a", "initial"]
+    assert len(tokenizer(both["b", "initial"])["input_ids"]) <= 64 - len(speech.prompt(long[0]["prompt"]))
+    assert both["c", "initial"] == ""
+
+
+def test_more_probes_than_pairs_is_one_line(pairs, miniature, tmp_path):
+    done = call("build_probes", "--pairs", pairs, "--model", miniature, "--train", 99, "--held-out", 3, "--seed", 0,
+                "--output", tmp_path / "p.parquet")  # fmt: skip
+    assert "99 probes of split 'train' asked for, it has 40" in user_error(done)

@@ -1,0 +1,239 @@
+"""The second study as asked for, summarised, drawn and run: plan, curves, figures, workflow."""
+
+import json
+import shutil
+
+import altair as alt
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from conftest import ROOT, call, user_error
+
+from workflow.lib.dynamics.evaluate import MEASURES
+from workflow.lib.dynamics.plan import read_plan
+from workflow.lib.dynamics.probes import TYPES
+from workflow.lib.dynamics.recipe import NEGATIVES, OPTIMISERS, TARGETS, Recipe
+from workflow.lib.errors import InputError
+from workflow.lib.figures.dynamics import NAMES, PANELS, chains_of
+from workflow.lib.study import checked, read_sheet, read_study
+from workflow.lib.tables import read_table, write_table
+
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def plan(root=ROOT, **changes):
+    return read_plan(DEFAULT["dynamics"] | changes, root)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A copy of sheets and schemas, to spoil."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
+    return tmp_path
+
+
+# --- What is asked for ---
+
+
+def test_runs_bring_those_that_they_start_from_in_order():
+    asked = plan(runs=["extend_dpo", "dpo"])
+    assert list(asked.runs) == ["base", "extend", "extend_dpo", "sft", "dpo"]
+    assert asked.watched == ["extend", "extend_dpo", "sft", "dpo"] and asked.start == "base"
+    assert plan(runs=["hh_dpo"]).start == ""
+    assert plan(runs=[]).runs == {}
+
+
+def test_every_row_of_the_sheet_is_a_recipe_and_the_schema_knows_all_choices():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/runs.schema.yaml").read_text())["properties"]
+    known = {"target": TARGETS, "negatives": NEGATIVES, "optimiser": OPTIMISERS}
+    assert {key: set(schema[key]["enum"]) for key in known} == {key: set(values) for key, values in known.items()}
+    fields = Recipe.__dataclass_fields__
+    for name, row in read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run").items():
+        Recipe(name, **{key: value for key, value in row.items() if key in fields})
+
+
+def test_extend_sees_chosen_as_often_as_its_control():
+    runs = plan(runs=["sft", "extend", "sft4"]).runs
+    per_epoch = DEFAULT["dynamics"]["train"] / 4
+    assert (runs["sft"]["steps"], runs["extend"]["steps"]) == (8 * per_epoch, 4 * 2 * per_epoch)
+    assert runs["sft4"]["steps"] == 4 * per_epoch
+
+
+@pytest.mark.parametrize("name", ["hh_helpful", "ultrafeedback"])
+def test_shipped_mappings_of_pairs_are_valid(name):
+    assert plan(pairs=name).mapping["columns"]["chosen"] == "chosen"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"runs": ["dop"]}, "config key 'dynamics.runs': unknown run 'dop': did you mean 'dpo'"),
+        ({"runs": ["base"]}, "no run among them is watched"),
+        ({"runs": ["sft", "hh_sft"]}, "runs start from base and the model itself"),
+        ({"pairs": "hh_helpfull"}, "no config/pairs/hh_helpfull.yaml: did you mean 'hh_helpful'"),
+    ],
+)
+def test_mistakes_in_the_config_are_one_line(changes, message):
+    with pytest.raises(InputError, match=message):
+        plan(**changes)
+
+
+def test_an_unknown_model_to_finetune_is_named():
+    with pytest.raises(InputError, match=r"dynamics\.models': unknown name 'minni': did you mean 'mini'"):
+        read_study(DEFAULT | {"dynamics": DEFAULT["dynamics"] | {"models": ["minni"]}}, ROOT)
+
+
+def test_rephrases_that_nobody_writes():
+    changed = DEFAULT["dynamics"] | {"pairs": "hh_helpful", "runs": ["hh_sft"]}
+    with pytest.raises(InputError, match=r"'dynamics\.rephrases' is empty.*generate\.model"):
+        read_study(DEFAULT | {"dynamics": changed}, ROOT)
+    wanted = DEFAULT | {"dynamics": changed, "generate": DEFAULT["generate"] | {"model": "mini"}}
+    assert list(read_study(wanted, ROOT).writers) == ["mini"]
+
+
+def test_runs_that_start_in_a_circle(root):
+    sheet = root / "config/runs.tsv"
+    sheet.write_text(sheet.read_text().replace("sft\tSFT\tbase", "sft\tSFT\tdpo"))
+    with pytest.raises(InputError, match=r"run 'dpo' starts from itself \(dpo from sft from dpo\)"):
+        plan(root, runs=["dpo"])
+
+
+def test_a_number_that_is_none(root):
+    sheet = root / "config/runs.tsv"
+    sheet.write_text(sheet.read_text().replace("5e-4", "fast"))
+    with pytest.raises(InputError, match="column 'learning_rate' is 'fast'; write a number"):
+        plan(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source: a/b\ncolumns: {chosen: c, rejected: r}\n", "columns.prompt is needed"),
+        ("source: nowhere.jsonl\ncolumns: {prompt: p, chosen: c, rejected: r}\n", "'source': no file 'nowhere.jsonl'"),
+        ("source: a/b\ncolumns: {prompt: p, chosen: c, reject: r}\n", "unknown key 'columns.reject'"),
+        ("source: a/b\ntemplate: x\ncolumns: {prompt: p, chosen: c, rejected: r}\n", "'template'"),
+    ],
+)
+def test_mistakes_in_a_mapping_of_pairs(text, message, root):
+    (root / "config/pairs/own.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        plan(root, pairs="own")
+
+
+def test_pairs_of_files_by_a_mapping(tmp_path):
+    rows = [{"p": f"Q{i}:", "c": f"yes {i}", "r": "no" if i else f" yes {i} "} for i in range(5)]
+    for name, part in (("train", rows), ("held", [{"p": "H:", "c": "a", "r": "b"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    value = {"source": str(tmp_path / "train.jsonl"), "held_out": str(tmp_path / "held.jsonl"), "train_split":
+             "train[:4]", "columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}  # fmt: skip
+    mapping = checked(value, ROOT / "workflow/schemas/pairs.schema.yaml", "own")
+    done = call("build_pairs", "--name", "own", "--reader", "mapped", "--train", 9, "--held-out", 9, "--seed", 0,
+                "--train-rows", value["source"], "--held-out-rows", value["held_out"], "--mapping",
+                json.dumps(mapping), "--output", tmp_path / "pairs.parquet")  # fmt: skip
+    assert done.returncode == 0 and "train equal: 1, train ok: 3" in done.stderr, done.stderr
+    assert read_table("pairs", tmp_path / "pairs.parquet").to_pylist()[1]["chosen"] == " yes 1"
+
+
+# --- Curves ---
+
+
+def table(path, run, steps, slope, probes=5, bad=False):
+    """A dynamics table in which every measure of probe p at a step is p + slope * step."""
+    rows = [
+        {"run": run, "seed": 0, "step": step, "examples": 4 * step, "probe_id": f"q{p}/{kind}", "split": split}
+        | {"type": kind, "tokens": 3, "status": "ok"}
+        | {name: -100.0 + p + slope * step for name in MEASURES}
+        for step in steps
+        for kind in TYPES
+        for split in ("train", "held_out")
+        for p in range(probes)
+    ]
+    if bad:
+        rows += [{**row, "probe_id": f"x/{row['type']}", "status": "too_long", **dict.fromkeys(MEASURES)}
+                 for row in rows if row["probe_id"].startswith("q0")]  # fmt: skip
+    write_table("dynamics", rows, path, {"status": "diverged" if run == "other" else "ok"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("curves")
+    table(folder / "sft.parquet", "sft", (0, 5, 10), 0.5, bad=True)
+    table(folder / "dpo.parquet", "dpo", (0, 5), -2.0)
+    table(folder / "other.parquet", "other", (0, 5), 0.0)
+    parts = [("sft", "base"), ("dpo", "sft"), ("other", "-")]
+    done = call("summarise_dynamics", "--model", "mini", "--draws", 50, "--seed", 0, "--output", folder / "c.parquet",
+                *(x for name, start in parts for x in ("--run", name, start, folder / f"{name}.parquet")))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "c.parquet"
+
+
+def test_curves_are_means_over_probes_and_changes_are_paired(curves):
+    frame = pl.read_parquet(curves).filter((pl.col("type") == "chosen") & (pl.col("measure") == "entropy"))
+    row = frame.filter((pl.col("run") == "sft") & (pl.col("split") == "train") & (pl.col("step") == 10)).row(
+        0, named=True
+    )
+    assert row["value"] == pytest.approx(-93) and row["low"] < -93 < row["high"] and row["n"] == 5
+    # Every probe moves alike: what varies between them takes no part in the change.
+    assert [row[key] for key in ("change", "change_low", "change_high")] == pytest.approx([5] * 3)
+    before = dict(frame.select("run", "before").unique().iter_rows())
+    assert before == {"sft": 0, "dpo": 40, "other": 0}
+
+
+def test_a_table_of_another_run_is_refused(curves, tmp_path):
+    done = call("summarise_dynamics", "--model", "m", "--draws", 50, "--seed", 0, "--output", tmp_path / "c.parquet",
+                "--run", "sft", "-", curves.parent / "dpo.parquet")  # fmt: skip
+    assert "holds run dpo, not 'sft'" in user_error(done)
+
+
+# --- Figures ---
+
+
+def test_every_type_is_drawn_and_named():
+    assert {kind for _, kinds, _ in PANELS for kind in kinds} == set(TYPES) == set(NAMES)
+
+
+def test_chains_lead_to_runs_that_nothing_starts_from():
+    starts = {"sft": "base", "dpo": "sft", "on": "sft", "alone": ""}
+    assert chains_of(["sft", "dpo", "on", "alone"], starts) == [["sft", "dpo"], ["sft", "on"], ["alone"]]
+
+
+def test_figures_say_what_moved_and_are_the_same_bytes_twice(curves, tmp_path):
+    runs = [part for name, start in (("sft", "base"), ("dpo", "sft"), ("other", "-")) for part in
+            ("--run", name, start, name.upper())]  # fmt: skip
+    made = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        done = call("draw_dynamics", "--curves", curves, *runs, "--formats", "vl.json", "svg", "--output", folder)
+        assert done.returncode == 0, done.stderr
+        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert made[0] == made[1]
+    index = json.loads(made[0]["index.json"])["figures"]
+    titles = {each["kind"]: each["title"] for each in index}
+    assert set(titles) == {"sft.curves", "dpo.curves", "other.curves", "chains", "norms"}
+    assert titles["sft.curves"].startswith("SFT: chosen +5.0, rejected +5.0")
+    assert "chosen −10.0" in titles["dpo.curves"] and "chosen not clearly moved" in titles["other.curves"]
+    assert all("STOPPED EARLY" in each["subtitle"][-1] and "OTHER" in each["subtitle"][-1] for each in index)
+    assert b"STOPPED EARLY" in made[0]["sft.curves.svg"]
+    for name, content in made[0].items():
+        if name.endswith(".vl.json"):
+            alt.Chart.from_dict(json.loads(content))
+
+
+def test_the_step_figure_states_slope_and_order(tmp_path):
+    from workflow.lib.figures.dynamics import step_chart
+
+    predicted = np.random.default_rng(0).normal(size=30).tolist()
+    rows = [
+        {"seed": 0, "loss": loss, "pair_id": "p", "trained": trained, "halving": halving, "learning_rate": 1.0}
+        | {"probe_id": f"q{i}", "type": "chosen", "predicted": x / 2**halving, "captured": 0.5 * x / 2**halving}
+        | {"measured": x / 2**halving + 0.01 * x * x / 4**halving}
+        for loss in ("sft", "dpo")
+        for trained in ("captured", "all")
+        for halving in range(4)
+        for i, x in enumerate(predicted)
+    ]
+    heading, chart = step_chart(rows)
+    assert "falls 4.00 times" in heading.title and "carry 50% of the prediction" in heading.subtitle[0]
+    chart.to_dict()

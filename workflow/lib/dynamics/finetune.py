@@ -1,0 +1,365 @@
+"""One loop for every finetuning run: any loss, target and start, watched by probes, resumed exactly after a kill.
+
+Dropout is off, the order of examples is a function of the seed and the step, and so is a sampled negative: with the
+weights and the optimiser's state a checkpoint holds all that the future depends on. (On a CPU, to the last bit; a GPU's
+sums may come in another order.)
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workflow.lib.command import progress
+from workflow.lib.digest import code_digest
+from workflow.lib.dynamics.checkpoints import Checkpoints
+from workflow.lib.dynamics.evaluate import evaluate
+from workflow.lib.dynamics.losses import Outcome, Scores, divergence_of, loss_named
+from workflow.lib.dynamics.pairs import read_pairs
+from workflow.lib.dynamics.probes import read_probes
+from workflow.lib.dynamics.recipe import Recipe
+from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
+from workflow.lib.errors import InputError
+from workflow.lib.files import sha256_of, write_text
+from workflow.lib.gradients.plan import plan_batches
+from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.seeds import seeded_hash
+from workflow.lib.tables import read_table, write_table
+
+STATUS = "status.json"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one place of a batch is: a response to pull up and, for losses on pairs, one to push down."""
+
+    pair_id: str
+    prompt: str
+    chosen: Spoken
+    rejected: Spoken | None
+
+
+def finetune(
+    init: str,
+    pairs: str,
+    output: str | Path,
+    journal: str | Path,
+    recipe: Recipe,
+    *,
+    probes: str | None = None,
+    reference: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    max_length: int = 512,
+    batch_tokens: int = 4096,
+    max_new_tokens: int = 64,
+) -> None:
+    """Finetune the model at `init` (a folder, a card, or another run's ``model`` folder) on a ``pairs`` table.
+
+    Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, where given), ``training.parquet``,
+    ``status.json`` and ``model/``. A loss or gradient that is not finite stops the run at that step: the status is then
+    ``diverged``, and ``model/`` is the last checkpoint before it. `reference`: the reference model, by default `init`.
+    `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a start that diverged, a
+    reference with another tokenizer, and data that leave nothing to train on.
+    """
+    device, start = choose_device(device), usable_start(init)
+    torch.use_deterministic_algorithms(device == "cpu")
+    model, tokenizer = load(start.path, dtype=dtype, device=device)
+    window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+    speech = Speech(tokenizer, window)
+    watched, unwatched = read_probes(probes, speech) if probes else ({}, [])
+    examples, excluded = _examples(recipe, pairs, probes, speech)
+    facts = {
+        **asdict(recipe),
+        "init": start.digest,
+        "reference": usable_start(reference).digest if reference else start.digest,
+        "pairs": sha256_of(pairs),
+        "probes": sha256_of(probes) if probes else None,
+        "window": window,
+        "dtype": dtype,
+        "device": device,
+        "torch": torch.__version__,
+    }
+    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens, "code": code_digest(__name__)})
+    other = _reference(model, tokenizer, reference, dtype, device) if loss_named(recipe.loss).reference else None
+    adapted = _adapted(model, recipe)
+    run = _Run(model, speech, recipe, examples, other, max_new_tokens)
+
+    def look(step: int) -> list[dict]:
+        seen = {"run": recipe.name, "seed": recipe.seed, "step": step, "examples": step * recipe.batch_size}
+        found = evaluate(model, {key: spoken for key, (_, spoken) in watched.items()}, batch_tokens)
+        rows = [{**seen, **watched[key][0], **values, "tokens": watched[key][1].tokens, "status": "ok"}
+                for key, values in found.items()]  # fmt: skip
+        return rows + [{**seen, **row, "tokens": None} for row in unwatched]
+
+    run.prepare(batch_tokens)
+    status = run.go(kept, look)
+    rows = kept.evaluations(status["last_good_step"])
+    write_table("dynamics", rows, Path(output) / "dynamics.parquet", facts | {"status": status["status"]})
+    write_table("training", run.log, Path(output) / "training.parquet", facts)
+    status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
+    status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
+    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, Path(output) / "model")
+    write_text(Path(output) / STATUS, json.dumps(status, indent=1, sort_keys=True) + "\n")
+    kept.remove()
+
+
+def usable_start(init: str):
+    """Where the model to start from is; `InputError` for a run that diverged."""
+    status = Path(init).parent / STATUS
+    if Path(init).name == "model" and status.is_file():
+        told = json.loads(status.read_text(encoding="utf-8"))
+        if told["status"] != "ok":
+            raise InputError(
+                f"{init}: its run {told['status']} at step {told['step']}; lower its learning_rate in config/runs.tsv"
+            )
+    return locate(init)
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A model's folder, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as place:
+        whole = Path(place) / "model"
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        os.replace(whole, folder)
+
+
+def _adapted(model: Any, recipe: Recipe) -> Any:
+    """Make the parameters to train trainable; of LoRA, put into the model in place, the adapter that can be merged."""
+    if recipe.parameters == "full":
+        model.requires_grad_(True)
+        return None
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        shape = {"r": recipe.lora_rank, "lora_alpha": 2 * recipe.lora_rank, "lora_dropout": 0.0}
+        return get_peft_model(model, LoraConfig(target_modules="all-linear", **shape))
+
+
+def _counted(names) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _reference(model: Any, tokenizer: Any, reference: str | None, dtype: str, device: str) -> Any:
+    """The frozen reference model: another one of the same tokenizer, or the start itself as it is now."""
+    if reference is None:
+        return deepcopy(model).requires_grad_(False)
+    where = usable_start(reference)
+    other, spoken = load(where.path, dtype=dtype, device=device)
+    if spoken.get_vocab() != tokenizer.get_vocab():
+        raise InputError(
+            f"reference {reference}: another tokenizer than that of the model to train, so that log-probabilities do "
+            "not compare; take a reference of the same family"
+        )
+    return other.requires_grad_(False)
+
+
+def _examples(recipe: Recipe, pairs: str, probes: str | None, speech: Speech) -> tuple[list[Example], dict[str, int]]:
+    """The examples in the table's order, and how many were left out, by reason."""
+    rows = read_pairs(pairs, recipe.split)
+    if recipe.on_probes:
+        if probes is None:
+            raise InputError(f"run '{recipe.name}': is trained on the probes, but none are given; give --probes")
+        rows = _probed(rows, probes, recipe)
+    examples, excluded = [], {}
+    for row in rows:
+        responses = {"extend": ("chosen", "rejected")}.get(recipe.target, ("chosen",))
+        for part in responses:
+            said = speech.encode(row["prompt"], row[part])
+            other = speech.encode(row["prompt"], row["rejected"]) if loss_named(recipe.loss).paired else None
+            if said is None or (loss_named(recipe.loss).paired and other is None):
+                excluded["too_long"] = excluded.get("too_long", 0) + 1
+                continue
+            examples.append(Example(row["pair_id"], row["prompt"], said, other))
+    if excluded:
+        progress(f"{excluded['too_long']} of {len(examples) + excluded['too_long']} examples exceed the window of "
+                 f"{speech.max_length} tokens and are left out")  # fmt: skip
+    if len(examples) < (2 if loss_named(recipe.loss).mismatched else 1):
+        raise InputError(f"{pairs}: {len(examples)} examples fit the window of {speech.max_length}; raise max_length")
+    return examples, excluded
+
+
+def _probed(rows: list[dict], probes: str, recipe: Recipe) -> list[dict]:
+    """The probed pairs, their chosen response replaced by the target's type."""
+    found = {
+        row["probe_id"].rpartition("/")[0]: row["response"]
+        for row in read_table("probes", probes).to_pylist()
+        if row["type"] == recipe.target and row["status"] == "ok" and row["split"] == "train"
+    }
+    kept = [{**row, "chosen": found[row["pair_id"]]} for row in rows if row["pair_id"] in found]
+    if not kept:
+        raise InputError(f"{probes}: no usable probe of type '{recipe.target}' belongs to a pair to train on")
+    return kept
+
+
+class _Run:
+    """The loop's state: model, optimiser, log; `reference` is only kept where it is asked again."""
+
+    def __init__(self, model, speech: Speech, recipe: Recipe, examples: Sequence[Example], reference, max_new_tokens):
+        self.model, self.speech, self.recipe, self.examples = model, speech, recipe, examples
+        self.loss, self.reference, self.max_new_tokens = loss_named(recipe.loss), reference, max_new_tokens
+        self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        # No dropout.
+        self.model.eval()
+        self.optimiser = _optimiser(list(self.trained.values()), recipe)
+        self.known: dict[Spoken, float] = {}
+        self.log: list[dict] = []
+
+    @torch.no_grad()
+    def prepare(self, batch_tokens: int) -> None:
+        """The reference's log-probabilities, once: they never change."""
+        if self.loss.reference:
+            distinct = {str(i): each for i, each in enumerate(dict.fromkeys(self._responses()))}
+            for keys in plan_batches(distinct, batch_tokens):
+                batch = [distinct[key] for key in keys]
+                self.known |= zip(batch, log_probs(self.reference, batch).double().tolist(), strict=True)
+        if not (self.loss.reference and (self.loss.mismatched or self.recipe.negatives == "on_policy")):
+            self.reference = None
+
+    def _responses(self):
+        for example in self.examples:
+            yield example.chosen
+            if example.rejected and self.recipe.negatives == "off_policy":
+                yield example.rejected
+
+    def go(self, kept: Checkpoints, look: Callable[[int], list[dict]]) -> dict[str, Any]:
+        """Train to the end or to the first number that is not finite; the model is then that of the last good step."""
+        recipe = self.recipe
+        state = kept.load(str(self.model.device))
+        step = self._restore(state) if state else 0
+        if state is None:
+            kept.save(0, look(0), self._state())
+        else:
+            progress(f"goes on after step {step}")
+        good = step
+        while step < recipe.steps:
+            if not self._step(step):
+                self._restore(kept.load(str(self.model.device)))
+                progress(f"step {step + 1}: loss or gradient not finite; stopped, the model is that of step {good}")
+                return {"status": "diverged", "step": step + 1, "last_good_step": good}
+            step += 1
+            if step % recipe.evaluate_every == 0 or step == recipe.steps:
+                rows = look(step)
+                if any(row["status"] == "ok" and not _finite(row) for row in rows):
+                    self._restore(kept.load(str(self.model.device)))
+                    return {"status": "diverged", "step": step, "last_good_step": good}
+                kept.save(step, rows, self._state())
+                good = step
+                progress(f"step {step}/{recipe.steps}  loss {self.log[-1]['loss']:.4f}")
+        return {"status": "ok", "step": step, "last_good_step": step}
+
+    def _state(self) -> dict[str, Any]:
+        weights = {name: weight.detach() for name, weight in self.trained.items()}
+        return {"model": weights, "optimiser": self.optimiser.state_dict(), "log": json.dumps(self.log)}
+
+    def _restore(self, state: Mapping[str, Any]) -> int:
+        with torch.no_grad():
+            for name, weight in self.trained.items():
+                weight.copy_(state["model"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.log = json.loads(state["log"])
+        return state["step"]
+
+    def _step(self, step: int) -> bool:
+        """One update; False, with nothing updated, where the loss or the gradient is not finite."""
+        recipe = self.recipe
+        places = _order(len(self.examples), step * recipe.batch_size, recipe.batch_size, recipe.seed)
+        outcome = self._outcome([self.examples[place] for place in places], step)
+        loss = outcome.loss.mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip or float("inf"))
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            return False
+        rate = recipe.learning_rate * min(1.0, (step + 1) / (recipe.warm_up + 1))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        means = {
+            "loss": loss.detach(),
+            "pull": outcome.chosen.mean(),
+            "push": outcome.rejected.mean(),
+            "grad_norm": norm,
+        }
+        seen = {"run": recipe.name, "seed": recipe.seed, "step": step + 1, "examples": (step + 1) * recipe.batch_size}
+        self.log.append({**seen, "learning_rate": rate, **{name: value.item() for name, value in means.items()}})
+        return True
+
+    def _outcome(self, batch: Sequence[Example], step: int) -> Outcome:
+        chosen = [example.chosen for example in batch]
+        if not self.loss.paired:
+            return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
+        rejected = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else [e.rejected for e in batch]
+        both = log_probs(self.model, chosen + rejected)
+        scores = Scores(
+            *both.split(len(batch)),
+            *(self._known(part, both) if self.loss.reference else None for part in (chosen, rejected)),
+            *(torch.tensor([each.tokens for each in part]).to(both) for part in (chosen, rejected)),
+            self._divergence(batch) if self.loss.mismatched else None,
+        )
+        return self.loss.of(scores, self.recipe.beta, self.recipe.margin)
+
+    def _known(self, responses: Sequence[Spoken], like: Tensor) -> Tensor:
+        """The reference's log-probabilities; of fresh samples they are asked for."""
+        fresh = [each for each in responses if each not in self.known]
+        asked: dict[Spoken, float] = {}
+        if fresh:
+            with torch.no_grad():
+                asked = dict(zip(fresh, log_probs(self.reference, fresh).double().tolist(), strict=True))
+        return torch.tensor([(self.known | asked)[each] for each in responses], dtype=like.dtype, device=like.device)
+
+    @torch.no_grad()
+    def _divergence(self, batch: Sequence[Example]) -> Tensor:
+        """KTO's k: what the model, against the reference, makes of the next example's response."""
+        heads = [example.chosen.ids[: example.chosen.start] for example in batch]
+        others = [batch[(place + 1) % len(batch)].chosen for place in range(len(batch))]
+        mixed = [Spoken((*head, *each.ids[each.start :]), len(head)) for head, each in zip(heads, others, strict=True)]
+        return divergence_of(log_probs(self.model, mixed), log_probs(self.reference, mixed))
+
+    def _sampled(self, batch: Sequence[Example], step: int) -> list[Spoken]:
+        """Negatives from the model as it is now; an empty one is the end token alone."""
+        seed = int.from_bytes(seeded_hash(self.recipe.seed, f"negatives of step {step}")[:4])
+        return sample(self.model, self.speech, [each.prompt for each in batch], seed, self.max_new_tokens)
+
+
+def _optimiser(weights: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    made = {
+        "sgd": lambda: torch.optim.SGD(weights, lr=recipe.learning_rate),
+        "rmsprop": lambda: torch.optim.RMSprop(weights, lr=recipe.learning_rate),
+        "adamw": lambda: torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0),
+    }
+    return made[recipe.optimiser]()
+
+
+def _order(examples: int, first: int, count: int, seed: int) -> list[int]:
+    """Which examples stand at the places `first`, `first` + 1, ... of endless epochs, each in an order of its own."""
+    shuffled: dict[int, list[int]] = {}
+    found = []
+    for place in range(first, first + count):
+        epoch, index = divmod(place, examples)
+        if epoch not in shuffled:
+            shuffled[epoch] = list(range(examples))
+            Random(f"epoch {epoch} of seed {seed}").shuffle(shuffled[epoch])
+        found.append(shuffled[epoch][index])
+    return found
+
+
+def _finite(row: Mapping[str, Any]) -> bool:
+    return all(value == value and abs(value) != float("inf") for value in row.values() if isinstance(value, float))

@@ -1,0 +1,149 @@
+"""Prompts and responses as tokens, in training and probing alike, and a model's belief in them, token by token.
+
+The prompt and the response are tokenised apart and joined, so that all responses to a prompt follow the same tokens;
+the end token closes a response, and what the tokenizer puts in front of a text (BOS) stands there once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workflow.lib.errors import InputError
+from workflow.lib.gradients.forward import run_forward
+from workflow.lib.gradients.tokens import Encoded, Encoder
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Token ids of a prompt with a response; the response begins at `start` and ends with the end token."""
+
+    ids: tuple[int, ...]
+    start: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the response, the end token among them."""
+        return len(self.ids) - self.start
+
+    @property
+    def encoded(self) -> Encoded:
+        """The same as the gradient engine takes it."""
+        return Encoded(self.ids, tuple(i >= self.start for i in range(len(self.ids))), False)
+
+
+class Speech:
+    """Encodes prompts and responses for one tokenizer; `max_length`: window in tokens.
+
+    Raises `InputError` for a tokenizer without an end token.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"model '{tokenizer.name_or_path}': its tokenizer has no end token; set eos_token there")
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.front = Encoder(tokenizer, chat=False, max_length=max_length).front
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt."""
+        return (*self.front, *self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def encode(self, prompt: str, response: str) -> Spoken | None:
+        """A prompt with a response, or None where they do not fit the window: nothing is ever cut."""
+        head = self.prompt(prompt)
+        said = self.tokenizer(response, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = (*head, *said, self.tokenizer.eos_token_id)
+        return Spoken(ids, len(head)) if len(ids) <= self.max_length else None
+
+
+def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
+    """Logits (tokens, vocabulary) and targets (tokens) of all response tokens of a batch, one sequence after another.
+
+    At least float32. Padding stands on the right, where no real token of a causal decoder sees it.
+    """
+    longest = max(len(spoken.ids) for spoken in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    counted = torch.zeros(len(batch), longest, dtype=torch.bool)
+    for row, spoken in enumerate(batch):
+        ids[row, : len(spoken.ids)] = torch.tensor(spoken.ids)
+        counted[row, spoken.start : len(spoken.ids)] = True
+    ids, counted = ids.to(model.device), counted.to(model.device)
+    # A token is predicted at the place before it; logits of prompts are not made.
+    first = min(spoken.start for spoken in batch) - 1
+    logits = run_forward(model, ids, logits=longest - first)[:, :-1][counted[:, first + 1 :]]
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    return logits, ids[counted]
+
+
+def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
+    """As `response_logits`, without gradient, for prompts of one length: each distinct one is read once.
+
+    A model that keeps no cache reads them all.
+    """
+    prompts = {spoken.ids[: spoken.start]: None for spoken in batch}
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+    if len(prompts) == len(batch):
+        return response_logits(model, batch)
+    read = model(input_ids=torch.tensor(list(prompts), device=model.device), use_cache=True)
+    cache = getattr(read, "past_key_values", None)
+    if not hasattr(cache, "batch_select_indices"):
+        return response_logits(model, batch)
+    mine = torch.tensor([places[spoken.ids[: spoken.start]] for spoken in batch], device=model.device)
+    cache.batch_select_indices(mine)
+    longest = max(spoken.tokens for spoken in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    counted = torch.zeros(len(batch), longest, dtype=torch.bool)
+    for row, spoken in enumerate(batch):
+        ids[row, : spoken.tokens] = torch.tensor(spoken.ids[spoken.start :])
+        counted[row, : spoken.tokens] = True
+    ids, counted = ids.to(model.device), counted.to(model.device)
+    # The prompt's last place predicts the response's first token.
+    logits = read.logits[mine, -1:]
+    if longest > 1:
+        rest = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
+        logits = torch.cat([logits, rest], dim=1)
+    logits = logits[counted]
+    return (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits), ids[counted]
+
+
+def log_probs(model: Any, batch: Sequence[Spoken]) -> Tensor:
+    """Log-probability of every response of a batch, the sum over its tokens: (sequences,), with gradient."""
+    logits, targets = response_logits(model, batch)
+    each = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
+    return torch.stack([part.sum() for part in each.split([spoken.tokens for spoken in batch])])
+
+
+def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_tokens: int) -> list[Spoken]:
+    """A response to every prompt at temperature 1, closed by the end token; the same for the same `seed` and prompts.
+
+    At most `max_tokens` tokens, or what the longest of the prompts leaves of the window, without the end token. Raises
+    `InputError` where a prompt fills the window.
+    """
+    heads = [speech.prompt(prompt) for prompt in prompts]
+    longest = max(map(len, heads))
+    room = min(max_tokens, speech.max_length - longest - 1)
+    if room < 1:
+        raise InputError(f"a prompt of {longest} tokens fills the window of {speech.max_length}; raise max_length")
+    end = speech.tokenizer.eos_token_id
+    # Padding on the left, where the mask hides it, so that all responses begin at one place.
+    ids = torch.tensor([[end] * (longest - len(head)) + list(head) for head in heads])
+    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads])
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        made = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            max_new_tokens=room,
+            pad_token_id=end,
+            eos_token_id=end,
+        )[:, longest:].tolist()
+    said = [row[: row.index(end)] if end in row else row for row in made]
+    return [Spoken((*head, *row, end), len(head)) for head, row in zip(heads, said, strict=True)]

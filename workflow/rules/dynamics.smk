@@ -1,0 +1,282 @@
+"""Learning dynamics: finetuning watched by probes, and one step held against its first-order prediction.
+
+needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
+makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
+       run: dynamics.parquet (every probe at every evaluation), training.parquet, status.json, model/;
+       results/figures/dynamics/
+why    one rule for all runs: what a run is stands in its row of the sheet
+"""
+
+ONE_STEP = DYNAMICS["one_step"]
+
+
+wildcard_constraints:
+    pairs=DYNAMICS["pairs"],
+    run="|".join(PLAN.runs) or "none",
+    seed=r"\d+",
+    split="train|held_out",
+
+
+rule fetch_pairs:
+    """Fetch the rows of one split of a hub dataset of pairs, at its pinned revision."""
+    output:
+        "resources/pairs/{pairs}.{split}.parquet",
+    log:
+        "logs/fetch_pairs/{pairs}.{split}.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        # Not a param: where the rows of a pinned revision came from makes nothing stale.
+        mirror=STUDY.config["mirror"],
+    params:
+        code=code_digest("workflow.scripts.fetch_dataset"),
+        source=lambda wildcards: PLAN.mapping["source"],
+        name=lambda wildcards: PLAN.mapping["name"],
+        folder=lambda wildcards: PLAN.mapping["folder"],
+        revision=lambda wildcards: PLAN.mapping["revision"],
+        rows=lambda wildcards: PLAN.mapping[f"{wildcards.split}_split"],
+    shell:
+        "python -m workflow.scripts.fetch_dataset --dataset {wildcards.pairs} --source {params.source:q}"
+        " --name={params.name:q} --folder={params.folder:q} --revision={params.revision:q} --split {params.rows:q}"
+        " --mirror={resources.mirror:q} --where config/pairs/{wildcards.pairs}.yaml --output {output:q} > {log:q} 2>&1"
+
+
+rule build_pairs:
+    """Build the preference pairs."""
+    input:
+        pair_rows,
+    output:
+        "results/dynamics/{pairs}/pairs.parquet",
+    log:
+        "logs/build_pairs/{pairs}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code_digest("workflow.scripts.build_pairs"),
+        # A function: the mapping's braces are no wildcards.
+        arguments=lambda wildcards: pairs_arguments(),
+        rows=lambda wildcards, input: ["--train-rows", input[0], "--held-out-rows", input[1]] if input else [],
+        train=DYNAMICS["train"],
+        held_out=DYNAMICS["held_out"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.build_pairs --name {wildcards.pairs} {params.arguments:q} {params.rows:q}"
+        " --train {params.train} --held-out {params.held_out} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+
+
+rule write_rephrases:
+    """Ask a model for the rephrases of probed responses; each answer is kept."""
+    input:
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        model=[] if GENERATE["endpoint"] else f"resources/models/{GENERATE['model']}.json",
+    output:
+        "results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl",
+    log:
+        "logs/write_rephrases/{pairs}/seed_{seed}.log",
+    # Nodes of a cluster may have no network.
+    localrule: bool(GENERATE["endpoint"])
+    conda:
+        "../../environment.yml"
+    threads: 1 if GENERATE["endpoint"] else next((row["threads"] for row in STUDY.writers.values()), 1)
+    resources:
+        gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
+        mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
+        runtime=720,
+        # Not params: how politely an endpoint was asked makes nothing stale.
+        requests_per_minute=GENERATE["requests_per_minute"],
+        parallel=GENERATE["parallel"],
+        attempts=GENERATE["attempts"],
+        answer_timeout=GENERATE["timeout"],
+        key_variable=GENERATE["key_variable"],
+    params:
+        code=code_digest("workflow.scripts.write_rephrases"),
+        model=lambda wildcards, input: GENERATE["model"] if GENERATE["endpoint"] else input.model,
+        local=local_writer,
+        endpoint=GENERATE["endpoint"],
+        max_tokens=GENERATE["max_tokens"],
+        temperature=GENERATE["temperature"],
+        probes=DYNAMICS["probes"],
+        held_out=DYNAMICS["held_out_probes"],
+        kept="results/journal/generated/{pairs}.rephrases.jsonl",
+    shell:
+        "python -m workflow.scripts.write_rephrases --pairs {input.pairs:q} --train {params.probes} --held-out"
+        " {params.held_out} --seed {wildcards.seed} --model {params.model:q} {params.local:q}"
+        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --max-tokens {params.max_tokens}"
+        " --temperature {params.temperature} --threads {threads} --requests-per-minute {resources.requests_per_minute}"
+        " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
+        " --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule build_probes:
+    """Build the responses that the runs of one model and seed are watched by."""
+    input:
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        model=start_of_probes,
+        rephrases=rephrases_file,
+    output:
+        f"{ROOM}/probes.parquet",
+    log:
+        "logs/build_probes/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    resources:
+        gpu=learner_gpu,
+        mem_mb=learner_memory,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.build_probes"),
+        rephrases=lambda wildcards, input: ["--rephrases", input.rephrases] if input.rephrases else [],
+        probes=DYNAMICS["probes"],
+        held_out=DYNAMICS["held_out_probes"],
+        max_length=DYNAMICS["max_length"],
+        room=DYNAMICS["max_new_tokens"],
+        device=device_arguments,
+    shell:
+        "python -m workflow.scripts.build_probes --pairs {input.pairs:q} --model {input.model:q} {params.rephrases:q}"
+        " --train {params.probes} --held-out {params.held_out} --seed {wildcards.seed} --max-length {params.max_length}"
+        " --max-new-tokens {params.room} {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
+rule finetune:
+    """Finetune one run of the sheet, watched by probes."""
+    input:
+        init=start_of_run,
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        probes=lambda wildcards: [f"{ROOM}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
+    output:
+        dynamics=f"{ROOM}/{{run}}/dynamics.parquet",
+        training=f"{ROOM}/{{run}}/training.parquet",
+        status=f"{ROOM}/{{run}}/status.json",
+        model=directory(f"{ROOM}/{{run}}/model"),
+    log:
+        "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
+    benchmark:
+        "logs/benchmarks/finetune/{pairs}/{model}/seed_{seed}/{run}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    resources:
+        gpu=learner_gpu,
+        mem_mb=learner_memory,
+        runtime=1440,
+    params:
+        code=code_digest("workflow.scripts.finetune"),
+        run=run_arguments,
+        probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
+        folder=lambda wildcards, output: os.path.dirname(output.status),
+        journal="results/journal/dynamics/{pairs}/{model}/seed_{seed}/{run}",
+        max_length=DYNAMICS["max_length"],
+        room=DYNAMICS["max_new_tokens"],
+        batch_tokens=STUDY.config["batch_tokens"],
+        device=device_arguments,
+    shell:
+        "python -m workflow.scripts.finetune --name {wildcards.run} --init {input.init:q} --pairs {input.pairs:q}"
+        " {params.probes:q} --output {params.folder:q} --journal {params.journal:q} {params.run} --seed {wildcards.seed}"
+        " --max-length {params.max_length} --max-new-tokens {params.room} --batch-tokens {params.batch_tokens}"
+        " {params.device} --threads {threads} > {log:q} 2>&1"
+
+
+rule check_step:
+    """Hold one plain step against its first-order prediction, on the model that the runs start from."""
+    input:
+        model=start_of_probes,
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        probes=f"{ROOM}/probes.parquet",
+    output:
+        f"{ROOM}/one_step.parquet",
+    log:
+        "logs/check_step/{pairs}/{model}/seed_{seed}.log",
+    benchmark:
+        "logs/benchmarks/check_step/{pairs}/{model}/seed_{seed}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    resources:
+        # In float64, on the CPU.
+        mem_mb=learner_memory,
+        runtime=240,
+    params:
+        code=code_digest("workflow.scripts.check_step"),
+        updates=ONE_STEP["updates"],
+        probes=ONE_STEP["probes"],
+        change=ONE_STEP["change"],
+        halvings=ONE_STEP["halvings"],
+        max_length=DYNAMICS["max_length"],
+    shell:
+        "python -m workflow.scripts.check_step --model {input.model:q} --pairs {input.pairs:q} --probes {input.probes:q}"
+        " --updates {params.updates} --probed {params.probes} --change {params.change} --halvings {params.halvings}"
+        " --seed {wildcards.seed} --max-length {params.max_length} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
+rule summarise_dynamics:
+    """Summarise one model's and seed's runs over probes."""
+    input:
+        collect(f"{ROOM}/{{run}}/dynamics.parquet", run=PLAN.watched, allow_missing=True),
+    output:
+        "results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
+    log:
+        "logs/summarise_dynamics/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.summarise_dynamics"),
+        runs=lambda wildcards: run_parts(wildcards, lambda run: f"{ROOM}/{run}/dynamics.parquet"),
+        draws=STUDY.config["bootstrap"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.summarise_dynamics --model {wildcards.model} {params.runs:q} --draws {params.draws}"
+        " --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+
+
+rule draw_dynamics:
+    """Draw one model's and seed's runs, and the check of one step."""
+    input:
+        curves="results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
+        one_step=[f"{ROOM}/one_step.parquet"] if ONE_STEP["updates"] else [],
+    output:
+        report(
+            directory("results/figures/dynamics/{pairs}/{model}/seed_{seed}"),
+            patterns=["{kind}.svg"],
+            caption="../report/dynamics.rst",
+            category="Learning dynamics",
+            subcategory="{model}, seed {seed}",
+            labels={"pairs": "{pairs}", "figure": "{kind}"},
+        ),
+    log:
+        "logs/draw_dynamics/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.draw_dynamics"),
+        runs=lambda wildcards: run_parts(wildcards, lambda run: PLAN.runs[run]["title"] or run),
+        one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
+        formats=STUDY.config["formats"],
+    shell:
+        "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} {params.one_step:q} {params.runs:q}"
+        " --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+
+
+DYNAMICS_FIGURES = collect(
+    "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+    pairs=DYNAMICS["pairs"],
+    model=STUDY.learners,
+    seed=DYNAMICS["seeds"],
+)
+
+
+rule dynamics:
+    """The second study: every chosen run of every chosen model and seed, summarised and drawn."""
+    input:
+        DYNAMICS_FIGURES,
+    localrule: True

@@ -1,0 +1,81 @@
+"""Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
+
+INIT is a folder, a card (.json), or the `model` folder of another run. Writes dynamics.parquet (every probe at every
+evaluation), training.parquet (every update), status.json and model/ to the folder --output.
+"""
+
+import os
+
+from workflow.lib.command import parser_for, run
+
+
+def main(argv=None):
+    parser = parser_for(__doc__)
+    add = parser.add_argument
+    add("--name", required=True, help="the run's name in the tables")
+    add("--init", required=True, help="the model to start from")
+    add("--reference", help="the reference model of the loss (default: INIT)")
+    add("--pairs", required=True, metavar="FILE", help="pairs table (.parquet)")
+    add("--probes", metavar="FILE", help="probes table (.parquet); without, nothing is watched")
+    add("--output", required=True, metavar="DIR", help="folder to write to")
+    add("--journal", required=True, metavar="DIR", help="folder for checkpoints, deleted at the end")
+    add("--loss", default="sft", help="sft, dpo, ipo, slic, sppo, kto or simpo")
+    add("--target", default="chosen", help="of sft: chosen, extend (chosen and rejected), or a type of probe")
+    add("--split", default="train", help="pairs to train on: train, or base for a warm start")
+    add("--probed", action="store_true", help="train on the probed pairs alone")
+    add("--negatives", default="off_policy", help="off_policy (the pairs' own) or on_policy (sampled at every step)")
+    add("--optimiser", default="rmsprop", help="sgd, rmsprop or adamw")
+    add("--learning-rate", type=float, default=1e-4, help="after the warm-up")
+    add("--steps", type=int, required=True, help="updates")
+    add("--batch-size", type=int, default=4, help="responses (sft) or pairs of an update")
+    add("--warm-up", type=int, default=0, help="updates over which the learning rate rises")
+    add("--clip", type=float, default=10.0, help="largest norm of the gradient; 0: as it comes")
+    add("--beta", type=float, default=0.1, help="of the losses on pairs")
+    add("--margin", type=float, default=0.0, help="of slic (delta) and simpo (gamma)")
+    add("--evaluate-every", type=int, default=25, help="updates between evaluations and checkpoints")
+    add("--parameters", default="full", help="full, or lora (low-rank terms of all linear layers but the output)")
+    add("--lora-rank", type=int, default=8, help="of lora")
+    add("--seed", type=int, default=0, help="of the order of examples and of sampled negatives")
+    add("--max-length", type=int, default=512, help="window in tokens; longer examples are left out and counted")
+    add("--max-new-tokens", type=int, default=64, help="tokens of a sampled negative at most")
+    add("--batch-tokens", type=int, default=4096, help="tokens of an evaluation's batch, padding included")
+    add("--device", default="cpu", help="auto, cpu or cuda")
+    add("--dtype", default="float32", help="precision of weights and passes")
+    add("--threads", type=int, default=1, help="CPU threads; the bytes depend on it")
+    run(parser, train, argv)
+
+
+def train(given):
+    from workflow.lib.gpu import lease
+
+    held = lease() if given.device != "cpu" else None  # before torch is imported, until the process ends
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+    import torch
+
+    from workflow.lib.dynamics.finetune import finetune
+    from workflow.lib.dynamics.recipe import Recipe
+
+    torch.set_num_threads(given.threads)
+    names = set(Recipe.__dataclass_fields__)
+    recipe = Recipe(**{name: value for name, value in vars(given).items() if name in names})
+    finetune(
+        given.init,
+        given.pairs,
+        given.output,
+        given.journal,
+        recipe,
+        probes=given.probes,
+        reference=given.reference,
+        device=given.device,
+        dtype=given.dtype,
+        max_length=given.max_length,
+        batch_tokens=given.batch_tokens,
+        max_new_tokens=given.max_new_tokens,
+    )
+    if held:
+        held.release()
+
+
+if __name__ == "__main__":
+    main()

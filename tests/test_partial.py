@@ -57,6 +57,10 @@ def read(folder, name, dataset="d"):
     return pl.read_parquet(folder / "statistics" / dataset / f"{name}.parquet")
 
 
+def _model(path):
+    return path.name.partition(".")[0]
+
+
 def drawn(folder, *datasets):
     """Figures, tables and the page of these datasets; the page's text."""
     for dataset in datasets:
@@ -65,8 +69,10 @@ def drawn(folder, *datasets):
             "--formats", "vl.json", "--output", folder / "figures" / dataset,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    outputs = [f"--{kind}-{suffix}={folder}/{kind}.{suffix}" for kind in ("mad", "rd") for suffix in ("csv", "md")]
-    done = call("write_tables", "--statistics", *(folder / "statistics" / name for name in datasets), *outputs)
+    rows = [part for name in datasets for part in ("--dataset", name, name, "math")]
+    rows += [part for path in sorted(folder.glob("*.samples.parquet")) for part in ("--model", _model(path), "base")]
+    statistics = [folder / "statistics" / name for name in datasets]
+    done = call("write_tables", "--statistics", *statistics, *rows, "--output", folder)
     assert done.returncode == 0, done.stderr
     (folder / "config.yaml").write_text("{}")
     done = call(

@@ -95,6 +95,18 @@ def test_of_noise_alone_the_corrected_value_is_near_zero_and_the_interval_holds_
     assert mad["low"][-1] == 0 and mad["corrected"][-1] < 0.5 * mad["value"][-1]
 
 
+def test_a_value_below_what_noise_makes_has_an_upper_end_all_the_same():
+    noise = np.random.default_rng(0).normal(size=(6, DRAWS))
+    ends = [
+        intervals.of_absolute(size * np.array([1.0, -1, 1, -1, 1, -1]), noise, np.ones(6), 100)
+        for size in (0.01, 0.1, 0.5, 5)
+    ]
+    corrected, low, high = zip(*ends, strict=True)
+    # The smallest values that noise makes of no difference at all: no width without the bound, and none below it.
+    assert corrected[:3] == low[:3] == (0, 0, 0)
+    assert high[0] == pytest.approx(high[2], rel=0.01) and 0.5 < high[0] < high[3]
+
+
 def test_samples_all_alike_have_no_width():
     values = np.tile([1.0, 3.0, 2.0, 2.0, 5.0], (10, 1))
     curves, mad = of_curves(values, DRAWS, 0, "alike")

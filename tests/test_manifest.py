@@ -13,7 +13,7 @@ FACTS = {
     **{"chat": False, "mapping": "", "engine": "e", "compat": "none", "max_length": 9, "truncation": "flag"},
     **{"loss_norm": "mean", "metrics": ["nuclear_norm"], "projections": ["q"], "torch": "2.1", "transformers": "5.1"},
     **{"device": "cpu", "window": 9, "limit": 5, "limit_seed": 3, "seed": 0, "loss_tokens": ["all"]},
-    **{"purpose": "study", "rows": 5},
+    **{"controls": ["none:correct:last:1"], "purpose": "study", "rows": 5},
 }
 
 
@@ -46,6 +46,7 @@ def test_the_manifest_lists_devices_seeds_versions_and_checksums(tmp_path):
     listed = found["models"]["m"]["tables"]
     assert [listed[str(path)]["device"] for path in tables] == ["cpu", "cuda"]
     assert listed[str(tables[0])]["limit_seed"] == 3
+    assert listed[str(tables[0])]["controls"] == ["none:correct:last:1"]
     assert found["models"]["m"]["revision"] == "r" and found["engine"]["torch"] == "2.1"
     assert found["sources"] == {str(tmp_path / "raw.json"): hashlib.sha256(b"[]").hexdigest()}
     path = tmp_path / "responses.parquet"

@@ -1,11 +1,12 @@
 """Wrong and partial measurements, from gradients to figures, tables and the page: said, never averaged away."""
 
+import json
 import math
 
 import numpy as np
 import polars as pl
 import pytest
-from conftest import call, user_error
+from conftest import call
 
 from workflow.lib.tables import write_table
 
@@ -95,10 +96,24 @@ def test_a_model_without_a_usable_sample_is_counted_and_stops_no_other(tmp_path)
     assert "empty" in drawn(tmp_path, "d")
 
 
-def test_no_usable_sample_of_any_model_is_an_error(tmp_path):
-    tables = [gradients(tmp_path, name, status="out_of_memory") for name in ("one", "two")]
-    assert "no sample is left (statuses: out_of_memory)" in user_error(summarise(tmp_path, *tables))
-    assert not (tmp_path / "statistics").exists()
+def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_path):
+    lost = [gradients(tmp_path, name, status="out_of_memory") for name in ("one", "two")]
+    assert summarise(tmp_path, *lost).returncode == 0
+    assert summarise(tmp_path, gradients(tmp_path, "one", "e"), dataset="e").returncode == 0
+    assert read(tmp_path, "curves").is_empty() and read(tmp_path, "per_sample").is_empty()
+    assert read(tmp_path, "cells").select("n", "n_ok", "n_out_of_memory").unique().rows() == [(25, 0, 25)]
+    page = drawn(tmp_path, "d", "e")
+    assert json.loads((tmp_path / "figures/d/index.json").read_text())["figures"] == []
+    assert list((tmp_path / "figures/e").glob("*.vl.json"))
+    assert page.count('<span class="badge">no usable sample</span>') == 2
+    assert "None 0, Detailed 0" in (tmp_path / "scope.md").read_text()
+    assert set(pl.read_csv(tmp_path / "mad.csv")["dataset"]) == {"e"}
+    folders = [tmp_path / "statistics" / name for name in ("d", "e")]
+    named = [part for name in ("d", "e") for part in ("--dataset", name, name, "-", "-", "-")]
+    done = call(
+        "draw_overview", "--statistics", *folders, *named, "--formats", "vl.json", "--output", tmp_path / "figures/all"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_model_that_lacks_a_dataset(tmp_path):

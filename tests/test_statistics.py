@@ -250,16 +250,6 @@ def test_a_model_more_leaves_the_others_numbers_as_they_are(tmp_path):
     assert read(tmp_path, "mad").filter(pl.col("model") == "one").equals(alone)
 
 
-def test_no_usable_sample_is_an_error(tmp_path):
-    def spoil(samples, spectra, arrays):
-        for sample in samples:
-            sample["status"] = "nonfinite"
-        spectra.clear()
-
-    paths, _ = tables(tmp_path, spoil=spoil)
-    assert "no sample is left (statuses: nonfinite)" in user_error(summarise(tmp_path, paths))
-
-
 def test_another_datasets_table_is_an_error(tmp_path):
     paths, _ = tables(tmp_path)
     assert "holds dataset 'd', not 'e'" in user_error(summarise(tmp_path, paths, dataset="e"))

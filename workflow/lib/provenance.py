@@ -24,7 +24,7 @@ AGREE_BY_ALL = (
     "transformers",
 )
 # Listed, not compared: another device makes the same numbers, but for rounding.
-LISTED = ("device", "window", "limit", "limit_seed", "seed", "loss_tokens", "purpose", "rows")
+LISTED = ("device", "window", "limit", "limit_seed", "seed", "loss_tokens", "controls", "purpose", "rows")
 # What made the other outputs.
 PACKAGES = ("polars", "pyarrow", "numpy", "altair", "snakemake")
 

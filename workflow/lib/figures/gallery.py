@@ -54,11 +54,12 @@ def draw(
     relations were measured, ``{model}.all.relations``. ``index.json`` lists them: dataset, dataset_title, and by figure
     model, relation, kind,
     purpose, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
-    `InputError` where a table is missing, is of another dataset, or holds nothing to draw.
+    A dataset without a usable sample has no figures, and an empty list. `InputError` where a table is missing, is of
+    another dataset, or holds nothing that was measured.
     """
     tables = {name: _read(name, Path(statistics) / f"{name}.parquet", dataset) for name in _TABLES}
-    if tables["curves"].is_empty():
-        raise InputError(f"{statistics}/curves.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
+    if tables["cells"].is_empty():
+        raise InputError(f"{statistics}/cells.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
     facts = read_metadata(Path(statistics) / "curves.parquet")
     able = ability.abilities(ability.read(accuracy))
     models = sorted(tables["curves"]["model"].unique())

@@ -10,7 +10,9 @@ Three methods, each chosen by its measured coverage on skewed samples (benchmark
   bootstrap's test is inverted (Carpenter, Statistics in Medicine 18, 1999): theta is in the interval where differences
   of mean size theta, with the resamples' noise, give a plain value as large as the one seen and one as small. How theta
   is shared out over the layers is not known, so two extremes are tried and the wider ends kept: half of it evenly,
-  and all of it where a difference stands out of its standard error.
+  and all of it where a difference stands out of its standard error. By chance a plain value can be smaller than noise
+  alone makes it, and the test would then exclude every theta, zero too. So the upper end is never below the one that
+  half of all samples without any difference would give (Cowan et al., Power-constrained limits, arXiv:1105.3166).
 
 With fewer than `FEWEST` samples there is no interval (NaN).
 """
@@ -97,11 +99,13 @@ def of_absolute(
     if count < FEWEST or not differences.size or not np.isfinite(differences).all() or not np.isfinite(noise).all():
         return np.nan, np.nan, np.nan
     seen = np.abs(differences).mean()
+    expected = _quantile(np.abs(noise).mean(0), 0.5)
+    seen_at = ((TAILS[1], seen), (0.5, seen), (TAILS[0], max(seen, expected)))
     sign = np.where(differences < 0, -1.0, 1.0)
     even = np.abs(differences) + seen
     apart = np.sqrt(np.maximum(differences**2 - errors**2, 0))
     ends = [
-        [_inverted(seen, sign * (shape / shape.mean()), noise, tail) for tail in (TAILS[1], 0.5, TAILS[0])]
+        [_inverted(value, sign * (shape / shape.mean()), noise, tail) for tail, value in seen_at]
         for shape in (even, apart)
         if shape.any()
     ] or [[0.0, 0.0, 0.0]]

@@ -15,7 +15,6 @@ import polars as pl
 import pyarrow as pa
 
 from workflow.lib.command import progress
-from workflow.lib.errors import InputError
 from workflow.lib.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
 from workflow.lib.statistics.estimates import of_curves, of_differences
 from workflow.lib.statistics.measures import segments, top_layers
@@ -37,19 +36,18 @@ def summarise(
 
     `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % bootstraps over samples, `draws`
     of them. Samples with a status other than ``ok``, or with a value that is not finite in any layer or projection, are
-    left out of all curves alike, and counted in the cells table; so is a model that has no other samples. Raises
-    `InputError` where no model has a usable one. `responses`, the table that was measured, tells how many of the labels
-    are right.
+    left out of all curves alike, and counted in the cells table; a model that has no other samples stands there alone,
+    and so does a dataset of which no model has any. `responses`, the table that was measured, tells how many of the
+    labels are right.
     """
     labels = _labels(responses)
     tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
-    revisions, statuses = {}, set()
+    revisions = {}
     # One model at a time is held in memory.
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
         frame, cells = read_cells(dataset, samples_path, spectra_path)
         facts = read_metadata(samples_path)
         revisions[facts["model"]] = {key: facts[key] for key in _FACTS}
-        statuses |= set(frame["status"])
         tables["cells"].append(_cells(frame, facts["purpose"], labels))
         progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
         for cell in cells:
@@ -57,11 +55,6 @@ def summarise(
             _curves(tables, cell, dataset, draws, seed)
         for reference, other in pairs(cells):
             _differences(tables, reference, other, dataset, draws, seed)
-    if not tables["curves"]:
-        raise InputError(
-            f"{', '.join(samples)}: no sample is left (statuses: {', '.join(sorted(statuses))}); "
-            "raise max_length or look at the responses"
-        )
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
     for name in TABLES:
         empty = SCHEMAS[name].empty_table()

@@ -177,6 +177,7 @@ def _dataset(
                 "key": model,
                 "check": _checked(cells.filter(pl.col("model") == model)),
                 "unable": able[model, key].mark if (model, key) in able else "",
+                "usable": int(cells.filter(pl.col("model") == model)["n_ok"].sum()),
                 "figures": [_figure(entry, folder, base) for entry in index["figures"] if entry["model"] == model],
                 "tables": [_table(block) for block in blocks if (block.model, block.dataset) == (model, key)],
             }

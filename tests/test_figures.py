@@ -251,7 +251,24 @@ def test_titles_of_cells_with_little_to_say():
     assert "within 0 % of" in alike["correct", "variants"].title
     lonely = headings(frames(layers=4, n=1))
     assert "MAD" not in lonely["correct", "panels"].title and "overlap" not in lonely["correct", "variants"].title
-    assert "Too few samples for intervals." in lonely["correct", "panels"].subtitle[-1]
+    assert "Too few samples for intervals." in " ".join(lonely["correct", "panels"].subtitle)
+
+
+def test_differences_that_span_decades_stand_on_a_log_axis_of_multiples():
+    tables = frames(layers=4)
+    drawn = specification_of(tables, "published", "compared")
+    assert "− correct" in json.dumps(drawn, ensure_ascii=False)
+    ends = [pl.when(pl.col("variant") == "detailed").then(300.0).otherwise(name).alias(name) for name in charts.VALUES]
+    tables["rd_layers"] = tables["rd_layers"].with_columns(ends)
+    drawn = specification_of(tables, "published", "compared")
+    assert "Published / correct," in json.dumps(drawn) and "on a log axis" in json.dumps(drawn["title"])
+    axes = [layer["encoding"]["y"] for panel in drawn["concat"][4:8] for layer in panel["layer"][1:]]
+    # A small difference beside one of 301 times is seen: it has its place on the same axis.
+    for axis in axes:
+        assert axis["scale"]["type"] == "log" and axis["scale"]["domain"][0] <= 1 and axis["scale"]["domain"][1] >= 301
+    # No log axis holds a multiple of zero.
+    zero = tables["rd_layers"].with_columns(pl.lit(-1.0).alias("low"))
+    assert charts.by_decades(tables["rd_layers"]) and not charts.by_decades(zero)
 
 
 @pytest.mark.parametrize("purpose", ["study", "pipeline check"])
@@ -273,6 +290,8 @@ def test_titles_claim_nothing_without_ground(unfit):
 def test_numbers_read_well():
     assert [findings.times(ratio) for ratio in (27.3, 1.62, 312, 0.99, 9.96)] == ["27", "1.6", "310", "0.99", "10"]
     assert [findings.percent(share) for share in (0.81, -0.0042, 0, 3.456)] == ["+81 %", "−0.42 %", "0 %", "+350 %"]
+    assert [findings.percent(share) for share in (8.9, 249, 12345)] == ["+890 %", "250 times", "12,000 times"]
+    assert findings.percentage(249) == "+25,000 %"
     shown = [tables.three_digits(value) for value in (4.4249, 12345.6, 0.00123, -0.5, 0, 1e-9, None, math.nan)]
     assert shown == ["4.42", "12,300", "0.00123", "−0.500", "0", "1.00e−09", "–", "–"]
 

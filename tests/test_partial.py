@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from conftest import call
 
-from workflow.lib.tables import write_table
+from workflow.lib.tables import read_metadata, read_table, write_table
 
 PROJECTIONS = ("q", "k", "v", "o")
 METRICS = ("nuclear_norm", "nuclear_norm_scaled", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min")
@@ -126,6 +126,24 @@ def test_a_model_that_lacks_a_dataset(tmp_path):
     assert not (tmp_path / "figures/e/two.correct.panels.vl.json").is_file() and "two" in page
 
 
+def test_a_variant_without_a_usable_sample_is_named(tmp_path):
+    samples, spectra = gradients(tmp_path, "m")
+    lost = pl.col("variant") == "detailed"
+    status = pl.when(lost).then(pl.lit("out_of_memory")).otherwise("status").alias("status")
+    for name, path, change in (("samples", samples, [status]), ("spectra", spectra, None)):
+        facts = read_metadata(path)
+        frame = pl.from_arrow(read_table(name, path))
+        frame = frame.with_columns(change) if change else frame.filter(~lost)
+        write_table(name, frame.to_dicts(), path, {key: facts[key] for key in facts if key != "table"})
+    assert summarise(tmp_path, (samples, spectra)).returncode == 0
+    drawn(tmp_path, "d")
+    listed = json.loads((tmp_path / "figures/d/index.json").read_text())["figures"]
+    assert "panels" in {figure["kind"] for figure in listed}
+    for figure in listed:
+        said = " ".join(figure["subtitle"])
+        assert "No usable sample: " in said and "etailed 25 of 25 (25 out of memory)" in said, figure["kind"]
+
+
 def test_a_dataset_without_none(tmp_path):
     assert summarise(tmp_path, gradients(tmp_path, "m", variants=("detailed",))).returncode == 0
     assert read(tmp_path, "mad")["variant"].unique().to_list() == ["detailed"]
@@ -161,7 +179,10 @@ def test_values_that_are_not_finite_are_counted_and_left_out_of_all_projections(
         assert table["n"].unique().to_list() == [22]
         assert table.filter(pl.col("segment") == "all" if name == "mad" else True)["value"].is_finite().all()
     assert not set(read(tmp_path, "per_sample")["sample_id"]) & {"3", "5", "9"}
-    assert "not finite" in drawn(tmp_path, "d").lower()
+    drawn(tmp_path, "d")
+    for figure in json.loads((tmp_path / "figures/d/index.json").read_text())["figures"]:
+        said = " ".join(figure["subtitle"])
+        assert "3 of 25 (3 not finite)" in said and "None where" not in said, figure["kind"]
 
 
 def test_a_handful_of_samples_has_values_and_no_intervals(tmp_path):

@@ -1,5 +1,6 @@
 """The layer-gradient study's figures of one dataset: a frame of plotted values in, a chart out."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import altair as alt
@@ -134,15 +135,34 @@ def variants_overlaid(curves: pl.DataFrame, heading: theme.Heading, variants: Se
     return grid(panels, len(projections), heading)
 
 
-def relations_compared(curves: pl.DataFrame, rd_layers: pl.DataFrame, heading: theme.Heading) -> alt.ConcatChart:
+def relations_compared(
+    curves: pl.DataFrame, rd_layers: pl.DataFrame, heading: theme.Heading, multiples: bool = False
+) -> alt.ConcatChart:
     """Correct against another relation: the two curves, and below them the signed relative difference by layer.
 
     `curves`: one model and dataset, correct and one other relation; `rd_layers`: the relative differences of that
-    other relation.
+    other relation. `multiples`: these are drawn as multiples of correct, on a log axis.
     """
     relations = [label(relation) for relation in relations_in_order(curves["relation"].unique())]
-    below = [f"{relations[-1]} − correct,", "relative"]
-    return compared(curves, rd_layers, heading, Dashed("relation", tuple(relations)), below)
+    dashed = Dashed("relation", tuple(relations))
+    if multiples:
+        return compared(curves, as_multiples(rd_layers), heading, dashed, [f"{relations[-1]} / correct,", "log"], 1)
+    return compared(curves, rd_layers, heading, dashed, [f"{relations[-1]} − correct,", "relative"])
+
+
+def as_multiples(differences: pl.DataFrame) -> pl.DataFrame:
+    """Relative differences as ratios."""
+    return differences.with_columns(pl.col(*VALUES) + 1)
+
+
+def by_decades(differences: pl.DataFrame) -> bool:
+    """Whether these relative differences are multiples that span more than a decade: one linear axis would hide most.
+
+    Those of the nuclear norm are meant. Where a multiple is zero, no log axis holds it.
+    """
+    ratios = as_multiples(of(differences, statistic="nuclear_norm")).select(pl.col(*VALUES).fill_nan(None))
+    found = [value for name in VALUES for value in ratios[name].drop_nulls() if math.isfinite(value)]
+    return bool(found) and min(found) > 0 and max(1, *found) / min(1, *found) > scales.DECADE
 
 
 def compared(

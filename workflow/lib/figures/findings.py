@@ -30,7 +30,15 @@ NEUTRAL = {
 FEWEST = 20
 # Mean gradients this close are not called one larger than the other.
 ALIKE = 0.1
+# A larger share reads better as a factor.
+MOST_PERCENT = 9
 BAND = "Bands: 95 % bootstrap intervals over samples."
+# Why a sample is left out, by the count of the cells table.
+_LOST = {
+    "n_no_response_tokens": "no response tokens",
+    "n_nonfinite": "not finite",
+    "n_out_of_memory": "out of memory",
+}
 DRAWN = "Mean over samples, by layer and projection; the size of a gradient is its nuclear norm."
 MAD = "MAD: mean absolute difference of neighbouring layers of a mean curve."
 
@@ -51,12 +59,18 @@ def of_variants(curves: pl.DataFrame, dataset: str) -> Heading:
     return Heading(title, subtitle_of(curves, dataset, DRAWN, []))
 
 
-def of_comparison(curves: pl.DataFrame, rd: pl.DataFrame, relation: str, dataset: str) -> Heading:
+def of_comparison(
+    curves: pl.DataFrame, rd: pl.DataFrame, relation: str, dataset: str, multiples: bool = False
+) -> Heading:
     """The signed relative difference of `relation` from the correct responses, by variant.
 
-    `curves` holds the correct rows and those of `relation`, `rd` the rows of `relation`.
+    `curves` holds the correct rows and those of `relation`, `rd` the rows of `relation`; `multiples` says that the
+    differences are drawn as multiples on a log axis.
     """
-    drawn = "Mean nuclear norm by layer; below it, the difference from correct responses as a share of theirs."
+    below = (
+        "multiples of correct responses, on a log axis" if multiples else "the difference as a share of correct ones"
+    )
+    drawn = f"Mean nuclear norm by layer; below it, {below}."
     against = f"{label(relation)} against correct responses"
     rows = finite(rd).filter(pl.col("measure") == "signed")
     title = clear_differences(rows, against) if speaks(curves) else f"{against}, by layer"
@@ -187,11 +201,27 @@ def subtitle_of(
     band = BAND
     if unsure:
         sure = unsure < curves.height - missing
-        band = f"{BAND} None where samples are too few." if sure else "Too few samples for intervals."
+        band = f"{BAND} No band where samples are too few." if sure else "Too few samples for intervals."
     if missing:
         notes = [*notes, f"{missing} of {curves.height} means are not finite and are left out."]
     lines = [f"{model} · {dataset} · {responses} · n: {counts}", " ".join([drawn, band, *notes])]
     return tuple([CHECK, *lines] if is_check(curves) else lines)
+
+
+def left_out(cells: pl.DataFrame, by: Sequence[str] = ("variant",)) -> list[str]:
+    """A line that says how many samples were left out of each cell, and why; none where all were used.
+
+    `cells`: rows of the cells table; `by`: the columns that tell these cells apart.
+    """
+    some, empty = [], []
+    for row in cells.to_dicts():
+        lost, name = row["n"] - row["n_ok"], " ".join(label(row[key]) for key in by)
+        why = ", ".join(f"{row[key]:,} {reason}" for key, reason in _LOST.items() if row[key])
+        if lost:
+            (some if row["n_ok"] else empty).append(f"{name} {lost:,} of {row['n']:,} ({why})")
+    parts = [("No usable sample", empty), ("Left out", some)]
+    said = [f"{words}: {'; '.join(found)}." for words, found in parts if found]
+    return [" ".join(said)] if said else []
 
 
 def speaks(curves: pl.DataFrame) -> bool:
@@ -210,7 +240,12 @@ def times(ratio: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A signed share as a percentage to two significant digits, with a true minus: -0.0042 -> −0.42 %."""
+    """A signed share to two significant digits, with a true minus: -0.0042 -> −0.42 %, and 250 -> 250 times."""
+    return f"{times(1 + share)} times" if share > MOST_PERCENT else percentage(share)
+
+
+def percentage(share: float) -> str:
+    """A signed share as a percentage to two significant digits, with a true minus and commas at the thousands."""
     if share == 0:
         return "0 %"
     return f"{_two_digits(100 * share, '+')} %".replace("-", "−")
@@ -219,7 +254,7 @@ def percent(share: float) -> str:
 def _two_digits(value: float, sign: str) -> str:
     # Rounded first: 9.96 becomes 10, which then has no digit after the point.
     rounded = float(f"{value:.1e}")
-    return f"{rounded:{sign}.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
+    return f"{rounded:{sign},.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
 def finite(frame: pl.DataFrame, statistic: str | None = "nuclear_norm") -> pl.DataFrame:

@@ -142,7 +142,9 @@ def _figures(
     relations = relations_in_order(tables["curves"]["relation"].unique())
     for relation in relations:
         curves, mad = (tables[name].filter(pl.col("relation") == relation) for name in ("curves", "mad"))
-        lines = [*general, *_right_labels(tables["cells"].filter(pl.col("relation") == relation))]
+        cells = tables["cells"].filter(pl.col("relation") == relation)
+        said = [*general, *_right_labels(cells)]
+        lines = [*findings.left_out(cells), *said]
         tops = paper_tops(curves["variant"].unique()) if paper_tops else None
         apart = charts.own_scales(curves) if tops is None else len(set(tops.values())) > 1
         heading = findings.of_panels(curves, mad, title, apart).saying([*cut_off(curves, tops), *lines])
@@ -150,19 +152,24 @@ def _figures(
         heading = findings.of_variants(curves, title).saying(lines)
         yield relation, "variants", heading, partial(charts.variants_overlaid, curves, heading)
         rd, rd_layers = (tables[name].filter(pl.col("relation") == relation) for name in ("rd", "rd_layers"))
+        both_cells = tables["cells"].filter(pl.col("relation").is_in([REFERENCE, relation]))
+        paired = findings.left_out(both_cells, ("relation", "variant"))
         if relation != REFERENCE and not rd_layers.is_empty():
             # Only variants that have both relations compare; the others are in the figures above.
             both = tables["curves"].filter(
                 pl.col("relation").is_in([REFERENCE, relation]) & pl.col("variant").is_in(list(rd_layers["variant"]))
             )
-            heading = findings.of_comparison(both, rd, relation, title).saying(lines)
-            yield relation, "compared", heading, partial(charts.relations_compared, both, rd_layers, heading)
+            multiples = charts.by_decades(rd_layers)
+            heading = findings.of_comparison(both, rd, relation, title, multiples).saying([*paired, *said])
+            draw_ = partial(charts.relations_compared, both, rd_layers, heading, multiples=multiples)
+            yield relation, "compared", heading, draw_
         samples = tables["per_sample"].filter(pl.col("relation").is_in([REFERENCE, relation]))
         if not samples.filter(pl.col("relation") == relation).is_empty():
-            heading = distribution.heading(samples, title).saying(lines)
+            heading = distribution.heading(samples, title).saying([*paired, *said])
             yield relation, "samples", heading, partial(distribution.chart, samples, heading)
     if tables["rd"]["relation"].n_unique() > 1:
-        lines = [*general, *_right_labels(tables["cells"], of_relation=True)]
+        lost = findings.left_out(tables["cells"], ("relation", "variant"))
+        lines = [*lost, *general, *_right_labels(tables["cells"], of_relation=True)]
         heading = all_relations.heading(tables["rd"], title).saying(lines)
         yield ALL, "relations", heading, partial(all_relations.chart, tables["rd"], heading)
 
@@ -180,7 +187,9 @@ def _beside(
     for relation in relations_in_order(curves["relation"].unique()):
         of_relation = curves.filter(pl.col("relation") == relation)
         samples = [tables["per_sample"].filter(pl.col("relation") == relation) for tables in (base, instructed)]
-        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title).saying(general)
+        cells = pl.concat([tables["cells"].filter(pl.col("relation") == relation) for tables in (base, instructed)])
+        lost = findings.left_out(cells, ("model", "variant"))
+        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title).saying([*lost, *general])
         yield relation, "instructed", heading, partial(partners.chart, of_relation, heading)
 
 

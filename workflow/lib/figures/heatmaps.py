@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import altair as alt
+import numpy as np
 import polars as pl
 
 from workflow.lib.figures import findings, scales, theme
@@ -138,7 +139,7 @@ def matrix(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) -> a
             x = alt.X("variant:N", sort=columns, scale=alt.Scale(domain=columns), axis=x_axis)
             base = alt.Chart(pl.DataFrame(cells)).encode(x=x, y=_rows("title", rows, first))
             tooltip = [alt.Tooltip(field) for field in ("title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q")]
-            parts = [base.mark_rect(style="cell").encode(color=colour, tooltip=tooltip)]
+            parts = [base.mark_rect(style="tile").encode(color=colour, tooltip=tooltip)]
             if cell >= _FITS:
                 for ink in (theme.INK, "white"):
                     text = base.transform_filter(alt.datum.ink == ink).mark_text(style="number", color=ink)
@@ -218,7 +219,7 @@ def _cells(frame: pl.DataFrame, data: Data, domain: tuple[str, list[float]], sig
             "variant": label(row["variant"]),
             **_plain(row, signed),
             "text": _text(row, signed),
-            "ink": "white" if _darkness(row["value"], domain, signed) > 0.68 else theme.INK,
+            "ink": _ink(row["value"], domain, signed),
         }
         for row in frame.to_dicts()
     ]
@@ -245,7 +246,7 @@ def _text(row: dict, signed: bool) -> str:
         return "–"
     if not signed:
         return findings.times(value) if value > 0 else "0"
-    text = findings.percent(value).replace(" %", "")
+    text = findings.percentage(value).replace(" %", "")
     return text if row["low"] > 0 or row["high"] < 0 else f"({text})"
 
 
@@ -263,25 +264,39 @@ def _domain(values: pl.Series, signed: bool) -> tuple[str, list[float]]:
     return "linear", [scale.high * i / (count - 1) for i in range(count)]
 
 
-def _darkness(value: float | None, of_scale: tuple[str, list[float]], signed: bool) -> float:
-    """How dark a value's colour is, from 0 to 1."""
+def _ink(value: float | None, of_scale: tuple[str, list[float]], signed: bool) -> str:
+    """White or ink, whichever stands out more from the colour of a value's cell."""
     kind, domain = of_scale
-    if value is None or not math.isfinite(value):
-        return 0.0
-    if signed:
-        return abs(_log_ratio(value) or 0.0) / domain[-1]
+    at = _log_ratio(value) if signed else value
+    if at is None or not math.isfinite(at) or (kind == "log" and at <= 0):
+        return theme.INK
     if kind == "log":
-        return math.log(value / domain[0]) / math.log(domain[-1] / domain[0])
-    return value / domain[-1]
+        at, domain = math.log(at), [math.log(end) for end in domain]
+    channels = np.array([[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in _palette(signed)]).T
+    behind = _luminance([np.interp(at, domain, channel) for channel in channels])
+    ink = _luminance([int(theme.INK[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return "white" if 1.05 / (behind + 0.05) > (behind + 0.05) / (ink + 0.05) else theme.INK
+
+
+def _luminance(channels: Sequence[float]) -> float:
+    """Relative luminance of red, green and blue from 0 to 1 (WCAG 2.1)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+
+def _palette(signed: bool) -> tuple[str, ...]:
+    return theme.DIVERGING if signed else theme.SEQUENTIAL
 
 
 def _colour(of_scale: tuple[str, list[float]], signed: bool) -> alt.Color:
     kind, domain = of_scale
-    colours = list(theme.DIVERGING if signed else theme.SEQUENTIAL)
+    colours = list(_palette(signed))
     scale = alt.Scale(type=kind, domain=domain, range=colours, interpolate="rgb")
-    title = "Times correct, log" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
+    title = (
+        "Relative to correct, by the log of the ratio" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
+    )
     ends = [domain[0], domain[len(domain) // 2], domain[-1]]
-    numbers = {"labelExpr": "'×' + format(exp(datum.value), '.2~r')"} if signed else {"format": ".2~g"}
+    numbers = {"labelExpr": "format(100 * (exp(datum.value) - 1), '+,.2~r') + ' %'"} if signed else {"format": ".2~g"}
     legend = alt.Legend(title=title, values=ends, **numbers, **theme.RAMP_LEGEND)
     return alt.Color("ratio:Q" if signed else "value:Q", scale=scale, legend=legend)
 

@@ -139,7 +139,8 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "dot-alone": {"filled": True, "size": 60, "opacity": 1, "strokeWidth": 0},
                 "shape": {"opacity": 0.3, "strokeWidth": 1, "line": True},
                 "median": {"filled": True, "size": 40, "opacity": 1},
-                "cell": {"stroke": "white", "strokeWidth": 1},
+                # Not "cell": so Vega-Lite calls every panel.
+                "tile": {"stroke": "white", "strokeWidth": 1},
                 "number": {"fontSize": 10, "font": FAMILY},
                 "zero": {"stroke": INK, "strokeWidth": 0.9},
                 "nothing": {"fill": QUIET, "fontSize": 11, "font": FAMILY},

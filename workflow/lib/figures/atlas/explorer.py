@@ -30,8 +30,11 @@ SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
-# On the dark page: the same order, light enough to be seen.
-DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd")
+# Beyond the figures' five: shapes tell apart what colours this many cannot. On the dark page the same order, light
+# enough to be seen.
+LIGHT_COLOURS = (*theme.ORDERED_COLOURS, "#2f6b34", "#b0438f", "#7a5230")
+DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd", "#7fc486", "#ec8fd0", "#c9a27c")
+SHAPES = (*theme.ORDERED_SHAPES, "triangle-down", "triangle-right", "triangle-left")
 VEGA_LITE = "6.1"
 
 
@@ -93,7 +96,8 @@ def _index(keys: Mapping[str, list[str]], titles: Mapping[str, str], sets: Mappi
         },
         "sets": sets,
         "own": [theme.OWN_LOOK.get(key) for key in keys["variants"]],
-        "colours": {"light": theme.ORDERED_COLOURS, "dark": DARK_COLOURS},
+        "colours": {"light": LIGHT_COLOURS, "dark": DARK_COLOURS},
+        "shapes": SHAPES,
         "config": theme.gradatlas()["config"],
     }
 

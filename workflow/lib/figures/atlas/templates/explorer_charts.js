@@ -15,7 +15,7 @@ function look(index) {
     axis: { ...given.axis, labelColor: quiet, titleColor: quiet, domainColor: quiet, tickColor: quiet, gridColor: rule, labelOverlap: true },
     header: { labelFont: given.font, labelFontSize: 12, labelFontWeight: "bold", labelColor: ink, labelAnchor: "start", labelLimit: 400 },
     legend: { ...given.legend, labelColor: ink, symbolBaseStrokeColor: ink, labelLimit: 240 },
-    facet: { spacing: 18 },
+    facet: { spacing: 22 },
   };
 }
 
@@ -77,13 +77,24 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
           encoding: { y: { field: "low", type: "quantitative", title: metric, scale, axis }, y2: { field: "high" }, detail: { field: "relation" } },
         },
         {
-          mark: { type: "line", style: "curve", point: { filled: true, size: 22, strokeWidth: 0, opacity: 1 } },
+          mark: { type: "line", style: "curve" },
           encoding: {
             y: { field: "value", type: "quantitative", title: metric },
             strokeDash: {
               field: "relation", type: "nominal",
               scale: { domain: relations.map(([title]) => title), range: relations.map(([, place]) => DASHES[place % DASHES.length]) },
               legend: relations.length > 1 ? { title: null, symbolType: "stroke", symbolSize: 300, columns: perRow } : null,
+            },
+          },
+        },
+        {
+          mark: { type: "point", filled: true, size: 30, strokeWidth: 0, opacity: 1 },
+          encoding: {
+            y: { field: "value", type: "quantitative", title: metric },
+            shape: {
+              field: "variant", type: "nominal",
+              scale: { domain: variants.map(([title]) => title), range: variants.map(([, place]) => index.shapes[place]) },
+              legend: { title: null, columns: perRow },
             },
           },
         },

@@ -5,7 +5,7 @@ const HEIGHT = 180, STRIP = 44;
 
 const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function look(index) {
+function look(index, across = 400) {
   const [ink, quiet, rule] = ["--ink", "--quiet", "--rule"].map(tone);
   const given = index.config;
   return {
@@ -13,8 +13,8 @@ function look(index) {
     background: null,
     padding: 2,
     axis: { ...given.axis, labelColor: quiet, titleColor: quiet, domainColor: quiet, tickColor: quiet, gridColor: rule, labelOverlap: true },
-    header: { labelFont: given.font, labelFontSize: 12, labelFontWeight: "bold", labelColor: ink, labelAnchor: "start", labelLimit: 400 },
-    legend: { ...given.legend, labelColor: ink, symbolBaseStrokeColor: ink, labelLimit: 240 },
+    header: { labelFont: given.font, labelFontSize: 12, labelFontWeight: "bold", labelColor: ink, labelAnchor: "start", labelLimit: across },
+    legend: { ...given.legend, labelColor: ink, symbolBaseStrokeColor: ink, labelLimit: 240, layout: { top: { direction: "vertical", anchor: "start", margin: 4 } } },
     facet: { spacing: 22 },
   };
 }
@@ -51,16 +51,19 @@ const tooltip = (...fields) => fields.map(([field, title, type = "nominal"]) => 
 // rows: panel, layer, value, low, high, variant, relation; chosen: the two layers, or null for all.
 function curveChart(index, rows, { metric, panels, variants, relations, chosen, last, width }) {
   const colours = index.colours[DARK.matches ? "dark" : "light"];
-  const columns = Math.max(1, Math.min(panels.length, Math.floor(width / 230)));
+  // A panel holds its title: a wider one would push the last column off the page.
+  const longest = Math.max(0, ...panels.map((title) => title.length)) * 6.3;
+  const columns = Math.max(1, Math.min(panels.length, Math.floor((width - 46) / Math.max(230, longest + 24))));
+  const across = Math.max(120, Math.floor((width - 70) / columns) - 24);
   const { scale, axis } = axisOf(rows.flatMap((row) => [row.value, row.low, row.high]), true);
-  const perRow = width < 500 ? 2 : 6;
+  const perRow = width < 500 ? 2 : Math.floor(width / 130);
   return {
     data: { values: rows },
-    config: look(index),
+    config: look(index, across),
     facet: { field: "panel", type: "nominal", sort: panels, title: null },
     columns,
     spec: {
-      width: Math.max(120, Math.floor((width - 70) / columns) - 24),
+      width: across,
       height: HEIGHT,
       encoding: {
         x: { field: "layer", type: "quantitative", title: "Layer", scale: { nice: false, domain: last ? [0, last] : [-0.5, 0.5] }, axis: { tickMinStep: 1, tickCount: 6, format: "d" } },

@@ -292,11 +292,13 @@ def _colour(of_scale: tuple[str, list[float]], signed: bool) -> alt.Color:
     kind, domain = of_scale
     colours = list(_palette(signed))
     scale = alt.Scale(type=kind, domain=domain, range=colours, interpolate="rgb")
-    title = (
-        "Relative to correct, by the log of the ratio" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
-    )
+    title = "Relative to correct, log of ratio" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
     ends = [domain[0], domain[len(domain) // 2], domain[-1]]
-    numbers = {"labelExpr": "format(100 * (exp(datum.value) - 1), '+,.2~r') + ' %'"} if signed else {"format": ".2~g"}
+    numbers = (
+        {"labelExpr": "(datum.value === 0 ? '0' : format(100 * (exp(datum.value) - 1), '+,.2~r')) + ' %'"}
+        if signed
+        else {"format": ".2~g"}
+    )
     legend = alt.Legend(title=title, values=ends, **numbers, **theme.RAMP_LEGEND)
     return alt.Color("ratio:Q" if signed else "value:Q", scale=scale, legend=legend)
 

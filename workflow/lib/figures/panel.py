@@ -101,7 +101,9 @@ def panel(
         curve = base.mark_line(style="curve", **cut)
         parts.append(curve.encode(y=value, **dash, **({} if dotted else {"tooltip": tooltip})))
     if dotted:
-        dots = base.mark_point(style="dot-alone" if alone else "dot", **cut)
+        # Not clipped, which would halve the marks of the first and the last layer; those outside are left out.
+        within = base.transform_filter(f"datum.value >= {scale.low} && datum.value <= {scale.high}") if clip else base
+        dots = within.mark_point(style="dot-alone" if alone else "dot")
         parts.append(dots.encode(y=value, shape=shape, tooltip=tooltip))
     if data["value"].is_null().all():
         words = alt.Chart(alt.InlineData([{"text": "no finite values"}]))

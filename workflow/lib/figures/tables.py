@@ -55,7 +55,7 @@ NOTES = {
     "averaged over layers with its sign and as an absolute value, with 95 % bootstrap intervals over samples; and the "
     "layers that differ most, largest first. Only the signed one can tell that there is no difference: noise alone "
     "makes the absolute one positive. A second number before an interval is the estimate corrected for that, which the "
-    "interval is of.",
+    "interval is of. The signed one's interval is bootstrap-t; that of a claim is Student's t, on another scale.",
 }
 
 

@@ -421,6 +421,26 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(spoil, message, miniature,
     assert not list(out.iterdir())
 
 
+def test_a_smaller_job_leaves_the_larger_ones_work_in_the_journal(miniature, few, tmp_path):
+    journal = ("--journal", tmp_path / "journal")
+    assert counts(measure(miniature, few, tmp_path, *journal, "--limit", 1)) == (3, 0)
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (3, 3)
+    assert counts(measure(miniature, few, tmp_path, *journal, "--limit", 1)) == (0, 3)
+    assert counts(measure(miniature, few, tmp_path, *journal, "--metrics", "mean")) == (6, 0)
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (0, 6)
+    assert counts(measure(miniature, few, tmp_path, *journal, "--metrics", "mean")) == (0, 6)
+
+
+def test_another_version_of_the_engine_clears_the_journal_of_the_last_one(miniature, few, tmp_path, monkeypatch):
+    journal = ("--journal", tmp_path / "journal")
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (6, 0)
+    monkeypatch.setattr(engine, "module_digest", lambda *names: "another")
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (6, 0)
+    assert len(list((tmp_path / "journal").glob("*.frames"))) == 1
+    monkeypatch.undo()
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (6, 0)
+
+
 def test_an_unreadable_journal_segment_is_named(miniature, few, tmp_path):
     (tmp_path / "journal" / "x.frames").mkdir(parents=True)
     error = user_error(measure(miniature, few, tmp_path, "--journal", tmp_path / "journal"))

@@ -100,7 +100,7 @@ def measure(
     job = _Job(
         Capture(network, settings.projections, settings.mapping), asked, dict(zip(keys, wanted, strict=True)), settings
     )
-    records = job.run(Journal(journal) if journal else None) | {"": Record(None, "truncated")}
+    records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
     # The size of a batch is no fact of the numbers; a retry halves it.
     facts = {
@@ -125,6 +125,11 @@ def measure(
     )
     if run_path:
         write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
+
+
+def _maker(context: Mapping[str, Any]) -> str:
+    """What of a key's `context` is no choice: where it changes, nothing of before is read again."""
+    return json.dumps([context[name] for name in ("engine", "torch", "transformers")])
 
 
 def _check_distinct(paths: Mapping[str, str]) -> None:
@@ -173,7 +178,7 @@ class _Job:
         meter.close()
         if journal:
             journal.close()
-            journal.prune(self.samples)
+            journal.prune()
         return records
 
     def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:

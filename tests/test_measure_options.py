@@ -84,6 +84,13 @@ def test_left_keeps_the_response_that_the_window_would_cut(miniature, few, plain
     assert samples["truncated"].any() and samples["status"].unique().to_list() == ["ok"]
 
 
+def test_the_date_of_a_dated_prompt_is_told(miniature, few, tmp_path):
+    run(miniature, few, tmp_path, "--limit", 1, "--chat")
+    assert read_metadata(tmp_path / "samples.parquet")["chat_date"] == "2024-07-26"
+    run(miniature, few, tmp_path, "--limit", 1)
+    assert read_metadata(tmp_path / "samples.parquet")["chat_date"] is None
+
+
 def test_subsets_are_rows_of_their_own(miniature, few, plain, tmp_path):
     names = ["all", "last", "span:0:2", "random:2:0", "random:2:1", "random:matched:0"]
     asked = ["all", "last", "span:0:2", "random:2:2", "random:matched"]

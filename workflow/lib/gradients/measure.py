@@ -28,6 +28,7 @@ from workflow.lib.gradients.spectra import decompose
 from workflow.lib.gradients.tokens import Encoder
 from workflow.lib.gradients.write import write_extra, write_tables
 from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.responses.prompts import CHAT_DATE
 
 
 def measure(
@@ -106,6 +107,7 @@ def measure(
     facts = {
         **{name: value for name, value in asdict(settings).items() if name != "batch_tokens"},
         "window": window,
+        "chat_date": CHAT_DATE.isoformat() if settings.chat else None,
         **context,
         "model": name,
         "model_digest": where.digest,

@@ -17,7 +17,7 @@ import transformers
 from workflow.lib.command import progress
 from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
+from workflow.lib.files import check_writable, write_text
 from workflow.lib.gradients.capture import Capture, Pass
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
 from workflow.lib.gradients.journal import Journal, Record
@@ -51,23 +51,24 @@ def measure(
     `extras`: more tables.
     """
     extras = extras or Extras()
-    _check_distinct({"samples": samples_path, "spectra": spectra_path, **extras.paths})
+    outputs = {"samples": samples_path, "spectra": spectra_path, **extras.paths, "run": run_path}
+    _check_paths({"responses": responses, **{name: path for name, path in outputs.items() if path}})
+    device = choose_device(settings.device)
     started = time.time()
     drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
     told = extras.chosen(rows)
     where = locate(model, revision)
-    device = choose_device(settings.device)
     # Never by a library's default: TF32 keeps 10 bits of a float32's 23.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
     network, tokenizer = load(
         where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
     )
-    window = min(settings.max_length, getattr(network.config, "max_position_embeddings", settings.max_length))
+    positions = getattr(network.config, "max_position_embeddings", None)
+    # XLNet says -1 where there is no limit.
+    window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
     if window < settings.max_length:
-        progress(
-            f"max_length is {settings.max_length}, but the model has {window} positions: the window is {window} tokens"
-        )
+        progress(f"--max-length is {settings.max_length}, but the model has {window} positions: these are the window")
     encoder = Encoder(
         tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
     )
@@ -134,13 +135,16 @@ def _maker(context: Mapping[str, Any]) -> str:
     return json.dumps([context[name] for name in ("engine", "torch", "transformers")])
 
 
-def _check_distinct(paths: Mapping[str, str]) -> None:
+def _check_paths(paths: Mapping[str, str]) -> None:
+    """`InputError` where two options name one file, or an output could not be written in the end."""
     options: dict[Path, str] = {}
     for name, path in paths.items():
         option = f"--{name.replace('_', '-')}"
         other = options.setdefault(Path(path).resolve(), option)
         if other != option:
             raise InputError(f"{other} and {option} are both {path}; give two files")
+        if name != "responses":
+            check_writable(option, path)
 
 
 class _Job:

@@ -58,7 +58,7 @@ def limit_rows(rows: Sequence[Row], limit: int | None, seed: int | None) -> list
     if limit is None:
         return list(rows)
     if limit < 1:
-        raise InputError(f"limit is {limit}; ask for at least 1 sample")
+        raise InputError(f"--limit is {limit}; ask for at least 1 sample")
     ids = list(dict.fromkeys(row.sample_id for row in rows))
     if seed is not None:
         ids.sort(key=lambda sample_id: seeded_hash(seed, sample_id))

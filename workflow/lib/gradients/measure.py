@@ -68,7 +68,9 @@ def measure(
     # XLNet says -1 where there is no limit.
     window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
     if window < settings.max_length:
-        progress(f"--max-length is {settings.max_length}, but the model has {window} positions: these are the window")
+        progress(
+            f"max_length is {settings.max_length}, but the model has {window} positions: the window is {window} tokens"
+        )
     encoder = Encoder(
         tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
     )

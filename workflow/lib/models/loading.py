@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,17 +75,21 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     import torch
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     # Sizes that contradict each other end in any of these, in the config's own checks or where modules are made.
     contradictions = (StrictDataclassError, TypeError, AttributeError, ArithmeticError, AssertionError, IndexError)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        # The tokenizer reads it too, and is not to be blamed; what is no contradiction is told below.
+        with suppress(OSError, ValueError, KeyError, ImportError):
+            AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except contradictions as error:
         raise _inconsistent(path, error) from error
-    except (OSError, ValueError, KeyError) as error:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, *contradictions) as error:
         raise InputError(
             f"{path}: no tokenizer could be loaded ({_short(error)}); add tokenizer.json and tokenizer_config.json"
         ) from None

@@ -85,14 +85,16 @@ class Capture:
         """Forward and backward of each sample's own mean response cross-entropy, all in one padded batch.
 
         Padding stands on the right, where causal attention lets no real token see it, and each sample's factors
-        are cut to its own tokens, so it contributes exactly nothing. Samples do not see each other, so the
+        are cut to its own tokens, so it contributes exactly nothing; it repeats the sample's last token, as another
+        one's numbers could be none. Samples do not see each other, so the
         gradient of the sum of their losses is each one's own.
         """
         device = self.model.device
         longest = max(len(sample.ids) for sample in batch)
-        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        ids = torch.empty(len(batch), longest, dtype=torch.long)
         counted = torch.zeros(len(batch), longest, dtype=torch.bool)
         for row, sample in enumerate(batch):
+            ids[row] = sample.ids[-1]
             ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
             counted[row, : len(sample.ids)] = torch.tensor(sample.response)
         ids, counted = ids.to(device), counted.to(device)

@@ -20,6 +20,7 @@ from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 from workflow.lib.gradients.capture import Capture, Pass
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
+from workflow.lib.gradients.forward import length_regime
 from workflow.lib.gradients.journal import Journal, Record
 from workflow.lib.gradients.meter import Meter
 from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows
@@ -148,7 +149,7 @@ class _Job:
         self.capture, self.items, self.wanted, self.settings = capture, items, wanted, settings
         self.samples = {key: item.sample for key, item in items.items()}
         measured = {key: sample for key, sample in self.samples.items() if sample.response_tokens}
-        self.batches = plan_batches(measured, settings.batch_tokens)
+        self.batches = plan_batches(measured, settings.batch_tokens, length_regime(capture.model.config))
         self.computed = self.recalled = 0
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
@@ -192,7 +193,13 @@ class _Job:
 
     def _compute_once(self, keys: Sequence[str]) -> dict[str, Record]:
         passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
-        return {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+        records = {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+        # It may be another sample's fault.
+        alone = [key for key in keys if records[key].status == "nonfinite"] if len(keys) > 1 else []
+        del passes
+        for key in alone:
+            records |= self._compute_once([key])
+        return records
 
     def _failure(self, keys: Sequence[str], error: Exception) -> RuntimeError:
         """What to say of a batch that failed: the one sample that fails alone too, or else all of them."""

@@ -106,6 +106,24 @@ def test_float32_is_within_a_thousandth():
         assert_equal_metrics(spectra(one.factors), plainly(exact.double(), sample_)[1], 1e-3)
 
 
+def test_a_mean_over_many_tokens_does_not_vanish_in_float16():
+    """Its gradients come near the smallest numbers that float16 has; D is scaled back exactly."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2000, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4
+    )
+    model = LlamaForCausalLM(config).half()
+    exact = LlamaForCausalLM(config)
+    exact.load_state_dict(model.state_dict())
+    batch = [sample(500, 480), sample(9, 3)]
+    captures = Capture(model), Capture(exact)
+    for normalise in ("mean", "sum"):
+        for ours, theirs in zip(*(capture.run(batch, normalise) for capture in captures), strict=True):
+            assert ours.loss == pytest.approx(theirs.loss, rel=1e-3)
+            error = spectra(ours.factors, ["nuclear_norm"]) / spectra(theirs.factors, ["nuclear_norm"]) - 1
+            assert error.abs().max() < 5e-3, normalise
+
+
 def assert_equal_metrics(ours, expected, tolerance):
     index = {name: i for i, name in enumerate(METRICS)}
     sigma_max = expected[..., index["sigma_max"]]

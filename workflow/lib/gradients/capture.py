@@ -19,6 +19,9 @@ from workflow.lib.gradients.tokens import Encoded
 
 PROJECTIONS = ATTENTION
 
+# float16 has no number below 2^-24: a response token's loss goes backward times this, whatever the loss is divided by.
+HALF_SCALE = 2**4
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -108,21 +111,26 @@ class Capture:
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             losses = losses.view_as(targets)
             means = losses.sum(1) / ((targets != -100).sum(1) if normalise == "mean" else 1)
-            means.sum().backward()
+            scales = [self._scale(sum(sample.response[1:]) if normalise == "mean" else 1) for sample in batch]
+            (means * means.new_tensor(scales)).sum().backward()
             shape = ids.shape
             # Some layers see a batch flattened to (batch * tokens, width).
             for kept in (self._x, self._d):
                 kept.update({module: factor.reshape(*shape, -1) for module, factor in kept.items()})
             each = [row[kept].double().cpu() for row, kept in zip(losses.detach(), targets != -100, strict=True)]
             return [
-                Pass(float(means[row].detach()), each[row], self._cut(row, len(sample.ids)))
+                Pass(float(means[row].detach()), each[row], self._cut(row, len(sample.ids), scales[row]))
                 for row, sample in enumerate(batch)
             ]
         finally:
             self._x.clear()
             self._d.clear()
 
-    def _cut(self, row: int, tokens: int) -> dict[str, Factors]:
+    def _scale(self, divisor: int) -> int:
+        """What a float16 pass multiplies a loss by before the backward pass: a power of two, so nothing is rounded."""
+        return HALF_SCALE << (divisor - 1).bit_length() if self.model.dtype == torch.float16 else 1
+
+    def _cut(self, row: int, tokens: int, scale: int) -> dict[str, Factors]:
         stacks: dict[tuple[int, ...], Tensor] = {}
         factors = {}
         for name in self.layers[0]:
@@ -136,7 +144,8 @@ class Capture:
                 self._d[module][row, :tokens, columns[name]]
                 for module, columns in zip(modules, self._columns, strict=True)
             ]
-            factors[name] = Factors(stacks[place], _at_least_float32(torch.stack(d)))
+            stack = _at_least_float32(torch.stack(d))
+            factors[name] = Factors(stacks[place], stack / scale if scale > 1 else stack)
         return factors
 
 

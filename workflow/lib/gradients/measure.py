@@ -18,7 +18,7 @@ from workflow.lib.command import progress
 from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
-from workflow.lib.gradients.capture import Capture, Pass
+from workflow.lib.gradients.capture import HALF_SCALE, Capture, Pass
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
 from workflow.lib.gradients.forward import length_regime
 from workflow.lib.gradients.journal import Journal, Record
@@ -107,6 +107,8 @@ def measure(
     facts = {
         **{name: value for name, value in asdict(settings).items() if name != "batch_tokens"},
         "window": window,
+        # Times the power of two next to the response's tokens, where the loss is their mean.
+        "loss_scale": HALF_SCALE if settings.dtype == "float16" else 1,
         **context,
         "model": name,
         "model_digest": where.digest,

@@ -58,14 +58,20 @@ def chart(samples: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         for projection in projections:
             title = alt.Title(f"{label(variant)} · {label(projection)}", style="panel-title")
             of_panel = of(samples, variant=variant, projection=projection)
-            panels.append(_panel(of_panel, relations, scale, colours, width, last).properties(title=title))
+            panels.append(_panel(of_panel, relations, scale, colours, width, title, last))
     apart = alt.Resolve(scale=alt.ScaleResolveMap(x="independent", y="independent"))
     columns = len(projections)
     return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), resolve=apart)
 
 
 def _panel(
-    samples: pl.DataFrame, relations: list[str], scale: scales.Scale, colours: alt.Scale, width: int, last: bool
+    samples: pl.DataFrame,
+    relations: list[str],
+    scale: scales.Scale,
+    colours: alt.Scale,
+    width: int,
+    title: alt.Title,
+    last: bool,
 ) -> alt.LayerChart:
     shapes, marks, points = [], [], []
     for place, relation in enumerate(relations):
@@ -94,21 +100,23 @@ def _panel(
 
     parts = []
     if shapes:
-        area = alt.Chart(alt.InlineData(shapes)).mark_area(style="shape")
+        area = alt.Chart(pl.DataFrame(shapes)).mark_area(style="shape")
         parts.append(area.encode(x=x("value"), y=y("density"), color=colour))
-        base = alt.Chart(alt.InlineData(marks)).encode(y=y("at"), color=colour)
-        tooltip = ["relation:N", "n:Q", *(f"{name}:Q" for name in ("p5", "p25", "p50", "p75", "p95"))]
-        parts.append(base.mark_rule(strokeWidth=1).encode(x=x("p5"), x2="p95:Q", tooltip=tooltip))
-        parts.append(base.mark_rule(strokeWidth=4).encode(x=x("p25"), x2="p75:Q", tooltip=tooltip))
+        base = alt.Chart(pl.DataFrame(marks)).encode(y=y("at"), color=colour)
+        quantiles = (f"{name}:Q" for name in ("p5", "p25", "p50", "p75", "p95"))
+        # As objects: Altair takes far longer over strings.
+        tooltip = [alt.Tooltip(field) for field in ("relation:N", "n:Q", *quantiles)]
+        parts.append(base.mark_rule(strokeWidth=1).encode(x=x("p5"), x2=alt.X2("p95:Q"), tooltip=tooltip))
+        parts.append(base.mark_rule(strokeWidth=4).encode(x=x("p25"), x2=alt.X2("p75:Q"), tooltip=tooltip))
         parts.append(base.mark_point(style="median").encode(x=x("p50"), tooltip=tooltip))
     if points:
-        ticks = alt.Chart(alt.InlineData(points)).mark_tick(orient="vertical", size=_HALF * 0.6)
+        ticks = alt.Chart(pl.DataFrame(points)).mark_tick(orient="vertical", size=_HALF * 0.6)
         parts.append(ticks.encode(x=x("value"), y=y("density"), color=colour))
     if not parts:
         words = alt.Chart(alt.InlineData([{"text": "no samples"}]))
         parts.append(words.mark_text(style="nothing").encode(text="text:N"))
     zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(y=y("zero"))
-    return alt.layer(*parts, zero, width=width, height=_HALF * (2 if len(relations) > 1 else 1.4))
+    return alt.layer(*parts, zero, title=title, width=width, height=_HALF * (2 if len(relations) > 1 else 1.4))
 
 
 def kernel_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -136,8 +136,8 @@ def matrix(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) -> a
             first = projection == projections[0]
             x_axis = alt.Axis(title=None, labelAngle=-40 if turned else 0, ticks=False, domain=False)
             x = alt.X("variant:N", sort=columns, scale=alt.Scale(domain=columns), axis=x_axis)
-            base = alt.Chart(alt.InlineData(cells)).encode(x=x, y=_rows("title", rows, first))
-            tooltip = ["title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q"]
+            base = alt.Chart(pl.DataFrame(cells)).encode(x=x, y=_rows("title", rows, first))
+            tooltip = [alt.Tooltip(field) for field in ("title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q")]
             parts = [base.mark_rect(style="cell").encode(color=colour, tooltip=tooltip)]
             if cell >= _FITS:
                 for ink in (theme.INK, "white"):
@@ -172,8 +172,10 @@ def by_layer(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) ->
         ]
         x_axis = alt.Axis(values=ticks, labelAngle=0, title="Layer" if signed else "Layer i (to i + 1)", domain=False)
         x = alt.X("layer:O", scale=alt.Scale(domain=list(range(layers)), paddingInner=0), axis=x_axis)
-        base = alt.Chart(alt.InlineData(cells)).encode(x=x, y=_rows("row", rows, projection == projections[0]))
-        rect = base.mark_rect().encode(color=colour, tooltip=["row:N", "layer:O", "value:Q", "n:Q"])
+        base = alt.Chart(pl.DataFrame(cells)).encode(x=x, y=_rows("row", rows, projection == projections[0]))
+        rect = base.mark_rect().encode(
+            color=colour, tooltip=[alt.Tooltip(field) for field in ("row:N", "layer:O", "value:Q", "n:Q")]
+        )
         title = alt.Title(label(projection), style="panel-title")
         panels.append(rect.properties(width=width, height=ROW * len(rows), title=title))
     return _grid(panels, len(projections), heading)

@@ -73,7 +73,8 @@ def chart(rd: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         entries = list(hue.entries)
         colour = alt.Color("projection:N", scale=alt.Scale(domain=entries, range=list(hue.colours)), title=None)
         shape = alt.Shape("projection:N", scale=alt.Scale(domain=entries, range=list(hue.shapes)), title=None)
-        tooltip = ["relation:N", "projection:N", *(alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES), "n:Q"]
+        numbers = (alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES)
+        tooltip = [alt.Tooltip("relation:N"), alt.Tooltip("projection:N"), *numbers, alt.Tooltip("n:Q")]
         base = alt.Chart(data).encode(y=y, color=colour)
         zero = alt.Chart(alt.InlineData([{"zero": 1}])).mark_rule(style="zero")
         parts = [

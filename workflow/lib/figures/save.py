@@ -7,7 +7,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from workflow.lib.errors import InputError, nearest
 from workflow.lib.figures import theme  # noqa: F401  (a chart without the theme is not ours)
 from workflow.lib.files import replacing, write_text
 
-PPI = 200
+PPI = 160
 FORMATS = ("vl.json", "svg", "png", "pdf", "html")
 
 
@@ -38,6 +38,8 @@ def save(
             raise InputError(f"--formats {name}: no such format; {nearest(name, FORMATS)}")
     # The tests check every kind of chart against the schema; here that would be a third of the time.
     specification = chart.to_dict(validate=False)
+    # The others are made of the SVG: to run Vega is most of the work.
+    svg = _svg(specification) if {"svg", "png", "pdf"} & set(formats) else ""
     stem = Path(stem)
     written = {}
     for name in FORMATS:
@@ -46,7 +48,7 @@ def save(
             if name == "html":
                 _write_html(specification, path, os.path.relpath(bundle, path.parent))
             else:
-                _WRITERS[name](specification, path)
+                _write(path, specification, svg)
             written[name] = path.name
     return written
 
@@ -75,26 +77,24 @@ def size_of_svg(path: str | Path) -> tuple[int, int]:
     return tuple(int(-(-float(size.group(1)) // 1)) for size in sizes)
 
 
-def _write_json(specification: dict[str, Any], path: Path) -> None:
-    write_text(path, as_json(specification))
-
-
-def _write_svg(specification: dict[str, Any], path: Path) -> None:
+def _svg(specification: dict[str, Any]) -> str:
     svg = vl_convert.vegalite_to_svg(specification, vl_version=version_of(specification))
     # The renderer numbers gradients and clips through all charts of a process.
     names: dict[str, str] = {}
     rename = lambda found: names.setdefault(found.group(), f"{found.group(1)}{len(names)}")  # noqa: E731
-    write_text(path, re.sub(r"\b(gradient_|clip)\d+\b", rename, svg))
+    return re.sub(r"\b(gradient_|clip)\d+\b", rename, svg)
 
 
-def _write_png(specification: dict[str, Any], path: Path) -> None:
+def _write(path: Path, specification: dict[str, Any], svg: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_bytes(vl_convert.vegalite_to_png(specification, vl_version=version_of(specification), ppi=PPI))
-
-
-def _write_pdf(specification: dict[str, Any], path: Path) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(vl_convert.vegalite_to_pdf(specification, vl_version=version_of(specification)))
+        if path.suffix == ".json":
+            temporary.write_text(as_json(specification), encoding="utf-8")
+        elif path.suffix == ".svg":
+            temporary.write_text(svg, encoding="utf-8")
+        elif path.suffix == ".png":
+            temporary.write_bytes(vl_convert.svg_to_png(svg, ppi=PPI))
+        else:
+            temporary.write_bytes(vl_convert.svg_to_pdf(svg))
 
 
 _PAGE = """<!doctype html>
@@ -133,11 +133,3 @@ def write_bundle(path: str | Path) -> None:
 def version_of(specification: dict[str, Any]) -> str:
     """A specification's own version of Vega-Lite (``6.1``), and not the converter's newest."""
     return re.search(r"/v(\d+\.\d+)", specification["$schema"]).group(1)
-
-
-_WRITERS: dict[str, Callable[[dict[str, Any], Path], None]] = {
-    "vl.json": _write_json,
-    "svg": _write_svg,
-    "png": _write_png,
-    "pdf": _write_pdf,
-}

@@ -6,11 +6,11 @@ exact     the model in float64, autograd's own weight gradients of Q, K, V and O
 float32, float64, bfloat16, float16
           the engine, with the pass (weights included) in that precision and the spectra as it takes them from there
 
-On the committed miniature with detailed responses of its own grammar, and on Llamas with random weights and tokens: a
-wider one, and one with a large vocabulary and a long response, whose mean loss has small gradients. Errors are relative,
-over samples, layers and projections; left out are gradients below 1e-6 of their sample's largest, which are rounding of
-zero. Times are processor time of a pass and its spectra, all metrics, the least of the repeats: other jobs on the machine
-count for little.
+On the committed miniature with detailed responses of its own grammar, and on Llamas with random weights and tokens:
+a wider one, and one with a large vocabulary and a long response, whose mean loss has small gradients. Errors are
+relative, over samples, layers and projections; left out are gradients below 1e-6 of their sample's largest, which are
+rounding of zero. Times are processor time of a pass and its spectra, all metrics, the least of the repeats: other jobs
+on the machine count for little.
 """
 
 import argparse

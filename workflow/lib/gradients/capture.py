@@ -70,6 +70,7 @@ class Capture:
                     f"model '{model.config._name_or_path}': {name} is {shapes[0]} in layer 0 and {shapes[odd]} in "
                     f"layer {odd}; leave {name} out of the projections, as its layers cannot be compared"
                 )
+        self._half = next(model.parameters()).dtype == torch.float16
         self._columns = [{name: _index(layer[name].columns, model.device) for name in layer} for layer in self.layers]
         # By module; a fused one serves several projections.
         self._x: dict[nn.Module, Tensor] = {}
@@ -128,7 +129,7 @@ class Capture:
 
     def _scale(self, divisor: int) -> int:
         """What a float16 pass multiplies a loss by before the backward pass: a power of two, so nothing is rounded."""
-        return HALF_SCALE << (divisor - 1).bit_length() if self.model.dtype == torch.float16 else 1
+        return HALF_SCALE << (divisor - 1).bit_length() if self._half else 1
 
     def _cut(self, row: int, tokens: int, scale: int) -> dict[str, Factors]:
         stacks: dict[tuple[int, ...], Tensor] = {}

@@ -102,6 +102,7 @@ def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
         "min": norms * -1e-2,
         "effective_rank": generator.gamma(20.0, size=norms.size),
     }
+    columns["sigma_ratio"] = columns["sigma_max"] / norms
     for name, column in columns.items():
         spectra = spectra.append_column(name, pa.array(column))
     facts = {"model": model, "model_digest": "made up", "revision": "", "dtype": "float32", "compat": "none"}

@@ -164,6 +164,28 @@ def test_the_scaled_nuclear_norm_is_divided_by_the_root_of_the_smaller_dimension
     assert (plain[1]["nuclear_norm_scaled"] * roots / plain[1]["nuclear_norm"] - 1).abs().max() < 1e-12
 
 
+def test_the_sigma_ratio_is_a_column_and_null_without_a_gradient(miniature, few, plain, tmp_path):
+    spectra = plain[1]
+    assert spectra["sigma_ratio"].equals(spectra["sigma_max"] / spectra["nuclear_norm"], check_names=False)
+
+    class Flat(engine.Capture):
+        def run(self, batch, normalise):
+            passes = super().run(batch, normalise)
+            for done in passes:
+                done.factors["q"].d.zero_()
+            return passes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Capture", Flat)
+        options = ("--journal", tmp_path / "journal")
+        _, first = run(miniature, few, tmp_path, *options)
+        _, recalled = run(miniature, few, tmp_path, *options)
+    assert recalled.equals(first)
+    flat = pl.col("projection") == "q"
+    assert first.filter(flat)["sigma_ratio"].null_count() == 6 * 6 and first["sigma_ratio"].is_nan().sum() == 0
+    assert first.filter(~flat)["sigma_ratio"].null_count() == 0
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-3), ("bfloat16", 0.3), ("float16", 0.05)], ids=str)
 def test_other_precisions(precision, tolerance, miniature, few, plain, tmp_path):
     option = "--precision" if precision == "bfloat16" else "--dtype"

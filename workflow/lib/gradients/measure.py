@@ -18,8 +18,9 @@ from workflow.lib.command import progress
 from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
 from workflow.lib.files import check_writable, write_text
-from workflow.lib.gradients.capture import Capture, Pass
+from workflow.lib.gradients.capture import HALF_SCALE, Capture, Pass
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
+from workflow.lib.gradients.forward import length_regime
 from workflow.lib.gradients.journal import Journal, Record
 from workflow.lib.gradients.meter import Meter
 from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows
@@ -111,6 +112,8 @@ def measure(
         **{name: value for name, value in asdict(settings).items() if name != "batch_tokens"},
         "window": window,
         "chat_date": CHAT_DATE.isoformat() if settings.chat else None,
+        # Times the power of two next to the response's tokens, where the loss is their mean.
+        "loss_scale": HALF_SCALE if settings.dtype == "float16" else 1,
         **context,
         "model": name,
         "model_digest": where.digest,
@@ -161,7 +164,7 @@ class _Job:
         self.capture, self.items, self.wanted, self.settings = capture, items, wanted, settings
         self.samples = {key: item.sample for key, item in items.items()}
         measured = {key: sample for key, sample in self.samples.items() if sample.response_tokens}
-        self.batches = plan_batches(measured, settings.batch_tokens)
+        self.batches = plan_batches(measured, settings.batch_tokens, length_regime(capture.model.config))
         self.computed = self.recalled = 0
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
@@ -205,7 +208,13 @@ class _Job:
 
     def _compute_once(self, keys: Sequence[str]) -> dict[str, Record]:
         passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
-        return {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+        records = {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+        # It may be another sample's fault.
+        alone = [key for key in keys if records[key].status == "nonfinite"] if len(keys) > 1 else []
+        del passes
+        for key in alone:
+            records |= self._compute_once([key])
+        return records
 
     def _failure(self, keys: Sequence[str], error: Exception) -> RuntimeError:
         """What to say of a batch that failed: the one sample that fails alone too, or else all of them."""
@@ -228,7 +237,7 @@ class _Job:
         )
         if not finite:
             return Record(done.loss, "nonfinite")
-        values, sigma = decompose(done.factors, self.settings.metrics)
+        values, sigma = decompose(done.factors, self.settings.metrics, whole="singular_values" in wanted)
         extras = measure_extras(done, sigma, wanted)
         return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 

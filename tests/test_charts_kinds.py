@@ -296,6 +296,20 @@ def test_paper_axes_are_the_studys_and_say_what_they_cut_off():
     assert "own axes" not in " ".join(plain["correct", "panels"].subtitle)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_numbers_stand_out_from_every_colour_of_a_heatmap(signed):
+    palette = theme.DIVERGING if signed else theme.SEQUENTIAL
+    domain = heatmaps._domain(pl.Series([-0.95, 19.0] if signed else [0.01, 50.0]), signed)
+    ends = domain[1]
+    for place, code in zip(ends, palette, strict=True):
+        ink = heatmaps._ink(math.expm1(place) if signed else place, domain, signed)
+        one, other = sorted(
+            heatmaps._luminance([int((c if c != "white" else "#ffffff")[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+            for c in (code, ink)
+        )
+        assert (other + 0.05) / (one + 0.05) > 4, (code, ink)
+
+
 # Files ---------------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from test_statistics import tables
 
 from workflow.lib.errors import InputError
+from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
 from workflow.lib.figures.verdicts import (
     COLOURS,
     SHAPES,
@@ -566,14 +567,33 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
         draw_verdicts(path, tmp_path / folder / "verdicts", ["vl.json", "svg"])
         files.append([(tmp_path / folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
-    drawn = overall(pl.read_parquet(path))
-    assert heading(drawn).title == "Claims: 1 hold, 1 fail, 0 inconclusive; controls: 2 hold, 0 fail, 0 inconclusive"
+    drawn = overall(pl.read_parquet(path), {"m_0": "First"})
+    assert heading(drawn).title == (
+        "Claims of the study: 1 hold, 1 fail, 0 inconclusive; controls: 2 hold, 0 fail, 0 inconclusive"
+    )
+    assert set(drawn["column"]) == {"First · d", "m_1 · d"}
+    assert all(name.endswith(" (n 80)") for name in drawn["row"])
     chart(drawn).to_dict(validate=True)
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| m\\_")]
-    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {8}
+    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {10}
     assert "claimed to lie above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
+
+
+def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
+    claim, gone = CLAIMS["size_none_detailed"], CLAIMS["instruct_instability"]
+    untrained = view(*CASES["size_none_detailed"][1].cells.values(), model="r", kind="random")
+    verdicts(tmp_path, [CASES["size_none_detailed"][0], untrained, CASES["instruct_instability"][0]], [claim, gone])
+    drawn = overall(pl.read_parquet(tmp_path / "claims.parquet"), {})
+    assert heading(drawn).title == (
+        "Claims of the study: 2 hold, 0 fail, 0 inconclusive; withdrawn: 1 hold, 0 fail, 0 inconclusive; "
+        "untrained: 0 hold, 1 fail, 0 inconclusive"
+    )
+    found = atlas_verdicts(tmp_path / "claims.parquet", {})
+    assert [(title, [count for *_, count in counts]) for title, counts in found["counts"]] == [
+        ("The study’s claims", [2, 0, 0]), ("Withdrawn", [1, 0, 0]), ("Controls", [0, 1, 0])
+    ]  # fmt: skip
 
 
 def test_nothing_tested_is_said(tmp_path):

@@ -215,6 +215,7 @@ def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         "study": claim.study,
         # On an untrained network no claim of the study is tested: it is what the others are held against.
         "status": "control" if row["kind"] == "random" else claim.status,
+        "claim_status": claim.status,
         "source": claim.source,
         "title": claim.title,
         "statistic": claim.statistic,

@@ -6,10 +6,11 @@ exact     the model in float64, autograd's own weight gradients of Q, K, V and O
 float32, float64, bfloat16, float16
           the engine, with the pass (weights included) in that precision and the spectra as it takes them from there
 
-On the committed miniature with detailed responses of its own grammar, and on a wider Llama with random weights and
-tokens. Errors are relative, over samples, layers and projections; left out are gradients below 1e-6 of their sample's
-largest, which are rounding of zero. Times are processor time of a pass and its spectra, all metrics, the least of the
-repeats: other jobs on the machine count for little.
+On the committed miniature with detailed responses of its own grammar, and on Llamas with random weights and tokens:
+a wider one, and one with a large vocabulary and a long response, whose mean loss has small gradients. Errors are
+relative, over samples, layers and projections; left out are gradients below 1e-6 of their sample's largest, which are
+rounding of zero. Times are processor time of a pass and its spectra, all metrics, the least of the repeats: other jobs
+on the machine count for little.
 """
 
 import argparse
@@ -36,28 +37,28 @@ NORMS = ("nuclear_norm", "sigma_max", "frobenius_norm")
 FLOOR = 1e-6
 SAMPLES = 8
 WIDTH, LAYERS, VOCABULARY, BATCH, TOKENS = 512, 2, 2048, 2, 128
+LONG_WIDTH, LONG_LAYERS, LONG_VOCABULARY, LONG_TOKENS, LONG_PROMPT = 256, 4, 32_000, 1024, 24
 
 
 def miniature(dtype: torch.dtype) -> Any:
     return AutoModelForCausalLM.from_pretrained(MINIATURE, dtype=dtype)
 
 
-def wide(dtype: torch.dtype) -> Any:
+def random_llama(dtype: torch.dtype, width: int, layers: int, vocabulary: int) -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH * 11 // 4,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=WIDTH // 64,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
     )
     return LlamaForCausalLM(config).to(dtype)
 
 
-def random_tokens() -> list[Encoded]:
-    """Half of each sample is response."""
-    rows = torch.randint(0, VOCABULARY, (BATCH, TOKENS), generator=torch.Generator().manual_seed(1)).tolist()
-    return [Encoded(tuple(row), tuple(i >= TOKENS // 2 for i in range(TOKENS)), False) for row in rows]
+def random_tokens(samples: int, tokens: int, prompt: int, vocabulary: int) -> list[Encoded]:
+    rows = torch.randint(0, vocabulary, (samples, tokens), generator=torch.Generator().manual_seed(1)).tolist()
+    return [Encoded(tuple(row), tuple(i >= prompt for i in range(tokens)), False) for row in rows]
 
 
 def detailed() -> list[Encoded]:
@@ -131,7 +132,18 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rows = compare("miniature", miniature, detailed(), given.repeats)
-    rows += compare(f"random, width {WIDTH}", wide, random_tokens(), given.repeats)
+    rows += compare(
+        f"random, width {WIDTH}",
+        lambda dtype: random_llama(dtype, WIDTH, LAYERS, VOCABULARY),
+        random_tokens(BATCH, TOKENS, TOKENS // 2, VOCABULARY),
+        given.repeats,
+    )
+    rows += compare(
+        f"random, vocabulary {LONG_VOCABULARY}",
+        lambda dtype: random_llama(dtype, LONG_WIDTH, LONG_LAYERS, LONG_VOCABULARY),
+        random_tokens(1, LONG_TOKENS, LONG_PROMPT, LONG_VOCABULARY),
+        given.repeats,
+    )
     machine = {
         "machine": platform.processor() or platform.machine(),
         "threads": given.threads,

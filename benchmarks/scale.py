@@ -8,6 +8,7 @@ the workflow one job is one dataset, PROCESSES at a time with one thread each; t
 """
 
 import argparse
+import json
 import os
 import resource
 import subprocess
@@ -50,6 +51,13 @@ def main() -> None:
             *("--output", f"{folder}/regression.parquet", "--csv", f"{folder}/regression.csv"),
         )
         told("regress_gradients", begun)
+        begun = time.perf_counter()
+        sheet = ("--claims", "config/claims.tsv", "--schema", "workflow/schemas/claims.schema.yaml")
+        with ThreadPoolExecutor(given.processes) as pool:
+            list(pool.map(lambda dataset: gather(folder, models, dataset, given.draws, sheet), datasets))
+        evidence = [f"{folder}/evidence/{dataset}.parquet" for dataset in datasets]
+        run("test_claims", "--evidence", *evidence, *sheet, "--output", f"{folder}/claims")
+        told("gather_evidence and test_claims", begun)
 
 
 def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
@@ -72,6 +80,7 @@ def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
         {
             **keys,
             "loss": size.ravel(),
+            "loss_concentration": generator.uniform(0.1, 0.9, total),
             "prompt_tokens": [50] * total,
             "response_tokens": generator.integers(2, 300, total),
             "truncated": [False] * total,
@@ -93,6 +102,7 @@ def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
         "min": norms * -1e-2,
         "effective_rank": generator.gamma(20.0, size=norms.size),
     }
+    columns["sigma_ratio"] = columns["sigma_max"] / norms
     for name, column in columns.items():
         spectra = spectra.append_column(name, pa.array(column))
     facts = {"model": model, "model_digest": "made up", "revision": "", "dtype": "float32", "compat": "none"}
@@ -103,13 +113,26 @@ def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
 
 
 def summarise(folder: str, models: list[str], dataset: str, draws: int) -> None:
-    tables = {
+    output = f"{folder}/statistics/{dataset}"
+    run("summarise_gradients", *tables_of(folder, models, dataset), *bootstrap(draws), "--output", output)
+
+
+def gather(folder: str, models: list[str], dataset: str, draws: int, sheet: tuple[str, ...]) -> None:
+    about = json.dumps({model: {"kind": "base", "partner": "", "seed": 0} for model in models})
+    output = f"{folder}/evidence/{dataset}.parquet"
+    common = (*tables_of(folder, models, dataset), *bootstrap(draws), "--output", output)
+    run("gather_evidence", *common, *sheet, "--models", about)
+
+
+def tables_of(folder: str, models: list[str], dataset: str) -> list[str]:
+    paths = {
         kind: [f"{folder}/{model}.{dataset}.{kind}.parquet" for model in models] for kind in ("samples", "spectra")
     }
-    run(
-        *("summarise_gradients", "--dataset", dataset, "--samples", *tables["samples"], "--spectra"),
-        *(*tables["spectra"], "--draws", str(draws), "--seed", "0", "--output", f"{folder}/statistics/{dataset}"),
-    )
+    return ["--dataset", dataset, "--samples", *paths["samples"], "--spectra", *paths["spectra"]]
+
+
+def bootstrap(draws: int) -> list[str]:
+    return ["--draws", str(draws), "--seed", "0"]
 
 
 def run(script: str, *arguments: str) -> None:

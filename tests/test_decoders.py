@@ -445,7 +445,7 @@ def test_a_mapping_of_interleaved_heads_finds_what_the_probe_finds():
     ],
 )
 def test_a_wrong_mapping_is_one_line(mapping, message):
-    with pytest.raises(InputError, match=f"model 'toy' .Toy.: projections.*{message}"):
+    with pytest.raises(InputError, match=f"model 'toy' .Toy.: --mapping .column projections of models.tsv.*{message}"):
         Capture(toy(), mapping=mapping)
 
 

@@ -89,8 +89,10 @@ def test_gradients_that_cancel_are_left_to_the_svd():
 
 def test_a_zero_gradient_is_zero():
     x, d = factors(10, 20, 20, 3)
-    values = spectra({"q": Factors(x[None], torch.zeros_like(d)[None])})
-    assert values.abs().max() == 0
+    values = spectra({"q": Factors(x[None], torch.zeros_like(d)[None])})[0, 0]
+    # sigma_max / nuclear_norm is no number.
+    assert values[METRICS.index("sigma_ratio")].isnan() and values.nan_to_num().abs().max() == 0
+    assert spectra({"q": Factors(x[None], torch.zeros_like(d)[None])}, ["frobenius_norm"]).item() == 0
 
 
 @pytest.mark.parametrize("tokens", [1, 127, 255, 256, 300, 513])
@@ -118,6 +120,7 @@ def test_metrics_are_those_asked_for_in_their_order():
     x, d = factors(20, 30, 40, 6)
     part = {"q": Factors(x[None], d[None])}
     everything = spectra(part)[0, 0]
+    assert everything[METRICS.index("sigma_ratio")] == everything[1] / everything[0]
     asked = ("effective_rank", "sigma_max", "min")
     assert torch.equal(spectra(part, asked)[0, 0], everything[[METRICS.index(name) for name in asked]])
 
@@ -130,3 +133,55 @@ def test_projections_of_one_input_share_its_gram_matrix(monkeypatch):
     shared = x[None]
     spectra({name: Factors(shared, d[None]) for name in "qkv"}, ["nuclear_norm"])
     assert seen.count((20, 40)) == 1
+
+
+@pytest.mark.parametrize("part", [1e-2, 1e-4, 1e-6, 3e-7])
+@pytest.mark.parametrize(
+    ("tokens", "rows", "columns"), [(400, 256, 512), (512, 256, 1536), (60, 64, 64), (300, 128, 96)]
+)
+def test_gradients_that_cancel_in_any_shape(tokens, rows, columns, part):
+    """Each input twice, with all but opposite gradients: where a square holds little but rounding, it is not used."""
+    x, d = factors(tokens // 2, rows, columns, 8)
+    assert_close(x.repeat(2, 1), torch.cat([d, -d * (1 + part)]))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 256), (128, 96)])
+def test_a_low_rank_of_many_tokens(rows, columns):
+    x, d = factors(300, rows, columns, 9)
+    generator = torch.Generator().manual_seed(10)
+    assert_close(x, d[:, :3] @ torch.randn(3, rows, generator=generator))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tokens", [30, 60, 100])
+def test_repeated_tokens_leave_a_smallest_singular_value_of_zero(tokens, dtype):
+    x, d = (factor.to(dtype) for factor in factors(tokens, 30, 40, 11))
+    full = spectra({"q": Factors(x[None], d[None])}, ["sigma_min"]).item()
+    assert abs(full / plainly(x, d)[-1] - 1) < 1e-6
+    kept = torch.arange(tokens) % 29
+    assert spectra({"q": Factors(x[kept][None], d[kept][None])}, ["sigma_min"]).item() == 0
+    x[29:] = 0
+    assert spectra({"q": Factors(x[None], d[None])}, ["sigma_min"]).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("tokens", "cancelling"), [(20, False), (90, False), (90, True)])
+def test_entries_and_frobenius_norm_need_no_spectrum(tokens, cancelling, dtype, monkeypatch):
+    x, d = (factor.to(dtype) for factor in factors(tokens, 30, 40, 12))
+    if cancelling:
+        x, d = torch.cat([x, x]), torch.cat([d, -d * (1 + 1e-6)])
+    part, asked = {"q": Factors(x[None], d[None])}, ("frobenius_norm", "mean", "max", "min")
+    gradient = d.double().mT @ x.double()
+    expected = torch.stack([gradient.norm(), gradient.mean(), gradient.max(), gradient.min()])
+    calls = []
+    monkeypatch.setattr(
+        engine, "singular_values", lambda x, d, real=engine.singular_values: calls.append(1) or real(x, d)
+    )
+    values, sigma = engine.decompose(part, asked, whole=False)
+    # max and min are those of a product in the factors' own precision.
+    rough = 1e-9 if dtype == torch.float64 else 1e-6
+    size = d.double().norm() * x.double().norm()
+    assert (values[0, 0] - expected).abs().max() <= rough * (size if cancelling else expected[0])
+    assert abs(values[0, 0, 0] / expected[0] - 1) < 1e-8
+    assert len(calls) == cancelling and len(sigma[0][0]) == (30 if cancelling else 0)
+    assert len(engine.decompose(part, asked)[1][0][0]) == min(len(x), 30)

@@ -16,8 +16,8 @@ def segment(folder):
     return next(folder.glob("*.frames"))
 
 
-def filled(folder, *batches):
-    journal = Journal(folder)
+def filled(folder, *batches, maker=""):
+    journal = Journal(folder, maker)
     for keys in batches:
         journal.commit(keys, [Record(1.5, "ok", 0.5, (1.0, 2.0))] * len(keys))
     journal.close()
@@ -61,11 +61,31 @@ def test_a_file_that_is_no_segment_is_named(tmp_path):
         Journal(tmp_path).read()
 
 
-def test_prune_keeps_what_is_wanted(tmp_path):
-    filled(tmp_path, ["a"])
-    filled(tmp_path, ["b", "c"])
-    assert Journal(tmp_path).prune({"c"}) == 1
-    assert set(Journal(tmp_path).read()) == {"b", "c"}
+def test_zeros_at_the_end_are_a_torn_frame(tmp_path):
+    """A file may have grown before the power failed, its content not yet on the disk."""
+    filled(tmp_path, ["a"], ["b"])
+    path = segment(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(4096))
+    assert set(Journal(tmp_path).read()) == {"a", "b"}
+    second = whole.rindex(b"GAJ3")
+    # From wherever on: nothing of the frame, half of its head, half of its body, all but Arrow's end of stream.
+    for at in (second, second + 10, second + 30, second + 500, len(whole) - 8):
+        path.write_bytes(whole[:at] + bytes(len(whole) - at))
+        assert set(Journal(tmp_path).read()) == {"a"}, at
+    path.write_bytes(whole[:100] + bytes(second - 100) + whole[second:])
+    with pytest.raises(InputError, match="damaged at byte 0"):
+        Journal(tmp_path).read()
+
+
+def test_prune_takes_what_can_never_be_read_again_and_nothing_else(tmp_path):
+    filled(tmp_path, ["a"], maker="new")
+    filled(tmp_path, ["b"], ["c"], maker="new")
+    filled(tmp_path, ["d"], maker="old")
+    (tmp_path / "empty.frames").touch()
+    assert Journal(tmp_path, "new").prune() == 2
+    assert set(Journal(tmp_path).read()) == {"a", "b", "c"}
+    assert len(list(tmp_path.glob("*.frames"))) == 2
 
 
 def _write_and_wait(folder, ready):
@@ -81,9 +101,9 @@ def test_prune_spares_a_living_writer_and_takes_a_killed_one(tmp_path):
     writer = context.Process(target=_write_and_wait, args=(tmp_path, ready))
     writer.start()
     assert ready.wait(30)
-    assert Journal(tmp_path).prune(set()) == 0
+    assert Journal(tmp_path, "another").prune() == 0
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert set(Journal(tmp_path).read()) == {"old"}
-    assert Journal(tmp_path).prune(set()) == 1
+    assert Journal(tmp_path, "another").prune() == 1
     assert not list(tmp_path.glob("*.frames"))

@@ -13,7 +13,8 @@ from test_measure import counts, measure
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workflow.lib.gradients.capture import Pass
-from workflow.lib.gradients.plan import read_rows
+from workflow.lib.gradients.extras import Extras
+from workflow.lib.gradients.plan import Row, read_rows
 from workflow.lib.gradients.tokens import Encoder
 from workflow.lib.tables import read_metadata
 
@@ -236,6 +237,14 @@ def test_samples_are_chosen_by_id(miniature, few, tmp_path):
     assert read(tmp_path, "tokens").select("sample_id", "projection").unique().rows() == [(ids[1], "o")]
     run(miniature, few, tmp_path, table, "--tokens-first=0")
     assert read(tmp_path, "tokens").height == 0
+    run(miniature, few, tmp_path, table, f"--tokens-of={ids[1]},{ids[0]}", "--projections", "o")
+    assert set(read(tmp_path, "tokens")["sample_id"]) == set(ids)
+
+
+def test_an_id_may_hold_a_comma():
+    rows = [Row("d", name, "natural", "correct", "", "") for name in ("a", "b", "a,b", "c,d")]
+    extras = [Extras(tokens="t", tokens_of=names) for names in (["a,b"], ["b,a"], ["c,d", "a"])]
+    assert [each.chosen(rows) for each in extras] == [{"a,b"}, {"a", "b"}, {"c,d", "a"}]
 
 
 def test_a_sample_that_was_not_measured_has_no_rows(miniature, few, tmp_path):

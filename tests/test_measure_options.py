@@ -11,13 +11,14 @@ import termios
 import polars as pl
 import pytest
 import torch
-from conftest import ROOT, user_error
+from conftest import ROOT, call, user_error
 from safetensors.torch import load_file, save_file
 from test_measure import counts, measure
 
 from workflow.lib.gradients import measure as engine
 from workflow.lib.gradients.settings import Settings
 from workflow.lib.gradients.spectra import METRICS
+from workflow.lib.models.loading import load
 from workflow.lib.tables import read_metadata
 
 
@@ -82,6 +83,13 @@ def test_left_keeps_the_response_that_the_window_would_cut(miniature, few, plain
     samples, _ = run(miniature, few, tmp_path, "--max-length", window, "--truncation", "left")
     assert samples["response_tokens"].to_list() == [min(n, window - 1) for n in plain[0]["response_tokens"]]
     assert samples["truncated"].any() and samples["status"].unique().to_list() == ["ok"]
+
+
+def test_the_date_of_a_dated_prompt_is_told(miniature, few, tmp_path):
+    run(miniature, few, tmp_path, "--limit", 1, "--chat")
+    assert read_metadata(tmp_path / "samples.parquet")["chat_date"] == "2024-07-26"
+    run(miniature, few, tmp_path, "--limit", 1)
+    assert read_metadata(tmp_path / "samples.parquet")["chat_date"] is None
 
 
 def test_subsets_are_rows_of_their_own(miniature, few, plain, tmp_path):
@@ -154,6 +162,28 @@ def test_the_scaled_nuclear_norm_is_divided_by_the_root_of_the_smaller_dimension
     smaller = {"q": 128, "k": 64, "v": 64, "o": 128}
     roots = pl.Series([smaller[name] ** 0.5 for name in plain[1]["projection"]])
     assert (plain[1]["nuclear_norm_scaled"] * roots / plain[1]["nuclear_norm"] - 1).abs().max() < 1e-12
+
+
+def test_the_sigma_ratio_is_a_column_and_null_without_a_gradient(miniature, few, plain, tmp_path):
+    spectra = plain[1]
+    assert spectra["sigma_ratio"].equals(spectra["sigma_max"] / spectra["nuclear_norm"], check_names=False)
+
+    class Flat(engine.Capture):
+        def run(self, batch, normalise):
+            passes = super().run(batch, normalise)
+            for done in passes:
+                done.factors["q"].d.zero_()
+            return passes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Capture", Flat)
+        options = ("--journal", tmp_path / "journal")
+        _, first = run(miniature, few, tmp_path, *options)
+        _, recalled = run(miniature, few, tmp_path, *options)
+    assert recalled.equals(first)
+    flat = pl.col("projection") == "q"
+    assert first.filter(flat)["sigma_ratio"].null_count() == 6 * 6 and first["sigma_ratio"].is_nan().sum() == 0
+    assert first.filter(~flat)["sigma_ratio"].null_count() == 0
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-3), ("bfloat16", 0.3), ("float16", 0.05)], ids=str)
@@ -300,13 +330,88 @@ def _read(leader):
         (["--loss-tokens", "first"], "--loss-tokens 'first' is not known; write one of all, last"),
         (["--precision", "float8"], "choose one of float32"),
         (["--journal", "{few}"], "no folder can be made here"),
+        (["--max-length", 1], "--max-length is 1; give at least 2 tokens"),
+        (["--loss-tokens", "all,first"], "--loss-tokens 'first' is not known"),
+        (["--revision", "0" * 40], "is a folder; leave --revision out"),
     ],
     ids=str,
 )
 def test_bad_options_are_one_line(options, message, miniature, few, tmp_path):
-    options = [option.format(few=few) for option in options]
+    options = [str(option).format(few=few) for option in options]
     assert message in user_error(measure(miniature, few, tmp_path, *options))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--compat", "theirs"], "--compat 'theirs' is not known; choose one of none, reference"),
+        (["--truncation", "right"], "--truncation 'right' is not known"),
+        (["--dtype", "float8"], "--dtype 'float8' is not known"),
+        (["--device", "tpu"], "--device 'tpu' is not known"),
+        (["--cosines", "{few}/c.parquet"], "mini_arithmetic.parquet is no folder; give another path"),
+        (["--run", "{out}"], "is a folder; give a file"),
+        (["--samples", "{out}"], "is a folder; give a file"),
+        (["--spectra", "{few}"], "--responses and --spectra are both"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_told_before_any_work(options, message, few, tmp_path):
+    """The model is not even looked for."""
+    options = [str(option).format(few=few, out=tmp_path) for option in options]
+    assert message in user_error(measure(tmp_path / "no model", few, tmp_path, *options))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_told_before_any_work(few, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    error = user_error(measure(tmp_path / "no model", few, tmp_path, "--cosines", tmp_path / "closed/new/c.parquet"))
+    assert f"no file may be written into {tmp_path}/closed" in error
+
+
+def test_a_card_whose_files_have_changed_is_refused(miniature, few, tmp_path):
+    folder, card, out = tmp_path / "m", tmp_path / "m.json", tmp_path / "out"
+    shutil.copytree(miniature, folder)
+    out.mkdir()
+    arguments = ("--model", "m", "--source", folder, "--output", card)
+    assert call("fetch_model", *arguments).returncode == 0
+    (folder / "generation_config.json").write_text("{}")
+    assert counts(measure(card, few, out)) == (6, 0)
+    weights = load_file(folder / "model.safetensors")
+    stamp = os.stat(folder / "model.safetensors")
+    weights["model.layers.3.self_attn.v_proj.weight"] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    os.utime(folder / "model.safetensors", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    error = user_error(measure(card, few, out))
+    assert f"{folder}/model.safetensors: has changed since the card {card} was written; delete the card" in error
+    card.unlink()
+    assert call("fetch_model", *arguments).returncode == 0
+    assert counts(measure(card, few, out)) == (6, 0)
+    (folder / "chat_template.jinja").unlink()
+    assert "chat_template.jinja: is gone since the card" in user_error(measure(card, few, out))
+    assert "is a card; leave --revision out" in user_error(measure(card, few, out, "--revision", "0" * 40))
+
+
+def test_a_mistyped_folder_is_told_from_a_hub_id(few, tmp_path):
+    error = user_error(measure("modles/nope", few, tmp_path))
+    assert "--model modles/nope: no such folder; if it is a hub id, it needs --revision COMMIT" in error
+
+
+def test_a_model_that_says_minus_one_position_has_no_limit(miniature, few, plain, tmp_path, monkeypatch):
+    def unlimited(*arguments, **options):
+        network, tokenizer = load(*arguments, **options)
+        network.config.max_position_embeddings = -1
+        return network, tokenizer
+
+    monkeypatch.setattr(engine, "load", unlimited)
+    run(miniature, few, tmp_path)
+    assert read_metadata(tmp_path / "samples.parquet")["window"] == 1024
+
+
+def test_commas_part_subsets(miniature, few, tmp_path):
+    samples, _ = run(miniature, few, tmp_path, "--loss-tokens", "all,last", "span:0:2", "--limit", 1)
+    assert samples["loss_tokens"].to_list() == ["all", "last", "span:0:2"] * 3
 
 
 def spoil_bert(folder):
@@ -391,6 +496,11 @@ def corrupt_weights(folder):
         (spoil_bert, "not a causal language model: config.json says BertForMaskedLM; take a decoder-only model"),
         (spoil_causality, "(BertLMHeadModel): earlier positions read later ones, so that this is no causal decoder"),
         (spoil_heads, "(LlamaForCausalLM): a forward pass over 8 x 4 tokens fails (RuntimeError: The size of tensor a"),
+        (
+            change_config(num_attention_heads=7),
+            "config.json: no model can be made of it (StrictDataclassClassValidationError: ",
+        ),
+        (change_config(head_dim=None, num_attention_heads=0), "config.json: no model can be made of it ("),
         (spoil_vocabulary, "embeddings; take the tokenizer that belongs to this model"),
         (spoil_tokenizer, "tokenizer.json: no tokenizer here"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
@@ -419,6 +529,26 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(spoil, message, miniature,
     error = user_error(measure(folder, few, out, "--chat"))
     assert message in error and "spoilt" in error
     assert not list(out.iterdir())
+
+
+def test_a_smaller_job_leaves_the_larger_ones_work_in_the_journal(miniature, few, tmp_path):
+    journal = ("--journal", tmp_path / "journal")
+    assert counts(measure(miniature, few, tmp_path, *journal, "--limit", 1)) == (3, 0)
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (3, 3)
+    assert counts(measure(miniature, few, tmp_path, *journal, "--limit", 1)) == (0, 3)
+    assert counts(measure(miniature, few, tmp_path, *journal, "--metrics", "mean")) == (6, 0)
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (0, 6)
+    assert counts(measure(miniature, few, tmp_path, *journal, "--metrics", "mean")) == (0, 6)
+
+
+def test_another_version_of_the_engine_clears_the_journal_of_the_last_one(miniature, few, tmp_path, monkeypatch):
+    journal = ("--journal", tmp_path / "journal")
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (6, 0)
+    monkeypatch.setattr(engine, "module_digest", lambda *names: "another")
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (6, 0)
+    assert len(list((tmp_path / "journal").glob("*.frames"))) == 1
+    monkeypatch.undo()
+    assert counts(measure(miniature, few, tmp_path, *journal)) == (6, 0)
 
 
 def test_an_unreadable_journal_segment_is_named(miniature, few, tmp_path):

@@ -1,5 +1,7 @@
 """The engine against the slow plain way: autograd's own weight gradient and its full SVD, in float64."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -67,6 +69,7 @@ def plainly(model, one):
                     gradient.max(),
                     gradient.min(),
                     rank,
+                    sigma[0] / sigma.sum(),
                 ]
             )
     return loss.item(), torch.tensor(rows).view(len(model.model.layers), len(PROJECTIONS), len(METRICS))
@@ -101,6 +104,24 @@ def test_float32_is_within_a_thousandth():
     exact.load_state_dict(model.state_dict())
     for one, sample_ in zip(Capture(model).run(batch), batch, strict=True):
         assert_equal_metrics(spectra(one.factors), plainly(exact.double(), sample_)[1], 1e-3)
+
+
+def test_a_mean_over_many_tokens_does_not_vanish_in_float16():
+    """Its gradients come near the smallest numbers that float16 has; D is scaled back exactly."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2000, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4
+    )
+    model = LlamaForCausalLM(config).half()
+    exact = LlamaForCausalLM(config)
+    exact.load_state_dict(model.state_dict())
+    batch = [sample(500, 480), sample(9, 3)]
+    captures = Capture(model), Capture(exact)
+    for normalise in ("mean", "sum"):
+        for ours, theirs in zip(*(capture.run(batch, normalise) for capture in captures), strict=True):
+            assert ours.loss == pytest.approx(theirs.loss, rel=1e-3)
+            error = spectra(ours.factors, ["nuclear_norm"]) / spectra(theirs.factors, ["nuclear_norm"]) - 1
+            assert error.abs().max() < 5e-3, normalise
 
 
 def assert_equal_metrics(ours, expected, tolerance):
@@ -153,4 +174,16 @@ def test_any_factors(tokens, rows, columns, rank, scale, seed):
 
 def test_zero_gradient_has_rank_zero():
     zeros = Factors(torch.ones(1, 4, 3, dtype=torch.float64), torch.zeros(1, 4, 5, dtype=torch.float64))
-    assert spectra({"q": zeros}).abs().max() == 0
+    values = dict(zip(METRICS, spectra({"q": zeros})[0, 0].tolist(), strict=True))
+    assert math.isnan(values.pop("sigma_ratio")) and set(values.values()) == {0}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("tokens", "zero"), [(24, "qkvo"), (25, "q"), (26, "")])
+def test_the_smallest_singular_value_is_zero_where_the_rank_is_too_low(tokens, zero, dtype):
+    """The last token never has a gradient, and the first none that reaches q: its softmax is over one key."""
+    model = tiny_llama(dtype=dtype)
+    smallest = spectra(Capture(model).run([sample(tokens, 10)])[0].factors, ["sigma_min"])
+    for place, name in ((0, "q"), (3, "o")):
+        # The middle layer's matrices of 24 x 24: the first reads repeated tokens, the last acts on the response alone.
+        assert (smallest[1, place, 0] == 0) == (name in zero), name

@@ -1,11 +1,14 @@
 """Prompt, response and mask as tokens: our way and the reference's, on real tokenizers built here."""
 
+from datetime import datetime, timedelta
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from workflow.lib.errors import InputError
 from workflow.lib.gradients.tokens import Encoder
+from workflow.lib.responses.prompts import chat_prompt
 
 CHAT = (
     "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -95,6 +98,59 @@ def test_a_template_without_a_system_role_gets_none():
     without = Encoder(tokenizer(template=NO_SYSTEM), chat=True, max_length=999).encode("Is it?", "yes")
     assert len(with_system.ids) - len(without.ids) == len("<s>system: You are a helpful assistant.\n") - len("<s>") + 1
     assert with_system.response_tokens == without.response_tokens == 3
+
+
+DATED = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{% for m in messages %}{{ date_string }} {{ strftime_now('%H:%M') }} {{ m['content'] }}{% endfor %}"
+)
+CLOCK = DATED.replace("date_string is defined", "false")
+# Called from a macro, as gpt-oss does.
+MACRO = "{% macro day() %}{{ strftime_now('%d %b %Y') }}{% endmacro %}" + CLOCK.replace(
+    "strftime_now('%d %b %Y')", "day()"
+)
+
+
+@pytest.mark.parametrize("template", [DATED, CLOCK, MACRO])
+def test_a_dated_template_writes_the_same_date_on_any_day(template, monkeypatch):
+    from transformers.utils import chat_template_utils
+
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=1)
+
+    today = chat_prompt(tokenizer(template=template), "Is it?")
+    monkeypatch.setattr(chat_template_utils, "datetime", Tomorrow)
+    chat_template_utils._compile_jinja_template.cache_clear()
+    assert chat_prompt(tokenizer(template=template), "Is it?") == today
+    assert today.startswith("26 Jul 2024 00:00 ") and today.endswith("Is it?")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ 1 / 0 }}", "its chat template cannot be used .ZeroDivisionError: division by zero"),
+        ("{{ messages[0].content + 1 }}", "its chat template cannot be used .TypeError"),
+        ("{% for m in messages %}{{ m['role'] }}: {% endfor %}", "its chat template leaves the user's message out"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named(template, message):
+    with pytest.raises(InputError, match=message):
+        chat_prompt(tokenizer(template=template), "Is it?")
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%d %B %Y", "%-d %b %y", "%A, %a %j %H:%M:%S %I %p", "%F %T"])
+def test_the_date_takes_the_forms_of_a_clock(form):
+    expected = datetime(2024, 7, 26).strftime(form)
+    assert chat_prompt(
+        tokenizer(template=f"{{{{ strftime_now('{form}') }}}}: {{{{ messages[-1].content }}}}"), "Is it?"
+    ) == (f"{expected}: Is it?")
+
+
+def test_a_template_may_trim_and_escape():
+    made = tokenizer(template="{% for m in messages %}{{ m['content'] | trim | e }}|{% endfor %}")
+    assert chat_prompt(made, " 1 < 2? ").endswith("|1 &lt; 2?|")
 
 
 def test_truncation_is_flagged_and_never_pretends():

@@ -14,6 +14,12 @@ class InputError(Exception):
         super().__init__(" ".join(str(message).split()))
 
 
+def check_choice(option: str, value: str, known: Iterable[str]) -> None:
+    """`InputError` where an option's value is none of the `known` ones."""
+    if value not in known:
+        raise InputError(f"{option} '{value}' is not known; choose one of {', '.join(known)}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A phrase for an unknown name: the nearest match if there is one, and all known names.
 

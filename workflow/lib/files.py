@@ -33,6 +33,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(option: str, path: str | Path) -> None:
+    """`InputError` where no file can be written at `path`, told before hours of work; nothing is made yet."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder; give a file")
+    # Folders that are not there are made.
+    above = next(folder for folder in path.absolute().parents if folder.exists() or folder.is_symlink())
+    if not above.is_dir():
+        raise InputError(f"{option} {path}: {above} is no folder; give another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {path}: no file may be written into {above}; give another path, or change its mode")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with replacing(path) as temporary:

@@ -70,6 +70,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("max", _REAL),
             ("min", _REAL),
             ("effective_rank", _REAL),
+            # sigma_max / nuclear_norm; null where the gradient is zero.
+            ("sigma_ratio", _REAL),
         ]
     ),
     # Opt-in. The min(tokens, rows, columns) singular values behind a row of spectra, largest first; all others are 0.

@@ -9,7 +9,15 @@ import os
 
 from workflow.lib.command import parser_for, run
 
-LOSS_TOKENS = "response tokens whose loss counts, each a row of its own: all, last[:K], span:A:B, random:K[:DRAWS]"
+LOSS_TOKENS = (
+    "response tokens whose loss counts, each a row of its own, with spaces or commas (default: all): all, last[:K], "
+    "span:A:B, random:K[:DRAWS]"
+)
+TOKENS_OF = "samples for --tokens, by sample_id, with commas; repeatable"
+MAPPING = (
+    "where the projections are, if not found: 'q=PATH k=PATH[0:64] v=PATH o=PATH'; it is not checked that the modules "
+    "do what is said of them"
+)
 PROJECTIONS = "of q k v o gate up down, with spaces or commas (default: q k v o)"
 
 
@@ -25,9 +33,7 @@ def main(argv=None):
     add("--singular-values", metavar="OUT", help="also write every gradient's whole spectrum (.parquet)")
     add("--cosines", metavar="OUT", help="also write cosines of q and o, k and v, and adjacent layers (.parquet)")
     add("--tokens", metavar="OUT", help="also write each token's loss and share in each gradient (.parquet), of:")
-    add(
-        "--tokens-of", action="append", default=[], metavar="ID", help="a sample for --tokens, by sample_id; repeatable"
-    )
+    add("--tokens-of", action="append", default=[], metavar="IDS", help=TOKENS_OF)
     add("--tokens-first", type=int, metavar="N", help="the first N samples, for --tokens")
     add("--run", metavar="OUT", help="also write time, host, device and versions (.json)")
     add("--journal", metavar="DIR", help="keep finished batches here, and take them from here")
@@ -51,7 +57,7 @@ def main(argv=None):
     add("--purpose", default="study", help="'pipeline check': a model on data it was never meant for")
     add("--threads", type=int, help="CPU threads of the pass (default: PyTorch's own choice)")
     add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
-    add("--mapping", default="", help="where the projections are, if not found: 'q=PATH k=PATH[0:64] v=PATH o=PATH'")
+    add("--mapping", default="", help=MAPPING)
     run(parser, measure, argv)
 
 
@@ -91,7 +97,7 @@ def measure(arguments):
             trust_remote_code=arguments.trust_remote_code,
             purpose=arguments.purpose,
             truncation=arguments.truncation,
-            loss_tokens=arguments.loss_tokens,
+            loss_tokens=_split(arguments.loss_tokens),
             loss_norm=arguments.loss_norm,
             seed=arguments.seed,
             projections=_split(arguments.projections),

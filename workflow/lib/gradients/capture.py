@@ -19,6 +19,9 @@ from workflow.lib.gradients.tokens import Encoded
 
 PROJECTIONS = ATTENTION
 
+# float16 has no number below 2^-24: a response token's loss goes backward times this, whatever the loss is divided by.
+HALF_SCALE = 2**4
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -67,6 +70,7 @@ class Capture:
                     f"model '{model.config._name_or_path}': {name} is {shapes[0]} in layer 0 and {shapes[odd]} in "
                     f"layer {odd}; leave {name} out of the projections, as its layers cannot be compared"
                 )
+        self._half = next(model.parameters()).dtype == torch.float16
         self._columns = [{name: _index(layer[name].columns, model.device) for name in layer} for layer in self.layers]
         # By module; a fused one serves several projections.
         self._x: dict[nn.Module, Tensor] = {}
@@ -85,14 +89,16 @@ class Capture:
         """Forward and backward of each sample's own mean response cross-entropy, all in one padded batch.
 
         Padding stands on the right, where causal attention lets no real token see it, and each sample's factors
-        are cut to its own tokens, so it contributes exactly nothing. Samples do not see each other, so the
+        are cut to its own tokens, so it contributes exactly nothing; it repeats the sample's last token, as another
+        one's numbers could be none. Samples do not see each other, so the
         gradient of the sum of their losses is each one's own.
         """
         device = self.model.device
         longest = max(len(sample.ids) for sample in batch)
-        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        ids = torch.empty(len(batch), longest, dtype=torch.long)
         counted = torch.zeros(len(batch), longest, dtype=torch.bool)
         for row, sample in enumerate(batch):
+            ids[row] = sample.ids[-1]
             ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
             counted[row, : len(sample.ids)] = torch.tensor(sample.response)
         ids, counted = ids.to(device), counted.to(device)
@@ -106,21 +112,26 @@ class Capture:
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             losses = losses.view_as(targets)
             means = losses.sum(1) / ((targets != -100).sum(1) if normalise == "mean" else 1)
-            means.sum().backward()
+            scales = [self._scale(sum(sample.response[1:]) if normalise == "mean" else 1) for sample in batch]
+            (means * means.new_tensor(scales)).sum().backward()
             shape = ids.shape
             # Some layers see a batch flattened to (batch * tokens, width).
             for kept in (self._x, self._d):
                 kept.update({module: factor.reshape(*shape, -1) for module, factor in kept.items()})
             each = [row[kept].double().cpu() for row, kept in zip(losses.detach(), targets != -100, strict=True)]
             return [
-                Pass(float(means[row].detach()), each[row], self._cut(row, len(sample.ids)))
+                Pass(float(means[row].detach()), each[row], self._cut(row, len(sample.ids), scales[row]))
                 for row, sample in enumerate(batch)
             ]
         finally:
             self._x.clear()
             self._d.clear()
 
-    def _cut(self, row: int, tokens: int) -> dict[str, Factors]:
+    def _scale(self, divisor: int) -> int:
+        """What a float16 pass multiplies a loss by before the backward pass: a power of two, so nothing is rounded."""
+        return HALF_SCALE << (divisor - 1).bit_length() if self._half else 1
+
+    def _cut(self, row: int, tokens: int, scale: int) -> dict[str, Factors]:
         stacks: dict[tuple[int, ...], Tensor] = {}
         factors = {}
         for name in self.layers[0]:
@@ -134,7 +145,8 @@ class Capture:
                 self._d[module][row, :tokens, columns[name]]
                 for module, columns in zip(modules, self._columns, strict=True)
             ]
-            factors[name] = Factors(stacks[place], _at_least_float32(torch.stack(d)))
+            stack = _at_least_float32(torch.stack(d))
+            factors[name] = Factors(stacks[place], stack / scale if scale > 1 else stack)
         return factors
 
 

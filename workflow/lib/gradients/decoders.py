@@ -73,9 +73,9 @@ def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> li
         layer = layers[unclear.layer]
         raise InputError(
             f"{_named(model)}, layer {unclear.layer} ({type(layer).__name__}): {unclear}; linear modules seen (output "
-            f"x input features): {_seen(layer)}; where these are the projections, say so in column projections of "
-            "models.tsv, as in 'q=PATH k=PATH[0:64] v=PATH[64:128] o=PATH' (paths from the decoder layer, slices of "
-            "output features)"
+            f"x input features): {_seen(layer)}; where these are the projections, say so with --mapping (column "
+            "projections of models.tsv), as in 'q=PATH k=PATH[0:64] v=PATH[64:128] o=PATH' (paths from the decoder "
+            "layer, slices of output features)"
         ) from None
     return [
         {name: _projection(name, layer, *parts[name]) for name in wanted}
@@ -125,7 +125,7 @@ def _mapped(
     model: Any, layers: Sequence[nn.Module], wanted: Sequence[str], mapping: str
 ) -> list[dict[str, Projection]]:
     """The projections that the user described."""
-    place = f"{_named(model)}: projections"
+    place = f"{_named(model)}: --mapping (column projections of models.tsv)"
     entries: dict[str, tuple[str, str | None]] = {}
     for entry in mapping.split():
         match = _ENTRY.fullmatch(entry)

@@ -3,14 +3,14 @@
 A journal is a folder of segments, one per writing process. A segment is a sequence of frames, each one committed
 batch of samples with its own checksum. Readers merge all segments by key, so writers need no lock on each other: a
 crashed writer leaves at worst a torn last frame (ignored), a living one whole frames before it. Damage anywhere
-else is an error, never a number.
+else is an error, never a number. What a job does not ask for today stays for the job that asks for it again.
 """
 
 import hashlib
 import os
 import struct
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,11 +34,15 @@ _SCHEMA = pa.schema(
 
 # A frame's head: a mark, the length of the body in bytes, and digests of the body and of the head before it. The
 # latter tells a damaged length, which would look like a torn body.
-_MARK = b"GAJ2"
-# An earlier form, which was written by other code: its keys are asked for no more.
-_OLD_MARK = b"GAJ1"
+_MARK = b"GAJ3"
+# Earlier forms, which were written by other code: their keys are asked for no more.
+_OLD_MARKS = (b"GAJ1", b"GAJ2")
 _FIELDS = struct.Struct("<4sQ16s")
 _DIGEST = 16
+_HEAD = _FIELDS.size + _DIGEST
+# A body ends with Arrow's end of stream, ff ff ff ff 00 00 00 00, so never with these. A file that had grown before the
+# power failed, but whose content had not reached the disk, does.
+_UNWRITTEN = bytes(8)
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,15 @@ class Record:
 class Journal:
     """Append committed batches to an own segment; look up what any segment holds.
 
-    >>> journal = Journal(folder); journal.commit(keys, records); journal.close()
+    `maker` names the code and versions that compute: it is part of every key, so that what another one wrote is never
+    read again.
+
+    >>> journal = Journal(folder, maker); journal.commit(keys, records); journal.close()
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, maker: str = ""):
         self.folder = Path(folder)
+        self._schema = _SCHEMA.with_metadata({"maker": maker})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -96,21 +104,25 @@ class Journal:
         ]
         columns = [pa.array(column, kind.type) for column, kind in zip(columns, _SCHEMA, strict=True)]
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, _SCHEMA) as writer:
-            writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+        with pa.ipc.new_stream(sink, self._schema) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=self._schema))
         body = sink.getvalue().to_pybytes()
         fields = _FIELDS.pack(_MARK, len(body), _digest(body))
         self._file.write(fields + _digest(fields) + body)
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def prune(self, wanted: Iterable[str]) -> int:
-        """Delete the segments of dead writers that hold none of the `wanted` keys; returns how many."""
-        keys = set(wanted)
+    def prune(self) -> int:
+        """Delete the segments of dead writers that no job can read any more; returns how many.
+
+        These are another `maker`'s, earlier forms, and those that hold no whole batch. Others stay, whoever needs
+        them today: a job over fewer samples, or with other options, says nothing of the next one.
+        """
         pruned = 0
         for path in self._segments():
-            needed = any(not keys.isdisjoint(batch.column("key").to_pylist()) for batch in _batches(path))
-            if needed or path == self._path:
+            first = next(_batches(path), None)
+            readable = first is not None and first.schema.metadata == self._schema.metadata
+            if readable or path == self._path:
                 continue
             try:
                 with FileLock(f"{path}.lock", timeout=0):
@@ -149,16 +161,20 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             f"{path}: cannot be read ({error.strerror}); make it readable, or delete it: its samples are computed again"
         ) from None
     at = 0
-    while len(content) - at >= _FIELDS.size + _DIGEST:
+    while len(content) - at >= _HEAD:
         fields = content[at : at + _FIELDS.size]
-        body_at = at + _FIELDS.size + _DIGEST
+        body_at = at + _HEAD
         mark, length, digest = _FIELDS.unpack(fields)
-        if mark not in (_MARK, _OLD_MARK) or content[at + _FIELDS.size : body_at] != _digest(fields):
+        if mark not in (_MARK, *_OLD_MARKS) or content[at + _FIELDS.size : body_at] != _digest(fields):
+            if len(content[at:].rstrip(b"\0")) < _HEAD:
+                return
             raise _damaged(path, at)
         body = content[body_at : body_at + length]
         if len(body) < length:
             return
         if _digest(body) != digest:
+            if content[body_at + length - len(_UNWRITTEN) :] == _UNWRITTEN:
+                return
             raise _damaged(path, at)
         if mark == _MARK:
             yield from pa.ipc.open_stream(body)

@@ -17,9 +17,10 @@ import transformers
 from workflow.lib.command import progress
 from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
-from workflow.lib.gradients.capture import Capture, Pass
+from workflow.lib.files import check_writable, write_text
+from workflow.lib.gradients.capture import HALF_SCALE, Capture, Pass
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
+from workflow.lib.gradients.forward import length_regime
 from workflow.lib.gradients.journal import Journal, Record
 from workflow.lib.gradients.meter import Meter
 from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows
@@ -28,6 +29,7 @@ from workflow.lib.gradients.spectra import decompose
 from workflow.lib.gradients.tokens import Encoder
 from workflow.lib.gradients.write import write_extra, write_tables
 from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.responses.prompts import CHAT_DATE
 
 
 def measure(
@@ -50,19 +52,22 @@ def measure(
     `extras`: more tables.
     """
     extras = extras or Extras()
-    _check_distinct({"samples": samples_path, "spectra": spectra_path, **extras.paths})
+    outputs = {"samples": samples_path, "spectra": spectra_path, **extras.paths, "run": run_path}
+    _check_paths({"responses": responses, **{name: path for name, path in outputs.items() if path}})
+    device = choose_device(settings.device)
     started = time.time()
     drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
     told = extras.chosen(rows)
     where = locate(model, revision)
-    device = choose_device(settings.device)
     # Never by a library's default: TF32 keeps 10 bits of a float32's 23.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
     network, tokenizer = load(
         where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
     )
-    window = min(settings.max_length, getattr(network.config, "max_position_embeddings", settings.max_length))
+    positions = getattr(network.config, "max_position_embeddings", None)
+    # XLNet says -1 where there is no limit.
+    window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
     if window < settings.max_length:
         progress(
             f"max_length is {settings.max_length}, but the model has {window} positions: the window is {window} tokens"
@@ -100,12 +105,15 @@ def measure(
     job = _Job(
         Capture(network, settings.projections, settings.mapping), asked, dict(zip(keys, wanted, strict=True)), settings
     )
-    records = job.run(Journal(journal) if journal else None) | {"": Record(None, "truncated")}
+    records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
     # The size of a batch is no fact of the numbers; a retry halves it.
     facts = {
         **{name: value for name, value in asdict(settings).items() if name != "batch_tokens"},
         "window": window,
+        "chat_date": CHAT_DATE.isoformat() if settings.chat else None,
+        # Times the power of two next to the response's tokens, where the loss is their mean.
+        "loss_scale": HALF_SCALE if settings.dtype == "float16" else 1,
         **context,
         "model": name,
         "model_digest": where.digest,
@@ -127,13 +135,21 @@ def measure(
         write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
 
 
-def _check_distinct(paths: Mapping[str, str]) -> None:
+def _maker(context: Mapping[str, Any]) -> str:
+    """What of a key's `context` is no choice: where it changes, nothing of before is read again."""
+    return json.dumps([context[name] for name in ("engine", "torch", "transformers")])
+
+
+def _check_paths(paths: Mapping[str, str]) -> None:
+    """`InputError` where two options name one file, or an output could not be written in the end."""
     options: dict[Path, str] = {}
     for name, path in paths.items():
         option = f"--{name.replace('_', '-')}"
         other = options.setdefault(Path(path).resolve(), option)
         if other != option:
             raise InputError(f"{other} and {option} are both {path}; give two files")
+        if name != "responses":
+            check_writable(option, path)
 
 
 class _Job:
@@ -148,7 +164,7 @@ class _Job:
         self.capture, self.items, self.wanted, self.settings = capture, items, wanted, settings
         self.samples = {key: item.sample for key, item in items.items()}
         measured = {key: sample for key, sample in self.samples.items() if sample.response_tokens}
-        self.batches = plan_batches(measured, settings.batch_tokens)
+        self.batches = plan_batches(measured, settings.batch_tokens, length_regime(capture.model.config))
         self.computed = self.recalled = 0
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
@@ -173,7 +189,7 @@ class _Job:
         meter.close()
         if journal:
             journal.close()
-            journal.prune(self.samples)
+            journal.prune()
         return records
 
     def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:
@@ -192,7 +208,13 @@ class _Job:
 
     def _compute_once(self, keys: Sequence[str]) -> dict[str, Record]:
         passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
-        return {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+        records = {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+        # It may be another sample's fault.
+        alone = [key for key in keys if records[key].status == "nonfinite"] if len(keys) > 1 else []
+        del passes
+        for key in alone:
+            records |= self._compute_once([key])
+        return records
 
     def _failure(self, keys: Sequence[str], error: Exception) -> RuntimeError:
         """What to say of a batch that failed: the one sample that fails alone too, or else all of them."""
@@ -215,7 +237,7 @@ class _Job:
         )
         if not finite:
             return Record(done.loss, "nonfinite")
-        values, sigma = decompose(done.factors, self.settings.metrics)
+        values, sigma = decompose(done.factors, self.settings.metrics, whole="singular_values" in wanted)
         extras = measure_extras(done, sigma, wanted)
         return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 

@@ -58,7 +58,7 @@ def limit_rows(rows: Sequence[Row], limit: int | None, seed: int | None) -> list
     if limit is None:
         return list(rows)
     if limit < 1:
-        raise InputError(f"limit is {limit}; ask for at least 1 sample")
+        raise InputError(f"--limit is {limit}; ask for at least 1 sample")
     ids = list(dict.fromkeys(row.sample_id for row in rows))
     if seed is not None:
         ids.sort(key=lambda sample_id: seeded_hash(seed, sample_id))
@@ -120,16 +120,21 @@ def key_of(sample: Encoded, context: Mapping[str, Any]) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def plan_batches(samples: Mapping[str, Encoded], batch_tokens: int) -> list[list[str]]:
+def plan_batches(
+    samples: Mapping[str, Encoded], batch_tokens: int, regime: Callable[[int], int] = lambda tokens: 0
+) -> list[list[str]]:
     """Cut the keys of `samples` into batches of alike length, of at most `batch_tokens` tokens with padding.
 
+    `regime`: what of a model hangs on a sample's length (`length_regime`); no batch holds samples of two.
     The plan depends on the samples alone, never on what a journal already holds, so that a resumed job forms the
     same batches. Longest first: what does not fit into memory shows at once.
     """
     order = sorted(samples, key=lambda key: (-len(samples[key].ids), key))
     batches: list[list[str]] = []
     for key in order:
-        if batches and len(samples[batches[-1][0]].ids) * (len(batches[-1]) + 1) <= batch_tokens:
+        longest = len(samples[batches[-1][0]].ids) if batches else 0
+        alike = regime(longest) == regime(len(samples[key].ids))
+        if batches and alike and longest * (len(batches[-1]) + 1) <= batch_tokens:
             batches[-1].append(key)
         else:
             batches.append([key])

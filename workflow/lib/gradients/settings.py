@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workflow.lib.errors import InputError, nearest
+from workflow.lib.errors import InputError, check_choice, nearest
 from workflow.lib.gradients.decoders import KNOWN
 from workflow.lib.gradients.spectra import METRICS
 from workflow.lib.gradients.subsets import Subset, parse_subsets
+from workflow.lib.gradients.tokens import COMPATS, TRUNCATIONS
+from workflow.lib.models.loading import DEVICES, DTYPES
 
 PURPOSES = ("study", "pipeline check")
 LOSS_NORMS = ("mean", "sum")
@@ -43,10 +45,14 @@ class Settings:
     controls: Sequence[str] = ()
 
     def __post_init__(self):
-        if self.purpose not in PURPOSES:
-            raise InputError(f"--purpose '{self.purpose}' is not known; choose one of {', '.join(PURPOSES)}")
-        if self.loss_norm not in LOSS_NORMS:
-            raise InputError(f"--loss-norm '{self.loss_norm}' is not known; choose one of {', '.join(LOSS_NORMS)}")
+        check_choice("--purpose", self.purpose, PURPOSES)
+        check_choice("--loss-norm", self.loss_norm, LOSS_NORMS)
+        check_choice("--truncation", self.truncation, TRUNCATIONS)
+        check_choice("--compat", self.compat, COMPATS)
+        check_choice("--dtype", self.dtype, DTYPES)
+        check_choice("--device", self.device, DEVICES)
+        if self.max_length < 2:
+            raise InputError(f"--max-length is {self.max_length}; give at least 2 tokens")
         if self.batch_tokens < 1:
             raise InputError(f"--batch-tokens is {self.batch_tokens}; give at least 1")
         parse_subsets(self.loss_tokens)

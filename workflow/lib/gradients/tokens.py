@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.lib.errors import InputError
+from workflow.lib.errors import InputError, check_choice
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
 
 COMPATS = ("none", "reference")
@@ -47,12 +47,10 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Any, *, chat: bool, max_length: int, compat: str = "none", truncation: str = "flag"):
-        if compat not in COMPATS:
-            raise InputError(f"--compat '{compat}' is not known; choose one of {', '.join(COMPATS)}")
-        if truncation not in TRUNCATIONS:
-            raise InputError(f"--truncation '{truncation}' is not known; choose one of {', '.join(TRUNCATIONS)}")
+        check_choice("--compat", compat, COMPATS)
+        check_choice("--truncation", truncation, TRUNCATIONS)
         if max_length < 2:
-            raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
+            raise InputError(f"--max-length is {max_length}; give at least 2 tokens")
         if compat == "none" and not tokenizer.is_fast:
             raise InputError(
                 f"model '{tokenizer.name_or_path}': its tokenizer gives no character offsets; "

@@ -21,7 +21,7 @@ def write_tables(
 
     `facts` become the tables' metadata, of which `model`, `projections`, `metrics` and `matrix_shapes` (by
     projection, each layer's (rows, columns)) are read here; a record's values are (layers, projections, metrics).
-    Metrics that were not asked for are null.
+    Metrics that were not asked for are null, and those that are no number.
     """
     samples = _rows(items, facts)
     told = {
@@ -43,7 +43,7 @@ def write_tables(
     long = long.append_column("layer", pa.array(layer.astype(np.int16)))
     long = long.append_column("projection", pa.array(np.array(projections)[projection]))
     columns = {metric: pa.nulls(len(sample), pa.float64()) for metric in ("nuclear_norm_scaled", *METRICS)}
-    columns |= {metric: pa.array(values[..., index].ravel()) for index, metric in enumerate(metrics)}
+    columns |= {metric: pa.array(values[..., index].ravel(), from_pandas=True) for index, metric in enumerate(metrics)}
     if "nuclear_norm" in metrics:
         # The largest nuclear norm of a matrix with Frobenius norm 1 is the root of its smaller dimension.
         scale = np.array([[math.sqrt(min(shape)) for shape in shapes[name]] for name in projections]).T

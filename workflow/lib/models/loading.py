@@ -2,13 +2,14 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workflow.lib.command import progress
-from workflow.lib.errors import InputError
-from workflow.lib.models.snapshots import is_hub_id, model_digest, read_card
+from workflow.lib.errors import InputError, check_choice
+from workflow.lib.models.snapshots import check_card, is_hub_id, model_digest, read_card
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -24,18 +25,27 @@ class Location:
 
 
 def locate(model: str, revision: str = "") -> Location:
-    """Find a model: a folder, the card (JSON) that ``fetch_model`` wrote, or a hub id with a pinned `revision`."""
+    """Find a model: a folder, the card (JSON) that ``fetch_model`` wrote, or a hub id with a pinned `revision`.
+
+    Reads every byte of its weights. Raises `InputError` where there is none, where the files are no longer those of
+    the card, and for a revision of what is no hub id.
+    """
     path = Path(model).expanduser()
+    if revision and (path.suffix == ".json" or path.is_dir()):
+        what = "folder" if path.is_dir() else "card"
+        raise InputError(f"--revision {revision}: of a hub id, but --model {model} is a {what}; leave --revision out")
+    if path.is_dir():
+        return Location(str(path), "", model_digest(path))
     if path.suffix == ".json":
         card = read_card(path)
+        check_card(path, card)
         return Location(card["path"], card["revision"], card["digest"])
-    if path.is_dir():
-        return Location(str(path), revision, model_digest(path))
     if not is_hub_id(model):
         raise InputError(f"--model {model}: no such folder, card or hub id (ORG/NAME); give an existing path")
     if not revision:
         raise InputError(
-            f"--model {model}: a hub id needs --revision COMMIT, so that the result names what was measured"
+            f"--model {model}: no such folder; if it is a hub id, it needs --revision COMMIT, so that the result names "
+            "what was measured"
         )
     from workflow.lib.models.snapshots import download
 
@@ -47,12 +57,9 @@ def choose_device(device: str) -> str:
     """``cpu`` or ``cuda``: `auto` takes a GPU where PyTorch sees one; `cuda` without one is an error."""
     import torch
 
-    if device not in DEVICES:
-        raise InputError(f"--device '{device}' is not known; choose one of {', '.join(DEVICES)}")
+    check_choice("--device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "--device cuda: PyTorch sees no GPU; set device to auto or cpu in the model's row of models.tsv"
-        )
+        raise InputError("--device cuda: PyTorch sees no GPU; give --device auto or cpu (column device of models.tsv)")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
@@ -62,19 +69,27 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     `dtype` is always given, never the checkpoint's own by accident. Raises `InputError` where the files cannot be
     read as a causal language model with a tokenizer.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"--dtype '{dtype}' is not known; choose one of {', '.join(DTYPES)}")
+    check_choice("--dtype", dtype, DTYPES)
     # A compute node has no network; a load that asks for one would stall instead of failing.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # Sizes that contradict each other end in any of these, in the config's own checks or where modules are made.
+    contradictions = (StrictDataclassError, TypeError, AttributeError, ArithmeticError, AssertionError, IndexError)
+    try:
+        # The tokenizer reads it too, and is not to be blamed; what is no contradiction is told below.
+        with suppress(OSError, ValueError, KeyError, ImportError):
+            AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except contradictions as error:
+        raise _inconsistent(path, error) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, *contradictions) as error:
         raise InputError(
             f"{path}: no tokenizer could be loaded ({_short(error)}); add tokenizer.json and tokenizer_config.json"
         ) from None
@@ -87,6 +102,8 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             ignore_mismatched_sizes=True,  # told below, by name
             output_loading_info=True,
         )
+    except contradictions as error:
+        raise _inconsistent(path, error) from error
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         _check_weights(path)
         if "custom code" in str(error) and not trust_remote_code:
@@ -114,6 +131,13 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 240 else f"{text[:240]}..."
+
+
+def _inconsistent(path: str, error: Exception) -> InputError:
+    return InputError(
+        f"{Path(path) / 'config.json'}: no model can be made of it ({type(error).__name__}: {_short(error)}); mend it, "
+        "or fetch the model again"
+    )
 
 
 def _check_weights(path: str) -> None:

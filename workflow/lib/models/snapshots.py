@@ -131,6 +131,23 @@ def read_card(path: str | Path) -> dict[str, Any]:
     return card
 
 
+def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
+    """Compare the model's files with the `card` that was read from `card_path`.
+
+    Reads every byte of the weights. Raises `InputError` naming the first file that is not the one of the card.
+    """
+    path = Path(card["path"])
+    found = _weighty({name: sha256_of(path / name) for name in _files(path)})
+    told = _weighty(card["files"])
+    for name in sorted({*found, *told}):
+        if found.get(name) != told.get(name):
+            what = "was added" if name not in told else "has changed" if name in found else "is gone"
+            raise InputError(
+                f"{path / name}: {what} since the card {card_path} was written; delete the card and run again "
+                "(fetch_model writes it), or restore the file"
+            )
+
+
 def download(source: str, revision: str, snapshots: str | Path = SNAPSHOTS, *, model: str = "") -> Path:
     """Download the hub model `source` (ORG/NAME) at the commit `revision`; the folder ``snapshots/ORG/NAME/REVISION``.
 

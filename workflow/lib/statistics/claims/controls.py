@@ -259,6 +259,9 @@ def _apart(cells: Mapping[str, Cell]) -> str:
         for of, said in (("response_tokens", "lengths"), ("loss", "losses")):
             others = np.concatenate([getattr(cell, of) for other, cell in cells.items() if other != name])
             own = getattr(cells[name], of)
+            own, others = own[np.isfinite(own)], others[np.isfinite(others)]
+            if not len(own) or not len(others):
+                continue
             inside = (own >= others.min()) & (own <= others.max())
             if inside.mean() < 0.5:
                 share = f"{inside.mean():.0%} of {name.capitalize()}'s {said}"

@@ -56,7 +56,13 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
     for claim in claims:
         for i, (model, relation) in enumerate((m, r) for m in models for r in ("correct", "published")):
             verdict = ("holds", "fails", "inconclusive")[i % 3]
-            row = {"claim": claim, "study": "layer_gradients", "source": "arXiv 2410.23743, section 4", "model": model}
+            row = {
+                "claim": claim,
+                "study": "layer_gradients",
+                "status": "stands",
+                "source": "arXiv 2410.23743, section 4",
+                "model": model,
+            }
             row |= {"dataset": dataset, "relation": relation, "statistic": "MAD ratio", "value": 12.34, "low": 10.1}
             row |= {"high": 14.8, "n": 200, "threshold": 10.0, "p_value": 0.0123, "p_adjusted": 0.0456}
             row |= {"verdict": verdict, "reason": "the interval reaches over 10" if verdict == "inconclusive" else ""}
@@ -211,7 +217,7 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     assert [row["title"] for row in found["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
     places = [one["place"] for row in found["rows"] for cell in row["cells"] for one in cell]
     assert sorted(places) == list(range(len(rows)))
-    assert [(name, count) for _, name, count in found["counts"]] == [("holds", 4), ("fails", 2), ("inconclusive", 2)]
+    assert found["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
     first = dict(zip(found["header"], found["table"][0], strict=True))
     assert first["Interval"] == "10.1 to 14.8" and first["p adjusted"] == "0.0456" and first["Verdict"] == "✓ holds"
     assert "Seed" not in first and "Against model" not in first

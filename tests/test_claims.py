@@ -1,6 +1,7 @@
 """Every claim on made-up cells on which it must hold, fail and stay inconclusive; and the rule of verdicts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from scipy import stats
 from test_statistics import tables
 
 from workflow.lib.errors import InputError
+from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
 from workflow.lib.figures.verdicts import (
     COLOURS,
     SHAPES,
@@ -21,12 +23,13 @@ from workflow.lib.figures.verdicts import (
     overall,
     write_verdicts,
 )
-from workflow.lib.statistics.cells import Cell
+from workflow.lib.statistics.cells import Cell, cut
 from workflow.lib.statistics.claims.controls import matched
 from workflow.lib.statistics.claims.evidence import View, read_claims
 from workflow.lib.statistics.claims.gather import MEASURES
-from workflow.lib.statistics.claims.verdicts import decide, holm
-from workflow.lib.tables import write_table
+from workflow.lib.statistics.claims.verdicts import Ability, decide, holm
+from workflow.lib.statistics.regression import regress
+from workflow.lib.tables import SCHEMAS, write_table
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
@@ -160,11 +163,12 @@ def peaks(count, other):
     return [view(cell("detailed", curve=humps(count))), view(cell("detailed", curve=humps(other))), view(edge)]
 
 
-def by_loss_and_length(noise, left, seed=8):
+def by_loss_and_length(noise, left, seed=8, lengths=(2.0, 20.0, 100.0)):
     """Sizes that loss and length explain (to a share), and None's share beyond that."""
     random = np.random.default_rng(seed)
     made = []
-    for variant, tokens, extra in (("none", 2.0, left), ("simplified", 20.0, 1.0), ("detailed", 100.0, 1.0)):
+    variants, levels = ("none", "simplified", "detailed"), (left, 1.0, 1.0)
+    for variant, tokens, extra in zip(variants, lengths, levels, strict=True):
         loss = np.exp(random.normal(size=SAMPLES))
         length = tokens * np.exp(0.5 * random.normal(size=SAMPLES))
         size = extra * loss**0.7 * length**-0.3 * np.exp(noise * random.normal(size=SAMPLES))
@@ -173,8 +177,9 @@ def by_loss_and_length(noise, left, seed=8):
 
 
 def left_over(case):
-    """None's own size beyond loss and length; those vary enough within each variant to be told apart from it."""
-    return by_loss_and_length(*{"holds": (0.3, 3.0), "fails": (0.3, 1 / 3), "inconclusive": (3.0, 1.0)}[case])
+    """None's own size beyond loss and length, where the variants' lengths overlap."""
+    noise, left = {"holds": (0.3, 3.0), "fails": (0.3, 1 / 3), "inconclusive": (3.0, 1.0)}[case]
+    return by_loss_and_length(noise, left, lengths=(15.0, 20.0, 30.0))
 
 
 def believed(follows, mistaken=0.5):
@@ -202,12 +207,12 @@ def few(scale, whole=1.0, noise=0.1):
 
 
 def alike(by):
-    """Wrong responses of the same lengths (or losses) and twice, half, about as large gradients."""
+    """Wrong responses of like lengths (or losses), each to another question, and twice, half, about as large."""
     values = np.exp(np.random.default_rng(17).normal(size=SAMPLES))
-    given = {by: values}
+    own, given = {by: values}, {by: np.roll(values, 1)}
     cells = [cell("detailed", "derangement", scale=s, **given) for s in (2.0, 0.5)]
     cells.append(cell("detailed", "derangement", noise=LOUD, **given))
-    return [view(cell("detailed", **given), each) for each in cells]
+    return [view(cell("detailed", **own), each) for each in cells]
 
 
 CASES = {
@@ -265,7 +270,7 @@ CASES = {
 def evidence(path, views, claims, **model):
     rows = [
         {"claim": claim.claim, "model": each.model, "kind": each.kind, "seed": None, "dataset": each.dataset}
-        | found.__dict__ | model
+        | {"untrained_model": each.untrained.model if each.untrained else ""} | found.__dict__ | model
         for claim in claims for each in views for found in MEASURES[claim.claim](each, claim)
     ]  # fmt: skip
     write_table("evidence", rows, path, {})
@@ -275,6 +280,17 @@ def evidence(path, views, claims, **model):
 def verdicts(folder, views, claims, abilities=None, **model):
     path = evidence(folder / "evidence.parquet", views, claims, **model)
     return decide([path], list(CLAIMS.values()), abilities or {}, folder / "claims")
+
+
+def knows(detailed, chance=0.1, **others):
+    """What a model answers right: by variant, mastered from a half on."""
+    shares = others | {"detailed": detailed}
+    return Ability(
+        shares,
+        {name for name, share in shares.items() if share >= 0.5},
+        {name for name, share in shares.items() if share <= chance},
+        chance,
+    )
 
 
 def test_every_claim_has_its_cases_and_its_function():
@@ -291,6 +307,113 @@ def test_verdict(name, case, verdict, tmp_path):
     assert "claimed: " in said and "{" not in said
     if verdict == "inconclusive":
         assert overall["reason"][0]
+
+
+def constant_lengths(lengths=(1.0, 11.0, 29.0)):
+    """Variants of one length each, as in the miniature: None's own and the length's part cannot be told apart."""
+    made = []
+    for variant, tokens in zip(("none", "simplified", "detailed"), lengths, strict=True):
+        loss = np.exp(np.random.default_rng([3, int(tokens)]).normal(size=SAMPLES))
+        made.append(cell(variant, scale=loss * tokens**-0.3, loss=loss, response_tokens=np.full(SAMPLES, tokens)))
+    return view(*made)
+
+
+def test_no_verdict_at_equal_length_where_lengths_do_not_overlap(tmp_path):
+    table = verdicts(tmp_path, [constant_lengths()], [CLAIMS["left_over"]])
+    assert set(table["verdict"]) == {"inconclusive"} and table["p_adjusted"].null_count() == 5
+    assert set(table["reason"]) == {
+        "0% of None's lengths lie inside the other variants' range; half are needed to compare at equal loss and length"
+    }
+    # And no number made by drawing the line on: the residual stays near what was measured.
+    assert table["value"].is_between(0.5, 2).all()
+
+
+def test_loss_and_length_are_the_regression_tables(tmp_path):
+    one, dropped = by_loss_and_length(0.3, 3.0, lengths=(15.0, 20.0, 30.0)), 7
+    # A variant without some of the samples: the table keeps the others' rows of those.
+    cells = [cut(each, each.sample_ids[dropped * i :]) for i, each in enumerate(one.cells.values())]
+    rows = [
+        {"model": "m", "dataset": "d", "variant": each.variant, "relation": "correct", "loss_tokens": "all"}
+        | {"sample_id": name, "projection": projection, "loss": each.loss[i], "purpose": "study"}
+        | {"response_tokens": int(each.response_tokens[i]), "statistic": "nuclear_norm"}
+        | {"nuclear_norm": each.values["nuclear_norm"][i, p].mean()}
+        for each in cells for i, name in enumerate(each.sample_ids) for p, projection in enumerate(PROJECTIONS)
+    ]  # fmt: skip
+    names = SCHEMAS["per_sample"].names
+    write_table(
+        "per_sample", [{key: row.get(key) for key in names} for row in rows], tmp_path / "per_sample.parquet", {}
+    )
+    regress([tmp_path], tmp_path / "regression.parquet", tmp_path / "regression.csv", draws=100, seed=0)
+    table = pl.read_parquet(tmp_path / "regression.parquet").filter(pl.col("dataset") == "d")
+    # The table's lengths are whole numbers.
+    cells = [replace(each, response_tokens=np.floor(each.response_tokens)) for each in cells]
+    told = verdicts(tmp_path, [view(*cells)], [CLAIMS["loss_and_length"], CLAIMS["left_over"]])
+    for projection in ("all", *PROJECTIONS):
+        by_term = {
+            (row["term"], row["variant"]): row["value"]
+            for row in table.filter(pl.col("projection") == projection).to_dicts()
+        }
+        mine = dict(told.filter(pl.col("projection") == projection).select("claim", "value").iter_rows())
+        assert mine["loss_and_length"] == pytest.approx(by_term["r2", None], rel=1e-9)
+        ratio = np.exp(by_term["residual", "none"] - by_term["residual", "detailed"])
+        assert mine["left_over"] == pytest.approx(ratio, rel=1e-9)
+
+
+def test_the_gate_asks_for_the_slowest_variant_that_a_claim_uses(tmp_path):
+    cells = [cell("none", scale=20.0), cell("simplified", scale=4.0), cell("detailed")]
+    known = {("m", "d"): knows(0.9, none=0.1, simplified=0.1)}
+    claims = [CLAIMS[name] for name in ("size_none_detailed", "size_none_simplified", "inseparable_none")]
+    wrong_none = [cell("none", "derangement", scale=20.0, noise=0.01), cell("none", scale=20.0, noise=0.01)]
+    table = verdicts(tmp_path, [view(*cells, *wrong_none)], claims, known).filter(pl.col("projection") == "all")
+    told = {row["claim"]: row for row in table.to_dicts()}
+    assert told["size_none_detailed"]["verdict"] == "holds"
+    assert told["size_none_detailed"]["accuracies"] == "None 0.10, Detailed 0.90"
+    assert told["size_none_simplified"]["reason"] == "m cannot do this task with Simplified (0.10, chance 0.10)"
+    # A claim on what None's gradients show asks for a model that can do the task at all, and says that it guesses here.
+    assert told["inseparable_none"]["verdict"] == "holds" and told["inseparable_none"]["mastered"]
+    assert told["inseparable_none"]["reason"] == "answers no better than chance: None 0.10 (chance 0.10)"
+
+
+def test_an_untrained_network_is_a_control(tmp_path):
+    claim = CLAIMS["size_none_detailed"]
+    untrained = view(*CASES["size_none_detailed"][1].cells.values(), model="r", kind="random")
+    trained = view(*CASES["size_none_detailed"][0].cells.values(), untrained=untrained)
+    known = {("m", "d"): knows(0.9), ("r", "d"): knows(0.0)}
+    table = verdicts(tmp_path, [trained, untrained], [claim], known)
+    of = {model: table.filter(pl.col("model") == model) for model in "mr"}
+    assert set(of["r"]["status"]) == {"control"} and set(of["r"]["verdict"]) == {"fails"}
+    assert set(of["m"]["status"]) == {"stands"} and of["m"]["untrained"].to_list() == of["r"]["value"].to_list()
+    # Each family is corrected for its own five tests.
+    for rows in of.values():
+        assert rows["p_adjusted"].to_list() == pytest.approx(holm(rows["p_value"].to_list()))
+    assert table["tokens"].to_list() == table["reference_tokens"].to_list() == [10.0] * 10
+
+
+def test_datasets_are_compared_at_like_length(tmp_path):
+    mine = cell("natural", scale=2.0, response_tokens=np.full(SAMPLES, 29.0))
+    theirs = [
+        cell(f"length_{name}", scale=scale, response_tokens=np.full(SAMPLES, tokens))
+        for name, scale, tokens in (("short", 1.0, 11.0), ("medium", 4.0, 29.0), ("long", 1.0, 90.0))
+    ]
+    one = view(mine, dataset="mini_unpopular", others={"mini_popular": view(*theirs, dataset="mini_popular")})
+    table = verdicts(tmp_path, [one], [CLAIMS["unpopular_larger"]])
+    assert set(table["variants"]) == {"natural length_medium"} and set(table["verdict"]) == {"fails"}
+    assert table.select("tokens", "reference_tokens").row(0) == (29.0, 29.0)
+
+
+def test_what_is_matched_already_or_never_is_said(tmp_path):
+    equal_lengths = view(cell("detailed"), cell("detailed", "derangement", scale=2.0))
+    table = verdicts(tmp_path, [equal_lengths], [CLAIMS["length_matched"]])
+    assert set(table["reason"]) == {"lengths equal already: separable_detailed is this comparison"}
+    far = view(cell("detailed"), cell("detailed", "derangement", loss=np.full(SAMPLES, 1e6)))
+    table = verdicts(tmp_path, [far], [CLAIMS["loss_matched"]])
+    assert table.select("n", "verdict", "value").rows() == [(0, "inconclusive", None)]
+    assert table["reason"][0] == "no wrong response is of like loss as a correct one"
+    some = np.where(np.arange(SAMPLES) < 19, 1.0, 1e6)
+    few_alike = view(cell("detailed", loss=np.ones(SAMPLES)), cell("detailed", "derangement", loss=some))
+    assert set(verdicts(tmp_path, [few_alike], [CLAIMS["loss_matched"]])["reason"]) == {
+        "only 19 samples; 20 are needed"
+    }
 
 
 def test_holm_by_hand():
@@ -321,10 +444,12 @@ def test_no_verdict_on_what_a_model_cannot_do_and_no_correction_for_it(tmp_path)
     claim = CLAIMS["size_none_detailed"]
     one = CASES["size_none_detailed"][0]
     views = [one, view(*one.cells.values(), model="unable")]
-    able = {("m", "d"): (True, 0.9, 0.1), ("unable", "d"): (False, 0.1, 0.1)}
+    able = {("m", "d"): knows(0.9), ("unable", "d"): knows(0.1)}
     table = verdicts(tmp_path, views, [claim], able)
     unable = table.filter(pl.col("model") == "unable")
-    assert set(unable["verdict"]) == {"inconclusive"} and set(unable["reason"]) == {"unable cannot do this task"}
+    assert set(unable["verdict"]) == {"inconclusive"} and set(unable["reason"]) == {
+        "unable cannot do this task with Detailed (0.10, chance 0.10)"
+    }
     assert unable["p_adjusted"].null_count() == 5 and unable["accuracy"].to_list() == [0.1] * 5
     mine = table.filter(pl.col("model") == "m")
     assert set(mine["verdict"]) == {"holds"} and set(mine["reason"]) == {""} and mine["mastered"].all()
@@ -336,7 +461,7 @@ def test_no_verdict_on_what_a_model_cannot_do_and_no_correction_for_it(tmp_path)
 
 def test_both_models_of_a_comparison_must_know_the_task(tmp_path):
     for able, verdict in ((True, "holds"), (False, "inconclusive")):
-        known = {("m", "d"): (True, 0.9, 0.1), ("b", "d"): (able, 0.5, 0.1)}
+        known = {("m", "d"): knows(0.9, simplified=0.9), ("b", "d"): knows(0.9, simplified=0.9 if able else 0.1)}
         views = [CASES["instruct_simplified"][0]]
         assert set(verdicts(tmp_path, views, [CLAIMS["instruct_simplified"]], known)["verdict"]) == {verdict}
 
@@ -442,14 +567,33 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
         draw_verdicts(path, tmp_path / folder / "verdicts", ["vl.json", "svg"])
         files.append([(tmp_path / folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
-    drawn = overall(pl.read_parquet(path))
-    assert heading(drawn).title == "Claims: 1 hold, 1 fail, 0 inconclusive; controls: 2 hold, 0 fail, 0 inconclusive"
+    drawn = overall(pl.read_parquet(path), {"m_0": "First"})
+    assert heading(drawn).title == (
+        "Claims of the study: 1 hold, 1 fail, 0 inconclusive; controls: 2 hold, 0 fail, 0 inconclusive"
+    )
+    assert set(drawn["column"]) == {"First · d", "m_1 · d"}
+    assert all(name.endswith(" (n 80)") for name in drawn["row"])
     chart(drawn).to_dict(validate=True)
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| m\\_")]
-    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {8}
+    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {10}
     assert "claimed to lie above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
+
+
+def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
+    claim, gone = CLAIMS["size_none_detailed"], CLAIMS["instruct_instability"]
+    untrained = view(*CASES["size_none_detailed"][1].cells.values(), model="r", kind="random")
+    verdicts(tmp_path, [CASES["size_none_detailed"][0], untrained, CASES["instruct_instability"][0]], [claim, gone])
+    drawn = overall(pl.read_parquet(tmp_path / "claims.parquet"), {})
+    assert heading(drawn).title == (
+        "Claims of the study: 2 hold, 0 fail, 0 inconclusive; withdrawn: 1 hold, 0 fail, 0 inconclusive; "
+        "untrained: 0 hold, 1 fail, 0 inconclusive"
+    )
+    found = atlas_verdicts(tmp_path / "claims.parquet", {})
+    assert [(title, [count for *_, count in counts]) for title, counts in found["counts"]] == [
+        ("The study’s claims", [2, 0, 0]), ("Withdrawn", [1, 0, 0]), ("Controls", [0, 1, 0])
+    ]  # fmt: skip
 
 
 def test_nothing_tested_is_said(tmp_path):

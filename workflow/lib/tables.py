@@ -158,6 +158,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("p_value", _REAL),
             ("test", _TEXT),
             ("scale", _TEXT),
+            ("variants", _TEXT),
+            ("tokens", _REAL),
+            ("reference_tokens", _REAL),
+            ("reason", _TEXT),
+            ("untrained_model", _TEXT),
         ]
     ),
     # Least squares of log nuclear norm on log loss and log response tokens, of the correct responses: coefficients, R2
@@ -175,12 +180,16 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
     # that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` says why it is no more.
-    # `status`: stands, withdrawn or control; `accuracy`, `chance`, `mastered`: what the model can do, where measured.
+    # `status`: stands, withdrawn or control; a claim of the study (`claim_status`) on an untrained network is a
+    # control, and `untrained` its number, beside those of the models trained from it. `variants`: those of the number;
+    # `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where measured:
+    # `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`.
     "claims": pa.schema(
         [
             ("claim", _TEXT),
             ("study", _TEXT),
             ("status", _TEXT),
+            ("claim_status", _TEXT),
             ("source", _TEXT),
             ("title", _TEXT),
             ("model", _TEXT),
@@ -192,6 +201,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("seed", _COUNT),
             ("statistic", _TEXT),
             *_ESTIMATE,
+            ("untrained", _REAL),
+            ("variants", _TEXT),
+            ("tokens", _REAL),
+            ("reference_tokens", _REAL),
             ("direction", _TEXT),
             ("threshold", _REAL),
             ("margin", _REAL),
@@ -202,6 +215,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("verdict", _TEXT),
             ("reason", _TEXT),
             ("statement", _TEXT),
+            ("accuracies", _TEXT),
             ("accuracy", _REAL),
             ("chance", _REAL),
             ("mastered", pa.bool_()),

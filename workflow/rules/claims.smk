@@ -89,8 +89,9 @@ rule draw_claims:
     params:
         code=code_digest("workflow.scripts.draw_claims"),
         formats=STUDY.config["formats"],
+        titles=json.dumps({name: row["title"] for name, row in STUDY.models.items()}),
     shell:
-        "python -m workflow.scripts.draw_claims --claims {input:q} --formats {params.formats}"
+        "python -m workflow.scripts.draw_claims --claims {input:q} --formats {params.formats} --titles {params.titles:q}"
         " --figure results/figures/claims/verdicts --markdown {output.markdown:q} > {log:q} 2>&1"
 
 

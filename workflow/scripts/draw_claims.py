@@ -1,5 +1,7 @@
 """Draw the verdicts as a matrix, and write them as a table to read."""
 
+import json
+
 from workflow.lib.command import parser_for, run
 
 
@@ -8,6 +10,7 @@ def main(argv=None):
     add = parser.add_argument
     add("--claims", required=True, metavar="PARQUET", help="the claims table")
     add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
+    add("--titles", default="{}", metavar="JSON", help="the models' titles, by key")
     add("--figure", required=True, metavar="STEM", help="figure to write, without its format")
     add("--markdown", required=True, metavar="FILE", help="table to write")
     run(parser, draw, argv)
@@ -16,7 +19,7 @@ def main(argv=None):
 def draw(arguments):
     from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
 
-    draw_verdicts(arguments.claims, arguments.figure, arguments.formats)
+    draw_verdicts(arguments.claims, arguments.figure, arguments.formats, json.loads(arguments.titles))
     write_verdicts(arguments.claims, arguments.markdown)
 
 

@@ -18,11 +18,19 @@ def decide(arguments):
     from workflow.lib.figures import ability
     from workflow.lib.figures.names import variants_in_order
     from workflow.lib.statistics.claims.evidence import read_claims
-    from workflow.lib.statistics.claims.verdicts import VERDICTS
+    from workflow.lib.statistics.claims.verdicts import VERDICTS, Ability
     from workflow.lib.statistics.claims.verdicts import decide as work
 
     known = ability.abilities(ability.read(arguments.accuracy))
-    able = {key: (it.able, it.shares[variants_in_order(it.shares)[-1]][0], it.chance) for key, it in known.items()}
+    able = {
+        key: Ability(
+            {name: it.shares[name][0] for name in variants_in_order(it.shares)},
+            {name for name in it.shares if it.masters(name)},
+            {name for name, (_, low, _) in it.shares.items() if low <= it.chance},
+            it.chance,
+        )
+        for key, it in known.items()
+    }
     table = work(arguments.evidence, read_claims(arguments.claims, arguments.schema), able, arguments.output)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")

@@ -4,7 +4,7 @@ Read from the ``accuracy`` tables. A model that no table speaks of (its answers 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -27,24 +27,28 @@ _TESTS = {
 
 @dataclass(frozen=True)
 class Ability:
-    """What one model answers on one dataset: by variant (accuracy, low, high), and `chance`."""
+    """What one model answers on one dataset: by variant (accuracy, low, high), and `chance`.
+
+    `edited`: by variant, how often a question and its edit are both answered right, where that was asked.
+    """
 
     test: str
     shares: dict[str, tuple[float, float, float]]
     chance: float
-    edited: float | None = None
+    edited: dict[str, float] = field(default_factory=dict)
+
+    def masters(self, variant: str) -> bool:
+        """Whether the model can do the task with this variant, by reading the question.
+
+        The lower bound lies `MARGIN` above chance, and the model follows an edit of the question in at least `EDITED`
+        of the cases, where that was asked.
+        """
+        return self.shares[variant][1] > self.chance + MARGIN and self.edited.get(variant, 1.0) >= EDITED
 
     @property
     def able(self) -> bool:
-        """Whether the model can do the task with its slowest variant, and not by the answer alone.
-
-        The lower bound lies `MARGIN` above chance and above the upper bound of ``none``, and the model follows an
-        edit of the question in at least `EDITED` of the cases, where that was asked.
-        """
-        slowest = variants_in_order(self.shares)[-1]
-        low = self.shares[slowest][1]
-        beats = slowest == "none" or "none" not in self.shares or low > self.shares["none"][2]
-        return low > self.chance + MARGIN and beats and (self.edited is None or self.edited >= EDITED)
+        """Whether the model can do the task with its slowest variant; it may do it with a faster one too."""
+        return self.masters(variants_in_order(self.shares)[-1])
 
     @property
     def sentence(self) -> str:
@@ -78,10 +82,8 @@ def abilities(frame: pl.DataFrame) -> dict[tuple[str, str], Ability]:
     for (model, dataset), rows in whole.group_by("model", "dataset", maintain_order=True):
         shares = {row["variant"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()}
         same = (pl.col("model") == model) & (pl.col("dataset") == dataset) & (pl.col("part") == "all")
-        edits = frame.filter(
-            same & (pl.col("test") == "counterfactual") & (pl.col("variant") == variants_in_order(shares)[-1])
-        )
-        edited = edits["accuracy"][0] if len(edits) else None
+        edits = frame.filter(same & (pl.col("test") == "counterfactual"))
+        edited = dict(edits.select("variant", "accuracy").iter_rows())
         found[model, dataset] = Ability(rows["test"][0], shares, rows["chance"][0], edited)
     return found
 
@@ -99,8 +101,8 @@ def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str |
 NOTE = (
     "Share of greedy answers to held-out questions that are right (exact match), with Wilson 95 % bounds. Chance: the "
     f"best answer that reads no question. A model masters a task where, with its slowest variant, the lower bound lies "
-    f"{MARGIN:.2f} above chance and above the upper bound of None, and a question and its edit are both answered right "
-    f"in {EDITED:.2f} of the cases; elsewhere its figures carry a mark."
+    f"{MARGIN:.2f} above chance, and a question and its edit are both answered right in {EDITED:.2f} of the cases; "
+    "elsewhere its figures carry a mark."
 )
 
 

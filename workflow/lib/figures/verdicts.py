@@ -1,6 +1,6 @@
 """The verdicts as a matrix of symbols and as a table: claims and kinds of responses down, models on datasets across."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
@@ -21,43 +21,84 @@ SHAPES = {
 }
 COLOURS = {"holds": "#1d5f4c", "fails": "#d94a1f", "inconclusive": theme.RULE}
 SIZES = {"holds": 90, "fails": 75, "inconclusive": 60}
-STATUSES = {"stands": "Claims of the study", "withdrawn": "Withdrawn by its authors", "control": "Controls"}
+STATUSES = {
+    "stands": "Claims of the study",
+    "withdrawn": "Withdrawn by its authors",
+    "control": "Controls",
+    "untrained": "The same claims on untrained networks: controls",
+}
+_COUNTED = {
+    "stands": "Claims of the study",
+    "withdrawn": "withdrawn",
+    "control": "controls",
+    "untrained": "untrained",
+}
 _ROW, _COLUMN = 17, 22
 NOTE = (
     "A claim holds (fails) where the whole 95 % interval lies on the claimed (the other) side of its threshold and the "
     "p-value, corrected by Holm's method for all tests of that claim in this run, is below .05; else it is "
-    "inconclusive, and the reason stands beside it. No verdict on a task that the model cannot do, on fewer than 20 "
-    "samples, or on a pipeline check. Thresholds stand in config/claims.tsv."
+    "inconclusive, and the reason stands beside it. No verdict on a task that the model cannot do with the slowest "
+    "variant that the claim uses, on fewer than 20 samples, or on a pipeline check. Thresholds stand in "
+    "config/claims.tsv."
+)
+INTERVALS = (
+    "The interval is of a number made of mean curves, as the study’s (a ratio of means), on the scale where it is "
+    "symmetric; Wilcoxon’s p-value is of the samples’ own differences, by their signed ranks. The two ask the same "
+    "question of different averages, and a verdict needs both. Tokens: mean response length of the two sides. "
+    "Untrained: the same number of the network before training."
 )
 
 
-def draw_verdicts(claims: str | Path, output: str | Path, formats: Sequence[str]) -> dict[str, str]:
-    """Draw the claims table (Parquet) as ``{output}.{format}``; returns the file names by format."""
-    return save(chart(overall(pl.from_arrow(read_table("claims", claims)))), output, formats)
+def draw_verdicts(
+    claims: str | Path, output: str | Path, formats: Sequence[str], titles: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Draw the claims table (Parquet) as ``{output}.{format}``; returns the file names by format.
+
+    `titles`: of the models, by key.
+    """
+    return save(chart(overall(pl.from_arrow(read_table("claims", claims)), titles or {})), output, formats)
 
 
-def overall(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows over all projections, each with its place: `row` a claim and relation, `column` a model and dataset."""
+def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
+    """The rows over all projections, each with its place: `row` a claim and relation, `column` a model and dataset.
+
+    `panel` is the status, or ``untrained`` of a claim of the study on an untrained network; the samples behind a row
+    stand in its name.
+    """
     relation = pl.when(pl.col("relation") != "correct").then(
         pl.lit(" · ") + pl.col("relation").str.replace_all("_", " ")
     )
     # A control's relation is in its name, and the correct one goes without saying.
     only = pl.col("relation").n_unique().over("claim") > 1
-    return table.filter(pl.col("projection") == "all").with_columns(
-        (pl.col("title") + pl.when(only).then(relation.fill_null("")).otherwise(pl.lit(""))).alias("row"),
-        pl.concat_str("model", "dataset", separator=" · ").alias("column"),
+    least, most = (
+        bound.over("claim", "relation", "panel").cast(pl.String) for bound in (pl.col("n").min(), pl.col("n").max())
+    )
+    samples = (
+        pl.lit(" (n ") + least + pl.when(least != most).then(pl.lit("–") + most).otherwise(pl.lit("")) + pl.lit(")")
+    )
+    return (
+        table.filter(pl.col("projection") == "all")
+        .with_columns(
+            pl.when((pl.col("status") == "control") & (pl.col("claim_status") != "control"))
+            .then(pl.lit("untrained"))
+            .otherwise("status")
+            .alias("panel"),
+            pl.col("model").replace(titles).alias("model_title"),
+        )
+        .with_columns(
+            (pl.col("title") + pl.when(only).then(relation.fill_null("")).otherwise(pl.lit("")) + samples).alias("row"),
+            pl.concat_str("model_title", "dataset", separator=" · ").alias("column"),
+        )
     )
 
 
 def heading(table: pl.DataFrame) -> theme.Heading:
-    """How many tests of the study's claims came out how; controls are counted apart."""
+    """How many tests of the study's claims came out how; what is withdrawn and the controls are counted apart."""
     if table.is_empty():
         return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
     said = []
-    for title, rows in (
-        ("Claims", table.filter(pl.col("status") != "control")),
-        ("controls", table.filter(pl.col("status") == "control")),
-    ):
+    for panel, title in _COUNTED.items():
+        rows = table.filter(pl.col("panel") == panel)
         counts = [(rows["verdict"] == verdict).sum() for verdict in SYMBOLS]
         if sum(counts):
             said.append(f"{title}: {counts[0]} hold, {counts[1]} fail, {counts[2]} inconclusive")
@@ -77,9 +118,11 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
     columns = table.select("dataset", "model", "column").unique().sort("dataset", "model")
     order = columns["column"].to_list()
     panels = []
-    statuses = [status for status in STATUSES if status in set(table["status"])]
+    # As wide as the heading above it, if that leaves no gaps.
+    column = max(_COLUMN, min(2 * _COLUMN, 2 * theme.panel_width(2) // len(order)))
+    statuses = [status for status in STATUSES if status in set(table["panel"])]
     for status in statuses:
-        rows = table.filter(pl.col("status") == status)
+        rows = table.filter(pl.col("panel") == status)
         names = rows["row"].unique(maintain_order=True).to_list()
         last = status == statuses[-1]
         axis = alt.Axis(labels=last, ticks=False, domain=False, grid=True, labelAngle=-60, labelLimit=330, title=None)
@@ -99,7 +142,7 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
                 tooltip=["statement:N", "verdict:N", "reason:N", "column:N", "n:Q"],
             )
             .properties(
-                width=_COLUMN * len(order),
+                width=column * len(order),
                 height=_ROW * len(names),
                 title=alt.Title(STATUSES[status], style="panel-title", offset=6),
             )
@@ -115,13 +158,14 @@ def _scaled(channel: str, kind, values: dict):
 def write_verdicts(claims: str | Path, output: str | Path) -> None:
     """The claims table as Markdown, over all projections: a section a claim, a row a test."""
     table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("projection") == "all")
-    parts = ["# Claims", NOTE]
+    parts = ["# Claims", NOTE, INTERVALS]
     if table.is_empty():
         parts.append("No claim was tested: no model was measured on data that it is meant for.")
-    header = ["Model", "Dataset", "Responses", "Verdict", "Number", "n", "p (Holm)", "Accuracy", "Why not more"]
+    header = ["Model", "Dataset", "Responses", "Verdict", "Number", "Untrained", "n", "Tokens", "p (Holm)", "Accuracy"]
+    header.append("Remarks")
     for _, rows in table.group_by("claim", maintain_order=True):
         first = rows.row(0, named=True)
-        mark = "" if first["status"] == "stands" else f" ({first['status']})"
+        mark = "" if first["claim_status"] == "stands" else f" ({first['claim_status']})"
         bound = f"within {first['margin']:g} of {first['threshold']:g}" if first["direction"] == "within" else (
             f"{first['direction']} {first['threshold']:g}"
         )  # fmt: skip
@@ -139,9 +183,13 @@ def _cells(row: dict) -> list[str]:
     if row["published"] is not None:
         number += f" (published {row['published']:g})"
     against = [f"against {row[name]}" for name in ("reference_model", "reference_dataset") if row[name]]
-    accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.2f} (chance {row['chance']:.2f})"
+    accuracy = f"{row['accuracies']} (chance {row['chance']:.2f})" if row["accuracies"] else "–"
     verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}"
+    verdict += " (control)" if row["status"] == "control" else ""
+    untrained = "–" if row["untrained"] is None else three_digits(row["untrained"])
+    lengths = [f"{row[name]:.1f}" for name in ("tokens", "reference_tokens") if row[name] is not None]
     adjusted = "–" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}"
     model = " ".join([row["model"], *against])
-    shown = [model, row["dataset"], row["relation"], verdict, number, str(row["n"]), adjusted, accuracy, row["reason"]]
+    shown = [model, row["dataset"], row["relation"], verdict, number, untrained, str(row["n"])]
+    shown += [" : ".join(lengths) or "–", adjusted, accuracy, row["reason"]]
     return [cell.replace("_", "\\_").replace("|", "\\|") for cell in shown]

@@ -66,28 +66,13 @@ def _of_part(part: pl.DataFrame, draws: int, seed: int, name: str) -> Iterator[d
     variants = part.filter(pl.Series(usable))["variant"].to_numpy().astype(str)
     questions = part.filter(pl.Series(usable)).select(pl.struct("dataset", "sample_id").rank("dense")).to_series()
     x, y, count = x[usable], y[usable], int(usable.sum())
-    if count <= len(TERMS) or (np.ptp(x, axis=0) == 0).any() or np.linalg.matrix_rank(x - x.mean(0)) < x.shape[1]:
-        # Losses or lengths that do not vary, or only together, explain nothing apart.
+    if not told_apart(x):
         return
-    # Centred, so that the normal equations are well conditioned; of the intercept the shift is taken back below.
-    shift = x.mean(0)
-    x = np.column_stack([np.ones(count), x - shift])
     names = list(dict.fromkeys(part["variant"]))
-    inside = np.column_stack([variants == variant for variant in names]).astype(float)
-    columns = [
-        (x[:, :, None] * x[:, None, :]),
-        x[:, :, None] * y[:, None, :],
-        y,
-        y**2,
-        inside,
-        inside[:, :, None] * x[:, None, :],
-        inside[:, :, None] * y[:, None, :],
-    ]
-    # All that least squares needs are sums; those of a question's variants are drawn together.
-    sums = [_by_question(column, questions.to_numpy()) for column in columns]
+    sums, shift = sums_of(x, y, variants, names, questions.to_numpy() - 1)
     plain = [total.mean(0, keepdims=True) for total in sums]
     drawn = resampled(sums, draws, seed, name)
-    estimates = _solved([np.concatenate(pair) for pair in zip(plain, drawn, strict=True)], shift, names)
+    estimates = solved([np.concatenate(pair) for pair in zip(plain, drawn, strict=True)], shift, names)
     enough = questions.n_unique() >= FEWEST
     for p, projection in enumerate([ALL, *projections]):
         for (term, variant), values in estimates.items():
@@ -97,23 +82,53 @@ def _of_part(part: pl.DataFrame, draws: int, seed: int, name: str) -> Iterator[d
             yield {"projection": projection, "term": term, "variant": variant, **numbers}
 
 
+def told_apart(x: np.ndarray) -> bool:
+    """Whether predictors (responses, k) tell their slopes apart: not if one does not vary, or only with the others."""
+    count, k = x.shape
+    return count > k + 1 and bool((np.ptp(x, axis=0) > 0).all()) and np.linalg.matrix_rank(x - x.mean(0)) == k
+
+
+def sums_of(
+    x: np.ndarray, y: np.ndarray, variants: np.ndarray, names: Sequence[str], questions: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """All that least squares needs, as sums over each question's responses (questions, ...), and the predictors' means.
+
+    `x`: (responses, predictors), `y`: (responses, targets), `variants` of the responses, of which residuals are taken
+    for `names`; `questions`: the responses' places, from 0. A bootstrap draws the rows of the sums.
+    """
+    # Centred, so that the normal equations are well conditioned; of the intercept the shift is taken back in `solved`.
+    shift = x.mean(0)
+    x = np.column_stack([np.ones(len(x)), x - shift])
+    inside = np.column_stack([variants == name for name in names]).astype(float)
+    columns = [
+        (x[:, :, None] * x[:, None, :]),
+        x[:, :, None] * y[:, None, :],
+        y,
+        y**2,
+        inside,
+        inside[:, :, None] * x[:, None, :],
+        inside[:, :, None] * y[:, None, :],
+    ]
+    return [_by_question(column, questions) for column in columns], shift
+
+
 def _by_question(values: np.ndarray, questions: np.ndarray) -> np.ndarray:
-    total = np.zeros((questions.max(), *values.shape[1:]))
-    np.add.at(total, questions - 1, values)
+    total = np.zeros((questions.max() + 1, *values.shape[1:]))
+    np.add.at(total, questions, values)
     return total
 
 
-def _solved(
-    sums: Sequence[np.ndarray], shift: np.ndarray, variants: Sequence[str]
+def solved(
+    sums: Sequence[np.ndarray], shift: np.ndarray, variants: Sequence[str], terms: Sequence[str] = TERMS
 ) -> dict[tuple[str, str | None], np.ndarray]:
-    """Coefficients, R2 and mean residuals, (1 + draws, responses), from the sums of products."""
+    """Coefficients, R2 (`r2`) and mean residuals (of each of `variants`), (1 + draws, targets), from drawn sums."""
     xx, xy, y, yy, inside, inside_x, inside_y = sums
     beta = np.linalg.pinv(xx, hermitian=True) @ xy
     total = xx[:, 0, 0, None]
     left = yy - (beta * xy).sum(1)
     explained = 1 - left / (yy - y**2 / total)
     found = {("r2", None): explained}
-    for i, term in enumerate(TERMS):
+    for i, term in enumerate(terms):
         found[term, None] = beta[:, i] if i else beta[:, 0] - np.einsum("k,bkp->bp", shift, beta[:, 1:])
     with np.errstate(divide="ignore", invalid="ignore"):
         residuals = (inside_y - np.einsum("bvk,bkp->bvp", inside_x, beta)) / inside[:, :, None]

@@ -9,6 +9,7 @@ import polars as pl
 
 from workflow.lib.figures.names import in_order, label, relations_in_order, responses_of
 from workflow.lib.figures.tables import three_digits
+from workflow.lib.figures.verdicts import INTERVALS
 from workflow.lib.tables import read_table
 
 # Told apart by shape and word too, not by colour alone.
@@ -17,6 +18,8 @@ SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
 OVERALL = "all"
 # What stands beside a claim that is not one of the study's present ones.
 STATUS = {"withdrawn": "withdrawn by the study", "control": "control"}
+# What is counted apart: verdicts on what the study says now are not those on what it took back, nor controls.
+GROUPS = {"stands": "The study’s claims", "withdrawn": "Withdrawn", "control": "Controls"}
 # Columns of the table of verdicts that are shown where any verdict has them.
 COLUMNS = {
     "statement": "In words",
@@ -35,7 +38,10 @@ COLUMNS = {
     "threshold": "Threshold",
     "margin": "Margin",
     "published": "Published",
-    "accuracy": "Model’s own answers right",
+    "untrained": "Untrained network",
+    "tokens": "Response tokens",
+    "reference_tokens": "Tokens compared with",
+    "accuracies": "Model’s own answers right",
     "chance": "By chance",
     "p_value": "p",
     "p_adjusted": "p adjusted",
@@ -68,7 +74,8 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
         rows.setdefault((row["claim"], row["relation"], row["projection"]), []).append(row)
     shown = [name for name in COLUMNS if name == "interval" or any(row.get(name) not in (None, "") for row in found)]
     return {
-        "counts": [(SYMBOLS[name], name, sum(row["verdict"] == name for row in found)) for name in SYMBOLS],
+        "counts": [(title, _counts(own)) for key, title in GROUPS.items() if (own := _group(found, key))],
+        "note": INTERVALS,
         "datasets": [(titles.get(key, key), models[key]) for key in datasets],
         "rows": [
             {
@@ -86,6 +93,14 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
     }
 
 
+def _group(rows: list[dict], status: str) -> list[dict]:
+    return [row for row in rows if row["status"] == status]
+
+
+def _counts(rows: list[dict]) -> list[tuple[str, str, int]]:
+    return [(SYMBOLS[name], name, sum(row["verdict"] == name for row in rows)) for name in SYMBOLS]
+
+
 def _name(claim: str) -> str:
     return re.sub(r"\b(mad|rd)\b", lambda found: found[0].upper(), label(claim), flags=re.IGNORECASE)
 
@@ -95,7 +110,7 @@ def _of(row: dict[str, Any]) -> str:
     projection = row["projection"] if row["projection"] != OVERALL else None
     said = [responses_of(row["relation"])] if row["relation"] else []
     said += [label(projection)] if projection else []
-    return ", ".join([*said, *([STATUS[row["status"]]] if row.get("status") in STATUS else [])])
+    return ", ".join([*said, *([STATUS[row["claim_status"]]] if row.get("claim_status") in STATUS else [])])
 
 
 def _text(name: str, row: dict[str, Any], titles: Mapping[str, str]) -> str:

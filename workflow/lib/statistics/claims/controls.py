@@ -1,12 +1,13 @@
 """The controls: what a finding would look like if it were about something else. One function each, as in `findings`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from workflow.lib.statistics.cells import Cell
+from workflow.lib.statistics.cells import Cell, cut
 from workflow.lib.statistics.claims import findings
 from workflow.lib.statistics.claims.evidence import (
     OVERALL,
@@ -16,15 +17,20 @@ from workflow.lib.statistics.claims.evidence import (
     SHARE,
     Claim,
     Estimate,
+    Scale,
     View,
     by_projection,
+    estimate,
     log_sizes,
     p_value,
     resampled,
+    sides,
     together,
 )
 from workflow.lib.statistics.measures import relative_difference
+from workflow.lib.statistics.regression import TERMS, solved, sums_of, told_apart
 
+VARIANTS = ("none", "simplified", "detailed")
 MATCHED = "random:matched"
 # Two responses are of like length, or like loss, where the logarithms differ by less than this.
 CALIPER = 0.1
@@ -77,24 +83,31 @@ def loss_matched(view: View, claim: Claim) -> Iterator[Estimate]:
 
 
 def loss_and_length(view: View, claim: Claim) -> Iterator[Estimate]:
-    """R squared of log nuclear norm on log loss and log tokens, over all variants' correct responses."""
-    found = _regression(view, with_variants=False)
+    """R squared of log nuclear norm on log loss and log tokens, over all variants' correct responses.
+
+    The regression table's, over all projections that of their mean norm.
+    """
+    found = _regression(view)
     if found is not None:
-        _, explained, n, projections = found
-        yield from by_projection(claim, explained[:, 1:], SHARE, n, projections)
+        estimates, n, cells = found
+        yield from _of_targets(claim, estimates["r2", None], SHARE, n, cells[0].projections, **sides(cells))
 
 
 def left_over(view: View, claim: Claim) -> Iterator[Estimate]:
-    """None's size over Detailed's at equal loss and length: the variants' own levels beside those two, as a ratio.
+    """None's size over Detailed's beyond loss and length: their mean residuals in the regression table, as a ratio.
 
-    The levels are fitted with the slopes: slopes fitted without them would take up what is the variants' own.
+    No ground for a verdict where the lengths or losses of one of the two do not overlap the other variants': there the
+    line is drawn on from where nothing was measured.
     """
-    if view.cell("none") is None or view.cell("detailed") is None:
+    found = _regression(view)
+    if found is None or not {"none", "detailed"} <= {cell.variant for cell in found[2]}:
         return
-    slopes, _, n, projections = _regression(view, with_variants=True) or (None,) * 4
-    if slopes is not None:
-        # The first level beside Detailed's, which is the constant.
-        yield from by_projection(claim, np.exp(slopes[:, 1:, 3]), RATIO, n, projections)
+    estimates, n, cells = found
+    draws = np.exp(estimates["residual", "none"] - estimates["residual", "detailed"])
+    own = {cell.variant: cell for cell in cells}
+    about = {**sides([own["none"]], [own["detailed"]]), "reason": _apart(own)}
+    about["variants"] = " ".join(own)
+    yield from _of_targets(claim, draws, RATIO, n, cells[0].projections, **about)
 
 
 def belief(view: View, claim: Claim) -> Iterator[Estimate]:
@@ -118,14 +131,14 @@ def concentrated_loss(view: View, claim: Claim) -> Iterator[Estimate]:
     evenness = view.concentration.get(("detailed", "correct", "all"))
     if cell is None or evenness is None:
         return
-    inputs = _inputs(cell, evenness)
-    usable = np.isfinite(inputs).all(1) & np.isfinite(log_sizes(cell)).all(1)
-    if not usable.any():
+    x, y = _logs(cell, evenness)
+    usable = np.isfinite(x).all(1) & np.isfinite(y).all(1)
+    x, y, n = x[usable], y[usable], int(usable.sum())
+    if not n:
         return
-    rows = _products(inputs[usable], _targets(cell)[usable])
-    (moments,) = resampled(view, [rows])
-    draws = _solved(moments, inputs.shape[1])[0][:, 1:, -1]
-    yield from by_projection(claim, draws, PLAIN, int(usable.sum()), cell.projections)
+    sums, shift = sums_of(x, y, np.full(n, cell.variant), [cell.variant], np.arange(n))
+    slopes = solved(resampled(view, sums), shift, [cell.variant], (*TERMS, "log_evenness"))
+    yield from _of_targets(claim, slopes["log_evenness", None], PLAIN, n, cell.projections, **sides([cell]))
 
 
 def unseen_larger(view: View, claim: Claim) -> Iterator[Estimate]:
@@ -159,13 +172,27 @@ def _matched_rd(view: View, claim: Claim, by: str) -> Iterator[Estimate]:
         if reference is None or other is None or relation == "correct":
             continue
         at, other_at = matched(getattr(reference, by), getattr(other, by))
+        about = {"relation": relation, **sides([other], [reference])}
         if not len(at):
+            yield _none_alike(claim, by, about)
             continue
         both = [cell.values["nuclear_norm"][place] for cell, place in ((reference, at), (other, other_at))]
         one, two = resampled(view, both)
         own = log_sizes(other)[other_at] - log_sizes(reference)[at]
         draws = relative_difference(one, two).mean(2)
-        yield from by_projection(claim, draws, RELATIVE, len(at), reference.projections, own, relation=relation)
+        common = sorted(set(reference.sample_ids) & set(other.sample_ids))
+        pair = [getattr(cut(cell, common), by) for cell in (reference, other)] if common else ([], [])
+        if len(common) and by == "response_tokens" and np.array_equal(*pair):
+            about["reason"] = "lengths equal already: separable_detailed is this comparison"
+        yield from by_projection(claim, draws, RELATIVE, len(at), reference.projections, own, **about)
+
+
+def _none_alike(claim: Claim, by: str, about: dict[str, Any]) -> Estimate:
+    """No number: no two responses are alike in `by`."""
+    what = {"response_tokens": "length", "loss": "loss"}[by]
+    nothing = dict.fromkeys(("value", "low", "high", "p_value"), np.nan)
+    reason = f"no wrong response is of like {what} as a correct one"
+    return Estimate(projection=OVERALL, n=0, test="", scale=RELATIVE.name, **nothing, **about | {"reason": reason})
 
 
 def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,58 +215,60 @@ def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return tuple(np.array(side, dtype=int) for side in zip(*pairs, strict=True)) if pairs else (np.array([]),) * 2
 
 
-def _inputs(cell: Cell, *more: np.ndarray) -> np.ndarray:
-    """1, log loss, log tokens and the logarithms of `more`: (samples, inputs)."""
+def _logs(cell: Cell, *more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log loss, log tokens and the logarithms of `more`, (samples, k); log sizes, first of the projections' mean."""
+    sizes = cell.values["nuclear_norm"].mean(2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.stack([np.ones(len(cell.loss)), *map(np.log, (cell.loss, cell.response_tokens, *more))], axis=1)
+        x = np.stack([np.log(each) for each in (cell.loss, cell.response_tokens, *more)], axis=1)
+        return x, np.log(np.column_stack([sizes.mean(1), sizes]))
 
 
-def _targets(cell: Cell) -> np.ndarray:
-    """Log sizes, over all projections first, then of each: (samples, 1 + projections)."""
-    logs = log_sizes(cell)
-    return np.concatenate([logs.mean(1, keepdims=True), logs], axis=1)
+def _of_targets(
+    claim: Claim, draws: np.ndarray, scale: Scale, n: int, projections: Sequence[str], **about: Any
+) -> Iterator[Estimate]:
+    """One estimate a target of `_logs`: over all projections, then of each."""
+    for projection, column in zip((OVERALL, *projections), draws.T, strict=True):
+        yield estimate(claim, column, scale, n, projection=projection, **about)
 
 
-def _products(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """What least squares needs of each sample, one row of x x', x y, y^2 and y a target: they add up over samples."""
-    square = np.einsum("si,sj->sij", inputs, inputs)[:, None].repeat(targets.shape[1], 1)
-    rows = [square.reshape(*square.shape[:2], -1), inputs[:, None] * targets[:, :, None], (targets**2)[..., None]]
-    return np.concatenate([*rows, targets[..., None]], axis=2)
+def _regression(view: View) -> tuple[dict, int, list[Cell]] | None:
+    """The fit of `regression`, its number of questions, and the cells; None with fewer than two variants.
 
-
-def _solved(moments: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients (draws, targets, inputs) and R squared (draws, targets) from mean `_products`."""
-    square = moments[..., : count**2].reshape(*moments.shape[:-1], count, count)
-    cross = moments[..., count**2 : count**2 + count]
-    # Inputs that do not vary leave a coefficient open: the least one.
-    slopes = np.einsum("...ij,...j->...i", np.linalg.pinv(square, hermitian=True), cross)
-    ones, total, mean = square[..., 0, 0], moments[..., -2], moments[..., -1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        explained = ((slopes * cross).sum(-1) - mean**2 / ones) / (total - mean**2 / ones)
-    return slopes, explained
-
-
-def _regression(view: View, with_variants: bool):
-    """Least squares over the variants' correct responses: coefficients, R squared, n, projections.
-
-    Whole samples are drawn, with all their variants. Inputs: 1, log loss, log tokens, and `with_variants` a level for
-    each variant but the last. None with fewer than two variants, or lengths unknown.
+    Whole samples are drawn, with all their variants.
     """
-    variants = [name for name in ("none", "simplified", "detailed") if view.cell(name) is not None]
-    found = together(view, *(view.cell(name) for name in variants)) if len(variants) > 1 else None
-    if found is None:
+    cells = [view.cell(name) for name in VARIANTS if view.cell(name) is not None]
+    if len(cells) < 2:
         return None
-    cells = found[0]
-    inputs, targets = [_inputs(cell) for cell in cells], [_targets(cell) for cell in cells]
-    usable = np.logical_and.reduce([np.isfinite(part).all(1) for part in (*inputs, *targets)])
-    if not usable.any():
+    x, y = (np.concatenate(parts) for parts in zip(*map(_logs, cells), strict=True))
+    usable = np.isfinite(x).all(1) & np.isfinite(y).all(1)
+    variants = np.concatenate([np.full(len(cell.sample_ids), cell.variant) for cell in cells])[usable]
+    names = np.concatenate([cell.sample_ids for cell in cells])[usable]
+    if not told_apart(x[usable]):
         return None
-    if with_variants:
-        levels = np.eye(len(cells))[:, :-1]
-        inputs = [np.hstack([part, np.tile(own, (len(part), 1))]) for part, own in zip(inputs, levels, strict=True)]
-    sums = sum(_products(x[usable], y[usable]) for x, y in zip(inputs, targets, strict=True))
-    (moments,) = resampled(view, [sums])
-    return *_solved(moments, inputs[0].shape[1]), int(usable.sum()), cells[0].projections
+    ids, questions = np.unique(names, return_inverse=True)
+    sums, shift = sums_of(x[usable], y[usable], variants, [cell.variant for cell in cells], questions)
+    return solved(resampled(view, sums), shift, [cell.variant for cell in cells]), len(ids), cells
+
+
+def _apart(cells: Mapping[str, Cell]) -> str:
+    """Why None and Detailed cannot be held at equal loss and length, or nothing.
+
+    The rule: of each, half of the samples or more lie inside the others' range, in length and in loss.
+    """
+    for name in ("none", "detailed"):
+        for of, said in (("response_tokens", "lengths"), ("loss", "losses")):
+            others = np.concatenate([getattr(cell, of) for other, cell in cells.items() if other != name])
+            own = getattr(cells[name], of)
+            own, others = own[np.isfinite(own)], others[np.isfinite(others)]
+            if not len(own) or not len(others):
+                continue
+            inside = (own >= others.min()) & (own <= others.max())
+            if inside.mean() < 0.5:
+                share = f"{inside.mean():.0%} of {name.capitalize()}'s {said}"
+                return (
+                    f"{share} lie inside the other variants' range; half are needed to compare at equal loss and length"
+                )
+    return ""
 
 
 def _agreement(view: View, claim: Claim, relation: str, mistaken: bool) -> Iterator[Estimate]:
@@ -256,10 +285,10 @@ def _agreement(view: View, claim: Claim, relation: str, mistaken: bool) -> Itera
     for projection, column in columns.items():
         agrees = np.sign(column[chosen]) == np.sign(preferred[chosen])
         if len(agrees):
-            yield _share(claim, agrees, relation, projection)
+            yield _share(claim, agrees, relation, projection, sides([wrong], [right]))
 
 
-def _share(claim: Claim, agrees: np.ndarray, relation: str, projection: str) -> Estimate:
+def _share(claim: Claim, agrees: np.ndarray, relation: str, projection: str, about: dict[str, Any]) -> Estimate:
     hits, n = int(agrees.sum()), len(agrees)
     bounds = stats.binomtest(hits, n).proportion_ci(method="wilson")
 
@@ -267,9 +296,8 @@ def _share(claim: Claim, agrees: np.ndarray, relation: str, projection: str) -> 
         return tuple(float(stats.binomtest(hits, n, bound, alternative=side).pvalue) for side in ("greater", "less"))
 
     found = p_value(claim, hits / n, tails)
-    return Estimate(
-        relation, projection, hits / n, float(bounds.low), float(bounds.high), n, found, "binomial", SHARE.name
-    )
+    numbers = (hits / n, float(bounds.low), float(bounds.high), n, found)
+    return Estimate(relation, projection, *numbers, "binomial", SHARE.name, **about)
 
 
 CONTROLS = {

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -66,7 +67,7 @@ def read_claims(sheet: str | Path, schema: str | Path) -> list[Claim]:
 class View:
     """One model on one dataset: its cells by (variant, relation, loss_tokens), and what it is compared with.
 
-    `base` is an instructed model's base model, `untrained` a base model's network before training, `others` the same
+    `base` is an instructed model's base model, `untrained` the network before training, `others` the same
     model on other datasets, `concentration` each cell's evenness of the loss over its tokens, where that was measured.
     """
 
@@ -122,7 +123,11 @@ SCALES = {scale.name: scale for scale in (RATIO, RELATIVE, PLAIN, CORRELATION, S
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, the samples behind it, and the p-value of lying on this side of the bound."""
+    """A number with its 95 % interval, the samples behind it, and the p-value of lying on this side of the bound.
+
+    `variants` that it is made of, separated by spaces; `tokens` and `reference_tokens`: mean response tokens of the two
+    sides of a comparison; `reason`: why it is no ground for a verdict, whatever it says.
+    """
 
     relation: str
     projection: str
@@ -135,6 +140,10 @@ class Estimate:
     scale: str
     reference_model: str = ""
     reference_dataset: str = ""
+    variants: str = ""
+    tokens: float = np.nan
+    reference_tokens: float = np.nan
+    reason: str = ""
 
 
 Tail = Callable[[float], tuple[float, float]]
@@ -225,17 +234,17 @@ def estimate(
     projection: str = OVERALL,
     tails: Tail | None = None,
     test: str = "",
-    reference_model: str = "",
-    reference_dataset: str = "",
+    **about: Any,
 ) -> Estimate:
     """One number from its bootstrap `draws`, (1 + draws,), the plain one in front.
 
-    `tails` of a `test` on the samples themselves; without, the bootstrap's standard error.
+    `tails` of a `test` on the samples themselves; without, the bootstrap's standard error. `about`: the fields of
+    `Estimate` that say what it is of.
     """
     value, student = float(draws[0]), Student.of_draws(draws, scale, n)
     found = p_value(claim, value, tails or student.tails)
-    about = (relation, projection, value, *student.interval, n, found, test if tails else "bootstrap t", scale.name)
-    return Estimate(*about, reference_model, reference_dataset)
+    numbers = (relation, projection, value, *student.interval, n, found, test if tails else "bootstrap t", scale.name)
+    return Estimate(*numbers, **about)
 
 
 def by_projection(
@@ -245,7 +254,7 @@ def by_projection(
     n: int,
     projections: Sequence[str],
     differences: np.ndarray | None = None,
-    **about: str,
+    **about: Any,
 ) -> Iterator[Estimate]:
     """One estimate over all projections, then one for each.
 
@@ -260,6 +269,15 @@ def by_projection(
         if paired:
             tails = paired_tails(differences.mean(1) if place == 0 else differences[:, place - 1], scale)
         yield estimate(claim, column, scale, n, projection=projection, tails=tails, test="Wilcoxon", **about)
+
+
+def sides(one: Sequence[Cell], other: Sequence[Cell] = ()) -> dict[str, Any]:
+    """What an estimate says of the cells of its two sides: their variants and mean response tokens."""
+    variants = dict.fromkeys(cell.variant for cell in (*one, *other))
+    lengths = [
+        float(np.mean([cell.response_tokens.mean() for cell in each])) if each else np.nan for each in (one, other)
+    ]
+    return {"variants": " ".join(variants), "tokens": lengths[0], "reference_tokens": lengths[1]}
 
 
 def together(view: View, *cells: Cell | None) -> tuple[list[Cell], list[np.ndarray]] | None:

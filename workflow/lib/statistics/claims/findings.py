@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import signal
 
+from workflow.lib.statistics.cells import Cell
 from workflow.lib.statistics.claims.evidence import (
     CORRELATION,
     PLAIN,
@@ -21,6 +22,7 @@ from workflow.lib.statistics.claims.evidence import (
     estimate,
     log_sizes,
     resampled,
+    sides,
     together,
     unpaired_tails,
 )
@@ -76,7 +78,7 @@ def early_none(view: View, claim: Claim) -> Iterator[Estimate]:
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.log(values[:, :, :end].mean(2)) - np.log(values[:, :, end:].mean(2))
     draws = curves[:, :, :end].mean(2) / curves[:, :, end:].mean(2)
-    yield from by_projection(claim, draws, RATIO, len(values), cell.projections, own)
+    yield from by_projection(claim, draws, RATIO, len(values), cell.projections, own, **sides([cell]))
 
 
 def separable_detailed(view: View, claim: Claim) -> Iterator[Estimate]:
@@ -103,14 +105,15 @@ def early_rd(view: View, claim: Claim) -> Iterator[Estimate]:
         found = together(view, view.cell("detailed"), view.cell("detailed", relation))
         if found is None:
             continue
-        (cell, _), (reference, other) = found
+        (cell, wrong), (reference, other) = found
         layers = reference.shape[2]
         end = max(1, round(FIRST_LAYERS * layers))
         if end == layers:
             continue
         by_layer = relative_difference(reference, other)
         draws = by_layer[:, :, :end].mean(2) - by_layer[:, :, end:].mean(2)
-        yield from by_projection(claim, draws, PLAIN, len(cell.sample_ids), cell.projections, relation=relation)
+        about = {"relation": relation, **sides([wrong], [cell])}
+        yield from by_projection(claim, draws, PLAIN, len(cell.sample_ids), cell.projections, **about)
 
 
 def instruct_no_better(view: View, claim: Claim) -> Iterator[Estimate]:
@@ -122,9 +125,9 @@ def instruct_no_better(view: View, claim: Claim) -> Iterator[Estimate]:
         found = together(view, *cells)
         if found is None:
             continue
-        (cell, *_), (own, own_other, base, base_other) = found
+        (cell, wrong, *_), (own, own_other, base, base_other) = found
         draws = relative_difference(own, own_other).mean(2) - relative_difference(base, base_other).mean(2)
-        about = {"relation": relation, "reference_model": view.base.model}
+        about = {"relation": relation, "reference_model": view.base.model, **sides([wrong], [cell])}
         yield from by_projection(claim, draws, PLAIN, len(cell.sample_ids), cell.projections, **about)
 
 
@@ -146,23 +149,29 @@ def length_shape(view: View, claim: Claim) -> Iterator[Estimate]:
     found = together(view, *(view.cell(name) for name in variants)) if len(variants) > 1 else None
     if found is None:
         return
-    (cell, *_), curves = found
+    cells, curves = found
     if curves[0].shape[2] < 4:
         return
     pairs = [(i, j) for i in range(len(curves)) for j in range(i)]
     draws = np.min([_correlation(curves[i], curves[j]) for i, j in pairs], axis=0)
-    yield from by_projection(claim, draws, CORRELATION, len(cell.sample_ids), cell.projections)
+    about = sides(cells)
+    yield from by_projection(claim, draws, CORRELATION, len(cells[0].sample_ids), cells[0].projections, **about)
 
 
 def unpopular_larger(view: View, claim: Claim) -> Iterator[Estimate]:
-    """Mean nuclear norm on one dataset over that on another: different samples, so nothing pairs."""
+    """Mean nuclear norm on one dataset over that on another: different samples, so nothing pairs.
+
+    Of the other dataset's variants, that whose mean response length is closest (on a logarithmic scale).
+    """
     for pair in claim.between:
-        (dataset, variant), (other_dataset, other_variant) = (part.split(":") for part in pair.split("/"))
+        own, other_dataset = pair.split("/")
+        dataset, variant = own.split(":")
         other_view = view.others.get(other_dataset)
         if view.dataset != dataset or other_view is None:
             continue
-        one, other = view.cell(variant), other_view.cell(other_variant)
-        if one is None or other is None:
+        one = view.cell(variant)
+        other = _of_like_length(one, other_view) if one is not None else None
+        if other is None:
             continue
         (mine,), (theirs,) = (
             resampled(each, [cell.values["nuclear_norm"].mean(2)]) for each, cell in ((view, one), (other_view, other))
@@ -174,7 +183,7 @@ def unpopular_larger(view: View, claim: Claim) -> Iterator[Estimate]:
         columns |= {name: (draws[:, p], *(part[:, p] for part in logs)) for p, name in enumerate(one.projections)}
         for projection, (column, *groups) in columns.items():
             tails = unpaired_tails(*groups, RATIO)
-            about = {"projection": projection, "reference_dataset": other_dataset}
+            about = {"projection": projection, "reference_dataset": other_dataset, **sides([one], [other])}
             yield estimate(claim, column, RATIO, n, tails=tails, test="Mann-Whitney", **about)
 
 
@@ -199,12 +208,12 @@ def ratio_of_ratios(view: View, claim: Claim, reference: View) -> Iterator[Estim
     found = together(view, *cells)
     if found is None:
         return
-    (cell, *_), curves = found
+    cells, curves = found
     none, detailed, other_none, other_detailed = map(mean_absolute_difference, curves)
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (none / detailed) / (other_none / other_detailed)
-    n = len(cell.sample_ids)
-    yield from by_projection(claim, draws, RATIO, n, cell.projections, reference_model=reference.model)
+    n, about = len(cells[0].sample_ids), sides(cells[:1], cells[1:2])
+    yield from by_projection(claim, draws, RATIO, n, cells[0].projections, reference_model=reference.model, **about)
 
 
 def mad_ratio_of(view: View, claim: Claim, one, other) -> Iterator[Estimate]:
@@ -212,10 +221,11 @@ def mad_ratio_of(view: View, claim: Claim, one, other) -> Iterator[Estimate]:
     found = together(view, one, other)
     if found is None:
         return
-    (cell, _), (first, second) = found
+    (cell, against), (first, second) = found
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = mean_absolute_difference(first) / mean_absolute_difference(second)
-    yield from by_projection(claim, draws, RATIO, len(cell.sample_ids), cell.projections)
+    about = sides([cell], [against])
+    yield from by_projection(claim, draws, RATIO, len(cell.sample_ids), cell.projections, **about)
 
 
 def _mad_ratio(view: View, claim: Claim, one: str, other: str) -> Iterator[Estimate]:
@@ -233,8 +243,8 @@ def _sizes_of(view: View, claim: Claim, one, other, reference_model: str = "") -
     (first, second), curves = found
     draws = curves[0].mean(2) / curves[1].mean(2)
     own = log_sizes(first) - log_sizes(second)
-    n = len(first.sample_ids)
-    yield from by_projection(claim, draws, RATIO, n, first.projections, own, reference_model=reference_model)
+    n, about = len(first.sample_ids), {"reference_model": reference_model, **sides([first], [second])}
+    yield from by_projection(claim, draws, RATIO, n, first.projections, own, **about)
 
 
 def _signed_rd(view: View, claim: Claim, relation: str, variants: list[str]) -> Iterator[Estimate]:
@@ -246,8 +256,8 @@ def _signed_rd(view: View, claim: Claim, relation: str, variants: list[str]) -> 
     cells, curves = found
     draws = np.mean([relative_difference(a, b).mean(2) for a, b in _paired(curves)], axis=0)
     own = np.mean([log_sizes(b) - log_sizes(a) for a, b in _paired(cells)], axis=0)
-    n = len(cells[0].sample_ids)
-    yield from by_projection(claim, draws, RELATIVE, n, cells[0].projections, own, relation=relation)
+    n, about = len(cells[0].sample_ids), {"relation": relation, **sides(cells[1::2], cells[::2])}
+    yield from by_projection(claim, draws, RELATIVE, n, cells[0].projections, own, **about)
 
 
 def _paired(items: list) -> list[tuple]:
@@ -257,6 +267,13 @@ def _paired(items: list) -> list[tuple]:
 def _descriptions(view: View) -> list[str]:
     """The variants of a dataset of descriptions: lengths, or what stands alone."""
     return [name for name in dict.fromkeys(key[0] for key in view.cells) if name == "natural" or "length_" in name]
+
+
+def _of_like_length(one: Cell, other: View) -> Cell | None:
+    """The variant of the other dataset whose responses are about as long; the first, where lengths are unknown."""
+    found = [cell for (_, relation, tokens), cell in other.cells.items() if (relation, tokens) == ("correct", "all")]
+    length = np.log(one.response_tokens.mean())
+    return min(found, key=lambda cell: abs(np.log(cell.response_tokens.mean()) - length), default=None)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -278,7 +295,7 @@ def _peaks(view: View, claim: Claim) -> Iterator[Estimate]:
         [[len(signal.find_peaks(curve, prominence=PROMINENCE * curve.max())[0]) for curve in draw] for draw in closed],
         dtype=float,
     )
-    yield from by_projection(claim, counts, PLAIN, len(cell.sample_ids), cell.projections)
+    yield from by_projection(claim, counts, PLAIN, len(cell.sample_ids), cell.projections, **sides([cell]))
 
 
 FINDINGS = {

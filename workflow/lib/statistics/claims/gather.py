@@ -95,7 +95,9 @@ def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mappi
     """The views of this dataset, each with what it is compared with."""
     here = {model: view for (model, name), view in views.items() if name == dataset}
     for model, view in here.items():
-        twins = [name for name, row in models.items() if row["kind"] == "random" and row["partner"] == model]
+        # An instructed model's network before training is its base model's.
+        trained = {model, models[model]["partner"]} if view.kind != "random" else set()
+        twins = [name for name, row in models.items() if row["kind"] == "random" and row["partner"] in trained]
         yield replace(
             view,
             base=here.get(models[model]["partner"]) if view.kind == "instruct" else None,
@@ -109,4 +111,5 @@ def _rows(view: View, claims: Sequence[Claim], model: Mapping[str, Any]) -> Iter
         if view.kind in claim.kinds and view.model.startswith(tuple(claim.models)):
             for found in MEASURES[claim.claim](view, claim):
                 about = {"claim": claim.claim, "model": view.model, "dataset": view.dataset, "seed": model["seed"]}
-                yield about | {"kind": view.kind} | asdict(found)
+                untrained = view.untrained.model if view.untrained is not None else ""
+                yield about | {"kind": view.kind, "untrained_model": untrained} | asdict(found)

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,29 @@ ALPHA = 1 - LEVEL
 # With fewer samples an interval is no ground for a verdict, whatever it says; with fewer seeds, none over seeds.
 FEWEST, FEWEST_SEEDS = 20, 3
 VERDICTS = ("holds", "fails", "inconclusive")
-#: What a model can do on a dataset: (masters the task, accuracy, chance).
-Ability = tuple[bool, float, float]
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What a model can do on a dataset: accuracy by variant, slowest last; the variants it masters; `chance`.
+
+    `at_chance`: the variants whose accuracy does not lie above chance.
+    """
+
+    accuracy: Mapping[str, float]
+    mastered: Collection[str]
+    at_chance: Collection[str]
+    chance: float
+
+    def slowest(self, variants: Sequence[str]) -> str:
+        """The slowest of these variants that was asked for answers; of none of them, the slowest of all."""
+        asked = list(self.accuracy)
+        return next((name for name in reversed(asked) if name in variants), asked[-1])
+
+    def said(self, variants: Sequence[str]) -> str:
+        """The accuracy of each of these variants, of all where none of them was asked for answers."""
+        used = [name for name in self.accuracy if name in variants] or list(self.accuracy)
+        return ", ".join(f"{name.capitalize().replace('_', ' ')} {self.accuracy[name]:.2f}" for name in used)
 
 
 def decide(
@@ -34,7 +56,9 @@ def decide(
     `evidence`: tables of `gather`. A claim holds where the whole 95 % interval lies on the claimed side of its
     threshold and the p-value, by Holm's method over all tests of that claim in this run, is below .05; it fails where
     the same is true of the other side; else it is inconclusive, and `reason` says why. No verdict on a task that the
-    model cannot do, nor on fewer than 20 samples: those rows are no tests, and correct no other's p-value.
+    model cannot do with the slowest variant that the claim uses, nor on fewer than 20 samples: those rows are no tests,
+    and correct no other's p-value. An untrained network is asked for no ability: its rows are controls, corrected among
+    themselves, and its number stands beside those of the models that were trained from it (`untrained`).
     """
     known = {claim.claim: claim for claim in claims}
     found = pl.concat([pl.from_arrow(read_table("evidence", path)) for path in evidence]).to_dicts()
@@ -42,12 +66,18 @@ def decide(
         if row["claim"] not in known:
             raise InputError(f"evidence for '{row['claim']}', which is no row of config/claims.tsv; make it again")
     rows = [_judgeable(row, known[row["claim"]], abilities) for row in found]
+    _beside_untrained(rows)
     rows += _over_seeds(rows, known)
     place = {name: rank for rank, name in enumerate(known)}
     for claim in claims:
-        tested = [row for row in rows if row["claim"] == claim.claim and not row["reason"]]
-        for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
-            row["p_adjusted"] = adjusted
+        for untrained in (False, True):
+            tested = [
+                row
+                for row in rows
+                if row["claim"] == claim.claim and not row["reason"] and (row["kind"] == "random") == untrained
+            ]
+            for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+                row["p_adjusted"] = adjusted
     table = [_finished(row, known[row["claim"]]) for row in rows]
     keys = ("dataset", "model", "relation")
     table.sort(key=lambda row: (place[row["claim"]], *(row[key] for key in keys), row["projection"] != OVERALL))
@@ -72,23 +102,61 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
     """The row with what the model can do beside it; `reason`, where that or the samples forbid a verdict."""
     # Of two datasets, the one that is to be known is the one compared with.
     dataset = row["reference_dataset"] or row["dataset"]
-    able, accuracy, chance = abilities.get((row["model"], dataset), (None, None, None))
-    reason = ""
-    if not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
+    ability, variants = abilities.get((row["model"], dataset)), row["variants"].split()
+    reason = row["reason"]
+    if reason:
+        pass
+    elif not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
         reason = "cannot be computed on these curves"
     elif row["n"] < FEWEST:
         reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST} are needed"
-    elif claim.ability != "free":
-        names = [row["model"], row["reference_model"]] if claim.ability == "needed" else [row["model"]]
-        unable = [name for name in names if abilities.get((name, dataset), (True,))[0] is False]
-        reason = f"{unable[0]} cannot do this task" if unable else ""
+    elif claim.ability != "free" and row["kind"] != "random":
+        names = [row["model"], *([row["reference_model"]] if claim.ability != "own" else [])]
+        reason = next(filter(None, (_unable(name, dataset, variants, claim, abilities) for name in names)), "")
+    asked = ability and ability.slowest(_asked(ability, claim, variants))
     return row | {
-        "accuracy": accuracy,
-        "chance": chance,
-        "mastered": able,
+        "accuracies": ability.said([*variants, asked]) if ability else "",
+        "accuracy": ability and ability.accuracy[asked],
+        "chance": ability and ability.chance,
+        "mastered": ability and asked in ability.mastered,
+        "blind": _blind(ability, variants) if ability and claim.ability == "task" and row["kind"] != "random" else "",
         "reason": reason,
         "p_adjusted": None,
+        "untrained": None,
     }
+
+
+def _asked(ability: Ability, claim: Claim, variants: Sequence[str]) -> Sequence[str]:
+    """The variants with one of which the model must master the task."""
+    return list(ability.accuracy) if claim.ability == "task" else variants
+
+
+def _unable(
+    model: str, dataset: str, variants: Sequence[str], claim: Claim, abilities: Mapping[tuple[str, str], Ability]
+) -> str:
+    ability = abilities.get((model, dataset))
+    if ability is None:
+        return ""
+    asked = ability.slowest(_asked(ability, claim, variants))
+    if asked in ability.mastered:
+        return ""
+    name = asked.capitalize().replace("_", " ")
+    return f"{model} cannot do this task with {name} ({ability.accuracy[asked]:.2f}, chance {ability.chance:.2f})"
+
+
+def _blind(ability: Ability, variants: Sequence[str]) -> str:
+    """What is to be known of a claim about a variant with which the model guesses."""
+    guessed = [name for name in ability.accuracy if name in variants and name in ability.at_chance]
+    said = ability.said(guessed) if guessed else ""
+    return f"answers no better than chance: {said} (chance {ability.chance:.2f})" if said else ""
+
+
+def _beside_untrained(rows: Sequence[dict[str, Any]]) -> None:
+    """Put the number of the untrained network beside each row of a model that was trained from one."""
+    keys = ("claim", "dataset", "reference_dataset", "relation", "projection")
+    values = {(row["model"], *(row[key] for key in keys)): row["value"] for row in rows if row["kind"] == "random"}
+    for row in rows:
+        row["untrained"] = values.get((row["untrained_model"], *(row[key] for key in keys)))
 
 
 def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> list[dict[str, Any]]:
@@ -126,9 +194,12 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim) -> dict[str, Any]:
         "n": k,
         "p_value": p,
         "test": f"t over seeds{f', {left_out} left out' if left_out else ''}",
+        "accuracies": "",
         "accuracy": None,
         "chance": None,
         "mastered": None,
+        "blind": "",
+        "untrained": None,
         "reason": reason,
         "p_adjusted": None,
     }
@@ -142,7 +213,9 @@ def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         **{name: row[name] for name in _CARRIED},
         **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},
         "study": claim.study,
-        "status": claim.status,
+        # On an untrained network no claim of the study is tested: it is what the others are held against.
+        "status": "control" if row["kind"] == "random" else claim.status,
+        "claim_status": claim.status,
         "source": claim.source,
         "title": claim.title,
         "statistic": claim.statistic,
@@ -157,8 +230,9 @@ def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
 
 
 _CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
-_CARRIED += ("n", "test", "mastered")
-_NUMBERS = ("value", "low", "high", "p_value", "p_adjusted", "accuracy", "chance")
+_CARRIED += ("n", "test", "mastered", "variants", "accuracies")
+_NUMBERS = ("value", "low", "high", "p_value", "p_adjusted", "accuracy", "chance", "untrained", "tokens")
+_NUMBERS += ("reference_tokens",)
 
 
 def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
@@ -173,8 +247,8 @@ def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
         return "inconclusive", f"the interval reaches over {' or '.join(map(_short, claim.bounds))}"
     if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
         return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
-    unknown = claim.ability != "free" and row["mastered"] is None and not row["test"].startswith("t over seeds")
-    return verdict, "what the model can do was not measured" if unknown else ""
+    asked = claim.ability != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
+    return verdict, "what the model can do was not measured" if asked and row["mastered"] is None else row["blind"]
 
 
 def _against(claim: Claim, low: float, high: float) -> bool:

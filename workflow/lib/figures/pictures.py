@@ -12,7 +12,7 @@ from workflow.lib.figures.save import version_of
 from workflow.lib.files import replacing
 
 # Sharp enough in a page; with so many colours a picture stays under 150 kB.
-PPI, COLOURS = 144, 64
+PPI, COLOURS = 144, 160
 
 
 def write_gallery(chosen: str | Path, figures: str | Path, output: str | Path) -> list[str]:

@@ -240,7 +240,7 @@ def times(ratio: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A signed share to two significant digits, with a true minus: -0.0042 -> −0.42 %, and 250 -> 250 times."""
+    """A signed share to two significant digits, with a true minus: -0.0042 -> −0.42 %, and 310 -> 310 times."""
     return f"{times(1 + share)} times" if share > MOST_PERCENT else percentage(share)
 
 

@@ -283,22 +283,27 @@ def _row(rows: Mapping[str, Row], name: str, key: str) -> Row:
     return rows[name]
 
 
+def read_keys(root: Path, where: str, schema: str, missing: str) -> Row:
+    """The checked keys of a YAML file below `root`; `InputError`, with the words `missing`, where there is no file."""
+    try:
+        value = yaml.safe_load((root / where).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(missing) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{where}: not YAML ({error})") from None
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: holds no keys; see {schema}")
+    return checked(value, root / schema, where)
+
+
 def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
     """The checked mapping of a dataset, config/mappings/DATASET.yaml; `written`: a model writes its Detailed responses.
 
     Raises `InputError` for a mapping that is missing, contradicts itself, or does not yield the row's variants.
     """
-    path = root / "config" / "mappings" / f"{dataset}.yaml"
     where = f"config/mappings/{dataset}.yaml"
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{where}: no such file; write one (config/README.md), or take another reader") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{where}: not YAML ({error})") from None
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: holds no keys; see workflow/schemas/mapping.schema.yaml")
-    mapping = checked(value, root / "workflow/schemas/mapping.schema.yaml", where)
+    missing = "no such file; write one (config/README.md), or take another reader"
+    mapping = read_keys(root, where, "workflow/schemas/mapping.schema.yaml", f"{where}: {missing}")
     columns = mapping["columns"]
     inside = bool(mapping["separator"]) + mapping["boxed"]
     if inside > 1 or inside == ("answer" in columns):

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.study import FORMATS, MINIATURE_PAIRS, Row, checked, read_sheet
+from workflow.lib.study import FORMATS, MINIATURE_PAIRS, Row, read_keys, read_sheet
 
 
 @dataclass(frozen=True)
@@ -78,16 +76,9 @@ def _mapping(pairs: str, root: Path) -> Row | None:
     if pairs == MINIATURE_PAIRS:
         return None
     where = f"config/pairs/{pairs}.yaml"
-    try:
-        value = yaml.safe_load((root / where).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = [MINIATURE_PAIRS, *(path.stem for path in (root / "config/pairs").glob("*.yaml"))]
-        raise InputError(f"config key 'dynamics.pairs': no {where}: {nearest(pairs, known)}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{where}: not YAML ({error})") from None
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: holds no keys; see workflow/schemas/pairs.schema.yaml")
-    mapping = checked(value, root / "workflow/schemas/pairs.schema.yaml", where)
+    known = [MINIATURE_PAIRS, *(path.stem for path in (root / "config/pairs").glob("*.yaml"))]
+    missing = f"config key 'dynamics.pairs': no {where}: {nearest(pairs, known)}"
+    mapping = read_keys(root, where, "workflow/schemas/pairs.schema.yaml", missing)
     if (mapping["format"] == "dialogue") == ("prompt" in mapping["columns"]):
         raise InputError(f"{where}: columns.prompt is needed, but for format dialogue, which has none; mend either")
     if Path(mapping["source"]).suffix.lower() in FORMATS:

@@ -82,8 +82,6 @@ def _slim(cell: Cell) -> Cell:
 
 
 def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
-    if "loss_concentration" not in frame.columns:
-        return {}
     usable = frame.filter(pl.col("status") == "ok")
     return {
         key: group["loss_concentration"].cast(pl.Float64).fill_null(np.nan).to_numpy()

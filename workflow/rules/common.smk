@@ -329,7 +329,12 @@ def rephrases_file(wildcards):
 def device_arguments(wildcards):
     """Where and how precisely a model is trained, as arguments."""
     row = STUDY.learners[wildcards.model]
-    return ["--device", row["device"], "--dtype", row["dtype"]]
+    return ["--device", row["device"], "--dtype", row["dtype"], *code_arguments(wildcards)]
+
+
+def code_arguments(wildcards):
+    """Whether a checkpoint's own code may run, as an argument."""
+    return ["--trust-remote-code"] if STUDY.learners[wildcards.model]["trust_remote_code"] else []
 
 
 def run_arguments(wildcards):

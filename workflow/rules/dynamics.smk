@@ -210,10 +210,12 @@ rule check_step:
         change=ONE_STEP["change"],
         halvings=ONE_STEP["halvings"],
         max_length=DYNAMICS["max_length"],
+        trust=code_arguments,
     shell:
         "python -m workflow.scripts.check_step --model {input.model:q} --pairs {input.pairs:q} --probes {input.probes:q}"
         " --updates {params.updates} --probed {params.probes} --change {params.change} --halvings {params.halvings}"
-        " --seed {wildcards.seed} --max-length {params.max_length} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        " --seed {wildcards.seed} --max-length {params.max_length} {params.trust} --threads {threads} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule summarise_dynamics:

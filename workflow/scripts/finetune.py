@@ -52,6 +52,7 @@ def main(argv=None):
     add("--batch-tokens", type=int, default=4096, help="tokens of an evaluation's batch, padding included")
     add("--device", default="cpu", help="auto, cpu or cuda")
     add("--dtype", default="float32", help="precision of weights and passes")
+    add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
     add("--threads", type=int, default=1, help="CPU threads; the bytes depend on it")
     run(parser, train, argv)
 
@@ -80,6 +81,7 @@ def train(given):
         reference=given.reference,
         device=given.device,
         dtype=given.dtype,
+        trust_remote_code=given.trust_remote_code,
         max_length=given.max_length,
         batch_tokens=given.batch_tokens,
         max_new_tokens=given.max_new_tokens,

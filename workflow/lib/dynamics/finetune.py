@@ -49,6 +49,7 @@ def finetune(
     reference: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    trust_remote_code: bool = False,
     max_length: int = 512,
     batch_tokens: int = 4096,
     max_new_tokens: int = 64,
@@ -66,7 +67,8 @@ def finetune(
     """
     device, start = choose_device(device), usable_start(init)
     torch.use_deterministic_algorithms(device == "cpu")
-    model, tokenizer = load(start.path, dtype=dtype, device=device)
+    how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
+    model, tokenizer = load(start.path, **how)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
     speech = Speech(tokenizer, window)
     watched, unwatched = read_probes(probes, speech) if probes else ({}, [])
@@ -88,7 +90,7 @@ def finetune(
         "torch": torch.__version__,
     }
     kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens, "code": code_digest(__name__)})
-    other = _reference(model, tokenizer, reference, dtype, device) if loss_named(recipe.loss).reference else None
+    other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens)
 
@@ -163,12 +165,12 @@ def _counted(names) -> dict[str, int]:
     return counts
 
 
-def _reference(model: Any, tokenizer: Any, reference: str | None, dtype: str, device: str) -> Any:
+def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[str, Any]) -> Any:
     """The frozen reference model: another one of the same tokenizer, or the start itself as it is now."""
     if reference is None:
         return deepcopy(model).requires_grad_(False)
     where = usable_start(reference)
-    other, spoken = load(where.path, dtype=dtype, device=device)
+    other, spoken = load(where.path, **how)
     if spoken.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"reference {reference}: another tokenizer than that of the model to train, so that log-probabilities do "

@@ -15,8 +15,7 @@ from transformers import LogitsProcessor
 
 from workflow.lib.dynamics.pairs import Pair, read_pairs
 from workflow.lib.dynamics.probes import ranked
-from workflow.lib.dynamics.sequences import Speech, continued
-from workflow.lib.gradients.forward import length_regime
+from workflow.lib.dynamics.sequences import Speech, continued, lengths_mix
 from workflow.lib.seeds import seeded_hash
 
 
@@ -48,10 +47,9 @@ def generate(
     room = {key: min(max_tokens, speech.max_length - len(head)) for key, head in heads.items()}
     rows = [{"pair_id": pair["pair_id"], "split": pair["split"], "draw": draw, "response": None, "tokens": None,
              "finished": None, "status": "too_long"} for pair in asked for draw in range(draws)]  # fmt: skip
-    regime = length_regime(model.config)
     # Rows of a batch have one room, and one length where a model's positions hang on the longest.
-    mixed = regime(1) == regime(speech.max_length)
-    kinds = {key: (room[key], 0 if mixed else len(head)) for key, head in heads.items()}
+    mix = lengths_mix(model, speech.max_length)
+    kinds = {key: (room[key], 0 if mix else len(head)) for key, head in heads.items()}
     fitting = [row for row in rows if room[row["pair_id"]] > 0]
     fitting.sort(key=lambda row: (kinds[row["pair_id"]], -len(heads[row["pair_id"]]), row["pair_id"], row["draw"]))
     batches: list[list[dict]] = []

@@ -53,22 +53,40 @@ def main(argv=None):
     add("--device", default="cpu", help="auto, cpu or cuda")
     add("--dtype", default="float32", help="precision of weights and passes")
     add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
-    add("--threads", type=int, default=1, help="CPU threads; the bytes depend on it")
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="that share every batch, each on a GPU of its own; the bytes depend on it",
+    )
+    add("--threads", type=int, default=1, help="CPU threads of all; the bytes depend on it")
     run(parser, train, argv)
 
 
 def train(given):
     from workflow.lib.gpu import lease
 
-    held = lease() if given.device != "cpu" else None  # before torch is imported, until the process ends
+    # Before torch is imported, until the process ends.
+    held = lease(count=given.processes) if given.device != "cpu" else None
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if given.processes == 1:
+        work(given)
+    else:
+        from workflow.lib.dynamics.processes import launch
+        from workflow.lib.models.loading import choose_device
 
+        launch(work, given, given.processes, choose_device(given.device))
+    if held:
+        held.release()
+
+
+def work(given, *processes):
     import torch
 
     from workflow.lib.dynamics.finetune import finetune
     from workflow.lib.dynamics.recipe import Recipe
 
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(max(1, given.threads // given.processes))
     names = set(Recipe.__dataclass_fields__)
     recipe = Recipe(**{name: value for name, value in vars(given).items() if name in names})
     finetune(
@@ -77,6 +95,7 @@ def train(given):
         given.output,
         given.journal,
         recipe,
+        *processes,
         probes=given.probes,
         reference=given.reference,
         device=given.device,
@@ -88,8 +107,6 @@ def train(given):
         prompts=given.prompts,
         draws=given.draws,
     )
-    if held:
-        held.release()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workflow.lib.dynamics.processes import ALONE, Processes
 from workflow.lib.dynamics.sequences import Spoken, shared_logits
 from workflow.lib.gradients.forward import length_regime
 
@@ -19,13 +20,16 @@ MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass",
 
 
 @torch.no_grad()
-def evaluate(model: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> dict[str, dict[str, float]]:
+def evaluate(
+    model: Any, responses: Mapping[str, Spoken], batch_tokens: int, processes: Processes = ALONE
+) -> dict[str, dict[str, float]]:
     """`MEASURES` of every response, by its key and in the order given; `batch_tokens`: of one batch, with padding.
 
-    Responses to one prompt share a pass over it, through the model's cache, where it keeps one.
+    Responses to one prompt share a pass over it, through the model's cache, where it keeps one. Batches are shared out
+    among `processes`; all get all numbers.
     """
     found: dict[str, dict[str, float]] = {}
-    for keys in batches_of(responses, batch_tokens, length_regime(model.config)):
+    for keys in processes.share(batches_of(responses, batch_tokens, length_regime(model.config))):
         batch = [responses[key] for key in keys]
         table = measures(*shared_logits(model, batch)).double()
         for key, rows in zip(keys, table.split([spoken.tokens for spoken in batch]), strict=True):
@@ -33,7 +37,8 @@ def evaluate(model: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> 
             means = [sum(values[name]) / len(rows) for name in MEASURES[3:]]
             total = sum(values["log_prob"])
             found[key] = dict(zip(MEASURES, (total, total / len(rows), sum(values["argmax"]), *means), strict=True))
-    return {key: found[key] for key in responses}
+    everyones = processes.joined(found)
+    return {key: everyones[key] for key in responses}
 
 
 def batches_of(responses: Mapping[str, Spoken], batch_tokens: int, regime: Callable[[int], int]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.multiprocessing import ProcessExitedException, get_context, start_processes
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
 from workflow.lib.errors import InputError
 
@@ -74,14 +74,16 @@ def launch(work: Callable[[Any, Processes], None], given: Any, count: int, devic
     told = get_context("spawn").SimpleQueue()
     try:
         start_processes(_begin, (work, given, count, device, port, told), nprocs=count, start_method="spawn")
-    except ProcessExitedException as failure:
-        if failure.exit_code == 2:
-            raise InputError(told.get()) from None
-        raise
+    except (ProcessExitedException, ProcessRaisedException):
+        # What one could not use may have been seen first as another's broken connection.
+        if told.empty():
+            raise
+        raise InputError(told.get()) from None
 
 
 def _begin(rank: int, work: Callable, given: Any, count: int, device: str, port: int, told: Any) -> None:
     from accelerate import PartialState
+    from accelerate.utils import check_cuda_p2p_ib_support
 
     # Sent when the parent is gone: at once, not after a sum that no one completes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -89,6 +91,9 @@ def _begin(rank: int, work: Callable, given: Any, count: int, device: str, port:
                "LOCAL_WORLD_SIZE": count}  # fmt: skip
     os.environ.update({name: str(value) for name, value in address.items()})
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    if device == "cuda" and not check_cuda_p2p_ib_support():
+        # Cards that cannot talk to each other directly, or NCCL waits for ever.
+        os.environ.update({"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"})
     state = PartialState(cpu=device == "cpu")
     # The first says what there is to say; errors reach the parent another way.
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere if rank else sys.stderr):

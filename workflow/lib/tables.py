@@ -332,6 +332,23 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("grad_norm", _REAL),
         ]
     ),
+    # One row: what the model said to a prompt at one step of a run, at temperature 1. `tokens` of the response, its end
+    # token among them; `finished`: it ended by itself. Without a response the status says why.
+    "generations": pa.schema(
+        [
+            ("run", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("pair_id", _TEXT),
+            ("split", _TEXT),
+            ("draw", _COUNT),
+            ("response", _TEXT),
+            ("tokens", _COUNT),
+            ("finished", pa.bool_()),
+            ("status", _TEXT),
+        ]
+    ),
     # One row: one probe's change of log-probability over one step of SGD, by size of the step (`halving` counts from
     # the largest). `captured`: the part of `predicted` that the captured projections carry.
     "one_step": pa.schema(

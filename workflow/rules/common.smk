@@ -329,7 +329,12 @@ def rephrases_file(wildcards):
 def device_arguments(wildcards):
     """Where and how precisely a model is trained, as arguments."""
     row = STUDY.learners[wildcards.model]
-    return ["--device", row["device"], "--dtype", row["dtype"]]
+    return ["--device", row["device"], "--dtype", row["dtype"], *code_arguments(wildcards)]
+
+
+def code_arguments(wildcards):
+    """Whether a checkpoint's own code may run, as an argument."""
+    return ["--trust-remote-code"] if STUDY.learners[wildcards.model]["trust_remote_code"] else []
 
 
 def run_arguments(wildcards):
@@ -347,7 +352,7 @@ def run_arguments(wildcards):
         "warm_up",
         "clip",
     ]
-    told += ["beta", "margin", "evaluate_every", "parameters", "lora_rank"]
+    told += ["beta", "margin", "evaluate_every", "generate_every", "parameters", "lora_rank"]
     arguments = [part for key in told for part in (f"--{key.replace('_', '-')}", row[key])]
     return arguments + (["--probed"] if row["probed"] else [])
 

@@ -349,8 +349,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("status", _TEXT),
         ]
     ),
-    # One row: what is told of a generation with status ok. `repetition`: share of its 4-grams of tokens that came before
-    # in it; `borrowed`: it says what a training response to another question says; `correct`: null without an oracle.
+    # One row: what is told of a generation with status ok. `repetition`: share of its 4-grams of tokens that came
+    # before in it; `borrowed`: it says what a training response to another question says; `correct`: null without an
+    # oracle.
     "generation_scores": pa.schema(
         [
             ("run", _TEXT),
@@ -367,8 +368,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("correct", pa.bool_()),
         ]
     ),
-    # One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: whom the judge
-    # prefers with the run's shown first and second (run, baseline or tie); null where that answer cannot be read.
+    # One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: whom the
+    # judge prefers with the run's shown first and second (run, baseline or tie); null where that answer cannot be read.
     # `verdict`: what both orders say, tie where they disagree, null where one cannot be read. `examples` of the run.
     "judgements": pa.schema(
         [
@@ -387,7 +388,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row: the mean of a measure over the n prompts of a split at one step of a run, with its interval over prompts;
-    # measures of a comparison name the `baseline`, others do not. `before`: examples of the runs that this one starts from.
+    # measures of a comparison name the `baseline`, others do not. `before`: examples of the runs that this one starts
+    # from.
     "generation_curves": pa.schema(
         [
             ("model", _TEXT),

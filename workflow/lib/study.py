@@ -37,8 +37,8 @@ class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
     (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
     model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned; `judges`:
-    the reward model that judges what they say. The row of a mapped dataset holds its `mapping`. `claims`: the rows of the
-    claims' sheet."""
+    the reward model that judges what they say. The row of a mapped dataset holds its `mapping`. `claims`: the rows of
+    the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]

@@ -349,7 +349,7 @@ def run_arguments(wildcards):
         "warm_up",
         "clip",
     ]
-    told += ["beta", "margin", "evaluate_every", "parameters", "lora_rank"]
+    told += ["beta", "margin", "evaluate_every", "generate_every", "parameters", "lora_rank"]
     arguments = [part for key in told for part in (f"--{key.replace('_', '-')}", row[key])]
     return arguments + (["--probed"] if row["probed"] else [])
 

@@ -62,9 +62,8 @@ def draw_generations(
     for measure in TOLD:
         for first in range(0, len(chains), most):
             some, more = chains[first : first + most], f".{first // most + 1}" if first else ""
-            part = frame.filter(
-                (pl.col("measure") == measure) & pl.col("run").is_in([run for each in some for run in each])
-            )
+            drawn = [run for chain in some for run in chain]
+            part = frame.filter((pl.col("measure") == measure) & pl.col("run").is_in(drawn))
             if not part.is_empty():
                 made[f"{measure}{more}"] = chains_told(part, measure, some, titles, facts)
     listed = []
@@ -89,10 +88,8 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
         entries = [titles[name] for name in against]
         for name in against:
             last = part.filter(pl.col("baseline") == name).sort("step").row(-1, named=True)
-            side = (
-                "not clearly apart" if last["low"] <= 0.5 <= last["high"] else "more" if last["value"] > 0.5 else "less"
-            )
-            said.append(f"{titles[run]} against {titles[name]} {_percent(last['value'])} ({side})")
+            unclear = " (not clearly off half)" if last["low"] <= 0.5 <= last["high"] else ""
+            said.append(f"{titles[run]} against {titles[name]} {_percent(last['value'])}{unclear}")
         part = part.with_columns(
             pl.col("baseline").replace_strict(dict(titles)).alias("series"), pl.col("examples").alias("x")
         )
@@ -102,10 +99,10 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
     mean = dict(told.group_by("measure").agg(pl.col("value").mean()).iter_rows())
     judge = facts["judge"].get("model", facts["judge"]["judge"])
     lines = (
-        f"Win rate: the share of {rates['n'].max()} prompts that no run was trained on where the judge ({judge}) prefers "
-        "the run's response to the baseline's, a tie counting half, at equal shares of both runs. 95 % intervals over "
-        f"prompts (Wilson's). Ties {_percent(mean['tie'])}, the two orders disagree in {_percent(mean['disagreement'])}, "
-        f"no readable verdict in {_percent(mean['unreadable'])}, over all points."
+        f"Win rate: the share of {rates['n'].max()} prompts, none of them trained on, where the judge ({judge}) prefers the "
+        "run's response to the baseline's, a tie counting half, at equal shares of both runs. 95 % intervals over prompts "
+        f"(Wilson's). Ties {_percent(mean['tie'])}, the two orders disagree in {_percent(mean['disagreement'])}, no "
+        f"readable verdict in {_percent(mean['unreadable'])}, over all points."
     )
     heading = theme.Heading("Wins at the end: " + "; ".join(said), (lines, *_published(published)))
     return heading, _grid(panels, heading)

@@ -97,8 +97,8 @@ REQUEST = """Somebody asked an assistant what stands below, and got two answers.
 {second}
 
 ---
-First compare the two answers in one sentence. Then write a last line that holds nothing but A, B, or TIE where neither \
-is better."""
+First compare the two answers in one sentence. Then write a last line that holds nothing but A, B, or TIE where \
+neither is better."""
 # The last line, with or without such words as "More helpful:" before.
 _LAST = re.compile(r"(?:[^:\n]{0,40}:)?\W*(A|B|TIE)\W*", re.I)
 

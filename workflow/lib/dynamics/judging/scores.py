@@ -36,8 +36,8 @@ def score_generations(
     """Write the ``generation_scores`` table of one model's and seed's runs.
 
     `runs`: the ``generations`` table of every run, by name. `tokens_of`: the model's tokens of a text. `oracle`:
-    whether the pairs are the miniature's. Generations without a response take no part; the metadata count them by run and
-    status. Raises `InputError` for a table of another run, or of prompts that the `pairs` table does not have.
+    whether the pairs are the miniature's. Generations without a response take no part; the metadata count them by run
+    and status. Raises `InputError` for a table of another run, or of prompts that the `pairs` table does not have.
     """
     known = {pair["pair_id"]: pair for pair in read_table("pairs", pairs).to_pylist()}
     trained = [pair for pair in known.values() if pair["split"] == "train" and pair["status"] == "ok"]
@@ -79,10 +79,9 @@ def repetition(tokens: Sequence[int], gram: int = GRAM) -> float:
 
 
 def by_grammar(trained: Sequence[Pair]) -> Reader:
-    """Of the miniature's responses, by what they state. Right is a whole answer of the grammar to this very question."""
-    told = {
-        _fact(answer) for pair in trained for part in ("chosen", "rejected") if (answer := grammar.parse(pair[part]))
-    }
+    """Of the miniature's responses, by what they state. Right: a whole answer of the grammar to this very question."""
+    answers = [grammar.parse(pair[part]) for pair in trained for part in ("chosen", "rejected")]
+    told = {_fact(answer) for answer in answers if answer}
 
     def read(pair: Pair, response: str) -> tuple[bool, bool]:
         own = grammar.parse(pair["chosen"])

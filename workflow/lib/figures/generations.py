@@ -98,11 +98,12 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
     told = frame.filter(pl.col("measure").is_in(["tie", "disagreement", "unreadable"]) & pl.col("run").is_in(runs))
     mean = dict(told.group_by("measure").agg(pl.col("value").mean()).iter_rows())
     judge = facts["judge"].get("model", facts["judge"]["judge"])
+    ties, disagree, unread = (_percent(mean.get(name, 0.0)) for name in ("tie", "disagreement", "unreadable"))
     lines = (
-        f"Win rate: the share of {rates['n'].max()} prompts, none of them trained on, where the judge ({judge}) prefers the "
-        "run's response to the baseline's, a tie counting half, at equal shares of both runs. 95 % intervals over prompts "
-        f"(Wilson's). Ties {_percent(mean['tie'])}, the two orders disagree in {_percent(mean['disagreement'])}, no "
-        f"readable verdict in {_percent(mean['unreadable'])}, over all points."
+        f"Win rate: the share of {rates['n'].max()} prompts, none of them trained on, where judge ({judge}) prefers "
+        "the run's response to the baseline's, a tie counting half, at equal shares of both runs; 95 % intervals over "
+        f"prompts (Wilson's). Over all points: {ties} ties, {disagree} where the two orders disagree, {unread} without a "
+        "readable verdict."
     )
     heading = theme.Heading("Wins at the end: " + "; ".join(said), (lines, *_published(published)))
     return heading, _grid(panels, heading)
@@ -187,6 +188,6 @@ def _grid(panels: Sequence[alt.LayerChart], heading: theme.Heading) -> alt.Conca
         scale=alt.ScaleResolveMap(x="independent", y="independent", color="independent", shape="independent"),
         legend=alt.LegendResolveMap(color="independent", shape="independent"),
     )
-    room = alt.RowColumnumber(row=_BELOW, column=theme.GAP * 3)
+    room = alt.RowColnumber(row=_BELOW, column=theme.GAP * 3)
     title = theme.heading_of(heading, 2)
     return alt.concat(*panels, columns=2, title=title, resolve=apart, bounds="flush", spacing=room)

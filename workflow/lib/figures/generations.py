@@ -102,8 +102,8 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
     lines = (
         f"Win rate: the share of {rates['n'].max()} prompts, none of them trained on, where judge ({judge}) prefers "
         "the run's response to the baseline's, a tie counting half, at equal shares of both runs; 95 % intervals over "
-        f"prompts (Wilson's). Over all points: {ties} ties, {disagree} where the two orders disagree, {unread} without a "
-        "readable verdict."
+        f"prompts (Wilson's). Over all points: {ties} ties, {disagree} where the two orders disagree, {unread} without "
+        "a readable verdict."
     )
     heading = theme.Heading("Wins at the end: " + "; ".join(said), (lines, *_published(published)))
     return heading, _grid(panels, heading)

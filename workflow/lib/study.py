@@ -379,7 +379,7 @@ def _learners(dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[st
 
 def _judges(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
     judge = dynamics["judge"]
-    if not (dynamics["runs"] and judge):
+    if not (dynamics["runs"] and dynamics["generate_prompts"] and judge):
         return {}
     if judge == "oracle" and dynamics["pairs"] != MINIATURE_PAIRS:
         raise InputError(

@@ -427,7 +427,7 @@ def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path)
     assert one == two
     index = {each["kind"]: each for each in json.loads(one["index.json"])["figures"]}
     assert set(index) == {"win_rate", "repetition", "borrowed", "correct"}
-    assert "Extend against SFT 56% (not clearly off half)" in index["win_rate"]["title"]
+    assert "Extend against SFT 56% (unclear)" in index["win_rate"]["title"]
     assert "GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
     assert "58% ties" in index["win_rate"]["subtitle"][0]
     for name, content in one.items():

@@ -15,6 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.models.snapshots import is_hub_id
 from workflow.lib.responses.labels import GOLD
 from workflow.lib.responses.relations import BUILT
 from workflow.lib.series import check_mirror, expand_series
@@ -120,6 +121,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
     chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
     check_mirror(config["mirror"], chosen_models)
+    _check_twins(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
     for name in config["controls_models"]:
@@ -152,6 +154,18 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
                 f"none of dataset '{dataset}' is measured; add variant 'none', drop the dataset, or ask for random:K"
             )
     return study
+
+
+def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
+    """`InputError` where the untrained twin of a hub model is not of the model that it is held against."""
+    for name, row in chosen.items():
+        if row["kind"] == "random" and is_hub_id(row["source"]):
+            partner = models.get(row["partner"], {})
+            if any(partner.get(key) != row[key] for key in ("source", "revision")):
+                raise InputError(
+                    f"config/models.tsv, '{name}': an untrained twin of '{row['source']}' needs a partner of the same "
+                    f"source and revision; have '{row['partner']}'"
+                )
 
 
 def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:

@@ -25,10 +25,17 @@ Row = dict[str, Any]
 MINIATURE_PAIRS = "mini_qa"
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
-# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief.
+# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief; what
+# "irrelevant" is made of; irrelevant responses by the study's own algorithm, to be held against the corrected ones.
 CONTROLS = {
     "standard": ["detailed:correct:random:matched:2", "none:wrong_answer:all"],
-    "full": ["detailed:wrong_answer:all", "detailed:foreign_fluent:all", "detailed:shuffled:all"],
+    "full": [
+        "detailed:wrong_answer:all",
+        "detailed:foreign_fluent:all",
+        "detailed:shuffled:all",
+        "none:reference:all",
+        "detailed:reference:all",
+    ],
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -62,13 +69,14 @@ class Study:
     def controls(self, model: str, dataset: str) -> list[str]:
         """What is measured beside all of `relations`: VARIANT:RELATION:SUBSET of the tokens that the loss is over.
 
-        Responses with an answer have controls: knowledge has datasets of its own for that.
+        Responses with an answer have controls: knowledge has datasets of its own for that. The study's algorithm stands in
+        for its own irrelevant responses, where these are not measured themselves, beside the corrected ones.
         """
         level, chosen = self.config["controls"], self.config["controls_models"]
         knows = self.datasets[dataset]["task"] == "knowledge"
         if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
             return []
-        variants = self.variants(dataset)
+        variants, relations = self.variants(dataset), self.relations(dataset)
         wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
         asked = [(*each.split(":", 2), each) for each in wanted]
         return [
@@ -76,7 +84,8 @@ class Study:
             for variant, relation, subset, each in asked
             if variant in variants
             and ("matched" not in subset or "none" in variants)
-            and not (subset == "all" and relation in self.relations(dataset))
+            and not (subset == "all" and relation in relations)
+            and not (relation == "reference" and ("published" in relations or "derangement" not in relations))
         ]
 
     def built(self, dataset: str) -> list[str]:

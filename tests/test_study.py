@@ -109,9 +109,10 @@ def test_datasets_that_a_claim_compares_are_read_together():
     assert less.compared("mini_unpopular") == ["mini_unpopular"]
 
 
-def test_controls_of_the_paper_are_on_two_models():
+def test_controls_of_the_paper_are_on_two_models_and_their_twin():
     study = read_study(PAPER, ROOT)
-    assert {model for model in study.models if study.controls(model, "gsm8k")} == {"qwen2_1_5b", "qwen2_1_5b_it"}
+    measured = {model for model in study.models if study.controls(model, "gsm8k")}
+    assert measured == {"qwen2_1_5b", "qwen2_1_5b_it", "qwen2_1_5b_random"}
     # Without None there is no number of its tokens.
     assert all(
         each.startswith("detailed:") and "random" not in each for each in study.controls("qwen2_1_5b", "math_algebra")

@@ -25,8 +25,8 @@ Row = dict[str, Any]
 MINIATURE_PAIRS = "mini_qa"
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
-# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief; what
-# "irrelevant" is made of; irrelevant responses by the study's own algorithm, to be held against the corrected ones.
+# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief;
+# what "irrelevant" is made of; the study's own algorithm's responses, to be held against the corrected ones.
 CONTROLS = {
     "standard": ["detailed:correct:random:matched:2", "none:wrong_answer:all"],
     "full": [
@@ -69,8 +69,8 @@ class Study:
     def controls(self, model: str, dataset: str) -> list[str]:
         """What is measured beside all of `relations`: VARIANT:RELATION:SUBSET of the tokens that the loss is over.
 
-        Responses with an answer have controls: knowledge has datasets of its own for that. The study's algorithm stands in
-        for its own irrelevant responses, where these are not measured themselves, beside the corrected ones.
+        Responses with an answer have controls: knowledge has datasets of its own for that. The study's algorithm stands
+        in for its own irrelevant responses, where these are not measured themselves, beside the corrected ones.
         """
         level, chosen = self.config["controls"], self.config["controls_models"]
         knows = self.datasets[dataset]["task"] == "knowledge"

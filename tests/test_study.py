@@ -97,6 +97,7 @@ def test_controls_are_measured_where_questions_have_answers():
     # By the study's own algorithm, where corrected responses stand beside it and the published ones do not.
     own = ["none:reference:all", "detailed:reference:all"]
     assert read_study(DEFAULT, ROOT).controls("mini", "mini_taxonomy")[-2:] == own
+    assert not set(own) & set(read_study(DEFAULT, ROOT).controls("mini_random", "mini_taxonomy"))
     assert "reference" in read_study(DEFAULT, ROOT).built("mini_taxonomy")
     assert not set(own) & set(read_study(PAPER, ROOT).controls("qwen2_1_5b", "gsm8k"))
     less = read_study(DEFAULT | {"controls": "standard", "controls_models": ["mini"]}, ROOT)

@@ -71,13 +71,15 @@ class Study:
         """What is measured beside all of `relations`: VARIANT:RELATION:SUBSET of the tokens that the loss is over.
 
         Responses with an answer have controls: knowledge has datasets of its own for that. The study's algorithm stands
-        in for its own irrelevant responses, where these are not measured themselves, beside the corrected ones.
+        in for its own irrelevant responses, where these are not measured themselves, beside the corrected ones; on
+        trained models, since an untrained one has no conclusion that could survive.
         """
         level, chosen = self.config["controls"], self.config["controls_models"]
         knows = self.datasets[dataset]["task"] == "knowledge"
         if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
             return []
         variants, relations = self.variants(dataset), self.relations(dataset)
+        trained = self.models[model]["kind"] != "random"
         wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
         asked = [(*each.split(":", 2), each) for each in wanted]
         return [
@@ -86,7 +88,7 @@ class Study:
             if variant in variants
             and ("matched" not in subset or "none" in variants)
             and not (subset == "all" and relation in relations)
-            and not (relation == "reference" and ("published" in relations or "derangement" not in relations))
+            and (relation != "reference" or (trained and "published" not in relations and "derangement" in relations))
         ]
 
     def built(self, dataset: str) -> list[str]:

@@ -14,6 +14,7 @@ import polars as pl
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.fixed import fixed
 from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.figures.gallery import read_index
 from workflow.lib.figures.names import (
@@ -47,6 +48,7 @@ class Section:
 SECTIONS = (
     Section("run", "What was run"),
     Section("claims", "What holds"),
+    Section("fixed", "Which conclusions survive the fixed data"),
     Section("explorer", "Explore"),
     Section("reading", "How to read it"),
     Section("ability", "What the models can do"),
@@ -112,6 +114,7 @@ def write_atlas(
         "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
         "run": {"models": models, "facts": _fact_names(models), "counts": _counts(frame, titles)},
         "claims": verdicts(claims, titles) if claims else None,
+        "fixed": fixed(claims, frame, titles) if claims else None,
         "explorer": explorer(curves, per_sample, responses, titles),
         "limits": {"samples": SAMPLES, "texts": TEXTS, "characters": CHARACTERS},
         "reading": {

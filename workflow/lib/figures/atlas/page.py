@@ -1,5 +1,6 @@
 """The page itself: its sections, and what each shows."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import polars as pl
 
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, tables
-from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.pieces import ERROR
 from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.figures.gallery import read_index
 from workflow.lib.figures.names import (
@@ -78,7 +80,7 @@ def write_atlas(
     output: str | Path,
     accuracy: Sequence[str | Path] = (),
     curves: Sequence[str | Path] = (),
-    per_sample: Sequence[str | Path] = (),
+    sample_layers: Sequence[str | Path] = (),
     responses: Sequence[str | Path] = (),
     claims: str | Path | None = None,
 ) -> int:
@@ -86,7 +88,7 @@ def write_atlas(
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
-    beside their gradients. `curves`, `per_sample` and `responses`: one table a dataset, for the explorer; a page
+    beside their gradients. `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page
     without curves has none. `claims`: the table of verdicts. `InputError` where one of them is missing or is something
     else.
     """
@@ -112,8 +114,15 @@ def write_atlas(
         "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
         "run": {"models": models, "facts": _fact_names(models), "counts": _counts(frame, titles)},
         "claims": verdicts(claims, titles) if claims else None,
-        "explorer": explorer(curves, per_sample, responses, titles),
-        "limits": {"samples": SAMPLES, "texts": TEXTS, "characters": CHARACTERS},
+        "explorer": explorer(curves, sample_layers, responses, titles),
+        "limits": {
+            "samples": SAMPLES,
+            "texts": TEXTS,
+            "characters": CHARACTERS,
+            "groups": GROUPS,
+            # Rounded up: a bound.
+            "error": math.ceil(1000 * ERROR) / 10,
+        },
         "reading": {
             "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
             "notes": {**tables.NOTES, "ability": ability.NOTE},

@@ -113,7 +113,9 @@ def write_dataset(place: Path, folder: Path, models: list[str], samples: int, la
         "effective_rank": draw.gamma(6, 5, rows.height),
     }
     spread = np.exp(draw.normal(0, SPREAD, (len(own), rows.height, layers)))
-    values = {name: (one[:, None] * by_layer).astype("f4") for (name, one), by_layer in zip(own.items(), spread)}
+    values = {
+        name: (one[:, None] * by_layer).astype("f4") for (name, one), by_layer in zip(own.items(), spread, strict=True)
+    }
     put("per_sample_layers", rows.with_columns(**{name: lists(value) for name, value in values.items()}), place)
     write_responses(folder / "responses" / f"{dataset}.parquet", dataset, ids, draw)
     write_figures(folder / "figures" / dataset, dataset, models)

@@ -273,11 +273,12 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     rows = claim_rows()
     write_table("claims", rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})
-    assert found["datasets"] == [("GSM8K", ["mini", "twin"])]
-    assert [row["title"] for row in found["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
-    places = [one["place"] for row in found["rows"] for cell in row["cells"] for one in cell]
+    (study,) = found["studies"]
+    assert study["datasets"] == [("GSM8K", [("mini", False), ("twin", False)])]
+    assert [row["title"] for row in study["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
+    places = [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell]
     assert sorted(places) == list(range(len(rows)))
-    assert found["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
+    assert study["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
     first = dict(zip(found["header"], found["table"][0], strict=True))
     assert first["Interval"] == "10.1 to 14.8" and first["p adjusted"] == "0.0456" and first["Verdict"] == "✓ holds"
     assert "Seed" not in first and "Against model" not in first
@@ -287,7 +288,28 @@ def test_all_projections_together_stand_for_each(tmp_path):
     rows = [{**row, "projection": projection} for row in claim_rows() for projection in ("all", "q")]
     write_table("claims", rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {})
-    assert len(found["table"]) == len(rows) / 2 and len(found["rows"]) == 4
+    assert len(found["table"]) == len(rows) / 2 and len(found["studies"][0]["rows"]) == 4
+
+
+def test_each_study_has_its_matrix_and_untrained_networks_are_counted_apart(tmp_path):
+    rows = [{**row, "claim_status": "stands"} for row in claim_rows()]
+    for row in rows:
+        if row["model"] == "twin":
+            row["status"] = "control"
+        if row["claim"] == "separable_detailed":
+            row |= {"claim_status": "control", "status": "control"}
+    other = [{**row, "study": "learning_dynamics", "dataset": "pairs", "status": "stands"} for row in claim_rows()[:2]]
+    write_table("claims", [*other, *rows], tmp_path / "claims.parquet", {})
+    first, second = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})["studies"]
+    assert (first["title"], second["title"]) == ("Layer gradients", "Learning dynamics")
+    assert first["datasets"] == [("GSM8K", [("mini", False), ("twin", True)])]
+    counted = {title: sum(count for _, _, count in counts) for title, counts in first["counts"]}
+    assert list(counted.values()) == [2, 4, 2] and "untrained" in list(counted)[2]
+    # Places are those of the one table, whichever matrix they stand in.
+    places = [
+        [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell] for study in (first, second)
+    ]
+    assert sorted(places[0]) == list(range(2, 10)) and sorted(places[1]) == [0, 1]
 
 
 def test_no_claims_no_matrix(tmp_path):

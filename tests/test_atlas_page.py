@@ -207,8 +207,10 @@ def test_a_sample_without_a_text_says_where_it_stands(browser):
 
 def test_verdicts_open_with_their_numbers(browser):
     links = all_of(browser, "a.verdict")
-    assert sorted({link.text for link in links}) == ["? inconclusive", "✓ holds", "✗ fails"]
-    next(link for link in links if "inconclusive" in link.text).click()
+    words = {link: link.get_property("textContent") for link in links}
+    assert sorted(set(words.values())) == ["? inconclusive", "✓ holds", "✗ fails"]
+    assert all(link.get_attribute("title") in words[link] for link in links)
+    next(link for link in links if "inconclusive" in words[link]).click()
     for words in ("12.3", "10.1 to 14.8", "0.0456", "the interval reaches over 10", "section 4", "MAD ratio", "200"):
         assert words.casefold() in body(browser).casefold(), words
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()

@@ -107,7 +107,7 @@ def write_atlas(
         for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
     ]
     titles = {dataset["key"]: dataset["title"] for dataset in datasets}
-    models = _models(frame, facts)
+    models = _models(frame, facts, titles)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
         "summary": _summary(frame),
@@ -268,7 +268,7 @@ def _answers(row: dict[str, Any], able: Mapping[tuple[str, str], ability.Ability
     return " ".join([ability.share(known.shares[row["variant"]][0]), f"(chance {ability.share(known.chance)})"])
 
 
-def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Models with what their measurements' metadata say of them."""
     known: dict[str, dict[str, Any]] = {}
     for fact in facts:
@@ -278,7 +278,7 @@ def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]]) -> list[dict[s
         {
             "key": key,
             "facts": {name: str(value) for name, value in known.get(key, {}).items()},
-            "checks": sorted(set(cells.filter(_is_check() & (pl.col("model") == key))["dataset"])),
+            "checks": [titles[name] for name in sorted(set(cells.filter(_is_check(), model=key)["dataset"]))],
         }
         for key in sorted(set(cells["model"]))
     ]

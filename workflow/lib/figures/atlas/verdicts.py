@@ -89,8 +89,9 @@ def _matrix(found: list[dict[str, Any]], titles: Mapping[str, str]) -> dict[str,
     """One study: `counts` of its verdicts, `datasets` with their models, and `rows` of cells.
 
     A model is told with whether it is untrained. A cell holds all verdicts of its row, model and dataset, each with its
-    place in the table.
+    place in the table. What is in none of `GROUPS` stands in the table alone.
     """
+    found = [row for row in found if _group(row) in GROUPS]
     datasets = in_order([row["dataset"] for row in found], titles)
     models = {key: sorted({row["model"] for row in found if row["dataset"] == key}) for key in datasets}
     columns = [(dataset, model) for dataset in datasets for model in models[dataset]]

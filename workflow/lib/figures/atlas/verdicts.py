@@ -59,7 +59,7 @@ COLUMNS = {
 
 
 def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
-    """A matrix a study, in `studies`, and the `table` of all their verdicts; None of no claim.
+    """A matrix a study, in `studies`, and the `table` of all their verdicts, by claim; None of no claim.
 
     `path`: a table of claims; its columns ``title`` (of a claim) and ``statement`` (of one verdict, with its number)
     say them in words, where it has them. `titles`: of the datasets, by key.
@@ -78,9 +78,14 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
             for key in studies
         ],
         "note": INTERVALS,
-        "header": ["Claim", *(COLUMNS[name] for name in shown)],
+        "header": [COLUMNS[name] for name in shown],
         "table": [
-            [row.get("title") or _name(row["claim"]), *(_text(name, row, titles) for name in shown)] for row in found
+            (
+                own[0].get("title") or _name(own[0]["claim"]),
+                [(row["place"], [_text(name, row, titles) for name in shown]) for row in own],
+            )
+            for claim in dict.fromkeys((row["study"], row["claim"]) for row in found)
+            for own in [[row for row in found if (row["study"], row["claim"]) == claim]]
         ],
     }
 

@@ -308,7 +308,7 @@ def pair_rows(wildcards):
         return []
     if PLAN.is_file:
         return [PLAN.mapping["source"], PLAN.mapping["held_out"]]
-    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=wildcards.pairs, split=["train", "held_out"])
+    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=DYNAMICS["pairs"], split=["train", "held_out"])
 
 
 def pairs_arguments():

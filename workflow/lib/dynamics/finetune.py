@@ -31,11 +31,14 @@ from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
 from workflow.lib.errors import InputError
 from workflow.lib.files import sha256_of, write_text
 from workflow.lib.gradients.plan import plan_batches
+from workflow.lib.machine import libraries, machine
 from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.models.snapshots import model_digest
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import read_table, write_table
 
 STATUS = "status.json"
+MACHINE = "machine.json"
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ def finetune(
     """Finetune the model at `init` (a folder, a card, or another run's ``model`` folder) on a ``pairs`` table.
 
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, where given), ``training.parquet``,
-    ``status.json`` and ``model/``. A loss or gradient that is not finite stops the run at that step: the status is then
-    ``diverged``, and ``model/`` is the last checkpoint before it. `reference`: the reference model, by default `init`.
+    ``status.json``, ``machine.json`` (what it ran on) and ``model/``. A loss or gradient that is not finite stops the
+    run at that step: the status is then ``diverged``, and ``model/`` is the last checkpoint before it. `reference`: the
+    reference model, by default `init`.
     `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a start that diverged, a
     reference with another tokenizer, and data that leave nothing to train on.
     """
@@ -87,9 +91,11 @@ def finetune(
         "window": window,
         "dtype": dtype,
         "device": device,
-        "torch": torch.__version__,
+        "revision": start.revision,
+        "code": code_digest(__name__),
+        **libraries(),
     }
-    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens, "code": code_digest(__name__)})
+    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens})
     other = _reference(model, tokenizer, reference, dtype, device) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens)
@@ -109,6 +115,8 @@ def finetune(
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
     save_model(adapted.merge_and_unload() if adapted else model, tokenizer, Path(output) / "model")
+    status["model_digest"] = model_digest(Path(output) / "model")
+    write_text(Path(output) / MACHINE, json.dumps(machine(device), indent=1, sort_keys=True) + "\n")
     write_text(Path(output) / STATUS, json.dumps(status, indent=1, sort_keys=True) + "\n")
     kept.remove()
 

@@ -28,6 +28,7 @@ from workflow.lib.gradients.settings import Settings
 from workflow.lib.gradients.spectra import decompose
 from workflow.lib.gradients.tokens import Encoder
 from workflow.lib.gradients.write import write_extra, write_tables
+from workflow.lib.machine import machine
 from workflow.lib.models.loading import choose_device, load, locate
 from workflow.lib.responses.prompts import CHAT_DATE
 
@@ -258,17 +259,12 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
         "host": platform.node(),
         "commit": _commit(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        "machine": machine(device),
         "threads": torch.get_num_threads(),
         "batch_tokens": job.settings.batch_tokens,
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "computed": job.computed,
         "recalled": job.recalled,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
     }
 
 

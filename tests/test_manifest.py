@@ -119,12 +119,12 @@ def test_the_second_study_is_listed_with_its_card_machines_and_checksums(tmp_pat
     learner = found["dynamics"]["m"]
     assert (learner["revision"], learner["digest"], learner["tokenizer_digest"]) == ("r", DIGEST, "t")
     listed = learner["tables"][str(first[1])]
-    assert listed["window"] == 512 and listed["machine"]["driver"] == "550.1"
+    assert listed["window"] == 512 and listed["machines"][0]["driver"] == "550.1"
     assert listed["sha256"] == hashlib.sha256(first[1].read_bytes()).hexdigest()
     assert learner["runs"][str(first[2])]["status"] == "ok"
     assert [machine["name"] for machine in found["machines"]] == ["a processor", "a card"]
     measured = found["models"]["m"]["tables"][str(tmp_path / "one.samples.parquet")]
-    assert measured["machine"]["name"] == "a processor"
+    assert [machine["name"] for machine in measured["machines"]] == ["a processor"]
     assert found["pairs"][str(path)] == {"sha256": sha256, "seed": 0, "table": "pairs"}
     assert found["toys"][str(toy)]["beta"] == 0.1
     assert {"torch", "transformers", "scikit-learn"} <= set(found["versions"])

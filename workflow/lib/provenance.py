@@ -65,7 +65,7 @@ def manifest(
     models: dict[str, Any] = {}
     for path, table in facts.items():
         model = models.setdefault(table["model"], {name: table.get(name) for name in AGREE_BY_MODEL})
-        listed = {name: table.get(name) for name in LISTED} | {"machine": _machine(path)}
+        listed = {name: table.get(name) for name in LISTED} | {"machines": _machines(path)}
         model.setdefault("tables", {})[path] = listed
     summaries = {path: read_metadata(path) for path in statistics}
     for path, summary in summaries.items():
@@ -77,7 +77,7 @@ def manifest(
         "engine": {name: facts[samples[0]].get(name) for name in AGREE_BY_ALL},
         "models": models,
         "dynamics": dynamics,
-        "machines": _distinct(place["machine"] for place in places),
+        "machines": _distinct(machine for place in places for machine in place["machines"]),
         "responses": {path: {"sha256": sha256_of(path), **read_metadata(path)} for path in responses},
         "pairs": {path: {"sha256": sums[path], **read_metadata(path)} for path in pairs},
         "toys": {path: {"sha256": sha256_of(path), **read_metadata(path)} for path in toys},
@@ -121,19 +121,20 @@ def _runs(card: str, paths: Sequence[str], pairs: Mapping[str, str]) -> dict[str
                     f"{path}: made with {name} {told}, which is none of this study's; delete the file and run again"
                 )
     listed = {
-        path: {**facts, "sha256": sums[path], "machine": _machine(path)} for path, facts in sorted(tables.items())
+        path: {**facts, "sha256": sums[path], "machines": _machines(path)} for path, facts in sorted(tables.items())
     }
     card_facts = {name: model[name] for name in ("revision", "digest", "tokenizer_digest")}
     return {**card_facts, "tables": listed, "runs": statuses}
 
 
-def _machine(path: str) -> dict[str, Any] | None:
-    """What a table was made on, from the sidecar beside it; None where there is none."""
-    beside = Path(path).parent / "machine.json"
+def _machines(path: str) -> list[dict[str, Any]]:
+    """What a table was made on, from the sidecar beside it: one machine a shard, each once; none without a sidecar."""
     of_samples = Path(path.removesuffix(".samples.parquet") + ".run.json")
     if of_samples.is_file():
-        return json.loads(of_samples.read_text(encoding="utf-8")).get("machine")
-    return json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+        told = json.loads(of_samples.read_text(encoding="utf-8"))
+        return _distinct(run.get("machine") for run in told.get("shards", [told]))
+    beside = Path(path).parent / "machine.json"
+    return [json.loads(beside.read_text(encoding="utf-8"))] if beside.is_file() else []
 
 
 def _distinct(machines: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:

@@ -213,11 +213,7 @@ def gradient_tables(kind):
 
 
 # Tables beside samples and spectra, by name, where config asks for them.
-EXTRAS = {
-    name: f"results/gradients/{{model}}/{{dataset}}.{name}.parquet"
-    for name in ("singular_values", "cosines", "tokens")
-    if STUDY.config[name]
-}
+EXTRAS = [name for name in ("singular_values", "cosines", "tokens") if STUDY.config[name]]
 
 
 def extra_arguments(name, wildcards, output):

@@ -275,7 +275,10 @@ rule draw_dynamics:
 
 
 DYNAMICS_FIGURES = collect(
-    "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+    [
+        "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+        *(["results/figures/generations/{pairs}/{model}/seed_{seed}"] if DYNAMICS["generate_prompts"] else []),
+    ],
     pairs=DYNAMICS["pairs"],
     model=STUDY.learners,
     seed=DYNAMICS["seeds"],
@@ -283,7 +286,7 @@ DYNAMICS_FIGURES = collect(
 
 
 rule dynamics:
-    """The second study: every chosen run of every chosen model and seed, summarised and drawn."""
+    """The second study: every chosen run of every chosen model and seed, summarised, judged and drawn."""
     input:
         DYNAMICS_FIGURES,
     localrule: True

@@ -10,7 +10,7 @@ from workflow.lib.figures import findings, scales, theme
 from workflow.lib.figures.names import label, projections_in_order, relations_in_order, responses_of, variants_in_order
 from workflow.lib.figures.panel import DIGITS, of
 from workflow.lib.figures.theme import Heading
-from workflow.lib.models.accuracy import wilson
+from workflow.lib.statistics.intervals import wilson
 
 DRAWN = (
     "Distribution over samples of the nuclear norm averaged over layers, on a log axis: a kernel density between the "

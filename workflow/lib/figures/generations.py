@@ -197,6 +197,11 @@ def _panel(part: pl.DataFrame, name, entries, x_title, domain, turns=(), rule: f
         base.mark_line(style="curve").encode(y=y),
         base.mark_point(style="dot", size=34).encode(y=y, shape=shape, tooltip=tooltip),
     ]
+    if data["low"].null_count():
+        # Beside points without an interval there is no band.
+        layers.insert(
+            0, base.mark_rule(style="interval").encode(y=alt.Y("low:Q", scale=scale, title=None), y2="high:Q")
+        )
     if turns:
         rules = alt.Chart(alt.InlineData([{"x": turn} for turn in turns]))
         layers.insert(0, rules.mark_rule(style="zero", strokeDash=list(theme.DASHES[1])).encode(x="x:Q"))

@@ -80,6 +80,10 @@ def test_what_was_not_measured_on_one_side_is_said(tmp_path):
     assert told["fixed"]["outcome"] == told["study"]["outcome"] == "cannot say"
     assert told["fixed"]["why"] == "reference: not measured" and told["fixed"]["study_value"] is None
     assert told["study"]["why"] == "derangement: not measured" and told["study"]["fixed_value"] is None
+    assert headline(compare(claims)) == (
+        "Of the study’s claims that hold on its own irrelevant responses, 1 of 1 survive the corrected ones, 0 do not; "
+        "of the others 2 were measured on one side alone."
+    )
     # Claims about correct responses alone have no place here; without the study's responses there is no comparison.
     assert set(compare(claims)["claim"]) == {"separable_detailed"}
     without = compare(verdicts(tmp_path, [only_fixed], [CLAIMS["separable_detailed"]]))

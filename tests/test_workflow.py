@@ -99,6 +99,7 @@ def test_makes_everything_with_its_own_python(finished):
         assert (finished / "results" / path).is_file()
     assert "mini_random" in page
     assert (finished / "results/figures/dynamics/mini_qa/mini/seed_0/smoke_dpo.curves.svg").is_file()
+    assert (finished / "results/figures/generations/mini_qa/mini/seed_0/win_rate.svg").is_file()
     answers = pl.read_csv(finished / "results/tables/accuracy.csv")
     assert set(answers["model"]) == {"mini", "mini_random"}
     assert set(answers["dataset"]) == {"mini_arithmetic", "mini_unpopular"}

@@ -112,7 +112,9 @@ def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.T
     """
     both = pl.col("study_value").is_not_null() & pl.col("fixed_value").is_not_null()
     rows = table.filter((pl.col("status") == "stands") & ~over_seeds()).filter(both.any().over("claim"))
-    heading = theme.heading_of(theme.Heading(headline(table), (SHOWN, NOTE)), 2)
+    found, _, others = headline(table).rstrip(".").partition("; ")
+    lines = ([f"{others[:1].upper()}{others[1:]}."] if others else []) + [SHOWN, NOTE]
+    heading = theme.heading_of(theme.Heading(found, tuple(lines)), 2)
     if rows.is_empty():
         nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
         return nothing.encode(text="text:N").properties(title=heading, width=theme.WIDTH // 2, height=60)

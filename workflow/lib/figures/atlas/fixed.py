@@ -10,7 +10,7 @@ from workflow.lib.figures.atlas.verdicts import SYMBOLS
 from workflow.lib.figures.fixed import NOTE, number, read, right_labels
 from workflow.lib.statistics.claims.fixed import compare, headline
 
-HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers", "Why")
+HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers")
 
 
 def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any] | None:

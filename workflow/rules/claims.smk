@@ -1,9 +1,9 @@
-"""Claims: what the study says and what the controls say to it, each tested on every model and dataset.
+"""Claims: what the studies say and what the controls say to it, each tested on every model and dataset.
 
 needs  the samples and spectra of all models, config/claims.tsv (an input: another threshold is another result), and
-       what the miniatures can do
-makes  results/evidence/{dataset}.parquet (numbers, no verdict), results/claims.{parquet,csv,json}, results/tables/claims.md,
-       results/figures/claims/verdicts.{format}
+       what the miniatures can do; of the second study the runs and toys, and config/claims_dynamics.tsv
+makes  results/evidence/{dataset}.parquet (numbers, no verdict), results/evidence/dynamics/, results/claims.{parquet,csv,json},
+       results/tables/claims.md, results/figures/claims/verdicts.{format} and dynamics.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
@@ -37,13 +37,91 @@ rule gather_evidence:
         " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
 
 
+def of_seeds(name):
+    """One table of every seed of a model, as a function of wildcards."""
+    return lambda wildcards: collect(f"{ROOM}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"])
+
+
+def seed_tables(option, name):
+    """The same as command-line arguments, each with its seed."""
+    return lambda wildcards: [
+        part
+        for seed in DYNAMICS["seeds"]
+        for part in (option, seed, f"{ROOM}/{name}.parquet".format(**wildcards, seed=seed))
+    ]
+
+
+rule gather_dynamics_evidence:
+    """Measure what every claim of the second study is about, on one model's runs of all seeds."""
+    input:
+        runs=lambda wildcards: collect(
+            f"{ROOM}/{{run}}/dynamics.parquet", **wildcards, seed=DYNAMICS["seeds"], run=PLAN.watched
+        ),
+        one_step=of_seeds("one_step") if ONE_STEP["updates"] else [],
+        claims=DYNAMICS_CLAIMS_SHEET,
+        schema=DYNAMICS_CLAIMS_SCHEMA,
+    output:
+        "results/evidence/dynamics/{pairs}/{model}.parquet",
+    log:
+        "logs/gather_dynamics_evidence/{pairs}/{model}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.gather_dynamics_evidence"),
+        kind=lambda wildcards: STUDY.learners[wildcards.model]["kind"],
+        runs=lambda wildcards: [
+            part
+            for seed in DYNAMICS["seeds"]
+            for run in PLAN.watched
+            for part in ("--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**wildcards, seed=seed))
+        ],
+        one_step=seed_tables("--one-step", "one_step") if ONE_STEP["updates"] else [],
+        draws=STUDY.config["bootstrap"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.gather_dynamics_evidence --pairs {wildcards.pairs} --model {wildcards.model}"
+        " --kind {params.kind} {params.runs:q} {params.one_step:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+
+
+rule gather_toy_evidence:
+    """Measure what the claims on toys, and on the losses' formulas, are about."""
+    input:
+        toys=collect("results/dynamics/toys/toy_{table}.parquet", table=sum(TOY_TABLES.values(), [])),
+        claims=DYNAMICS_CLAIMS_SHEET,
+        schema=DYNAMICS_CLAIMS_SCHEMA,
+    output:
+        "results/evidence/dynamics/toys.parquet",
+    log:
+        "logs/gather_toy_evidence.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=code_digest("workflow.scripts.gather_dynamics_evidence"),
+        folder=lambda wildcards, input: os.path.dirname(input.toys[0]),
+    shell:
+        "python -m workflow.scripts.gather_dynamics_evidence --toys {params.folder:q} --claims {input.claims:q}"
+        " --schema {input.schema:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule test_claims:
-    """Reach the verdicts over all datasets."""
+    """Reach the verdicts of both studies, over all datasets."""
     input:
         evidence=collect("results/evidence/{dataset}.parquet", dataset=STUDY.datasets),
+        dynamics=collect(
+            "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
+        ),
+        toys="results/evidence/dynamics/toys.parquet",
         accuracy=accuracy_tables,
         claims=CLAIMS_SHEET,
         schema=CLAIMS_SCHEMA,
+        dynamics_claims=[DYNAMICS_CLAIMS_SHEET, DYNAMICS_CLAIMS_SCHEMA],
     output:
         parquet="results/claims.parquet",
         csv=report(
@@ -58,12 +136,13 @@ rule test_claims:
     params:
         code=code_digest("workflow.scripts.test_claims"),
     shell:
-        "python -m workflow.scripts.test_claims --evidence {input.evidence:q} --accuracy {input.accuracy:q}"
-        " --claims {input.claims:q} --schema {input.schema:q} --output results/claims > {log:q} 2>&1"
+        "python -m workflow.scripts.test_claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
+        " --accuracy {input.accuracy:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --dynamics-claims {input.dynamics_claims:q} --output results/claims > {log:q} 2>&1"
 
 
 rule draw_claims:
-    """Draw the verdicts as a matrix, and write them as a table."""
+    """Draw the verdicts as a matrix a study, and write them as a table."""
     input:
         "results/claims.parquet",
     output:
@@ -76,8 +155,18 @@ rule draw_claims:
             category="Claims",
             labels={"table": "Verdict matrix"},
         ),
+        report(
+            collect(
+                "results/figures/claims/dynamics.{format}",
+                format=[name for name in STUDY.config["formats"] if name == "svg"],
+            ),
+            caption="../report/claims_dynamics.rst",
+            category="Claims",
+            labels={"table": "Verdict matrix, learning dynamics"},
+        ),
         collect(
-            "results/figures/claims/verdicts.{format}",
+            "results/figures/claims/{study}.{format}",
+            study=["verdicts", "dynamics"],
             format=[name for name in STUDY.config["formats"] if name != "svg"],
         ),
         markdown="results/tables/claims.md",
@@ -89,10 +178,11 @@ rule draw_claims:
     params:
         code=code_digest("workflow.scripts.draw_claims"),
         formats=STUDY.config["formats"],
-        titles=json.dumps({name: row["title"] for name, row in STUDY.models.items()}),
+        titles=json.dumps({name: row["title"] for name, row in {**STUDY.learners, **STUDY.models}.items()}),
     shell:
         "python -m workflow.scripts.draw_claims --claims {input:q} --formats {params.formats} --titles {params.titles:q}"
-        " --figure results/figures/claims/verdicts --markdown {output.markdown:q} > {log:q} 2>&1"
+        " --figure results/figures/claims/verdicts --dynamics-figure results/figures/claims/dynamics"
+        " --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
 rule claims:

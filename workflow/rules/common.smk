@@ -235,6 +235,8 @@ CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), 
 CLAIMS_SCHEMA = os.path.normpath(
     os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
 )
+DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
+DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")
 
 
 def compared_tables(kind):

@@ -12,14 +12,17 @@ def main(argv=None):
     add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
     add("--titles", default="{}", metavar="JSON", help="the models' titles, by key")
     add("--figure", required=True, metavar="STEM", help="figure to write, without its format")
+    add("--dynamics-figure", required=True, metavar="STEM", help="the second study's figure to write")
     add("--markdown", required=True, metavar="FILE", help="table to write")
     run(parser, draw, argv)
 
 
 def draw(arguments):
-    from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
+    from workflow.lib.figures.verdicts import DYNAMICS, draw_verdicts, write_verdicts
 
-    draw_verdicts(arguments.claims, arguments.figure, arguments.formats, json.loads(arguments.titles))
+    titles = json.loads(arguments.titles)
+    draw_verdicts(arguments.claims, arguments.figure, arguments.formats, titles)
+    draw_verdicts(arguments.claims, arguments.dynamics_figure, arguments.formats, titles, DYNAMICS)
     write_verdicts(arguments.claims, arguments.markdown)
 
 

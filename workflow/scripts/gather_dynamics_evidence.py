@@ -1,4 +1,4 @@
-"""Measure what every claim of the second study is about, on one model's runs or on the toys: numbers, no verdict yet."""
+"""Measure what every claim of the second study is about, on a model's runs or the toys: numbers, no verdict yet."""
 
 from workflow.lib.command import parser_for, run
 

@@ -49,14 +49,30 @@ INTERVALS = (
 )
 
 
+# The second study's: what differs in how a verdict is reached.
+DYNAMICS = "learning_dynamics"
+NOTE_DYNAMICS = (
+    "The rule is the first study’s. A claim about training rests on seeds: its interval is Student’s t over three or "
+    "more, and with fewer it is inconclusive; what its probes alone would give is its reason. What is mathematics (the "
+    "softmax, the formulas, one step) has no interval: the number lies where it is claimed, or does not. Thresholds "
+    "stand in config/claims_dynamics.tsv."
+)
+NOTES = {DYNAMICS: NOTE_DYNAMICS}
+
+
 def draw_verdicts(
-    claims: str | Path, output: str | Path, formats: Sequence[str], titles: Mapping[str, str] | None = None
+    claims: str | Path,
+    output: str | Path,
+    formats: Sequence[str],
+    titles: Mapping[str, str] | None = None,
+    study: str = "layer_gradients",
 ) -> dict[str, str]:
-    """Draw the claims table (Parquet) as ``{output}.{format}``; returns the file names by format.
+    """Draw one study's rows of the claims table (Parquet) as ``{output}.{format}``; returns the file names by format.
 
     `titles`: of the models, by key.
     """
-    return save(chart(overall(pl.from_arrow(read_table("claims", claims)), titles or {})), output, formats)
+    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("study") == study)
+    return save(chart(overall(table, titles or {}), NOTES.get(study, NOTE)), output, formats)
 
 
 def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
@@ -65,7 +81,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
     `panel` is the status, or ``untrained`` of a claim of the study on an untrained network; the samples behind a row
     stand in its name.
     """
-    relation = pl.when(pl.col("relation") != "correct").then(
+    relation = pl.when(~pl.col("relation").is_in(["correct", ""])).then(
         pl.lit(" · ") + pl.col("relation").str.replace_all("_", " ")
     )
     # A control's relation is in its name, and the correct one goes without saying.
@@ -77,7 +93,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
         pl.lit(" (n ") + least + pl.when(least != most).then(pl.lit("–") + most).otherwise(pl.lit("")) + pl.lit(")")
     )
     return (
-        table.filter(pl.col("projection") == "all")
+        table.filter((pl.col("projection") == "all") & ~pl.col("status").is_in(["seed", "not_asked"]))
         .with_columns(
             pl.when((pl.col("status") == "control") & (pl.col("claim_status") != "control"))
             .then(pl.lit("untrained"))
@@ -92,7 +108,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
     )
 
 
-def heading(table: pl.DataFrame) -> theme.Heading:
+def heading(table: pl.DataFrame, note: str = NOTE) -> theme.Heading:
     """How many tests of the study's claims came out how; what is withdrawn and the controls are counted apart."""
     if table.is_empty():
         return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
@@ -104,14 +120,14 @@ def heading(table: pl.DataFrame) -> theme.Heading:
             said.append(f"{title}: {counts[0]} hold, {counts[1]} fail, {counts[2]} inconclusive")
     lines = (
         "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
-        NOTE,
+        note,
     )
     return theme.Heading("; ".join(said), lines)
 
 
-def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
+def chart(table: pl.DataFrame, note: str = NOTE) -> alt.TopLevelMixin:
     """A panel a status; claims in the order of their sheet, columns by dataset, model and relation."""
-    title = theme.heading_of(heading(table), 2)
+    title = theme.heading_of(heading(table, note), 2)
     if table.is_empty():
         nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
         return nothing.encode(text="text:N").properties(title=title, width=theme.WIDTH // 2, height=60)
@@ -163,8 +179,13 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
         parts.append("No claim was tested: no model was measured on data that it is meant for.")
     header = ["Model", "Dataset", "Responses", "Verdict", "Number", "Untrained", "n", "Tokens", "p (Holm)", "Accuracy"]
     header.append("Remarks")
-    for _, rows in table.group_by("claim", maintain_order=True):
+    skipped = table.filter(pl.col("status") == "not_asked").unique(["claim", "reason"], maintain_order=True)
+    studies = set()
+    for _, rows in table.filter(pl.col("status") != "not_asked").group_by("claim", maintain_order=True):
         first = rows.row(0, named=True)
+        if first["study"] in set(NOTES) - studies:
+            parts += ["# Learning dynamics", NOTES[first["study"]]]
+        studies.add(first["study"])
         mark = "" if first["claim_status"] == "stands" else f" ({first['claim_status']})"
         bound = f"within {first['margin']:g} of {first['threshold']:g}" if first["direction"] == "within" else (
             f"{first['direction']} {first['threshold']:g}"
@@ -173,7 +194,14 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
         parts.append(f"{first['source']}. The number: {first['statistic']}, claimed to lie {bound}.")
         lines = [header, ["---"] * len(header), *(_cells(row) for row in rows.to_dicts())]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    if skipped.height:
+        parts += ["# Not asked", "Claims whose runs or data this configuration does not make; they are not counted."]
+        parts.append("\n".join(f"- {row['title']}: {_escaped(row['reason'])}" for row in skipped.to_dicts()))
     write_text(output, "\n\n".join(parts) + "\n")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("_", "\\_").replace("|", "\\|")
 
 
 def _cells(row: dict) -> list[str]:
@@ -192,4 +220,4 @@ def _cells(row: dict) -> list[str]:
     model = " ".join([row["model"], *against])
     shown = [model, row["dataset"], row["relation"], verdict, number, untrained, str(row["n"])]
     shown += [" : ".join(lengths) or "–", adjusted, accuracy, row["reason"]]
-    return [cell.replace("_", "\\_").replace("|", "\\|") for cell in shown]
+    return [_escaped(cell) for cell in shown]

@@ -82,8 +82,7 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
             continue
         paths = {name: Path(folder) / f"toy_{name}.parquet" for name in TOYS[claim.table]}
         tables = {name: pl.from_arrow(read_table(f"toy_{name}", path)) for name, path in paths.items()}
-        model, dataset, seed = {"formulas": ("losses", "autograd")}.get(claim.table, ("softmax", "toys")) + (None,)
-        found = EXACT[claim.claim]
+        model, dataset, seed = *{"formulas": ("losses", "autograd")}.get(claim.table, ("softmax", "toys")), None
         if claim.table == "images":
             facts = read_metadata(paths["predictions"])
             model, dataset = "classifier", Path(str(facts["images"])).stem
@@ -91,7 +90,7 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
             if claim.runs and not any(name in str(facts["images"]).lower() for name in claim.runs):
                 rows.append(_row(claim, _not_asked(f"said of {claim.runs[0]}"), model, "toy", None, dataset))
                 continue
-        rows += [_row(claim, estimate, model, "toy", seed, dataset) for estimate in found(tables, claim)]
+        rows += [_row(claim, estimate, model, "toy", seed, dataset) for estimate in EXACT[claim.claim](tables, claim)]
     progress(f"toys: {len(rows)} rows of {len({row['claim'] for row in rows})} claims")
     write_table("evidence", rows, output, {"dataset": "toys"})
 

@@ -1,8 +1,7 @@
 """The claims about which types of responses move which: runs on the probed prompts, each with one type as its target.
 
-Changes are a token, as the paper's SignDelta = E[Delta log pi] over tokens; accumulated over a run they are its end less
-its start. Norms of A and G, by which the paper divides, are left out where they are the same on both sides of a
-comparison or would only scale it. Other types are those of the paper's rows.
+Changes are a token, as the paper's SignDelta = E[Delta log pi] over tokens; accumulated over a run they are its end
+less its start. The norms of A and G, by which the study's notebook divides, are left out. Other types are the paper's.
 """
 
 import numpy as np
@@ -34,7 +33,7 @@ def _target(run: str) -> str:
 
 
 def heat_diagonal(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
-    """The target's change less the largest of the others'. The largest of noisy means is too large: against the claim."""
+    """The target's change less the largest of the others'; noise makes that too large, against the claim."""
     own = _target(run)
     others = [kind for kind in ROWS if kind != own and kind in room.runs[run].types]
     changes = np.stack([curve.change for curve in _curves(room, run, own, *others)], axis=1)

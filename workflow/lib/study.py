@@ -36,14 +36,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
     (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
-    model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned. The row of a
-    mapped dataset holds its `mapping`. `claims`: the rows of the claims' sheet."""
+    model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned; `judges`:
+    the reward model that judges what they say. The row of a mapped dataset holds its `mapping`. `claims`: the rows of
+    the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]
     miniatures: dict[str, Row]
     writers: dict[str, Row]
     learners: dict[str, Row]
+    judges: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
     claims: dict[str, Row]
@@ -139,10 +141,11 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     writers = _writers(config["generate"], config["dynamics"], models)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
     learners = _learners(config["dynamics"], models)
+    judges = _judges(config["generate"], config["dynamics"], models)
     wanted = chosen_models | writers | learners
     wanted |= _partners(wanted, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
-    study = Study(config, chosen_models, trained, writers, learners, chosen, files, claims)
+    study = Study(config, chosen_models, trained, writers, learners, judges, chosen, files, claims)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
     for dataset in chosen:
         _check_files(study, dataset)
@@ -372,6 +375,25 @@ def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: M
 
 def _learners(dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
     return {name: _row(models, name, "dynamics.models") for name in dynamics["models"]} if dynamics["runs"] else {}
+
+
+def _judges(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
+    judge = dynamics["judge"]
+    if not (dynamics["runs"] and judge):
+        return {}
+    if judge == "oracle" and dynamics["pairs"] != MINIATURE_PAIRS:
+        raise InputError(
+            f"config key 'dynamics.judge': 'oracle' knows the answers of {MINIATURE_PAIRS} alone, and pairs are "
+            f"'{dynamics['pairs']}'; take endpoint, a reward model of models.tsv, or \"\" for no judge"
+        )
+    if judge == "endpoint" and not (generate["endpoint"] and generate["model"]):
+        raise InputError("config key 'dynamics.judge': 'endpoint' asks generate.model at generate.endpoint; name both")
+    if judge in ("oracle", "endpoint"):
+        return {}
+    if judge not in models:
+        known = ["oracle", "endpoint", *models]
+        raise InputError(f"config key 'dynamics.judge': unknown judge '{judge}': {nearest(judge, known)}")
+    return {judge: models[judge]}
 
 
 def _check_variants(variants: Mapping[str, list[str]], datasets: Mapping[str, Row]) -> None:

@@ -334,6 +334,79 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("grad_norm", _REAL),
         ]
     ),
+    # One row: what the model said to a prompt at one step of a run, at temperature 1. `tokens` of the response, its end
+    # token among them; `finished`: it ended by itself. Without a response the status says why.
+    "generations": pa.schema(
+        [
+            ("run", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("pair_id", _TEXT),
+            ("split", _TEXT),
+            ("draw", _COUNT),
+            ("response", _TEXT),
+            ("tokens", _COUNT),
+            ("finished", pa.bool_()),
+            ("status", _TEXT),
+        ]
+    ),
+    # One row: what is told of a generation with status ok. `repetition`: share of its 4-grams of tokens that came
+    # before in it; `borrowed`: it says what a training response to another question says; `correct`: null without an
+    # oracle.
+    "generation_scores": pa.schema(
+        [
+            ("run", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("pair_id", _TEXT),
+            ("split", _TEXT),
+            ("draw", _COUNT),
+            ("tokens", _COUNT),
+            ("finished", pa.bool_()),
+            ("repetition", _REAL),
+            ("borrowed", pa.bool_()),
+            ("correct", pa.bool_()),
+        ]
+    ),
+    # One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: whom the
+    # judge prefers with the run's shown first and second (run, baseline or tie); null where that answer cannot be read.
+    # `verdict`: what both orders say, tie where they disagree, null where one cannot be read. `examples` of the run.
+    "judgements": pa.schema(
+        [
+            ("run", _TEXT),
+            ("baseline", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("baseline_step", _COUNT),
+            ("examples", _COUNT),
+            ("pair_id", _TEXT),
+            ("draw", _COUNT),
+            ("judge", _TEXT),
+            ("forward", _TEXT),
+            ("backward", _TEXT),
+            ("verdict", _TEXT),
+        ]
+    ),
+    # One row: the mean of a measure over the n prompts of a split at one step of a run, with its interval over prompts;
+    # measures of a comparison name the `baseline`, others do not. `before`: examples of the runs that this one starts
+    # from.
+    "generation_curves": pa.schema(
+        [
+            ("model", _TEXT),
+            ("seed", _COUNT),
+            ("run", _TEXT),
+            ("baseline", _TEXT),
+            ("split", _TEXT),
+            ("measure", _TEXT),
+            ("step", _COUNT),
+            ("baseline_step", _COUNT),
+            ("examples", _COUNT),
+            ("before", _COUNT),
+            *_ESTIMATE,
+        ]
+    ),
     # One row: one probe's change of log-probability over one step of SGD, by size of the step (`halving` counts from
     # the largest). `captured`: the part of `predicted` that the captured projections carry.
     "one_step": pa.schema(

@@ -23,12 +23,14 @@ except InputError as error:
 
 
 wildcard_constraints:
-    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.miniatures}),
+    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
     dataset="|".join(STUDY.datasets),
 
 
 UNPINNED = [
-    name for name, row in {**STUDY.learners, **STUDY.models}.items() if is_hub_id(row["source"]) and not row["revision"]
+    name
+    for name, row in {**STUDY.learners, **STUDY.judges, **STUDY.models}.items()
+    if is_hub_id(row["source"]) and not row["revision"]
 ]
 if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
     pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
@@ -128,8 +130,8 @@ def tokenizer_of(model):
 
 
 def model_row(model):
-    """The row of a model that is measured, finetuned, writes responses, or is a miniature's base."""
-    return {**STUDY.miniatures, **STUDY.writers, **STUDY.learners, **STUDY.models}[model]
+    """The row of a model that is measured, finetuned, judges, writes responses, or is a miniature's base."""
+    return {**STUDY.miniatures, **STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}[model]
 
 
 def model_files(wildcards):
@@ -349,7 +351,7 @@ def run_arguments(wildcards):
         "warm_up",
         "clip",
     ]
-    told += ["beta", "margin", "evaluate_every", "parameters", "lora_rank"]
+    told += ["beta", "margin", "evaluate_every", "generate_every", "parameters", "lora_rank"]
     arguments = [part for key in told for part in (f"--{key.replace('_', '-')}", row[key])]
     return arguments + (["--probed"] if row["probed"] else [])
 
@@ -370,3 +372,31 @@ def run_parts(wildcards, third):
     return [
         part for name in PLAN.watched for part in ("--run", name, starts[name] or "-", third(name).format(**wildcards))
     ]
+
+
+def judged_runs(wildcards):
+    """Name, updates, baselines that are run too, and generations of every watched run, as arguments."""
+    known = set(PLAN.watched)
+    return [
+        part
+        for name in PLAN.watched
+        for part in (
+            *("--run", name, PLAN.runs[name]["steps"]),
+            ",".join(other for other in PLAN.runs[name]["baseline"] if other in known) or "-",
+            f"{ROOM}/{name}/generations.parquet".format(**wildcards),
+        )
+    ]
+
+
+def judge_arguments(card):
+    """Who judges, as arguments."""
+    chosen, asked = DYNAMICS["judge"], STUDY.config["generate"]
+    if chosen == "oracle":
+        return ["--judge", "oracle"]
+    if chosen == "endpoint":
+        sizes = ["--max-tokens", asked["max_tokens"], "--temperature", asked["temperature"]]
+        return ["--judge", "endpoint", "--endpoint", asked["endpoint"], "--model", asked["model"], *sizes]
+    row = STUDY.judges[chosen]
+    arguments = ["--judge", "reward", "--model", *card, "--model-name", chosen]
+    arguments += ["--device", row["device"], "--dtype", row["dtype"]]
+    return arguments + (["--trust-remote-code"] if row["trust_remote_code"] else [])

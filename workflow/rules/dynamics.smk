@@ -2,8 +2,8 @@
 
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
-       run: dynamics.parquet (every probe at every evaluation), training.parquet, status.json, model/;
-       results/figures/dynamics/
+       run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
+       status.json, model/; results/figures/dynamics/
 why    one rule for all runs: what a run is stands in its row of the sheet
 """
 
@@ -150,6 +150,7 @@ rule finetune:
         probes=lambda wildcards: [f"{ROOM}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
     output:
         dynamics=f"{ROOM}/{{run}}/dynamics.parquet",
+        generations=f"{ROOM}/{{run}}/generations.parquet",
         training=f"{ROOM}/{{run}}/training.parquet",
         status=f"{ROOM}/{{run}}/status.json",
         model=directory(f"{ROOM}/{{run}}/model"),
@@ -168,6 +169,8 @@ rule finetune:
         code=code_digest("workflow.scripts.finetune"),
         run=run_arguments,
         probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
+        prompts=lambda wildcards: DYNAMICS["generate_prompts"] if PLAN.runs[wildcards.run]["watched"] else 0,
+        draws=DYNAMICS["generate_draws"],
         folder=lambda wildcards, output: os.path.dirname(output.status),
         journal="results/journal/dynamics/{pairs}/{model}/seed_{seed}/{run}",
         max_length=DYNAMICS["max_length"],
@@ -177,8 +180,8 @@ rule finetune:
     shell:
         "python -m workflow.scripts.finetune --name {wildcards.run} --init {input.init:q} --pairs {input.pairs:q}"
         " {params.probes:q} --output {params.folder:q} --journal {params.journal:q} {params.run} --seed {wildcards.seed}"
-        " --max-length {params.max_length} --max-new-tokens {params.room} --batch-tokens {params.batch_tokens}"
-        " {params.device} --threads {threads} > {log:q} 2>&1"
+        " --prompts {params.prompts} --draws {params.draws} --max-length {params.max_length}"
+        " --max-new-tokens {params.room} --batch-tokens {params.batch_tokens} {params.device} --threads {threads} > {log:q} 2>&1"
 
 
 rule check_step:
@@ -268,7 +271,10 @@ rule draw_dynamics:
 
 
 DYNAMICS_FIGURES = collect(
-    "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+    [
+        "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+        *(["results/figures/generations/{pairs}/{model}/seed_{seed}"] if DYNAMICS["generate_prompts"] else []),
+    ],
     pairs=DYNAMICS["pairs"],
     model=STUDY.learners,
     seed=DYNAMICS["seeds"],
@@ -276,7 +282,7 @@ DYNAMICS_FIGURES = collect(
 
 
 rule dynamics:
-    """The second study: every chosen run of every chosen model and seed, summarised and drawn."""
+    """The second study: every chosen run of every chosen model and seed, summarised, judged and drawn."""
     input:
         DYNAMICS_FIGURES,
     localrule: True

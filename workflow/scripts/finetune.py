@@ -1,7 +1,8 @@
 """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
 
 INIT is a folder, a card (.json), or the `model` folder of another run. Writes dynamics.parquet (every probe at every
-evaluation), training.parquet (every update), status.json and model/ to the folder --output.
+evaluation), generations.parquet (free responses), training.parquet (every update), status.json and model/ to the folder
+--output.
 """
 
 import os
@@ -33,11 +34,21 @@ def main(argv=None):
     add("--beta", type=float, default=0.1, help="of the losses on pairs")
     add("--margin", type=float, default=0.0, help="of slic (delta) and simpo (gamma)")
     add("--evaluate-every", type=int, default=25, help="updates between evaluations and checkpoints")
+    add(
+        "--generate-every",
+        type=int,
+        default=0,
+        help="updates between free responses; 0: at the start and the end alone",
+    )
+    add(
+        "--prompts", type=int, default=0, help="prompts that are answered freely, of those trained on and held out each"
+    )
+    add("--draws", type=int, default=1, help="free responses to a prompt")
     add("--parameters", default="full", help="full, or lora (low-rank terms of all linear layers but the output)")
     add("--lora-rank", type=int, default=8, help="of lora")
-    add("--seed", type=int, default=0, help="of the order of examples and of sampled negatives")
+    add("--seed", type=int, default=0, help="of the order of examples and of samples")
     add("--max-length", type=int, default=512, help="window in tokens; longer examples are left out and counted")
-    add("--max-new-tokens", type=int, default=64, help="tokens of a sampled negative at most")
+    add("--max-new-tokens", type=int, default=64, help="tokens of a sampled response at most")
     add("--batch-tokens", type=int, default=4096, help="tokens of an evaluation's batch, padding included")
     add("--device", default="cpu", help="auto, cpu or cuda")
     add("--dtype", default="float32", help="precision of weights and passes")
@@ -72,6 +83,8 @@ def train(given):
         max_length=given.max_length,
         batch_tokens=given.batch_tokens,
         max_new_tokens=given.max_new_tokens,
+        prompts=given.prompts,
+        draws=given.draws,
     )
     if held:
         held.release()

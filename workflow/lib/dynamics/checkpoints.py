@@ -1,4 +1,5 @@
-"""Where a finetuning run goes on after a kill: one file with all that its future depends on, and one per evaluation."""
+"""Where a finetuning run goes on after a kill: one file with all that its future depends on, and
+one per table and step that is watched."""
 
 import json
 import shutil
@@ -17,8 +18,8 @@ from workflow.lib.tables import read_table, write_table
 class Checkpoints:
     """A folder for one run. Made for other `facts` (recipe, inputs, code), what stands there is deleted.
 
-    An evaluation is written before the checkpoint of its step, each whole or not at all: what is newer than the
-    checkpoint was not reached yet and is written again, with the same numbers.
+    What is watched at a step is written before the step's checkpoint, each table whole or not at all: what is newer
+    than the checkpoint was not reached yet and is written again, with the same numbers.
     """
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any]):
@@ -36,17 +37,20 @@ class Checkpoints:
         """The last state, or None."""
         return torch.load(self.state, map_location=device, weights_only=True) if self.state.is_file() else None
 
-    def save(self, step: int, rows: list[dict], state: Mapping[str, Any]) -> None:
-        """Keep the evaluation of a step and the state after it; they survive a kill from here on."""
-        write_table("dynamics", rows, self.folder / f"step-{step:08d}.parquet", {})
+    def record(self, table: str, step: int, rows: list[dict]) -> None:
+        """Keep one step's rows of a table."""
+        write_table(table, rows, self.folder / f"{table}-{step:08d}.parquet", {})
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Keep the state after a step; with what was recorded up to here it survives a kill."""
         with replacing(self.state) as temporary:
             torch.save({**state, "step": step}, temporary)
 
-    def evaluations(self, step: int) -> pa.Table:
-        """All evaluations up to a step, in their order."""
-        paths = sorted(self.folder.glob("step-*.parquet"))
-        kept = [path for path in paths if int(path.stem.removeprefix("step-")) <= step]
-        return pa.concat_tables([read_table("dynamics", path).replace_schema_metadata() for path in kept])
+    def recorded(self, table: str, step: int) -> pa.Table:
+        """All rows of a table up to a step, in their order."""
+        paths = sorted(self.folder.glob(f"{table}-*.parquet"))
+        kept = [path for path in paths if int(path.stem.rpartition("-")[2]) <= step]
+        return pa.concat_tables([read_table(table, path).replace_schema_metadata() for path in kept])
 
     def remove(self) -> None:
         """Delete the folder: the run is whole elsewhere."""

@@ -128,22 +128,19 @@ def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_to
     if room < 1:
         raise InputError(f"a prompt of {longest} tokens fills the window of {speech.max_length}; raise max_length")
     end = speech.tokenizer.eos_token_id
-    # Padding on the left, where the mask hides it, so that all responses begin at one place.
-    ids = torch.tensor([[end] * (longest - len(head)) + list(head) for head in heads])
-    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads])
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            max_new_tokens=room,
-            pad_token_id=end,
-            eos_token_id=end,
-        )[:, longest:].tolist()
+        made = continued(model, heads, end, room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
     said = [row[: row.index(end)] if end in row else row for row in made]
     return [Spoken((*head, *row, end), len(head)) for head, row in zip(heads, said, strict=True)]
+
+
+def continued(model: Any, heads: Sequence[Sequence[int]], end: int, room: int, **how: Any) -> list[list[int]]:
+    """The tokens after every prompt, at most `room`, those after the end token among them; `how`: of the library."""
+    longest = max(map(len, heads))
+    # Padding on the left, where the mask hides it, so that all responses begin at one place.
+    ids = torch.tensor([[end] * (longest - len(head)) + list(head) for head in heads], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads], device=model.device)
+    given = {"max_new_tokens": room, "pad_token_id": end, "eos_token_id": end, "repetition_penalty": 1.0}
+    with torch.inference_mode():
+        return model.generate(input_ids=ids, attention_mask=mask, **given, **how)[:, longest:].tolist()

@@ -37,18 +37,28 @@ rule gather_evidence:
         " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
 
 
-def of_seeds(name):
-    """One table of every seed of a model, as a function of wildcards."""
-    return lambda wildcards: collect(f"{ROOM}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"])
+# Of a seed's folder, the tables beside the runs that this config makes.
+SEED_TABLES = {
+    name: f"{ROOM}/{name}.parquet"
+    for name, made in {
+        "one_step": ONE_STEP["updates"],
+        "generation_scores": DYNAMICS["generate_prompts"],
+        "judgements": DYNAMICS["generate_prompts"] and JUDGE,
+    }.items()
+    if made
+}
 
 
-def seed_tables(option, name):
-    """The same as command-line arguments, each with its seed."""
-    return lambda wildcards: [
-        part
-        for seed in DYNAMICS["seeds"]
-        for part in (option, seed, f"{ROOM}/{name}.parquet".format(**wildcards, seed=seed))
-    ]
+def evidence_arguments(wildcards):
+    """Every seed's runs and tables, as arguments."""
+    found = []
+    for seed in DYNAMICS["seeds"]:
+        at = {**wildcards, "seed": seed}
+        for run in PLAN.watched:
+            found += ["--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**at)]
+        for name, path in SEED_TABLES.items():
+            found += [f"--{name.replace('_', '-')}", seed, path.format(**at)]
+    return found
 
 
 rule gather_dynamics_evidence:
@@ -57,7 +67,7 @@ rule gather_dynamics_evidence:
         runs=lambda wildcards: collect(
             f"{ROOM}/{{run}}/dynamics.parquet", **wildcards, seed=DYNAMICS["seeds"], run=PLAN.watched
         ),
-        one_step=of_seeds("one_step") if ONE_STEP["updates"] else [],
+        tables=lambda wildcards: collect([*SEED_TABLES.values()], **wildcards, seed=DYNAMICS["seeds"]),
         claims=DYNAMICS_CLAIMS_SHEET,
         schema=DYNAMICS_CLAIMS_SCHEMA,
     output:
@@ -72,18 +82,12 @@ rule gather_dynamics_evidence:
     params:
         code=code_digest("workflow.scripts.gather_dynamics_evidence"),
         kind=lambda wildcards: STUDY.learners[wildcards.model]["kind"],
-        runs=lambda wildcards: [
-            part
-            for seed in DYNAMICS["seeds"]
-            for run in PLAN.watched
-            for part in ("--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**wildcards, seed=seed))
-        ],
-        one_step=seed_tables("--one-step", "one_step") if ONE_STEP["updates"] else [],
+        tables=evidence_arguments,
         draws=STUDY.config["bootstrap"],
         seed=STUDY.config["seed"],
     shell:
         "python -m workflow.scripts.gather_dynamics_evidence --pairs {wildcards.pairs} --model {wildcards.model}"
-        " --kind {params.kind} {params.runs:q} {params.one_step:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --kind {params.kind} {params.tables:q} --claims {input.claims:q} --schema {input.schema:q}"
         " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
 
 

@@ -9,7 +9,9 @@ why    log-probabilities do not tell what a model says: whether extend's answers
 
 JUDGE = DYNAMICS["judge"]
 GENERATED = f"{ROOM}/{{run}}/generations.parquet"
-PUBLISHED_DYNAMICS = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "published_dynamics.tsv"))
+PUBLISHED_DYNAMICS = os.path.normpath(
+    os.path.join(os.path.relpath(workflow.basedir), "config", "published_dynamics.tsv")
+)
 
 
 rule score_generations:

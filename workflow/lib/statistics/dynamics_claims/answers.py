@@ -13,15 +13,16 @@ _WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
 
 
 def win_rate(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
-    """Mean over prompts of what the run wins against the other at the last step judged; a tie is half.
+    """Mean over held-out prompts of what the run wins against the other at the last step judged; a tie is half.
 
-    Wilson's score interval of as many trials as prompts, and its test; with ties both are a little too careful.
+    Wilson's score interval of as many trials as prompts, and its test; with ties both are a little too careful. A
+    judgement that could not be read takes no part.
     """
     rows = room.judgements.filter((pl.col("run") == run) & (pl.col("baseline") == other))
-    rows = rows.filter((pl.col("step") == pl.col("step").max()) & pl.col("pair_id").is_in(_held_out(room)))
+    rows = rows.filter((pl.col("step") == pl.col("step").max()) & pl.col("verdict").is_not_null())
     relation = relation_of(f"{run}:{other}", of)
     if rows.is_empty():
-        return nothing(relation, f"no judgement of {run} against {other} on held-out prompts")
+        return nothing(relation, f"no judgement of {run} against {other}")
     worth = rows.group_by("pair_id").agg(pl.col("verdict").replace_strict(_WORTH, return_dtype=pl.Float64).mean())
     value, n = float(worth["verdict"].mean()), worth.height
 
@@ -39,11 +40,6 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     z = stats.norm.ppf((1 + LEVEL) / 2)
     centre, reach = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return float((centre - reach) / (1 + z**2 / n)), float((centre + reach) / (1 + z**2 / n))
-
-
-def _held_out(room: Room) -> list[str]:
-    scores = room.generation_scores
-    return scores.filter(pl.col("split") == "held_out")["pair_id"].unique().to_list()
 
 
 def _answers(room: Room, run: str, column: str, last: bool) -> dict[str, float]:

@@ -112,8 +112,8 @@ def on_room(room: Room, claim: DynamicsClaim) -> Iterator[Estimate]:
     if not entries:
         yield _not_asked(f"needs {' or '.join(claim.runs).replace(':', ' and ')}")
         return
-    if claim.table != "dynamics" and (room.generation_scores is None or getattr(room, claim.table) is None):
-        yield _not_asked("no answers were generated and judged")
+    if claim.table != "dynamics" and getattr(room, claim.table) is None:
+        yield _not_asked(f"no {claim.table.replace('_', ' ')} were made")
         return
     for entry in entries:
         run, _, other = entry.partition(":")

@@ -49,18 +49,6 @@ SEED_TABLES = {
 }
 
 
-def evidence_arguments(wildcards):
-    """Every seed's runs and tables, as arguments."""
-    found = []
-    for seed in DYNAMICS["seeds"]:
-        at = {**wildcards, "seed": seed}
-        for run in PLAN.watched:
-            found += ["--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**at)]
-        for name, path in SEED_TABLES.items():
-            found += [f"--{name.replace('_', '-')}", seed, path.format(**at)]
-    return found
-
-
 rule gather_dynamics_evidence:
     """Measure what every claim of the second study is about, on one model's runs of all seeds."""
     input:
@@ -82,7 +70,7 @@ rule gather_dynamics_evidence:
     params:
         code=code_digest("workflow.scripts.gather_dynamics_evidence"),
         kind=lambda wildcards: STUDY.learners[wildcards.model]["kind"],
-        tables=evidence_arguments,
+        tables=lambda wildcards: evidence_arguments(wildcards, SEED_TABLES),
         draws=STUDY.config["bootstrap"],
         seed=STUDY.config["seed"],
     shell:

@@ -400,3 +400,15 @@ def judge_arguments(card):
     arguments = ["--judge", "reward", "--model", *card, "--model-name", chosen]
     arguments += ["--device", row["device"], "--dtype", row["dtype"]]
     return arguments + (["--trust-remote-code"] if row["trust_remote_code"] else [])
+
+
+def evidence_arguments(wildcards, tables):
+    """Every seed's runs, and the tables beside them by name, as arguments."""
+    found = []
+    for seed in DYNAMICS["seeds"]:
+        at = {**wildcards, "seed": seed}
+        for run in PLAN.watched:
+            found += ["--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**at)]
+        for name, path in tables.items():
+            found += [f"--{name.replace('_', '-')}", seed, path.format(**at)]
+    return found

@@ -18,11 +18,12 @@ def main(argv=None):
 
 
 def draw(arguments):
-    from workflow.lib.figures.verdicts import DYNAMICS, draw_verdicts, write_verdicts
+    from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
+    from workflow.lib.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
 
     titles = json.loads(arguments.titles)
     draw_verdicts(arguments.claims, arguments.figure, arguments.formats, titles)
-    draw_verdicts(arguments.claims, arguments.dynamics_figure, arguments.formats, titles, DYNAMICS)
+    draw_dynamics(arguments.claims, arguments.dynamics_figure, arguments.formats, titles)
     write_verdicts(arguments.claims, arguments.markdown)
 
 

@@ -61,18 +61,15 @@ NOTES = {DYNAMICS: NOTE_DYNAMICS}
 
 
 def draw_verdicts(
-    claims: str | Path,
-    output: str | Path,
-    formats: Sequence[str],
-    titles: Mapping[str, str] | None = None,
-    study: str = "layer_gradients",
+    claims: str | Path, output: str | Path, formats: Sequence[str], titles: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Draw one study's rows of the claims table (Parquet) as ``{output}.{format}``; returns the file names by format.
+    """Draw the first study's rows of the claims table (Parquet) as ``{output}.{format}``; returns the file names by
+    format.
 
-    `titles`: of the models, by key.
+    `titles`: of the models, by key. The second study's: `verdicts_dynamics`.
     """
-    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("study") == study)
-    return save(chart(overall(table, titles or {}), NOTES.get(study, NOTE)), output, formats)
+    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("study") != DYNAMICS)
+    return save(chart(overall(table, titles or {})), output, formats)
 
 
 def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
@@ -81,7 +78,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
     `panel` is the status, or ``untrained`` of a claim of the study on an untrained network; the samples behind a row
     stand in its name.
     """
-    relation = pl.when(~pl.col("relation").is_in(["correct", ""])).then(
+    relation = pl.when(pl.col("relation") != "correct").then(
         pl.lit(" · ") + pl.col("relation").str.replace_all("_", " ")
     )
     # A control's relation is in its name, and the correct one goes without saying.
@@ -93,7 +90,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
         pl.lit(" (n ") + least + pl.when(least != most).then(pl.lit("–") + most).otherwise(pl.lit("")) + pl.lit(")")
     )
     return (
-        table.filter((pl.col("projection") == "all") & ~pl.col("status").is_in(["seed", "not_asked"]))
+        table.filter(pl.col("projection") == "all")
         .with_columns(
             pl.when((pl.col("status") == "control") & (pl.col("claim_status") != "control"))
             .then(pl.lit("untrained"))
@@ -108,26 +105,31 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
     )
 
 
-def heading(table: pl.DataFrame, note: str = NOTE) -> theme.Heading:
+def heading(table: pl.DataFrame) -> theme.Heading:
     """How many tests of the study's claims came out how; what is withdrawn and the controls are counted apart."""
     if table.is_empty():
         return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
+    lines = (
+        "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
+        NOTE,
+    )
+    return theme.Heading(counted(table), lines)
+
+
+def counted(table: pl.DataFrame) -> str:
+    """How many tests of each panel came out how."""
     said = []
     for panel, title in _COUNTED.items():
         rows = table.filter(pl.col("panel") == panel)
         counts = [(rows["verdict"] == verdict).sum() for verdict in SYMBOLS]
         if sum(counts):
             said.append(f"{title}: {counts[0]} hold, {counts[1]} fail, {counts[2]} inconclusive")
-    lines = (
-        "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
-        note,
-    )
-    return theme.Heading("; ".join(said), lines)
+    return "; ".join(said)
 
 
-def chart(table: pl.DataFrame, note: str = NOTE) -> alt.TopLevelMixin:
+def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
     """A panel a status; claims in the order of their sheet, columns by dataset, model and relation."""
-    title = theme.heading_of(heading(table, note), 2)
+    title = theme.heading_of(heading(table), 2)
     if table.is_empty():
         nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
         return nothing.encode(text="text:N").properties(title=title, width=theme.WIDTH // 2, height=60)
@@ -152,9 +154,9 @@ def chart(table: pl.DataFrame, note: str = NOTE) -> alt.TopLevelMixin:
                     "row:N", scale=alt.Scale(domain=names), sort=names,
                     axis=alt.Axis(title=None, ticks=False, domain=False, grid=True, labelLimit=400),
                 ),
-                shape=_scaled("shape", alt.Shape, SHAPES),
-                color=_scaled("color", alt.Color, COLOURS),
-                size=_scaled("size", alt.Size, SIZES),
+                shape=scaled("shape", alt.Shape, SHAPES),
+                color=scaled("color", alt.Color, COLOURS),
+                size=scaled("size", alt.Size, SIZES),
                 tooltip=["statement:N", "verdict:N", "reason:N", "column:N", "n:Q"],
             )
             .properties(
@@ -166,7 +168,8 @@ def chart(table: pl.DataFrame, note: str = NOTE) -> alt.TopLevelMixin:
     return alt.vconcat(*panels, title=title, spacing=12)
 
 
-def _scaled(channel: str, kind, values: dict):
+def scaled(channel: str, kind, values: dict):
+    """A verdict's shape, colour or size."""
     scale = alt.Scale(domain=list(values), range=list(values.values()))
     return kind("verdict:N", scale=scale, legend=alt.Legend(title=None))
 
@@ -177,8 +180,6 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
     parts = ["# Claims", NOTE, INTERVALS]
     if table.is_empty():
         parts.append("No claim was tested: no model was measured on data that it is meant for.")
-    header = ["Model", "Dataset", "Responses", "Verdict", "Number", "Untrained", "n", "Tokens", "p (Holm)", "Accuracy"]
-    header.append("Remarks")
     skipped = table.filter(pl.col("status") == "not_asked").unique(["claim", "reason"], maintain_order=True)
     studies = set()
     for _, rows in table.filter(pl.col("status") != "not_asked").group_by("claim", maintain_order=True):
@@ -192,7 +193,9 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
         )  # fmt: skip
         parts.append(f"## {first['title']}{mark}")
         parts.append(f"{first['source']}. The number: {first['statistic']}, claimed to lie {bound}.")
-        lines = [header, ["---"] * len(header), *(_cells(row) for row in rows.to_dicts())]
+        cells = [_cells(row) for row in rows.to_dicts()]
+        header = [name for name in cells[0] if first["study"] not in NOTES or name not in _FIRST_STUDY]
+        lines = [header, ["---"] * len(header), *([cell[name] for name in header] for cell in cells)]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     if skipped.height:
         parts += ["# Not asked", "Claims whose runs or data this configuration does not make; they are not counted."]
@@ -204,7 +207,11 @@ def _escaped(text: str) -> str:
     return text.replace("_", "\\_").replace("|", "\\|")
 
 
-def _cells(row: dict) -> list[str]:
+# Columns that only the first study fills.
+_FIRST_STUDY = ("Untrained", "Tokens", "Accuracy")
+
+
+def _cells(row: dict) -> dict[str, str]:
     number = three_digits(row["value"])
     if row["low"] is not None:
         number += f" [{three_digits(row['low'])}, {three_digits(row['high'])}]"
@@ -218,6 +225,17 @@ def _cells(row: dict) -> list[str]:
     lengths = [f"{row[name]:.1f}" for name in ("tokens", "reference_tokens") if row[name] is not None]
     adjusted = "–" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}"
     model = " ".join([row["model"], *against])
-    shown = [model, row["dataset"], row["relation"], verdict, number, untrained, str(row["n"])]
-    shown += [" : ".join(lengths) or "–", adjusted, accuracy, row["reason"]]
-    return [_escaped(cell) for cell in shown]
+    shown = {
+        "Model": model,
+        "Dataset": row["dataset"],
+        "Responses": row["relation"] or "–",
+        "Verdict": verdict,
+        "Number": number,
+        "Untrained": untrained,
+        "n": str(row["n"]),
+        "Tokens": " : ".join(lengths) or "–",
+        "p (Holm)": adjusted,
+        "Accuracy": accuracy,
+        "Remarks": row["reason"],
+    }
+    return {name: _escaped(cell) for name, cell in shown.items()}

@@ -245,6 +245,8 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
 def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
     verdict, reason = _verdict(row, claim)
     stated = claim.stated(row)
+    if row["test"] in ("exact", "none"):
+        row = row | dict.fromkeys(("low", "high", "p_value", "p_adjusted"))
     return {
         **{name: row[name] for name in _CARRIED},
         **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},

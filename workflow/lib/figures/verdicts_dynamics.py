@@ -36,6 +36,7 @@ def listed(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
 
     One of several seeds is left to the table: its verdict is that over seeds.
     """
+    names = {**_TITLES, **titles}
     rows = []
     for row in table.filter(~pl.col("status").is_in(["seed", "not_asked"])).to_dicts():
         model, _, over = row["model"].partition(",")
@@ -44,18 +45,20 @@ def listed(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
             number += f" [{three_digits(row['low'])}, {three_digits(row['high'])}]"
         bound = f"{row['threshold']:g}".replace("-", "−")
         within = f"{bound} ± {row['margin']:g}" if row["direction"] == "within" else f"{row['direction']} {bound}"
+        told = {name: row[name] for name in ("claim", "title", "relation", "verdict", "statement", "reason")}
         rows.append(
-            {name: row[name] for name in ("claim", "title", "relation", "verdict", "statement", "reason")}
-            | {"group": f"{{**_TITLES, **titles}.get(model, model)}{over and f',{over}'} · {row['dataset']}", "panel": row["status"]}
+            told
             | {
+                "group": f"{names.get(model, model)}{over and f',{over}'} · {row['dataset']}",
+                "panel": row["status"],
                 "number": number,
                 "claimed": within,
+                "published": "" if row["published"] is None else three_digits(row["published"]),
                 "remark": row["reason"].replace("; over its probes alone", ", alone"),
             }
-            | {"published": "" if row["published"] is None else three_digits(row["published"])}
         )
-    names = ("claim", "title", "relation", "verdict", "statement", "reason", "group", "panel")
-    frame = pl.DataFrame(rows, schema=dict.fromkeys((*names, *_COLUMNS), pl.String))
+    columns = ("claim", "title", "relation", "verdict", "statement", "reason", "group", "panel", *_COLUMNS)
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String))
     several = pl.col("relation").n_unique().over("claim", "group") > 1
     # Of one run alone, the run goes without saying.
     one_run = pl.col("relation").str.split("/").list.first().n_unique().over("claim", "group") == 1
@@ -99,7 +102,9 @@ def chart(table: pl.DataFrame, not_asked: int = 0) -> alt.TopLevelMixin:
             tooltip=["statement:N", "verdict:N", "reason:N"],
         )
         texts = [
-            base.mark_text(align="left", baseline="middle", fontSize=10, fill=theme.INK).encode(x=alt.value(place), text=f"{name}:N")
+            base.mark_text(align="left", baseline="middle", fontSize=10, fill=theme.INK).encode(
+                x=alt.value(place), text=f"{name}:N"
+            )
             for name, place in _COLUMNS.items()
         ]
         heads = alt.Chart(pl.DataFrame({"x": [0]}))

@@ -4,7 +4,8 @@ Metadata hold deterministic facts only, so that the same numbers are the same by
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,18 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("nuclear_norm", _REAL),
             ("sigma_ratio", _REAL),
             ("effective_rank", _REAL),
+            ("purpose", _TEXT),
+        ]
+    ),
+    # The same, layer by layer: each statistic a list over the layers from 0 on, in single precision.
+    "per_sample_layers": pa.schema(
+        [
+            *_CELL,
+            ("sample_id", _TEXT),
+            ("projection", _TEXT),
+            ("loss", _REAL),
+            ("response_tokens", _COUNT),
+            *[(name, pa.list_(pa.float32())) for name in ("nuclear_norm", "sigma_ratio", "effective_rank")],
             ("purpose", _TEXT),
         ]
     ),
@@ -524,9 +537,23 @@ def write_table(name: str, data: pa.Table | list[dict], path: str | Path, metada
     table = (
         pa.Table.from_pylist(data, schema=schema) if isinstance(data, list) else data.select(schema.names).cast(schema)
     )
-    facts = json.dumps({"table": name, **metadata}, sort_keys=True)
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"gradatlas": facts}), temporary, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(_facts(name, metadata)), temporary, compression="zstd")
+
+
+@contextmanager
+def table_in_parts(name: str, path: str | Path, metadata: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
+    """Write one of `SCHEMAS` part by part, for what is too large to be held whole; yields what takes a part.
+
+    The file is there once the block ends well, and not at all where it raises.
+    """
+    schema = SCHEMAS[name].with_metadata(_facts(name, metadata))
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        yield lambda part: writer.write_table(part.select(schema.names).cast(schema))
+
+
+def _facts(name: str, metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {"gradatlas": json.dumps({"table": name, **metadata}, sort_keys=True)}
 
 
 def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:

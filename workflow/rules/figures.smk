@@ -195,7 +195,7 @@ rule write_atlas:
         accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",
         curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
-        per_sample=collect("results/statistics/{dataset}/per_sample.parquet", dataset=STUDY.datasets),
+        layers=collect("results/statistics/{dataset}/per_sample_layers.parquet", dataset=STUDY.datasets),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         claims="results/claims.parquet",
         templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
@@ -211,7 +211,7 @@ rule write_atlas:
     shell:
         "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
         " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
-        " --per-sample {input.per_sample:q} --responses {input.responses:q} --claims {input.claims:q}"
+        " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 

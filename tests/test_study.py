@@ -77,6 +77,10 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
     study = read_study(DEFAULT | {"models": [row], "miniature": {"steps": "7"}}, ROOT)
     assert study.models["tiny"]["threads"] == 2 and study.models["tiny"]["trust_remote_code"] is True
     assert study.config["miniature"]["steps"] == 7 and study.config["miniature"]["questions"] == 100
+    text = {"seeds": ["0", "12"], "rejected_rarity": "0.5", "one_step": {"change": "0.02", "updates": "0"}}
+    given = read_study(DEFAULT | {"dynamics": text}, ROOT).config["dynamics"]
+    assert given["seeds"] == [0, 12] and given["rejected_rarity"] == 0.5
+    assert given["one_step"]["change"] == 0.02 and given["one_step"]["updates"] == 0
 
 
 def test_controls_are_measured_where_questions_have_answers():

@@ -6,6 +6,7 @@ Imported by the Snakefile at every start, so nothing heavy here.
 import csv
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -207,20 +208,29 @@ def _with_defaults(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[
     for key, part in schema.get("properties", {}).items():
         if key not in complete and "default" in part:
             complete[key] = part["default"]
-        if isinstance(complete.get(key), str):
+        if key in complete:
             complete[key] = _plain(complete[key], part)
         if part.get("type") == "object" and "properties" in part and isinstance(complete.get(key), Mapping):
             complete[key] = _with_defaults(complete[key], part)
     return complete
 
 
-def _plain(text: str, part: Mapping[str, Any]) -> Any:
-    """What a text was meant as: Snakemake hands over what stands inside {...} on its command line as text."""
-    if part.get("type") == "boolean" and text in ("true", "false"):
-        return text == "true"
-    if "integer" in part.get("type", "") and text.isdecimal():
-        return int(text)
-    return text
+def _plain(value: Any, part: Mapping[str, Any]) -> Any:
+    """What a text was meant as: Snakemake hands over what stands inside {...} or [...] on its command line as text."""
+    if isinstance(value, list):
+        return [_plain(each, part.get("items", {})) for each in value]
+    if not isinstance(value, str):
+        return value
+    kind = part.get("type", "")
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    if "integer" in kind and value.isdecimal():
+        return int(value)
+    if "number" in kind:
+        # What is no number is the schema's to refuse.
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def read_sheet(path: Path, schema_path: Path, key: str | None) -> dict[Any, Row]:
@@ -272,11 +282,6 @@ def _typed(text: str, schema: Mapping[str, Any], column: str, where: str) -> Any
         if not text.lstrip("-").isdecimal():
             raise InputError(f"{where}: column '{column}' is '{text}'; write a whole number")
         return int(text)
-    if kind == "number":
-        try:
-            return float(text)
-        except ValueError:
-            raise InputError(f"{where}: column '{column}' is '{text}'; write a number") from None
     return text
 
 

@@ -1,11 +1,14 @@
-"""Claims: what the studies say and what the controls say to it, each tested on every model and dataset.
+"""Claims: what the study says and what the controls say to it, each tested on every model and dataset.
 
 needs  the samples and spectra of all models, config/claims.tsv (an input: another threshold is another result), and
-       what the miniatures can do; of the second study the runs and toys, and config/claims_dynamics.tsv
-makes  results/evidence/{dataset}.parquet (numbers, no verdict), results/evidence/dynamics/, results/claims.{parquet,csv,json},
-       results/tables/claims.md, results/figures/claims/verdicts.{format} and dynamics.{format}
+       what the miniatures can do; the second study's evidence
+makes  results/evidence/{dataset}.parquet (numbers, no verdict), results/claims.{parquet,csv,json}, results/tables/claims.md,
+       results/figures/claims/verdicts.{format} and dynamics.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
+
+
+include: "claims_dynamics.smk"
 
 
 rule gather_evidence:
@@ -35,71 +38,6 @@ rule gather_evidence:
         "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
         " --spectra {input.spectra:q} --models {params.models:q} --claims {input.claims:q} --schema {input.schema:q}"
         " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
-
-
-# Of a seed's folder, the tables beside the runs that this config makes.
-SEED_TABLES = {
-    name: f"{ROOM}/{name}.parquet"
-    for name, made in {
-        "one_step": ONE_STEP["updates"],
-        "generation_scores": DYNAMICS["generate_prompts"],
-        "judgements": DYNAMICS["generate_prompts"] and JUDGE,
-    }.items()
-    if made
-}
-
-
-rule gather_dynamics_evidence:
-    """Measure what every claim of the second study is about, on one model's runs of all seeds."""
-    input:
-        runs=lambda wildcards: collect(
-            f"{ROOM}/{{run}}/dynamics.parquet", **wildcards, seed=DYNAMICS["seeds"], run=PLAN.watched
-        ),
-        tables=lambda wildcards: collect([*SEED_TABLES.values()], **wildcards, seed=DYNAMICS["seeds"]),
-        claims=DYNAMICS_CLAIMS_SHEET,
-        schema=DYNAMICS_CLAIMS_SCHEMA,
-    output:
-        "results/evidence/dynamics/{pairs}/{model}.parquet",
-    log:
-        "logs/gather_dynamics_evidence/{pairs}/{model}.log",
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    params:
-        code=code_digest("workflow.scripts.gather_dynamics_evidence"),
-        kind=lambda wildcards: STUDY.learners[wildcards.model]["kind"],
-        tables=lambda wildcards: evidence_arguments(wildcards, SEED_TABLES),
-        draws=STUDY.config["bootstrap"],
-        seed=STUDY.config["seed"],
-    shell:
-        "python -m workflow.scripts.gather_dynamics_evidence --pairs {wildcards.pairs} --model {wildcards.model}"
-        " --kind {params.kind} {params.tables:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
-
-
-rule gather_toy_evidence:
-    """Measure what the claims on toys, and on the losses' formulas, are about."""
-    input:
-        toys=collect("results/dynamics/toys/toy_{table}.parquet", table=sum(TOY_TABLES.values(), [])),
-        claims=DYNAMICS_CLAIMS_SHEET,
-        schema=DYNAMICS_CLAIMS_SCHEMA,
-    output:
-        "results/evidence/dynamics/toys.parquet",
-    log:
-        "logs/gather_toy_evidence.log",
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        code=code_digest("workflow.scripts.gather_dynamics_evidence"),
-        folder=lambda wildcards, input: os.path.dirname(input.toys[0]),
-    shell:
-        "python -m workflow.scripts.gather_dynamics_evidence --toys {params.folder:q} --claims {input.claims:q}"
-        " --schema {input.schema:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule test_claims:

@@ -51,6 +51,7 @@ rule all:
     input:
         "results/index.html",
         "results/tables/claims.md",
+        "results/tables/fixed_data.md",
         "results/manifest.json",
         "results/tables/regression.csv",
         "results/figures/toys",

@@ -39,7 +39,11 @@ def page(tmp_path_factory):
         write_statistics(base / key, {**rows, "per_sample_layers": sample_rows(rows)})
         gallery.draw(base / key, key, TITLES[key], base / "figures" / key, ["svg"])
     write_table("responses", response_rows(sample_rows(shapes["gsm8k"])), base / "responses.parquet", {})
-    write_table("claims", claim_rows(), base / "claims.parquet", {})
+    # As many datasets and models as the default study has.
+    claims = claim_rows(("mini", "twin", "random"))
+    for i in range(4):
+        claims += claim_rows(("mini", "mini_instruct", "mini_random"), f"biographies_{i}", ("length",))
+    write_table("claims", claims, base / "claims.parquet", {})
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [base / key for key in shapes], base)
     (base / "config.yaml").write_text("seed: 0\n")
@@ -500,6 +504,8 @@ def test_nothing_is_wider_than_the_screen_and_text_stands_out(page, width, dark)
         choose(browser, "relations", ["Correct", "Published"])
         settled(browser)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        over = "const box = document.querySelector('.scroll:has(.matrix)'); return box.scrollWidth - box.clientWidth"
+        assert width < 500 or browser.execute_script(over) <= 0
         find(browser, "[aria-label='Read sample gsm8k/0']").click()
         box = find(browser, "#detail").rect
         assert box["x"] >= 0 and box["x"] + box["width"] <= width

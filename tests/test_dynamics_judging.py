@@ -221,11 +221,12 @@ def test_what_can_be_read_of_an_answer(said, read, tmp_path):
     assert forward == read and verdict_of((forward, backward)) == (None if read is None else "tie")
 
 
-def reward_model(folder, miniature, labels=1):
+def reward_model(folder, miniature, labels=1, chat=True):
     """A tiny random sequence classifier with the miniature's tokenizer."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
     tokenizer = AutoTokenizer.from_pretrained(miniature)
+    tokenizer.chat_template = tokenizer.chat_template if chat else None
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=80, num_labels=labels, **sizes)
@@ -234,19 +235,26 @@ def reward_model(folder, miniature, labels=1):
     return folder
 
 
-def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature):
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from workflow.lib.dynamics.judging.reward import Reward
 
-    folder = reward_model(tmp_path / "reward", miniature)
-    network, tokenizer = (
-        AutoModelForSequenceClassification.from_pretrained(folder),
-        AutoTokenizer.from_pretrained(folder),
-    )
+    folder = reward_model(tmp_path / "reward", miniature, chat=chat)
+    network = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     prompt, texts = HELD[0]["prompt"], [HELD[0]["chosen"], HELD[0]["rejected"], HELD[1]["chosen"]]
+    turns = [[("user", prompt.strip()), ("assistant", text.strip())] for text in texts]
+    whole = [
+        tokenizer.apply_chat_template([{"role": who, "content": said} for who, said in each], tokenize=False)
+        if chat
+        else prompt + text
+        for each, text in zip(turns, texts, strict=True)
+    ]
     with torch.no_grad():
-        scores = [network(**tokenizer(prompt + text, return_tensors="pt")).logits.item() for text in texts]
+        read = [tokenizer(text, add_special_tokens=not chat, return_tensors="pt")["input_ids"] for text in whole]
+        scores = [network(input_ids=ids).logits.item() for ids in read]
     assert len(set(scores)) == 3
     contests = [Contest(prompt, answer(text=one), answer(text=other)) for one in texts for other in texts]
     judge = Reward(str(folder), "tiny", device="cpu", dtype="float32")
@@ -419,9 +427,9 @@ def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path)
     assert one == two
     index = {each["kind"]: each for each in json.loads(one["index.json"])["figures"]}
     assert set(index) == {"win_rate", "repetition", "borrowed", "correct"}
-    assert "Extend against SFT 56% (not clearly off half)" in index["win_rate"]["title"]
+    assert "Extend against SFT 56% (unclear)" in index["win_rate"]["title"]
     assert "GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
-    assert "Ties 46%" in index["win_rate"]["subtitle"][0]
+    assert "58% ties" in index["win_rate"]["subtitle"][0]
     for name, content in one.items():
         if name.endswith(".vl.json"):
             alt.Chart.from_dict(json.loads(content))

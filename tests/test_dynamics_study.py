@@ -96,7 +96,7 @@ def test_an_unknown_model_to_finetune_is_named():
 
 
 def test_rephrases_that_nobody_writes():
-    changed = DEFAULT["dynamics"] | {"pairs": "hh_helpful", "runs": ["hh_sft"]}
+    changed = DEFAULT["dynamics"] | {"pairs": "hh_helpful", "runs": ["hh_sft"], "judge": ""}
     with pytest.raises(InputError, match=r"'dynamics\.rephrases' is empty.*generate\.model"):
         read_study(DEFAULT | {"dynamics": changed}, ROOT)
     wanted = DEFAULT | {"dynamics": changed, "generate": DEFAULT["generate"] | {"model": "mini"}}

@@ -77,7 +77,7 @@ def test_dry_run_of_every_shipped_config(config, tmp_path):
     wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
-        assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 10
+        assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 12 and jobs["write_untrained"] == 2
 
 
 def test_makes_everything_with_its_own_python(finished):
@@ -100,6 +100,7 @@ def test_makes_everything_with_its_own_python(finished):
         assert (finished / "results" / path).is_file()
     assert "mini_random" in page
     assert (finished / "results/figures/dynamics/mini_qa/mini/seed_0/smoke_dpo.curves.svg").is_file()
+    assert (finished / "results/figures/generations/mini_qa/mini/seed_0/win_rate.svg").is_file()
     answers = pl.read_csv(finished / "results/tables/accuracy.csv")
     assert set(answers["model"]) == {"mini", "mini_random"}
     assert set(answers["dataset"]) == {"mini_arithmetic", "mini_unpopular"}

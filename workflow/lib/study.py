@@ -16,6 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.models.snapshots import is_hub_id
 from workflow.lib.responses.labels import GOLD
 from workflow.lib.responses.relations import BUILT
 from workflow.lib.series import check_mirror, expand_series
@@ -25,10 +26,17 @@ Row = dict[str, Any]
 MINIATURE_PAIRS = "mini_qa"
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
-# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief.
+# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief;
+# what "irrelevant" is made of; the study's own algorithm's responses, to be held against the corrected ones.
 CONTROLS = {
     "standard": ["detailed:correct:random:matched:2", "none:wrong_answer:all"],
-    "full": ["detailed:wrong_answer:all", "detailed:foreign_fluent:all", "detailed:shuffled:all"],
+    "full": [
+        "detailed:wrong_answer:all",
+        "detailed:foreign_fluent:all",
+        "detailed:shuffled:all",
+        "none:reference:all",
+        "detailed:reference:all",
+    ],
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -64,13 +72,16 @@ class Study:
     def controls(self, model: str, dataset: str) -> list[str]:
         """What is measured beside all of `relations`: VARIANT:RELATION:SUBSET of the tokens that the loss is over.
 
-        Responses with an answer have controls: knowledge has datasets of its own for that.
+        Responses with an answer have controls: knowledge has datasets of its own for that. The study's algorithm stands
+        in for its own irrelevant responses, where these are not measured themselves, beside the corrected ones; on
+        trained models, since an untrained one has no conclusion that could survive.
         """
         level, chosen = self.config["controls"], self.config["controls_models"]
         knows = self.datasets[dataset]["task"] == "knowledge"
         if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
             return []
-        variants = self.variants(dataset)
+        variants, relations = self.variants(dataset), self.relations(dataset)
+        trained = self.models[model]["kind"] != "random"
         wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
         asked = [(*each.split(":", 2), each) for each in wanted]
         return [
@@ -78,7 +89,8 @@ class Study:
             for variant, relation, subset, each in asked
             if variant in variants
             and ("matched" not in subset or "none" in variants)
-            and not (subset == "all" and relation in self.relations(dataset))
+            and not (subset == "all" and relation in relations)
+            and (relation != "reference" or (trained and "published" not in relations and "derangement" in relations))
         ]
 
     def built(self, dataset: str) -> list[str]:
@@ -123,6 +135,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
     chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
     check_mirror(config["mirror"], chosen_models)
+    _check_twins(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
     for name in config["controls_models"]:
@@ -156,6 +169,18 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
                 f"none of dataset '{dataset}' is measured; add variant 'none', drop the dataset, or ask for random:K"
             )
     return study
+
+
+def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
+    """`InputError` where the untrained twin of a hub model is not of the model that it is held against."""
+    for name, row in chosen.items():
+        if row["kind"] == "random" and is_hub_id(row["source"]):
+            partner = models.get(row["partner"], {})
+            if any(partner.get(key) != row[key] for key in ("source", "revision")):
+                raise InputError(
+                    f"config/models.tsv, '{name}': an untrained twin of '{row['source']}' needs a partner of the same "
+                    f"source and revision; have '{row['partner']}'"
+                )
 
 
 def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:
@@ -384,7 +409,7 @@ def _learners(dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[st
 
 def _judges(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
     judge = dynamics["judge"]
-    if not (dynamics["runs"] and judge):
+    if not (dynamics["runs"] and dynamics["generate_prompts"] and judge):
         return {}
     if judge == "oracle" and dynamics["pairs"] != MINIATURE_PAIRS:
         raise InputError(

@@ -109,6 +109,20 @@ def miniature_folder(model):
     return os.path.join(SHIPPED, STUDY.miniatures[model]["kind"]) if is_shipped(model) else f"results/models/{model}"
 
 
+# Untrained twins of hub models, made here of their configs.
+TWINS = {name: row for name, row in STUDY.models.items() if row["kind"] == "random" and is_hub_id(row["source"])}
+
+
+def is_made(model):
+    """Whether a model's files are made by this workflow, or committed with it."""
+    return model in TWINS or model_row(model)["source"] == "miniature"
+
+
+def made_folder(model):
+    """The folder of such a model."""
+    return f"results/models/{model}" if model in TWINS else miniature_folder(model)
+
+
 def base_of(wildcards):
     """The weights that an instructed miniature starts from."""
     row = STUDY.miniatures[wildcards.model]
@@ -137,6 +151,8 @@ def model_row(model):
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
     row = model_row(wildcards.model)
+    if wildcards.model in TWINS:
+        return [made_folder(wildcards.model)]
     if row["source"] == "miniature":
         sums = [os.path.join(SHIPPED, "SHA256SUMS")] if is_shipped(wildcards.model) else []
         return sums + [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]
@@ -333,7 +349,12 @@ def rephrases_file(wildcards):
 def device_arguments(wildcards):
     """Where and how precisely a model is trained, as arguments."""
     row = STUDY.learners[wildcards.model]
-    return ["--device", row["device"], "--dtype", row["dtype"]]
+    return ["--device", row["device"], "--dtype", row["dtype"], *code_arguments(wildcards)]
+
+
+def code_arguments(wildcards):
+    """Whether a checkpoint's own code may run, as an argument."""
+    return ["--trust-remote-code"] if STUDY.learners[wildcards.model]["trust_remote_code"] else []
 
 
 def run_arguments(wildcards):

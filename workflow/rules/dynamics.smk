@@ -160,10 +160,10 @@ rule finetune:
         "logs/benchmarks/finetune/{pairs}/{model}/seed_{seed}/{run}.tsv"
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"] * DYNAMICS["processes"]
     resources:
-        gpu=learner_gpu,
-        mem_mb=learner_memory,
+        gpu=lambda wildcards: learner_gpu(wildcards) * DYNAMICS["processes"],
+        mem_mb=lambda wildcards: learner_memory(wildcards) * DYNAMICS["processes"],
         runtime=1440,
     params:
         code=code_digest("workflow.scripts.finetune"),
@@ -177,11 +177,13 @@ rule finetune:
         room=DYNAMICS["max_new_tokens"],
         batch_tokens=STUDY.config["batch_tokens"],
         device=device_arguments,
+        processes=DYNAMICS["processes"],
     shell:
         "python -m workflow.scripts.finetune --name {wildcards.run} --init {input.init:q} --pairs {input.pairs:q}"
         " {params.probes:q} --output {params.folder:q} --journal {params.journal:q} {params.run} --seed {wildcards.seed}"
         " --prompts {params.prompts} --draws {params.draws} --max-length {params.max_length}"
-        " --max-new-tokens {params.room} --batch-tokens {params.batch_tokens} {params.device} --threads {threads} > {log:q} 2>&1"
+        " --max-new-tokens {params.room} --batch-tokens {params.batch_tokens} {params.device}"
+        " --processes {params.processes} --threads {threads} > {log:q} 2>&1"
 
 
 rule check_step:
@@ -210,10 +212,12 @@ rule check_step:
         change=ONE_STEP["change"],
         halvings=ONE_STEP["halvings"],
         max_length=DYNAMICS["max_length"],
+        trust=code_arguments,
     shell:
         "python -m workflow.scripts.check_step --model {input.model:q} --pairs {input.pairs:q} --probes {input.probes:q}"
         " --updates {params.updates} --probed {params.probes} --change {params.change} --halvings {params.halvings}"
-        " --seed {wildcards.seed} --max-length {params.max_length} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        " --seed {wildcards.seed} --max-length {params.max_length} {params.trust} --threads {threads} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule summarise_dynamics:

@@ -85,7 +85,9 @@ rule draw_overview:
     input:
         curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
         tables=collect(
-            "results/statistics/{dataset}/{table}.parquet", dataset=STUDY.datasets, table=["mad", "rd", "rd_layers"]
+            "results/statistics/{dataset}/{table}.parquet",
+            dataset=STUDY.datasets,
+            table=["mad", "rd", "rd_layers", "cells"],
         ),
         accuracy=accuracy_tables,
         bundle=[BUNDLE] if STUDY.config["interactive"] else [],

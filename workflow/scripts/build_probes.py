@@ -20,6 +20,7 @@ def main(argv=None):
     add("--max-new-tokens", type=int, default=64, help="tokens of a sample at most")
     add("--device", default="cpu", help="auto, cpu or cuda")
     add("--dtype", default="float32", help="precision of the pass")
+    add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--output", required=True, metavar="OUT", help="probes table to write (.parquet)")
     run(parser, build, argv)
@@ -39,7 +40,9 @@ def build(given):
     # Before the model is loaded: what is missing is said at once.
     written = rephrases.from_cache(given.rephrases, asked) if given.rephrases else probes.grammar_rephrases(given.seed)
     start = usable_start(given.model)
-    model, tokenizer = load(start.path, dtype=given.dtype, device=choose_device(given.device))
+    model, tokenizer = load(
+        start.path, dtype=given.dtype, device=choose_device(given.device), trust_remote_code=given.trust_remote_code
+    )
     rows = probes.build_probes(
         given.pairs,
         model,

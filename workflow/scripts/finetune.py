@@ -52,22 +52,41 @@ def main(argv=None):
     add("--batch-tokens", type=int, default=4096, help="tokens of an evaluation's batch, padding included")
     add("--device", default="cpu", help="auto, cpu or cuda")
     add("--dtype", default="float32", help="precision of weights and passes")
-    add("--threads", type=int, default=1, help="CPU threads; the bytes depend on it")
+    add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="that share every batch, each on a GPU of its own; the bytes depend on it",
+    )
+    add("--threads", type=int, default=1, help="CPU threads of all; the bytes depend on it")
     run(parser, train, argv)
 
 
 def train(given):
     from workflow.lib.gpu import lease
 
-    held = lease() if given.device != "cpu" else None  # before torch is imported, until the process ends
+    # Before torch is imported, until the process ends.
+    held = lease(count=given.processes) if given.device != "cpu" else None
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if given.processes == 1:
+        work(given)
+    else:
+        from workflow.lib.dynamics.processes import launch
+        from workflow.lib.models.loading import choose_device
 
+        launch(work, given, given.processes, choose_device(given.device))
+    if held:
+        held.release()
+
+
+def work(given, *processes):
     import torch
 
     from workflow.lib.dynamics.finetune import finetune
     from workflow.lib.dynamics.recipe import Recipe
 
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(max(1, given.threads // given.processes))
     names = set(Recipe.__dataclass_fields__)
     recipe = Recipe(**{name: value for name, value in vars(given).items() if name in names})
     finetune(
@@ -76,18 +95,18 @@ def train(given):
         given.output,
         given.journal,
         recipe,
+        *processes,
         probes=given.probes,
         reference=given.reference,
         device=given.device,
         dtype=given.dtype,
+        trust_remote_code=given.trust_remote_code,
         max_length=given.max_length,
         batch_tokens=given.batch_tokens,
         max_new_tokens=given.max_new_tokens,
         prompts=given.prompts,
         draws=given.draws,
     )
-    if held:
-        held.release()
 
 
 if __name__ == "__main__":

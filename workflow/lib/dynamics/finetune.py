@@ -26,6 +26,7 @@ from workflow.lib.dynamics.examples import Example, order_of, read_examples, tra
 from workflow.lib.dynamics.generations import asked_pairs, generate
 from workflow.lib.dynamics.losses import Outcome, Scores, divergence_of, loss_named
 from workflow.lib.dynamics.probes import read_probes
+from workflow.lib.dynamics.processes import ALONE, Processes
 from workflow.lib.dynamics.recipe import Recipe
 from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
 from workflow.lib.errors import InputError
@@ -44,11 +45,13 @@ def finetune(
     output: str | Path,
     journal: str | Path,
     recipe: Recipe,
+    processes: Processes = ALONE,
     *,
     probes: str | None = None,
     reference: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    trust_remote_code: bool = False,
     max_length: int = 512,
     batch_tokens: int = 4096,
     max_new_tokens: int = 64,
@@ -62,11 +65,17 @@ def finetune(
     A loss or gradient that is not finite stops the run at that step: the status is then ``diverged``, and ``model/`` is
     the last checkpoint before it. `reference`: the reference model, by default `init`. `journal`: a folder for
     checkpoints, deleted when the run is whole. Raises `InputError` for a start that diverged, a reference with another
-    tokenizer, and data that leave nothing to train on.
+    tokenizer, data that leave nothing to train on, and more `processes` than a batch has examples.
     """
+    if processes.count > recipe.batch_size:
+        raise InputError(
+            f"run '{recipe.name}': {processes.count} processes cannot share batches of {recipe.batch_size}; lower "
+            "config key dynamics.processes"
+        )
     device, start = choose_device(device), usable_start(init)
     torch.use_deterministic_algorithms(device == "cpu")
-    model, tokenizer = load(start.path, dtype=dtype, device=device)
+    how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
+    model, tokenizer = load(start.path, **how)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
     speech = Speech(tokenizer, window)
     watched, unwatched = read_probes(probes, speech) if probes else ({}, [])
@@ -85,29 +94,32 @@ def finetune(
         "draws": draws,
         "dtype": dtype,
         "device": device,
+        "processes": processes.count,
         "torch": torch.__version__,
     }
-    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens, "code": code_digest(__name__)})
-    other = _reference(model, tokenizer, reference, dtype, device) if loss_named(recipe.loss).reference else None
+    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens, "code": code_digest(__name__)}, processes)
+    other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
-    run = _Run(model, speech, recipe, examples, other, max_new_tokens)
+    run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)
 
     def seen(step: int) -> dict:
         return {"run": recipe.name, "seed": recipe.seed, "step": step, "examples": step * recipe.batch_size}
 
     def look(step: int) -> list[dict]:
-        found = evaluate(model, {key: spoken for key, (_, spoken) in watched.items()}, batch_tokens)
+        found = evaluate(model, {key: spoken for key, (_, spoken) in watched.items()}, batch_tokens, processes)
         rows = [{**seen(step), **watched[key][0], **values, "tokens": watched[key][1].tokens, "status": "ok"}
                 for key, values in found.items()]  # fmt: skip
         return rows + [{**seen(step), **row, "tokens": None} for row in unwatched]
 
     def say(step: int) -> list[dict]:
         said = generate(model, speech, asked, seed=recipe.seed, stream=f"generation {recipe.name} {step}", draws=draws,
-                        max_tokens=max_new_tokens, batch_tokens=batch_tokens)  # fmt: skip
+                        max_tokens=max_new_tokens, batch_tokens=batch_tokens, processes=processes)  # fmt: skip
         return [{**seen(step), **row} for row in said]
 
     run.prepare(batch_tokens)
     status = run.go(kept, look, say)
+    if not processes.leads:
+        return
     for name in ("dynamics", "generations"):
         rows = kept.recorded(name, status["last_good_step"])
         write_table(name, rows, Path(output) / f"{name}.parquet", facts | {"status": status["status"]})
@@ -163,12 +175,12 @@ def _counted(names) -> dict[str, int]:
     return counts
 
 
-def _reference(model: Any, tokenizer: Any, reference: str | None, dtype: str, device: str) -> Any:
+def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[str, Any]) -> Any:
     """The frozen reference model: another one of the same tokenizer, or the start itself as it is now."""
     if reference is None:
         return deepcopy(model).requires_grad_(False)
     where = usable_start(reference)
-    other, spoken = load(where.path, dtype=dtype, device=device)
+    other, spoken = load(where.path, **how)
     if spoken.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"reference {reference}: another tokenizer than that of the model to train, so that log-probabilities do "
@@ -180,9 +192,12 @@ def _reference(model: Any, tokenizer: Any, reference: str | None, dtype: str, de
 class _Run:
     """The loop's state: model, optimiser, log; `reference` is only kept where it is asked again."""
 
-    def __init__(self, model, speech: Speech, recipe: Recipe, examples: Sequence[Example], reference, max_new_tokens):
+    def __init__(
+        self, model, speech: Speech, recipe: Recipe, examples: Sequence[Example], reference, max_new_tokens, processes
+    ):
         self.model, self.speech, self.recipe, self.examples = model, speech, recipe, examples
         self.loss, self.reference, self.max_new_tokens = loss_named(recipe.loss), reference, max_new_tokens
+        self.processes: Processes = processes
         self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         # No dropout.
         self.model.eval()
@@ -195,9 +210,11 @@ class _Run:
         """The reference's log-probabilities, once: they never change."""
         if self.loss.reference:
             distinct = {str(i): each for i, each in enumerate(dict.fromkeys(self._responses()))}
-            for keys in plan_batches(distinct, batch_tokens):
+            found: dict[str, float] = {}
+            for keys in self.processes.share(plan_batches(distinct, batch_tokens)):
                 batch = [distinct[key] for key in keys]
-                self.known |= zip(batch, log_probs(self.reference, batch).double().tolist(), strict=True)
+                found |= zip(keys, log_probs(self.reference, batch).double().tolist(), strict=True)
+            self.known = {distinct[key]: value for key, value in self.processes.joined(found).items()}
         if not (self.loss.reference and (self.loss.mismatched or self.recipe.negatives == "on_policy")):
             self.reference = None
 
@@ -261,34 +278,38 @@ class _Run:
         recipe = self.recipe
         places = order_of(len(self.examples), step * recipe.batch_size, recipe.batch_size, recipe.seed)
         outcome = self._outcome([self.examples[place] for place in places], step)
-        loss = outcome.loss.mean()
+        # Over the whole batch: each process has its part of the sum.
+        loss = outcome.loss.sum() / recipe.batch_size
         self.optimiser.zero_grad()
         loss.backward()
+        means = torch.stack(
+            [part.sum().detach() / recipe.batch_size for part in (outcome.loss, outcome.chosen, outcome.rejected)]
+        )
+        self.processes.add([means, *(weight.grad for weight in self.trained.values() if weight.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip or float("inf"))
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        if not (torch.isfinite(means[0]) and torch.isfinite(norm)):
             return False
         rate = recipe.learning_rate * min(1.0, (step + 1) / (recipe.warm_up + 1))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
-        means = {
-            "loss": loss.detach(),
-            "pull": outcome.chosen.mean(),
-            "push": outcome.rejected.mean(),
-            "grad_norm": norm,
-        }
+        told = dict(zip(("loss", "pull", "push", "grad_norm"), [*means.tolist(), norm.item()], strict=True))
         seen = {"run": recipe.name, "seed": recipe.seed, "step": step + 1, "examples": (step + 1) * recipe.batch_size}
-        self.log.append({**seen, "learning_rate": rate, **{name: value.item() for name, value in means.items()}})
+        self.log.append({**seen, "learning_rate": rate, **told})
         return True
 
     def _outcome(self, batch: Sequence[Example], step: int) -> Outcome:
-        chosen = [example.chosen for example in batch]
+        """The loss of this process's part of a batch."""
+        mine = self.processes.share(range(len(batch)))
+        chosen = [batch[place].chosen for place in mine]
         if not self.loss.paired:
             return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
-        rejected = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else [e.rejected for e in batch]
+        # Samples hang on the batch that they are drawn in: each process draws all of them.
+        sampled = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else None
+        rejected = [sampled[place] if sampled else batch[place].rejected for place in mine]
         both = log_probs(self.model, chosen + rejected)
         scores = Scores(
-            *both.split(len(batch)),
+            *both.split(len(mine)),
             *(self._known(part, both) if self.loss.reference else None for part in (chosen, rejected)),
             *(torch.tensor([each.tokens for each in part]).to(both) for part in (chosen, rejected)),
             self._divergence(batch) if self.loss.mismatched else None,
@@ -307,10 +328,13 @@ class _Run:
     @torch.no_grad()
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
         """KTO's k: what the model, against the reference, makes of the next example's response."""
-        heads = [example.chosen.ids[: example.chosen.start] for example in batch]
-        others = [batch[(place + 1) % len(batch)].chosen for place in range(len(batch))]
+        mine = self.processes.share(range(len(batch)))
+        heads = [batch[place].chosen.ids[: batch[place].chosen.start] for place in mine]
+        others = [batch[(place + 1) % len(batch)].chosen for place in mine]
         mixed = [Spoken((*head, *each.ids[each.start :]), len(head)) for head, each in zip(heads, others, strict=True)]
-        return divergence_of(log_probs(self.model, mixed), log_probs(self.reference, mixed))
+        both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
+        found = self.processes.joined(dict(zip(mine, both.tolist(), strict=True)))
+        return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
     def _sampled(self, batch: Sequence[Example], step: int) -> list[Spoken]:
         """Negatives from the model as it is now; an empty one is the end token alone."""

@@ -15,8 +15,8 @@ from transformers import LogitsProcessor
 
 from workflow.lib.dynamics.pairs import Pair, read_pairs
 from workflow.lib.dynamics.probes import ranked
-from workflow.lib.dynamics.sequences import Speech, continued
-from workflow.lib.gradients.forward import length_regime
+from workflow.lib.dynamics.processes import ALONE, Processes
+from workflow.lib.dynamics.sequences import Speech, continued, lengths_mix
 from workflow.lib.seeds import seeded_hash
 
 
@@ -38,20 +38,22 @@ def generate(
     draws: int,
     max_tokens: int,
     batch_tokens: int,
+    processes: Processes = ALONE,
 ) -> list[dict]:
     """`draws` responses at temperature 1 to every prompt: the columns of the ``generations`` table from pair_id on.
 
     At most `max_tokens` tokens, or what the prompt leaves of the window. `seed` and `stream` name the random numbers.
+    Batches are shared out among `processes`; all get all rows.
+
     Status ``too_long``: the prompt fills the window; ``nonfinite``: a logit was not a number, no response is kept.
     """
     heads = {pair["pair_id"]: speech.prompt(pair["prompt"]) for pair in asked}
     room = {key: min(max_tokens, speech.max_length - len(head)) for key, head in heads.items()}
     rows = [{"pair_id": pair["pair_id"], "split": pair["split"], "draw": draw, "response": None, "tokens": None,
              "finished": None, "status": "too_long"} for pair in asked for draw in range(draws)]  # fmt: skip
-    regime = length_regime(model.config)
     # Rows of a batch have one room, and one length where a model's positions hang on the longest.
-    mixed = regime(1) == regime(speech.max_length)
-    kinds = {key: (room[key], 0 if mixed else len(head)) for key, head in heads.items()}
+    mix = lengths_mix(model, speech.max_length)
+    kinds = {key: (room[key], 0 if mix else len(head)) for key, head in heads.items()}
     fitting = [row for row in rows if room[row["pair_id"]] > 0]
     fitting.sort(key=lambda row: (kinds[row["pair_id"]], -len(heads[row["pair_id"]]), row["pair_id"], row["draw"]))
     batches: list[list[dict]] = []
@@ -63,10 +65,13 @@ def generate(
                 batches[-1].append(row)
                 continue
         batches.append([row])
-    for batch in batches:
+    answered = {}
+    for batch in processes.share(batches):
         streams = [Random(seeded_hash(seed, f"{stream} {row['pair_id']} {row['draw']}")) for row in batch]
         _answer(model, speech, batch, [heads[row["pair_id"]] for row in batch], room[batch[0]["pair_id"]], streams)
-    return rows
+        answered |= {(row["pair_id"], row["draw"]): row for row in batch}
+    answered = processes.joined(answered)
+    return [answered.get((row["pair_id"], row["draw"]), row) for row in rows]
 
 
 def _answer(

@@ -50,6 +50,7 @@ def check_step(
     halvings: int,
     seed: int,
     max_length: int,
+    trust_remote_code: bool = False,
     batch_tokens: int = 4096,
 ) -> None:
     """Write the ``one_step`` table: every probe's predicted and measured change for every update, loss and step size.
@@ -60,14 +61,14 @@ def check_step(
     """
     torch.use_deterministic_algorithms(True)
     where = locate(model)
-    network, tokenizer = load_exactly(where.path)
+    network, tokenizer = load_exactly(where.path, trust_remote_code)
     speech = Speech(tokenizer, max_length)
     watched, _ = read_probes(probes, speech)
     prompts = list(dict.fromkeys(key.rpartition("/")[0] for key in watched))[:probed]
     watched = {key: value for key, value in watched.items() if key.rpartition("/")[0] in prompts}
     responses = {key: spoken for key, (_, spoken) in watched.items()}
     learnt = _learnt(pairs, watched, speech, updates, seed)
-    captured = Kernels(where.path)
+    captured = Kernels(where.path, trust_remote_code)
     rows = []
     parts = {key: captured.factors(spoken) for key, spoken in responses.items()}
     updates_of = {
@@ -117,13 +118,13 @@ def check_step(
         )
 
 
-def load_exactly(path: str) -> tuple[Any, Any]:
+def load_exactly(path: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """A model in float64 throughout, and its tokenizer.
 
     The library's RMS norms round to float32 on the way, which would drown the residual of a small step; where PyTorch's
     own norm computes the same, it takes their place, with their weights.
     """
-    model, tokenizer = load(path, dtype="float64", device="cpu")
+    model, tokenizer = load(path, dtype="float64", device="cpu", trust_remote_code=trust_remote_code)
     for parent in list(model.modules()):
         for name, norm in list(parent.named_children()):
             if hasattr(norm, "variance_epsilon") and type(norm).__name__.endswith("RMSNorm"):
@@ -138,8 +139,8 @@ def load_exactly(path: str) -> tuple[Any, Any]:
 class Kernels:
     """Inner products of per-sample gradients over all captured projections of a model, from X and D."""
 
-    def __init__(self, path: str):
-        model, _ = load_exactly(path)
+    def __init__(self, path: str, trust_remote_code: bool = False):
+        model, _ = load_exactly(path, trust_remote_code)
         self.capture = Capture(model, captured_projections(model))
 
     def factors(self, spoken: Spoken) -> dict[str, Factors]:

@@ -19,7 +19,7 @@ from workflow.lib.figures.save import save
 from workflow.lib.files import write_text
 from workflow.lib.tables import read_metadata, read_table
 
-SPLITS = {"train": "Prompts that were trained on", "held_out": "Prompts that were not"}
+SPLITS = {"train": "Prompts that were trained on", "held_out": "Prompts that were never trained on"}
 #: Figures of chains by measure: what the title counts, what was drawn.
 TOLD = {
     "repetition": (
@@ -88,7 +88,7 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
         entries = [titles[name] for name in against]
         for name in against:
             last = part.filter(pl.col("baseline") == name).sort("step").row(-1, named=True)
-            unclear = " (not clearly off half)" if last["low"] <= 0.5 <= last["high"] else ""
+            unclear = " (unclear)" if last["low"] <= 0.5 <= last["high"] else ""
             said.append(f"{titles[run]} against {titles[name]} {_percent(last['value'])}{unclear}")
         part = part.with_columns(
             pl.col("baseline").replace_strict(dict(titles)).alias("series"), pl.col("examples").alias("x")
@@ -98,11 +98,12 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
     told = frame.filter(pl.col("measure").is_in(["tie", "disagreement", "unreadable"]) & pl.col("run").is_in(runs))
     mean = dict(told.group_by("measure").agg(pl.col("value").mean()).iter_rows())
     judge = facts["judge"].get("model", facts["judge"]["judge"])
+    ties, disagree, unread = (_percent(mean.get(name, 0.0)) for name in ("tie", "disagreement", "unreadable"))
     lines = (
-        f"Win rate: the share of {rates['n'].max()} prompts, none of them trained on, where the judge ({judge}) prefers the "
-        "run's response to the baseline's, a tie counting half, at equal shares of both runs. 95 % intervals over prompts "
-        f"(Wilson's). Ties {_percent(mean['tie'])}, the two orders disagree in {_percent(mean['disagreement'])}, no "
-        f"readable verdict in {_percent(mean['unreadable'])}, over all points."
+        f"Win rate: the share of {rates['n'].max()} prompts, none trained on, where the judge, {judge}, prefers the "
+        "run's response to the baseline's, a tie counting half, at equal shares of both runs; 95 % intervals over "
+        f"prompts (Wilson's). Over all points: {ties} ties, {disagree} where the two orders disagree, {unread} without "
+        "a readable verdict."
     )
     heading = theme.Heading("Wins at the end: " + "; ".join(said), (lines, *_published(published)))
     return heading, _grid(panels, heading)
@@ -119,7 +120,9 @@ def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, al
         ends = part.filter((pl.col("run") == chain[-1]) & (pl.col("split") == "held_out")).sort("step")
         if not ends.is_empty():
             begun = part.filter((pl.col("run") == chain[0]) & (pl.col("split") == "held_out")).sort("step")
-            said.append(f"{series} {_percent(begun['value'][0])} to {_percent(ends['value'][-1])}")
+            first, last = begun.row(0, named=True), ends.row(-1, named=True)
+            unclear = "" if first["high"] < last["low"] or last["high"] < first["low"] else " (unclear)"
+            said.append(f"{series} {_percent(first['value'])} to {_percent(last['value'])}{unclear}")
     every = pl.concat(parts)
     turns = sorted({value for value in every["before"] if value})
     entries = [titles[chain[-1]] for chain in chains]
@@ -132,8 +135,9 @@ def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, al
     ]
     drawn = line.format(rule=RULES[facts.get("oracle", False)])
     lines = f"{drawn} Sampled at temperature 1; 95 % intervals over {every['n'].max()} prompts a panel (Wilson's)."
-    lines += " In the title: prompts not trained on, from the first step to the last." + (
-        " The rule: where the last run of a chain begins." if turns else ""
+    lines += (
+        " In the title: prompts not trained on, from the first step to the last; unclear where the intervals meet."
+        + (" The rule: where the last run of a chain begins." if turns else "")
     )
     heading = theme.Heading(f"{words[:1].upper()}{words[1:]}: {'; '.join(said)}", (lines,))
     return heading, _grid(panels, heading)
@@ -149,7 +153,8 @@ def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     epochs = sorted({row["epochs"] for row in rows if row["measure"] == "win_rate"})
     told = "; ".join(f"{judge}: {', '.join(values)}" for judge, values in found.items())
     when = ", ".join(str(each) for each in epochs)
-    return [f"Published, extend against its baseline after {when} epochs of DPO, on a model of 1.8 billion: {told}."]
+    models = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    return [f"Published, extend against its baseline after {when} epochs of DPO, {models}: {told}."]
 
 
 def _percent(share: float) -> str:
@@ -187,6 +192,6 @@ def _grid(panels: Sequence[alt.LayerChart], heading: theme.Heading) -> alt.Conca
         scale=alt.ScaleResolveMap(x="independent", y="independent", color="independent", shape="independent"),
         legend=alt.LegendResolveMap(color="independent", shape="independent"),
     )
-    room = alt.RowColumnumber(row=_BELOW, column=theme.GAP * 3)
+    room = alt.RowColnumber(row=_BELOW, column=theme.GAP * 3)
     title = theme.heading_of(heading, 2)
     return alt.concat(*panels, columns=2, title=title, resolve=apart, bounds="flush", spacing=room)

@@ -31,7 +31,7 @@ from workflow.lib.figures.names import (
 from workflow.lib.tables import SCHEMAS, read_table
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
-GROUPS, VALUES = 8, 4_000_000
+GROUPS, VALUES = 8, 3_600_000
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 CURVE_DIGITS, LOSS_DIGITS = 4, 3

@@ -15,6 +15,7 @@ import polars as pl
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.fixed import fixed
 from workflow.lib.figures.atlas.pieces import ERROR
 from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.figures.gallery import read_index
@@ -49,6 +50,7 @@ class Section:
 SECTIONS = (
     Section("run", "What was run"),
     Section("claims", "What holds"),
+    Section("fixed", "Which conclusions survive the fixed data"),
     Section("explorer", "Explore"),
     Section("reading", "How to read it"),
     Section("ability", "What the models can do"),
@@ -114,6 +116,7 @@ def write_atlas(
         "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
         "run": {"models": models, "facts": _fact_names(models), "counts": _counts(frame, titles)},
         "claims": verdicts(claims, titles) if claims else None,
+        "fixed": fixed(claims, frame, titles) if claims else None,
         "explorer": explorer(curves, sample_layers, responses, titles),
         "limits": {
             "samples": SAMPLES,

@@ -59,7 +59,7 @@ COLUMNS = {
 
 
 def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
-    """A matrix a study, in `studies`, and the `table` of all their verdicts; None of no claim.
+    """A matrix a study, in `studies`, and the `table` of all their verdicts, by claim; None of no claim.
 
     `path`: a table of claims; its columns ``title`` (of a claim) and ``statement`` (of one verdict, with its number)
     say them in words, where it has them. `titles`: of the datasets, by key.
@@ -84,9 +84,14 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
             for key in studies
         ],
         "note": INTERVALS,
-        "header": ["Claim", *(COLUMNS[name] for name in shown)],
+        "header": [COLUMNS[name] for name in shown],
         "table": [
-            [row.get("title") or _name(row["claim"]), *(_text(name, row, titles) for name in shown)] for row in found
+            (
+                own[0].get("title") or _name(own[0]["claim"]),
+                [(row["place"], [_text(name, row, titles) for name in shown]) for row in own],
+            )
+            for claim in dict.fromkeys((row["study"], row["claim"]) for row in found)
+            for own in [[row for row in found if (row["study"], row["claim"]) == claim]]
         ],
     }
 
@@ -95,8 +100,9 @@ def _matrix(found: list[dict[str, Any]], titles: Mapping[str, str]) -> dict[str,
     """One study: `counts` of its verdicts, `datasets` with their models, and `rows` of cells.
 
     A model is told with whether it is untrained. A cell holds all verdicts of its row, model and dataset, each with its
-    place in the table.
+    place in the table. What is in none of `GROUPS` stands in the table alone.
     """
+    found = [row for row in found if _group(row) in GROUPS]
     datasets = in_order([row["dataset"] for row in found], titles)
     models = {key: sorted({row["model"] for row in found if row["dataset"] == key}) for key in datasets}
     columns = [(dataset, model) for dataset in datasets for model in models[dataset]]

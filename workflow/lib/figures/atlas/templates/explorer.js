@@ -2,7 +2,7 @@
 (() => {
   const index = JSON.parse($("explorer-index").textContent), { lists, sets } = index;
   const form = $("choices"), body = $("explore");
-  const MOST_PAIRS = 12, MOST_ROWS = 100;
+  const MOST_PAIRS = 12, MOST_ROWS = 100, SHOWN = 3;
   const state = { layers: null, values: null, panel: null };
   const views = [];
 
@@ -19,7 +19,7 @@
       : value.toLocaleString("en", value ? { minimumSignificantDigits: digits, maximumSignificantDigits: digits } : {});
     return text.replaceAll("-", "−");
   }
-  const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, 3);
+  const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, SHOWN);
 
   // What is chosen, as pairs of dataset and model that were measured, and panels of a pair and a projection.
   function wanted() {
@@ -140,7 +140,8 @@
         if (one === null) return null;
         sum += size * one;
       }
-      return layers ? sum / layers : null;
+      // As it is read, so that a range from a shown value holds that value.
+      return layers ? Number((sum / layers).toPrecision(SHOWN)) : null;
     };
     if (!layers) return { value, said: `no layer (this model’s last is ${end})`, wider: false };
     const [first, last] = [touched[0].first, touched.at(-1).last];

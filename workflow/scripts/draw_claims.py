@@ -12,14 +12,18 @@ def main(argv=None):
     add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
     add("--titles", default="{}", metavar="JSON", help="the models' titles, by key")
     add("--figure", required=True, metavar="STEM", help="figure to write, without its format")
+    add("--dynamics-figure", required=True, metavar="STEM", help="the second study's figure to write")
     add("--markdown", required=True, metavar="FILE", help="table to write")
     run(parser, draw, argv)
 
 
 def draw(arguments):
     from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
+    from workflow.lib.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
 
-    draw_verdicts(arguments.claims, arguments.figure, arguments.formats, json.loads(arguments.titles))
+    titles = json.loads(arguments.titles)
+    draw_verdicts(arguments.claims, arguments.figure, arguments.formats, titles)
+    draw_dynamics(arguments.claims, arguments.dynamics_figure, arguments.formats, titles)
     write_verdicts(arguments.claims, arguments.markdown)
 
 

@@ -112,7 +112,13 @@ rule draw_claims:
     params:
         code=code_digest("workflow.scripts.draw_claims"),
         formats=STUDY.config["formats"],
-        titles=json.dumps({name: row["title"] for name, row in {**STUDY.learners, **STUDY.models}.items()}),
+        titles=json.dumps(
+            {
+                name: row["title"]
+                for name, row in {**STUDY.learners, **STUDY.models, **STUDY.datasets}.items()
+                if row["title"]
+            }
+        ),
     shell:
         "python -m workflow.scripts.draw_claims --claims {input:q} --formats {params.formats} --titles {params.titles:q}"
         " --figure results/figures/claims/verdicts --dynamics-figure results/figures/claims/dynamics"

@@ -10,7 +10,7 @@ def main(argv=None):
     add = parser.add_argument
     add("--claims", required=True, metavar="PARQUET", help="the claims table")
     add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
-    add("--titles", default="{}", metavar="JSON", help="the models' titles, by key")
+    add("--titles", default="{}", metavar="JSON", help="titles of models and datasets, by key")
     add("--figure", required=True, metavar="STEM", help="figure to write, without its format")
     add("--dynamics-figure", required=True, metavar="STEM", help="the second study's figure to write")
     add("--markdown", required=True, metavar="FILE", help="table to write")

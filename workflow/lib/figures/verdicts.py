@@ -29,9 +29,9 @@ STATUSES = {
 }
 _COUNTED = {
     "stands": "Claims of the study",
-    "withdrawn": "withdrawn",
-    "control": "controls",
-    "untrained": "untrained",
+    "withdrawn": "Withdrawn",
+    "control": "Controls",
+    "untrained": "On untrained networks",
 }
 _ROW, _COLUMN = 17, 22
 NOTE = (
@@ -66,7 +66,7 @@ def draw_verdicts(
     """Draw the first study's rows of the claims table (Parquet) as ``{output}.{format}``; returns the file names by
     format.
 
-    `titles`: of the models, by key. The second study's: `verdicts_dynamics`.
+    `titles`: of the models and datasets, by key. The second study's: `verdicts_dynamics`.
     """
     table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("study") != DYNAMICS)
     return save(chart(overall(table, titles or {})), output, formats)
@@ -96,11 +96,11 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
             .then(pl.lit("untrained"))
             .otherwise("status")
             .alias("panel"),
-            pl.col("model").replace(titles).alias("model_title"),
+            *(pl.col(name).replace(titles).alias(f"{name}_title") for name in ("model", "dataset")),
         )
         .with_columns(
             (pl.col("title") + pl.when(only).then(relation.fill_null("")).otherwise(pl.lit("")) + samples).alias("row"),
-            pl.concat_str("model_title", "dataset", separator=" · ").alias("column"),
+            pl.concat_str("dataset_title", "model_title", separator=" · ").alias("column"),
         )
     )
 
@@ -113,18 +113,20 @@ def heading(table: pl.DataFrame) -> theme.Heading:
         "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
         NOTE,
     )
-    return theme.Heading(counted(table), lines)
+    # The study's claims alone in the title.
+    first, *apart = counted(table)
+    return theme.Heading(first, (*([f"{'; '.join(apart)}."] if apart else []), *lines))
 
 
-def counted(table: pl.DataFrame) -> str:
-    """How many tests of each panel came out how."""
+def counted(table: pl.DataFrame) -> list[str]:
+    """How many tests came out how, panel by panel."""
     said = []
     for panel, title in _COUNTED.items():
         rows = table.filter(pl.col("panel") == panel)
         counts = [(rows["verdict"] == verdict).sum() for verdict in SYMBOLS]
         if sum(counts):
             said.append(f"{title}: {counts[0]} hold, {counts[1]} fail, {counts[2]} inconclusive")
-    return "; ".join(said)
+    return said
 
 
 def chart(table: pl.DataFrame) -> alt.TopLevelMixin:

@@ -80,7 +80,8 @@ def heading(table: pl.DataFrame, not_asked: int) -> theme.Heading:
     lines = ["Disc: holds. Cross: fails. Dash: inconclusive. Published: numbers at the study's scale, on HH."]
     if not_asked:
         lines.append(f"{not_asked} claims more need runs or data that this configuration does not ask for.")
-    return theme.Heading(counted(table), (*lines, NOTE_DYNAMICS))
+    first, *apart = counted(table)
+    return theme.Heading(first, (*([f"{'; '.join(apart)}."] if apart else []), *lines, NOTE_DYNAMICS))
 
 
 def chart(table: pl.DataFrame, not_asked: int = 0) -> alt.TopLevelMixin:

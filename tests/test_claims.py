@@ -591,8 +591,9 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
         "untrained: 0 hold, 1 fail, 0 inconclusive"
     )
     found = atlas_verdicts(tmp_path / "claims.parquet", {})
-    assert [(title, [count for *_, count in counts]) for title, counts in found["counts"]] == [
-        ("The study’s claims", [2, 0, 0]), ("Withdrawn", [1, 0, 0]), ("Controls", [0, 1, 0])
+    assert [(title, [count for *_, count in counts]) for title, counts in found["studies"][0]["counts"]] == [
+        ("The study’s claims", [2, 0, 0]), ("Withdrawn", [1, 0, 0]),
+        ("The study’s claims on untrained networks, controls too", [0, 1, 0]),
     ]  # fmt: skip
 
 

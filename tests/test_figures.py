@@ -221,7 +221,7 @@ def test_titles_say_the_tables_numbers():
     signed = tables["rd"].filter((pl.col("statistic") == "nuclear_norm") & (pl.col("measure") == "signed"))
     for variant in ("none", "detailed"):
         values = signed.filter(pl.col("variant") == variant)["value"]
-        assert f"{variant.capitalize()} {findings.percent(values.min())}" in said["published", "compared"].title
+        assert f"{variant.capitalize()} {findings.percentage(values.min())}" in said["published", "compared"].title
 
 
 def test_titles_claim_no_difference_that_the_intervals_do_not_show():
@@ -241,7 +241,7 @@ def test_a_comparison_counts_the_projections_that_differ():
     said = headings(tables)["published", "compared"].title
     signed = pl.col("measure").eq("signed") & pl.col("statistic").eq("nuclear_norm") & pl.col("projection").eq("q")
     value = tables["rd"].filter(signed & pl.col("variant").eq("detailed"))["value"][0]
-    assert f"Detailed {findings.percent(value)} in 1 of 4 projections; no clear difference for None" in said
+    assert f"Detailed {findings.percentage(value)} in 1 of 4 projections; no clear difference for None" in said
 
 
 def test_titles_of_cells_with_little_to_say():
@@ -289,9 +289,11 @@ def test_titles_claim_nothing_without_ground(unfit):
 
 def test_numbers_read_well():
     assert [findings.times(ratio) for ratio in (27.3, 1.62, 312, 0.99, 9.96)] == ["27", "1.6", "310", "0.99", "10"]
-    assert [findings.percent(share) for share in (0.81, -0.0042, 0, 3.456)] == ["+81 %", "−0.42 %", "0 %", "+350 %"]
-    assert [findings.percent(share) for share in (8.9, 249, 12345)] == ["+890 %", "250 times", "12,000 times"]
-    assert findings.percentage(249) == "+25,000 %"
+    shares = (0.81, -0.0042, 0, 3.456, 8.9)
+    small, large = (findings.in_one_unit(pl.Series([*shares, *more])) for more in ([], [249]))
+    assert [*map(small, shares)] == ["+81 %", "−0.42 %", "0 %", "+350 %", "+890 %"]
+    # One large share, and all of the title are multiples.
+    assert [*map(large, (*shares, 249, 12345, -1))] == ["×1.8", "×1.0", "×1.0", "×4.5", "×9.9", "×250", "×12,000", "×0"]
     shown = [tables.three_digits(value) for value in (4.4249, 12345.6, 0.00123, -0.5, 0, 1e-9, None, math.nan)]
     assert shown == ["4.42", "12,300", "0.00123", "−0.500", "0", "1.00e−09", "–", "–"]
 

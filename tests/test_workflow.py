@@ -88,6 +88,7 @@ def test_makes_everything_with_its_own_python(finished):
         "tables/mad.csv",
         "tables/rd.md",
         "claims.csv",
+        "figures/claims/dynamics.svg",
     ):
         assert (finished / "results" / name).stat().st_size > 100
     figures = list((finished / "results/figures/mini_arithmetic").glob("*.svg"))

@@ -193,8 +193,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
     # that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` says why it is no more.
-    # `status`: stands, withdrawn or control; a claim of the study (`claim_status`) on an untrained network is a
-    # control, and `untrained` its number, beside those of the models trained from it. `variants`: those of the number;
+    # `status`: stands, withdrawn or control; seed: one of several trainings, whose verdict is that over seeds;
+    # not_asked: of what this config does not make, no test. A claim of the study (`claim_status`) on an untrained
+    # network is a control, and `untrained` its number, beside those of the models trained from it. `variants`: those
+    # of the number;
     # `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where measured:
     # `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`.
     "claims": pa.schema(

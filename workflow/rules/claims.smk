@@ -1,11 +1,15 @@
 """Claims: what the study says and what the controls say to it, each tested on every model and dataset.
 
 needs  the samples and spectra of all models, config/claims.tsv (an input: another threshold is another result), and
-       what the miniatures can do
-makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do), results/claims.{parquet,csv,json}, results/tables/claims.md,
-       results/figures/claims/verdicts.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
+       what the miniatures can do; the second study's evidence
+makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do),
+       results/claims.{parquet,csv,json}, results/tables/claims.md, results/figures/claims/verdicts.{format} and
+       dynamics.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
+
+
+include: "claims_dynamics.smk"
 
 
 rule gather_evidence:
@@ -40,13 +44,18 @@ rule gather_evidence:
 
 
 rule test_claims:
-    """Reach the verdicts over all datasets."""
+    """Reach the verdicts of both studies, over all datasets."""
     input:
         evidence=collect("results/evidence/{dataset}.parquet", dataset=STUDY.datasets),
+        dynamics=collect(
+            "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
+        ),
+        toys="results/evidence/dynamics/toys.parquet",
         accuracy=accuracy_tables,
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
         claims=CLAIMS_SHEET,
         schema=CLAIMS_SCHEMA,
+        dynamics_claims=[DYNAMICS_CLAIMS_SHEET, DYNAMICS_CLAIMS_SCHEMA],
     output:
         parquet="results/claims.parquet",
         csv=report(
@@ -61,12 +70,13 @@ rule test_claims:
     params:
         code=code_digest("workflow.scripts.test_claims"),
     shell:
-        "python -m workflow.scripts.test_claims --evidence {input.evidence:q} --accuracy {input.accuracy:q}"
-        " {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q} --output results/claims > {log:q} 2>&1"
+        "python -m workflow.scripts.test_claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
+        " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --dynamics-claims {input.dynamics_claims:q} --output results/claims > {log:q} 2>&1"
 
 
 rule draw_claims:
-    """Draw the verdicts as a matrix, and write them as a table."""
+    """Draw the verdicts as a matrix a study, and write them as a table."""
     input:
         "results/claims.parquet",
     output:
@@ -79,8 +89,18 @@ rule draw_claims:
             category="Claims",
             labels={"table": "Verdict matrix"},
         ),
+        report(
+            collect(
+                "results/figures/claims/dynamics.{format}",
+                format=[name for name in STUDY.config["formats"] if name == "svg"],
+            ),
+            caption="../report/claims_dynamics.rst",
+            category="Claims",
+            labels={"table": "Verdict matrix, learning dynamics"},
+        ),
         collect(
-            "results/figures/claims/verdicts.{format}",
+            "results/figures/claims/{study}.{format}",
+            study=["verdicts", "dynamics"],
             format=[name for name in STUDY.config["formats"] if name != "svg"],
         ),
         markdown="results/tables/claims.md",
@@ -92,10 +112,17 @@ rule draw_claims:
     params:
         code=code_digest("workflow.scripts.draw_claims"),
         formats=STUDY.config["formats"],
-        titles=json.dumps({name: row["title"] for name, row in STUDY.models.items()}),
+        titles=json.dumps(
+            {
+                name: row["title"]
+                for name, row in {**STUDY.learners, **STUDY.models, **STUDY.datasets}.items()
+                if row["title"]
+            }
+        ),
     shell:
         "python -m workflow.scripts.draw_claims --claims {input:q} --formats {params.formats} --titles {params.titles:q}"
-        " --figure results/figures/claims/verdicts --markdown {output.markdown:q} > {log:q} 2>&1"
+        " --figure results/figures/claims/verdicts --dynamics-figure results/figures/claims/dynamics"
+        " --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
 rule compare_fixed:

@@ -249,6 +249,8 @@ CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), 
 CLAIMS_SCHEMA = os.path.normpath(
     os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
 )
+DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
+DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")
 
 
 def compared_tables(kind):
@@ -415,3 +417,15 @@ def judge_arguments(card):
     arguments = ["--judge", "reward", "--model", *card, "--model-name", chosen]
     arguments += ["--device", row["device"], "--dtype", row["dtype"]]
     return arguments + (["--trust-remote-code"] if row["trust_remote_code"] else [])
+
+
+def evidence_arguments(wildcards, tables):
+    """Every seed's runs, and the tables beside them by name, as arguments."""
+    found = []
+    for seed in DYNAMICS["seeds"]:
+        at = {**wildcards, "seed": seed}
+        for run in PLAN.watched:
+            found += ["--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**at)]
+        for name, path in tables.items():
+            found += [f"--{name.replace('_', '-')}", seed, path.format(**at)]
+    return found

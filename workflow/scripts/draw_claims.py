@@ -10,16 +10,20 @@ def main(argv=None):
     add = parser.add_argument
     add("--claims", required=True, metavar="PARQUET", help="the claims table")
     add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
-    add("--titles", default="{}", metavar="JSON", help="the models' titles, by key")
+    add("--titles", default="{}", metavar="JSON", help="titles of models and datasets, by key")
     add("--figure", required=True, metavar="STEM", help="figure to write, without its format")
+    add("--dynamics-figure", required=True, metavar="STEM", help="the second study's figure to write")
     add("--markdown", required=True, metavar="FILE", help="table to write")
     run(parser, draw, argv)
 
 
 def draw(arguments):
     from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
+    from workflow.lib.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
 
-    draw_verdicts(arguments.claims, arguments.figure, arguments.formats, json.loads(arguments.titles))
+    titles = json.loads(arguments.titles)
+    draw_verdicts(arguments.claims, arguments.figure, arguments.formats, titles)
+    draw_dynamics(arguments.claims, arguments.dynamics_figure, arguments.formats, titles)
     write_verdicts(arguments.claims, arguments.markdown)
 
 

@@ -12,6 +12,7 @@ def main(argv=None):
     )
     add("--claims", required=True, metavar="TSV", help="the claims' sheet")
     add("--schema", required=True, metavar="YAML", help="its schema")
+    add("--dynamics-claims", nargs=2, metavar=("TSV", "YAML"), help="the second study's sheet and its schema")
     add("--output", required=True, metavar="STEM", help="writes STEM.parquet, STEM.csv and STEM.json")
     run(parser, decide, argv)
 
@@ -22,6 +23,7 @@ def decide(arguments):
     from workflow.lib.statistics.claims.evidence import read_claims
     from workflow.lib.statistics.claims.verdicts import VERDICTS, Ability
     from workflow.lib.statistics.claims.verdicts import decide as work
+    from workflow.lib.statistics.dynamics_claims.evidence import read_claims as read_dynamics_claims
 
     known = ability.abilities(ability.read(arguments.accuracy))
     able = {
@@ -34,7 +36,9 @@ def decide(arguments):
         )
         for key, it in known.items()
     }
-    table = work(arguments.evidence, read_claims(arguments.claims, arguments.schema), able, arguments.output)
+    claims = read_claims(arguments.claims, arguments.schema)
+    claims += read_dynamics_claims(*arguments.dynamics_claims) if arguments.dynamics_claims else []
+    table = work(arguments.evidence, claims, able, arguments.output)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
 

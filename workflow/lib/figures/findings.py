@@ -5,7 +5,7 @@ intervals lie apart (or, for a relative difference, where the interval leaves ou
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -30,7 +30,7 @@ NEUTRAL = {
 FEWEST = 20
 # Mean gradients this close are not called one larger than the other.
 ALIKE = 0.1
-# A larger share reads better as a factor.
+# A larger share reads better as a multiple.
 MOST_PERCENT = 9
 BAND = "Bands: 95 % bootstrap intervals over samples."
 # Why a sample is left out, by the count of the cells table.
@@ -169,6 +169,7 @@ def clear_differences(rows: pl.DataFrame, against: str) -> str:
     if clear.is_empty():
         return f"{against}: no clear difference of mean gradients"
     said, unclear = [], []
+    share = in_one_unit(clear["value"])
     for variant in variants_in_order(rows["variant"].unique()):
         values = dict(clear.filter(pl.col("variant") == variant).select("projection", "value").iter_rows())
         if not values:
@@ -177,7 +178,7 @@ def clear_differences(rows: pl.DataFrame, against: str) -> str:
         low, high = ends_of(values)
         among = rows.filter(pl.col("variant") == variant).height
         part = "" if len(values) == among else f" in {len(values)} of {among} projections"
-        said.append(f"{label(variant)} {between(percent(low[1]), low[0], percent(high[1]), high[0])}{part}")
+        said.append(f"{label(variant)} {between(share(low[1]), low[0], share(high[1]), high[0])}{part}")
     if unclear:
         said.append(f"no clear difference for {' and '.join(unclear)}")
     return f"{against}, mean gradients: {'; '.join(said)}"
@@ -239,9 +240,13 @@ def times(ratio: float) -> str:
     return _two_digits(ratio, "")
 
 
-def percent(share: float) -> str:
-    """A signed share to two significant digits, with a true minus: -0.0042 -> −0.42 %, and 310 -> 310 times."""
-    return f"{times(1 + share)} times" if share > MOST_PERCENT else percentage(share)
+def in_one_unit(shares: pl.Series) -> Callable[[float], str]:
+    """How the signed `shares` of one title are told: as percentages, or all as multiples (×310) where one is large."""
+    return _multiple if (shares > MOST_PERCENT).any() else percentage
+
+
+def _multiple(share: float) -> str:
+    return f"×{times(1 + share) if share > -1 else 0}"
 
 
 def percentage(share: float) -> str:

@@ -82,5 +82,5 @@ def chart(curves: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     """Both models' curves, told apart by dash, and their ratio below. `curves`: of `shared`."""
     names = tuple(curves["model"].unique(maintain_order=True))
     by_model = [of(curves, model=name) for name in names]
-    below = ["instructed / base,", "log"]
+    below = ["Instructed / base,", "log"]
     return charts.compared(curves, ratios(*by_model), heading, Dashed("model", names), below, neutral=1)

@@ -96,14 +96,15 @@ def _signed(rd: pl.DataFrame) -> pl.DataFrame:
 def _found(rows: pl.DataFrame, relations: list[str]) -> list[str]:
     said, unclear = [], []
     rows = findings.finite(rows, None)
+    found = rows.filter((pl.col("low") > 0) | (pl.col("high") < 0))
+    share = findings.in_one_unit(found["value"])
     for relation in relations:
-        clear = of(rows, relation=relation).filter((pl.col("low") > 0) | (pl.col("high") < 0))
+        clear = of(found, relation=relation)
         if clear.is_empty():
             unclear.append(label(relation).lower())
             continue
-        low, high = findings.ends_of(dict(clear.select("projection", "value").iter_rows()))
+        low, high = (share(end) for end in (clear["value"].min(), clear["value"].max()))
         among = of(rows, relation=relation).height
         part = "" if clear.height == among else f" in {clear.height} of {among} projections"
-        ends = findings.between(findings.percent(low[1]), low[0], findings.percent(high[1]), high[0])
-        said.append(f"{label(relation).lower()} {ends}{part}")
+        said.append(f"{label(relation).lower()} {low if low == high else f'{low} to {high}'}{part}")
     return [*said, *([f"no clear difference: {', '.join(unclear)}"] if unclear else [])]

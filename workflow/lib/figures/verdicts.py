@@ -29,9 +29,9 @@ STATUSES = {
 }
 _COUNTED = {
     "stands": "Claims of the study",
-    "withdrawn": "withdrawn",
-    "control": "controls",
-    "untrained": "untrained",
+    "withdrawn": "Withdrawn",
+    "control": "Controls",
+    "untrained": "On untrained networks",
 }
 _ROW, _COLUMN = 17, 22
 NOTE = (
@@ -49,14 +49,27 @@ INTERVALS = (
 )
 
 
+# The second study's: what differs in how a verdict is reached.
+DYNAMICS = "learning_dynamics"
+NOTE_DYNAMICS = (
+    "The rule is the first study’s. A claim about training rests on seeds: its interval is Student’s t over three or "
+    "more, and with fewer it is inconclusive; what its probes alone would give is its reason. What is mathematics (the "
+    "softmax, the formulas, one step) has no interval: the number lies where it is claimed, or does not. Thresholds "
+    "stand in config/claims_dynamics.tsv."
+)
+NOTES = {DYNAMICS: NOTE_DYNAMICS}
+
+
 def draw_verdicts(
     claims: str | Path, output: str | Path, formats: Sequence[str], titles: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Draw the claims table (Parquet) as ``{output}.{format}``; returns the file names by format.
+    """Draw the first study's rows of the claims table (Parquet) as ``{output}.{format}``; returns the file names by
+    format.
 
-    `titles`: of the models, by key.
+    `titles`: of the models and datasets, by key. The second study's: `verdicts_dynamics`.
     """
-    return save(chart(overall(pl.from_arrow(read_table("claims", claims)), titles or {})), output, formats)
+    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("study") != DYNAMICS)
+    return save(chart(overall(table, titles or {})), output, formats)
 
 
 def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
@@ -83,11 +96,11 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
             .then(pl.lit("untrained"))
             .otherwise("status")
             .alias("panel"),
-            pl.col("model").replace(titles).alias("model_title"),
+            *(pl.col(name).replace(titles).alias(f"{name}_title") for name in ("model", "dataset")),
         )
         .with_columns(
             (pl.col("title") + pl.when(only).then(relation.fill_null("")).otherwise(pl.lit("")) + samples).alias("row"),
-            pl.concat_str("model_title", "dataset", separator=" · ").alias("column"),
+            pl.concat_str("dataset_title", "model_title", separator=" · ").alias("column"),
         )
     )
 
@@ -96,17 +109,24 @@ def heading(table: pl.DataFrame) -> theme.Heading:
     """How many tests of the study's claims came out how; what is withdrawn and the controls are counted apart."""
     if table.is_empty():
         return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
+    lines = (
+        "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
+        NOTE,
+    )
+    # The study's claims alone in the title.
+    first, *apart = counted(table)
+    return theme.Heading(first, (*([f"{'; '.join(apart)}."] if apart else []), *lines))
+
+
+def counted(table: pl.DataFrame) -> list[str]:
+    """How many tests came out how, panel by panel."""
     said = []
     for panel, title in _COUNTED.items():
         rows = table.filter(pl.col("panel") == panel)
         counts = [(rows["verdict"] == verdict).sum() for verdict in SYMBOLS]
         if sum(counts):
             said.append(f"{title}: {counts[0]} hold, {counts[1]} fail, {counts[2]} inconclusive")
-    lines = (
-        "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
-        NOTE,
-    )
-    return theme.Heading("; ".join(said), lines)
+    return said
 
 
 def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
@@ -136,9 +156,9 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
                     "row:N", scale=alt.Scale(domain=names), sort=names,
                     axis=alt.Axis(title=None, ticks=False, domain=False, grid=True, labelLimit=400),
                 ),
-                shape=_scaled("shape", alt.Shape, SHAPES),
-                color=_scaled("color", alt.Color, COLOURS),
-                size=_scaled("size", alt.Size, SIZES),
+                shape=scaled("shape", alt.Shape, SHAPES),
+                color=scaled("color", alt.Color, COLOURS),
+                size=scaled("size", alt.Size, SIZES),
                 tooltip=["statement:N", "verdict:N", "reason:N", "column:N", "n:Q"],
             )
             .properties(
@@ -150,7 +170,8 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
     return alt.vconcat(*panels, title=title, spacing=12)
 
 
-def _scaled(channel: str, kind, values: dict):
+def scaled(channel: str, kind, values: dict):
+    """A verdict's shape, colour or size."""
     scale = alt.Scale(domain=list(values), range=list(values.values()))
     return kind("verdict:N", scale=scale, legend=alt.Legend(title=None))
 
@@ -161,22 +182,38 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
     parts = ["# Claims", NOTE, INTERVALS]
     if table.is_empty():
         parts.append("No claim was tested: no model was measured on data that it is meant for.")
-    header = ["Model", "Dataset", "Responses", "Verdict", "Number", "Untrained", "n", "Tokens", "p (Holm)", "Accuracy"]
-    header.append("Remarks")
-    for _, rows in table.group_by("claim", maintain_order=True):
+    skipped = table.filter(pl.col("status") == "not_asked").unique(["claim", "reason"], maintain_order=True)
+    studies = set()
+    for _, rows in table.filter(pl.col("status") != "not_asked").group_by("claim", maintain_order=True):
         first = rows.row(0, named=True)
+        if first["study"] in set(NOTES) - studies:
+            parts += ["# Learning dynamics", NOTES[first["study"]]]
+        studies.add(first["study"])
         mark = "" if first["claim_status"] == "stands" else f" ({first['claim_status']})"
         bound = f"within {first['margin']:g} of {first['threshold']:g}" if first["direction"] == "within" else (
             f"{first['direction']} {first['threshold']:g}"
         )  # fmt: skip
         parts.append(f"## {first['title']}{mark}")
         parts.append(f"{first['source']}. The number: {first['statistic']}, claimed to lie {bound}.")
-        lines = [header, ["---"] * len(header), *(_cells(row) for row in rows.to_dicts())]
+        cells = [_cells(row) for row in rows.to_dicts()]
+        header = [name for name in cells[0] if first["study"] not in NOTES or name not in _FIRST_STUDY]
+        lines = [header, ["---"] * len(header), *([cell[name] for name in header] for cell in cells)]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    if skipped.height:
+        parts += ["# Not asked", "Claims whose runs or data this configuration does not make; they are not counted."]
+        parts.append("\n".join(f"- {row['title']}: {_escaped(row['reason'])}" for row in skipped.to_dicts()))
     write_text(output, "\n\n".join(parts) + "\n")
 
 
-def _cells(row: dict) -> list[str]:
+def _escaped(text: str) -> str:
+    return text.replace("_", "\\_").replace("|", "\\|")
+
+
+# Columns that only the first study fills.
+_FIRST_STUDY = ("Untrained", "Tokens", "Accuracy")
+
+
+def _cells(row: dict) -> dict[str, str]:
     number = three_digits(row["value"])
     if row["low"] is not None:
         number += f" [{three_digits(row['low'])}, {three_digits(row['high'])}]"
@@ -190,6 +227,17 @@ def _cells(row: dict) -> list[str]:
     lengths = [f"{row[name]:.1f}" for name in ("tokens", "reference_tokens") if row[name] is not None]
     adjusted = "–" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}"
     model = " ".join([row["model"], *against])
-    shown = [model, row["dataset"], row["relation"], verdict, number, untrained, str(row["n"])]
-    shown += [" : ".join(lengths) or "–", adjusted, accuracy, row["reason"]]
-    return [cell.replace("_", "\\_").replace("|", "\\|") for cell in shown]
+    shown = {
+        "Model": model,
+        "Dataset": row["dataset"],
+        "Responses": row["relation"] or "–",
+        "Verdict": verdict,
+        "Number": number,
+        "Untrained": untrained,
+        "n": str(row["n"]),
+        "Tokens": " : ".join(lengths) or "–",
+        "p (Holm)": adjusted,
+        "Accuracy": accuracy,
+        "Remarks": row["reason"],
+    }
+    return {name: _escaped(cell) for name, cell in shown.items()}

@@ -71,10 +71,16 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
         return None
     found = [{**row, "symbol": SYMBOLS[row["verdict"]]} for row in frame.with_row_index("place").to_dicts()]
     studies = in_order(frame["study"], STUDIES)
+    # One of several seeds, and what was not asked, are no verdicts: they stand in the table alone.
+    judged = [row for row in found if row["status"] not in ("seed", "not_asked")]
     shown = [name for name in COLUMNS if name == "interval" or any(row.get(name) not in (None, "") for row in found)]
     return {
         "studies": [
-            {"title": STUDIES.get(key, label(key)), **_matrix([row for row in found if row["study"] == key], titles)}
+            {
+                "title": STUDIES.get(key, label(key)),
+                **_matrix([row for row in judged if row["study"] == key], titles),
+                "not_asked": _not_asked([row for row in found if row["study"] == key]),
+            }
             for key in studies
         ],
         "note": INTERVALS,
@@ -123,6 +129,11 @@ def _matrix(found: list[dict[str, Any]], titles: Mapping[str, str]) -> dict[str,
             for key, own in rows.items()
         ],
     }
+
+
+def _not_asked(rows: list[dict[str, Any]]) -> list[str]:
+    """The titles of the claims that this configuration makes no runs or data for."""
+    return list(dict.fromkeys(row["title"] for row in rows if row["status"] == "not_asked"))
 
 
 def _group(row: dict[str, Any]) -> str:

@@ -25,7 +25,11 @@ OVERALL = "all"
 
 @dataclass(frozen=True)
 class Claim:
-    """A row of config/claims.tsv; workflow/schemas/claims.schema.yaml says what each column is."""
+    """A row of config/claims.tsv; workflow/schemas/claims.schema.yaml says what each column is.
+
+    `rests`, of the second study: on ``seeds`` of a training, without which there is no verdict, or on an ``exact``
+    number. `published_of`: what the published numbers are of, where it is not the row's own model.
+    """
 
     claim: str
     study: str
@@ -43,6 +47,13 @@ class Claim:
     between: Sequence[str]
     ability: str
     published: Sequence[str]
+    rests: str = field(default="samples", kw_only=True)
+    published_of: str = field(default="", kw_only=True)
+
+    def stated(self, row: Mapping[str, Any]) -> str | None:
+        """The number that the study has published of a row's model and dataset."""
+        stated = dict(entry.split("=") for entry in self.published)
+        return stated.get(f"{row['model']}/{row['dataset']}") if row["projection"] == OVERALL else None
 
     def claimed(self, value: float) -> bool:
         """Whether a number lies where it is claimed to lie."""

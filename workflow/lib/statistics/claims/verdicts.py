@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,9 @@ def decide(
     model cannot do with the slowest variant that the claim uses, nor on fewer than 20 samples: those rows are no tests,
     and correct no other's p-value. An untrained network is asked for no ability: its rows are controls, corrected among
     themselves, and its number stands beside those of the models that were trained from it (`untrained`).
+
+    A claim that rests on seeds has its verdict over seeds; of one of them the reason says what its probes alone would
+    give. One that is exact has no p-value: its number lies where it is claimed, or does not.
     """
     known = {claim.claim: claim for claim in claims}
     found = pl.concat([pl.from_arrow(read_table("evidence", path)) for path in evidence]).to_dicts()
@@ -70,7 +74,9 @@ def decide(
             raise InputError(f"evidence for '{row['claim']}', which is no row of config/claims.tsv; make it again")
     rows = [_judgeable(row, known[row["claim"]], abilities) for row in found]
     _beside_untrained(rows)
-    rows += _over_seeds(rows, known)
+    over_seeds = _over_seeds(rows, known)
+    _of_one_training(rows, known)
+    rows += over_seeds
     place = {name: rank for rank, name in enumerate(known)}
     for claim in claims:
         for untrained in (False, True):
@@ -111,7 +117,7 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
         pass
     elif not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
         reason = "cannot be computed on these curves"
-    elif row["n"] < FEWEST:
+    elif row["n"] < FEWEST and claim.rests != "exact":
         reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST} are needed"
     elif claim.ability != "free" and row["kind"] != "random":
         names = [row["model"], *([row["reference_model"]] if claim.ability != "own" else [])]
@@ -126,6 +132,7 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
         "reason": reason,
         "p_adjusted": None,
         "untrained": None,
+        "part": False,
     }
 
 
@@ -168,14 +175,44 @@ def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> 
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row["seed"] is not None and row["projection"] == OVERALL:
-            key = (row["claim"], row["kind"], row["dataset"], row["reference_dataset"], row["relation"])
+            # Of a claim on trainings, the seed is the training's and not the model's.
+            alike = row["model"] if claims[row["claim"]].rests == "seeds" else row["kind"]
+            key = (row["claim"], alike, row["dataset"], row["reference_dataset"], row["relation"])
             groups.setdefault(key, []).append(row)
     return [
-        _of_seeds(group, claims[key[0]]) for key, group in groups.items() if len({row["seed"] for row in group}) > 1
+        _of_seeds(group, claims[key[0]], key[1])
+        for key, group in groups.items()
+        if len({row["seed"] for row in group}) > 1
     ]
 
 
-def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim) -> dict[str, Any]:
+def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> None:
+    """Give the rows of one training, of claims that rest on several, their reason; `part`: of several that were made.
+
+    What it would be over probes alone is by the same rule, corrected among the rows of this claim and seed.
+    """
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    seeds: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        if claims[row["claim"]].rests == "seeds" and row["seed"] is not None:
+            seeds[_training(row)] += 1
+            groups.setdefault((row["claim"], row["seed"]), []).append(row)
+    for (name, _), group in groups.items():
+        for row in group:
+            row["part"] = seeds[_training(row)] > 1
+        usable = [row for row in group if not row["reason"]]
+        for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
+            alone, _ = _verdict(row | {"p_adjusted": adjusted}, claims[name])
+            count = f" of {seeds[_training(row)]}" if row["part"] else ""
+            told = f"; over its probes alone: {alone}" if row["test"] != "none" else ""
+            row["reason"] = f"1 seed{count}{told}"
+
+
+def _training(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("claim", "model", "dataset", "relation"))
+
+
+def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict[str, Any]:
     usable = [row for row in group if not row["reason"]]
     scale = SCALES[group[0]["scale"]]
     values = scale.to(np.array([row["value"] for row in usable]))
@@ -189,7 +226,7 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim) -> dict[str, Any]:
     left_out = len(group) - k
     reason = "" if k >= FEWEST_SEEDS else f"{k} usable seeds of {len(group)}; {FEWEST_SEEDS} are needed"
     return group[0] | {
-        "model": f"{group[0]['kind']}, over seeds",
+        "model": f"{alike}, over seeds",
         "reference_model": "",
         "seed": None,
         "value": value,
@@ -211,14 +248,15 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim) -> dict[str, Any]:
 
 def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
     verdict, reason = _verdict(row, claim)
-    published = dict(entry.split("=") for entry in claim.published)
-    stated = published.get(f"{row['model']}/{row['dataset']}") if row["projection"] == OVERALL else None
+    stated = claim.stated(row)
+    if row["test"] in ("exact", "none"):
+        row = row | dict.fromkeys(("low", "high", "p_value", "p_adjusted"))
     return {
         **{name: row[name] for name in _CARRIED},
         **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},
         "study": claim.study,
         # On an untrained network no claim of the study is tested: it is what the others are held against.
-        "status": "control" if row["kind"] == "random" else claim.status,
+        "status": _status(row, claim),
         "claim_status": claim.status,
         "source": claim.source,
         "title": claim.title,
@@ -231,6 +269,12 @@ def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         "reason": reason,
         "statement": _said(row, claim, stated),
     }
+
+
+def _status(row: Mapping[str, Any], claim: Claim) -> str:
+    if row["test"] == "not asked":
+        return "not_asked"
+    return "seed" if row["part"] else "control" if row["kind"] == "random" else claim.status
 
 
 _CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
@@ -270,7 +314,7 @@ def _said(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
     wanted = (
         f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
     )
-    stated = f"; published: {published}" if published else ""
+    stated = f"; published{claim.published_of}: {published}" if published else ""
     return f"{claim.statement.format(number)}; claimed: {wanted}{stated}"
 
 

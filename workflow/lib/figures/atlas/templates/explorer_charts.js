@@ -53,7 +53,9 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
   const colours = index.colours[DARK.matches ? "dark" : "light"];
   // A panel holds its title: a wider one would push the last column off the page.
   const longest = Math.max(0, ...panels.map((title) => title.length)) * 6.3;
-  const columns = Math.max(1, Math.min(panels.length, Math.floor((width - 46) / Math.max(230, longest + 24))));
+  const most = Math.max(1, Math.min(panels.length, Math.floor((width - 46) / Math.max(230, longest + 24))));
+  // Rows as full as can be: four panels are two and two, not three and one.
+  const columns = Math.ceil(panels.length / Math.ceil(panels.length / most));
   const across = Math.max(120, Math.floor((width - 70) / columns) - 24);
   const { scale, axis } = axisOf(rows.flatMap((row) => [row.value, row.low, row.high]), true);
   const perRow = width < 500 ? 2 : Math.floor(width / 130);

@@ -1,0 +1,32 @@
+"""Captions of Snakemake's report: one for each kind of figure, as Snakemake renders them."""
+
+from types import SimpleNamespace
+
+import jinja2
+import pytest
+from conftest import ROOT
+from docutils.core import publish_parts
+
+from workflow.lib.figures.names import KINDS
+
+ACROSS = ("mad", "steps", "rd", "differences", "biographies_panels", "biographies_variants")
+OF_ONE = tuple(kind for kind in KINDS if kind not in ACROSS)
+
+
+def caption(name, kind):
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    template = environment.from_string((ROOT / "workflow/report" / name).read_text(encoding="utf-8"))
+    wildcards = SimpleNamespace(model="mini", relation="wrong_chain", kind=kind, dataset="d")
+    config = {"samples": 100, "seed": 0, "bootstrap": 1000}
+    params = SimpleNamespace(title="GSM8K")
+    text = template.render(snakemake=SimpleNamespace(wildcards=wildcards, params=params, config=config))
+    return publish_parts(text, writer="html", settings_overrides={"halt_level": 2, "report_level": 5})["body"]
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("figure.rst", OF_ONE), ("overview.rst", ACROSS)])
+def test_each_kind_of_figure_has_its_own_caption(name, kinds):
+    found = {kind: caption(name, kind) for kind in kinds}
+    assert len(set(found.values())) == len(kinds)
+    assert all("wrong chain responses" in text and "<strong>" in text for text in found.values())
+    with pytest.raises(jinja2.UndefinedError):
+        caption(name, "no_such_kind_of_figure")

@@ -1,0 +1,656 @@
+"""Every claim of the second study on made-up runs on which it must hold, fail and stay inconclusive; and seeds."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ROOT, call, user_error
+from scipy import stats
+
+from workflow.lib.dynamics.probes import TYPES
+from workflow.lib.errors import InputError
+from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
+from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
+from workflow.lib.figures.verdicts_dynamics import chart, heading, listed
+from workflow.lib.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
+from workflow.lib.statistics.claims.verdicts import decide
+from workflow.lib.statistics.dynamics_claims.answers import wilson
+from workflow.lib.statistics.dynamics_claims.evidence import Room, Run, exactly, of_differences, read_claims
+from workflow.lib.statistics.dynamics_claims.exact import EXACT
+from workflow.lib.statistics.dynamics_claims.gather import ON_RUNS, on_room
+from workflow.lib.statistics.dynamics_claims.influence import ROWS, successive_taus
+from workflow.lib.statistics.dynamics_claims.training import at_margin
+from workflow.lib.tables import SCHEMAS, read_table, write_table
+
+SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
+CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
+PROMPTS, TOKENS, EVALUATIONS = 30, 10, 5
+MEASURED = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "a_norm")
+
+
+def rows_of(name, curves, seed, examples=None, types=TYPES):
+    """A run's ``dynamics`` rows: by (type, measure) a curve of all prompts, or one a prompt; nothing else changes.
+
+    Every prompt has a level of its own and a little noise.
+    """
+    random = np.random.default_rng([seed, *name.encode()])
+    examples = list(range(0, 100 * EVALUATIONS, 100)) if examples is None else examples
+    rows = []
+    for kind in types:
+        values = {}
+        for measure in MEASURED:
+            curve = np.asarray(curves.get((kind, measure), np.zeros(len(examples))), dtype=float)
+            base = 50.0 if measure == "a_norm" else -20.0
+            # All runs of a seed share their prompts.
+            shared = np.random.default_rng([seed, *f"{kind} {measure}".encode()]).normal(size=(PROMPTS, 1))
+            levels = base + (curve.ndim == 1) * shared
+            values[measure] = levels + curve + 0.02 * random.normal(size=(PROMPTS, len(examples)))
+        for i in range(PROMPTS):
+            for step, at in enumerate(examples):
+                one = {measure: float(values[measure][i, step]) for measure in MEASURED}
+                rows.append(
+                    {"run": name, "seed": seed, "step": step, "examples": at, "probe_id": f"p{i}/{kind}"}
+                    | {"split": "train", "type": kind, "tokens": TOKENS, "entropy": 1.0, "g_norm": 1.0, "status": "ok"}
+                    | one
+                )
+    return rows
+
+
+def room(runs, seed=0, **tables):
+    frames = {
+        name: curves if isinstance(curves, Run) else Run(pl.DataFrame(rows_of(name, curves, seed)))
+        for name, curves in runs.items()
+    }
+    return Room("mini_qa", "mini", seed, frames, 200, 0, **tables)
+
+
+def straight(end):
+    return np.linspace(0, end, EVALUATIONS)
+
+
+def change(run, kind, measure="log_prob_sum", scale=1.0):
+    """The run changes this by x; `scale` where the claim divides by it."""
+    return lambda x, seed: room({run: {(kind, measure): straight(x * scale)}}, seed)
+
+
+def against(run, other, kind, measure="log_prob_sum", scale=1.0):
+    """The first run does, and the second does not."""
+    return lambda x, seed: room({run: {(kind, measure): straight(x * scale)}, other: {}}, seed)
+
+
+def turn(run, kind):
+    return lambda x, seed: room({run: {(kind, "log_prob_sum"): [0, x, x, x, 0]}}, seed)
+
+
+def margins(kind, measure, scale):
+    """The first run reaches a margin of 10 at its end, the second of 20."""
+
+    def made(x, seed):
+        one = {("rejected", "log_prob_sum"): straight(-10), (kind, measure): straight(x * scale)}
+        return room({"sft10_dpo": one, "sft1_dpo": {("rejected", "log_prob_sum"): straight(-20)}}, seed)
+
+    return made
+
+
+def correlated(x, seed):
+    """Prompts whose rejected responses are rarer rise more (x < 0), less, or by chance."""
+    random = np.random.default_rng(seed)
+    rare = random.normal(size=PROMPTS)
+    rise = x * rare + (3 - abs(x)) * random.normal(size=PROMPTS)
+    curves = {
+        ("rejected", "log_prob_mean"): np.repeat(rare[:, None], EVALUATIONS, 1),
+        ("chosen", "argmax_log_prob"): 10 * rise[:, None] * np.linspace(0, 1, EVALUATIONS),
+    }
+    return room({"dpo": curves}, seed)
+
+
+def ranked(x, seed):
+    """Windows that rank the types alike, or each the other way round than the last."""
+    sizes = np.arange(1.0, len(ROWS) + 1)
+    steps = [sizes if x > 0 or window % 2 else sizes[::-1] for window in range(EVALUATIONS - 1)]
+    if 0 < x < 2:
+        steps[-1] = sizes[::-1]
+    curves = {
+        (kind, "log_prob_mean"): np.concatenate([[0], np.cumsum([step[place] for step in steps])])
+        for place, kind in enumerate(ROWS)
+    }
+    return room({"probed_chosen": curves}, seed)
+
+
+def scored(run, column, other=""):
+    """Held-out answers with so much more of a column at the end (against the other run's); 0 to 1."""
+
+    def made(x, seed):
+        hits = np.arange(20) < round(abs(x) * 20)
+        rows = [
+            {"run": name, "seed": seed, "step": step, "examples": step, "pair_id": f"h{i}", "split": "held_out"}
+            | {"draw": 0, "tokens": 9, "finished": True, "repetition": 0.0, "borrowed": False, "correct": None}
+            | {column: (float if column == "repetition" else bool)(hits[i] and raised)}
+            for name in filter(None, (run, other)) for step in (0, 300) for i in range(20)
+            for raised in [(x > 0) == (name == run and step == 300) and (step == 300 or not other)]
+        ]  # fmt: skip
+        schema = {"repetition": pl.Float64, "borrowed": pl.Boolean, "correct": pl.Boolean}
+        return room({name: {} for name in filter(None, (run, other))}, seed, generation_scores=pl.DataFrame(
+            rows, schema_overrides=schema))  # fmt: skip
+
+    return made
+
+
+def judged(run, baseline):
+    """So many of 20 held-out prompts are won, the others lost, after a step that the other way round decided."""
+
+    def made(x, seed):
+        rows = [
+            {"run": run, "baseline": baseline, "seed": seed, "step": step, "baseline_step": step, "examples": step}
+            | {"pair_id": f"h{i}", "draw": 0, "judge": "oracle", "forward": won, "backward": won, "verdict": won}
+            for step in (0, 300) for i in range(20)
+            for won in ["run" if (i < round(x * 20)) == (step == 300) else "baseline"]
+        ]  # fmt: skip
+        return room({run: {}, baseline: {}}, seed, judgements=pl.DataFrame(rows))
+
+    return made
+
+
+PLUS, MINUS, MIXED = (3.0, 3.1, 2.9), (-3.0, -3.1, -2.9), (3.0, -3.0, 0.5)
+UP, DOWN = (PLUS, MINUS, MIXED), (MINUS, PLUS, MIXED)
+RATES = ((0.9, 0.95, 0.85), (0.1, 0.15, 0.05), (0.9, 0.1, 0.5))
+SHARES, SHARES_DOWN = (
+    ((0.5, 0.55, 0.45), (-0.5, -0.55, -0.45), (0.5, -0.5, 0.1)),
+    ((-0.5, -0.55, -0.45), (0.5, 0.55, 0.45), (0.5, -0.5, 0.1)),
+)
+# By claim: how its number is made to be x, and x of three seeds where it holds, fails, and stays open.
+TRAINED = {
+    "sft_chosen_rises": (change("sft", "chosen"), UP),
+    "sft_rejected_turns": (turn("sft", "rejected"), UP),
+    "sft_rephrases_turn": (turn("sft", "chosen_semantic"), UP),
+    "sft_pairing_rises": (change("sft", "irrelevant_train"), UP),
+    "sft_pairing_beyond": (change("sft", "irrelevant_train"), UP),
+    "sft_disorder_falls": (change("sft", "permuted"), DOWN),
+    "dpo_chosen_falls": (change("dpo", "chosen"), DOWN),
+    "dpo_rejected_falls": (change("dpo", "rejected"), DOWN),
+    "dpo_others_fall": (change("dpo", "unrelated"), DOWN),
+    "dpo_margin_widens": (change("dpo", "rejected", scale=-1), UP),
+    "dpo_argmax_rises": (change("dpo", "chosen", "argmax_log_prob"), UP),
+    "dpo_argmax_rises_shuffled": (change("dpo", "permuted", "argmax_log_prob"), UP),
+    "length_argmax": (against("sft10_dpo", "sft1_dpo", "chosen", "argmax_log_prob", TOKENS), UP),
+    "length_chosen": (against("sft10_dpo", "sft1_dpo", "chosen", scale=-1), UP),
+    "length_argmax_margin": (margins("chosen", "argmax_log_prob", TOKENS), UP),
+    "length_chosen_margin": (margins("chosen", "log_prob_sum", -1), UP),
+    "extend_rejected_higher": (against("extend", "sft", "rejected"), UP),
+    "extend_chosen_slower": (against("extend_dpo", "sft4_dpo", "chosen"), UP),
+    "extend_others_slower": (against("extend_dpo", "dpo", "chosen_format"), UP),
+    "extend_argmax_lower": (against("extend_dpo", "dpo", "chosen", "argmax_log_prob"), DOWN),
+    "extend_argmax_slower": (against("extend_dpo", "dpo", "chosen", "argmax_log_prob"), DOWN),
+    "win_after_sft": (judged("extend", "sft"), ((0.5, 0.5, 0.5), (0.9, 0.95, 0.85), (0.3, 0.7, 0.5))),
+    "win_after_dpo": (judged("extend_dpo", "dpo"), RATES),
+    "dpo_repeats": (scored("dpo", "repetition"), SHARES),
+    "extend_repeats_less": (scored("extend_dpo", "repetition", "dpo"), SHARES_DOWN),
+    "sft_borrows": (scored("sft", "borrowed"), SHARES),
+    "dpo_borrows": (scored("dpo", "borrowed"), SHARES),
+    "heat_diagonal": (change("probed_unrelated", "unrelated", "log_prob_mean"), UP),
+    "heat_rephrases": (change("probed_chosen_semantic", "rejected_semantic", "log_prob_mean"), UP),
+    "heat_pairing": (change("probed_chosen", "irrelevant_train", "log_prob_mean"), UP),
+    "heat_dpo_falls": (change("probed_dpo", "permuted", "log_prob_mean"), DOWN),
+    "heat_dpo_chosen": (change("probed_dpo", "chosen", "log_prob_mean"), UP),
+    "ranks_stable": (ranked, ((3, 3, 3), (-1, -1, -1), (3, -1, 1))),
+    "a_norm_grows": (change("sft", "chosen", "a_norm"), UP),
+    "argmax_grows": (change("sft", "chosen", "argmax_log_prob"), UP),
+    "rest_falls": (change("dpo", "chosen", "rest_log_mass"), DOWN),
+    "dpo_a_norm_faster": (against("dpo", "sft", "chosen", "a_norm"), UP),
+    "dpo_rest_faster": (against("dpo", "sft", "chosen", "rest_log_mass"), DOWN),
+    "off_policy_argmax": (against("dpo", "dpo_on_policy", "chosen", "argmax_log_prob", TOKENS), UP),
+    "off_policy_chosen": (against("dpo", "dpo_on_policy", "chosen", scale=-1), UP),
+    "rarer_squeezes_more": (correlated, ((-2.9, -2.8, -2.7), (2.9, 2.8, 2.7), (2.9, -2.9, 0.0))),
+}
+# Whose number is not x itself.
+NOT_X = {"ranks_stable", "rarer_squeezes_more"}
+# A run and type that a case is about, where the claim is tested on several.
+ABOUT = {
+    "sft_rejected_turns": "sft/rejected", "sft_rephrases_turn": "sft/chosen_semantic",
+    "sft_disorder_falls": "sft/permuted", "dpo_others_fall": "dpo/unrelated",
+    "extend_others_slower": "extend_dpo:dpo/chosen_format", "heat_dpo_falls": "probed_dpo/permuted",
+}  # fmt: skip
+
+
+def table_of(folder, found):
+    """The claims table of (claim, training seed, estimate)."""
+    rows = [
+        {"claim": claim.claim, "model": "mini", "kind": "base", "seed": seed, "dataset": "mini_qa"}
+        | {"untrained_model": ""} | asdict(estimate)
+        for claim, seed, estimate in found
+    ]  # fmt: skip
+    write_table("evidence", rows, folder / "evidence.parquet", {})
+    return decide([folder / "evidence.parquet"], list(CLAIMS.values()), {}, folder / "claims")
+
+
+def of_rooms(folder, claim, rooms):
+    return table_of(folder, [(claim, each.seed, estimate) for each in rooms for estimate in on_room(each, claim)])
+
+
+def test_every_claim_has_its_cases_and_its_function():
+    on_runs = {name for name, claim in CLAIMS.items() if claim.table in ("dynamics", "generation_scores", "judgements")}
+    assert on_runs == set(ON_RUNS) == set(TRAINED)
+    assert set(CLAIMS) - on_runs == set(EXACT)
+    assert all(CLAIMS[name].rests == "seeds" for name in on_runs)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(("case", "verdict"), list(enumerate(["holds", "fails", "inconclusive"])))
+def test_verdict_over_seeds(name, case, verdict, tmp_path):
+    make, cases = TRAINED[name]
+    table = of_rooms(tmp_path, CLAIMS[name], [make(x, seed) for seed, x in enumerate(cases[case])])
+    if name in ABOUT:
+        table = table.filter(pl.col("relation") == ABOUT[name])
+    over = table.filter(pl.col("model") == "mini, over seeds")
+    assert over["verdict"].to_list() == [verdict], table.select("model", "value", "low", "high", "reason")
+    assert over["status"][0] == "stands" and over["study"][0] == "learning_dynamics" and over["n"][0] == 3
+    single = table.filter(pl.col("seed").is_not_null()).sort("seed")
+    assert set(single["verdict"]) == {"inconclusive"} and set(single["status"]) == {"seed"}
+    assert all(reason.startswith("1 seed of 3; over its probes alone: ") for reason in single["reason"])
+    if name not in NOT_X:
+        assert single["value"].to_list() == pytest.approx(cases[case], abs=0.07)
+    if verdict != "inconclusive" and name != "win_after_sft":
+        assert {reason.rpartition(": ")[2] for reason in single["reason"]} == {verdict}
+
+
+def test_one_seed_gives_no_verdict_and_says_what_its_probes_would(tmp_path):
+    make, cases = TRAINED["dpo_others_fall"]
+    table = of_rooms(tmp_path, CLAIMS["dpo_others_fall"], [make(cases[0][0], 0)])
+    assert set(table["verdict"]) == {"inconclusive"} and set(table["status"]) == {"stands"}
+    told = dict(table.select("relation", "reason").iter_rows())
+    assert told.pop("dpo/unrelated") == "1 seed; over its probes alone: holds"
+    assert set(told.values()) == {"1 seed; over its probes alone: inconclusive"} and len(told) == 8
+    row = table.filter(pl.col("relation") == "dpo/unrelated").row(0, named=True)
+    assert row["low"] < row["value"] < row["high"] < 0 and row["n"] == PROMPTS and row["p_adjusted"] is None
+
+
+def test_two_seeds_give_none_either(tmp_path):
+    make, _ = TRAINED["dpo_chosen_falls"]
+    table = of_rooms(tmp_path, CLAIMS["dpo_chosen_falls"], [make(-3.0, seed) for seed in (0, 1)])
+    over = table.filter(pl.col("seed").is_null()).row(0, named=True)
+    assert over["reason"] == "2 usable seeds of 2; 3 are needed" and over["low"] is None
+    assert over["value"] == pytest.approx(-3, abs=0.05)
+
+
+def test_over_probes_alone_is_corrected_too(tmp_path):
+    claim = CLAIMS["dpo_others_fall"]
+    one = of_differences(room({}), claim, np.array([-1.0, -0.8] * 8 + [0.9, 0.7] * 3), "dpo/unrelated")
+    assert one.high < 0 and 0.005 < one.p_value < 0.05
+    assert table_of(tmp_path, [(claim, 0, one)])["reason"][0].endswith("alone: holds")
+    ten = [(claim, 0, replace(one, relation=f"dpo/{i}")) for i in range(10)]
+    assert set(table_of(tmp_path, ten)["reason"]) == {"1 seed; over its probes alone: inconclusive"}
+
+
+def test_seeds_are_corrected_for_the_number_of_tests(tmp_path):
+    """Three seeds of nine types: the p-values over seeds are Holm's over nine tests, and those of single seeds none."""
+    make, cases = TRAINED["dpo_others_fall"]
+    table = of_rooms(tmp_path, CLAIMS["dpo_others_fall"], [make(x, seed) for seed, x in enumerate(cases[0])])
+    over = table.filter(pl.col("model") == "mini, over seeds").sort("p_value")
+    assert over.height == 9 and over["p_adjusted"][0] == pytest.approx(9 * over["p_value"][0])
+    assert table.filter(pl.col("seed").is_not_null())["p_adjusted"].null_count() == 27
+
+
+def test_what_was_not_asked_is_no_test(tmp_path):
+    rooms = [room({"sft": {}})]
+    for name in ("dpo_chosen_falls", "win_after_dpo", "length_argmax_margin"):
+        table = of_rooms(tmp_path, CLAIMS[name], rooms)
+        assert table["status"].to_list() == ["not_asked"] and table["value"].to_list() == [None]
+        assert table["reason"][0].startswith("not asked: needs ")
+    both = [room({"extend_dpo": {}, "dpo": {}})]
+    assert of_rooms(tmp_path, CLAIMS["win_after_dpo"], both)["reason"][0] == "not asked: no judgements were made"
+
+
+def test_a_run_that_diverged_is_said(tmp_path):
+    stopped = Run(pl.DataFrame(rows_of("dpo", {}, 0)), stopped=True)
+    table = of_rooms(tmp_path, CLAIMS["off_policy_chosen"], [room({"dpo": stopped, "dpo_on_policy": {}})])
+    assert table["reason"].to_list() == ["run dpo diverged"] and table["status"].to_list() == ["stands"]
+
+
+def test_a_type_without_probes_is_said(tmp_path):
+    run = Run(pl.DataFrame(rows_of("sft", {}, 0, types=("chosen", "rejected"))))
+    table = of_rooms(tmp_path, CLAIMS["sft_disorder_falls"], [room({"sft": run})])
+    assert table["reason"].to_list() == ["no usable probe of type permuted", "no usable probe of type random_tokens"]
+
+
+def test_runs_are_compared_at_as_many_examples(tmp_path):
+    """The longer run's last evaluations take no part; where none is shared, there is no number."""
+    claim = CLAIMS["dpo_a_norm_faster"]
+    short = {("chosen", "a_norm"): [0, 1, 2]}
+    long = {("chosen", "a_norm"): [0, 0.5, 1, 50]}
+    runs = {
+        name: Run(pl.DataFrame(rows_of(name, curves, 0, examples)))
+        for name, curves, examples in (("dpo", short, [0, 100, 200]), ("sft", long, [0, 100, 200, 300]))
+    }
+    assert of_rooms(tmp_path, claim, [room(runs)])["value"][0] == pytest.approx(1, abs=0.05)
+    runs["sft"] = Run(pl.DataFrame(rows_of("sft", short, 0, [0, 70, 150])))
+    assert "no equal number of examples" in of_rooms(tmp_path, claim, [room(runs)])["reason"][0]
+
+
+def test_a_peak_is_not_found_on_its_own_probes():
+    """Noise alone has a peak between start and end on the probes themselves, but none on others."""
+    claim, run = CLAIMS["sft_rejected_turns"], CLAIMS["sft_rejected_turns"].runs[0]
+    values, own = [], []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        noise = random.normal(size=(PROMPTS, 12))
+        made = Run(pl.DataFrame(rows_of(run, {("rejected", "log_prob_sum"): noise}, seed, list(range(0, 1200, 100)))))
+        found = {each.relation: each for each in on_room(room({run: made}), claim)}
+        values.append(found["sft/rejected"].value)
+        means = noise.mean(0)
+        own.append(means[1:-1].max() - max(means[0], means[-1]))
+    assert np.mean(own) > 0.1 and np.mean(values) < 0.05
+
+
+def test_at_equal_margin_by_hand():
+    margins_, values = np.array([[0.0, 4, 8], [0, -1, -2], [0, 2, 6]]), np.array([[0.0, 1, 3], [0, 1, 2], [0, 5, 7]])
+    found = at_margin(margins_, values, np.array([6.0, 0.0, 2.0]))
+    assert found[0] == 2 and np.isnan(found[1]) and found[2] == 5
+
+
+def test_successive_taus_are_kendalls():
+    values = np.random.default_rng(0).normal(size=(3, 8, 5))
+    plain = [
+        np.mean([stats.kendalltau(draw[:, i], draw[:, i + 1]).statistic for i in range(4)]) for draw in values
+    ]  # fmt: skip
+    assert successive_taus(values) == pytest.approx(plain)
+
+
+def test_wilson_is_scipys():
+    bounds = stats.binomtest(13, 20).proportion_ci(method="wilson")
+    assert wilson(0.65, 20) == pytest.approx((bounds.low, bounds.high))
+
+
+# The exact ones: tables on which they hold, and on which they fail.
+
+
+def cases_table(**changed):
+    from workflow.lib.dynamics.toys.squeeze import case_row, cases
+
+    rows = [case_row(case) for case in cases()]
+    for name, value in changed.items():
+        for row in rows:
+            if row["case"] == ("control" if name == "ratio_spread" else "A"):
+                row[name] = value
+    return {"squeeze_cases": pl.DataFrame(rows, infer_schema_length=None)}
+
+
+def sweep(name, slope):
+    """The share that falls, over 40 draws: with the level, against it, or either by turns."""
+    return {"squeeze_sweeps": pl.DataFrame([
+        {"sweep": name, "draw": draw, "level": float(level), "falling": (slope or (-1) ** draw) * level / 10 + 0.5}
+        for draw in range(40) for level in range(4)
+    ])}  # fmt: skip
+
+
+def pushed(gain):
+    return {"clip": pl.DataFrame([
+        {"case": case, "objective": objective, "step": step, "log_prob": 0.0, "median_log_prob": 0.0, "entropy": 0.0,
+         "coefficient": 1.0, "winner_prob": 0.2 + step * (gain if objective == "clipped" else 0.1)}
+        for case in "BCD" for objective in ("dpo", "clipped") for step in (0, 1)
+    ])}  # fmt: skip
+
+
+def stepped(slope, order):
+    """One seed's table: what is left falls by `order` when the step is halved; the slope of measured on predicted."""
+    predicted = np.array([1.0, -2.0, 0.5])
+    aside = np.array([2.0, 1.0, 0.0])  # orthogonal to it
+    return {"one_step": pl.DataFrame([
+        {"seed": 0, "loss": "sft", "pair_id": "a", "trained": "all", "halving": halving, "learning_rate": 1.0,
+         "probe_id": f"p{i}", "type": "chosen", "predicted": predicted[i], "captured": predicted[i],
+         "measured": slope * predicted[i] + 0.1 * aside[i] / order**halving}
+        for halving in range(3) for i in range(3)
+    ])}  # fmt: skip
+
+
+EXACT_CASES = {
+    "squeeze_published": (cases_table(), cases_table(before=0.08)),
+    "squeeze_control": (cases_table(), cases_table(ratio_spread=0.1)),
+    "squeeze_peaky": (sweep("peakiness", 1), sweep("peakiness", -1), sweep("peakiness", 0)),
+    "squeeze_valley": (sweep("probability", -1), sweep("probability", 1), sweep("probability", 0)),
+    "squeeze_step": (sweep("size", 1), sweep("size", -1), sweep("size", 0)),
+    "clipped_squeezes_less": (pushed(0.05), pushed(0.15)),
+    "one_step_slope": (stepped(1.0, 4), stepped(1.1, 4)),
+    "one_step_order": (stepped(1.0, 4), stepped(1.0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", EXACT_CASES)
+def test_exact_verdicts(name, tmp_path):
+    claim = CLAIMS[name]
+    for tables, verdict in zip(EXACT_CASES[name], ("holds", "fails", "inconclusive"), strict=False):
+        table = table_of(tmp_path, [(claim, None, estimate) for estimate in EXACT[name](tables, claim)])
+        assert set(table["verdict"]) == {verdict}, table.select("value", "low", "high", "reason")
+        assert (table["low"].null_count() == table.height) == (claim.rests == "exact")
+
+
+def test_the_guarantees_hold_and_one_case_against_them_fails(tmp_path):
+    for name in ("squeeze_own", "squeeze_winner", "squeeze_monotone", "squeeze_threshold"):
+        (found,) = EXACT[name]({}, CLAIMS[name])
+        assert found.value == 0 and found.n == 5000
+        told = [table_of(tmp_path, [(CLAIMS[name], None, each)])["verdict"][0] for each in (found, exactly(1.0, 5000))]
+        assert told == ["holds", "fails"]
+
+
+def test_the_papers_formulas_hold_but_for_ipos_and_sppos(tmp_path):
+    names = ("formula_paper", "formula_ours", "sppo_no_squeeze")
+    table = table_of(tmp_path, [(CLAIMS[n], None, each) for n in names for each in EXACT[n]({}, CLAIMS[n])])
+    told = {(row["claim"], row["relation"]): row["verdict"] for row in table.to_dicts()}
+    wrong = {("formula_paper", "ipo"), ("formula_paper", "sppo"), ("sppo_no_squeeze", "sppo")}
+    assert {key for key, verdict in told.items() if verdict == "fails"} == wrong
+    assert {key for key, verdict in told.items() if verdict == "holds"} == set(told) - wrong and len(told) == 13
+    assert set(table.filter(pl.col("claim") == "formula_ours")["status"]) == {"control"}
+
+
+def images(follows, near="9", seed=0):
+    """Ten classes: predictions, and kernels that follow them or not; steps that are as predicted, and asymmetric."""
+    random = np.random.default_rng(seed)
+    names = [str(c) for c in range(10)]
+    means = random.uniform(0, 0.01, size=(10, 10))
+    means = means + means.T
+    means[4, int(near)] = means[int(near), 4] = 0.2
+    np.fill_diagonal(means, 0.8)
+    pairs = [(u, o) for u in range(10) for o in range(10)]
+    return {
+        "predictions": pl.DataFrame([
+            {"epoch": 100, "observed": names[o], "label": names[u], "value": means[o, u], "n": 50, "accuracy": 0.9}
+            for u, o in pairs
+        ]),
+        "kernels": pl.DataFrame([
+            {"epoch": epoch, "learned": names[u], "observed": names[o], "n": 20,
+             "norm": 5 + (follows * (1 if follows > 0 or epoch != 50 else -1)) * means[o, u] + 1e-6 * random.normal()}
+            for epoch in (0, 30, 50, 100) for u, o in pairs
+        ]),
+        "steps": pl.DataFrame([
+            {"epoch": epoch, "rate": 0.001, "learned": names[u], "observed": names[o], "learned_image": u,
+             "observed_image": o, "measured": 1.0 + (u > o) * follows / 3, "predicted": 1.0,
+             "cosine": 0.5 + follows / 6, "measured_norm": 1.0, "predicted_norm": 1.0, "residual_norm": 0.0}
+            for epoch in (1, 100) for u, o in pairs
+        ]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "fails"),
+    [
+        ("confused_4_9", images(3), images(3, near="2")),
+        ("kernel_follows_confusion", images(3), images(-3)),
+        ("classifier_first_order", images(3), images(1)),
+        ("kernel_ranks_stable", images(3), images(-3)),
+        ("influence_asymmetric", images(3), images(0.1)),
+    ],
+)
+def test_classifiers(name, holds, fails, tmp_path):
+    claim = CLAIMS[name]
+    seeds = (None,) if claim.rests == "exact" else (0, 1, 2)
+    for tables, verdict in ((holds, "holds"), (fails, "fails")):
+        found = [(claim, seed, each) for seed in seeds for each in EXACT[name](tables, claim)]
+        table = table_of(tmp_path, found).filter(pl.col("seed").is_null())
+        assert table["verdict"].to_list() == [verdict], table.select("value", "low", "high", "reason")
+    alone = table_of(tmp_path, found[:1])
+    if claim.rests == "seeds":
+        assert alone["verdict"][0] == "inconclusive" and alone["reason"][0].startswith("1 seed")
+
+
+# From tables to verdicts, as the workflow does.
+
+
+def study(folder, runs, seeds=(0,), status="ok"):
+    """Runs on disk; returns their arguments."""
+    arguments = []
+    for seed in seeds:
+        for name, curves in runs.items():
+            path = folder / f"seed_{seed}.{name}.parquet"
+            rows = [{"pair_id": None, **row} for row in rows_of(name, curves, seed)]
+            rows = [{key: row[key] for key in SCHEMAS["dynamics"].names if key in row} for row in rows]
+            filled = [dict.fromkeys(SCHEMAS["dynamics"].names) | row for row in rows]
+            write_table("dynamics", filled, path, {"status": status})
+            arguments += ["--run", seed, name, path]
+    return arguments
+
+
+SHEETS = ("--claims", SHEET, "--schema", SCHEMA)
+FIRST = ("--claims", ROOT / "config/claims.tsv", "--schema", ROOT / "workflow/schemas/claims.schema.yaml")
+
+
+def commands(folder, runs, seeds=(0,), **given):
+    folder.mkdir(exist_ok=True)
+    done = call(
+        "gather_dynamics_evidence", "--pairs", "mini_qa", "--model", "mini", *study(folder, runs, seeds, **given),
+        *SHEETS, "--draws", 100, "--output", folder / "evidence.parquet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = call(
+        "test_claims", "--evidence", folder / "evidence.parquet", *FIRST, "--dynamics-claims", SHEET, SCHEMA,
+        "--output", folder / "claims",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return pl.read_parquet(folder / "claims.parquet")
+
+
+SFT = {("chosen", "log_prob_sum"): straight(5.0)}
+DPO = {("chosen", "log_prob_sum"): straight(-4.0), ("rejected", "log_prob_sum"): straight(-9.0)}
+
+
+def test_the_commands_from_runs_to_verdicts(tmp_path):
+    table = commands(tmp_path / "one", {"sft": SFT, "dpo": DPO})
+    told = table.filter(pl.col("claim") == "dpo_chosen_falls").row(0, named=True)
+    assert told["reason"] == "1 seed; over its probes alone: holds" and told["value"] == pytest.approx(-4, abs=0.05)
+    assert told["published"] == -58.9 and "published (at the study's scale, on HH): -58.9" in told["statement"]
+    # One row a claim that is not asked, and none twice.
+    idle = table.filter(pl.col("status") == "not_asked")
+    assert idle["claim"].is_unique().all() and {"length_argmax", "win_after_dpo", "one_step_slope"} <= set(
+        idle["claim"]
+    )
+    three = commands(tmp_path / "three", {"sft": SFT, "dpo": DPO}, (0, 1, 2))
+    over = three.filter(pl.col("model") == "mini, over seeds")
+    assert dict(over.select("claim", "verdict").iter_rows())["dpo_chosen_falls"] == "holds"
+    assert three.filter(pl.col("status") == "not_asked").height == idle.height
+    # Another seed changes no seed's number.
+    keys = ["claim", "relation", "value", "low", "high"]
+    assert three.filter(pl.col("seed") == 0).select(keys).equals(table.filter(pl.col("seed") == 0).select(keys))
+    again = commands(tmp_path / "again", {"dpo": DPO, "sft": SFT})
+    assert again.equals(table)
+
+
+def test_a_diverged_run_from_disk(tmp_path):
+    table = commands(tmp_path, {"sft": SFT}, status="diverged")
+    rows = table.filter(pl.col("claim").str.starts_with("sft_chosen"))
+    assert rows["reason"].to_list() == ["run sft diverged"]
+
+
+def test_an_exact_number_is_shown_without_interval(tmp_path):
+    claim = CLAIMS["one_step_slope"]
+    table = table_of(tmp_path, [(claim, None, exactly(1.001, 5, "all/sft"))])
+    row = table.row(0, named=True)
+    assert row["verdict"] == "holds" and row["low"] is None and row["p_value"] is None
+    assert "[" not in row["statement"] and "1 times the predicted ones" in row["statement"]
+
+
+def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
+    from workflow.lib.statistics.dynamics_claims.gather import gather_toys
+
+    for name in ("predictions", "kernels", "steps"):
+        rows = [dict.fromkeys(SCHEMAS[f"toy_{name}"].names) | row for row in images(3)[name].to_dicts()]
+        write_table(f"toy_{name}", rows, tmp_path / f"toy_{name}.parquet", {"images": "digits", "seed": 0})
+    told = {}
+    for source in ("digits", "resources/images/ylecun/mnist.parquet"):
+        table = pl.from_arrow(read_table("toy_predictions", tmp_path / "toy_predictions.parquet"))
+        write_table("toy_predictions", table.to_dicts(), tmp_path / "toy_predictions.parquet",
+                    {"images": source, "seed": 0})  # fmt: skip
+        gather_toys(tmp_path, [CLAIMS["confused_4_9"]], tmp_path / "evidence.parquet")
+        row = pl.read_parquet(tmp_path / "evidence.parquet").row(0, named=True)
+        told[row["dataset"]] = (row["reason"], row["value"])
+    assert told["digits"][0] == "not asked: said of mnist" and told["mnist"] == ("", 2.0)
+
+
+def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
+    commands(tmp_path, {"sft": SFT, "dpo": DPO}, (0, 1, 2))
+    path = tmp_path / "claims.parquet"
+    table = pl.read_parquet(path)
+    drawn = listed(table, {"mini": "Miniature"})
+    assert set(drawn["group"]) == {"Miniature, over seeds · mini_qa"}
+    counts = {verdict: (drawn["verdict"] == verdict).sum() for verdict in ("holds", "fails", "inconclusive")}
+    assert heading(drawn, 3).title == (
+        f"Claims of the study: {counts['holds']} hold, {counts['fails']} fail, {counts['inconclusive']} inconclusive"
+    )
+    assert "DPO: all other responses fall · chosen semantic" in drawn["row"].to_list()
+    assert "The norm of A grows · dpo" in drawn["row"].to_list()
+    chart(drawn).to_dict(validate=True)
+    files = []
+    for folder in ("one", "two"):
+        draw_dynamics(path, tmp_path / folder / "dynamics", ["vl.json", "svg"], {})
+        files.append([(tmp_path / folder / f"dynamics.{kind}").read_bytes() for kind in ("vl.json", "svg")])
+    assert files[0] == files[1]
+    draw_verdicts(path, tmp_path / "verdicts", ["svg"])
+    assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
+    write_verdicts(path, tmp_path / "claims.md")
+    text = (tmp_path / "claims.md").read_text()
+    assert text.count("# Learning dynamics\n") == 1 and "# Not asked" in text
+    assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not asked")
+    assert "| Model | Dataset | Responses | Verdict | Number | n | p (Holm) | Remarks |" in text
+    page = atlas_verdicts(path, {})
+    (matrix,) = page["studies"]
+    models = {model for _, group in matrix["datasets"] for model, _ in group}
+    assert models == {"mini, over seeds"} and sum(count for _, _, count in matrix["counts"][0][1]) == drawn.height
+    assert any("length" in title.lower() or "Longer SFT" in title for title in matrix["not_asked"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds\tdynamics", "luck\tdynamics", "rests"),
+        ("sft_chosen_rises\t", "dpo_chosen_falls\t", "stands in an earlier line"),
+        ("\tsft hh_sft\t", "\tSFT-run\t", "runs"),
+    ],
+)
+def test_a_bad_row_is_one_line(old, new, message, tmp_path):
+    (tmp_path / "sheet.tsv").write_text(SHEET.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=message) as caught:
+        read_claims(tmp_path / "sheet.tsv", SCHEMA)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_claim_that_nothing_measures_is_one_line(tmp_path):
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text(SHEET.read_text().replace("sft_borrows\t", "sft_lends\t"))
+    done = call(
+        "gather_dynamics_evidence", "--pairs", "p", "--model", "m", *study(tmp_path, {"sft": SFT}), "--claims", sheet,
+        "--schema", SCHEMA, "--output", tmp_path / "evidence.parquet",
+    )  # fmt: skip
+    assert "'sft_lends': nothing measures it on generation_scores" in user_error(done)
+    done = call("gather_dynamics_evidence", *SHEETS, "--output", tmp_path / "evidence.parquet")
+    assert "give --toys, or --pairs" in user_error(done)
+
+
+def test_published_numbers_are_of_runs_and_types_that_are_tested():
+    for claim in CLAIMS.values():
+        tested = {"/".join(filter(None, (run, kind))) for run in claim.runs for kind in claim.types or ("",)}
+        assert {entry.partition("=")[0] for entry in claim.published} <= tested, claim.claim
+
+
+def test_json_holds_no_nan(tmp_path):
+    commands(tmp_path, {"sft": SFT})
+    told = json.loads((tmp_path / "claims.json").read_text())
+    assert {row["study"] for row in told} == {"learning_dynamics"}

@@ -17,7 +17,7 @@ from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 from workflow.lib.models.miniature_tokenizer import TURN_END
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
-from workflow.lib.statistics.intervals import wilson
+from workflow.lib.shares import wilson
 from workflow.lib.tables import SCHEMAS, write_table
 
 LONGEST = {"none": 6, "simplified": 50, "detailed": 160}  # tokens generated, well above the longest response

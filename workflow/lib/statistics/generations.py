@@ -11,8 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
+from workflow.lib.shares import wilson
 from workflow.lib.statistics.bootstrap import interval, resampled_means
-from workflow.lib.statistics.intervals import wilson
 from workflow.lib.tables import read_metadata, read_table, write_table
 
 SHARES = ("borrowed", "correct", "finished")

@@ -17,8 +17,6 @@ Three methods, each chosen by its measured coverage on skewed samples (benchmark
 With fewer than `FEWEST` samples there is no interval (NaN).
 """
 
-import math
-
 import numpy as np
 
 from workflow.lib.statistics.bootstrap import TAILS
@@ -26,19 +24,6 @@ from workflow.lib.statistics.bootstrap import TAILS
 FEWEST = 5
 # A resample of nearly equal samples has hardly a spread; its t is large, not infinite.
 _LEAST_SPREAD = 1e-3
-
-
-def wilson(correct: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson 95 % interval of a share.
-
-    >>> [round(bound, 3) for bound in wilson(80, 100)]
-    [0.711, 0.867]
-    """
-    share = correct / n
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
-    return max(0.0, low), min(1.0, high)
 
 
 def of_mean(values: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

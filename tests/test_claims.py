@@ -567,11 +567,10 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
         draw_verdicts(path, tmp_path / folder / "verdicts", ["vl.json", "svg"])
         files.append([(tmp_path / folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
-    drawn = overall(pl.read_parquet(path), {"m_0": "First"})
-    assert heading(drawn).title == (
-        "Claims of the study: 1 hold, 1 fail, 0 inconclusive; controls: 2 hold, 0 fail, 0 inconclusive"
-    )
-    assert set(drawn["column"]) == {"First · d", "m_1 · d"}
+    drawn = overall(pl.read_parquet(path), {"m_0": "First", "d": "Data"})
+    assert heading(drawn).title == "Claims of the study: 1 hold, 1 fail, 0 inconclusive"
+    assert heading(drawn).subtitle[0] == "Controls: 2 hold, 0 fail, 0 inconclusive."
+    assert set(drawn["column"]) == {"Data · First", "Data · m_1"}
     assert all(name.endswith(" (n 80)") for name in drawn["row"])
     chart(drawn).to_dict(validate=True)
     write_verdicts(path, tmp_path / "claims.md")

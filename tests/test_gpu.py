@@ -47,12 +47,12 @@ def test_two_devices_three_jobs_and_a_kill(tmp_path):
             job.communicate()
 
 
-def test_a_job_that_wants_two_holds_none_until_it_has_both(tmp_path):
+def test_a_job_that_wants_several_holds_none_until_it_has_all(tmp_path):
     jobs = [holder(tmp_path, CUDA_VISIBLE_DEVICES="7,8,9")]
     try:
         assert jobs[0].stdout.readline().split() == ["7", "held"]
         jobs.append(holder(tmp_path, 3, CUDA_VISIBLE_DEVICES="7,8,9"))
-        # While the one that wants all three waits, two can be had.
+        # While it waits, the other two can be had.
         jobs.append(holder(tmp_path, 2, CUDA_VISIBLE_DEVICES="7,8,9"))
         assert jobs[2].stdout.readline().split() == ["8,9", "held"]
         jobs[0].kill()

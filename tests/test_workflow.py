@@ -149,6 +149,22 @@ def test_a_smaller_subset_is_measured_from_the_journal(finished, tmp_path):
     assert counted(folder)[:2] == (36, 0)
 
 
+def test_shards_take_finished_work_and_make_the_same_tables(finished, tmp_path):
+    """One job or two of a model and dataset: nothing is computed again, and the bytes are the same."""
+    folder = clone(tmp_path / "clone")
+    for kept in ("results/models", "results/responses", "results/journal", "resources/models", ".snakemake", "config"):
+        shutil.copytree(finished / kept, folder / kept, dirs_exist_ok=True)
+    wanted = ["results/gradients/mini/mini_arithmetic.spectra.parquet"]
+    done = snakemake(folder, *SMOKE, "--config", "shards=2", "--", *wanted)
+    assert done.returncode == 0, done.output[-3000:]
+    logs = [folder / f"logs/measure_gradients/mini/mini_arithmetic/{part}.log" for part in (1, 2)]
+    assert all(" 0 computed, " in log.read_text() for log in logs)
+    for kind in ("samples", "spectra"):
+        name = f"results/gradients/mini/mini_arithmetic.{kind}.parquet"
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert not list((folder / "results/shards").rglob("*.parquet"))
+
+
 def test_kill_snakemake_and_its_job_then_rerun(finished, tmp_path):
     """Kill -9 of both in the middle of a gradients job: unlock, rerun; the bytes are those of a quiet run."""
     folder = clone(tmp_path / "clone")

@@ -231,11 +231,7 @@ def gradient_tables(kind):
 
 
 # Tables beside samples and spectra, by name, where config asks for them.
-EXTRAS = {
-    name: f"results/gradients/{{model}}/{{dataset}}.{name}.parquet"
-    for name in ("singular_values", "cosines", "tokens")
-    if STUDY.config[name]
-}
+EXTRAS = [name for name in ("singular_values", "cosines", "tokens") if STUDY.config[name]]
 
 
 def extra_arguments(name, wildcards, output):
@@ -328,7 +324,7 @@ def pair_rows(wildcards):
         return []
     if PLAN.is_file:
         return [PLAN.mapping["source"], PLAN.mapping["held_out"]]
-    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=wildcards.pairs, split=["train", "held_out"])
+    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=DYNAMICS["pairs"], split=["train", "held_out"])
 
 
 def pairs_arguments():

@@ -3,7 +3,7 @@
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
        run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
-       status.json, model/; results/figures/dynamics/
+       status.json, machine.json, model/; results/figures/dynamics/
 why    one rule for all runs: what a run is stands in its row of the sheet
 """
 
@@ -153,6 +153,8 @@ rule finetune:
         generations=f"{ROOM}/{{run}}/generations.parquet",
         training=f"{ROOM}/{{run}}/training.parquet",
         status=f"{ROOM}/{{run}}/status.json",
+        # For people and the manifest: no rule takes it as input.
+        machine=f"{ROOM}/{{run}}/machine.json",
         model=directory(f"{ROOM}/{{run}}/model"),
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
@@ -283,6 +285,18 @@ DYNAMICS_FIGURES = collect(
     model=STUDY.learners,
     seed=DYNAMICS["seeds"],
 )
+
+
+# What the manifest is about, for each pairs, model and seed.
+DYNAMICS_TABLES = [
+    *([f"{ROOM}/probes.parquet"] if PLAN.watched else []),
+    *([f"{ROOM}/one_step.parquet"] if PLAN.watched and ONE_STEP["updates"] else []),
+    *collect(
+        [path for path in rules.finetune.output if path.endswith((".parquet", "status.json"))],
+        run=PLAN.runs,
+        allow_missing=True,
+    ),
+]
 
 
 rule dynamics:

@@ -13,6 +13,9 @@ PUBLISHED_DYNAMICS = os.path.normpath(
     os.path.join(os.path.relpath(workflow.basedir), "config", "published_dynamics.tsv")
 )
 
+if DYNAMICS["generate_prompts"] and PLAN.watched:
+    DYNAMICS_TABLES += [f"{ROOM}/generation_scores.parquet"] + [f"{ROOM}/judgements.parquet"] * bool(JUDGE)
+
 
 rule score_generations:
     """Score every generation of one model's and seed's runs."""

@@ -32,11 +32,14 @@ from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
 from workflow.lib.errors import InputError
 from workflow.lib.files import sha256_of, write_text
 from workflow.lib.gradients.plan import plan_batches
+from workflow.lib.machine import libraries, machine
 from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.models.snapshots import model_digest
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import write_table
 
 STATUS = "status.json"
+MACHINE = "machine.json"
 
 
 def finetune(
@@ -61,11 +64,12 @@ def finetune(
     """Finetune the model at `init` (a folder, a card, or another run's ``model`` folder) on a ``pairs`` table.
 
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, where given), ``generations.parquet`` (`draws`
-    free responses to at most `prompts` prompts of either split), ``training.parquet``, ``status.json`` and ``model/``.
-    A loss or gradient that is not finite stops the run at that step: the status is then ``diverged``, and ``model/`` is
-    the last checkpoint before it. `reference`: the reference model, by default `init`. `journal`: a folder for
-    checkpoints, deleted when the run is whole. Raises `InputError` for a start that diverged, a reference with another
-    tokenizer, data that leave nothing to train on, and more `processes` than a batch has examples.
+    free responses to at most `prompts` prompts of either split), ``training.parquet``, ``status.json``,
+    ``machine.json`` (what it ran on) and ``model/``. A loss or gradient that is not finite stops the run at that step:
+    the status is then ``diverged``, and ``model/`` is the last checkpoint before it. `reference`: the reference model,
+    by default `init`. `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a
+    start that diverged, a reference with another tokenizer, data that leave nothing to train on, and more `processes`
+    than a batch has examples.
     """
     if processes.count > recipe.batch_size:
         raise InputError(
@@ -95,9 +99,11 @@ def finetune(
         "dtype": dtype,
         "device": device,
         "processes": processes.count,
-        "torch": torch.__version__,
+        "revision": start.revision,
+        "code": code_digest(__name__),
+        **libraries(),
     }
-    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens, "code": code_digest(__name__)}, processes)
+    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)
@@ -127,6 +133,8 @@ def finetune(
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
     save_model(adapted.merge_and_unload() if adapted else model, tokenizer, Path(output) / "model")
+    status["model_digest"] = model_digest(Path(output) / "model")
+    write_text(Path(output) / MACHINE, json.dumps(machine(device), indent=1, sort_keys=True) + "\n")
     write_text(Path(output) / STATUS, json.dumps(status, indent=1, sort_keys=True) + "\n")
     kept.remove()
 
@@ -149,6 +157,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as place:
         whole = Path(place) / "model"
         model.save_pretrained(whole)
+        # How it was read (with or without a network) is no part of a tokenizer, and would change its file.
+        tokenizer.init_kwargs.pop("local_files_only", None)
         tokenizer.save_pretrained(whole)
         if folder.is_dir():
             shutil.rmtree(folder)

@@ -21,14 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from workflow.lib.command import progress
+from workflow.lib.digest import code_digest
 from workflow.lib.dynamics.losses import Scores, loss_named
 from workflow.lib.dynamics.pairs import read_pairs
 from workflow.lib.dynamics.probes import read_probes
 from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs
 from workflow.lib.errors import InputError
+from workflow.lib.files import sha256_of
 from workflow.lib.gradients.capture import Capture, Factors
 from workflow.lib.gradients.decoders import KNOWN, find_layers
 from workflow.lib.gradients.plan import plan_batches
+from workflow.lib.machine import libraries
 from workflow.lib.models.loading import load, locate
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import write_table
@@ -110,7 +113,9 @@ def check_step(
                     }
                     for key in responses
                 ]
-    write_table("one_step", rows, output, {"model": where.digest, "change": change, "dtype": "float64"})
+    facts = {"model": where.digest, "revision": where.revision, "pairs": sha256_of(pairs), "probes": sha256_of(probes)}
+    facts |= {"seed": seed, "change": change, "dtype": "float64", "device": "cpu", "window": max_length}
+    write_table("one_step", rows, output, {**facts, "code": code_digest(__name__), **libraries()})
     for row in summary(rows):
         progress(
             "{trained}, {loss}, {pair_id}: slope {slope:.4f}, residual falls {order:.2f} times a halving, "

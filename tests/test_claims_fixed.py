@@ -80,6 +80,10 @@ def test_what_was_not_measured_on_one_side_is_said(tmp_path):
     assert told["fixed"]["outcome"] == told["study"]["outcome"] == "cannot say"
     assert told["fixed"]["why"] == "reference: not measured" and told["fixed"]["study_value"] is None
     assert told["study"]["why"] == "derangement: not measured" and told["study"]["fixed_value"] is None
+    assert headline(compare(claims)) == (
+        "Of the study’s claims that hold on its own irrelevant responses, 1 of 1 survive the corrected ones, 0 do not; "
+        "of the others 2 were measured on one side alone."
+    )
     # Claims about correct responses alone have no place here; without the study's responses there is no comparison.
     assert set(compare(claims)["claim"]) == {"separable_detailed"}
     without = compare(verdicts(tmp_path, [only_fixed], [CLAIMS["separable_detailed"]]))
@@ -97,9 +101,10 @@ def test_controls_and_untrained_networks_are_not_counted(tmp_path):
     )
     assert "1 of 1 survive the corrected ones, 0 do not." in headline(table)
     shown = fixed(tmp_path / "claims.parquet", pl.read_parquet(cells(tmp_path / "cells.parquet")), {"d": "The set"})
-    assert len(shown["rows"]) == 1 and shown["left_out"] == 3
-    where = ["Detailed tells wrong from correct", "survives", "The set", "By the study’s algorithm", "20 of 80"]
-    assert shown["rows"][0]["cells"][:5] == where and shown["rows"][0]["outcome"] == "survives"
+    [(title, [row])] = shown["claims"]
+    assert title == "Detailed tells wrong from correct" and shown["left_out"] == 3
+    assert (row["where"], row["outcome"], row["right"]) == ("survives · The set", "survives", "20 of 80")
+    assert [verdict for _, verdict, _ in row["sides"]] == ["holds", "holds"]
     assert "untrained: a control" in markdown(table)
 
 

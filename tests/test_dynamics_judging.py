@@ -18,7 +18,7 @@ from workflow.lib.dynamics.judging.scores import by_grammar, by_words, repetitio
 from workflow.lib.dynamics.pairs import write_pairs
 from workflow.lib.dynamics.plan import read_plan
 from workflow.lib.errors import InputError
-from workflow.lib.models.accuracy import wilson
+from workflow.lib.shares import wilson
 from workflow.lib.study import read_sheet, read_study
 from workflow.lib.tables import read_metadata, read_table, write_table
 

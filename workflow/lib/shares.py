@@ -3,7 +3,7 @@
 import math
 
 
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(correct: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """The Wilson 95 % interval of a share.
 
     >>> [round(bound, 3) for bound in wilson(80, 100)]

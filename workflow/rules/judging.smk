@@ -131,7 +131,12 @@ rule draw_generations:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.draw_generations"),
-        runs=lambda wildcards: run_parts(wildcards, lambda run: PLAN.runs[run]["title"] or run),
+        # Runs on the probed pairs alone have figures of their own kind.
+        runs=[
+            part
+            for run in ([run for run in PLAN.watched if not PLAN.runs[run]["probed"]] or PLAN.watched)
+            for part in ("--run", run, PLAN.runs[run]["init"] or "-", PLAN.runs[run]["title"] or run)
+        ],
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_generations --curves {input.curves:q} --published {input.published:q}"

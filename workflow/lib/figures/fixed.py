@@ -21,7 +21,7 @@ NOTE = (
 )
 SHOWN = (
     "Dots: the claim’s number over all projections, with its 95 % interval; line: the threshold (shaded: the margin). "
-    "Controls and untrained networks stand in results/tables/fixed_data.md."
+    "Controls, untrained networks and claims measured on one kind alone stand in results/tables/fixed_data.md."
 )
 LOOKS = {
     "published": (theme.MARKED, "square"),
@@ -106,9 +106,15 @@ def markdown(table: pl.DataFrame) -> str:
 
 
 def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.TopLevelMixin:
-    """A panel a claim of the study; in it a row a model and dataset, with a dot and interval of either kind."""
-    rows = table.filter((pl.col("status") == "stands") & ~over_seeds())
-    heading = theme.heading_of(theme.Heading(headline(table), (SHOWN, NOTE)), 2)
+    """A panel a claim of the study; in it a row a model and dataset, with a dot and interval of either kind.
+
+    Claims that were measured on one kind alone have none.
+    """
+    both = pl.col("study_value").is_not_null() & pl.col("fixed_value").is_not_null()
+    rows = table.filter((pl.col("status") == "stands") & ~over_seeds()).filter(both.any().over("claim"))
+    found, _, others = headline(table).rstrip(".").partition("; ")
+    lines = ([f"{others[:1].upper()}{others[1:]}."] if others else []) + [SHOWN, NOTE]
+    heading = theme.heading_of(theme.Heading(found, tuple(lines)), 2)
     if rows.is_empty():
         nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
         return nothing.encode(text="text:N").properties(title=heading, width=theme.WIDTH // 2, height=60)

@@ -14,7 +14,6 @@ import polars as pl
 
 from workflow.lib.command import progress
 from workflow.lib.figures import theme
-from workflow.lib.figures.dynamics import chains_of
 from workflow.lib.figures.save import save
 from workflow.lib.files import write_text
 from workflow.lib.tables import read_metadata, read_table
@@ -58,7 +57,7 @@ def draw_generations(
     made = {}
     if not (rates := frame.filter(pl.col("measure") == "win_rate")).is_empty():
         made["win_rate"] = win_rates(frame, [run for run in runs if run in set(rates["run"])], titles, facts, published)
-    chains, most = chains_of(runs, starts), len(theme.ORDERED_COLOURS)
+    chains, most = _chains(runs, starts), len(theme.ORDERED_COLOURS)
     for measure in TOLD:
         for first in range(0, len(chains), most):
             some, more = chains[first : first + most], f".{first // most + 1}" if first else ""
@@ -97,10 +96,10 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
         panels.append(_panel(part, heading, entries, "Examples seen by the run", (0.0, 1.0), rule=0.5))
     told = frame.filter(pl.col("measure").is_in(["tie", "disagreement", "unreadable"]) & pl.col("run").is_in(runs))
     mean = dict(told.group_by("measure").agg(pl.col("value").mean()).iter_rows())
-    judge = facts["judge"].get("model", facts["judge"]["judge"])
+    judge = facts["judge"].get("model", "the grammar's oracle")
     ties, disagree, unread = (_percent(mean.get(name, 0.0)) for name in ("tie", "disagreement", "unreadable"))
     lines = (
-        f"Win rate: the share of {rates['n'].max()} prompts, none trained on, where the judge, {judge}, prefers the "
+        f"Win rate: the share of {rates['n'].max()} prompts, none trained on, where {judge} prefers the "
         "run's response to the baseline's, a tie counting half, at equal shares of both runs; 95 % intervals over "
         f"prompts (Wilson's). Over all points: {ties} ties, {disagree} where the two orders disagree, {unread} without "
         "a readable verdict."
@@ -121,12 +120,11 @@ def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, al
         if not ends.is_empty():
             begun = part.filter((pl.col("run") == chain[0]) & (pl.col("split") == "held_out")).sort("step")
             first, last = begun.row(0, named=True), ends.row(-1, named=True)
-            unclear = "" if first["high"] < last["low"] or last["high"] < first["low"] else " (unclear)"
-            said.append(f"{series} {_percent(first['value'])} to {_percent(last['value'])}{unclear}")
+            said.append(f"{series} {_change(first, last)}")
     every = pl.concat(parts)
     turns = sorted({value for value in every["before"] if value})
     entries = [titles[chain[-1]] for chain in chains]
-    top = max(0.1, float(every["high"].max()))
+    top = max(0.1, every["high"].max() or 0, every["value"].max())
     x_title = "Examples seen by all runs of the chain"
     panels = [
         _panel(every.filter(pl.col("split") == split), name, entries, x_title, (0.0, top), turns)
@@ -134,13 +132,24 @@ def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, al
         if split in set(every["split"])
     ]
     drawn = line.format(rule=RULES[facts.get("oracle", False)])
-    lines = f"{drawn} Sampled at temperature 1; 95 % intervals over {every['n'].max()} prompts a panel (Wilson's)."
+    lines = f"{drawn} Sampled at temperature 1; 95 % intervals over {every['n'].max()} prompts a panel."
     lines += (
         " In the title: prompts not trained on, from the first step to the last; unclear where the intervals meet."
         + (" The rule: where the last run of a chain begins." if turns else "")
     )
     heading = theme.Heading(f"{words[:1].upper()}{words[1:]}: {'; '.join(said)}", (lines,))
     return heading, _grid(panels, heading)
+
+
+def _chains(runs: Sequence[str], starts: Mapping[str, str]) -> list[list[str]]:
+    """Runs that lead to one another, by the last ones, from which no other starts."""
+    chains = []
+    for last in (name for name in runs if name not in {starts.get(other) for other in runs}):
+        chain = [last]
+        while starts.get(chain[0]) in runs:
+            chain.insert(0, starts[chain[0]])
+        chains.append(chain)
+    return chains
 
 
 def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -155,6 +164,17 @@ def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     when = ", ".join(str(each) for each in epochs)
     models = ", ".join(dict.fromkeys(row["model"] for row in rows))
     return [f"Published, extend against its baseline after {when} epochs of DPO, {models}: {told}."]
+
+
+def _change(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """From where to where; unclear where the intervals, or the values that have none, meet."""
+    begun, ended = _percent(first["value"]), _percent(last["value"])
+    if begun == ended:
+        return f"{begun} at both ends"
+    (low, high), (other_low, other_high) = (
+        (row["value"], row["value"]) if row["low"] is None else (row["low"], row["high"]) for row in (first, last)
+    )
+    return f"{begun} to {ended}" + ("" if high < other_low or other_high < low else " (unclear)")
 
 
 def _percent(share: float) -> str:
@@ -177,6 +197,11 @@ def _panel(part: pl.DataFrame, name, entries, x_title, domain, turns=(), rule: f
         base.mark_line(style="curve").encode(y=y),
         base.mark_point(style="dot", size=34).encode(y=y, shape=shape, tooltip=tooltip),
     ]
+    if data["low"].null_count():
+        # Beside points without an interval there is no band.
+        layers.insert(
+            0, base.mark_rule(style="interval").encode(y=alt.Y("low:Q", scale=scale, title=None), y2="high:Q")
+        )
     if turns:
         rules = alt.Chart(alt.InlineData([{"x": turn} for turn in turns]))
         layers.insert(0, rules.mark_rule(style="zero", strokeDash=list(theme.DASHES[1])).encode(x="x:Q"))

@@ -25,7 +25,7 @@ def summarise_runs(
     ends = {name: int(frame["examples"].max()) for name, frame in frames.items()}
     rows = []
     for name, frame in frames.items():
-        before = sum(ends[each] for each in above(name, starts) if each in ends)
+        before = sum(ends[each] for each in _above(name, starts) if each in ends)
         for (split, kind), part in frame.group_by("split", "type", maintain_order=True):
             steps = part.select("step", "examples").unique(maintain_order=True).sort("step")
             # (probes, steps, measures): a probe is drawn with its whole curve.
@@ -56,8 +56,7 @@ def _read(name: str, path: str) -> pl.DataFrame:
     return frame.filter(pl.col("status") == "ok")
 
 
-def above(name: str, starts: Mapping[str, str]) -> Sequence[str]:
-    """The runs that a run starts from, the nearest first."""
+def _above(name: str, starts: Mapping[str, str]) -> Sequence[str]:
     found = []
     while name := starts.get(name, ""):
         found.append(name)

@@ -1,9 +1,9 @@
 """Curves of free generations: means over prompts, step by step, with 95 % intervals over prompts.
 
-Draws of one prompt are averaged first. Of measures between 0 and 1 the interval is Wilson's for as many trials as there
-are prompts: meant for a yes or no, and too wide for shares in between (a tie counts half), whose variance is never more
-than that of a yes or no of the same mean. It does not shrink to nothing where all prompts agree. Of tokens it is the
-bootstrap's percentile interval.
+Draws of one prompt are averaged first. Of shares of yes and no, and of win rates, the interval is Wilson's for as many
+trials as there are prompts; with ties, which count half, it is wider than need be, since nothing between 0 and 1 varies
+more than a yes or no of the same mean. It does not shrink to nothing where all prompts agree. Of repetition and tokens
+it is the bootstrap's percentile interval, and none where all prompts agree.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import polars as pl
 
-from workflow.lib.models.accuracy import wilson
+from workflow.lib.shares import wilson
 from workflow.lib.statistics.bootstrap import interval, resampled_means
-from workflow.lib.statistics.dynamics import above
 from workflow.lib.tables import read_metadata, read_table, write_table
 
-SHARES = ("repetition", "borrowed", "correct", "finished")
+SHARES = ("borrowed", "correct", "finished")
+AMOUNTS = ("repetition", "tokens")
 #: Of a comparison: wins, a tie for a half; ties; orders that disagree (where both can be read); verdicts that cannot.
 COMPARED = ("win_rate", "tie", "disagreement", "unreadable")
 WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
@@ -38,17 +38,16 @@ def summarise_generations(
     """
     told = pl.from_arrow(read_table("generation_scores", scores))
     ends = dict(told.group_by("run").agg(pl.col("examples").max()).iter_rows())
-    before = {name: sum(ends.get(each, 0) for each in above(name, starts)) for name in ends}
+    before = {name: _before(name, starts, ends) for name in ends}
     rows = []
-    means = [pl.col(name).cast(pl.Float64).mean() for name in (*SHARES, "tokens")]
+    means = [pl.col(name).cast(pl.Float64).mean() for name in (*SHARES, *AMOUNTS)]
     each = told.group_by(*_KEYS, "pair_id", maintain_order=True).agg(means)
     for key, part in each.group_by(_KEYS, maintain_order=True):
         place = dict(zip(_KEYS, key, strict=True)) | {"baseline": None, "baseline_step": None}
         rows += [
             place | _share(part[name].drop_nulls(), name) for name in SHARES if part[name].null_count() < part.height
         ]
-        found = resampled_means(part["tokens"].to_numpy(), draws, seed, f"{model} {key} tokens")
-        rows.append(place | _estimate("tokens", *map(float, interval(found)), part.height))
+        rows += [place | _amount(part[name], name, draws, seed, f"{model} {key}") for name in AMOUNTS]
     rows += _comparisons(judgements) if judgements else []
     named = {"model": model, "seed": int(told["seed"][0])}
     judged = {"judge": read_metadata(judgements)["judge"]} if judgements else {}
@@ -56,6 +55,12 @@ def summarise_generations(
     facts = {"draws": draws, "seed": seed, "left_out": known["left_out"], "oracle": known["oracle"], **judged}
     rows = [{**named, **row, "before": before[row["run"]]} for row in rows]
     write_table("generation_curves", rows, output, facts)
+
+
+def _before(run: str, starts: Mapping[str, str], ends: Mapping[str, int]) -> int:
+    """Examples that the runs have seen which `run` starts from."""
+    start = starts.get(run, "")
+    return ends.get(start, 0) + _before(start, starts, ends) if start else 0
 
 
 def _comparisons(judgements: str | Path) -> list[dict]:
@@ -82,5 +87,11 @@ def _share(values: pl.Series, measure: str) -> dict:
     return _estimate(measure, mean, *wilson(mean * count, count), count)
 
 
-def _estimate(measure: str, value: float, low: float, high: float, count: int) -> dict:
+def _amount(values: pl.Series, measure: str, draws: int, seed: int, name: str) -> dict:
+    found = interval(resampled_means(values.to_numpy(), draws, seed, name))
+    value, low, high = map(float, found) if values.n_unique() > 1 else (float(values[0]), None, None)
+    return _estimate(measure, value, low, high, len(values))
+
+
+def _estimate(measure: str, value: float, low: float | None, high: float | None, count: int) -> dict:
     return {"measure": measure, "value": value, "low": low, "high": high, "n": count}

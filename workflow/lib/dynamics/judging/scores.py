@@ -6,9 +6,10 @@ text tokenised anew, without the end token; a response of fewer than 4 has no 4-
 
 `borrowed` is the paper's hallucination: an answer to this question made of what another one was answered in training.
 In the miniature's grammar: a sentence of the response states what a training response (chosen or rejected) to another
-trained question states, the same fact of the same person. Of other data: a run of `RUN` words stands in a training
-response to another prompt and neither in the own prompt nor in a training response to it. Everyday phrases count too
-there, so the share is to be held against that before the first step.
+trained question states, the same fact of the same person; trained are all pairs of split train, whatever part of them a
+run saw. Of other data: a run of `RUN` words stands in a training response to another prompt and neither in the own
+prompt nor in a training response to it. Everyday phrases count too there, so the share is to be held against that before
+the first step.
 """
 
 import re

@@ -7,11 +7,10 @@ from typing import Any
 import polars as pl
 
 from workflow.lib.figures.atlas.verdicts import SYMBOLS
-from workflow.lib.figures.fixed import NAMES, NOTE, number, read, right_labels
+from workflow.lib.figures.fixed import NOTE, number, read, right_labels
 from workflow.lib.statistics.claims.fixed import compare, headline
 
-HEADER = ("Claim", "Model", "Dataset", "The study’s responses", "of them right answers", "on them", "on corrected ones")
-HEADER += ("Verdict on the study’s", "Verdict on the corrected", "Outcome", "Why")
+HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers")
 
 
 def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any] | None:
@@ -23,22 +22,24 @@ def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) ->
     if table.is_empty():
         return None
     shown = table.filter(pl.col("status") == "stands")
+    groups = shown.group_by("claim", maintain_order=True)
     return {
         "headline": headline(table),
-        "note": NOTE,
+        "note": f"{NOTE} Right answers: of the study’s responses, those that state one.",
         "left_out": table.height - shown.height,
         "header": HEADER,
-        "rows": [_row(row, titles) for row in shown.to_dicts()],
+        "claims": [
+            (rows["title"][0] or claim, [_row(row, titles) for row in rows.to_dicts()]) for (claim,), rows in groups
+        ],
     }
 
 
 def _row(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
-    where = [row["title"] or row["claim"], row["model"], titles.get(row["dataset"], row["dataset"])]
-    numbers = [NAMES[row["study_relation"]], right_labels(row), number(row, "study"), number(row, "fixed")]
-    sides = [row[f"{side}_verdict"] for side in ("study", "fixed")]
+    sides = [(row[f"{side}_verdict"] or "not measured", number(row, side)) for side in ("study", "fixed")]
     return {
-        "cells": [*where, *numbers],
-        "verdicts": [(SYMBOLS.get(verdict, ""), verdict or "–") for verdict in sides],
+        "where": f"{row['model']} · {titles.get(row['dataset'], row['dataset'])}",
         "outcome": row["outcome"],
+        "sides": [(SYMBOLS.get(verdict, ""), verdict, said) for verdict, said in sides],
+        "right": right_labels(row),
         "why": row["why"],
     }

@@ -69,9 +69,9 @@ def compare(claims: pl.DataFrame, cells: pl.DataFrame | None = None) -> pl.DataF
 def headline(table: pl.DataFrame) -> str:
     """What became of the conclusions that the study's claims reach on its own responses, in one or two sentences."""
     rows = table.filter((pl.col("status") == "stands") & ~over_seeds())
-    if rows.is_empty():
+    if not rows["study_verdict"].count():
         return "No claim of the study was measured on its own irrelevant responses."
-    held = rows.filter(pl.col("study_verdict") == "holds")
+    held = rows.filter((pl.col("study_verdict") == "holds") & pl.col("fixed_verdict").is_not_null())
     after = [(held["fixed_verdict"] == verdict).sum() for verdict in ("holds", "fails")]
     of_held = f"{after[0]} of {held.height} survive the corrected ones, {after[1]} {_do(after[1])} not"
     unsure = held.height - sum(after)
@@ -86,8 +86,9 @@ def headline(table: pl.DataFrame) -> str:
         (ALONE, "hold on the corrected alone"),
     ]
     counts = [((rows["outcome"] == outcome).sum(), words) for outcome, words in others]
-    blind = rows.height - held.height - sum(count for count, _ in counts)
-    counts.append((blind, "have no verdict on one side or both"))
+    missing = rows.filter(pl.any_horizontal(pl.col("study_verdict", "fixed_verdict").is_null())).height
+    blind = rows.height - held.height - missing - sum(count for count, _ in counts)
+    counts += [(blind, "have no verdict on one side or both"), (missing, "were measured on one side alone")]
     rest = ", ".join(f"{count} {words}" for count, words in counts if count)
     return f"{said[0]}{f'; of the others {rest}' if rest else ''}."
 

@@ -368,3 +368,8 @@ def run_parts(wildcards, third):
     return [
         part for name in PLAN.watched for part in ("--run", name, starts[name] or "-", third(name).format(**wildcards))
     ]
+
+
+def watched_rows():
+    """The watched runs' rows of the sheet as JSON, each after the run that it starts from."""
+    return json.dumps({name: PLAN.runs[name] for name in PLAN.watched})

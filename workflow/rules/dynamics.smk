@@ -313,6 +313,16 @@ DYNAMICS_FIGURES = collect(
     model=STUDY.learners if len(DYNAMICS["seeds"]) > 1 else [],
 )
 
+# What the page shows of the second study: folders with an index.json each.
+SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"]
+RUN_STATUSES = collect(
+    f"{ROOM}/{{run}}/status.json",
+    pairs=DYNAMICS["pairs"],
+    model=STUDY.learners,
+    seed=DYNAMICS["seeds"],
+    run=PLAN.runs,
+)
+
 
 rule dynamics:
     """The second study: every chosen run of every chosen model and seed, summarised and drawn."""

@@ -1,5 +1,6 @@
 """What learning one type of response does to all others: the table of influences, and LBK and SignDelta over time."""
 
+import math
 from collections.abc import Mapping
 
 import altair as alt
@@ -82,11 +83,11 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
             "column:O",
             sort=columns,
             title="Learnt",
-            axis=alt.Axis(orient="top", labelAngle=0, labelExpr="split(datum.label, ', ')", domain=False, ticks=False),
+            axis=alt.Axis(labelAngle=0, labelExpr="split(datum.label, ', ')", domain=False, ticks=False),
         ),
         y=alt.Y("row:O", sort=list(TYPES.values()), title="Observed", axis=alt.Axis(labelLimit=200)),
     )
-    ramp = alt.Scale(domain=[-1, 1], range=list(theme.DIVERGING), interpolate="rgb")
+    ramp = alt.Scale(domain=[place / 3 for place in range(-3, 4)], range=list(theme.DIVERGING), clamp=True)
     ink = alt.condition("abs(datum.share) > 0.6", alt.value("white"), alt.value(theme.INK))
     cells = base.mark_rect(style="tile").encode(
         color=alt.Color(
@@ -102,10 +103,12 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
         cells,
         frames,
         words,
-        width=min(80 * len(columns), theme.WIDTH - 140),
+        width=theme.WIDTH - 140,
         height=24 * data["row"].n_unique(),
         title=theme.heading_of(heading, 2),
     )
+    # The row titles stand left of the plot: the heading is as wide as both.
+    chart.title.frame = "bounds"
     return heading, chart
 
 
@@ -149,14 +152,15 @@ def over_time(
         first, last = name == order[0], name == order[-1]
         panels = []
         for column, words in (("change", "SignDelta"), ("lbk", "LBK, log")):
-            scale = alt.Scale(zero=False) if column == "change" else alt.Scale(type="log")
-            shown = of_run.filter(pl.col("lbk") > 0) if column == "lbk" else of_run
+            shown, scale, ticks = of_run, alt.Scale(zero=False), alt.Axis(format=".2~g", tickCount=4)
+            if column == "lbk":
+                shown = of_run.filter(pl.col("lbk") > 0)
+                low, high = math.floor(math.log10(shown["lbk"].min())), math.ceil(math.log10(shown["lbk"].max()))
+                scale = alt.Scale(type="log", domain=[10.0**low, 10.0**high], nice=False)
+                decades = range(low, high + 1, 1 + (high - low) // 5)
+                ticks = alt.Axis(format=".0e", values=[10.0**decade for decade in decades])
             x = alt.X("examples:Q", title="Examples seen" if last else None, axis=alt.Axis(tickCount=4, format=",d"))
-            form = ".0e" if column == "lbk" else ".2~g"
-            y = alt.Y(
-                f"{column}:Q", title=name if column == "change" else None, scale=scale,
-                axis=alt.Axis(format=form, tickCount=4),
-            )  # fmt: skip
+            y = alt.Y(f"{column}:Q", title=name if column == "change" else None, scale=scale, axis=ticks)
             data = shown.select("series", "examples", pl.col(column).round_sig_figs(6)).sort("series", "examples")
             title = alt.Title(words if first else "", style="panel-title")
             panels.append(

@@ -82,7 +82,8 @@ def panel(
 ) -> alt.LayerChart:
     """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules stand."""
     colours, shapes = looks(entries)
-    legend = alt.Legend(title=None, columns=3, orient="bottom", labelLimit=170)
+    columns = 3 if max(map(len, entries)) < 20 else 2
+    legend = alt.Legend(title=None, columns=columns, orient="bottom", labelLimit=170)
     colour = alt.Color("series:N", scale=alt.Scale(domain=list(entries), range=colours), legend=legend)
     shape = alt.Shape("series:N", scale=alt.Scale(domain=list(entries), range=shapes), legend=legend)
     data = part.select("series", "run", "x", *(pl.col(key).round_sig_figs(6) for key in ("value", "low", "high")), "n")

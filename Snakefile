@@ -36,6 +36,7 @@ include: "workflow/rules/released.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/dynamics.smk"
+include: "workflow/rules/judging.smk"
 include: "workflow/rules/toys.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
@@ -50,6 +51,7 @@ rule all:
     input:
         "results/index.html",
         "results/tables/claims.md",
+        "results/tables/fixed_data.md",
         "results/manifest.json",
         "results/tables/regression.csv",
         "results/figures/toys",

@@ -48,43 +48,50 @@ def differences(layers: int) -> dict[str, np.ndarray]:
     }
 
 
-def norms(generator: np.random.Generator, curve: np.ndarray, common: np.ndarray, spread: str) -> np.ndarray:
-    """(samples, layers) of mean `curve`; `common`: (samples, 1), the standardised log of the samples' own factors."""
-    size, layer = SPREADS[spread]
-    log = size * common + layer * generator.normal(size=(len(common), len(curve)))
-    return curve * np.exp(log - (size**2 + layer**2) / 2)
+def norms(generator: np.random.Generator, curves: np.ndarray, common: np.ndarray, spreads) -> np.ndarray:
+    """(samples, spreads, shapes, layers) of mean `curves`, (shapes, layers), all of the same draws.
+
+    `common`: (samples, 1), the standardised log of the samples' own factors.
+    """
+    size, layer = np.array([SPREADS[spread] for spread in spreads]).T[..., None]
+    log = size * common[..., None] + layer * generator.normal(size=(len(common), 1, curves.shape[-1]))
+    return curves * np.exp(log - (size**2 + layer**2) / 2)[:, :, None]
 
 
 # What can be looked at: the true curves or differences by number of layers. A mean is one layer's.
 TRUTHS = {"mean": lambda layers: {"one layer": np.ones(1)}, "mad": curves, "rd": differences}
 
 
-def trial(generator: np.random.Generator, what: str, truth: np.ndarray, spread: str, count: int, draws: int, seed: int):
-    """One study: (statistic, truth, value, corrected, low, high, low and high of the percentiles) of each statistic."""
+def trial(generator: np.random.Generator, what: str, truths: np.ndarray, spreads, count: int, draws: int, seed: int):
+    """One study of each spread and shape of `truths`, (shapes, layers).
+
+    Yields of each statistic its name and truth, (shapes,); value, corrected, low, high, and low and high of the
+    percentiles, each (spreads, shapes).
+    """
     common = generator.normal(size=(count, 1))
     if what == "rd":
         pair = [
-            norms(generator, curve, 0.8 * common + 0.6 * generator.normal(size=(count, 1)), spread)
-            for curve in (np.ones(len(truth)), 1 + truth)
+            norms(generator, curves, 0.8 * common + 0.6 * generator.normal(size=(count, 1)), spreads)
+            for curves in (np.ones_like(truths), 1 + truths)
         ]
         _, signed, absolute = of_differences(*pair, draws, seed, "coverage")
         drawn = relative_difference(*np.moveaxis(resampled_means(np.stack(pair, 1), draws, seed, "coverage"), 1, 0))
-        yield "signed RD", truth.mean(), *_numbers(signed), *interval(drawn.mean(-1))[1:]
-        yield "absolute RD", np.abs(truth).mean(), *_numbers(absolute), *interval(np.abs(drawn).mean(-1))[1:]
+        yield "signed RD", truths.mean(-1), *_numbers(signed), *interval(drawn.mean(-1))[1:]
+        yield "absolute RD", np.abs(truths).mean(-1), *_numbers(absolute), *interval(np.abs(drawn).mean(-1))[1:]
         return
-    values = norms(generator, truth, common, spread)
+    values = norms(generator, truths, common, spreads)
     mean, mad = of_curves(values, draws, seed, "coverage")
     drawn = resampled_means(values, draws, seed, "coverage")
     if what == "mean":
-        value, low, high = (mean[key][0] for key in ("value", "low", "high"))
-        yield "mean", truth[0], value, value, low, high, *interval(drawn[:, 0])[1:]
+        value, low, high = (mean[key][..., 0] for key in ("value", "low", "high"))
+        yield "mean", truths[:, 0], value, value, low, high, *interval(drawn[..., 0])[1:]
     else:
-        last = {key: ends[-1] for key, ends in mad.items()}
-        yield "MAD", mean_absolute_difference(truth), *_numbers(last), *interval(mean_absolute_difference(drawn))[1:]
+        last = {key: ends[..., -1] for key, ends in mad.items()}
+        yield "MAD", mean_absolute_difference(truths), *_numbers(last), *interval(mean_absolute_difference(drawn))[1:]
 
 
-def _numbers(estimates: dict[str, np.ndarray]) -> Iterator[float]:
-    return (float(estimates[key]) for key in ("value", "corrected", "low", "high"))
+def _numbers(estimates: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
+    return (estimates[key] for key in ("value", "corrected", "low", "high"))
 
 
 def coverage(
@@ -94,13 +101,15 @@ def coverage(
     rows = []
     for what in only:
         for depth in layers if what != "mean" else [1]:
-            for shape, truth in TRUTHS[what](depth).items():
-                for spread in spreads:
-                    for count in samples:
-                        generator = np.random.default_rng([seed, depth, count])
-                        for run in range(runs):
-                            for statistic, *numbers in trial(generator, what, truth, spread, count, draws, run):
-                                rows.append((statistic, shape, spread, depth, count, *numbers))
+            shapes = TRUTHS[what](depth)
+            truths = np.stack(list(shapes.values()))
+            for count in samples:
+                generator = np.random.default_rng([seed, depth, count])
+                for run in range(runs):
+                    for statistic, truth, *numbers in trial(generator, what, truths, spreads, count, draws, run):
+                        for at in np.ndindex(len(spreads), len(shapes)):
+                            named = statistic, list(shapes)[at[1]], spreads[at[0]], depth, count, truth[at[1]]
+                            rows.append((*named, *(float(each[at]) for each in numbers)))
     names = ("truth", "value", "corrected", "low", "high", "percentile_low", "percentile_high")
     frame = pl.DataFrame(rows, schema=["statistic", "shape", "spread", "layers", "samples", *names], orient="row")
     truth = pl.col("truth")

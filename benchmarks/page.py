@@ -27,6 +27,7 @@ VARIANTS, RELATIONS, PROJECTIONS = ("none", "simplified", "detailed"), ("correct
 STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 KINDS = {"correct": ("panels", "variants"), "derangement": ("panels", "variants", "compared")}
 CLAIMS = 34
+SPREAD = 0.18
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def write(folder: Path, models: int, datasets: int, samples: int, layers: int) -
         folder / "config.yaml",
         page,
         curves=[place / "curves.parquet" for place in folders],
-        per_sample=[place / "per_sample.parquet" for place in folders],
+        sample_layers=[place / "per_sample_layers.parquet" for place in folders],
         responses=[folder / "responses" / f"{place.name}.parquet" for place in folders],
         claims=folder / "claims.parquet",
     )
@@ -105,14 +106,24 @@ def write_dataset(place: Path, folder: Path, models: list[str], samples: int, la
         own=pl.Series(draw.normal(1, 0.7, cell.height * n)),
     )
     rows = rows.join(grid(projection=PROJECTIONS), how="cross")
-    values = {
-        "nuclear_norm": np.exp(rows["own"].to_numpy() + draw.normal(0, 0.25, rows.height)),
+    # A sample's own size, and its layers around it, as far apart as in the miniature study.
+    own = {
+        "nuclear_norm": np.exp(rows["own"].to_numpy()),
         "sigma_ratio": draw.beta(3, 9, rows.height),
         "effective_rank": draw.gamma(6, 5, rows.height),
     }
-    put("per_sample", rows.with_columns(**{name: pl.Series(value) for name, value in values.items()}), place)
+    spread = np.exp(draw.normal(0, SPREAD, (len(own), rows.height, layers)))
+    values = {
+        name: (one[:, None] * by_layer).astype("f4") for (name, one), by_layer in zip(own.items(), spread, strict=True)
+    }
+    put("per_sample_layers", rows.with_columns(**{name: lists(value) for name, value in values.items()}), place)
     write_responses(folder / "responses" / f"{dataset}.parquet", dataset, ids, draw)
     write_figures(folder / "figures" / dataset, dataset, models)
+
+
+def lists(values: np.ndarray) -> pl.Series:
+    """A list of each row."""
+    return pl.Series(values).arr.to_list()
 
 
 def write_responses(path: Path, dataset: str, ids: list[str], draw) -> None:

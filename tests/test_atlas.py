@@ -13,7 +13,7 @@ from synthetic import statistic_rows, write_statistics
 
 from workflow.lib.figures import gallery, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
-from workflow.lib.figures.atlas.pieces import WHOLE, pack
+from workflow.lib.figures.atlas.pieces import CHAIN, ERROR, WHOLE, pack
 from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.tables import SCHEMAS, write_table
 
@@ -60,20 +60,27 @@ def second_study(base):
 
 
 def sample_rows(rows, samples=30, seed=0):
-    """The samples behind the curves of `statistic_rows`: a row a cell, projection and sample."""
+    """Samples of the models and sets of `statistic_rows`, layer by layer: a row a cell, projection and sample."""
     draw = np.random.default_rng(seed)
+    layers = {model: 1 + max(r["layer"] for r in rows["curves"] if r["model"] == model) for model in models_of(rows)}
     cells = dict.fromkeys((*(row[k] for k in ("model", "dataset", "variant", "relation")),) for row in rows["cells"])
     found = []
     for model, dataset, variant, relation in cells:
         for i in range(samples):
             of_sample = {"loss": draw.lognormal(0, 0.5), "response_tokens": int(draw.integers(1, 900))}
             for projection in "qkvo":
-                values = draw.lognormal(1, 1.5), draw.beta(2, 5), draw.gamma(4, 6)
+                depth = layers[model]
+                values = draw.lognormal(1, 1.5, depth), draw.beta(2, 5, depth), draw.gamma(4, 6, depth)
+                values = [[float(np.float32(one)) for one in value] for value in values]
                 metrics = dict(zip(("nuclear_norm", "sigma_ratio", "effective_rank"), values, strict=True))
                 cell = {"model": model, "dataset": dataset, "variant": variant, "relation": relation}
                 cell |= {"loss_tokens": "all", "purpose": "study", "sample_id": f"{dataset}/{i}"}
                 found.append({**cell, "projection": projection, **of_sample, **metrics})
     return found
+
+
+def models_of(rows):
+    return dict.fromkeys(row["model"] for row in rows["cells"])
 
 
 def response_rows(rows, text="Answer"):
@@ -117,9 +124,19 @@ def read(piece):
         planes = [rest[at + i * size : at + (i + 1) * size] for i in range(column["bytes"])]
         at += size * column["bytes"]
         codes = [int.from_bytes(bytes(code), "little") for code in zip(*planes, strict=True)]
-        columns[name] = [number(code, digits, column["lowest"], column["signed"]) for code in codes]
+        if digits == CHAIN:
+            columns[name] = list(chain(codes, column["link"], column["lowest"], column["step"]))
+        else:
+            columns[name] = [number(code, digits, column["lowest"], column["signed"]) for code in codes]
     assert at == len(rest)
     return header, columns
+
+
+def chain(codes, link, lowest, step):
+    for i in range(len(codes)):
+        if i >= link:
+            codes[i] = codes[i - link] + (-(codes[i] + 1) // 2 if codes[i] % 2 else codes[i] // 2)
+        yield (None, 0.0)[codes[i]] if codes[i] < 2 else math.exp(lowest + (codes[i] - 2) * step)
 
 
 def number(code, digits, lowest, signed):
@@ -147,6 +164,24 @@ def test_a_column_holds_each_number_rounded_once(digits):
         assert found == wanted and size == (None if wanted is None else abs(wanted)), value
 
 
+@pytest.mark.parametrize("shape", [(5, 3, 40), (1, 200), (0, 7), (4, 0)])
+def test_a_chain_holds_each_number_within_its_error(shape):
+    values = np.random.default_rng(2).lognormal(0, 3, shape)
+    if values.size:
+        values[0, 0] = values[-1, -1] = 0
+        values.ravel()[3:9] = [math.nan, 1e-30, 1e30, math.inf, 0.0, 1.0]
+    _, columns = read(pack({}, {"a": (values, CHAIN), "b": (np.array([1.0, math.nan]), 3)}))
+    assert columns["b"] == [1.0, None] and len(columns["a"]) == values.size
+    for value, found in zip(values.ravel(), columns["a"], strict=True):
+        assert found == (pytest.approx(value, rel=ERROR * 1.000001, abs=0) if math.isfinite(value) else None), value
+    assert ERROR < 0.001
+
+
+def test_a_chain_of_negative_numbers_is_refused():
+    with pytest.raises(ValueError, match="no negative number"):
+        pack({}, {"a": (np.array([[1.0], [-1.0]]), CHAIN)})
+
+
 def test_whole_numbers_and_nothing():
     header, columns = read(
         pack({"a": "é🦜"}, {"n": (np.array([0, 7, math.nan, 70_000]), WHOLE), "none": (np.array([]), 3)})
@@ -165,11 +200,11 @@ def test_the_same_numbers_are_the_same_text():
 def study(tmp_path_factory):
     """Tables of a dataset with more samples than the page shows."""
     folder = tmp_path_factory.mktemp("study")
-    rows = statistic_rows(layers=3, variants=("none", "detailed"))
+    rows = statistic_rows(layers=11, variants=("none", "detailed"))
     samples = sample_rows(rows, samples=SAMPLES + 20)
     # One sample could not be used in one cell.
     samples = [r for r in samples if (r["sample_id"], r["variant"]) != ("gsm8k/5", "none")]
-    rows["per_sample"] = samples
+    rows["per_sample_layers"] = samples
     write_statistics(folder, rows)
     responses = response_rows(samples, text="a" * CHARACTERS)
     write_table("responses", responses, folder / "responses.parquet", {})
@@ -177,7 +212,7 @@ def study(tmp_path_factory):
 
 
 def pieces_of(folder, **options):
-    given = {"curves": [folder / "curves.parquet"], "per_sample": [folder / "per_sample.parquet"]}
+    given = {"curves": [folder / "curves.parquet"], "sample_layers": [folder / "per_sample_layers.parquet"]}
     given |= {"responses": [folder / "responses.parquet"], "titles": {"gsm8k": "GSM8K"}, **options}
     return explorer(**given)
 
@@ -193,23 +228,31 @@ def test_at_most_so_many_samples_and_texts(study):
 
 
 def test_samples_are_those_of_the_table(study):
+    """Eleven layers in eight groups: the first three of two layers, the others of one."""
     found = pieces_of(study)
     ids = read(found["pieces"]["texts-0"])[0]["ids"]
     header, columns = read(found["pieces"]["samples-0-0"])
     lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
     table = {
         (row["variant"], row["relation"], row["projection"], row["sample_id"]): row
-        for row in pl.read_parquet(study / "per_sample.parquet").to_dicts()
+        for row in pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
     }
-    missing = 0
+    groups = [[0, 1], [2, 3], [4, 5], *([layer, layer] for layer in range(6, 11))]
+    assert header["groups"] == groups
+    missing, size = 0, len(header["sets"]) * len(lists["projections"]) * len(ids)
     for s, (v, r) in enumerate(header["sets"]):
         for p, projection in enumerate(lists["projections"]):
             for i, sample_id in enumerate(ids):
                 row = table.get((lists["variants"][v], lists["relations"][r], projection, sample_id))
                 missing += row is None
                 for metric in lists["metrics"]:
-                    value = columns[metric][(s * len(lists["projections"]) + p) * len(ids) + i]
-                    assert value == (None if row is None else float(f"{row[metric]:.2e}"))
+                    for g, (first, last) in enumerate(groups):
+                        value = columns[metric][g * size + (s * len(lists["projections"]) + p) * len(ids) + i]
+                        if row is None:
+                            assert value is None
+                        else:
+                            mean = sum(row[metric][first : last + 1]) / (last - first + 1)
+                            assert abs(value - mean) < 0.001 * mean
                 assert columns["response_tokens"][s * len(ids) + i] == (row["response_tokens"] if row else None)
     assert missing == 8
 
@@ -235,9 +278,26 @@ def test_controls_on_some_tokens_stay_out(study, tmp_path):
     assert pieces_of(study, curves=[tmp_path / "curves.parquet"]) is None
 
 
+def test_a_large_study_shows_fewer_samples(study, monkeypatch):
+    """4 sets, 4 projections, 3 metrics and 8 groups: 384 values a sample."""
+    monkeypatch.setattr("workflow.lib.figures.atlas.explorer.VALUES", 384 * 25 + 383)
+    found = pieces_of(study)
+    texts, _ = read(found["pieces"]["texts-0"])
+    assert len(texts["ids"]) == len(texts["texts"]) == 25 and texts["total"] == SAMPLES + 20
+    _, columns = read(found["pieces"]["samples-0-0"])
+    assert len(columns["nuclear_norm"]) == 4 * 4 * 8 * 25 and len(columns["loss"]) == 4 * 25
+
+
+def test_a_metric_that_was_not_measured_is_missing(study, tmp_path):
+    rows = pl.read_parquet(study / "per_sample_layers.parquet").with_columns(effective_rank=None)
+    write_table("per_sample_layers", rows.to_arrow(), tmp_path / "layers.parquet", {})
+    _, columns = read(pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])["pieces"]["samples-0-0"])
+    assert set(columns["effective_rank"]) == {None} and None not in columns["nuclear_norm"][:3]
+
+
 def test_no_texts_and_no_samples(study):
     assert read(pieces_of(study, responses=[])["pieces"]["texts-0"])[0]["texts"] == [{}] * TEXTS
-    found = pieces_of(study, per_sample=[], responses=[])
+    found = pieces_of(study, sample_layers=[], responses=[])
     assert read(found["pieces"]["texts-0"])[0]["ids"] == []
     assert read(found["pieces"]["samples-0-0"])[0]["sets"] == []
 
@@ -249,12 +309,17 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     rows = claim_rows()
     write_table("claims", rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})
-    assert found["datasets"] == [("GSM8K", ["mini", "twin"])]
-    assert [row["title"] for row in found["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
-    places = [one["place"] for row in found["rows"] for cell in row["cells"] for one in cell]
-    assert sorted(places) == list(range(len(rows)))
-    assert found["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
-    first = dict(zip(found["header"], found["table"][0], strict=True))
+    (study,) = found["studies"]
+    assert study["datasets"] == [("GSM8K", [("mini", False), ("twin", False)])]
+    assert [row["title"] for row in study["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
+    places = [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell]
+    places = sorted(places)
+    assert places == list(range(len(rows)))
+    assert study["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
+    assert [(title, len(own)) for title, own in found["table"]] == [("MAD none detailed", 4), ("Separable detailed", 4)]
+    told = {place: row for _, own in found["table"] for place, row in own}
+    assert sorted(told) == places
+    first = dict(zip(found["header"], told[0], strict=True))
     assert first["Interval"] == "10.1 to 14.8" and first["p adjusted"] == "0.0456" and first["Verdict"] == "✓ holds"
     assert "Seed" not in first and "Against model" not in first
 
@@ -263,7 +328,28 @@ def test_all_projections_together_stand_for_each(tmp_path):
     rows = [{**row, "projection": projection} for row in claim_rows() for projection in ("all", "q")]
     write_table("claims", rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {})
-    assert len(found["table"]) == len(rows) / 2 and len(found["rows"]) == 4
+    assert sum(len(own) for _, own in found["table"]) == len(rows) / 2 and len(found["studies"][0]["rows"]) == 4
+
+
+def test_each_study_has_its_matrix_and_untrained_networks_are_counted_apart(tmp_path):
+    rows = [{**row, "claim_status": "stands"} for row in claim_rows()]
+    for row in rows:
+        if row["model"] == "twin":
+            row["status"] = "control"
+        if row["claim"] == "separable_detailed":
+            row |= {"claim_status": "control", "status": "control"}
+    other = [{**row, "study": "learning_dynamics", "dataset": "pairs", "status": "stands"} for row in claim_rows()[:2]]
+    write_table("claims", [*other, *rows], tmp_path / "claims.parquet", {})
+    first, second = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})["studies"]
+    assert (first["title"], second["title"]) == ("Layer gradients", "Learning dynamics")
+    assert first["datasets"] == [("GSM8K", [("mini", False), ("twin", True)])]
+    counted = {title: sum(count for _, _, count in counts) for title, counts in first["counts"]}
+    assert list(counted.values()) == [2, 4, 2] and "untrained" in list(counted)[2]
+    # Places are those of the one table, whichever matrix they stand in.
+    places = [
+        [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell] for study in (first, second)
+    ]
+    assert sorted(places[0]) == list(range(2, 10)) and sorted(places[1]) == [0, 1]
 
 
 def test_no_claims_no_matrix(tmp_path):

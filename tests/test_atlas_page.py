@@ -24,21 +24,26 @@ pytestmark = pytest.mark.skipif(
 )
 
 TITLES = {"gsm8k": "GSM8K", "odd": HOSTILE}
+TWIN = statistic_rows(models=("twin",), layers=20)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A study of two models and two datasets, of which the second has one layer, one model and no texts."""
+    """Two models, of 6 and of 20 layers, and two datasets; the second has one layer, one model and no texts."""
     base = tmp_path_factory.mktemp("page")
     shapes = {
-        "gsm8k": statistic_rows(models=("mini", "twin"), layers=6),
+        "gsm8k": {name: rows + TWIN[name] for name, rows in statistic_rows(layers=6).items()},
         "odd": statistic_rows(dataset="odd", layers=1, relations=("correct",), purpose="pipeline check"),
     }
     for key, rows in shapes.items():
-        write_statistics(base / key, {**rows, "per_sample": sample_rows(rows)})
+        write_statistics(base / key, {**rows, "per_sample_layers": sample_rows(rows)})
         gallery.draw(base / key, key, TITLES[key], base / "figures" / key, ["svg"])
     write_table("responses", response_rows(sample_rows(shapes["gsm8k"])), base / "responses.parquet", {})
-    write_table("claims", claim_rows(), base / "claims.parquet", {})
+    # As many datasets and models as the default study has.
+    claims = claim_rows(("mini", "twin", "random"))
+    for i in range(4):
+        claims += claim_rows(("mini", "mini_instruct", "mini_random"), f"biographies_{i}", ("length",))
+    write_table("claims", claims, base / "claims.parquet", {})
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [base / key for key in shapes], base)
     (base / "config.yaml").write_text("seed: 0\n")
@@ -49,7 +54,7 @@ def page(tmp_path_factory):
         base / "config.yaml",
         base / "index.html",
         curves=[base / key / "curves.parquet" for key in shapes],
-        per_sample=[base / key / "per_sample.parquet" for key in shapes],
+        sample_layers=[base / key / "per_sample_layers.parquet" for key in shapes],
         responses=[base / "responses.parquet"],
         claims=base / "claims.parquet",
         **second_study(base),
@@ -125,13 +130,15 @@ def body(browser):
 
 
 def test_fifty_random_cells_are_those_of_the_tables(browser, page):
-    """Chosen by the page's own controls; a cell is a value with its interval, or a sample's value."""
+    """Chosen by the page's own controls; a cell is a value with its interval, or a sample's value over some layers."""
     chance = random.Random(20261121)
     frames = {
-        name: pl.concat([pl.read_parquet(page.parent / key / f"{name}.parquet") for key in TITLES]).sort(pl.all())
-        for name in ("curves", "per_sample")
+        name: pl.concat([pl.read_parquet(page.parent / key / f"{name}.parquet") for key in TITLES]).sort(
+            pl.col(pl.Utf8)
+        )
+        for name in ("curves", "per_sample_layers")
     }
-    for name, count in (("curves", 30), ("per_sample", 20)):
+    for name, count in (("curves", 25), ("per_sample_layers", 25)):
         frame = frames[name]
         for _ in range(count):
             row = frame.row(chance.randrange(frame.height), named=True)
@@ -153,11 +160,29 @@ def test_fifty_random_cells_are_those_of_the_tables(browser, page):
                 assert number(found["n"]) == row["n"]
                 assert found["Model"] == row["model"] and found["Dataset"] == TITLES[row["dataset"]]
             else:
+                ends = sorted(chance.choices(range(len(row[metric])), k=2))
+                enter(browser, "#layer-from", ends[0])
+                enter(browser, "#layer-to", ends[1])
                 (found,) = (r for r in rows_of(browser, "#sample-list") if r["Sample"] == row["sample_id"])
                 titles = {"nuclear_norm": "Nuclear norm", "effective_rank": "Effective rank"}
-                assert number(found[titles.get(metric, "σ max / nuclear norm")]) == float(f"{row[metric]:.2e}")
+                near(number(found[titles.get(metric, "σ max / nuclear norm")]), layers_mean(row[metric], ends))
                 assert number(found["Loss"]) == float(f"{row['loss']:.2e}")
                 assert number(found["Tokens"]) == row["response_tokens"]
+
+
+def layers_mean(values, ends):
+    """The mean over the groups of layers that these layers touch: 20 layers are 4 groups of 3 and 4 of 2."""
+    groups = [[i] for i in range(6)] if len(values) <= 8 else [list(range(3 * i, 3 * i + 3)) for i in range(4)]
+    groups += [[12 + 2 * i, 13 + 2 * i] for i in range(4)] if len(values) > 8 else []
+    inside = [layer for group in groups for layer in group if ends[0] <= group[-1] and group[0] <= ends[1]]
+    taken = [values[layer] for layer in inside if layer < len(values)]
+    return sum(taken) / len(taken)
+
+
+def near(shown, wanted):
+    """The page's three digits of a number that is off by less than .1 %."""
+    low, high = (float(f"{wanted * (1 + side * 0.001):.2e}") for side in (-1, 1))
+    assert low <= shown <= high, (shown, wanted)
 
 
 def test_a_sample_shows_its_text_as_text(browser):
@@ -187,8 +212,10 @@ def test_a_sample_without_a_text_says_where_it_stands(browser):
 
 def test_verdicts_open_with_their_numbers(browser):
     links = all_of(browser, "a.verdict")
-    assert sorted({link.text for link in links}) == ["? inconclusive", "✓ holds", "✗ fails"]
-    next(link for link in links if "inconclusive" in link.text).click()
+    words = {link: link.get_property("textContent") for link in links}
+    assert sorted(set(words.values())) == ["? inconclusive", "✓ holds", "✗ fails"]
+    assert all(link.get_attribute("title") in words[link] for link in links)
+    next(link for link in links if "inconclusive" in words[link]).click()
     for words in ("12.3", "10.1 to 14.8", "0.0456", "the interval reaches over 10", "section 4", "MAD ratio", "200"):
         assert words.casefold() in body(browser).casefold(), words
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
@@ -252,6 +279,56 @@ def test_layers_by_number_and_by_brush(browser, page):
     ends = [int(find(browser, f"#layer-{end}").get_property("value")) for end in ("from", "to")]
     assert 0 < ends[0] <= ends[1] < 6
     assert f"{ends[0]}" in find(browser, "#values caption").text
+
+
+def test_brushed_layers_reach_the_samples(browser, page):
+    """By the mouse over a panel of curves: the distribution, its table and a sample's text are those layers' means."""
+    frame = pl.read_parquet(page.parent / "gsm8k/per_sample_layers.parquet").filter(
+        model="mini", relation="correct", projection="q"
+    )
+    whole = {(r["Sample"], r["Responses"]): r["Nuclear norm"] for r in rows_of(browser, "#sample-list")}
+    assert "means over all layers" in find(browser, "#sample-list caption").text
+    enter(browser, "#value-from", 0)
+    canvas = find(browser, "#curves-chart canvas")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    width = canvas.size["width"]
+    drag(browser, canvas, (-0.36 * width, 0), (0.06 * width, 0))
+    wait_for(lambda: find(browser, "#layer-from").get_property("value") != "0")
+    settled(browser)
+    ends = [int(find(browser, f"#layer-{end}").get_property("value")) for end in ("from", "to")]
+    layers = f"layer {ends[0]}" if ends[0] == ends[1] else f"layers {ends[0]} to {ends[1]}"
+    assert f"means over {layers}" in find(browser, "#sample-list caption").text
+    assert f"mean over {layers}: a dot" in find(browser, "#samples-about").text
+    # A range of other layers' values was let go.
+    assert find(browser, "#value-from").get_property("value") == ""
+    wanted = {
+        (row["sample_id"], f"{label(row['variant'])}, correct"): layers_mean(row["nuclear_norm"], ends)
+        for row in frame.to_dicts()
+    }
+    rows = rows_of(browser, "#sample-list")
+    assert len(rows) == 90
+    for row in rows:
+        near(number(row["Nuclear norm"]), wanted[row["Sample"], row["Responses"]])
+    changed = sum(whole[row["Sample"], row["Responses"]] != row["Nuclear norm"] for row in rows)
+    assert changed > 80
+    find(browser, "#sample-list button").click()
+    assert f"means over {layers}." in body(browser) and rows[0]["Nuclear norm"] in body(browser)
+
+
+def test_a_deep_model_by_groups_of_layers(browser):
+    """A model's last layer may be another's sixth; what is carried by groups says so."""
+    choose(browser, "models", ["mini", "twin"])
+    settled(browser)
+    enter(browser, "#layer-from", 7)
+    enter(browser, "#layer-to", 13)
+    assert "no layer (this model’s last is 5)" in find(browser, "#samples-about").text
+    assert rows_of(browser, "#sample-list") == []
+    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · twin · Q")
+    settled(browser)
+    about = find(browser, "#samples-about").text
+    assert "mean over layers 6 to 13: " in about and "carried by groups of layers" in about
+    enter(browser, "#layer-from", 6)
+    assert "carried by groups" not in find(browser, "#samples-about").text
 
 
 def drag(browser, element, start, by):
@@ -454,6 +531,8 @@ def test_nothing_is_wider_than_the_screen_and_text_stands_out(page, width, dark)
         choose(browser, "relations", ["Correct", "Published"])
         settled(browser)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        over = "const box = document.querySelector('.scroll:has(.matrix)'); return box.scrollWidth - box.clientWidth"
+        assert width < 500 or browser.execute_script(over) <= 0
         find(browser, "[aria-label='Read sample gsm8k/0']").click()
         box = find(browser, "#detail").rect
         assert box["x"] >= 0 and box["x"] + box["width"] <= width

@@ -231,7 +231,7 @@ def test_one_layer_has_no_steps_and_no_mad():
     figures = drawn(across(layers=1))
     assert ("correct", "steps") not in figures
     heading, chart = figures["correct", "mad"]
-    assert "10 of 10 cells have no finite value." in heading.subtitle[-1]
+    assert "10 of 10 cells have no finite value." in " ".join(heading.subtitle)
     assert heading.title == "MAD by dataset and variant" and '"text": "–"' in as_json(chart().to_dict())
     for _, draw in figures.values():
         draw().to_dict()
@@ -243,6 +243,32 @@ def test_no_title_claims_anything_without_ground(unfit):
         assert not any(letter.isdigit() for letter in heading.title), (key, heading.title)
         checked = any("PIPELINE CHECK" in line for line in heading.subtitle)
         assert checked == ("purpose" in unfit), key
+
+
+def test_left_out_samples_are_told_across_datasets():
+    """Of two lost samples of each variant: in sum by dataset, and in a family by variant."""
+    figures = drawn(across())
+    for kind in ("mad", "steps"):
+        said = " ".join(figures["correct", kind][0].subtitle)
+        assert "Left out: GSM8K 4 of 44 (4 no response tokens); Wiki (popular) 4 of 44" in said
+    # A difference is of two relations.
+    assert "GSM8K 8 of 88 (8 no response tokens)" in " ".join(figures["published", "rd"][0].subtitle)
+    for kind in ("wiki_panels", "wiki_variants"):
+        said = " ".join(figures["correct", kind][0].subtitle)
+        assert "Length 500 2 of 22 (2 no response tokens); Unpopular 2 of 22" in said and "GSM8K" not in said
+    tables = across()
+    tables["cells"] = tables["cells"].with_columns(n_ok="n", n_no_response_tokens=0)
+    assert not any("Left out" in " ".join(heading.subtitle) for heading, _ in drawn(tables).values())
+
+
+def test_right_labels_are_told_across_datasets():
+    tables = across()
+    right = (pl.col("relation") == "published") & (pl.col("dataset") == "popular")
+    column = pl.when(right).then(pl.col("n_labelled")).otherwise("n_label_equals_gold")
+    tables["cells"] = tables["cells"].with_columns(n_label_equals_gold=column.cast(pl.Int32))
+    for (relation, kind), (heading, _) in drawn(tables).items():
+        told = "RIGHT LABELS AMONG THE WRONG of Wiki (popular)." in heading.subtitle
+        assert told == (relation == "published"), kind
 
 
 def test_a_family_is_named_and_ordered_by_its_members():

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from workflow.lib.dynamics import grammar
 from workflow.lib.dynamics.evaluate import MEASURES, evaluate, measures
-from workflow.lib.dynamics.finetune import _order
+from workflow.lib.dynamics.examples import order_of
 from workflow.lib.dynamics.losses import LOSSES
 from workflow.lib.dynamics.pairs import read_pairs, write_pairs
 from workflow.lib.dynamics.probes import TYPES, read_probes
@@ -144,7 +144,7 @@ def test_the_first_loss_is_that_of_the_first_examples_in_float64(data, miniature
     out = run(data, miniature, tmp_path, "--dtype", "float64", steps=1)
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
     rows, speech = read_pairs(data[0], "train"), Speech(tokenizer, 512)
-    first = [rows[i] for i in _order(12, 0, 2, 0)]
+    first = [rows[i] for i in order_of(12, 0, 2, 0)]
     plain = -sum(float(log_probs(model, [speech.encode(row["prompt"], row["chosen"])]).detach()) for row in first) / 2
     assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx(plain, rel=1e-9)
 
@@ -179,7 +179,7 @@ def test_negatives_from_the_model_itself(data, miniature, tmp_path):
 
 
 def test_every_example_comes_once_an_epoch_and_no_batch_is_dropped():
-    order = [place for step in range(6) for place in _order(10, step * 4, 4, seed=3)]
+    order = [place for step in range(6) for place in order_of(10, step * 4, 4, seed=3)]
     assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10)) and order[:10] != order[10:20]
 
 
@@ -194,12 +194,13 @@ def test_one_run_starts_from_another(data, miniature, tmp_path):
 
 def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_path):
     more = ("--evaluate-every", 3, "--loss", "dpo", "--negatives", "on_policy", "--optimiser", "adamw")
+    more += ("--generate-every", 2, "--prompts", 2)
     quiet = run(data, miniature, tmp_path / "quiet", *more, steps=24)
     command = [sys.executable, "-m", "workflow.scripts.finetune",
                *map(str, arguments(data, miniature, tmp_path / "killed", *more, steps=24))]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     victim = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "killed/journal/step-00000009.parquet").exists():
+    while not (tmp_path / "killed/journal/dynamics-00000009.parquet").exists():
         assert victim.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
@@ -207,7 +208,13 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
     assert not (tmp_path / "killed/out").exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
-    for name in ("dynamics.parquet", "training.parquet", "status.json", "model/model.safetensors"):
+    for name in (
+        "dynamics.parquet",
+        "generations.parquet",
+        "training.parquet",
+        "status.json",
+        "model/model.safetensors",
+    ):
         assert (tmp_path / "killed/out" / name).read_bytes() == (quiet / name).read_bytes(), name
 
 
@@ -215,7 +222,7 @@ def test_a_checkpoint_of_another_recipe_is_not_taken(data, miniature, tmp_path):
     from workflow.lib.dynamics.checkpoints import Checkpoints
 
     kept = Checkpoints(tmp_path / "journal", {"recipe": "another"})
-    kept.save(3, [], {"model": {}, "optimiser": {}, "log": "[]"})
+    kept.save(3, {"model": {}, "optimiser": {}, "log": "[]"})
     out = run(data, miniature, tmp_path, steps=1)
     assert json.loads((out / "status.json").read_text())["status"] == "ok"
 
@@ -276,6 +283,7 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
         ({"optimiser": "adam"}, "did you mean 'adamw'"),
         ({"learning_rate": 0.0}, "above 0"),
         ({"steps": 0}, "steps is 0"),
+        ({"generate_every": -1}, "generate_every is -1; give at least 0"),
         ({"parameters": "lorra"}, "did you mean 'lora'"),
     ],
 )

@@ -58,6 +58,16 @@ def test_extend_sees_chosen_as_often_as_its_control():
     assert runs["sft4"]["steps"] == 4 * per_epoch
 
 
+def test_runs_of_dpo_write_after_two_four_and_six_epochs():
+    for sheet, pairs in (
+        (plan(runs=["dpo", "extend_dpo"]), DEFAULT["dynamics"]["train"]),
+        (plan(runs=["hh_dpo"]), 5000),
+    ):
+        rows = [row for row in sheet.runs.values() if row["loss"] == "dpo"]
+        assert [row["generate_every"] * row["batch_size"] / pairs for row in rows] == [2] * len(rows)
+        assert [row["steps"] / row["generate_every"] for row in rows] == [3] * len(rows)
+
+
 @pytest.mark.parametrize("name", ["hh_helpful", "ultrafeedback"])
 def test_shipped_mappings_of_pairs_are_valid(name):
     assert plan(pairs=name).mapping["columns"]["chosen"] == "chosen"
@@ -83,7 +93,7 @@ def test_an_unknown_model_to_finetune_is_named():
 
 
 def test_rephrases_that_nobody_writes():
-    changed = DEFAULT["dynamics"] | {"pairs": "hh_helpful", "runs": ["hh_sft"]}
+    changed = DEFAULT["dynamics"] | {"pairs": "hh_helpful", "runs": ["hh_sft"], "judge": ""}
     with pytest.raises(InputError, match=r"'dynamics\.rephrases' is empty.*generate\.model"):
         read_study(DEFAULT | {"dynamics": changed}, ROOT)
     wanted = DEFAULT | {"dynamics": changed, "generate": DEFAULT["generate"] | {"model": "mini"}}

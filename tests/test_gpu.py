@@ -12,16 +12,20 @@ from workflow.lib.gpu import visible_devices
 HOLD = """
 import os, sys, time
 from workflow.lib.gpu import lease
-lock = lease(sys.argv[1], poll=0.05)
+lock = lease(sys.argv[1], poll=0.05, count=int(sys.argv[2]))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), "held" if lock else "free", flush=True)
 time.sleep(60)
 """
 
 
-def holder(folder, **environment):
+def holder(folder, count=1, **environment):
     base = {key: value for key, value in os.environ.items() if key not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
     return subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder], cwd=ROOT, env=base | environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, folder, str(count)],
+        cwd=ROOT,
+        env=base | environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -43,9 +47,27 @@ def test_two_devices_three_jobs_and_a_kill(tmp_path):
             job.communicate()
 
 
+def test_a_job_that_wants_several_holds_none_until_it_has_all(tmp_path):
+    jobs = [holder(tmp_path, CUDA_VISIBLE_DEVICES="7,8,9")]
+    try:
+        assert jobs[0].stdout.readline().split() == ["7", "held"]
+        jobs.append(holder(tmp_path, 3, CUDA_VISIBLE_DEVICES="7,8,9"))
+        # While it waits, the other two can be had.
+        jobs.append(holder(tmp_path, 2, CUDA_VISIBLE_DEVICES="7,8,9"))
+        assert jobs[2].stdout.readline().split() == ["8,9", "held"]
+        jobs[0].kill()
+        jobs[2].kill()
+        assert jobs[1].stdout.readline().split() == ["7,8,9", "held"]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+
+
 def test_nothing_to_choose_takes_no_lease(tmp_path):
-    for environment in ({"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "12"}):
-        job = holder(tmp_path, **environment)
+    cases = [(1, {"CUDA_VISIBLE_DEVICES": "3"}), (1, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "12"})]
+    for count, environment in [*cases, (3, {"CUDA_VISIBLE_DEVICES": "0,1"})]:
+        job = holder(tmp_path, count, **environment)
         assert job.stdout.readline().split() == [environment["CUDA_VISIBLE_DEVICES"], "free"]
         job.kill()
         job.communicate()

@@ -75,3 +75,81 @@ def test_statistics_of_other_measurements_are_an_error(tmp_path):
     old = cells(tmp_path, model_digest="older")
     message = user_error(manifest(tmp_path, [samples(tmp_path, "one")], "--statistics", old))
     assert "cells.parquet: of m with model_digest older, but it was measured with d" in message
+
+
+DIGEST = hashlib.sha256(b"card").hexdigest()
+TRAINED = hashlib.sha256(b"trained").hexdigest()
+
+
+def room(folder, name, sha256, *, start=DIGEST, **other):
+    """One seed's tables as the second study's jobs write them: probes, and a run with its status and machine."""
+    facts = {"dtype": "float32", "window": 512, "code": "c", "torch": "2.1", "transformers": "5.1", "pairs": sha256}
+    place = folder / name
+    place.mkdir()
+    write_table("probes", SCHEMAS["probes"].empty_table(), place / "probes.parquet", facts | {"model": start})
+    probes = hashlib.sha256((place / "probes.parquet").read_bytes()).hexdigest()
+    told = {**facts, "init": start, "reference": start, "probes": probes, "seed": 0, "device": "cpu", **other}
+    write_table("dynamics", SCHEMAS["dynamics"].empty_table(), place / "dynamics.parquet", told)
+    (place / "status.json").write_text(json.dumps({"status": "ok", "model_digest": TRAINED}))
+    (place / "machine.json").write_text(json.dumps({"device": "cuda", "name": "a card", "driver": "550.1"}))
+    return [place / each for each in ("probes.parquet", "dynamics.parquet", "status.json")]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A pairs table, a card and a samples table: (path, its SHA-256, arguments)."""
+    path, card = tmp_path / "pairs.parquet", tmp_path / "card.json"
+    write_table("pairs", SCHEMAS["pairs"].empty_table(), path, {"seed": 0})
+    told = {"model": "m", "source": "m", "path": ".", "digest": DIGEST, "revision": "r", "tokenizer_digest": "t"}
+    card.write_text(json.dumps({**told, "files": {}}))
+    tables = [samples(tmp_path, "one.samples")]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path, sha256, lambda *files: manifest(tmp_path, tables, "--pairs", path, "--learner", "m", card, *files)
+
+
+def test_the_second_study_is_listed_with_its_card_machines_and_checksums(tmp_path, pairs):
+    path, sha256, write = pairs
+    (tmp_path / "one.run.json").write_text(json.dumps({"machine": {"device": "cpu", "name": "a processor"}}))
+    toy = tmp_path / "toy_clip.parquet"
+    write_table("toy_clip", SCHEMAS["toy_clip"].empty_table(), toy, {"beta": 0.1})
+    first, second = room(tmp_path, "seed_0", sha256), room(tmp_path, "seed_1", sha256, start=TRAINED)
+    done = write(*first, *second, "--toys", toy)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "manifest.json").read_text())
+    learner = found["dynamics"]["m"]
+    assert (learner["revision"], learner["digest"], learner["tokenizer_digest"]) == ("r", DIGEST, "t")
+    listed = learner["tables"][str(first[1])]
+    assert listed["window"] == 512 and listed["machines"][0]["driver"] == "550.1"
+    assert listed["sha256"] == hashlib.sha256(first[1].read_bytes()).hexdigest()
+    assert learner["runs"][str(first[2])]["status"] == "ok"
+    assert [machine["name"] for machine in found["machines"]] == ["a processor", "a card"]
+    measured = found["models"]["m"]["tables"][str(tmp_path / "one.samples.parquet")]
+    assert [machine["name"] for machine in measured["machines"]] == ["a processor"]
+    assert found["pairs"][str(path)] == {"sha256": sha256, "seed": 0, "table": "pairs"}
+    assert found["toys"][str(toy)]["beta"] == 0.1
+    assert {"torch", "transformers", "scikit-learn"} <= set(found["versions"])
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"), [("dtype", "bfloat16"), ("code", "d"), ("torch", "2.2"), ("transformers", "5.2"), ("window", 9)]
+)
+def test_runs_of_one_model_that_disagree_are_an_error(tmp_path, pairs, fact, value):
+    _, sha256, write = pairs
+    message = user_error(write(*room(tmp_path, "seed_0", sha256), *room(tmp_path, "seed_1", sha256, **{fact: value})))
+    assert f"seed_1/dynamics.parquet: measured with {fact} {value}, but" in message and "seed_0" in message
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_table_that_states_nothing_of_a_fact_contradicts_none(tmp_path, pairs):
+    _, sha256, write = pairs
+    tables = room(tmp_path, "seed_0", sha256), room(tmp_path, "seed_1", sha256)
+    write_table("training", SCHEMAS["training"].empty_table(), tmp_path / "training.parquet", {"seed": 1})
+    assert write(*tables[0], *tables[1], tmp_path / "training.parquet").returncode == 0
+
+
+@pytest.mark.parametrize("fact", ["init", "reference", "pairs", "probes"])
+def test_a_run_from_an_older_model_or_table_is_an_error(tmp_path, pairs, fact):
+    _, sha256, write = pairs
+    older = hashlib.sha256(b"older").hexdigest()
+    message = user_error(write(*room(tmp_path, "seed_0", sha256, **{fact: older})))
+    assert f"dynamics.parquet: made with {fact} {older}, which is none of this study's" in message

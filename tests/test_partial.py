@@ -91,7 +91,7 @@ def test_a_model_without_a_usable_sample_is_counted_and_stops_no_other(tmp_path)
     assert summarise(tmp_path, *tables).returncode == 0
     cells = read(tmp_path, "cells").filter(pl.col("model") == "empty")
     assert cells.select("n", "n_ok", "n_no_response_tokens").unique().rows() == [(25, 0, 25)]
-    for name in ("curves", "mad", "rd", "per_sample"):
+    for name in ("curves", "mad", "rd", "per_sample", "per_sample_layers"):
         assert read(tmp_path, name)["model"].unique().to_list() == ["good"]
     assert "empty" in drawn(tmp_path, "d")
 
@@ -100,7 +100,7 @@ def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_pat
     lost = [gradients(tmp_path, name, status="out_of_memory") for name in ("one", "two")]
     assert summarise(tmp_path, *lost).returncode == 0
     assert summarise(tmp_path, gradients(tmp_path, "one", "e"), dataset="e").returncode == 0
-    assert read(tmp_path, "curves").is_empty() and read(tmp_path, "per_sample").is_empty()
+    assert all(read(tmp_path, name).is_empty() for name in ("curves", "per_sample", "per_sample_layers"))
     assert read(tmp_path, "cells").select("n", "n_ok", "n_out_of_memory").unique().rows() == [(25, 0, 25)]
     page = drawn(tmp_path, "d", "e")
     assert json.loads((tmp_path / "figures/d/index.json").read_text())["figures"] == []

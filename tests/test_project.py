@@ -52,3 +52,12 @@ def test_the_gradient_engine_needs_no_statistics_and_no_figures():
     code = "import sys; import workflow.lib.gradients.measure; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"polars", "altair", "snakemake"} & set(loaded.split())
+
+
+def test_figures_and_statistics_of_gradients_need_no_torch():
+    """It takes seconds to import, in jobs that take seconds."""
+    rooms = ("figures.gallery", "figures.overview", "figures.verdicts", "figures.atlas.page", "statistics.summarise")
+    rooms += ("statistics.regression", "statistics.claims.gather", "statistics.claims.verdicts", "provenance")
+    code = f"import sys; import {', '.join(f'workflow.lib.{room}' for room in rooms)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "transformers", "sklearn"} & set(loaded.split())

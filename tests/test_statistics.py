@@ -136,6 +136,21 @@ def test_tables_equal_the_reference_formulas(tmp_path):
         assert rows["top_layers"].to_list() == [top, top]
 
 
+def test_each_sample_by_layer_and_as_the_mean_of_its_layers(tmp_path):
+    paths, arrays = tables(tmp_path)
+    assert summarise(tmp_path, paths).returncode == 0
+    layers, means = (read(tmp_path, name).to_dicts() for name in ("per_sample_layers", "per_sample"))
+    assert len(layers) == len(means) == 2 * SAMPLES * len(PROJECTIONS)
+    for row, mean in zip(layers, means, strict=True):
+        lists = {name: row.pop(name) for name in ("nuclear_norm", "sigma_ratio", "effective_rank")}
+        norms = arrays[row["relation"]][int(row["sample_id"]), :, PROJECTIONS.index(row["projection"])]
+        assert lists["nuclear_norm"] == pytest.approx(norms, rel=1e-6)
+        assert lists["sigma_ratio"] == pytest.approx([(int(row["sample_id"]) + 1) / 100] * LAYERS, rel=1e-6)
+        for name, values in lists.items():
+            assert mean.pop(name) == pytest.approx(plain_mean(values), rel=1e-6)
+        assert row == mean
+
+
 # The study's four cuts, as its code writes them.
 PAPER_SEGMENTS = {
     26: {"early": (0, 7), "middle": (7, 20), "last": (20, 26), "all": (0, 26)},

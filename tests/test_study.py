@@ -35,7 +35,8 @@ def test_the_default_config_writes_every_key_out():
 
 def test_the_paper_config_is_the_study():
     study = read_study(PAPER, ROOT)
-    assert len(study.models) == 10 and len(study.datasets) == 11
+    untrained = [name for name, row in study.models.items() if row["kind"] == "random"]
+    assert len(study.models) == 10 + len(untrained) and len(untrained) == 2 and len(study.datasets) == 11
     assert sum(row["kind"] == "instruct" for row in study.models.values()) == 5
     assert study.variants("math_algebra") == ["simplified", "detailed"]
     keys = [key for dataset in study.datasets for key in source_keys(study, dataset)]
@@ -77,6 +78,10 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
     study = read_study(DEFAULT | {"models": [row], "miniature": {"steps": "7"}}, ROOT)
     assert study.models["tiny"]["threads"] == 2 and study.models["tiny"]["trust_remote_code"] is True
     assert study.config["miniature"]["steps"] == 7 and study.config["miniature"]["questions"] == 100
+    text = {"seeds": ["0", "12"], "rejected_rarity": "0.5", "one_step": {"change": "0.02", "updates": "0"}}
+    given = read_study(DEFAULT | {"dynamics": text}, ROOT).config["dynamics"]
+    assert given["seeds"] == [0, 12] and given["rejected_rarity"] == 0.5
+    assert given["one_step"]["change"] == 0.02 and given["one_step"]["updates"] == 0
 
 
 def test_controls_are_measured_where_questions_have_answers():
@@ -89,6 +94,12 @@ def test_controls_are_measured_where_questions_have_answers():
         "detailed:foreign_fluent:all",
     ]
     assert study.built("mini_taxonomy") == ["correct", "shuffled", "wrong_answer", "foreign_fluent"]
+    # By the study's own algorithm, where corrected responses stand beside it and the published ones do not.
+    own = ["none:reference:all", "detailed:reference:all"]
+    assert read_study(DEFAULT, ROOT).controls("mini", "mini_taxonomy")[-2:] == own
+    assert not set(own) & set(read_study(DEFAULT, ROOT).controls("mini_random", "mini_taxonomy"))
+    assert "reference" in read_study(DEFAULT, ROOT).built("mini_taxonomy")
+    assert not set(own) & set(read_study(PAPER, ROOT).controls("qwen2_1_5b", "gsm8k"))
     less = read_study(DEFAULT | {"controls": "standard", "controls_models": ["mini"]}, ROOT)
     assert less.controls("mini_random", "mini_taxonomy") == [] and less.controls("mini", "mini_taxonomy")
     assert less.built("mini_popular") == less.relations("mini_popular")
@@ -103,9 +114,10 @@ def test_datasets_that_a_claim_compares_are_read_together():
     assert less.compared("mini_unpopular") == ["mini_unpopular"]
 
 
-def test_controls_of_the_paper_are_on_two_models():
+def test_controls_of_the_paper_are_on_two_models_and_their_twin():
     study = read_study(PAPER, ROOT)
-    assert {model for model in study.models if study.controls(model, "gsm8k")} == {"qwen2_1_5b", "qwen2_1_5b_it"}
+    measured = {model for model in study.models if study.controls(model, "gsm8k")}
+    assert measured == {"qwen2_1_5b", "qwen2_1_5b_it", "qwen2_1_5b_random"}
     # Without None there is no number of its tokens.
     assert all(
         each.startswith("detailed:") and "random" not in each for each in study.controls("qwen2_1_5b", "math_algebra")

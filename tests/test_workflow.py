@@ -77,7 +77,7 @@ def test_dry_run_of_every_shipped_config(config, tmp_path):
     wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
-        assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 10
+        assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 12 and jobs["write_untrained"] == 2
 
 
 def test_makes_everything_with_its_own_python(finished):
@@ -99,6 +99,7 @@ def test_makes_everything_with_its_own_python(finished):
         assert (finished / "results" / path).is_file()
     assert "mini_random" in page
     assert (finished / "results/figures/dynamics/mini_qa/mini/seed_0/smoke_dpo.curves.svg").is_file()
+    assert (finished / "results/figures/generations/mini_qa/mini/seed_0/win_rate.svg").is_file()
     answers = pl.read_csv(finished / "results/tables/accuracy.csv")
     assert set(answers["model"]) == {"mini", "mini_random"}
     assert set(answers["dataset"]) == {"mini_arithmetic", "mini_unpopular"}
@@ -145,6 +146,22 @@ def test_a_smaller_subset_is_measured_from_the_journal(finished, tmp_path):
     assert "train_miniature" not in done.output and "build_responses" not in done.output
     # Three samples of three variants and two relations, and six rows of controls each.
     assert counted(folder)[:2] == (36, 0)
+
+
+def test_shards_take_finished_work_and_make_the_same_tables(finished, tmp_path):
+    """One job or two of a model and dataset: nothing is computed again, and the bytes are the same."""
+    folder = clone(tmp_path / "clone")
+    for kept in ("results/models", "results/responses", "results/journal", "resources/models", ".snakemake", "config"):
+        shutil.copytree(finished / kept, folder / kept, dirs_exist_ok=True)
+    wanted = ["results/gradients/mini/mini_arithmetic.spectra.parquet"]
+    done = snakemake(folder, *SMOKE, "--config", "shards=2", "--", *wanted)
+    assert done.returncode == 0, done.output[-3000:]
+    logs = [folder / f"logs/measure_gradients/mini/mini_arithmetic/{part}.log" for part in (1, 2)]
+    assert all(" 0 computed, " in log.read_text() for log in logs)
+    for kind in ("samples", "spectra"):
+        name = f"results/gradients/mini/mini_arithmetic.{kind}.parquet"
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert not list((folder / "results/shards").rglob("*.parquet"))
 
 
 def test_kill_snakemake_and_its_job_then_rerun(finished, tmp_path):

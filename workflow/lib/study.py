@@ -6,6 +6,7 @@ Imported by the Snakefile at every start, so nothing heavy here.
 import csv
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.models.snapshots import is_hub_id
 from workflow.lib.responses.labels import GOLD
 from workflow.lib.responses.relations import BUILT
 from workflow.lib.series import check_mirror, expand_series
@@ -24,10 +26,17 @@ Row = dict[str, Any]
 MINIATURE_PAIRS = "mini_qa"
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
-# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief.
+# The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief;
+# what "irrelevant" is made of; the study's own algorithm's responses, to be held against the corrected ones.
 CONTROLS = {
     "standard": ["detailed:correct:random:matched:2", "none:wrong_answer:all"],
-    "full": ["detailed:wrong_answer:all", "detailed:foreign_fluent:all", "detailed:shuffled:all"],
+    "full": [
+        "detailed:wrong_answer:all",
+        "detailed:foreign_fluent:all",
+        "detailed:shuffled:all",
+        "none:reference:all",
+        "detailed:reference:all",
+    ],
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -36,14 +45,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class Study:
     """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
     (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
-    model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned. The row of a
-    mapped dataset holds its `mapping`. `claims`: the rows of the claims' sheet."""
+    model that writes Detailed responses, where one is asked to. `learners`: the models that are finetuned; `judges`:
+    the reward model that judges what they say. The row of a mapped dataset holds its `mapping`. `claims`: the rows of
+    the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]
     miniatures: dict[str, Row]
     writers: dict[str, Row]
     learners: dict[str, Row]
+    judges: dict[str, Row]
     datasets: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
     claims: dict[str, Row]
@@ -61,13 +72,16 @@ class Study:
     def controls(self, model: str, dataset: str) -> list[str]:
         """What is measured beside all of `relations`: VARIANT:RELATION:SUBSET of the tokens that the loss is over.
 
-        Responses with an answer have controls: knowledge has datasets of its own for that.
+        Responses with an answer have controls: knowledge has datasets of its own for that. The study's algorithm stands
+        in for its own irrelevant responses, where these are not measured themselves, beside the corrected ones; on
+        trained models, since an untrained one has no conclusion that could survive.
         """
         level, chosen = self.config["controls"], self.config["controls_models"]
         knows = self.datasets[dataset]["task"] == "knowledge"
         if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
             return []
-        variants = self.variants(dataset)
+        variants, relations = self.variants(dataset), self.relations(dataset)
+        trained = self.models[model]["kind"] != "random"
         wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
         asked = [(*each.split(":", 2), each) for each in wanted]
         return [
@@ -75,7 +89,8 @@ class Study:
             for variant, relation, subset, each in asked
             if variant in variants
             and ("matched" not in subset or "none" in variants)
-            and not (subset == "all" and relation in self.relations(dataset))
+            and not (subset == "all" and relation in relations)
+            and (relation != "reference" or (trained and "published" not in relations and "derangement" in relations))
         ]
 
     def built(self, dataset: str) -> list[str]:
@@ -120,6 +135,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
     chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
     check_mirror(config["mirror"], chosen_models)
+    _check_twins(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
     for name in config["controls_models"]:
@@ -139,10 +155,11 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     writers = _writers(config["generate"], config["dynamics"], models)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
     learners = _learners(config["dynamics"], models)
+    judges = _judges(config["generate"], config["dynamics"], models)
     wanted = chosen_models | writers | learners
     wanted |= _partners(wanted, models)
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
-    study = Study(config, chosen_models, trained, writers, learners, chosen, files, claims)
+    study = Study(config, chosen_models, trained, writers, learners, judges, chosen, files, claims)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
     for dataset in chosen:
         _check_files(study, dataset)
@@ -152,6 +169,18 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
                 f"none of dataset '{dataset}' is measured; add variant 'none', drop the dataset, or ask for random:K"
             )
     return study
+
+
+def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
+    """`InputError` where the untrained twin of a hub model is not of the model that it is held against."""
+    for name, row in chosen.items():
+        if row["kind"] == "random" and is_hub_id(row["source"]):
+            partner = models.get(row["partner"], {})
+            if any(partner.get(key) != row[key] for key in ("source", "revision")):
+                raise InputError(
+                    f"config/models.tsv, '{name}': an untrained twin of '{row['source']}' needs a partner of the same "
+                    f"source and revision; have '{row['partner']}'"
+                )
 
 
 def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:
@@ -204,20 +233,29 @@ def _with_defaults(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[
     for key, part in schema.get("properties", {}).items():
         if key not in complete and "default" in part:
             complete[key] = part["default"]
-        if isinstance(complete.get(key), str):
+        if key in complete:
             complete[key] = _plain(complete[key], part)
         if part.get("type") == "object" and "properties" in part and isinstance(complete.get(key), Mapping):
             complete[key] = _with_defaults(complete[key], part)
     return complete
 
 
-def _plain(text: str, part: Mapping[str, Any]) -> Any:
-    """What a text was meant as: Snakemake hands over what stands inside {...} on its command line as text."""
-    if part.get("type") == "boolean" and text in ("true", "false"):
-        return text == "true"
-    if "integer" in part.get("type", "") and text.isdecimal():
-        return int(text)
-    return text
+def _plain(value: Any, part: Mapping[str, Any]) -> Any:
+    """What a text was meant as: Snakemake hands over what stands inside {...} or [...] on its command line as text."""
+    if isinstance(value, list):
+        return [_plain(each, part.get("items", {})) for each in value]
+    if not isinstance(value, str):
+        return value
+    kind = part.get("type", "")
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    if "integer" in kind and value.isdecimal():
+        return int(value)
+    if "number" in kind:
+        # What is no number is the schema's to refuse.
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def read_sheet(path: Path, schema_path: Path, key: str | None) -> dict[Any, Row]:
@@ -269,11 +307,6 @@ def _typed(text: str, schema: Mapping[str, Any], column: str, where: str) -> Any
         if not text.lstrip("-").isdecimal():
             raise InputError(f"{where}: column '{column}' is '{text}'; write a whole number")
         return int(text)
-    if kind == "number":
-        try:
-            return float(text)
-        except ValueError:
-            raise InputError(f"{where}: column '{column}' is '{text}'; write a number") from None
     return text
 
 
@@ -372,6 +405,25 @@ def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: M
 
 def _learners(dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
     return {name: _row(models, name, "dynamics.models") for name in dynamics["models"]} if dynamics["runs"] else {}
+
+
+def _judges(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
+    judge = dynamics["judge"]
+    if not (dynamics["runs"] and dynamics["generate_prompts"] and judge):
+        return {}
+    if judge == "oracle" and dynamics["pairs"] != MINIATURE_PAIRS:
+        raise InputError(
+            f"config key 'dynamics.judge': 'oracle' knows the answers of {MINIATURE_PAIRS} alone, and pairs are "
+            f"'{dynamics['pairs']}'; take endpoint, a reward model of models.tsv, or \"\" for no judge"
+        )
+    if judge == "endpoint" and not (generate["endpoint"] and generate["model"]):
+        raise InputError("config key 'dynamics.judge': 'endpoint' asks generate.model at generate.endpoint; name both")
+    if judge in ("oracle", "endpoint"):
+        return {}
+    if judge not in models:
+        known = ["oracle", "endpoint", *models]
+        raise InputError(f"config key 'dynamics.judge': unknown judge '{judge}': {nearest(judge, known)}")
+    return {judge: models[judge]}
 
 
 def _check_variants(variants: Mapping[str, list[str]], datasets: Mapping[str, Row]) -> None:

@@ -4,7 +4,8 @@ Metadata hold deterministic facts only, so that the same numbers are the same by
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,18 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("nuclear_norm", _REAL),
             ("sigma_ratio", _REAL),
             ("effective_rank", _REAL),
+            ("purpose", _TEXT),
+        ]
+    ),
+    # The same, layer by layer: each statistic a list over the layers from 0 on, in single precision.
+    "per_sample_layers": pa.schema(
+        [
+            *_CELL,
+            ("sample_id", _TEXT),
+            ("projection", _TEXT),
+            ("loss", _REAL),
+            ("response_tokens", _COUNT),
+            *[(name, pa.list_(pa.float32())) for name in ("nuclear_norm", "sigma_ratio", "effective_rank")],
             ("purpose", _TEXT),
         ]
     ),
@@ -332,6 +345,79 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("grad_norm", _REAL),
         ]
     ),
+    # One row: what the model said to a prompt at one step of a run, at temperature 1. `tokens` of the response, its end
+    # token among them; `finished`: it ended by itself. Without a response the status says why.
+    "generations": pa.schema(
+        [
+            ("run", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("pair_id", _TEXT),
+            ("split", _TEXT),
+            ("draw", _COUNT),
+            ("response", _TEXT),
+            ("tokens", _COUNT),
+            ("finished", pa.bool_()),
+            ("status", _TEXT),
+        ]
+    ),
+    # One row: what is told of a generation with status ok. `repetition`: share of its 4-grams of tokens that came
+    # before in it; `borrowed`: it says what a training response to another question says; `correct`: null without an
+    # oracle.
+    "generation_scores": pa.schema(
+        [
+            ("run", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("examples", _COUNT),
+            ("pair_id", _TEXT),
+            ("split", _TEXT),
+            ("draw", _COUNT),
+            ("tokens", _COUNT),
+            ("finished", pa.bool_()),
+            ("repetition", _REAL),
+            ("borrowed", pa.bool_()),
+            ("correct", pa.bool_()),
+        ]
+    ),
+    # One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: whom the
+    # judge prefers with the run's shown first and second (run, baseline or tie); null where that answer cannot be read.
+    # `verdict`: what both orders say, tie where they disagree, null where one cannot be read. `examples` of the run.
+    "judgements": pa.schema(
+        [
+            ("run", _TEXT),
+            ("baseline", _TEXT),
+            ("seed", _COUNT),
+            ("step", _COUNT),
+            ("baseline_step", _COUNT),
+            ("examples", _COUNT),
+            ("pair_id", _TEXT),
+            ("draw", _COUNT),
+            ("judge", _TEXT),
+            ("forward", _TEXT),
+            ("backward", _TEXT),
+            ("verdict", _TEXT),
+        ]
+    ),
+    # One row: the mean of a measure over the n prompts of a split at one step of a run, with its interval over prompts;
+    # measures of a comparison name the `baseline`, others do not. `before`: examples of the runs that this one starts
+    # from.
+    "generation_curves": pa.schema(
+        [
+            ("model", _TEXT),
+            ("seed", _COUNT),
+            ("run", _TEXT),
+            ("baseline", _TEXT),
+            ("split", _TEXT),
+            ("measure", _TEXT),
+            ("step", _COUNT),
+            ("baseline_step", _COUNT),
+            ("examples", _COUNT),
+            ("before", _COUNT),
+            *_ESTIMATE,
+        ]
+    ),
     # One row: one probe's change of log-probability over one step of SGD, by size of the step (`halving` counts from
     # the largest). `captured`: the part of `predicted` that the captured projections carry.
     "one_step": pa.schema(
@@ -449,9 +535,23 @@ def write_table(name: str, data: pa.Table | list[dict], path: str | Path, metada
     table = (
         pa.Table.from_pylist(data, schema=schema) if isinstance(data, list) else data.select(schema.names).cast(schema)
     )
-    facts = json.dumps({"table": name, **metadata}, sort_keys=True)
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"gradatlas": facts}), temporary, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(_facts(name, metadata)), temporary, compression="zstd")
+
+
+@contextmanager
+def table_in_parts(name: str, path: str | Path, metadata: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
+    """Write one of `SCHEMAS` part by part, for what is too large to be held whole; yields what takes a part.
+
+    The file is there once the block ends well, and not at all where it raises.
+    """
+    schema = SCHEMAS[name].with_metadata(_facts(name, metadata))
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        yield lambda part: writer.write_table(part.select(schema.names).cast(schema))
+
+
+def _facts(name: str, metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {"gradatlas": json.dumps({"table": name, **metadata}, sort_keys=True)}
 
 
 def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -2,8 +2,8 @@
 
 needs  the samples and spectra of all models, config/claims.tsv (an input: another threshold is another result), and
        what the miniatures can do
-makes  results/evidence/{dataset}.parquet (numbers, no verdict), results/claims.{parquet,csv,json}, results/tables/claims.md,
-       results/figures/claims/verdicts.{format}
+makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do), results/claims.{parquet,csv,json}, results/tables/claims.md,
+       results/figures/claims/verdicts.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
@@ -16,7 +16,8 @@ rule gather_evidence:
         claims=CLAIMS_SHEET,
         schema=CLAIMS_SCHEMA,
     output:
-        "results/evidence/{dataset}.parquet",
+        evidence="results/evidence/{dataset}.parquet",
+        accuracy="results/evidence/{dataset}.two_alternative.parquet",
     log:
         "logs/gather_evidence/{dataset}.log",
     conda:
@@ -34,7 +35,8 @@ rule gather_evidence:
     shell:
         "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
         " --spectra {input.spectra:q} --models {params.models:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+        " --draws {params.draws} --seed {params.seed} --output {output.evidence:q} --accuracy {output.accuracy:q}"
+        " > {log:q} 2>&1"
 
 
 rule test_claims:
@@ -42,6 +44,7 @@ rule test_claims:
     input:
         evidence=collect("results/evidence/{dataset}.parquet", dataset=STUDY.datasets),
         accuracy=accuracy_tables,
+        two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
         claims=CLAIMS_SHEET,
         schema=CLAIMS_SCHEMA,
     output:
@@ -59,7 +62,7 @@ rule test_claims:
         code=code_digest("workflow.scripts.test_claims"),
     shell:
         "python -m workflow.scripts.test_claims --evidence {input.evidence:q} --accuracy {input.accuracy:q}"
-        " --claims {input.claims:q} --schema {input.schema:q} --output results/claims > {log:q} 2>&1"
+        " {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q} --output results/claims > {log:q} 2>&1"
 
 
 rule draw_claims:
@@ -95,9 +98,56 @@ rule draw_claims:
         " --figure results/figures/claims/verdicts --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
+rule compare_fixed:
+    """Say which conclusions survive the fixed data: claims on the study's irrelevant responses and on corrected ones."""
+    input:
+        claims="results/claims.parquet",
+        cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
+    output:
+        report(
+            collect(
+                "results/figures/claims/fixed_data.{format}",
+                format=[name for name in STUDY.config["formats"] if name == "svg"],
+            ),
+            caption="../report/fixed.rst",
+            category="Claims",
+            labels={"table": "Fixed data"},
+        ),
+        collect(
+            "results/figures/claims/fixed_data.{format}",
+            format=[name for name in STUDY.config["formats"] if name != "svg"],
+        ),
+        csv=report(
+            "results/tables/fixed_data.csv",
+            caption="../report/fixed.rst",
+            category="Claims",
+            labels={"table": "Fixed data (numbers)"},
+        ),
+        markdown="results/tables/fixed_data.md",
+    log:
+        "logs/compare_fixed.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.compare_fixed"),
+        formats=STUDY.config["formats"],
+        titles=json.dumps(
+            {
+                "models": {name: row["title"] for name, row in STUDY.models.items() if row["title"]},
+                "datasets": {name: row["title"] for name, row in STUDY.datasets.items() if row["title"]},
+            }
+        ),
+    shell:
+        "python -m workflow.scripts.compare_fixed --claims {input.claims:q} --cells {input.cells:q}"
+        " --formats {params.formats} --titles {params.titles:q} --figure results/figures/claims/fixed_data"
+        " --tables results/tables/fixed_data > {log:q} 2>&1"
+
+
 rule claims:
     """Every claim's verdicts."""
     input:
         "results/claims.parquet",
         "results/tables/claims.md",
+        "results/tables/fixed_data.md",
     localrule: True

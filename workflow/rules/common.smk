@@ -23,12 +23,14 @@ except InputError as error:
 
 
 wildcard_constraints:
-    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.miniatures}),
+    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
     dataset="|".join(STUDY.datasets),
 
 
 UNPINNED = [
-    name for name, row in {**STUDY.learners, **STUDY.models}.items() if is_hub_id(row["source"]) and not row["revision"]
+    name
+    for name, row in {**STUDY.learners, **STUDY.judges, **STUDY.models}.items()
+    if is_hub_id(row["source"]) and not row["revision"]
 ]
 if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
     pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
@@ -107,6 +109,20 @@ def miniature_folder(model):
     return os.path.join(SHIPPED, STUDY.miniatures[model]["kind"]) if is_shipped(model) else f"results/models/{model}"
 
 
+# Untrained twins of hub models, made here of their configs.
+TWINS = {name: row for name, row in STUDY.models.items() if row["kind"] == "random" and is_hub_id(row["source"])}
+
+
+def is_made(model):
+    """Whether a model's files are made by this workflow, or committed with it."""
+    return model in TWINS or model_row(model)["source"] == "miniature"
+
+
+def made_folder(model):
+    """The folder of such a model."""
+    return f"results/models/{model}" if model in TWINS else miniature_folder(model)
+
+
 def base_of(wildcards):
     """The weights that an instructed miniature starts from."""
     row = STUDY.miniatures[wildcards.model]
@@ -128,13 +144,15 @@ def tokenizer_of(model):
 
 
 def model_row(model):
-    """The row of a model that is measured, finetuned, writes responses, or is a miniature's base."""
-    return {**STUDY.miniatures, **STUDY.writers, **STUDY.learners, **STUDY.models}[model]
+    """The row of a model that is measured, finetuned, judges, writes responses, or is a miniature's base."""
+    return {**STUDY.miniatures, **STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}[model]
 
 
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
     row = model_row(wildcards.model)
+    if wildcards.model in TWINS:
+        return [made_folder(wildcards.model)]
     if row["source"] == "miniature":
         sums = [os.path.join(SHIPPED, "SHA256SUMS")] if is_shipped(wildcards.model) else []
         return sums + [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]
@@ -213,11 +231,7 @@ def gradient_tables(kind):
 
 
 # Tables beside samples and spectra, by name, where config asks for them.
-EXTRAS = {
-    name: f"results/gradients/{{model}}/{{dataset}}.{name}.parquet"
-    for name in ("singular_values", "cosines", "tokens")
-    if STUDY.config[name]
-}
+EXTRAS = [name for name in ("singular_values", "cosines", "tokens") if STUDY.config[name]]
 
 
 def extra_arguments(name, wildcards, output):
@@ -308,7 +322,7 @@ def pair_rows(wildcards):
         return []
     if PLAN.is_file:
         return [PLAN.mapping["source"], PLAN.mapping["held_out"]]
-    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=wildcards.pairs, split=["train", "held_out"])
+    return collect("resources/pairs/{pairs}.{split}.parquet", pairs=DYNAMICS["pairs"], split=["train", "held_out"])
 
 
 def pairs_arguments():
@@ -329,7 +343,12 @@ def rephrases_file(wildcards):
 def device_arguments(wildcards):
     """Where and how precisely a model is trained, as arguments."""
     row = STUDY.learners[wildcards.model]
-    return ["--device", row["device"], "--dtype", row["dtype"]]
+    return ["--device", row["device"], "--dtype", row["dtype"], *code_arguments(wildcards)]
+
+
+def code_arguments(wildcards):
+    """Whether a checkpoint's own code may run, as an argument."""
+    return ["--trust-remote-code"] if STUDY.learners[wildcards.model]["trust_remote_code"] else []
 
 
 def run_arguments(wildcards):
@@ -347,7 +366,7 @@ def run_arguments(wildcards):
         "warm_up",
         "clip",
     ]
-    told += ["beta", "margin", "evaluate_every", "parameters", "lora_rank"]
+    told += ["beta", "margin", "evaluate_every", "generate_every", "parameters", "lora_rank"]
     arguments = [part for key in told for part in (f"--{key.replace('_', '-')}", row[key])]
     return arguments + (["--probed"] if row["probed"] else [])
 
@@ -379,3 +398,31 @@ def status_place(path):
     """The model and seed of a run's status, as its path has them (`ROOM`)."""
     model, seed = Path(path).parts[-4:-2]
     return model, seed.removeprefix("seed_")
+
+
+def judged_runs(wildcards):
+    """Name, updates, baselines that are run too, and generations of every watched run, as arguments."""
+    known = set(PLAN.watched)
+    return [
+        part
+        for name in PLAN.watched
+        for part in (
+            *("--run", name, PLAN.runs[name]["steps"]),
+            ",".join(other for other in PLAN.runs[name]["baseline"] if other in known) or "-",
+            f"{ROOM}/{name}/generations.parquet".format(**wildcards),
+        )
+    ]
+
+
+def judge_arguments(card):
+    """Who judges, as arguments."""
+    chosen, asked = DYNAMICS["judge"], STUDY.config["generate"]
+    if chosen == "oracle":
+        return ["--judge", "oracle"]
+    if chosen == "endpoint":
+        sizes = ["--max-tokens", asked["max_tokens"], "--temperature", asked["temperature"]]
+        return ["--judge", "endpoint", "--endpoint", asked["endpoint"], "--model", asked["model"], *sizes]
+    row = STUDY.judges[chosen]
+    arguments = ["--judge", "reward", "--model", *card, "--model-name", chosen]
+    arguments += ["--device", row["device"], "--dtype", row["dtype"]]
+    return arguments + (["--trust-remote-code"] if row["trust_remote_code"] else [])

@@ -2,8 +2,8 @@
 
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
-       run: dynamics.parquet (every probe at every evaluation), training.parquet, status.json, model/;
-       results/figures/dynamics/
+       run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
+       status.json, machine.json, model/; results/figures/dynamics/
 why    one rule for all runs: what a run is stands in its row of the sheet
 """
 
@@ -150,8 +150,11 @@ rule finetune:
         probes=lambda wildcards: [f"{ROOM}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
     output:
         dynamics=f"{ROOM}/{{run}}/dynamics.parquet",
+        generations=f"{ROOM}/{{run}}/generations.parquet",
         training=f"{ROOM}/{{run}}/training.parquet",
         status=f"{ROOM}/{{run}}/status.json",
+        # For people and the manifest: no rule takes it as input.
+        machine=f"{ROOM}/{{run}}/machine.json",
         model=directory(f"{ROOM}/{{run}}/model"),
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
@@ -159,26 +162,30 @@ rule finetune:
         "logs/benchmarks/finetune/{pairs}/{model}/seed_{seed}/{run}.tsv"
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"] * DYNAMICS["processes"]
     resources:
-        gpu=learner_gpu,
-        mem_mb=learner_memory,
+        gpu=lambda wildcards: learner_gpu(wildcards) * DYNAMICS["processes"],
+        mem_mb=lambda wildcards: learner_memory(wildcards) * DYNAMICS["processes"],
         runtime=1440,
     params:
         code=code_digest("workflow.scripts.finetune"),
         run=run_arguments,
         probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
+        prompts=lambda wildcards: DYNAMICS["generate_prompts"] if PLAN.runs[wildcards.run]["watched"] else 0,
+        draws=DYNAMICS["generate_draws"],
         folder=lambda wildcards, output: os.path.dirname(output.status),
         journal="results/journal/dynamics/{pairs}/{model}/seed_{seed}/{run}",
         max_length=DYNAMICS["max_length"],
         room=DYNAMICS["max_new_tokens"],
         batch_tokens=STUDY.config["batch_tokens"],
         device=device_arguments,
+        processes=DYNAMICS["processes"],
     shell:
         "python -m workflow.scripts.finetune --name {wildcards.run} --init {input.init:q} --pairs {input.pairs:q}"
         " {params.probes:q} --output {params.folder:q} --journal {params.journal:q} {params.run} --seed {wildcards.seed}"
-        " --max-length {params.max_length} --max-new-tokens {params.room} --batch-tokens {params.batch_tokens}"
-        " {params.device} --threads {threads} > {log:q} 2>&1"
+        " --prompts {params.prompts} --draws {params.draws} --max-length {params.max_length}"
+        " --max-new-tokens {params.room} --batch-tokens {params.batch_tokens} {params.device}"
+        " --processes {params.processes} --threads {threads} > {log:q} 2>&1"
 
 
 rule check_step:
@@ -207,10 +214,12 @@ rule check_step:
         change=ONE_STEP["change"],
         halvings=ONE_STEP["halvings"],
         max_length=DYNAMICS["max_length"],
+        trust=code_arguments,
     shell:
         "python -m workflow.scripts.check_step --model {input.model:q} --pairs {input.pairs:q} --probes {input.probes:q}"
         " --updates {params.updates} --probed {params.probes} --change {params.change} --halvings {params.halvings}"
-        " --seed {wildcards.seed} --max-length {params.max_length} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        " --seed {wildcards.seed} --max-length {params.max_length} {params.trust} --threads {threads} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule summarise_dynamics:
@@ -303,7 +312,10 @@ rule draw_seeds:
 
 
 DYNAMICS_FIGURES = collect(
-    "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+    [
+        "results/figures/dynamics/{pairs}/{model}/seed_{seed}",
+        *(["results/figures/generations/{pairs}/{model}/seed_{seed}"] if DYNAMICS["generate_prompts"] else []),
+    ],
     pairs=DYNAMICS["pairs"],
     model=STUDY.learners,
     seed=DYNAMICS["seeds"],
@@ -324,8 +336,20 @@ RUN_STATUSES = collect(
 )
 
 
+# What the manifest is about, for each pairs, model and seed.
+DYNAMICS_TABLES = [
+    *([f"{ROOM}/probes.parquet"] if PLAN.watched else []),
+    *([f"{ROOM}/one_step.parquet"] if PLAN.watched and ONE_STEP["updates"] else []),
+    *collect(
+        [path for path in rules.finetune.output if path.endswith((".parquet", "status.json"))],
+        run=PLAN.runs,
+        allow_missing=True,
+    ),
+]
+
+
 rule dynamics:
-    """The second study: every chosen run of every chosen model and seed, summarised and drawn."""
+    """The second study: every chosen run of every chosen model and seed, summarised, judged and drawn."""
     input:
         DYNAMICS_FIGURES,
     localrule: True

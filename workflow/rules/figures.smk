@@ -85,7 +85,9 @@ rule draw_overview:
     input:
         curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
         tables=collect(
-            "results/statistics/{dataset}/{table}.parquet", dataset=STUDY.datasets, table=["mad", "rd", "rd_layers"]
+            "results/statistics/{dataset}/{table}.parquet",
+            dataset=STUDY.datasets,
+            table=["mad", "rd", "rd_layers", "cells"],
         ),
         accuracy=accuracy_tables,
         bundle=[BUNDLE] if STUDY.config["interactive"] else [],
@@ -195,7 +197,7 @@ rule write_atlas:
         accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",
         curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
-        per_sample=collect("results/statistics/{dataset}/per_sample.parquet", dataset=STUDY.datasets),
+        layers=collect("results/statistics/{dataset}/per_sample_layers.parquet", dataset=STUDY.datasets),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         claims="results/claims.parquet",
         second=SECOND_FIGURES,
@@ -218,7 +220,7 @@ rule write_atlas:
     shell:
         "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
         " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
-        " --per-sample {input.per_sample:q} --responses {input.responses:q} --claims {input.claims:q}"
+        " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
         " --second {input.second:q} --runs {params.runs:q} {params.statuses:q}"
         " --output {output:q} > {log:q} 2>&1"
 

@@ -1,7 +1,7 @@
-"""Models: the miniatures, committed or trained here, a card for every model, and what the miniatures can do.
+"""Models: the miniatures, committed or trained here, untrained twins, a card for every model, and what the miniatures can do.
 
 needs  resources/miniature/ or nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
-makes  results/models/{model}/ (miniatures: untrained, of another seed, or with `retrain`), resources/models/{model}.json (cards: where the files are, their digests),
+makes  results/models/{model}/ (miniatures: untrained, of another seed, or with `retrain`; untrained twins of hub models), resources/models/{model}.json (cards: where the files are, their digests),
        results/accuracy/{model}.parquet (miniatures: their own answers to held-out questions)
 why    a card of a few hundred bytes stands for gigabytes of weights as an input
 """
@@ -40,6 +40,33 @@ rule train_miniature:
         " --steps {params.steps} {params.base} --threads {threads} > {log:q} 2>&1"
 
 
+rule write_untrained:
+    """Write the untrained twin of a hub model: its architecture and tokenizer, seeded weights, nothing of its own."""
+    output:
+        directory("results/models/{model}"),
+    log:
+        "logs/write_untrained/{model}.log",
+    wildcard_constraints:
+        model="|".join(TWINS) or "none",
+    conda:
+        "../../environment.yml"
+    resources:
+        # The network twice over: billions of parameters in float32.
+        mem_mb=32000,
+        runtime=60,
+        mirror=STUDY.config["mirror"],
+    params:
+        code=code_digest("workflow.scripts.write_untrained"),
+        source=lambda wildcards: TWINS[wildcards.model]["source"],
+        revision=lambda wildcards: TWINS[wildcards.model]["revision"],
+        seed=lambda wildcards: TWINS[wildcards.model]["seed"] or 0,
+        trust=lambda wildcards: "--trust-remote-code" if TWINS[wildcards.model]["trust_remote_code"] else "",
+    shell:
+        "python -m workflow.scripts.write_untrained --model {wildcards.model} --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} --seed {params.seed} {params.trust}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
 rule fetch_model:
     """Find or download a model's files and write its card."""
     input:
@@ -57,11 +84,11 @@ rule fetch_model:
     params:
         code=code_digest("workflow.scripts.fetch_model"),
         source=lambda wildcards: (
-            os.path.join(".", miniature_folder(wildcards.model))
-            if model_row(wildcards.model)["source"] == "miniature"
+            os.path.join(".", made_folder(wildcards.model))
+            if is_made(wildcards.model)
             else model_row(wildcards.model)["source"]
         ),
-        revision=lambda wildcards: model_row(wildcards.model)["revision"],
+        revision=lambda wildcards: "" if is_made(wildcards.model) else model_row(wildcards.model)["revision"],
         sums=lambda wildcards: (
             ["--sums", SHIPPED]
             if model_row(wildcards.model)["source"] == "miniature" and is_shipped(wildcards.model)

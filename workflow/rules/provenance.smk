@@ -1,6 +1,7 @@
 """Provenance: what was asked for and what was measured with.
 
-needs  the config as Snakemake sees it, the tables' metadata, the source files
+needs  the config as Snakemake sees it, the tables' metadata, the source files; what the jobs ran on stands in sidecars
+       beside the tables, which are read where they are and make nothing stale
 makes  results/config.effective.yaml, results/manifest.json
 why    a number without its model revision, precision and seed cannot be repeated; shards that disagree are an error
 """
@@ -23,15 +24,27 @@ rule write_config:
         "python -m workflow.scripts.write_config --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
+LEARNT = {
+    model: collect(DYNAMICS_TABLES, pairs=DYNAMICS["pairs"], model=model, seed=DYNAMICS["seeds"])
+    for model in STUDY.learners
+}
+
+
 rule write_manifest:
-    """Gather what every gradients table was measured with, and check that they agree."""
+    """Gather what every table was made with, and check that they agree."""
     input:
         samples=collect(
             "results/gradients/{model}/{dataset}.samples.parquet", model=STUDY.models, dataset=STUDY.datasets
         ),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
-        sources=sorted({path for name in STUDY.datasets for path in source_files(name)}),
+        sources=sorted({path for name in STUDY.datasets for path in source_files(name)})
+        + (pair_rows(None) if LEARNT else [])
+        + ([TOY_FILES] if HUB_IMAGES else TOY_FILES),
         statistics=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
+        cards=collect("resources/models/{model}.json", model=LEARNT),
+        learnt=sum(LEARNT.values(), []),
+        pairs=collect("results/dynamics/{pairs}/pairs.parquet", pairs=[DYNAMICS["pairs"]] if LEARNT else []),
+        toys=collect("results/dynamics/toys/toy_{table}.parquet", table=sum(TOY_TABLES.values(), [])),
     output:
         report(
             "results/manifest.json",
@@ -46,6 +59,12 @@ rule write_manifest:
         "../../environment.yml"
     params:
         code=code_digest("workflow.scripts.write_manifest"),
+        learners=[
+            part
+            for model, tables in LEARNT.items()
+            for part in ("--learner", model, f"resources/models/{model}.json", *tables)
+        ],
     shell:
         "python -m workflow.scripts.write_manifest --samples {input.samples:q} --responses {input.responses:q}"
-        " --sources {input.sources:q} --statistics {input.statistics:q} --output {output:q} > {log:q} 2>&1"
+        " --sources {input.sources:q} --statistics {input.statistics:q} {params.learners:q}"
+        " --pairs {input.pairs:q} --toys {input.toys:q} --output {output:q} > {log:q} 2>&1"

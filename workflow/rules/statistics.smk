@@ -1,8 +1,8 @@
 """Statistics: curves, MAD and RD, each with a 95 % bootstrap interval over samples.
 
 needs  the samples and spectra of all models on a dataset
-makes  results/statistics/{dataset}/: curves, mad, rd, rd_layers, cells, per_sample; results/tables/: MAD and RD of all
-       datasets, and regression: loss and length as covariates
+makes  results/statistics/{dataset}/: curves, mad, rd, rd_layers, cells, per_sample, per_sample_layers; results/tables/:
+       MAD and RD of all datasets, and regression: loss and length as covariates
 why    one dataset at a time, so that a new dataset leaves the others' statistics as they are
 """
 
@@ -20,6 +20,7 @@ rule summarise_gradients:
         rd_layers="results/statistics/{dataset}/rd_layers.parquet",
         cells="results/statistics/{dataset}/cells.parquet",
         per_sample="results/statistics/{dataset}/per_sample.parquet",
+        per_sample_layers="results/statistics/{dataset}/per_sample_layers.parquet",
     log:
         "logs/summarise_gradients/{dataset}.log",
     conda:

@@ -20,6 +20,7 @@ def main(argv=None):
     add("--max-new-tokens", type=int, default=64, help="tokens of a sample at most")
     add("--device", default="cpu", help="auto, cpu or cuda")
     add("--dtype", default="float32", help="precision of the pass")
+    add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--output", required=True, metavar="OUT", help="probes table to write (.parquet)")
     run(parser, build, argv)
@@ -28,10 +29,12 @@ def main(argv=None):
 def build(given):
     import torch
 
+    from workflow.lib.digest import code_digest
     from workflow.lib.dynamics import probes, rephrases
     from workflow.lib.dynamics.finetune import usable_start
     from workflow.lib.dynamics.sequences import Speech
     from workflow.lib.files import sha256_of
+    from workflow.lib.machine import libraries
     from workflow.lib.models.loading import choose_device, load
 
     torch.set_num_threads(given.threads)
@@ -39,7 +42,8 @@ def build(given):
     # Before the model is loaded: what is missing is said at once.
     written = rephrases.from_cache(given.rephrases, asked) if given.rephrases else probes.grammar_rephrases(given.seed)
     start = usable_start(given.model)
-    model, tokenizer = load(start.path, dtype=given.dtype, device=choose_device(given.device))
+    device = choose_device(given.device)
+    model, tokenizer = load(start.path, dtype=given.dtype, device=device, trust_remote_code=given.trust_remote_code)
     rows = probes.build_probes(
         given.pairs,
         model,
@@ -50,8 +54,9 @@ def build(given):
         seed=given.seed,
         max_new_tokens=given.max_new_tokens,
     )
-    facts = {"pairs": sha256_of(given.pairs), "model": start.digest, "seed": given.seed}
-    probes.write_probes(rows, given.output, facts)
+    facts = {"pairs": sha256_of(given.pairs), "model": start.digest, "revision": start.revision, "seed": given.seed}
+    facts |= {"dtype": given.dtype, "device": device, "window": given.max_length, "code": code_digest(probes.__name__)}
+    probes.write_probes(rows, given.output, facts | libraries())
 
 
 if __name__ == "__main__":

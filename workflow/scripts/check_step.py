@@ -19,6 +19,7 @@ def main(argv=None):
     add("--halvings", type=int, required=True, help="how often the step is halved")
     add("--seed", type=int, default=0, help="of the draw of updates")
     add("--max-length", type=int, default=512, help="window in tokens")
+    add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--output", required=True, metavar="OUT", help="table to write (.parquet)")
     run(parser, check, argv)
@@ -43,6 +44,7 @@ def check(given):
         halvings=given.halvings,
         seed=given.seed,
         max_length=given.max_length,
+        trust_remote_code=given.trust_remote_code,
     )
 
 

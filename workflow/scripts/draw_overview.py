@@ -14,7 +14,7 @@ def main(argv=None):
     """Run the command line."""
     parser = parser_for(__doc__)
     add = parser.add_argument
-    add("--statistics", required=True, nargs="+", metavar="DIR", help="folders with curves, mad, rd, rd_layers")
+    add("--statistics", required=True, nargs="+", metavar="DIR", help="folders with curves, mad, rd, rd_layers, cells")
     add(
         "--dataset",
         nargs=5,

@@ -1,7 +1,8 @@
 """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
 
 INIT is a folder, a card (.json), or the `model` folder of another run. Writes dynamics.parquet (every probe at every
-evaluation), training.parquet (every update), status.json and model/ to the folder --output.
+evaluation), generations.parquet (free responses), training.parquet (every update), status.json and model/ to the folder
+--output.
 """
 
 import os
@@ -33,30 +34,59 @@ def main(argv=None):
     add("--beta", type=float, default=0.1, help="of the losses on pairs")
     add("--margin", type=float, default=0.0, help="of slic (delta) and simpo (gamma)")
     add("--evaluate-every", type=int, default=25, help="updates between evaluations and checkpoints")
+    add(
+        "--generate-every",
+        type=int,
+        default=0,
+        help="updates between free responses; 0: at the start and the end alone",
+    )
+    add(
+        "--prompts", type=int, default=0, help="prompts that are answered freely, of those trained on and held out each"
+    )
+    add("--draws", type=int, default=1, help="free responses to a prompt")
     add("--parameters", default="full", help="full, or lora (low-rank terms of all linear layers but the output)")
     add("--lora-rank", type=int, default=8, help="of lora")
-    add("--seed", type=int, default=0, help="of the order of examples and of sampled negatives")
+    add("--seed", type=int, default=0, help="of the order of examples and of samples")
     add("--max-length", type=int, default=512, help="window in tokens; longer examples are left out and counted")
-    add("--max-new-tokens", type=int, default=64, help="tokens of a sampled negative at most")
+    add("--max-new-tokens", type=int, default=64, help="tokens of a sampled response at most")
     add("--batch-tokens", type=int, default=4096, help="tokens of an evaluation's batch, padding included")
     add("--device", default="cpu", help="auto, cpu or cuda")
     add("--dtype", default="float32", help="precision of weights and passes")
-    add("--threads", type=int, default=1, help="CPU threads; the bytes depend on it")
+    add("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="that share every batch, each on a GPU of its own; the bytes depend on it",
+    )
+    add("--threads", type=int, default=1, help="CPU threads of all; the bytes depend on it")
     run(parser, train, argv)
 
 
 def train(given):
     from workflow.lib.gpu import lease
 
-    held = lease() if given.device != "cpu" else None  # before torch is imported, until the process ends
+    # Before torch is imported, until the process ends.
+    held = lease(count=given.processes) if given.device != "cpu" else None
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if given.processes == 1:
+        work(given)
+    else:
+        from workflow.lib.dynamics.processes import launch
+        from workflow.lib.models.loading import choose_device
 
+        launch(work, given, given.processes, choose_device(given.device))
+    if held:
+        held.release()
+
+
+def work(given, *processes):
     import torch
 
     from workflow.lib.dynamics.finetune import finetune
     from workflow.lib.dynamics.recipe import Recipe
 
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(max(1, given.threads // given.processes))
     names = set(Recipe.__dataclass_fields__)
     recipe = Recipe(**{name: value for name, value in vars(given).items() if name in names})
     finetune(
@@ -65,16 +95,18 @@ def train(given):
         given.output,
         given.journal,
         recipe,
+        *processes,
         probes=given.probes,
         reference=given.reference,
         device=given.device,
         dtype=given.dtype,
+        trust_remote_code=given.trust_remote_code,
         max_length=given.max_length,
         batch_tokens=given.batch_tokens,
         max_new_tokens=given.max_new_tokens,
+        prompts=given.prompts,
+        draws=given.draws,
     )
-    if held:
-        held.release()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ def main(argv=None):
     add("--draws", type=int, required=True, help="bootstrap draws")
     add("--seed", type=int, required=True, help="seed of the bootstrap")
     add("--output", required=True, metavar="FILE", help="evidence table to write (.parquet)")
+    add("--accuracy", default="", metavar="FILE", help="which of two responses is likelier, to write (.parquet)")
     run(parser, gather, argv)
 
 
@@ -38,6 +39,7 @@ def gather(arguments):
         arguments.output,
         arguments.draws,
         arguments.seed,
+        arguments.accuracy,
     )
 
 

@@ -21,6 +21,9 @@ MAPPING = (
 PROJECTIONS = "of q k v o gate up down, with spaces or commas (default: q k v o)"
 
 
+SHARD = "measure only the I-th of N parts, for gather_shards; alike in all but I, and with one --journal if with any"
+
+
 def main(argv=None):
     parser = parser_for(__doc__)
     add = parser.add_argument
@@ -52,6 +55,8 @@ def main(argv=None):
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--compat", default="none", help="'reference' tokenises as the study's own code does")
     add("--batch-tokens", type=int, default=4096, help="tokens of one batch, padding included")
+    add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=SHARD)
+    add("--planned-tokens", type=int, help="tokens of a batch in the plan that --shard cuts (default: --batch-tokens)")
     add("--limit", type=int, help="measure only this many samples")
     add("--limit-seed", type=int, help="draw them by a seeded hash instead of taking the first")
     add("--purpose", default="study", help="'pipeline check': a model on data it was never meant for")
@@ -106,6 +111,8 @@ def measure(arguments):
             mapping=arguments.mapping,
             relations=arguments.relations,
             controls=arguments.controls,
+            shard=arguments.shard,
+            planned_tokens=arguments.planned_tokens,
         ),
         extras=Extras(
             arguments.singular_values,
@@ -121,6 +128,12 @@ def measure(arguments):
     )
     if held:
         held.release()
+
+
+def _shard(text):
+    """(I, N) of `I/N`."""
+    part, parts = map(int, text.split("/"))
+    return part, parts
 
 
 def _split(names):

@@ -12,7 +12,7 @@ def main(argv=None):
     add("--responses", help="the responses table that was measured: counts its right labels")
     add("--draws", type=int, required=True, help="bootstrap draws")
     add("--seed", type=int, required=True, help="seed of the bootstrap")
-    add("--output", required=True, metavar="DIR", help="folder for curves, mad, rd, rd_layers and cells (.parquet)")
+    add("--output", required=True, metavar="DIR", help="folder for the tables (.parquet)")
     run(parser, summarise, argv)
 
 

@@ -7,7 +7,9 @@ def main(argv=None):
     parser = parser_for(__doc__)
     add = parser.add_argument
     add("--evidence", nargs="+", required=True, metavar="PARQUET", help="tables of gather_evidence")
-    add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
+    add(
+        "--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy and of gather_evidence"
+    )
     add("--claims", required=True, metavar="TSV", help="the claims' sheet")
     add("--schema", required=True, metavar="YAML", help="its schema")
     add("--output", required=True, metavar="STEM", help="writes STEM.parquet, STEM.csv and STEM.json")
@@ -28,6 +30,7 @@ def decide(arguments):
             {name for name in it.shares if it.masters(name)},
             {name for name, (_, low, _) in it.shares.items() if low <= it.chance},
             it.chance,
+            it.test == ability.OF_TWO,
         )
         for key, it in known.items()
     }

@@ -19,7 +19,7 @@ def main(argv=None):
     add("--tables", required=True, nargs="+", metavar="CSV", help="MAD and RD tables that write_tables wrote")
     add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
     add("--curves", nargs="*", default=[], metavar="PARQUET", help="mean curves, for the explorer")
-    add("--per-sample", nargs="*", default=[], metavar="PARQUET", help="samples' values, for the explorer")
+    add("--sample-layers", nargs="*", default=[], metavar="PARQUET", help="samples' values by layer, for the explorer")
     add("--responses", nargs="*", default=[], metavar="PARQUET", help="responses tables, for the samples' texts")
     add("--claims", metavar="PARQUET", help="the table of verdicts")
     add("--second", nargs="*", default=[], metavar="DIR", help="folders of the second study's figures")
@@ -43,7 +43,7 @@ def write(given):
         given.output,
         given.accuracy,
         given.curves,
-        given.per_sample,
+        given.sample_layers,
         given.responses,
         given.claims,
         given.second,

@@ -5,26 +5,31 @@ Sums and means over the tokens of a response, its end token among them. Along ev
 (The study's published argmax curves come from an error: its code kept the value of the last type, shuffled words.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from workflow.lib.dynamics.processes import ALONE, Processes
 from workflow.lib.dynamics.sequences import Spoken, shared_logits
+from workflow.lib.gradients.forward import length_regime
 
 #: Columns of the ``dynamics`` table that are measured here, in its order.
 MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "entropy", "a_norm", "g_norm")
 
 
 @torch.no_grad()
-def evaluate(model: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> dict[str, dict[str, float]]:
+def evaluate(
+    model: Any, responses: Mapping[str, Spoken], batch_tokens: int, processes: Processes = ALONE
+) -> dict[str, dict[str, float]]:
     """`MEASURES` of every response, by its key and in the order given; `batch_tokens`: of one batch, with padding.
 
-    Responses to one prompt share a pass over it, through the model's cache, where it keeps one.
+    Responses to one prompt share a pass over it, through the model's cache, where it keeps one. Batches are shared out
+    among `processes`; all get all numbers.
     """
     found: dict[str, dict[str, float]] = {}
-    for keys in batches_of(responses, batch_tokens):
+    for keys in processes.share(batches_of(responses, batch_tokens, length_regime(model.config))):
         batch = [responses[key] for key in keys]
         table = measures(*shared_logits(model, batch)).double()
         for key, rows in zip(keys, table.split([spoken.tokens for spoken in batch]), strict=True):
@@ -32,16 +37,22 @@ def evaluate(model: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> 
             means = [sum(values[name]) / len(rows) for name in MEASURES[3:]]
             total = sum(values["log_prob"])
             found[key] = dict(zip(MEASURES, (total, total / len(rows), sum(values["argmax"]), *means), strict=True))
-    return {key: found[key] for key in responses}
+    everyones = processes.joined(found)
+    return {key: everyones[key] for key in responses}
 
 
-def batches_of(responses: Mapping[str, Spoken], batch_tokens: int) -> list[list[str]]:
-    """The keys in batches whose prompts are of one length, the longest first, responses of alike length together."""
+def batches_of(responses: Mapping[str, Spoken], batch_tokens: int, regime: Callable[[int], int]) -> list[list[str]]:
+    """The keys in batches whose prompts are of one length, the longest first, responses of alike length together.
+
+    `regime`: what of a model hangs on a sequence's length (`length_regime`); no batch holds sequences of two.
+    """
     order = sorted(responses, key=lambda key: (-responses[key].start, -responses[key].tokens, responses[key].ids, key))
+    kinds = {key: (spoken.start, regime(len(spoken.ids))) for key, spoken in responses.items()}
     batches: list[list[str]] = []
     for key in order:
-        spoken, first = responses[key], responses[batches[-1][0]] if batches else None
-        if first and first.start == spoken.start and len(first.ids) * (len(batches[-1]) + 1) <= batch_tokens:
+        first = batches[-1][0] if batches else None
+        alike = first is not None and kinds[first] == kinds[key]
+        if alike and len(responses[first].ids) * (len(batches[-1]) + 1) <= batch_tokens:
             batches[-1].append(key)
         else:
             batches.append([key])

@@ -21,14 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from workflow.lib.command import progress
+from workflow.lib.digest import code_digest
 from workflow.lib.dynamics.losses import Scores, loss_named
 from workflow.lib.dynamics.pairs import read_pairs
 from workflow.lib.dynamics.probes import read_probes
 from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs
 from workflow.lib.errors import InputError
+from workflow.lib.files import sha256_of
 from workflow.lib.gradients.capture import Capture, Factors
 from workflow.lib.gradients.decoders import KNOWN, find_layers
 from workflow.lib.gradients.plan import plan_batches
+from workflow.lib.machine import libraries
 from workflow.lib.models.loading import load, locate
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import write_table
@@ -50,6 +53,7 @@ def check_step(
     halvings: int,
     seed: int,
     max_length: int,
+    trust_remote_code: bool = False,
     batch_tokens: int = 4096,
 ) -> None:
     """Write the ``one_step`` table: every probe's predicted and measured change for every update, loss and step size.
@@ -60,14 +64,14 @@ def check_step(
     """
     torch.use_deterministic_algorithms(True)
     where = locate(model)
-    network, tokenizer = load_exactly(where.path)
+    network, tokenizer = load_exactly(where.path, trust_remote_code)
     speech = Speech(tokenizer, max_length)
     watched, _ = read_probes(probes, speech)
     prompts = list(dict.fromkeys(key.rpartition("/")[0] for key in watched))[:probed]
     watched = {key: value for key, value in watched.items() if key.rpartition("/")[0] in prompts}
     responses = {key: spoken for key, (_, spoken) in watched.items()}
     learnt = _learnt(pairs, watched, speech, updates, seed)
-    captured = Kernels(where.path)
+    captured = Kernels(where.path, trust_remote_code)
     rows = []
     parts = {key: captured.factors(spoken) for key, spoken in responses.items()}
     updates_of = {
@@ -109,7 +113,9 @@ def check_step(
                     }
                     for key in responses
                 ]
-    write_table("one_step", rows, output, {"model": where.digest, "change": change, "dtype": "float64"})
+    facts = {"model": where.digest, "revision": where.revision, "pairs": sha256_of(pairs), "probes": sha256_of(probes)}
+    facts |= {"seed": seed, "change": change, "dtype": "float64", "device": "cpu", "window": max_length}
+    write_table("one_step", rows, output, {**facts, "code": code_digest(__name__), **libraries()})
     for row in summary(rows):
         progress(
             "{trained}, {loss}, {pair_id}: slope {slope:.4f}, residual falls {order:.2f} times a halving, "
@@ -117,13 +123,13 @@ def check_step(
         )
 
 
-def load_exactly(path: str) -> tuple[Any, Any]:
+def load_exactly(path: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """A model in float64 throughout, and its tokenizer.
 
     The library's RMS norms round to float32 on the way, which would drown the residual of a small step; where PyTorch's
     own norm computes the same, it takes their place, with their weights.
     """
-    model, tokenizer = load(path, dtype="float64", device="cpu")
+    model, tokenizer = load(path, dtype="float64", device="cpu", trust_remote_code=trust_remote_code)
     for parent in list(model.modules()):
         for name, norm in list(parent.named_children()):
             if hasattr(norm, "variance_epsilon") and type(norm).__name__.endswith("RMSNorm"):
@@ -138,8 +144,8 @@ def load_exactly(path: str) -> tuple[Any, Any]:
 class Kernels:
     """Inner products of per-sample gradients over all captured projections of a model, from X and D."""
 
-    def __init__(self, path: str):
-        model, _ = load_exactly(path)
+    def __init__(self, path: str, trust_remote_code: bool = False):
+        model, _ = load_exactly(path, trust_remote_code)
         self.capture = Capture(model, captured_projections(model))
 
     def factors(self, spoken: Spoken) -> dict[str, Factors]:

@@ -61,6 +61,10 @@ def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], 
             f"config/runs.tsv: run '{name}' starts from itself ({' from '.join([*above, name])}); mend init"
         )
     row = sheet[name]
+    for other in row["baseline"]:
+        if other not in sheet:
+            where = f"config/runs.tsv, run '{name}', column 'baseline'"
+            raise InputError(f"{where}: unknown run '{other}': {nearest(other, sheet)}")
     if row["init"]:
         _add(row["init"], f"config/runs.tsv, run '{name}', column 'init'", sheet, runs, (*above, name))
     runs.setdefault(name, row)

@@ -109,8 +109,13 @@ def probed_pairs(pairs: str, train: int, held_out: int, seed: int) -> list[Pair]
         rows = read_pairs(pairs, split)
         if count > len(rows):
             raise InputError(f"{pairs}: {count} probes of split '{split}' asked for, it has {len(rows)}; ask for fewer")
-        found += sorted(rows, key=lambda pair: seeded_hash(seed, f"probed {pair['pair_id']}"))[:count]
+        found += ranked(rows, seed)[:count]
     return found
+
+
+def ranked(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """In the order in which pairs are drawn to be probed."""
+    return sorted(pairs, key=lambda pair: seeded_hash(seed, f"probed {pair['pair_id']}"))
 
 
 def write_probes(rows: Sequence[dict], path: str | Path, facts: Mapping[str, Any]) -> None:

@@ -23,7 +23,8 @@ class Recipe:
     `split` of the pairs to train on; `probed`: only on the pairs that are probed. `batch_size` in responses (sft) or
     pairs. The learning rate rises over `warm_up` steps and stays. `clip`: the gradient's norm at most; 0, as it comes.
     `parameters`: all weights, or LoRA's low-rank terms of all linear layers but the output (`lora_rank`, scaled
-    by 2, without dropout). Evaluated before the first step, every `evaluate_every` steps and after the last.
+    by 2, without dropout). Evaluated before the first step, every `evaluate_every` steps and after the last; free
+    responses are written before the first, every `generate_every` steps (0: not in between) and after the last.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Recipe:
     beta: float = 0.1
     margin: float = 0.0
     evaluate_every: int = 25
+    generate_every: int = 0
     parameters: str = "full"
     lora_rank: int = 8
     seed: int = 0
@@ -58,6 +60,7 @@ class Recipe:
             ("batch_size", 2 if loss.mismatched else 1),
             ("evaluate_every", 1),
             ("lora_rank", 1),
+            ("generate_every", 0),
             ("warm_up", 0),
         ):
             if getattr(self, key) < least:
@@ -78,3 +81,11 @@ class Recipe:
     def on_probes(self) -> bool:
         """Whether only the probed pairs are trained on."""
         return self.probed or self.target not in ("chosen", "extend")
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the probes are evaluated after this many steps."""
+        return step in (0, self.steps) or step % self.evaluate_every == 0
+
+    def generates(self, step: int) -> bool:
+        """Whether free responses are written after this many steps."""
+        return step in (0, self.steps) or bool(self.generate_every and step % self.generate_every == 0)

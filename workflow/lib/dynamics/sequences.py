@@ -6,13 +6,14 @@ the end token closes a response, and what the tokenizer puts in front of a text 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workflow.lib.errors import InputError
-from workflow.lib.gradients.forward import run_forward
+from workflow.lib.gradients.forward import length_regime, run_forward
 from workflow.lib.gradients.tokens import Encoded, Encoder
 
 
@@ -61,15 +62,11 @@ class Speech:
 def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
     """Logits (tokens, vocabulary) and targets (tokens) of all response tokens of a batch, one sequence after another.
 
-    At least float32. Padding stands on the right, where no real token of a causal decoder sees it.
+    At least float32. Padding stands on the right, where no real token of a causal decoder sees it. The sequences have
+    to be of one length regime.
     """
-    longest = max(len(spoken.ids) for spoken in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    counted = torch.zeros(len(batch), longest, dtype=torch.bool)
-    for row, spoken in enumerate(batch):
-        ids[row, : len(spoken.ids)] = torch.tensor(spoken.ids)
-        counted[row, spoken.start : len(spoken.ids)] = True
-    ids, counted = ids.to(model.device), counted.to(model.device)
+    ids, counted = _padded([spoken.ids for spoken in batch], [spoken.start for spoken in batch], model.device)
+    longest = ids.shape[1]
     # A token is predicted at the place before it; logits of prompts are not made.
     first = min(spoken.start for spoken in batch) - 1
     logits = run_forward(model, ids, logits=longest - first)[:, :-1][counted[:, first + 1 :]]
@@ -81,11 +78,14 @@ def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor
 def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
     """As `response_logits`, without gradient, for prompts of one length: each distinct one is read once.
 
-    A model that keeps no cache reads them all.
+    A model that keeps no cache reads them all, and so does one whose positions hang on a length that lies between a
+    prompt's and its response's.
     """
+    regime = length_regime(model.config)
     prompts = {spoken.ids[: spoken.start]: None for spoken in batch}
     places = {prompt: place for place, prompt in enumerate(prompts)}
-    if len(prompts) == len(batch):
+    crossing = any(regime(each.start) != regime(len(each.ids)) for each in batch)
+    if len(prompts) == len(batch) or crossing or "past_key_values" not in signature(model.forward).parameters:
         return response_logits(model, batch)
     read = model(input_ids=torch.tensor(list(prompts), device=model.device), use_cache=True)
     cache = getattr(read, "past_key_values", None)
@@ -93,16 +93,10 @@ def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
         return response_logits(model, batch)
     mine = torch.tensor([places[spoken.ids[: spoken.start]] for spoken in batch], device=model.device)
     cache.batch_select_indices(mine)
-    longest = max(spoken.tokens for spoken in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    counted = torch.zeros(len(batch), longest, dtype=torch.bool)
-    for row, spoken in enumerate(batch):
-        ids[row, : spoken.tokens] = torch.tensor(spoken.ids[spoken.start :])
-        counted[row, : spoken.tokens] = True
-    ids, counted = ids.to(model.device), counted.to(model.device)
+    ids, counted = _padded([spoken.ids[spoken.start :] for spoken in batch], [0] * len(batch), model.device)
     # The prompt's last place predicts the response's first token.
     logits = read.logits[mine, -1:]
-    if longest > 1:
+    if ids.shape[1] > 1:
         rest = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
         logits = torch.cat([logits, rest], dim=1)
     logits = logits[counted]
@@ -110,10 +104,35 @@ def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
 
 
 def log_probs(model: Any, batch: Sequence[Spoken]) -> Tensor:
-    """Log-probability of every response of a batch, the sum over its tokens: (sequences,), with gradient."""
-    logits, targets = response_logits(model, batch)
-    each = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
-    return torch.stack([part.sum() for part in each.split([spoken.tokens for spoken in batch])])
+    """Log-probability of every response of a batch, the sum over its tokens: (sequences,), with gradient.
+
+    Each as it is alone: sequences of different length regimes are read apart.
+    """
+    regime = length_regime(model.config)
+    apart: dict[int, list[int]] = {}
+    for place, spoken in enumerate(batch):
+        apart.setdefault(regime(len(spoken.ids)), []).append(place)
+    found: dict[int, Tensor] = {}
+    for places in apart.values():
+        part = [batch[place] for place in places]
+        logits, targets = response_logits(model, part)
+        each = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
+        sums = (tokens.sum() for tokens in each.split([spoken.tokens for spoken in part]))
+        found |= zip(places, sums, strict=True)
+    return torch.stack([found[place] for place in range(len(batch))])
+
+
+def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -> tuple[Tensor, Tensor]:
+    """Ids (sequences, longest), and which of them count: from `starts` on, without padding.
+
+    Padding repeats a sequence's last token, as another one's embedding could be no number.
+    """
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
+    places = torch.arange(longest)
+    ends = torch.tensor([len(row) for row in rows])
+    counted = (places >= torch.tensor(starts)[:, None]) & (places < ends[:, None])
+    return ids.to(device), counted.to(device)
 
 
 def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_tokens: int) -> list[Spoken]:
@@ -128,22 +147,33 @@ def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_to
     if room < 1:
         raise InputError(f"a prompt of {longest} tokens fills the window of {speech.max_length}; raise max_length")
     end = speech.tokenizer.eos_token_id
-    # Padding on the left, where the mask hides it, so that all responses begin at one place.
-    ids = torch.tensor([[end] * (longest - len(head)) + list(head) for head in heads])
-    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads])
-    with torch.random.fork_rng(), torch.inference_mode():
+    apart: dict[int, list[int]] = {}
+    for place, head in enumerate(heads):
+        apart.setdefault(0 if lengths_mix(model, speech.max_length) else len(head), []).append(place)
+    found: dict[int, Spoken] = {}
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            max_new_tokens=room,
-            pad_token_id=end,
-            eos_token_id=end,
-        )[:, longest:].tolist()
-    said = [row[: row.index(end)] if end in row else row for row in made]
-    return [Spoken((*head, *row, end), len(head)) for head, row in zip(heads, said, strict=True)]
+        for places in apart.values():
+            part = [heads[place] for place in places]
+            made = continued(model, part, end, room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+            for place, head, row in zip(places, part, made, strict=True):
+                said = row[: row.index(end)] if end in row else row
+                found[place] = Spoken((*head, *said, end), len(head))
+    return [found[place] for place in range(len(heads))]
+
+
+def lengths_mix(model: Any, window: int) -> bool:
+    """Whether prompts of several lengths can be continued in one batch: no positions hang on its longest sequence."""
+    regime = length_regime(model.config)
+    return regime(1) == regime(window)
+
+
+def continued(model: Any, heads: Sequence[Sequence[int]], end: int, room: int, **how: Any) -> list[list[int]]:
+    """The tokens after every prompt, at most `room`, those after the end token among them; `how`: of the library."""
+    longest = max(map(len, heads))
+    # Padding on the left, where the mask hides it, so that all responses begin at one place.
+    ids = torch.tensor([[end] * (longest - len(head)) + list(head) for head in heads], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads], device=model.device)
+    given = {"max_new_tokens": room, "pad_token_id": end, "eos_token_id": end, "repetition_penalty": 1.0}
+    with torch.inference_mode():
+        return model.generate(input_ids=ids, attention_mask=mask, **given, **how)[:, longest:].tolist()

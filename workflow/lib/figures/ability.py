@@ -15,13 +15,21 @@ from workflow.lib.tables import SCHEMAS, read_table
 
 # A task counts as mastered where the lower 95 % bound lies this far above chance,
 MARGIN = 0.2
+# (of two responses: as where a fifth is known and the rest guessed),
+OF_TWO = "two_alternative"
+MARGIN_OF_TWO = 0.1
 # and where a question and its edit are both answered right this often.
 EDITED = 0.6
-UNABLE = {"answer": "cannot do this task", "recall": "does not know these"}
+UNABLE = {
+    "answer": "cannot do this task",
+    "recall": "does not know these",
+    OF_TWO: "does not tell right from wrong here",
+}
 _TESTS = {
     "answer": "Held-out questions",
     "counterfactual": "Question and its edit",
     "recall": "Jobs and cities recalled",
+    OF_TWO: "Right of two responses",
 }
 
 
@@ -40,10 +48,11 @@ class Ability:
     def masters(self, variant: str) -> bool:
         """Whether the model can do the task with this variant, by reading the question.
 
-        The lower bound lies `MARGIN` above chance, and the model follows an edit of the question in at least `EDITED`
-        of the cases, where that was asked.
+        The lower bound lies `MARGIN` above chance (of two responses, `MARGIN_OF_TWO`), and the model follows an edit of
+        the question in at least `EDITED` of the cases, where that was asked.
         """
-        return self.shares[variant][1] > self.chance + MARGIN and self.edited.get(variant, 1.0) >= EDITED
+        margin = MARGIN_OF_TWO if self.test == OF_TWO else MARGIN
+        return self.shares[variant][1] > self.chance + margin and self.edited.get(variant, 1.0) >= EDITED
 
     @property
     def able(self) -> bool:
@@ -76,9 +85,11 @@ def read(paths: Sequence[str | Path]) -> pl.DataFrame:
 
 
 def abilities(frame: pl.DataFrame) -> dict[tuple[str, str], Ability]:
-    """By (model, dataset), from the rows of whole datasets."""
+    """By (model, dataset), from the rows of whole datasets: its own answers, else which of two it finds likelier."""
     found = {}
-    whole = frame.filter((pl.col("part") == "all") & pl.col("test").is_in(["answer", "recall"]))
+    own = pl.col("test").is_in(["answer", "recall"])
+    whole = frame.filter(pl.col("part") == "all")
+    whole = whole.filter(own | ((pl.col("test") == OF_TWO) & ~own.any().over("model", "dataset")))
     for (model, dataset), rows in whole.group_by("model", "dataset", maintain_order=True):
         shares = {row["variant"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()}
         same = (pl.col("model") == model) & (pl.col("dataset") == dataset) & (pl.col("part") == "all")

@@ -1,6 +1,7 @@
 """Sample by sample: how gradients spread behind a mean, correct responses against another kind."""
 
 import math
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -10,7 +11,7 @@ from workflow.lib.figures import findings, scales, theme
 from workflow.lib.figures.names import label, projections_in_order, relations_in_order, responses_of, variants_in_order
 from workflow.lib.figures.panel import DIGITS, of
 from workflow.lib.figures.theme import Heading
-from workflow.lib.models.accuracy import wilson
+from workflow.lib.shares import wilson
 
 DRAWN = (
     "Distribution over samples of the nuclear norm averaged over layers, on a log axis: a kernel density between the "
@@ -49,7 +50,7 @@ def chart(samples: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     relations = relations_in_order(samples["relation"].unique())
     width = theme.panel_width(len(projections))
     scale = scales.logarithmic(samples["nuclear_norm"].drop_nulls(), width // _ROOM)
-    colours = alt.Scale(
+    colours = theme.plain(
         domain=[label(relation) for relation in relations], range=list(theme.PAIR_COLOURS[: len(relations)])
     )
     panels = []
@@ -68,7 +69,7 @@ def _panel(
     samples: pl.DataFrame,
     relations: list[str],
     scale: scales.Scale,
-    colours: alt.Scale,
+    colours: dict[str, Any],
     width: int,
     title: alt.Title,
     last: bool,
@@ -87,9 +88,9 @@ def _panel(
         else:
             points += [{**about, "value": _round(value), "density": side * 0.4} for value in values]
     numbers = {"format": f",.{scale.decimals}~f", "title": "Nuclear norm, log" if last else None, "labels": last}
-    x_axis = alt.Axis(values=list(scale.ticks), **numbers)
-    x_scale = alt.Scale(type="log", domain=[scale.low, scale.high], nice=False)
-    y_scale = alt.Scale(domain=[-1.05 if len(relations) > 1 else 0, 1.05], nice=False)
+    x_axis = theme.plain(values=list(scale.ticks), **numbers)
+    x_scale = theme.plain(type="log", domain=[scale.low, scale.high], nice=False)
+    y_scale = theme.plain(domain=[-1.05 if len(relations) > 1 else 0, 1.05], nice=False)
     colour = alt.Color("relation:N", scale=colours, title=None, legend=None if len(relations) == 1 else alt.Undefined)
 
     def x(field: str) -> alt.X:

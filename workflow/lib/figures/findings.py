@@ -34,7 +34,7 @@ ALIKE = 0.1
 MOST_PERCENT = 9
 BAND = "Bands: 95 % bootstrap intervals over samples."
 # Why a sample is left out, by the count of the cells table.
-_LOST = {
+LOST = {
     "n_no_response_tokens": "no response tokens",
     "n_nonfinite": "not finite",
     "n_out_of_memory": "out of memory",
@@ -216,7 +216,7 @@ def left_out(cells: pl.DataFrame, by: Sequence[str] = ("variant",)) -> list[str]
     some, empty = [], []
     for row in cells.to_dicts():
         lost, name = row["n"] - row["n_ok"], " ".join(label(row[key]) for key in by)
-        why = ", ".join(f"{row[key]:,} {reason}" for key, reason in _LOST.items() if row[key])
+        why = ", ".join(f"{row[key]:,} {reason}" for key, reason in LOST.items() if row[key])
         if lost:
             (some if row["n_ok"] else empty).append(f"{name} {lost:,} of {row['n']:,} ({why})")
     parts = [("No usable sample", empty), ("Left out", some)]

@@ -135,8 +135,8 @@ def matrix(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) -> a
         for projection in projections:
             cells = _cells(of(frame, dataset=datasets, projection=projection), data, domain, signed)
             first = projection == projections[0]
-            x_axis = alt.Axis(title=None, labelAngle=-40 if turned else 0, ticks=False, domain=False)
-            x = alt.X("variant:N", sort=columns, scale=alt.Scale(domain=columns), axis=x_axis)
+            x_axis = theme.plain(title=None, labelAngle=-40 if turned else 0, ticks=False, domain=False)
+            x = alt.X("variant:N", sort=columns, scale=theme.plain(domain=columns), axis=x_axis)
             base = alt.Chart(pl.DataFrame(cells)).encode(x=x, y=_rows("title", rows, first))
             tooltip = [alt.Tooltip(field) for field in ("title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q")]
             parts = [base.mark_rect(style="tile").encode(color=colour, tooltip=tooltip)]
@@ -171,8 +171,10 @@ def by_layer(frame: pl.DataFrame, data: Data, heading: Heading, signed: bool) ->
             {"row": _row(data, row["dataset"], row["variant"]), **_plain(row, signed), "layer": row["layer"]}
             for row in of(frame, projection=projection).to_dicts()
         ]
-        x_axis = alt.Axis(values=ticks, labelAngle=0, title="Layer" if signed else "Layer i (to i + 1)", domain=False)
-        x = alt.X("layer:O", scale=alt.Scale(domain=list(range(layers)), paddingInner=0), axis=x_axis)
+        x_axis = theme.plain(
+            values=ticks, labelAngle=0, title="Layer" if signed else "Layer i (to i + 1)", domain=False
+        )
+        x = alt.X("layer:O", scale=theme.plain(domain=list(range(layers)), paddingInner=0), axis=x_axis)
         base = alt.Chart(pl.DataFrame(cells)).encode(x=x, y=_rows("row", rows, projection == projections[0]))
         rect = base.mark_rect().encode(
             color=colour, tooltip=[alt.Tooltip(field) for field in ("row:N", "layer:O", "value:Q", "n:Q")]
@@ -208,8 +210,8 @@ def _row(data: Data, dataset: str, variant: str) -> str:
 
 
 def _rows(field: str, entries: Sequence[str], named: bool) -> alt.Y:
-    axis = alt.Axis(title=None, labels=named, ticks=False, domain=False, grid=False, labelLimit=_LABELS)
-    return alt.Y(f"{field}:N", sort=list(entries), scale=alt.Scale(domain=list(entries)), axis=axis)
+    axis = theme.plain(title=None, labels=named, ticks=False, domain=False, grid=False, labelLimit=_LABELS)
+    return alt.Y(f"{field}:N", sort=list(entries), scale=theme.plain(domain=list(entries)), axis=axis)
 
 
 def _cells(frame: pl.DataFrame, data: Data, domain: tuple[str, list[float]], signed: bool) -> list[dict]:
@@ -291,7 +293,7 @@ def _palette(signed: bool) -> tuple[str, ...]:
 def _colour(of_scale: tuple[str, list[float]], signed: bool) -> alt.Color:
     kind, domain = of_scale
     colours = list(_palette(signed))
-    scale = alt.Scale(type=kind, domain=domain, range=colours, interpolate="rgb")
+    scale = theme.plain(type=kind, domain=domain, range=colours, interpolate="rgb")
     title = "Relative to correct, log of ratio" if signed else f"Nuclear norm{', log' if kind == 'log' else ''}"
     ends = [domain[0], domain[len(domain) // 2], domain[-1]]
     numbers = (

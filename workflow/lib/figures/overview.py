@@ -11,15 +11,17 @@ import polars as pl
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, charts, findings, heatmaps
-from workflow.lib.figures.gallery import LOSS_TOKENS, REFERENCE, cut_off, keep, write_index
+from workflow.lib.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep, write_index
 from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order, variants_in_order
 from workflow.lib.figures.panel import of
 from workflow.lib.figures.theme import Heading
+from workflow.lib.responses.relations import is_marked
 from workflow.lib.tables import read_table
 
 KEY = "all-datasets"
 TITLE = "All datasets"
 _TABLES = ("curves", "mad", "rd", "rd_layers")
+_COUNTS = ("n", "n_ok", *findings.LOST)
 _Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
 
 
@@ -49,10 +51,10 @@ def draw_overview(
     Files are ``{model}.{relation}.{kind}.{format}`` with kind ``mad`` and ``steps``, for another relation than correct
     ``rd`` and ``differences``, and for each family of two or more datasets ``{family}_panels`` (in the study's form)
     and ``{family}_variants``. ``index.json`` lists them as `gallery.draw` does. A dataset that a model was not measured
-    on is named in the subtitle, and by the tables `accuracy` one that it does not master. `InputError` where a table is
-    missing.
+    on is named in the subtitle, as are samples that were left out, responses whose labels are right where they should
+    be wrong, and by the tables `accuracy` datasets that the model does not master. `InputError` where a table lacks.
     """
-    tables = {name: _all_of(name, statistics) for name in _TABLES}
+    tables = {name: _all_of(name, statistics) for name in (*_TABLES, "cells")}
     if tables["curves"].is_empty():
         raise InputError(f"no curves in {', '.join(map(str, statistics))}; nothing to draw")
     able = ability.abilities(ability.read(accuracy))
@@ -84,16 +86,39 @@ def _figures(
         curves, mad, rd, rd_layers = (of(norms[name], relation=relation) for name in _TABLES)
         mad, rd = of(mad, segment="all"), of(rd, measure="signed")
         steps = heatmaps.steps_of(curves)
-        yield from _heatmap(relation, "mad", mad, data, heatmaps.mad_heading, heatmaps.matrix, False, general)
-        yield from _heatmap(relation, "steps", steps, data, heatmaps.steps_heading, heatmaps.by_layer, False, general)
+        cells = tables["cells"].filter(pl.col("relation").is_in([REFERENCE, relation]))
+        own = of(cells, relation=relation)
+        marked = _marked(own, data.titles)
+        lines = [*_left_out(own, data.titles), *marked, *general]
+        yield from _heatmap(relation, "mad", mad, data, heatmaps.mad_heading, heatmaps.matrix, False, lines)
+        yield from _heatmap(relation, "steps", steps, data, heatmaps.steps_heading, heatmaps.by_layer, False, lines)
         if relation != REFERENCE:
-            yield from _heatmap(relation, "rd", rd, data, heatmaps.rd_heading, heatmaps.matrix, True, general)
+            lines = [*_left_out(cells, data.titles), *marked, *general]
+            yield from _heatmap(relation, "rd", rd, data, heatmaps.rd_heading, heatmaps.matrix, True, lines)
             yield from _heatmap(
-                relation, "differences", rd_layers, data, heatmaps.differences_heading, heatmaps.by_layer, True, general
+                relation, "differences", rd_layers, data, heatmaps.differences_heading, heatmaps.by_layer, True, lines
             )
         for family in dict.fromkeys(each.family for each in datasets if each.family):
             members = [each for each in datasets if each.family == family]
-            yield from _family(relation, family, members, of(tables["curves"], relation=relation), paper_axes, general)
+            rows = of(tables["curves"], relation=relation)
+            yield from _family(relation, family, members, rows, own, paper_axes, general)
+
+
+def _left_out(cells: pl.DataFrame, titles: Mapping[str, str]) -> list[str]:
+    """A line that says how many samples of each dataset were left out, and why: those of all its variants together."""
+    titled = cells.filter(pl.col("dataset").is_in(list(titles))).with_columns(pl.col("dataset").replace(titles))
+    counts = titled.group_by("dataset", maintain_order=True).agg(pl.sum(*_COUNTS))
+    return findings.left_out(counts, ("dataset",))
+
+
+def _marked(cells: pl.DataFrame, titles: Mapping[str, str]) -> list[str]:
+    """A line that names the datasets of which labels that should be wrong are right; none where few enough are."""
+    found = [
+        row["dataset"]
+        for row in cells.to_dicts()
+        if is_marked(row["relation"], row["n_label_equals_gold"], row["n_labelled"])
+    ]
+    return [f"{RIGHT_LABELS} of {', '.join(titles.get(key, key) for key in dict.fromkeys(found))}."] if found else []
 
 
 def _heatmap(relation, kind, frame, data, words, draw, signed, general) -> Iterator[_Figure]:
@@ -108,11 +133,12 @@ def _family(
     family: str,
     members: Sequence[Dataset],
     curves: pl.DataFrame,
+    cells: pl.DataFrame,
     paper_axes: bool,
     general: Sequence[str],
 ) -> Iterator[_Figure]:
     """A family's datasets as one: in the study's form, and overlaid."""
-    parts, order, tops = [], [], {}
+    parts, counts, order, tops = [], [], [], {}
     for each in members:
         rows = of(curves, dataset=each.key)
         variants = variants_in_order(rows["variant"].unique())
@@ -120,7 +146,9 @@ def _family(
             # One kind of text is called by its dataset, several by their own names.
             name = label(variant) if len(variants) > 1 else each.member or each.title
             name = name if name not in order else f"{name} ({each.member or each.title})"
-            parts.append(of(rows, variant=variant).with_columns(pl.lit(name).alias("variant")))
+            named = pl.lit(name).alias("variant")
+            parts.append(of(rows, variant=variant).with_columns(named))
+            counts.append(of(cells, dataset=each.key, variant=variant).with_columns(named))
             order.append(name)
             tops[name] = charts.paper_tops([variant], each.paper_top)[variant]
     present = [each.title for each in members if not of(curves, dataset=each.key).is_empty()]
@@ -128,7 +156,14 @@ def _family(
     if len(present) < 2:
         return
     whole, title = pl.concat(parts), ", ".join(present)
-    lines = [*([f"Not measured: {', '.join(missing)}."] if missing else []), *general]
+    absent = [f"Not measured: {', '.join(missing)}."] if missing else []
+    titles = {each.key: each.title for each in members}
+    lines = [
+        *absent,
+        *findings.left_out(pl.concat(counts)),
+        *_marked(cells.filter(pl.col("dataset").is_in(list(titles))), titles),
+        *general,
+    ]
     tops = tops if paper_axes else None
     apart = charts.own_scales(whole) if tops is None else len(set(tops.values())) > 1
     means = findings.finite(whole).group_by("variant").agg(pl.col("value").mean()).sort("value", "variant")["variant"]

@@ -70,13 +70,15 @@ def panel(
     legend = {} if not (dashed or neutral is not None) else {"legend": None}
     entries = list(hue.entries)
     colour = alt.Color(
-        f"{hue.column}:N", scale=alt.Scale(domain=entries, range=list(hue.colours)), title=None, **legend
+        f"{hue.column}:N", scale=theme.plain(domain=entries, range=list(hue.colours)), title=None, **legend
     )
-    shape = alt.Shape(f"{hue.column}:N", scale=alt.Scale(domain=entries, range=list(hue.shapes)), title=None, **legend)
-    y_scale = alt.Scale(type=scale.kind, domain=[scale.low, scale.high], nice=False, zero=False)
+    shape = alt.Shape(
+        f"{hue.column}:N", scale=theme.plain(domain=entries, range=list(hue.shapes)), title=None, **legend
+    )
+    y_scale = theme.plain(type=scale.kind, domain=[scale.low, scale.high], nice=False, zero=False)
     # A blank label in place of none keeps the panels' tops, and so their titles, at one height.
     numbers = _numbers(scale, neutral) if place.y_labels else {"labelExpr": "' '"}
-    y_axis = alt.Axis(values=list(scale.ticks), title=place.y_title, **numbers)
+    y_axis = theme.plain(values=list(scale.ticks), title=place.y_title, **numbers)
     value, low = (alt.Y(f"{name}:Q", scale=y_scale, axis=y_axis) for name in ("value", "low"))
     offered = [entry for entry in dashed.entries if entry in data[dashed.column]] if dashed else entries
     alone = layers == 1
@@ -114,21 +116,21 @@ def panel(
 
 
 def _dash(dashed: Dashed) -> alt.StrokeDash:
-    look = alt.Scale(domain=list(dashed.entries), range=[list(dash) for dash in theme.DASHES[: len(dashed.entries)]])
+    look = theme.plain(domain=list(dashed.entries), range=[list(dash) for dash in theme.DASHES[: len(dashed.entries)]])
     return alt.StrokeDash(f"{dashed.column}:N", scale=look, legend=alt.Legend(**theme.DASH_LEGEND))
 
 
 def _by_layer(layers: int, place: Place) -> alt.X:
-    axis = alt.Axis(values=list(scales.layer_ticks(layers)), format="d", labels=place.x_labels)
-    return alt.X("layer:Q", title=place.x_title, axis=axis, scale=alt.Scale(domain=[0, layers - 1], nice=False))
+    axis = theme.plain(values=list(scales.layer_ticks(layers)), format="d", labels=place.x_labels)
+    return alt.X("layer:Q", title=place.x_title, axis=axis, scale=theme.plain(domain=[0, layers - 1], nice=False))
 
 
 def _by_series(column: str, entries: Sequence[str], place: Place, relative: bool) -> alt.X:
     """One layer has no curve: its values stand side by side, each with its interval."""
     if relative:
-        return alt.X("layer:O", title=place.x_title, axis=alt.Axis(labelAngle=0))
+        return alt.X("layer:O", title=place.x_title, axis=theme.plain(labelAngle=0))
     return alt.X(
-        f"{column}:O", title=place.x_title and f"{place.x_title} 0", sort=list(entries), axis=alt.Axis(labelAngle=0)
+        f"{column}:O", title=place.x_title and f"{place.x_title} 0", sort=list(entries), axis=theme.plain(labelAngle=0)
     )
 
 

@@ -61,18 +61,18 @@ def chart(rd: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
             .with_columns(pl.col("relation", "projection").map_elements(label, return_dtype=pl.String))
         )
         first = variant == variants[0]
-        x_scale = alt.Scale(type="log", domain=[scale.low, scale.high], nice=False)
-        x_axis = alt.Axis(
+        x_scale = theme.plain(type="log", domain=[scale.low, scale.high], nice=False)
+        x_axis = theme.plain(
             values=list(scale.ticks), title="Times correct, log", grid=True, labelExpr="'×' + datum.label"
         )
-        y_axis = alt.Axis(
+        y_axis = theme.plain(
             values=list(middles.values()), title=None, grid=False, labelExpr=f"{names} : ''" if first else "''"
         )
-        y = alt.Y("at:Q", scale=alt.Scale(domain=[-0.8, len(relations) * step - 1.2], reverse=True), axis=y_axis)
+        y = alt.Y("at:Q", scale=theme.plain(domain=[-0.8, len(relations) * step - 1.2], reverse=True), axis=y_axis)
         value, low = (alt.X(f"{name}:Q", scale=x_scale, axis=x_axis) for name in ("value", "low"))
         entries = list(hue.entries)
-        colour = alt.Color("projection:N", scale=alt.Scale(domain=entries, range=list(hue.colours)), title=None)
-        shape = alt.Shape("projection:N", scale=alt.Scale(domain=entries, range=list(hue.shapes)), title=None)
+        colour = alt.Color("projection:N", scale=theme.plain(domain=entries, range=list(hue.colours)), title=None)
+        shape = alt.Shape("projection:N", scale=theme.plain(domain=entries, range=list(hue.shapes)), title=None)
         numbers = (alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES)
         tooltip = [alt.Tooltip("relation:N"), alt.Tooltip("projection:N"), *numbers, alt.Tooltip("n:Q")]
         base = alt.Chart(data).encode(y=y, color=colour)

@@ -9,11 +9,22 @@ so an SVG keeps its layout in a viewer without it.
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 
 # Altair stops at 5,000 rows to protect notebooks; here data are aggregated first, and all of them are to be drawn.
 alt.data_transformers.disable_max_rows()
+
+
+def plain(**settings) -> dict[str, Any]:
+    """An axis or a scale as a plain dict.
+
+    Altair copies a chart whenever it is layered or concatenated, with all eighty settings of an `alt.Axis` that nobody
+    made: they alone took a tenth of the time of a figure.
+    """
+    return settings
+
 
 FAMILY = "Liberation Sans, Arimo, Arial, Helvetica, sans-serif"
 INK, QUIET, RULE, GRID = "#1f2430", "#4d5566", "#8b93a3", "#e7e9ee"

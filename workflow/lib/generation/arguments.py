@@ -5,12 +5,12 @@ import argparse
 from workflow.lib.generation.completions import Writer
 
 
-def add_writer_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `writer_of` reads."""
+def add_writer_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The arguments that `writer_of` reads; not `required`: a model need not be named."""
     add = parser.add_argument
-    add("--model", required=True, help="the endpoint's model, or a local one: a folder or a card")
+    add("--model", required=required, default="", help="the endpoint's model, or a local one: a folder or a card")
     add("--model-name", default="", help="name of a local model in the output")
-    add("--max-tokens", type=int, required=True, metavar="N", help="tokens of one response at most")
+    add("--max-tokens", type=int, required=required, default=1024, metavar="N", help="tokens of one response at most")
     add("--endpoint", default="", metavar="URL", help="base URL; empty: a local model")
     add("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable with the key")
     add("--temperature", type=float, default=0, help="of an endpoint's sampling")

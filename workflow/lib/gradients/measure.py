@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,17 @@ from workflow.lib.gradients.extras import Extras, code_of, measure_extras
 from workflow.lib.gradients.forward import length_regime
 from workflow.lib.gradients.journal import Journal, Record
 from workflow.lib.gradients.meter import Meter
-from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows
+from workflow.lib.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows, share_of
 from workflow.lib.gradients.settings import Settings
 from workflow.lib.gradients.spectra import decompose
-from workflow.lib.gradients.tokens import Encoder
+from workflow.lib.gradients.tokens import Encoded, Encoder
 from workflow.lib.gradients.write import write_extra, write_tables
+from workflow.lib.machine import machine
 from workflow.lib.models.loading import choose_device, load, locate
 from workflow.lib.responses.prompts import CHAT_DATE
+
+# The size of a batch is no fact of the numbers; a retry halves it. A shard's place is told apart.
+_NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
 
 
 def measure(
@@ -101,15 +105,24 @@ def measure(
         "" if out else key_of(item.sample, {**context, "extras": {name: more[name] for name in names}})
         for item, names, out in zip(items, wanted, dropped, strict=True)
     ]
+    measured = {key: item.sample for key, item in zip(keys, items, strict=True) if key and item.sample.response_tokens}
+    batches = _batches(measured, settings, length_regime(network.config))
+    own = {key for batch in batches for key in batch}
+    # What needs no pass is told by the first shard.
+    places = [at for at, key in enumerate(keys) if key in own or (key not in measured and settings.shard[0] == 1)]
+    items, keys, wanted = ([each[place] for place in places] for each in (items, keys, wanted))
     asked = {key: item for key, item in zip(keys, items, strict=True) if key}
     job = _Job(
-        Capture(network, settings.projections, settings.mapping), asked, dict(zip(keys, wanted, strict=True)), settings
+        Capture(network, settings.projections, settings.mapping),
+        asked,
+        dict(zip(keys, wanted, strict=True)),
+        batches,
+        settings,
     )
     records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
-    # The size of a batch is no fact of the numbers; a retry halves it.
     facts = {
-        **{name: value for name, value in asdict(settings).items() if name != "batch_tokens"},
+        **{name: value for name, value in asdict(settings).items() if name not in _NO_FACTS},
         "window": window,
         "chat_date": CHAT_DATE.isoformat() if settings.chat else None,
         # Times the power of two next to the response's tokens, where the loss is their mean.
@@ -121,6 +134,8 @@ def measure(
         "rows": len(rows),
         "matrix_shapes": job.shapes(),
     }
+    if settings.shard != (1, 1):
+        facts |= {"shard": settings.shard, "places": places, "of_places": len(dropped)}
     ordered = [records[key] for key in keys]
     write_tables(items, ordered, facts, samples_path, spectra_path)
     for extra, path in extras.paths.items():
@@ -133,6 +148,16 @@ def measure(
     )
     if run_path:
         write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
+
+
+def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callable[[int], int]) -> list[list[str]]:
+    """The batches of a shard: of the plan that all shards share, then cut where a retry asks for smaller ones."""
+    planned = plan_batches(samples, settings.planned_tokens or settings.batch_tokens, regime)
+    return [
+        part
+        for batch in share_of(planned, settings.shard)
+        for part in plan_batches({key: samples[key] for key in batch}, settings.batch_tokens)
+    ]
 
 
 def _maker(context: Mapping[str, Any]) -> str:
@@ -155,16 +180,20 @@ def _check_paths(paths: Mapping[str, str]) -> None:
 class _Job:
     """The distinct samples of a job, by key; equal token ids and masks are computed once.
 
-    `wanted`: the names of the extras of each.
+    `wanted`: the names of the extras of each; `batches`: the keys of those to measure.
     """
 
     def __init__(
-        self, capture: Capture, items: Mapping[str, Item], wanted: Mapping[str, Collection[str]], settings: Settings
+        self,
+        capture: Capture,
+        items: Mapping[str, Item],
+        wanted: Mapping[str, Collection[str]],
+        batches: Sequence[list[str]],
+        settings: Settings,
     ):
         self.capture, self.items, self.wanted, self.settings = capture, items, wanted, settings
         self.samples = {key: item.sample for key, item in items.items()}
-        measured = {key: sample for key, sample in self.samples.items() if sample.response_tokens}
-        self.batches = plan_batches(measured, settings.batch_tokens, length_regime(capture.model.config))
+        self.batches = batches
         self.computed = self.recalled = 0
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
@@ -258,17 +287,12 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
         "host": platform.node(),
         "commit": _commit(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        "machine": machine(device),
         "threads": torch.get_num_threads(),
         "batch_tokens": job.settings.batch_tokens,
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "computed": job.computed,
         "recalled": job.recalled,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
     }
 
 

@@ -139,3 +139,12 @@ def plan_batches(
         else:
             batches.append([key])
     return batches
+
+
+def share_of(batches: Sequence[list[str]], shard: tuple[int, int]) -> list[list[str]]:
+    """The batches of shard (i, n), i from 1: every n-th one, so that each shard has long and short samples.
+
+    Whole batches of one plan: the shards' numbers are those of a single job, to the last bit.
+    """
+    part, parts = shard
+    return list(batches[part - 1 :: parts])

@@ -20,7 +20,8 @@ class Settings:
 
     `seed` is that of random `loss_tokens`. `relations` are measured with all `loss_tokens` (none named: all relations
     that there are), and `controls`, VARIANT:RELATION:SUBSET, beside them. `projections` and `metrics` are brought into
-    the tables' order. Raises `InputError` where a choice is not known.
+    the tables' order. `shard` (i, n), i from 1: measure only the i-th of n parts, of batches planned with
+    `planned_tokens` (None: with `batch_tokens`). Raises `InputError` where a choice is not known.
     """
 
     chat: bool
@@ -43,6 +44,8 @@ class Settings:
     mapping: str = ""
     relations: Sequence[str] = ()
     controls: Sequence[str] = ()
+    shard: tuple[int, int] = (1, 1)
+    planned_tokens: int | None = None
 
     def __post_init__(self):
         check_choice("--purpose", self.purpose, PURPOSES)
@@ -55,6 +58,8 @@ class Settings:
             raise InputError(f"--max-length is {self.max_length}; give at least 2 tokens")
         if self.batch_tokens < 1:
             raise InputError(f"--batch-tokens is {self.batch_tokens}; give at least 1")
+        if not 1 <= self.shard[0] <= self.shard[1]:
+            raise InputError(f"--shard is {self.shard[0]}/{self.shard[1]}; give I/N with I from 1 to N")
         parse_subsets(self.loss_tokens)
         for text in self.controls:
             if text.count(":") < 2:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,24 +17,12 @@ from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 from workflow.lib.models.miniature_tokenizer import TURN_END
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
+from workflow.lib.shares import wilson
 from workflow.lib.tables import SCHEMAS, write_table
 
 LONGEST = {"none": 6, "simplified": 50, "detailed": 160}  # tokens generated, well above the longest response
 BLANKS = 2  # of every person, in this order: the job, the city
 _BATCH = 128
-
-
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson 95 % interval of a share.
-
-    >>> [round(bound, 3) for bound in wilson(80, 100)]
-    [0.711, 0.867]
-    """
-    share = correct / n
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
-    return max(0.0, low), min(1.0, high)
 
 
 class Reader:

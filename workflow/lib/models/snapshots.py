@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ TOKENIZER = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", 
 WANTED = ["config.json", "generation_config.json", *TOKENIZER, *TEMPLATES, "*.safetensors", "*.safetensors.index.json"]
 # A `*` of the hub's patterns crosses folders; `original/` and `onnx/` hold the same weights again.
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
+WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 TIMEOUT = 30.0  # seconds for the hub's first answer
 CARD_KEYS = ("model", "source", "revision", "path", "digest", "tokenizer_digest", "files")
@@ -51,13 +53,34 @@ def fetch(model: str, source: str, revision: str, output: str | Path, mirror: st
         path, revision = Path(source).expanduser(), ""
     elif not is_hub_id(source):
         raise InputError(f"{model}: source '{source}' is neither a folder nor a hub id; give ./FOLDER or ORG/NAME")
-    elif mirror and (Path(mirror).expanduser() / "models").is_dir():
-        path = _mirrored(model, source, revision, Path(mirror).expanduser())
     else:
-        path = download(source, revision, snapshots, model=model)
+        path = _snapshot(model, source, revision, mirror, snapshots)
     card = card_of(model, source, revision, path)
     _check_against_hub(path, card["files"])
     write_text(output, json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model is but for its weights: `files` of the folder `path`, config and tokenizer."""
+
+    path: Path
+    files: tuple[str, ...]
+
+
+def shape_files(model: str, source: str, revision: str, mirror: str = "", snapshots: str = SNAPSHOTS) -> Shape:
+    """Config and tokenizer of a hub model, found or downloaded as by `fetch`, without its weights."""
+    if not is_hub_id(source):
+        raise InputError(f"{model}: source '{source}' is no hub id; an untrained twin is made of ORG/NAME")
+    path = _snapshot(model, source, revision, mirror, snapshots, weights=False)
+    _read_json(path / "config.json")
+    return Shape(path, tuple(_shape_names(path)))
+
+
+def _snapshot(model: str, source: str, revision: str, mirror: str, snapshots: str, weights: bool = True) -> Path:
+    if mirror and (Path(mirror).expanduser() / "models").is_dir():
+        return _mirrored(model, source, revision, Path(mirror).expanduser())
+    return download(source, revision, snapshots, model=model, weights=weights)
 
 
 def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[str, Any]:
@@ -148,12 +171,14 @@ def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
             )
 
 
-def download(source: str, revision: str, snapshots: str | Path = SNAPSHOTS, *, model: str = "") -> Path:
+def download(
+    source: str, revision: str, snapshots: str | Path = SNAPSHOTS, *, model: str = "", weights: bool = True
+) -> Path:
     """Download the hub model `source` (ORG/NAME) at the commit `revision`; the folder ``snapshots/ORG/NAME/REVISION``.
 
-    Only safetensors, configs, tokenizer and chat template are taken. What is there already is not fetched again, and
-    a whole snapshot needs no network. Raises `InputError` for a revision that is no commit hash, for a gated,
-    unknown or unreachable model, and for one without safetensors. `model` is the key named in messages.
+    Only safetensors (not without `weights`), configs, tokenizer and chat template are taken. What is there already is
+    not fetched again, and a whole snapshot needs no network. Raises `InputError` for a revision that is no commit hash,
+    for a gated, unknown or unreachable model, and for one without safetensors. `model` is the key named in messages.
     """
     label = model or source
     if not revision:
@@ -167,7 +192,8 @@ def download(source: str, revision: str, snapshots: str | Path = SNAPSHOTS, *, m
             "empty the cell and run python -m workflow.scripts.pin"
         )
     folder = Path(snapshots) / source / revision
-    wanted = {"revision": revision, "local_dir": folder, "allow_patterns": WANTED, "ignore_patterns": UNWANTED}
+    patterns = [name for name in WANTED if weights or "safetensors" not in name]
+    wanted = {"revision": revision, "local_dir": folder, "allow_patterns": patterns, "ignore_patterns": UNWANTED}
     with _hub(label, source, revision) as hub:
         try:
             # Asked first: it answers or fails within TIMEOUT, which the listing of a snapshot does not.
@@ -177,7 +203,7 @@ def download(source: str, revision: str, snapshots: str | Path = SNAPSHOTS, *, m
                 raise
             hub.snapshot_download(source, local_files_only=True, **wanted)
         else:
-            if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
+            if weights and not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
                 raise InputError(
                     f"{label}: {source} at {revision} has no safetensors weights, the only ones that are read; "
                     "convert it with save_pretrained and give the folder as source"
@@ -309,6 +335,13 @@ def _is_unreachable(error: Exception) -> bool:
 
 def _files(path: Path) -> list[str]:
     """The names of the model's own files in the folder `path`, sorted."""
+    names = _shape_names(path)
+    kept = {*names, *_weights(path)}
+    return sorted(kept | {name for name in WEIGHT_NOTES if (path / name).is_file()})
+
+
+def _shape_names(path: Path) -> list[str]:
+    """The names of the config and the tokenizer's files in the folder `path`, sorted."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give one with config.json, a tokenizer and safetensors weights")
     if not (path / "config.json").is_file():
@@ -316,8 +349,7 @@ def _files(path: Path) -> list[str]:
     names = [name.name for name in path.iterdir() if name.is_file()]
     if not any(Path(name).match(pattern) for name in names for pattern in VOCABULARIES):
         raise InputError(f"{path / 'tokenizer.json'}: no tokenizer here; save it beside the model with save_pretrained")
-    kept = {name for name in names if _is_tokenizer(name)} | {"config.json", *_weights(path)}
-    return sorted(kept | ({"generation_config.json", "model.safetensors.index.json"} & set(names)))
+    return sorted({"config.json", *(name for name in names if _is_tokenizer(name))})
 
 
 def _weights(path: Path) -> list[str]:

@@ -18,9 +18,11 @@ from workflow.lib.command import progress
 from workflow.lib.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
 from workflow.lib.statistics.estimates import of_curves, of_differences
 from workflow.lib.statistics.measures import segments, top_layers
-from workflow.lib.tables import SCHEMAS, read_metadata, read_table, write_table
+from workflow.lib.tables import SCHEMAS, read_metadata, read_table, table_in_parts, write_table
 
 TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
+# Written as it is made: of a large study it is as long as the spectra.
+LAYERED = "per_sample_layers"
 
 
 def summarise(
@@ -32,7 +34,7 @@ def summarise(
     seed: int,
     responses: str | None = None,
 ) -> None:
-    """Write curves, MAD, RD, cells and each sample's means of one dataset into the folder `output`.
+    """Write curves, MAD, RD, cells and each sample's means and layers of one dataset into the folder `output`.
 
     `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % bootstraps over samples, `draws`
     of them. Samples with a status other than ``ok``, or with a value that is not finite in any layer or projection, are
@@ -42,20 +44,21 @@ def summarise(
     """
     labels = _labels(responses)
     tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
-    revisions = {}
-    # One model at a time is held in memory.
-    for samples_path, spectra_path in zip(samples, spectra, strict=True):
-        frame, cells = read_cells(dataset, samples_path, spectra_path)
-        facts = read_metadata(samples_path)
-        revisions[facts["model"]] = {key: facts[key] for key in _FACTS}
-        tables["cells"].append(_cells(frame, facts["purpose"], labels))
-        progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
-        for cell in cells:
-            tables["per_sample"].append(_per_sample(cell, dataset))
-            _curves(tables, cell, dataset, draws, seed)
-        for reference, other in pairs(cells):
-            _differences(tables, reference, other, dataset, draws, seed)
+    known = [_known(path) for path in samples]
+    revisions = {facts["model"]: {key: facts[key] for key in _FACTS} for facts in known}
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
+    with table_in_parts(LAYERED, Path(output) / f"{LAYERED}.parquet", metadata) as write_layered:
+        # One model at a time is held in memory.
+        for facts, samples_path, spectra_path in zip(known, samples, spectra, strict=True):
+            frame, cells = read_cells(dataset, samples_path, spectra_path)
+            tables["cells"].append(_cells(frame, facts["purpose"], labels))
+            progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
+            for cell in cells:
+                tables["per_sample"].append(_per_sample(cell, dataset))
+                write_layered(_per_sample_layers(cell, dataset))
+                _curves(tables, cell, dataset, draws, seed)
+            for reference, other in pairs(cells):
+                _differences(tables, reference, other, dataset, draws, seed)
     for name in TABLES:
         empty = SCHEMAS[name].empty_table()
         write_table(name, pa.concat_tables([empty, *tables[name]]), Path(output) / f"{name}.parquet", metadata)
@@ -64,6 +67,12 @@ def summarise(
 # What the statistics' own metadata keep of the tables they were made from.
 _FACTS = ("model_digest", "revision", "dtype", "compat", "max_length")
 _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
+
+
+def _known(samples: str) -> dict[str, Any]:
+    """What a samples table says of its model; `InputError` where it is none."""
+    read_table("samples", samples, ["status"])
+    return read_metadata(samples)
 
 
 def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
@@ -98,24 +107,40 @@ def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset:
 
 def _per_sample(cell: Cell, dataset: str) -> pa.Table:
     """Each sample's statistics, averaged over the layers of a projection."""
+    means = {statistic: values.mean(2) for statistic, values in cell.values.items()}
+    return _by_sample("per_sample", cell, dataset, means)
+
+
+def _per_sample_layers(cell: Cell, dataset: str) -> pa.Table:
+    """Each sample's statistics, as lists over the layers of a projection."""
+    return _by_sample(LAYERED, cell, dataset, cell.values)
+
+
+def _by_sample(name: str, cell: Cell, dataset: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
     shape = (len(cell.sample_ids), len(cell.projections))
-    columns = {statistic: values.mean(2) for statistic, values in cell.values.items()}
-    columns |= {name: np.broadcast_to(getattr(cell, name)[:, None], shape) for name in ("loss", "response_tokens")}
+    about = {key: np.broadcast_to(getattr(cell, key)[:, None], shape) for key in ("loss", "response_tokens")}
     axes = {"sample_id": cell.sample_ids, "projection": cell.projections}
-    return _long("per_sample", _about(cell, dataset), axes, columns)
+    return _long(name, _about(cell, dataset), axes, {**columns, **about})
 
 
 def _long(
     name: str, about: Mapping[str, Any], axes: Mapping[str, Sequence], columns: Mapping[str, np.ndarray]
 ) -> pa.Table:
-    """Rows of the table `name`: one for each place of `columns`, whose axes are `axes`; each says `about`."""
+    """Rows of the table `name`: one for each place of `columns`, whose axes are `axes`; each says `about`.
+
+    A column with one axis more is a column of lists.
+    """
     shape = tuple(map(len, axes.values()))
     rows = math.prod(shape)
     data = {key: pa.repeat(value, rows) for key, value in about.items()}
     for (key, labels), index in zip(axes.items(), np.indices(shape), strict=True):
         data[key] = pa.array(list(labels)).take(pa.array(index.ravel()))
-    # Released statistics come without lengths: NaN here, null there.
-    data |= {key: pa.array(values.ravel(), from_pandas=key == "response_tokens") for key, values in columns.items()}
+    for key, values in columns.items():
+        # Released statistics come without lengths: NaN here, null there.
+        data[key] = pa.array(values.ravel(), from_pandas=key == "response_tokens")
+        if values.ndim > len(shape):
+            ends = pa.array(np.arange(rows + 1) * values.shape[-1], pa.int32())
+            data[key] = pa.ListArray.from_arrays(ends, data[key])
     schema = SCHEMAS[name]
     arrays = [
         data[field.name].cast(field.type) if field.name in data else pa.nulls(rows, field.type) for field in schema

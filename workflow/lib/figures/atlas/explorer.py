@@ -2,6 +2,10 @@
 
 Every number of a curve is here. Of a dataset's samples at most `SAMPLES`, the same ones for every model, variant and
 relation, chosen by a hash of their ids, and of those the first `TEXTS` with their texts, cut to `CHARACTERS`.
+
+A sample's values are there layer by layer; those of a model of more than `GROUPS` layers as means over `GROUPS` groups
+of neighbouring layers, as even as can be, larger ones first. All samples' values together are at most `VALUES`: of a
+large study fewer samples of each dataset are shown, so that the page stays small.
 """
 
 import hashlib
@@ -14,7 +18,7 @@ import polars as pl
 import vl_convert
 
 from workflow.lib.figures import theme
-from workflow.lib.figures.atlas.pieces import WHOLE, pack, pack_text
+from workflow.lib.figures.atlas.pieces import CHAIN, WHOLE, pack, pack_text
 from workflow.lib.figures.names import (
     PIPELINE_CHECK,
     in_order,
@@ -27,9 +31,10 @@ from workflow.lib.figures.names import (
 from workflow.lib.tables import SCHEMAS, read_table
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
+GROUPS, VALUES = 8, 3_600_000
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
-CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
+CURVE_DIGITS, LOSS_DIGITS = 4, 3
 # Beyond the figures' five: shapes tell apart what colours this many cannot. On the dark page the same order, light
 # enough to be seen.
 LIGHT_COLOURS = (*theme.ORDERED_COLOURS, "#2f6b34", "#b0438f", "#7a5230")
@@ -40,19 +45,19 @@ VEGA_LITE = "6.1"
 
 def explorer(
     curves: Sequence[str | Path],
-    per_sample: Sequence[str | Path],
+    sample_layers: Sequence[str | Path],
     responses: Sequence[str | Path],
     titles: Mapping[str, str],
 ) -> dict[str, Any] | None:
     """The explorer's list (`index`) and its `pieces`, by the id of their element; None where there are no curves.
 
-    `curves` and `per_sample`: tables of the statistics, one a dataset. `responses`: tables with the samples' texts. A
-    dataset may stand in some of them only. `titles`: of datasets, by key.
+    `curves` and `sample_layers`: tables of the statistics, one a dataset. `responses`: tables with the samples' texts.
+    A dataset may stand in some of them only. `titles`: of datasets, by key.
     """
-    frame = _read("curves", curves)
+    frame = _curves_of(curves)
     if frame.is_empty():
         return None
-    samples, texts = _read("per_sample", per_sample), {}
+    samples, texts = _Samples(sample_layers), {}
     for path in responses:
         table = pl.from_arrow(read_table("responses", path))
         texts.update({key: rows for (key,), rows in table.group_by("dataset")})
@@ -64,18 +69,20 @@ def explorer(
         "projections": projections_in_order(frame["projection"]),
         "metrics": [name for name in METRICS if name in set(frame["statistic"])],
     }
+    most = _most_samples(frame)
     pieces, sets = {}, {}
     for d, dataset in enumerate(keys["datasets"]):
-        of_dataset = samples.filter(pl.col("dataset") == dataset)
-        chosen = _chosen(of_dataset["sample_id"])
-        pieces[f"texts-{d}"] = _texts(chosen, of_dataset["sample_id"].n_unique(), texts.get(dataset), keys)
+        ids = samples.ids(dataset)
+        chosen = _chosen(ids, most)
+        rows = samples.rows(dataset, chosen)
+        pieces[f"texts-{d}"] = _texts(chosen, len(ids), texts.get(dataset), keys)
         for m, model in enumerate(keys["models"]):
             cell = frame.filter((pl.col("dataset") == dataset) & (pl.col("model") == model))
             if cell.is_empty():
                 continue
             sets[f"{d}-{m}"] = {"check": bool((cell["purpose"] == PIPELINE_CHECK).any())}
             pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
-            pieces[f"samples-{d}-{m}"] = _samples(of_dataset.filter(pl.col("model") == model), chosen, keys)
+            pieces[f"samples-{d}-{m}"] = _samples(rows.filter(pl.col("model") == model), chosen, keys)
     # Within a function: the bundle's short names would be the page's names too.
     script = f"(() => {{{vl_convert.javascript_bundle(vl_version=VEGA_LITE)}}})();"
     return {"index": _index(keys, titles, sets), "pieces": {"vega": pack_text(script), **pieces}}
@@ -102,17 +109,48 @@ def _index(keys: Mapping[str, list[str]], titles: Mapping[str, str], sets: Mappi
     }
 
 
-def _read(name: str, paths: Sequence[str | Path]) -> pl.DataFrame:
-    """The tables of one kind as one, with the loss on the whole response alone."""
-    schema = SCHEMAS[name]
-    found = (read_table(name, path).select(schema.names) for path in paths)
+def _curves_of(paths: Sequence[str | Path]) -> pl.DataFrame:
+    """All curves, with the loss on the whole response alone."""
+    schema = SCHEMAS["curves"]
+    found = (read_table("curves", path).select(schema.names) for path in paths)
     frame = pl.concat([pl.from_arrow(table) for table in (schema.empty_table(), *found)])
     return frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
 
 
-def _chosen(sample_ids: pl.Series) -> list[str]:
-    """At most `SAMPLES` ids, the same whatever the models and variants, and in an order that tells nothing."""
-    return sorted(set(sample_ids), key=lambda key: hashlib.sha256(key.encode()).digest())[:SAMPLES]
+class _Samples:
+    """The samples' values by layer, of which only those that are asked for are read: all are as many as the spectra."""
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self._paths: dict[str, list[str | Path]] = {}
+        for path in paths:
+            for dataset in pl.from_arrow(read_table("per_sample_layers", path, ["dataset"]))["dataset"].unique():
+                self._paths.setdefault(dataset, []).append(path)
+
+    def ids(self, dataset: str) -> list[str]:
+        """A dataset's samples."""
+        return self._of(dataset).select("sample_id").unique().collect()["sample_id"].to_list()
+
+    def rows(self, dataset: str, ids: Sequence[str]) -> pl.DataFrame:
+        """The rows of some of a dataset's samples."""
+        return self._of(dataset).filter(pl.col("sample_id").is_in(list(ids))).collect(engine="streaming")
+
+    def _of(self, dataset: str) -> pl.LazyFrame:
+        empty = pl.from_arrow(SCHEMAS["per_sample_layers"].empty_table()).lazy()
+        frame = pl.concat([empty, *(pl.scan_parquet(path) for path in self._paths.get(dataset, []))])
+        return frame.filter(pl.col("dataset") == dataset, pl.col("loss_tokens") == LOSS_TOKENS)
+
+
+def _most_samples(curves: pl.DataFrame) -> int:
+    """How many samples of each dataset make no more than `VALUES`, but at most `SAMPLES`."""
+    cell = ["dataset", "model", "variant", "relation", "projection", "statistic"]
+    groups = pl.min_horizontal(pl.col("layer").n_unique(), pl.lit(GROUPS))
+    of_one = curves.group_by(cell).agg(groups.alias("groups"))["groups"].sum()
+    return max(1, min(SAMPLES, VALUES // of_one))
+
+
+def _chosen(sample_ids: Sequence[str], most: int) -> list[str]:
+    """At most so many ids, the same whatever the models and variants, and in an order that tells nothing."""
+    return sorted(sample_ids, key=lambda key: hashlib.sha256(key.encode()).digest())[:most]
 
 
 def _curves(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> str:
@@ -133,21 +171,29 @@ def _curves(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> str:
 
 
 def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: Mapping[str, list[str]]) -> str:
-    """One model on one dataset: each metric by (set, projection, sample), loss and length by (set, sample)."""
+    """One model on one dataset: each metric by (group of layers, set, projection, sample), loss and length by sample.
+
+    `groups`: first and last layer of each.
+    """
     sets = _sets(cell, keys)
-    cell = cell.filter(pl.col("sample_id").is_in(list(chosen)))
     at = (*_at(cell, sets, keys), _place(cell["sample_id"], chosen))
+    layers = max((cell[name].list.len().max() or 0 for name in keys["metrics"]), default=0)
+    groups = [part for part in np.array_split(np.arange(layers), min(GROUPS, max(layers, 1))) if len(part)]
     columns = {}
     for name in keys["metrics"]:
         # A column each: values of one kind stand together and compress better.
-        values = np.full((len(sets), len(keys["projections"]), len(chosen)), np.nan)
-        values[at] = cell[name].to_numpy()
-        columns[name] = (values, SAMPLE_DIGITS)
-    for name, digits in (("loss", SAMPLE_DIGITS), ("response_tokens", WHOLE)):
+        values = np.full((len(groups), len(sets), len(keys["projections"]), len(chosen)), np.nan)
+        if known := cell[name].count():
+            told = np.full((cell.height, layers), np.nan)
+            told[cell[name].is_not_null().to_numpy()] = cell[name].drop_nulls().list.to_array(layers).to_numpy()
+        for g, part in enumerate(groups if known else []):
+            values[(g, *at)] = told[:, part].mean(1)
+        columns[name] = (values, CHAIN)
+    for name, digits in (("loss", LOSS_DIGITS), ("response_tokens", WHOLE)):
         per_sample = np.full((len(sets), len(chosen)), np.nan)
         per_sample[at[0], at[2]] = cell[name].to_numpy()
         columns[name] = (per_sample, digits)
-    return pack({"sets": sets}, columns)
+    return pack({"sets": sets, "groups": [(int(part[0]), int(part[-1])) for part in groups]}, columns)
 
 
 def _sets(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """The page itself: its sections, and what each shows."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ import polars as pl
 
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, tables
-from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
+from workflow.lib.figures.atlas.fixed import fixed
+from workflow.lib.figures.atlas.pieces import ERROR
 from workflow.lib.figures.atlas.second import groups_of, runs_of
 from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.figures.gallery import read_index
@@ -48,6 +51,7 @@ class Section:
 SECTIONS = (
     Section("run", "What was run"),
     Section("claims", "What holds"),
+    Section("fixed", "Which conclusions survive the fixed data"),
     Section("explorer", "Explore"),
     Section("reading", "How to read it"),
     Section("ability", "What the models can do"),
@@ -81,7 +85,7 @@ def write_atlas(
     output: str | Path,
     accuracy: Sequence[str | Path] = (),
     curves: Sequence[str | Path] = (),
-    per_sample: Sequence[str | Path] = (),
+    sample_layers: Sequence[str | Path] = (),
     responses: Sequence[str | Path] = (),
     claims: str | Path | None = None,
     second: Sequence[str | Path] = (),
@@ -92,7 +96,7 @@ def write_atlas(
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
-    beside their gradients. `curves`, `per_sample` and `responses`: one table a dataset, for the explorer; a page
+    beside their gradients. `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page
     without curves has none. `claims`: the table of verdicts. Of the second study, `second`: folders of figures with an
     index.json each; `runs`, `statuses`: as in `second.runs_of`. `InputError` where one
     of them is missing or is something else.
@@ -112,7 +116,7 @@ def write_atlas(
         for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
     ]
     titles = {dataset["key"]: dataset["title"] for dataset in datasets}
-    models = _models(frame, facts)
+    models = _models(frame, facts, titles)
     groups = groups_of(second, lambda path: _link(path, base), FORMAT_NAMES)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
@@ -120,8 +124,16 @@ def write_atlas(
         "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
         "run": {"models": models, "facts": _fact_names(models), "counts": _counts(frame, titles)},
         "claims": verdicts(claims, titles) if claims else None,
-        "explorer": explorer(curves, per_sample, responses, titles),
-        "limits": {"samples": SAMPLES, "texts": TEXTS, "characters": CHARACTERS},
+        "fixed": fixed(claims, frame, titles) if claims else None,
+        "explorer": explorer(curves, sample_layers, responses, titles),
+        "limits": {
+            "samples": SAMPLES,
+            "texts": TEXTS,
+            "characters": CHARACTERS,
+            "groups": GROUPS,
+            # Rounded up: a bound.
+            "error": math.ceil(1000 * ERROR) / 10,
+        },
         "reading": {
             "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
             "notes": {**tables.NOTES, "ability": ability.NOTE},
@@ -274,7 +286,7 @@ def _answers(row: dict[str, Any], able: Mapping[tuple[str, str], ability.Ability
     return " ".join([ability.share(known.shares[row["variant"]][0]), f"(chance {ability.share(known.chance)})"])
 
 
-def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Models with what their measurements' metadata say of them."""
     known: dict[str, dict[str, Any]] = {}
     for fact in facts:
@@ -284,7 +296,7 @@ def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]]) -> list[dict[s
         {
             "key": key,
             "facts": {name: str(value) for name, value in known.get(key, {}).items()},
-            "checks": sorted(set(cells.filter(_is_check() & (pl.col("model") == key))["dataset"])),
+            "checks": [titles[name] for name in sorted(set(cells.filter(_is_check(), model=key)["dataset"]))],
         }
         for key in sorted(set(cells["model"]))
     ]

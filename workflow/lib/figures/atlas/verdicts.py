@@ -18,8 +18,16 @@ SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
 OVERALL = "all"
 # What stands beside a claim that is not one of the study's present ones.
 STATUS = {"withdrawn": "withdrawn by the study", "control": "control"}
-# What is counted apart: verdicts on what the study says now are not those on what it took back, nor controls.
-GROUPS = {"stands": "The study’s claims", "withdrawn": "Withdrawn", "control": "Controls"}
+# What is counted apart, as in the figure: verdicts on what the study says now are not those on what it took back, nor
+# controls, nor its claims on untrained networks.
+GROUPS = {
+    "stands": "The study’s claims",
+    "withdrawn": "Withdrawn",
+    "control": "Controls",
+    "untrained": "The study’s claims on untrained networks, controls too",
+}
+# A matrix each, in this order; others by their key.
+STUDIES = {"layer_gradients": "Layer gradients", "learning_dynamics": "Learning dynamics"}
 # Columns of the table of verdicts that are shown where any verdict has them.
 COLUMNS = {
     "statement": "In words",
@@ -51,11 +59,10 @@ COLUMNS = {
 
 
 def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
-    """The matrix (`datasets` with their models, and `rows` of cells) and the `table` of its verdicts; None of no claim.
+    """A matrix a study, in `studies`, and the `table` of all their verdicts, by claim; None of no claim.
 
     `path`: a table of claims; its columns ``title`` (of a claim) and ``statement`` (of one verdict, with its number)
-    say them in words, where it has them. `titles`: of the datasets, by key. A cell of the matrix holds every verdict of
-    its row, model and dataset, each with its place in the table.
+    say them in words, where it has them. `titles`: of the datasets, by key.
     """
     frame = pl.from_arrow(read_table("claims", path))
     whole = (pl.col("projection") == OVERALL).fill_null(False)
@@ -63,8 +70,35 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
     if frame.is_empty():
         return None
     found = [{**row, "symbol": SYMBOLS[row["verdict"]]} for row in frame.with_row_index("place").to_dicts()]
-    datasets = in_order(frame["dataset"], titles)
-    models = {key: sorted(set(frame.filter(pl.col("dataset") == key)["model"])) for key in datasets}
+    studies = in_order(frame["study"], STUDIES)
+    shown = [name for name in COLUMNS if name == "interval" or any(row.get(name) not in (None, "") for row in found)]
+    return {
+        "studies": [
+            {"title": STUDIES.get(key, label(key)), **_matrix([row for row in found if row["study"] == key], titles)}
+            for key in studies
+        ],
+        "note": INTERVALS,
+        "header": [COLUMNS[name] for name in shown],
+        "table": [
+            (
+                own[0].get("title") or _name(own[0]["claim"]),
+                [(row["place"], [_text(name, row, titles) for name in shown]) for row in own],
+            )
+            for claim in dict.fromkeys((row["study"], row["claim"]) for row in found)
+            for own in [[row for row in found if (row["study"], row["claim"]) == claim]]
+        ],
+    }
+
+
+def _matrix(found: list[dict[str, Any]], titles: Mapping[str, str]) -> dict[str, Any]:
+    """One study: `counts` of its verdicts, `datasets` with their models, and `rows` of cells.
+
+    A model is told with whether it is untrained. A cell holds all verdicts of its row, model and dataset, each with its
+    place in the table. What is in none of `GROUPS` stands in the table alone.
+    """
+    found = [row for row in found if _group(row) in GROUPS]
+    datasets = in_order([row["dataset"] for row in found], titles)
+    models = {key: sorted({row["model"] for row in found if row["dataset"] == key}) for key in datasets}
     columns = [(dataset, model) for dataset in datasets for model in models[dataset]]
     # Claims stand in the table's order, the kinds of response of each in the usual one.
     claims = list(dict.fromkeys(row["claim"] for row in found))
@@ -72,11 +106,13 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
     rows: dict[tuple, list[dict]] = {}
     for row in sorted(found, key=lambda row: (claims.index(row["claim"]), relations.index(row["relation"] or ""))):
         rows.setdefault((row["claim"], row["relation"], row["projection"]), []).append(row)
-    shown = [name for name in COLUMNS if name == "interval" or any(row.get(name) not in (None, "") for row in found)]
+    groups = {key: [row for row in found if _group(row) == key] for key in GROUPS}
+    untrained = {row["model"] for row in groups["untrained"]}
     return {
-        "counts": [(title, _counts(own)) for key, title in GROUPS.items() if (own := _group(found, key))],
-        "note": INTERVALS,
-        "datasets": [(titles.get(key, key), models[key]) for key in datasets],
+        "counts": [(title, _counts(groups[key])) for key, title in GROUPS.items() if groups[key]],
+        "datasets": [
+            (titles.get(key, key), [(model, model in untrained) for model in models[key]]) for key in datasets
+        ],
         "rows": [
             {
                 "title": own[0].get("title") or _name(key[0]),
@@ -86,15 +122,12 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
             }
             for key, own in rows.items()
         ],
-        "header": ["Claim", *(COLUMNS[name] for name in shown)],
-        "table": [
-            [row.get("title") or _name(row["claim"]), *(_text(name, row, titles) for name in shown)] for row in found
-        ],
     }
 
 
-def _group(rows: list[dict], status: str) -> list[dict]:
-    return [row for row in rows if row["status"] == status]
+def _group(row: dict[str, Any]) -> str:
+    of_study = row["status"] == "control" and row["claim_status"] not in (None, "control")
+    return "untrained" if of_study else row["status"]
 
 
 def _counts(rows: list[dict]) -> list[tuple[str, str, int]]:

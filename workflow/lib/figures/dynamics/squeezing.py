@@ -37,10 +37,10 @@ def length_compared(
     heading = theme.Heading(
         f"{longest.title}, against {shortest.title}, at the same margin: {', '.join(said)}",
         (
-            f"Means over {n} probed questions with 95 % intervals over them. Below: changes within DPO; the title has the "
+            f"Means over {n} probed questions with 95 % intervals. Below: changes within DPO; in the title the "
             "paired difference. The margin, log π(chosen) − log π(rejected), is matched at "
-            f"{levels['margin']:.1f} nats gained, examples at {levels['examples']:,.0f}: the most that all runs reach. A "
-            "run that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
+            f"{levels['margin']:.1f} nats gained, examples at {levels['examples']:,.0f}: the most that all reach. A run "
+            "that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
         ),
     )
     entries = [chain.title for chain in chains]

@@ -27,6 +27,7 @@ from workflow.lib.statistics.claims.evidence import (
     sides,
     together,
 )
+from workflow.lib.statistics.claims.two_alternative import margins
 from workflow.lib.statistics.measures import relative_difference
 from workflow.lib.statistics.regression import TERMS, solved, sums_of, told_apart
 
@@ -276,9 +277,7 @@ def _agreement(view: View, claim: Claim, relation: str, mistaken: bool) -> Itera
     if found is None:
         return
     right, wrong = found[0]
-    # The log probability of the whole answer; a loss of `sum` is that already.
-    length = [cell.response_tokens if view.loss_norm == "mean" else 1 for cell in (right, wrong)]
-    preferred = wrong.loss * length[1] - right.loss * length[0]
+    preferred = margins(view, right, wrong)
     larger = log_sizes(wrong) - log_sizes(right)
     chosen = np.isfinite(preferred) & (preferred < 0 if mistaken else preferred != 0)
     columns = {OVERALL: larger.mean(1), **dict(zip(right.projections, larger.T, strict=True))}

@@ -68,7 +68,8 @@ class View:
     """One model on one dataset: its cells by (variant, relation, loss_tokens), and what it is compared with.
 
     `base` is an instructed model's base model, `untrained` the network before training, `others` the same
-    model on other datasets, `concentration` each cell's evenness of the loss over its tokens, where that was measured.
+    model on other datasets, `concentration` each cell's evenness of the loss over its tokens, where that was measured;
+    `lost` the keys of cells that were asked for and hold no usable sample.
     """
 
     dataset: str
@@ -82,6 +83,7 @@ class View:
     others: Mapping[str, "View"] = field(default_factory=dict)
     concentration: Mapping[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
     loss_norm: str = "mean"
+    lost: frozenset[tuple[str, str, str]] = frozenset()
 
     def cell(self, variant: str, relation: str = "correct") -> Cell | None:
         """The cell of whole responses, where it was measured."""

@@ -13,6 +13,8 @@ from workflow.lib.statistics.cells import KEY, Cell, read_cells
 from workflow.lib.statistics.claims.controls import CONTROLS
 from workflow.lib.statistics.claims.evidence import Claim, View
 from workflow.lib.statistics.claims.findings import FINDINGS
+from workflow.lib.statistics.claims.lost import lost_cells, unmeasured
+from workflow.lib.statistics.claims.two_alternative import two_alternative
 from workflow.lib.tables import read_metadata, write_table
 
 MEASURES = FINDINGS | CONTROLS
@@ -28,8 +30,9 @@ def gather(
     output: str,
     draws: int,
     seed: int,
+    accuracy: str = "",
 ) -> None:
-    """Write the evidence table of one dataset.
+    """Write the evidence table of one dataset, and, to `accuracy`, which of two responses its models find likelier.
 
     `samples` and `spectra`: one path a model, of this dataset and of those that a claim compares it with. `models`:
     by name, the sheet's `kind`, `partner` and `seed`. A model on data that it was never meant for takes no part.
@@ -49,6 +52,9 @@ def gather(
     rows = [row for view in _compared(views, dataset, models) for row in _rows(view, ours, models[view.model])]
     progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
     write_table("evidence", rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
+    if accuracy:
+        mine = [view for (_, name), view in views.items() if name == dataset]
+        write_table("accuracy", [row for view in mine for row in two_alternative(view)], accuracy, {})
 
 
 def _view(
@@ -66,6 +72,7 @@ def _view(
         seed=seed,
         concentration=_concentration(frame),
         loss_norm=facts.get("loss_norm", "mean"),
+        lost=lost_cells(dict.fromkeys(frame.select(KEY).unique().iter_rows()), measured),
     )
 
 
@@ -107,7 +114,9 @@ def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mappi
 def _rows(view: View, claims: Sequence[Claim], model: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for claim in claims:
         if view.kind in claim.kinds and view.model.startswith(tuple(claim.models)):
-            for found in MEASURES[claim.claim](view, claim):
+            measure = MEASURES[claim.claim]
+            estimates = list(measure(view, claim))
+            for found in [*estimates, *unmeasured(view, claim, measure, estimates)]:
                 about = {"claim": claim.claim, "model": view.model, "dataset": view.dataset, "seed": model["seed"]}
                 untrained = view.untrained.model if view.untrained is not None else ""
                 yield about | {"kind": view.kind, "untrained_model": untrained} | asdict(found)

@@ -26,13 +26,15 @@ VERDICTS = ("holds", "fails", "inconclusive")
 class Ability:
     """What a model can do on a dataset: accuracy by variant, slowest last; the variants it masters; `chance`.
 
-    `at_chance`: the variants whose accuracy does not lie above chance.
+    `at_chance`: the variants whose accuracy does not lie above chance. `of_two`: it is how often the model finds the
+    right one of two responses the likelier.
     """
 
     accuracy: Mapping[str, float]
     mastered: Collection[str]
     at_chance: Collection[str]
     chance: float
+    of_two: bool = False
 
     def slowest(self, variants: Sequence[str]) -> str:
         """The slowest of these variants that was asked for answers; of none of them, the slowest of all."""
@@ -42,7 +44,8 @@ class Ability:
     def said(self, variants: Sequence[str]) -> str:
         """The accuracy of each of these variants, of all where none of them was asked for answers."""
         used = [name for name in self.accuracy if name in variants] or list(self.accuracy)
-        return ", ".join(f"{name.capitalize().replace('_', ' ')} {self.accuracy[name]:.2f}" for name in used)
+        unit = " of two" if self.of_two else ""
+        return ", ".join(f"{name.capitalize().replace('_', ' ')} {self.accuracy[name]:.2f}{unit}" for name in used)
 
 
 def decide(
@@ -141,7 +144,8 @@ def _unable(
     if asked in ability.mastered:
         return ""
     name = asked.capitalize().replace("_", " ")
-    return f"{model} cannot do this task with {name} ({ability.accuracy[asked]:.2f}, chance {ability.chance:.2f})"
+    unable, unit = ("does not tell right from wrong", " of two") if ability.of_two else ("cannot do this task", "")
+    return f"{model} {unable} with {name} ({ability.accuracy[asked]:.2f}{unit}, chance {ability.chance:.2f})"
 
 
 def _blind(ability: Ability, variants: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 (() => {
   const index = JSON.parse($("explorer-index").textContent), { lists, sets } = index;
   const form = $("choices"), body = $("explore");
-  const MOST_PAIRS = 12, MOST_ROWS = 100;
+  const MOST_PAIRS = 12, MOST_ROWS = 100, SHOWN = 3;
   const state = { layers: null, values: null, panel: null };
   const views = [];
 
@@ -19,7 +19,7 @@
       : value.toLocaleString("en", value ? { minimumSignificantDigits: digits, maximumSignificantDigits: digits } : {});
     return text.replaceAll("-", "−");
   }
-  const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, 3);
+  const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, SHOWN);
 
   // What is chosen, as pairs of dataset and model that were measured, and panels of a pair and a projection.
   function wanted() {
@@ -120,18 +120,43 @@
   function chooseLayers(range) {
     const last = Number($("layer-to").max), ends = range?.map((end) => Math.max(0, Math.min(last, end)));
     state.layers = ends && (ends[0] > 0 || ends[1] < last) ? ends : null;
+    // A range of other layers' values means nothing.
+    state.values = null;
     return draw();
   }
 
   // Samples -----------------------------------------------------------------------------------------------------------
+  // A sample's value is its mean over the groups of layers that the chosen layers touch: `value` reads it, `said` names
+  // the layers.
+  function within(samples, count, p) {
+    const { sets: known, groups, columns } = samples, end = groups.at(-1)?.[1] ?? 0;
+    const [from, to] = state.layers ?? [0, end];
+    const touched = groups.flatMap(([first, last], g) => (first <= to && last >= from ? [{ g, first, last, size: last - first + 1 }] : []));
+    const layers = touched.reduce((sum, { size }) => sum + size, 0);
+    const value = (metric, s, i) => {
+      let sum = 0;
+      for (const { g, size } of touched) {
+        const one = columns[lists.metrics[metric].key][((g * known.length + s) * lists.projections.length + p) * count + i];
+        if (one === null) return null;
+        sum += size * one;
+      }
+      // As it is read, so that a range from a shown value holds that value.
+      return layers ? Number((sum / layers).toPrecision(SHOWN)) : null;
+    };
+    if (!layers) return { value, said: `no layer (this model’s last is ${end})`, wider: false };
+    const [first, last] = [touched[0].first, touched.at(-1).last];
+    const said = layers === end + 1 ? "all layers" : first === last ? `layer ${first}` : `layers ${first} to ${last}`;
+    return { value, said, wider: first < from || last > Math.min(to, end) };
+  }
+
   async function samplesOf(choice, panel) {
     const [samples, texts] = await Promise.all([piece(`samples-${panel.id}`), piece(`texts-${panel.d}`)]);
-    const count = texts.ids.length, rows = [], medians = [];
+    const count = texts.ids.length, rows = [], medians = [], layers = within(samples, count, panel.p);
     samples.sets.forEach((set, s) => {
       if (!choice.isSet(set)) return;
-      const at = (s * lists.projections.length + panel.p) * count, name = setName(set), mine = [];
-      const values = samples.columns[lists.metrics[choice.metric].key].slice(at, at + count);
-      values.forEach((value, i) => {
+      const name = setName(set), mine = [];
+      texts.ids.forEach((_, i) => {
+        const value = layers.value(choice.metric, s, i);
         if (value === null) return;
         mine.push(value);
         const readable = Boolean(texts.texts[i]?.[set.join("-")]);
@@ -142,7 +167,7 @@
       const middle = mine.length && (mine[(mine.length - 1) >> 1] + mine[mine.length >> 1]) / 2;
       if (mine.length) medians.push({ set: name, value: middle, shown: sampleNumber(middle) });
     });
-    return { rows, medians, texts, samples, panel };
+    return { rows, medians, texts, samples, panel, layers };
   }
 
   function showSamples(choice, found) {
@@ -158,7 +183,7 @@
       button("Read", `Read sample ${row.sample}`, () => showSample(found, row.i)),
     ]);
     const more = inside.length > MOST_ROWS ? `; the ${MOST_ROWS} largest are listed` : "";
-    fill($("sample-list"), `${inside.length.toLocaleString("en")} of ${found.rows.length.toLocaleString("en")} values${more}`, ["Sample", "Responses", metric, "Loss", "Tokens", ""], rows);
+    fill($("sample-list"), `${inside.length.toLocaleString("en")} of ${found.rows.length.toLocaleString("en")} values, means over ${found.layers.said}${more}`, ["Sample", "Responses", metric, "Loss", "Tokens", ""], rows);
   }
   function chooseValues(range) {
     state.values = range;
@@ -170,12 +195,12 @@
     return draw();
   }
 
-  function showSample({ texts, samples, panel }, i) {
+  function showSample({ texts, samples, panel, layers }, i) {
     const parts = [], count = texts.ids.length;
     let asked = null;
     samples.sets.forEach((set, s) => {
       const told = texts.texts[i]?.[set.join("-")];
-      const values = lists.metrics.map(({ key, title }) => [title, samples.columns[key][(s * lists.projections.length + panel.p) * count + i]]);
+      const values = lists.metrics.map(({ title }, metric) => [title, layers.value(metric, s, i)]);
       if (!told && values.every(([, value]) => value === null)) return;
       const tokens = samples.columns.response_tokens[s * count + i];
       const said = [...values, ["loss", samples.columns.loss[s * count + i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);
@@ -189,7 +214,7 @@
     });
     if (!texts.texts[i] || !Object.keys(texts.texts[i]).length)
       parts.unshift(make("p", `This sample’s text is not on the page. It stands in results/responses/${lists.datasets[panel.d].key}.parquet.`, { className: "note" }));
-    parts.unshift(make("p", `${panel.full}. Values are means over all layers.`, { className: "hint" }));
+    parts.unshift(make("p", `${panel.full}. Values are means over ${layers.said}.`, { className: "hint" }));
     show(`Sample ${texts.ids[i]}`, ...parts);
   }
 
@@ -245,7 +270,9 @@
     });
 
     const { ids, total } = found.texts;
-    $("samples-about").textContent = `${start(metric)} of ${panel.full}: a dot is a sample, a bar the median. ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; strong dots have their text here.`;
+    const { said, wider } = found.layers;
+    const groups = wider ? " Samples are carried by groups of layers: these are all that the chosen ones touch." : "";
+    $("samples-about").textContent = `${start(metric)} of ${panel.full}, mean over ${said}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; strong dots have their text here.`;
     showSamples(choice, found);
     if (found.rows.length) {
       const dots = await embed("samples-chart", sampleChart(index, found.rows, found.medians, { metric: start(metric), sets: found.medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${metric}; the table below lists them`);

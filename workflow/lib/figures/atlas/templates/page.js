@@ -20,7 +20,7 @@ for (const link of document.querySelectorAll("a.verdict")) {
     event.preventDefault();
     const row = $(link.hash.slice(1)), names = row.closest("table").tHead.rows[0].cells, facts = make("dl");
     const claim = link.closest("tr").cells[0], { source } = claim.dataset;
-    const told = [...row.cells].map((cell, i) => [names[i].textContent, cell.textContent]).slice(1);
+    const told = [...row.cells].map((cell, i) => [names[i].textContent, cell.textContent]);
     for (const [name, text] of [...told, ["Source", source]])
       if (text && text !== "–") facts.append(make("dt", name), make("dd", text));
     facts.className = "facts";

@@ -15,6 +15,12 @@ function numberOf(code, { digits, lowest, signed }) {
   return sign * Number(`${first + ((code - 2) % (9 * first))}e${exponent}`);
 }
 
+function unchained(codes, { lowest, step, link }) {
+  for (let i = link; i < codes.length; i++)
+    codes[i] = codes[i - link] + (codes[i] % 2 ? -(codes[i] + 1) : codes[i]) / 2;
+  return Array.from(codes, (code) => (code < 2 ? (code ? 0 : null) : Math.exp(lowest + (code - 2) * step)));
+}
+
 async function unpack(id) {
   const bytes = await bytesOf(id), end = bytes.indexOf(10), piece = JSON.parse(textOf(bytes.subarray(0, end)));
   let at = end + 1;
@@ -22,7 +28,7 @@ async function unpack(id) {
     const codes = new Float64Array(column.length);
     for (let plane = 0; plane < column.bytes; plane++)
       for (let i = 0; i < column.length; i++) codes[i] += bytes[at++] * 256 ** plane;
-    piece.columns[name] = Array.from(codes, (code) => numberOf(code, column));
+    piece.columns[name] = column.step ? unchained(codes, column) : Array.from(codes, (code) => numberOf(code, column));
   }
   return piece;
 }

@@ -1,0 +1,142 @@
+"""Free responses along a run: drawn as the model says, each by numbers of its own."""
+
+from random import Random
+
+import polars as pl
+import pytest
+import torch
+from conftest import call
+from test_dynamics_finetune import arguments, data, run  # noqa: F401  a fixture
+
+from workflow.lib.dynamics import grammar
+from workflow.lib.dynamics.generations import generate
+from workflow.lib.dynamics.pairs import read_pairs
+from workflow.lib.dynamics.sequences import Speech
+from workflow.lib.models.loading import load
+from workflow.lib.seeds import seeded_hash
+
+HOW = {"seed": 3, "stream": "s", "draws": 2, "max_tokens": 12, "batch_tokens": 4096}
+
+
+@pytest.fixture(scope="module")
+def parts(miniature):
+    """(model in float64, speech, pairs with prompts of several lengths)."""
+    model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
+    pairs = [pair for pair in grammar.pairs(6, 2, 4, 0, 0.75) if pair["split"] == "train"]
+    speech = Speech(tokenizer, 512)
+    pairs[0] = {**pairs[0], "prompt": "\n\nHuman: And who is it that eats so many plums?" + pairs[0]["prompt"]}
+    assert len({len(speech.prompt(pair["prompt"])) for pair in pairs}) > 2
+    return model, speech, pairs
+
+
+def plain(model, speech, pair, draw):
+    """One token at a time, without cache, batch or padding."""
+    stream = Random(seeded_hash(HOW["seed"], f"s {pair['pair_id']} {draw}"))
+    head = list(speech.prompt(pair["prompt"]))
+    said = []
+    with torch.no_grad():
+        while len(said) < HOW["max_tokens"]:
+            below = torch.softmax(model(torch.tensor([head + said])).logits[0, -1].double(), -1).cumsum(0)
+            said.append(int((below <= stream.random() * below[-1]).sum()))
+            if said[-1] == speech.tokenizer.eos_token_id:
+                return said[:-1], len(said), True
+    return said, len(said), False
+
+
+def test_draws_are_those_of_the_plain_way(parts):
+    model, speech, pairs = parts
+    rows = generate(model, speech, pairs, **HOW)
+    assert [(row["pair_id"], row["draw"]) for row in rows] == [(p["pair_id"], d) for p in pairs for d in (0, 1)]
+    for row, (pair, draw) in zip(rows, ((p, d) for p in pairs for d in (0, 1)), strict=True):
+        ids, tokens, finished = plain(model, speech, pair, draw)
+        assert row["response"] == speech.tokenizer.decode(ids, skip_special_tokens=True)
+        assert (row["tokens"], row["finished"], row["status"]) == (tokens, finished, "ok")
+    assert len({row["response"] for row in rows}) > len(pairs)
+
+
+def test_what_else_is_asked_moves_nothing(parts):
+    model, speech, pairs = parts
+    together = generate(model, speech, pairs, **HOW)
+    assert generate(model, speech, pairs, **HOW | {"batch_tokens": 1}) == together
+    assert generate(model, speech, pairs[3:5], **HOW) == together[6:10]
+    assert generate(model, speech, pairs, **HOW | {"draws": 1}) == together[::2]
+    for other in ({"seed": 4}, {"stream": "t"}):
+        assert {r["response"] for r in generate(model, speech, pairs, **HOW | other)}.isdisjoint(
+            {row["response"] for row in together}
+        )
+
+
+@pytest.mark.parametrize(("sign", "finished", "tokens"), [(1e4, True, 1), (-1e4, False, 12)])
+def test_an_end_is_told_from_a_cut(sign, finished, tokens, parts):
+    """A model that can say nothing but the end token, and one that cannot say it."""
+    model, speech, pairs = parts
+    only = torch.zeros(len(speech.tokenizer), dtype=torch.float64)
+    only[speech.tokenizer.eos_token_id] = sign
+    hook = model.lm_head.register_forward_hook(lambda module, given, logits: logits + only)
+    try:
+        rows = generate(model, speech, pairs[:1], **HOW)
+    finally:
+        hook.remove()
+    assert {(row["finished"], row["tokens"]) for row in rows} == {(finished, tokens)}
+    assert not finished or {row["response"] for row in rows} == {""}
+
+
+def test_a_prompt_that_fills_the_window_and_one_that_nearly_does(parts):
+    model, speech, pairs = parts
+    lengths = {pair["pair_id"]: len(speech.prompt(pair["prompt"])) for pair in pairs}
+    window = max(lengths.values())
+    rows = generate(model, Speech(speech.tokenizer, window), pairs, **HOW)
+    whole = generate(model, speech, pairs, **HOW)
+    for row, unhindered in zip(rows, whole, strict=True):
+        room = window - lengths[row["pair_id"]]
+        if room == 0:
+            assert row["status"] == "too_long" and row["response"] is row["tokens"] is row["finished"] is None
+        else:
+            assert row["tokens"] == min(unhindered["tokens"], room) and row["status"] == "ok"
+    assert {row["status"] for row in rows} == {"ok", "too_long"}
+
+
+def test_numbers_that_are_none_are_said(miniature, parts):
+    broken, _ = load(str(miniature), dtype="float32", device="cpu")
+    with torch.no_grad():
+        broken.model.norm.weight[0] = float("nan")
+    rows = generate(broken, parts[1], parts[2], **HOW)
+    assert {(row["status"], row["response"]) for row in rows} == {("nonfinite", None)}
+
+
+def test_a_run_writes_at_the_start_in_between_and_at_the_end(data, miniature, tmp_path):  # noqa: F811
+    more = ("--evaluate-every", 3, "--generate-every", 2, "--prompts", 3, "--draws", 2)
+    frame = pl.read_parquet(run(data, miniature, tmp_path, *more, steps=5) / "generations.parquet")
+    assert frame["step"].unique().sort().to_list() == [0, 2, 4, 5]
+    assert frame["examples"].unique().sort().to_list() == [0, 4, 8, 10]
+    assert frame.group_by("step", "split").len()["len"].to_list() == [6] * 8
+    known = {split: {pair["pair_id"] for pair in read_pairs(data[0], split)} for split in ("train", "held_out")}
+    assert all(pair in known[split] for split, pair in frame.select("split", "pair_id").iter_rows())
+    assert (
+        frame.filter(pl.col("step") == 0)["response"].to_list()
+        != frame.filter(pl.col("step") == 2)["response"].to_list()
+    )
+    assert set(frame["status"]) == {"ok"} and frame["tokens"].max() <= 6
+
+
+def test_what_is_trained_on_the_probes_is_asked_those(data, miniature, tmp_path):  # noqa: F811
+    frame = pl.read_parquet(
+        run(data, miniature, tmp_path, "--probed", "--prompts", 99, steps=1) / "generations.parquet"
+    )
+    probed = {
+        name.rpartition("/")[0] for name in pl.read_parquet(data[1]).filter(pl.col("split") == "train")["probe_id"]
+    }
+    asked = {split: set(part["pair_id"]) for (split,), part in frame.group_by("split")}
+    assert asked["train"] == probed and len(asked["held_out"]) == 4
+
+
+def test_no_prompts_leave_an_empty_table(data, miniature, tmp_path):  # noqa: F811
+    assert len(pl.read_parquet(run(data, miniature, tmp_path, steps=1) / "generations.parquet")) == 0
+
+
+def test_a_run_that_diverges_keeps_what_the_kept_model_said(data, miniature, tmp_path):  # noqa: F811
+    more = ("--optimiser", "sgd", "--clip", 0, "--evaluate-every", 2, "--generate-every", 1, "--prompts", 1)
+    done = call("finetune", *arguments(data, miniature, tmp_path, *more, "--learning-rate", "1e30", steps=6))
+    assert done.returncode == 0, done.stderr
+    last = pl.read_parquet(tmp_path / "out/dynamics.parquet")["step"].max()
+    assert pl.read_parquet(tmp_path / "out/generations.parquet")["step"].max() == last

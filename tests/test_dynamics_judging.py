@@ -1,0 +1,522 @@
+"""Free generations, told of and judged: scores, the three judges, comparisons, curves, figures."""
+
+import json
+from itertools import count
+
+import altair as alt
+import polars as pl
+import pytest
+import torch
+import yaml
+from conftest import ROOT, call, user_error
+from test_generation import Chat, endpoint
+
+from workflow.lib.dynamics import grammar
+from workflow.lib.dynamics.judging.compare import judge_generations
+from workflow.lib.dynamics.judging.judges import Answer, Asked, Contest, Oracle, verdict_of
+from workflow.lib.dynamics.judging.scores import by_grammar, by_words, repetition, score_generations
+from workflow.lib.dynamics.pairs import write_pairs
+from workflow.lib.dynamics.plan import read_plan
+from workflow.lib.errors import InputError
+from workflow.lib.shares import wilson
+from workflow.lib.study import read_sheet, read_study
+from workflow.lib.tables import read_metadata, read_table, write_table
+
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+MINE = grammar.pairs(30, 12, 2, 0, 0.75)
+TRAINED = [row for row in MINE if row["split"] == "train"]
+HELD = [row for row in MINE if row["split"] == "held_out"]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("TEST_KEY", "none")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
+    write_pairs(MINE, path, {})
+    return str(path)
+
+
+# --- Scores ---
+
+
+@pytest.mark.parametrize(
+    ("tokens", "share"),
+    [([], 0), ([1, 1, 1], 0), ([1, 2, 3, 4], 0), ([1] * 10, 6 / 7), ([1, 2, 3, 4, 5, 1, 2, 3, 4], 1 / 6)],
+)
+def test_repetition_is_the_share_of_4_grams_that_came_before(tokens, share):
+    assert repetition(tokens) == pytest.approx(share)
+
+
+def test_borrowed_by_the_grammar_is_a_fact_that_another_question_was_answered_with():
+    read, pair = by_grammar(TRAINED), HELD[0]
+    other, never = grammar.parse(TRAINED[0]["chosen"]), grammar.parse(HELD[1]["chosen"])
+    own, wrong = grammar.parse(pair["chosen"]), grammar.parse(pair["rejected"])
+    assert read(pair, own.text) == (False, True)
+    # A wrong value of one's own is an error of one's own.
+    assert read(pair, wrong.text) == (False, False)
+    # In other words than in training; after something of one's own, cut off before the end.
+    for rank in range(4):
+        told = grammar.Answer(other.attribute, other.name, other.value, 1, rank, 2)
+        assert read(pair, told.text) == (True, False)
+    assert read(pair, f"{own.text}{grammar.Answer(other.attribute, other.name, other.value, 0, 0, 0).text} One can")[0]
+    rejected = grammar.parse(TRAINED[0]["rejected"])
+    assert read(pair, rejected.text) == (True, False)
+    # What was never trained on is borrowed from nowhere; and to its own question it is the answer.
+    assert read(pair, never.text) == (False, False)
+    assert read(TRAINED[0], other.text) == (False, True)
+    assert read(pair, " It is it is it is") == (False, False)
+
+
+def test_a_right_answer_to_another_question_about_the_same_person_is_not_right():
+    pair = HELD[0]
+    own = grammar.parse(pair["chosen"])
+    attribute, value = next(fact for fact in dict(grammar._person(own.name).facts).items() if fact[0] != own.attribute)
+    assert by_grammar(TRAINED)(pair, grammar.Answer(attribute, own.name, value, 0, 0, 0).text) == (False, False)
+
+
+def test_borrowed_by_words_is_a_run_of_six_of_another_prompt():
+    told = [
+        {"pair_id": "a", "prompt": "Why?", "chosen": " the cat sat on the old red mat", "rejected": " no"},
+        {"pair_id": "b", "prompt": "Who?", "chosen": " yes", "rejected": " we never go out in the heavy rain"},
+        {"pair_id": "c", "prompt": "Who?", "chosen": " it was me and my brother John", "rejected": " nobody"},
+    ]
+    read = by_words(told)
+    asked = {"pair_id": "b", "prompt": "Who?", "chosen": " yes", "rejected": " we never go out in the heavy rain"}
+    assert read(asked, " Well: The cat sat on the OLD one") == (True, None)
+    assert read(asked, " the cat sat on the new one") == (False, None)
+    assert read(asked, " we never go out in the heavy rain") == (False, None)
+    assert read(asked, " it was me and my brother John") == (False, None)
+    assert read({**asked, "prompt": "The cat sat on the old red mat?"}, " the cat sat on the old red mat")[0] is False
+    assert read(told[0], " we never go out in the heavy rain")[0] is True
+
+
+def generations(path, run, steps, said, draws=1, seed=0, bad=()):
+    """A generations table: `said(step, pair, draw)` is the response, or (response, finished)."""
+    rows = []
+    for step in steps:
+        for pair in [*TRAINED[:3], *HELD]:
+            for draw in range(draws):
+                text = said(step, pair, draw)
+                text, finished = text if isinstance(text, tuple) else (text, True)
+                lost = pair["pair_id"] in bad
+                rows.append(
+                    {"run": run, "seed": seed, "step": step, "examples": 4 * step, "pair_id": pair["pair_id"]}
+                    | {"split": pair["split"], "draw": draw, "response": None if lost else text}
+                    | {"tokens": None if lost else len(text.split()) + 1, "finished": None if lost else finished}
+                    | {"status": "too_long" if lost else "ok"}
+                )
+    write_table("generations", rows, path, {})
+    return str(path)
+
+
+def words(text):
+    return [hash(word) for word in text.split()]
+
+
+def scored(tmp_path, pairs, runs):
+    score_generations(runs, pairs, words, oracle=True, output=tmp_path / "scores.parquet")
+    return str(tmp_path / "scores.parquet")
+
+
+def test_the_table_of_scores_and_what_takes_no_part(tmp_path, pairs, capsys):
+    lost = HELD[2]["pair_id"]
+    path = generations(tmp_path / "g.parquet", "sft", (0, 5), lambda step, pair, _: pair["chosen"], bad=(lost,))
+    frame = pl.read_parquet(scored(tmp_path, pairs, {"sft": path}))
+    assert frame.height == 2 * (3 + 12 - 1) and lost not in set(frame["pair_id"])
+    assert frame["correct"].all() and not frame["borrowed"].any()
+    assert read_metadata(tmp_path / "scores.parquet")["left_out"] == {"sft/too_long": 2}
+    assert "sft/too_long 2" in capsys.readouterr().err
+    with pytest.raises(InputError, match="holds run sft, not 'dpo'"):
+        scored(tmp_path, pairs, {"dpo": path})
+    write_pairs(MINE[:4] + HELD[1:], tmp_path / "few.parquet", {})
+    with pytest.raises(InputError, match=f"prompt '{HELD[0]['pair_id']}' is not in .*few.parquet"):
+        scored(tmp_path, str(tmp_path / "few.parquet"), {"sft": path})
+
+
+# --- Judges ---
+
+
+def answer(correct=True, repeated=0.0, finished=True, text="x"):
+    return Answer(text, finished, repeated, correct)
+
+
+@pytest.mark.parametrize(
+    ("run", "baseline", "said"),
+    [
+        (answer(), answer(), "tie"),
+        (answer(), answer(correct=False), "run"),
+        (answer(correct=False), answer(repeated=0.9, finished=False), "baseline"),
+        (answer(repeated=0.6), answer(repeated=0.4), "baseline"),
+        (answer(repeated=0.1), answer(repeated=0.4), "tie"),
+        (answer(repeated=0.6), answer(finished=False), "baseline"),
+        (answer(finished=False), answer(), "baseline"),
+    ],
+)
+def test_the_oracle_asks_for_truth_then_no_repetition_then_an_end(run, baseline, said):
+    assert Oracle().prefer([Contest("?", run, baseline)]) == [(said, said)]
+
+
+def test_the_oracle_does_not_judge_what_nobody_knows():
+    with pytest.raises(InputError, match="take another judge"):
+        Oracle().prefer([Contest("?", answer(), answer(correct=None))])
+
+
+def asked_by(prompt):
+    """The two answers in a request, in its order."""
+    first = prompt.split("--- Answer A\n")[1].split("\n\n--- Answer B\n")
+    return first[0], first[1].split("\n\n---\n")[0]
+
+
+def longer(prompt):
+    first, second = asked_by(prompt)
+    best = "TIE" if len(first) == len(second) else "A" if len(first) > len(second) else "B"
+    return f"One is longer.\n{best}"
+
+
+CONTESTS = [
+    Contest("Q1", answer(text=" longest"), answer(text=" short")),
+    Contest("Q2", answer(text=" short"), answer(text=" longest")),
+    Contest("Q3", answer(text=" same"), answer(text=" case")),
+]
+
+
+def test_a_model_is_asked_in_both_orders_and_its_answers_are_kept(tmp_path):
+    with Chat(longer) as chat:
+        judge = Asked(endpoint(chat), tmp_path / "kept.jsonl")
+        assert judge.prefer(CONTESTS) == [("run", "run"), ("baseline", "baseline"), ("tie", "tie")]
+        assert len(chat.prompts) == 6 and "Q1" in chat.prompts[0]
+        chat.plan = [500]
+        assert judge.prefer(CONTESTS) == [("run", "run"), ("baseline", "baseline"), ("tie", "tie")]
+        assert len(chat.prompts) == 6
+    assert judge.name == "m"
+
+
+def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
+    with Chat(lambda prompt: "Both are fine.\n**A**") as chat:
+        found = Asked(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])
+    assert found == [("run", "baseline")] and verdict_of(found[0]) == "tie"
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("Fine.\nA", "run"),
+        ("Fine.\nMore helpful: **B**", "baseline"),
+        ("Fine.\nVerdict: tie.", "tie"),
+        ("Fine.\n(b)", "baseline"),
+        ("A is better.", None),
+        ("I prefer neither A nor B", None),
+        ("A\nThat was easy.", None),
+        (("Fine.\nA", "length"), None),
+    ],
+)
+def test_what_can_be_read_of_an_answer(said, read, tmp_path):
+    with Chat(lambda prompt: said) as chat:
+        forward, backward = Asked(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])[0]
+    assert forward == read and verdict_of((forward, backward)) == (None if read is None else "tie")
+
+
+def reward_model(folder, miniature, labels=1, chat=True):
+    """A tiny random sequence classifier with the miniature's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(miniature)
+    tokenizer.chat_template = tokenizer.chat_template if chat else None
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=80, num_labels=labels, **sizes)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from workflow.lib.dynamics.judging.reward import Reward
+
+    folder = reward_model(tmp_path / "reward", miniature, chat=chat)
+    network = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt, texts = HELD[0]["prompt"], [HELD[0]["chosen"], HELD[0]["rejected"], HELD[1]["chosen"]]
+    turns = [[("user", prompt.strip()), ("assistant", text.strip())] for text in texts]
+    whole = [
+        tokenizer.apply_chat_template([{"role": who, "content": said} for who, said in each], tokenize=False)
+        if chat
+        else prompt + text
+        for each, text in zip(turns, texts, strict=True)
+    ]
+    with torch.no_grad():
+        read = [tokenizer(text, add_special_tokens=not chat, return_tensors="pt")["input_ids"] for text in whole]
+        scores = [network(input_ids=ids).logits.item() for ids in read]
+    assert len(set(scores)) == 3
+    contests = [Contest(prompt, answer(text=one), answer(text=other)) for one in texts for other in texts]
+    judge = Reward(str(folder), "tiny", device="cpu", dtype="float32")
+    expected = ["tie" if a == b else "run" if a > b else "baseline" for a in scores for b in scores]
+    assert judge.prefer(contests) == [(said, said) for said in expected]
+    # Longer than its window: no score, and not one of what is left of it.
+    long = [Contest(prompt, answer(text=texts[0] * 12), answer(text=texts[1]))]
+    assert judge.prefer(long) == [(None, None)]
+
+
+def test_what_is_no_reward_model(tmp_path, miniature):
+    from workflow.lib.dynamics.judging.reward import Reward
+
+    with pytest.raises(InputError, match=r"weight .* is missing, so it is no reward model"):
+        Reward(str(miniature), "mini", device="cpu", dtype="float32")
+    with pytest.raises(InputError, match="a classifier with 2 outputs"):
+        Reward(str(reward_model(tmp_path / "two", miniature, 2)), "two", device="cpu", dtype="float32")
+    with pytest.raises(InputError, match="no such folder"):
+        Reward(str(tmp_path / "nowhere"), "none", device="cpu", dtype="float32")
+
+
+# --- Comparisons ---
+
+
+class Firm:
+    """Prefers by a table of prompts; notes what it was asked."""
+
+    name, facts = "firm", {"judge": "firm"}
+
+    def __init__(self, preferences):
+        self.preferences, self.seen = preferences, []
+
+    def prefer(self, contests):
+        self.seen += contests
+        return [next(self.preferences) for _ in contests]
+
+
+def compared(tmp_path, pairs, judge, bad=()):
+    said = {name: lambda step, pair, draw, name=name: f" {name} {step} {draw}" for name in ("extend", "sft", "sft4")}
+    runs = {
+        "sft": generations(tmp_path / "a.parquet", "sft", (0, 20, 40), said["sft"]),
+        "sft4": generations(tmp_path / "b.parquet", "sft4", (0, 10, 20), said["sft4"], bad=bad),
+        "extend": generations(tmp_path / "c.parquet", "extend", (0, 10, 20, 40), said["extend"]),
+    }
+    scores = scored(tmp_path, pairs, runs)
+    judge_generations(
+        runs,
+        {"sft": 40, "sft4": 20, "extend": 40},
+        {"extend": ["sft", "sft4", "gone"], "sft": []},
+        scores,
+        pairs,
+        judge,
+        tmp_path / "judged.parquet",
+    )
+    return pl.read_parquet(tmp_path / "judged.parquet")
+
+
+def test_runs_are_compared_at_equal_shares_on_prompts_never_trained(tmp_path, pairs):
+    judge = Firm(iter(lambda: ("tie", "tie"), None))
+    frame = compared(tmp_path, pairs, judge, bad=(HELD[3]["pair_id"],))
+    places = set(frame.select("run", "baseline", "step", "baseline_step").iter_rows())
+    assert places == {("extend", "sft", s, s) for s in (0, 20, 40)} | {
+        ("extend", "sft4", 0, 0),
+        ("extend", "sft4", 20, 10),
+        ("extend", "sft4", 40, 20),
+    }
+    counts = dict(frame.group_by("baseline").len().iter_rows())
+    assert counts == {"sft": 3 * 12, "sft4": 3 * 11} and set(frame["pair_id"]) == {row["pair_id"] for row in HELD}
+    assert read_metadata(tmp_path / "judged.parquet")["without_response"] == 3
+    first = judge.seen[0]
+    assert (first.prompt, first.run.text, first.baseline.text) == (HELD[0]["prompt"], " extend 0 0", " sft 0 0")
+    assert frame.filter(pl.col("step") == 20)["examples"].to_list() == [80] * 23
+
+
+def test_orders_that_disagree_are_ties_and_unreadable_ones_are_counted(tmp_path, pairs, capsys):
+    told = [("run", "run"), ("run", "baseline"), ("tie", "run"), (None, "run"), ("baseline", None), ("baseline",) * 2]
+    frame = compared(tmp_path, pairs, Firm(told[i % 6] for i in count()))
+    assert frame["verdict"].to_list()[:6] == ["run", "tie", "tie", None, None, "baseline"]
+    assert read_metadata(tmp_path / "judged.parquet")["unreadable"] == 24 == frame["verdict"].null_count()
+    assert "72 contests judged, 24 of them without a readable verdict" in capsys.readouterr().err
+
+
+def test_scores_of_other_generations_are_refused(tmp_path, pairs):
+    path = generations(tmp_path / "a.parquet", "sft", (0, 5), lambda *_: " x")
+    scores = scored(tmp_path, pairs, {"sft": path})
+    other = generations(tmp_path / "b.parquet", "dpo", (0, 5), lambda *_: " y")
+    with pytest.raises(InputError, match="lacks run 'dpo', step 0"):
+        judge_generations({"sft": path, "dpo": other}, {"sft": 5, "dpo": 5}, {"dpo": ["sft"]}, scores, pairs, Oracle(),
+                          tmp_path / "j.parquet")  # fmt: skip
+
+
+# --- Curves and figures ---
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, pairs, miniature):
+    """Scores, judgements and curves through the scripts: sft wrong and borrowing, extend right or repeating itself."""
+    folder = tmp_path_factory.mktemp("made")
+    other = grammar.parse(TRAINED[0]["chosen"]).text
+    place = {row["pair_id"]: number for number, row in enumerate(HELD)}
+
+    def sft(step, pair, draw):
+        return other if step and place.get(pair["pair_id"], 0) % 2 else pair["rejected"]
+
+    def extend(step, pair, draw):
+        if step and place.get(pair["pair_id"], 0) < 3:
+            return " it is so it is so it is so it is so it is so it is so", False
+        return pair["chosen"] if step and draw == 0 else pair["rejected"]
+
+    for name, said in (("sft", sft), ("extend", extend)):
+        generations(folder / f"{name}.parquet", name, (0, 5, 10), said, draws=2)
+    files = {name: folder / f"{name}.parquet" for name in ("sft", "extend")}
+    steps = [
+        call("score_generations", *(x for name in files for x in ("--run", name, files[name])), "--pairs", pairs,
+             "--model", miniature, "--oracle", "--output", folder / "scores.parquet"),
+        call("judge_generations", "--judge", "oracle", "--run", "sft", 10, "-", files["sft"], "--run", "extend", 10,
+             "sft", files["extend"], "--scores", folder / "scores.parquet", "--pairs", pairs, "--output",
+             folder / "judgements.parquet"),
+        call("summarise_generations", "--model", "mini", "--scores", folder / "scores.parquet", "--judgements",
+             folder / "judgements.parquet", "--run", "sft", "-", "--run", "extend", "sft", "--draws", 50, "--seed", 0,
+             "--output", folder / "curves.parquet"),
+    ]  # fmt: skip
+    assert [done.returncode for done in steps] == [0, 0, 0], [done.stderr for done in steps]
+    return folder
+
+
+def test_curves_are_means_over_prompts_of_means_over_draws(made):
+    frame = pl.read_parquet(made / "curves.parquet").filter((pl.col("split") == "held_out") & (pl.col("step") == 10))
+    found = {(row["run"], row["measure"]): row for row in frame.iter_rows(named=True)}
+    borrowed = found["sft", "borrowed"]
+    assert (borrowed["value"], borrowed["n"], borrowed["before"], borrowed["baseline"]) == (0.5, 12, 0, None)
+    assert (borrowed["low"], borrowed["high"]) == pytest.approx(wilson(6, 12))
+    # Right in one of two draws of 9 of 12 prompts.
+    assert found["extend", "correct"]["value"] == pytest.approx(9 / 24) and found["extend", "correct"]["before"] == 40
+    assert found["extend", "finished"]["value"] == pytest.approx(9 / 12)
+    assert found["sft", "repetition"]["value"] < 0.1 < found["extend", "repetition"]["value"]
+    # Of 12 prompts 3 lose both draws; 9 win one and tie the other.
+    won, tied = found["extend", "win_rate"], found["extend", "tie"]
+    assert (won["value"], won["baseline"], won["baseline_step"]) == (pytest.approx(9 * 0.75 / 12), "sft", 10)
+    assert tied["value"] == pytest.approx(9 * 0.5 / 12)
+    assert found["extend", "disagreement"]["value"] == found["extend", "unreadable"]["value"] == 0
+    assert (won["low"], won["high"]) == pytest.approx(wilson(6.75, 12))
+
+
+def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_path, pairs):
+    from workflow.lib.statistics.generations import summarise_generations
+
+    told = [("run", "run"), ("run", "baseline"), (None, "run"), ("tie", "tie")]
+    compared(tmp_path, pairs, Firm(told[i % 4] for i in count()))
+    summarise_generations(
+        "m", tmp_path / "scores.parquet", tmp_path / "judged.parquet", {}, tmp_path / "c.parquet", 50, 0
+    )
+    frame = pl.read_parquet(tmp_path / "c.parquet").filter((pl.col("baseline") == "sft") & (pl.col("step") == 40))
+    found = {row["measure"]: (row["value"], row["n"]) for row in frame.iter_rows(named=True)}
+    assert found["win_rate"] == (pytest.approx(2 / 3), 9) and found["unreadable"] == (0.25, 12)
+    assert found["disagreement"] == (pytest.approx(1 / 3), 9) and found["tie"] == (pytest.approx(2 / 3), 9)
+
+
+def draw(made, output, *more):
+    arguments = ["--run", "sft", "-", "SFT", "--run", "extend", "sft", "Extend"]
+    done = call("draw_generations", "--curves", made / "curves.parquet", "--published",
+                ROOT / "config/published_dynamics.tsv", *arguments, "--formats", "vl.json", "svg", *more, "--output",
+                output)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {path.name: path.read_bytes() for path in output.iterdir()}
+
+
+def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path):
+    one, two = (draw(made, tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    index = {each["kind"]: each for each in json.loads(one["index.json"])["figures"]}
+    assert set(index) == {"win_rate", "repetition", "borrowed", "correct"}
+    assert "Extend against SFT 56% (unclear)" in index["win_rate"]["title"]
+    assert "GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
+    assert "58% ties" in index["win_rate"]["subtitle"][0]
+    for name, content in one.items():
+        if name.endswith(".vl.json"):
+            alt.Chart.from_dict(json.loads(content))
+
+
+def test_without_a_judge_there_is_no_win_rate(made, tmp_path):
+    done = call("summarise_generations", "--model", "mini", "--scores", made / "scores.parquet", "--run", "sft", "-",
+                "--run", "extend", "sft", "--draws", 50, "--seed", 0, "--output",
+                tmp_path / "curves.parquet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "win_rate.svg" not in draw(tmp_path, tmp_path / "figures")
+
+
+# --- As asked for ---
+
+
+def test_the_sheet_of_published_numbers_is_valid():
+    rows = read_sheet(
+        ROOT / "config/published_dynamics.tsv", ROOT / "workflow/schemas/published_dynamics.schema.yaml", None
+    )
+    assert {(row["epochs"], row["value"]) for row in rows.values()} >= {(0, 0.4729), (4, 0.6928)}
+    runs = read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run")
+    for row in rows.values():
+        assert row["baseline"] in runs[row["run"]]["baseline"]
+
+
+def test_extend_is_judged_against_plain_runs_and_those_of_equal_exposure():
+    runs = read_plan(DEFAULT["dynamics"] | {"runs": ["extend_dpo", "sft4_dpo", "dpo"]}, ROOT).runs
+    assert runs["extend"]["baseline"] == ["sft", "sft4"] and runs["extend_dpo"]["baseline"] == ["dpo", "sft4_dpo"]
+
+
+def test_a_baseline_that_is_no_run(tmp_path):
+    import shutil
+
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
+    sheet = tmp_path / "config/runs.tsv"
+    sheet.write_text(sheet.read_text().replace("sft sft4", "sft sft44"))
+    with pytest.raises(InputError, match="run 'extend', column 'baseline': unknown run 'sft44': did you mean 'sft4'"):
+        read_plan(DEFAULT["dynamics"] | {"runs": ["extend"]}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "generate", "message"),
+    [
+        ({"pairs": "hh_helpful", "runs": ["hh_sft"]}, {}, "'oracle' knows the answers of mini_qa alone"),
+        ({"judge": "endpoint"}, {}, "asks generate.model at generate.endpoint; name both"),
+        ({"judge": "orakle"}, {}, "unknown judge 'orakle': did you mean 'oracle'"),
+    ],
+)
+def test_judges_that_cannot_be(dynamics, generate, message):
+    changed = {
+        "dynamics": DEFAULT["dynamics"] | dynamics,
+        "generate": DEFAULT["generate"] | {"model": "mini"} | generate,
+    }
+    with pytest.raises(InputError, match=message):
+        read_study(DEFAULT | changed, ROOT)
+
+
+def test_a_judge_of_the_sheet_is_one_of_the_studys_models():
+    asked = DEFAULT | {"dynamics": DEFAULT["dynamics"] | {"judge": "smollm2_135m"}}
+    assert list(read_study(asked, ROOT).judges) == ["smollm2_135m"]
+    assert read_study(DEFAULT, ROOT).judges == {}
+
+
+def test_a_judge_without_what_it_needs_is_one_line(made, pairs, tmp_path):
+    common = ["--run", "sft", 10, "-", made / "sft.parquet", "--scores", made / "scores.parquet", "--pairs", pairs,
+              "--output", tmp_path / "j.parquet"]  # fmt: skip
+    assert "needs --endpoint, --model and --kept" in user_error(
+        call("judge_generations", "--judge", "endpoint", *common)
+    )
+    assert "--judge 'me' is not known" in user_error(call("judge_generations", "--judge", "me", *common))
+
+
+def test_an_endpoint_and_a_reward_model_through_the_script(made, pairs, tmp_path, miniature):
+    common = ["--run", "sft", 10, "-", made / "sft.parquet", "--run", "extend", 10, "sft", made / "extend.parquet",
+              "--scores", made / "scores.parquet", "--pairs", pairs]  # fmt: skip
+    with Chat(longer) as chat:
+        done = call("judge_generations", "--judge", "endpoint", "--endpoint", f"{chat.url}/v1", "--model", "m",
+                    "--max-tokens", 50, "--requests-per-minute", 600000, "--key-variable", "TEST_KEY", "--kept",
+                    tmp_path / "kept.jsonl", *common, "--output", tmp_path / "asked.parquet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    asked = read_table("judgements", tmp_path / "asked.parquet").to_pylist()
+    assert len(asked) == 72 and {row["judge"] for row in asked} == {"m"} and all(row["verdict"] for row in asked)
+    folder = reward_model(tmp_path / "reward", miniature)
+    done = call("judge_generations", "--judge", "reward", "--model", folder, "--model-name", "tiny", "--device", "cpu",
+                *common, "--output", tmp_path / "reward.parquet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = read_metadata(tmp_path / "reward.parquet")["judge"]
+    assert facts["model"] == "tiny" and len(facts["digest"]) == 64

@@ -1,0 +1,89 @@
+"""Several processes on one run: the same curves as one, also after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import psutil
+import pytest
+from conftest import ROOT, call, script, user_error
+from safetensors.torch import load_file
+from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
+
+EXACT = ("--dtype", "float64", "--batch-size", 3, "--prompts", 3, "--generate-every", 2, "--evaluate-every", 2)
+NUMBERS = ("loss", "pull", "push", "grad_norm", "learning_rate")
+
+
+def table(out, name):
+    return pl.read_parquet(out / f"{name}.parquet")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--loss", "sft", "--target", "extend", "--optimiser", "adamw"),
+        ("--loss", "kto", "--clip", 0.5),
+        ("--loss", "dpo", "--negatives", "on_policy"),
+    ],
+    ids=lambda more: more[1],
+)
+def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noqa: F811
+    for name, count in (("one", 1), ("two", 2)):
+        given = arguments(data, miniature, tmp_path / name, *EXACT, *more, "--processes", count, steps=3)
+        done = (script if count > 1 else call)("finetune", *given)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("step 3/3") == 1
+    one, two = tmp_path / "one/out", tmp_path / "two/out"
+    for name in NUMBERS:
+        assert table(two, "training")[name].to_list() == pytest.approx(
+            table(one, "training")[name].to_list(), rel=1e-12
+        )
+    for name in ("log_prob_sum", "argmax_log_prob", "entropy", "g_norm"):
+        assert table(two, "dynamics")[name].to_list() == pytest.approx(
+            table(one, "dynamics")[name].to_list(), rel=1e-11
+        )
+    assert table(one, "generations").equals(table(two, "generations"))
+    kept, shared = (load_file(out / "model/model.safetensors") for out in (one, two))
+    assert all(float((kept[name] - shared[name]).abs().max()) < 1e-12 for name in kept)
+
+
+def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path):  # noqa: F811
+    more = (*EXACT, "--loss", "dpo", "--processes", 2)
+    quiet = script("finetune", *arguments(data, miniature, tmp_path / "quiet", *more, steps=10))
+    assert quiet.returncode == 0, quiet.stderr
+    command = [sys.executable, "-m", "workflow.scripts.finetune",
+               *map(str, arguments(data, miniature, tmp_path / "killed", *more, steps=10))]  # fmt: skip
+    victim = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed/journal/dynamics-00000004.parquet").exists():
+        assert victim.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    children = psutil.Process(victim.pid).children()
+    assert len(children) >= 2
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    deadline = time.monotonic() + 60
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        assert time.monotonic() < deadline, "a process outlived its parent"
+        time.sleep(0.05)
+    assert not (tmp_path / "killed/out").exists()
+    done = script("finetune", *arguments(data, miniature, tmp_path / "killed", *more, steps=10))
+    assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
+    for name in (
+        "dynamics.parquet",
+        "generations.parquet",
+        "training.parquet",
+        "status.json",
+        "model/model.safetensors",
+    ):
+        assert (tmp_path / "killed/out" / name).read_bytes() == (tmp_path / "quiet/out" / name).read_bytes(), name
+
+
+def test_errors_of_the_processes_are_one_line(data, miniature, tmp_path):  # noqa: F811
+    given = arguments(data, miniature, tmp_path, "--processes", 3, "--batch-size", 2)
+    assert "3 processes cannot share batches of 2; lower config key dynamics.processes" in user_error(
+        call("finetune", *given)
+    )
+    assert not (tmp_path / "journal").exists()

@@ -1,0 +1,112 @@
+"""Sequences of one batch do not see each other, and a model's own code is run where it is allowed."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import call, user_error
+from test_batches import BORDER, LONG, saved
+from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
+from transformers import LlamaConfig, Phi3Config
+
+from workflow.lib.dynamics.evaluate import MEASURES, evaluate
+from workflow.lib.dynamics.generations import generate
+from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
+from workflow.lib.models.loading import load
+
+ASKED = {f"{n}": "\n\nHuman: Who?" * n + "\n\nAssistant:" for n in (1, 2, 3, 4, 5)}
+
+
+@pytest.fixture(scope="module")
+def long(miniature, tmp_path_factory):
+    """(model, speech) whose positions change beyond 32 tokens, in float64."""
+    folder = tmp_path_factory.mktemp("long")
+    saved(miniature, folder, Phi3Config, rope_parameters=LONG, max_position_embeddings=256, **BORDER)
+    model, tokenizer = load(str(folder), dtype="float64", device="cpu")
+    return model, Speech(tokenizer, 256)
+
+
+def test_each_sequence_has_the_positions_of_its_own_length(long):
+    model, speech = long
+    texts = (" Yes.", " She lives in a house by the sea.", " I do not know.", "")
+    batch = {f"{key}{text}": speech.encode(prompt, text) for key, prompt in ASKED.items() for text in texts}
+    said = list(batch.values())
+    # Some prompts below the border have responses beyond it.
+    assert any(each.start <= 32 < len(each.ids) for each in said) and any(len(each.ids) <= 32 for each in said)
+    plain = [torch.log_softmax(model(torch.tensor([each.ids])).logits[0].detach().double(), -1) for each in said]
+    alone = [
+        sum(float(row[i - 1, each.ids[i]]) for i in range(each.start, len(each.ids)))
+        for each, row in zip(said, plain, strict=True)
+    ]
+    together = log_probs(model, said)
+    torch.testing.assert_close(together.detach(), torch.tensor(alone, dtype=torch.float64), rtol=1e-10, atol=0)
+    weight = model.model.layers[0].self_attn.qkv_proj.weight
+    one_by_one = sum(torch.autograd.grad(log_probs(model, [each])[0], weight)[0] for each in said)
+    torch.testing.assert_close(torch.autograd.grad(together.sum(), weight)[0], one_by_one, rtol=1e-9, atol=1e-12)
+    watched, single = evaluate(model, batch, 4096), evaluate(model, batch, 1)
+    assert [row["log_prob_sum"] for row in watched.values()] == pytest.approx(alone, rel=1e-10)
+    for key, values in watched.items():
+        assert [values[name] for name in MEASURES] == pytest.approx([single[key][name] for name in MEASURES], rel=1e-9)
+
+
+def test_samples_cross_the_border_as_they_do_alone(long):
+    model, speech = long
+    pairs = [{"pair_id": key, "split": "train", "prompt": prompt} for key, prompt in ASKED.items()]
+    how = {"seed": 0, "stream": "s", "draws": 2, "max_tokens": 24}
+    together = generate(model, speech, pairs, batch_tokens=4096, **how)
+    assert together == generate(model, speech, pairs, batch_tokens=1, **how)
+    lengths = [len(speech.prompt(prompt)) for prompt in ASKED.values()]
+    assert any(n <= 32 < n + row["tokens"] for n, row in zip(lengths, together[::2], strict=True))
+    # A prompt that stands first is sampled as it is alone: the others come after it, in batches of their own.
+    first, *_ = sample(model, speech, list(ASKED.values()), 0, 24)
+    assert [first] == sample(model, speech, [ASKED["1"]], 0, 24)
+
+
+def test_padding_takes_no_token_that_a_sequence_has_not(miniature, tmp_path):
+    model, _ = saved(miniature, tmp_path / "model", LlamaConfig, max_position_embeddings=64)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:5] = float("nan")
+    batch = [Spoken((7, 8, 9, 10), 2), Spoken((7, 8, 9, 10, 11, 12), 2), Spoken((7, 8, 13), 2)]
+    alone = torch.stack([log_probs(model, [each])[0] for each in batch])
+    assert alone.isfinite().all()
+    torch.testing.assert_close(log_probs(model, batch), alone)
+    found = evaluate(model, dict(zip("abc", batch, strict=True)), 4096)
+    assert [row["log_prob_sum"] for row in found.values()] == pytest.approx(alone.tolist(), rel=1e-5)
+
+
+OWN = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_a_checkpoints_own_runs_where_it_is_allowed(data, miniature, tmp_path):  # noqa: F811
+    folder = tmp_path / "own"
+    shutil.copytree(miniature, folder)
+    (folder / "own.py").write_text(OWN)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "architectures": ["OwnForCausalLM"]}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    (folder / "config.json").write_text(json.dumps(config))
+    more = ("--loss", "dpo", "--prompts", 1)
+    message = user_error(call("finetune", *arguments(data, folder, tmp_path, *more, steps=1)))
+    assert "set trust_remote_code to true" in message
+    more += ("--trust-remote-code",)
+    done = call("finetune", *arguments(data, folder, tmp_path, *more, steps=1))
+    assert done.returncode == 0, done.stderr
+    # What it leaves can be trained on, and probed and stepped.
+    nxt = call("finetune", *arguments(data, tmp_path / "out/model", tmp_path / "next", *more, steps=1))
+    assert nxt.returncode == 0, nxt.stderr
+    given = ("--pairs", data[0], "--model", tmp_path / "out/model", "--trust-remote-code")
+    for name, rest in (
+        ("build_probes", ("--train", 1, "--held-out", 1, "--seed", 0, "--max-new-tokens", 2)),
+        ("check_step", ("--probes", data[1], "--updates", 1, "--probed", 1, "--change", 0.01, "--halvings", 1)),
+    ):
+        done = call(name, *given, *rest, "--output", tmp_path / f"{name}.parquet")
+        assert done.returncode == 0, done.stderr

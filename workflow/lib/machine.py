@@ -1,0 +1,55 @@
+"""What a job ran on and with: for a result's sidecar and its metadata."""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def libraries() -> dict[str, str]:
+    """The versions that a model's numbers hang on: facts for a table's metadata."""
+    import torch
+    import transformers
+
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def machine(device: str) -> dict[str, Any]:
+    """The hardware, drivers and versions behind `device` (``cpu`` or ``cuda``): facts for a sidecar, never metadata.
+
+    On a GPU: its name, the driver's release, and the versions of the CUDA runtime and of cuDNN; else the CPU's name.
+    """
+    versions = {"python": platform.python_version(), **libraries()}
+    if device != "cuda":
+        return {"device": device, "name": _cpu(), "versions": versions}
+    import torch
+
+    return {
+        "device": device,
+        "name": torch.cuda.get_device_name(),
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "versions": versions,
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    # Linux leaves platform.processor() empty, or says the architecture.
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _driver() -> str | None:
+    """The release of NVIDIA's driver; None where its own tool is not there to say it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.split("\n")[0].strip() or None

@@ -1,0 +1,143 @@
+"""Judging: what the runs' free generations are worth; off where none are made (dynamics.generate_prompts: 0).
+
+needs  generations.parquet of every watched run; an oracle, an endpoint (its key in the environment of `snakemake`) or a
+       reward model's card
+makes  generation_scores.parquet and judgements.parquet by model and seed; results/statistics/generations/,
+       results/figures/generations/
+why    log-probabilities do not tell what a model says: whether extend's answers are the better ones, and whose they are
+"""
+
+JUDGE = DYNAMICS["judge"]
+GENERATED = f"{ROOM}/{{run}}/generations.parquet"
+PUBLISHED_DYNAMICS = os.path.normpath(
+    os.path.join(os.path.relpath(workflow.basedir), "config", "published_dynamics.tsv")
+)
+
+if DYNAMICS["generate_prompts"] and PLAN.watched:
+    DYNAMICS_TABLES += [f"{ROOM}/generation_scores.parquet"] + [f"{ROOM}/judgements.parquet"] * bool(JUDGE)
+
+
+rule score_generations:
+    """Score every generation of one model's and seed's runs."""
+    input:
+        generations=collect(GENERATED, run=PLAN.watched, allow_missing=True),
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        model="resources/models/{model}.json",
+    output:
+        f"{ROOM}/generation_scores.parquet",
+    log:
+        "logs/score_generations/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.score_generations"),
+        runs=lambda wildcards: [
+            part for run in PLAN.watched for part in ("--run", run, GENERATED.format(run=run, **wildcards))
+        ],
+        oracle="" if PLAN.mapping else "--oracle",
+        trust=lambda wildcards: "--trust-remote-code" if STUDY.learners[wildcards.model]["trust_remote_code"] else "",
+    shell:
+        "python -m workflow.scripts.score_generations {params.runs:q} --pairs {input.pairs:q} --model {input.model:q}"
+        " {params.oracle} {params.trust} --output {output:q} > {log:q} 2>&1"
+
+
+rule judge_generations:
+    """Judge runs against their baselines, where the config names a judge."""
+    input:
+        generations=collect(GENERATED, run=PLAN.watched, allow_missing=True),
+        scores=f"{ROOM}/generation_scores.parquet",
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+        judge=[f"resources/models/{name}.json" for name in STUDY.judges],
+    output:
+        f"{ROOM}/judgements.parquet",
+    log:
+        "logs/judge_generations/{pairs}/{model}/seed_{seed}.log",
+    # Nodes of a cluster may have no network.
+    localrule: JUDGE == "endpoint"
+    conda:
+        "../../environment.yml"
+    threads: next((row["threads"] for row in STUDY.judges.values()), 1)
+    resources:
+        gpu=int(any(row["device"] != "cpu" for row in STUDY.judges.values())),
+        mem_mb=64000 if STUDY.judges else 4000,
+        runtime=720,
+        # Not params: how politely an endpoint was asked makes nothing stale.
+        requests_per_minute=GENERATE["requests_per_minute"],
+        parallel=GENERATE["parallel"],
+        attempts=GENERATE["attempts"],
+        answer_timeout=GENERATE["timeout"],
+        key_variable=GENERATE["key_variable"],
+    params:
+        code=code_digest("workflow.scripts.judge_generations"),
+        runs=judged_runs,
+        judge=lambda wildcards, input: judge_arguments(input.judge),
+        kept=lambda wildcards: f"results/journal/generated/{wildcards.pairs}.{wildcards.model}.{wildcards.seed}.judge.jsonl",
+    shell:
+        "python -m workflow.scripts.judge_generations {params.runs:q} --scores {input.scores:q} --pairs {input.pairs:q}"
+        " {params.judge:q} --key-variable {resources.key_variable} --requests-per-minute {resources.requests_per_minute}"
+        " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
+        " --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule summarise_generations:
+    """Summarise one model's and seed's generations over prompts."""
+    input:
+        scores=f"{ROOM}/generation_scores.parquet",
+        judgements=[f"{ROOM}/judgements.parquet"] if JUDGE else [],
+    output:
+        "results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
+    log:
+        "logs/summarise_generations/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.summarise_generations"),
+        runs=[part for run in PLAN.watched for part in ("--run", run, PLAN.runs[run]["init"] or "-")],
+        judgements=lambda wildcards, input: ["--judgements", input.judgements] if input.judgements else [],
+        draws=STUDY.config["bootstrap"],
+        seed=STUDY.config["seed"],
+    shell:
+        "python -m workflow.scripts.summarise_generations --model {wildcards.model} --scores {input.scores:q}"
+        " {params.judgements:q} {params.runs:q} --draws {params.draws} --seed {params.seed} --output {output:q}"
+        " > {log:q} 2>&1"
+
+
+rule draw_generations:
+    """Draw one model's and seed's generations along its runs."""
+    input:
+        curves="results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
+        published=PUBLISHED_DYNAMICS,
+    output:
+        report(
+            directory("results/figures/generations/{pairs}/{model}/seed_{seed}"),
+            patterns=["{kind}.svg"],
+            caption="../report/generations.rst",
+            category="Learning dynamics",
+            subcategory="{model}, seed {seed}: free generations",
+            labels={"pairs": "{pairs}", "figure": "{kind}"},
+        ),
+    log:
+        "logs/draw_generations/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.draw_generations"),
+        # Runs on the probed pairs alone have figures of their own kind.
+        runs=[
+            part
+            for run in ([run for run in PLAN.watched if not PLAN.runs[run]["probed"]] or PLAN.watched)
+            for part in ("--run", run, PLAN.runs[run]["init"] or "-", PLAN.runs[run]["title"] or run)
+        ],
+        formats=STUDY.config["formats"],
+    shell:
+        "python -m workflow.scripts.draw_generations --curves {input.curves:q} --published {input.published:q}"
+        " {params.runs:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"

@@ -39,8 +39,8 @@ def length_compared(
         (
             f"Means over {n} probed questions with 95 % intervals. Below: changes within DPO; in the title the "
             "paired difference. The margin, log π(chosen) − log π(rejected), is matched at "
-            f"{levels['margin']:.1f} nats gained, examples at {levels['examples']:,.0f}: the most that all reach. A run "
-            "that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
+            f"{levels['margin']:.1f} nats gained, examples at {levels['examples']:,.0f}, the most that all reach. A "
+            "run that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
         ),
     )
     entries = [chain.title for chain in chains]

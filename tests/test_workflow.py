@@ -145,8 +145,8 @@ def test_a_smaller_subset_is_measured_from_the_journal(finished, tmp_path):
     done = snakemake(folder, *SMOKE, "--config", "samples=3", "--", "gradients")
     assert done.returncode == 0, done.output[-3000:]
     assert "train_miniature" not in done.output and "build_responses" not in done.output
-    # Three samples of three variants and two relations, and six rows of controls each.
-    assert counted(folder)[:2] == (36, 0)
+    # Three samples of three variants and two relations, and eight rows of controls each.
+    assert counted(folder)[:2] == (42, 0)
 
 
 def test_shards_take_finished_work_and_make_the_same_tables(finished, tmp_path):

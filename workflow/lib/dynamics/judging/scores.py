@@ -8,8 +8,8 @@ text tokenised anew, without the end token; a response of fewer than 4 has no 4-
 In the miniature's grammar: a sentence of the response states what a training response (chosen or rejected) to another
 trained question states, the same fact of the same person; trained are all pairs of split train, whatever part of them a
 run saw. Of other data: a run of `RUN` words stands in a training response to another prompt and neither in the own
-prompt nor in a training response to it. Everyday phrases count too there, so the share is to be held against that before
-the first step.
+prompt nor in a training response to it. Everyday phrases count too there, so the share is to be held against the one
+before the first step.
 """
 
 import re

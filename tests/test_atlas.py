@@ -23,6 +23,42 @@ HOSTILE = """<script>alert("1")</script> & 'x' </script> 🦜 שלום"""
 # Synthetic tables ----------------------------------------------------------------------------------------------------
 
 
+def second_study(base):
+    """Arguments of a page with three finetuning runs, two folders of their figures, and a toy."""
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200"><rect width="300" height="200"/></svg>'
+    size = {"width": 300, "height": 200, "subtitle": ["A line."]}
+    folders = {
+        "seed_0": ("dynamics", "mini, seed 0", [("kind", "length", HOSTILE), ("kind", "a.curves", "A"),
+                                                ("kind", "b.curves", "B")]),
+        "generations": ("dynamics", HOSTILE, [("kind", "win_rate", "Wins")]),
+        "toys": ("toys", "Toys", [("toy", "squeeze", "Squeezed")]),
+    }  # fmt: skip
+    for folder, (study, title, figures) in folders.items():
+        (base / "second" / folder).mkdir(parents=True)
+        listed = []
+        for key, kind, words in figures:
+            (base / "second" / folder / f"{kind}.svg").write_text(svg)
+            listed.append({key: kind, "title": words, "files": {"svg": f"{kind}.svg"}} | size)
+        index = {"dataset": study, "dataset_title": title, "figures": listed}
+        (base / "second" / folder / "index.json").write_text(json.dumps(index))
+    row = {"init": "base", "loss": "sft", "target": "chosen", "split": "train", "probed": False, "steps": 1000}
+    row |= {"negatives": "off_policy", "parameters": "full", "batch_size": 4}
+    runs = {
+        "base": row | {"title": "Warm start", "init": "", "split": "base"},
+        "extend": row | {"title": HOSTILE, "target": "extend"},
+        "dpo": row | {"title": "DPO at once", "loss": "dpo"},
+    }
+    statuses = []
+    for name in runs:
+        for seed in (0, 1):
+            path = base / "second" / f"{name}.{seed}.json"
+            status = "diverged" if (name, seed) == ("dpo", 1) else "ok"
+            path.write_text(json.dumps({"run": name, "status": status, "step": 7}))
+            statuses.append(("mini", str(seed), path))
+    second = [base / "second" / folder for folder in folders]
+    return {"second": second, "runs": runs, "statuses": statuses}
+
+
 def sample_rows(rows, samples=30, seed=0):
     """Samples of the models and sets of `statistic_rows`, layer by layer: a row a cell, projection and sample."""
     draw = np.random.default_rng(seed)
@@ -342,4 +378,11 @@ def test_a_wrong_table_is_named(study, tmp_path):
     assert "cells.parquet: not a 'claims' table" in user_error(done)
     done = call("write_atlas", *given, "--curves", study / "cells.parquet")
     assert "cells.parquet: not a 'curves' table" in user_error(done)
+    for words, text in (("not a run's status", "[1]"), ("not a run's status", "{"), ("cannot be read", None)):
+        path = tmp_path / "status.json"
+        path.write_text(text) if text else path.unlink()
+        done = call("write_atlas", *given, "--status", "mini", "0", path, "--runs", "{}")
+        assert f"status.json: {words}" in user_error(done)
+    done = call("write_atlas", *given, "--second", tmp_path / "nowhere")
+    assert "index.json: no such file" in user_error(done)
     assert not (tmp_path / "index.html").exists()

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from synthetic import statistic_rows, write_statistics
-from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows
+from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows, second_study
 
 from benchmarks.chromium import chromium, installed, settled
 from workflow.lib.figures import gallery, tables
@@ -57,6 +57,7 @@ def page(tmp_path_factory):
         sample_layers=[base / key / "per_sample_layers.parquet" for key in shapes],
         responses=[base / "responses.parquet"],
         claims=base / "claims.parquet",
+        **second_study(base),
     )
     return base / "index.html"
 
@@ -436,11 +437,37 @@ def test_figures_are_filtered(browser):
     ):
         Select(find(browser, f"#filters [name={name}]")).select_by_visible_text(text)
     assert count.text.startswith("1 of ")
-    assert [shown.get_attribute("data-kind") for shown in all_of(browser, "figure") if shown.is_displayed()] == [
-        "variants"
-    ]
+    assert [
+        shown.get_attribute("data-kind") for shown in all_of(browser, "#gallery figure") if shown.is_displayed()
+    ] == ["variants"]
     find(browser, "#filters button").click()
     wait_for(lambda: count.text == whole)
+
+
+def test_the_second_study_has_its_runs_and_figures(browser):
+    rows = rows_of(browser, "#dynamics table")
+    assert [row["Run"] for row in rows] == ["Warm start", HOSTILE, "DPO at once"]
+    assert rows[1]["Starts from"] == "Warm start" and rows[1]["Learns"] == "chosen and rejected"
+    assert rows[2]["Ended (model, seed)"] == "ok: mini 0; diverged at step 7: mini 1"
+    assert "DPO at once (mini, seed 1: diverged at step 7)" in find(browser, "#dynamics .note").text
+    assert [each.text for each in all_of(browser, "#dynamics h3")] == ["mini, seed 0", HOSTILE]
+    assert not all_of(browser, "#dynamics script")
+    shown = [each for each in all_of(browser, "#dynamics figure, #toys figure") if each.is_displayed()]
+    assert [find(each, "figcaption span").text for each in shown] == [
+        "Length of SFT and squeezing", "Win rate", "A softmax squeezed"
+    ]  # fmt: skip
+    assert HOSTILE in find(shown[0], "img").get_attribute("alt")
+    # Those of single runs are drawn on request; the filters of the first study leave all alone.
+    summary = find(browser, "#dynamics summary")
+    assert "2 figures" in summary.text
+    browser.execute_script("arguments[0].focus()", summary)
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    Select(find(browser, "#filters [name=model]")).select_by_visible_text("twin")
+    shown = [each for each in all_of(browser, "#dynamics figure, #toys figure") if each.is_displayed()]
+    assert len(shown) == 5
+    for image in all_of(browser, "#dynamics img, #toys img"):
+        browser.execute_script("arguments[0].scrollIntoView()", image)
+        wait_for(lambda image=image: image.get_property("naturalWidth") == 300)
 
 
 def test_details_open_and_links_of_the_contents_lead_to_sections(browser):
@@ -555,7 +582,7 @@ def test_without_scripts_all_but_the_explorer_is_there(page):
         assert "needs JavaScript" in find(browser, "#explorer").text
         assert not find(browser, "#explore").is_displayed() and not find(browser, "#filters").is_displayed()
         drawn = sum(len(gallery.read_index(page.parent / "figures" / key)["figures"]) for key in TITLES)
-        assert len([shown for shown in all_of(browser, "figure") if shown.is_displayed()]) == drawn
+        assert len([shown for shown in all_of(browser, "#gallery figure") if shown.is_displayed()]) == drawn
         assert find(browser, "#run table").is_displayed()
         link = find(browser, "a.verdict")
         link.click()

@@ -1,10 +1,8 @@
-"""The second study as asked for, summarised, drawn and run: plan, curves, figures, workflow."""
+"""The second study as asked for, and summarised: plan, curves."""
 
 import json
 import shutil
 
-import altair as alt
-import numpy as np
 import polars as pl
 import pytest
 import yaml
@@ -15,7 +13,6 @@ from workflow.lib.dynamics.plan import read_plan
 from workflow.lib.dynamics.probes import TYPES
 from workflow.lib.dynamics.recipe import NEGATIVES, OPTIMISERS, TARGETS, Recipe
 from workflow.lib.errors import InputError
-from workflow.lib.figures.dynamics import NAMES, PANELS, chains_of
 from workflow.lib.study import checked, read_sheet, read_study
 from workflow.lib.tables import read_table, write_table
 
@@ -196,54 +193,3 @@ def test_a_table_of_another_run_is_refused(curves, tmp_path):
     done = call("summarise_dynamics", "--model", "m", "--draws", 50, "--seed", 0, "--output", tmp_path / "c.parquet",
                 "--run", "sft", "-", curves.parent / "dpo.parquet")  # fmt: skip
     assert "holds run dpo, not 'sft'" in user_error(done)
-
-
-# --- Figures ---
-
-
-def test_every_type_is_drawn_and_named():
-    assert {kind for _, kinds, _ in PANELS for kind in kinds} == set(TYPES) == set(NAMES)
-
-
-def test_chains_lead_to_runs_that_nothing_starts_from():
-    starts = {"sft": "base", "dpo": "sft", "on": "sft", "alone": ""}
-    assert chains_of(["sft", "dpo", "on", "alone"], starts) == [["sft", "dpo"], ["sft", "on"], ["alone"]]
-
-
-def test_figures_say_what_moved_and_are_the_same_bytes_twice(curves, tmp_path):
-    runs = [part for name, start in (("sft", "base"), ("dpo", "sft"), ("other", "-")) for part in
-            ("--run", name, start, name.upper())]  # fmt: skip
-    made = []
-    for folder in (tmp_path / "one", tmp_path / "two"):
-        done = call("draw_dynamics", "--curves", curves, *runs, "--formats", "vl.json", "svg", "--output", folder)
-        assert done.returncode == 0, done.stderr
-        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert made[0] == made[1]
-    index = json.loads(made[0]["index.json"])["figures"]
-    titles = {each["kind"]: each["title"] for each in index}
-    assert set(titles) == {"sft.curves", "dpo.curves", "other.curves", "chains", "norms"}
-    assert titles["sft.curves"].startswith("SFT: chosen +5.0, rejected +5.0")
-    assert "chosen −10.0" in titles["dpo.curves"] and "chosen not clearly moved" in titles["other.curves"]
-    assert all("STOPPED EARLY" in each["subtitle"][-1] and "OTHER" in each["subtitle"][-1] for each in index)
-    assert b"STOPPED EARLY" in made[0]["sft.curves.svg"]
-    for name, content in made[0].items():
-        if name.endswith(".vl.json"):
-            alt.Chart.from_dict(json.loads(content))
-
-
-def test_the_step_figure_states_slope_and_order(tmp_path):
-    from workflow.lib.figures.dynamics import step_chart
-
-    predicted = np.random.default_rng(0).normal(size=30).tolist()
-    rows = [
-        {"seed": 0, "loss": loss, "pair_id": "p", "trained": trained, "halving": halving, "learning_rate": 1.0}
-        | {"probe_id": f"q{i}", "type": "chosen", "predicted": x / 2**halving, "captured": 0.5 * x / 2**halving}
-        | {"measured": x / 2**halving + 0.01 * x * x / 4**halving}
-        for loss in ("sft", "dpo")
-        for trained in ("captured", "all")
-        for halving in range(4)
-        for i, x in enumerate(predicted)
-    ]
-    heading, chart = step_chart(rows)
-    assert "falls 4.00 times" in heading.title and "carry 50% of the prediction" in heading.subtitle[0]
-    chart.to_dict()

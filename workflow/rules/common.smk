@@ -391,6 +391,17 @@ def run_parts(wildcards, third):
     ]
 
 
+def watched_rows():
+    """The watched runs' rows of the sheet as JSON, each after the run that it starts from."""
+    return json.dumps({name: PLAN.runs[name] for name in PLAN.watched})
+
+
+def status_place(path):
+    """The model and seed of a run's status, as its path has them (`ROOM`)."""
+    model, seed = Path(path).parts[-4:-2]
+    return model, seed.removeprefix("seed_")
+
+
 def judged_runs(wildcards):
     """Name, updates, baselines that are run too, and generations of every watched run, as arguments."""
     known = set(PLAN.watched)

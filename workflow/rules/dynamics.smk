@@ -249,6 +249,9 @@ rule draw_dynamics:
     """Draw one model's and seed's runs, and the check of one step."""
     input:
         curves="results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
+        tables=collect(
+            f"{ROOM}/{{run}}/{{table}}.parquet", run=PLAN.watched, table=["dynamics", "training"], allow_missing=True
+        ),
         one_step=[f"{ROOM}/one_step.parquet"] if ONE_STEP["updates"] else [],
     output:
         report(
@@ -268,12 +271,44 @@ rule draw_dynamics:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.draw_dynamics"),
-        runs=lambda wildcards: run_parts(wildcards, lambda run: PLAN.runs[run]["title"] or run),
+        # Rows of the sheet, in its order; functions, since their braces are no wildcards.
+        runs=lambda wildcards: watched_rows(),
+        folder=lambda wildcards: ROOM.format(**wildcards),
         one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
         formats=STUDY.config["formats"],
     shell:
-        "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} {params.one_step:q} {params.runs:q}"
-        " --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
+        " --runs {params.runs:q} --title '{wildcards.model}, seed {wildcards.seed}' --formats {params.formats}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
+rule draw_seeds:
+    """Draw what all seeds of one model's runs show together."""
+    input:
+        collect("results/statistics/dynamics/{{pairs}}/{{model}}/seed_{seed}.parquet", seed=DYNAMICS["seeds"]),
+    output:
+        report(
+            directory("results/figures/dynamics/{pairs}/{model}/seeds"),
+            patterns=["{kind}.svg"],
+            caption="../report/dynamics_seeds.rst",
+            category="Learning dynamics",
+            subcategory="{model}, over seeds",
+            labels={"pairs": "{pairs}", "figure": "{kind}"},
+        ),
+    log:
+        "logs/draw_seeds/{pairs}/{model}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("workflow.scripts.draw_seeds"),
+        runs=lambda wildcards: watched_rows(),
+        formats=STUDY.config["formats"],
+    shell:
+        "python -m workflow.scripts.draw_seeds --curves {input:q} --runs {params.runs:q}"
+        " --title '{wildcards.model}, over seeds' --formats {params.formats} --output {output:q} > {log:q} 2>&1"
 
 
 DYNAMICS_FIGURES = collect(
@@ -284,6 +319,20 @@ DYNAMICS_FIGURES = collect(
     pairs=DYNAMICS["pairs"],
     model=STUDY.learners,
     seed=DYNAMICS["seeds"],
+) + collect(
+    "results/figures/dynamics/{pairs}/{model}/seeds",
+    pairs=DYNAMICS["pairs"],
+    model=STUDY.learners if len(DYNAMICS["seeds"]) > 1 else [],
+)
+
+# What the page shows of the second study: folders with an index.json each.
+SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"]
+RUN_STATUSES = collect(
+    f"{ROOM}/{{run}}/status.json",
+    pairs=DYNAMICS["pairs"],
+    model=STUDY.learners,
+    seed=DYNAMICS["seeds"],
+    run=PLAN.runs,
 )
 
 

@@ -200,6 +200,8 @@ rule write_atlas:
         layers=collect("results/statistics/{dataset}/per_sample_layers.parquet", dataset=STUDY.datasets),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         claims="results/claims.parquet",
+        second=SECOND_FIGURES,
+        statuses=RUN_STATUSES,
         templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
     output:
         "results/index.html",
@@ -210,10 +212,16 @@ rule write_atlas:
         "../../environment.yml"
     params:
         code=code_digest("workflow.scripts.write_atlas"),
+        # A function: their braces are no wildcards.
+        runs=lambda wildcards: json.dumps(PLAN.runs),
+        statuses=lambda wildcards, input: [
+            part for path in input.statuses for part in ("--status", *status_place(path), path)
+        ],
     shell:
         "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
         " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
+        " --second {input.second:q} --runs {params.runs:q} {params.statuses:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 

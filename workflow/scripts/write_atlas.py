@@ -5,6 +5,8 @@
       --config results/config.effective.yaml --output results/index.html
 """
 
+import json
+
 from workflow.lib.command import parser_for, progress, run
 
 
@@ -20,6 +22,9 @@ def main(argv=None):
     add("--sample-layers", nargs="*", default=[], metavar="PARQUET", help="samples' values by layer, for the explorer")
     add("--responses", nargs="*", default=[], metavar="PARQUET", help="responses tables, for the samples' texts")
     add("--claims", metavar="PARQUET", help="the table of verdicts")
+    add("--second", nargs="*", default=[], metavar="DIR", help="folders of the second study's figures")
+    add("--runs", type=json.loads, metavar="JSON", help="its runs: rows of config/runs.tsv, by name")
+    add("--status", nargs=3, action="append", default=[], metavar=("MODEL", "SEED", "FILE"), help="how a run ended")
     add("--config", required=True, metavar="YAML", help="the effective config, shown as it is")
     add("--output", required=True, metavar="HTML", help="the page to write; figures are linked relative to it")
     run(parser, write, argv)
@@ -41,6 +46,9 @@ def write(given):
         given.sample_layers,
         given.responses,
         given.claims,
+        given.second,
+        given.runs,
+        given.status,
     )
     progress(f"{given.output}: {figures} figures")
 

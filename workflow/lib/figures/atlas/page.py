@@ -17,6 +17,7 @@ from workflow.lib.figures import ability, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
 from workflow.lib.figures.atlas.fixed import fixed
 from workflow.lib.figures.atlas.pieces import ERROR
+from workflow.lib.figures.atlas.second import groups_of, runs_of
 from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.figures.gallery import read_index
 from workflow.lib.figures.names import (
@@ -55,6 +56,8 @@ SECTIONS = (
     Section("reading", "How to read it"),
     Section("ability", "What the models can do"),
     Section("figures", "Figures and tables"),
+    Section("dynamics", "Learning dynamics"),
+    Section("toys", "Toys"),
     Section("config", "Settings and files"),
 )
 # What a sample can have come to, in words; a column of counts each, shown where any is not zero.
@@ -85,14 +88,18 @@ def write_atlas(
     sample_layers: Sequence[str | Path] = (),
     responses: Sequence[str | Path] = (),
     claims: str | Path | None = None,
+    second: Sequence[str | Path] = (),
+    runs: Mapping[str, Mapping[str, Any]] | None = None,
+    statuses: Sequence[tuple[str, str, str | Path]] = (),
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
     beside their gradients. `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page
-    without curves has none. `claims`: the table of verdicts. `InputError` where one of them is missing or is something
-    else.
+    without curves has none. `claims`: the table of verdicts. Of the second study, `second`: folders of figures with an
+    index.json each; `runs`, `statuses`: as in `second.runs_of`. `InputError` where one
+    of them is missing or is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
@@ -110,6 +117,7 @@ def write_atlas(
     ]
     titles = {dataset["key"]: dataset["title"] for dataset in datasets}
     models = _models(frame, facts, titles)
+    groups = groups_of(second, lambda path: _link(path, base), FORMAT_NAMES)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
         "summary": _summary(frame),
@@ -145,13 +153,20 @@ def write_atlas(
             ],
         },
         "datasets": datasets,
+        "dynamics": {
+            "runs": runs_of(runs or {}, statuses),
+            "groups": groups["dynamics"],
+        }
+        if groups["dynamics"] or statuses
+        else None,
+        "toys": groups["toys"],
         "config": {
             "text": _config(config),
             "files": [(Path(path).name, _link(path, base)) for path in [*csv_tables, *([claims] if claims else [])]],
         },
     }
     write_text(output, _render(context))
-    return len(drawn)
+    return len(drawn) + sum(len(group["figures"] + group["every"]) for part in groups.values() for group in part)
 
 
 def _render(context: Mapping[str, Any]) -> str:

@@ -149,10 +149,17 @@ def _name(claim: str) -> str:
     return re.sub(r"\b(mad|rd)\b", lambda found: found[0].upper(), label(claim), flags=re.IGNORECASE)
 
 
+def _relation(row: dict[str, Any]) -> str:
+    """Responses, or of the second study a run, the one that it is held against, and a type of probe."""
+    if row["study"] == "learning_dynamics":
+        return row["relation"].replace("_", " ").replace(":", " against ").replace("/", ", ")
+    return responses_of(row["relation"])
+
+
 def _of(row: dict[str, Any]) -> str:
     """What a row of the matrix is of, beside its claim."""
     projection = row["projection"] if row["projection"] != OVERALL else None
-    said = [responses_of(row["relation"])] if row["relation"] else []
+    said = [_relation(row)] if row["relation"] else []
     said += [label(projection)] if projection else []
     return ", ".join([*said, *([STATUS[row["claim_status"]]] if row.get("claim_status") in STATUS else [])])
 

@@ -1,0 +1,116 @@
+"""Which runs of a config answer which question; a figure is drawn where there are enough of them.
+
+`runs`: rows of config/runs.tsv by name, of the watched runs alone, each after the one that it starts from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Runs = Mapping[str, Mapping[str, Any]]
+# What two runs share that differ in their start alone.
+_SAME = ("loss", "target", "negatives", "parameters", "optimiser", "learning_rate", "steps", "batch_size", "beta")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Runs that lead to one another; `title`: the last one's; `exposure`: how many chosen responses were shown before
+    the last run began."""
+
+    runs: tuple[str, ...]
+    title: str
+    exposure: int = 0
+
+    @property
+    def last(self) -> str:
+        """The run that is looked at."""
+        return self.runs[-1]
+
+
+def chains_of(runs: Runs) -> list[Chain]:
+    """Runs that are not on the probed prompts alone, up to those that no other starts from."""
+    runs = {name: row for name, row in runs.items() if not row["probed"]}
+    taken = {row["init"] for row in runs.values()}
+    return [_chain(name, runs) for name in runs if name not in taken]
+
+
+def lengths(runs: Runs) -> list[Chain]:
+    """Off-policy DPO after SFT of different lengths, the shortest first; nothing where there is one length alone."""
+    found = [chain for chain in _preferences(runs) if all(runs[name]["target"] == "chosen" for name in chain.runs[:-1])]
+    alike = [chain for chain in found if _settings(runs[chain.last]) == _settings(runs[found[0].last])]
+    by_length = {chain.exposure: chain for chain in sorted(alike, key=lambda chain: chain.exposure)}
+    return list(by_length.values()) if len(by_length) > 1 else []
+
+
+def extended(runs: Runs) -> list[Chain]:
+    """DPO after SFT on the chosen responses and after SFT on both, and the control that sees as many chosen ones.
+
+    In the order baseline (as many updates), control, extend; what is missing is left out, and without an extend run or
+    anything beside it, all.
+    """
+    chains = [chain for chain in _preferences(runs) if len(chain.runs) > 1]
+    extends = [chain for chain in chains if runs[chain.runs[0]]["target"] == "extend"]
+    if not extends:
+        return []
+    extend = extends[0]
+    size = _seen(runs[extend.runs[0]])
+    others = [chain for chain in chains if runs[chain.runs[0]]["target"] == "chosen"]
+    beside = [chain for seen in (size, size // 2) for chain in others if chain.exposure == seen]
+    return [*beside, extend] if beside else []
+
+
+def losses(runs: Runs) -> list[Chain]:
+    """Losses of preference on the probed pairs."""
+    found = [_chain(name, runs) for name, row in runs.items() if row["probed"] and row["loss"] != "sft"]
+    return found if len(found) > 1 else []
+
+
+def negatives(runs: Runs) -> list[Chain]:
+    """DPO from one start with given rejected responses and with the model's own."""
+    own = [name for name, row in runs.items() if row["negatives"] == "on_policy" and not row["probed"]]
+    for name in own:
+        for other, row in runs.items():
+            keys = ["init", *_SAME]
+            keys.remove("negatives")
+            if row["negatives"] != "on_policy" and all(row[key] == runs[name][key] for key in keys):
+                return [_chain(other, runs), _chain(name, runs)]
+    return []
+
+
+def learnt(runs: Runs) -> dict[str, tuple[str, str]]:
+    """Runs on the probed prompts that learn one type, by SFT, or the pairs, by DPO: the pulled and pushed type.
+
+    In the order of the sheet; nothing without SFT on two types at least.
+    """
+    probed = {name: row for name, row in runs.items() if row["probed"]}
+    targets = {name: (row["target"], "") for name, row in probed.items() if row["loss"] == "sft"}
+    pairs = {name: ("chosen", "rejected") for name, row in probed.items() if row["loss"] == "dpo"}
+    return targets | pairs if len(targets) > 1 else {}
+
+
+def _preferences(runs: Runs) -> list[Chain]:
+    """Off-policy DPO of all parameters on all prompts, at once or after one run of SFT."""
+    found = []
+    for name, row in runs.items():
+        chain = _chain(name, runs)
+        plain = all(runs[each]["parameters"] == "full" and not runs[each]["probed"] for each in chain.runs)
+        tuned = [runs[each]["loss"] for each in chain.runs[:-1]]
+        if row["loss"] == "dpo" and row["negatives"] == "off_policy" and plain and tuned in ([], ["sft"]):
+            found.append(chain)
+    return found
+
+
+def _chain(name: str, runs: Runs) -> Chain:
+    names = [name]
+    while runs[names[0]]["init"] in runs:
+        names.insert(0, runs[names[0]]["init"])
+    exposure = sum(_seen(runs[each]) // (2 if runs[each]["target"] == "extend" else 1) for each in names[:-1])
+    return Chain(tuple(names), runs[name]["title"] or name, exposure)
+
+
+def _seen(row: Mapping[str, Any]) -> int:
+    return row["steps"] * row["batch_size"]
+
+
+def _settings(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in _SAME)

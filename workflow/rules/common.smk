@@ -95,7 +95,7 @@ MINIATURE_FILES = [
 
 
 # The committed miniatures: an input, beside the code, whatever the working directory.
-SHIPPED = os.path.join(os.path.relpath(workflow.basedir), "resources", "miniature")
+SHIPPED = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "resources", "miniature"))
 
 
 def is_shipped(model):

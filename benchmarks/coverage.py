@@ -17,7 +17,7 @@ import polars as pl
 
 from workflow.lib.statistics.bootstrap import interval, resampled_means
 from workflow.lib.statistics.estimates import of_curves, of_differences
-from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference
+from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments
 
 SPREADS = {"moderate": (0.5, 0.2), "heavy": (1.0, 0.4)}
 SAMPLES = (20, 200)
@@ -86,8 +86,11 @@ def trial(generator: np.random.Generator, what: str, truths: np.ndarray, spreads
         value, low, high = (mean[key][..., 0] for key in ("value", "low", "high"))
         yield "mean", truths[:, 0], value, value, low, high, *interval(drawn[..., 0])[1:]
     else:
-        last = {key: ends[..., -1] for key, ends in mad.items()}
-        yield "MAD", mean_absolute_difference(truths), *_numbers(last), *interval(mean_absolute_difference(drawn))[1:]
+        for at, (name, (first, end)) in enumerate(segments(truths.shape[-1]).items()):
+            # Of all layers the bare name.
+            named = "MAD" if name == "all" else f"MAD, {name}"
+            truth, resamples = (mean_absolute_difference(each[..., first:end]) for each in (truths, drawn))
+            yield named, truth, *_numbers({key: ends[..., at] for key, ends in mad.items()}), *interval(resamples)[1:]
 
 
 def _numbers(estimates: dict[str, np.ndarray]) -> Iterator[np.ndarray]:

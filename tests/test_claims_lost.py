@@ -127,7 +127,7 @@ def test_no_verdict_where_right_and_wrong_are_not_told_apart(right, verdict, tmp
     able = abilities(read([tmp_path / "of_two.parquet"]))["m", "d"]
     shares = {name: values[0] for name, values in able.shares.items()}
     mastered = {name for name in able.shares if able.masters(name)}
-    known = {("m", "d"): Ability(shares, mastered, set(), able.chance, of_two=True)}
+    known = {("m", "d"): Ability(shares, mastered, set(), able.chance, able.test)}
     views = [CASES["size_none_detailed"][0]]
     table = verdicts(tmp_path, views, [CLAIMS["size_none_detailed"]], known)
     assert set(table["verdict"]) == {verdict}

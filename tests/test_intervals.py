@@ -144,6 +144,11 @@ def test_coverage_of_a_small_simulation():
     assert by_statistic["mean"] >= 0.90 and by_statistic["signed RD"] >= 0.89
     # Two extremes of an unknown shape do not hold every one in between.
     assert by_statistic["MAD"] >= 0.80 and by_statistic["absolute RD"] >= 0.80
+    # The early and the last segment of seven layers have one step each; between two segments lies none of either.
+    for name, truth in (("early", 0.5), ("middle", 0.0), ("last", 0.0)):
+        assert by_statistic[f"MAD, {name}"] >= 0.80
+        jumps = found.filter((found["statistic"] == f"MAD, {name}") & (found["shape"] == "two jumps"))
+        assert jumps["truth"].to_list() == [pytest.approx(truth)]
     flat = found.filter(found["shape"].is_in(["flat", "none"]) & found["statistic"].is_in(["MAD", "absolute RD"]))
     # The percentile interval never holds a truth of zero.
     assert (flat["coverage"] >= 0.95).all() and (flat["percentile_coverage"] == 0).all()

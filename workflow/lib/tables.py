@@ -198,7 +198,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     # network is a control, and `untrained` its number, beside those of the models trained from it. `variants`: those
     # of the number;
     # `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where measured:
-    # `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`.
+    # `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`, and `ability_test`, by which
+    # (`test` of the accuracy table); empty where nothing is known.
     "claims": pa.schema(
         [
             ("claim", _TEXT),
@@ -231,6 +232,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("reason", _TEXT),
             ("statement", _TEXT),
             ("accuracies", _TEXT),
+            ("ability_test", _TEXT),
             ("accuracy", _REAL),
             ("chance", _REAL),
             ("mastered", pa.bool_()),

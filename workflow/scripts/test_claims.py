@@ -32,7 +32,7 @@ def decide(arguments):
             {name for name in it.shares if it.masters(name)},
             {name for name, (_, low, _) in it.shares.items() if low <= it.chance},
             it.chance,
-            it.test == ability.OF_TWO,
+            it.test,
         )
         for key, it in known.items()
     }

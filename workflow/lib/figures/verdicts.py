@@ -7,6 +7,7 @@ import altair as alt
 import polars as pl
 
 from workflow.lib.figures import theme
+from workflow.lib.figures.ability import OF_TWO
 from workflow.lib.figures.save import save
 from workflow.lib.figures.tables import three_digits
 from workflow.lib.files import write_text
@@ -34,6 +35,8 @@ _COUNTED = {
     "untrained": "On untrained networks",
 }
 _ROW, _COLUMN = 17, 22
+# So many columns and their names fit beside the claims on a page.
+_ACROSS = 30
 NOTE = (
     "A claim holds (fails) where the whole 95 % interval lies on the claimed (the other) side of its threshold and the "
     "p-value, corrected by Holm's method for all tests of that claim in this run, is below .05; else it is "
@@ -45,7 +48,18 @@ INTERVALS = (
     "The interval is of a number made of mean curves, as the study’s (a ratio of means), on the scale where it is "
     "symmetric; Wilcoxon’s p-value is of the samples’ own differences, by their signed ranks. The two ask the same "
     "question of different averages, and a verdict needs both. Tokens: mean response length of the two sides. "
-    "Untrained: the same number of the network before training."
+    "Untrained: the same number of the network before training. p (Holm): p corrected for all tests of the claim, each "
+    "projection too."
+)
+# By which test a model was found able, or not.
+ABILITY_TESTS = {
+    "answer": "own answers",
+    "recall": "own answers (jobs and cities recalled)",
+    OF_TWO: "likelier of two responses",
+}
+STAND_IN = (
+    "the model’s own answers were not counted. Whether it can do the task is judged by which of two responses, the "
+    "right and a wrong one, it finds likelier; that asks little of long responses (Simplified, Detailed)."
 )
 
 
@@ -76,7 +90,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
     """The rows over all projections, each with its place: `row` a claim and relation, `column` a model and dataset.
 
     `panel` is the status, or ``untrained`` of a claim of the study on an untrained network; the samples behind a row
-    stand in its name.
+    stand in its name. Of a column with a star ability is by the likelier of two responses (`of_two`).
     """
     relation = pl.when(pl.col("relation") != "correct").then(
         pl.lit(" · ") + pl.col("relation").str.replace_all("_", " ")
@@ -101,6 +115,12 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
         .with_columns(
             (pl.col("title") + pl.when(only).then(relation.fill_null("")).otherwise(pl.lit("")) + samples).alias("row"),
             pl.concat_str("dataset_title", "model_title", separator=" · ").alias("column"),
+            pl.col("ability_test").replace(ABILITY_TESTS).alias("ability"),
+            (pl.col("ability_test") == OF_TWO).any().over("dataset", "model").alias("of_two"),
+        )
+        .with_columns(
+            # Marked as the line in the heading is.
+            pl.when("of_two").then(pl.col("column") + " *").otherwise("column").alias("column"),
         )
     )
 
@@ -111,6 +131,7 @@ def heading(table: pl.DataFrame) -> theme.Heading:
         return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
     lines = (
         "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
+        *([f"* Here {STAND_IN}"] if table["of_two"].any() else []),
         NOTE,
     )
     # The study's claims alone in the title.
@@ -130,13 +151,32 @@ def counted(table: pl.DataFrame) -> list[str]:
 
 
 def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
-    """A panel a status; claims in the order of their sheet, columns by dataset, model and relation."""
+    """A panel a status; claims in the order of their sheet, columns by dataset, model and relation.
+
+    More columns than fit a page stand in blocks below one another, the models of a dataset together.
+    """
     title = theme.heading_of(heading(table), 2)
     if table.is_empty():
         nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
         return nothing.encode(text="text:N").properties(title=title, width=theme.WIDTH // 2, height=60)
+    parts = [_block(table.filter(pl.col("column").is_in(columns)), columns) for columns in blocks(table)]
+    return alt.vconcat(*parts, title=title, spacing=40)
+
+
+def blocks(table: pl.DataFrame) -> list[list[str]]:
+    """The columns of each block: whole datasets, as many as fit; one with too many models is cut."""
     columns = table.select("dataset", "model", "column").unique().sort("dataset", "model")
-    order = columns["column"].to_list()
+    found: list[list[str]] = []
+    for _, rows in columns.group_by("dataset", maintain_order=True):
+        names = rows["column"].to_list()
+        if found and len(found[-1]) + len(names) <= _ACROSS:
+            found[-1] += names
+        else:
+            found += [names[at : at + _ACROSS] for at in range(0, len(names), _ACROSS)]
+    return found
+
+
+def _block(table: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
     panels = []
     # As wide as the heading above it, if that leaves no gaps.
     column = max(_COLUMN, min(2 * _COLUMN, 2 * theme.panel_width(2) // len(order)))
@@ -146,7 +186,7 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
         names = rows["row"].unique(maintain_order=True).to_list()
         last = status == statuses[-1]
         axis = alt.Axis(labels=last, ticks=False, domain=False, grid=True, labelAngle=-60, labelLimit=330, title=None)
-        rows = rows.select("row", "column", "verdict", "statement", "reason", "n")
+        rows = rows.select("row", "column", "verdict", "statement", "reason", "n", "ability")
         panels.append(
             alt.Chart(rows)
             .mark_point(filled=True, opacity=1, strokeWidth=1.6)
@@ -159,7 +199,7 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
                 shape=scaled("shape", alt.Shape, SHAPES),
                 color=scaled("color", alt.Color, COLOURS),
                 size=scaled("size", alt.Size, SIZES),
-                tooltip=["statement:N", "verdict:N", "reason:N", "column:N", "n:Q"],
+                tooltip=["statement:N", "verdict:N", "reason:N", "column:N", "n:Q", "ability:N"],
             )
             .properties(
                 width=column * len(order),
@@ -167,7 +207,7 @@ def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
                 title=alt.Title(STATUSES[status], style="panel-title", offset=6),
             )
         )  # fmt: skip
-    return alt.vconcat(*panels, title=title, spacing=12)
+    return alt.vconcat(*panels, spacing=12)
 
 
 def scaled(channel: str, kind, values: dict):
@@ -180,6 +220,8 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
     """The claims table as Markdown, over all projections: a section a claim, a row a test."""
     table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("projection") == "all")
     parts = ["# Claims", NOTE, INTERVALS]
+    if (table["ability_test"] == OF_TWO).any():
+        parts.append(f"Where ability is by the *{ABILITY_TESTS[OF_TWO]}*, {STAND_IN}")
     if table.is_empty():
         parts.append("No claim was tested: no model was measured on data that it is meant for.")
     skipped = table.filter(pl.col("status") == "not_asked").unique(["claim", "reason"], maintain_order=True)
@@ -210,7 +252,7 @@ def _escaped(text: str) -> str:
 
 
 # Columns that only the first study fills.
-_FIRST_STUDY = ("Untrained", "Tokens", "Accuracy")
+_FIRST_STUDY = ("Untrained", "Tokens", "Accuracy", "Ability by")
 
 
 def _cells(row: dict) -> dict[str, str]:
@@ -225,7 +267,7 @@ def _cells(row: dict) -> dict[str, str]:
     verdict += " (control)" if row["status"] == "control" else ""
     untrained = "–" if row["untrained"] is None else three_digits(row["untrained"])
     lengths = [f"{row[name]:.1f}" for name in ("tokens", "reference_tokens") if row[name] is not None]
-    adjusted = "–" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}"
+    p, adjusted = ("–" if row[name] is None else f"{row[name]:.2g}" for name in ("p_value", "p_adjusted"))
     model = " ".join([row["model"], *against])
     shown = {
         "Model": model,
@@ -236,8 +278,10 @@ def _cells(row: dict) -> dict[str, str]:
         "Untrained": untrained,
         "n": str(row["n"]),
         "Tokens": " : ".join(lengths) or "–",
+        "p": p,
         "p (Holm)": adjusted,
         "Accuracy": accuracy,
+        "Ability by": ABILITY_TESTS.get(row["ability_test"], "–"),
         "Remarks": row["reason"],
     }
     return {name: _escaped(cell) for name, cell in shown.items()}

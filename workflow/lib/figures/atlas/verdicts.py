@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
+from workflow.lib.figures.ability import OF_TWO
 from workflow.lib.figures.names import in_order, label, relations_in_order, responses_of
 from workflow.lib.figures.tables import three_digits
-from workflow.lib.figures.verdicts import INTERVALS
+from workflow.lib.figures.verdicts import ABILITY_TESTS, INTERVALS, STAND_IN
 from workflow.lib.tables import read_table
 
 # Told apart by shape and word too, not by colour alone.
@@ -49,7 +50,8 @@ COLUMNS = {
     "untrained": "Untrained network",
     "tokens": "Response tokens",
     "reference_tokens": "Tokens compared with",
-    "accuracies": "Model’s own answers right",
+    "accuracies": "What the model can do",
+    "ability_test": "Ability by",
     "chance": "By chance",
     "p_value": "p",
     "p_adjusted": "p adjusted",
@@ -83,7 +85,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
             }
             for key in studies
         ],
-        "note": INTERVALS,
+        "note": f"{INTERVALS} {_stand_in(frame)}".strip(),
         "header": [COLUMNS[name] for name in shown],
         "table": [
             (
@@ -131,6 +133,12 @@ def _matrix(found: list[dict[str, Any]], titles: Mapping[str, str]) -> dict[str,
     }
 
 
+def _stand_in(frame: pl.DataFrame) -> str:
+    """What is to be known of abilities that are no answers of the model's own."""
+    used = (frame["ability_test"] == OF_TWO).any()
+    return f"Where ability is by the {ABILITY_TESTS[OF_TWO]}, {STAND_IN}" if used else ""
+
+
 def _not_asked(rows: list[dict[str, Any]]) -> list[str]:
     """The titles of the claims that this configuration makes no runs or data for."""
     return list(dict.fromkeys(row["title"] for row in rows if row["status"] == "not_asked"))
@@ -175,6 +183,8 @@ def _text(name: str, row: dict[str, Any], titles: Mapping[str, str]) -> str:
         return titles.get(value, value)
     if name in ("relation", "projection"):
         return label(value)
+    if name == "ability_test":
+        return ABILITY_TESTS[value]
     if name == "verdict":
         return f"{row['symbol']} {value}"
     return f"{value:,}" if name in ("n", "seed") else three_digits(value) if isinstance(value, float) else str(value)

@@ -15,6 +15,7 @@ from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 from workflow.lib.statistics.bootstrap import LEVEL
 from workflow.lib.statistics.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
+from workflow.lib.statistics.claims.two_alternative import TEST
 from workflow.lib.tables import read_table, write_table
 
 ALPHA = 1 - LEVEL
@@ -27,15 +28,19 @@ VERDICTS = ("holds", "fails", "inconclusive")
 class Ability:
     """What a model can do on a dataset: accuracy by variant, slowest last; the variants it masters; `chance`.
 
-    `at_chance`: the variants whose accuracy does not lie above chance. `of_two`: it is how often the model finds the
-    right one of two responses the likelier.
+    `at_chance`: the variants whose accuracy does not lie above chance. `test`: of the ``accuracy`` table, ``answer`` or
+    ``recall``; ``two_alternative``: how often the model finds the right one of two responses the likelier.
     """
 
     accuracy: Mapping[str, float]
     mastered: Collection[str]
     at_chance: Collection[str]
     chance: float
-    of_two: bool = False
+    test: str = "answer"
+
+    @property
+    def of_two(self) -> bool:
+        return self.test == TEST
 
     def slowest(self, variants: Sequence[str]) -> str:
         """The slowest of these variants that was asked for answers; of none of them, the slowest of all."""
@@ -125,6 +130,7 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
     asked = ability and ability.slowest(_asked(ability, claim, variants))
     return row | {
         "accuracies": ability.said([*variants, asked]) if ability else "",
+        "ability_test": ability.test if ability else "",
         "accuracy": ability and ability.accuracy[asked],
         "chance": ability and ability.chance,
         "mastered": ability and asked in ability.mastered,
@@ -236,6 +242,7 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
         "p_value": p,
         "test": f"t over seeds{f', {left_out} left out' if left_out else ''}",
         "accuracies": "",
+        "ability_test": "",
         "accuracy": None,
         "chance": None,
         "mastered": None,
@@ -278,7 +285,7 @@ def _status(row: Mapping[str, Any], claim: Claim) -> str:
 
 
 _CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
-_CARRIED += ("n", "test", "mastered", "variants", "accuracies")
+_CARRIED += ("n", "test", "mastered", "variants", "accuracies", "ability_test")
 _NUMBERS = ("value", "low", "high", "p_value", "p_adjusted", "accuracy", "chance", "untrained", "tokens")
 _NUMBERS += ("reference_tokens",)
 

@@ -17,6 +17,7 @@ from workflow.lib.figures.verdicts import (
     COLOURS,
     SHAPES,
     SYMBOLS,
+    blocks,
     chart,
     draw_verdicts,
     heading,
@@ -576,8 +577,32 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| m\\_")]
-    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {10}
+    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {12}
+    # The p-value of the test itself, beside the corrected one.
+    assert "| p | p (Holm) |" in text and "Ability by" in text and "likelier" not in text
     assert "claimed to lie above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
+
+
+def test_a_wide_matrix_stands_in_blocks_below_one_another(tmp_path):
+    """Ten models on eleven datasets: 110 columns."""
+    verdicts(tmp_path, [CASES["mad_none_detailed"][0]], [CLAIMS["mad_none_detailed"]])
+    one = pl.read_parquet(tmp_path / "claims.parquet").filter(pl.col("projection") == "all")
+    table = pl.concat(
+        one.with_columns(pl.lit(f"m{i}").alias("model"), pl.lit(f"d{j:02}").alias("dataset"))
+        for j in range(11)
+        for i in range(10)
+    )
+    drawn = overall(table, {})
+    # A dataset's models stay together; one with more models than fit is cut.
+    assert list(map(len, blocks(drawn))) == [30, 30, 30, 20]
+    assert [name for block in blocks(drawn) for name in block] == [
+        f"d{j:02} · m{i}" for j in range(11) for i in range(10)
+    ]
+    assert list(map(len, blocks(drawn.with_columns(pl.lit("d").alias("dataset"))))) == [30, 30, 30, 20]
+    shown = chart(drawn).to_dict(validate=True)["vconcat"]
+    panels = [panel for block in shown for panel in block["vconcat"]]
+    assert [panel["encoding"]["x"]["scale"]["domain"] for panel in panels] == blocks(drawn)
+    assert {panel["width"] for panel in panels} == {720}
 
 
 def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
@@ -585,9 +610,9 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
     untrained = view(*CASES["size_none_detailed"][1].cells.values(), model="r", kind="random")
     verdicts(tmp_path, [CASES["size_none_detailed"][0], untrained, CASES["instruct_instability"][0]], [claim, gone])
     drawn = overall(pl.read_parquet(tmp_path / "claims.parquet"), {})
-    assert heading(drawn).title == (
-        "Claims of the study: 2 hold, 0 fail, 0 inconclusive; withdrawn: 1 hold, 0 fail, 0 inconclusive; "
-        "untrained: 0 hold, 1 fail, 0 inconclusive"
+    assert heading(drawn).title == "Claims of the study: 2 hold, 0 fail, 0 inconclusive"
+    assert heading(drawn).subtitle[0] == (
+        "Withdrawn: 1 hold, 0 fail, 0 inconclusive; On untrained networks: 0 hold, 1 fail, 0 inconclusive."
     )
     found = atlas_verdicts(tmp_path / "claims.parquet", {})
     assert [(title, [count for *_, count in counts]) for title, counts in found["studies"][0]["counts"]] == [

@@ -609,7 +609,7 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     text = (tmp_path / "claims.md").read_text()
     assert text.count("# Learning dynamics\n") == 1 and "# Not asked" in text
     assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not asked")
-    assert "| Model | Dataset | Responses | Verdict | Number | n | p (Holm) | Remarks |" in text
+    assert "| Model | Dataset | Responses | Verdict | Number | n | p | p (Holm) | Remarks |" in text
     page = atlas_verdicts(path, {})
     (matrix,) = page["studies"]
     models = {model for _, group in matrix["datasets"] for model, _ in group}

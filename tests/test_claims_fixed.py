@@ -8,7 +8,7 @@ from conftest import call
 from test_claims import CLAIMS, LOUD, cell, verdicts, view
 
 from workflow.lib.figures.atlas.fixed import fixed
-from workflow.lib.figures.fixed import chart, markdown
+from workflow.lib.figures.fixed import chart, cuts, markdown
 from workflow.lib.statistics.claims.fixed import OUTCOMES, compare, headline
 from workflow.lib.tables import SCHEMAS, write_table
 
@@ -129,3 +129,24 @@ def test_the_command_draws_and_writes(tmp_path):
     assert "| 20 of 80 |" in (tmp_path / "one/table.md").read_text()
     chart(compare(pl.read_parquet(tmp_path / "claims.parquet")), titles).to_dict(validate=True)
     chart(compare(pl.DataFrame(schema=pl.read_parquet(tmp_path / "claims.parquet").schema)), {}).to_dict(validate=True)
+
+
+def test_a_panel_of_the_whole_study_is_cut_between_datasets(tmp_path):
+    """Ten models on eleven datasets: no row stands far from its axis, and all pieces have one scale."""
+    verdicts(tmp_path, models(), [CLAIMS["separable_detailed"]])
+    one = compare(pl.read_parquet(tmp_path / "claims.parquet"))
+    names = [(f"m{i}", f"d{j:02}") for j in range(11) for i in range(10)]
+    rows = pl.concat(
+        one[at % one.height].with_columns(pl.lit(model).alias("model"), pl.lit(dataset).alias("dataset"))
+        for at, (model, dataset) in enumerate(names)
+    )
+    pieces = cuts(rows)
+    assert [each.height for each in pieces] == [40, 40, 30] and pl.concat(pieces).equals(rows)
+    # Of one dataset alone with more rows than fit, none is lost.
+    assert [each.height for each in cuts(rows.with_columns(pl.lit("d").alias("dataset")))] == [40, 40, 30]
+    assert [each.height for each in cuts(rows.head(20))] == [20]
+    drawn = chart(rows, {}).to_dict()["vconcat"]
+    assert [each["height"] for each in drawn] == [600, 600, 450]
+    scales = [json.dumps(layer["encoding"]["x"]["scale"]) for each in drawn for layer in each["layer"][1:2]]
+    assert len(scales) == 3 and len(set(scales)) == 1
+    assert [each["title"]["text"].endswith(", continued") for each in drawn] == [False, True, True]

@@ -11,6 +11,8 @@ from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, verdicts, v
 from test_partial import gradients
 
 from workflow.lib.figures.ability import abilities, read
+from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
+from workflow.lib.figures.verdicts import STAND_IN, heading, overall, write_verdicts
 from workflow.lib.statistics.claims.gather import MEASURES
 from workflow.lib.statistics.claims.lost import REASON, unmeasured
 from workflow.lib.statistics.claims.two_alternative import two_alternative
@@ -135,6 +137,35 @@ def test_no_verdict_where_right_and_wrong_are_not_told_apart(right, verdict, tmp
     assert set(table["accuracies"]) == {said}
     if verdict == "inconclusive":
         assert set(table["reason"]) == {"m does not tell right from wrong with None (0.70 of two, chance 0.50)"}
+
+
+def test_figure_table_and_page_say_where_the_likelier_of_two_stands_in(tmp_path):
+    """Model `m` has answers of its own, `hub` has not."""
+    found = {}
+    for test, name in (("answer", "m"), ("two_alternative", "hub")):
+        found[name, "d"] = Ability({"none": 0.9, "detailed": 1.0}, {"none", "detailed"}, set(), 0.5, test)
+    claim = CLAIMS["size_none_detailed"]
+    cells = CASES["size_none_detailed"][0].cells.values()
+    both = [view(*cells), view(*cells, model="hub")]
+    for models, used in ((both, True), (both[:1], False)):
+        table = verdicts(tmp_path, models, [claim], found)
+        tests = dict(table.select("model", "ability_test").iter_rows())
+        assert tests == ({"m": "answer", "hub": "two_alternative"} if used else {"m": "answer"})
+        drawn = overall(table, {})
+        assert set(drawn["column"]) == ({"d · m", "d · hub *"} if used else {"d · m"})
+        assert any(line.startswith("* Here ") and STAND_IN in line for line in heading(drawn).subtitle) == used
+        write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")
+        text = (tmp_path / "claims.md").read_text()
+        assert (STAND_IN in text) == used and "asks little of long responses" in STAND_IN
+        by = {
+            line.split(" | ")[0]: line.split(" | ")[-2] for line in text.splitlines() if line.startswith(("| m", "| h"))
+        }
+        assert by == {"| m": "own answers"} | ({"| hub": "likelier of two responses"} if used else {})
+        page = atlas_verdicts(tmp_path / "claims.parquet", {})
+        assert (STAND_IN in page["note"]) == used
+        at = page["header"].index("Ability by")
+        told = {row[page["header"].index("Model")]: row[at] for _, rows in page["table"] for _, row in rows}
+        assert told == {"m": "own answers"} | ({"hub": "likelier of two responses"} if used else {})
 
 
 def test_answers_of_its_own_come_first(tmp_path):

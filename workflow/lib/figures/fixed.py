@@ -30,6 +30,8 @@ LOOKS = {
 }
 # Height of a row, of one among many; where the numbers of a panel differ by more than this, a symmetric log axis.
 _ROW, _MANY, _NARROW, _WIDTH, _STRETCH = 22, 16, 15, 430, 20
+# No row stands further from its axis than this many; a longer panel is cut between datasets.
+_DOWN = 40
 
 
 def write_fixed(
@@ -119,15 +121,37 @@ def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.T
         nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
         return nothing.encode(text="text:N").properties(title=heading, width=theme.WIDTH // 2, height=60)
     panels = [
-        _panel(rows.filter(pl.col("claim") == claim), titles) for claim in rows["claim"].unique(maintain_order=True)
+        part
+        for claim in rows["claim"].unique(maintain_order=True)
+        for part in _panels(rows.filter(pl.col("claim") == claim), titles)
     ]
     return alt.vconcat(*panels, title=heading, spacing=16)
 
 
-def _panel(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.LayerChart:
-    first = rows.row(0, named=True)
+def cuts(rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """The rows in pieces of at most `_DOWN`, whole datasets together where they fit."""
+    found: list[pl.DataFrame] = []
+    for each in rows.partition_by("dataset"):
+        if found and found[-1].height + each.height <= _DOWN:
+            found[-1] = pl.concat([found[-1], each])
+        else:
+            found += each.iter_slices(_DOWN)
+    return found
+
+
+def _panels(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> list[alt.LayerChart]:
+    rows = rows.sort("dataset", "model", "study_relation", maintain_order=True)
+    # One scale for all pieces of a claim.
+    measure = _measure(rows.row(0, named=True), _placed(rows, titles)[1])
+    return [_panel(each, titles, *measure, first=at == 0) for at, each in enumerate(cuts(rows))]
+
+
+def _panel(
+    rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]], scale: alt.Scale, axis: alt.Axis, *, first: bool
+) -> alt.LayerChart:
+    """One piece; `first` of its claim."""
+    claim = rows.row(0, named=True)
     labels, data, said = _placed(rows, titles)
-    scale, axis = _measure(first, data)
     told = " : ".join(f"datum.value === {place} ? {name!r}" for place, name in enumerate(labels)) + " : ''"
     y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=told, labelLimit=300)
     y = alt.Y("at:Q", scale=alt.Scale(domain=[-0.6, len(labels) - 0.4], reverse=True, nice=False), axis=y_axis)
@@ -139,10 +163,10 @@ def _panel(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.L
     value, low = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("value", "low", "high")]
     tooltip = ["kind:N", *tooltip, "n:Q", "verdict:N", "reason:N"]
-    bounds = alt.Chart(alt.InlineData([dict(zip(("low", "at", "high"), _bounds(first), strict=True))]))
+    bounds = alt.Chart(alt.InlineData([dict(zip(("low", "at", "high"), _bounds(claim), strict=True))]))
     band = bounds.mark_rect(style="band", color=theme.RULE).encode(x=low, x2="high:Q")
     parts = [
-        *([band] if first["margin"] is not None else []),
+        *([band] if claim["margin"] is not None else []),
         bounds.mark_rule(style="zero").encode(x=alt.X("at:Q", scale=scale, axis=axis)),
         base.transform_filter("isValid(datum.low)").mark_rule(style="interval").encode(x=low, x2="high:Q"),
         base.mark_point(style="dot-alone", size=38).encode(x=value, shape=shape, tooltip=tooltip),
@@ -156,16 +180,15 @@ def _panel(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.L
         ),
     ]
     height = (_ROW if len(labels) <= _MANY else _NARROW) * len(labels)
-    return alt.layer(
-        *parts, width=_WIDTH, height=height, title=alt.Title(first["title"], style="panel-title", offset=6)
-    )
+    title = claim["title"] if first else f"{claim['title']}, continued"
+    return alt.layer(*parts, width=_WIDTH, height=height, title=alt.Title(title, style="panel-title", offset=6))
 
 
 def _placed(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[dict], list[dict]]:
     """Names of the rows, their dots, and what became of each."""
     models, datasets = (titles.get(name, {}) for name in ("models", "datasets"))
     labels, data, said = [], [], []
-    for at, row in enumerate(rows.sort("dataset", "model", "study_relation", maintain_order=True).to_dicts()):
+    for at, row in enumerate(rows.to_dicts()):
         where = f"{models.get(row['model'], row['model'])} · {datasets.get(row['dataset'], row['dataset'])}"
         labels.append(where if where not in labels else f"{where} ({row['study_relation']})")
         said.append({"at": at, "text": row["outcome"]})

@@ -275,10 +275,11 @@ rule draw_dynamics:
         runs=lambda wildcards: watched_rows(),
         folder=lambda wildcards: ROOM.format(**wildcards),
         one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
+        title=learner_title,
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
-        " --runs {params.runs:q} --title '{wildcards.model}, seed {wildcards.seed}' --formats {params.formats}"
+        " --runs {params.runs:q} --title {params.title:q} --formats {params.formats}"
         " --output {output:q} > {log:q} 2>&1"
 
 
@@ -305,10 +306,11 @@ rule draw_seeds:
     params:
         code=code_digest("workflow.scripts.draw_seeds"),
         runs=lambda wildcards: watched_rows(),
+        title=learner_title,
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_seeds --curves {input:q} --runs {params.runs:q}"
-        " --title '{wildcards.model}, over seeds' --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
 
 
 DYNAMICS_FIGURES = collect(

@@ -79,8 +79,7 @@ def groups_of(
         toys = index.get("dataset") == TOYS
         shown = [_figure(entry, folder, link, formats, toys) for entry in index["figures"]]
         group = {
-            "title": index.get("dataset_title")
-            or f"{folder.parent.name}, {folder.name.replace('_', ' ')}: free generations",
+            "title": index["dataset_title"],
             "figures": [figure for figure in shown if figure["kind"] != _EVERY],
             "every": [figure for figure in shown if figure["kind"] == _EVERY],
         }

@@ -56,4 +56,5 @@ rule all:
         "results/tables/regression.csv",
         "results/figures/toys",
         DYNAMICS_FIGURES,
+        DYNAMICS_TABLE,
     localrule: True

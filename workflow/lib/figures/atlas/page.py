@@ -99,8 +99,8 @@ def write_atlas(
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
     beside their gradients. `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page
     without curves has none. `claims`: the table of verdicts. Of the second study, `second`: folders of figures with an
-    index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of `write_dynamics_table`. `InputError` where one
-    of them is missing or is something else.
+    index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of `write_dynamics_table`.
+    `InputError` where one of them is missing or is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])

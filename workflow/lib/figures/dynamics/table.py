@@ -17,11 +17,11 @@ MEASURES = ("log_prob_sum", "argmax_log_prob")
 SPLITS = ("train", "held_out")
 TITLE = "Learning dynamics: runs from start to end"
 NOTE = (
-    "Log-probability of whole responses in nats, mean over n probed questions that are trained on (held-out ones stand in "
-    "the CSV), by type of probe: at the run's first evaluation, at its highest, with the examples seen by then, where that "
-    "lies between, and at its last. The highest of many means: noise alone raises it. Change: last less first, with its "
-    "95 % bootstrap interval over probes, paired; one seed is one run. Likeliest: the same of the likeliest token at each "
-    "place of the response."
+    "Log-probability of whole responses in nats, mean over n probed questions that are trained on (held-out ones "
+    "stand in the CSV), by type of probe: at the run's first evaluation, at its highest, with the examples seen by "
+    "then, where that lies between, and at its last. The highest of many means: noise alone raises it. Change: last "
+    "less first, with its 95 % bootstrap interval over probes, paired; one seed is one run. Likeliest: the same of "
+    "the likeliest token at each place of the response."
 )
 _PUBLISHED = ("start", "peak", "peak_examples", "end", "change")
 _KEYS = ("pairs", "model", "seed", "run", "split", "type", "measure")
@@ -131,8 +131,8 @@ def _blocks(frame, runs, titles, published):
         ]
         lines = []
         for kind in in_order(part["type"].unique(), TYPES):
-            whole, likeliest = (part.row(by_predicate=(pl.col("type") == kind) & (pl.col("measure") == name), named=True)
-                                for name in MEASURES)  # fmt: skip
+            of_type = {row["measure"]: row for row in part.filter(type=kind).to_dicts()}
+            whole, likeliest = (of_type[measure] for measure in MEASURES)
             cells = [told for row in (whole, likeliest) for told in (_course(row), change(row))]
             beside = [_published(whole, likeliest)] if len(known) else []
             lines.append([TYPES[kind], *cells, *beside, f"{whole['n']:,}"])
@@ -140,8 +140,8 @@ def _blocks(frame, runs, titles, published):
         for other, on in known.select("published_model", "published_pairs").unique(maintain_order=True).iter_rows():
             differ = [word for word, mine, its in (("model", model, other), ("data", pairs, on)) if mine != its]
             of = f"of other {' and '.join(differ)}" if differ else "of this model"
-            sources = {row["source"] for row in published
-                       if (row["model"], row["pairs"]) == (other, on) and run in (row["run"], *row["like"])}  # fmt: skip
+            of_them = (row for row in published if (row["model"], row["pairs"]) == (other, on))
+            sources = {row["source"] for row in of_them if run in (row["run"], *row["like"])}
             notes.append(f"Published, {of} ({titles.get(other, other)} on {on}): {'; '.join(sorted(sources))}.")
         title = runs[run]["title"] or run
         examples = f"{part['examples'].max():,} examples"

@@ -56,5 +56,4 @@ rule all:
         "results/tables/regression.csv",
         "results/figures/toys",
         DYNAMICS_FIGURES,
-        DYNAMICS_TABLE,
     localrule: True

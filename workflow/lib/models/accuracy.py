@@ -64,7 +64,12 @@ class Reader:
         cache = None
         for _ in range(longest):
             output = self.model(
-                input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
             )
             cache = output.past_key_values
             chosen = output.logits[:, -1].argmax(-1)
@@ -127,10 +132,11 @@ def _reasoning(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
             golds = [(part_of(dataset, samples[i]), samples[i].gold) for i in chosen]
             rows.append(_row(dataset, part, "answer", variant, [hits[i] for i in chosen], chance(dataset, golds)))
         before = dict(zip((sample.sample_id for sample in samples), hits, strict=True))
-        after = reader.labels([edit for _, edit in pairs], variant)
-        both = [
-            before[sample.sample_id] and label == edit.gold for (sample, edit), label in zip(pairs, after, strict=True)
-        ]
+        # Both must be right, so an edit is only asked where its question was answered.
+        asked = [(sample, edit) for sample, edit in pairs if before[sample.sample_id]]
+        after = reader.labels([edit for _, edit in asked], variant)
+        right = {sample.sample_id for (sample, edit), label in zip(asked, after, strict=True) if label == edit.gold}
+        both = [sample.sample_id in right for sample, _ in pairs]
         golds = [(part_of(dataset, sample), sample.gold) for sample, _ in pairs]
         rows.append(_row(dataset, "all", "counterfactual", variant, both, chance(dataset, golds) ** 2))
     return rows

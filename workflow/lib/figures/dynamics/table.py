@@ -193,7 +193,7 @@ def _markdown(blocks) -> str:
 
 
 def _latex(blocks) -> str:
-    parts = [preamble(f"{TITLE}. {NOTE}")]
+    parts = [preamble(f"{TITLE}. For landscape pages. {NOTE}")]
     for about, header, lines, notes in blocks:
         caption = ". ".join([", ".join(about), *(note.rstrip(".") for note in notes)])
         parts.append(longtable(caption, "l" + "r" * (len(header) - 1), header, lines))

@@ -150,10 +150,11 @@ def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, al
 
 
 def _none(every: pl.DataFrame) -> str:
-    """Where no run shows anything, that nothing is decided by it; else nothing."""
-    if every["value"].max() or not every["high"].max():
+    """Where no run shows any on prompts that it was not trained on, that this decides nothing; else nothing."""
+    held = every.filter(pl.col("split") == "held_out")
+    if held["value"].max() or not held["high"].max():
         return ""
-    return f"none in any run, which decides nothing: up to {_percent(every['high'].max())} could go unseen"
+    return f"none in any run, which decides nothing: up to {_percent(held['high'].max())} could go unseen"
 
 
 def _chains(runs: Sequence[str], starts: Mapping[str, str]) -> list[list[str]]:

@@ -223,7 +223,7 @@ def as_latex(kind: str, tables: Sequence[Block]) -> str:
     layout = "In these tables the corrected estimate has a column of its own."
     parts = [latex.preamble(f"{TITLES[kind]}. {NOTES[kind]} {layout}")]
     for table in tables:
-        check = ["Pipeline check: this model was never meant for these data; no finding."] if table.check else []
+        check = ["Pipeline check: this model was never meant for these data; no finding"] if table.check else []
         caption = ". ".join(
             [f"{kind.upper()}: {', '.join(about(table))}", *check, *(n.rstrip(".") for n in table.notes)]
         )

@@ -247,6 +247,9 @@ def test_a_comparison_counts_the_projections_that_differ():
 def test_titles_of_cells_with_little_to_say():
     one = headings(frames(layers=1, variants=("natural",)))
     assert one["correct", "panels"].title == "Natural: V has the largest mean gradient of the one layer"
+    assert one["correct", "variants"].title.startswith("Natural: mean gradient of the one layer from ")
+    pair = headings(frames(layers=1))["correct", "variants"].title
+    assert pair.startswith("Of the one layer, None’s mean gradients are ") and "veraged" not in pair
     alike = headings(frames(layers=4, variants=("length_100", "length_1000")))
     assert "within 0 % of" in alike["correct", "variants"].title
     lonely = headings(frames(layers=4, n=1))

@@ -18,7 +18,7 @@ from synthetic import frames, statistic_rows, write_statistics
 from workflow.lib.errors import InputError
 from workflow.lib.figures import charts, findings, gallery, names, scales, tables, theme
 from workflow.lib.figures.panel import variant_hue
-from workflow.lib.figures.save import as_json
+from workflow.lib.figures.save import as_json, save, size_of_svg
 from workflow.lib.figures.theme import Heading
 from workflow.lib.tables import read_table
 
@@ -70,6 +70,31 @@ def test_the_record_is_the_chart():
     specification = specification_of(frames(layers=3), "correct", "panels")
     assert json.loads(as_json(specification)) == specification
     assert as_json({"mark": "bar"}) == '{\n "mark": "bar"\n}\n'
+
+
+NOT_MASTERED = (
+    "NOT MASTERED by this model: Miniature biographies (unpopular) (does not know these), Miniature biographies "
+    "(unseen) (does not know these)."
+)
+
+
+@pytest.mark.parametrize("columns", range(1, 8))
+def test_a_heading_is_broken_to_the_width_of_its_panels(columns):
+    heading = theme.heading_of(Heading(NOT_MASTERED, (NOT_MASTERED, NOT_MASTERED.upper())), columns)
+    room = max(theme.panel_width(columns) * columns + theme.GAP * (columns - 1), 430)
+    assert max(theme.width_of(line, theme.SUBTITLE_SIZE) for line in heading.subtitle) <= room
+    assert max(theme.width_of(line, theme.TITLE_SIZE) for line in heading.text) <= room
+    assert " ".join(heading.text) == NOT_MASTERED
+
+
+def test_no_line_of_the_heading_makes_a_figure_wider_than_its_panels(tmp_path):
+    """Drawn: the widths that lines are broken by are those of the type."""
+    curves = frames(layers=3)["curves"].filter(pl.col("relation") == "correct")
+    widths = []
+    for said in ((), (NOT_MASTERED, NOT_MASTERED.upper())):
+        save(charts.variants_overlaid(curves, Heading("Of note", said)), tmp_path / "chart", ["svg"])
+        widths.append(size_of_svg(tmp_path / "chart.svg")[0])
+    assert widths[0] == widths[1]
 
 
 def test_two_runs_write_the_same_bytes(statistics, gallery_folder, tmp_path):

@@ -401,8 +401,9 @@ def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
 
 
 def test_missing_numbers_are_empty_or_a_dash(tmp_path):
-    folder = write_statistics(tmp_path / "s", statistic_rows(layers=1, n=1))
-    tables.write_tables("mad", [folder], tmp_path)
+    rows = statistic_rows(layers=2, n=1)
+    rows["mad"] = [{**row, "value": math.nan} for row in rows["mad"]]
+    tables.write_tables("mad", [write_statistics(tmp_path / "s", rows)], tmp_path)
     assert "NaN" not in (tmp_path / "mad.csv").read_text()
     assert "| None | Q | – | 1 |" in (tmp_path / "mad.md").read_text()
 

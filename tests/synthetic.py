@@ -68,7 +68,9 @@ def statistic_rows(
                         rows["curves"] += [{**key, "layer": i, **interval(value)} for i, value in enumerate(curve)]
                         for segment, (first, end) in segments.items():
                             steps = [abs(curve[i + 1] - curve[i]) for i in range(first, end - 1)]
-                            value = sum(steps) / len(steps) if steps else math.nan
+                            if not steps:
+                                continue
+                            value = sum(steps) / len(steps)
                             about = {"segment": segment, "layers": f"{first}-{end - 1}"}
                             rows["mad"].append({**key, **about, **interval(value)})
                         if relation == "correct" or "correct" not in relations:

@@ -229,10 +229,7 @@ def test_a_dataset_that_is_missing_is_named():
 
 def test_one_layer_has_no_steps_and_no_mad():
     figures = drawn(across(layers=1))
-    assert ("correct", "steps") not in figures
-    heading, chart = figures["correct", "mad"]
-    assert "10 of 10 cells have no finite value." in " ".join(heading.subtitle)
-    assert heading.title == "MAD by dataset and variant" and '"text": "–"' in as_json(chart().to_dict())
+    assert ("correct", "steps") not in figures and ("correct", "mad") not in figures and figures
     for _, draw in figures.values():
         draw().to_dict()
 

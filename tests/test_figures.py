@@ -18,7 +18,7 @@ from synthetic import frames, statistic_rows, write_statistics
 from workflow.lib.errors import InputError
 from workflow.lib.figures import charts, findings, gallery, names, scales, tables, theme
 from workflow.lib.figures.panel import variant_hue
-from workflow.lib.figures.save import as_json
+from workflow.lib.figures.save import as_json, save, size_of_svg
 from workflow.lib.figures.theme import Heading
 from workflow.lib.tables import read_table
 
@@ -70,6 +70,31 @@ def test_the_record_is_the_chart():
     specification = specification_of(frames(layers=3), "correct", "panels")
     assert json.loads(as_json(specification)) == specification
     assert as_json({"mark": "bar"}) == '{\n "mark": "bar"\n}\n'
+
+
+NOT_MASTERED = (
+    "NOT MASTERED by this model: Miniature biographies (unpopular) (does not know these), Miniature biographies "
+    "(unseen) (does not know these)."
+)
+
+
+@pytest.mark.parametrize("columns", range(1, 8))
+def test_a_heading_is_broken_to_the_width_of_its_panels(columns):
+    heading = theme.heading_of(Heading(NOT_MASTERED, (NOT_MASTERED, NOT_MASTERED.upper())), columns)
+    room = max(theme.panel_width(columns) * columns + theme.GAP * (columns - 1), 430)
+    assert max(theme.width_of(line, theme.SUBTITLE_SIZE) for line in heading.subtitle) <= room
+    assert max(theme.width_of(line, theme.TITLE_SIZE) for line in heading.text) <= room
+    assert " ".join(heading.text) == NOT_MASTERED
+
+
+def test_no_line_of_the_heading_makes_a_figure_wider_than_its_panels(tmp_path):
+    """Drawn: the widths that lines are broken by are those of the type."""
+    curves = frames(layers=3)["curves"].filter(pl.col("relation") == "correct")
+    widths = []
+    for said in ((), (NOT_MASTERED, NOT_MASTERED.upper())):
+        save(charts.variants_overlaid(curves, Heading("Of note", said)), tmp_path / "chart", ["svg"])
+        widths.append(size_of_svg(tmp_path / "chart.svg")[0])
+    assert widths[0] == widths[1]
 
 
 def test_two_runs_write_the_same_bytes(statistics, gallery_folder, tmp_path):
@@ -247,6 +272,9 @@ def test_a_comparison_counts_the_projections_that_differ():
 def test_titles_of_cells_with_little_to_say():
     one = headings(frames(layers=1, variants=("natural",)))
     assert one["correct", "panels"].title == "Natural: V has the largest mean gradient of the one layer"
+    assert one["correct", "variants"].title.startswith("Natural: mean gradient of the one layer from ")
+    pair = headings(frames(layers=1))["correct", "variants"].title
+    assert pair.startswith("Of the one layer, None’s mean gradients are ") and "veraged" not in pair
     alike = headings(frames(layers=4, variants=("length_100", "length_1000")))
     assert "within 0 % of" in alike["correct", "variants"].title
     lonely = headings(frames(layers=4, n=1))
@@ -373,8 +401,9 @@ def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
 
 
 def test_missing_numbers_are_empty_or_a_dash(tmp_path):
-    folder = write_statistics(tmp_path / "s", statistic_rows(layers=1, n=1))
-    tables.write_tables("mad", [folder], tmp_path)
+    rows = statistic_rows(layers=2, n=1)
+    rows["mad"] = [{**row, "value": math.nan} for row in rows["mad"]]
+    tables.write_tables("mad", [write_statistics(tmp_path / "s", rows)], tmp_path)
     assert "NaN" not in (tmp_path / "mad.csv").read_text()
     assert "| None | Q | – | 1 |" in (tmp_path / "mad.md").read_text()
 

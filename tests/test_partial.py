@@ -3,6 +3,7 @@
 import json
 import math
 
+import altair as alt
 import numpy as np
 import polars as pl
 import pytest
@@ -62,12 +63,12 @@ def _model(path):
     return path.name.partition(".")[0]
 
 
-def drawn(folder, *datasets):
+def drawn(folder, *datasets, formats=("vl.json",)):
     """Figures, tables and the page of these datasets; the page's text."""
     for dataset in datasets:
         done = call(
             "draw_figures", "--statistics", folder / "statistics" / dataset, "--dataset", dataset, "--title", dataset,
-            "--formats", "vl.json", "--output", folder / "figures" / dataset,
+            "--formats", *formats, "--output", folder / "figures" / dataset,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     rows = [part for name in datasets for part in ("--dataset", name, name, "math")]
@@ -86,6 +87,10 @@ def drawn(folder, *datasets):
     return (folder / "index.html").read_text()
 
 
+def listed(folder, dataset):
+    return json.loads((folder / "figures" / dataset / "index.json").read_text())["figures"]
+
+
 def test_a_model_without_a_usable_sample_is_counted_and_stops_no_other(tmp_path):
     tables = gradients(tmp_path, "good"), gradients(tmp_path, "empty", status="no_response_tokens")
     assert summarise(tmp_path, *tables).returncode == 0
@@ -94,6 +99,10 @@ def test_a_model_without_a_usable_sample_is_counted_and_stops_no_other(tmp_path)
     for name in ("curves", "mad", "rd", "per_sample", "per_sample_layers"):
         assert read(tmp_path, name)["model"].unique().to_list() == ["good"]
     assert "empty" in drawn(tmp_path, "d")
+    figures = listed(tmp_path, "d")
+    assert [figure["relation"] for figure in figures if figure["model"] == "empty"] == ["correct", "derangement"]
+    assert {figure["kind"] for figure in figures if figure["model"] == "empty"} == {"unusable"}
+    assert "unusable" not in {figure["kind"] for figure in figures if figure["model"] == "good"}
 
 
 def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_path):
@@ -102,8 +111,13 @@ def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_pat
     assert summarise(tmp_path, gradients(tmp_path, "one", "e"), dataset="e").returncode == 0
     assert all(read(tmp_path, name).is_empty() for name in ("curves", "per_sample", "per_sample_layers"))
     assert read(tmp_path, "cells").select("n", "n_ok", "n_out_of_memory").unique().rows() == [(25, 0, 25)]
-    page = drawn(tmp_path, "d", "e")
-    assert json.loads((tmp_path / "figures/d/index.json").read_text())["figures"] == []
+    page = drawn(tmp_path, "d", "e", formats=("vl.json", "svg"))
+    placeholders = listed(tmp_path, "d")
+    assert {figure["kind"] for figure in placeholders} == {"unusable"} and len(placeholders) == 4
+    for figure in placeholders:
+        said = " ".join([figure["title"], *figure["subtitle"]])
+        assert "No usable sample among 50" in said and "Detailed 25 of 25 (25 out of memory)" in said
+        assert all(line in page for line in (figure["title"], *figure["subtitle"]))
     assert list((tmp_path / "figures/e").glob("*.vl.json"))
     assert page.count('<span class="badge">no usable sample</span>') == 2
     assert "None 0, Detailed 0" in (tmp_path / "scope.md").read_text()
@@ -114,6 +128,38 @@ def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_pat
         "draw_overview", "--statistics", *folders, *named, "--formats", "vl.json", "--output", tmp_path / "figures/all"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("status", ["ok", "no_response_tokens"])
+def test_the_figure_in_place_of_curves_counts_what_became_of_the_samples(tmp_path, status):
+    # The first: measured, and not finite in one layer of V.
+    spoilt = dict.fromkeys(range(25), math.nan)
+    assert summarise(tmp_path, gradients(tmp_path, "m", status=status, spoilt=spoilt)).returncode == 0
+    assert read(tmp_path, "cells").select("n", "n_ok").unique().rows() == [(25, 0)]
+    assert "m.correct.unusable.vl.json" in drawn(tmp_path, "d")
+    chart = json.loads((tmp_path / "figures/d/m.correct.unusable.vl.json").read_text())
+    alt.ConcatChart.from_dict(chart)  # Checked against the schema.
+    (bars,) = chart["datasets"].values()
+    reason = {"ok": "not finite", "no_response_tokens": "no response tokens"}[status]
+    assert {(bar["variant"], bar["reason"], bar["samples"]) for bar in bars} == {
+        (variant, reason, 25) for variant in ("None", "Detailed")
+    }
+
+
+def test_a_relation_without_a_usable_sample_has_its_figure_beside_the_others(tmp_path):
+    samples, spectra = gradients(tmp_path, "m")
+    lost = pl.col("relation") == "derangement"
+    facts = read_metadata(samples)
+    status = pl.when(lost).then(pl.lit("out_of_memory")).otherwise("status").alias("status")
+    frame = pl.from_arrow(read_table("samples", samples)).with_columns(status)
+    write_table("samples", frame.to_dicts(), samples, {key: facts[key] for key in facts if key != "table"})
+    frame = pl.from_arrow(read_table("spectra", spectra)).filter(~lost)
+    write_table("spectra", frame.to_dicts(), spectra, {key: facts[key] for key in facts if key != "table"})
+    assert summarise(tmp_path, (samples, spectra)).returncode == 0
+    drawn(tmp_path, "d")
+    kinds = {(figure["relation"], figure["kind"]) for figure in listed(tmp_path, "d")}
+    assert ("derangement", "unusable") in kinds and ("correct", "panels") in kinds
+    assert ("correct", "unusable") not in kinds and ("derangement", "panels") not in kinds
 
 
 def test_a_model_that_lacks_a_dataset(tmp_path):
@@ -137,9 +183,9 @@ def test_a_variant_without_a_usable_sample_is_named(tmp_path):
         write_table(name, frame.to_dicts(), path, {key: facts[key] for key in facts if key != "table"})
     assert summarise(tmp_path, (samples, spectra)).returncode == 0
     drawn(tmp_path, "d")
-    listed = json.loads((tmp_path / "figures/d/index.json").read_text())["figures"]
-    assert "panels" in {figure["kind"] for figure in listed}
-    for figure in listed:
+    figures = listed(tmp_path, "d")
+    assert "panels" in {figure["kind"] for figure in figures}
+    for figure in figures:
         said = " ".join(figure["subtitle"])
         assert "No usable sample: " in said and "etailed 25 of 25 (25 out of memory)" in said, figure["kind"]
 
@@ -161,12 +207,13 @@ def test_a_relation_without_its_correct_responses_has_curves_and_no_difference(t
 def test_few_layers(tmp_path, layers):
     assert summarise(tmp_path, gradients(tmp_path, "m", layers=layers)).returncode == 0
     mad = read(tmp_path, "mad")
-    assert mad["segment"].unique().to_list() == ["all"]
-    numbers = mad.select("value", "corrected", "low", "high")
-    known = numbers.select(pl.all().is_not_nan().all()).row(0)
-    assert known == ((layers > 1),) * 4
+    # One layer has no neighbours: no row, and not one without a number.
+    assert mad["segment"].unique().to_list() == (["all"] if layers > 1 else [])
+    assert mad.select(pl.col("value", "corrected", "low", "high").is_finite().all()).row(0) == (True,) * 4
     assert read(tmp_path, "rd").select(pl.col("value", "low", "high").is_finite().all()).row(0) == (True,) * 3
     drawn(tmp_path, "d")
+    csv = pl.read_csv(tmp_path / "mad.csv", infer_schema=False)
+    assert csv.height == mad.height and csv["value"].null_count() == 0
 
 
 def test_values_that_are_not_finite_are_counted_and_left_out_of_all_projections(tmp_path):
@@ -180,7 +227,7 @@ def test_values_that_are_not_finite_are_counted_and_left_out_of_all_projections(
         assert table.filter(pl.col("segment") == "all" if name == "mad" else True)["value"].is_finite().all()
     assert not set(read(tmp_path, "per_sample")["sample_id"]) & {"3", "5", "9"}
     drawn(tmp_path, "d")
-    for figure in json.loads((tmp_path / "figures/d/index.json").read_text())["figures"]:
+    for figure in listed(tmp_path, "d"):
         said = " ".join(figure["subtitle"])
         assert "3 of 25 (3 not finite)" in said and "None where" not in said, figure["kind"]
 

@@ -81,26 +81,41 @@ def test_the_scope_says_what_was_measured_and_what_was_not(tmp_path):
 
 def test_latex_escapes_whatever_stands_in_a_cell():
     text = latex.escaped(HOSTILE)
-    assert text.isprintable() and "中" not in text and "U+4E2D" in text and r"B\_1 \{50 \%\}" in text
+    assert text.isprintable() and "中" not in text and "U+4E2D" in text and r"B\_\allowbreak{}1 \{50 \%\}" in text
     assert not re.search(r"(?<!\\)[#$%&_^~]", text)
     assert latex.escaped("a\nb") == "a b"
 
 
 def check_structure(tex: str) -> int:
     """Every environment is closed, every row has its columns; returns the number of tables."""
-    found = re.findall(r"\\begin\{longtable\}\{(.*?)\}\n(.*?)\\end\{longtable\}", tex, re.DOTALL)
+    found = re.findall(r"\\begin\{longtable\}\{(.*)\}\n((?s:.*?))\\end\{longtable\}", tex)
     for columns, body in found:
-        width = len(re.findall(r"p\{\w+\}|[lr]", columns))
+        plain = re.sub(r">\{.*?\}|@\{\}", "", columns)
+        width = len(re.findall(r"p\{.*?\}|[lr]", plain))
         rows = [line for line in body.splitlines() if line.endswith(r" \\")]
         assert rows and all(len(re.split(r"(?<!\\)&", row)) == width for row in rows)
+        spanning = [line for line in body.splitlines() if line.endswith(r" \\*")]
+        assert all(rf"\multicolumn{{{width}}}" in line for line in spanning)
     assert tex.count(r"\begin") == tex.count(r"\end{") == len(found)
     bare = re.sub(r"\\[{}]", "", "\n".join(line for line in tex.splitlines() if not line.startswith("%")))
     assert bare.count("{") == bare.count("}")
     return len(found)
 
 
-def test_latex_tables_are_well_formed_and_compile(tmp_path):
-    folder = written(tmp_path, models=("qwen2_1_5b", HOSTILE), dataset="aqua", purpose="pipeline check")
+def test_latex_tables_are_well_formed_compile_and_fit_a_plain_page(tmp_path):
+    rows = statistic_rows(
+        **{**SMALL, "variants": ("none", "detailed", "length_1000")},
+        models=("qwen2_1_5b", HOSTILE),
+        dataset="aqua",
+        purpose="pipeline check",
+    )
+    for kind in ("mad", "rd"):
+        # Numbers as long as they come, and each with all that stands beside it.
+        long = {"value": 1.234e-5, "corrected": 1.2e-5, "low": -0.0123, "high": -0.000456, "n": 12_345}
+        rows[kind] = [{**row, **long} for row in rows[kind]]
+    folder = write_statistics(tmp_path / "statistics", rows)
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, [folder], tmp_path, PUBLISHED)
     sheets = scope.Sheets({"aqua": (HOSTILE, "math")}, {"qwen2_1_5b": "base", HOSTILE: "instruct"})
     scope.write_scope([folder], sheets, tmp_path)
     names = ("scope", "mad", "rd")
@@ -108,10 +123,14 @@ def test_latex_tables_are_well_formed_and_compile(tmp_path):
     if shutil.which("pdflatex") is None:
         pytest.skip("well formed; compiling needs pdflatex with booktabs (Debian: texlive-latex-recommended)")
     inputs = "".join(rf"\input{{{name}.tex}}" for name in names)
-    packages = r"\usepackage[a4paper,margin=15mm]{geometry}\usepackage{booktabs,longtable}"
-    document = rf"\documentclass{{article}}{packages}\begin{{document}}{inputs}\end{{document}}"
+    document = (
+        rf"\documentclass{{article}}\usepackage{{array,booktabs,longtable}}\begin{{document}}{inputs}\end{{document}}"
+    )
     (tmp_path / "all.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:]
+    for _ in range(2):  # The widths of a longtable settle in the second run.
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+        assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000 and "Missing character" not in done.stdout
+    beyond = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", done.stdout)]
+    assert max(beyond, default=0) <= 2, done.stdout

@@ -113,6 +113,8 @@ def ratio_between(curves: pl.DataFrame, ends: tuple[str, str] | None = None) -> 
     norms = finite(curves)
     if norms.is_empty():
         return NEUTRAL["variants"]
+    alone = norms["layer"].n_unique() == 1
+    over, of_all = ("Of the one layer", "of the one layer") if alone else ("Averaged over layers", "over all layers")
     variants = variants_in_order(norms["variant"].unique())
     first, last = ends or (variants[0], variants[-1])
     means = {
@@ -121,9 +123,7 @@ def ratio_between(curves: pl.DataFrame, ends: tuple[str, str] | None = None) -> 
     }
     if first == last:
         low, high = ends_of({matrix: value for (_, matrix), value in means.items()})
-        return (
-            f"{label(first)}: mean gradient over all layers from {low[1]:.3g} ({low[0]}) to {high[1]:.3g} ({high[0]})"
-        )
+        return f"{label(first)}: mean gradient {of_all} from {low[1]:.3g} ({low[0]}) to {high[1]:.3g} ({high[0]})"
     ratios = {
         matrix: means[first, matrix] / means[last, matrix]
         for matrix in {matrix for _, matrix in means}
@@ -134,17 +134,15 @@ def ratio_between(curves: pl.DataFrame, ends: tuple[str, str] | None = None) -> 
     overlap = _overlap(norms, first, last)
     if all(abs(ratio - 1) <= ALIKE for ratio in ratios.values()):
         most = math.ceil(1000 * max(abs(ratio - 1) for ratio in ratios.values()) - 1e-6) / 10
-        return (
-            f"Averaged over layers, {label(first)}’s mean gradients are within {most:g} % of {label(last)}’s{overlap}"
-        )
+        return f"{over}, {label(first)}’s mean gradients are within {most:g} % of {label(last)}’s{overlap}"
     if max(ratios.values()) < 1:
         first, last, ratios = last, first, {matrix: 1 / ratio for matrix, ratio in ratios.items()}
     low, high = ends_of(ratios)
     if low[1] >= 1:
         apart = between(times(low[1]), low[0], times(high[1]), high[0])
-        return f"Averaged over layers, {label(first)}’s mean gradients are {apart} times {label(last)}’s{overlap}"
+        return f"{over}, {label(first)}’s mean gradients are {apart} times {label(last)}’s{overlap}"
     return (
-        f"Averaged over layers, {label(first)}’s mean gradients are {low[1]:.2g} ({low[0]}) to "
+        f"{over}, {label(first)}’s mean gradients are {low[1]:.2g} ({low[0]}) to "
         f"{high[1]:.2g} ({high[0]}) times {label(last)}’s{overlap}"
     )
 

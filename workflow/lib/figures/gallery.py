@@ -11,7 +11,7 @@ import polars as pl
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
-from workflow.lib.figures import ability, charts, distribution, findings, partners
+from workflow.lib.figures import ability, charts, distribution, findings, partners, unusable
 from workflow.lib.figures import relations as all_relations
 from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order
 from workflow.lib.figures.save import save, size_of_svg
@@ -54,30 +54,30 @@ def draw(
     relations were measured, ``{model}.all.relations``. ``index.json`` lists them: dataset, dataset_title, and by figure
     model, relation, kind,
     purpose, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
-    A dataset without a usable sample has no figures, and an empty list. `InputError` where a table is missing, is of
-    another dataset, or holds nothing that was measured.
+    Of a model and relation without a usable sample one figure says so, and why: ``{model}.{relation}.unusable``.
+    `InputError` where a table is missing, is of another dataset, or holds nothing that was measured.
     """
     tables = {name: _read(name, Path(statistics) / f"{name}.parquet", dataset) for name in _TABLES}
     if tables["cells"].is_empty():
         raise InputError(f"{statistics}/cells.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
     facts = read_metadata(Path(statistics) / "curves.parquet")
     able = ability.abilities(ability.read(accuracy))
-    models = sorted(tables["curves"]["model"].unique())
+    models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
     by_model = {model: _of_model(tables, model, (model_titles or {}).get(model, model)) for model in models}
     listed = []
     for model, of_model in by_model.items():
         lines = [able[model, dataset].sentence] if (model, dataset) in able else []
         top = (lambda variants: charts.paper_tops(variants, paper_top)) if paper_axes else None
-        figures = [*_figures(of_model, title, lines, top)]
+        figures = [*_unusable(of_model["cells"], title, lines), *_figures(of_model, title, lines, top)]
         base = (bases or {}).get(model)
-        if base in by_model:
+        if base in by_model and not by_model[base]["curves"].is_empty():
             said = [
-                f"{by_model[key]['curves']['model'][0]}: {able[key, dataset].sentence}"
+                f"{by_model[key]['cells']['model'][0]}: {able[key, dataset].sentence}"
                 for key in (base, model)
                 if (key, dataset) in able
             ]
             figures += _beside(by_model[base], of_model, title, facts["draws"], facts["seed"], said)
-        purpose = PIPELINE_CHECK if findings.is_check(of_model["curves"]) else "study"
+        purpose = PIPELINE_CHECK if findings.is_check(of_model["cells"]) else "study"
         for relation, kind, heading, chart in figures:
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
             progress(f"{dataset}: {model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
@@ -126,6 +126,14 @@ _TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
 
 
 _Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
+
+
+def _unusable(cells: pl.DataFrame, title: str, general: Sequence[str]) -> Iterator[_Figure]:
+    """What stands in place of the figures of a relation of which no sample is usable. `cells`: of one model."""
+    for _, relation in unusable.lost(cells):
+        rows = cells.filter(pl.col("relation") == relation)
+        heading = unusable.heading(rows, title).saying(general)
+        yield relation, "unusable", heading, partial(unusable.chart, rows, heading)
 
 
 def _figures(

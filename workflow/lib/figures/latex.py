@@ -15,7 +15,8 @@ _COMMANDS = {
     "&": r"\&",
     "#": r"\#",
     "%": r"\%",
-    "_": r"\_",
+    # Keys are long words: a line may end within one.
+    "_": r"\_\allowbreak{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "<": r"\textless{}",
@@ -49,17 +50,22 @@ def escaped(text: str) -> str:
 
 def preamble(text: str) -> str:
     """The comment that a file of tables begins with: what it needs, and what it holds."""
-    needs = r"% \usepackage{booktabs,longtable}, then \input this file. "
+    needs = (
+        r"% \usepackage{array,booktabs,longtable}, then \input this file; the tables fit a plain article, portrait. "
+    )
     return needs + re.sub(r"\s+", " ", text) + "\n"
 
 
 def longtable(caption: str, columns: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """One table that may run over pages; `columns` as in LaTeX's own tables (``llrr``)."""
+    """One table that may run over pages; `columns` as in LaTeX's own tables (``llrr``).
+
+    A row of one cell spans the table, as the heading of the rows below it.
+    """
     head = _line([rf"\textbf{{{escaped(cell)}}}" for cell in header]) + "\n\\midrule"
     return "\n".join(
         [
             r"{\scriptsize\setlength{\tabcolsep}{3pt}",
-            rf"\begin{{longtable}}{{{columns}}}",
+            rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
             rf"\caption{{{escaped(caption)}.}}\\",
             r"\toprule",
             head,
@@ -69,7 +75,10 @@ def longtable(caption: str, columns: str, header: Sequence[str], rows: Sequence[
             r"\endhead",
             r"\bottomrule",
             r"\endfoot",
-            *(_line([escaped(cell) for cell in row]) for row in rows),
+            *(
+                _line([escaped(cell) for cell in row]) if len(row) > 1 else _spanning(row[0], len(header))
+                for row in rows
+            ),
             r"\end{longtable}}",
             "",
         ]
@@ -78,6 +87,11 @@ def longtable(caption: str, columns: str, header: Sequence[str], rows: Sequence[
 
 def _line(cells: Sequence[str]) -> str:
     return f"{' & '.join(cells)} \\\\"
+
+
+def _spanning(text: str, columns: int) -> str:
+    # The star: no page ends below a heading.
+    return rf"\addlinespace \multicolumn{{{columns}}}{{l}}{{\textit{{{escaped(text)}}}}} \\*"
 
 
 def _set(character: str) -> str:

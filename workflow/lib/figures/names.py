@@ -15,6 +15,7 @@ STATISTICS = {
     "effective_rank": "effective rank",
 }
 KINDS = {
+    "unusable": "No usable sample",
     "panels": "One panel a variant",
     "variants": "Variants overlaid",
     "compared": "Against correct",

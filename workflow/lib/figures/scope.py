@@ -18,6 +18,9 @@ NOTE = (
 )
 KINDS = ("base", "instruct", "random")
 _COLUMNS = ("task", "dataset", "title", "model", "kind", "variant", "relation", "loss_tokens", "n", "n_ok", "purpose")
+# Shares of the line, set ragged: narrow columns of words have no room to be even.
+_SHARES = (0.09, 0.19, 0.14, 0.30, 0.20)
+_COLUMNS_OF_TEXT = "".join(rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}" for share in _SHARES)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def write_scope(statistics: Sequence[str | Path], sheets: Sheets, output: str | 
     rule = ["---"] * len(header)
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in (header, rule, *rows)]
     markdown = "\n\n".join([f"# {TITLE}", NOTE, "\n".join(lines)]) + "\n"
-    tex = latex.preamble(NOTE) + latex.longtable(f"{TITLE}: what was measured", "lllp{50mm}p{45mm}", header, rows)
+    tex = latex.preamble(NOTE) + latex.longtable(f"{TITLE}: what was measured", _COLUMNS_OF_TEXT, header, rows)
     write_files(Path(output) / "scope", frame, markdown, tex)
 
 

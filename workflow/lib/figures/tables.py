@@ -4,7 +4,7 @@ Where the study's own number is known, it stands beside ours (config/published.t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,10 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Block:
-    """A table to read: one model, dataset, relation, token set and statistic; a row a variant and projection."""
+    """A table to read: one model, dataset, relation, token set and statistic; a row a variant and projection.
+
+    `estimates`: the same for a page that is narrow, a row an estimate, below a row of the variant alone.
+    """
 
     kind: str
     model: str
@@ -72,6 +75,7 @@ class Block:
     check: bool
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    estimates: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
 
 
@@ -155,8 +159,27 @@ def blocks(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]
         check = bool((rows["purpose"] == PIPELINE_CHECK).any())
         said = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
         header = ("Variant", "Projection", *head, *said, "n")
-        shown.append(Block(kind, *key, check, header, tuple(body), tuple(_notes(key, kind, published))))
+        long = tuple(_long(rows, kind, bool(known)))
+        shown.append(Block(kind, *key, check, header, tuple(body), long, tuple(_notes(key, kind, published))))
     return shown
+
+
+def _long(rows: pl.DataFrame, kind: str, known: bool) -> Iterator[tuple[str, ...]]:
+    """A header, then a row an estimate, with the corrected one and the interval apart; before them their variant."""
+    last = ("Top layers",) if kind == "rd" else ("Published",) if known else ()
+    yield ("Projection", "Layers" if kind == "mad" else "Measure", "Plain", "Corrected", "95 % interval", *last, "n")
+    for (variant,), group in rows.group_by("variant", maintain_order=True):
+        yield (label(variant),)
+        for row in group.to_dicts():
+            value, corrected, low, high = (three_digits(row.get(key)) for key in ("value", "corrected", "low", "high"))
+            if kind == "mad":
+                part = f"{label(row['segment'])} ({row['layers'].replace('-', '–')})"
+                more = (row["published"] or "–",) if known else ()
+            else:
+                part = MEASURES.get(row["measure"], label(row["measure"]))
+                more = ((row["top_layers"] or "–").replace(" ", ", "),)
+            interval = "–" if "–" in (low, high) else f"[{low}, {high}]"
+            yield (label(row["projection"]), part, value, corrected, interval, *more, f"{row['n']:,}")
 
 
 def _notes(key: tuple[str, ...], kind: str, published: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -197,13 +220,15 @@ def as_markdown(kind: str, tables: Sequence[Block]) -> str:
 
 def as_latex(kind: str, tables: Sequence[Block]) -> str:
     """Tables as LaTeX to be read by ``\\input``, each with a caption that says what it is of."""
-    parts = [latex.preamble(f"{TITLES[kind]}. {NOTES[kind]}")]
+    layout = "In these tables the corrected estimate has a column of its own."
+    parts = [latex.preamble(f"{TITLES[kind]}. {NOTES[kind]} {layout}")]
     for table in tables:
-        check = ["Pipeline check: this model was never meant for these data; no finding."] if table.check else []
+        check = ["Pipeline check: this model was never meant for these data; no finding"] if table.check else []
         caption = ". ".join(
             [f"{kind.upper()}: {', '.join(about(table))}", *check, *(n.rstrip(".") for n in table.notes)]
         )
-        parts.append(latex.longtable(caption, "ll" + "r" * (len(table.header) - 2), table.header, table.rows))
+        header, *rows = table.estimates
+        parts.append(latex.longtable(caption, "ll" + "r" * (len(header) - 2), header, rows))
     return "\n".join(parts)
 
 

@@ -82,6 +82,8 @@ def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed:
     about = {**_about(cell, dataset), "n": len(cell.sample_ids)}
     axes = {"statistic": list(cell.values), "projection": cell.projections}
     tables["curves"].append(_long("curves", about, {**axes, "layer": range(values.shape[-1])}, curves))
+    if values.shape[-1] < 2:
+        return  # One layer has no neighbours, and so no MAD.
     ranges = segments(values.shape[-1])
     layers = np.array([f"{first}-{end - 1}" for first, end in ranges.values()], dtype=object)
     mad["layers"] = np.broadcast_to(layers, mad["value"].shape)

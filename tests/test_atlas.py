@@ -10,11 +10,13 @@ import polars as pl
 import pytest
 from conftest import call, user_error
 from synthetic import statistic_rows, write_statistics
+from test_dynamics_table import curves
 
 from workflow.lib.figures import gallery, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
 from workflow.lib.figures.atlas.pieces import CHAIN, ERROR, WHOLE, pack
 from workflow.lib.figures.atlas.verdicts import verdicts
+from workflow.lib.figures.dynamics.table import write_dynamics_table
 from workflow.lib.tables import SCHEMAS, write_table
 
 HOSTILE = """<script>alert("1")</script> & 'x' </script> 🦜 שלום"""
@@ -56,7 +58,15 @@ def second_study(base):
             path.write_text(json.dumps({"run": name, "status": status, "step": 7}))
             statuses.append(("mini", str(seed), path))
     second = [base / "second" / folder for folder in folders]
-    return {"second": second, "runs": runs, "statuses": statuses}
+    moved = {
+        (run, "train", kind, measure): [-30.0, -20.0 - len(measure)]
+        for run, kind in (("extend", "chosen"), ("extend", "rejected"), ("dpo", "chosen"))
+        for measure in ("log_prob_sum", "argmax_log_prob")
+    }
+    write_dynamics_table(
+        [("mini_qa", curves(base / "second/curves.parquet", moved))], runs, {}, [], base / "second/dynamics"
+    )
+    return {"second": second, "runs": runs, "statuses": statuses, "run_table": base / "second/dynamics.csv"}
 
 
 def sample_rows(rows, samples=30, seed=0):

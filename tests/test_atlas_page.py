@@ -445,7 +445,7 @@ def test_figures_are_filtered(browser):
 
 
 def test_the_second_study_has_its_runs_and_figures(browser):
-    rows = rows_of(browser, "#dynamics table")
+    rows = rows_of(browser, "#dynamics table[class]")
     assert [row["Run"] for row in rows] == ["Warm start", HOSTILE, "DPO at once"]
     assert rows[1]["Starts from"] == "Warm start" and rows[1]["Learns"] == "chosen and rejected"
     assert rows[2]["Ended (model, seed)"] == "ok: mini 0; diverged at step 7: mini 1"
@@ -457,8 +457,15 @@ def test_the_second_study_has_its_runs_and_figures(browser):
         "Length of SFT and squeezing", "Win rate", "A softmax squeezed"
     ]  # fmt: skip
     assert HOSTILE in find(shown[0], "img").get_attribute("alt")
-    # Those of single runs are drawn on request; the filters of the first study leave all alone.
-    summary = find(browser, "#dynamics summary")
+    # What each run moved, and the figures of single runs, on request; the filters of the first study leave all alone.
+    moved, summary = all_of(browser, "#dynamics summary")
+    moved.click()
+    assert "mini, seed 0" in moved.text
+    assert rows_of(browser, "#dynamics details table") == [
+        {"Probe": "chosen", **dict.fromkeys((HOSTILE, "DPO at once"), "−2.00 [−4.00, 0.00]")},
+        {"Probe": "rejected", HOSTILE: "−2.00 [−4.00, 0.00]", "DPO at once": "–"},
+        {"Probe": "likeliest token along chosen", **dict.fromkeys((HOSTILE, "DPO at once"), "−5.00 [−7.00, −3.00]")},
+    ]
     assert "2 figures" in summary.text
     browser.execute_script("arguments[0].focus()", summary)
     ActionChains(browser).send_keys(Keys.ENTER).perform()

@@ -7,6 +7,8 @@ import pytest
 from conftest import ROOT
 from docutils.core import publish_parts
 
+from workflow.lib.figures.atlas.second import CAPTIONS
+from workflow.lib.figures.generations import TOLD
 from workflow.lib.figures.names import KINDS
 
 ACROSS = ("mad", "steps", "rd", "differences", "biographies_panels", "biographies_variants")
@@ -17,7 +19,8 @@ def caption(name, kind):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     template = environment.from_string((ROOT / "workflow/report" / name).read_text(encoding="utf-8"))
     wildcards = SimpleNamespace(model="mini", relation="wrong_chain", kind=kind, dataset="d")
-    config = {"samples": 100, "seed": 0, "bootstrap": 1000}
+    config = {"samples": 100, "seed": 0, "bootstrap": 1000, "dynamics": {"seeds": [0, 1]}, "toys": {"draws": 50}}
+    config["datasets"] = ["d"]
     params = SimpleNamespace(title="GSM8K")
     text = template.render(snakemake=SimpleNamespace(wildcards=wildcards, params=params, config=config))
     return publish_parts(text, writer="html", settings_overrides={"halt_level": 2, "report_level": 5})["body"]
@@ -30,3 +33,30 @@ def test_each_kind_of_figure_has_its_own_caption(name, kinds):
     assert all("wrong chain responses" in text and "<strong>" in text for text in found.values())
     with pytest.raises(jinja2.UndefinedError):
         caption(name, "no_such_kind_of_figure")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("dynamics.rst", CAPTIONS), ("generations.rst", ("win_rate", *TOLD))],
+    ids=["runs", "generations"],
+)
+def test_each_kind_of_figure_of_the_second_study_has_its_own_caption(name, kinds):
+    found = {kind: caption(name, "sft.curves" if kind == "curves" else kind) for kind in kinds}
+    assert len(set(found.values())) == len(kinds)
+    assert all("<strong>GSM8K" in text and "{" not in text for text in found.values())
+    # One of several parts is of the same kind.
+    last = list(kinds)[-1]
+    assert caption(name, f"{last}.2") == found[last]
+    with pytest.raises(jinja2.UndefinedError):
+        caption(name, "no_such_kind_of_figure")
+
+
+def test_the_caption_of_one_run_and_of_one_step():
+    assert "along the run <em>sft10</em>; the paper" in caption("dynamics.rst", "sft10.curves")
+    assert "intervals over questions" not in caption("dynamics.rst", "one_step")
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "workflow/report").glob("*.rst"))])
+def test_every_caption_renders(name):
+    kind = {"figure.rst": "panels", "overview.rst": "mad", "generations.rst": "win_rate"}.get(name, "sft.curves")
+    assert len(caption(name, kind)) > 100

@@ -450,8 +450,8 @@ def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_pat
 def draw(made, output, *more):
     arguments = ["--run", "sft", "-", "SFT", "--run", "extend", "sft", "Extend"]
     done = call("draw_generations", "--curves", made / "curves.parquet", "--published",
-                ROOT / "config/published_dynamics.tsv", *arguments, "--formats", "vl.json", "svg", *more, "--output",
-                output)  # fmt: skip
+                ROOT / "config/published_dynamics.tsv", *arguments, "--title", "Miniature", "--formats", "vl.json",
+                "svg", *more, "--output", output)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {path.name: path.read_bytes() for path in output.iterdir()}
 
@@ -459,8 +459,11 @@ def draw(made, output, *more):
 def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path):
     one, two = (draw(made, tmp_path / name) for name in ("one", "two"))
     assert one == two
-    index = {each["kind"]: each for each in json.loads(one["index.json"])["figures"]}
+    whole = json.loads(one["index.json"])
+    assert whole["dataset_title"] == "Miniature: free generations"
+    index = {each["kind"]: each for each in whole["figures"]}
     assert set(index) == {"win_rate", "repetition", "borrowed", "correct"}
+    assert all(each["width"] > 300 and each["height"] > 100 for each in index.values())
     assert "Extend against SFT 56% (unclear)" in index["win_rate"]["title"]
     assert "GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
     assert "58% ties" in index["win_rate"]["subtitle"][0]

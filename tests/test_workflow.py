@@ -87,6 +87,7 @@ def test_makes_everything_with_its_own_python(finished):
         "config.effective.yaml",
         "tables/mad.csv",
         "tables/rd.md",
+        "tables/dynamics.md",
         "claims.csv",
         "figures/claims/dynamics.svg",
     ):

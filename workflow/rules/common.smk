@@ -383,6 +383,14 @@ def learner_memory(wildcards):
     return 3000 if STUDY.learners[wildcards.model]["scope"] == "miniature" else 64000
 
 
+def learner_title(wildcards):
+    """A model as readers know it, with its seed, or all seeds, where there are several."""
+    title = STUDY.learners[wildcards.model]["title"] or wildcards.model
+    if len(DYNAMICS["seeds"]) == 1:
+        return title
+    return f"{title}, seed {wildcards.seed}" if "seed" in wildcards.keys() else f"{title}, over seeds"
+
+
 def run_parts(wildcards, third):
     """Name, start and `third` of every watched run, as arguments."""
     starts = {name: PLAN.runs[name]["init"] for name in PLAN.watched}

@@ -3,7 +3,7 @@
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
        run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
-       status.json, machine.json, model/; results/figures/dynamics/
+       status.json, machine.json, model/; results/figures/dynamics/, results/tables/dynamics.*
 why    one rule for all runs: what a run is stands in its row of the sheet
 """
 
@@ -275,10 +275,11 @@ rule draw_dynamics:
         runs=lambda wildcards: watched_rows(),
         folder=lambda wildcards: ROOM.format(**wildcards),
         one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
+        title=learner_title,
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
-        " --runs {params.runs:q} --title '{wildcards.model}, seed {wildcards.seed}' --formats {params.formats}"
+        " --runs {params.runs:q} --title {params.title:q} --formats {params.formats}"
         " --output {output:q} > {log:q} 2>&1"
 
 
@@ -305,10 +306,55 @@ rule draw_seeds:
     params:
         code=code_digest("workflow.scripts.draw_seeds"),
         runs=lambda wildcards: watched_rows(),
+        title=learner_title,
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_seeds --curves {input:q} --runs {params.runs:q}"
-        " --title '{wildcards.model}, over seeds' --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+
+
+# Empty where nothing is watched.
+DYNAMICS_TABLE = ["results/tables/dynamics.csv"] if PLAN.watched else []
+PUBLISHED_CURVES = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "published_curves.tsv"))
+
+
+rule write_dynamics_table:
+    """Write all runs from start to end as a table, beside published numbers."""
+    input:
+        curves=collect(
+            "results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
+            pairs=DYNAMICS["pairs"],
+            model=STUDY.learners,
+            seed=DYNAMICS["seeds"],
+        ),
+        published=PUBLISHED_CURVES,
+    output:
+        report(
+            "results/tables/dynamics.csv",
+            caption="../report/dynamics_table.rst",
+            category="Learning dynamics",
+            subcategory="Tables",
+            labels={"table": "Runs from start to end"},
+        ),
+        collect("results/tables/dynamics.{format}", format=["parquet", "md", "tex"]),
+    log:
+        "logs/write_dynamics_table.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("workflow.scripts.write_dynamics_table"),
+        # Functions: their braces are no wildcards.
+        curves=lambda wildcards, input: [
+            part for path in input.curves for part in ("--curves", DYNAMICS["pairs"], path)
+        ],
+        runs=lambda wildcards: watched_rows(),
+        titles=lambda wildcards: json.dumps(
+            {name: row["title"] for name, row in STUDY.learners.items() if row["title"]}
+        ),
+    shell:
+        "python -m workflow.scripts.write_dynamics_table {params.curves:q} --runs {params.runs:q}"
+        " --titles {params.titles:q} --published {input.published:q} --tables results/tables/dynamics > {log:q} 2>&1"
 
 
 DYNAMICS_FIGURES = collect(
@@ -352,4 +398,5 @@ rule dynamics:
     """The second study: every chosen run of every chosen model and seed, summarised, judged and drawn."""
     input:
         DYNAMICS_FIGURES,
+        DYNAMICS_TABLE,
     localrule: True

@@ -202,6 +202,7 @@ rule write_atlas:
         claims="results/claims.parquet",
         second=SECOND_FIGURES,
         statuses=RUN_STATUSES,
+        run_table=DYNAMICS_TABLE,
         templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
     output:
         "results/index.html",
@@ -217,11 +218,12 @@ rule write_atlas:
         statuses=lambda wildcards, input: [
             part for path in input.statuses for part in ("--status", *status_place(path), path)
         ],
+        run_table=lambda wildcards, input: ["--run-table", input.run_table] if input.run_table else [],
     shell:
         "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
         " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
-        " --second {input.second:q} --runs {params.runs:q} {params.statuses:q}"
+        " --second {input.second:q} --runs {params.runs:q} {params.statuses:q} {params.run_table:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 

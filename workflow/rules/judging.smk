@@ -137,7 +137,8 @@ rule draw_generations:
             for run in ([run for run in PLAN.watched if not PLAN.runs[run]["probed"]] or PLAN.watched)
             for part in ("--run", run, PLAN.runs[run]["init"] or "-", PLAN.runs[run]["title"] or run)
         ],
+        title=learner_title,
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_generations --curves {input.curves:q} --published {input.published:q}"
-        " {params.runs:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " {params.runs:q} --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"

@@ -16,6 +16,7 @@ def main(argv=None):
         metavar=("NAME", "START", "TITLE"),
         help="a run, the one it starts from (or a dash), and its name to readers",
     )
+    add("--title", required=True, help="the model, or model and seed, as readers see it")
     add("--formats", nargs="+", required=True, metavar="FORMAT", help="any of vl.json, svg, png, html")
     add("--output", required=True, metavar="DIR", help="folder to write the figures to")
     run(parser, draw, argv)
@@ -31,7 +32,7 @@ def draw(given):
     starts = {name: "" if start == "-" else start for name, start, _ in given.run}
     schema = Path(__file__).resolve().parents[2] / "workflow/schemas/published_dynamics.schema.yaml"
     published = list(read_sheet(Path(given.published), schema, None).values())
-    draw_generations(given.curves, titles, starts, published, given.output, given.formats)
+    draw_generations(given.curves, titles, starts, published, given.title, given.output, given.formats)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def main(argv=None):
     add("--second", nargs="*", default=[], metavar="DIR", help="folders of the second study's figures")
     add("--runs", type=json.loads, metavar="JSON", help="its runs: rows of config/runs.tsv, by name")
     add("--status", nargs=3, action="append", default=[], metavar=("MODEL", "SEED", "FILE"), help="how a run ended")
+    add("--run-table", metavar="CSV", help="its runs from start to end (write_dynamics_table)")
     add("--config", required=True, metavar="YAML", help="the effective config, shown as it is")
     add("--output", required=True, metavar="HTML", help="the page to write; figures are linked relative to it")
     run(parser, write, argv)
@@ -49,6 +50,7 @@ def write(given):
         given.second,
         given.runs,
         given.status,
+        given.run_table,
     )
     progress(f"{given.output}: {figures} figures")
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from workflow.lib.command import progress
 from workflow.lib.figures import theme
-from workflow.lib.figures.save import save
+from workflow.lib.figures.save import save, size_of_svg
 from workflow.lib.files import write_text
 from workflow.lib.statistics.generations import CHANGE
 from workflow.lib.tables import read_metadata, read_table
@@ -44,13 +44,14 @@ def draw_generations(
     titles: Mapping[str, str],
     starts: Mapping[str, str],
     published: Sequence[Mapping[str, Any]],
+    title: str,
     output: str | Path,
     formats: Sequence[str],
 ) -> None:
     """Draw one model's and seed's generations into the folder `output`, with index.json, a list of the figures.
 
     `titles` and `starts`: by run, its name to readers and the run it starts from. `published`: rows of
-    config/published_dynamics.tsv, told below the win rates.
+    config/published_dynamics.tsv, told below the win rates. `title`: what readers see as the model, or model and seed.
     """
     frame = pl.from_arrow(read_table("generation_curves", curves))
     facts = read_metadata(curves)
@@ -74,9 +75,12 @@ def draw_generations(
             heading = heading.saying([f"Without a response, and left out: {lost}."])
             chart.title = theme.heading_of(heading, 2)
         files = save(chart, Path(output) / kind, formats)
-        listed.append({"kind": kind, "title": heading.title, "subtitle": list(heading.subtitle), "files": files})
+        size = size_of_svg(Path(output) / files["svg"]) if "svg" in files else ()
+        entry = {"kind": kind, "title": heading.title, "subtitle": list(heading.subtitle), "files": files}
+        listed.append({**entry, **dict(zip(("width", "height"), size, strict=False))})
         progress(f"{kind}: {', '.join(files)}")
-    write_text(Path(output) / "index.json", json.dumps({"figures": listed}, indent=1, ensure_ascii=False) + "\n")
+    index = {"dataset": "generations", "dataset_title": f"{title}: free generations", "figures": listed}
+    write_text(Path(output) / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 
 
 def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt.ConcatChart]:

@@ -185,13 +185,13 @@ def as_markdown(kind: str, tables: Sequence[Block]) -> str:
     if not tables:
         parts.append("Nothing to show.")
     for table in tables:
-        parts.append(f"## {_escaped(' · '.join(about(table)))}")
+        parts.append(f"## {escaped(' · '.join(about(table)))}")
         if table.check:
             parts.append("*Pipeline check: this model was never meant for these data; no finding.*")
         rule = ["---", "---", *["---:"] * (len(table.header) - 2)]
         lines = [table.header, rule, *table.rows]
-        parts.append("\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines))
-        parts += [_escaped(note) for note in table.notes]
+        parts.append("\n".join(f"| {' | '.join(escaped(cell) for cell in line)} |" for line in lines))
+        parts += [escaped(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
 
 
@@ -255,7 +255,7 @@ def _with_interval(row: dict) -> str:
     return f"{value} [{low}, {high}]" if corrected in ("–", value) else f"{value}; {corrected} [{low}, {high}]"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown takes as text."""
     for character in "\\`*_<>|#":
         text = text.replace(character, f"\\{character}")

@@ -17,7 +17,7 @@ from workflow.lib.figures import ability, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
 from workflow.lib.figures.atlas.fixed import fixed
 from workflow.lib.figures.atlas.pieces import ERROR
-from workflow.lib.figures.atlas.second import groups_of, runs_of
+from workflow.lib.figures.atlas.second import changes_of, groups_of, runs_of
 from workflow.lib.figures.atlas.verdicts import verdicts
 from workflow.lib.figures.gallery import read_index
 from workflow.lib.figures.names import (
@@ -91,6 +91,7 @@ def write_atlas(
     second: Sequence[str | Path] = (),
     runs: Mapping[str, Mapping[str, Any]] | None = None,
     statuses: Sequence[tuple[str, str, str | Path]] = (),
+    run_table: str | Path | None = None,
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
@@ -98,8 +99,8 @@ def write_atlas(
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
     beside their gradients. `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page
     without curves has none. `claims`: the table of verdicts. Of the second study, `second`: folders of figures with an
-    index.json each; `runs`, `statuses`: as in `second.runs_of`. `InputError` where one
-    of them is missing or is something else.
+    index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of `write_dynamics_table`.
+    `InputError` where one of them is missing or is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
@@ -156,13 +157,17 @@ def write_atlas(
         "dynamics": {
             "runs": runs_of(runs or {}, statuses),
             "groups": groups["dynamics"],
+            "changes": changes_of(run_table, runs or {}) if run_table else [],
         }
         if groups["dynamics"] or statuses
         else None,
         "toys": groups["toys"],
         "config": {
             "text": _config(config),
-            "files": [(Path(path).name, _link(path, base)) for path in [*csv_tables, *([claims] if claims else [])]],
+            "files": [
+                (Path(path).name, _link(path, base))
+                for path in [*csv_tables, *(each for each in (run_table, claims) if each)]
+            ],
         },
     }
     write_text(output, _render(context))

@@ -5,7 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from workflow.lib.errors import InputError
+from workflow.lib.figures.dynamics.parts import TYPES
+from workflow.lib.figures.dynamics.table import change, read_csv
 from workflow.lib.figures.gallery import read_index
 from workflow.lib.figures.names import label
 
@@ -65,6 +69,27 @@ def runs_of(rows: Mapping[str, Mapping[str, Any]], statuses: Sequence[tuple[str,
     }
 
 
+def changes_of(path: str | Path, rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each run moved, from start to end: a table a model and seed, a row a type of probe, a column a run.
+
+    `path`: the CSV of `write_dynamics_table`; `rows`: of config/runs.tsv, by name. Probes that are trained on.
+    """
+    tables = []
+    frame = read_csv(path).filter((pl.col("measure") == "log_prob_sum") | (pl.col("type") == "chosen"), split="train")
+    for (model, seed), part in frame.group_by("model", "seed", maintain_order=True):
+        runs = part["run"].unique(maintain_order=True)
+        body = []
+        for (measure, kind), cells in part.sort("measure", descending=True, maintain_order=True).group_by(
+            "measure", "type", maintain_order=True
+        ):
+            told = {row["run"]: change(row) for row in cells.to_dicts()}
+            name = TYPES.get(kind, label(kind)) if measure == "log_prob_sum" else f"likeliest token along {kind}"
+            body.append([name, *(told.get(run, "–") for run in runs)])
+        header = ["Probe", *(_title(rows, run) for run in runs)]
+        tables.append({"title": f"{model}, seed {seed}", "header": header, "rows": body})
+    return tables
+
+
 def groups_of(
     folders: Sequence[str | Path], link: Callable[[Path], str], formats: Mapping[str, str]
 ) -> dict[str, list[dict]]:
@@ -79,8 +104,7 @@ def groups_of(
         toys = index.get("dataset") == TOYS
         shown = [_figure(entry, folder, link, formats, toys) for entry in index["figures"]]
         group = {
-            "title": index.get("dataset_title")
-            or f"{folder.parent.name}, {folder.name.replace('_', ' ')}: free generations",
+            "title": index["dataset_title"],
             "figures": [figure for figure in shown if figure["kind"] != _EVERY],
             "every": [figure for figure in shown if figure["kind"] == _EVERY],
         }

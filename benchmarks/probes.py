@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=40, help="probed prompts; the study has 500")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=3, help="measurements; the least counts")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="tokens in a batch")
     parser.add_argument("--output", help="folder for probes.csv")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -50,7 +51,7 @@ def main() -> None:
                 measures(*response_logits(model, [spoken]))
 
     ways = {"one at a time": alone}
-    ways |= {f"batches of {size} tokens": lambda size=size: evaluate(model, responses, size) for size in BATCHES}
+    ways |= {f"batches of {size} tokens": lambda size=size: evaluate(model, responses, size) for size in given.batches}
     least = dict.fromkeys(ways, (float("inf"), float("inf")))
     for _ in range(given.repeats):
         for name, work in ways.items():

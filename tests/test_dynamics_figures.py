@@ -13,8 +13,8 @@ from workflow.lib.dynamics.evaluate import MEASURES
 from workflow.lib.dynamics.plan import read_plan
 from workflow.lib.dynamics.probes import TYPES
 from workflow.lib.figures.dynamics import choose
-from workflow.lib.figures.dynamics.curves import NAMES, PANELS
-from workflow.lib.figures.dynamics.influence import table_of
+from workflow.lib.figures.dynamics.curves import NAMES, OWN, PANELS
+from workflow.lib.figures.dynamics.influence import heat_map, table_of
 from workflow.lib.figures.dynamics.one_step import step_chart
 from workflow.lib.figures.dynamics.parts import TYPES as NAMED
 from workflow.lib.tables import write_table
@@ -145,8 +145,9 @@ def test_titles_state_what_the_runs_do(whole):
     _, figures = whole
     # The fall at an equal margin is the same for all lengths by construction.
     assert "at the same margin: chosen not clearly different, likeliest token not" in figures["length"]["title"]
+    assert figures["length"]["title"].startswith("SFT, 10 epochs, then DPO, against SFT, 1 epoch, then DPO,")
     assert figures["influence"]["title"] == (
-        "Learning a type moves that type most in 6 of 6 runs; DPO lowers 13 of 13 types"
+        "The type learnt rises most in 6 of 6 runs, and moves most, up or down, in 6; DPO lowers 13 of 13 types"
     )
     assert figures["losses"]["title"].startswith("Of 6 losses, the chosen response falls with 6")
     assert "sees the chosen responses as often" in figures["extend"]["subtitle"][0]
@@ -169,6 +170,25 @@ def test_the_table_of_influences_is_the_end_less_the_start(whole):
     assert row["value"] == pytest.approx(15 * 2 * 1.15 / 5) and row["n"] == PROBES
     column = found.filter(pl.col("run") == "probed_chosen")["share"]
     assert max(column) - min(column) == pytest.approx(1)
+
+
+def test_what_rises_most_need_not_move_most():
+    found = [("chosen", "rejected", 0.5, -0.8), ("rejected", "chosen", 0.4, -0.1)]
+    table = pl.DataFrame([
+        {"run": f"probed_{own}", "column": own, "own": own, "type": kind, "share": value, "n": 3}
+        | {"value": value, "low": value, "high": value}
+        for own, other, up, down in found
+        for kind, value in ((own, up), (other, down))
+    ])  # fmt: skip
+    heading, _ = heat_map(table)
+    assert heading.title == "The type learnt rises most in 2 of 2 runs, and moves most, up or down, in 1"
+
+
+def test_the_argmax_panel_has_the_studys_own_curve(whole):
+    folder, figures = whole
+    drawn = json.loads((folder / "figures" / figures["dpo.curves"]["files"]["vl.json"]).read_text())
+    series = {row["series"] for rows in drawn["datasets"].values() for row in rows if "series" in row}
+    assert OWN in series and "shuffled" in OWN and "study" in OWN
 
 
 def test_a_run_that_diverged_is_named_and_not_matched(tmp_path):

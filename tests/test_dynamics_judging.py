@@ -450,8 +450,8 @@ def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_pat
 def draw(made, output, *more):
     arguments = ["--run", "sft", "-", "SFT", "--run", "extend", "sft", "Extend"]
     done = call("draw_generations", "--curves", made / "curves.parquet", "--published",
-                ROOT / "config/published_dynamics.tsv", *arguments, "--title", "Miniature", "--formats", "vl.json",
-                "svg", *more, "--output", output)  # fmt: skip
+                ROOT / "config/published_dynamics.tsv", "--models", ROOT / "config/models.tsv", *arguments, "--title",
+                "Miniature", "--formats", "vl.json", "svg", *more, "--output", output)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {path.name: path.read_bytes() for path in output.iterdir()}
 
@@ -465,11 +465,28 @@ def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path)
     assert set(index) == {"win_rate", "repetition", "borrowed", "correct"}
     assert all(each["width"] > 300 and each["height"] > 100 for each in index.values())
     assert "Extend against SFT 56% (unclear)" in index["win_rate"]["title"]
-    assert "GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
+    assert "DPO, Qwen1.5-1.8B: GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
     assert "58% ties" in index["win_rate"]["subtitle"][0]
     for name, content in one.items():
         if name.endswith(".vl.json"):
             alt.Chart.from_dict(json.loads(content))
+
+
+def test_a_share_that_is_nowhere_above_0_decides_nothing(made, tmp_path):
+    frame = pl.from_arrow(read_table("generation_curves", made / "curves.parquet"))
+    facts = read_metadata(made / "curves.parquet")
+    zero = pl.when(pl.col("measure") == "borrowed")
+    frame = frame.with_columns(
+        *(zero.then(value).otherwise(pl.col(key)).alias(key) for key, value in (("value", 0.0), ("low", 0.0))),
+        zero.then(wilson(0, 12)[1]).otherwise(pl.col("high")).alias("high"),
+    )
+    write_table("generation_curves", frame.to_dicts(), tmp_path / "curves.parquet", facts)
+    figures = json.loads(draw(tmp_path, tmp_path / "figures")["index.json"])["figures"]
+    titles = {each["kind"]: each["title"] for each in figures}
+    assert titles["borrowed"] == (
+        "Answers of other questions: none in any run, which decides nothing: up to 24% could go unseen"
+    )
+    assert "decides nothing" not in titles["correct"] + titles["repetition"]
 
 
 def test_without_a_judge_there_is_no_win_rate(made, tmp_path):

@@ -104,11 +104,25 @@ def test_dialogues_share_the_prompt_through_the_last_assistant():
 @pytest.mark.parametrize(
     "rejected", ["\n\nHuman: Ho\n\nAssistant: No.", "\n\nHuman: Hi\n\nAssistant: A\n\nHuman: b\n\nAssistant: c"]
 )
-def test_dialogues_that_part_earlier_are_an_error_naming_the_row(rejected):
-    with pytest.raises(InputError, match=r"hh.parquet, row 0: columns 'chosen' and 'rejected' do not share"):
-        mapped_pairs(
-            [{"chosen": "\n\nHuman: Hi\n\nAssistant: A", "rejected": rejected}], HH, "hh.parquet", "train", 9, 0
-        )
+def test_dialogues_that_part_earlier_are_a_status(rejected):
+    rows = [{"chosen": "\n\nHuman: Hi\n\nAssistant: A", "rejected": rejected}, {"chosen": "A", "rejected": "B"}]
+    found = mapped_pairs(rows, HH, "hh.parquet", "train", 9, 0)
+    assert [status_of(pair) for pair in found] == ["other_prompt"] * 2
+    # Nothing of it is lost.
+    assert found[0]["rejected"].endswith(rejected) and found[1]["chosen"] == " A"
+
+
+def test_one_dialogue_that_parts_earlier_does_not_stop_the_others(tmp_path):
+    head, other = (f"\n\nHuman: {said}\n\nAssistant:" for said in ("Hi", "Ho"))
+    rows = [{"chosen": f"{head} Yes.", "rejected": f"{head} No."}, {"chosen": f"{head} Yes.", "rejected": "No."}]
+    pairs = mapped_pairs(rows, HH, "x", "train", 9, 0)
+    held = mapped_pairs([{"chosen": f"{other} a", "rejected": f"{other} b"}], HH, "x", "held_out", 9, 0)
+    write_pairs([*pairs, *held], tmp_path / "p.parquet", {})
+    table = read_table("pairs", tmp_path / "p.parquet").to_pylist()
+    assert [row["status"] for row in table] == ["ok", "other_prompt", "ok"]
+    assert [row["pair_id"] for row in read_pairs(tmp_path / "p.parquet", "train")] == ["train-0"]
+    with pytest.raises(InputError, match=r"no usable pair in split 'train' \(1 other_prompt\)"):
+        write_pairs([pairs[1], *held], tmp_path / "q.parquet", {})
 
 
 def test_messages_take_the_last_one_and_get_their_leading_space():
@@ -117,8 +131,12 @@ def test_messages_take_the_last_one_and_get_their_leading_space():
 
     [pair] = mapped_pairs([{"prompt": "Why?", "chosen": said("So."), "rejected": said("")}], UF, "x", "train", 9, 0)
     assert pair["prompt"] == "Human: Why?\nAssistant:" and pair["chosen"] == " So." and pair["rejected"] == ""
-    with pytest.raises(InputError, match="row 0: column 'chosen' is no list of messages"):
-        mapped_pairs([{"prompt": "Why?", "chosen": "So.", "rejected": said("")}], UF, "x", "train", 9, 0)
+    for bad in ("So.", [], [{"role": "assistant"}], [{"content": ["So."]}], {"content": "So."}, None):
+        [pair] = mapped_pairs([{"prompt": "Why?", "chosen": bad, "rejected": said("No.")}], UF, "x", "train", 9, 0)
+        assert (status_of(pair), pair["chosen"], pair["rejected"]) == ("no_messages", "", " No.")
+    # An empty prompt is one whatever its template adds.
+    [pair] = mapped_pairs([{"prompt": " ", "chosen": said("a"), "rejected": said("b")}], UF, "x", "train", 9, 0)
+    assert status_of(pair) == "empty_prompt"
 
 
 def test_what_cannot_be_trained_on_is_a_status_and_never_dropped(tmp_path):

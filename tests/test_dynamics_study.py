@@ -177,6 +177,28 @@ def test_pairs_of_files_by_a_mapping(tmp_path):
     assert read_table("pairs", tmp_path / "pairs.parquet").to_pylist()[1]["chosen"] == " yes 1"
 
 
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}, "--mapping: 'source' is missing"),
+        ({"source": "x.jsonl", "columns": {"chosen": "c", "rejected": "r"}}, "--mapping: columns.prompt is needed"),
+        ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c"}}, "--mapping: 'rejected' is missing"),
+        ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}, None),
+    ],
+)
+def test_a_mapping_given_to_the_script_is_completed_and_checked(mapping, message, tmp_path):
+    for name, prompt in (("x", "A"), ("h", "B")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"p": prompt, "c": "a", "r": "b"}) + "\n")
+    done = call("build_pairs", "--name", "own", "--reader", "mapped", "--train", 9, "--held-out", 9, "--seed", 0,
+                "--train-rows", tmp_path / "x.jsonl", "--held-out-rows", tmp_path / "h.jsonl", "--mapping",
+                json.dumps(mapping), "--output", tmp_path / "pairs.parquet")  # fmt: skip
+    if message:
+        assert message in user_error(done)
+    else:
+        # Without `held_out` and the splits' names: the schema has them.
+        assert done.returncode == 0, done.stderr
+
+
 # --- Curves ---
 
 

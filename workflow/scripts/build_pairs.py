@@ -8,6 +8,7 @@ With --reader mapped, --train-rows and --held-out-rows are files of rows and --m
 """
 
 import json
+from pathlib import Path
 
 from workflow.lib.command import parser_for, run
 
@@ -42,17 +43,22 @@ def build(given):
     if not (given.train_rows and given.held_out_rows and given.mapping):
         raise InputError("--reader mapped needs --train-rows, --held-out-rows and --mapping; give all three")
     from workflow.lib.corpora.tabular import read_rows
+    from workflow.lib.dynamics.plan import check_prompt
+    from workflow.lib.study import checked
 
+    schema = Path(__file__).resolve().parents[2] / "workflow/schemas/pairs.schema.yaml"
+    mapping = checked(given.mapping, schema, "--mapping")
+    check_prompt(mapping, "--mapping")
     rows = []
     for split, path, limit in (
         ("train", given.train_rows, given.train),
         ("held_out", given.held_out_rows, given.held_out),
     ):
         # Rows of the hub were cut when they were fetched.
-        own = path in (given.mapping["source"], given.mapping["held_out"])
-        cut = given.mapping[f"{split}_split"] if own else "train"
-        rows += mapped_pairs(read_rows(path, cut), given.mapping, path, split, limit, given.seed)
-    write_pairs(rows, given.output, {**facts, "source": given.mapping["source"], "revision": given.mapping["revision"]})
+        own = path in (mapping["source"], mapping["held_out"])
+        cut = mapping[f"{split}_split"] if own else "train"
+        rows += mapped_pairs(read_rows(path, cut), mapping, path, split, limit, given.seed)
+    write_pairs(rows, given.output, {**facts, "source": mapping["source"], "revision": mapping["revision"]})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ Pair = dict[str, Any]
 
 
 def status_of(pair: Mapping[str, Any]) -> str:
-    """``ok``, or the first of ``empty_prompt``, ``empty_chosen``, ``empty_rejected``, ``equal`` that holds."""
+    """``ok``, or the first that holds of what its row was found to be (`mapped_pairs`), ``empty_prompt``,
+    ``empty_chosen``, ``empty_rejected``, ``equal``."""
+    if pair.get("status"):
+        return pair["status"]
     for part in ("prompt", "chosen", "rejected"):
         if not (pair[part] or "").strip():
             return f"empty_{part}"
@@ -30,7 +33,7 @@ def status_of(pair: Mapping[str, Any]) -> str:
 
 
 def write_pairs(rows: Sequence[Mapping[str, Any]], path: str | Path, facts: Mapping[str, Any]) -> None:
-    """Write the ``pairs`` table; rows lack `status`. `InputError` for an id twice, or a split without a usable pair.
+    """Write the ``pairs`` table; rows need no `status`. `InputError` for an id twice, or a split without a usable pair.
 
     A prompt of a ``train`` pair that a ``held_out`` pair has too gets status ``not_held_out`` there.
     """
@@ -68,35 +71,37 @@ def read_pairs(path: str | Path, split: str) -> list[Pair]:
     return rows
 
 
-def _dialogue(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, str, str]:
+def _dialogue(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
     """Two dialogues that part after their last common turn: the prompt ends with the last ``Assistant:`` of both."""
     chosen, rejected = (_text(row, columns[part], where) for part in ("chosen", "rejected"))
     cut = chosen.rfind(ASSISTANT) + len(ASSISTANT)
+    if cut < len(ASSISTANT):
+        return "", chosen, rejected, "other_prompt"
     prompt = chosen[:cut]
-    if cut < len(ASSISTANT) or not rejected.startswith(prompt) or ASSISTANT in rejected[cut:]:
-        raise InputError(
-            f"{where}: columns '{columns['chosen']}' and '{columns['rejected']}' do not share the dialogue up to the "
-            f"last {ASSISTANT!r}; leave the row out, or name a prompt column and format: plain"
-        )
-    return prompt, chosen[cut:], rejected[cut:]
+    if not rejected.startswith(prompt) or ASSISTANT in rejected[cut:]:
+        return prompt, chosen[cut:], rejected, "other_prompt"
+    return prompt, chosen[cut:], rejected[cut:], ""
 
 
-def _plain(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, str, str]:
-    return tuple(_text(row, columns[part], where) for part in ("prompt", "chosen", "rejected"))
+def _plain(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
+    return *(_text(row, columns[part], where) for part in ("prompt", "chosen", "rejected")), ""
 
 
-def _messages(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, str, str]:
+def _messages(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
     """Lists of {role, content}: the response is the last message."""
-    found = [_text(row, columns["prompt"], where)]
+    found, status = [_text(row, columns["prompt"], where)], ""
     for part in ("chosen", "rejected"):
         said = row.get(columns[part])
-        if not isinstance(said, list) or not said or not isinstance(said[-1], Mapping) or "content" not in said[-1]:
-            raise InputError(f"{where}: column '{columns[part]}' is no list of messages with 'content'; mend the row")
-        found.append(said[-1]["content"] or "")
-    return tuple(found)
+        last = said[-1] if isinstance(said, list) and said else None
+        text = last.get("content", 0) if isinstance(last, Mapping) else 0
+        if text is not None and not isinstance(text, str):
+            text, status = "", "no_messages"
+        found.append(text or "")
+    return *found, status
 
 
-FORMATS: dict[str, Callable[[Mapping[str, Any], Mapping[str, str], str], tuple[str, str, str]]] = {
+#: Of a row, its columns and its place: prompt, chosen, rejected, and a status where the row is not what it should be.
+FORMATS: dict[str, Callable[[Mapping[str, Any], Mapping[str, str], str], tuple[str, ...]]] = {
     "plain": _plain,
     "dialogue": _dialogue,
     "messages": _messages,
@@ -110,7 +115,8 @@ def mapped_pairs(
 
     `where` names the rows' file in messages. The mapping's `template` makes the prompt of the prompt's text; a response
     gets the leading space that it lacks. Raises `InputError` naming file, row (from 0) and column for what cannot be
-    read; an empty or equal response is a status, not an error.
+    read. What only one row can have is a status, not an error: an empty or equal response, ``other_prompt`` (two
+    dialogues that part before their last turn), ``no_messages`` (no list of messages whose last one has `content`).
     """
     columns = mapping["columns"]
     for part, column in columns.items():
@@ -119,10 +125,11 @@ def mapped_pairs(
     chosen = sorted(range(len(rows)), key=lambda number: seeded_hash(seed, f"{split} {number}"))[:limit]
     pairs = []
     for number in sorted(chosen):
-        prompt, *responses = FORMATS[mapping["format"]](rows[number], columns, f"{where}, row {number}")
+        prompt, *responses, status = FORMATS[mapping["format"]](rows[number], columns, f"{where}, row {number}")
         texts = [text if text[:1].isspace() or not text.strip() else f" {text}" for text in responses]
-        prompt = mapping["template"].replace("{prompt}", prompt)
-        pairs.append({"pair_id": f"{split}-{number}", "split": split, "prompt": prompt, **_named(texts)})
+        prompt = mapping["template"].replace("{prompt}", prompt) if prompt.strip() else ""
+        pair = {"pair_id": f"{split}-{number}", "split": split, "prompt": prompt, **_named(texts), "status": status}
+        pairs.append(pair)
     return pairs
 
 

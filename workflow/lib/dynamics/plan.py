@@ -76,6 +76,12 @@ def _start(name: str, runs: Mapping[str, Row]) -> str:
     return name
 
 
+def check_prompt(mapping: Mapping[str, Any], where: str) -> None:
+    """`InputError` where a checked mapping of pairs has no column of prompts, or one that its format does not read."""
+    if (mapping["format"] == "dialogue") == ("prompt" in mapping["columns"]):
+        raise InputError(f"{where}: columns.prompt is needed, but for format dialogue, which has none; mend either")
+
+
 def _mapping(pairs: str, root: Path) -> Row | None:
     if pairs == MINIATURE_PAIRS:
         return None
@@ -83,8 +89,7 @@ def _mapping(pairs: str, root: Path) -> Row | None:
     known = [MINIATURE_PAIRS, *(path.stem for path in (root / "config/pairs").glob("*.yaml"))]
     missing = f"config key 'dynamics.pairs': no {where}: {nearest(pairs, known)}"
     mapping = read_keys(root, where, "workflow/schemas/pairs.schema.yaml", missing)
-    if (mapping["format"] == "dialogue") == ("prompt" in mapping["columns"]):
-        raise InputError(f"{where}: columns.prompt is needed, but for format dialogue, which has none; mend either")
+    check_prompt(mapping, where)
     if Path(mapping["source"]).suffix.lower() in FORMATS:
         for key in ("source", "held_out"):
             if not Path(mapping[key] or "-").is_file():

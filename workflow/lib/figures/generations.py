@@ -44,6 +44,7 @@ def draw_generations(
     titles: Mapping[str, str],
     starts: Mapping[str, str],
     published: Sequence[Mapping[str, Any]],
+    models: Mapping[str, str],
     title: str,
     output: str | Path,
     formats: Sequence[str],
@@ -51,14 +52,16 @@ def draw_generations(
     """Draw one model's and seed's generations into the folder `output`, with index.json, a list of the figures.
 
     `titles` and `starts`: by run, its name to readers and the run it starts from. `published`: rows of
-    config/published_dynamics.tsv, told below the win rates. `title`: what readers see as the model, or model and seed.
+    config/published_dynamics.tsv, told below the win rates; `models`: names of their models to readers, by key.
+    `title`: what readers see as the model, or model and seed.
     """
     frame = pl.from_arrow(read_table("generation_curves", curves))
     facts = read_metadata(curves)
     runs = [name for name in titles if name in set(frame["run"])]
     made = {}
     if not (rates := frame.filter(pl.col("measure") == "win_rate")).is_empty():
-        made["win_rate"] = win_rates(frame, [run for run in runs if run in set(rates["run"])], titles, facts, published)
+        judged = [run for run in runs if run in set(rates["run"])]
+        made["win_rate"] = win_rates(frame, judged, titles, facts, _published(published, models))
     chains, most = _chains(runs, starts), len(theme.ORDERED_COLOURS)
     for measure in TOLD:
         for first in range(0, len(chains), most):
@@ -83,7 +86,7 @@ def draw_generations(
     write_text(Path(output) / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 
 
-def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt.ConcatChart]:
+def win_rates(frame, runs, titles, facts, known: Sequence[str]) -> tuple[theme.Heading, alt.ConcatChart]:
     """A panel a run that is judged, a curve a baseline, over the examples the run has seen."""
     rates = frame.filter(pl.col("measure") == "win_rate")
     said, panels = [], []
@@ -110,7 +113,7 @@ def win_rates(frame, runs, titles, facts, published) -> tuple[theme.Heading, alt
         f"prompts (Wilson's). Over all points: {ties} ties, {disagree} where the two orders disagree, {unread} without "
         "a readable verdict."
     )
-    heading = theme.Heading("Wins at the end: " + "; ".join(said), (lines, *_published(published)))
+    heading = theme.Heading("Wins at the end: " + "; ".join(said), (lines, *known))
     return heading, _grid(panels, heading)
 
 
@@ -144,8 +147,17 @@ def chains_told(part, changes, measure, chains, titles, facts) -> tuple[theme.He
         "the change, prompt by prompt, holds 0 (the same random numbers answer a prompt at every step)."
         + (" The rule: where the last run of a chain begins." if turns else "")
     )
-    heading = theme.Heading(f"{words[:1].upper()}{words[1:]}: {'; '.join(said)}", (lines,))
+    told = _none(every) or "; ".join(said)
+    heading = theme.Heading(f"{words[:1].upper()}{words[1:]}: {told}", (lines,))
     return heading, _grid(panels, heading)
+
+
+def _none(every: pl.DataFrame) -> str:
+    """Where no run shows any on prompts that it was not trained on, that this decides nothing; else nothing."""
+    held = every.filter(pl.col("split") == "held_out")
+    if held["value"].max() or not held["high"].max():
+        return ""
+    return f"none in any run, which decides nothing: up to {_percent(held['high'].max())} could go unseen"
 
 
 def _chains(runs: Sequence[str], starts: Mapping[str, str]) -> list[list[str]]:
@@ -159,7 +171,7 @@ def _chains(runs: Sequence[str], starts: Mapping[str, str]) -> list[list[str]]:
     return chains
 
 
-def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _published(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
     """The study's own win rates in a line, by judge."""
     found: dict[str, list[str]] = {}
     for row in (row for row in rows if row["measure"] == "win_rate"):
@@ -169,7 +181,7 @@ def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     epochs = sorted({row["epochs"] for row in rows if row["measure"] == "win_rate"})
     told = "; ".join(f"{judge}: {', '.join(values)}" for judge, values in found.items())
     when = ", ".join(str(each) for each in epochs)
-    models = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    models = ", ".join(dict.fromkeys(titles.get(row["model"], row["model"]) for row in rows))
     return [f"Published, extend against its baseline after {when} epochs of DPO, {models}: {told}."]
 
 

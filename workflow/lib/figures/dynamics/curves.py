@@ -22,7 +22,7 @@ PANELS = (
     ("Rejected, and its rephrases", ("rejected", "rejected_semantic", "rejected_format"), "log_prob_sum"),
     ("Answers to other questions", ("irrelevant_train", "irrelevant_held_out", "unrelated"), "log_prob_sum"),
     ("No answers", ("permuted", "random_tokens"), "log_prob_sum"),
-    ("Likeliest token at each place", ("chosen", "random_tokens"), "argmax_log_prob"),
+    ("Likeliest token at each place", ("chosen", "permuted", "random_tokens"), "argmax_log_prob"),
 )
 NAMES = {
     "chosen": "chosen",
@@ -39,6 +39,8 @@ NAMES = {
     "permuted": "chosen, shuffled",
     "random_tokens": "random tokens",
 }
+#: The likeliest tokens along shuffled words: by an error of its code, what the study drew as those along the chosen.
+OWN = "chosen, shuffled: the study's own"
 #: Panels of chains: title, type, measure.
 COMPARED = (
     ("Chosen", "chosen", "log_prob_sum"),
@@ -66,11 +68,11 @@ def run_curves(frame: pl.DataFrame, title: str) -> tuple[theme.Heading, alt.Conc
     heading = theme.Heading(f"{title}: {', '.join(said)} (nats)", (LEVELS.format(n=probes_of(frame)),))
     panels = []
     for name, kinds, measure in PANELS:
-        entries = {NAMES[kind]: look for look, kind in enumerate(kinds)}
+        names = NAMES | {"permuted": OWN} if measure == "argmax_log_prob" else NAMES
         part = frame.filter(pl.col("type").is_in(kinds) & (pl.col("measure") == measure))
-        part = part.with_columns(pl.col("type").replace_strict(NAMES).alias("series"), pl.col("examples").alias("x"))
+        part = part.with_columns(pl.col("type").replace_strict(names).alias("series"), pl.col("examples").alias("x"))
         name += ", along the prefix of" if measure == "argmax_log_prob" else ""
-        panels.append(panel(part, name, list(entries), "Examples seen"))
+        panels.append(panel(part, name, [names[kind] for kind in kinds], "Examples seen"))
     return heading, grid(panels, 2, heading)
 
 

@@ -56,9 +56,9 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
     """Types by what was learnt, as `table_of` gives them; `settings`: which runs these are, in words."""
     columns = [name for name in (*TYPES.values(), _PAIRS) if name in set(table["column"])]
     single = table.filter(pl.col("own") != "")
-    best = single.sort("value", descending=True).group_by("run", maintain_order=True).first()
-    own = int((best["type"] == best["own"]).sum())
-    said = [f"Learning a type moves that type most in {own} of {len(best)} runs"]
+    rises, moves = (_own_first(single, by) for by in (pl.col("value"), pl.col("value").abs()))
+    runs = single["run"].n_unique()
+    said = [f"The type learnt rises most in {rises} of {runs} runs, and moves most, up or down, in {moves}"]
     pairs = table.filter(pl.col("column") == _PAIRS)
     if len(pairs):
         falling = int((pairs["high"] < 0).sum())
@@ -110,6 +110,12 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
     # The row titles stand left of the plot: the heading is as wide as both.
     chart.title.frame = "bounds"
     return heading, chart
+
+
+def _own_first(single: pl.DataFrame, by: pl.Expr) -> int:
+    """Of the runs, those where the type that was learnt comes first by `by`."""
+    best = single.sort(by, descending=True).group_by("run", maintain_order=True).first()
+    return int((best["type"] == best["own"]).sum())
 
 
 def over_time(

@@ -19,6 +19,7 @@ from workflow.lib.dynamics.pairs import write_pairs
 from workflow.lib.dynamics.plan import read_plan
 from workflow.lib.errors import InputError
 from workflow.lib.shares import wilson
+from workflow.lib.statistics.generations import summarise_generations
 from workflow.lib.study import read_sheet, read_study
 from workflow.lib.tables import read_metadata, read_table, write_table
 
@@ -399,9 +400,42 @@ def test_curves_are_means_over_prompts_of_means_over_draws(made):
     assert (won["low"], won["high"]) == pytest.approx(wilson(6.75, 12))
 
 
-def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_path, pairs):
-    from workflow.lib.statistics.generations import summarise_generations
+def test_changes_are_paired_by_prompt(made, tmp_path):
+    """Of 12 prompts 6 begin to borrow, and none stops."""
+    frame = pl.read_parquet(made / "curves.parquet").filter(pl.col("measure").str.starts_with("change of"))
+    found = {(row["run"], row["measure"]): row for row in frame.iter_rows(named=True)}
+    borrowed, correct = found["sft", "change of borrowed"], found["extend", "change of correct"]
+    assert (borrowed["value"], borrowed["n"], borrowed["step"], borrowed["split"]) == (0.5, 12, 10, "held_out")
+    assert 0 < borrowed["low"] < 0.5 < borrowed["high"] < 1
+    # From sft's first answers, of which extend's chain begins: none right; at the end one of two draws of 9 prompts.
+    assert correct["value"] == pytest.approx(9 / 24) and correct["low"] > 0
+    index = {each["kind"]: each for each in json.loads(draw(made, tmp_path)["index.json"])["figures"]}
+    assert index["correct"]["title"] == "Right answers: Extend 0% to 38%"
 
+
+def test_what_stays_as_it_was_blurs_no_change(tmp_path, pairs):
+    """Of 12 prompts 4 are right all along and 4 become it: by unpaired intervals unclear. Where 3 turn right and 3 turn
+    wrong, it is."""
+    place = {row["pair_id"]: number for number, row in enumerate(HELD)}
+
+    def some(begun, ended):
+        return lambda step, pair, _: pair[
+            "chosen" if place.get(pair["pair_id"]) in (ended if step else begun) else "rejected"
+        ]
+
+    said = {"gains": some(range(4), range(8)), "turns": some(range(6), range(3, 9))}
+    runs = {name: generations(tmp_path / name, name, (0, 5), each) for name, each in said.items()}
+    summarise_generations("m", scored(tmp_path, pairs, runs), None, {}, tmp_path / "curves.parquet", 200, 0)
+    frame = pl.read_parquet(tmp_path / "curves.parquet").filter(pl.col("split") == "held_out")
+    found = {(row["run"], row["measure"], row["step"]): row for row in frame.iter_rows(named=True)}
+    gain, turn = (found[name, "change of correct", 5] for name in ("gains", "turns"))
+    assert gain["value"] == pytest.approx(1 / 3) and gain["low"] > 0
+    assert found["gains", "correct", 0]["high"] > found["gains", "correct", 5]["low"]
+    assert turn["value"] == 0 and turn["low"] < 0 < turn["high"]
+    assert found["gains", "change of finished", 5]["low"] is None
+
+
+def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_path, pairs):
     told = [("run", "run"), ("run", "baseline"), (None, "run"), ("tie", "tie")]
     compared(tmp_path, pairs, Firm(told[i % 4] for i in count()))
     summarise_generations(

@@ -1,6 +1,7 @@
 """The second study as asked for, and summarised: plan, curves."""
 
 import json
+import re
 import shutil
 
 import polars as pl
@@ -56,6 +57,39 @@ def test_extend_sees_chosen_as_often_as_its_control():
     per_epoch = DEFAULT["dynamics"]["train"] / 4
     assert (runs["sft"]["steps"], runs["extend"]["steps"]) == (8 * per_epoch, 4 * 2 * per_epoch)
     assert runs["sft4"]["steps"] == 4 * per_epoch
+
+
+def test_the_studys_own_scale_is_what_its_sheet_says():
+    """Epochs of 5,000 pairs and of 500 probed ones in batches of 4; every run that a claim names is asked for."""
+    dynamics = yaml.safe_load((ROOT / "config/dynamics_paper.yaml").read_text())["dynamics"]
+    runs = plan(**dynamics).runs
+    assert list(runs) == dynamics["runs"] and all(row["warm_up"] == 150 for row in runs.values())
+    epochs = {name: row["steps"] * 4 / (dynamics["probes" if row["probed"] else "train"]) for name, row in runs.items()}
+    assert all(epochs[name] == 10 for name, row in runs.items() if row["probed"])
+    assert all(epochs[name] == 6 for name, row in runs.items() if row["loss"] != "sft" and not row["probed"])
+    assert [epochs[f"hh_sft{name}"] for name in ("1", "2", "4", "", "10")] == [1, 2, 4, 8, 10]
+    # Both responses of a pair are an example each: 4 epochs.
+    assert epochs["hh_extend"] == 8 and runs["hh_extend"]["baseline"] == ["hh_sft", "hh_sft4"]
+    claimed = (ROOT / "config/claims_dynamics.tsv").read_text().split("# A classifier")[1]
+    named = set(re.findall(r"\bhh_\w+", claimed))
+    assert named <= set(runs) and "hh_probed_dpo" in named
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models": ["pythia_1b", "pythia_1_4b", "pythia_2_8b", "qwen1_5_0_5b"]},
+        {"pairs": "ultrafeedback"},
+    ],
+)
+def test_the_studys_other_models_and_data_can_be_asked_for(changes):
+    asked = yaml.safe_load((ROOT / "config/dynamics_paper.yaml").read_text())
+    wanted = DEFAULT | {
+        "dynamics": DEFAULT["dynamics"] | asked["dynamics"] | changes,
+        "generate": DEFAULT["generate"] | asked["generate"],
+    }
+    assert list(read_study(wanted, ROOT).learners) == wanted["dynamics"]["models"]
+    assert plan(**wanted["dynamics"]).watched
 
 
 def test_runs_of_dpo_write_after_two_four_and_six_epochs():

@@ -405,8 +405,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row: the mean of a measure over the n prompts of a split at one step of a run, with its interval over prompts;
-    # measures of a comparison name the `baseline`, others do not. `before`: examples of the runs that this one starts
-    # from.
+    # measures of a comparison name the `baseline`, others do not; `change of ...` is the last answers' over the first
+    # of the run's chain. `before`: examples of the runs that this one starts from.
     "generation_curves": pa.schema(
         [
             ("model", _TEXT),

@@ -118,8 +118,8 @@ def finetune(
         return rows + [{**seen(step), **row, "tokens": None} for row in unwatched]
 
     def say(step: int) -> list[dict]:
-        said = generate(model, speech, asked, seed=recipe.seed, stream=f"generation {recipe.name} {step}", draws=draws,
-                        max_tokens=max_new_tokens, batch_tokens=batch_tokens, processes=processes)  # fmt: skip
+        said = generate(model, speech, asked, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
+                        batch_tokens=batch_tokens, processes=processes)  # fmt: skip
         return [{**seen(step), **row} for row in said]
 
     run.prepare(batch_tokens)

@@ -1,7 +1,8 @@
 """What a model says by itself along a run: free responses to prompts that it is trained on, and to held-out ones.
 
 Every response has a stream of random numbers of its own, one a token, that turns into a token by the inverse of the
-model's cumulative distribution: it hangs on the run's name, seed, step, pair and draw, not on what else is asked. (The
+model's cumulative distribution. It hangs on seed, pair and draw alone: not on run, step or what else is asked, so that
+equal weights say the same, and what differs along a run or between runs is the weights' (common random numbers). (The
 company in a batch still moves the last bits of a float32 probability, which all but never moves a token.)
 """
 
@@ -34,7 +35,6 @@ def generate(
     asked: Sequence[Pair],
     *,
     seed: int,
-    stream: str,
     draws: int,
     max_tokens: int,
     batch_tokens: int,
@@ -42,7 +42,7 @@ def generate(
 ) -> list[dict]:
     """`draws` responses at temperature 1 to every prompt: the columns of the ``generations`` table from pair_id on.
 
-    At most `max_tokens` tokens, or what the prompt leaves of the window. `seed` and `stream` name the random numbers.
+    At most `max_tokens` tokens, or what the prompt leaves of the window. `seed` names the random numbers.
     Batches are shared out among `processes`; all get all rows.
 
     Status ``too_long``: the prompt fills the window; ``nonfinite``: a logit was not a number, no response is kept.
@@ -67,7 +67,7 @@ def generate(
         batches.append([row])
     answered = {}
     for batch in processes.share(batches):
-        streams = [Random(seeded_hash(seed, f"{stream} {row['pair_id']} {row['draw']}")) for row in batch]
+        streams = [Random(seeded_hash(seed, f"generation {row['pair_id']} {row['draw']}")) for row in batch]
         _answer(model, speech, batch, [heads[row["pair_id"]] for row in batch], room[batch[0]["pair_id"]], streams)
         answered |= {(row["pair_id"], row["draw"]): row for row in batch}
     answered = processes.joined(answered)

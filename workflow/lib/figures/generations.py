@@ -16,6 +16,7 @@ from workflow.lib.command import progress
 from workflow.lib.figures import theme
 from workflow.lib.figures.save import save, size_of_svg
 from workflow.lib.files import write_text
+from workflow.lib.statistics.generations import CHANGE
 from workflow.lib.tables import read_metadata, read_table
 
 SPLITS = {"train": "Prompts that were trained on", "held_out": "Prompts that were never trained on"}
@@ -66,9 +67,10 @@ def draw_generations(
         for first in range(0, len(chains), most):
             some, more = chains[first : first + most], f".{first // most + 1}" if first else ""
             drawn = [run for chain in some for run in chain]
-            part = frame.filter((pl.col("measure") == measure) & pl.col("run").is_in(drawn))
+            asked = frame.filter(pl.col("run").is_in(drawn))
+            part, changes = (asked.filter(pl.col("measure") == name) for name in (measure, CHANGE.format(measure)))
             if not part.is_empty():
-                made[f"{measure}{more}"] = chains_told(part, measure, some, titles, facts)
+                made[f"{measure}{more}"] = chains_told(part, changes, measure, some, titles, facts)
     listed = []
     for kind, (heading, chart) in made.items():
         if facts["left_out"]:
@@ -115,7 +117,7 @@ def win_rates(frame, runs, titles, facts, known: Sequence[str]) -> tuple[theme.H
     return heading, _grid(panels, heading)
 
 
-def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, alt.ConcatChart]:
+def chains_told(part, changes, measure, chains, titles, facts) -> tuple[theme.Heading, alt.ConcatChart]:
     """Chains of runs over one another, a panel a split; a rule where one run ends and the next begins."""
     words, line = TOLD[measure]
     parts, said = [], []
@@ -123,11 +125,11 @@ def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, al
         series = titles[chain[-1]]
         parts.append(part.filter(pl.col("run").is_in(chain)).with_columns(
             pl.lit(series).alias("series"), (pl.col("before") + pl.col("examples")).alias("x")))  # fmt: skip
-        ends = part.filter((pl.col("run") == chain[-1]) & (pl.col("split") == "held_out")).sort("step")
-        if not ends.is_empty():
-            begun = part.filter((pl.col("run") == chain[0]) & (pl.col("split") == "held_out")).sort("step")
-            first, last = begun.row(0, named=True), ends.row(-1, named=True)
-            said.append(f"{series} {_change(first, last)}")
+        change = changes.filter(pl.col("run") == chain[-1])
+        if not change.is_empty():
+            held = part.filter(pl.col("split") == "held_out").sort("step")
+            first, last = (held.filter(pl.col("run") == run)["value"] for run in (chain[0], chain[-1]))
+            said.append(f"{series} {_change(first[0], last[-1], change.row(0, named=True))}")
     every = pl.concat(parts)
     turns = sorted({value for value in every["before"] if value})
     entries = [titles[chain[-1]] for chain in chains]
@@ -141,7 +143,8 @@ def chains_told(part, measure, chains, titles, facts) -> tuple[theme.Heading, al
     drawn = line.format(rule=RULES[facts.get("oracle", False)])
     lines = f"{drawn} Sampled at temperature 1; 95 % intervals over {every['n'].max()} prompts a panel."
     lines += (
-        " In the title: prompts not trained on, from the first step to the last; unclear where the intervals meet."
+        " In the title: prompts not trained on, from the first step to the last; unclear where the interval of "
+        "the change, prompt by prompt, holds 0 (the same random numbers answer a prompt at every step)."
         + (" The rule: where the last run of a chain begins." if turns else "")
     )
     told = _none(every) or "; ".join(said)
@@ -182,15 +185,13 @@ def _published(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> 
     return [f"Published, extend against its baseline after {when} epochs of DPO, {models}: {told}."]
 
 
-def _change(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """From where to where; unclear where the intervals, or the values that have none, meet."""
-    begun, ended = _percent(first["value"]), _percent(last["value"])
+def _change(first: float, last: float, change: Mapping[str, Any]) -> str:
+    """From where to where; unclear where the interval of the paired change holds 0."""
+    begun, ended = _percent(first), _percent(last)
     if begun == ended:
         return f"{begun} at both ends"
-    (low, high), (other_low, other_high) = (
-        (row["value"], row["value"]) if row["low"] is None else (row["low"], row["high"]) for row in (first, last)
-    )
-    return f"{begun} to {ended}" + ("" if high < other_low or other_high < low else " (unclear)")
+    low, high = (change["value"],) * 2 if change["low"] is None else (change["low"], change["high"])
+    return f"{begun} to {ended}" + (" (unclear)" if low <= 0 <= high else "")
 
 
 def _percent(share: float) -> str:

@@ -3,7 +3,8 @@
 Draws of one prompt are averaged first. Of shares of yes and no, and of win rates, the interval is Wilson's for as many
 trials as there are prompts; with ties, which count half, it is wider than need be, since nothing between 0 and 1 varies
 more than a yes or no of the same mean. It does not shrink to nothing where all prompts agree. Of repetition and tokens
-it is the bootstrap's percentile interval, and none where all prompts agree.
+it is the bootstrap's percentile interval, and none where all prompts agree; so of changes, which are paired by prompt:
+its responses have the same random numbers at every step of every run.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from workflow.lib.tables import read_metadata, read_table, write_table
 
 SHARES = ("borrowed", "correct", "finished")
 AMOUNTS = ("repetition", "tokens")
+#: What a measure's change over a chain of runs is called in the table.
+CHANGE = "change of {}"
 #: Of a comparison: wins, a tie for a half; ties; orders that disagree (where both can be read); verdicts that cannot.
 COMPARED = ("win_rate", "tie", "disagreement", "unreadable")
 WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
@@ -48,6 +51,7 @@ def summarise_generations(
             place | _share(part[name].drop_nulls(), name) for name in SHARES if part[name].null_count() < part.height
         ]
         rows += [place | _amount(part[name], name, draws, seed, f"{model} {key}") for name in AMOUNTS]
+    rows += _changes(each, starts, draws, seed, model)
     rows += _comparisons(judgements) if judgements else []
     named = {"model": model, "seed": int(told["seed"][0])}
     judged = {"judge": read_metadata(judgements)["judge"]} if judgements else {}
@@ -61,6 +65,25 @@ def _before(run: str, starts: Mapping[str, str], ends: Mapping[str, int]) -> int
     """Examples that the runs have seen which `run` starts from."""
     start = starts.get(run, "")
     return ends.get(start, 0) + _before(start, starts, ends) if start else 0
+
+
+def _changes(each: pl.DataFrame, starts: Mapping[str, str], draws: int, seed: int, model: str) -> list[dict]:
+    """By run, what its last answers to held-out prompts have over the first of its chain, prompt by prompt."""
+    held = each.filter(pl.col("split") == "held_out")
+    known, rows = set(held["run"]), []
+    for run in dict.fromkeys(held["run"]):
+        first = run
+        while starts.get(first) in known:
+            first = starts[first]
+        ended = held.filter(pl.col("run") == run).filter(pl.col("step") == pl.col("step").max())
+        begun = held.filter(pl.col("run") == first).filter(pl.col("step") == pl.col("step").min())
+        both = ended.join(begun, on="pair_id", how="inner", maintain_order="left", suffix=" before")
+        place = ended.select(_KEYS).row(0, named=True) | {"baseline": None, "baseline_step": None}
+        for name in (*SHARES, *AMOUNTS):
+            change = (both[name] - both[f"{name} before"]).drop_nulls()
+            if len(change):
+                rows.append(place | _amount(change, CHANGE.format(name), draws, seed, f"{model} {run} change"))
+    return rows
 
 
 def _comparisons(judgements: str | Path) -> list[dict]:

@@ -450,7 +450,7 @@ def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_pat
 def draw(made, output, *more):
     arguments = ["--run", "sft", "-", "SFT", "--run", "extend", "sft", "Extend"]
     done = call("draw_generations", "--curves", made / "curves.parquet", "--published",
-                ROOT / "config/published_dynamics.tsv", "--models", ROOT / "config/models.tsv", *arguments, "--title",
+                ROOT / "config/published_dynamics.tsv", *arguments, "--title",
                 "Miniature", "--formats", "vl.json", "svg", *more, "--output", output)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {path.name: path.read_bytes() for path in output.iterdir()}

@@ -9,9 +9,8 @@ why    log-probabilities do not tell what a model says: whether extend's answers
 
 JUDGE = DYNAMICS["judge"]
 GENERATED = f"{ROOM}/{{run}}/generations.parquet"
-PUBLISHED_DYNAMICS, MODELS_SHEET = (
-    os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", sheet))
-    for sheet in ("published_dynamics.tsv", "models.tsv")
+PUBLISHED_DYNAMICS = os.path.normpath(
+    os.path.join(os.path.relpath(workflow.basedir), "config", "published_dynamics.tsv")
 )
 
 if DYNAMICS["generate_prompts"] and PLAN.watched:
@@ -114,7 +113,6 @@ rule draw_generations:
     input:
         curves="results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
         published=PUBLISHED_DYNAMICS,
-        models=MODELS_SHEET,
     output:
         report(
             directory("results/figures/generations/{pairs}/{model}/seed_{seed}"),
@@ -143,4 +141,4 @@ rule draw_generations:
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_generations --curves {input.curves:q} --published {input.published:q}"
-        " --models {input.models:q} {params.runs:q} --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " {params.runs:q} --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"

@@ -8,7 +8,6 @@ def main(argv=None):
     add = parser.add_argument
     add("--curves", required=True, metavar="FILE", help="curves of summarise_generations (.parquet)")
     add("--published", required=True, metavar="TSV", help="the study's own win rates (config/published_dynamics.tsv)")
-    add("--models", required=True, metavar="TSV", help="the models' names to readers (config/models.tsv)")
     add(
         "--run",
         nargs=3,
@@ -33,9 +32,7 @@ def draw(given):
     starts = {name: "" if start == "-" else start for name, start, _ in given.run}
     schemas = Path(__file__).resolve().parents[1] / "schemas"
     published = list(read_sheet(Path(given.published), schemas / "published_dynamics.schema.yaml", None).values())
-    sheet = read_sheet(Path(given.models), schemas / "models.schema.yaml", "model")
-    models = {name: row["title"] for name, row in sheet.items() if row["title"]}
-    draw_generations(given.curves, titles, starts, published, models, given.title, given.output, given.formats)
+    draw_generations(given.curves, titles, starts, published, given.title, given.output, given.formats)
 
 
 if __name__ == "__main__":

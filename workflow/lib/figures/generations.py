@@ -44,7 +44,6 @@ def draw_generations(
     titles: Mapping[str, str],
     starts: Mapping[str, str],
     published: Sequence[Mapping[str, Any]],
-    models: Mapping[str, str],
     title: str,
     output: str | Path,
     formats: Sequence[str],
@@ -52,7 +51,7 @@ def draw_generations(
     """Draw one model's and seed's generations into the folder `output`, with index.json, a list of the figures.
 
     `titles` and `starts`: by run, its name to readers and the run it starts from. `published`: rows of
-    config/published_dynamics.tsv, told below the win rates; `models`: names of their models to readers, by key.
+    config/published_dynamics.tsv, told below the win rates.
     `title`: what readers see as the model, or model and seed.
     """
     frame = pl.from_arrow(read_table("generation_curves", curves))
@@ -61,7 +60,7 @@ def draw_generations(
     made = {}
     if not (rates := frame.filter(pl.col("measure") == "win_rate")).is_empty():
         judged = [run for run in runs if run in set(rates["run"])]
-        made["win_rate"] = win_rates(frame, judged, titles, facts, _published(published, models))
+        made["win_rate"] = win_rates(frame, judged, titles, facts, _published(published))
     chains, most = _chains(runs, starts), len(theme.ORDERED_COLOURS)
     for measure in TOLD:
         for first in range(0, len(chains), most):
@@ -171,7 +170,7 @@ def _chains(runs: Sequence[str], starts: Mapping[str, str]) -> list[list[str]]:
     return chains
 
 
-def _published(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
+def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The study's own win rates in a line, by judge."""
     found: dict[str, list[str]] = {}
     for row in (row for row in rows if row["measure"] == "win_rate"):
@@ -181,7 +180,7 @@ def _published(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> 
     epochs = sorted({row["epochs"] for row in rows if row["measure"] == "win_rate"})
     told = "; ".join(f"{judge}: {', '.join(values)}" for judge, values in found.items())
     when = ", ".join(str(each) for each in epochs)
-    models = ", ".join(dict.fromkeys(titles.get(row["model"], row["model"]) for row in rows))
+    models = ", ".join(dict.fromkeys(row["title"] for row in rows))
     return [f"Published, extend against its baseline after {when} epochs of DPO, {models}: {told}."]
 
 

@@ -17,6 +17,7 @@ from workflow.lib.statistics.dynamics_claims.evidence import (
     of_differences,
     of_draws,
 )
+from workflow.lib.statistics.matching import reached
 
 Measure = Callable[[Room, Claim, str, str, str], Estimate]
 
@@ -105,26 +106,19 @@ def _at_equal_margin(kind: str, measure: str, sign: int = 1) -> Measure:
         since = [curve.values - curve.values[:, :1] for curve in curves]
         means = room.means(*since)
         margins = [means[0] - means[1], means[3] - means[4]]
-        reached = np.minimum(*(margin.max(1) for margin in margins))
-        one, two = (at_margin(margin, values, reached) for margin, values in zip(margins, means[2::3], strict=True))
+        levels = np.minimum(*(margin.max(1) for margin in margins))
+        one, two = (at_margin(margin, values, levels) for margin, values in zip(margins, means[2::3], strict=True))
         return of_draws(claim, sign * (one - two), len(since[0]), _pair(run, other, of))
 
     return measured
 
 
-def at_margin(margins: np.ndarray, values: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """`values` where `margins` first reach `reached`, (draws,); curves (draws, evaluations), joined by lines.
+def at_margin(margins: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """`values` where `margins` first reach `levels`, (draws,); curves (draws, evaluations), joined by lines.
 
     NaN where the margin to reach is not above the first one.
     """
-    rows = np.arange(len(margins))
-    after = (margins >= reached[:, None]).argmax(1)
-    before = np.maximum(after - 1, 0)
-    low, high = margins[rows, before], margins[rows, after]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = (reached - low) / (high - low)
-    found = values[rows, before] + part * (values[rows, after] - values[rows, before])
-    return np.where(after > 0, found, np.nan)
+    return np.where(levels > margins[:, 0], reached(margins, values[..., None], levels)[:, 0], np.nan)
 
 
 def rarer_squeezes_more(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:

@@ -5,7 +5,7 @@ import pytest
 from test_figures import statistic_rows, write_statistics
 
 from workflow.lib.errors import InputError
-from workflow.lib.figures import ability, gallery
+from workflow.lib.figures import ability, gallery, listing
 from workflow.lib.figures.atlas import write_atlas
 from workflow.lib.figures.tables import write_tables
 from workflow.lib.tables import SCHEMAS, write_table
@@ -71,7 +71,7 @@ def test_the_tables_hold_every_row_and_read_well(table, tmp_path):
 def test_figures_and_page_say_what_the_model_can_do(table, tmp_path):
     folder = write_statistics(tmp_path / "statistics", statistic_rows(models=("mini", "twin", "other"), layers=3))
     gallery.draw(folder, "gsm8k", "GSM8K", tmp_path / "figures", ["svg"], accuracy=[table])
-    for entry in gallery.read_index(tmp_path / "figures")["figures"]:
+    for entry in listing.read_index(tmp_path / "figures")["figures"]:
         said = " ".join(entry["subtitle"])
         assert ("Held-out questions, right" in said) == (entry["model"] != "other")
         assert ("CANNOT DO THIS TASK" in said) == (entry["model"] == "twin")

@@ -14,7 +14,7 @@ from synthetic import statistic_rows, write_statistics
 from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows, second_study
 
 from benchmarks.chromium import chromium, installed, settled
-from workflow.lib.figures import gallery, tables
+from workflow.lib.figures import gallery, listing, tables
 from workflow.lib.figures.atlas import write_atlas
 from workflow.lib.figures.names import label, statistic_label
 from workflow.lib.tables import write_table
@@ -588,7 +588,7 @@ def test_without_scripts_all_but_the_explorer_is_there(page):
         browser.get(page.as_uri())
         assert "needs JavaScript" in find(browser, "#explorer").text
         assert not find(browser, "#explore").is_displayed() and not find(browser, "#filters").is_displayed()
-        drawn = sum(len(gallery.read_index(page.parent / "figures" / key)["figures"]) for key in TITLES)
+        drawn = sum(len(listing.read_index(page.parent / "figures" / key)["figures"]) for key in TITLES)
         assert len([shown for shown in all_of(browser, "#gallery figure") if shown.is_displayed()]) == drawn
         assert find(browser, "#run table").is_displayed()
         link = find(browser, "a.verdict")

@@ -12,7 +12,7 @@ from workflow.lib.audit.responses import audit
 from workflow.lib.audit.tokens import Model, find_tokenizer
 from workflow.lib.corpora.samples import with_final
 from workflow.lib.figures import audit as figure
-from workflow.lib.figures import gallery
+from workflow.lib.figures import gallery, listing
 from workflow.lib.responses.relations import is_marked
 
 # Right labels among the published "irrelevant" None responses.
@@ -155,7 +155,7 @@ def test_every_figure_of_a_marked_set_says_so(tmp_path):
         right = 250 if (row["relation"], row["variant"]) == ("published", "none") else 0
         row |= {"n_labelled": 500, "n_label_equals_gold": 500 if row["relation"] == "correct" else right}
     gallery.draw(write_statistics(tmp_path / "s", rows), "gsm8k", "GSM8K", tmp_path / "figures", ["svg"])
-    listed = gallery.read_index(tmp_path / "figures")["figures"]
+    listed = listing.read_index(tmp_path / "figures")["figures"]
     said = {f["relation"] for f in listed if any(gallery.RIGHT_LABELS in line for line in f["subtitle"])}
     # The figure of all relations has the marked ones in it.
     assert said == {"published", "all"}

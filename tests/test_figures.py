@@ -16,7 +16,7 @@ import pytest
 from synthetic import frames, statistic_rows, write_statistics
 
 from workflow.lib.errors import InputError
-from workflow.lib.figures import charts, findings, gallery, names, scales, tables, theme
+from workflow.lib.figures import charts, findings, gallery, listing, names, scales, tables, theme
 from workflow.lib.figures.panel import variant_hue
 from workflow.lib.figures.save import as_json, save, size_of_svg
 from workflow.lib.figures.theme import Heading
@@ -534,9 +534,9 @@ def test_wrong_input_is_named(statistics, tmp_path):
     draw = gallery.draw
     assert_one_line(lambda: draw(statistics, "aqua", "AQuA", tmp_path, ["svg"]), "holds dataset 'gsm8k'")
     assert_one_line(lambda: draw(statistics, "gsm8k", "G", tmp_path, ["svgz"]), "svgz", "did you mean 'svg'")
-    assert_one_line(lambda: gallery.read_index(tmp_path), "index.json", "draw_figures")
+    assert_one_line(lambda: listing.read_index(tmp_path), "index.json", "draw_figures")
     (tmp_path / "index.json").write_text("{")
-    assert_one_line(lambda: gallery.read_index(tmp_path), "not a list of figures")
+    assert_one_line(lambda: listing.read_index(tmp_path), "not a list of figures")
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     assert_one_line(lambda: tables.read_csv(tmp_path / "a.csv"), "neither a MAD nor an RD table")
     assert_one_line(lambda: tables.read_csv(tmp_path / "b.csv"), "no such file")

@@ -1,6 +1,5 @@
 """All figures of one dataset, and the list of them that the atlas page reads."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,12 @@ from workflow.lib.command import progress
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, charts, distribution, findings, partners, unusable
 from workflow.lib.figures import relations as all_relations
+from workflow.lib.figures.listing import saved, write_index
 from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order
-from workflow.lib.figures.save import save, size_of_svg
 from workflow.lib.figures.theme import Heading
-from workflow.lib.files import write_text
 from workflow.lib.responses.relations import is_marked
 from workflow.lib.tables import read_metadata, read_table
 
-INDEX = "index.json"
 REFERENCE = "correct"
 # Stands for the relation of a figure of all of them.
 ALL = "all"
@@ -94,32 +91,8 @@ def keep(
     bundle: str | Path | None,
 ) -> dict[str, Any]:
     """Save one figure of a (model, relation, kind) into the folder `output`; returns its entry in the index."""
-    files = save(chart, output / ".".join(key), formats, bundle)
-    return {
-        **dict(zip(("model", "relation", "kind"), key, strict=True)),
-        "purpose": purpose,
-        "title": heading.title,
-        "subtitle": list(heading.subtitle),
-        "files": files,
-        **_size(output, files),
-    }
-
-
-def write_index(output: str | Path, dataset: str, title: str, listed: Sequence[dict[str, Any]]) -> None:
-    """Write the list of the figures in the folder `output`."""
-    index = {"dataset": dataset, "dataset_title": title, "figures": listed}
-    write_text(Path(output) / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_index(folder: str | Path) -> dict[str, Any]:
-    """The list that `draw` left in a folder; `InputError` where there is none."""
-    path = Path(folder) / INDEX
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; draw the folder's figures first (draw_figures)") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a list of figures ({error}); draw the folder's figures again") from None
+    about = {**dict(zip(("model", "relation", "kind"), key, strict=True)), "purpose": purpose}
+    return saved(chart, output / ".".join(key), about, heading, formats, bundle)
 
 
 _TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
@@ -236,7 +209,3 @@ def _of_model(tables: dict[str, pl.DataFrame], model: str, title: str) -> dict[s
     """The rows of one model, under the name that readers know it by."""
     called = pl.lit(title).alias("model")
     return {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
-
-
-def _size(folder: Path, files: dict[str, str]) -> dict[str, int]:
-    return dict(zip(("width", "height"), size_of_svg(folder / files["svg"]), strict=True)) if "svg" in files else {}

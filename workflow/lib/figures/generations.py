@@ -4,7 +4,6 @@ Means over prompts with 95 % intervals over prompts (workflow/lib/statistics/gen
 win rates go to 1.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import polars as pl
 
 from workflow.lib.command import progress
 from workflow.lib.figures import theme
-from workflow.lib.figures.save import save, size_of_svg
-from workflow.lib.files import write_text
+from workflow.lib.figures.listing import saved, write_index
 from workflow.lib.statistics.generations import CHANGE
 from workflow.lib.tables import read_metadata, read_table
 
@@ -76,13 +74,9 @@ def draw_generations(
             lost = ", ".join(f"{count} {reason}" for reason, count in sorted(facts["left_out"].items()))
             heading = heading.saying([f"Without a response, and left out: {lost}."])
             chart.title = theme.heading_of(heading, 2)
-        files = save(chart, Path(output) / kind, formats)
-        size = size_of_svg(Path(output) / files["svg"]) if "svg" in files else ()
-        entry = {"kind": kind, "title": heading.title, "subtitle": list(heading.subtitle), "files": files}
-        listed.append({**entry, **dict(zip(("width", "height"), size, strict=False))})
-        progress(f"{kind}: {', '.join(files)}")
-    index = {"dataset": "generations", "dataset_title": f"{title}: free generations", "figures": listed}
-    write_text(Path(output) / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+        listed.append(saved(chart, Path(output) / kind, {"kind": kind}, heading, formats))
+        progress(f"{kind}: {', '.join(listed[-1]['files'])}")
+    write_index(output, "generations", f"{title}: free generations", listed)
 
 
 def win_rates(frame, runs, titles, facts, known: Sequence[str]) -> tuple[theme.Heading, alt.ConcatChart]:

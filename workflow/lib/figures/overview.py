@@ -11,7 +11,8 @@ import polars as pl
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, charts, findings, heatmaps
-from workflow.lib.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep, write_index
+from workflow.lib.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep
+from workflow.lib.figures.listing import write_index
 from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order, variants_in_order
 from workflow.lib.figures.panel import of
 from workflow.lib.figures.theme import Heading

@@ -19,7 +19,7 @@ from workflow.lib.figures.atlas.fixed import fixed
 from workflow.lib.figures.atlas.pieces import ERROR
 from workflow.lib.figures.atlas.second import changes_of, groups_of, runs_of
 from workflow.lib.figures.atlas.verdicts import verdicts
-from workflow.lib.figures.gallery import read_index
+from workflow.lib.figures.listing import read_index
 from workflow.lib.figures.names import (
     KINDS,
     PIPELINE_CHECK,

@@ -10,7 +10,7 @@ import polars as pl
 from workflow.lib.errors import InputError
 from workflow.lib.figures.dynamics.parts import TYPES
 from workflow.lib.figures.dynamics.table import change, read_csv
-from workflow.lib.figures.gallery import read_index
+from workflow.lib.figures.listing import read_index
 from workflow.lib.figures.names import label
 
 TOYS = "toys"

@@ -1,6 +1,5 @@
 """All figures of one model's runs: of one seed, and over seeds. Tables in, charts and a list of them out."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from workflow.lib.figures.dynamics.influence import heat_map, over_time, table_o
 from workflow.lib.figures.dynamics.one_step import step_chart
 from workflow.lib.figures.dynamics.seeds import over_seeds
 from workflow.lib.figures.dynamics.squeezing import length_compared
-from workflow.lib.figures.save import save, size_of_svg
-from workflow.lib.files import write_text
+from workflow.lib.figures.listing import saved, write_index
 from workflow.lib.statistics.matching import course_of
 from workflow.lib.tables import read_metadata, read_table
 
@@ -119,10 +117,6 @@ def _write(figures, early: Mapping[str, str], title: str, output: str | Path, fo
         if stopped:
             heading = heading.saying([f"STOPPED EARLY, a loss or gradient was not finite: {', '.join(stopped)}."])
             chart.title = theme.heading_of(heading, 2)
-        files = save(chart, Path(output) / kind, formats)
-        size = size_of_svg(Path(output) / files["svg"]) if "svg" in files else ()
-        entry = {"kind": kind, "title": heading.title, "subtitle": list(heading.subtitle), "files": files}
-        listed.append({**entry, **dict(zip(("width", "height"), size, strict=False))})
-        progress(f"{title}: {kind}: {', '.join(files)}")
-    index = {"dataset": "dynamics", "dataset_title": title, "figures": listed}
-    write_text(Path(output) / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+        listed.append(saved(chart, Path(output) / kind, {"kind": kind}, heading, formats))
+        progress(f"{title}: {kind}: {', '.join(listed[-1]['files'])}")
+    write_index(output, "dynamics", title, listed)

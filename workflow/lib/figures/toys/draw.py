@@ -1,6 +1,5 @@
 """The toys' figures: a softmax squeezed, a classifier's influence, the clipped objective. Tables in, charts out."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from workflow.lib.command import progress
-from workflow.lib.figures.save import save, size_of_svg
+from workflow.lib.figures.listing import saved, write_index
 from workflow.lib.figures.toys import clip, influence, squeeze
-from workflow.lib.files import write_text
 from workflow.lib.tables import SCHEMAS, read_table
 
 
@@ -25,13 +23,10 @@ def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None
     frames = {name: pl.from_arrow(read_table(name, Path(tables) / f"{name}.parquet")) for name in names}
     listed = []
     for toy, figure, heading, chart in figures(frames):
-        files = save(chart(heading), Path(output) / f"{toy}.{figure}", formats)
-        size = size_of_svg(Path(output) / files["svg"]) if "svg" in files else ()
-        entry = {"toy": toy, "figure": figure, "title": heading.title, "subtitle": list(heading.subtitle)}
-        listed.append({**entry, "files": files, **dict(zip(("width", "height"), size, strict=False))})
-        progress(f"toys: {toy}, {figure}: {', '.join(files)}")
-    index = {"dataset": "toys", "dataset_title": "Toys", "figures": listed}
-    write_text(Path(output) / "index.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+        about = {"toy": toy, "figure": figure}
+        listed.append(saved(chart(heading), Path(output) / f"{toy}.{figure}", about, heading, formats))
+        progress(f"toys: {toy}, {figure}: {', '.join(listed[-1]['files'])}")
+    write_index(output, "toys", "Toys", listed)
 
 
 def figures(frames: dict[str, pl.DataFrame]) -> Iterator[tuple]:

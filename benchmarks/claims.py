@@ -5,8 +5,8 @@ python -m benchmarks.claims
 
 import numpy as np
 
-from workflow.lib.statistics.claims.evidence import RATIO, Student, View, resampled
-from workflow.lib.statistics.measures import mean_absolute_difference
+from gradatlas.claims.evidence import RATIO, Student, View, resampled
+from gradatlas.statistics.measures import mean_absolute_difference
 
 LAYERS, RUNS = 12, 400
 JAGGED = 1 + 0.5 * (np.arange(LAYERS) % 2)

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from workflow.lib.statistics.bootstrap import interval, resampled_means
-from workflow.lib.statistics.estimates import of_curves, of_differences
-from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments
+from gradatlas.statistics.bootstrap import interval, resampled_means
+from gradatlas.statistics.estimates import of_curves, of_differences
+from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments
 
 SPREADS = {"moderate": (0.5, 0.2), "heavy": (1.0, 0.4)}
 SAMPLES = (20, 200)

@@ -21,9 +21,9 @@ import polars as pl
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from workflow.lib.gradients.capture import Capture
-from workflow.lib.gradients.spectra import METRICS, spectra
-from workflow.lib.gradients.tokens import Encoded
+from gradatlas.gradients.capture import Capture
+from gradatlas.gradients.spectra import METRICS, spectra
+from gradatlas.models.tokens import Encoded
 
 LAYERS, BATCH, VOCABULARY = 4, 2, 32_000
 CHEAP = tuple(name for name in METRICS if name not in ("mean", "max", "min"))

@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 
 from benchmarks.chromium import chromium, settled
-from workflow.lib.figures.atlas import write_atlas
-from workflow.lib.figures.tables import write_tables
-from workflow.lib.files import write_text
-from workflow.lib.tables import SCHEMAS, write_table
+from gradatlas.page import write_atlas
+from gradatlas.figures.tables import write_tables
+from gradatlas.core.files import write_text
+from gradatlas.core.tables import SCHEMAS, write_table
 
 VARIANTS, RELATIONS, PROJECTIONS = ("none", "simplified", "detailed"), ("correct", "derangement"), tuple("qkvo")
 STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")

@@ -25,10 +25,10 @@ import polars as pl
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from workflow.lib.gradients.capture import Capture
-from workflow.lib.gradients.plan import read_rows
-from workflow.lib.gradients.spectra import METRICS, spectra
-from workflow.lib.gradients.tokens import Encoded, Encoder
+from gradatlas.gradients.capture import Capture
+from gradatlas.gradients.plan import read_rows
+from gradatlas.gradients.spectra import METRICS, spectra
+from gradatlas.models.tokens import Encoded, Encoder
 from workflow.scripts.build_responses import main as build_responses
 
 MINIATURE = "resources/miniature/base"

@@ -18,12 +18,12 @@ import polars as pl
 import polars.selectors as cs
 import torch
 
-from workflow.lib.dynamics import grammar
-from workflow.lib.dynamics.evaluate import evaluate, measures
-from workflow.lib.dynamics.pairs import write_pairs
-from workflow.lib.dynamics.probes import build_probes, grammar_rephrases, read_probes, write_probes
-from workflow.lib.dynamics.sequences import Speech, Spoken, response_logits
-from workflow.lib.models.loading import load
+from gradatlas.data.made_up import grammar
+from gradatlas.finetuning.evaluate import evaluate, measures
+from gradatlas.data.pairs import write_pairs
+from gradatlas.finetuning.probes import build_probes, grammar_rephrases, read_probes, write_probes
+from gradatlas.finetuning.sequences import Speech, Spoken, response_logits
+from gradatlas.models.loading import load
 
 MODEL = Path(__file__).parents[1] / "resources/miniature/base"
 

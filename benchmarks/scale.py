@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workflow.lib.tables import write_table
+from gradatlas.core.tables import write_table
 
 VARIANTS, RELATIONS, PROJECTIONS = ("none", "simplified", "detailed"), ("correct", "derangement"), ("q", "k", "v", "o")
 LAYERS = 32

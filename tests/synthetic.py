@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from workflow.lib.tables import SCHEMAS, write_table
+from gradatlas.core.tables import SCHEMAS, write_table
 
 VARIANTS = ("none", "simplified", "detailed")
 STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")

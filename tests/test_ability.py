@@ -4,11 +4,13 @@ import polars as pl
 import pytest
 from test_figures import statistic_rows, write_statistics
 
-from workflow.lib.errors import InputError
-from workflow.lib.figures import ability, gallery, listing
-from workflow.lib.figures.atlas import write_atlas
-from workflow.lib.figures.tables import write_tables
-from workflow.lib.tables import SCHEMAS, write_table
+from gradatlas.core.errors import InputError
+from gradatlas.claims import ability
+from gradatlas.figures import gallery
+from gradatlas.charts import listing
+from gradatlas.page import write_atlas
+from gradatlas.figures.tables import write_tables
+from gradatlas.core.tables import SCHEMAS, write_table
 
 
 def row(model="mini", dataset="gsm8k", variant="none", accuracy=0.1, test="answer", part="all", chance=0.07):

@@ -12,12 +12,12 @@ from conftest import call, user_error
 from synthetic import statistic_rows, write_statistics
 from test_dynamics_table import curves
 
-from workflow.lib.figures import gallery, tables
-from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
-from workflow.lib.figures.atlas.pieces import CHAIN, ERROR, WHOLE, pack
-from workflow.lib.figures.atlas.verdicts import verdicts
-from workflow.lib.figures.dynamics.table import write_dynamics_table
-from workflow.lib.tables import SCHEMAS, write_table
+from gradatlas.figures import gallery, tables
+from gradatlas.page.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
+from gradatlas.page.pieces import CHAIN, ERROR, WHOLE, pack
+from gradatlas.page.verdicts import verdicts
+from gradatlas.figures.dynamics.table import write_dynamics_table
+from gradatlas.core.tables import SCHEMAS, write_table
 
 HOSTILE = """<script>alert("1")</script> & 'x' </script> 🦜 שלום"""
 
@@ -290,7 +290,7 @@ def test_controls_on_some_tokens_stay_out(study, tmp_path):
 
 def test_a_large_study_shows_fewer_samples(study, monkeypatch):
     """4 sets, 4 projections, 3 metrics and 8 groups: 384 values a sample."""
-    monkeypatch.setattr("workflow.lib.figures.atlas.explorer.VALUES", 384 * 25 + 383)
+    monkeypatch.setattr("gradatlas.page.explorer.VALUES", 384 * 25 + 383)
     found = pieces_of(study)
     texts, _ = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(texts["texts"]) == 25 and texts["total"] == SAMPLES + 20

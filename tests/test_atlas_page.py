@@ -14,10 +14,11 @@ from synthetic import statistic_rows, write_statistics
 from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows, second_study
 
 from benchmarks.chromium import chromium, installed, settled
-from workflow.lib.figures import gallery, listing, tables
-from workflow.lib.figures.atlas import write_atlas
-from workflow.lib.figures.names import label, statistic_label
-from workflow.lib.tables import write_table
+from gradatlas.figures import gallery, tables
+from gradatlas.charts import listing
+from gradatlas.page import write_atlas
+from gradatlas.charts.names import label, statistic_label
+from gradatlas.core.tables import write_table
 
 pytestmark = pytest.mark.skipif(
     not installed(), reason="needs Chromium and chromedriver: apt-get install chromium chromium-driver"

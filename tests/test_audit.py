@@ -8,12 +8,13 @@ from conftest import ROOT, SHARED, call, needs_shared, user_error
 from test_figures import statistic_rows, write_statistics
 from test_workflow import snakemake
 
-from workflow.lib.audit.responses import audit
-from workflow.lib.audit.tokens import Model, find_tokenizer
-from workflow.lib.corpora.samples import with_final
-from workflow.lib.figures import audit as figure
-from workflow.lib.figures import gallery, listing
-from workflow.lib.responses.relations import is_marked
+from gradatlas.data.audit import audit
+from gradatlas.models.token_counts import Model, find_tokenizer
+from gradatlas.data.samples import with_final
+from gradatlas.figures import audit as figure
+from gradatlas.figures import gallery
+from gradatlas.charts import listing
+from gradatlas.study.relations import is_marked
 
 # Right labels among the published "irrelevant" None responses.
 PUBLISHED = {"gsm8k": 4, "strategyqa": 250, "sensemaking": 241}

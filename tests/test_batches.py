@@ -8,9 +8,9 @@ import torch
 from test_measure import measure
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Phi3Config
 
-from workflow.lib.gradients.forward import length_regime
-from workflow.lib.gradients.plan import plan_batches
-from workflow.lib.gradients.tokens import Encoded
+from gradatlas.models.forward import length_regime
+from gradatlas.gradients.plan import plan_batches
+from gradatlas.models.tokens import Encoded
 
 LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 3, "long_factor": [4.0] * 3}
 BORDER = {"original_max_position_embeddings": 32}

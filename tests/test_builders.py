@@ -9,17 +9,17 @@ from conftest import SHARED, call, needs_shared, user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow.lib.corpora.options import check_answer, listed_options
-from workflow.lib.corpora.published import read_samples
-from workflow.lib.corpora.samples import Sample, with_final
-from workflow.lib.responses import builders
-from workflow.lib.responses.build import BUILDERS
-from workflow.lib.responses.labels import GOLD, canonical, same_answer
-from workflow.lib.responses.material import Material, read_recipe
-from workflow.lib.responses.options import other_option
-from workflow.lib.responses.reference import base_map, reference
-from workflow.lib.responses.relations import BUILT
-from workflow.lib.responses.sentences import split_ending, split_text, units
+from gradatlas.data.options import check_answer, listed_options
+from gradatlas.data.published import read_samples
+from gradatlas.data.samples import Sample, with_final
+from gradatlas.data.responses import builders
+from gradatlas.data.responses.build import BUILDERS
+from gradatlas.data.responses.labels import GOLD, canonical, same_answer
+from gradatlas.data.responses.material import Material, read_recipe
+from gradatlas.data.responses.options import other_option
+from gradatlas.data.responses.reference import base_map, reference
+from gradatlas.study.relations import BUILT
+from gradatlas.data.responses.sentences import split_ending, split_text, units
 
 # --- the published files ---------------------------------------------------------------------------------------------
 
@@ -312,7 +312,7 @@ def test_an_answer_outside_of_the_options(entries, message, tmp_path):
 def test_yes_no_answers_are_checked_too(tmp_path):
     path = tmp_path / "none.json"
     path.write_text(json.dumps([{"instruction": "Q?", "output": "maybe"}]))
-    from workflow.lib.errors import InputError
+    from gradatlas.core.errors import InputError
 
     with pytest.raises(InputError, match="answers 'maybe', which is not among the options: yes, no"):
         read_samples({("none", "correct"): path}, GOLD["none"], "yes_no")
@@ -517,7 +517,7 @@ def test_a_kept_ending_tells_the_label_where_free_text_states_it():
 
 
 def test_recipes_are_checked():
-    from workflow.lib.errors import InputError
+    from gradatlas.core.errors import InputError
 
     assert read_recipe(["shift", "dot", "detailed:line"]).splitter("detailed") == "line"
     assert read_recipe([]).base == "shift" and read_recipe(["pool"]).splitter("natural") == "sentence"

@@ -7,9 +7,9 @@ import pytest
 from conftest import ROOT
 from docutils.core import publish_parts
 
-from workflow.lib.figures.atlas.second import CAPTIONS
-from workflow.lib.figures.generations import TOLD
-from workflow.lib.figures.names import KINDS
+from gradatlas.page.second import CAPTIONS
+from gradatlas.figures.generations import TOLD
+from gradatlas.charts.names import KINDS
 
 ACROSS = ("mad", "steps", "rd", "differences", "biographies_panels", "biographies_variants")
 OF_ONE = tuple(kind for kind in KINDS if kind not in ACROSS)

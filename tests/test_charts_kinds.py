@@ -11,9 +11,10 @@ import pytest
 from conftest import call, user_error
 from synthetic import frames, statistic_rows, write_statistics
 
-from workflow.lib.errors import InputError
-from workflow.lib.figures import charts, distribution, gallery, heatmaps, overview, partners, relations, scales, theme
-from workflow.lib.figures.save import as_json
+from gradatlas.core.errors import InputError
+from gradatlas.figures import charts, distribution, gallery, heatmaps, overview, partners, relations
+from gradatlas.charts import scales, theme
+from gradatlas.charts.save import as_json
 
 GOLDEN = Path(__file__).with_name("golden")
 SMALL = {"layers": 2, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 20}

@@ -11,26 +11,16 @@ from conftest import ROOT, call, user_error
 from scipy import stats
 from test_statistics import tables
 
-from workflow.lib.errors import InputError
-from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
-from workflow.lib.figures.verdicts import (
-    COLOURS,
-    SHAPES,
-    SYMBOLS,
-    blocks,
-    chart,
-    draw_verdicts,
-    heading,
-    overall,
-    write_verdicts,
-)
-from workflow.lib.statistics.cells import Cell, cut
-from workflow.lib.statistics.claims.controls import matched
-from workflow.lib.statistics.claims.evidence import View, read_claims
-from workflow.lib.statistics.claims.gather import MEASURES
-from workflow.lib.statistics.claims.verdicts import Ability, decide, holm
-from workflow.lib.statistics.regression import regress
-from workflow.lib.tables import SCHEMAS, write_table
+from gradatlas.core.errors import InputError
+from gradatlas.page.verdicts import verdicts as atlas_verdicts
+from gradatlas.figures.verdicts import COLOURS, SHAPES, SYMBOLS, blocks, chart, draw_verdicts, heading, overall, write_verdicts
+from gradatlas.statistics.cells import Cell, cut
+from gradatlas.claims.controls import matched
+from gradatlas.claims.evidence import View, read_claims
+from gradatlas.claims.gather import MEASURES
+from gradatlas.claims.verdicts import Ability, decide, holm
+from gradatlas.statistics.regression import regress
+from gradatlas.core.tables import SCHEMAS, write_table
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}

@@ -9,20 +9,20 @@ import pytest
 from conftest import ROOT, call, user_error
 from scipy import stats
 
-from workflow.lib.dynamics.probes import TYPES
-from workflow.lib.errors import InputError
-from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
-from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
-from workflow.lib.figures.verdicts_dynamics import chart, heading, listed
-from workflow.lib.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
-from workflow.lib.statistics.claims.verdicts import decide
-from workflow.lib.statistics.dynamics_claims.answers import wilson
-from workflow.lib.statistics.dynamics_claims.evidence import Room, Run, exactly, of_differences, read_claims
-from workflow.lib.statistics.dynamics_claims.exact import EXACT
-from workflow.lib.statistics.dynamics_claims.gather import ON_RUNS, on_room
-from workflow.lib.statistics.dynamics_claims.influence import ROWS, successive_taus
-from workflow.lib.statistics.dynamics_claims.training import at_margin
-from workflow.lib.tables import SCHEMAS, read_table, write_table
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.core.errors import InputError
+from gradatlas.page.verdicts import verdicts as atlas_verdicts
+from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
+from gradatlas.figures.verdicts_dynamics import chart, heading, listed
+from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
+from gradatlas.claims.verdicts import decide
+from gradatlas.claims.dynamics.answers import wilson
+from gradatlas.claims.dynamics.evidence import Room, Run, exactly, of_differences, read_claims
+from gradatlas.claims.dynamics.exact import EXACT
+from gradatlas.claims.dynamics.gather import ON_RUNS, on_room
+from gradatlas.claims.dynamics.influence import ROWS, successive_taus
+from gradatlas.claims.dynamics.training import at_margin
+from gradatlas.core.tables import SCHEMAS, read_table, write_table
 
 SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
@@ -366,7 +366,7 @@ def test_wilson_is_scipys():
 
 
 def cases_table(**changed):
-    from workflow.lib.dynamics.toys.squeeze import case_row, cases
+    from gradatlas.toys.squeeze import case_row, cases
 
     rows = [case_row(case) for case in cases()]
     for name, value in changed.items():
@@ -569,7 +569,7 @@ def test_an_exact_number_is_shown_without_interval(tmp_path):
 
 
 def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
-    from workflow.lib.statistics.dynamics_claims.gather import gather_toys
+    from gradatlas.claims.dynamics.gather import gather_toys
 
     for name in ("predictions", "kernels", "steps"):
         rows = [dict.fromkeys(SCHEMAS[f"toy_{name}"].names) | row for row in images(3)[name].to_dicts()]

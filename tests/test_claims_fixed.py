@@ -7,10 +7,10 @@ import pytest
 from conftest import call
 from test_claims import CLAIMS, LOUD, cell, verdicts, view
 
-from workflow.lib.figures.atlas.fixed import fixed
-from workflow.lib.figures.fixed import chart, cuts, markdown
-from workflow.lib.statistics.claims.fixed import OUTCOMES, compare, headline
-from workflow.lib.tables import SCHEMAS, write_table
+from gradatlas.page.fixed import fixed
+from gradatlas.figures.fixed import chart, cuts, markdown
+from gradatlas.claims.fixed import OUTCOMES, compare, headline
+from gradatlas.core.tables import SCHEMAS, write_table
 
 # The wrong responses' size on either side, with noise; what becomes of "Detailed tells wrong from correct".
 CASES = {

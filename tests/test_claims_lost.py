@@ -10,14 +10,14 @@ from scipy import stats
 from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, verdicts, view
 from test_partial import gradients
 
-from workflow.lib.figures.ability import abilities, read
-from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
-from workflow.lib.figures.verdicts import STAND_IN, heading, overall, write_verdicts
-from workflow.lib.statistics.claims.gather import MEASURES
-from workflow.lib.statistics.claims.lost import REASON, unmeasured
-from workflow.lib.statistics.claims.two_alternative import two_alternative
-from workflow.lib.statistics.claims.verdicts import Ability
-from workflow.lib.tables import write_table
+from gradatlas.claims.ability import abilities, read
+from gradatlas.page.verdicts import verdicts as atlas_verdicts
+from gradatlas.figures.verdicts import STAND_IN, heading, overall, write_verdicts
+from gradatlas.claims.gather import MEASURES
+from gradatlas.claims.lost import REASON, unmeasured
+from gradatlas.claims.two_alternative import two_alternative
+from gradatlas.claims.verdicts import Ability
+from gradatlas.core.tables import write_table
 
 
 def without_samples(one):

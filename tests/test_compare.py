@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import call, user_error
-from workflow.lib.compare import compare, verdict_changes
+from gradatlas.core.compare import compare, verdict_changes
 
 SPECTRA = {
     "sample_id": ["a", "a", "b", "b"],

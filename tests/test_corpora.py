@@ -5,17 +5,10 @@ from itertools import combinations, islice
 
 import pytest
 
-from workflow.lib.corpora import arithmetic, knowledge, taxonomy
-from workflow.lib.corpora.miniature import (
-    DATASETS,
-    REASONING,
-    TASK_SHARES,
-    counterfactuals,
-    held_out,
-    training_documents,
-)
-from workflow.lib.corpora.samples import label_of
-from workflow.lib.errors import InputError
+from gradatlas.data.made_up import arithmetic, knowledge, taxonomy
+from gradatlas.data.made_up.miniature import DATASETS, REASONING, TASK_SHARES, counterfactuals, held_out, training_documents
+from gradatlas.data.samples import label_of
+from gradatlas.core.errors import InputError
 
 DOCUMENTS = 30_000
 

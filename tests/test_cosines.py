@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow.lib.gradients.capture import Factors
-from workflow.lib.gradients.cosines import cosines, pairs_of
+from gradatlas.gradients.capture import Factors
+from gradatlas.gradients.cosines import cosines, pairs_of
 
 
 def part(seed, tokens=9, rows=6, columns=7, layers=3):

@@ -6,11 +6,11 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig
 
-from workflow.lib.errors import InputError
-from workflow.lib.gradients.capture import Capture
-from workflow.lib.gradients.decoders import find_layers
-from workflow.lib.gradients.spectra import METRICS, spectra
-from workflow.lib.gradients.tokens import Encoded
+from gradatlas.core.errors import InputError
+from gradatlas.gradients.capture import Capture
+from gradatlas.models.decoders import find_layers
+from gradatlas.gradients.spectra import METRICS, spectra
+from gradatlas.models.tokens import Encoded
 
 HIDDEN, HEADS, GROUPS, HEAD, INNER = 24, 4, 2, 6, 40
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from workflow.lib.digest import code_digest
+from gradatlas.core.digest import code_digest
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def tree(tmp_path):
 
 
 def digest(tree, module="workflow.scripts.summarise_gradients"):
-    code = f"from workflow.lib.digest import code_digest; print(code_digest({module!r}))"
+    code = f"from gradatlas.core.digest import code_digest; print(code_digest({module!r}))"
     return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True).stdout
 
 
@@ -32,8 +32,8 @@ def edit(tree, name, old, new):
 def test_moved_copied_commented_and_documented_code_is_the_same(tree):
     before = digest(tree)
     assert before.strip() == code_digest("workflow.scripts.summarise_gradients")
-    edit(tree, "workflow/lib/statistics/measures.py", '"""The study\'s', '"""Another word on the study\'s')
-    edit(tree, "workflow/lib/statistics/bootstrap.py", "LEVEL = 0.95", "# The usual one.\nLEVEL   =   0.95")
+    edit(tree, "workflow/gradatlas/statistics/measures.py", '"""The study\'s', '"""Another word on the study\'s')
+    edit(tree, "workflow/gradatlas/statistics/bootstrap.py", "LEVEL = 0.95", "# The usual one.\nLEVEL   =   0.95")
     assert digest(tree) == before
 
 
@@ -41,8 +41,8 @@ def test_moved_copied_commented_and_documented_code_is_the_same(tree):
     ("name", "old", "new"),
     [
         ("workflow/scripts/summarise_gradients.py", "required=True", "required=False"),
-        ("workflow/lib/statistics/bootstrap.py", "LEVEL = 0.95", "LEVEL = 0.9"),
-        ("workflow/lib/errors.py", "cutoff=0.5", "cutoff=0.6"),
+        ("workflow/gradatlas/statistics/bootstrap.py", "LEVEL = 0.95", "LEVEL = 0.9"),
+        ("workflow/gradatlas/core/errors.py", "cutoff=0.5", "cutoff=0.6"),
     ],
     ids=["the script", "a module it imports inside a function", "a module that one imports"],
 )
@@ -54,7 +54,7 @@ def test_a_real_edit_fires(tree, name, old, new):
 
 def test_another_room_does_not_fire(tree):
     before = digest(tree)
-    edit(tree, "workflow/lib/gradients/spectra.py", "_TILE = 1 << 24", "_TILE = 1 << 20")
+    edit(tree, "workflow/gradatlas/gradients/spectra.py", "_TILE = 1 << 24", "_TILE = 1 << 20")
     assert digest(tree) == before
 
 
@@ -65,15 +65,15 @@ def test_unknown_module_is_an_error():
 
 def test_a_module_digest_hears_its_own_module_alone(tree):
     code = (
-        "from workflow.lib.digest import module_digest; "
-        "print(module_digest('workflow.lib.gradients.capture', 'workflow.lib.gradients.spectra'))"
+        "from gradatlas.core.digest import module_digest; "
+        "print(module_digest('gradatlas.gradients.capture', 'gradatlas.gradients.spectra'))"
     )
 
     def engine():
         return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True).stdout
 
     before = engine()
-    edit(tree, "workflow/lib/errors.py", "did you mean", "perhaps")
+    edit(tree, "workflow/gradatlas/core/errors.py", "did you mean", "perhaps")
     assert engine() == before, "a reworded message would throw a journal away"
-    edit(tree, "workflow/lib/gradients/spectra.py", "_TILE = 1 << 24", "_TILE = 1 << 20")
+    edit(tree, "workflow/gradatlas/gradients/spectra.py", "_TILE = 1 << 24", "_TILE = 1 << 20")
     assert engine() != before

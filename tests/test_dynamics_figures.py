@@ -9,15 +9,15 @@ import pytest
 import yaml
 from conftest import ROOT, call, user_error
 
-from workflow.lib.dynamics.evaluate import MEASURES
-from workflow.lib.dynamics.plan import read_plan
-from workflow.lib.dynamics.probes import TYPES
-from workflow.lib.figures.dynamics import choose
-from workflow.lib.figures.dynamics.curves import NAMES, OWN, PANELS
-from workflow.lib.figures.dynamics.influence import heat_map, table_of
-from workflow.lib.figures.dynamics.one_step import step_chart
-from workflow.lib.figures.dynamics.parts import TYPES as NAMED
-from workflow.lib.tables import write_table
+from gradatlas.finetuning.evaluate import MEASURES
+from gradatlas.study.runs import read_plan
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.figures.dynamics import choose
+from gradatlas.figures.dynamics.curves import NAMES, OWN, PANELS
+from gradatlas.figures.dynamics.influence import heat_map, table_of
+from gradatlas.figures.dynamics.one_step import step_chart
+from gradatlas.figures.dynamics.parts import TYPES as NAMED
+from gradatlas.core.tables import write_table
 
 SHEET = yaml.safe_load((ROOT / "config/dynamics.yaml").read_text())["dynamics"]["runs"]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())["dynamics"]

@@ -14,16 +14,16 @@ import torch
 from conftest import ROOT, call, user_error
 from safetensors.torch import load_file
 
-from workflow.lib.dynamics import grammar
-from workflow.lib.dynamics.evaluate import MEASURES, evaluate, measures
-from workflow.lib.dynamics.examples import order_of
-from workflow.lib.dynamics.losses import LOSSES
-from workflow.lib.dynamics.pairs import read_pairs, write_pairs
-from workflow.lib.dynamics.probes import TYPES, read_probes
-from workflow.lib.dynamics.recipe import Recipe
-from workflow.lib.dynamics.sequences import Speech, log_probs, sample
-from workflow.lib.errors import InputError
-from workflow.lib.models.loading import load
+from gradatlas.data.made_up import grammar
+from gradatlas.finetuning.evaluate import MEASURES, evaluate, measures
+from gradatlas.finetuning.examples import order_of
+from gradatlas.finetuning.losses import LOSSES
+from gradatlas.data.pairs import read_pairs, write_pairs
+from gradatlas.finetuning.probes import TYPES, read_probes
+from gradatlas.finetuning.recipe import Recipe
+from gradatlas.finetuning.sequences import Speech, log_probs, sample
+from gradatlas.core.errors import InputError
+from gradatlas.models.loading import load
 
 SHORT = ("--learning-rate", "1e-3", "--batch-size", "2", "--max-new-tokens", "6")
 
@@ -219,7 +219,7 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
 
 
 def test_a_checkpoint_of_another_recipe_is_not_taken(data, miniature, tmp_path):
-    from workflow.lib.dynamics.checkpoints import Checkpoints
+    from gradatlas.finetuning.checkpoints import Checkpoints
 
     kept = Checkpoints(tmp_path / "journal", {"recipe": "another"})
     kept.save(3, {"model": {}, "optimiser": {}, "log": "[]"})

@@ -8,12 +8,12 @@ import torch
 from conftest import call
 from test_dynamics_finetune import arguments, data, run  # noqa: F401  a fixture
 
-from workflow.lib.dynamics import grammar
-from workflow.lib.dynamics.generations import generate
-from workflow.lib.dynamics.pairs import read_pairs
-from workflow.lib.dynamics.sequences import Speech
-from workflow.lib.models.loading import load
-from workflow.lib.seeds import seeded_hash
+from gradatlas.data.made_up import grammar
+from gradatlas.finetuning.generations import generate
+from gradatlas.data.pairs import read_pairs
+from gradatlas.finetuning.sequences import Speech
+from gradatlas.models.loading import load
+from gradatlas.study.seeds import seeded_hash
 
 HOW = {"seed": 3, "draws": 2, "max_tokens": 12, "batch_tokens": 4096}
 

@@ -11,17 +11,17 @@ import yaml
 from conftest import ROOT, call, user_error
 from test_generation import Chat, endpoint
 
-from workflow.lib.dynamics import grammar
-from workflow.lib.dynamics.judging.compare import judge_generations
-from workflow.lib.dynamics.judging.judges import Answer, Asked, Contest, Oracle, verdict_of
-from workflow.lib.dynamics.judging.scores import by_grammar, by_words, repetition, score_generations
-from workflow.lib.dynamics.pairs import write_pairs
-from workflow.lib.dynamics.plan import read_plan
-from workflow.lib.errors import InputError
-from workflow.lib.shares import wilson
-from workflow.lib.statistics.generations import summarise_generations
-from workflow.lib.study import read_sheet, read_study
-from workflow.lib.tables import read_metadata, read_table, write_table
+from gradatlas.data.made_up import grammar
+from gradatlas.finetuning.judging.compare import judge_generations
+from gradatlas.finetuning.judging.judges import Answer, Asked, Contest, Oracle, verdict_of
+from gradatlas.finetuning.judging.scores import by_grammar, by_words, repetition, score_generations
+from gradatlas.data.pairs import write_pairs
+from gradatlas.study.runs import read_plan
+from gradatlas.core.errors import InputError
+from gradatlas.study.shares import wilson
+from gradatlas.statistics.generations import summarise_generations
+from gradatlas.study.config import read_sheet, read_study
+from gradatlas.core.tables import read_metadata, read_table, write_table
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 MINE = grammar.pairs(30, 12, 2, 0, 0.75)
@@ -240,7 +240,7 @@ def reward_model(folder, miniature, labels=1, chat=True):
 def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from workflow.lib.dynamics.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import Reward
 
     folder = reward_model(tmp_path / "reward", miniature, chat=chat)
     network = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -267,7 +267,7 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
 
 
 def test_what_is_no_reward_model(tmp_path, miniature):
-    from workflow.lib.dynamics.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import Reward
 
     with pytest.raises(InputError, match=r"weight .* is missing, so it is no reward model"):
         Reward(str(miniature), "mini", device="cpu", dtype="float32")

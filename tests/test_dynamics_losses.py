@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow.lib.dynamics.losses import LOSSES, Scores, divergence_of, loss_named, residual
-from workflow.lib.errors import InputError
+from gradatlas.finetuning.losses import LOSSES, Scores, divergence_of, loss_named, residual
+from gradatlas.core.errors import InputError
 
 VOCABULARY = 11
 

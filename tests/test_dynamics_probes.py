@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from workflow.lib.dynamics import grammar
-from workflow.lib.dynamics.pairs import mapped_pairs, read_pairs, status_of, write_pairs
-from workflow.lib.dynamics.probes import REPHRASED, TYPES
-from workflow.lib.errors import InputError
-from workflow.lib.tables import read_table
+from gradatlas.data.made_up import grammar
+from gradatlas.data.pairs import mapped_pairs, read_pairs, status_of, write_pairs
+from gradatlas.finetuning.probes import REPHRASED, TYPES
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_table
 
 
 @pytest.fixture(scope="module")
@@ -241,9 +241,9 @@ def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, min
 
 
 def test_a_long_prompt_cuts_nobody_elses_sample(miniature):
-    from workflow.lib.dynamics.probes import _sampled
-    from workflow.lib.dynamics.sequences import Speech
-    from workflow.lib.models.loading import load
+    from gradatlas.finetuning.probes import _sampled
+    from gradatlas.finetuning.sequences import Speech
+    from gradatlas.models.loading import load
 
     model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
     speech = Speech(tokenizer, 64)

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from conftest import ROOT, call, user_error
 
-from workflow.lib.dynamics.evaluate import MEASURES
-from workflow.lib.dynamics.plan import read_plan
-from workflow.lib.dynamics.probes import TYPES
-from workflow.lib.dynamics.recipe import NEGATIVES, OPTIMISERS, TARGETS, Recipe
-from workflow.lib.errors import InputError
-from workflow.lib.study import checked, read_sheet, read_study
-from workflow.lib.tables import read_table, write_table
+from gradatlas.finetuning.evaluate import MEASURES
+from gradatlas.study.runs import read_plan
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.finetuning.recipe import NEGATIVES, OPTIMISERS, TARGETS, Recipe
+from gradatlas.core.errors import InputError
+from gradatlas.study.config import checked, read_sheet, read_study
+from gradatlas.core.tables import read_table, write_table
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 

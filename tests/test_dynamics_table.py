@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 from conftest import ROOT, call, user_error
 
-from workflow.lib.dynamics.probes import TYPES
-from workflow.lib.figures.dynamics.table import MEASURES, courses, read_csv
-from workflow.lib.study import read_sheet
-from workflow.lib.tables import write_table
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.figures.dynamics.table import MEASURES, courses, read_csv
+from gradatlas.study.config import read_sheet
+from gradatlas.core.tables import write_table
 
 PUBLISHED = list(
     read_sheet(
@@ -155,7 +155,7 @@ def test_the_sheet_of_published_curves_names_runs_models_pairs_and_types():
 
 
 def test_another_file_is_refused(tmp_path):
-    from workflow.lib.errors import InputError
+    from gradatlas.core.errors import InputError
 
     (tmp_path / "rd.csv").write_text("model,dataset\nmini,gsm8k\n")
     with pytest.raises(InputError, match="not the table of runs, its columns are model, dataset"):

@@ -15,9 +15,9 @@ import pytest
 from conftest import ROOT, SHARED, needs_shared
 
 from tests.loopback import FakeHub, Loopback, closed_port
-from workflow.lib.corpora import sources
-from workflow.lib.errors import InputError
-from workflow.lib.models import snapshots
+from gradatlas.data import sources
+from gradatlas.core.errors import InputError
+from gradatlas.models import snapshots
 
 BODY = random.Random(0).randbytes(300_000)
 SUM = hashlib.sha256(BODY).hexdigest()

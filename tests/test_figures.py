@@ -15,12 +15,13 @@ import polars as pl
 import pytest
 from synthetic import frames, statistic_rows, write_statistics
 
-from workflow.lib.errors import InputError
-from workflow.lib.figures import charts, findings, gallery, listing, names, scales, tables, theme
-from workflow.lib.figures.panel import variant_hue
-from workflow.lib.figures.save import as_json, save, size_of_svg
-from workflow.lib.figures.theme import Heading
-from workflow.lib.tables import read_table
+from gradatlas.core.errors import InputError
+from gradatlas.figures import charts, findings, gallery, tables
+from gradatlas.charts import listing, names, scales, theme
+from gradatlas.charts.panel import variant_hue
+from gradatlas.charts.save import as_json, save, size_of_svg
+from gradatlas.charts.theme import Heading
+from gradatlas.core.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).with_name("golden")

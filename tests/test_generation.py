@@ -13,15 +13,15 @@ from test_mapping import add_row, responses, write
 from test_workflow import clone, snakemake
 
 from tests.loopback import Loopback, closed_port
-from workflow.lib.corpora.miniature import held_out
-from workflow.lib.corpora.samples import Sample
-from workflow.lib.errors import InputError
-from workflow.lib.generation.completions import Completion, complete_all
-from workflow.lib.generation.endpoint import Endpoint, RateLimit
-from workflow.lib.responses.detailed import _reason, stated_by, write_detailed
-from workflow.lib.responses.reading import written_facts
-from workflow.lib.study import read_study
-from workflow.lib.tables import read_metadata
+from gradatlas.data.made_up.miniature import held_out
+from gradatlas.data.samples import Sample
+from gradatlas.core.errors import InputError
+from gradatlas.data.generation.completions import Completion, complete_all
+from gradatlas.data.generation.endpoint import Endpoint, RateLimit
+from gradatlas.data.responses.detailed import _reason, stated_by, write_detailed
+from gradatlas.data.responses.reading import written_facts
+from gradatlas.study.config import read_study
+from gradatlas.core.tables import read_metadata
 
 KEY = "sk-a-key-that-nobody-may-see"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())

@@ -7,11 +7,11 @@ import time
 
 from conftest import ROOT
 
-from workflow.lib.gpu import visible_devices
+from gradatlas.core.device import visible_devices
 
 HOLD = """
 import os, sys, time
-from workflow.lib.gpu import lease
+from gradatlas.core.device import lease
 lock = lease(sys.argv[1], poll=0.05, count=int(sys.argv[2]))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), "held" if lock else "free", flush=True)
 time.sleep(60)

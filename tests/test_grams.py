@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow.lib.gradients import spectra as engine
-from workflow.lib.gradients.capture import Factors
-from workflow.lib.gradients.spectra import METRICS, Tokens, gram, singular_values, spectra
+from gradatlas.gradients import spectra as engine
+from gradatlas.gradients.capture import Factors
+from gradatlas.gradients.spectra import METRICS, Tokens, gram, singular_values, spectra
 
 
 def plainly(x, d):

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from workflow.lib.errors import InputError
-from workflow.lib.statistics import influence, matching
+from gradatlas.core.errors import InputError
+from gradatlas.statistics import influence, matching
 
 
 def dynamics_rows(values, *, run="run", tokens=4, examples=20, **columns):

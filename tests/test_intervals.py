@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.coverage import coverage
-from workflow.lib.statistics import bootstrap, intervals
-from workflow.lib.statistics.bootstrap import resampled
-from workflow.lib.statistics.estimates import of_curves, of_differences
+from gradatlas.statistics import bootstrap, intervals
+from gradatlas.statistics.bootstrap import resampled
+from gradatlas.statistics.estimates import of_curves, of_differences
 
 DRAWS = 400
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from workflow.lib.errors import InputError
-from workflow.lib.gradients.journal import Journal, Record
+from gradatlas.core.errors import InputError
+from gradatlas.gradients.journal import Journal, Record
 
 ONE, TWO = Record(1.5, "ok", 0.5, (1.0, 2.0)), Record(None, "nonfinite")
 

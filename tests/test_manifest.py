@@ -6,7 +6,7 @@ import json
 import pytest
 from conftest import call, user_error
 
-from workflow.lib.tables import SCHEMAS, write_table
+from gradatlas.core.tables import SCHEMAS, write_table
 
 FACTS = {
     **{"model": "m", "model_digest": "d", "revision": "r", "dtype": "float32", "tf32": False, "attention": "sdpa"},

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from conftest import ROOT, call, user_error
 
-from workflow.lib.gradients.journal import Journal
-from workflow.lib.tables import read_metadata
+from gradatlas.gradients.journal import Journal
+from gradatlas.core.tables import read_metadata
 
 
 def measure(model, responses, folder, *options):
@@ -131,7 +131,7 @@ def test_out_of_memory_halves_the_batch_then_gives_a_status(miniature, tmp_path)
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     code = f"""
 import resource
-from workflow.lib.gradients import measure as module
+from gradatlas.gradients import measure as module
 
 class Limited(module.Capture):
     def run(self, batch, normalise):

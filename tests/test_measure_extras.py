@@ -12,11 +12,11 @@ from conftest import ROOT, user_error
 from test_measure import counts, measure
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workflow.lib.gradients.capture import Pass
-from workflow.lib.gradients.extras import Extras
-from workflow.lib.gradients.plan import Row, read_rows
-from workflow.lib.gradients.tokens import Encoder
-from workflow.lib.tables import read_metadata
+from gradatlas.gradients.capture import Pass
+from gradatlas.gradients.extras import Extras
+from gradatlas.gradients.plan import Row, read_rows
+from gradatlas.models.tokens import Encoder
+from gradatlas.core.tables import read_metadata
 
 KEY = ["model", "dataset", "sample_id", "variant", "relation", "loss_tokens"]
 NAMES = ("singular_values", "cosines", "tokens")
@@ -271,7 +271,7 @@ def test_bad_options_are_one_line(options, message, miniature, few, tmp_path):
 
 def test_a_journal_of_the_earlier_form_is_passed_over_and_pruned(miniature, few, tmp_path):
     """Its keys hang on earlier code: it holds nothing that is asked for."""
-    from workflow.lib.gradients import journal as module
+    from gradatlas.gradients import journal as module
 
     (tmp_path / "journal").mkdir()
     sink = pa.BufferOutputStream()

@@ -15,11 +15,11 @@ from conftest import ROOT, call, user_error
 from safetensors.torch import load_file, save_file
 from test_measure import counts, measure
 
-from workflow.lib.gradients import measure as engine
-from workflow.lib.gradients.settings import Settings
-from workflow.lib.gradients.spectra import METRICS
-from workflow.lib.models.loading import load
-from workflow.lib.tables import read_metadata
+from gradatlas.gradients import measure as engine
+from gradatlas.gradients.settings import Settings
+from gradatlas.gradients.spectra import METRICS
+from gradatlas.models.loading import load
+from gradatlas.core.tables import read_metadata
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workflow.lib.corpora.miniature import DATASETS, REASONING, held_out, training_documents
-from workflow.lib.errors import InputError
-from workflow.lib.files import check_sums
-from workflow.lib.models import accuracy, miniature
-from workflow.lib.models.miniature_tokenizer import TURN_END, build_tokenizer
-from workflow.lib.responses.prompts import base_prompt, chat_prompt
-from workflow.lib.tables import SCHEMAS, read_table
+from gradatlas.data.made_up.miniature import DATASETS, REASONING, held_out, training_documents
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import check_sums
+from gradatlas.miniature import exam as accuracy, training as miniature
+from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
+from gradatlas.data.responses.prompts import base_prompt, chat_prompt
+from gradatlas.core.tables import SCHEMAS, read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "resources" / "miniature"

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from conftest import call
 
-from workflow.lib.tables import read_metadata, read_table, write_table
+from gradatlas.core.tables import read_metadata, read_table, write_table
 
 PROJECTIONS = ("q", "k", "v", "o")
 METRICS = ("nuclear_norm", "nuclear_norm_scaled", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min")

@@ -43,13 +43,13 @@ def test_snakefile_is_short():
 
 
 def test_nothing_heavy_is_imported_at_start():
-    code = "import sys; import workflow.lib.study, workflow.lib.digest; print(*sys.modules)"
+    code = "import sys; import gradatlas.study.config, gradatlas.core.digest; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"torch", "transformers", "polars", "altair", "pyarrow", "numpy"} & set(loaded.split())
 
 
 def test_the_gradient_engine_needs_no_statistics_and_no_figures():
-    code = "import sys; import workflow.lib.gradients.measure; print(*sys.modules)"
+    code = "import sys; import gradatlas.gradients.measure; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"polars", "altair", "snakemake"} & set(loaded.split())
 

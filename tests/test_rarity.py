@@ -6,8 +6,8 @@ import yaml
 from conftest import ROOT
 
 from benchmarks.rarity import compared, measured
-from workflow.lib.dynamics.plan import read_plan
-from workflow.lib.errors import InputError
+from gradatlas.study.runs import read_plan
+from gradatlas.core.errors import InputError
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 

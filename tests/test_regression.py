@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from conftest import call
 
-from workflow.lib.tables import write_table
+from gradatlas.core.tables import write_table
 
 VARIANTS = {"none": 0.0, "simplified": 0.2, "detailed": -0.1}
 PROJECTIONS = ("q", "o")

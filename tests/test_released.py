@@ -10,9 +10,9 @@ from conftest import ROOT, SHARED, call, needs_shared, script, user_error
 from test_workflow import snakemake
 
 from tests.loopback import FakeHub
-from workflow.lib.errors import InputError
-from workflow.lib.statistics.places import find_released, released_path
-from workflow.lib.statistics.released import read_file, read_line
+from gradatlas.core.errors import InputError
+from gradatlas.data.places import find_released, released_path
+from gradatlas.data.released import read_file, read_line
 
 REFERENCE = SHARED / "reference_stats/grads_exp"
 FILES = sorted(REFERENCE.rglob("*.jsonl")) if REFERENCE.is_dir() else []

@@ -10,10 +10,10 @@ from conftest import SHARED, call, needs_shared, user_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workflow.lib.responses.derangement import derange
-from workflow.lib.responses.labels import boxed, stated_answer
-from workflow.lib.responses.relations import BUILT
-from workflow.lib.responses.traces import endings, trace
+from gradatlas.data.responses.derangement import derange
+from gradatlas.data.responses.labels import boxed, stated_answer
+from gradatlas.study.relations import BUILT
+from gradatlas.data.responses.traces import endings, trace
 
 
 @settings(deadline=None)
@@ -133,7 +133,7 @@ def test_published_files(dataset, tmp_path):
 @needs_shared("paper_data")
 def test_none_is_what_simplified_ends_with():
     """No row of the published files contradicts it: the variants are cut from one another."""
-    from workflow.lib.corpora.published import read_entries
+    from gradatlas.data.published import read_entries
 
     checked = 0
     for dataset in PUBLISHED:

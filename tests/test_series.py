@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from conftest import ROOT, script
 
-from workflow.lib.errors import InputError
-from workflow.lib.series import check_mirror, expand_series
+from gradatlas.core.errors import InputError
+from gradatlas.study.series import check_mirror, expand_series
 
 EARLY, LATE = "a" * 40, "b" * 40
 

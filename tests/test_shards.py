@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import call, user_error
 
-from workflow.lib.gradients.plan import share_of
-from workflow.lib.tables import read_metadata, write_table
+from gradatlas.gradients.plan import share_of
+from gradatlas.core.tables import read_metadata, write_table
 
 NAMES = ("samples", "spectra")
 

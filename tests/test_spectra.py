@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from workflow.lib.gradients.capture import PROJECTIONS, Capture, Factors
-from workflow.lib.gradients.spectra import METRICS, spectra
-from workflow.lib.gradients.tokens import Encoded
+from gradatlas.gradients.capture import PROJECTIONS, Capture, Factors
+from gradatlas.gradients.spectra import METRICS, spectra
+from gradatlas.models.tokens import Encoded
 
 
 def tiny_llama(layers=3, dtype=torch.float64, bias=True):

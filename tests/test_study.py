@@ -6,9 +6,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from workflow.lib.corpora.miniature import DATASETS
-from workflow.lib.errors import InputError
-from workflow.lib.study import read_study, source_keys
+from gradatlas.data.made_up.miniature import DATASETS
+from gradatlas.core.errors import InputError
+from gradatlas.study.config import read_study, source_keys
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = DEFAULT | yaml.safe_load((ROOT / "config/paper.yaml").read_text())

@@ -2,10 +2,10 @@
 
 import pytest
 
-from workflow.lib.errors import InputError
-from workflow.lib.gradients.plan import Row, expand_rows
-from workflow.lib.gradients.subsets import parse_subsets, take
-from workflow.lib.gradients.tokens import Encoded
+from gradatlas.core.errors import InputError
+from gradatlas.gradients.plan import Row, expand_rows
+from gradatlas.gradients.subsets import parse_subsets, take
+from gradatlas.models.tokens import Encoded
 
 # Five tokens of prompt, eight of response.
 SAMPLE = Encoded(tuple(range(100, 113)), tuple(i >= 5 for i in range(13)), False)

@@ -9,8 +9,9 @@ import pytest
 from conftest import ROOT
 from synthetic import statistic_rows, write_statistics
 
-from workflow.lib.figures import latex, scope, tables
-from workflow.lib.study import read_sheet
+from gradatlas.charts import latex
+from gradatlas.figures import scope, tables
+from gradatlas.study.config import read_sheet
 
 SMALL = {"layers": 28, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 30}
 PUBLISHED = list(

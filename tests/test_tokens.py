@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from workflow.lib.errors import InputError
-from workflow.lib.gradients.tokens import Encoder
-from workflow.lib.responses.prompts import chat_prompt
+from gradatlas.core.errors import InputError
+from gradatlas.models.tokens import Encoder
+from gradatlas.data.responses.prompts import chat_prompt
 
 CHAT = (
     "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
-from workflow.lib.dynamics.toys import classifier, clip, influence, squeeze
-from workflow.lib.dynamics.toys.images import Images, read_images
-from workflow.lib.errors import InputError
-from workflow.lib.tables import read_table
+from gradatlas.toys import classifier, clip, influence, squeeze
+from gradatlas.toys.images import Images, read_images
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_table
 
 LOGITS = st.lists(st.floats(-20, 20), min_size=2, max_size=60).map(np.array)
 
@@ -508,7 +508,7 @@ def test_all_figures_are_drawn_and_listed(tables, tmp_path):
 
 
 def test_every_chart_is_valid_vega_lite(tables):
-    from workflow.lib.figures.toys import draw
+    from gradatlas.toys.charts import draw
 
     frames = {path.stem: pl.from_arrow(read_table(path.stem, path)) for path in tables.glob("*.parquet")}
     for _, _, heading, chart in draw.figures(frames):

@@ -13,10 +13,10 @@ from test_study import PAPER
 from test_workflow import snakemake
 
 from tests.loopback import FakeHub
-from workflow.lib.errors import InputError
-from workflow.lib.models import snapshots
-from workflow.lib.models.loading import load
-from workflow.lib.study import read_study
+from gradatlas.core.errors import InputError
+from gradatlas.models import snapshots
+from gradatlas.models.loading import load
+from gradatlas.study.config import read_study
 
 TRAINED = ROOT / "resources/miniature/base"
 

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from conftest import ROOT, SHARED, needs_shared
 
-from workflow.lib.tables import read_metadata
+from gradatlas.core.tables import read_metadata
 
 # No Python on it: rules must find their own.
 BARE = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
@@ -129,7 +129,7 @@ def test_another_row_in_a_sheet_makes_nothing_stale(finished):
 
 
 def test_a_comment_makes_nothing_stale_and_an_edit_what_follows(finished):
-    path = finished / "workflow/lib/statistics/bootstrap.py"
+    path = finished / "workflow/gradatlas/statistics/bootstrap.py"
     text = path.read_text()
     path.write_text(text.replace("LEVEL = 0.95", "# A comment.\nLEVEL = 0.95"))
     assert planned(finished, *SMOKE) == {}

@@ -6,13 +6,13 @@ import re
 import sys
 from pathlib import Path
 
-from workflow.lib.digest import code_digest
-from workflow.lib.dynamics.plan import read_plan
-from workflow.lib.errors import InputError
-from workflow.lib.models.snapshots import is_hub_id
-from workflow.lib.responses.labels import GOLD
-from workflow.lib.statistics.places import local_files, released_path
-from workflow.lib.study import is_file, read_study, source_keys
+from gradatlas.core.digest import code_digest
+from gradatlas.study.runs import read_plan
+from gradatlas.core.errors import InputError
+from gradatlas.models.snapshots import is_hub_id
+from gradatlas.data.responses.labels import GOLD
+from gradatlas.data.places import local_files, released_path
+from gradatlas.study.config import is_file, read_study, source_keys
 
 try:
     STUDY = read_study(config, workflow.basedir)
@@ -188,7 +188,7 @@ def dataset_sources(wildcards):
 
 
 def source_arguments(wildcards):
-    """What a dataset's samples are read from, as command-line arguments (`workflow.lib.responses.arguments`)."""
+    """What a dataset's samples are read from, as command-line arguments (`gradatlas.data.responses.arguments`)."""
     row, keys = STUDY.datasets[wildcards.dataset], source_keys(STUDY, wildcards.dataset)
     stated = {STUDY.files[key]["path"]: STUDY.files[key]["sha256"] for key in keys}
     arguments = ["--dataset", wildcards.dataset, "--reader", row["reader"], "--seed", STUDY.config["seed"]]

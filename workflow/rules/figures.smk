@@ -203,7 +203,7 @@ rule write_atlas:
         second=SECOND_FIGURES,
         statuses=RUN_STATUSES,
         run_table=DYNAMICS_TABLE,
-        templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
+        templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/gradatlas/page/templates").iterdir()),
     output:
         "results/index.html",
     log:

@@ -1,6 +1,6 @@
 """Count what every response set holds: right labels, missing final answers, remains of cutting and the like."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -13,7 +13,7 @@ def main(argv=None):
 
 
 def audit(arguments):
-    from workflow.lib.audit.responses import audit as work
+    from gradatlas.data.audit import audit as work
 
     work(arguments.responses, arguments.csv, arguments.parquet)
 

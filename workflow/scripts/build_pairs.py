@@ -10,7 +10,7 @@ With --reader mapped, --train-rows and --held-out-rows are files of rows and --m
 import json
 from pathlib import Path
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -31,9 +31,9 @@ def main(argv=None):
 
 
 def build(given):
-    from workflow.lib.dynamics import grammar
-    from workflow.lib.dynamics.pairs import mapped_pairs, write_pairs
-    from workflow.lib.errors import InputError
+    from gradatlas.data.made_up import grammar
+    from gradatlas.data.pairs import mapped_pairs, write_pairs
+    from gradatlas.core.errors import InputError
 
     facts = {"pairs": given.name, "seed": given.seed}
     if given.reader == "miniature":
@@ -42,9 +42,9 @@ def build(given):
         return
     if not (given.train_rows and given.held_out_rows and given.mapping):
         raise InputError("--reader mapped needs --train-rows, --held-out-rows and --mapping; give all three")
-    from workflow.lib.corpora.tabular import read_rows
-    from workflow.lib.dynamics.plan import check_prompt
-    from workflow.lib.study import checked
+    from gradatlas.data.tabular import read_rows
+    from gradatlas.study.runs import check_prompt
+    from gradatlas.study.config import checked
 
     schema = Path(__file__).resolve().parents[2] / "workflow/schemas/pairs.schema.yaml"
     mapping = checked(given.mapping, schema, "--mapping")

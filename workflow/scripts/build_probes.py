@@ -4,7 +4,7 @@ MODEL is what finetuning starts from: a folder or a card (.json). Rephrases come
 --rephrases, a JSON Lines file of {"pair_id", "type", "text"} such as write_rephrases makes.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -29,13 +29,13 @@ def main(argv=None):
 def build(given):
     import torch
 
-    from workflow.lib.digest import code_digest
-    from workflow.lib.dynamics import probes, rephrases
-    from workflow.lib.dynamics.finetune import usable_start
-    from workflow.lib.dynamics.sequences import Speech
-    from workflow.lib.files import sha256_of
-    from workflow.lib.machine import libraries
-    from workflow.lib.models.loading import choose_device, load
+    from gradatlas.core.digest import code_digest
+    from gradatlas.finetuning import probes, rephrases
+    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.finetuning.sequences import Speech
+    from gradatlas.core.files import sha256_of
+    from gradatlas.core.machine import libraries
+    from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(given.threads)
     asked = probes.probed_pairs(given.pairs, given.train, given.held_out, given.seed)

@@ -1,7 +1,7 @@
 """Build one dataset's responses table: every sample, variant and relation."""
 
-from workflow.lib.command import parser_for, run
-from workflow.lib.responses.arguments import add_source_arguments, source_of
+from gradatlas.core.command import parser_for, run
+from gradatlas.data.responses.arguments import add_source_arguments, source_of
 
 
 def main(argv=None):
@@ -14,7 +14,7 @@ def main(argv=None):
         nargs="+",
         required=True,
         help="correct, published, wrong_chain (where the data have them), and what is built here: see "
-        "workflow/lib/responses/README.md",
+        "workflow/gradatlas/data/responses/README.md",
     )
     add("--recipe", nargs="*", default=[], help="of the reference builder: a base map, then splitters")
     add("--output", required=True, metavar="OUT", help="responses table to write (.parquet)")
@@ -22,7 +22,7 @@ def main(argv=None):
 
 
 def build(arguments):
-    from workflow.lib.responses.build import build_responses
+    from gradatlas.data.responses.build import build_responses
 
     build_responses(source_of(arguments), arguments.variants, arguments.relations, arguments.recipe, arguments.output)
 

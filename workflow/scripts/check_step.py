@@ -4,7 +4,7 @@ MODEL is a folder or a card (.json). Twice: with the captured projections alone 
 output gradients; and with all parameters trained, predicted by autograd.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -28,8 +28,8 @@ def main(argv=None):
 def check(given):
     import torch
 
-    from workflow.lib.dynamics.finetune import usable_start
-    from workflow.lib.dynamics.one_step import check_step
+    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.kernels.one_step import check_step
 
     torch.set_num_threads(given.threads)
     usable_start(given.model)

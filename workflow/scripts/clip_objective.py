@@ -3,7 +3,7 @@
 python -m workflow.scripts.clip_objective --output results/dynamics/toys/toy_clip.parquet
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -15,7 +15,7 @@ def main(argv=None):
 
 def compare(given):
     """Write the table that the arguments name."""
-    from workflow.lib.dynamics.toys.write import write_clip
+    from gradatlas.toys.write import write_clip
 
     write_clip(given.output)
 

@@ -8,7 +8,7 @@ the like; texts, counts and real numbers are compared.
 
 import sys
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -22,7 +22,7 @@ def main(argv=None):
 
 
 def work(given):
-    from workflow.lib.compare import compare, report, verdict_changes, write_changes
+    from gradatlas.core.compare import compare, report, verdict_changes, write_changes
 
     changes = compare(given.first, given.second, given.tolerance)
     verdicts = verdict_changes(given.first, given.second)

@@ -2,7 +2,7 @@
 
 import json
 
-from workflow.lib.command import parser_for, progress, run
+from gradatlas.core.command import parser_for, progress, run
 
 
 def main(argv=None):
@@ -24,7 +24,7 @@ def main(argv=None):
 
 
 def write(given):
-    from workflow.lib.figures.fixed import headline, write_fixed
+    from gradatlas.figures.fixed import headline, write_fixed
 
     titles = json.loads(given.titles)
     progress(headline(write_fixed(given.claims, given.cells, given.figure, given.tables, given.formats, titles)))

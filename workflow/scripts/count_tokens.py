@@ -1,6 +1,6 @@
 """Count the tokens of every response set, for the tokenizers that are on this machine; nothing is downloaded."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -16,7 +16,7 @@ def main(argv=None):
 
 
 def count(arguments):
-    from workflow.lib.audit.tokens import Model, count_tokens
+    from gradatlas.models.token_counts import Model, count_tokens
 
     models = [
         # A dash stands for no revision: an empty argument would be lost on the way through the shell.

@@ -1,6 +1,6 @@
 """Draw the audit: what share of each response set states the right answer or is damaged."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -13,7 +13,7 @@ def main(argv=None):
 
 
 def draw(arguments):
-    from workflow.lib.figures.audit import draw_audit
+    from gradatlas.figures.audit import draw_audit
 
     draw_audit(arguments.audit, arguments.output, arguments.formats)
 

@@ -2,7 +2,7 @@
 
 import json
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -18,8 +18,8 @@ def main(argv=None):
 
 
 def draw(arguments):
-    from workflow.lib.figures.verdicts import draw_verdicts, write_verdicts
-    from workflow.lib.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
+    from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
+    from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
 
     titles = json.loads(arguments.titles)
     draw_verdicts(arguments.claims, arguments.figure, arguments.formats, titles)

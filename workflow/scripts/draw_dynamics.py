@@ -2,7 +2,7 @@
 
 import json
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -19,7 +19,7 @@ def main(argv=None):
 
 
 def draw(given):
-    from workflow.lib.figures.dynamics.draw import draw_dynamics
+    from gradatlas.figures.dynamics.draw import draw_dynamics
 
     draw_dynamics(given.curves, given.tables, given.one_step, given.runs, given.title, given.output, given.formats)
 

@@ -8,7 +8,7 @@ overlaid), .samples (their distribution), for irrelevant responses .compared (ag
 instructed model .instructed (against its base); {model}.all.relations; and index.json, a list of them.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -45,7 +45,7 @@ def main(argv=None):
 def draw(given):
     """Draw what the arguments ask for."""
     # Imported late, so that --help and a mistyped argument answer at once.
-    from workflow.lib.figures import gallery
+    from gradatlas.figures import gallery
 
     gallery.draw(
         given.statistics,

@@ -1,6 +1,6 @@
 """Draw one model's free generations along its runs: win rates, repetition, answers of other questions."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -25,8 +25,8 @@ def main(argv=None):
 def draw(given):
     from pathlib import Path
 
-    from workflow.lib.figures.generations import draw_generations
-    from workflow.lib.study import read_sheet
+    from gradatlas.figures.generations import draw_generations
+    from gradatlas.study.config import read_sheet
 
     titles = {name: title for name, _, title in given.run}
     starts = {name: "" if start == "-" else start for name, start, _ in given.run}

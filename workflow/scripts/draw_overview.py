@@ -5,7 +5,7 @@
       --formats vl.json svg png --output results/figures/all-datasets
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 _ROW = ("NAME", "TITLE", "FAMILY", "MEMBER", "TOP")
 
@@ -42,7 +42,7 @@ def main(argv=None):
 def draw(given):
     """Draw what the arguments ask for."""
     # Imported late, so that --help and a mistyped argument answer at once.
-    from workflow.lib.figures.overview import Dataset, draw_overview
+    from gradatlas.figures.overview import Dataset, draw_overview
 
     rows = [[name, title, *("" if cell == "-" else cell for cell in cells)] for name, title, *cells in given.dataset]
     datasets = [Dataset(*words, int(top) if top else None) for *words, top in rows]

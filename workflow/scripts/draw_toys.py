@@ -3,7 +3,7 @@
 python -m workflow.scripts.draw_toys --tables results/dynamics/toys --formats svg png --output results/figures/toys
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -17,7 +17,7 @@ def main(argv=None):
 
 def draw(given):
     """Draw what the arguments ask for."""
-    from workflow.lib.figures.toys.draw import draw
+    from gradatlas.toys.charts.draw import draw
 
     draw(given.tables, given.output, given.formats)
 

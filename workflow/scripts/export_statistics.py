@@ -1,6 +1,6 @@
 """Write the gradients tables of one dataset in the format of the study's released statistics (JSON Lines)."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -14,8 +14,8 @@ def main(argv=None):
 
 
 def export(given):
-    from workflow.lib.errors import InputError
-    from workflow.lib.statistics.exchange import export_tables
+    from gradatlas.core.errors import InputError
+    from gradatlas.data.exchange import export_tables
 
     if len(given.samples) != len(given.spectra):
         raise InputError(f"--samples names {len(given.samples)} tables, --spectra {len(given.spectra)}; give as many")

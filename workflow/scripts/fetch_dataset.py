@@ -1,6 +1,6 @@
 """Fetch the rows of a hub dataset at a pinned revision, or from a mirror, as Parquet."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -19,7 +19,7 @@ def main(argv=None):
 
 
 def fetch(given):
-    from workflow.lib.corpora.tabular import fetch_rows
+    from gradatlas.data.tabular import fetch_rows
 
     fetch_rows(
         given.dataset,

@@ -4,7 +4,7 @@ SRC is a local folder, or a hub id ORG/NAME: then the files at --revision are do
 FOLDER/models/ORG/NAME of a --mirror FOLDER. A gated model needs an accepted licence and HF_TOKEN.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -21,8 +21,8 @@ def main(argv=None):
 
 
 def fetch(arguments):
-    from workflow.lib.files import check_sums
-    from workflow.lib.models.snapshots import fetch as work
+    from gradatlas.core.files import check_sums
+    from gradatlas.models.snapshots import fetch as work
 
     if arguments.sums:
         check_sums(arguments.sums)

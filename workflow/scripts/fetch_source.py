@@ -1,6 +1,6 @@
 """Fetch one published data file, from its address or from a mirror, and check its SHA-256 before it is placed."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -19,8 +19,8 @@ def main(argv=None):
 
 
 def fetch(arguments):
-    from workflow.lib.corpora.sources import fetch as work
-    from workflow.lib.errors import InputError
+    from gradatlas.data.sources import fetch as work
+    from gradatlas.core.errors import InputError
 
     if arguments.timeout <= 0 or arguments.attempts < 1:
         raise InputError("--timeout and --attempts: give a time above 0 and at least one attempt")

@@ -7,7 +7,7 @@ evaluation), generations.parquet (free responses), training.parquet (every updat
 
 import os
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -64,7 +64,7 @@ def main(argv=None):
 
 
 def train(given):
-    from workflow.lib.gpu import lease
+    from gradatlas.core.device import lease
 
     # Before torch is imported, until the process ends.
     held = lease(count=given.processes) if given.device != "cpu" else None
@@ -72,8 +72,8 @@ def train(given):
     if given.processes == 1:
         work(given)
     else:
-        from workflow.lib.dynamics.processes import launch
-        from workflow.lib.models.loading import choose_device
+        from gradatlas.finetuning.processes import launch
+        from gradatlas.models.loading import choose_device
 
         launch(work, given, given.processes, choose_device(given.device))
     if held:
@@ -83,8 +83,8 @@ def train(given):
 def work(given, *processes):
     import torch
 
-    from workflow.lib.dynamics.finetune import finetune
-    from workflow.lib.dynamics.recipe import Recipe
+    from gradatlas.finetuning.finetune import finetune
+    from gradatlas.finetuning.recipe import Recipe
 
     torch.set_num_threads(max(1, given.threads // given.processes))
     names = set(Recipe.__dataclass_fields__)

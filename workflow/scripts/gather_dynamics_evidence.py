@@ -1,6 +1,6 @@
 """Measure what every claim of the second study is about, on a model's runs or the toys: numbers, no verdict yet."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 # What a seed's folder may hold beside its runs.
 TABLES = ("one_step", "generation_scores", "judgements")
@@ -28,9 +28,9 @@ def main(argv=None):
 
 
 def gather(arguments):
-    from workflow.lib.errors import InputError
-    from workflow.lib.statistics.dynamics_claims.evidence import read_claims
-    from workflow.lib.statistics.dynamics_claims.gather import gather_runs, gather_toys
+    from gradatlas.core.errors import InputError
+    from gradatlas.claims.dynamics.evidence import read_claims
+    from gradatlas.claims.dynamics.gather import gather_runs, gather_toys
 
     claims = read_claims(arguments.claims, arguments.schema)
     if bool(arguments.toys) == bool(arguments.run):

@@ -2,7 +2,7 @@
 
 import json
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -22,9 +22,9 @@ def main(argv=None):
 
 
 def gather(arguments):
-    from workflow.lib.errors import InputError
-    from workflow.lib.statistics.claims.evidence import read_claims
-    from workflow.lib.statistics.claims.gather import gather as work
+    from gradatlas.core.errors import InputError
+    from gradatlas.claims.evidence import read_claims
+    from gradatlas.claims.gather import gather as work
 
     if len(arguments.samples) != len(arguments.spectra):
         raise InputError(

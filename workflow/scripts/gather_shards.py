@@ -1,6 +1,6 @@
 """Gather the tables of one gradients job from the shards that it was cut into (measure_gradients --shard)."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 TABLE = "a table: its name (samples, spectra, ...), the file to write, and its parts; repeatable"
 
@@ -14,9 +14,9 @@ def main(argv=None):
 
 
 def gather(arguments):
-    from workflow.lib.errors import InputError
-    from workflow.lib.gradients.shards import gather as work
-    from workflow.lib.tables import SCHEMAS
+    from gradatlas.core.errors import InputError
+    from gradatlas.gradients.shards import gather as work
+    from gradatlas.core.tables import SCHEMAS
 
     for name, *files in arguments.table:
         if name not in SCHEMAS or len(files) < 2:

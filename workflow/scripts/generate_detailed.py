@@ -4,9 +4,9 @@ Answers are kept one by one in --kept: a later run asks for what is missing alon
 environment variable and written nowhere.
 """
 
-from workflow.lib.command import parser_for, run
-from workflow.lib.generation.arguments import add_writer_arguments, writer_of
-from workflow.lib.responses.arguments import add_source_arguments, source_of
+from gradatlas.core.command import parser_for, run
+from gradatlas.models.writer_arguments import add_writer_arguments, writer_of
+from gradatlas.data.responses.arguments import add_source_arguments, source_of
 
 
 def main(argv=None):
@@ -21,12 +21,12 @@ def main(argv=None):
 
 
 def generate(given):
-    from workflow.lib.gpu import lease
+    from gradatlas.core.device import lease
 
     # Before torch is imported, until the process ends.
     held = None if given.endpoint or given.device == "cpu" else lease()
-    from workflow.lib.responses.detailed import write_detailed
-    from workflow.lib.responses.reading import read
+    from gradatlas.data.responses.detailed import write_detailed
+    from gradatlas.data.responses.reading import read
 
     samples = read(source_of(given))
     write_detailed(given.dataset, samples, given.prompt, writer_of(given), given.kept, given.output)

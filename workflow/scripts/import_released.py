@@ -3,7 +3,7 @@
 Files come from a folder (that holds grads_exp/ or what is in it) or from a dataset of the hub at a pinned revision.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -24,8 +24,8 @@ def main(argv=None):
 
 
 def work(given):
-    from workflow.lib.statistics.exchange import import_released
-    from workflow.lib.statistics.places import find_released
+    from gradatlas.data.exchange import import_released
+    from gradatlas.data.places import find_released
 
     files = {
         (variant, relation): find_released(given.released, given.revision, path, given.cache)

@@ -4,8 +4,8 @@ An endpoint's answers are kept one by one in --kept: a later run asks for what i
 environment variable and written nowhere.
 """
 
-from workflow.lib.command import parser_for, run
-from workflow.lib.generation.arguments import add_writer_arguments, writer_of
+from gradatlas.core.command import parser_for, run
+from gradatlas.models.writer_arguments import add_writer_arguments, writer_of
 
 
 def main(argv=None):
@@ -29,11 +29,11 @@ def main(argv=None):
 
 
 def work(given):
-    from workflow.lib.gpu import lease
+    from gradatlas.core.device import lease
 
     # Before torch is imported, until the process ends.
     held = lease() if given.judge == "reward" and given.device != "cpu" else None
-    from workflow.lib.dynamics.judging.compare import judge_generations
+    from gradatlas.finetuning.judging.compare import judge_generations
 
     files = {name: file for name, _, _, file in given.run}
     steps = {name: int(count) for name, count, _, _ in given.run}
@@ -44,22 +44,22 @@ def work(given):
 
 
 def _judge(given):
-    from workflow.lib.errors import InputError, check_choice
+    from gradatlas.core.errors import InputError, check_choice
 
     check_choice("--judge", given.judge, ("oracle", "endpoint", "reward"))
     if given.judge == "oracle":
-        from workflow.lib.dynamics.judging.judges import Oracle
+        from gradatlas.finetuning.judging.judges import Oracle
 
         return Oracle()
     if given.judge == "endpoint":
-        from workflow.lib.dynamics.judging.judges import Asked
+        from gradatlas.finetuning.judging.judges import Asked
 
         if not (given.endpoint and given.model and given.kept):
             raise InputError("--judge endpoint: needs --endpoint, --model and --kept")
         return Asked(writer_of(given), given.kept)
     import torch
 
-    from workflow.lib.dynamics.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import Reward
 
     torch.set_num_threads(given.threads)
     return Reward(

@@ -3,7 +3,7 @@
 Greedy exact match with Wilson 95 % bounds, by dataset and variant, as Parquet or CSV (by the suffix).
 """
 
-from workflow.lib import command
+from gradatlas.core import command
 
 
 def main() -> None:
@@ -20,9 +20,9 @@ def main() -> None:
 
 
 def _measure(arguments) -> None:
-    from workflow.lib.corpora.miniature import DATASETS
-    from workflow.lib.models.accuracy import measure, write
-    from workflow.lib.models.loading import locate
+    from gradatlas.data.made_up.miniature import DATASETS
+    from gradatlas.miniature.exam import measure, write
+    from gradatlas.models.loading import locate
 
     rows = measure(
         locate(arguments.model).path,

@@ -7,7 +7,7 @@ folder, the card that fetch_model wrote, or a hub id together with --revision. K
 
 import os
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 LOSS_TOKENS = (
     "response tokens whose loss counts, each a row of its own, with spaces or commas (default: all): all, last[:K], "
@@ -67,7 +67,7 @@ def main(argv=None):
 
 
 def measure(arguments):
-    from workflow.lib.gpu import lease
+    from gradatlas.core.device import lease
 
     held = lease() if arguments.device != "cpu" else None  # before torch is imported, until the process ends
     # Waiting OpenMP threads spin by default: on a core shared with another job that cost a factor of seven.
@@ -75,11 +75,11 @@ def measure(arguments):
 
     import torch
 
-    from workflow.lib.errors import InputError
-    from workflow.lib.gradients.extras import Extras
-    from workflow.lib.gradients.measure import measure as work
-    from workflow.lib.gradients.settings import Settings
-    from workflow.lib.gradients.spectra import METRICS
+    from gradatlas.core.errors import InputError
+    from gradatlas.gradients.extras import Extras
+    from gradatlas.gradients.measure import measure as work
+    from gradatlas.gradients.settings import Settings
+    from gradatlas.gradients.spectra import METRICS
 
     if arguments.threads is not None:
         if arguments.threads < 1:

@@ -3,7 +3,7 @@
 Run it on a machine with a network, look at the hashes, and commit the files. Revisions that are there stay.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -17,12 +17,12 @@ def main(argv=None):
 
 def pin(arguments):
     if arguments.mapping:
-        from workflow.lib.corpora.tabular import pin_mapping
+        from gradatlas.data.tabular import pin_mapping
 
         found = {path: pin_mapping(path) for path in arguments.mapping}
         found = {path: commit for path, commit in found.items() if commit}
     else:
-        from workflow.lib.models.snapshots import pin as work
+        from gradatlas.models.snapshots import pin as work
 
         found = work(arguments.sheet, arguments.model)
     for name, commit in found.items():

@@ -1,6 +1,6 @@
 """Regress log nuclear norm on log loss and log response tokens: what is left between the variants of a response."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -15,7 +15,7 @@ def main(argv=None):
 
 
 def regress(arguments):
-    from workflow.lib.statistics.regression import regress as work
+    from gradatlas.statistics.regression import regress as work
 
     work(arguments.statistics, arguments.output, arguments.csv, arguments.draws, arguments.seed)
 

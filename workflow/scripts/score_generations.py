@@ -1,6 +1,6 @@
 """Score free generations one by one: repetition, answers of other questions, correctness where the pairs tell it."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -16,8 +16,8 @@ def main(argv=None):
 
 
 def score(given):
-    from workflow.lib.dynamics.judging.scores import score_generations
-    from workflow.lib.dynamics.judging.tokens import tokens_with
+    from gradatlas.finetuning.judging.scores import score_generations
+    from gradatlas.finetuning.judging.tokens import tokens_with
 
     tokens_of = tokens_with(given.model, given.trust_remote_code)
     score_generations(dict(given.run), given.pairs, tokens_of, oracle=given.oracle, output=given.output)

@@ -3,7 +3,7 @@
 python -m workflow.scripts.squeeze_softmax --draws 100 --seed 0 --output results/dynamics/toys
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -17,7 +17,7 @@ def main(argv=None):
 
 def squeeze(given):
     """Write the tables that the arguments ask for."""
-    from workflow.lib.dynamics.toys.write import write_squeeze
+    from gradatlas.toys.write import write_squeeze
 
     write_squeeze(given.output, given.draws, given.seed)
 

@@ -1,6 +1,6 @@
 """Summarise one model's finetuning runs over probes: means and 95 % bootstrap intervals, step by step."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -22,7 +22,7 @@ def main(argv=None):
 
 
 def summarise(given):
-    from workflow.lib.statistics.dynamics import summarise_runs
+    from gradatlas.statistics.dynamics import summarise_runs
 
     runs = {name: path for name, _, path in given.run}
     starts = {name: "" if start == "-" else start for name, start, _ in given.run}

@@ -1,6 +1,6 @@
 """Summarise one model's free generations over prompts: repetition, borrowed answers, win rates, with 95 % intervals."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -24,7 +24,7 @@ def main(argv=None):
 
 
 def summarise(given):
-    from workflow.lib.statistics.generations import summarise_generations
+    from gradatlas.statistics.generations import summarise_generations
 
     starts = {name: "" if start == "-" else start for name, start in given.run}
     summarise_generations(given.model, given.scores, given.judgements, starts, given.output, given.draws, given.seed)

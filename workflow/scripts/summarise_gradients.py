@@ -1,6 +1,6 @@
 """Summarise one dataset's spectra over samples: curves, MAD, RD, each with a 95 % bootstrap interval."""
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -17,8 +17,8 @@ def main(argv=None):
 
 
 def summarise(arguments):
-    from workflow.lib.errors import InputError
-    from workflow.lib.statistics.summarise import summarise as work
+    from gradatlas.core.errors import InputError
+    from gradatlas.statistics.summarise import summarise as work
 
     if len(arguments.samples) != len(arguments.spectra):
         raise InputError(

@@ -1,6 +1,6 @@
 """Reach the verdicts: all evidence of a run, corrected for the number of tests, beside what the models can do."""
 
-from workflow.lib.command import parser_for, progress, run
+from gradatlas.core.command import parser_for, progress, run
 
 
 def main(argv=None):
@@ -18,12 +18,12 @@ def main(argv=None):
 
 
 def decide(arguments):
-    from workflow.lib.figures import ability
-    from workflow.lib.figures.names import variants_in_order
-    from workflow.lib.statistics.claims.evidence import read_claims
-    from workflow.lib.statistics.claims.verdicts import VERDICTS, Ability
-    from workflow.lib.statistics.claims.verdicts import decide as work
-    from workflow.lib.statistics.dynamics_claims.evidence import read_claims as read_dynamics_claims
+    from gradatlas.claims import ability
+    from gradatlas.charts.names import variants_in_order
+    from gradatlas.claims.evidence import read_claims
+    from gradatlas.claims.verdicts import VERDICTS, Ability
+    from gradatlas.claims.verdicts import decide as work
+    from gradatlas.claims.dynamics.evidence import read_claims as read_dynamics_claims
 
     known = ability.abilities(ability.read(arguments.accuracy))
     able = {

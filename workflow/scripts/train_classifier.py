@@ -6,7 +6,7 @@
 library writes it; FOLDER has one folder of images a class.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -25,7 +25,7 @@ def main(argv=None):
 
 def train(given):
     """Write the tables that the arguments ask for."""
-    from workflow.lib.dynamics.toys.write import write_images
+    from gradatlas.toys.write import write_images
 
     write_images(given.images, given.image, given.label, given.seed, given.rate, given.output)
 

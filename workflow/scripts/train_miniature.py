@@ -3,7 +3,7 @@
 Writes config.json, model.safetensors, the tokenizer's files, training_log.csv and training.json to a folder.
 """
 
-from workflow.lib import command
+from gradatlas.core import command
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
 
 
 def _train(arguments) -> None:
-    from workflow.lib.models.miniature import train
+    from gradatlas.miniature.training import train
 
     train(arguments.output, arguments.seed, arguments.steps, arguments.kind, arguments.base, threads=arguments.threads)
 

@@ -4,7 +4,7 @@
       --csv results/tables/accuracy.csv --markdown results/tables/accuracy.md
 """
 
-from workflow.lib.command import parser_for, progress, run
+from gradatlas.core.command import parser_for, progress, run
 
 
 def main(argv=None):
@@ -19,7 +19,7 @@ def main(argv=None):
 def write(given):
     """Write the two files that the arguments name."""
     # Imported late, so that --help and a mistyped argument answer at once.
-    from workflow.lib.figures.ability import write_accuracy
+    from gradatlas.claims.ability import write_accuracy
 
     write_accuracy(given.accuracy, given.csv, given.markdown)
     progress(f"{len(given.accuracy)} models: {given.csv}, {given.markdown}")

@@ -7,7 +7,7 @@
 
 import json
 
-from workflow.lib.command import parser_for, progress, run
+from gradatlas.core.command import parser_for, progress, run
 
 
 def main(argv=None):
@@ -34,7 +34,7 @@ def main(argv=None):
 def write(given):
     """Write the page that the arguments name."""
     # Imported late, so that --help and a mistyped argument answer at once.
-    from workflow.lib.figures.atlas import write_atlas
+    from gradatlas.page import write_atlas
 
     figures = write_atlas(
         given.figures,

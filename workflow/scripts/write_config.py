@@ -4,9 +4,9 @@ import json
 
 import yaml
 
-from workflow.lib.command import parser_for, run
-from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
+from gradatlas.core.command import parser_for, run
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
 
 
 def main(argv=None):

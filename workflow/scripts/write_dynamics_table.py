@@ -2,7 +2,7 @@
 
 import json
 
-from workflow.lib.command import parser_for, progress, run
+from gradatlas.core.command import parser_for, progress, run
 
 
 def main(argv=None):
@@ -26,8 +26,8 @@ def main(argv=None):
 def write(given):
     from pathlib import Path
 
-    from workflow.lib.figures.dynamics.table import write_dynamics_table
-    from workflow.lib.study import read_sheet
+    from gradatlas.figures.dynamics.table import write_dynamics_table
+    from gradatlas.study.config import read_sheet
 
     schema = Path(__file__).resolve().parents[2] / "workflow/schemas/published_curves.schema.yaml"
     published = list(read_sheet(Path(given.published), schema, None).values())

@@ -4,7 +4,7 @@
       --output docs/gallery
 """
 
-from workflow.lib.command import parser_for, progress, run
+from gradatlas.core.command import parser_for, progress, run
 
 
 def main(argv=None):
@@ -19,7 +19,7 @@ def main(argv=None):
 def write(given):
     """Write the pictures."""
     # Imported late, so that --help and a mistyped argument answer at once.
-    from workflow.lib.figures.pictures import write_gallery
+    from gradatlas.charts.pictures import write_gallery
 
     names = write_gallery(given.chosen, given.figures, given.output)
     progress(f"{len(names)} pictures in {given.output}")

@@ -2,8 +2,8 @@
 
 import json
 
-from workflow.lib.command import parser_for, run
-from workflow.lib.files import write_text
+from gradatlas.core.command import parser_for, run
+from gradatlas.core.files import write_text
 
 LEARNER = "a finetuned model: its name, its card, its runs' tables and status.json; repeatable"
 
@@ -23,8 +23,8 @@ def main(argv=None):
 
 
 def write(arguments):
-    from workflow.lib.errors import InputError
-    from workflow.lib.provenance import manifest
+    from gradatlas.core.errors import InputError
+    from gradatlas.page.manifest import manifest
 
     for learner in arguments.learner:
         if len(learner) < 2:

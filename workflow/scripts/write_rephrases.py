@@ -4,8 +4,8 @@ Answers are kept one by one in --kept: a later run asks for what is missing alon
 environment variable and written nowhere.
 """
 
-from workflow.lib.command import parser_for, run
-from workflow.lib.generation.arguments import add_writer_arguments, writer_of
+from gradatlas.core.command import parser_for, run
+from gradatlas.models.writer_arguments import add_writer_arguments, writer_of
 
 
 def main(argv=None):
@@ -22,12 +22,12 @@ def main(argv=None):
 
 
 def write(given):
-    from workflow.lib.gpu import lease
+    from gradatlas.core.device import lease
 
     # Before torch is imported, until the process ends.
     held = None if given.endpoint or given.device == "cpu" else lease()
-    from workflow.lib.dynamics.probes import probed_pairs
-    from workflow.lib.dynamics.rephrases import write_rephrases
+    from gradatlas.finetuning.probes import probed_pairs
+    from gradatlas.finetuning.rephrases import write_rephrases
 
     pairs = probed_pairs(given.pairs, given.train, given.held_out, given.seed)
     write_rephrases(pairs, writer_of(given), given.kept, given.output)

@@ -5,7 +5,7 @@
       --published config/published.tsv --output results/tables
 """
 
-from workflow.lib.command import parser_for, progress, run
+from gradatlas.core.command import parser_for, progress, run
 
 _SCHEMA = "workflow/schemas/published.schema.yaml"
 
@@ -30,9 +30,9 @@ def write(given):
     # Imported late, so that --help and a mistyped argument answer at once.
     from pathlib import Path
 
-    from workflow.lib.figures.scope import Sheets, write_scope
-    from workflow.lib.figures.tables import write_tables
-    from workflow.lib.study import read_sheet
+    from gradatlas.figures.scope import Sheets, write_scope
+    from gradatlas.figures.tables import write_tables
+    from gradatlas.study.config import read_sheet
 
     schema = Path(__file__).resolve().parents[2] / _SCHEMA
     published = list(read_sheet(Path(given.published), schema, None).values()) if given.published else []

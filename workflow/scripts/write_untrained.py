@@ -3,7 +3,7 @@
 No weights are downloaded: config and tokenizer come from the hub at --revision, or from models/ORG/NAME of a --mirror.
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -21,7 +21,7 @@ def main(argv=None):
 
 
 def write(given):
-    from workflow.lib.models.untrained import write_untrained
+    from gradatlas.models.untrained import write_untrained
 
     where = (given.mirror, given.snapshots, given.trust_remote_code)
     write_untrained(given.model, given.source, given.revision, given.seed, given.output, *where)

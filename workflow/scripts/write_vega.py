@@ -3,7 +3,7 @@
 python -m workflow.scripts.write_vega --output results/figures/vega.js
 """
 
-from workflow.lib.command import parser_for, run
+from gradatlas.core.command import parser_for, run
 
 
 def main(argv=None):
@@ -16,7 +16,7 @@ def main(argv=None):
 def write(given):
     """Write the file that the argument names."""
     # Imported late, so that --help and a mistyped argument answer at once.
-    from workflow.lib.figures.save import write_bundle
+    from gradatlas.charts.save import write_bundle
 
     write_bundle(given.output)
 

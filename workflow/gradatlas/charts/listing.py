@@ -1,0 +1,51 @@
+"""Figures of one folder saved, and the list of them (``index.json``) that the atlas page reads."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+
+from gradatlas.core.errors import InputError
+from gradatlas.charts.save import save, size_of_svg
+from gradatlas.charts.theme import Heading
+from gradatlas.core.files import write_text
+
+INDEX = "index.json"
+
+
+def saved(
+    chart: alt.TopLevelMixin,
+    stem: Path,
+    about: Mapping[str, Any],
+    heading: Heading,
+    formats: Sequence[str],
+    bundle: str | Path | None = None,
+) -> dict[str, Any]:
+    """Save one figure as `stem` with each of `formats`; its entry in the list.
+
+    The entry is `about` (what names the figure), title, subtitle (lines), files (by format), and width and height of
+    the SVG, where one is drawn.
+    """
+    files = save(chart, stem, formats, bundle)
+    size = size_of_svg(stem.parent / files["svg"]) if "svg" in files else ()
+    entry = {**about, "title": heading.title, "subtitle": list(heading.subtitle), "files": files}
+    return {**entry, **dict(zip(("width", "height"), size, strict=False))}
+
+
+def write_index(output: str | Path, dataset: str, title: str, listed: Sequence[dict[str, Any]]) -> None:
+    """Write the list of the figures in the folder `output`."""
+    index = {"dataset": dataset, "dataset_title": title, "figures": listed}
+    write_text(Path(output) / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_index(folder: str | Path) -> dict[str, Any]:
+    """The list that `draw` left in a folder; `InputError` where there is none."""
+    path = Path(folder) / INDEX
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; draw the folder's figures first (draw_figures)") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a list of figures ({error}); draw the folder's figures again") from None

@@ -1,0 +1,145 @@
+"""What a model can do on a dataset's task, beside its gradients: a claim about reasoning needs a model that reasons.
+
+Read from the ``accuracy`` tables. A model that no table speaks of (its answers were not measured) gets no mark.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from gradatlas.charts.names import label, variants_in_order
+from gradatlas.core.files import write_text
+from gradatlas.core.tables import SCHEMAS, read_table
+
+# A task counts as mastered where the lower 95 % bound lies this far above chance,
+MARGIN = 0.2
+# (of two responses: as where a fifth is known and the rest guessed),
+OF_TWO = "two_alternative"
+MARGIN_OF_TWO = 0.1
+# and where a question and its edit are both answered right this often.
+EDITED = 0.6
+UNABLE = {
+    "answer": "cannot do this task",
+    "recall": "does not know these",
+    OF_TWO: "does not tell right from wrong here",
+}
+_TESTS = {
+    "answer": "Held-out questions",
+    "counterfactual": "Question and its edit",
+    "recall": "Jobs and cities recalled",
+    OF_TWO: "Right of two responses",
+}
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What one model answers on one dataset: by variant (accuracy, low, high), and `chance`.
+
+    `edited`: by variant, how often a question and its edit are both answered right, where that was asked.
+    """
+
+    test: str
+    shares: dict[str, tuple[float, float, float]]
+    chance: float
+    edited: dict[str, float] = field(default_factory=dict)
+
+    def masters(self, variant: str) -> bool:
+        """Whether the model can do the task with this variant, by reading the question.
+
+        The lower bound lies `MARGIN` above chance (of two responses, `MARGIN_OF_TWO`), and the model follows an edit of
+        the question in at least `EDITED` of the cases, where that was asked.
+        """
+        margin = MARGIN_OF_TWO if self.test == OF_TWO else MARGIN
+        return self.shares[variant][1] > self.chance + margin and self.edited.get(variant, 1.0) >= EDITED
+
+    @property
+    def able(self) -> bool:
+        """Whether the model can do the task with its slowest variant; it may do it with a faster one too."""
+        return self.masters(variants_in_order(self.shares)[-1])
+
+    @property
+    def sentence(self) -> str:
+        """One line for a figure: the shares, and the mark where the model cannot do the task."""
+        if len(self.shares) == 1:
+            said = share(next(iter(self.shares.values()))[0])
+        else:
+            said = ", ".join(f"{label(name)} {share(value)}" for name, (value, _, _) in self.shares.items())
+        told = f"{_TESTS[self.test]}, right: {said} (chance {share(self.chance)})."
+        return told if self.able else f"{UNABLE[self.test].upper()}: nothing here speaks of a model that does. {told}"
+
+    @property
+    def mark(self) -> str:
+        """What stands beside the model where it does not master the task, else nothing."""
+        return "" if self.able else UNABLE[self.test]
+
+
+def read(paths: Sequence[str | Path]) -> pl.DataFrame:
+    """The rows of all accuracy tables, in reading order; an empty frame for none."""
+    frames = [pl.from_arrow(read_table("accuracy", path)) for path in paths]
+    frame = pl.concat(frames) if frames else pl.from_arrow(SCHEMAS["accuracy"].empty_table())
+    variants = variants_in_order(frame["variant"].unique())
+    rank = pl.col("variant").replace_strict(variants, range(len(variants)), return_dtype=pl.Int32)
+    return frame.sort("model", "dataset", "test", "part", rank, maintain_order=True)
+
+
+def abilities(frame: pl.DataFrame) -> dict[tuple[str, str], Ability]:
+    """By (model, dataset), from the rows of whole datasets: its own answers, else which of two it finds likelier."""
+    found = {}
+    own = pl.col("test").is_in(["answer", "recall"])
+    whole = frame.filter(pl.col("part") == "all")
+    whole = whole.filter(own | ((pl.col("test") == OF_TWO) & ~own.any().over("model", "dataset")))
+    for (model, dataset), rows in whole.group_by("model", "dataset", maintain_order=True):
+        shares = {row["variant"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()}
+        same = (pl.col("model") == model) & (pl.col("dataset") == dataset) & (pl.col("part") == "all")
+        edits = frame.filter(same & (pl.col("test") == "counterfactual"))
+        edited = dict(edits.select("variant", "accuracy").iter_rows())
+        found[model, dataset] = Ability(rows["test"][0], shares, rows["chance"][0], edited)
+    return found
+
+
+def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str | Path) -> None:
+    """All accuracy tables as one tidy CSV file, and as one Markdown table of whole datasets to two digits."""
+    frame = read(paths)
+    write_text(csv, frame.write_csv())
+    header, rows = table(frame)
+    rule = ["---"] * 4 + ["---:"] * (len(header) - 4)
+    lines = [f"| {' | '.join(line)} |" for line in (header, rule, *rows)]
+    write_text(markdown, "\n\n".join(["# What the models can do", NOTE, "\n".join(lines)]) + "\n")
+
+
+NOTE = (
+    "Share of greedy answers to held-out questions that are right (exact match), with Wilson 95 % bounds. Chance: the "
+    f"best answer that reads no question. A model masters a task where, with its slowest variant, the lower bound lies "
+    f"{MARGIN:.2f} above chance, and a question and its edit are both answered right in {EDITED:.2f} of the cases; "
+    "elsewhere its figures carry a mark."
+)
+
+
+def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for a reader: a row a model, dataset and test, a column a variant."""
+    whole = frame.filter(pl.col("part") == "all")
+    answered = whole.filter(pl.col("test") != "recall")
+    variants = variants_in_order(answered["variant"].unique())
+    # What is recalled is asked of one kind of description alone: one column for all.
+    recall = ["Recall"] if len(answered) < len(whole) else []
+    able = abilities(frame)
+    rows = []
+    for (model, dataset, test), group in whole.group_by("model", "dataset", "test", maintain_order=True):
+        by_variant = {row["variant"]: row for row in group.to_dicts()}
+        recalled = next(iter(by_variant.values())) if test == "recall" else None
+        shown = [_with_bounds(by_variant.get(name)) for name in variants]
+        shown += [_with_bounds(recalled) for _ in recall]
+        mastered = "–" if test == "counterfactual" else "yes" if able[model, dataset].able else "no"
+        rows.append([model, dataset, _TESTS[test], mastered, *shown, share(group["chance"][0]), f"{group['n'][0]:,}"])
+    return ["Model", "Dataset", "Test", "Mastered", *map(label, variants), *recall, "Chance", "n"], rows
+
+
+def share(value: float) -> str:
+    """A share to two digits, as in ``.07``; 1 as ``1.00``."""
+    return f"{value:.2f}".removeprefix("0")
+
+
+def _with_bounds(row: dict | None) -> str:
+    return "–" if row is None else f"{share(row['accuracy'])} [{share(row['low'])}, {share(row['high'])}]"

@@ -1,0 +1,122 @@
+"""The evidence of one dataset: every claim's function on every model of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
+from gradatlas.statistics.cells import KEY, Cell, read_cells
+from gradatlas.claims.controls import CONTROLS
+from gradatlas.claims.evidence import Claim, View
+from gradatlas.claims.findings import FINDINGS
+from gradatlas.claims.lost import lost_cells, unmeasured
+from gradatlas.claims.two_alternative import two_alternative
+from gradatlas.core.tables import read_metadata, write_table
+
+MEASURES = FINDINGS | CONTROLS
+STUDY = "layer_gradients"
+
+
+def gather(
+    dataset: str,
+    samples: Sequence[str],
+    spectra: Sequence[str],
+    models: Mapping[str, Mapping[str, Any]],
+    claims: Sequence[Claim],
+    output: str,
+    draws: int,
+    seed: int,
+    accuracy: str = "",
+) -> None:
+    """Write the evidence table of one dataset, and, to `accuracy`, which of two responses its models find likelier.
+
+    `samples` and `spectra`: one path a model, of this dataset and of those that a claim compares it with. `models`:
+    by name, the sheet's `kind`, `partner` and `seed`. A model on data that it was never meant for takes no part.
+    """
+    ours = [claim for claim in claims if claim.study == STUDY]
+    unknown = [claim.claim for claim in ours if claim.claim not in MEASURES]
+    if unknown:
+        raise InputError(f"config/claims.tsv, '{unknown[0]}': nothing measures it; have {', '.join(sorted(MEASURES))}")
+    views: dict[tuple[str, str], View] = {}
+    for samples_path, spectra_path in zip(samples, spectra, strict=True):
+        facts = read_metadata(samples_path)
+        if facts["purpose"] != "study":
+            progress(f"{samples_path}: {facts['purpose']}, takes no part")
+            continue
+        view = _view(samples_path, spectra_path, facts, models, draws, seed)
+        views[view.model, view.dataset] = view
+    rows = [row for view in _compared(views, dataset, models) for row in _rows(view, ours, models[view.model])]
+    progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
+    write_table("evidence", rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
+    if accuracy:
+        mine = [view for (_, name), view in views.items() if name == dataset]
+        write_table("accuracy", [row for view in mine for row in two_alternative(view)], accuracy, {})
+
+
+def _view(
+    samples: str, spectra: str, facts: Mapping[str, Any], models: Mapping[str, Any], draws: int, seed: int
+) -> View:
+    frame, cells = read_cells(_dataset_of(samples), samples, spectra)
+    measured = {(cell.variant, cell.relation, cell.loss_tokens): _slim(cell) for cell in cells}
+    name = facts["model"]
+    return View(
+        dataset=frame["dataset"][0],
+        model=name,
+        kind=models[name]["kind"],
+        cells=measured,
+        draws=draws,
+        seed=seed,
+        concentration=_concentration(frame),
+        loss_norm=facts.get("loss_norm", "mean"),
+        lost=lost_cells(dict.fromkeys(frame.select(KEY).unique().iter_rows()), measured),
+    )
+
+
+def _dataset_of(samples: str) -> str:
+    found = pl.scan_parquet(samples).select(pl.col("dataset").unique()).collect()["dataset"].to_list()
+    if len(found) != 1:
+        raise InputError(f"{samples}: holds {len(found)} datasets, not one; make it again")
+    return found[0]
+
+
+def _slim(cell: Cell) -> Cell:
+    """Without the statistics that no claim is about: all models of a dataset are held at once."""
+    return replace(cell, values={"nuclear_norm": cell.values["nuclear_norm"]})
+
+
+def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
+    usable = frame.filter(pl.col("status") == "ok")
+    return {
+        key: group["loss_concentration"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        for key, group in usable.group_by(KEY, maintain_order=True)
+    }
+
+
+def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mapping[str, Any]) -> Iterator[View]:
+    """The views of this dataset, each with what it is compared with."""
+    here = {model: view for (model, name), view in views.items() if name == dataset}
+    for model, view in here.items():
+        # An instructed model's network before training is its base model's.
+        trained = {model, models[model]["partner"]} if view.kind != "random" else set()
+        twins = [name for name, row in models.items() if row["kind"] == "random" and row["partner"] in trained]
+        yield replace(
+            view,
+            base=here.get(models[model]["partner"]) if view.kind == "instruct" else None,
+            untrained=next((here[name] for name in twins if name in here), None),
+            others={name: other for (owner, name), other in views.items() if owner == model and name != dataset},
+        )
+
+
+def _rows(view: View, claims: Sequence[Claim], model: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for claim in claims:
+        if view.kind in claim.kinds and view.model.startswith(tuple(claim.models)):
+            measure = MEASURES[claim.claim]
+            estimates = list(measure(view, claim))
+            for found in [*estimates, *unmeasured(view, claim, measure, estimates)]:
+                about = {"claim": claim.claim, "model": view.model, "dataset": view.dataset, "seed": model["seed"]}
+                untrained = view.untrained.model if view.untrained is not None else ""
+                yield about | {"kind": view.kind, "untrained_model": untrained} | asdict(found)

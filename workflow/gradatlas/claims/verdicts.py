@@ -1,0 +1,338 @@
+"""Verdicts over all tests of a run: one rule, corrected for the number of tests."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
+from gradatlas.statistics.bootstrap import LEVEL
+from gradatlas.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
+from gradatlas.claims.two_alternative import TEST
+from gradatlas.core.tables import read_table, write_table
+
+ALPHA = 1 - LEVEL
+# With fewer samples an interval is no ground for a verdict, whatever it says; with fewer seeds, none over seeds.
+FEWEST, FEWEST_SEEDS = 20, 3
+VERDICTS = ("holds", "fails", "inconclusive")
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What a model can do on a dataset: accuracy by variant, slowest last; the variants it masters; `chance`.
+
+    `at_chance`: the variants whose accuracy does not lie above chance. `test`: of the ``accuracy`` table, ``answer`` or
+    ``recall``; ``two_alternative``: how often the model finds the right one of two responses the likelier.
+    """
+
+    accuracy: Mapping[str, float]
+    mastered: Collection[str]
+    at_chance: Collection[str]
+    chance: float
+    test: str = "answer"
+
+    @property
+    def of_two(self) -> bool:
+        return self.test == TEST
+
+    def slowest(self, variants: Sequence[str]) -> str:
+        """The slowest of these variants that was asked for answers; of none of them, the slowest of all."""
+        asked = list(self.accuracy)
+        return next((name for name in reversed(asked) if name in variants), asked[-1])
+
+    def said(self, variants: Sequence[str]) -> str:
+        """The accuracy of each of these variants, of all where none of them was asked for answers."""
+        used = [name for name in self.accuracy if name in variants] or list(self.accuracy)
+        unit = " of two" if self.of_two else ""
+        return ", ".join(f"{name.capitalize().replace('_', ' ')} {self.accuracy[name]:.2f}{unit}" for name in used)
+
+
+def decide(
+    evidence: Sequence[str | Path],
+    claims: Sequence[Claim],
+    abilities: Mapping[tuple[str, str], Ability],
+    output: str | Path,
+) -> pl.DataFrame:
+    """Write the claims table as ``{output}.parquet``, ``.csv`` and ``.json``, and return it.
+
+    `evidence`: tables of `gather`. A claim holds where the whole 95 % interval lies on the claimed side of its
+    threshold and the p-value, by Holm's method over all tests of that claim in this run, is below .05; it fails where
+    the same is true of the other side; else it is inconclusive, and `reason` says why. No verdict on a task that the
+    model cannot do with the slowest variant that the claim uses, nor on fewer than 20 samples: those rows are no tests,
+    and correct no other's p-value. An untrained network is asked for no ability: its rows are controls, corrected among
+    themselves, and its number stands beside those of the models that were trained from it (`untrained`).
+
+    A claim that rests on seeds has its verdict over seeds; of one of them the reason says what its probes alone would
+    give. One that is exact has no p-value: its number lies where it is claimed, or does not.
+    """
+    known = {claim.claim: claim for claim in claims}
+    found = pl.concat([pl.from_arrow(read_table("evidence", path)) for path in evidence]).to_dicts()
+    for row in found:
+        if row["claim"] not in known:
+            raise InputError(f"evidence for '{row['claim']}', which is no row of config/claims.tsv; make it again")
+    rows = [_judgeable(row, known[row["claim"]], abilities) for row in found]
+    _beside_untrained(rows)
+    over_seeds = _over_seeds(rows, known)
+    _of_one_training(rows, known)
+    rows += over_seeds
+    place = {name: rank for rank, name in enumerate(known)}
+    for claim in claims:
+        for untrained in (False, True):
+            tested = [
+                row
+                for row in rows
+                if row["claim"] == claim.claim and not row["reason"] and (row["kind"] == "random") == untrained
+            ]
+            for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+                row["p_adjusted"] = adjusted
+    table = [_finished(row, known[row["claim"]]) for row in rows]
+    keys = ("dataset", "model", "relation")
+    table.sort(key=lambda row: (place[row["claim"]], *(row[key] for key in keys), row["projection"] != OVERALL))
+    write_table("claims", table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST})
+    frame = pl.from_arrow(read_table("claims", f"{output}.parquet"))
+    write_text(f"{output}.csv", frame.write_csv())
+    write_text(f"{output}.json", json.dumps(frame.to_dicts(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return frame
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (Scandinavian Journal of Statistics 6, 1979), in the order given."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, str], Ability]) -> dict[str, Any]:
+    """The row with what the model can do beside it; `reason`, where that or the samples forbid a verdict."""
+    # Of two datasets, the one that is to be known is the one compared with.
+    dataset = row["reference_dataset"] or row["dataset"]
+    ability, variants = abilities.get((row["model"], dataset)), row["variants"].split()
+    reason = row["reason"]
+    if reason:
+        pass
+    elif not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
+        reason = "cannot be computed on these curves"
+    elif row["n"] < FEWEST and claim.rests != "exact":
+        reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST} are needed"
+    elif claim.ability != "free" and row["kind"] != "random":
+        names = [row["model"], *([row["reference_model"]] if claim.ability != "own" else [])]
+        reason = next(filter(None, (_unable(name, dataset, variants, claim, abilities) for name in names)), "")
+    asked = ability and ability.slowest(_asked(ability, claim, variants))
+    return row | {
+        "accuracies": ability.said([*variants, asked]) if ability else "",
+        "ability_test": ability.test if ability else "",
+        "accuracy": ability and ability.accuracy[asked],
+        "chance": ability and ability.chance,
+        "mastered": ability and asked in ability.mastered,
+        "blind": _blind(ability, variants) if ability and claim.ability == "task" and row["kind"] != "random" else "",
+        "reason": reason,
+        "p_adjusted": None,
+        "untrained": None,
+        "part": False,
+    }
+
+
+def _asked(ability: Ability, claim: Claim, variants: Sequence[str]) -> Sequence[str]:
+    """The variants with one of which the model must master the task."""
+    return list(ability.accuracy) if claim.ability == "task" else variants
+
+
+def _unable(
+    model: str, dataset: str, variants: Sequence[str], claim: Claim, abilities: Mapping[tuple[str, str], Ability]
+) -> str:
+    ability = abilities.get((model, dataset))
+    if ability is None:
+        return ""
+    asked = ability.slowest(_asked(ability, claim, variants))
+    if asked in ability.mastered:
+        return ""
+    name = asked.capitalize().replace("_", " ")
+    unable, unit = ("does not tell right from wrong", " of two") if ability.of_two else ("cannot do this task", "")
+    return f"{model} {unable} with {name} ({ability.accuracy[asked]:.2f}{unit}, chance {ability.chance:.2f})"
+
+
+def _blind(ability: Ability, variants: Sequence[str]) -> str:
+    """What is to be known of a claim about a variant with which the model guesses."""
+    guessed = [name for name in ability.accuracy if name in variants and name in ability.at_chance]
+    said = ability.said(guessed) if guessed else ""
+    return f"answers no better than chance: {said} (chance {ability.chance:.2f})" if said else ""
+
+
+def _beside_untrained(rows: Sequence[dict[str, Any]]) -> None:
+    """Put the number of the untrained network beside each row of a model that was trained from one."""
+    keys = ("claim", "dataset", "reference_dataset", "relation", "projection")
+    values = {(row["model"], *(row[key] for key in keys)): row["value"] for row in rows if row["kind"] == "random"}
+    for row in rows:
+        row["untrained"] = values.get((row["untrained_model"], *(row[key] for key in keys)))
+
+
+def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> list[dict[str, Any]]:
+    """One row more where models of a kind differ in their seed alone: the mean over them, Student's t over seeds."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["seed"] is not None and row["projection"] == OVERALL:
+            # Of a claim on trainings, the seed is the training's and not the model's.
+            alike = row["model"] if claims[row["claim"]].rests == "seeds" else row["kind"]
+            key = (row["claim"], alike, row["dataset"], row["reference_dataset"], row["relation"])
+            groups.setdefault(key, []).append(row)
+    return [
+        _of_seeds(group, claims[key[0]], key[1])
+        for key, group in groups.items()
+        if len({row["seed"] for row in group}) > 1
+    ]
+
+
+def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> None:
+    """Give the rows of one training, of claims that rest on several, their reason; `part`: of several that were made.
+
+    What it would be over probes alone is by the same rule, corrected among the rows of this claim and seed.
+    """
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    seeds: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        if claims[row["claim"]].rests == "seeds" and row["seed"] is not None:
+            seeds[_training(row)] += 1
+            groups.setdefault((row["claim"], row["seed"]), []).append(row)
+    for (name, _), group in groups.items():
+        for row in group:
+            row["part"] = seeds[_training(row)] > 1
+        usable = [row for row in group if not row["reason"]]
+        for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
+            alone, _ = _verdict(row | {"p_adjusted": adjusted}, claims[name])
+            count = f" of {seeds[_training(row)]}" if row["part"] else ""
+            told = f"; over its probes alone: {alone}" if row["test"] != "none" else ""
+            row["reason"] = f"1 seed{count}{told}"
+
+
+def _training(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("claim", "model", "dataset", "relation"))
+
+
+def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict[str, Any]:
+    usable = [row for row in group if not row["reason"]]
+    scale = SCALES[group[0]["scale"]]
+    values = scale.to(np.array([row["value"] for row in usable]))
+    k = len(values)
+    value = float(scale.back(values.mean())) if k else math.nan
+    low = high = p = math.nan
+    if k >= FEWEST_SEEDS:
+        student = Student.of_values(values, scale)
+        low, high = student.interval
+        p = p_value(claim, value, student.tails)
+    left_out = len(group) - k
+    reason = "" if k >= FEWEST_SEEDS else f"{k} usable seeds of {len(group)}; {FEWEST_SEEDS} are needed"
+    return group[0] | {
+        "model": f"{alike}, over seeds",
+        "reference_model": "",
+        "seed": None,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": k,
+        "p_value": p,
+        "test": f"t over seeds{f', {left_out} left out' if left_out else ''}",
+        "accuracies": "",
+        "ability_test": "",
+        "accuracy": None,
+        "chance": None,
+        "mastered": None,
+        "blind": "",
+        "untrained": None,
+        "reason": reason,
+        "p_adjusted": None,
+    }
+
+
+def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
+    verdict, reason = _verdict(row, claim)
+    stated = claim.stated(row)
+    if row["test"] in ("exact", "none"):
+        row = row | dict.fromkeys(("low", "high", "p_value", "p_adjusted"))
+    return {
+        **{name: row[name] for name in _CARRIED},
+        **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},
+        "study": claim.study,
+        # On an untrained network no claim of the study is tested: it is what the others are held against.
+        "status": _status(row, claim),
+        "claim_status": claim.status,
+        "source": claim.source,
+        "title": claim.title,
+        "statistic": claim.statistic,
+        "direction": claim.direction,
+        "threshold": claim.threshold,
+        "margin": claim.margin,
+        "published": None if stated is None else float(stated),
+        "verdict": verdict,
+        "reason": reason,
+        "statement": _said(row, claim, stated),
+    }
+
+
+def _status(row: Mapping[str, Any], claim: Claim) -> str:
+    if row["test"] == "not asked":
+        return "not_asked"
+    return "seed" if row["part"] else "control" if row["kind"] == "random" else claim.status
+
+
+_CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
+_CARRIED += ("n", "test", "mastered", "variants", "accuracies", "ability_test")
+_NUMBERS = ("value", "low", "high", "p_value", "p_adjusted", "accuracy", "chance", "untrained", "tokens")
+_NUMBERS += ("reference_tokens",)
+
+
+def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
+    if row["reason"]:
+        return "inconclusive", row["reason"]
+    low, high = row["low"], row["high"]
+    if claim.claimed(low) and claim.claimed(high):
+        verdict = "holds"
+    elif _against(claim, low, high):
+        verdict = "fails"
+    else:
+        return "inconclusive", f"the interval reaches over {' or '.join(map(_short, claim.bounds))}"
+    if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
+        return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
+    asked = claim.ability != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
+    return verdict, "what the model can do was not measured" if asked and row["mastered"] is None else row["blind"]
+
+
+def _against(claim: Claim, low: float, high: float) -> bool:
+    """Whether an interval lies wholly where the claim says that it does not."""
+    if claim.direction == "within":
+        return high < claim.bounds[0] or low > claim.bounds[1]
+    return high < claim.threshold if claim.direction == "above" else low > claim.threshold
+
+
+def _said(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
+    number = _short(row["value"])
+    if _finite(row["low"]) and _finite(row["high"]):
+        number += f" [{_short(row['low'])}, {_short(row['high'])}]"
+    bound = _short(claim.threshold)
+    wanted = (
+        f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
+    )
+    stated = f"; published{claim.published_of}: {published}" if published else ""
+    return f"{claim.statement.format(number)}; claimed: {wanted}{stated}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, with a true minus sign: 0.0512, 21.7, 1,230."""
+    if not _finite(value):
+        return "–"
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    text = f"{round(value, digits):,.{min(max(digits, 0), 6)}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

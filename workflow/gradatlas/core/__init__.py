@@ -1,0 +1,1 @@
+"""Errors, files, tables, digests, the device lease and the command line. Decides no number."""

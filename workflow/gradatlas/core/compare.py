@@ -1,0 +1,192 @@
+"""What moved between two results folders: every table's numbers, and every verdict.
+
+Rows are matched by a table's leading columns: as many of them, in their order and without the measured real numbers,
+as it takes to tell every row of both tables apart. All other columns are compared.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import polars as pl
+
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
+
+# Kept work and facts of the machine are no results.
+_LEFT_OUT = ("journal", "logs")
+_ROW = "row"
+_SECOND = " in the second"
+# What names one row of the claims table.
+_CLAIM = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference of a table: `column` of the rows matched, or the rows and columns that only one folder has.
+
+    `rows`: compared; `changed`: those that differ, by more than `tolerance` where they are numbers. `largest` and
+    `relative`: the largest absolute difference, and the largest one divided by the first folder's absolute value; None
+    for text. `example`: the row of the largest difference and its two values.
+    """
+
+    table: str
+    column: str
+    rows: int
+    changed: int
+    largest: float | None
+    relative: float | None
+    example: str
+
+
+def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> list[Change]:
+    """The differences between all tables (Parquet, and CSV without a Parquet beside it) of two results folders.
+
+    `tolerance`: relative difference up to which two numbers count as equal. Raises `InputError` for a folder that is
+    missing or has no tables, and for a table that cannot be read.
+    """
+    first, second = Path(first), Path(second)
+    ours, theirs = tables_of(first), tables_of(second)
+    changes = []
+    for name in sorted({*ours, *theirs}):
+        if name not in ours or name not in theirs:
+            changes.append(Change(name, "", 0, 0, None, None, f"only in {first if name in ours else second}"))
+        else:
+            changes += _compared(name, _read(ours[name]), _read(theirs[name]), tolerance)
+    return changes
+
+
+def tables_of(folder: Path) -> dict[str, Path]:
+    """The tables below a results folder, by their path in it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give two results folders")
+    found = {}
+    for path in sorted([*folder.rglob("*.parquet"), *folder.rglob("*.csv")]):
+        name = path.relative_to(folder)
+        twin = path.suffix == ".csv" and path.with_suffix(".parquet").exists()
+        if not twin and name.parts[0] not in _LEFT_OUT:
+            found[name.as_posix()] = path
+    if not found:
+        raise InputError(f"{folder}: no tables (.parquet, .csv) below it; give a results folder")
+    return found
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        # Without types: two folders could be given two readings of one column.
+        return pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error}); make it again") from None
+
+
+def _compared(name: str, ours: pl.DataFrame, theirs: pl.DataFrame, tolerance: float) -> Iterator[Change]:
+    for column in (*ours.columns, *theirs.columns):
+        if (column in ours.columns) != (column in theirs.columns):
+            folder = "first" if column in ours.columns else "second"
+            yield Change(name, column, 0, 0, None, None, f"column only in the {folder}")
+    shared = [column for column in ours.columns if column in theirs.columns]
+    kinds = {column: _common(ours[column].dtype, theirs[column].dtype) for column in shared}
+    ours, theirs = (
+        frame.select(_plain(frame[column], kind) for column, kind in kinds.items()) for frame in (ours, theirs)
+    )
+    key = _key(ours, theirs)
+    ours, theirs = (_numbered(frame, key) for frame in (ours, theirs))
+    key = [*key, _ROW]
+    for one, other, folder in ((ours, theirs, "first"), (theirs, ours, "second")):
+        alone = one.join(other, on=key, how="anti", nulls_equal=True)
+        if len(alone):
+            yield Change(name, "", len(one), len(alone), None, None, f"rows only in the {folder}: {_place(alone, key)}")
+    both = ours.join(theirs, on=key, how="inner", nulls_equal=True, suffix=_SECOND)
+    for column in shared:
+        if column not in key:
+            yield from _column(name, both, column, key, tolerance)
+
+
+def _common(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    if one == other and not one.is_nested():
+        return one
+    return pl.Float64() if one.is_numeric() and other.is_numeric() else pl.String()
+
+
+def _plain(values: pl.Series, kind: pl.DataType) -> pl.Series:
+    """A column as its common kind; lists as text."""
+    if values.dtype.is_nested():
+        return pl.Series(values.name, list(map(str, values.to_list())), dtype=pl.String)
+    return values.cast(kind)
+
+
+def _key(ours: pl.DataFrame, theirs: pl.DataFrame) -> list[str]:
+    """The leading columns without real numbers that tell the rows of both frames apart, or all of them."""
+    named = [column for column, kind in ours.schema.items() if not kind.is_float()]
+    for count in range(1, len(named) + 1):
+        if not any(frame.select(named[:count]).is_duplicated().any() for frame in (ours, theirs)):
+            return named[:count]
+    return named
+
+
+def _numbered(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """With the number of a row among those of an equal key, 0 where the key tells all apart."""
+    number = pl.int_range(pl.len()).over(key) if key else pl.int_range(pl.len())
+    return frame.with_columns(number.alias(_ROW))
+
+
+def _column(name: str, both: pl.DataFrame, column: str, key: list[str], tolerance: float) -> Iterator[Change]:
+    one, other = pl.col(column), pl.col(column + _SECOND)
+    differs = ~one.eq_missing(other)
+    largest = relative = None
+    if both[column].dtype.is_numeric():
+        gap = (one.cast(pl.Float64) - other.cast(pl.Float64)).abs()
+        share = gap / one.cast(pl.Float64).abs()
+        # A number against none, or against NaN, is a difference whatever the tolerance.
+        differs &= ~(share <= tolerance).fill_null(False) if tolerance else pl.lit(True)
+        moved = both.filter(differs).with_columns(gap.alias("gap"), share.alias("share")).sort("gap", descending=True)
+        largest, relative = moved["gap"].max(), moved["share"].max()
+    else:
+        moved = both.filter(differs)
+    if len(moved):
+        row = moved.row(0, named=True)
+        example = f"{_place(moved, key)}: {row[column]} -> {row[column + _SECOND]}"
+        yield Change(name, column, len(both), len(moved), largest, relative, example)
+
+
+def _place(frame: pl.DataFrame, key: list[str]) -> str:
+    row = frame.row(0, named=True)
+    return ", ".join(f"{column} {row[column]}" for column in key if column != _ROW or row[_ROW] or len(key) == 1)
+
+
+def verdict_changes(first: str | Path, second: str | Path) -> list[str]:
+    """One line a claim whose verdict differs between two results folders, those in one folder alone among them."""
+    verdicts = []
+    for folder in (first, second):
+        path = Path(folder) / "claims.parquet"
+        rows = _read(path).to_dicts() if path.is_file() else []
+        verdicts.append({", ".join(str(row[key]) for key in _CLAIM if row.get(key) is not None): row for row in rows})
+    ours, theirs = verdicts
+    return [
+        f"{name}: {ours.get(name, {}).get('verdict', 'none')} -> {theirs.get(name, {}).get('verdict', 'none')}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name, {}).get("verdict") != theirs.get(name, {}).get("verdict")
+    ]
+
+
+def write_changes(changes: list[Change], path: str | Path) -> None:
+    """Write the differences as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Change)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(asdict, changes))
+    write_text(path, text.getvalue())
+
+
+def report(changes: list[Change], verdicts: list[str]) -> list[str]:
+    """The differences as lines to read."""
+    lines = []
+    for change in changes:
+        size = "" if change.largest is None else f", largest {change.largest:.3g}"
+        size += "" if change.relative is None else f" (relative {change.relative:.3g})"
+        counts = f"{change.changed} of {change.rows} rows{size}; " if change.rows else ""
+        lines.append(": ".join(filter(None, (change.table, change.column, counts + change.example))))
+    lines += [f"verdict: {line}" for line in verdicts]
+    return [*lines, f"{len(changes)} differences in {len({c.table for c in changes})} tables, {len(verdicts)} verdicts"]

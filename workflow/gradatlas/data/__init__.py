@@ -1,0 +1,1 @@
+"""Samples, responses and pairs: read, built, audited."""

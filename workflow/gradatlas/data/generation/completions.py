@@ -1,0 +1,133 @@
+"""What a writer of texts is, and many texts from one: each kept as soon as it is there, none asked for twice."""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote; `finished` is False where it was cut off at the limit of tokens."""
+
+    text: str
+    finished: bool
+
+
+class Writer(Protocol):
+    """A model that answers one prompt at a time.
+
+    `facts` is all that its answers depend on, for the key of a kept answer and for provenance; never a secret.
+    `parallel`: how many prompts it takes at one time.
+    """
+
+    facts: Mapping[str, Any]
+    parallel: int
+
+    def complete(self, prompt: str) -> Completion:
+        """Answer a prompt; `InputError` for what the user can mend."""
+
+
+def complete_all(prompts: Mapping[str, str], writer: Writer, kept: str | Path) -> dict[str, Completion]:
+    """The writer's answer to every prompt, by the prompts' names, in their order.
+
+    Answers are kept in the JSON Lines file `kept` as they come, by a hash of the writer's facts and the prompt; a later
+    call asks for what is missing there alone. When one answer cannot be had, the error is raised once the answers
+    under way are kept.
+    """
+    with _Kept(kept) as store:
+        keys = {name: _key(prompt, writer.facts) for name, prompt in prompts.items()}
+        todo = {key: prompts[name] for name, key in keys.items() if key not in store.found}
+        if todo:
+            progress(f"{len(todo)} answers to ask for, {len(set(keys.values())) - len(todo)} found in {kept}")
+        _ask(todo, writer, store)
+        return {name: store.found[key] for name, key in keys.items()}
+
+
+def _ask(todo: Mapping[str, str], writer: Writer, store: "_Kept") -> None:
+    done = 0
+    stop = threading.Event()
+
+    def one(key: str, prompt: str) -> None:
+        nonlocal done
+        if stop.is_set():
+            return
+        try:
+            answer = writer.complete(prompt)
+        except BaseException:
+            # At once, not when somebody looks: every further question may cost money.
+            stop.set()
+            raise
+        with store.lock:
+            store.keep(key, answer)
+            done += 1
+            if done % 25 == 0 or done == len(todo):
+                progress(f"{done} of {len(todo)} answers")
+
+    with ThreadPoolExecutor(max_workers=max(1, writer.parallel)) as pool:
+        waiting = [pool.submit(one, key, prompt) for key, prompt in todo.items()]
+        over, _ = wait(waiting, return_when=FIRST_EXCEPTION)
+        failed = next((future.exception() for future in over if future.exception()), None)
+    if failed:
+        raise failed
+
+
+def _key(prompt: str, facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([prompt, facts], sort_keys=True).encode()).hexdigest()
+
+
+class _Kept:
+    """The file of kept answers: one line each, appended and flushed to the disk; one process at a time."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.found: dict[str, Completion] = {}
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> "_Kept":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.held = FileLock(f"{self.path}.lock")
+        try:
+            self.held.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{self.path}: another process is writing to it; wait for it to end") from None
+        self._read()
+        self.file = open(self.path, "ab")
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
+        self.held.release()
+
+    def _read(self) -> None:
+        if not self.path.is_file():
+            return
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines()):
+            try:
+                entry = json.loads(line)
+                self.found[entry["key"]] = Completion(entry["text"], entry["finished"])
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{self.path}, line {number + 1}: damaged; delete the line and run again") from None
+        if whole != content:
+            # A kill in the middle of a line: what is not whole was never kept.
+            with open(self.path, "r+b") as file:
+                file.truncate(len(whole))
+
+    def keep(self, key: str, answer: Completion) -> None:
+        """Append one answer; it survives a kill from here on."""
+        self.file.write(json.dumps({"key": key, **asdict(answer)}).encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.found[key] = answer

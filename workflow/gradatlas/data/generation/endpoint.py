@@ -1,0 +1,175 @@
+"""A model behind an OpenAI-compatible endpoint: rate-limited, tried again with pauses that double."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+import openai
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
+from gradatlas.data.generation.completions import Completion
+
+# Passing troubles; every other status from 400 on is an answer.
+RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+
+
+class _Nonsense(Exception):
+    """An answer that is none: no JSON, no choice, no text."""
+
+
+class _TooLate(Exception):
+    """The answer was not whole in time."""
+
+
+class Endpoint:
+    """A `Writer` that asks ``url`` (a base URL such as https://api.openai.com/v1) for chat completions.
+
+    The key is read from the environment variable `key_variable` and written nowhere; servers that need none work
+    without. At most `requests_per_minute` requests are begun, tries among them; each is given up after `timeout`
+    seconds, however much of the answer is there, and tried `attempts` times, the first pause
+    being `pause` seconds (or what the server asks for).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key_variable: str,
+        *,
+        max_tokens: int,
+        temperature: float,
+        requests_per_minute: int,
+        attempts: int,
+        timeout: float,
+        parallel: int = 4,
+        pause: float = 1.0,
+    ):
+        self.url, self.model, self.key_variable, self.timeout = url, model, key_variable, timeout
+        self.facts = {"endpoint": url, "model": model, "max_tokens": max_tokens, "temperature": temperature}
+        self.parallel, self.attempts, self.pause = parallel, attempts, pause
+        self.limit = RateLimit(60 / requests_per_minute)
+        self.key = os.environ.get(key_variable, "")
+        # The client refuses to be made without a key; retries are ours, so that they are counted and told.
+        self.client = openai.OpenAI(base_url=url, api_key=self.key or "none", timeout=timeout, max_retries=0)
+
+    def complete(self, prompt: str) -> Completion:
+        """Answer a prompt; `InputError` where the endpoint refuses it or never answers."""
+        retrying = Retrying(
+            stop=stop_after_attempt(self.attempts),
+            wait=self._wait,
+            retry=retry_if_exception(_is_passing),
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        try:
+            return retrying(self._once, prompt)
+        except openai.AuthenticationError:
+            state = "is refused" if self.key else "is not set"
+            raise InputError(
+                f"{self.url}: a key is needed, and environment variable {self.key_variable} {state}"
+            ) from None
+        except openai.PermissionDeniedError:
+            raise InputError(f"{self.url}: the key in {self.key_variable} may not use model '{self.model}'") from None
+        except openai.APIStatusError as error:
+            raise InputError(
+                f"{self.url}: HTTP {error.status_code} for model '{self.model}' ({self._said(error)}); check "
+                "generate.endpoint and generate.model, or try again later: answers so far are kept"
+            ) from None
+        except (openai.APIError, _Nonsense, _TooLate) as error:
+            raise InputError(
+                f"{self.url}: {self._phrase(error)}, {self.attempts} times; check the endpoint and run again: "
+                "answers so far are kept"
+            ) from None
+
+    def _once(self, prompt: str) -> Completion:
+        self.limit.wait()
+        asked = {key: value for key, value in self.facts.items() if key != "endpoint"}
+        try:
+            answer = self._within(
+                lambda: self.client.chat.completions.create(messages=[{"role": "user", "content": prompt}], **asked)
+            )
+            choice = answer.choices[0]
+            text, reason = choice.message.content, choice.finish_reason
+        except (openai.APIResponseValidationError, ValueError, TypeError, AttributeError, IndexError) as error:
+            raise _Nonsense(f"an answer that is no chat completion ({type(error).__name__})") from None
+        if not isinstance(text, str) or not text.strip():
+            raise _Nonsense("an answer without a text")
+        return Completion(text.strip(), reason != "length")
+
+    def _within(self, call: Callable[[], Any]) -> Any:
+        """What `call` returns or raises; `_TooLate` once `timeout` seconds are over.
+
+        The client's own limit begins anew with every byte, so a server that drips would never reach it.
+        """
+        outcome: Future[Any] = Future()
+
+        def answer() -> None:
+            try:
+                outcome.set_result(call())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        # A daemon: a request that was given up keeps nobody from ending.
+        threading.Thread(target=answer, daemon=True).start()
+        over, _ = wait([outcome], timeout=self.timeout)
+        if not over:
+            raise _TooLate
+        return outcome.result()
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Seconds to the next try: as the server asks, or doubling."""
+        doubling = wait_exponential_jitter(multiplier=self.pause, max=60, jitter=self.pause)(state)
+        response = getattr(state.outcome.exception(), "response", None)
+        asked = response.headers.get("retry-after", "") if response is not None else ""
+        return max(doubling, min(float(asked), 120)) if asked.replace(".", "", 1).isdigit() else doubling
+
+    def _tell(self, state: RetryCallState) -> None:
+        wait, error = state.next_action.sleep, state.outcome.exception()
+        progress(f"{self.url}: {self._phrase(error)}; try {state.attempt_number + 1} in {wait:.1f} s")
+
+    def _phrase(self, error: BaseException) -> str:
+        if isinstance(error, (openai.APITimeoutError, _TooLate)):
+            return f"no answer within {self.timeout:g} s"
+        if isinstance(error, openai.APIStatusError):
+            return f"HTTP {error.status_code}"
+        if isinstance(error, openai.APIConnectionError):
+            return "no connection, or it was cut"
+        return self._hidden(str(error))
+
+    def _said(self, error: openai.APIStatusError) -> str:
+        # Hidden before it is cut, which could leave a part of the key.
+        return " ".join(self._hidden(str(error.message)).split())[:200]
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(self.key, "***") if self.key else text
+
+
+def _is_passing(error: BaseException) -> bool:
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in RETRIED
+    return isinstance(error, (openai.APIConnectionError, _Nonsense, _TooLate))
+
+
+class RateLimit:
+    """Lets one caller pass every `interval` seconds; callers of all threads stand in one line."""
+
+    def __init__(
+        self, interval: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ):
+        self.interval, self.clock, self.sleep = interval, clock, sleep
+        self.lock = threading.Lock()
+        self.next = 0.0
+
+    def wait(self) -> None:
+        """Return when it is the caller's turn."""
+        with self.lock:
+            now = self.clock()
+            turn = max(now, self.next)
+            self.next = turn + self.interval
+        if turn > now:
+            self.sleep(turn - now)

@@ -1,0 +1,136 @@
+"""Samples of any dataset, from rows and a mapping of their columns: None, Simplified and Detailed from their parts."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradatlas.data.options import OPTIONS, check_answer
+from gradatlas.data.samples import FINAL, Sample, with_final
+from gradatlas.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the variants of one sample are made of; None where the data have none."""
+
+    answer: str | None
+    rationale: str | None
+    detailed: str | None
+
+
+def variants_of(parts: Parts, boxed: bool = False) -> dict[str, str]:
+    """The responses by variant: the answer, the rationale with the answer, the long reasoning.
+
+    `boxed`: the rationale states the answer itself, and is Simplified as it is.
+    """
+    responses = {"none": parts.answer, "simplified": None, "detailed": parts.detailed}
+    if parts.rationale is not None:
+        responses["simplified"] = parts.rationale if boxed else with_final(parts.rationale, parts.answer)
+    return {variant: response for variant, response in responses.items() if response is not None}
+
+
+def split_simplified(response: str) -> tuple[str, str]:
+    """(rationale, answer) of a Simplified response, cut at the last phrase; the inverse of `with_final`.
+
+    Raises `InputError` where the phrase is missing.
+    """
+    rationale, phrase, answer = response.rpartition(FINAL)
+    if not phrase:
+        raise InputError(f"a Simplified response has no '{FINAL.strip()}' on a line of its own: {response[-80:]!r}")
+    return rationale, answer
+
+
+def read_mapped(
+    rows: Sequence[Mapping[str, Any]],
+    mapping: Mapping[str, Any],
+    where: str,
+    options: str,
+    boxed: Callable[[str], str | None],
+) -> list[Sample]:
+    r"""The samples of rows by a checked `mapping` (workflow/schemas/mapping.schema.yaml).
+
+    `where` names the rows' file in messages, `options` is a name of `OPTIONS`, `boxed` reads the last ``\boxed{}``.
+    Raises `InputError` naming file, row (from 0) and column for what is missing, empty, no text, twice the same id,
+    or an answer outside the options; and where the mapping matches no row at all.
+    """
+    if not rows:
+        raise InputError(f"{where}: the split '{mapping['split']}' has no rows; take another in the mapping")
+    columns = mapping["columns"]
+    for part, column in columns.items():
+        if all(column not in row for row in rows):
+            raise InputError(
+                f"{where}: the mapping's column '{column}' ({part}) is in no row; have {', '.join(rows[0]) or 'none'}"
+            )
+    separator = mapping["separator"]
+    if separator and not any(separator in str(row.get(columns["rationale"])) for row in rows):
+        raise InputError(
+            f"{where}: the mapping's separator '{separator}' is in no row of column '{columns['rationale']}'; mend it"
+        )
+    samples, seen = [], {}
+    for number, row in enumerate(rows):
+        at = f"{where}, row {number}"
+        sample = _sample(row, mapping, at, number, options, boxed)
+        if sample.sample_id in seen:
+            raise InputError(
+                f"{at}: column '{columns['id']}': '{sample.sample_id}' is the id of row {seen[sample.sample_id]} too; "
+                "give every row its own"
+            )
+        seen[sample.sample_id] = number
+        if options:
+            check_answer(sample, options, f"{at}: column '{_answer_column(mapping)}'")
+        samples.append(sample)
+    return samples
+
+
+def _answer_column(mapping: Mapping[str, Any]) -> str:
+    columns = mapping["columns"]
+    return columns["rationale"] if mapping["separator"] or mapping["boxed"] else columns["answer"]
+
+
+def _sample(
+    row: Mapping[str, Any], mapping: Mapping[str, Any], at: str, number: int, options: str, boxed: Callable
+) -> Sample:
+    columns = mapping["columns"]
+    texts = {part: _text(row, column, at) for part, column in columns.items()}
+    rationale, answer = texts.get("rationale"), texts.get("answer")
+    if mapping["separator"]:
+        rationale, found, answer = rationale.rpartition(mapping["separator"])
+        if not found:
+            raise InputError(f"{at}: column '{columns['rationale']}' has no '{mapping['separator']}'; mend the row")
+    elif mapping["boxed"]:
+        answer = boxed(rationale)
+        if answer is None:
+            raise InputError(f"{at}: column '{columns['rationale']}' has no \\boxed{{}}; mend the row")
+    if rationale is not None:
+        rationale = re.sub(mapping["remove"], "", rationale).strip() if mapping["remove"] else rationale.strip()
+    answer = answer.strip()
+    if mapping["answers"]:
+        if answer not in mapping["answers"]:
+            raise InputError(
+                f"{at}: column '{_answer_column(mapping)}' answers {answer!r}, which the mapping's answers do not "
+                f"name: {', '.join(mapping['answers'])}"
+            )
+        answer = mapping["answers"][answer]
+    for part, text in (("rationale", rationale), ("answer", answer)):
+        if text == "":
+            raise InputError(f"{at}: column '{columns.get(part, _answer_column(mapping))}' leaves an empty {part}")
+    responses = variants_of(Parts(answer, rationale, texts.get("detailed")), mapping["boxed"])
+    return Sample(
+        sample_id=texts.get("id", str(number)),
+        instructions=dict.fromkeys((*responses, "detailed"), texts["instruction"]),
+        gold=answer,
+        responses={(variant, "correct"): response for variant, response in responses.items()},
+        options=OPTIONS[options](texts["instruction"]),
+    )
+
+
+def _text(row: Mapping[str, Any], column: str, at: str) -> str:
+    value = row.get(column)
+    # Numbers and truth values are answers too, written as JSON has them or Python says them.
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        state = "is missing" if value is None else "is empty" if isinstance(value, str) else "is no text"
+        raise InputError(f"{at}: column '{column}' {state}; give every row a text")
+    return value

@@ -1,0 +1,146 @@
+"""Preference pairs (prompt, chosen, rejected) of any origin, checked, each with a status.
+
+A pair is never dropped here: one that cannot be trained on says why in `status`, and every later job counts those
+that it leaves out. A prompt is the text up to its last character before the response (``...\\n\\nAssistant:``), a
+response keeps its leading space.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError, nearest
+from gradatlas.study.seeds import seeded_hash
+from gradatlas.core.tables import read_table, write_table
+
+#: What a pair is for: training, probing with prompts never trained on, or (miniature) warming up the base model.
+SPLITS = ("train", "held_out", "base")
+ASSISTANT = "\n\nAssistant:"
+Pair = dict[str, Any]
+
+
+def status_of(pair: Mapping[str, Any]) -> str:
+    """``ok``, or the first that holds of what its row was found to be (`mapped_pairs`), ``empty_prompt``,
+    ``empty_chosen``, ``empty_rejected``, ``equal``."""
+    if pair.get("status"):
+        return pair["status"]
+    for part in ("prompt", "chosen", "rejected"):
+        if not (pair[part] or "").strip():
+            return f"empty_{part}"
+    return "equal" if pair["chosen"].strip() == pair["rejected"].strip() else "ok"
+
+
+def write_pairs(rows: Sequence[Mapping[str, Any]], path: str | Path, facts: Mapping[str, Any]) -> None:
+    """Write the ``pairs`` table; rows need no `status`. `InputError` for an id twice, or a split without a usable pair.
+
+    A prompt of a ``train`` pair that a ``held_out`` pair has too gets status ``not_held_out`` there.
+    """
+    seen: set[str] = set()
+    trained = {row["prompt"] for row in rows if row["split"] == "train"}
+    done = []
+    for number, row in enumerate(rows):
+        if row["pair_id"] in seen:
+            raise InputError(
+                f"{path}: pair '{row['pair_id']}' (row {number}) is there twice; give every pair its own id"
+            )
+        seen.add(row["pair_id"])
+        status = "ok" if row["split"] == "base" else status_of(row)
+        if status == "ok" and row["split"] == "held_out" and row["prompt"] in trained:
+            status = "not_held_out"
+        done.append({**row, "status": status})
+    counts = Counter((row["split"], row["status"]) for row in done)
+    progress(", ".join(f"{split} {status}: {count}" for (split, status), count in sorted(counts.items())))
+    for split in ("train", "held_out"):
+        if not counts[split, "ok"]:
+            said = ", ".join(f"{count} {status}" for (name, status), count in counts.items() if name == split)
+            raise InputError(
+                f"{path}: no usable pair in split '{split}' ({said or 'no rows'}); mend the data or mapping"
+            )
+    write_table("pairs", done, path, {**facts, "statuses": {f"{s}/{why}": n for (s, why), n in sorted(counts.items())}})
+
+
+def read_pairs(path: str | Path, split: str) -> list[Pair]:
+    """The usable pairs of a split, in the table's order; `InputError` for an unknown split or none in it."""
+    if split not in SPLITS:
+        raise InputError(f"split '{split}' is not known: {nearest(split, SPLITS)}")
+    rows = [row for row in read_table("pairs", path).to_pylist() if row["split"] == split and row["status"] == "ok"]
+    if not rows:
+        raise InputError(f"{path}: no usable pair in split '{split}'; take another split or make the table again")
+    return rows
+
+
+def _dialogue(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """Two dialogues that part after their last common turn: the prompt ends with the last ``Assistant:`` of both."""
+    chosen, rejected = (_text(row, columns[part], where) for part in ("chosen", "rejected"))
+    cut = chosen.rfind(ASSISTANT) + len(ASSISTANT)
+    if cut < len(ASSISTANT):
+        return "", chosen, rejected, "other_prompt"
+    prompt = chosen[:cut]
+    if not rejected.startswith(prompt) or ASSISTANT in rejected[cut:]:
+        return prompt, chosen[cut:], rejected, "other_prompt"
+    return prompt, chosen[cut:], rejected[cut:], ""
+
+
+def _plain(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
+    return *(_text(row, columns[part], where) for part in ("prompt", "chosen", "rejected")), ""
+
+
+def _messages(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """Lists of {role, content}: the response is the last message."""
+    found, status = [_text(row, columns["prompt"], where)], ""
+    for part in ("chosen", "rejected"):
+        said = row.get(columns[part])
+        last = said[-1] if isinstance(said, list) and said else None
+        text = last.get("content", 0) if isinstance(last, Mapping) else 0
+        if text is not None and not isinstance(text, str):
+            text, status = "", "no_messages"
+        found.append(text or "")
+    return *found, status
+
+
+#: Of a row, its columns and its place: prompt, chosen, rejected, and a status where the row is not what it should be.
+FORMATS: dict[str, Callable[[Mapping[str, Any], Mapping[str, str], str], tuple[str, ...]]] = {
+    "plain": _plain,
+    "dialogue": _dialogue,
+    "messages": _messages,
+}
+
+
+def mapped_pairs(
+    rows: Sequence[Mapping[str, Any]], mapping: Mapping[str, Any], where: str, split: str, limit: int, seed: int
+) -> list[Pair]:
+    """At most `limit` pairs of rows by a checked `mapping` (workflow/schemas/pairs.schema.yaml), drawn by `seed`.
+
+    `where` names the rows' file in messages. The mapping's `template` makes the prompt of the prompt's text; a response
+    gets the leading space that it lacks. Raises `InputError` naming file, row (from 0) and column for what cannot be
+    read. What only one row can have is a status, not an error: an empty or equal response, ``other_prompt`` (two
+    dialogues that part before their last turn), ``no_messages`` (no list of messages whose last one has `content`).
+    """
+    columns = mapping["columns"]
+    for part, column in columns.items():
+        if rows and all(column not in row for row in rows):
+            raise InputError(f"{where}: column '{column}' ({part}) is in no row; have {', '.join(rows[0]) or 'none'}")
+    chosen = sorted(range(len(rows)), key=lambda number: seeded_hash(seed, f"{split} {number}"))[:limit]
+    pairs = []
+    for number in sorted(chosen):
+        prompt, *responses, status = FORMATS[mapping["format"]](rows[number], columns, f"{where}, row {number}")
+        texts = [text if text[:1].isspace() or not text.strip() else f" {text}" for text in responses]
+        prompt = mapping["template"].replace("{prompt}", prompt) if prompt.strip() else ""
+        pair = {"pair_id": f"{split}-{number}", "split": split, "prompt": prompt, **_named(texts), "status": status}
+        pairs.append(pair)
+    return pairs
+
+
+def _named(texts: Sequence[str]) -> dict[str, str]:
+    return dict(zip(("chosen", "rejected"), texts, strict=True))
+
+
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{where}: column '{column}' is no text; mend the row, or the mapping's format")
+    return value

@@ -1,0 +1,114 @@
+"""Reader of the study's published files: a JSON list of {instruction, input, output}."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradatlas.data.options import OPTIONS, check_answer
+from gradatlas.data.samples import Sample
+from gradatlas.core.errors import InputError, nearest
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One prompt and response of a file."""
+
+    instruction: str
+    response: str
+
+
+def read_entries(path: str | Path) -> list[Entry]:
+    """Read a list of entries; a non-empty `input` follows the instruction on a line of its own.
+
+    Raises `InputError` naming the file, the row (0-based) and the key, for a file that is missing, empty, not
+    UTF-8, not JSON, not a list, or holds an entry without a text under `instruction` or `output`.
+    """
+    path = Path(path)
+    try:
+        # A byte order mark is no part of the text.
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty; at least one entry is needed")
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON at line {error.lineno}: {error.msg}") from None
+    if not isinstance(entries, list):
+        raise InputError(
+            f"{path}: holds a JSON {type(entries).__name__}; a list of {{instruction, input, output}} is needed"
+        )
+    if not entries:
+        raise InputError(f"{path}: the list has no entries; at least one sample is needed")
+    return [_entry(path, row, entry) for row, entry in enumerate(entries)]
+
+
+def _entry(path: Path, row: int, entry: object) -> Entry:
+    if not isinstance(entry, dict):
+        raise InputError(f"{path}, row {row}: not an object with the keys instruction, input and output")
+    for key in ("instruction", "output"):
+        if not isinstance(entry.get(key), str) or not entry[key]:
+            state = "is missing" if key not in entry else "is not a text, or empty"
+            raise InputError(f"{path}, row {row}: '{key}' {state}; give every entry an instruction and an output")
+    extra = entry.get("input", "")
+    if not isinstance(extra, str):
+        raise InputError(f"{path}, row {row}: 'input' is not a text; give a string, empty if there is none")
+    for key in ("instruction", "input", "output"):
+        # JSON can write half a character, which no table and no tokenizer can hold.
+        if _HALF.search(entry.get(key, "")):
+            raise InputError(f"{path}, row {row}: '{key}' holds half of a character (a lone surrogate); write it whole")
+    instruction = f"{entry['instruction']}\n{extra}" if extra else entry["instruction"]
+    return Entry(instruction, entry["output"])
+
+
+def read_samples(
+    files: Mapping[tuple[str, str], str],
+    gold: tuple[str, Callable[[str], str | None]] | None,
+    options: str = "",
+) -> list[Sample]:
+    """The samples of a dataset from its files, one per (variant, relation); rows pair by position.
+
+    `gold`: (variant, function of that variant's correct response) giving the gold answer; None: there is none.
+    `options`: a name of `OPTIONS`. Raises `InputError` where files differ in length or in an instruction, and where
+    a gold answer is not among the options.
+    """
+    if options not in OPTIONS:
+        raise InputError(f"--options '{options}' is not known: {nearest(options, filter(None, OPTIONS))}")
+    read = {key: read_entries(path) for key, path in files.items()}
+    first = next(iter(files))
+    for key, entries in read.items():
+        if len(entries) != len(read[first]):
+            raise InputError(
+                f"{files[key]}: {len(entries)} rows, but {files[first]} has {len(read[first])}; "
+                "the files of one dataset pair row by row"
+            )
+        for row, (entry, other) in enumerate(zip(entries, read[first], strict=True)):
+            if entry.instruction != other.instruction:
+                raise InputError(
+                    f"{files[key]}, row {row}: its instruction is not that of {files[first]}; "
+                    "the files of one dataset pair row by row"
+                )
+    if gold and (gold[0], "correct") not in files:
+        raise InputError(f"{files[first]}: the gold answers stand in variant '{gold[0]}', whose file is not given")
+    variants = dict.fromkeys(variant for variant, _ in files)
+    samples = [
+        Sample(
+            sample_id=str(row),
+            instructions={variant: entry.instruction for variant in variants},
+            gold=gold[1](read[gold[0], "correct"][row].response) if gold else None,
+            responses={key: entries[row].response for key, entries in read.items()},
+            options=OPTIONS[options](entry.instruction),
+        )
+        for row, entry in enumerate(read[first])
+    ]
+    if gold and options:
+        for row, sample in enumerate(samples):
+            check_answer(sample, options, f"{files[gold[0], 'correct']}, row {row}: 'output'")
+    return samples

@@ -1,0 +1,160 @@
+"""Released gradient statistics as JSON Lines: the study's own files read into our tables, and ours written like them.
+
+One line is one sample: ``instruction``, ``output``, ``loss``, and by parameter name (``model.layers.0.self_attn.
+q_proj.weight``) ``M_mean, M_max, M_min, frobenius_norm, S_sum, S_max, S_min``; the follow-up (arXiv 2504.10766) has
+the singular values themselves, ``S_list``.
+"""
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import replacing
+
+PROJECTIONS = ("q", "k", "v", "o")
+#: Our columns by the released names.
+VALUES = {
+    "S_sum": "nuclear_norm",
+    "S_max": "sigma_max",
+    "S_min": "sigma_min",
+    "frobenius_norm": "frobenius_norm",
+    "M_mean": "mean",
+    "M_max": "max",
+    "M_min": "min",
+}
+_NAME = re.compile(r"(?:.*\.)?layers\.(\d+)\.self_attn\.([qkvo])_proj(?:\.weight)?")
+_TEXTS = ("instruction", "output", "loss")
+
+
+def read_line(text: str, where: str) -> dict[str, Any]:
+    """One sample: `instruction`, `output`, `loss` (NaN where it is none), and `spectra`, [layer][projection] -> values.
+
+    Raises `InputError` naming `where` for a line that is not JSON, lacks a text or a value, or whose layers lack a
+    projection or are not numbered without a gap. Other parameters are left out; `others` names them.
+    """
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}); was it written to its end? delete the line") from None
+    if not isinstance(line, dict):
+        raise InputError(f"{where}: not an object with instruction, output, loss and parameters")
+    for key in _TEXTS:
+        if key not in line:
+            raise InputError(f"{where}: '{key}' is missing; give every line instruction, output and loss")
+    layers: dict[int, dict[str, dict[str, float | None]]] = defaultdict(dict)
+    others = []
+    for name, values in line.items():
+        if name in _TEXTS:
+            continue
+        found = _NAME.fullmatch(name)
+        if found is None:
+            others.append(name)
+        elif isinstance(values, dict):
+            layers[int(found[1])][found[2]] = _values(values, f"{where}, '{name}'")
+        else:
+            raise InputError(f"{where}, '{name}': holds no values; S_sum, S_max and so on are needed")
+    if sorted(layers) != list(range(len(layers))) or not layers:
+        raise InputError(f"{where}: layers {_spans(layers)} are there; from 0 on without a gap are needed")
+    for layer, there in sorted(layers.items()):
+        for projection in PROJECTIONS:
+            if projection not in there:
+                raise InputError(f"{where}: layer {layer} has no {projection}_proj; have {', '.join(sorted(there))}")
+    for key in ("instruction", "output"):
+        if not isinstance(line[key], str):
+            raise InputError(f"{where}: '{key}' is not a text; mend the line, or delete it")
+    loss = math.nan if line["loss"] is None else _number(line["loss"], "loss", where)
+    spectra = [[layers[layer][projection] for projection in PROJECTIONS] for layer in range(len(layers))]
+    return {
+        "instruction": line["instruction"],
+        "output": line["output"],
+        "loss": loss,
+        "spectra": spectra,
+        "others": others,
+    }
+
+
+def _values(values: Mapping[str, Any], where: str) -> dict[str, float | None]:
+    """Our columns of one matrix; None where the line does not say."""
+    found: dict[str, float | None] = {
+        ours: None if values.get(theirs) is None else _number(values[theirs], theirs, where)
+        for theirs, ours in VALUES.items()
+    }
+    found["effective_rank"] = None
+    sigma = values.get("S_list")
+    if sigma is not None and not isinstance(sigma, list):
+        raise InputError(f"{where}: 'S_list' is not a list of numbers; mend the line, or delete it")
+    if sigma:
+        sigma = [_number(value, "S_list", where) for value in sigma]
+        total = math.fsum(sigma)
+        told = {"nuclear_norm": total, "sigma_max": max(sigma), "sigma_min": min(sigma)}
+        told["frobenius_norm"] = math.sqrt(math.fsum(value * value for value in sigma))
+        found = {key: told.get(key) if value is None else value for key, value in found.items()}
+        shares = [value / total for value in sigma if value > 0] if total > 0 else []
+        found["effective_rank"] = math.exp(-math.fsum(p * math.log(p) for p in shares)) if shares else 0.0
+    for theirs in ("S_sum", "S_max"):
+        if found[VALUES[theirs]] is None:
+            raise InputError(f"{where}: '{theirs}' is missing, and there is no S_list to take it from")
+    return found
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    """A number as Python's json reads it, NaN and Infinity among them; `InputError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{where}: '{key}' is {_shortly(value)}, which is no number; mend the line, or delete it")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{where}: '{key}' is too large a number; mend the line, or delete it") from None
+
+
+def _shortly(value: Any) -> str:
+    return json.dumps(value)[:40]
+
+
+def _spans(layers: Mapping[int, Any]) -> str:
+    return ", ".join(map(str, sorted(layers))) or "none"
+
+
+def read_file(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The samples of a file, line by line; `InputError` where it is missing, not UTF-8, or its layers change."""
+    path = Path(path)
+    depth, told = None, set()
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, text in enumerate(file, start=1):
+                sample = read_line(text, f"{path}, line {number}")
+                if depth not in (None, len(sample["spectra"])):
+                    raise InputError(f"{path}, line {number}: {len(sample['spectra'])} layers, but {depth} before")
+                depth = len(sample["spectra"])
+                new = set(sample["others"]) - told
+                if new:
+                    told |= new
+                    progress(f"{path}: no projection of ours, left out: {', '.join(sorted(new))}")
+                yield sample
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    if depth is None:
+        raise InputError(f"{path}: the file is empty; at least one line is needed")
+
+
+def write_file(path: str | Path, samples: Sequence[Mapping[str, Any]]) -> None:
+    """Write samples (as `read_line` gives them) in the released format, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        for sample in samples:
+            line: dict[str, Any] = {key: sample[key] for key in _TEXTS}
+            for layer, projections in enumerate(sample["spectra"]):
+                for projection, values in zip(PROJECTIONS, projections, strict=True):
+                    name = f"model.layers.{layer}.self_attn.{projection}_proj.weight"
+                    line[name] = {theirs: values[VALUES[theirs]] for theirs in _ORDER}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+_ORDER = ("M_mean", "M_max", "M_min", "frobenius_norm", "S_sum", "S_max", "S_min")

@@ -1,0 +1,93 @@
+"""Detailed responses for data that have none: written by a model, kept only where their answer is the gold one."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradatlas.core.command import progress
+from gradatlas.data.options import chosen
+from gradatlas.data.samples import Sample
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
+from gradatlas.data.generation.completions import Completion, Writer, complete_all
+from gradatlas.data.responses.labels import boxed, same_answer
+
+PLACE = "{instruction}"
+# As models write it: any case, with a colon, in bold.
+_FINAL = re.compile(r"final answer(?:\*\*)?(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
+_LETTER = re.compile(r"\(([A-Z])\)")
+_UNITED = re.compile(
+    r"(.*\d)\s+(?!(?:hundred|thousand|[mb]illion|trillion|dozen)\b)[A-Za-z]+(?: [A-Za-z]+)?", re.IGNORECASE
+)
+
+
+def write_detailed(
+    dataset: str, samples: Sequence[Sample], prompt: str, writer: Writer, kept: str | Path, output: str | Path
+) -> None:
+    """Write one JSON line per sample: what the writer answered to `prompt`, and whether it is accepted.
+
+    `prompt` holds ``{instruction}`` once. A response is ``accepted`` where its final answer is the gold one (or the
+    text of the gold option), and ``rejected`` with its reason otherwise: another answer, none that can be read, or
+    cut off at the limit of tokens. Where the data have no gold answers, every finished response is accepted. The
+    share of rejected ones is told. `kept`: file of the answers so far, see `complete_all`.
+    """
+    if PLACE not in prompt:
+        raise InputError(f"--prompt has no {PLACE}; say where the question goes")
+    prompts = {s.sample_id: prompt.replace(PLACE, next(iter(s.instructions.values()))) for s in samples}
+    answers = complete_all(prompts, writer, kept)
+    lines = []
+    for sample in samples:
+        answer = answers[sample.sample_id]
+        stated = stated_by(answer.text)
+        reason = _reason(sample, answer, stated)
+        lines.append(
+            {
+                "sample_id": sample.sample_id,
+                "status": "rejected" if reason else "accepted",
+                "reason": reason,
+                "stated": stated,
+                "gold": sample.gold,
+                "response": answer.text,
+                "prompt": prompts[sample.sample_id],
+                "template": prompt,
+                "writer": dict(writer.facts),
+            }
+        )
+    write_text(output, "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines))
+    reasons = Counter(line["reason"] for line in lines if line["reason"])
+    rejected = sum(reasons.values())
+    why = "".join(f"; {reason}: {count}" for reason, count in sorted(reasons.items()))
+    progress(f"{dataset}: {rejected} of {len(lines)} responses rejected ({rejected / len(lines):.1%}){why}")
+
+
+def stated_by(text: str) -> str | None:
+    r"""The final answer that a written response states: after its last "final answer", or in its last ``\boxed{}``."""
+    found = list(_FINAL.finditer(text))
+    if not found:
+        return boxed(text)
+    said = (text[found[-1].end() :].strip().splitlines() or [""])[0].strip("*_` ")
+    said = said.removesuffix(".").removeprefix(r"\(").removesuffix(r"\)").strip()
+    return boxed(said) or said.strip("$").removesuffix(".").strip("*_` ") or None
+
+
+def _reason(sample: Sample, answer: Completion, stated: str | None) -> str:
+    """Why a response is not accepted; empty where it is."""
+    if not answer.finished:
+        return "cut off"
+    if sample.gold is None:
+        return ""
+    if stated is None:
+        return "no final answer"
+    text = sample.options.get(chosen(sample.options, sample.gold) or "", sample.gold)
+    right = [sample.gold, text, f"{sample.gold} {text}"]
+    lettered = _LETTER.fullmatch(sample.gold.strip())
+    if lettered:
+        right += [lettered[1], f"{lettered[1]}) {text}", f"{lettered[1]}. {text}"]
+    said = [stated]
+    united = _UNITED.fullmatch(stated.strip())
+    if united and sample.gold.strip()[-1:].isdigit():
+        # `12 apples` for 12.
+        said.append(united[1])
+    return "" if any(same_answer(each, other) for each in said for other in right) else "another answer"

@@ -1,0 +1,135 @@
+"""The samples of a dataset, whatever its reader: published files, a mapping of anyone's columns, or a grammar."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gradatlas.core.command import progress
+from gradatlas.data.made_up import miniature
+from gradatlas.data.mapped import read_mapped
+from gradatlas.data.published import read_samples
+from gradatlas.data.samples import Sample
+from gradatlas.data.tabular import read_rows
+from gradatlas.core.errors import InputError, nearest
+from gradatlas.data.responses.labels import GOLD, boxed
+
+READERS = ("published", "mapped", "miniature")
+# A new line written as backslash and n, but no LaTeX command that begins with n.
+_NEWLINE = re.compile(
+    r"\\n(?!(?:e|eq|abla|ot|otin|u|i|geq|leq|mid|exists|parallel|earrow|warrow|onumber|ewline|ormalsize)(?![a-zA-Z]))"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset's samples come from.
+
+    `reader`: ``published`` reads the JSON lists in `files`, by (variant, relation); ``mapped`` reads the one file
+    `rows` by the checked `mapping`; ``miniature`` draws `questions` held-out questions by `seed`. `gold` names how
+    published files state their answers (`GOLD`; empty: they have none), `options` how questions offer them.
+    `detailed`: a file of written Detailed responses (``generate_detailed``); samples that it lacks are left out.
+    `normalise_newlines` writes a literal backslash-n within an instruction as a new line.
+    """
+
+    dataset: str
+    reader: str
+    files: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    rows: str = ""
+    mapping: Mapping[str, Any] = field(default_factory=dict)
+    gold: str = ""
+    options: str = ""
+    detailed: str = ""
+    normalise_newlines: bool = False
+    seed: int = 0
+    questions: int = 1
+
+    @property
+    def answers(self) -> str:
+        """How any response states its answer: a name of `GOLD`, empty where the data have none."""
+        if self.reader == "mapped":
+            return "boxed" if self.mapping["boxed"] else "none"
+        return self.gold
+
+
+def read(source: Source) -> list[Sample]:
+    """The samples of `source`; `InputError` naming file, row and column for what cannot be used."""
+    if source.gold and source.gold not in GOLD:
+        raise InputError(f"--gold '{source.gold}' is not known: {nearest(source.gold, GOLD)}")
+    if source.reader == "miniature":
+        samples = miniature.held_out(source.dataset, source.questions, source.seed)
+    elif source.reader == "published":
+        samples = read_samples(source.files, GOLD.get(source.gold), source.options)
+    elif source.reader == "mapped":
+        # A hub dataset's split was taken when it was fetched.
+        split = (
+            "train"
+            if Path(source.rows).suffix.lower() == ".parquet" and _is_fetched(source)
+            else source.mapping["split"]
+        )
+        samples = read_mapped(read_rows(source.rows, split), source.mapping, source.rows, source.options, boxed)
+    else:
+        raise InputError(f"--reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")
+    if source.normalise_newlines:
+        samples = [_normalised(sample) for sample in samples]
+    return _with_detailed(samples, source) if source.detailed else samples
+
+
+def _is_fetched(source: Source) -> bool:
+    return source.rows != source.mapping["source"]
+
+
+def _normalised(sample: Sample) -> Sample:
+    instructions = {variant: normalise_newlines(text) for variant, text in sample.instructions.items()}
+    return replace(sample, instructions=instructions)
+
+
+def normalise_newlines(text: str) -> str:
+    r"""A backslash and an n as a new line, where they begin no LaTeX command.
+
+    >>> normalise_newlines(r"Which?\nOptions: $a \neq b$")
+    'Which?\nOptions: $a \\neq b$'
+    """
+    return _NEWLINE.sub("\n", text)
+
+
+def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
+    """The samples that the file of written responses has accepted, with their Detailed response."""
+    lines = read_written(source.detailed)
+    written = {line["sample_id"]: line["response"] for line in lines if line["status"] == "accepted"}
+    kept = []
+    for sample in samples:
+        if sample.sample_id in written:
+            responses = {**sample.responses, ("detailed", "correct"): written[sample.sample_id]}
+            instructions = {**sample.instructions, "detailed": next(iter(sample.instructions.values()))}
+            kept.append(replace(sample, responses=responses, instructions=instructions))
+    if not kept:
+        raise InputError(
+            f"{source.detailed}: holds no accepted response for dataset '{source.dataset}'; look at its log"
+        )
+    left = len(samples) - len(kept)
+    if left:
+        progress(f"{source.dataset}: {left} of {len(samples)} samples have no accepted Detailed response; left out")
+    return kept
+
+
+def read_written(path: str | Path) -> list[dict[str, Any]]:
+    """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected."""
+    try:
+        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        needed = ("sample_id", "status", "response", "writer")
+        # Files written before the template was kept lack it.
+        return [{**{key: line[key] for key in needed}, "template": line.get("template")} for line in lines]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; write it with generate_detailed") from None
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a file of generate_detailed ({error}); delete it and run again") from None
+
+
+def written_facts(path: str | Path) -> dict[str, Any]:
+    """For provenance: who wrote the Detailed responses, to what prompt, and how many were accepted and rejected."""
+    lines = read_written(path)
+    counts = {status: sum(line["status"] == status for line in lines) for status in ("accepted", "rejected")}
+    return {"writer": lines[0]["writer"], "prompt": lines[0]["template"], **counts}

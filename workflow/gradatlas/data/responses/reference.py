@@ -1,0 +1,122 @@
+"""The algorithm behind the published irrelevant responses, recovered from the files; its defects are kept.
+
+Step A gives each sample another sample's response, the same for all variants of a dataset. It works in place, which
+is the defect that shapes the data: what was overwritten is passed on, and one side of every swap keeps its own.
+Step B cuts these base responses into units, pools first units and inner units over the whole file, and puts each
+response together from a random first unit, as many random inner units as its base has, and its base's last unit.
+"""
+
+from collections.abc import Sequence
+from random import Random
+
+from gradatlas.data.responses.labels import read_label
+from gradatlas.data.responses.material import NOTHING, Built, Material
+from gradatlas.data.responses.sentences import units
+
+
+def reference(material: Material, variant: str) -> list[Built]:
+    """One response per sample, by the dataset's recipe; of None responses the base ones as they are.
+
+    Without gold answers (``pool``) there is no base map: the sentences of the whole file are permuted, and each
+    sample gets as many as its own response had.
+    """
+    responses = [sample.responses[variant, "correct"] for sample in material.samples]
+    rng = Random(f"reference {material.seed} {variant}")
+    if material.recipe.base == "pool":
+        return _pooled(material, variant, responses, rng)
+    labels = [sample.gold or "" for sample in material.samples]
+    # One base map for all variants: its random choices know nothing of them.
+    base = base_map(material.recipe.base, labels, Random(f"reference {material.seed}"))
+    if variant == "none":
+        ids = [material.samples[i].sample_id for i in base]
+        return [Built(responses[i], responses[i], (name,)) for i, name in zip(base, ids, strict=True)]
+    return _recombined(material, variant, [(i, responses[i]) for i in base], rng)
+
+
+def base_map(kind: str, labels: Sequence[str], rng: Random) -> list[int]:
+    """Step A: for each position, the position whose response it ends with.
+
+    ``shift``: the next one's; the last gets what the first holds by then, which is the second's. ``pairs``: each in
+    turn is paired with a random later one, not yet paired, whose label differs, and takes its response; that one
+    takes back what it gave away, and so keeps its own. Those left without a partner copy what a random one of
+    another label holds by then. ``permutation``: each in turn copies what its partner in a random permutation holds
+    by then; the labels of partners differed at the start.
+    """
+    held = list(range(len(labels)))
+    if kind == "shift":
+        for i in range(len(labels)):
+            held[i] = held[(i + 1) % len(labels)]
+    elif kind == "permutation":
+        for i, partner in enumerate(_permutation(labels, rng)):
+            held[i] = held[partner]
+    else:
+        _swap_pairs(held, labels, rng)
+    return held
+
+
+def _swap_pairs(held: list[int], labels: Sequence[str], rng: Random) -> None:
+    free, alone = dict.fromkeys(range(len(labels))), []
+    while free:
+        one = next(iter(free))
+        del free[one]
+        partners = [other for other in free if labels[other] != labels[one]]
+        if not partners:
+            alone.append(one)
+            continue
+        other = rng.choice(partners)
+        del free[other]
+        held[one] = held[other]
+        held[other] = held[one]
+    for one in alone:
+        others = [other for other, label in enumerate(labels) if label != labels[one]]
+        if others:
+            held[one] = held[rng.choice(others)]
+
+
+def _permutation(labels: Sequence[str], rng: Random) -> list[int]:
+    """A random permutation; a partner of the same label is pushed on to the next place that it differs from."""
+    order = list(range(len(labels)))
+    rng.shuffle(order)
+    for i, label in enumerate(labels):
+        for j in range(i, len(order)):
+            if labels[order[j]] != label:
+                order.insert(i, order.pop(j))
+                break
+    return order
+
+
+def _recombined(material: Material, variant: str, base: Sequence[tuple[int, str]], rng: Random) -> list[Built]:
+    """Step B on the base responses, (position, text) each."""
+    cut = [(i, units(response, material.recipe.splitter(variant))) for i, response in base]
+    first = [(i, parts[0]) for i, parts in cut if parts]
+    inner = [(i, part) for i, parts in cut for part in parts[1:-1]]
+    rng.shuffle(first)
+    rng.shuffle(inner)
+    built = []
+    for i, parts in cut:
+        if not parts:
+            built.append(NOTHING)
+            continue
+        taken = [first.pop(), *(inner.pop() for _ in parts[1:-1]), *((i, part) for part in parts[1:][-1:])]
+        response = ". ".join(part for _, part in taken)
+        label = read_label(response, variant, material.gold)
+        if label is None and len(parts) > 1:
+            # It ends as its base does, whose answer is known even where free text states it.
+            label = material.samples[i].gold
+        built.append(Built(response, label, _ids(material, taken)))
+    return built
+
+
+def _pooled(material: Material, variant: str, responses: Sequence[str], rng: Random) -> list[Built]:
+    cut = [units(response, material.recipe.splitter(variant)) for response in responses]
+    pool = [(i, part) for i, parts in enumerate(cut) for part in parts]
+    rng.shuffle(pool)
+    built = []
+    for parts in cut:
+        taken = [pool.pop() for _ in parts]
+        built.append(Built(" ".join(part for _, part in taken), None, _ids(material, taken)) if taken else NOTHING)
+    return built
+
+
+def _ids(material: Material, taken: Sequence[tuple[int, str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(material.samples[i].sample_id for i, _ in taken))

@@ -1,0 +1,200 @@
+"""Every run from its first evaluation to its last as a table: start, peak and end, beside published numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from gradatlas.core.errors import InputError
+from gradatlas.figures.dynamics.parts import TYPES
+from gradatlas.charts.latex import longtable, preamble
+from gradatlas.charts.names import in_order
+from gradatlas.figures.tables import escaped, write_files
+from gradatlas.core.tables import read_metadata, read_table
+
+MEASURES = ("log_prob_sum", "argmax_log_prob")
+SPLITS = ("train", "held_out")
+TITLE = "Learning dynamics: runs from start to end"
+NOTE = (
+    "Log-probability of whole responses in nats, mean over n probed questions that are trained on (held-out ones "
+    "stand in the CSV), by type of probe: at the run's first evaluation, at its highest, with the examples seen by "
+    "then, where that lies between, and at its last. The highest of many means: noise alone raises it. Change: last "
+    "less first, with its 95 % bootstrap interval over probes, paired; one seed is one run. Likeliest: the same of "
+    "the likeliest token at each place of the response."
+)
+_PUBLISHED = ("start", "peak", "peak_examples", "end", "change")
+_KEYS = ("pairs", "model", "seed", "run", "split", "type", "measure")
+_SCHEMA = {
+    **dict.fromkeys(_KEYS, pl.String),
+    "seed": pl.Int32,
+    "n": pl.Int32,
+    **dict.fromkeys(("start", "peak"), pl.Float64),
+    "peak_examples": pl.Int32,
+    "end": pl.Float64,
+    "examples": pl.Int32,
+    **dict.fromkeys(("change", "low", "high"), pl.Float64),
+    "status": pl.String,
+    **{f"published_{name}": pl.Int32 if name == "peak_examples" else pl.Float64 for name in _PUBLISHED},
+    "published_model": pl.String,
+    "published_pairs": pl.String,
+}
+
+
+def write_dynamics_table(
+    curves: Sequence[tuple[str, str | Path]],
+    runs: Mapping[str, Mapping[str, Any]],
+    titles: Mapping[str, str],
+    published: Sequence[Mapping[str, Any]],
+    stem: str | Path,
+) -> pl.DataFrame:
+    """Write ``{stem}.{parquet,csv,md,tex}`` and return the rows.
+
+    `curves`: the name of the pairs and the ``dynamics_curves`` table of each model and seed; `runs`: rows of the sheet
+    of runs, by name, in the order of the table; `titles`: of models, by key; `published`: rows of
+    config/published_curves.tsv.
+    """
+    rows = [row for pairs, path in curves for row in courses(pairs, path, runs, published)]
+    frame = pl.DataFrame(rows, schema=_SCHEMA)
+    told = list(_blocks(frame, runs, titles, published))
+    write_files(Path(stem), frame, _markdown(told), _latex(told))
+    return frame
+
+
+def read_csv(path: str | Path) -> pl.DataFrame:
+    """The rows of `write_dynamics_table`'s CSV; `InputError` for any other file."""
+    try:
+        frame = pl.read_csv(path, schema_overrides=_SCHEMA)
+    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+        raise InputError(f"{path}: not a readable CSV file ({error}); make it with write_dynamics_table") from None
+    if frame.columns != list(_SCHEMA):
+        raise InputError(
+            f"{path}: not the table of runs, its columns are {', '.join(frame.columns)}; give dynamics.csv"
+        )
+    return frame
+
+
+def courses(
+    pairs: str, curves: str | Path, runs: Mapping[str, Mapping[str, Any]], published: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Start, peak and end of every run, split, type of probe and measure of one model and seed.
+
+    Where several evaluations are highest, the peak is the first of them. `status` is ``diverged`` of a run that stopped
+    early.
+    """
+    frame = pl.from_arrow(read_table("dynamics_curves", curves)).filter(pl.col("measure").is_in(MEASURES))
+    stopped = read_metadata(curves)["diverged"]
+    found = {key: part.sort("step").to_dicts() for key, part in frame.group_by("run", "split", "type", "measure")}
+    rows = []
+    for run in (name for name in runs if name in set(frame["run"])):
+        here = [key for key in found if key[0] == run]
+        for key in sorted(
+            here, key=lambda key: (SPLITS.index(key[1]), list(TYPES).index(key[2]), key[3] in MEASURES[1:])
+        ):
+            steps = found[key]
+            first, last, peak = steps[0], steps[-1], max(steps, key=lambda row: row["value"])
+            known = _known(pairs, first["model"], key, published)
+            rows.append(
+                {"pairs": pairs, "model": first["model"], "seed": first["seed"]}
+                | dict(zip(_KEYS[3:], key, strict=True))
+                | {"n": last["n"], "start": first["value"], "peak": peak["value"], "peak_examples": peak["examples"]}
+                | {"end": last["value"], "examples": last["examples"], "change": last["change"]}
+                | {"low": last["change_low"], "high": last["change_high"]}
+                | {"status": "diverged" if run in stopped else "ok"}
+                | {f"published_{name}": known.get(name) for name in (*_PUBLISHED, "model", "pairs")}
+            )
+    return rows
+
+
+def _known(pairs, model, key, published) -> Mapping[str, Any]:
+    """What is published of trained probes: of this very model, pairs and run, or else of a run like it."""
+    run, split, kind, measure = key
+    rows = [row for row in published if (row["type"], row["measure"]) == (kind, measure) and split == "train"]
+    same = [row for row in rows if (row["pairs"], row["model"], row["run"]) == (pairs, model, run)]
+    alike = [row for row in rows if run in (row["run"], *row["like"])]
+    return next(iter(same + alike), {})
+
+
+def _blocks(frame, runs, titles, published):
+    """Heading, header, rows and notes of one run's table to read."""
+    keys = ["pairs", "model", "seed", "run"]
+    for (pairs, model, seed, run), part in frame.filter(split="train").group_by(keys, maintain_order=True):
+        known = part.filter(pl.col("published_model").is_not_null())
+        header = [
+            "Probe",
+            "Start → peak → end",
+            "Change",
+            "Likeliest",
+            "Change",
+            *(["Published"] if len(known) else []),
+            "n",
+        ]
+        lines = []
+        for kind in in_order(part["type"].unique(), TYPES):
+            of_type = {row["measure"]: row for row in part.filter(type=kind).to_dicts()}
+            whole, likeliest = (of_type[measure] for measure in MEASURES)
+            cells = [told for row in (whole, likeliest) for told in (_course(row), change(row))]
+            beside = [_published(whole, likeliest)] if len(known) else []
+            lines.append([TYPES[kind], *cells, *beside, f"{whole['n']:,}"])
+        notes = ["Stopped early: a loss or gradient was not finite."] if "diverged" in part["status"] else []
+        for other, on in known.select("published_model", "published_pairs").unique(maintain_order=True).iter_rows():
+            differ = [word for word, mine, its in (("model", model, other), ("data", pairs, on)) if mine != its]
+            of = f"of other {' and '.join(differ)}" if differ else "of this model"
+            of_them = (row for row in published if (row["model"], row["pairs"]) == (other, on))
+            sources = {row["source"] for row in of_them if run in (row["run"], *row["like"])}
+            notes.append(f"Published, {of} ({titles.get(other, other)} on {on}): {'; '.join(sorted(sources))}.")
+        title = runs[run]["title"] or run
+        examples = f"{part['examples'].max():,} examples"
+        yield [title, titles.get(model, model), pairs, f"seed {seed}", examples], header, lines, notes
+
+
+def _course(row: Mapping[str, Any]) -> str:
+    """Start, peak where it is neither, and end."""
+    inside = 0 < row["peak_examples"] < row["examples"]
+    peak = [f"{_nats(row['peak'])} (at {row['peak_examples']:,})"] if inside else []
+    return " → ".join([_nats(row["start"]), *peak, _nats(row["end"])])
+
+
+def change(row: Mapping[str, Any]) -> str:
+    """The change with its interval, in nats."""
+    return f"{_nats(row['change'])} [{_nats(row['low'])}, {_nats(row['high'])}]"
+
+
+def _published(whole: Mapping[str, Any], likeliest: Mapping[str, Any]) -> str:
+    told = [_as_published(row) for row in (whole, likeliest)]
+    return "; ".join([told[0] or "–", *([f"likeliest {told[1]}"] if told[1] else [])])
+
+
+def _as_published(row: Mapping[str, Any]) -> str:
+    """The published numbers as they are printed; of an unknown start or end, the change alone."""
+    start, peak, at, end, change = (row[f"published_{name}"] for name in _PUBLISHED)
+    if end is None:
+        return "" if change is None else f"change {_printed(change)}"
+    top = [] if peak is None else [_printed(peak) + ("" if at is None else f" (at {at:,})")]
+    return " → ".join(["…" if start is None else _printed(start), *top, _printed(end)])
+
+
+def _printed(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
+def _nats(value: float) -> str:
+    """Two digits behind the point below 10, else one."""
+    return f"{value:.{2 if abs(value) < 9.995 else 1}f}".replace("-", "−")
+
+
+def _markdown(blocks) -> str:
+    parts = [f"# {TITLE}", NOTE]
+    for about, header, lines, notes in blocks:
+        rule = ["---", *["---:"] * (len(header) - 1)]
+        table = "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in (header, rule, *lines))
+        parts += [f"## {escaped(' · '.join(about))}", table, *map(escaped, notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex(blocks) -> str:
+    parts = [preamble(f"{TITLE}. For landscape pages. {NOTE}")]
+    for about, header, lines, notes in blocks:
+        caption = ". ".join([", ".join(about), *(note.rstrip(".") for note in notes)])
+        parts.append(longtable(caption, "l" + "r" * (len(header) - 1), header, lines))
+    return "\n".join(parts)

@@ -1,0 +1,86 @@
+"""An instructed model against the base model that it was made from, on the same samples."""
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from gradatlas.figures import charts, findings
+from gradatlas.charts.panel import Dashed, of
+from gradatlas.charts.theme import Heading
+from gradatlas.statistics.bootstrap import interval, resampled_means
+
+_KEYS = ["variant", "relation", "projection", "statistic", "layer"]
+DRAWN = (
+    "Mean nuclear norm by layer; below it, instructed over base. That band takes "
+    "the two models’ samples for independent, which makes it wide; the title’s intervals are paired by sample."
+)
+
+
+def ratios(base: pl.DataFrame, instructed: pl.DataFrame) -> pl.DataFrame:
+    """The mean curves of `instructed` as multiples of those of `base`, where both have a value.
+
+    Columns as in the `rd_layers` table. Intervals come from the two curves' own, as if independent: on the log scale
+    the widths add as squares. They are null where an end is not positive.
+    """
+    both = base.join(instructed, on=_KEYS, suffix="_other")
+    ratio = pl.col("value_other") / pl.col("value")
+    width = (
+        sum(((pl.col(f"high{end}") / pl.col(f"low{end}")).log() / 2) ** 2 for end in ("", "_other"))
+        .sqrt()
+        .alias("width")
+    )
+    known = pl.min_horizontal("low", "low_other") > 0
+    ends = {"low": ratio * (-width).exp(), "high": ratio * width.exp()}
+    return both.select(
+        *_KEYS,
+        pl.col("model_other").alias("model"),
+        pl.when(pl.col("value") > 0).then(ratio).alias("value"),
+        *(pl.when(known & end.is_finite()).then(end).alias(name) for name, end in ends.items()),
+        pl.min_horizontal("n", "n_other").alias("n"),
+    )
+
+
+def paired(base: pl.DataFrame, instructed: pl.DataFrame, draws: int, seed: int) -> pl.DataFrame:
+    """The relative difference of gradients averaged over layers and samples, by variant and projection.
+
+    `base`, `instructed`: rows of the `per_sample` table of one dataset and relation. Intervals are 95 % percentile
+    bootstraps that draw the samples of both models together; `n` samples that both have.
+    """
+    rows = []
+    keys = ["variant", "projection", "sample_id"]
+    joined = base.join(instructed, on=keys, suffix="_other").sort(keys)
+    for (variant, projection), group in joined.group_by("variant", "projection", maintain_order=True):
+        values = group.select("nuclear_norm", "nuclear_norm_other").to_numpy().astype(float)
+        # One stream of draws a variant: its projections stay paired.
+        means = resampled_means(values, draws, seed, f"{group['dataset'][0]} {variant} base and instructed")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value, low, high = interval(means[:, 1] / means[:, 0] - 1)
+        estimate = {"value": float(value), "low": float(low), "high": float(high)}
+        rows.append({"variant": variant, "projection": projection, **estimate, "n": group.height})
+    schema = {"variant": pl.String, "projection": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    return pl.DataFrame(rows, schema={**schema, "n": pl.Int64})
+
+
+def shared(base: pl.DataFrame, instructed: pl.DataFrame) -> pl.DataFrame:
+    """The curves of both models, for the variants and relations that both have, the base model's first."""
+    keys = ["variant", "relation"]
+    return pl.concat([base.join(instructed, on=keys, how="semi"), instructed.join(base, on=keys, how="semi")])
+
+
+def heading(curves: pl.DataFrame, differences: pl.DataFrame, dataset: str) -> Heading:
+    """By how much the instructed model's mean gradients differ, where the intervals of `paired` leave out zero."""
+    base, instructed = curves["model"].unique(maintain_order=True)
+    against = f"{instructed} against {base}"
+    layered = max(curves.group_by("model").agg(pl.col("layer").n_unique())["layer"]) > 1
+    rows = differences.filter(pl.col("value").is_finite() & pl.col("low").is_not_nan())
+    enough = findings.speaks(curves) and not rows.is_empty() and int(rows["n"].min()) >= findings.FEWEST
+    title = findings.clear_differences(rows, against) if enough else f"{against}{', by layer' if layered else ''}"
+    return Heading(title, findings.subtitle_of(curves, dataset, DRAWN, []))
+
+
+def chart(curves: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
+    """Both models' curves, told apart by dash, and their ratio below. `curves`: of `shared`."""
+    names = tuple(curves["model"].unique(maintain_order=True))
+    by_model = [of(curves, model=name) for name in names]
+    below = ["Instructed / base,", "log"]
+    return charts.compared(curves, ratios(*by_model), heading, Dashed("model", names), below, neutral=1)

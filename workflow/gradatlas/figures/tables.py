@@ -1,0 +1,277 @@
+"""The MAD and RD tables: tidy Parquet and CSV with every digit for a program, Markdown and LaTeX for a reader.
+
+Where the study's own number is known, it stands beside ours (config/published.tsv).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from gradatlas.core.errors import InputError
+from gradatlas.charts import latex
+from gradatlas.charts.names import PIPELINE_CHECK, SEGMENTS, STATISTICS, in_order, label, projections_in_order, relations_in_order, statistic_label, variants_in_order
+from gradatlas.core.files import replacing, write_text
+from gradatlas.core.tables import read_table
+
+# The study's two; the CSV has all.
+SHOWN = ("nuclear_norm", "sigma_ratio")
+MEASURES = {"signed": "Signed mean", "absolute": "Mean absolute"}
+# Rows of a table run from model to estimate; the columns of the CSV stand in this order too.
+_KEYS = ("model", "dataset", "relation", "loss_tokens", "statistic", "variant", "projection")
+# Statistics that do not correct for noise lack the second.
+_ESTIMATE = ("value", "corrected", "low", "high", "n")
+COLUMNS = {
+    "mad": (*_KEYS, "segment", "layers", *_ESTIMATE, "purpose", "published"),
+    "rd": (*_KEYS, "measure", *_ESTIMATE, "top_layers", "purpose", "published"),
+}
+# Of each kind, the column that tells its estimates apart, and the files that are written.
+_WHICH = {"mad": "segment", "rd": "measure"}
+FORMATS = ("parquet", "csv", "md", "tex")
+TITLES = {
+    "mad": "Mean absolute difference of neighbouring layers (MAD)",
+    "rd": "Relative difference from correct responses (RD)",
+}
+NOTES = {
+    "mad": "How much a mean curve jumps: the mean of |s(i+1) − s(i)| over neighbouring layers i, within a segment of "
+    "the layers (counted from 0), with its 95 % bootstrap interval over samples. A mean of "
+    "absolute values: noise alone makes it positive. A second number before the interval is the estimate corrected for "
+    "that, which the interval is of; without one the interval lies high where MAD is near zero.",
+    "rd": "How far another kind of response lies from the correct one: (other − correct) / correct of the mean curves, "
+    "averaged over layers with its sign and as an absolute value, with 95 % bootstrap intervals over samples; and the "
+    "layers that differ most, largest first. Only the signed one can tell that there is no difference: noise alone "
+    "makes the absolute one positive. A second number before an interval is the estimate corrected for that, which the "
+    "interval is of. The signed one's interval is bootstrap-t; that of a claim is Student's t, on another scale.",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table to read: one model, dataset, relation, token set and statistic; a row a variant and projection.
+
+    `estimates`: the same for a page that is narrow, a row an estimate, below a row of the variant alone.
+    """
+
+    kind: str
+    model: str
+    dataset: str
+    relation: str
+    loss_tokens: str
+    statistic: str
+    check: bool
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    estimates: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def write_tables(
+    kind: str, statistics: Sequence[str | Path], output: str | Path, published: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write the ``mad`` or ``rd`` tables of all `statistics` folders into the folder `output`, in each of `FORMATS`.
+
+    Parquet and CSV are tidy: a row an estimate (`COLUMNS`), numbers in full, missing ones empty. `published`: rows of
+    config/published.tsv. `InputError` where a folder lacks the table.
+    """
+    frames = [_flat(pl.from_arrow(read_table(kind, Path(folder) / f"{kind}.parquet"))) for folder in statistics]
+    whole = _beside_published(pl.concat(frames), kind, published)
+    frame = in_reading_order(whole.select(name for name in COLUMNS[kind] if name in whole.columns), kind)
+    write_files(
+        Path(output) / kind, frame, *(write(kind, blocks(frame, kind, published)) for write in (as_markdown, as_latex))
+    )
+
+
+def write_files(stem: Path, frame: pl.DataFrame, markdown: str, tex: str) -> None:
+    """Write a table in each of `FORMATS`, as ``{stem}.{format}``."""
+    with replacing(stem.with_suffix(".parquet")) as temporary:
+        # Without polars' own metadata: the same numbers are the same bytes.
+        pq.write_table(frame.to_arrow().replace_schema_metadata(None), temporary, compression="zstd")
+    write_text(stem.with_suffix(".csv"), frame.write_csv())
+    write_text(stem.with_suffix(".md"), markdown)
+    write_text(stem.with_suffix(".tex"), tex)
+
+
+def read_csv(path: str | Path) -> tuple[str, pl.DataFrame]:
+    """One of `write_tables`'s CSV files: its kind and its rows. `InputError` for any other file."""
+    try:
+        frame = pl.read_csv(path, infer_schema=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make it with write_tables") from None
+    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+        raise InputError(f"{path}: not a readable CSV file ({error}); make it with write_tables") from None
+    for kind, columns in COLUMNS.items():
+        if [name for name in columns if name in frame.columns] == frame.columns and _WHICH[kind] in frame.columns:
+            numbers = [name for name in _ESTIMATE[:-1] if name in frame.columns]
+            return kind, frame.with_columns(pl.col(numbers).cast(pl.Float64), pl.col("n").cast(pl.Int64))
+    raise InputError(f"{path}: neither a MAD nor an RD table, its columns are {', '.join(frame.columns)}")
+
+
+def in_reading_order(frame: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Rows by model, dataset, relation (correct first), then statistic, variant (fast to slow), projection."""
+    orders = {
+        "relation": relations_in_order(frame["relation"].unique()),
+        "statistic": in_order(frame["statistic"].unique(), STATISTICS),
+        "variant": variants_in_order(frame["variant"].unique()),
+        "projection": projections_in_order(frame["projection"].unique()),
+    }
+    last = "segment" if kind == "mad" else "measure"
+    orders[last] = in_order(frame[last].unique(), SEGMENTS if kind == "mad" else MEASURES)
+    ranks = [
+        pl.col(key).replace_strict(orders[key], list(range(len(orders[key]))), return_dtype=pl.Int32)
+        if orders.get(key)
+        else pl.col(key)
+        for key in (*_KEYS, last)
+    ]
+    return frame.sort(ranks)
+
+
+def blocks(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]] = ()) -> list[Block]:
+    """The tables to read, in the order of `frame` (of `in_reading_order`), for the statistics that are `SHOWN`.
+
+    Notes name the sources of `published` numbers, and those that belong to no single row.
+    """
+    frame = frame.filter(pl.col("statistic").is_in(SHOWN))
+    shown = []
+    for key, rows in frame.group_by(_KEYS[:5], maintain_order=True):
+        head, columns = _mad_columns(rows) if kind == "mad" else _rd_columns(rows)
+        known = [row for row in rows.to_dicts() if row["published"]]
+        body = []
+        for (variant, projection), group in rows.group_by("variant", "projection", maintain_order=True):
+            estimates = group.to_dicts()
+            cells = [next((read(row) for row in estimates if at(row)), "–") for at, read in columns]
+            cells += [next((row["published"] for row in estimates if row["published"]), "–")] if known else []
+            n = max(row["n"] for row in estimates)
+            body.append((label(variant), label(projection), *cells, f"{n:,}"))
+        check = bool((rows["purpose"] == PIPELINE_CHECK).any())
+        said = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
+        header = ("Variant", "Projection", *head, *said, "n")
+        long = tuple(_long(rows, kind, bool(known)))
+        shown.append(Block(kind, *key, check, header, tuple(body), long, tuple(_notes(key, kind, published))))
+    return shown
+
+
+def _long(rows: pl.DataFrame, kind: str, known: bool) -> Iterator[tuple[str, ...]]:
+    """A header, then a row an estimate, with the corrected one and the interval apart; before them their variant."""
+    last = ("Top layers",) if kind == "rd" else ("Published",) if known else ()
+    yield ("Projection", "Layers" if kind == "mad" else "Measure", "Plain", "Corrected", "95 % interval", *last, "n")
+    for (variant,), group in rows.group_by("variant", maintain_order=True):
+        yield (label(variant),)
+        for row in group.to_dicts():
+            value, corrected, low, high = (three_digits(row.get(key)) for key in ("value", "corrected", "low", "high"))
+            if kind == "mad":
+                part = f"{label(row['segment'])} ({row['layers'].replace('-', '–')})"
+                more = (row["published"] or "–",) if known else ()
+            else:
+                part = MEASURES.get(row["measure"], label(row["measure"]))
+                more = ((row["top_layers"] or "–").replace(" ", ", "),)
+            interval = "–" if "–" in (low, high) else f"[{low}, {high}]"
+            yield (label(row["projection"]), part, value, corrected, interval, *more, f"{row['n']:,}")
+
+
+def _notes(key: tuple[str, ...], kind: str, published: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the study says of one table: by row where it names a projection, else in words; and where it says so."""
+    of_table = [row for row in published if (row["table"], *(row[name] for name in _KEYS[:3])) == (kind, *key[:3])]
+    of_table = [row for row in of_table if key[3] == "all" and row["statistic"] == key[4]]
+    words = [f"{label(row['variant'])} {row['value']}" for row in of_table if not row["projection"]]
+    sources = dict.fromkeys(row["source"] for row in of_table)
+    notes = [f"Published, of no single projection: {', '.join(words)}."] if words else []
+    return [*notes, *(f"Published numbers: {source}." for source in sources)]
+
+
+def _beside_published(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The published number of each estimate, as it is printed; null where none is known."""
+    keys = ["model", "dataset", "relation", "statistic", "variant", "projection", _WHICH[kind]]
+    known = [{**row, _WHICH[kind]: row["part"]} for row in published if row["table"] == kind and row["projection"]]
+    schema = dict.fromkeys([*keys, "published"], pl.String)
+    beside = pl.DataFrame([{**row, "published": row["value"]} for row in known], schema=schema)
+    found = frame.join(beside, on=keys, how="left", maintain_order="left")
+    return found.with_columns(pl.when(pl.col("loss_tokens") == "all").then("published"))
+
+
+def as_markdown(kind: str, tables: Sequence[Block]) -> str:
+    """Tables as Markdown, each under a heading that says what it is of."""
+    parts = [f"# {TITLES[kind]}", NOTES[kind]]
+    if not tables:
+        parts.append("Nothing to show.")
+    for table in tables:
+        parts.append(f"## {escaped(' · '.join(about(table)))}")
+        if table.check:
+            parts.append("*Pipeline check: this model was never meant for these data; no finding.*")
+        rule = ["---", "---", *["---:"] * (len(table.header) - 2)]
+        lines = [table.header, rule, *table.rows]
+        parts.append("\n".join(f"| {' | '.join(escaped(cell) for cell in line)} |" for line in lines))
+        parts += [escaped(note) for note in table.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_latex(kind: str, tables: Sequence[Block]) -> str:
+    """Tables as LaTeX to be read by ``\\input``, each with a caption that says what it is of."""
+    layout = "In these tables the corrected estimate has a column of its own."
+    parts = [latex.preamble(f"{TITLES[kind]}. {NOTES[kind]} {layout}")]
+    for table in tables:
+        check = ["Pipeline check: this model was never meant for these data; no finding"] if table.check else []
+        caption = ". ".join(
+            [f"{kind.upper()}: {', '.join(about(table))}", *check, *(n.rstrip(".") for n in table.notes)]
+        )
+        header, *rows = table.estimates
+        parts.append(latex.longtable(caption, "ll" + "r" * (len(header) - 2), header, rows))
+    return "\n".join(parts)
+
+
+def about(table: Block) -> list[str]:
+    """What a table is of, in words."""
+    tokens = [] if table.loss_tokens == "all" else [f"loss on {table.loss_tokens}"]
+    words = [table.model, table.dataset, f"{table.relation.replace('_', ' ')} responses", *tokens]
+    return [*words, statistic_label(table.statistic)]
+
+
+def three_digits(value: float | None) -> str:
+    """A number to three significant digits, without an exponent where it reads well: 12345.6 -> 12,300."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value != 0 and not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.2e}".replace("-", "−")
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{round(value, digits):,.{max(digits, 0)}f}".replace("-", "−")
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """NaN as a missing number, and lists of layers as text, as a CSV file can hold them."""
+    numbers = [name for name in _ESTIMATE[:-1] if name in frame.columns]
+    frame = frame.with_columns(pl.col(numbers).fill_nan(None))
+    if "top_layers" in frame.columns:
+        frame = frame.with_columns(pl.col("top_layers").cast(pl.List(pl.String)).list.join(" "))
+    return frame
+
+
+def _mad_columns(rows: pl.DataFrame):
+    segments = rows.select("segment", "layers").unique(maintain_order=True).rows()
+    known = in_order([segment for segment, _ in segments], SEGMENTS)
+    head = [f"{label(name)} ({dict(segments)[name].replace('-', '–')})" for name in known]
+    return head, [(lambda row, name=name: row["segment"] == name, _with_interval) for name in known]
+
+
+def _rd_columns(rows: pl.DataFrame):
+    known = in_order(rows["measure"].unique(), MEASURES)
+    head = [*(MEASURES.get(name, label(name)) for name in known), "Top layers"]
+    columns = [(lambda row, name=name: row["measure"] == name, _with_interval) for name in known]
+    return head, [*columns, (lambda row: True, lambda row: (row["top_layers"] or "–").replace(" ", ", "))]
+
+
+def _with_interval(row: dict) -> str:
+    """An estimate with its interval, and before that the corrected one that the interval is of, where it differs."""
+    value, corrected, low, high = (three_digits(row.get(name)) for name in ("value", "corrected", "low", "high"))
+    if low == "–" or high == "–":
+        return value
+    return f"{value} [{low}, {high}]" if corrected in ("–", value) else f"{value}; {corrected} [{low}, {high}]"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown takes as text."""
+    for character in "\\`*_<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text

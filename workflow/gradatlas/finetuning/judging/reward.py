@@ -1,0 +1,76 @@
+"""A reward model as a judge: a sequence classifier with one output."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
+
+from gradatlas.finetuning.judging.judges import Contest, Preference, better
+from gradatlas.core.errors import InputError, check_choice
+from gradatlas.models.loading import DTYPES, choose_device, locate
+
+
+class Reward:
+    """The model in a folder or a card; `name` of it in the table. Prompt and answer are put into its chat template,
+    where it has one, else one after the other.
+
+    Texts longer than its window have no score, and their contests no verdict: nothing is cut. Raises `InputError` for a
+    model that is no sequence classifier with one output, or lacks weights of one.
+    """
+
+    def __init__(self, model: str, name: str, *, device: str, dtype: str, trust_remote_code: bool = False):
+        check_choice("--dtype", dtype, DTYPES)
+        where, self.name = locate(model), name
+        self.facts: Mapping[str, Any] = {"judge": "reward", "model": name, "digest": where.digest, "dtype": dtype}
+        # A compute node has no network; a load that asks for one would stall instead of failing.
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        logging.disable_progress_bar()
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(where.path, trust_remote_code=trust_remote_code)
+            self.model, report = AutoModelForSequenceClassification.from_pretrained(
+                where.path,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise InputError(
+                f"{where.path}: no sequence classifier could be loaded ({' '.join(str(error).split())[:240]}); take a "
+                "reward model's folder with config.json, safetensors and tokenizer.json"
+            ) from None
+        if report["missing_keys"]:
+            raise InputError(
+                f"{where.path}: weight {sorted(report['missing_keys'])[0]} is missing, so it is no reward model but "
+                "something else; take a sequence classifier with one output"
+            )
+        if self.model.config.num_labels != 1:
+            raise InputError(
+                f"{where.path}: a classifier with {self.model.config.num_labels} outputs; a reward model has one"
+            )
+        self.model = self.model.to(choose_device(device)).eval()
+        self.window = getattr(self.model.config, "max_position_embeddings", None)
+
+    def prefer(self, contests: Sequence[Contest]) -> list[Preference]:
+        """The answer with the higher score; every text is read once."""
+        texts = {(each.prompt, answer.text) for each in contests for answer in (each.run, each.baseline)}
+        scores = {text: self._score(*text) for text in sorted(texts)}
+        pairs = [(scores[each.prompt, each.run.text], scores[each.prompt, each.baseline.text]) for each in contests]
+        return [(None, None) if None in pair else better(*pair) for pair in pairs]
+
+    @torch.inference_mode()
+    def _score(self, prompt: str, answer: str) -> float | None:
+        # One at a time: no padding that a classifier would have to be told of.
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": prompt.strip()}, {"role": "assistant", "content": answer.strip()}]
+            ids = self.tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
+        else:
+            ids = self.tokenizer(prompt + answer, return_tensors="pt")["input_ids"]
+        if self.window and ids.shape[1] > self.window:
+            return None
+        score = self.model(input_ids=ids.to(self.model.device)).logits.float().item()
+        # What is not a number prefers nobody.
+        return score if score == score else None

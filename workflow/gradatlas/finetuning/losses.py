@@ -1,0 +1,160 @@
+"""The losses of finetuning, each with its residual term G = dL/dz in closed form.
+
+Every loss is a function of sequence log-probabilities s+ = log pi(y+|x) and s- = log pi(y-|x) alone. At each response
+token ds/dz = e_y - pi, so G+ = c+ (pi - e_y+) and G- = c- (pi - e_y-) with the two numbers c = -dL/ds of a pair, the
+same for all its tokens ("Learning Dynamics of LLM Finetuning", Ren and Sutherland, ICLR 2025, section 3). c > 0 pulls
+a response up, c < 0 pushes it down. Here h = s - r is the log-ratio to the reference model, h+ - h- the margin.
+
+| loss | L of a pair | c+ | c- |
+|---|---|---|---|
+| sft | -s+ | 1 | |
+| dpo | -log sigma(b (h+ - h-)) | b sigma(-b (h+ - h-)) | -c+ |
+| ipo | (h+ - h- - 1/(2 b))^2 | 2 (1/(2 b) - (h+ - h-)) | -c+ |
+| slic | max(0, d - (s+ - s-)) - b s+ | [hinge open] + b | -[hinge open] |
+| sppo, e = 1/b | (h+ - e/2)^2 + (h- + e/2)^2 | e - 2 h+ | -e - 2 h- |
+| kto | 2 - sigma(b (h+ - k)) - sigma(b (k - h-)) | b sigma' | -b sigma' |
+| simpo | -log sigma(b (s+/n+ - s-/n-) - g) | b sigma(-...)/n+ | -b sigma(-...)/n- |
+
+Against the paper, as tests/test_dynamics_losses.py shows by autograd:
+- IPO. Its equation 17 takes DPO's b (1 - a) with a = h - 1/(2 b), h the margin, that is b (1 - h) + 1/2. The direction
+  (up, down) is right while h < 1/(2 b); the number is not: at the start it is b + 1/2 for the true 1/b (.6 for 10 at
+  b = .1), and it changes its sign at h = 1 + 1/(2 b) and not at h = 1/(2 b).
+- SPPO. Its equations 21 and 22 have two positive vectors, and hence no squeezing. Differentiated, c- = -e - 2 h- is
+  negative until h- has fallen to -e/2: the rejected response is pushed down from the first step on, by -e, and only
+  how far is bounded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from gradatlas.core.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of a batch of pairs, each (pairs,): sums over the tokens of a response.
+
+    `chosen` and `rejected` under the trained model (with gradient), `chosen_reference` and `rejected_reference` under
+    the reference, `chosen_tokens` and `rejected_tokens` the lengths. `divergence`: KTO's k >= 0, without gradient.
+    What a loss does not read may be None.
+    """
+
+    chosen: Tensor
+    rejected: Tensor | None = None
+    chosen_reference: Tensor | None = None
+    rejected_reference: Tensor | None = None
+    chosen_tokens: Tensor | None = None
+    rejected_tokens: Tensor | None = None
+    divergence: Tensor | None = None
+
+    @property
+    def ratios(self) -> tuple[Tensor, Tensor]:
+        """(h+, h-)."""
+        return self.chosen - self.chosen_reference, self.rejected - self.rejected_reference
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`loss`, `chosen` (c+) and `rejected` (c-) of every pair, each (pairs,); the latter two without gradient."""
+
+    loss: Tensor
+    chosen: Tensor
+    rejected: Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss and what it reads: rejected responses (`paired`), a reference model, mismatched pairs for KTO's k."""
+
+    of: Callable[[Scores, float, float], Outcome]
+    paired: bool = True
+    reference: bool = True
+    mismatched: bool = False
+
+
+def _sft(scores: Scores, beta: float, margin: float) -> Outcome:
+    return _outcome(-scores.chosen, torch.ones_like(scores.chosen), torch.zeros_like(scores.chosen))
+
+
+def _dpo(scores: Scores, beta: float, margin: float) -> Outcome:
+    chosen, rejected = scores.ratios
+    inside = beta * (chosen - rejected)
+    pull = beta * torch.sigmoid(-inside)
+    return _outcome(-logsigmoid(inside), pull, -pull)
+
+
+def _ipo(scores: Scores, beta: float, margin: float) -> Outcome:
+    chosen, rejected = scores.ratios
+    gap = chosen - rejected - 1 / (2 * beta)
+    return _outcome(gap**2, -2 * gap, 2 * gap)
+
+
+def _slic(scores: Scores, beta: float, margin: float) -> Outcome:
+    # y_ref, the response of the likelihood term, is the chosen one.
+    gap = margin - (scores.chosen - scores.rejected)
+    hinge = (gap > 0).to(gap.dtype)
+    return _outcome(gap.clamp(min=0) - beta * scores.chosen, hinge + beta, -hinge)
+
+
+def _sppo(scores: Scores, beta: float, margin: float) -> Outcome:
+    # Called with beta as the others are; the paper's eta is its inverse.
+    eta = 1 / beta
+    chosen, rejected = scores.ratios
+    loss = (chosen - eta / 2) ** 2 + (rejected + eta / 2) ** 2
+    return _outcome(loss, eta - 2 * chosen, -eta - 2 * rejected)
+
+
+def _kto(scores: Scores, beta: float, margin: float) -> Outcome:
+    chosen, rejected = scores.ratios
+    up, down = (
+        torch.sigmoid(beta * (chosen - scores.divergence)),
+        torch.sigmoid(beta * (scores.divergence - rejected)),
+    )
+    return _outcome((1 - up) + (1 - down), beta * up * (1 - up), -beta * down * (1 - down))
+
+
+def _simpo(scores: Scores, beta: float, margin: float) -> Outcome:
+    inside = beta * (scores.chosen / scores.chosen_tokens - scores.rejected / scores.rejected_tokens) - margin
+    pull = beta * torch.sigmoid(-inside)
+    return _outcome(-logsigmoid(inside), pull / scores.chosen_tokens, -pull / scores.rejected_tokens)
+
+
+def _outcome(loss: Tensor, chosen: Tensor, rejected: Tensor) -> Outcome:
+    return Outcome(loss, chosen.detach(), rejected.detach())
+
+
+LOSSES: dict[str, Loss] = {
+    "sft": Loss(_sft, paired=False, reference=False),
+    "dpo": Loss(_dpo),
+    "ipo": Loss(_ipo),
+    "slic": Loss(_slic, reference=False),
+    "sppo": Loss(_sppo),
+    "kto": Loss(_kto, mismatched=True),
+    "simpo": Loss(_simpo, reference=False),
+}
+
+
+def loss_named(name: str) -> Loss:
+    """One of `LOSSES`; `InputError` for another name."""
+    if name not in LOSSES:
+        raise InputError(f"loss '{name}' is not known: {nearest(name, LOSSES)}")
+    return LOSSES[name]
+
+
+def divergence_of(policy: Tensor, reference: Tensor) -> Tensor:
+    """KTO's k of a batch: the mean log-ratio of mismatched responses, not below 0; a scalar without gradient.
+
+    `policy`, `reference`: (pairs,) log-probabilities of a response that belongs to another prompt.
+    """
+    return (policy - reference).mean().clamp(min=0).detach()
+
+
+def residual(logits: Tensor, targets: Tensor, coefficient: Tensor) -> Tensor:
+    """G = c (pi - e_y), as `logits` (..., tokens, vocabulary); `targets` (..., tokens), `coefficient` (...)."""
+    pi = torch.softmax(logits, dim=-1)
+    one_hot = torch.nn.functional.one_hot(targets, logits.shape[-1]).to(pi.dtype)
+    return coefficient[..., None, None] * (pi - one_hot)

@@ -1,0 +1,91 @@
+"""What a finetuning run can be asked for, checked."""
+
+import math
+from dataclasses import dataclass
+
+from gradatlas.finetuning.losses import loss_named
+from gradatlas.data.pairs import SPLITS
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.core.errors import InputError, nearest
+
+OPTIMISERS = ("sgd", "rmsprop", "adamw")
+PARAMETERS = ("full", "lora")
+NEGATIVES = ("off_policy", "on_policy")
+#: What sft is trained on: the chosen responses, both (the paper's "extend"), or responses of a probe type to the
+#: probes' own prompts. Losses on pairs have ``chosen`` and ``rejected`` whatever stands here.
+TARGETS = ("chosen", "extend", *(name for name in TYPES if name != "chosen"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run: a row of config/runs.tsv.
+
+    `split` of the pairs to train on; `probed`: only on the pairs that are probed. `batch_size` in responses (sft) or
+    pairs. The learning rate rises over `warm_up` steps and stays. `clip`: the gradient's norm at most; 0, as it comes.
+    `parameters`: all weights, or LoRA's low-rank terms of all linear layers but the output (`lora_rank`, scaled
+    by 2, without dropout). Evaluated before the first step, every `evaluate_every` steps and after the last; free
+    responses are written before the first, every `generate_every` steps (0: not in between) and after the last.
+    """
+
+    name: str
+    loss: str = "sft"
+    target: str = "chosen"
+    split: str = "train"
+    probed: bool = False
+    negatives: str = "off_policy"
+    optimiser: str = "rmsprop"
+    learning_rate: float = 1e-4
+    steps: int = 100
+    batch_size: int = 4
+    warm_up: int = 0
+    clip: float = 10.0
+    beta: float = 0.1
+    margin: float = 0.0
+    evaluate_every: int = 25
+    generate_every: int = 0
+    parameters: str = "full"
+    lora_rank: int = 8
+    seed: int = 0
+
+    def __post_init__(self):
+        loss = loss_named(self.loss)
+        choices = (("target", TARGETS), ("split", SPLITS), ("negatives", NEGATIVES), ("optimiser", OPTIMISERS))
+        choices += (("parameters", PARAMETERS),)
+        for key, known in choices:
+            if getattr(self, key) not in known:
+                raise InputError(f"run '{self.name}': {key} '{getattr(self, key)}' is not known: "
+                                 f"{nearest(getattr(self, key), known)}")  # fmt: skip
+        for key, least in (
+            ("steps", 1),
+            ("batch_size", 2 if loss.mismatched else 1),
+            ("evaluate_every", 1),
+            ("lora_rank", 1),
+            ("generate_every", 0),
+            ("warm_up", 0),
+        ):
+            if getattr(self, key) < least:
+                raise InputError(f"run '{self.name}': {key} is {getattr(self, key)}; give at least {least}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and self.beta > 0 and self.clip >= 0):
+            raise InputError(f"run '{self.name}': learning_rate and beta have to be above 0, clip not below; mend them")
+        if loss.paired and self.target != "chosen":
+            raise InputError(
+                f"run '{self.name}': loss {self.loss} takes chosen and rejected responses, but target is "
+                f"'{self.target}'; set target to chosen, or loss to sft"
+            )
+        if loss.paired and self.split == "base":
+            raise InputError(f"run '{self.name}': split base has no rejected responses; loss {self.loss} needs them")
+        if not loss.paired and self.negatives != "off_policy":
+            raise InputError(f"run '{self.name}': loss {self.loss} has no negatives; set negatives to off_policy")
+
+    @property
+    def on_probes(self) -> bool:
+        """Whether only the probed pairs are trained on."""
+        return self.probed or self.target not in ("chosen", "extend")
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the probes are evaluated after this many steps."""
+        return step in (0, self.steps) or step % self.evaluate_every == 0
+
+    def generates(self, step: int) -> bool:
+        """Whether free responses are written after this many steps."""
+        return step in (0, self.steps) or bool(self.generate_every and step % self.generate_every == 0)

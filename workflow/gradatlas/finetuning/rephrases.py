@@ -1,0 +1,65 @@
+"""Rephrases of real data: from a file that keeps them, which a local model or an endpoint writes.
+
+The study asked GPT-3.5-turbo at temperature 0.7; here any writer of `gradatlas.data.generation` will do, and every text
+is kept, so that a rerun asks for nothing twice. The requests are ours, to the same end.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradatlas.data.pairs import Pair
+from gradatlas.finetuning.probes import REPHRASED, Rephrases
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
+from gradatlas.data.generation.completions import Writer, complete_all
+
+PROMPTS = {
+    "semantic": "Say the text below in other words, as different as you can, its meaning unchanged. Answer with the "
+    "new text alone.\n\n{text}",
+    "format": "Keep the form of the text below (its kind of sentences, its length, its tone), but change what it says "
+    "as much as you can. Answer with the new text alone.\n\n{text}",
+    "unrelated": "Write about anything you like in exactly {words} words. Answer with the text alone.",
+}
+_NAMED = 3  # missing rows that a message names
+
+
+def from_cache(path: str | Path, pairs: Sequence[Pair]) -> Rephrases:
+    """The rephrases of `pairs` out of a JSON Lines file of {pair_id, type, text}; an empty text is an empty answer.
+
+    Raises `InputError` for a damaged line, and for missing rows, naming them.
+    """
+    kept: dict[tuple[str, str], str] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give the file of rephrases") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            kept[row["pair_id"], row["type"]] = row["text"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}, line {number}: no JSON object with pair_id, type and text; mend it") from None
+    wanted = [(pair["pair_id"], name) for pair in pairs for name in REPHRASED]
+    missing = [f"{name} of '{pair_id}'" for pair_id, name in wanted if (pair_id, name) not in kept]
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise InputError(
+            f"{path}: lacks {', '.join(missing[:_NAMED])}{more}; add the lines, or write the rephrases again"
+        )
+    return lambda pair, name: kept[pair["pair_id"], name]
+
+
+def write_rephrases(pairs: Sequence[Pair], writer: Writer, kept: str | Path, output: str | Path) -> None:
+    """Ask `writer` for every type of every pair, and write the file that `from_cache` reads; answers stay in `kept`."""
+    asked = {f"{pair['pair_id']}\t{name}": _request(pair, name) for pair in pairs for name in REPHRASED}
+    told = complete_all(asked, writer, kept)
+    rows = [dict(zip(("pair_id", "type"), key.split("\t"), strict=True)) | {"text": told[key].text} for key in asked]
+    write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _request(pair: Pair, name: str) -> str:
+    part, _, kind = name.partition("_")
+    if name == "unrelated":
+        return PROMPTS[name].format(words=len(pair["chosen"].split()))
+    return PROMPTS[kind].format(text=pair[part].strip())

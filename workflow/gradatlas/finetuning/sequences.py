@@ -1,0 +1,179 @@
+"""Prompts and responses as tokens, in training and probing alike, and a model's belief in them, token by token.
+
+The prompt and the response are tokenised apart and joined, so that all responses to a prompt follow the same tokens;
+the end token closes a response, and what the tokenizer puts in front of a text (BOS) stands there once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradatlas.core.errors import InputError
+from gradatlas.models.forward import length_regime, run_forward
+from gradatlas.models.tokens import Encoded, Encoder
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Token ids of a prompt with a response; the response begins at `start` and ends with the end token."""
+
+    ids: tuple[int, ...]
+    start: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the response, the end token among them."""
+        return len(self.ids) - self.start
+
+    @property
+    def encoded(self) -> Encoded:
+        """The same as the gradient engine takes it."""
+        return Encoded(self.ids, tuple(i >= self.start for i in range(len(self.ids))), False)
+
+
+class Speech:
+    """Encodes prompts and responses for one tokenizer; `max_length`: window in tokens.
+
+    Raises `InputError` for a tokenizer without an end token.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"model '{tokenizer.name_or_path}': its tokenizer has no end token; set eos_token there")
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.front = Encoder(tokenizer, chat=False, max_length=max_length).front
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt."""
+        return (*self.front, *self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def encode(self, prompt: str, response: str) -> Spoken | None:
+        """A prompt with a response, or None where they do not fit the window: nothing is ever cut."""
+        head = self.prompt(prompt)
+        said = self.tokenizer(response, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = (*head, *said, self.tokenizer.eos_token_id)
+        return Spoken(ids, len(head)) if len(ids) <= self.max_length else None
+
+
+def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
+    """Logits (tokens, vocabulary) and targets (tokens) of all response tokens of a batch, one sequence after another.
+
+    At least float32. Padding stands on the right, where no real token of a causal decoder sees it. The sequences have
+    to be of one length regime.
+    """
+    ids, counted = _padded([spoken.ids for spoken in batch], [spoken.start for spoken in batch], model.device)
+    longest = ids.shape[1]
+    # A token is predicted at the place before it; logits of prompts are not made.
+    first = min(spoken.start for spoken in batch) - 1
+    logits = run_forward(model, ids, logits=longest - first)[:, :-1][counted[:, first + 1 :]]
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    return logits, ids[counted]
+
+
+def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
+    """As `response_logits`, without gradient, for prompts of one length: each distinct one is read once.
+
+    A model that keeps no cache reads them all, and so does one whose positions hang on a length that lies between a
+    prompt's and its response's.
+    """
+    regime = length_regime(model.config)
+    prompts = {spoken.ids[: spoken.start]: None for spoken in batch}
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+    crossing = any(regime(each.start) != regime(len(each.ids)) for each in batch)
+    if len(prompts) == len(batch) or crossing or "past_key_values" not in signature(model.forward).parameters:
+        return response_logits(model, batch)
+    read = model(input_ids=torch.tensor(list(prompts), device=model.device), use_cache=True)
+    cache = getattr(read, "past_key_values", None)
+    if not hasattr(cache, "batch_select_indices"):
+        return response_logits(model, batch)
+    mine = torch.tensor([places[spoken.ids[: spoken.start]] for spoken in batch], device=model.device)
+    cache.batch_select_indices(mine)
+    ids, counted = _padded([spoken.ids[spoken.start :] for spoken in batch], [0] * len(batch), model.device)
+    # The prompt's last place predicts the response's first token.
+    logits = read.logits[mine, -1:]
+    if ids.shape[1] > 1:
+        rest = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
+        logits = torch.cat([logits, rest], dim=1)
+    logits = logits[counted]
+    return (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits), ids[counted]
+
+
+def log_probs(model: Any, batch: Sequence[Spoken]) -> Tensor:
+    """Log-probability of every response of a batch, the sum over its tokens: (sequences,), with gradient.
+
+    Each as it is alone: sequences of different length regimes are read apart.
+    """
+    regime = length_regime(model.config)
+    apart: dict[int, list[int]] = {}
+    for place, spoken in enumerate(batch):
+        apart.setdefault(regime(len(spoken.ids)), []).append(place)
+    found: dict[int, Tensor] = {}
+    for places in apart.values():
+        part = [batch[place] for place in places]
+        logits, targets = response_logits(model, part)
+        each = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
+        sums = (tokens.sum() for tokens in each.split([spoken.tokens for spoken in part]))
+        found |= zip(places, sums, strict=True)
+    return torch.stack([found[place] for place in range(len(batch))])
+
+
+def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -> tuple[Tensor, Tensor]:
+    """Ids (sequences, longest), and which of them count: from `starts` on, without padding.
+
+    Padding repeats a sequence's last token, as another one's embedding could be no number.
+    """
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
+    places = torch.arange(longest)
+    ends = torch.tensor([len(row) for row in rows])
+    counted = (places >= torch.tensor(starts)[:, None]) & (places < ends[:, None])
+    return ids.to(device), counted.to(device)
+
+
+def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_tokens: int) -> list[Spoken]:
+    """A response to every prompt at temperature 1, closed by the end token; the same for the same `seed` and prompts.
+
+    At most `max_tokens` tokens, or what the longest of the prompts leaves of the window, without the end token. Raises
+    `InputError` where a prompt fills the window.
+    """
+    heads = [speech.prompt(prompt) for prompt in prompts]
+    longest = max(map(len, heads))
+    room = min(max_tokens, speech.max_length - longest - 1)
+    if room < 1:
+        raise InputError(f"a prompt of {longest} tokens fills the window of {speech.max_length}; raise max_length")
+    end = speech.tokenizer.eos_token_id
+    apart: dict[int, list[int]] = {}
+    for place, head in enumerate(heads):
+        apart.setdefault(0 if lengths_mix(model, speech.max_length) else len(head), []).append(place)
+    found: dict[int, Spoken] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for places in apart.values():
+            part = [heads[place] for place in places]
+            made = continued(model, part, end, room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+            for place, head, row in zip(places, part, made, strict=True):
+                said = row[: row.index(end)] if end in row else row
+                found[place] = Spoken((*head, *said, end), len(head))
+    return [found[place] for place in range(len(heads))]
+
+
+def lengths_mix(model: Any, window: int) -> bool:
+    """Whether prompts of several lengths can be continued in one batch: no positions hang on its longest sequence."""
+    regime = length_regime(model.config)
+    return regime(1) == regime(window)
+
+
+def continued(model: Any, heads: Sequence[Sequence[int]], end: int, room: int, **how: Any) -> list[list[int]]:
+    """The tokens after every prompt, at most `room`, those after the end token among them; `how`: of the library."""
+    longest = max(map(len, heads))
+    # Padding on the left, where the mask hides it, so that all responses begin at one place.
+    ids = torch.tensor([[end] * (longest - len(head)) + list(head) for head in heads], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads], device=model.device)
+    given = {"max_new_tokens": room, "pad_token_id": end, "eos_token_id": end, "repetition_penalty": 1.0}
+    with torch.inference_mode():
+        return model.generate(input_ids=ids, attention_mask=mask, **given, **how)[:, longest:].tolist()

@@ -1,0 +1,89 @@
+"""What a job measures beside samples and spectra, where it is asked to: whole spectra, cosines, single tokens."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradatlas.core.digest import module_digest
+from gradatlas.core.errors import InputError
+from gradatlas.gradients.capture import Pass
+from gradatlas.gradients.cosines import cosines
+from gradatlas.gradients.plan import Row
+
+NAMES = ("singular_values", "cosines", "tokens")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The tables to write, each a path, None where it is not asked for.
+
+    `tokens` tells the samples `tokens_of` by their ids, or the first `tokens_first` ones. Raises `InputError` where the
+    table or the samples are named without the other.
+    """
+
+    singular_values: str | None = None
+    cosines: str | None = None
+    tokens: str | None = None
+    tokens_of: Sequence[str] = ()
+    tokens_first: int | None = None
+
+    def __post_init__(self):
+        chosen = bool(self.tokens_of) + (self.tokens_first is not None)
+        if self.tokens and chosen != 1:
+            raise InputError("--tokens: whose? give one of --tokens-of ID and --tokens-first N")
+        if chosen and not self.tokens:
+            raise InputError("--tokens-of and --tokens-first choose samples for --tokens; give --tokens OUT too")
+        if self.tokens_first is not None and self.tokens_first < 0:
+            raise InputError(f"--tokens-first is {self.tokens_first}; give 0 or more")
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """By name, the tables asked for."""
+        return {name: path for name in NAMES if (path := getattr(self, name))}
+
+    def chosen(self, rows: Sequence[Row]) -> set[str]:
+        """The ids of the samples whose tokens are told; `InputError` for one that is not measured."""
+        ids = list(dict.fromkeys(row.sample_id for row in rows))
+        if self.tokens_first is not None:
+            return set(ids[: self.tokens_first])
+        # With commas or without; an id may hold some itself.
+        names = [part for name in self.tokens_of for part in ([name] if name in ids else name.split(","))]
+        for name in names:
+            if name not in ids:
+                raise InputError(
+                    f"--tokens-of: no sample '{name}' among the {len(ids)} measured ({', '.join(ids[:3])}, ...); "
+                    "mend the id, or measure more samples"
+                )
+        return set(names)
+
+
+def code_of(name: str) -> str:
+    """A digest of the code that an extra's numbers hang on, beside the engine's own."""
+    modules = ["gradatlas.gradients.extras"] + (["gradatlas.gradients.cosines"] if name == "cosines" else [])
+    return module_digest(*modules)
+
+
+def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collection[str]) -> dict[str, list[float]]:
+    """The numbers of the `wanted` extras of one sample, flat, as the journal keeps them.
+
+    `sigma`: by layer and projection, the singular values. ``singular_values``: these, one after the other.
+    ``cosines``: by pair, then layer (`pairs_of`). ``tokens``: (layers, projections, tokens) of |x_t| |d_t|; and
+    ``token_losses``: the cross-entropy of each response token.
+    """
+    found: dict[str, list[float]] = {}
+    if "singular_values" in wanted:
+        found["singular_values"] = torch.cat([values for layer in sigma for values in layer]).tolist()
+    if "cosines" in wanted:
+        found["cosines"] = [value for values in cosines(done.factors).values() for value in values]
+    if "tokens" in wanted:
+        terms = [_lengths(part.x) * _lengths(part.d) for part in done.factors.values()]
+        found["tokens"] = torch.stack(terms, 1).flatten().tolist()
+        found["token_losses"] = done.token_losses.tolist()
+    return found
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """(layers, tokens), float64 on the CPU."""
+    return rows.double().norm(dim=-1).cpu()

@@ -1,0 +1,185 @@
+"""A crash-safe memory of computed samples: killed jobs go on where they stopped.
+
+A journal is a folder of segments, one per writing process. A segment is a sequence of frames, each one committed
+batch of samples with its own checksum. Readers merge all segments by key, so writers need no lock on each other: a
+crashed writer leaves at worst a torn last frame (ignored), a living one whole frames before it. Damage anywhere
+else is an error, never a number. What a job does not ask for today stays for the job that asks for it again.
+"""
+
+import hashlib
+import os
+import struct
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from gradatlas.core.errors import InputError
+
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("loss", pa.float64()),
+        ("status", pa.string()),
+        ("loss_concentration", pa.float64()),
+        # (layers, projections, metrics) in row-major order; empty where the status is not ok.
+        ("values", pa.list_(pa.float64())),
+        # What else was asked for, by name (gradatlas.gradients.extras).
+        ("extras", pa.map_(pa.string(), pa.list_(pa.float64()))),
+    ]
+)
+
+# A frame's head: a mark, the length of the body in bytes, and digests of the body and of the head before it. The
+# latter tells a damaged length, which would look like a torn body.
+_MARK = b"GAJ3"
+# Earlier forms, which were written by other code: their keys are asked for no more.
+_OLD_MARKS = (b"GAJ1", b"GAJ2")
+_FIELDS = struct.Struct("<4sQ16s")
+_DIGEST = 16
+_HEAD = _FIELDS.size + _DIGEST
+# A body ends with Arrow's end of stream, ff ff ff ff 00 00 00 00, so never with these. A file that had grown before the
+# power failed, but whose content had not reached the disk, does.
+_UNWRITTEN = bytes(8)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a pass over one sample gave."""
+
+    loss: float | None
+    status: str
+    loss_concentration: float | None = None
+    values: Sequence[float] = ()
+    extras: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+class Journal:
+    """Append committed batches to an own segment; look up what any segment holds.
+
+    `maker` names the code and versions that compute: it is part of every key, so that what another one wrote is never
+    read again.
+
+    >>> journal = Journal(folder, maker); journal.commit(keys, records); journal.close()
+    """
+
+    def __init__(self, folder: str | Path, maker: str = ""):
+        self.folder = Path(folder)
+        self._schema = _SCHEMA.with_metadata({"maker": maker})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--journal {folder}: no folder can be made here ({error.strerror}); give another"
+            ) from None
+        self._path = self.folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.frames"
+        self._lock = FileLock(f"{self._path}.lock")
+        self._file = None
+
+    def read(self) -> dict[str, Record]:
+        """All committed records of all segments, by key."""
+        found: dict[str, Record] = {}
+        for path in self._segments():
+            for batch in _batches(path):
+                columns = (batch.column(name).to_pylist() for name in _SCHEMA.names)
+                for key, *rest, extras in zip(*columns, strict=True):
+                    found[key] = Record(*rest, dict(extras))
+        return found
+
+    def commit(self, keys: Sequence[str], records: Sequence[Record]) -> None:
+        """Append one batch, whole, and force it to the disk: after this returns, no kill can lose it."""
+        if self._file is None:
+            # The lock says "this writer lives"; the kernel frees it however the process ends.
+            self._lock.acquire()
+            self._file = open(self._path, "xb")  # noqa: SIM115 - open for the life of the writer
+        columns = [
+            list(keys),
+            [record.loss for record in records],
+            [record.status for record in records],
+            [record.loss_concentration for record in records],
+            [list(record.values) for record in records],
+            [list(record.extras.items()) for record in records],
+        ]
+        columns = [pa.array(column, kind.type) for column, kind in zip(columns, _SCHEMA, strict=True)]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._schema) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        body = sink.getvalue().to_pybytes()
+        fields = _FIELDS.pack(_MARK, len(body), _digest(body))
+        self._file.write(fields + _digest(fields) + body)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def prune(self) -> int:
+        """Delete the segments of dead writers that no job can read any more; returns how many.
+
+        These are another `maker`'s, earlier forms, and those that hold no whole batch. Others stay, whoever needs
+        them today: a job over fewer samples, or with other options, says nothing of the next one.
+        """
+        pruned = 0
+        for path in self._segments():
+            first = next(_batches(path), None)
+            readable = first is not None and first.schema.metadata == self._schema.metadata
+            if readable or path == self._path:
+                continue
+            try:
+                with FileLock(f"{path}.lock", timeout=0):
+                    path.unlink(missing_ok=True)
+                    pruned += 1
+            except Timeout:
+                continue
+            Path(f"{path}.lock").unlink(missing_ok=True)
+        return pruned
+
+    def close(self) -> None:
+        """End the own segment, if one was begun."""
+        if self._file is not None:
+            self._file.close()
+            self._lock.release()
+            Path(f"{self._path}.lock").unlink(missing_ok=True)
+            self._file = None
+
+    def _segments(self) -> list[Path]:
+        return sorted(self.folder.glob("*.frames"))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:_DIGEST]
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The whole batches of a segment; a torn last one, from a killed or still writing process, is left out."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        # Pruned by another process since the folder was listed.
+        return
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); make it readable, or delete it: its samples are computed again"
+        ) from None
+    at = 0
+    while len(content) - at >= _HEAD:
+        fields = content[at : at + _FIELDS.size]
+        body_at = at + _HEAD
+        mark, length, digest = _FIELDS.unpack(fields)
+        if mark not in (_MARK, *_OLD_MARKS) or content[at + _FIELDS.size : body_at] != _digest(fields):
+            if len(content[at:].rstrip(b"\0")) < _HEAD:
+                return
+            raise _damaged(path, at)
+        body = content[body_at : body_at + length]
+        if len(body) < length:
+            return
+        if _digest(body) != digest:
+            if content[body_at + length - len(_UNWRITTEN) :] == _UNWRITTEN:
+                return
+            raise _damaged(path, at)
+        if mark == _MARK:
+            yield from pa.ipc.open_stream(body)
+        at = body_at + length
+
+
+def _damaged(path: Path, at: int) -> InputError:
+    return InputError(f"{path}: damaged at byte {at}; delete this file, its samples are computed again")

@@ -1,0 +1,306 @@
+"""One gradients job: every row of a responses file through one model, resumable, into two tables."""
+
+import json
+import platform
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from gradatlas.core.command import progress
+from gradatlas.core.digest import module_digest
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import check_writable, write_text
+from gradatlas.gradients.capture import HALF_SCALE, Capture, Pass
+from gradatlas.gradients.extras import Extras, code_of, measure_extras
+from gradatlas.models.forward import length_regime
+from gradatlas.gradients.journal import Journal, Record
+from gradatlas.gradients.meter import Meter
+from gradatlas.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows, share_of
+from gradatlas.gradients.settings import Settings
+from gradatlas.gradients.spectra import decompose
+from gradatlas.models.tokens import Encoded, Encoder
+from gradatlas.gradients.write import write_extra, write_tables
+from gradatlas.core.machine import machine
+from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.data.responses.prompts import CHAT_DATE
+
+# The size of a batch is no fact of the numbers; a retry halves it. A shard's place is told apart.
+_NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
+
+
+def measure(
+    model: str,
+    responses: str,
+    samples_path: str,
+    spectra_path: str,
+    settings: Settings,
+    *,
+    extras: Extras | None = None,
+    revision: str = "",
+    model_name: str = "",
+    journal: str | None = None,
+    run_path: str | None = None,
+) -> None:
+    """Measure all rows of `responses` on `model`; write the samples and spectra tables, whole or not at all.
+
+    `model`: a folder, a card or a hub id; `responses`: a responses table or a JSON list. `journal`: a folder that
+    keeps finished batches through kills and edits. `run_path`: a JSON file for time, host, device and versions.
+    `extras`: more tables.
+    """
+    extras = extras or Extras()
+    outputs = {"samples": samples_path, "spectra": spectra_path, **extras.paths, "run": run_path}
+    _check_paths({"responses": responses, **{name: path for name, path in outputs.items() if path}})
+    device = choose_device(settings.device)
+    started = time.time()
+    drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
+    rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
+    told = extras.chosen(rows)
+    where = locate(model, revision)
+    # Never by a library's default: TF32 keeps 10 bits of a float32's 23.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+    network, tokenizer = load(
+        where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
+    )
+    positions = getattr(network.config, "max_position_embeddings", None)
+    # XLNet says -1 where there is no limit.
+    window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
+    if window < settings.max_length:
+        progress(
+            f"max_length is {settings.max_length}, but the model has {window} positions: the window is {window} tokens"
+        )
+    encoder = Encoder(
+        tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
+    )
+    items = expand_rows(rows, encoder, settings.subsets_of, settings.seed)
+    context = {
+        "model": where.digest,
+        "dtype": settings.dtype,
+        "tf32": settings.tf32,
+        "loss_norm": settings.loss_norm,
+        "metrics": settings.metrics,
+        "projections": settings.projections,
+        # Token ids and masks are in the key themselves: no more code than this decides the numbers.
+        "engine": module_digest(
+            *(f"gradatlas.gradients.{name}" for name in ("capture", "decoders", "forward", "probe", "spectra"))
+        ),
+        "mapping": settings.mapping,
+        "torch": ".".join(torch.__version__.split(".")[:2]),
+        "transformers": ".".join(transformers.__version__.split(".")[:2]),
+        "device": device,
+        "attention": network.config._attn_implementation,
+    }
+    # What is left of a sample to drop is never measured, though another sample may have the same tokens.
+    dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
+    more = {name: code_of(name) for name in extras.paths}
+    wanted = [[name for name in more if name != "tokens" or item.row.sample_id in told] for item in items]
+    keys = [
+        "" if out else key_of(item.sample, {**context, "extras": {name: more[name] for name in names}})
+        for item, names, out in zip(items, wanted, dropped, strict=True)
+    ]
+    measured = {key: item.sample for key, item in zip(keys, items, strict=True) if key and item.sample.response_tokens}
+    batches = _batches(measured, settings, length_regime(network.config))
+    own = {key for batch in batches for key in batch}
+    # What needs no pass is told by the first shard.
+    places = [at for at, key in enumerate(keys) if key in own or (key not in measured and settings.shard[0] == 1)]
+    items, keys, wanted = ([each[place] for place in places] for each in (items, keys, wanted))
+    asked = {key: item for key, item in zip(keys, items, strict=True) if key}
+    job = _Job(
+        Capture(network, settings.projections, settings.mapping),
+        asked,
+        dict(zip(keys, wanted, strict=True)),
+        batches,
+        settings,
+    )
+    records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
+    name = model_name or Path(where.path).resolve().name
+    facts = {
+        **{name: value for name, value in asdict(settings).items() if name not in _NO_FACTS},
+        "window": window,
+        "chat_date": CHAT_DATE.isoformat() if settings.chat else None,
+        # Times the power of two next to the response's tokens, where the loss is their mean.
+        "loss_scale": HALF_SCALE if settings.dtype == "float16" else 1,
+        **context,
+        "model": name,
+        "model_digest": where.digest,
+        "revision": where.revision,
+        "rows": len(rows),
+        "matrix_shapes": job.shapes(),
+    }
+    if settings.shard != (1, 1):
+        facts |= {"shard": settings.shard, "places": places, "of_places": len(dropped)}
+    ordered = [records[key] for key in keys]
+    write_tables(items, ordered, facts, samples_path, spectra_path)
+    for extra, path in extras.paths.items():
+        chosen = {"tokens_of": sorted(told)} if extra == "tokens" else {}
+        write_extra(extra, items, ordered, {**facts, "code": more[extra], **chosen}, path, tokenizer)
+    statuses = Counter(records[key].status for key in keys)
+    progress(
+        f"{len(items)} rows ({', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}): "
+        f"{job.computed} computed, {job.recalled} from the journal, in {time.time() - started:.1f} s"
+    )
+    if run_path:
+        write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
+
+
+def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callable[[int], int]) -> list[list[str]]:
+    """The batches of a shard: of the plan that all shards share, then cut where a retry asks for smaller ones."""
+    planned = plan_batches(samples, settings.planned_tokens or settings.batch_tokens, regime)
+    return [
+        part
+        for batch in share_of(planned, settings.shard)
+        for part in plan_batches({key: samples[key] for key in batch}, settings.batch_tokens)
+    ]
+
+
+def _maker(context: Mapping[str, Any]) -> str:
+    """What of a key's `context` is no choice: where it changes, nothing of before is read again."""
+    return json.dumps([context[name] for name in ("engine", "torch", "transformers")])
+
+
+def _check_paths(paths: Mapping[str, str]) -> None:
+    """`InputError` where two options name one file, or an output could not be written in the end."""
+    options: dict[Path, str] = {}
+    for name, path in paths.items():
+        option = f"--{name.replace('_', '-')}"
+        other = options.setdefault(Path(path).resolve(), option)
+        if other != option:
+            raise InputError(f"{other} and {option} are both {path}; give two files")
+        if name != "responses":
+            check_writable(option, path)
+
+
+class _Job:
+    """The distinct samples of a job, by key; equal token ids and masks are computed once.
+
+    `wanted`: the names of the extras of each; `batches`: the keys of those to measure.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        items: Mapping[str, Item],
+        wanted: Mapping[str, Collection[str]],
+        batches: Sequence[list[str]],
+        settings: Settings,
+    ):
+        self.capture, self.items, self.wanted, self.settings = capture, items, wanted, settings
+        self.samples = {key: item.sample for key, item in items.items()}
+        self.batches = batches
+        self.computed = self.recalled = 0
+
+    def run(self, journal: Journal | None) -> dict[str, Record]:
+        """The record of every key; finished batches are committed to the journal one by one."""
+        empty = Record(None, "no_response_tokens")
+        records = {key: empty for key, sample in self.samples.items() if not sample.response_tokens}
+        known = journal.read() if journal else {}
+        recalled = {key: known[key] for key in self.samples if key in known}
+        self.recalled = len(recalled)
+        records |= recalled
+        todo = [left for batch in self.batches if (left := [key for key in batch if key not in recalled])]
+        meter = Meter(sum(map(len, todo)), self.recalled)
+        for batch in todo:
+            fresh = self._compute(batch, meter)
+            # What did not fit here may fit elsewhere: it is not a result to remember.
+            kept = [key for key in batch if fresh[key].status != "out_of_memory"]
+            if journal and kept:
+                journal.commit(kept, [fresh[key] for key in kept])
+            records |= fresh
+            self.computed += len(batch)
+            meter.advance(len(batch), sum(len(self.samples[key].ids) for key in batch))
+        meter.close()
+        if journal:
+            journal.close()
+            journal.prune()
+        return records
+
+    def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:
+        try:
+            return self._compute_once(keys)
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise self._failure(keys, error) from error
+        # Outside the handler, so that the failed pass's tensors are freed before the next attempt.
+        if len(keys) == 1:
+            meter.say(f"out of memory on {self.items[keys[0]].name} ({len(self.samples[keys[0]].ids)} tokens) alone")
+            return {keys[0]: Record(None, "out_of_memory")}
+        half = len(keys) // 2
+        meter.say(f"out of memory on a batch of {len(keys)}; going on with halves of {half}")
+        return self._compute(keys[:half], meter) | self._compute(keys[half:], meter)
+
+    def _compute_once(self, keys: Sequence[str]) -> dict[str, Record]:
+        passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
+        records = {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
+        # It may be another sample's fault.
+        alone = [key for key in keys if records[key].status == "nonfinite"] if len(keys) > 1 else []
+        del passes
+        for key in alone:
+            records |= self._compute_once([key])
+        return records
+
+    def _failure(self, keys: Sequence[str], error: Exception) -> RuntimeError:
+        """What to say of a batch that failed: the one sample that fails alone too, or else all of them."""
+        names = [self.items[key].name for key in keys]
+        # After an error on a GPU every later call fails as well: no one is to be blamed by it.
+        if len(keys) > 1 and not isinstance(error, torch.AcceleratorError):
+            for key in keys:
+                try:
+                    self._compute_once([key])
+                except Exception as alone:
+                    if not _out_of_memory(alone):
+                        return RuntimeError(f"failed on {self.items[key].name}: {type(alone).__name__}: {alone}")
+            return RuntimeError(f"failed on these together, on none of them alone: {'; '.join(names)}")
+        one_of = "one of: " if len(keys) > 1 else ""
+        return RuntimeError(f"failed on {one_of}{'; '.join(names)}: {type(error).__name__}: {error}")
+
+    def _record(self, done: Pass, wanted: Collection[str]) -> Record:
+        finite = np.isfinite(done.loss) and all(
+            bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in done.factors.values()
+        )
+        if not finite:
+            return Record(done.loss, "nonfinite")
+        values, sigma = decompose(done.factors, self.settings.metrics, whole="singular_values" in wanted)
+        extras = measure_extras(done, sigma, wanted)
+        return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
+
+    def shapes(self) -> dict[str, list[list[int]]]:
+        """By projection, the (rows, columns) of each layer's matrix."""
+        return {name: [list(parts[name].shape) for parts in self.capture.layers] for name in self.settings.projections}
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # PyTorch's CPU allocator raises a plain RuntimeError, and so does cuBLAS for its workspace.
+    told = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in told)
+
+
+def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 1),
+        "host": platform.node(),
+        "commit": _commit(),
+        "machine": machine(device),
+        "threads": torch.get_num_threads(),
+        "batch_tokens": job.settings.batch_tokens,
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
+        "computed": job.computed,
+        "recalled": job.recalled,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code, marked where files were edited since; None outside of a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,50 @@
+"""How far a job is: a line every few seconds in a log, a bar on a terminal."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from gradatlas.core.command import progress
+
+# Seconds between two lines of progress.
+_PERIOD = 5.0
+
+
+class Meter:
+    """Counts computed rows and tokens: done, rates, time left. `recalled`: rows that the journal had."""
+
+    def __init__(self, total: int, recalled: int):
+        self.total, self.recalled, self.done, self.tokens = total, recalled, 0, 0
+        self.begun = self.told = time.monotonic()
+        progress(f"{total} distinct rows to compute, {recalled} found in the journal")
+        self._bar = tqdm(total=total, unit="row", file=sys.stderr) if sys.stderr.isatty() else None
+
+    def advance(self, rows: int, tokens: int) -> None:
+        """Count a finished batch."""
+        self.done += rows
+        self.tokens += tokens
+        now = time.monotonic()
+        seconds = max(now - self.begun, 1e-9)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self.tokens / seconds:.0f} tokens/s, {self.recalled} from the journal", False)
+            self._bar.update(rows)
+        elif now - self.told >= _PERIOD:
+            self.told = now
+            left = seconds / self.done * (self.total - self.done)
+            progress(
+                f"{self.done} of {self.total} rows, {self.done / seconds:.1f} rows/s, "
+                f"{self.tokens / seconds:.0f} tokens/s, {left:.0f} s left, {self.recalled} from the journal"
+            )
+
+    def say(self, line: str) -> None:
+        """A line between, above the bar."""
+        if self._bar is None:
+            progress(line)
+        else:
+            self._bar.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,250 @@
+"""The exact spectrum and entries of G = D^T X from its two factors.
+
+G is never decomposed as a matrix of its own size. Two routes, chosen by the precision of the factors:
+
+float64   QR of both factors, then the singular values of the small core R_d R_x^T: as exact as an SVD of G.
+lower     token Gram matrices, in float64. With unit rows x_t / |x_t| and rows |x_t| d_t, which leave G as it is,
+          X X^T = L L^T (Cholesky), and the squares of the singular values are the eigenvalues of
+          L^T (D D^T) L, a matrix of tokens x tokens, or of D^T (X X^T) D where D has fewer columns than tokens. A
+          square costs half of the digits, of which float64 has enough for factors that were rounded to float32.
+          Where they do not suffice (see `_UNSAFE`) the first route is taken.
+
+README.md beside this file has the derivation, the errors and the costs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradatlas.gradients.capture import Factors
+
+# Those that the spectrum is needed for, and the others.
+_SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")
+METRICS = (
+    "nuclear_norm", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min", "effective_rank", "sigma_ratio"
+)  # fmt: skip
+
+# Entries of G formed at once for max and min: 64 MiB of float32.
+_TILE = 1 << 24
+# Below this many tokens one product is as fast as half of it in blocks.
+_BLOCK = 128
+# The largest share of the nuclear norm that the shift before Cholesky may add, or rounding of a square move, before the
+# SVD is asked instead.
+_UNSAFE = 1e-6
+# The same of the squared Frobenius norm, as a sum over pairs of tokens, before the singular values are asked instead.
+_CANCELLED = 1e-9
+_EPS = torch.finfo(torch.float64).eps
+
+
+def spectra(factors: dict[str, Factors], metrics: Sequence[str] = METRICS) -> Tensor:
+    """The `metrics` of every layer and projection of one sample: (layers, projections, metrics), as in `decompose`."""
+    return decompose(factors, metrics, whole=False)[0]
+
+
+def decompose(
+    factors: dict[str, Factors], metrics: Sequence[str] = METRICS, *, whole: bool = True
+) -> tuple[Tensor, list[list[Tensor]]]:
+    """The `metrics` of every layer and projection of one sample, and the singular values that they come from.
+
+    `factors`: by projection, `x` (layers, tokens, in) and `d` (layers, tokens, out). Returns (layers, projections,
+    metrics), projections in the order of `factors`, and by layer and projection min(tokens, in, out) singular values,
+    largest first (without `whole`: none where the metrics need none); all in float64 on the CPU. Layers are shared out
+    among as many threads as PyTorch has, one each: small decompositions gain nothing from two.
+    """
+    layers = next(iter(factors.values())).x.shape[0]
+    names = tuple(metrics)
+    spectral = whole or not set(_SPECTRAL).isdisjoint(names)
+
+    def of_layer(layer: int) -> tuple[Tensor, list[Tensor]]:
+        shared: dict[int, Tokens] = {}
+        rows, values = [], []
+        for factor in factors.values():
+            x, d = shared.setdefault(id(factor.x), Tokens(factor.x[layer])), factor.d[layer]
+            norm = None if spectral or "frobenius_norm" not in names else _frobenius(x, d)
+            needed = spectral or ("frobenius_norm" in names and norm is None)
+            sigma = singular_values(x, d) if needed else x.x.new_empty(0, dtype=torch.float64)
+            rows.append(_metrics(x, d, sigma, norm, names))
+            values.append(sigma.cpu())
+        return torch.stack(rows), values
+
+    with _one_thread_each() as share_out:
+        found = list(share_out(of_layer, range(layers)))
+    return torch.stack([rows for rows, _ in found]), [values for _, values in found]
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[Callable]:
+    """A `map` over as many threads as PyTorch has, inside of which PyTorch's own operations take one thread."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield map
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Tokens:
+    """One layer's X (tokens, in), with what all projections that read it share, computed when first asked for."""
+
+    def __init__(self, x: Tensor):
+        self.x = x
+        self.exact = x.dtype == torch.float64
+
+    @cached_property
+    def reduced(self) -> Tensor:
+        """R of the QR of X^T, or X^T itself where it has no more columns than rows; float64."""
+        return reduce(self.x.double())
+
+    @cached_property
+    def there(self) -> Tensor:
+        """Which tokens have an input that is not zero."""
+        return (self.x != 0).any(1)
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """X X^T in float64."""
+        return gram(self.x.double())
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """|x_t| of every token, float64."""
+        return self.gram.diagonal().sqrt()
+
+    @cached_property
+    def factor(self) -> tuple[Tensor | None, float]:
+        """L with L L^T the Gram matrix of the unit rows, shifted by the number; None where it cannot be factored."""
+        inverse = torch.where(self.lengths > 0, 1 / self.lengths, 0.0)
+        unit = self.gram * inverse[:, None] * inverse
+        # Rounding makes a singular Gram matrix slightly indefinite; unit rows bound by how much.
+        shift = len(unit) * _EPS
+        unit.diagonal().copy_(1 + shift)
+        lower, failed = torch.linalg.cholesky_ex(unit)
+        return None if int(failed) else lower, shift
+
+
+def singular_values(x: Tokens, d: Tensor) -> Tensor:
+    """Singular values of D^T X, largest first, float64: min(tokens, in, out) of them. `d` (tokens, out)."""
+    found = None if x.exact else _from_grams(x, d)
+    return torch.linalg.svdvals(reduce(d.double()) @ x.reduced.mT) if found is None else found
+
+
+def _from_grams(x: Tokens, d: Tensor) -> Tensor | None:
+    tokens, rows = d.shape
+    columns = x.x.shape[1]
+    if columns <= tokens:
+        formed = d.double().mT @ x.x.double()
+        return _safe_roots(gram(formed if rows <= columns else formed.mT), formed.square().sum())
+    if rows <= tokens:
+        tall = d.double()
+        return _safe_roots(tall.mT @ (x.gram @ tall), _squares(x, d))
+    lower, shift = x.factor
+    if lower is None:
+        return None
+    scaled = d.double() * x.lengths[:, None]
+    weights = gram(scaled)
+    sigma = _roots(lower.mT @ (weights @ lower))
+    # The shift adds at most sqrt(shift) |x_t| |d_t| for a token, all told.
+    added = shift**0.5 * float(weights.diagonal().sqrt().sum())
+    return sigma if added <= _UNSAFE * float(sigma.sum()) or added == 0 else None
+
+
+def _squares(x: Tokens, d: Tensor) -> Tensor:
+    """sum_t |x_t|^2 |d_t|^2: in units of the float64 rounding, what a sum over pairs of tokens is right to."""
+    return (x.gram.diagonal() * d.double().square().sum(1)).sum()
+
+
+def _safe_roots(square: Tensor, size: Tensor) -> Tensor | None:
+    """Roots of the eigenvalues, or None where rounding of the square, some 2.2e-16 `size`, could move them too far."""
+    sigma = _roots(square)
+    error = _EPS * size
+    # What is zero becomes the error's root; what is not moves by half of the error over itself.
+    moved = torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny))
+    return sigma if float(moved.sum()) <= _UNSAFE * float(sigma.sum()) else None
+
+
+def _frobenius(x: Tokens, d: Tensor) -> Tensor | None:
+    """The Frobenius norm as <G, G> = sum((X X^T) * (D D^T)); None where the terms cancel."""
+    found = (x.gram * gram(d.double())).sum()
+    return found.sqrt() if _EPS * float(_squares(x, d)) <= _CANCELLED * float(found) else None
+
+
+def _roots(square: Tensor) -> Tensor:
+    return torch.linalg.eigvalsh(square).clamp_min(0).sqrt().flip(-1)
+
+
+def gram(x: Tensor) -> Tensor:
+    """X X^T (tokens, tokens), the half above the diagonal by symmetry where that saves time."""
+    tokens = len(x)
+    if tokens < 2 * _BLOCK or x.is_cuda:
+        return x @ x.mT
+    out = x.new_empty(tokens, tokens)
+    for start in range(0, tokens, _BLOCK):
+        block = x[start:] @ x[start : start + _BLOCK].mT
+        out[start:, start : start + _BLOCK] = block
+        out[start : start + _BLOCK, start:] = block.mT
+    return out
+
+
+def reduce(factor: Tensor) -> Tensor:
+    """(tokens, width) to (min(tokens, width), tokens): R of the thin QR of the transpose."""
+    transposed = factor.mT
+    return torch.linalg.qr(transposed, mode="r").R if factor.shape[0] < factor.shape[1] else transposed
+
+
+def _metrics(x: Tokens, d: Tensor, sigma: Tensor, norm: Tensor | None, names: Sequence[str]) -> Tensor:
+    """`norm`: the Frobenius norm, where it was not left to the singular values."""
+    rows, columns = d.shape[1], x.x.shape[1]
+    total = sigma.sum()
+    found: dict[str, Tensor] = {
+        "nuclear_norm": total,
+        "frobenius_norm": sigma.square().sum().sqrt() if norm is None else norm,
+    }
+    if len(sigma):
+        found["sigma_max"] = sigma[0]
+        # 0 / 0 is no number.
+        found["sigma_ratio"] = sigma[0] / total
+    if "sigma_min" in names:
+        found["sigma_min"] = _smallest(x, d, sigma)
+    if "mean" in names:
+        # The sum of an outer product's entries is the product of the two sums.
+        found["mean"] = (d.double().sum(1) * x.x.double().sum(1)).sum() / (rows * columns)
+    if "max" in names or "min" in names:
+        found["min"], found["max"] = extremes(x.x, d)
+    if "effective_rank" in names:
+        share = sigma / total.clamp_min(torch.finfo(sigma.dtype).tiny)
+        # No gradient, no direction: the rank of a zero matrix is 0, not exp(0).
+        rank = torch.exp(-torch.special.xlogy(share, share).sum())
+        found["effective_rank"] = torch.where(total > 0, rank, torch.zeros_like(rank))
+    return torch.stack([found[name].cpu().double() for name in names])
+
+
+def _smallest(x: Tokens, d: Tensor, sigma: Tensor) -> Tensor:
+    """The smallest singular value of the matrix; exactly 0 where its rank is below both dimensions.
+
+    So it is where fewer tokens than that have an input and an output gradient, and where the value is below what the
+    route can tell from 0: the bound of `torch.linalg.matrix_rank`, and its root where squares are taken.
+    """
+    rows, columns = d.shape[1], x.x.shape[1]
+    full = min(rows, columns)
+    told = (_EPS * max(rows, columns)) ** (1 if x.exact else 0.5)
+    if len(d) < full or int((x.there & (d != 0).any(1)).sum()) < full or float(sigma[-1]) <= told * float(sigma[0]):
+        return torch.zeros_like(sigma[0])
+    return sigma[-1]
+
+
+def extremes(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest entry of D^T X, formed tile by tile and never kept."""
+    step = max(1, _TILE // x.shape[1])
+    bounds = []
+    for start in range(0, d.shape[1], step):
+        bounds.append(torch.stack(torch.aminmax(d[:, start : start + step].mT @ x)))
+    bounds = torch.stack(bounds)
+    return bounds[:, 0].min(), bounds[:, 1].max()

@@ -1,0 +1,1 @@
+"""Inner products of gradients between samples, and single steps against their prediction."""

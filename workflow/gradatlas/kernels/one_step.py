@@ -1,0 +1,284 @@
+"""One step of plain SGD, in float64: the change of every probe's log-probability against its first-order prediction.
+
+For an update with the loss L_u, to first order Delta log pi(y_o|x_o) = -eta <s_o, grad L_u>, where s_o is the gradient
+of log pi(y_o|x_o): the paper's -eta A K G, summed over the tokens of both, with K never formed. With grad L_u = sum_i
+c_i grad(-log pi(y_i)) (`gradatlas.finetuning.losses`), all it takes are inner products of gradients of
+cross-entropies. Of a linear layer these are sum((X_o X_u^T) * (D_o D_u^T)), from inputs X and output gradients D:
+
+- *captured*: only the weights of the projections that the gradient engine finds are trained; predicted from X and D;
+- *all*: every parameter is trained; predicted by autograd, and `captured` is the projections' part of it.
+
+What is left is of order eta^2: it falls fourfold when eta is halved.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradatlas.core.command import progress
+from gradatlas.core.digest import code_digest
+from gradatlas.finetuning.losses import Scores, loss_named
+from gradatlas.data.pairs import read_pairs
+from gradatlas.finetuning.probes import read_probes
+from gradatlas.finetuning.sequences import Speech, Spoken, log_probs
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import sha256_of
+from gradatlas.gradients.capture import Capture, Factors
+from gradatlas.models.decoders import KNOWN, find_layers
+from gradatlas.gradients.plan import plan_batches
+from gradatlas.core.machine import libraries
+from gradatlas.models.loading import load, locate
+from gradatlas.study.seeds import seeded_hash
+from gradatlas.core.tables import write_table
+
+LOSSES = ("sft", "dpo")
+TRAINED = ("captured", "all")
+_BETA = 0.1
+
+
+def check_step(
+    model: str,
+    pairs: str,
+    probes: str,
+    output: str | Path,
+    *,
+    updates: int,
+    probed: int,
+    change: float,
+    halvings: int,
+    seed: int,
+    max_length: int,
+    trust_remote_code: bool = False,
+    batch_tokens: int = 4096,
+) -> None:
+    """Write the ``one_step`` table: every probe's predicted and measured change for every update, loss and step size.
+
+    `updates` pairs that are not probed, drawn by `seed`; the probes of `probed` prompts. The largest step changes, to
+    first order, the learnt response's own log-probability (sft) or the margin (dpo) by `change`; it is halved
+    `halvings` times. Raises `InputError` where there are too few pairs.
+    """
+    torch.use_deterministic_algorithms(True)
+    where = locate(model)
+    network, tokenizer = load_exactly(where.path, trust_remote_code)
+    speech = Speech(tokenizer, max_length)
+    watched, _ = read_probes(probes, speech)
+    prompts = list(dict.fromkeys(key.rpartition("/")[0] for key in watched))[:probed]
+    watched = {key: value for key, value in watched.items() if key.rpartition("/")[0] in prompts}
+    responses = {key: spoken for key, (_, spoken) in watched.items()}
+    learnt = _learnt(pairs, watched, speech, updates, seed)
+    captured = Kernels(where.path, trust_remote_code)
+    rows = []
+    parts = {key: captured.factors(spoken) for key, spoken in responses.items()}
+    updates_of = {
+        (pair_id, name): _update(network, name, [chosen] if name == "sft" else [chosen, rejected])
+        for pair_id, chosen, rejected in learnt
+        for name in LOSSES
+    }
+    totals = {key: _summed(network, update) for key, update in updates_of.items()}
+    by_autograd = {key: _inner(_gradient(network, spoken), totals) for key, spoken in responses.items()}
+    before = _believed(network, responses, batch_tokens)
+    for (pair_id, name), update in updates_of.items():
+        pulls = [c for _, c in update]
+        sources = [captured.factors(spoken) for spoken, _ in update]
+        predicted = {
+            "captured": {key: _weighed(part, sources, pulls) for key, part in parts.items()},
+            "all": {key: inner[pair_id, name] for key, inner in by_autograd.items()},
+        }
+        # What the update does to its own responses says how far one step goes.
+        own = {
+            "captured": [_weighed(part, sources, pulls) for part in sources],
+            "all": [_inner(_gradient(network, spoken), totals)[pair_id, name] for spoken, _ in update],
+        }
+        for trained in TRAINED:
+            reach = sum(float(np.sign(c)) * value for c, value in zip(pulls, own[trained], strict=True))
+            for halving in range(halvings + 1):
+                rate = change / reach / 2**halving
+                with _step(network, update, trained, rate):
+                    after = _believed(network, responses, batch_tokens)
+                step = {"seed": seed, "loss": name, "pair_id": pair_id, "trained": trained, "halving": halving}
+                rows += [
+                    {
+                        **step,
+                        "learning_rate": rate,
+                        "probe_id": key,
+                        "type": watched[key][0]["type"],
+                        "predicted": rate * predicted[trained][key],
+                        "captured": rate * predicted["captured"][key],
+                        "measured": after[key] - before[key],
+                    }
+                    for key in responses
+                ]
+    facts = {"model": where.digest, "revision": where.revision, "pairs": sha256_of(pairs), "probes": sha256_of(probes)}
+    facts |= {"seed": seed, "change": change, "dtype": "float64", "device": "cpu", "window": max_length}
+    write_table("one_step", rows, output, {**facts, "code": code_digest(__name__), **libraries()})
+    for row in summary(rows):
+        progress(
+            "{trained}, {loss}, {pair_id}: slope {slope:.4f}, residual falls {order:.2f} times a halving, "
+            "projections carry {share:.2f}".format(**row)
+        )
+
+
+def load_exactly(path: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """A model in float64 throughout, and its tokenizer.
+
+    The library's RMS norms round to float32 on the way, which would drown the residual of a small step; where PyTorch's
+    own norm computes the same, it takes their place, with their weights.
+    """
+    model, tokenizer = load(path, dtype="float64", device="cpu", trust_remote_code=trust_remote_code)
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            if hasattr(norm, "variance_epsilon") and type(norm).__name__.endswith("RMSNorm"):
+                exact = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
+                exact.weight = norm.weight
+                tried = torch.linspace(-2, 3, norm.weight.numel(), dtype=torch.float64).view(norm.weight.shape)
+                if torch.allclose(exact(tried), norm(tried), rtol=1e-5, atol=1e-6):
+                    setattr(parent, name, exact)
+    return model, tokenizer
+
+
+class Kernels:
+    """Inner products of per-sample gradients over all captured projections of a model, from X and D."""
+
+    def __init__(self, path: str, trust_remote_code: bool = False):
+        model, _ = load_exactly(path, trust_remote_code)
+        self.capture = Capture(model, captured_projections(model))
+
+    def factors(self, spoken: Spoken) -> dict[str, Factors]:
+        """X and D of the response's summed cross-entropy."""
+        return self.capture.run([spoken.encoded], normalise="sum")[0].factors
+
+
+def captured_projections(model: Any) -> tuple[str, ...]:
+    """All projections that are found in a model: attention's, and the feed-forward's where they are understood."""
+    try:
+        find_layers(model, KNOWN)
+    except InputError:
+        return KNOWN[:4]
+    return KNOWN
+
+
+def inner_products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> float:
+    """<g, g'> over all layers and projections, no gradient formed: sums of (X X'^T) * (D D'^T)."""
+    return sum(float(((one[name].x @ other[name].x.mT) * (one[name].d @ other[name].d.mT)).sum()) for name in one)
+
+
+def _weighed(part: Mapping[str, Factors], by_parts: Sequence[Mapping[str, Factors]], pulls: Sequence[float]) -> float:
+    return sum(c * inner_products(part, each) for c, each in zip(pulls, by_parts, strict=True))
+
+
+def _learnt(pairs: str, watched: Mapping[str, Any], speech: Speech, count: int, seed: int):
+    """(pair_id, chosen, rejected) of pairs that are not probed, drawn by the seed."""
+    probed = {key.rpartition("/")[0] for key in watched}
+    rows = [row for row in read_pairs(pairs, "train") if row["pair_id"] not in probed]
+    rows.sort(key=lambda row: seeded_hash(seed, f"one step {row['pair_id']}"))
+    said = [
+        (row["pair_id"], *(speech.encode(row["prompt"], row[part]) for part in ("chosen", "rejected"))) for row in rows
+    ]
+    fitting = [each for each in said if all(each)]
+    if len(fitting) < count:
+        raise InputError(f"{pairs}: {count} updates asked for, {len(fitting)} pairs are not probed; ask for fewer")
+    return fitting[:count]
+
+
+def _update(network: Any, loss: str, responses: Sequence[Spoken]) -> list[tuple[Spoken, float]]:
+    """The update's responses with their c; the reference is the model itself."""
+    with torch.no_grad():
+        sums = [log_probs(network, [spoken]) for spoken in responses]
+    outcome = loss_named(loss).of(Scores(*sums) if loss == "sft" else Scores(*sums, *sums), _BETA, 0.0)
+    return list(zip(responses, (float(outcome.chosen), float(outcome.rejected)), strict=False))
+
+
+def _gradient(network: Any, spoken: Spoken) -> list[Tensor]:
+    """The gradient of a response's summed cross-entropy with respect to every parameter."""
+    network.requires_grad_(True)
+    return list(torch.autograd.grad(-log_probs(network, [spoken]).sum(), list(network.parameters())))
+
+
+def _inner(gradient: Sequence[Tensor], totals: Mapping[Any, Sequence[Tensor]]) -> dict[Any, float]:
+    """The inner product with each update's gradient, over all parameters: formed, the plain way."""
+    return {
+        key: sum(float((one * other).sum()) for one, other in zip(gradient, total, strict=True))
+        for key, total in totals.items()
+    }
+
+
+def _summed(network: Any, update: Sequence[tuple[Spoken, float]]) -> list[Tensor]:
+    """grad L_u of every parameter."""
+    parts = [[c * each for each in _gradient(network, spoken)] for spoken, c in update]
+    return [sum(each) for each in zip(*parts, strict=True)]
+
+
+@contextmanager
+def _step(network: Any, update: Sequence[tuple[Spoken, float]], trained: str, rate: float) -> Iterator[None]:
+    weights = list(network.parameters()) if trained == "all" else captured_weights(network)
+    kept = [weight.detach().clone() for weight in weights]
+    network.requires_grad_(False)
+    for weight in weights:
+        weight.requires_grad_(True)
+    sum(-c * log_probs(network, [spoken]).sum() for spoken, c in update).backward()
+    optimiser = torch.optim.SGD(weights, lr=rate)
+    optimiser.step()
+    optimiser.zero_grad()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, kept, strict=True):
+                weight.copy_(old)
+
+
+def captured_weights(network: Any) -> list[nn.Parameter]:
+    """The weights of the captured projections; fused ones are one weight."""
+    layers = find_layers(network, captured_projections(network))
+    return [module.weight for module in {part.module: None for layer in layers for part in layer.values()}]
+
+
+@torch.no_grad()
+def _believed(network: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> dict[str, float]:
+    found = {}
+    for keys in plan_batches(responses, batch_tokens):
+        found |= zip(keys, log_probs(network, [responses[key] for key in keys]).tolist(), strict=True)
+    return found
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By update, loss and trained weights: `slope`, `order` and `share`.
+
+    The slope of measured on predicted changes (through 0) at the smallest step; by how much the residual falls when the
+    step is halved (the geometric mean over halvings); the slope of the projections' part on the prediction.
+    """
+    groups: dict[tuple, dict[int, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        steps = groups.setdefault((row["trained"], row["loss"], row["pair_id"]), {})
+        steps.setdefault(row["halving"], []).append(row)
+    found = []
+    for (trained, loss, pair_id), steps in groups.items():
+        told = {}
+        for halving, group in steps.items():
+            predicted, captured, measured = (
+                np.array([r[k] for r in group]) for k in ("predicted", "captured", "measured")
+            )
+            square = float(predicted @ predicted)
+            told[halving] = (
+                float(predicted @ measured) / square,
+                float(np.sqrt(np.mean((measured - predicted) ** 2))),
+                float(predicted @ captured) / square,
+            )
+        last = max(told)
+        found.append(
+            {
+                "trained": trained,
+                "loss": loss,
+                "pair_id": pair_id,
+                "slope": told[last][0],
+                "order": (told[0][1] / told[last][1]) ** (1 / last),
+                "share": told[last][2],
+                "n": len(steps[last]),
+            }
+        )
+    return found

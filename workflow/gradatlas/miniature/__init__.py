@@ -1,0 +1,1 @@
+"""The miniature models: tokenizer, training, and what they can do."""

@@ -1,0 +1,200 @@
+"""What a miniature can do: greedy exact match on held-out questions, edited questions, and recall of people."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gradatlas.core.command import progress
+from gradatlas.data.made_up import knowledge
+from gradatlas.data.made_up.miniature import CUES, DATASETS, REASONING, counterfactuals, held_out
+from gradatlas.data.samples import Sample, label_of
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
+from gradatlas.miniature.tokenizer import TURN_END
+from gradatlas.data.responses.prompts import base_prompt, chat_prompt
+from gradatlas.study.shares import wilson
+from gradatlas.core.tables import SCHEMAS, write_table
+
+LONGEST = {"none": 6, "simplified": 50, "detailed": 160}  # tokens generated, well above the longest response
+BLANKS = 2  # of every person, in this order: the job, the city
+_BATCH = 128
+
+
+class Reader:
+    """A model folder that answers prompts greedily; `chat` says whether prompts go through its chat template."""
+
+    def __init__(self, model, tokenizer, chat: bool):
+        self.model, self.tokenizer, self.chat = model.eval(), tokenizer, chat
+        self.ends = sorted({tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(TURN_END)})
+
+    @classmethod
+    def load(cls, folder: str | Path, chat: bool) -> "Reader":
+        """Load as float32; `InputError` where there is no model."""
+        if not (Path(folder) / "config.json").is_file():
+            raise InputError(f"{folder}: no model there (config.json is missing)")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return cls(model, AutoTokenizer.from_pretrained(folder), chat)
+
+    def prompt(self, instruction: str) -> str:
+        """The text before the response, as the gradients' code writes it."""
+        return chat_prompt(self.tokenizer, instruction) if self.chat else base_prompt(instruction)
+
+    def answers(self, prompts: Sequence[str], longest: int) -> list[str]:
+        """Greedy continuations of whole prompts, up to an end token or `longest` tokens."""
+        found: list[str] = []
+        for first in range(0, len(prompts), _BATCH):
+            found += self._continue(prompts[first : first + _BATCH], longest)
+        return found
+
+    @torch.inference_mode()
+    def _continue(self, prompts: Sequence[str], longest: int) -> list[str]:
+        pad = self.tokenizer.pad_token_id
+        encoded = self.tokenizer(list(prompts))["input_ids"]
+        width = max(map(len, encoded))
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in encoded])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded])
+        position = (mask.cumsum(-1) - 1).clamp(min=0)
+        written: list[list[int]] = [[] for _ in encoded]
+        going = torch.arange(len(encoded))  # the rows still written, of which the finished ones are dropped
+        cache = None
+        for _ in range(longest):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = output.past_key_values
+            chosen = output.logits[:, -1].argmax(-1)
+            left = (~torch.isin(chosen, torch.tensor(self.ends))).nonzero()[:, 0]
+            for row, token in zip(going[left].tolist(), chosen[left].tolist(), strict=True):
+                written[row].append(token)
+            if not len(left):
+                break
+            if len(left) < len(going):
+                cache.batch_select_indices(left)
+            going, ids, position = going[left], chosen[left, None], position[left, -1:] + 1
+            mask = torch.cat([mask[left], mask.new_ones(len(left), 1)], dim=1)
+        return [self.tokenizer.decode(row) for row in written]
+
+    def labels(self, samples: Sequence[Sample], variant: str) -> list[str]:
+        """The final labels of greedy responses to the samples' prompts."""
+        prompts = [self.prompt(sample.instructions[variant]) for sample in samples]
+        return [label_of(answer) for answer in self.answers(prompts, LONGEST[variant])]
+
+
+def measure(
+    folder: str | Path,
+    name: str,
+    chat: bool,
+    n: int = 500,
+    seed: int = 0,
+    threads: int = 1,
+    datasets: Sequence[str] = tuple(DATASETS),
+) -> list[dict]:
+    """The rows of the ``accuracy`` table of one model folder, on `n` held-out questions per task.
+
+    `test` is answer, counterfactual (a question and its edit, both answered right) or recall (the next word
+    of a description). `low`, `high`: Wilson 95 % bounds. `chance`: the best answer that reads no question.
+    """
+    unknown = [dataset for dataset in datasets if dataset not in DATASETS]
+    if unknown:
+        raise InputError(f"dataset '{unknown[0]}': not a miniature one; choose among {', '.join(DATASETS)}")
+    torch.set_num_threads(threads)
+    reader = Reader.load(folder, chat)
+    rows: list[dict] = []
+    for dataset in datasets:
+        if dataset in REASONING:
+            progress(f"{name}: {dataset}, {n} held-out questions")
+            rows += _reasoning(reader, dataset, n, seed)
+        else:
+            progress(f"{name}: {dataset}, recall")
+            rows.append(recall(reader, dataset))
+    return [{"model": name, **row} for row in rows]
+
+
+def _reasoning(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
+    samples = held_out(dataset, n, seed)
+    pairs = counterfactuals(dataset, n, seed)
+    parts = sorted({part_of(dataset, sample) for sample in samples})
+    rows = []
+    for variant in DATASETS[dataset]:
+        hits = [a == s.gold for a, s in zip(reader.labels(samples, variant), samples, strict=True)]
+        for part in ("all", *parts):
+            chosen = [i for i, sample in enumerate(samples) if part in ("all", part_of(dataset, sample))]
+            golds = [(part_of(dataset, samples[i]), samples[i].gold) for i in chosen]
+            rows.append(_row(dataset, part, "answer", variant, [hits[i] for i in chosen], chance(dataset, golds)))
+        before = dict(zip((sample.sample_id for sample in samples), hits, strict=True))
+        # Both must be right, so an edit is only asked where its question was answered.
+        asked = [(sample, edit) for sample, edit in pairs if before[sample.sample_id]]
+        after = reader.labels([edit for _, edit in asked], variant)
+        right = {sample.sample_id for (sample, edit), label in zip(asked, after, strict=True) if label == edit.gold}
+        both = [sample.sample_id in right for sample, _ in pairs]
+        golds = [(part_of(dataset, sample), sample.gold) for sample, _ in pairs]
+        rows.append(_row(dataset, "all", "counterfactual", variant, both, chance(dataset, golds) ** 2))
+    return rows
+
+
+def part_of(dataset: str, sample: Sample) -> str:
+    """The kind of question within a dataset: two or three steps, same or which."""
+    if dataset == "mini_arithmetic":
+        return {2: "two_steps", 3: "three_steps"}[sum(sample.sample_id.count(sign) for sign in "+-")]
+    return sample.sample_id.split("-")[0]
+
+
+def chance(dataset: str, golds: Sequence[tuple[str, str]]) -> float:
+    """Arithmetic: always the commonest number. Taxonomy: one of two answers, one of three kinds."""
+    if dataset == "mini_arithmetic":
+        return Counter(gold for _, gold in golds).most_common(1)[0][1] / len(golds)
+    return sum(1 / 2 if part == "same" else 1 / 3 for part, _ in golds) / len(golds)
+
+
+def recall(reader: Reader, dataset: str) -> dict:
+    """The row of how many people's jobs and cities the model fills in, greedily, at the start of a description."""
+    variant = "length_short" if "length_short" in DATASETS[dataset] else "natural"
+    prompts, golds = [], []
+    for person in knowledge.group(dataset):
+        start = reader.prompt(f"{knowledge.question(person)} {CUES[variant]}")
+        for begun, word in knowledge.clozes(person):
+            prompts.append(start + begun)
+            golds.append(word)
+    answers = [answer.strip() for answer in reader.answers(prompts, 1)]
+    hits = [answer == gold for answer, gold in zip(answers, golds, strict=True)]
+    # A blank shows whether it wants a job or a city: the best blind answer is the commonest of each.
+    kinds = [Counter(golds[first::BLANKS]).most_common(1)[0][1] for first in range(BLANKS)]
+    return _row(dataset, "all", "recall", variant, hits, sum(kinds) / len(golds))
+
+
+def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool], chance: float) -> dict:
+    low, high = wilson(sum(hits), len(hits))
+    return {
+        "dataset": dataset,
+        "part": part,
+        "test": test,
+        "variant": variant,
+        "n": len(hits),
+        "correct": sum(hits),
+        "accuracy": round(sum(hits) / len(hits), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "chance": round(chance, 4),
+    }
+
+
+def write(rows: list[dict], path: str | Path) -> None:
+    """Write rows of the ``accuracy`` table as CSV, or as Parquet where `path` ends so."""
+    if Path(path).suffix == ".parquet":
+        write_table("accuracy", rows, path, {})
+        return
+    table = io.StringIO()
+    writer = csv.DictWriter(table, SCHEMAS["accuracy"].names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

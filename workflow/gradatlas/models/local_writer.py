@@ -1,0 +1,43 @@
+"""A local model as a writer: greedy decoding, one prompt at a time, through its own chat template where it has one."""
+
+from gradatlas.core.errors import InputError
+from gradatlas.data.generation.completions import Completion
+from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.data.responses.prompts import base_prompt, chat_prompt
+
+
+class LocalModel:
+    """A `Writer` on a folder, a card or a pinned hub id; `max_tokens` new tokens at most."""
+
+    parallel = 1
+
+    def __init__(
+        self, model: str, name: str, *, device: str, dtype: str, max_tokens: int, trust_remote_code: bool = False
+    ):
+        where = locate(model)
+        self.device, self.max_tokens = choose_device(device), max_tokens
+        self.network, self.tokenizer = load(
+            where.path, dtype=dtype, device=self.device, trust_remote_code=trust_remote_code
+        )
+        self.facts = {"model": name, "digest": where.digest, "dtype": dtype, "max_tokens": max_tokens}
+
+    def complete(self, prompt: str) -> Completion:
+        """Answer a prompt; `InputError` where it leaves no room in the model's window."""
+        import torch
+
+        chat = bool(getattr(self.tokenizer, "chat_template", None))
+        text = chat_prompt(self.tokenizer, prompt) if chat else base_prompt(prompt)
+        # A chat template writes the beginning of the sequence itself.
+        ids = self.tokenizer(text, add_special_tokens=not chat, return_tensors="pt").to(self.device)
+        length = ids["input_ids"].shape[1]
+        window = getattr(self.network.config, "max_position_embeddings", None) or length + self.max_tokens
+        room = min(self.max_tokens, window - length)
+        if room < 1:
+            raise InputError(f"model '{self.facts['model']}': a prompt of {length} tokens fills its window of {window}")
+        pad = self.tokenizer.pad_token_id
+        pad = self.tokenizer.eos_token_id if pad is None else pad
+        with torch.inference_mode():
+            made = self.network.generate(**ids, max_new_tokens=room, do_sample=False, pad_token_id=pad)[0, length:]
+        ends = self.network.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return Completion(self.tokenizer.decode(made, skip_special_tokens=True).strip(), int(made[-1]) in ends)

@@ -1,0 +1,414 @@
+"""Where a model's files come from and what they are: snapshots at a pinned commit, cards, and pinning.
+
+A card is a small JSON file that stands for a model in the workflow: where its folder is, its shape, and the
+checksums of the files that make it what it is. Nothing here imports torch or transformers.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradatlas.core.errors import InputError, nearest
+from gradatlas.core.files import sha256_of, write_text
+
+SNAPSHOTS = "resources/models/snapshots"
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+# Any one of these makes a tokenizer; the others belong to one.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken")
+TOKENIZER = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+WANTED = ["config.json", "generation_config.json", *TOKENIZER, *TEMPLATES, "*.safetensors", "*.safetensors.index.json"]
+# A `*` of the hub's patterns crosses folders; `original/` and `onnx/` hold the same weights again.
+UNWANTED = ["*/*", "consolidated*", "adapter_*"]
+WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+TIMEOUT = 30.0  # seconds for the hub's first answer
+CARD_KEYS = ("model", "source", "revision", "path", "digest", "tokenizer_digest", "files")
+
+
+def is_folder(source: str) -> bool:
+    """True for a model named by a local folder (starts with ``.``, ``/`` or ``~``, or is there), not by a hub id."""
+    return source.startswith((".", "/", "~")) or (source != "" and Path(source).is_dir())
+
+
+def is_hub_id(source: str) -> bool:
+    """True for ORG/NAME that is not a folder here."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)) and not is_folder(source)
+
+
+def fetch(model: str, source: str, revision: str, output: str | Path, mirror: str = "", snapshots: str = SNAPSHOTS):
+    """Find or download the model `source` and write its card to `output`.
+
+    `source` is a local folder or a hub id. A hub id is taken, in place, from ``mirror/models/ORG/NAME/REVISION`` or
+    ``mirror/models/ORG/NAME`` where the `mirror` is a folder that holds ``models``, else downloaded at the commit
+    `revision` into the folder `snapshots`.
+    Raises `InputError` for all that the user can mend.
+    """
+    if is_folder(source):
+        path, revision = Path(source).expanduser(), ""
+    elif not is_hub_id(source):
+        raise InputError(f"{model}: source '{source}' is neither a folder nor a hub id; give ./FOLDER or ORG/NAME")
+    else:
+        path = _snapshot(model, source, revision, mirror, snapshots)
+    card = card_of(model, source, revision, path)
+    _check_against_hub(path, card["files"])
+    write_text(output, json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model is but for its weights: `files` of the folder `path`, config and tokenizer."""
+
+    path: Path
+    files: tuple[str, ...]
+
+
+def shape_files(model: str, source: str, revision: str, mirror: str = "", snapshots: str = SNAPSHOTS) -> Shape:
+    """Config and tokenizer of a hub model, found or downloaded as by `fetch`, without its weights."""
+    if not is_hub_id(source):
+        raise InputError(f"{model}: source '{source}' is no hub id; an untrained twin is made of ORG/NAME")
+    path = _snapshot(model, source, revision, mirror, snapshots, weights=False)
+    _read_json(path / "config.json")
+    return Shape(path, tuple(_shape_names(path)))
+
+
+def _snapshot(model: str, source: str, revision: str, mirror: str, snapshots: str, weights: bool = True) -> Path:
+    if mirror and (Path(mirror).expanduser() / "models").is_dir():
+        return _mirrored(model, source, revision, Path(mirror).expanduser())
+    return download(source, revision, snapshots, model=model, weights=weights)
+
+
+def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[str, Any]:
+    """What the model in the folder `path` is: its shape, its stored precision and its files' SHA-256.
+
+    The same files give the same card. `parameters` counts the stored numbers, `dtype` names their types. Raises
+    `InputError` naming the file that is missing, cut or not readable.
+    """
+    path = Path(path)
+    files = _files(path)
+    config = _read_json(path / "config.json")
+    inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
+
+    def setting(*names: str) -> Any:
+        return next((place[name] for place in (config, inner) for name in names if place.get(name) is not None), None)
+
+    layers = setting("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if not isinstance(config.get("model_type"), str) or not isinstance(layers, int):
+        key = "model_type" if not isinstance(config.get("model_type"), str) else "num_hidden_layers"
+        raise InputError(f"{path / 'config.json'}: '{key}' is missing; is this a decoder-only transformers model?")
+    parameters, dtypes = 0, set()
+    for name in _weights(path):
+        for kind, shape in _tensors(path / name):
+            size = 1
+            for length in shape:
+                size *= length
+            parameters += size
+            dtypes.add(DTYPES.get(kind, kind.lower()))
+    sums = {name: sha256_of(path / name) for name in files}
+    return {
+        "model": model,
+        "source": source,
+        "revision": revision,
+        "path": str(path),
+        "architecture": next(iter(config.get("architectures") or []), None),
+        "model_type": config["model_type"],
+        "layers": layers,
+        "hidden_size": setting("hidden_size", "n_embd", "d_model"),
+        "vocab_size": setting("vocab_size"),
+        "max_position_embeddings": setting("max_position_embeddings", "n_positions"),
+        "parameters": parameters,
+        "dtype": "+".join(sorted(dtypes)),
+        "tokenizer_digest": _digest({name: sums[name] for name in files if _is_tokenizer(name)}),
+        "digest": _digest(_weighty(sums)),
+        "files": sums,
+    }
+
+
+def model_digest(path: str | Path) -> str:
+    """SHA-256 over what decides a model's numbers: config, tokenizer, chat template and weights (64 digits).
+
+    Reads every byte of the weights. Raises `InputError` like `card_of`.
+    """
+    path = Path(path)
+    files = _files(path)
+    _read_json(path / "config.json")
+    for name in _weights(path):
+        _tensors(path / name)
+    return _digest(_weighty({name: sha256_of(path / name) for name in files}))
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Read a card; `InputError` where the file is missing or is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such card; write it with python -m workflow.scripts.fetch_model")
+    card = _read_json(path)
+    missing = [key for key in CARD_KEYS if key not in card]
+    if missing:
+        raise InputError(f"{path}: not a model's card, '{missing[0]}' is missing; delete it and run fetch_model again")
+    return card
+
+
+def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
+    """Compare the model's files with the `card` that was read from `card_path`.
+
+    Reads every byte of the weights. Raises `InputError` naming the first file that is not the one of the card.
+    """
+    path = Path(card["path"])
+    found = _weighty({name: sha256_of(path / name) for name in _files(path)})
+    told = _weighty(card["files"])
+    for name in sorted({*found, *told}):
+        if found.get(name) != told.get(name):
+            what = "was added" if name not in told else "has changed" if name in found else "is gone"
+            raise InputError(
+                f"{path / name}: {what} since the card {card_path} was written; delete the card and run again "
+                "(fetch_model writes it), or restore the file"
+            )
+
+
+def download(
+    source: str, revision: str, snapshots: str | Path = SNAPSHOTS, *, model: str = "", weights: bool = True
+) -> Path:
+    """Download the hub model `source` (ORG/NAME) at the commit `revision`; the folder ``snapshots/ORG/NAME/REVISION``.
+
+    Only safetensors (not without `weights`), configs, tokenizer and chat template are taken. What is there already is
+    not fetched again, and a whole snapshot needs no network. Raises `InputError` for a revision that is no commit hash,
+    for a gated, unknown or unreachable model, and for one without safetensors. `model` is the key named in messages.
+    """
+    label = model or source
+    if not revision:
+        raise InputError(
+            f"{label}: the revision of {source} is unresolved; "
+            f"run python -m workflow.scripts.pin{f' --model {model}' if model else ''} on a machine with a network"
+        )
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise InputError(
+            f"{label}: revision '{revision}' is no commit hash of 40 digits; "
+            "empty the cell and run python -m workflow.scripts.pin"
+        )
+    folder = Path(snapshots) / source / revision
+    patterns = [name for name in WANTED if weights or "safetensors" not in name]
+    wanted = {"revision": revision, "local_dir": folder, "allow_patterns": patterns, "ignore_patterns": UNWANTED}
+    with _hub(label, source, revision) as hub:
+        try:
+            # Asked first: it answers or fails within TIMEOUT, which the listing of a snapshot does not.
+            info = hub.HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
+        except Exception as error:
+            if not _is_unreachable(error) or not folder.is_dir():
+                raise
+            hub.snapshot_download(source, local_files_only=True, **wanted)
+        else:
+            if weights and not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
+                raise InputError(
+                    f"{label}: {source} at {revision} has no safetensors weights, the only ones that are read; "
+                    "convert it with save_pretrained and give the folder as source"
+                )
+            hub.snapshot_download(source, **wanted)
+    return folder
+
+
+def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
+    """Fill the empty `revision` cells of the sheet's hub rows with their current commit; returns {model: commit}.
+
+    `models` names the rows, all if empty. Every other byte of the sheet stays. Raises `InputError` for a sheet or
+    row that cannot be used and for a hub that gives no answer: then nothing is written.
+    """
+    sheet = Path(sheet)
+    try:
+        lines = sheet.read_bytes().decode("utf-8").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{sheet}: no such file; give the sheet with --sheet") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{sheet}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    header = lines[0].rstrip("\r").split("\t")
+    for column in ("model", "source", "revision"):
+        if column not in header:
+            raise InputError(f"{sheet}: column '{column}' is missing; have {', '.join(header) or 'none'}")
+    rows = {}
+    for number, line in enumerate(lines[1:], start=1):
+        cells = line.rstrip("\r").split("\t")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if len(cells) != len(header):
+            raise InputError(f"{sheet}, row {number}: {len(cells)} cells, {len(header)} columns; separate them by tabs")
+        rows[cells[header.index("model")]] = (number, cells)
+    for name in models:
+        if name not in rows:
+            raise InputError(f"{sheet}: no model '{name}'; {nearest(name, rows)}")
+    found = {}
+    for name in models or rows:
+        number, cells = rows[name]
+        source = cells[header.index("source")]
+        if cells[header.index("revision")] or not is_hub_id(source):
+            continue
+        with _hub(name, source, "") as hub:
+            commit = hub.HfApi().model_info(source, timeout=TIMEOUT).sha
+        if not re.fullmatch("[0-9a-f]{40}", commit or ""):
+            raise InputError(f"{name}: the hub gives '{commit}' as the commit of {source}; check HF_ENDPOINT")
+        cells[header.index("revision")] = found[name] = commit
+        lines[number] = "\t".join(cells) + ("\r" if lines[number].endswith("\r") else "")
+    if found:
+        write_text(sheet, "\n".join(lines))
+    return found
+
+
+def _mirrored(model: str, source: str, revision: str, mirror: Path) -> Path:
+    path = mirror / "models" / source
+    if revision and (path / revision).is_dir():
+        path = path / revision
+    if not path.is_dir():
+        raise InputError(f"{model}: no folder {path} in the mirror; put the snapshot of {source} there")
+    # `hf download --local-dir` leaves the commit beside each file; a plain copy says nothing of it.
+    commit, _ = _left_by_hub(path, "config.json")
+    if revision and commit and commit != revision:
+        raise InputError(f"{model}: {path} is {source} at {commit}, the sheet says {revision}; renew one of them")
+    return path
+
+
+def _left_by_hub(folder: Path, name: str) -> tuple[str, str]:
+    """The commit and the etag that huggingface_hub noted for a file it downloaded, or empty texts."""
+    note = folder / ".cache" / "huggingface" / "download" / f"{name}.metadata"
+    lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+    return (lines[0].strip(), lines[1].strip()) if len(lines) > 1 else ("", "")
+
+
+def _check_against_hub(folder: Path, sums: dict[str, str]) -> None:
+    for name, found in sums.items():
+        _, etag = _left_by_hub(folder, name)
+        # The etag of a large file is its SHA-256; that of a small one is git's hash.
+        if len(etag) == 64 and etag != found:
+            raise InputError(f"{folder / name}: sha256 is {found}, the hub's is {etag}; delete the file and run again")
+
+
+@contextmanager
+def _hub(label: str, source: str, revision: str) -> Iterator[Any]:
+    """huggingface_hub, imported late and quiet; its errors as one line with the mend."""
+    import httpx2
+    import huggingface_hub
+    from huggingface_hub import errors, utils
+
+    # The one line on standard error is ours, and a log file has no use for moving bars.
+    utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        utils.disable_progress_bars()
+    page = f"https://huggingface.co/{source}"
+    licence = f"accept its licence at {page} and set HF_TOKEN to a token of that account"
+    at = f" at {revision}" if revision else ""
+    try:
+        yield huggingface_hub
+    except errors.GatedRepoError:
+        raise InputError(f"{label}: {source} is gated; {licence}") from None
+    except errors.RevisionNotFoundError:
+        raise InputError(
+            f"{label}: {source} has no commit {revision}; empty the cell and run python -m workflow.scripts.pin"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(
+            f"{label}: the hub shows no model {source}; check the name in 'source', or, if it is gated, {licence}"
+        ) from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        mend = licence if status in (401, 403) else "try again later"
+        raise InputError(f"{label}: the hub answers HTTP {status} for {source}{at}; {mend}") from None
+    except (errors.EntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.HTTPError) as error:
+        raise InputError(
+            f"{label}: {source}{at} cannot be had from the hub ({type(error).__name__}); check the network and "
+            f"HF_HUB_OFFLINE, or put the files into FOLDER/models/{source} and give --config mirror=FOLDER"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{label}: {source}{at} was not fetched whole ({error}); run again") from None
+
+
+def _is_unreachable(error: Exception) -> bool:
+    import httpx2
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HfHubHTTPError):
+        return error.response.status_code >= 500
+    return isinstance(error, (httpx2.TransportError, errors.OfflineModeIsEnabled))
+
+
+def _files(path: Path) -> list[str]:
+    """The names of the model's own files in the folder `path`, sorted."""
+    names = _shape_names(path)
+    kept = {*names, *_weights(path)}
+    return sorted(kept | {name for name in WEIGHT_NOTES if (path / name).is_file()})
+
+
+def _shape_names(path: Path) -> list[str]:
+    """The names of the config and the tokenizer's files in the folder `path`, sorted."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; give one with config.json, a tokenizer and safetensors weights")
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path / 'config.json'}: no such file; save the model with save_pretrained")
+    names = [name.name for name in path.iterdir() if name.is_file()]
+    if not any(Path(name).match(pattern) for name in names for pattern in VOCABULARIES):
+        raise InputError(f"{path / 'tokenizer.json'}: no tokenizer here; save it beside the model with save_pretrained")
+    return sorted({"config.json", *(name for name in names if _is_tokenizer(name))})
+
+
+def _weights(path: Path) -> list[str]:
+    """The safetensors files that make the model, in the order in which transformers looks for them."""
+    if (path / "model.safetensors").is_file():
+        return ["model.safetensors"]
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        raise InputError(
+            f"{path / 'model.safetensors'}: no such file, nor its index; only safetensors weights are read"
+        )
+    places = _read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise InputError(f"{index}: 'weight_map' is missing; fetch the file again")
+    names = sorted(set(places.values()))
+    for name in names:
+        if not (path / name).is_file():
+            raise InputError(f"{path / name}: no such file, though {index.name} names it; fetch the model again")
+    return names
+
+
+def _tensors(path: Path) -> list[tuple[str, list[int]]]:
+    """Stored type and shape of every tensor, from the header, which is checked against the file's length."""
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise InputError(f"{path}: cut or not safetensors, {size} bytes cannot hold its header; fetch it again")
+            header = json.loads(file.read(length))
+        entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
+        end = 8 + length + max((entry["data_offsets"][1] for _, entry in entries), default=0)
+        tensors = [(entry["dtype"], entry["shape"]) for _, entry in entries]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise InputError(f"{path}: not a safetensors file, its header cannot be read; fetch it again") from None
+    if end != size:
+        raise InputError(f"{path}: has {size} bytes, its header declares {end}; fetch it again")
+    return tensors
+
+
+def _is_tokenizer(name: str) -> bool:
+    return any(Path(name).match(pattern) for pattern in (*TOKENIZER, *TEMPLATES))
+
+
+def _weighty(sums: dict[str, str]) -> dict[str, str]:
+    # Generation settings decide nothing that is measured here.
+    return {name: value for name, value in sums.items() if name != "generation_config.json"}
+
+
+def _digest(sums: dict[str, str]) -> str:
+    lines = (f"{name} {value}\n" for name, value in sorted(sums.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); fetch or save the file again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds no JSON object; fetch or save the file again")
+    return value

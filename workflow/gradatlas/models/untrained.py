@@ -1,0 +1,53 @@
+"""The untrained twin of a hub model: its architecture and tokenizer, with weights as its own code draws them."""
+
+import json
+import shutil
+from pathlib import Path
+
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
+from gradatlas.models.snapshots import SNAPSHOTS, shape_files
+
+
+def write_untrained(
+    model: str,
+    source: str,
+    revision: str,
+    seed: int,
+    output: str | Path,
+    mirror: str = "",
+    snapshots: str = SNAPSHOTS,
+    trust_remote_code: bool = False,
+) -> None:
+    """Write the folder `output`: config and tokenizer of the hub model `source`, byte for byte, and seeded weights.
+
+    No weights are downloaded. The weights are those that the model's own code initialises, drawn on the CPU in float32,
+    so that the device has no part in them; `untrained.json` says what they are of. Raises `InputError` as
+    `snapshots.fetch` does, and for a config of which no causal language model can be made.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = shape_files(model, source, revision, mirror, snapshots)
+    output = Path(output)
+    made = output.with_name(f".{output.name}.part")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
+        torch.manual_seed(seed)
+        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise InputError(
+            f"{model}: no causal language model can be made of {folder.path / 'config.json'} "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:240]})"
+        ) from None
+    # One file, whatever its size: its bytes are what the card's digest is of.
+    network.save_pretrained(made, max_shard_size="1000GB")
+    for name in folder.files:
+        shutil.copyfile(folder.path / name, made / name)
+    facts = {"source": source, "revision": revision, "seed": seed, "torch": torch.__version__}
+    write_text(made / "untrained.json", json.dumps(facts, indent=2) + "\n")
+    shutil.rmtree(output, ignore_errors=True)
+    made.rename(output)
+    progress(f"{output}: {sum(p.numel() for p in network.parameters()):,} parameters, untrained (seed {seed})")

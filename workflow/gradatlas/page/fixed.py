@@ -1,0 +1,45 @@
+"""Which conclusions survive the fixed data, as the page shows it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from gradatlas.page.verdicts import SYMBOLS
+from gradatlas.figures.fixed import NOTE, number, read, right_labels
+from gradatlas.claims.fixed import compare, headline
+
+HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers")
+
+
+def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any] | None:
+    """The headline and the rows of the study's claims; None where the study's own responses were not measured.
+
+    `claims`: the table of verdicts; `cells`: what the samples were; `titles`: of the datasets, by key.
+    """
+    table = compare(read(claims), cells)
+    if table.is_empty():
+        return None
+    shown = table.filter(pl.col("status") == "stands")
+    groups = shown.group_by("claim", maintain_order=True)
+    return {
+        "headline": headline(table),
+        "note": f"{NOTE} Right answers: of the study’s responses, those that state one.",
+        "left_out": table.height - shown.height,
+        "header": HEADER,
+        "claims": [
+            (rows["title"][0] or claim, [_row(row, titles) for row in rows.to_dicts()]) for (claim,), rows in groups
+        ],
+    }
+
+
+def _row(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
+    sides = [(row[f"{side}_verdict"] or "not measured", number(row, side)) for side in ("study", "fixed")]
+    return {
+        "where": f"{row['model']} · {titles.get(row['dataset'], row['dataset'])}",
+        "outcome": row["outcome"],
+        "sides": [(SYMBOLS.get(verdict, ""), verdict, said) for verdict, said in sides],
+        "right": right_labels(row),
+        "why": row["why"],
+    }

@@ -1,0 +1,155 @@
+"""The manifest: what every table was made with, gathered from the tables' own metadata and checked."""
+
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import sha256_of
+from gradatlas.models.snapshots import read_card
+from gradatlas.core.tables import read_metadata
+
+# One model measured in two ways makes curves that cannot be compared. The model's digest is over weights, config,
+# tokenizer and chat template.
+AGREE_BY_MODEL = ("model_digest", "revision", "dtype", "tf32", "attention", "chat", "mapping")
+AGREE_BY_ALL = (
+    "engine",
+    "compat",
+    "max_length",
+    "truncation",
+    "loss_norm",
+    "metrics",
+    "projections",
+    "torch",
+    "transformers",
+)
+# Listed, not compared: another device makes the same numbers, but for rounding.
+LISTED = ("device", "window", "limit", "limit_seed", "seed", "loss_tokens", "controls", "purpose", "rows")
+# Of the tables of one kind of one finetuned model: where they state it, they must agree.
+AGREE_BY_KIND = ("dtype", "window", "code", "torch", "transformers")
+# Facts of these that name another table by its SHA-256, or a model by its digest.
+TABLES, MODELS = ("pairs", "probes"), ("init", "reference", "model")
+# What made the other outputs.
+PACKAGES = ("polars", "pyarrow", "numpy", "altair", "snakemake", "torch", "transformers", "peft", "scikit-learn")
+
+
+def manifest(
+    samples: Sequence[str],
+    responses: Sequence[str],
+    sources: Sequence[str] = (),
+    statistics: Sequence[str] = (),
+    learners: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+    pairs: Sequence[str] = (),
+    toys: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The facts of all samples tables, by model; those of the statistics; checksums of responses and source files.
+
+    `statistics`: cells tables. `learners`: of each finetuned model its card, and the tables and the ``status.json`` of
+    its runs, made from the `pairs` tables. `toys`: tables of the toys. What a table was made on stands in a file
+    beside it, where one is (`gradatlas.core.machine`). Raises `InputError` naming both files where two tables disagree on
+    a fact that must be one, where statistics are of other measurements than `samples`, and where a run started from a
+    model, or was made from a table, that is none of these.
+    """
+    facts = {path: read_metadata(path) for path in samples}
+    for path, table in facts.items():
+        if "model" not in table:
+            raise InputError(f"{path}: not a samples table of measure_gradients; give those")
+    by_model = {(path, table["model"]): table for path, table in facts.items()}
+    # Released statistics do not say all.
+    _agree(by_model, AGREE_BY_MODEL)
+    _agree({(path, "all"): table for path, table in facts.items()}, AGREE_BY_ALL)
+    models: dict[str, Any] = {}
+    for path, table in facts.items():
+        model = models.setdefault(table["model"], {name: table.get(name) for name in AGREE_BY_MODEL})
+        listed = {name: table.get(name) for name in LISTED} | {"machines": _machines(path)}
+        model.setdefault("tables", {})[path] = listed
+    summaries = {path: read_metadata(path) for path in statistics}
+    for path, summary in summaries.items():
+        _check_summary(path, summary, models)
+    sums = {path: sha256_of(path) for path in pairs}
+    dynamics = {name: _runs(card, paths, sums) for name, (card, paths) in (learners or {}).items()}
+    places = [place for study in (models, dynamics) for model in study.values() for place in model["tables"].values()]
+    return {
+        "engine": {name: facts[samples[0]].get(name) for name in AGREE_BY_ALL},
+        "models": models,
+        "dynamics": dynamics,
+        "machines": _distinct(machine for place in places for machine in place["machines"]),
+        "responses": {path: {"sha256": sha256_of(path), **read_metadata(path)} for path in responses},
+        "pairs": {path: {"sha256": sums[path], **read_metadata(path)} for path in pairs},
+        "toys": {path: {"sha256": sha256_of(path), **read_metadata(path)} for path in toys},
+        "sources": {path: sha256_of(path) for path in sources},
+        "statistics": {path: {key: summary[key] for key in ("draws", "seed")} for path, summary in summaries.items()},
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def _agree(tables: Mapping[tuple[str, str], Mapping[str, Any]], names: Iterable[str], stated: bool = False) -> None:
+    """`InputError` where two tables, by (path, owner), of one owner disagree; `stated`: but not where one is silent."""
+    first: dict[tuple[str, str], tuple[str, Any]] = {}
+    for name in names:
+        for (path, owner), facts in tables.items():
+            if stated and name not in facts:
+                continue
+            other, value = first.setdefault((owner, name), (path, facts.get(name)))
+            if value != facts.get(name):
+                raise InputError(
+                    f"{path}: measured with {name} {facts.get(name)}, but {other} with {value}; "
+                    "delete the older of the two and run again"
+                )
+
+
+def _runs(card: str, paths: Sequence[str], pairs: Mapping[str, str]) -> dict[str, Any]:
+    """One finetuned model's tables, checked against its card, the `pairs` (checksums by path) and each other."""
+    model = read_card(card)
+    statuses = {path: json.loads(Path(path).read_text(encoding="utf-8")) for path in paths if path.endswith(".json")}
+    tables = {path: read_metadata(path) for path in paths if path not in statuses}
+    _agree({(path, facts.get("table", "")): facts for path, facts in tables.items()}, AGREE_BY_KIND, stated=True)
+    sums = {path: sha256_of(path) for path in tables}
+    digests = {model["digest"], *(status.get("model_digest") for status in statuses.values())}
+    made = {*pairs.values(), *sums.values()}
+    known = {name: made for name in TABLES} | {name: digests for name in MODELS}
+    for path, facts in tables.items():
+        for name, values in known.items():
+            told = facts.get(name)
+            if told not in values and re.fullmatch("[0-9a-f]{64}", str(told)):
+                raise InputError(
+                    f"{path}: made with {name} {told}, which is none of this study's; delete the file and run again"
+                )
+    listed = {
+        path: {**facts, "sha256": sums[path], "machines": _machines(path)} for path, facts in sorted(tables.items())
+    }
+    card_facts = {name: model[name] for name in ("revision", "digest", "tokenizer_digest")}
+    return {**card_facts, "tables": listed, "runs": statuses}
+
+
+def _machines(path: str) -> list[dict[str, Any]]:
+    """What a table was made on, from the sidecar beside it: one machine a shard, each once; none without a sidecar."""
+    of_samples = Path(path.removesuffix(".samples.parquet") + ".run.json")
+    if of_samples.is_file():
+        told = json.loads(of_samples.read_text(encoding="utf-8"))
+        return _distinct(run.get("machine") for run in told.get("shards", [told]))
+    beside = Path(path).parent / "machine.json"
+    return [json.loads(beside.read_text(encoding="utf-8"))] if beside.is_file() else []
+
+
+def _distinct(machines: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    found = {json.dumps(machine, sort_keys=True): machine for machine in machines if machine}
+    return [found[key] for key in sorted(found)]
+
+
+def _check_summary(path: str, summary: Mapping[str, Any], models: Mapping[str, Any]) -> None:
+    if "models" not in summary or "draws" not in summary:
+        raise InputError(f"{path}: not a cells table of summarise_gradients; give those")
+    for model, known in summary["models"].items():
+        for fact in ("model_digest", "revision", "dtype"):
+            measured = models.get(model, {}).get(fact)
+            if known[fact] != measured:
+                raise InputError(
+                    f"{path}: of {model} with {fact} {known[fact]}, but it was measured with {measured}; "
+                    "delete the file and run again"
+                )

@@ -1,0 +1,72 @@
+"""Curves, MAD and RD of arrays of samples, with their bootstrap intervals.
+
+Arrays are (samples, ..., layers): statistics and projections in between, drawn together. Estimates are dicts of arrays:
+`value`, `low` and `high`; and, of MAD and RD, `corrected` (`gradatlas.statistics.intervals` says why).
+"""
+
+import numpy as np
+
+from gradatlas.statistics import intervals
+from gradatlas.statistics.bootstrap import resampled
+from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments
+
+Estimates = dict[str, np.ndarray]
+_CORRECTED = ("value", "corrected", "low", "high")
+
+
+def of_curves(values: np.ndarray, draws: int, seed: int, name: str) -> tuple[Estimates, Estimates]:
+    """The mean curves, (..., layers), and their MAD by segment, (..., segments) in the order of `segments`."""
+    mean, count = values.mean(0), len(values)
+    ranges = segments(values.shape[-1]).values()
+    # Each sample's share in a segment's MAD: its steps, in the direction of the mean curve's.
+    steps = np.diff(values, axis=-1)
+    directed = steps * np.sign(np.diff(mean, axis=-1))
+    shares = np.stack([directed[..., first : end - 1].sum(-1) for first, end in ranges], axis=-1)
+    shares -= shares.mean(0)
+    columns = [values, (values - mean) ** 2, shares, shares**2]
+    means, squares, share_means, share_squares = resampled(columns, draws, seed, name)
+    low, high = intervals.of_mean(values, means, squares - (means - mean) ** 2)
+    spreads = intervals.spread(shares, share_squares, share_means)
+    step, errors = np.diff(mean, axis=-1), steps.std(0) / np.sqrt(count)
+    noise = _by_layer(np.diff(means, axis=-1) - step)
+    found = np.empty((*mean.shape[:-1], len(ranges), 4))
+    for place in np.ndindex(mean.shape[:-1]):
+        for g, (first, end) in enumerate(ranges):
+            at, alone = (*place, slice(first, end - 1)), noise[*place, first : end - 1] / spreads[:, *place, g]
+            value = mean_absolute_difference(mean[*place, first:end])
+            found[*place, g] = value, *intervals.of_absolute(step[at], alone, errors[at], count)
+    curves = {"value": mean, "low": low, "high": high}
+    return curves, dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True))
+
+
+def of_differences(
+    reference: np.ndarray, other: np.ndarray, draws: int, seed: int, name: str
+) -> tuple[Estimates, Estimates, Estimates]:
+    """RD of `other` from `reference`, sample by sample the same: by layer, signed mean and mean absolute over layers.
+
+    Both are drawn together, so that the difference is a paired one.
+    """
+    count = len(reference)
+    columns = [reference, other, reference**2, other**2, reference * other]
+    *means, square, other_square, product = resampled(columns, draws, seed, name)
+    value = relative_difference(reference.mean(0), other.mean(0))
+    drawn = relative_difference(*means)
+    error, errors = intervals.errors_of_ratio(reference, other, means, (square, other_square, product))
+    low, high = (end - 1 for end in intervals.of_ratio(1 + value, 1 + drawn, (error, errors), count))
+    # Errors of the differences themselves; where one layer's is larger in a resample, all layers' are.
+    error, errors = error * (1 + value), errors * (1 + drawn)
+    spreads = intervals.relative_to(errors.sum(-1), error.sum(-1))
+    noise = _by_layer(drawn - value)
+    signed, absolute = np.empty((2, *value.shape[:-1], 4))
+    for place in np.ndindex(value.shape[:-1]):
+        mean, alone = value[place].mean(), noise[place] / spreads[:, *place]
+        signed[place] = mean, mean, *intervals.of_signed(mean, alone.mean(0), count)
+        absolute[place] = np.abs(value[place]).mean(), *intervals.of_absolute(value[place], alone, error[place], count)
+    layers = {"value": value, "low": low, "high": high}
+    over_layers = (dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True)) for found in (signed, absolute))
+    return layers, *over_layers
+
+
+def _by_layer(drawn: np.ndarray) -> np.ndarray:
+    """(draws, ..., layers) to (..., layers, draws)."""
+    return np.ascontiguousarray(np.moveaxis(drawn, 0, -1))

@@ -1,0 +1,120 @@
+"""Curves of free generations: means over prompts, step by step, with 95 % intervals over prompts.
+
+Draws of one prompt are averaged first. Of shares of yes and no, and of win rates, the interval is Wilson's for as many
+trials as there are prompts; with ties, which count half, it is wider than need be, since nothing between 0 and 1 varies
+more than a yes or no of the same mean. It does not shrink to nothing where all prompts agree. Of repetition and tokens
+it is the bootstrap's percentile interval, and none where all prompts agree; so of changes, which are paired by prompt:
+its responses have the same random numbers at every step of every run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from gradatlas.study.shares import wilson
+from gradatlas.statistics.bootstrap import interval, resampled_means
+from gradatlas.core.tables import read_metadata, read_table, write_table
+
+SHARES = ("borrowed", "correct", "finished")
+AMOUNTS = ("repetition", "tokens")
+#: What a measure's change over a chain of runs is called in the table.
+CHANGE = "change of {}"
+#: Of a comparison: wins, a tie for a half; ties; orders that disagree (where both can be read); verdicts that cannot.
+COMPARED = ("win_rate", "tie", "disagreement", "unreadable")
+WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
+_KEYS = ["run", "split", "step", "examples"]
+
+
+def summarise_generations(
+    model: str,
+    scores: str | Path,
+    judgements: str | Path | None,
+    starts: Mapping[str, str],
+    output: str | Path,
+    draws: int,
+    seed: int,
+) -> None:
+    """Write the ``generation_curves`` table of one model and seed; `starts`: the run that each starts from, or nothing.
+
+    Measures that nobody could tell (`correct` without an oracle, a comparison without a readable verdict) have no row.
+    """
+    told = pl.from_arrow(read_table("generation_scores", scores))
+    ends = dict(told.group_by("run").agg(pl.col("examples").max()).iter_rows())
+    before = {name: _before(name, starts, ends) for name in ends}
+    rows = []
+    means = [pl.col(name).cast(pl.Float64).mean() for name in (*SHARES, *AMOUNTS)]
+    each = told.group_by(*_KEYS, "pair_id", maintain_order=True).agg(means)
+    for key, part in each.group_by(_KEYS, maintain_order=True):
+        place = dict(zip(_KEYS, key, strict=True)) | {"baseline": None, "baseline_step": None}
+        rows += [
+            place | _share(part[name].drop_nulls(), name) for name in SHARES if part[name].null_count() < part.height
+        ]
+        rows += [place | _amount(part[name], name, draws, seed, f"{model} {key}") for name in AMOUNTS]
+    rows += _changes(each, starts, draws, seed, model)
+    rows += _comparisons(judgements) if judgements else []
+    named = {"model": model, "seed": int(told["seed"][0])}
+    judged = {"judge": read_metadata(judgements)["judge"]} if judgements else {}
+    known = read_metadata(scores)
+    facts = {"draws": draws, "seed": seed, "left_out": known["left_out"], "oracle": known["oracle"], **judged}
+    rows = [{**named, **row, "before": before[row["run"]]} for row in rows]
+    write_table("generation_curves", rows, output, facts)
+
+
+def _before(run: str, starts: Mapping[str, str], ends: Mapping[str, int]) -> int:
+    """Examples that the runs have seen which `run` starts from."""
+    start = starts.get(run, "")
+    return ends.get(start, 0) + _before(start, starts, ends) if start else 0
+
+
+def _changes(each: pl.DataFrame, starts: Mapping[str, str], draws: int, seed: int, model: str) -> list[dict]:
+    """By run, what its last answers to held-out prompts have over the first of its chain, prompt by prompt."""
+    held = each.filter(pl.col("split") == "held_out")
+    known, rows = set(held["run"]), []
+    for run in dict.fromkeys(held["run"]):
+        first = run
+        while starts.get(first) in known:
+            first = starts[first]
+        ended = held.filter(pl.col("run") == run).filter(pl.col("step") == pl.col("step").max())
+        begun = held.filter(pl.col("run") == first).filter(pl.col("step") == pl.col("step").min())
+        both = ended.join(begun, on="pair_id", how="inner", maintain_order="left", suffix=" before")
+        place = ended.select(_KEYS).row(0, named=True) | {"baseline": None, "baseline_step": None}
+        for name in (*SHARES, *AMOUNTS):
+            change = (both[name] - both[f"{name} before"]).drop_nulls()
+            if len(change):
+                rows.append(place | _amount(change, CHANGE.format(name), draws, seed, f"{model} {run} change"))
+    return rows
+
+
+def _comparisons(judgements: str | Path) -> list[dict]:
+    frame = pl.from_arrow(read_table("judgements", judgements)).with_columns(
+        pl.col("verdict").replace_strict(WORTH, default=None, return_dtype=pl.Float64).alias("win_rate"),
+        (pl.col("verdict") == "tie").cast(pl.Float64).alias("tie"),
+        pl.when(pl.col("verdict").is_not_null())
+        .then((pl.col("forward") != pl.col("backward")).cast(pl.Float64))
+        .alias("disagreement"),
+        pl.col("verdict").is_null().cast(pl.Float64).alias("unreadable"),
+    )
+    keys = ["run", "baseline", "step", "baseline_step", "examples"]
+    each = frame.group_by(*keys, "pair_id", maintain_order=True).agg(pl.col(name).mean() for name in COMPARED)
+    return [
+        dict(zip(keys, key, strict=True)) | {"split": "held_out"} | _share(part[name].drop_nulls(), name)
+        for key, part in each.group_by(keys, maintain_order=True)
+        for name in COMPARED
+        if part[name].null_count() < part.height
+    ]
+
+
+def _share(values: pl.Series, measure: str) -> dict:
+    mean, count = float(values.mean()), len(values)
+    return _estimate(measure, mean, *wilson(mean * count, count), count)
+
+
+def _amount(values: pl.Series, measure: str, draws: int, seed: int, name: str) -> dict:
+    found = interval(resampled_means(values.to_numpy(), draws, seed, name))
+    value, low, high = map(float, found) if values.n_unique() > 1 else (float(values[0]), None, None)
+    return _estimate(measure, value, low, high, len(values))
+
+
+def _estimate(measure: str, value: float, low: float | None, high: float | None, count: int) -> dict:
+    return {"measure": measure, "value": value, "low": low, "high": high, "n": count}

@@ -1,0 +1,115 @@
+"""How learning one kind of response moves the belief in others along a run: SignDelta and LBK.
+
+The paper's (Ren and Sutherland, ICLR 2025, section 4 and appendix C) are of all entries of the change of log pi between
+two evaluations, V by L: SignDelta = E_{v,l}[change], LBK = ||change||_F^2 / (||A_o||_F^2 ||G||_F^2). The ``dynamics``
+table keeps a response's own tokens alone, and their mean. With d the change of the mean log-probability of a response's
+L tokens:
+
+- SignDelta here is d, the label entries' part of the paper's. Summed over evaluations it is the end less the start.
+- LBK here is d^2 / (||A_o||^2 ||G||_F^2), with ||A_o|| the mean over tokens before the change. L d^2 is at most the
+  label entries' sum of squares, and that at most the paper's ||change||_F^2; ||A_o||_F^2 is L ||A_o||^2 where tokens
+  are alike. What all tokens share is seen; what cancels among them, and what happens beside the labels, is not.
+- ||G||_F^2 = c+^2 E[L+ ||G+||^2] + c-^2 E[L- ||G-||^2] of the responses that are learnt, before the change; c the mean
+  pull and push of the updates in between (workflow/gradatlas/finetuning/losses.py).
+
+(The study's notebook divides by the root of ||A_o||, which is a root already, and by ||G|| unsquared.)
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import polars as pl
+from scipy.stats import kendalltau
+
+#: What tells one curve of a probe from another.
+CURVE = ("run", "seed", "split", "type", "probe_id")
+
+
+def sign_delta(dynamics: pl.DataFrame) -> pl.DataFrame:
+    """Every usable probe's change of mean log-probability since the evaluation before, in nats per token.
+
+    `dynamics`: rows of that table, of any runs. Columns: `CURVE`, step, examples, before (that evaluation's step),
+    change, a_norm (before the change). A run's first evaluation has no row.
+    """
+    frame = dynamics.filter(pl.col("status") == "ok").sort(*CURVE, "step")
+    return (
+        frame.with_columns(
+            pl.col("step").shift(1).over(CURVE).alias("before"),
+            pl.col("log_prob_mean").diff().over(CURVE).alias("change"),
+            pl.col("a_norm").shift(1).over(CURVE),
+        )
+        .filter(pl.col("before").is_not_null())
+        .select(*CURVE, "step", "examples", "before", "change", "a_norm")
+    )
+
+
+def accumulated(deltas: pl.DataFrame, column: str = "change") -> pl.DataFrame:
+    """The sum of a column of `sign_delta` or `lbk` over a run's evaluations, by probe: `CURVE` and that column."""
+    return deltas.group_by(CURVE, maintain_order=True).agg(pl.col(column).sum())
+
+
+def learnt_norm(
+    dynamics: pl.DataFrame, training: pl.DataFrame, pulled: str, pushed: str = "", split: str = "train"
+) -> pl.DataFrame:
+    """||G||_F^2 of what a run learns, over the time between two evaluations.
+
+    `dynamics` and `training`: those tables of one run. `pulled`, `pushed`: the types of probes that are the chosen and
+    the rejected side of what is learnt; `pushed` is empty for SFT. Columns: step, before, norm.
+    """
+    frame = dynamics.filter((pl.col("status") == "ok") & (pl.col("split") == split))
+    squares = (
+        frame.filter(pl.col("type").is_in([pulled, pushed]))
+        .group_by("type", "step")
+        .agg((pl.col("tokens") * pl.col("g_norm") ** 2).mean().alias("square"))
+    )
+    by_type = {(kind, step): value for kind, step, value in squares.iter_rows()}
+    steps = sorted(frame["step"].unique())
+    rows = []
+    for before, step in pairwise(steps):
+        between = training.filter((pl.col("step") > before) & (pl.col("step") <= step))
+        norm = between["pull"].mean() ** 2 * by_type[pulled, before]
+        if pushed:
+            norm += between["push"].mean() ** 2 * by_type[pushed, before]
+        rows.append({"step": step, "before": before, "norm": norm})
+    types = {"step": dynamics.schema["step"], "before": dynamics.schema["step"], "norm": pl.Float64}
+    return pl.DataFrame(rows, schema=types)
+
+
+def lbk(dynamics: pl.DataFrame, training: pl.DataFrame, pulled: str, pushed: str = "") -> pl.DataFrame:
+    """`sign_delta` of one run with its `lbk`, by probe and evaluation; arguments as in `learnt_norm`."""
+    norms = learnt_norm(dynamics, training, pulled, pushed)
+    value = pl.col("change") ** 2 / (pl.col("a_norm") ** 2 * pl.col("norm"))
+    return (
+        sign_delta(dynamics)
+        .join(norms, on=["step", "before"], maintain_order="left")
+        .with_columns(value.alias("lbk"))
+        .drop("norm")
+    )
+
+
+def by_column(values: Sequence[float]) -> list[float]:
+    """A column of the table of influences divided by its range, greatest less least, as the study's is; zeros stay."""
+    extent = max(values) - min(values)
+    return [value / extent if extent else 0.0 for value in values]
+
+
+def rank_stability(means: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Kendall's tau of the ranking of types at an evaluation with that at the next one and at the last.
+
+    `means`: step, type and `column`, of one run, every type at every step. Columns: step, next, last; the last
+    evaluation itself has no row. The paper takes it that the ranking hardly moves.
+    """
+    kinds = sorted(means["type"].unique())
+    steps = sorted(means["step"].unique())
+    values = {(step, kind): value for step, kind, value in means.select("step", "type", column).iter_rows()}
+    ranked = {step: [values[step, kind] for kind in kinds] for step in steps}
+    return pl.DataFrame(
+        [
+            {
+                "step": step,
+                "next": float(kendalltau(ranked[step], ranked[later]).statistic),
+                "last": float(kendalltau(ranked[step], ranked[steps[-1]]).statistic),
+            }
+            for step, later in pairwise(steps)
+        ]
+    )

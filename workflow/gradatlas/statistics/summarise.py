@@ -1,0 +1,189 @@
+"""All statistics of one dataset, from the spectra of all models on it.
+
+Of MAD and mean absolute RD there are two numbers: `value`, the study's own, a mean of absolute values that noise makes
+too large; and `corrected`, with the interval `low` to `high` made for it (`gradatlas.statistics.intervals`). Near
+zero `value` may lie above `high`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from gradatlas.core.command import progress
+from gradatlas.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
+from gradatlas.statistics.estimates import of_curves, of_differences
+from gradatlas.statistics.measures import segments, top_layers
+from gradatlas.core.tables import SCHEMAS, read_metadata, read_table, table_in_parts, write_table
+
+TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
+# Written as it is made: of a large study it is as long as the spectra.
+LAYERED = "per_sample_layers"
+
+
+def summarise(
+    dataset: str,
+    samples: Sequence[str],
+    spectra: Sequence[str],
+    output: str,
+    draws: int,
+    seed: int,
+    responses: str | None = None,
+) -> None:
+    """Write curves, MAD, RD, cells and each sample's means and layers of one dataset into the folder `output`.
+
+    `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % bootstraps over samples, `draws`
+    of them. Samples with a status other than ``ok``, or with a value that is not finite in any layer or projection, are
+    left out of all curves alike, and counted in the cells table; a model that has no other samples stands there alone,
+    and so does a dataset of which no model has any. `responses`, the table that was measured, tells how many of the
+    labels are right.
+    """
+    labels = _labels(responses)
+    tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
+    known = [_known(path) for path in samples]
+    revisions = {facts["model"]: {key: facts[key] for key in _FACTS} for facts in known}
+    metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
+    with table_in_parts(LAYERED, Path(output) / f"{LAYERED}.parquet", metadata) as write_layered:
+        # One model at a time is held in memory.
+        for facts, samples_path, spectra_path in zip(known, samples, spectra, strict=True):
+            frame, cells = read_cells(dataset, samples_path, spectra_path)
+            tables["cells"].append(_cells(frame, facts["purpose"], labels))
+            progress(f"{facts['model']}: {len(cells)} cells, {sum(len(cell.sample_ids) for cell in cells)} samples")
+            for cell in cells:
+                tables["per_sample"].append(_per_sample(cell, dataset))
+                write_layered(_per_sample_layers(cell, dataset))
+                _curves(tables, cell, dataset, draws, seed)
+            for reference, other in pairs(cells):
+                _differences(tables, reference, other, dataset, draws, seed)
+    for name in TABLES:
+        empty = SCHEMAS[name].empty_table()
+        write_table(name, pa.concat_tables([empty, *tables[name]]), Path(output) / f"{name}.parquet", metadata)
+
+
+# What the statistics' own metadata keep of the tables they were made from.
+_FACTS = ("model_digest", "revision", "dtype", "compat", "max_length")
+_LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
+
+
+def _known(samples: str) -> dict[str, Any]:
+    """What a samples table says of its model; `InputError` where it is none."""
+    read_table("samples", samples, ["status"])
+    return read_metadata(samples)
+
+
+def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
+    # All statistics at once: (samples, statistics, projections, layers).
+    values = np.stack(list(cell.values.values()), axis=1)
+    curves, mad = of_curves(values, draws, seed, f"{cell.model} {dataset} {cell.variant} {cell.relation}")
+    about = {**_about(cell, dataset), "n": len(cell.sample_ids)}
+    axes = {"statistic": list(cell.values), "projection": cell.projections}
+    tables["curves"].append(_long("curves", about, {**axes, "layer": range(values.shape[-1])}, curves))
+    if values.shape[-1] < 2:
+        return  # One layer has no neighbours, and so no MAD.
+    ranges = segments(values.shape[-1])
+    layers = np.array([f"{first}-{end - 1}" for first, end in ranges.values()], dtype=object)
+    mad["layers"] = np.broadcast_to(layers, mad["value"].shape)
+    tables["mad"].append(_long("mad", about, {**axes, "segment": list(ranges)}, mad))
+
+
+def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
+    # Released statistics may tell less of one relation than of the other.
+    statistics = [statistic for statistic in other.values if statistic in reference.values]
+    both = (np.stack([cell.values[name] for name in statistics], axis=1) for cell in (reference, other))
+    name = f"{other.model} {dataset} {other.variant} {other.relation} against {REFERENCE}"
+    layers, signed, absolute = of_differences(*both, draws, seed, name)
+    about = {**_about(other, dataset), "n": len(other.sample_ids)}
+    axes = {"statistic": statistics, "projection": other.projections}
+    values = layers["value"]
+    tables["rd_layers"].append(_long("rd_layers", about, {**axes, "layer": range(values.shape[-1])}, layers))
+    measures = {key: np.stack([signed[key], absolute[key]], axis=-1) for key in signed}
+    measures["top_layers"] = np.empty(measures["value"].shape, dtype=object)
+    for place in np.ndindex(measures["value"].shape):
+        measures["top_layers"][place] = top_layers(values[place[:-1]])
+    tables["rd"].append(_long("rd", about, {**axes, "measure": ["signed", "absolute"]}, measures))
+
+
+def _per_sample(cell: Cell, dataset: str) -> pa.Table:
+    """Each sample's statistics, averaged over the layers of a projection."""
+    means = {statistic: values.mean(2) for statistic, values in cell.values.items()}
+    return _by_sample("per_sample", cell, dataset, means)
+
+
+def _per_sample_layers(cell: Cell, dataset: str) -> pa.Table:
+    """Each sample's statistics, as lists over the layers of a projection."""
+    return _by_sample(LAYERED, cell, dataset, cell.values)
+
+
+def _by_sample(name: str, cell: Cell, dataset: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
+    shape = (len(cell.sample_ids), len(cell.projections))
+    about = {key: np.broadcast_to(getattr(cell, key)[:, None], shape) for key in ("loss", "response_tokens")}
+    axes = {"sample_id": cell.sample_ids, "projection": cell.projections}
+    return _long(name, _about(cell, dataset), axes, {**columns, **about})
+
+
+def _long(
+    name: str, about: Mapping[str, Any], axes: Mapping[str, Sequence], columns: Mapping[str, np.ndarray]
+) -> pa.Table:
+    """Rows of the table `name`: one for each place of `columns`, whose axes are `axes`; each says `about`.
+
+    A column with one axis more is a column of lists.
+    """
+    shape = tuple(map(len, axes.values()))
+    rows = math.prod(shape)
+    data = {key: pa.repeat(value, rows) for key, value in about.items()}
+    for (key, labels), index in zip(axes.items(), np.indices(shape), strict=True):
+        data[key] = pa.array(list(labels)).take(pa.array(index.ravel()))
+    for key, values in columns.items():
+        # Released statistics come without lengths: NaN here, null there.
+        data[key] = pa.array(values.ravel(), from_pandas=key == "response_tokens")
+        if values.ndim > len(shape):
+            ends = pa.array(np.arange(rows + 1) * values.shape[-1], pa.int32())
+            data[key] = pa.ListArray.from_arrays(ends, data[key])
+    schema = SCHEMAS[name]
+    arrays = [
+        data[field.name].cast(field.type) if field.name in data else pa.nulls(rows, field.type) for field in schema
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def _about(cell: Cell, dataset: str) -> dict[str, Any]:
+    return {
+        "model": cell.model,
+        "dataset": dataset,
+        "variant": cell.variant,
+        "relation": cell.relation,
+        "loss_tokens": cell.loss_tokens,
+        "purpose": cell.purpose,
+    }
+
+
+def _labels(responses: str | None) -> pl.DataFrame:
+    """Whether each response states the right answer: null where that cannot be told."""
+    columns = ["sample_id", "variant", "relation", "label_equals_gold"]
+    if responses is None:
+        return pl.from_arrow(SCHEMAS["responses"].empty_table()).select(columns)
+    return pl.from_arrow(read_table("responses", responses)).select(columns)
+
+
+def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> pa.Table:
+    """What the samples of each cell were; loss and lengths are means over the usable ones."""
+    samples = samples.join(labels, on=["sample_id", "variant", "relation"], how="left", maintain_order="left")
+    ok = pl.col("status") == "ok"
+    counts = [(pl.col("status") == status).sum().alias(f"n_{status}") for status in _LEFT_OUT]
+    means = [pl.col(name).filter(ok).mean() for name in ("loss", "prompt_tokens", "response_tokens")]
+    right = pl.col("label_equals_gold").filter(ok)
+    judged = [right.count().alias("n_labelled"), right.sum().alias("n_label_equals_gold")]
+    summary = samples.group_by(["model", "dataset", *KEY], maintain_order=True).agg(
+        pl.len().alias("n"),
+        ok.sum().alias("n_ok"),
+        pl.col("truncated").sum().alias("n_truncated"),
+        *counts,
+        *means,
+        *judged,
+    )
+    cells = summary.with_columns(pl.lit(purpose).alias("purpose")).to_arrow()
+    return cells.select(SCHEMAS["cells"].names).cast(SCHEMAS["cells"])

@@ -1,0 +1,1 @@
+"""The config and the sheets, checked: what is to be run."""

@@ -1,0 +1,16 @@
+"""What the relations of responses are: which are built here, and which promise a wrong label."""
+
+#: Built from the correct responses of any dataset, by `gradatlas.data.responses.build`.
+BUILT = ("reference", "derangement", "wrong_answer", "shuffled", "foreign_fluent", "sentence_salad")
+#: Come with the data.
+GIVEN = ("correct", "published", "wrong_chain")
+#: Their label is meant to be wrong; a right one among them is counted as a defect. The other controls keep the right
+#: answer on purpose.
+MEANT_WRONG = ("published", "reference", "derangement", "wrong_answer", "wrong_chain")
+#: A larger share of right labels than this, where all should be wrong, is warned of and marked.
+TOLERATED = 0.01
+
+
+def is_marked(relation: str, right: int | None, known: int | None) -> bool:
+    """Whether more labels that should be wrong are right than tolerated."""
+    return relation in MEANT_WRONG and (right or 0) > TOLERATED * (known or 0)

@@ -1,0 +1,91 @@
+"""Images with class labels: scikit-learn's digits, a Parquet file, a folder of images, or rows of a hub dataset."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gradatlas.data.tabular import quiet_datasets
+from gradatlas.core.errors import InputError
+
+DIGITS = "digits"
+
+
+@dataclass(frozen=True)
+class Images:
+    """`pixels` (n, side, side) between 0 and 1, `labels` (n,) counted from 0, and the classes' names."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def split(self, train: int, seed: int) -> tuple["Images", "Images"]:
+        """A seeded draw of half of the images, at most `train`, and as many others."""
+        order = np.random.default_rng(seed).permutation(len(self.labels))
+        count = min(train, len(order) // 2)
+        return tuple(
+            Images(self.pixels[part], self.labels[part], self.names)
+            for part in (order[:count], order[count : 2 * count])
+        )
+
+
+def read_images(source: str, image: str = "image", label: str = "label") -> Images:
+    """The images of `source`: ``digits`` (1,797 of 8 x 8, offline), a Parquet file, or a folder with a folder a class.
+
+    `image` and `label` are the columns of a Parquet file, as the `datasets` library writes them (MNIST's are these
+    names). Raises `InputError` for a missing file or column, images of several sizes or that are not square, labels
+    that are no whole numbers from 0, a class that is absent, and fewer than three classes.
+    """
+    if source == DIGITS:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return Images(digits.images / 16, digits.target, tuple(map(str, digits.target_names)))
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{source}: no such file or folder; mend config key toys.images.source")
+    return _checked(_table(path, image, label), source, image, label)
+
+
+def _table(path: Path, image: str, label: str):
+    with quiet_datasets() as datasets:
+        try:
+            if path.is_dir():
+                return datasets.load_dataset("imagefolder", data_dir=str(path), split="train", keep_in_memory=True)
+            table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+            raise InputError(
+                f"{path}: no images can be read from it ({error}); give a Parquet file or a folder with "
+                "one folder a class"
+            ) from None
+        for column in (image, label):
+            if column not in table.column_names:
+                raise InputError(
+                    f"{path}: no column '{column}'; have {', '.join(table.column_names)}; mend config key toys.images"
+                )
+        return table.cast_column(image, datasets.Image())
+
+
+def _checked(table, source: str, image: str, label: str) -> Images:
+    import PIL
+
+    try:
+        arrays = [np.asarray(row.convert("L"), dtype=np.float64) / 255 for row in table[image]]
+    except (PIL.UnidentifiedImageError, OSError, AttributeError) as error:
+        raise InputError(f"{source}: column '{image}' holds what is no image ({error}); mend the file") from None
+    sizes = {array.shape for array in arrays}
+    if len(sizes) != 1 or len(set(*sizes)) != 1:
+        raise InputError(f"{source}: images of sizes {sorted(sizes)}; give square images of one size")
+    labels = np.asarray(table[label])
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise InputError(
+            f"{source}: column '{label}' holds labels such as {min(labels.tolist())!r}; give whole numbers from 0"
+        )
+    feature = table.features[label]
+    names = tuple(getattr(feature, "names", None) or map(str, range(labels.max() + 1)))
+    absent = set(range(len(names))) - set(labels.tolist())
+    if absent:
+        raise InputError(f"{source}: no image of class '{names[min(absent)]}'; every class needs some")
+    if len(names) < 3:
+        raise InputError(f"{source}: {len(names)} classes; influence is ranked over others, so give three or more")
+    return Images(np.stack(arrays), labels.astype(np.int64), names)

@@ -1,0 +1,200 @@
+"""The image classifier watched along training: who is confused with whom, whose kernels are large, what one step does.
+
+Each statistic of a claim is a function of the tables, so that it can be read again without training.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.stats import kendalltau, spearmanr
+from torch.nn.functional import cosine_similarity
+
+from gradatlas.toys import classifier
+from gradatlas.toys.images import Images
+
+#: Epochs after which the classifier is looked at, and those at which single steps are taken too.
+LOOKED_AT = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)
+STEPPED_AT = (1, 20, 100)
+#: Rates of the single steps: one that is not small, then each half of the one before.
+RATES = (0.01, 0.001, 0.0005, 0.00025)
+#: Training images at most, as in the reference's notebook, and probes of every class.
+TRAINED, EACH = 2000, 5
+#: The phase that the paper calls messy: ranks are compared from here on.
+BURN_IN = 30
+
+
+def watch(images: Images, seed: int, rate: float) -> dict[str, list[dict]]:
+    """Train on `images` and return the rows of `toy_predictions`, `toy_kernels`, `toy_steps` and `toy_changes`.
+
+    Probes are test images; predictions are means over all test images.
+    """
+    train, test = images.split(TRAINED, seed)
+    probes = classifier.Probes.of(test, EACH)
+    tables: dict[str, list[dict]] = {name: [] for name in ("predictions", "kernels", "steps", "changes")}
+    for epoch, model in classifier.train(train, seed, rate):
+        if epoch not in LOOKED_AT:
+            continue
+        tables["predictions"] += _prediction_rows(epoch, *classifier.mean_predictions(model, test), test)
+        weights = classifier.in_double(model)
+        kernels = classifier.kernel(classifier.jacobians(model, weights, probes.pixels))
+        tables["kernels"] += _kernel_rows(epoch, kernels, probes, images.names)
+        if epoch in STEPPED_AT:
+            log_p = classifier.log_probs(model, weights, probes.pixels)
+            direction = classifier.predicted(kernels, log_p, probes.labels)
+            for step in RATES:
+                true = classifier.measured(model, weights, probes, step)
+                at = {"epoch": epoch, "rate": step}
+                tables["steps"] += _step_rows(at, true, step * direction, probes, images.names)
+                tables["changes"] += _change_rows(at, true, log_p, probes, images.names)
+    return {f"toy_{name}": rows for name, rows in tables.items()}
+
+
+def _prediction_rows(epoch: int, means: np.ndarray, accuracy: float, test: Images) -> Iterator[dict]:
+    for observed, row in enumerate(means):
+        count = int((test.labels == observed).sum())
+        for label, value in enumerate(row):
+            names = {"observed": test.names[observed], "label": test.names[label]}
+            yield {"epoch": epoch, **names, "value": float(value), "n": count, "accuracy": accuracy}
+
+
+def _pairs(probes: classifier.Probes, learned: int, observed: int, same: bool = False) -> torch.Tensor:
+    """Which pairs (u, o) are of these two classes: distinct images, or, with `same`, one image twice."""
+    of_classes = (probes.labels == learned)[:, None] & (probes.labels == observed)[None, :]
+    itself = torch.eye(len(probes.labels), dtype=torch.bool)
+    return of_classes & (itself if same else ~itself)
+
+
+def _kernel_rows(
+    epoch: int, kernels: torch.Tensor, probes: classifier.Probes, names: tuple[str, ...]
+) -> Iterator[dict]:
+    norms = kernels.flatten(2).norm(dim=2).T
+    for u, learned in enumerate(names):
+        for o, observed in enumerate(names):
+            found = norms[_pairs(probes, u, o)]
+            # A class with a single probe has no two distinct images.
+            if len(found):
+                norm = float(found.mean())
+                yield {"epoch": epoch, "learned": learned, "observed": observed, "norm": norm, "n": len(found)}
+
+
+def _step_rows(
+    at: dict, true: torch.Tensor, first: torch.Tensor, probes: classifier.Probes, names: tuple[str, ...]
+) -> Iterator[dict]:
+    cosines = cosine_similarity(true, first, dim=2, eps=1e-300)
+    norms = [part.norm(dim=2) for part in (true, first, true - first)]
+    labels = probes.labels.tolist()
+    for u, learned in enumerate(labels):
+        for o, observed in enumerate(labels):
+            yield {
+                **at,
+                "learned": names[learned],
+                "observed": names[observed],
+                "learned_image": u,
+                "observed_image": o,
+                "measured": float(true[u, o, learned]),
+                "predicted": float(first[u, o, learned]),
+                "cosine": float(cosines[u, o]),
+                **dict(
+                    zip(
+                        ("measured_norm", "predicted_norm", "residual_norm"),
+                        (float(norm[u, o]) for norm in norms),
+                        strict=True,
+                    )
+                ),
+            }
+
+
+def _change_rows(
+    at: dict, true: torch.Tensor, log_p: torch.Tensor, probes: classifier.Probes, names: tuple[str, ...]
+) -> Iterator[dict]:
+    changes = log_p.exp() * torch.expm1(true)
+    for u, learned in enumerate(names):
+        for o, observed in enumerate(names):
+            for same in (False, True):
+                found = changes[_pairs(probes, u, o, same)]
+                for label, name in enumerate(names if len(found) else ()):
+                    classes = {"learned": learned, "observed": observed, "same": same, "label": name}
+                    yield {**at, **classes, "change": float(found[:, label].mean()), "n": len(found)}
+
+
+def matrix(frame: pl.DataFrame, rows: str, columns: str, values: str) -> tuple[list[str], np.ndarray]:
+    """(classes, square matrix) of one value for each pair of classes, in the order in which the rows name them."""
+    names = frame[rows].unique(maintain_order=True).to_list()
+    wide = frame.pivot(on=columns, index=rows, values=values)
+    return names, wide.select(names).to_numpy()
+
+
+def confused_with(predictions: pl.DataFrame, epoch: int) -> dict[str, str]:
+    """For each class, the other class that its test images are given most of, by mean prediction."""
+    names, means = matrix(predictions.filter(pl.col("epoch") == epoch), "observed", "label", "value")
+    np.fill_diagonal(means, -np.inf)
+    return {name: names[int(row.argmax())] for name, row in zip(names, means, strict=True)}
+
+
+def kernel_follows_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame, epoch: int) -> dict[str, float]:
+    """By learned class u: Spearman's correlation over o != u of |K_uo| and the mean prediction of u on images of o."""
+    names, means = matrix(predictions.filter(pl.col("epoch") == epoch), "observed", "label", "value")
+    _, norms = matrix(kernels.filter(pl.col("epoch") == epoch), "learned", "observed", "norm")
+    apart = ~np.eye(len(names), dtype=bool)
+    return {name: float(spearmanr(norms[u][apart[u]], means[:, u][apart[u]]).statistic) for u, name in enumerate(names)}
+
+
+def rank_stability(kernels: pl.DataFrame) -> pl.DataFrame:
+    """Kendall's tau of the ranking of |K_uo| over o != u with that at the last look and at the next one.
+
+    Columns: epoch, learned, last, next (null at the last look itself).
+    """
+    epochs = kernels["epoch"].unique().sort().to_list()
+    found = {epoch: matrix(kernels.filter(pl.col("epoch") == epoch), "learned", "observed", "norm") for epoch in epochs}
+    rows = []
+    for epoch, later in pairwise(epochs):
+        names, norms = found[epoch]
+        for u, name in enumerate(names):
+            others = np.arange(len(names)) != u
+            taus = {
+                key: float(kendalltau(norms[u][others], found[at][1][u][others]).statistic)
+                for key, at in (("last", epochs[-1]), ("next", later))
+            }
+            rows.append({"epoch": epoch, "learned": name, **taus})
+    return pl.DataFrame(rows)
+
+
+def asymmetry(steps: pl.DataFrame) -> pl.DataFrame:
+    """How far the influence of class u on o differs from that of o on u, by epoch and rate.
+
+    Influence is the mean true change of log pi(u) on images of o. `value` = |I - I^T| / |I + I^T| (Frobenius, off the
+    diagonal): 0 where it is symmetric. `rank`: Kendall's tau of I and I^T, 1 where the order of pairs is the same.
+    """
+    rows = []
+    distinct = steps.filter(pl.col("learned_image") != pl.col("observed_image"))
+    for (epoch, rate), part in distinct.group_by("epoch", "rate", maintain_order=True):
+        means = part.group_by("learned", "observed", maintain_order=True).agg(pl.col("measured").mean())
+        _, influence = matrix(means, "learned", "observed", "measured")
+        upper = np.triu_indices(len(influence), 1)
+        one, other = influence[upper], influence.T[upper]
+        value = float(np.linalg.norm(one - other) / np.linalg.norm(one + other))
+        rows.append({"epoch": epoch, "rate": rate, "value": value, "rank": float(kendalltau(one, other).statistic)})
+    return pl.DataFrame(rows)
+
+
+def first_order(steps: pl.DataFrame) -> pl.DataFrame:
+    """How well -eta A K G tells one step, over all pairs of images and labels, by epoch and rate.
+
+    Columns: `slope` of true on predicted changes (through 0), `cosine` median over pairs and its 5 % quantile
+    `cosine_low`, `residual` (norm of what is left, over all pairs) and `order`, the residual's ratio to that at half
+    the rate (4 for a second-order remainder; null where no half was stepped).
+    """
+    product = pl.col("cosine") * pl.col("measured_norm") * pl.col("predicted_norm")
+    found = steps.group_by("epoch", "rate", maintain_order=True).agg(
+        (product.sum() / (pl.col("predicted_norm") ** 2).sum()).alias("slope"),
+        pl.col("cosine").median(),
+        pl.col("cosine").quantile(0.05).alias("cosine_low"),
+        (pl.col("residual_norm") ** 2).sum().sqrt().alias("residual"),
+        pl.len().alias("n"),
+    )
+    half = found.select("epoch", (pl.col("rate") * 2).alias("rate"), pl.col("residual").alias("half"))
+    joined = found.join(half, on=["epoch", "rate"], how="left", maintain_order="left")
+    return joined.with_columns((pl.col("residual") / pl.col("half")).alias("order")).drop("half")

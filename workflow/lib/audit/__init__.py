@@ -1,1 +1,0 @@
-"""What the response sets really contain."""

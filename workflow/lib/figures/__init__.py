@@ -1,1 +1,0 @@
-"""One theme, charts that take a frame and return a chart, tables and the atlas page."""

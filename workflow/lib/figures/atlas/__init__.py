@@ -1,5 +1,0 @@
-"""The atlas: one HTML file that needs no network, with what was run, the verdicts, an explorer, figures and tables."""
-
-from workflow.lib.figures.atlas.page import write_atlas
-
-__all__ = ["write_atlas"]

@@ -1,1 +1,0 @@
-"""The figures of the toys: one module a toy, one that draws them all."""

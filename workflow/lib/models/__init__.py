@@ -1,1 +1,0 @@
-"""Finding and loading models; training the miniatures."""

@@ -17,10 +17,9 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 import torch
-
 from gradatlas.data.made_up import grammar
-from gradatlas.finetuning.evaluate import evaluate, measures
 from gradatlas.data.pairs import write_pairs
+from gradatlas.finetuning.evaluate import evaluate, measures
 from gradatlas.finetuning.probes import build_probes, grammar_rephrases, read_probes, write_probes
 from gradatlas.finetuning.sequences import Speech, Spoken, response_logits
 from gradatlas.models.loading import load

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-
 from gradatlas.core.errors import InputError
-from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.core.tables import read_table
+from gradatlas.statistics.bootstrap import interval, resampled_means
 
 #: Type of probe and column of each measure; `rejected_start` is a level, the others are changes.
 MEASURES = {

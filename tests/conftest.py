@@ -26,7 +26,7 @@ def needs_shared(name):
 
 def script(name, *arguments, **options):
     """Run a script of the workflow in a process of its own; returns the finished process, output as text."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT)]), **options.pop("env", {})}
     command = [sys.executable, "-m", f"workflow.scripts.{name}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 

@@ -2,15 +2,14 @@
 
 import polars as pl
 import pytest
-from test_figures import statistic_rows, write_statistics
-
-from gradatlas.core.errors import InputError
-from gradatlas.claims import ability
-from gradatlas.figures import gallery
 from gradatlas.charts import listing
-from gradatlas.page import write_atlas
-from gradatlas.figures.tables import write_tables
+from gradatlas.claims import ability
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.figures import gallery
+from gradatlas.figures.tables import write_tables
+from gradatlas.page import write_atlas
+from test_figures import statistic_rows, write_statistics
 
 
 def row(model="mini", dataset="gsm8k", variant="none", accuracy=0.1, test="answer", part="all", chance=0.07):

@@ -9,15 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import call, user_error
-from synthetic import statistic_rows, write_statistics
-from test_dynamics_table import curves
-
+from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import gallery, tables
+from gradatlas.figures.dynamics.table import write_dynamics_table
 from gradatlas.page.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
 from gradatlas.page.pieces import CHAIN, ERROR, WHOLE, pack
 from gradatlas.page.verdicts import verdicts
-from gradatlas.figures.dynamics.table import write_dynamics_table
-from gradatlas.core.tables import SCHEMAS, write_table
+from synthetic import statistic_rows, write_statistics
+from test_dynamics_table import curves
 
 HOSTILE = """<script>alert("1")</script> & 'x' </script> 🦜 שלום"""
 

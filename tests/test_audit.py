@@ -5,16 +5,15 @@ import json
 import polars as pl
 import pytest
 from conftest import ROOT, SHARED, call, needs_shared, user_error
-from test_figures import statistic_rows, write_statistics
-from test_workflow import snakemake
-
+from gradatlas.charts import listing
 from gradatlas.data.audit import audit
-from gradatlas.models.token_counts import Model, find_tokenizer
 from gradatlas.data.samples import with_final
 from gradatlas.figures import audit as figure
 from gradatlas.figures import gallery
-from gradatlas.charts import listing
+from gradatlas.models.token_counts import Model, find_tokenizer
 from gradatlas.study.relations import is_marked
+from test_figures import statistic_rows, write_statistics
+from test_workflow import snakemake
 
 # Right labels among the published "irrelevant" None responses.
 PUBLISHED = {"gsm8k": 4, "strategyqa": 250, "sensemaking": 241}

@@ -6,20 +6,19 @@ from collections import Counter
 
 import pytest
 from conftest import SHARED, call, needs_shared, user_error
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from gradatlas.data.options import check_answer, listed_options
 from gradatlas.data.published import read_samples
-from gradatlas.data.samples import Sample, with_final
 from gradatlas.data.responses import builders
 from gradatlas.data.responses.build import BUILDERS
 from gradatlas.data.responses.labels import GOLD, canonical, same_answer
 from gradatlas.data.responses.material import Material, read_recipe
 from gradatlas.data.responses.options import other_option
 from gradatlas.data.responses.reference import base_map, reference
-from gradatlas.study.relations import BUILT
 from gradatlas.data.responses.sentences import split_ending, split_text, units
+from gradatlas.data.samples import Sample, with_final
+from gradatlas.study.relations import BUILT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 # --- the published files ---------------------------------------------------------------------------------------------
 

@@ -6,10 +6,9 @@ import jinja2
 import pytest
 from conftest import ROOT
 from docutils.core import publish_parts
-
-from gradatlas.page.second import CAPTIONS
-from gradatlas.figures.generations import TOLD
 from gradatlas.charts.names import KINDS
+from gradatlas.figures.generations import TOLD
+from gradatlas.page.second import CAPTIONS
 
 ACROSS = ("mad", "steps", "rd", "differences", "biographies_panels", "biographies_variants")
 OF_ONE = tuple(kind for kind in KINDS if kind not in ACROSS)

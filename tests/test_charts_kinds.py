@@ -9,12 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import call, user_error
-from synthetic import frames, statistic_rows, write_statistics
-
-from gradatlas.core.errors import InputError
-from gradatlas.figures import charts, distribution, gallery, heatmaps, overview, partners, relations
 from gradatlas.charts import scales, theme
 from gradatlas.charts.save import as_json
+from gradatlas.core.errors import InputError
+from gradatlas.figures import charts, distribution, gallery, heatmaps, overview, partners, relations
+from synthetic import frames, statistic_rows, write_statistics
 
 GOLDEN = Path(__file__).with_name("golden")
 SMALL = {"layers": 2, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 20}

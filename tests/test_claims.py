@@ -8,19 +8,28 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, call, user_error
-from scipy import stats
-from test_statistics import tables
-
-from gradatlas.core.errors import InputError
-from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from gradatlas.figures.verdicts import COLOURS, SHAPES, SYMBOLS, blocks, chart, draw_verdicts, heading, overall, write_verdicts
-from gradatlas.statistics.cells import Cell, cut
 from gradatlas.claims.controls import matched
 from gradatlas.claims.evidence import View, read_claims
 from gradatlas.claims.gather import MEASURES
 from gradatlas.claims.verdicts import Ability, decide, holm
-from gradatlas.statistics.regression import regress
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.figures.verdicts import (
+    COLOURS,
+    SHAPES,
+    SYMBOLS,
+    blocks,
+    chart,
+    draw_verdicts,
+    heading,
+    overall,
+    write_verdicts,
+)
+from gradatlas.page.verdicts import verdicts as atlas_verdicts
+from gradatlas.statistics.cells import Cell, cut
+from gradatlas.statistics.regression import regress
+from scipy import stats
+from test_statistics import tables
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}

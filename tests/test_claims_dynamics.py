@@ -7,22 +7,21 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import ROOT, call, user_error
-from scipy import stats
-
-from gradatlas.finetuning.probes import TYPES
-from gradatlas.core.errors import InputError
-from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
-from gradatlas.figures.verdicts_dynamics import chart, heading, listed
-from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
-from gradatlas.claims.verdicts import decide
 from gradatlas.claims.dynamics.answers import wilson
 from gradatlas.claims.dynamics.evidence import Room, Run, exactly, of_differences, read_claims
 from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.gather import ON_RUNS, on_room
 from gradatlas.claims.dynamics.influence import ROWS, successive_taus
 from gradatlas.claims.dynamics.training import at_margin
+from gradatlas.claims.verdicts import decide
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import SCHEMAS, read_table, write_table
+from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
+from gradatlas.figures.verdicts_dynamics import chart, heading, listed
+from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.page.verdicts import verdicts as atlas_verdicts
+from scipy import stats
 
 SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}

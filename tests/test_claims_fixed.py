@@ -5,12 +5,11 @@ import json
 import polars as pl
 import pytest
 from conftest import call
-from test_claims import CLAIMS, LOUD, cell, verdicts, view
-
-from gradatlas.page.fixed import fixed
-from gradatlas.figures.fixed import chart, cuts, markdown
 from gradatlas.claims.fixed import OUTCOMES, compare, headline
 from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.figures.fixed import chart, cuts, markdown
+from gradatlas.page.fixed import fixed
+from test_claims import CLAIMS, LOUD, cell, verdicts, view
 
 # The wrong responses' size on either side, with noise; what becomes of "Detailed tells wrong from correct".
 CASES = {

@@ -6,18 +6,17 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import call
-from scipy import stats
-from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, verdicts, view
-from test_partial import gradients
-
 from gradatlas.claims.ability import abilities, read
-from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from gradatlas.figures.verdicts import STAND_IN, heading, overall, write_verdicts
 from gradatlas.claims.gather import MEASURES
 from gradatlas.claims.lost import REASON, unmeasured
 from gradatlas.claims.two_alternative import two_alternative
 from gradatlas.claims.verdicts import Ability
 from gradatlas.core.tables import write_table
+from gradatlas.figures.verdicts import STAND_IN, heading, overall, write_verdicts
+from gradatlas.page.verdicts import verdicts as atlas_verdicts
+from scipy import stats
+from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, verdicts, view
+from test_partial import gradients
 
 
 def without_samples(one):

@@ -4,9 +4,9 @@ import csv
 
 import polars as pl
 import pytest
+from gradatlas.core.compare import compare, verdict_changes
 
 from tests.conftest import call, user_error
-from gradatlas.core.compare import compare, verdict_changes
 
 SPECTRA = {
     "sample_id": ["a", "a", "b", "b"],

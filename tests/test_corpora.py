@@ -4,11 +4,17 @@ import re
 from itertools import combinations, islice
 
 import pytest
-
-from gradatlas.data.made_up import arithmetic, knowledge, taxonomy
-from gradatlas.data.made_up.miniature import DATASETS, REASONING, TASK_SHARES, counterfactuals, held_out, training_documents
-from gradatlas.data.samples import label_of
 from gradatlas.core.errors import InputError
+from gradatlas.data.made_up import arithmetic, knowledge, taxonomy
+from gradatlas.data.made_up.miniature import (
+    DATASETS,
+    REASONING,
+    TASK_SHARES,
+    counterfactuals,
+    held_out,
+    training_documents,
+)
+from gradatlas.data.samples import label_of
 
 DOCUMENTS = 30_000
 

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from conftest import ROOT
-
 from gradatlas.core.digest import code_digest
 
 

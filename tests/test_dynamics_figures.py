@@ -8,16 +8,15 @@ import polars as pl
 import pytest
 import yaml
 from conftest import ROOT, call, user_error
-
-from gradatlas.finetuning.evaluate import MEASURES
-from gradatlas.study.runs import read_plan
-from gradatlas.finetuning.probes import TYPES
+from gradatlas.core.tables import write_table
 from gradatlas.figures.dynamics import choose
 from gradatlas.figures.dynamics.curves import NAMES, OWN, PANELS
 from gradatlas.figures.dynamics.influence import heat_map, table_of
 from gradatlas.figures.dynamics.one_step import step_chart
 from gradatlas.figures.dynamics.parts import TYPES as NAMED
-from gradatlas.core.tables import write_table
+from gradatlas.finetuning.evaluate import MEASURES
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.study.runs import read_plan
 
 SHEET = yaml.safe_load((ROOT / "config/dynamics.yaml").read_text())["dynamics"]["runs"]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())["dynamics"]

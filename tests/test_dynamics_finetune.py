@@ -12,18 +12,17 @@ import polars as pl
 import pytest
 import torch
 from conftest import ROOT, call, user_error
-from safetensors.torch import load_file
-
+from gradatlas.core.errors import InputError
 from gradatlas.data.made_up import grammar
+from gradatlas.data.pairs import read_pairs, write_pairs
 from gradatlas.finetuning.evaluate import MEASURES, evaluate, measures
 from gradatlas.finetuning.examples import order_of
 from gradatlas.finetuning.losses import LOSSES
-from gradatlas.data.pairs import read_pairs, write_pairs
 from gradatlas.finetuning.probes import TYPES, read_probes
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import Speech, log_probs, sample
-from gradatlas.core.errors import InputError
 from gradatlas.models.loading import load
+from safetensors.torch import load_file
 
 SHORT = ("--learning-rate", "1e-3", "--batch-size", "2", "--max-new-tokens", "6")
 

@@ -6,14 +6,13 @@ import polars as pl
 import pytest
 import torch
 from conftest import call
-from test_dynamics_finetune import arguments, data, run  # noqa: F401  a fixture
-
 from gradatlas.data.made_up import grammar
-from gradatlas.finetuning.generations import generate
 from gradatlas.data.pairs import read_pairs
+from gradatlas.finetuning.generations import generate
 from gradatlas.finetuning.sequences import Speech
 from gradatlas.models.loading import load
 from gradatlas.study.seeds import seeded_hash
+from test_dynamics_finetune import arguments, data, run  # noqa: F401  a fixture
 
 HOW = {"seed": 3, "draws": 2, "max_tokens": 12, "batch_tokens": 4096}
 

@@ -9,19 +9,18 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, call, user_error
-from test_generation import Chat, endpoint
-
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.data.made_up import grammar
+from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.judging.compare import judge_generations
 from gradatlas.finetuning.judging.judges import Answer, Asked, Contest, Oracle, verdict_of
 from gradatlas.finetuning.judging.scores import by_grammar, by_words, repetition, score_generations
-from gradatlas.data.pairs import write_pairs
-from gradatlas.study.runs import read_plan
-from gradatlas.core.errors import InputError
-from gradatlas.study.shares import wilson
 from gradatlas.statistics.generations import summarise_generations
 from gradatlas.study.config import read_sheet, read_study
-from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.study.runs import read_plan
+from gradatlas.study.shares import wilson
+from test_generation import Chat, endpoint
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 MINE = grammar.pairs(30, 12, 2, 0, 0.75)
@@ -238,9 +237,8 @@ def reward_model(folder, miniature, labels=1, chat=True):
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     from gradatlas.finetuning.judging.reward import Reward
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = reward_model(tmp_path / "reward", miniature, chat=chat)
     network = AutoModelForSequenceClassification.from_pretrained(folder)

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from gradatlas.core.errors import InputError
+from gradatlas.finetuning.losses import LOSSES, Scores, divergence_of, loss_named, residual
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from gradatlas.finetuning.losses import LOSSES, Scores, divergence_of, loss_named, residual
-from gradatlas.core.errors import InputError
 
 VOCABULARY = 11
 

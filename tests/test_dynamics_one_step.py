@@ -3,12 +3,11 @@
 import pytest
 import torch
 from conftest import call, user_error
-
+from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
-from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products, load_exactly, summary
 from gradatlas.data.pairs import read_pairs, write_pairs
 from gradatlas.finetuning.sequences import Speech, log_probs
-from gradatlas.core.tables import read_table
+from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products, load_exactly, summary
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,13 @@ import polars as pl
 import pytest
 import yaml
 from conftest import ROOT, call, user_error
-
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.finetuning.evaluate import MEASURES
-from gradatlas.study.runs import read_plan
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.recipe import NEGATIVES, OPTIMISERS, TARGETS, Recipe
-from gradatlas.core.errors import InputError
 from gradatlas.study.config import checked, read_sheet, read_study
-from gradatlas.core.tables import read_table, write_table
+from gradatlas.study.runs import read_plan
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 

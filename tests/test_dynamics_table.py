@@ -5,11 +5,10 @@ import json
 import polars as pl
 import pytest
 from conftest import ROOT, call, user_error
-
-from gradatlas.finetuning.probes import TYPES
-from gradatlas.figures.dynamics.table import MEASURES, courses, read_csv
-from gradatlas.study.config import read_sheet
 from gradatlas.core.tables import write_table
+from gradatlas.figures.dynamics.table import MEASURES, courses, read_csv
+from gradatlas.finetuning.probes import TYPES
+from gradatlas.study.config import read_sheet
 
 PUBLISHED = list(
     read_sheet(

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, SHARED, needs_shared
+from gradatlas.core.errors import InputError
+from gradatlas.data import sources
+from gradatlas.models import snapshots
 
 from tests.loopback import FakeHub, Loopback, closed_port
-from gradatlas.data import sources
-from gradatlas.core.errors import InputError
-from gradatlas.models import snapshots
 
 BODY = random.Random(0).randbytes(300_000)
 SUM = hashlib.sha256(BODY).hexdigest()

@@ -13,15 +13,14 @@ from urllib.parse import unquote
 import numpy as np
 import polars as pl
 import pytest
-from synthetic import frames, statistic_rows, write_statistics
-
-from gradatlas.core.errors import InputError
-from gradatlas.figures import charts, findings, gallery, tables
 from gradatlas.charts import listing, names, scales, theme
 from gradatlas.charts.panel import variant_hue
 from gradatlas.charts.save import as_json, save, size_of_svg
 from gradatlas.charts.theme import Heading
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
+from gradatlas.figures import charts, findings, gallery, tables
+from synthetic import frames, statistic_rows, write_statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).with_name("golden")

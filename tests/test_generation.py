@@ -9,19 +9,19 @@ import polars as pl
 import pytest
 import yaml
 from conftest import ROOT, call, script, user_error
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_metadata
+from gradatlas.data.generation.completions import Completion, complete_all
+from gradatlas.data.generation.endpoint import Endpoint, RateLimit
+from gradatlas.data.made_up.miniature import held_out
+from gradatlas.data.responses.detailed import _reason, stated_by, write_detailed
+from gradatlas.data.responses.reading import written_facts
+from gradatlas.data.samples import Sample
+from gradatlas.study.config import read_study
 from test_mapping import add_row, responses, write
 from test_workflow import clone, snakemake
 
 from tests.loopback import Loopback, closed_port
-from gradatlas.data.made_up.miniature import held_out
-from gradatlas.data.samples import Sample
-from gradatlas.core.errors import InputError
-from gradatlas.data.generation.completions import Completion, complete_all
-from gradatlas.data.generation.endpoint import Endpoint, RateLimit
-from gradatlas.data.responses.detailed import _reason, stated_by, write_detailed
-from gradatlas.data.responses.reading import written_facts
-from gradatlas.study.config import read_study
-from gradatlas.core.tables import read_metadata
 
 KEY = "sk-a-key-that-nobody-may-see"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())

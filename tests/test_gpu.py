@@ -6,7 +6,6 @@ import sys
 import time
 
 from conftest import ROOT
-
 from gradatlas.core.device import visible_devices
 
 HOLD = """

@@ -3,7 +3,6 @@
 import numpy as np
 import polars as pl
 import pytest
-
 from gradatlas.core.errors import InputError
 from gradatlas.statistics import influence, matching
 

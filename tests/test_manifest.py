@@ -5,7 +5,6 @@ import json
 
 import pytest
 from conftest import call, user_error
-
 from gradatlas.core.tables import SCHEMAS, write_table
 
 FACTS = {

@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, SHARED, call, needs_shared, script, user_error
+from gradatlas.core.errors import InputError
+from gradatlas.data.mapped import Parts, split_simplified, variants_of
+from gradatlas.data.published import read_entries
+from gradatlas.data.responses.reading import normalise_newlines
+from gradatlas.study.config import checked, is_file, read_study
 from hypothesis import given
 from hypothesis import strategies as st
 from test_workflow import clone, snakemake
 
 from tests.loopback import FakeHub
-from gradatlas.data.mapped import Parts, split_simplified, variants_of
-from gradatlas.data.published import read_entries
-from gradatlas.core.errors import InputError
-from gradatlas.data.responses.reading import normalise_newlines
-from gradatlas.study.config import checked, is_file, read_study
 
 ROWS = [
     {"key": "a", "question": "1 + 1?", "solution": "Add <<1+1=2>>them. #### 2", "long": "Let us add.\nIt is 2."},

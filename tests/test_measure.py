@@ -10,9 +10,8 @@ import time
 import polars as pl
 import pytest
 from conftest import ROOT, call, user_error
-
-from gradatlas.gradients.journal import Journal
 from gradatlas.core.tables import read_metadata
+from gradatlas.gradients.journal import Journal
 
 
 def measure(model, responses, folder, *options):

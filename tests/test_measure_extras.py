@@ -9,14 +9,13 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import ROOT, user_error
-from test_measure import counts, measure
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
+from gradatlas.core.tables import read_metadata
 from gradatlas.gradients.capture import Pass
 from gradatlas.gradients.extras import Extras
 from gradatlas.gradients.plan import Row, read_rows
 from gradatlas.models.tokens import Encoder
-from gradatlas.core.tables import read_metadata
+from test_measure import counts, measure
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 KEY = ["model", "dataset", "sample_id", "variant", "relation", "loss_tokens"]
 NAMES = ("singular_values", "cosines", "tokens")

@@ -12,14 +12,13 @@ import polars as pl
 import pytest
 import torch
 from conftest import ROOT, call, user_error
-from safetensors.torch import load_file, save_file
-from test_measure import counts, measure
-
+from gradatlas.core.tables import read_metadata
 from gradatlas.gradients import measure as engine
 from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.spectra import METRICS
 from gradatlas.models.loading import load
-from gradatlas.core.tables import read_metadata
+from safetensors.torch import load_file, save_file
+from test_measure import counts, measure
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from gradatlas.data.made_up.miniature import DATASETS, REASONING, held_out, training_documents
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import check_sums
-from gradatlas.miniature import exam as accuracy, training as miniature
-from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
-from gradatlas.data.responses.prompts import base_prompt, chat_prompt
 from gradatlas.core.tables import SCHEMAS, read_table
+from gradatlas.data.made_up.miniature import DATASETS, REASONING, held_out, training_documents
+from gradatlas.data.responses.prompts import base_prompt, chat_prompt
+from gradatlas.miniature import exam as accuracy
+from gradatlas.miniature import training as miniature
+from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "resources" / "miniature"

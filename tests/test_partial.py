@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import call
-
 from gradatlas.core.tables import read_metadata, read_table, write_table
 
 PROJECTIONS = ("q", "k", "v", "o")

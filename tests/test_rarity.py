@@ -4,10 +4,10 @@ import polars as pl
 import pytest
 import yaml
 from conftest import ROOT
+from gradatlas.core.errors import InputError
+from gradatlas.study.runs import read_plan
 
 from benchmarks.rarity import compared, measured
-from gradatlas.study.runs import read_plan
-from gradatlas.core.errors import InputError
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 

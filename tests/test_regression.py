@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import call
-
 from gradatlas.core.tables import write_table
 
 VARIANTS = {"none": 0.0, "simplified": 0.2, "detailed": -0.1}

@@ -7,12 +7,12 @@ import shutil
 import polars as pl
 import pytest
 from conftest import ROOT, SHARED, call, needs_shared, script, user_error
-from test_workflow import snakemake
-
-from tests.loopback import FakeHub
 from gradatlas.core.errors import InputError
 from gradatlas.data.places import find_released, released_path
 from gradatlas.data.released import read_file, read_line
+from test_workflow import snakemake
+
+from tests.loopback import FakeHub
 
 REFERENCE = SHARED / "reference_stats/grads_exp"
 FILES = sorted(REFERENCE.rglob("*.jsonl")) if REFERENCE.is_dir() else []

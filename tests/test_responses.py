@@ -7,13 +7,12 @@ from collections import Counter
 import polars as pl
 import pytest
 from conftest import SHARED, call, needs_shared, user_error
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from gradatlas.data.responses.derangement import derange
 from gradatlas.data.responses.labels import boxed, stated_answer
-from gradatlas.study.relations import BUILT
 from gradatlas.data.responses.traces import endings, trace
+from gradatlas.study.relations import BUILT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 
 @settings(deadline=None)

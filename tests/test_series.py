@@ -10,7 +10,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import ROOT, script
-
 from gradatlas.core.errors import InputError
 from gradatlas.study.series import check_mirror, expand_series
 

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import call, user_error
-
-from gradatlas.gradients.plan import share_of
 from gradatlas.core.tables import read_metadata, write_table
+from gradatlas.gradients.plan import share_of
 
 NAMES = ("samples", "spectra")
 

@@ -5,10 +5,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from conftest import call, user_error
-
+from gradatlas.core.tables import write_table
 from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
-from gradatlas.core.tables import write_table
 
 LAYERS, PROJECTIONS, SAMPLES = 8, ("q", "k", "v", "o"), 20
 

@@ -7,11 +7,10 @@ import subprocess
 import polars as pl
 import pytest
 from conftest import ROOT
-from synthetic import statistic_rows, write_statistics
-
 from gradatlas.charts import latex
 from gradatlas.figures import scope, tables
 from gradatlas.study.config import read_sheet
+from synthetic import statistic_rows, write_statistics
 
 SMALL = {"layers": 28, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 30}
 PUBLISHED = list(

@@ -3,12 +3,11 @@
 from datetime import datetime, timedelta
 
 import pytest
+from gradatlas.core.errors import InputError
+from gradatlas.data.responses.prompts import chat_prompt
+from gradatlas.models.tokens import Encoder
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-from gradatlas.core.errors import InputError
-from gradatlas.models.tokens import Encoder
-from gradatlas.data.responses.prompts import chat_prompt
 
 CHAT = (
     "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

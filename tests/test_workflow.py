@@ -13,7 +13,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import ROOT, SHARED, needs_shared
-
 from gradatlas.core.tables import read_metadata
 
 # No Python on it: rules must find their own.

@@ -9,14 +9,14 @@ from pathlib import Path
 from gradatlas.core.digest import code_digest
 from gradatlas.study.runs import read_plan
 from gradatlas.core.errors import InputError
-from gradatlas.models.snapshots import is_hub_id
-from gradatlas.data.responses.labels import GOLD
+from gradatlas.study.sources import is_hub_id
+from gradatlas.study.relations import GOLD_VARIANT
 from gradatlas.data.places import local_files, released_path
 from gradatlas.study.config import is_file, read_study, source_keys
 
 try:
-    STUDY = read_study(config, workflow.basedir)
-    PLAN = read_plan(STUDY.config["dynamics"], workflow.basedir)
+    STUDY = read_study(config, ROOT)
+    PLAN = read_plan(STUDY.config["dynamics"], ROOT)
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -68,8 +68,8 @@ if MIRROR and not MIRROR.lower().startswith(("http://", "https://")):
         # Variants whose files are all there, where the gold answers are there too.
         kept = {d: STUDY.variants(d) for d in STUDY.datasets}
         for d, keys in lacking.items():
-            answers = GOLD.get(STUDY.datasets[d]["gold"])
-            needed = {(d, answers[0], "correct")} if answers else set()
+            answers = GOLD_VARIANT.get(STUDY.datasets[d]["gold"])
+            needed = {(d, answers, "correct")} if answers else set()
             kept[d] = [v for v in kept[d] if not needed & set(keys) and v not in {key[1] for key in keys}]
         parts = ", ".join(f"{d}: [{','.join(vs)}]" for d, vs in kept.items() if vs and vs != STUDY.variants(d))
         missing = ", ".join(f"{d} ({len(keys)} of {len(wanted[d])})" for d, keys in lacking.items() if keys)
@@ -95,7 +95,7 @@ MINIATURE_FILES = [
 
 
 # The committed miniatures: an input, beside the code, whatever the working directory.
-SHIPPED = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "resources", "miniature"))
+SHIPPED = os.path.normpath(os.path.join(os.path.relpath(ROOT), "resources", "miniature"))
 
 
 def is_shipped(model):
@@ -245,9 +245,9 @@ def extra_arguments(name, wildcards, output):
     return arguments
 
 
-CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "claims.tsv"))
+CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "claims.tsv"))
 CLAIMS_SCHEMA = os.path.normpath(
-    os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
+    os.path.join(os.path.relpath(ROOT), "workflow", "schemas", "claims.schema.yaml")
 )
 DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
 DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")

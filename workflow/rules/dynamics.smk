@@ -315,7 +315,7 @@ rule draw_seeds:
 
 # Empty where nothing is watched.
 DYNAMICS_TABLE = ["results/tables/dynamics.csv"] if PLAN.watched else []
-PUBLISHED_CURVES = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "published_curves.tsv"))
+PUBLISHED_CURVES = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "published_curves.tsv"))
 
 
 rule write_dynamics_table:

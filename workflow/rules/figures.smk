@@ -135,7 +135,7 @@ rule write_tables:
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         mad=collect("results/statistics/{dataset}/mad.parquet", dataset=STUDY.datasets),
         rd=collect("results/statistics/{dataset}/rd.parquet", dataset=STUDY.datasets),
-        published=os.path.relpath(os.path.join(workflow.basedir, "config", "published.tsv")),
+        published=os.path.relpath(os.path.join(ROOT, "config", "published.tsv")),
     output:
         report("results/tables/scope.csv", caption="../report/scope.rst", category="Tables", labels={"table": "Scope"}),
         report("results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}),
@@ -203,7 +203,7 @@ rule write_atlas:
         second=SECOND_FIGURES,
         statuses=RUN_STATUSES,
         run_table=DYNAMICS_TABLE,
-        templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/gradatlas/page/templates").iterdir()),
+        templates=sorted(str(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()),
     output:
         "results/index.html",
     log:

@@ -10,7 +10,7 @@ why    log-probabilities do not tell what a model says: whether extend's answers
 JUDGE = DYNAMICS["judge"]
 GENERATED = f"{ROOM}/{{run}}/generations.parquet"
 PUBLISHED_DYNAMICS = os.path.normpath(
-    os.path.join(os.path.relpath(workflow.basedir), "config", "published_dynamics.tsv")
+    os.path.join(os.path.relpath(ROOT), "config", "published_dynamics.tsv")
 )
 
 if DYNAMICS["generate_prompts"] and PLAN.watched:

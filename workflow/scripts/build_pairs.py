@@ -31,9 +31,9 @@ def main(argv=None):
 
 
 def build(given):
+    from gradatlas.core.errors import InputError
     from gradatlas.data.made_up import grammar
     from gradatlas.data.pairs import mapped_pairs, write_pairs
-    from gradatlas.core.errors import InputError
 
     facts = {"pairs": given.name, "seed": given.seed}
     if given.reader == "miniature":
@@ -43,8 +43,8 @@ def build(given):
     if not (given.train_rows and given.held_out_rows and given.mapping):
         raise InputError("--reader mapped needs --train-rows, --held-out-rows and --mapping; give all three")
     from gradatlas.data.tabular import read_rows
-    from gradatlas.study.runs import check_prompt
     from gradatlas.study.config import checked
+    from gradatlas.study.runs import check_prompt
 
     schema = Path(__file__).resolve().parents[2] / "workflow/schemas/pairs.schema.yaml"
     mapping = checked(given.mapping, schema, "--mapping")

@@ -28,13 +28,12 @@ def main(argv=None):
 
 def build(given):
     import torch
-
     from gradatlas.core.digest import code_digest
+    from gradatlas.core.files import sha256_of
+    from gradatlas.core.machine import libraries
     from gradatlas.finetuning import probes, rephrases
     from gradatlas.finetuning.finetune import usable_start
     from gradatlas.finetuning.sequences import Speech
-    from gradatlas.core.files import sha256_of
-    from gradatlas.core.machine import libraries
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(given.threads)

@@ -19,8 +19,8 @@ def main(argv=None):
 
 
 def fetch(arguments):
-    from gradatlas.data.sources import fetch as work
     from gradatlas.core.errors import InputError
+    from gradatlas.data.sources import fetch as work
 
     if arguments.timeout <= 0 or arguments.attempts < 1:
         raise InputError("--timeout and --attempts: give a time above 0 and at least one attempt")

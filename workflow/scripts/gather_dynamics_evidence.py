@@ -28,9 +28,9 @@ def main(argv=None):
 
 
 def gather(arguments):
-    from gradatlas.core.errors import InputError
     from gradatlas.claims.dynamics.evidence import read_claims
     from gradatlas.claims.dynamics.gather import gather_runs, gather_toys
+    from gradatlas.core.errors import InputError
 
     claims = read_claims(arguments.claims, arguments.schema)
     if bool(arguments.toys) == bool(arguments.run):

@@ -22,9 +22,9 @@ def main(argv=None):
 
 
 def gather(arguments):
-    from gradatlas.core.errors import InputError
     from gradatlas.claims.evidence import read_claims
     from gradatlas.claims.gather import gather as work
+    from gradatlas.core.errors import InputError
 
     if len(arguments.samples) != len(arguments.spectra):
         raise InputError(

@@ -15,8 +15,8 @@ def main(argv=None):
 
 def gather(arguments):
     from gradatlas.core.errors import InputError
-    from gradatlas.gradients.shards import gather as work
     from gradatlas.core.tables import SCHEMAS
+    from gradatlas.gradients.shards import gather as work
 
     for name, *files in arguments.table:
         if name not in SCHEMAS or len(files) < 2:

@@ -5,8 +5,8 @@ environment variable and written nowhere.
 """
 
 from gradatlas.core.command import parser_for, run
-from gradatlas.models.writer_arguments import add_writer_arguments, writer_of
 from gradatlas.data.responses.arguments import add_source_arguments, source_of
+from gradatlas.models.writer_arguments import add_writer_arguments, writer_of
 
 
 def main(argv=None):

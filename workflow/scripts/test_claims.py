@@ -18,12 +18,12 @@ def main(argv=None):
 
 
 def decide(arguments):
-    from gradatlas.claims import ability
     from gradatlas.charts.names import variants_in_order
+    from gradatlas.claims import ability
+    from gradatlas.claims.dynamics.evidence import read_claims as read_dynamics_claims
     from gradatlas.claims.evidence import read_claims
     from gradatlas.claims.verdicts import VERDICTS, Ability
     from gradatlas.claims.verdicts import decide as work
-    from gradatlas.claims.dynamics.evidence import read_claims as read_dynamics_claims
 
     known = ability.abilities(ability.read(arguments.accuracy))
     able = {

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-
-from gradatlas.core.errors import InputError
 from gradatlas.charts.save import save, size_of_svg
 from gradatlas.charts.theme import Heading
+from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 
 INDEX = "index.json"

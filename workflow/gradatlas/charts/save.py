@@ -14,9 +14,8 @@ from urllib.parse import quote
 
 import altair as alt
 import vl_convert
-
-from gradatlas.core.errors import InputError, nearest
 from gradatlas.charts import theme  # noqa: F401  (a chart without the theme is not ours)
+from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import replacing, write_text
 
 PPI = 160

@@ -5,14 +5,30 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
-
-from gradatlas.statistics.cells import Cell, cut
 from gradatlas.claims import findings
-from gradatlas.claims.evidence import OVERALL, PLAIN, RATIO, RELATIVE, SHARE, Claim, Estimate, Scale, View, by_projection, estimate, log_sizes, p_value, resampled, sides, together
+from gradatlas.claims.evidence import (
+    OVERALL,
+    PLAIN,
+    RATIO,
+    RELATIVE,
+    SHARE,
+    Claim,
+    Estimate,
+    Scale,
+    View,
+    by_projection,
+    estimate,
+    log_sizes,
+    p_value,
+    resampled,
+    sides,
+    together,
+)
 from gradatlas.claims.two_alternative import margins
+from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.measures import relative_difference
 from gradatlas.statistics.regression import TERMS, solved, sums_of, told_apart
+from scipy import stats
 
 VARIANTS = ("none", "simplified", "detailed")
 MATCHED = "random:matched"

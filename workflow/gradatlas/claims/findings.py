@@ -7,11 +7,25 @@ what it compares.
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import signal
-
+from gradatlas.claims.evidence import (
+    CORRELATION,
+    PLAIN,
+    RATIO,
+    RELATIVE,
+    Claim,
+    Estimate,
+    View,
+    by_projection,
+    estimate,
+    log_sizes,
+    resampled,
+    sides,
+    together,
+    unpaired_tails,
+)
 from gradatlas.statistics.cells import Cell
-from gradatlas.claims.evidence import CORRELATION, PLAIN, RATIO, RELATIVE, Claim, Estimate, View, by_projection, estimate, log_sizes, resampled, sides, together, unpaired_tails
 from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments
+from scipy import signal
 
 # The study names layers 0 to 4 of models of 26 to 42 layers; 5 of 28 in proportion.
 FIRST_LAYERS = 5 / 28

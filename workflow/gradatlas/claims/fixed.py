@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
-
 from gradatlas.claims.evidence import OVERALL
 
 STUDYS, CORRECTED = ("published", "reference"), "derangement"

@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-
-from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError
-from gradatlas.statistics.cells import KEY, Cell, read_cells
 from gradatlas.claims.controls import CONTROLS
 from gradatlas.claims.evidence import Claim, View
 from gradatlas.claims.findings import FINDINGS
 from gradatlas.claims.lost import lost_cells, unmeasured
 from gradatlas.claims.two_alternative import two_alternative
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, write_table
+from gradatlas.statistics.cells import KEY, Cell, read_cells
 
 MEASURES = FINDINGS | CONTROLS
 STUDY = "layer_gradients"

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-
-from gradatlas.statistics.cells import Cell
 from gradatlas.claims.evidence import OVERALL, Claim, Estimate, View
+from gradatlas.statistics.cells import Cell
 
 REASON = "no usable sample"
 _SAMPLES, _LAYERS, _PROJECTIONS = 8, 12, ("q", "k", "v", "o")

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-
-from gradatlas.core.errors import InputError
-from gradatlas.core.files import write_text
-from gradatlas.statistics.bootstrap import LEVEL
 from gradatlas.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
 from gradatlas.claims.two_alternative import TEST
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.statistics.bootstrap import LEVEL
 
 ALPHA = 1 - LEVEL
 # With fewer samples an interval is no ground for a verdict, whatever it says; with fewer seeds, none over seeds.

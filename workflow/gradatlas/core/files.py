@@ -9,6 +9,9 @@ from pathlib import Path
 
 from gradatlas.core.errors import InputError
 
+#: The folder that holds workflow/, config/ and resources/.
+ROOT = Path(__file__).resolve().parents[3]
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing
 

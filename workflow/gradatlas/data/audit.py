@@ -8,13 +8,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 from ftfy.badness import is_bad
-
 from gradatlas.core.command import progress
-from gradatlas.data.samples import FINAL
 from gradatlas.core.files import write_text
-from gradatlas.data.responses.labels import read_label, same_answer
-from gradatlas.study.relations import is_marked
 from gradatlas.core.tables import SCHEMAS, read_table, write_table
+from gradatlas.data.responses.labels import read_label, same_answer
+from gradatlas.data.samples import FINAL
+from gradatlas.study.relations import is_marked
 
 # What states the final answer of a reasoned response; the published shuffles lose the new line before the phrase.
 _MARKERS = (FINAL.strip(), "\\boxed")

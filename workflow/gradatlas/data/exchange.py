@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
-
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.study.seeds import seeded_hash
-from gradatlas.data.released import PROJECTIONS, VALUES, read_file, write_file
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.data.released import PROJECTIONS, VALUES, read_file, write_file
+from gradatlas.study.seeds import seeded_hash
 
 _COLUMNS = (*VALUES.values(), "effective_rank")
 

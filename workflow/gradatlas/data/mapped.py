@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradatlas.core.errors import InputError
 from gradatlas.data.options import OPTIONS, check_answer
 from gradatlas.data.samples import FINAL, Sample, with_final
-from gradatlas.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Mapping
 
-from gradatlas.data.samples import Sample
 from gradatlas.core.errors import InputError
+from gradatlas.data.samples import Sample
 
 _MARK = re.compile(r"options\s*:", re.IGNORECASE)
 # The published files write new lines within their instructions as a backslash and an n.

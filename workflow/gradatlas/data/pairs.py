@@ -12,8 +12,8 @@ from typing import Any
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.study.seeds import seeded_hash
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.study.seeds import seeded_hash
 
 #: What a pair is for: training, probing with prompts never trained on, or (miniature) warming up the base model.
 SPLITS = ("train", "held_out", "base")

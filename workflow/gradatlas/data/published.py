@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradatlas.core.errors import InputError, nearest
 from gradatlas.data.options import OPTIONS, check_answer
 from gradatlas.data.samples import Sample
-from gradatlas.core.errors import InputError, nearest
 
 _HALF = re.compile("[\ud800-\udfff]")
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
-
-from gradatlas.core.errors import InputError
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, relations_in_order, variants_in_order
 from gradatlas.charts.save import save
-from gradatlas.study.relations import MEANT_WRONG, TOLERATED
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
+from gradatlas.study.relations import MEANT_WRONG, TOLERATED
 
 #: Columns of the audit table that are drawn, as shares, and their titles.
 SHOWN = {

@@ -5,10 +5,31 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 import polars as pl
-
 from gradatlas.charts import scales, theme
-from gradatlas.charts.names import STATISTICS, in_order, label, projections_in_order, relations_in_order, variants_in_order
-from gradatlas.charts.panel import VALUES, Dashed, Place, axis_title, grid, layers_of, logged, of, panel, projection_hue, ratio_scale, rounded, scale_of, variant_hue
+from gradatlas.charts.names import (
+    STATISTICS,
+    in_order,
+    label,
+    projections_in_order,
+    relations_in_order,
+    variants_in_order,
+)
+from gradatlas.charts.panel import (
+    VALUES,
+    Dashed,
+    Place,
+    axis_title,
+    grid,
+    layers_of,
+    logged,
+    of,
+    panel,
+    projection_hue,
+    ratio_scale,
+    rounded,
+    scale_of,
+    variant_hue,
+)
 
 # From this spread of the panels' largest values on, one common linear axis would flatten the smallest panel.
 _SPREAD = 3.0

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
-
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
-from gradatlas.figures.tables import three_digits
-from gradatlas.core.files import write_text
 from gradatlas.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
+from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
+from gradatlas.figures.tables import three_digits
 
 NAMES = {"published": "As published", "reference": "By the study’s algorithm", CORRECTED: "Corrected (derangement)"}
 NOTE = (

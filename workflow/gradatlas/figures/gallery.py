@@ -7,17 +7,16 @@ from typing import Any
 
 import altair as alt
 import polars as pl
-
-from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError
-from gradatlas.claims import ability
-from gradatlas.figures import charts, distribution, findings, partners, unusable
-from gradatlas.figures import relations as all_relations
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.charts.names import PIPELINE_CHECK, label, relations_in_order
 from gradatlas.charts.theme import Heading
-from gradatlas.study.relations import is_marked
+from gradatlas.claims import ability
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
+from gradatlas.figures import charts, distribution, findings, partners, unusable
+from gradatlas.figures import relations as all_relations
+from gradatlas.study.relations import is_marked
 
 REFERENCE = "correct"
 # Stands for the relation of a figure of all of them.

@@ -10,12 +10,11 @@ from typing import Any
 
 import altair as alt
 import polars as pl
-
-from gradatlas.core.command import progress
 from gradatlas.charts import theme
 from gradatlas.charts.listing import saved, write_index
-from gradatlas.statistics.generations import CHANGE
+from gradatlas.core.command import progress
 from gradatlas.core.tables import read_metadata, read_table
+from gradatlas.statistics.generations import CHANGE
 
 SPLITS = {"train": "Prompts that were trained on", "held_out": "Prompts that were never trained on"}
 #: Figures of chains by measure: what the title counts, what was drawn.

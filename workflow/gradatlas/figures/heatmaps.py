@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 import polars as pl
-
-from gradatlas.figures import findings
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import label, projections_in_order, responses_of, variants_in_order
 from gradatlas.charts.panel import DIGITS, of
 from gradatlas.charts.theme import Heading
+from gradatlas.figures import findings
 
 ROW, TALL = 13, 24
 # Width in pixels below which a number does not fit into a cell.

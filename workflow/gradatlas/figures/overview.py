@@ -7,18 +7,17 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
-
-from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError
-from gradatlas.claims import ability
-from gradatlas.figures import charts, findings, heatmaps
-from gradatlas.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep
 from gradatlas.charts.listing import write_index
 from gradatlas.charts.names import PIPELINE_CHECK, label, relations_in_order, variants_in_order
 from gradatlas.charts.panel import of
 from gradatlas.charts.theme import Heading
-from gradatlas.study.relations import is_marked
+from gradatlas.claims import ability
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
+from gradatlas.figures import charts, findings, heatmaps
+from gradatlas.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep
+from gradatlas.study.relations import is_marked
 
 KEY = "all-datasets"
 TITLE = "All datasets"

@@ -3,10 +3,9 @@
 import altair as alt
 import numpy as np
 import polars as pl
-
-from gradatlas.figures import charts, findings
 from gradatlas.charts.panel import Dashed, of
 from gradatlas.charts.theme import Heading
+from gradatlas.figures import charts, findings
 from gradatlas.statistics.bootstrap import interval, resampled_means
 
 _KEYS = ["variant", "relation", "projection", "statistic", "layer"]

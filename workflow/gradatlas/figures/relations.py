@@ -2,12 +2,11 @@
 
 import altair as alt
 import polars as pl
-
-from gradatlas.figures import findings
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, projections_in_order, relations_in_order, variants_in_order
 from gradatlas.charts.panel import VALUES, of, projection_hue, ratio_scale, rounded
 from gradatlas.charts.theme import Heading
+from gradatlas.figures import findings
 
 DRAWN = (
     "Signed relative difference from correct responses of the mean nuclear norm, averaged over "

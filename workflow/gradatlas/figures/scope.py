@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-
-from gradatlas.figures import findings
 from gradatlas.charts import latex
 from gradatlas.charts.names import PIPELINE_CHECK, in_order, label, relations_in_order, variants_in_order
-from gradatlas.figures.tables import write_files
 from gradatlas.core.tables import read_table
+from gradatlas.figures import findings
+from gradatlas.figures.tables import write_files
 
 TITLE = "Scope"
 NOTE = (

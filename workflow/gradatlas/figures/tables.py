@@ -11,10 +11,19 @@ from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
-
-from gradatlas.core.errors import InputError
 from gradatlas.charts import latex
-from gradatlas.charts.names import PIPELINE_CHECK, SEGMENTS, STATISTICS, in_order, label, projections_in_order, relations_in_order, statistic_label, variants_in_order
+from gradatlas.charts.names import (
+    PIPELINE_CHECK,
+    SEGMENTS,
+    STATISTICS,
+    in_order,
+    label,
+    projections_in_order,
+    relations_in_order,
+    statistic_label,
+    variants_in_order,
+)
+from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, write_text
 from gradatlas.core.tables import read_table
 

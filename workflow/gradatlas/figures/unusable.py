@@ -2,12 +2,11 @@
 
 import altair as alt
 import polars as pl
-
-from gradatlas.figures import findings
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, responses_of, variants_in_order
 from gradatlas.charts.panel import grid
 from gradatlas.charts.theme import Heading
+from gradatlas.figures import findings
 
 DRAWN = (
     "Samples by what became of them. There is no curve to draw: a sample is used where its response has tokens, the "

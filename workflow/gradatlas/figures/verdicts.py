@@ -5,13 +5,12 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
-
 from gradatlas.charts import theme
-from gradatlas.claims.ability import OF_TWO
 from gradatlas.charts.save import save
-from gradatlas.figures.tables import three_digits
+from gradatlas.claims.ability import OF_TWO
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
+from gradatlas.figures.tables import three_digits
 
 # Verdicts differ in shape, in lightness and in filling: they stay apart in greyscale and for colour-blind readers.
 SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "·"}

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
-
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
+from gradatlas.core.tables import read_table
 from gradatlas.figures.tables import three_digits
 from gradatlas.figures.verdicts import COLOURS, DYNAMICS, NOTE_DYNAMICS, SHAPES, SIZES, counted, scaled
-from gradatlas.core.tables import read_table
 
 _ROW = 15
 # Where the columns beside the symbols begin, and end.

@@ -9,11 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-
 from gradatlas.core.command import progress
-from gradatlas.finetuning.processes import ALONE, Processes
 from gradatlas.core.files import replacing, write_text
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.finetuning.processes import ALONE, Processes
 
 
 class Checkpoints:

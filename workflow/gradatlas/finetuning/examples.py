@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from random import Random
 
 from gradatlas.core.command import progress
-from gradatlas.finetuning.losses import loss_named
-from gradatlas.data.pairs import Pair, read_pairs
-from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import Speech, Spoken
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
+from gradatlas.data.pairs import Pair, read_pairs
+from gradatlas.finetuning.losses import loss_named
+from gradatlas.finetuning.recipe import Recipe
+from gradatlas.finetuning.sequences import Speech, Spoken
 
 
 @dataclass(frozen=True)

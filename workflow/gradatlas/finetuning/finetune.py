@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import sha256_of, write_text
+from gradatlas.core.machine import libraries, machine
+from gradatlas.core.tables import write_table
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.examples import Example, order_of, read_examples, trained_pairs
@@ -29,14 +31,11 @@ from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.processes import ALONE, Processes
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
-from gradatlas.core.errors import InputError
-from gradatlas.core.files import sha256_of, write_text
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.core.machine import libraries, machine
 from gradatlas.models.loading import choose_device, load, locate
 from gradatlas.models.snapshots import model_digest
 from gradatlas.study.seeds import seeded_hash
-from gradatlas.core.tables import write_table
+from torch import Tensor
 
 STATUS = "status.json"
 MACHINE = "machine.json"

@@ -25,12 +25,12 @@ from random import Random
 from typing import Any
 
 from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.sequences import Speech, Spoken, sample
-from gradatlas.core.errors import InputError
 from gradatlas.study.seeds import seeded_hash
-from gradatlas.core.tables import read_table, write_table
 
 TYPES = (
     "chosen",

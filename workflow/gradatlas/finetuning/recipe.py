@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from gradatlas.finetuning.losses import loss_named
-from gradatlas.data.pairs import SPLITS
-from gradatlas.finetuning.probes import TYPES
 from gradatlas.core.errors import InputError, nearest
+from gradatlas.data.pairs import SPLITS
+from gradatlas.finetuning.losses import loss_named
+from gradatlas.finetuning.probes import TYPES
 
 OPTIMISERS = ("sgd", "rmsprop", "adamw")
 PARAMETERS = ("full", "lora")

@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradatlas.data.pairs import Pair
-from gradatlas.finetuning.probes import REPHRASED, Rephrases
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.data.generation.completions import Writer, complete_all
+from gradatlas.data.pairs import Pair
+from gradatlas.finetuning.probes import REPHRASED, Rephrases
 
 PROMPTS = {
     "semantic": "Say the text below in other words, as different as you can, its meaning unchanged. Answer with the "

@@ -7,9 +7,8 @@ The follow-up study of the layer gradients (arXiv 2504.10766) reports these.
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from gradatlas.gradients.capture import Factors
+from torch import Tensor
 
 # Within a layer. Gradients are compared entry by entry, as matrices: a pair of unequal shapes has no cosine.
 PAIRS = (("q", "o"), ("k", "v"))

@@ -4,13 +4,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
-from gradatlas.core.digest import module_digest
+from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.capture import Pass
 from gradatlas.gradients.cosines import cosines
 from gradatlas.gradients.plan import Row
+from torch import Tensor
 
 NAMES = ("singular_values", "cosines", "tokens")
 
@@ -61,8 +60,7 @@ class Extras:
 
 def code_of(name: str) -> str:
     """A digest of the code that an extra's numbers hang on, beside the engine's own."""
-    modules = ["gradatlas.gradients.extras"] + (["gradatlas.gradients.cosines"] if name == "cosines" else [])
-    return module_digest(*modules)
+    return code_digest(f"{__name__}:measure_extras")
 
 
 def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collection[str]) -> dict[str, list[float]]:

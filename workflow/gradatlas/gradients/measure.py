@@ -13,24 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-
 from gradatlas.core.command import progress
-from gradatlas.core.digest import module_digest
+from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import check_writable, write_text
+from gradatlas.core.machine import machine
+from gradatlas.data.responses.prompts import CHAT_DATE
 from gradatlas.gradients.capture import HALF_SCALE, Capture, Pass
 from gradatlas.gradients.extras import Extras, code_of, measure_extras
-from gradatlas.models.forward import length_regime
 from gradatlas.gradients.journal import Journal, Record
 from gradatlas.gradients.meter import Meter
 from gradatlas.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows, share_of
 from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.spectra import decompose
-from gradatlas.models.tokens import Encoded, Encoder
 from gradatlas.gradients.write import write_extra, write_tables
-from gradatlas.core.machine import machine
+from gradatlas.models.forward import length_regime
 from gradatlas.models.loading import choose_device, load, locate
-from gradatlas.data.responses.prompts import CHAT_DATE
+from gradatlas.models.tokens import Encoded, Encoder
 
 # The size of a batch is no fact of the numbers; a retry halves it. A shard's place is told apart.
 _NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
@@ -88,9 +87,7 @@ def measure(
         "metrics": settings.metrics,
         "projections": settings.projections,
         # Token ids and masks are in the key themselves: no more code than this decides the numbers.
-        "engine": module_digest(
-            *(f"gradatlas.gradients.{name}" for name in ("capture", "decoders", "forward", "probe", "spectra"))
-        ),
+        "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:decompose"),
         "mapping": settings.mapping,
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),

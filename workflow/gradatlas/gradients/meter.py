@@ -3,9 +3,8 @@
 import sys
 import time
 
-from tqdm import tqdm
-
 from gradatlas.core.command import progress
+from tqdm import tqdm
 
 # Seconds between two lines of progress.
 _PERIOD = 5.0

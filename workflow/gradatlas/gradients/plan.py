@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradatlas.data.published import read_entries
 from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_table
+from gradatlas.data.published import read_entries
 from gradatlas.gradients.subsets import Subset, take
 from gradatlas.models.tokens import Encoded, Encoder
 from gradatlas.study.seeds import seeded_hash
-from gradatlas.core.tables import read_table
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradatlas.core.errors import InputError, check_choice, nearest
-from gradatlas.models.decoders import KNOWN
 from gradatlas.gradients.spectra import METRICS
 from gradatlas.gradients.subsets import Subset, parse_subsets
-from gradatlas.models.tokens import COMPATS, TRUNCATIONS
+from gradatlas.models.decoders import KNOWN
 from gradatlas.models.loading import DEVICES, DTYPES
+from gradatlas.models.tokens import COMPATS, TRUNCATIONS
 
 PURPOSES = ("study", "pipeline check")
 LOSS_NORMS = ("mean", "sum")

@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from functools import cached_property
 
 import torch
-from torch import Tensor
-
 from gradatlas.gradients.capture import Factors
+from torch import Tensor
 
 # Those that the spectrum is needed for, and the others.
 _SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")

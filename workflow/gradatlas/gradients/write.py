@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
+from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.gradients.cosines import ADJACENT, pairs_of
 from gradatlas.gradients.journal import Record
 from gradatlas.gradients.plan import Item
 from gradatlas.gradients.spectra import METRICS
-from gradatlas.core.tables import SCHEMAS, write_table
 
 
 def write_tables(

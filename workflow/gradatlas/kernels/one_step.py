@@ -18,23 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
-from gradatlas.finetuning.losses import Scores, loss_named
-from gradatlas.data.pairs import read_pairs
-from gradatlas.finetuning.probes import read_probes
-from gradatlas.finetuning.sequences import Speech, Spoken, log_probs
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sha256_of
-from gradatlas.gradients.capture import Capture, Factors
-from gradatlas.models.decoders import KNOWN, find_layers
-from gradatlas.gradients.plan import plan_batches
 from gradatlas.core.machine import libraries
+from gradatlas.core.tables import write_table
+from gradatlas.data.pairs import read_pairs
+from gradatlas.finetuning.losses import Scores, loss_named
+from gradatlas.finetuning.probes import read_probes
+from gradatlas.finetuning.sequences import Speech, Spoken, log_probs
+from gradatlas.gradients.capture import Capture, Factors
+from gradatlas.gradients.plan import plan_batches
+from gradatlas.models.decoders import KNOWN, find_layers
 from gradatlas.models.loading import load, locate
 from gradatlas.study.seeds import seeded_hash
-from gradatlas.core.tables import write_table
+from torch import Tensor, nn
 
 LOSSES = ("sft", "dpo")
 TRAINED = ("captured", "all")

@@ -9,7 +9,8 @@ from typing import Any
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, check_choice
-from gradatlas.models.snapshots import check_card, is_hub_id, model_digest, read_card
+from gradatlas.models.snapshots import check_card, model_digest, read_card
+from gradatlas.study.sources import is_hub_id
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")

@@ -2,8 +2,8 @@
 
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Completion
-from gradatlas.models.loading import choose_device, load, locate
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
+from gradatlas.models.loading import choose_device, load, locate
 
 
 class LocalModel:

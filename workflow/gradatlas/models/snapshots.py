@@ -16,6 +16,7 @@ from typing import Any
 
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import sha256_of, write_text
+from gradatlas.study.sources import is_folder, is_hub_id
 
 SNAPSHOTS = "resources/models/snapshots"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -29,16 +30,6 @@ WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 TIMEOUT = 30.0  # seconds for the hub's first answer
 CARD_KEYS = ("model", "source", "revision", "path", "digest", "tokenizer_digest", "files")
-
-
-def is_folder(source: str) -> bool:
-    """True for a model named by a local folder (starts with ``.``, ``/`` or ``~``, or is there), not by a hub id."""
-    return source.startswith((".", "/", "~")) or (source != "" and Path(source).is_dir())
-
-
-def is_hub_id(source: str) -> bool:
-    """True for ORG/NAME that is not a folder here."""
-    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)) and not is_folder(source)
 
 
 def fetch(model: str, source: str, revision: str, output: str | Path, mirror: str = "", snapshots: str = SNAPSHOTS):

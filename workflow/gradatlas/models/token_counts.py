@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.models.tokens import Encoder
-from gradatlas.models.snapshots import SNAPSHOTS, TEMPLATES, TOKENIZER, is_folder
 from gradatlas.core.tables import read_table
+from gradatlas.models.snapshots import SNAPSHOTS, TEMPLATES, TOKENIZER, is_folder
+from gradatlas.models.tokens import Encoder
 
 # No response is as long: nothing is cut before it is counted.
 _WHOLE = 10**9

@@ -16,11 +16,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 import vl_convert
-
 from gradatlas.charts import theme
-from gradatlas.page.pieces import CHAIN, WHOLE, pack, pack_text
-from gradatlas.charts.names import PIPELINE_CHECK, in_order, label, projections_in_order, relations_in_order, statistic_label, variants_in_order
+from gradatlas.charts.names import (
+    PIPELINE_CHECK,
+    in_order,
+    label,
+    projections_in_order,
+    relations_in_order,
+    statistic_label,
+    variants_in_order,
+)
 from gradatlas.core.tables import SCHEMAS, read_table
+from gradatlas.page.pieces import CHAIN, WHOLE, pack, pack_text
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 3_600_000

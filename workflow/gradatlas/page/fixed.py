@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-from gradatlas.page.verdicts import SYMBOLS
-from gradatlas.figures.fixed import NOTE, number, read, right_labels
 from gradatlas.claims.fixed import compare, headline
+from gradatlas.figures.fixed import NOTE, number, read, right_labels
+from gradatlas.page.verdicts import SYMBOLS
 
 HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers")
 

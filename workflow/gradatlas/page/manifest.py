@@ -10,8 +10,8 @@ from typing import Any
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sha256_of
-from gradatlas.models.snapshots import read_card
 from gradatlas.core.tables import read_metadata
+from gradatlas.models.snapshots import read_card
 
 # One model measured in two ways makes curves that cannot be compared. The model's digest is over weights, config,
 # tokenizer and chat template.

@@ -11,19 +11,27 @@ from urllib.parse import quote
 import jinja2
 import markupsafe
 import polars as pl
-
-from gradatlas.core.errors import InputError
+from gradatlas.charts.listing import read_index
+from gradatlas.charts.names import (
+    KINDS,
+    PIPELINE_CHECK,
+    in_order,
+    label,
+    relations_in_order,
+    responses_of,
+    statistic_label,
+    variants_in_order,
+)
 from gradatlas.claims import ability
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import write_text
+from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import tables
 from gradatlas.page.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
 from gradatlas.page.fixed import fixed
 from gradatlas.page.pieces import ERROR
 from gradatlas.page.second import changes_of, groups_of, runs_of
 from gradatlas.page.verdicts import verdicts
-from gradatlas.charts.listing import read_index
-from gradatlas.charts.names import KINDS, PIPELINE_CHECK, in_order, label, relations_in_order, responses_of, statistic_label, variants_in_order
-from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_metadata, read_table
 
 TEMPLATES = Path(__file__).with_name("templates")
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-
+from gradatlas.charts.listing import read_index
+from gradatlas.charts.names import label
 from gradatlas.core.errors import InputError
 from gradatlas.figures.dynamics.parts import TYPES
 from gradatlas.figures.dynamics.table import change, read_csv
-from gradatlas.charts.listing import read_index
-from gradatlas.charts.names import label
 
 TOYS = "toys"
 # What a figure is of, by the last part of its kind; others by that part itself.

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-from gradatlas.claims.ability import OF_TWO
 from gradatlas.charts.names import in_order, label, relations_in_order, responses_of
+from gradatlas.claims.ability import OF_TWO
+from gradatlas.core.tables import read_table
 from gradatlas.figures.tables import three_digits
 from gradatlas.figures.verdicts import ABILITY_TESTS, INTERVALS, STAND_IN
-from gradatlas.core.tables import read_table
 
 # Told apart by shape and word too, not by colour alone.
 SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-
-from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.core.errors import InputError
-from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.finetuning.evaluate import MEASURES
+from gradatlas.statistics.bootstrap import interval, resampled_means
 
 
 def summarise_runs(

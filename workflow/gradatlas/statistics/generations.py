@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
-
-from gradatlas.study.shares import wilson
-from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.statistics.bootstrap import interval, resampled_means
+from gradatlas.study.shares import wilson
 
 SHARES = ("borrowed", "correct", "finished")
 AMOUNTS = ("repetition", "tokens")

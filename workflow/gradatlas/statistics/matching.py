@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-
 from gradatlas.core.errors import InputError
 from gradatlas.statistics.bootstrap import resampled
 

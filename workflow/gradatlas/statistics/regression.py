@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-
 from gradatlas.core.command import progress
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import TAILS, resampled
 from gradatlas.statistics.cells import REFERENCE
 from gradatlas.statistics.intervals import FEWEST
-from gradatlas.core.tables import read_table, write_table
 
 #: In the columns `dataset` and `projection`: all of them.
 ALL = "all"

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-
 from gradatlas.core.command import progress
+from gradatlas.core.tables import SCHEMAS, read_metadata, read_table, table_in_parts, write_table
 from gradatlas.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
 from gradatlas.statistics.estimates import of_curves, of_differences
 from gradatlas.statistics.measures import segments, top_layers
-from gradatlas.core.tables import SCHEMAS, read_metadata, read_table, table_in_parts, write_table
 
 TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
 # Written as it is made: of a large study it is as long as the spectra.

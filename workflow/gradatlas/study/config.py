@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
-
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.models.snapshots import is_hub_id
-from gradatlas.data.responses.labels import GOLD
-from gradatlas.study.relations import BUILT
+from gradatlas.study.relations import BUILT, GOLD_VARIANT
 from gradatlas.study.series import check_mirror, expand_series
+from gradatlas.study.sources import is_hub_id
+from jsonschema import Draft202012Validator
 
 Row = dict[str, Any]
 # The preference pairs of the miniature's own grammar; all others have a mapping.
@@ -463,7 +461,7 @@ def source_keys(study: Study, dataset: str) -> list[tuple[str, str, str]]:
     written = {("detailed", "correct")} if study.is_written(dataset) else set()
     wanted = [(v, r) for v in study.variants(dataset) for r in study.relations(dataset) if r in given]
     wanted = [key for key in wanted if key not in written]
-    gold = GOLD.get(study.datasets[dataset]["gold"])
+    gold = GOLD_VARIANT.get(study.datasets[dataset]["gold"])
     if gold:
-        wanted.append((gold[0], "correct"))
+        wanted.append((gold, "correct"))
     return [(dataset, variant, relation) for variant, relation in dict.fromkeys(wanted)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.errors import InputError
-from gradatlas.models.snapshots import is_hub_id
+from gradatlas.study.sources import is_hub_id
 
 Row = dict[str, Any]
 

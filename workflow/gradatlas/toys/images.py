@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from gradatlas.data.tabular import quiet_datasets
 from gradatlas.core.errors import InputError
+from gradatlas.data.tabular import quiet_datasets
 
 DIGITS = "digits"
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gradatlas.toys import clip, squeeze
 from gradatlas.core.tables import write_table
+from gradatlas.toys import clip, squeeze
 
 
 def write_squeeze(output: str | Path, draws: int, seed: int) -> None:
@@ -31,7 +31,6 @@ def write_images(source: str, image: str, label: str, seed: int, rate: float, ou
     """
     # Imported late: the other toys need no torch.
     import torch
-
     from gradatlas.toys.images import read_images
     from gradatlas.toys.influence import watch
 

@@ -11,13 +11,12 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 import torch
-
+from gradatlas.claims.dynamics.evidence import exactly
+from gradatlas.claims.evidence import CORRELATION, OVERALL, Claim, Estimate, Student, estimate
 from gradatlas.finetuning.losses import Scores, loss_named
 from gradatlas.kernels.one_step import summary
-from gradatlas.toys import clip, influence, squeeze
 from gradatlas.statistics.bootstrap import resampled_means
-from gradatlas.claims.evidence import CORRELATION, OVERALL, Claim, Estimate, Student, estimate
-from gradatlas.claims.dynamics.evidence import exactly
+from gradatlas.toys import clip, influence, squeeze
 
 # Random softmaxes, labels and steps on which the exact statements are tried; pairs of scores for the formulas.
 TRIED, PAIRS = 5000, 1000

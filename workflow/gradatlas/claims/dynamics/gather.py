@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError
-from gradatlas.claims.evidence import Estimate
 from gradatlas.claims.dynamics.answers import ANSWERS
 from gradatlas.claims.dynamics.evidence import NOT_ASKED, DynamicsClaim, NothingMeasured, Room, Run, nothing
 from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.influence import INFLUENCE
 from gradatlas.claims.dynamics.training import TRAINING, relation_of
+from gradatlas.claims.evidence import Estimate
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
 
 ON_RUNS = TRAINING | INFLUENCE | ANSWERS

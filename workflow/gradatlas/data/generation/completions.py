@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
-
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
+from gradatlas.core.errors import InputError
 from gradatlas.data.made_up import knowledge
 from gradatlas.data.made_up.miniature import training_documents
-from gradatlas.core.errors import InputError
 from gradatlas.study.seeds import seeded_hash
 
 DECAY = 0.55

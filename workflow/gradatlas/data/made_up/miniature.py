@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from gradatlas.core.errors import InputError, nearest
 from gradatlas.data.made_up import arithmetic, knowledge, taxonomy
 from gradatlas.data.samples import Sample
-from gradatlas.core.errors import InputError, nearest
 
 #: Dataset -> its variants.
 DATASETS: dict[str, tuple[str, ...]] = {

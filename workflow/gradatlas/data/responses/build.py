@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gradatlas.core.command import progress
-from gradatlas.data.samples import Sample
 from gradatlas.core.errors import InputError, nearest
+from gradatlas.core.tables import write_table
 from gradatlas.data.responses import builders
 from gradatlas.data.responses.labels import read_label, same_answer
 from gradatlas.data.responses.material import Built, Material, read_recipe
 from gradatlas.data.responses.reading import Source, read, written_facts
 from gradatlas.data.responses.reference import reference
-from gradatlas.study.relations import BUILT, is_marked
 from gradatlas.data.responses.traces import endings, trace
-from gradatlas.core.tables import write_table
+from gradatlas.data.samples import Sample
+from gradatlas.study.relations import BUILT, is_marked
 
 BUILDERS: dict[str, Callable[[Material, str], list[Built]]] = {
     name: reference if name == "reference" else getattr(builders, name) for name in BUILT

@@ -15,11 +15,11 @@ import re
 from random import Random
 
 from gradatlas.data.options import chosen
-from gradatlas.data.samples import FINAL, Sample, with_final
 from gradatlas.data.responses.derangement import derange
 from gradatlas.data.responses.labels import boxed_span, read_label, same_answer
 from gradatlas.data.responses.material import NOTHING, Built, Material
 from gradatlas.data.responses.sentences import Text, split_ending, split_text
+from gradatlas.data.samples import FINAL, Sample, with_final
 
 # A Detailed response states its answer this near to its end, in characters.
 _CONCLUSION = 200

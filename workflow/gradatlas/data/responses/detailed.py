@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradatlas.core.command import progress
-from gradatlas.data.options import chosen
-from gradatlas.data.samples import Sample
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.data.generation.completions import Completion, Writer, complete_all
+from gradatlas.data.options import chosen
 from gradatlas.data.responses.labels import boxed, same_answer
+from gradatlas.data.samples import Sample
 
 PLACE = "{instruction}"
 # As models write it: any case, with a colon, in bold.

@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 
 from gradatlas.data.samples import FINAL
+from gradatlas.study.relations import GOLD_VARIANT
 
 
 def stated_answer(response: str, variant: str) -> str | None:
@@ -50,11 +51,12 @@ def boxed_span(response: str) -> tuple[int, int] | None:
 
 
 # How a dataset's gold answers are found, by the name in the `gold` column of datasets.tsv: (variant, reader).
-GOLD = {
-    "none": ("none", lambda response: response),
-    "final_answer": ("simplified", lambda response: stated_answer(response, "simplified")),
-    "boxed": ("simplified", boxed),
+_GOLD_READERS = {
+    "none": lambda response: response,
+    "final_answer": lambda response: stated_answer(response, "simplified"),
+    "boxed": boxed,
 }
+GOLD = {name: (variant, _GOLD_READERS[name]) for name, variant in GOLD_VARIANT.items()}
 
 
 def read_label(response: str, variant: str, gold: str) -> str | None:

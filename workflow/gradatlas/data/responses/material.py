@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gradatlas.data.samples import Sample
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.data.responses.derangement import derange
 from gradatlas.data.responses.labels import canonical
 from gradatlas.data.responses.options import other_option
 from gradatlas.data.responses.sentences import SPLITTERS
+from gradatlas.data.samples import Sample
 
 BASES = ("shift", "pairs", "permutation", "pool")
 

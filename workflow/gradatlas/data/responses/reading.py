@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError, nearest
 from gradatlas.data.made_up import miniature
 from gradatlas.data.mapped import read_mapped
 from gradatlas.data.published import read_samples
+from gradatlas.data.responses.labels import GOLD, boxed
 from gradatlas.data.samples import Sample
 from gradatlas.data.tabular import read_rows
-from gradatlas.core.errors import InputError, nearest
-from gradatlas.data.responses.labels import GOLD, boxed
 
 READERS = ("published", "mapped", "miniature")
 # A new line written as backslash and n, but no LaTeX command that begins with n.

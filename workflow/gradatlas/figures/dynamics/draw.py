@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
-
-from gradatlas.core.command import progress
 from gradatlas.charts import theme
+from gradatlas.charts.listing import saved, write_index
+from gradatlas.core.command import progress
+from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures.dynamics import choose
 from gradatlas.figures.dynamics.compared import extend_compared, losses_compared, negatives_compared
 from gradatlas.figures.dynamics.curves import chains_compared, norms_compared, run_curves
@@ -14,9 +15,7 @@ from gradatlas.figures.dynamics.influence import heat_map, over_time, table_of
 from gradatlas.figures.dynamics.one_step import step_chart
 from gradatlas.figures.dynamics.seeds import over_seeds
 from gradatlas.figures.dynamics.squeezing import length_compared
-from gradatlas.charts.listing import saved, write_index
 from gradatlas.statistics.matching import course_of
-from gradatlas.core.tables import read_metadata, read_table
 
 # A figure, where it was drawn, is of runs on the probed prompts.
 _PROBED = "SFT on one type of the probed prompts' responses a run, and DPO on their pairs, each {seen} examples."

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 import polars as pl
-
-from gradatlas.kernels.one_step import summary
 from gradatlas.charts import theme
+from gradatlas.kernels.one_step import summary
 
 TRAINED = {"captured": "projections only", "all": "all parameters"}
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-from gradatlas.core.errors import InputError
-from gradatlas.figures.dynamics.parts import TYPES
 from gradatlas.charts.latex import longtable, preamble
 from gradatlas.charts.names import in_order
-from gradatlas.figures.tables import escaped, write_files
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
+from gradatlas.figures.dynamics.parts import TYPES
+from gradatlas.figures.tables import escaped, write_files
 
 MEASURES = ("log_prob_sum", "argmax_log_prob")
 SPLITS = ("train", "held_out")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.command import progress
-from gradatlas.finetuning.judging.judges import Answer, Contest, Judge, verdict_of
-from gradatlas.finetuning.judging.scores import read_generations
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.finetuning.judging.judges import Answer, Contest, Judge, verdict_of
+from gradatlas.finetuning.judging.scores import read_generations
 
 #: As in the study, prompts that no run was trained on.
 SPLIT = "held_out"

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.command import progress
-from gradatlas.data.made_up import grammar
-from gradatlas.data.pairs import Pair
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import SCHEMAS, read_table, write_table
+from gradatlas.data.made_up import grammar
+from gradatlas.data.pairs import Pair
 
 GRAM = 4
 RUN = 6

@@ -2,10 +2,9 @@
 
 import altair as alt
 import polars as pl
-
-from gradatlas.toys import clip
 from gradatlas.charts import scales, theme
 from gradatlas.charts.theme import Heading
+from gradatlas.toys import clip
 from gradatlas.toys.charts.parts import grid, rounded
 
 _OBJECTIVES = {

@@ -5,11 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-
-from gradatlas.core.command import progress
 from gradatlas.charts.listing import saved, write_index
-from gradatlas.toys.charts import clip, influence, squeeze
+from gradatlas.core.command import progress
 from gradatlas.core.tables import SCHEMAS, read_table
+from gradatlas.toys.charts import clip, influence, squeeze
 
 
 def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None:

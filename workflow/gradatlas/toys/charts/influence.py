@@ -2,10 +2,9 @@
 
 import altair as alt
 import polars as pl
-
-from gradatlas.toys import influence
 from gradatlas.charts import scales, theme
 from gradatlas.charts.theme import Heading
+from gradatlas.toys import influence
 from gradatlas.toys.charts.parts import EXACT, FIRST, grid, rounded
 
 _HEAT = "purples"

@@ -4,6 +4,7 @@ python -m benchmarks.claims
 """
 
 import numpy as np
+
 from gradatlas.claims.evidence import RATIO, Student, View, resampled
 from gradatlas.statistics.measures import mean_absolute_difference
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
+
 from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.statistics.estimates import of_curves, of_differences
 from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.spectra import METRICS, spectra
 from gradatlas.models.tokens import Encoded
-from transformers import LlamaConfig, LlamaForCausalLM
 
 LAYERS, BATCH, VOCABULARY = 4, 2, 32_000
 CHEAP = tuple(name for name in METRICS if name not in ("mean", "max", "min"))

@@ -23,12 +23,12 @@ from typing import Any
 
 import polars as pl
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.plan import read_rows
 from gradatlas.gradients.spectra import METRICS, spectra
 from gradatlas.models.tokens import Encoded, Encoder
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
 from workflow.scripts.build_responses import main as build_responses
 
 MINIATURE = "resources/miniature/base"

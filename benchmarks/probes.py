@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 import torch
+
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.evaluate import evaluate, measures

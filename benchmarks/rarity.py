@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.statistics.bootstrap import interval, resampled_means

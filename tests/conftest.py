@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from gradatlas.__main__ import JOBS
+from gradatlas.core.jobs import run
+
 # As the scripts do for themselves: threads that wait must not spin on a shared core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+# For the processes that tests start.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "workflow"), str(ROOT)])
 
 
 def needs_shared(name):
@@ -24,23 +30,40 @@ def needs_shared(name):
     )
 
 
+def command(name):
+    """The start of a job's command line, or of a script's where the job is one still."""
+    return ["-m", "gradatlas", name.replace("_", "-")] if is_job(name) else ["-m", f"workflow.scripts.{name}"]
+
+
+def is_job(name):
+    return name.replace("_", "-") in JOBS
+
+
 def script(name, *arguments, **options):
-    """Run a script of the workflow in a process of its own; returns the finished process, output as text."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT)]), **options.pop("env", {})}
-    command = [sys.executable, "-m", f"workflow.scripts.{name}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+    """Run a job in a process of its own; returns the finished process, output as text."""
+    environment = {**os.environ, **options.pop("env", {})}
+    whole = [sys.executable, *command(name), *map(str, arguments)]
+    return subprocess.run(whole, capture_output=True, text=True, env=environment, **options)
 
 
 def call(name, *arguments):
     """The same in this process, where starting one for each case would take longer than the cases."""
-    errors = io.StringIO()
-    code = 0
+    errors, code = io.StringIO(), 0
+    words = list(map(str, arguments))
     with contextlib.redirect_stderr(errors):
         try:
-            importlib.import_module(f"workflow.scripts.{name}").main(list(map(str, arguments)))
+            if is_job(name):
+                run(JOBS, [name.replace("_", "-"), *words])
+            else:
+                importlib.import_module(f"workflow.scripts.{name}").main(words)
         except SystemExit as end:
             code = end.code
     return subprocess.CompletedProcess([name, *arguments], code, "", errors.getvalue())
+
+
+def settings(**values):
+    """A job's settings, as its command line takes them."""
+    return "--settings", json.dumps(values)
 
 
 def user_error(done):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+
 from gradatlas.core.tables import SCHEMAS, write_table
 
 VARIANTS = ("none", "simplified", "detailed")

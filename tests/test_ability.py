@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+
 from gradatlas.charts import listing
 from gradatlas.claims import ability
 from gradatlas.core.errors import InputError

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+
 from conftest import call, user_error
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import gallery, tables

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+from benchmarks.chromium import chromium, installed, settled
 from gradatlas.charts import listing
 from gradatlas.charts.names import label, statistic_label
 from gradatlas.core.tables import write_table
 from gradatlas.figures import gallery, tables
 from gradatlas.page import write_atlas
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
 from synthetic import statistic_rows, write_statistics
 from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows, second_study
-
-from benchmarks.chromium import chromium, installed, settled
 
 pytestmark = pytest.mark.skipif(
     not installed(), reason="needs Chromium and chromedriver: apt-get install chromium chromium-driver"

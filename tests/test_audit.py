@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+
 from conftest import ROOT, SHARED, call, needs_shared, user_error
 from gradatlas.charts import listing
 from gradatlas.data.audit import audit

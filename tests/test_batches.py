@@ -5,11 +5,12 @@ import json
 import polars as pl
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Phi3Config
+
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.forward import length_regime
 from gradatlas.models.tokens import Encoded
 from test_measure import measure
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Phi3Config
 
 LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 3, "long_factor": [4.0] * 3}
 BORDER = {"original_max_position_embeddings": 32}

@@ -5,6 +5,9 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from conftest import SHARED, call, needs_shared, user_error
 from gradatlas.data.options import check_answer, listed_options
 from gradatlas.data.published import read_samples
@@ -17,8 +20,6 @@ from gradatlas.data.responses.reference import base_map, reference
 from gradatlas.data.responses.sentences import split_ending, split_text, units
 from gradatlas.data.samples import Sample, with_final
 from gradatlas.study.relations import BUILT
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 # --- the published files ---------------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import jinja2
 import pytest
-from conftest import ROOT
 from docutils.core import publish_parts
+
+from conftest import ROOT
 from gradatlas.charts.names import KINDS
 from gradatlas.figures.generations import TOLD
 from gradatlas.page.second import CAPTIONS

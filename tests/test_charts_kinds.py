@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+
 from conftest import call, user_error
 from gradatlas.charts import scales, theme
 from gradatlas.charts.save import as_json

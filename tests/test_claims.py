@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
+
 from conftest import ROOT, call, user_error
 from gradatlas.claims.controls import matched
 from gradatlas.claims.evidence import View, read_claims
@@ -28,7 +30,6 @@ from gradatlas.figures.verdicts import (
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.regression import regress
-from scipy import stats
 from test_statistics import tables
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"

@@ -6,6 +6,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
+
 from conftest import ROOT, call, user_error
 from gradatlas.claims.dynamics.answers import wilson
 from gradatlas.claims.dynamics.evidence import Room, Run, exactly, of_differences, read_claims
@@ -21,7 +23,6 @@ from gradatlas.figures.verdicts_dynamics import chart, heading, listed
 from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from scipy import stats
 
 SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}

@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+
 from conftest import call
 from gradatlas.claims.fixed import OUTCOMES, compare, headline
 from gradatlas.core.tables import SCHEMAS, write_table

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
+
 from conftest import call
 from gradatlas.claims.ability import abilities, read
 from gradatlas.claims.gather import MEASURES
@@ -14,7 +16,6 @@ from gradatlas.claims.verdicts import Ability
 from gradatlas.core.tables import write_table
 from gradatlas.figures.verdicts import STAND_IN, heading, overall, write_verdicts
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from scipy import stats
 from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, verdicts, view
 from test_partial import gradients
 

@@ -4,8 +4,8 @@ import csv
 
 import polars as pl
 import pytest
-from gradatlas.core.compare import compare, verdict_changes
 
+from gradatlas.core.compare import compare, verdict_changes
 from tests.conftest import call, user_error
 
 SPECTRA = {

@@ -4,6 +4,7 @@ import re
 from itertools import combinations, islice
 
 import pytest
+
 from gradatlas.core.errors import InputError
 from gradatlas.data.made_up import arithmetic, knowledge, taxonomy
 from gradatlas.data.made_up.miniature import (

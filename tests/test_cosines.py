@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from gradatlas.gradients.capture import Factors
-from gradatlas.gradients.cosines import cosines, pairs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gradatlas.gradients.capture import Factors
+from gradatlas.gradients.cosines import cosines, pairs_of
 
 
 def part(seed, tokens=9, rows=6, columns=7, layers=3):

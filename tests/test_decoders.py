@@ -3,13 +3,14 @@
 import pytest
 import torch
 import transformers
+from torch import nn
+from transformers import PretrainedConfig
+
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.spectra import METRICS, spectra
 from gradatlas.models.decoders import find_layers
 from gradatlas.models.tokens import Encoded
-from torch import nn
-from transformers import PretrainedConfig
 
 HIDDEN, HEADS, GROUPS, HEAD, INNER = 24, 4, 2, 6, 40
 

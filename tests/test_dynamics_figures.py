@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+
 from conftest import ROOT, call, user_error
 from gradatlas.core.tables import write_table
 from gradatlas.figures.dynamics import choose

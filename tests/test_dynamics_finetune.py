@@ -11,6 +11,8 @@ import time
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from conftest import ROOT, call, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.made_up import grammar
@@ -22,7 +24,6 @@ from gradatlas.finetuning.probes import TYPES, read_probes
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import Speech, log_probs, sample
 from gradatlas.models.loading import load
-from safetensors.torch import load_file
 
 SHORT = ("--learning-rate", "1e-3", "--batch-size", "2", "--max-new-tokens", "6")
 

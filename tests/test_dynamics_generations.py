@@ -5,6 +5,7 @@ from random import Random
 import polars as pl
 import pytest
 import torch
+
 from conftest import call
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs

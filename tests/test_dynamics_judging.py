@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+
 from conftest import ROOT, call, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
@@ -237,8 +238,9 @@ def reward_model(folder, miniature, labels=1, chat=True):
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
-    from gradatlas.finetuning.judging.reward import Reward
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from gradatlas.finetuning.judging.reward import Reward
 
     folder = reward_model(tmp_path / "reward", miniature, chat=chat)
     network = AutoModelForSequenceClassification.from_pretrained(folder)

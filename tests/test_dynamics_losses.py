@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from gradatlas.core.errors import InputError
-from gradatlas.finetuning.losses import LOSSES, Scores, divergence_of, loss_named, residual
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gradatlas.core.errors import InputError
+from gradatlas.finetuning.losses import LOSSES, Scores, divergence_of, loss_named, residual
 
 VOCABULARY = 11
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from conftest import call, user_error
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar

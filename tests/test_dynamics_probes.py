@@ -5,15 +5,16 @@ import math
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
 from conftest import call, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import mapped_pairs, read_pairs, status_of, write_pairs
 from gradatlas.finetuning.probes import REPHRASED, TYPES
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import time
 import polars as pl
 import psutil
 import pytest
-from conftest import ROOT, call, script, user_error
 from safetensors.torch import load_file
+
+from conftest import ROOT, call, script, user_error
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
 
 EXACT = ("--dtype", "float64", "--batch-size", 3, "--prompts", 3, "--generate-every", 2, "--evaluate-every", 2)

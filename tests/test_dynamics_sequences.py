@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+from transformers import LlamaConfig, Phi3Config
+
 from conftest import call, user_error
 from gradatlas.finetuning.evaluate import MEASURES, evaluate
 from gradatlas.finetuning.generations import generate
@@ -12,7 +14,6 @@ from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
 from gradatlas.models.loading import load
 from test_batches import BORDER, LONG, saved
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
-from transformers import LlamaConfig, Phi3Config
 
 ASKED = {f"{n}": "\n\nHuman: Who?" * n + "\n\nAssistant:" for n in (1, 2, 3, 4, 5)}
 

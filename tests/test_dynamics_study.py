@@ -7,6 +7,7 @@ import shutil
 import polars as pl
 import pytest
 import yaml
+
 from conftest import ROOT, call, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table

@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+
 from conftest import ROOT, call, user_error
 from gradatlas.core.tables import write_table
 from gradatlas.figures.dynamics.table import MEASURES, courses, read_csv

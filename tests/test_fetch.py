@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT, SHARED, needs_shared
 from gradatlas.core.errors import InputError
 from gradatlas.data import sources
 from gradatlas.models import snapshots
-
 from tests.loopback import FakeHub, Loopback, closed_port
 
 BODY = random.Random(0).randbytes(300_000)

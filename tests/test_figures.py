@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 import polars as pl
 import pytest
+
 from gradatlas.charts import listing, names, scales, theme
 from gradatlas.charts.panel import variant_hue
 from gradatlas.charts.save import as_json, save, size_of_svg

@@ -8,6 +8,7 @@ import time
 import polars as pl
 import pytest
 import yaml
+
 from conftest import ROOT, call, script, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata
@@ -20,7 +21,6 @@ from gradatlas.data.samples import Sample
 from gradatlas.study.config import read_study
 from test_mapping import add_row, responses, write
 from test_workflow import clone, snakemake
-
 from tests.loopback import Loopback, closed_port
 
 KEY = "sk-a-key-that-nobody-may-see"

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gradatlas.gradients import spectra as engine
 from gradatlas.gradients.capture import Factors
 from gradatlas.gradients.spectra import METRICS, Tokens, gram, singular_values, spectra
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def plainly(x, d):

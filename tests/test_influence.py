@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+
 from gradatlas.core.errors import InputError
 from gradatlas.statistics import influence, matching
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+
+from benchmarks.coverage import coverage
 from gradatlas.statistics import bootstrap, intervals
 from gradatlas.statistics.bootstrap import resampled
 from gradatlas.statistics.estimates import of_curves, of_differences
-
-from benchmarks.coverage import coverage
 
 DRAWS = 400
 

@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.journal import Journal, Record
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+
 from conftest import call, user_error
 from gradatlas.core.tables import SCHEMAS, write_table
 

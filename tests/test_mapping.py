@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
 from conftest import ROOT, SHARED, call, needs_shared, script, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.mapped import Parts, split_simplified, variants_of
 from gradatlas.data.published import read_entries
 from gradatlas.data.responses.reading import normalise_newlines
 from gradatlas.study.config import checked, is_file, read_study
-from hypothesis import given
-from hypothesis import strategies as st
 from test_workflow import clone, snakemake
-
 from tests.loopback import FakeHub
 
 ROWS = [

@@ -9,6 +9,7 @@ import time
 
 import polars as pl
 import pytest
+
 from conftest import ROOT, call, user_error
 from gradatlas.core.tables import read_metadata
 from gradatlas.gradients.journal import Journal

@@ -8,6 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from conftest import ROOT, user_error
 from gradatlas.core.tables import read_metadata
 from gradatlas.gradients.capture import Pass
@@ -15,7 +17,6 @@ from gradatlas.gradients.extras import Extras
 from gradatlas.gradients.plan import Row, read_rows
 from gradatlas.models.tokens import Encoder
 from test_measure import counts, measure
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 KEY = ["model", "dataset", "sample_id", "variant", "relation", "loss_tokens"]
 NAMES = ("singular_values", "cosines", "tokens")

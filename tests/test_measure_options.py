@@ -11,13 +11,14 @@ import termios
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from conftest import ROOT, call, user_error
 from gradatlas.core.tables import read_metadata
 from gradatlas.gradients import measure as engine
 from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.spectra import METRICS
 from gradatlas.models.loading import load
-from safetensors.torch import load_file, save_file
 from test_measure import counts, measure
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import check_sums
 from gradatlas.core.tables import SCHEMAS, read_table
@@ -17,7 +19,6 @@ from gradatlas.data.responses.prompts import base_prompt, chat_prompt
 from gradatlas.miniature import exam as accuracy
 from gradatlas.miniature import training as miniature
 from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "resources" / "miniature"

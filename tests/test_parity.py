@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+
 from conftest import SHARED, call, needs_shared
 
 REFERENCE = SHARED / "reference_stats"

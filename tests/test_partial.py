@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 import pytest
+
 from conftest import call
 from gradatlas.core.tables import read_metadata, read_table, write_table
 

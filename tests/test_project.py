@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+
 from conftest import ROOT, script
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "workflow/scripts").glob("*.py") if path.stem != "__init__")

@@ -3,11 +3,11 @@
 import polars as pl
 import pytest
 import yaml
+
+from benchmarks.rarity import compared, measured
 from conftest import ROOT
 from gradatlas.core.errors import InputError
 from gradatlas.study.runs import read_plan
-
-from benchmarks.rarity import compared, measured
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 

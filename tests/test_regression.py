@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+
 from conftest import call
 from gradatlas.core.tables import write_table
 

@@ -6,12 +6,12 @@ import shutil
 
 import polars as pl
 import pytest
+
 from conftest import ROOT, SHARED, call, needs_shared, script, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.places import find_released, released_path
 from gradatlas.data.released import read_file, read_line
 from test_workflow import snakemake
-
 from tests.loopback import FakeHub
 
 REFERENCE = SHARED / "reference_stats/grads_exp"

@@ -6,13 +6,14 @@ from collections import Counter
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from conftest import SHARED, call, needs_shared, user_error
 from gradatlas.data.responses.derangement import derange
 from gradatlas.data.responses.labels import boxed, stated_answer
 from gradatlas.data.responses.traces import endings, trace
 from gradatlas.study.relations import BUILT
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 @settings(deadline=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from conftest import ROOT, script
 from gradatlas.core.errors import InputError
 from gradatlas.study.series import check_mirror, expand_series

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from conftest import call, user_error
 from gradatlas.core.tables import read_metadata, write_table
 from gradatlas.gradients.plan import share_of

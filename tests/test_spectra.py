@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from gradatlas.gradients.capture import PROJECTIONS, Capture, Factors
-from gradatlas.gradients.spectra import METRICS, spectra
-from gradatlas.models.tokens import Encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from gradatlas.gradients.capture import PROJECTIONS, Capture, Factors
+from gradatlas.gradients.spectra import METRICS, spectra
+from gradatlas.models.tokens import Encoded
 
 
 def tiny_llama(layers=3, dtype=torch.float64, bias=True):

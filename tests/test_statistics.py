@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+
 from conftest import call, user_error
 from gradatlas.core.tables import write_table
 from gradatlas.statistics.bootstrap import interval, resampled_means

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import yaml
+
 from conftest import ROOT
 from gradatlas.core.errors import InputError
 from gradatlas.data.made_up.miniature import DATASETS

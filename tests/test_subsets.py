@@ -1,6 +1,7 @@
 """Subsets of a response's tokens: what each form takes, and that draws hang on nothing but seed, row and number."""
 
 import pytest
+
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.plan import Row, expand_rows
 from gradatlas.gradients.subsets import parse_subsets, take

@@ -6,6 +6,7 @@ import subprocess
 
 import polars as pl
 import pytest
+
 from conftest import ROOT
 from gradatlas.charts import latex
 from gradatlas.figures import scope, tables

@@ -3,11 +3,12 @@
 from datetime import datetime, timedelta
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
 from gradatlas.core.errors import InputError
 from gradatlas.data.responses.prompts import chat_prompt
 from gradatlas.models.tokens import Encoder
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 CHAT = (
     "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

@@ -12,15 +12,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.special import log_softmax, softmax
+
 from conftest import ROOT, call, script, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.toys import classifier, clip, influence, squeeze
 from gradatlas.toys.images import Images, read_images
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from scipy.special import log_softmax, softmax
 
 LOGITS = st.lists(st.floats(-20, 20), min_size=2, max_size=60).map(np.array)
 

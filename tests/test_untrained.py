@@ -6,16 +6,16 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load_file
+
 from conftest import ROOT, SHARED, needs_shared
 from gradatlas.core.errors import InputError
 from gradatlas.models import snapshots
 from gradatlas.models.loading import load
 from gradatlas.study.config import read_study
-from safetensors.numpy import load_file
 from test_fetch import closed_port, environment, one_line, script
 from test_study import PAPER
 from test_workflow import snakemake
-
 from tests.loopback import FakeHub
 
 TRAINED = ROOT / "resources/miniature/base"

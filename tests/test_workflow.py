@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from conftest import ROOT, SHARED, needs_shared
 from gradatlas.core.tables import read_metadata
 

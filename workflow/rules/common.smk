@@ -14,6 +14,13 @@ from gradatlas.study.relations import GOLD_VARIANT
 from gradatlas.data.places import local_files, released_path
 from gradatlas.study.config import is_file, read_study, source_keys
 
+
+
+def as_json(**settings):
+    """A job's settings as one value for the command line. Give it in a function: braces in a plain param are wildcards."""
+    return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+
+
 try:
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT)

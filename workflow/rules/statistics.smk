@@ -29,13 +29,13 @@ rule summarise_gradients:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.summarise_gradients"),
-        draws=STUDY.config["bootstrap"],
-        seed=STUDY.config["seed"],
-        folder=lambda wildcards: f"results/statistics/{wildcards.dataset}",
+        code=code_digest("statistics.jobs:summarise_gradients"),
+        settings=lambda wildcards: as_json(draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]),
+        folder=lambda wildcards, output: os.path.dirname(output.curves),
     shell:
-        "python -m workflow.scripts.summarise_gradients --dataset {wildcards.dataset} --samples {input.samples:q}"
-        " --spectra {input.spectra:q} --responses {input.responses:q} --draws {params.draws} --seed {params.seed} --output {params.folder:q} > {log:q} 2>&1"
+        "python -m gradatlas summarise-gradients --dataset {wildcards.dataset} --samples {input.samples:q}"
+        " --spectra {input.spectra:q} --responses {input.responses:q} --settings {params.settings:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule regress_gradients:
@@ -58,13 +58,12 @@ rule regress_gradients:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.regress_gradients"),
-        draws=STUDY.config["bootstrap"],
-        seed=STUDY.config["seed"],
+        code=code_digest("statistics.jobs:regress_gradients"),
+        settings=lambda wildcards: as_json(draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]),
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input],
     shell:
-        "python -m workflow.scripts.regress_gradients --statistics {params.folders:q} --draws {params.draws}"
-        " --seed {params.seed} --output {output.parquet:q} --csv {output.csv:q} > {log:q} 2>&1"
+        "python -m gradatlas regress-gradients --statistics {params.folders:q} --settings {params.settings:q}"
+        " --output {output.parquet:q} --csv {output.csv:q} > {log:q} 2>&1"
 
 
 rule statistics:

@@ -53,13 +53,11 @@ rule squeeze_softmax:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_digest("workflow.scripts.squeeze_softmax"),
-        draws=TOYS["draws"],
-        seed=STUDY.config["seed"],
+        code=code_digest("toys.jobs:squeeze_softmax"),
+        settings=lambda wildcards: as_json(draws=TOYS["draws"], seed=STUDY.config["seed"]),
         folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
-        "python -m workflow.scripts.squeeze_softmax --draws {params.draws} --seed {params.seed} --output {params.folder:q}"
-        " > {log:q} 2>&1"
+        "python -m gradatlas squeeze-softmax --settings {params.settings:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_classifier:
@@ -76,16 +74,15 @@ rule train_classifier:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.train_classifier"),
+        code=code_digest("toys.jobs:train_classifier"),
         images=lambda wildcards, input: input[0] if input else TOY_IMAGES,
-        image=TOYS["images"]["image"],
-        label=TOYS["images"]["label"],
-        rate=TOYS["images"]["rate"],
-        seed=STUDY.config["seed"],
+        settings=lambda wildcards: as_json(
+            seed=STUDY.config["seed"], **{key: TOYS["images"][key] for key in ("image", "label", "rate")}
+        ),
         folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
-        "python -m workflow.scripts.train_classifier --images {params.images:q} --image {params.image:q}"
-        " --label {params.label:q} --seed {params.seed} --rate {params.rate} --output {params.folder:q} > {log:q} 2>&1"
+        "python -m gradatlas train-classifier --images {params.images:q} --settings {params.settings:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule clip_objective:
@@ -100,9 +97,9 @@ rule clip_objective:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_digest("workflow.scripts.clip_objective"),
+        code=code_digest("toys.jobs:clip_objective"),
     shell:
-        "python -m workflow.scripts.clip_objective --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas clip-objective --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_toys:
@@ -126,11 +123,11 @@ rule draw_toys:
         mem_mb=2000,
         runtime=20,
     params:
-        code=code_digest("workflow.scripts.draw_toys"),
+        code=code_digest("toys.jobs:draw_toys"),
         formats=STUDY.config["formats"],
         folder=lambda wildcards, input: os.path.dirname(input[0]),
     shell:
-        "python -m workflow.scripts.draw_toys --tables {params.folder:q} --formats {params.formats} --output {output:q}"
+        "python -m gradatlas draw-toys --tables {params.folder:q} --formats {params.formats} --output {output:q}"
         " > {log:q} 2>&1"
 
 

@@ -28,6 +28,7 @@ def main(argv=None):
 
 def build(given):
     import torch
+
     from gradatlas.core.digest import code_digest
     from gradatlas.core.files import sha256_of
     from gradatlas.core.machine import libraries

@@ -27,6 +27,7 @@ def main(argv=None):
 
 def check(given):
     import torch
+
     from gradatlas.finetuning.finetune import usable_start
     from gradatlas.kernels.one_step import check_step
 

@@ -82,6 +82,7 @@ def train(given):
 
 def work(given, *processes):
     import torch
+
     from gradatlas.finetuning.finetune import finetune
     from gradatlas.finetuning.recipe import Recipe
 

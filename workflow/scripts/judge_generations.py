@@ -58,6 +58,7 @@ def _judge(given):
             raise InputError("--judge endpoint: needs --endpoint, --model and --kept")
         return Asked(writer_of(given), given.kept)
     import torch
+
     from gradatlas.finetuning.judging.reward import Reward
 
     torch.set_num_threads(given.threads)

@@ -74,6 +74,7 @@ def measure(arguments):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     import torch
+
     from gradatlas.core.errors import InputError
     from gradatlas.gradients.extras import Extras
     from gradatlas.gradients.measure import measure as work

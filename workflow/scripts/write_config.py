@@ -3,6 +3,7 @@
 import json
 
 import yaml
+
 from gradatlas.core.command import parser_for, run
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text

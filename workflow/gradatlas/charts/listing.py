@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+
 from gradatlas.charts.save import save, size_of_svg
 from gradatlas.charts.theme import Heading
 from gradatlas.core.errors import InputError

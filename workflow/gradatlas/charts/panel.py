@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import label, statistic_label
 

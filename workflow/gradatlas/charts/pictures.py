@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 import vl_convert
+from PIL import Image
+
 from gradatlas.charts.save import version_of
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing
-from PIL import Image
 
 # Sharp enough in a page; with so many colours a picture stays under 150 kB.
 PPI, COLOURS = 144, 160

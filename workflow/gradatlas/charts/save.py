@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import altair as alt
 import vl_convert
+
 from gradatlas.charts import theme  # noqa: F401  (a chart without the theme is not ours)
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import replacing, write_text

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+
 from gradatlas.charts.names import label, variants_in_order
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import SCHEMAS, read_table

@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import stats
+
 from gradatlas.claims import findings
 from gradatlas.claims.evidence import (
     OVERALL,
@@ -28,7 +30,6 @@ from gradatlas.claims.two_alternative import margins
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.measures import relative_difference
 from gradatlas.statistics.regression import TERMS, solved, sums_of, told_apart
-from scipy import stats
 
 VARIANTS = ("none", "simplified", "detailed")
 MATCHED = "random:matched"

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
+
 from gradatlas.statistics.bootstrap import LEVEL, resampled_means
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.study.config import read_sheet
-from scipy import stats
 
 OVERALL = "all"
 

@@ -7,6 +7,8 @@ what it compares.
 from collections.abc import Iterator
 
 import numpy as np
+from scipy import signal
+
 from gradatlas.claims.evidence import (
     CORRELATION,
     PLAIN,
@@ -25,7 +27,6 @@ from gradatlas.claims.evidence import (
 )
 from gradatlas.statistics.cells import Cell
 from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments
-from scipy import signal
 
 # The study names layers 0 to 4 of models of 26 to 42 layers; 5 of 28 in proportion.
 FIRST_LAYERS = 5 / 28

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
+
 from gradatlas.claims.evidence import OVERALL
 
 STUDYS, CORRECTED = ("published", "reference"), "derangement"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
 from gradatlas.claims.controls import CONTROLS
 from gradatlas.claims.evidence import Claim, View
 from gradatlas.claims.findings import FINDINGS

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+
 from gradatlas.claims.evidence import OVERALL, Claim, Estimate, View
 from gradatlas.statistics.cells import Cell
 

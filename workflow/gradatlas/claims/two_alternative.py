@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from gradatlas.claims.evidence import View, together
 from scipy import stats
+
+from gradatlas.claims.evidence import View, together
 
 TEST, CHANCE = "two_alternative", 0.5
 # The wrong one of the two: another sample's answer, or else a wrong answer in the own response.

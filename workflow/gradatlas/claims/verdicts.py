@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
 from gradatlas.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
 from gradatlas.claims.two_alternative import TEST
 from gradatlas.core.errors import InputError

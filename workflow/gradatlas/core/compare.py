@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import polars as pl
+
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
 from gradatlas.core.command import progress
 
 

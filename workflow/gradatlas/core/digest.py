@@ -33,8 +33,8 @@ _HARMLESS |= {"inference_mode", "staticmethod", "classmethod"}
 def code_digest(*roots: str) -> str:
     """The digest of all that the `roots` use, 16 hexadecimal digits.
 
-    A root is a function, ``gradatlas.room.module:function``, or a whole module. Raises `ModuleNotFoundError` for a
-    module without a file, and `AttributeError` for a module without that definition.
+    A root is a function, ``room.module:function``, or a whole module. Raises `ModuleNotFoundError` for a module without
+    a file, and `AttributeError` for a module without that definition.
     """
     total = hashlib.sha256()
     for module, name in sorted(definitions(*roots)):
@@ -56,6 +56,8 @@ def definitions(*roots: str) -> set[tuple[str, str]]:
 
 def _rooted(root: str) -> list[tuple[str, str]]:
     module, _, name = root.partition(":")
+    if module.split(".")[0] not in (PACKAGE, "workflow"):
+        module = f"{PACKAGE}.{module}"
     if _file_of(module) is None:
         raise ModuleNotFoundError(f"no module '{module}' below {ROOT}")
     if name and name not in _parsed(module).texts:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 from ftfy.badness import is_bad
+
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import SCHEMAS, read_table, write_table

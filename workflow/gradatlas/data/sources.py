@@ -8,10 +8,11 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 import requests
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, sha256_of
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 MEND = "check the network or the proxy, or take the files from a folder: --config mirror=FOLDER"
 # Passing troubles of a server; every other status from 400 on is an answer.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, relations_in_order, variants_in_order
 from gradatlas.charts.save import save

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import polars as pl
+
 from gradatlas.charts.names import PIPELINE_CHECK, label, projections_in_order, responses_of, variants_in_order
 from gradatlas.charts.theme import Heading
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.charts.names import PIPELINE_CHECK, label, relations_in_order
 from gradatlas.charts.theme import Heading

@@ -1,7 +1,7 @@
 """Figures of free generations along the runs: win rates, repetition, answers of other questions, right answers.
 
-Means over prompts with 95 % intervals over prompts (workflow/gradatlas/statistics/generations.py). Axes begin at 0; those of
-win rates go to 1.
+Means over prompts with 95 % intervals over prompts (`gradatlas.statistics.generations`). Axes begin at 0; those of win
+rates go to 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress

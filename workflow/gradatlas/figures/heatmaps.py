@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 import polars as pl
+
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import label, projections_in_order, responses_of, variants_in_order
 from gradatlas.charts.panel import DIGITS, of

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts.listing import write_index
 from gradatlas.charts.names import PIPELINE_CHECK, label, relations_in_order, variants_in_order
 from gradatlas.charts.panel import of

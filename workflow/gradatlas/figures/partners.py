@@ -3,6 +3,7 @@
 import altair as alt
 import numpy as np
 import polars as pl
+
 from gradatlas.charts.panel import Dashed, of
 from gradatlas.charts.theme import Heading
 from gradatlas.figures import charts, findings

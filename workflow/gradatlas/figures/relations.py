@@ -2,6 +2,7 @@
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, projections_in_order, relations_in_order, variants_in_order
 from gradatlas.charts.panel import VALUES, of, projection_hue, ratio_scale, rounded

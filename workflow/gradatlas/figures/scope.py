@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+
 from gradatlas.charts import latex
 from gradatlas.charts.names import PIPELINE_CHECK, in_order, label, relations_in_order, variants_in_order
 from gradatlas.core.tables import read_table

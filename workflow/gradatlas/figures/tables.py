@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
+
 from gradatlas.charts import latex
 from gradatlas.charts.names import (
     PIPELINE_CHECK,

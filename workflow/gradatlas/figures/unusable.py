@@ -2,6 +2,7 @@
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, responses_of, variants_in_order
 from gradatlas.charts.panel import grid

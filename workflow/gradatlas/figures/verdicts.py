@@ -5,6 +5,7 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
 from gradatlas.claims.ability import OF_TWO

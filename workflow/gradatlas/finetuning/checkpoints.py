@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+
 from gradatlas.core.command import progress
 from gradatlas.core.files import replacing, write_text
 from gradatlas.core.tables import read_table, write_table

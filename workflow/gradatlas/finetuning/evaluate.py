@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from gradatlas.finetuning.processes import ALONE, Processes
 from gradatlas.finetuning.sequences import Spoken, shared_logits
 from gradatlas.models.forward import length_regime
-from torch import Tensor
 
 #: Columns of the ``dynamics`` table that are measured here, in its order.
 MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "entropy", "a_norm", "g_norm")

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
@@ -35,7 +37,6 @@ from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.loading import choose_device, load, locate
 from gradatlas.models.snapshots import model_digest
 from gradatlas.study.seeds import seeded_hash
-from torch import Tensor
 
 STATUS = "status.json"
 MACHINE = "machine.json"

@@ -11,13 +11,14 @@ from random import Random
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.probes import ranked
 from gradatlas.finetuning.processes import ALONE, Processes
 from gradatlas.finetuning.sequences import Speech, continued, lengths_mix
 from gradatlas.study.seeds import seeded_hash
-from torch import Tensor
-from transformers import LogitsProcessor
 
 
 def asked_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int) -> list[Pair]:

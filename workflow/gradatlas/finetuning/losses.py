@@ -28,9 +28,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from gradatlas.core.errors import InputError, nearest
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from gradatlas.core.errors import InputError, nearest
 
 
 @dataclass(frozen=True)

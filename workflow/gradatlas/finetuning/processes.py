@@ -13,9 +13,10 @@ from contextlib import redirect_stderr
 from typing import Any
 
 import torch
-from gradatlas.core.errors import InputError
 from torch import Tensor, distributed
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
+
+from gradatlas.core.errors import InputError
 
 
 class Processes:

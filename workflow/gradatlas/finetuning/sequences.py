@@ -10,10 +10,11 @@ from inspect import signature
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from gradatlas.core.errors import InputError
 from gradatlas.models.forward import length_regime, run_forward
 from gradatlas.models.tokens import Encoded, Encoder
-from torch import Tensor
 
 
 @dataclass(frozen=True)

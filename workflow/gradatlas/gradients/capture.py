@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from gradatlas.core.errors import InputError
 from gradatlas.models.decoders import ATTENTION, Projection, find_layers
 from gradatlas.models.forward import run_forward
 from gradatlas.models.tokens import Encoded
-from torch import Tensor, nn
 
 PROJECTIONS = ATTENTION
 

@@ -7,8 +7,9 @@ The follow-up study of the layer gradients (arXiv 2504.10766) reports these.
 
 from collections.abc import Mapping, Sequence
 
-from gradatlas.gradients.capture import Factors
 from torch import Tensor
+
+from gradatlas.gradients.capture import Factors
 
 # Within a layer. Gradients are compared entry by entry, as matrices: a pair of unequal shapes has no cosine.
 PAIRS = (("q", "o"), ("k", "v"))

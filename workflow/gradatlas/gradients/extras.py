@@ -4,12 +4,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.capture import Pass
 from gradatlas.gradients.cosines import cosines
 from gradatlas.gradients.plan import Row
-from torch import Tensor
 
 NAMES = ("singular_values", "cosines", "tokens")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
+
 from gradatlas.core.errors import InputError
 
 _SCHEMA = pa.schema(

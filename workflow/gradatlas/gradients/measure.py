@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError

@@ -3,8 +3,9 @@
 import sys
 import time
 
-from gradatlas.core.command import progress
 from tqdm import tqdm
+
+from gradatlas.core.command import progress
 
 # Seconds between two lines of progress.
 _PERIOD = 5.0

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from functools import cached_property
 
 import torch
-from gradatlas.gradients.capture import Factors
 from torch import Tensor
+
+from gradatlas.gradients.capture import Factors
 
 # Those that the spectrum is needed for, and the others.
 _SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.gradients.cosines import ADJACENT, pairs_of
 from gradatlas.gradients.journal import Record

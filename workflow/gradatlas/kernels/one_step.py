@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
@@ -33,7 +35,6 @@ from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.decoders import KNOWN, find_layers
 from gradatlas.models.loading import load, locate
 from gradatlas.study.seeds import seeded_hash
-from torch import Tensor, nn
 
 LOSSES = ("sft", "dpo")
 TRAINED = ("captured", "all")

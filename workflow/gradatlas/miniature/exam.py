@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
@@ -17,7 +19,6 @@ from gradatlas.data.responses.prompts import base_prompt, chat_prompt
 from gradatlas.data.samples import Sample, label_of
 from gradatlas.miniature.tokenizer import TURN_END
 from gradatlas.study.shares import wilson
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LONGEST = {"none": 6, "simplified": 50, "detailed": 160}  # tokens generated, well above the longest response
 BLANKS = 2  # of every person, in this order: the job, the city

@@ -6,10 +6,11 @@ bytes, never into an unknown token. No token is added around a text: documents a
 
 from itertools import islice
 
-from gradatlas.data.made_up.miniature import training_documents, vocabulary_texts
-from gradatlas.data.responses.prompts import SYSTEM_PROMPT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from gradatlas.data.made_up.miniature import training_documents, vocabulary_texts
+from gradatlas.data.responses.prompts import SYSTEM_PROMPT
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"

@@ -17,14 +17,15 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import replacing, write_text
 from gradatlas.data.made_up.miniature import training_documents
 from gradatlas.data.responses.prompts import SYSTEM_PROMPT, base_prompt
 from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
-from safetensors.torch import save_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 KINDS = ("base", "random", "instruct")
 _IGNORED = -100  # a label that takes no part in the loss

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.models.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
-from torch import Tensor, nn
 
 ATTENTION = ("q", "k", "v", "o")
 FEED_FORWARD = ("gate", "up", "down")

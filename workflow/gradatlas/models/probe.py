@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gradatlas.models.forward import run_forward
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from gradatlas.models.forward import run_forward
 
 # Sequences and tokens of the probe. Every sequence is another draw.
 _BATCH, _TOKENS = 8, 4

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table

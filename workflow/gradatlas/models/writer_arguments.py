@@ -43,6 +43,7 @@ def writer_of(given: argparse.Namespace) -> Writer:
             pause=given.pause,
         )
     import torch
+
     from gradatlas.models.local_writer import LocalModel
 
     torch.set_num_threads(given.threads)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import vl_convert
+
 from gradatlas.charts import theme
 from gradatlas.charts.names import (
     PIPELINE_CHECK,

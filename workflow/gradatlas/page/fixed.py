@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from gradatlas.claims.fixed import compare, headline
 from gradatlas.figures.fixed import NOTE, number, read, right_labels
 from gradatlas.page.verdicts import SYMBOLS

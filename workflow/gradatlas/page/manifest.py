@@ -50,9 +50,9 @@ def manifest(
 
     `statistics`: cells tables. `learners`: of each finetuned model its card, and the tables and the ``status.json`` of
     its runs, made from the `pairs` tables. `toys`: tables of the toys. What a table was made on stands in a file
-    beside it, where one is (`gradatlas.core.machine`). Raises `InputError` naming both files where two tables disagree on
-    a fact that must be one, where statistics are of other measurements than `samples`, and where a run started from a
-    model, or was made from a table, that is none of these.
+    beside it, where one is (`core.machine`). Raises `InputError` naming both files where two tables disagree on a fact
+    that must be one, where statistics are of other measurements than `samples`, and where a run started from a model,
+    or was made from a table, that is none of these.
     """
     facts = {path: read_metadata(path) for path in samples}
     for path, table in facts.items():

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import jinja2
 import markupsafe
 import polars as pl
+
 from gradatlas.charts.listing import read_index
 from gradatlas.charts.names import (
     KINDS,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from gradatlas.charts.listing import read_index
 from gradatlas.charts.names import label
 from gradatlas.core.errors import InputError

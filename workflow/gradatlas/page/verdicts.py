@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from gradatlas.charts.names import in_order, label, relations_in_order, responses_of
 from gradatlas.claims.ability import OF_TWO
 from gradatlas.core.tables import read_table

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+
 from gradatlas.study.seeds import seeded_hash
 
 LEVEL = 0.95

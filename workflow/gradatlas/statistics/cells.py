@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
 

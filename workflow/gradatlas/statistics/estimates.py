@@ -5,6 +5,7 @@ Arrays are (samples, ..., layers): statistics and projections in between, drawn 
 """
 
 import numpy as np
+
 from gradatlas.statistics import intervals
 from gradatlas.statistics.bootstrap import resampled
 from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
+
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.study.shares import wilson

@@ -18,6 +18,7 @@ With fewer than `FEWEST` samples there is no interval (NaN).
 """
 
 import numpy as np
+
 from gradatlas.statistics.bootstrap import TAILS
 
 FEWEST = 5

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+
 from gradatlas.core.errors import InputError
 from gradatlas.statistics.bootstrap import resampled
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
 from gradatlas.core.command import progress
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import TAILS, resampled

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+
 from gradatlas.core.command import progress
 from gradatlas.core.tables import SCHEMAS, read_metadata, read_table, table_in_parts, write_table
 from gradatlas.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonschema import Draft202012Validator
+
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.study.relations import BUILT, GOLD_VARIANT
 from gradatlas.study.series import check_mirror, expand_series
 from gradatlas.study.sources import is_hub_id
-from jsonschema import Draft202012Validator
 
 Row = dict[str, Any]
 # The preference pairs of the miniature's own grammar; all others have a mapping.

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from gradatlas.toys.images import Images
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
+
+from gradatlas.toys.images import Images
 
 #: Training, as the reference's MNIST: plain schedule, momentum and weight decay of its notebook.
 BATCH, MOMENTUM, DECAY = 64, 0.9, 5e-4

@@ -14,8 +14,9 @@ fades as the margin grows, but is never 0. A KL penalty to a reference model is 
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from gradatlas.toys.squeeze import cases
 from scipy.special import expit, log_softmax, softmax
+
+from gradatlas.toys.squeeze import cases
 
 #: PPO's own clip, DPO's usual beta.
 EPSILON, BETA = 0.2, 0.1

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from gradatlas.core.errors import InputError
 from gradatlas.data.tabular import quiet_datasets
 

@@ -9,10 +9,11 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import torch
-from gradatlas.toys import classifier
-from gradatlas.toys.images import Images
 from scipy.stats import kendalltau, spearmanr
 from torch.nn.functional import cosine_similarity
+
+from gradatlas.toys import classifier
+from gradatlas.toys.images import Images
 
 #: Epochs after which the classifier is looked at, and those at which single steps are taken too.
 LOOKED_AT = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)

@@ -31,6 +31,7 @@ def write_images(source: str, image: str, label: str, seed: int, rate: float, ou
     """
     # Imported late: the other toys need no torch.
     import torch
+
     from gradatlas.toys.images import read_images
     from gradatlas.toys.influence import watch
 

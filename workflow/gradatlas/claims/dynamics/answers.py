@@ -2,11 +2,12 @@
 
 import numpy as np
 import polars as pl
+from scipy import stats
+
 from gradatlas.claims.dynamics.evidence import Room, nothing, of_differences
 from gradatlas.claims.dynamics.training import Measure, relation_of
 from gradatlas.claims.evidence import OVERALL, SHARE, Claim, Estimate, p_value
 from gradatlas.statistics.bootstrap import LEVEL
-from scipy import stats
 
 _WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
 

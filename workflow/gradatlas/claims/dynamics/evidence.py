@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
 from gradatlas.claims.evidence import OVERALL, PLAIN, Claim, Estimate, Scale, estimate, paired_tails, resampled
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.study.config import read_sheet

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 import torch
+
 from gradatlas.claims.dynamics.evidence import exactly
 from gradatlas.claims.evidence import CORRELATION, OVERALL, Claim, Estimate, Student, estimate
 from gradatlas.finetuning.losses import Scores, loss_named

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from gradatlas.claims.dynamics.answers import ANSWERS
 from gradatlas.claims.dynamics.evidence import NOT_ASKED, DynamicsClaim, NothingMeasured, Room, Run, nothing
 from gradatlas.claims.dynamics.exact import EXACT

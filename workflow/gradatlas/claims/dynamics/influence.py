@@ -5,6 +5,7 @@ less its start. The norms of A and G, by which the study's notebook divides, are
 """
 
 import numpy as np
+
 from gradatlas.claims.dynamics.evidence import Curve, Room, alike, nothing, of_differences, of_draws
 from gradatlas.claims.dynamics.training import Measure, relation_of
 from gradatlas.claims.evidence import CORRELATION, Claim, Estimate

@@ -6,10 +6,11 @@ All on the probes of trained prompts. Of two runs or two types, each prompt is i
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
+
 from gradatlas.claims.dynamics.evidence import Curve, Room, alike, nothing, of_differences, of_draws
 from gradatlas.claims.evidence import CORRELATION, Claim, Estimate
 from gradatlas.statistics.matching import reached
-from scipy import stats
 
 Measure = Callable[[Room, Claim, str, str, str], Estimate]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
+
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 

@@ -8,10 +8,11 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 import openai
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Completion
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 # Passing troubles; every other status from 400 on is an answer.
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}

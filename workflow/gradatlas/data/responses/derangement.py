@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+
 from gradatlas.study.seeds import seeded_hash
 
 # Of each recipient only its best so many free donors are looked at in one pass; a later pass takes those left over.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.figures.dynamics.choose import Chain
 from gradatlas.figures.dynamics.curves import COMPARED

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.figures.dynamics.choose import Chain
 from gradatlas.figures.dynamics.parts import LEVELS, grid, of_measure, panel, probes_of, sure

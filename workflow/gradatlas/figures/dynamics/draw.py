@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress

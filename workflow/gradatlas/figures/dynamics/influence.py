@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.figures.dynamics.parts import TYPES, looks, signed
 from gradatlas.statistics.bootstrap import interval, resampled_means

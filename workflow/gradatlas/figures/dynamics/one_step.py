@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.kernels.one_step import summary
 

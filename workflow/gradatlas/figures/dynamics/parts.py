@@ -5,6 +5,7 @@ from typing import Any
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 
 #: Every type of probe by itself.

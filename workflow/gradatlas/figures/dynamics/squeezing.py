@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.figures.dynamics.choose import Chain
 from gradatlas.figures.dynamics.curves import COMPARED

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from gradatlas.charts.latex import longtable, preamble
 from gradatlas.charts.names import in_order
 from gradatlas.core.errors import InputError

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
+
 from gradatlas.core.errors import InputError, check_choice
 from gradatlas.finetuning.judging.judges import Contest, Preference, better
 from gradatlas.models.loading import DTYPES, choose_device, locate
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging
 
 
 class Reward:

@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from transformers import AutoTokenizer
+
 from gradatlas.core.errors import InputError
 from gradatlas.models.snapshots import read_card
-from transformers import AutoTokenizer
 
 
 def tokens_with(model: str, trust_remote_code: bool = False) -> Callable[[str], list[int]]:

@@ -2,6 +2,7 @@
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import scales, theme
 from gradatlas.charts.theme import Heading
 from gradatlas.toys import clip

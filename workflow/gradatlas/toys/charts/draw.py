@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
+
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress
 from gradatlas.core.tables import SCHEMAS, read_table

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import altair as alt
 import polars as pl
+
 from gradatlas.charts import theme
 from gradatlas.charts.theme import Heading
 

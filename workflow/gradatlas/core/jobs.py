@@ -1,0 +1,59 @@
+"""The command line of jobs, made from their signatures and docstrings; how every job ends.
+
+0: done; 2: the user's error, one line; 1: a fault of the program, with its traceback.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from cyclopts import App, CycloptsError, Parameter, Token
+
+from gradatlas.core.errors import InputError
+
+T = TypeVar("T")
+
+
+def _parsed(kind: type[T], tokens: Sequence[Token]) -> T:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(tokens[0].value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{tokens[0].keyword}: {place}: {first['msg']}") from None
+
+
+#: ``Json[Settings]``: a settings value with nested parts, given as JSON.
+Json = Annotated[T, Parameter(converter=_parsed, n_tokens=1, accepts_keys=False)]
+
+
+def application(jobs: Mapping[str, str]) -> App:
+    """The command line of `jobs`: by name, the room in whose module ``jobs`` the function stands.
+
+    A job's module is imported when it is called, not before.
+    """
+    app = App(
+        name="gradatlas",
+        help="What a piece of fine-tuning data does to each layer of a language model.",
+        default_parameter=Parameter(consume_multiple=True, negative=()),
+        result_action="return_value",
+    )
+    for name, room in jobs.items():
+        app.command(f"gradatlas.{room}.jobs:{name.replace('-', '_')}", name=name)
+    return app
+
+
+def run(jobs: Mapping[str, str], argv: Sequence[str] | None = None) -> None:
+    """Run one of the jobs by its command line; ends the process with 2 after the user's error."""
+    # Waiting OpenMP threads spin by default: on a core shared with another job that cost a factor of seven.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        code: Any = application(jobs)(argv, exit_on_error=False, print_error=False)
+    except (CycloptsError, InputError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 2
+    if code:
+        sys.exit(code)

@@ -1,0 +1,86 @@
+"""The jobs of the toys, one a rule."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SqueezeSettings:
+    """What decides the softmax toy's numbers."""
+
+    draws: int
+    """random softmaxes of each sweep"""
+    seed: int = 0
+    """of the sweeps; the cases have the paper's"""
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What decides the classifier's numbers."""
+
+    image: str = "image"
+    """the images' column in a file"""
+    label: str = "label"
+    """the labels' column in a file, whole numbers from 0"""
+    seed: int = 0
+    """of weights, batches and the split"""
+    rate: float = 0.1
+    """step size of training"""
+
+
+def squeeze_softmax(*, output: Path, settings: SqueezeSettings) -> None:
+    """Push one label of a softmax down: the paper's five cases, a control, and sweeps.
+
+    Parameters
+    ----------
+    output
+        folder for toy_squeeze.parquet, toy_squeeze_cases.parquet and toy_squeeze_sweeps.parquet
+    """
+    from gradatlas.toys.write import write_squeeze
+
+    write_squeeze(output, settings.draws, settings.seed)
+
+
+def train_classifier(*, images: str, output: Path, settings: ImageSettings) -> None:
+    """Train an image classifier; its kernels and single steps along training.
+
+    Parameters
+    ----------
+    images
+        digits (those of scikit-learn), a Parquet file, or a folder with one folder a class
+    output
+        folder for toy_predictions, toy_kernels, toy_steps and toy_changes (.parquet)
+    """
+    from gradatlas.toys.write import write_images
+
+    write_images(images, settings.image, settings.label, settings.seed, settings.rate, output)
+
+
+def clip_objective(*, output: Path) -> None:
+    """Push one label of a softmax down by DPO's rejected side and by the clipped objective of PPO and GRPO.
+
+    Parameters
+    ----------
+    output
+        table to write (.parquet)
+    """
+    from gradatlas.toys.write import write_clip
+
+    write_clip(output)
+
+
+def draw_toys(*, tables: Path, output: Path, formats: list[str]) -> None:
+    """Draw the figures of the toys.
+
+    Parameters
+    ----------
+    tables
+        folder with toy_*.parquet
+    output
+        folder to write the figures to
+    formats
+        any of vl.json, svg, png, pdf
+    """
+    from gradatlas.toys.charts.draw import draw
+
+    draw(tables, output, formats)

@@ -97,7 +97,7 @@ def summarise(folder, *paths, dataset="d"):
     samples, spectra = zip(*paths, strict=True)
     return call(
         "summarise_gradients", "--dataset", dataset, "--samples", *samples, "--spectra", *spectra,
-        "--draws", 50, "--seed", 0, "--output", folder / "out",
+        "--settings.draws", 50, "--settings.seed", 0, "--output", folder / "out",
     )  # fmt: skip
 
 

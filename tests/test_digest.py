@@ -1,5 +1,6 @@
-"""The code digest: silent for comments, docstrings and layout, loud for every real edit, also of an import."""
+"""The code digest: every edit that can change a job's numbers, and no other."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -7,73 +8,176 @@ import sys
 import pytest
 
 from conftest import ROOT
-from gradatlas.core.digest import code_digest
+from gradatlas.core import digest
+from gradatlas.core.digest import code_digest, definitions
+
+# A package in miniature: a job, what it uses in every way there is, and what it does not use.
+FILES = {
+    "core/errors.py": "class InputError(Exception):\n    pass\n",
+    "core/files.py": "MODE = 'w'\ndef write(text, path):\n    open(path, MODE).write(text)\n",
+    "core/command.py": "def progress(line):\n    print(line)\n",
+    "data/words.py": "COLOURS = ['red', 'blue']\nSHAPES = ['round']\n",
+    "data/corpus.py": (
+        "from gradatlas.data import words\n"
+        "def colours(n):\n    return words.COLOURS[:n]\n"
+        "def shapes():\n    return words.SHAPES\n"
+    ),
+    "data/registry.py": (
+        "LOSSES = {}\n"
+        "def loss(name):\n    return lambda function: LOSSES.setdefault(name, function)\n"
+        "@loss('sft')\n"
+        "def sft(x):\n    return -x\n"
+        "def named(name):\n    return LOSSES[name]\n"
+    ),
+    "data/handed_on.py": "from gradatlas.data.corpus import colours\n",
+    "models/late.py": "RATE = 0.1\nOTHER = 0.2\ndef step(x):\n    return x * RATE\n",
+    "models/passed.py": "def one():\n    return 1\ndef two():\n    return 2\n",
+    "jobs.py": (
+        '"""Jobs."""\n'
+        "from dataclasses import dataclass\n"
+        "from gradatlas.core.command import progress\n"
+        "from gradatlas.core.errors import InputError\n"
+        "from gradatlas.core.files import write\n"
+        "from gradatlas.data.handed_on import colours\n"
+        "from gradatlas.data.registry import named\n"
+        "from gradatlas.models import passed\n"
+        "LIMIT = 3\n"
+        "def helper(kind):\n    return getattr(passed, kind)\n"
+        "@dataclass\n"
+        "class Settings:\n"
+        "    n: int = 2\n"
+        '    """how many"""\n'
+        "    def check(self):\n        return self.n < LIMIT\n"
+        "def job(path: str, settings: Settings) -> None:\n"
+        '    """Do it."""\n'
+        "    from gradatlas.models.late import step\n"
+        "    if not settings.check():\n"
+        "        raise InputError('too many')\n"
+        "    progress('working')\n"
+        "    write(str(step(len(colours(settings.n)))) + str(helper('one')()) + str(named('sft')(1)), path)\n"
+        "def make(n):\n    return Settings(n)\n"
+        "def other():\n    return 1\n"
+    ),
+}
 
 
 @pytest.fixture
-def tree(tmp_path):
-    """A copy of the code, to edit."""
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+def package(tmp_path, monkeypatch):
+    """The package's folder; the digest looks there."""
+    for name, text in FILES.items():
+        path = tmp_path / "gradatlas" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(text)
+    (tmp_path / "gradatlas" / "__init__.py").touch()
+    monkeypatch.setattr(digest, "ROOT", tmp_path)
+    forget()
+    yield tmp_path / "gradatlas"
+    forget()
 
 
-def digest(tree, module="workflow.scripts.summarise_gradients"):
-    code = f"from gradatlas.core.digest import code_digest; print(code_digest({module!r}))"
-    return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True).stdout
+def forget():
+    for each in (digest._parsed, digest._uses, digest._file_of):
+        each.cache_clear()
 
 
-def edit(tree, name, old, new):
-    path = tree / name
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
-def test_moved_copied_commented_and_documented_code_is_the_same(tree):
-    before = digest(tree)
-    assert before.strip() == code_digest("workflow.scripts.summarise_gradients")
-    edit(tree, "workflow/gradatlas/statistics/measures.py", '"""The study\'s', '"""Another word on the study\'s')
-    edit(tree, "workflow/gradatlas/statistics/bootstrap.py", "LEVEL = 0.95", "# The usual one.\nLEVEL   =   0.95")
-    assert digest(tree) == before
+def edited(package, name, old, new):
+    """The digests of the job before and after an edit."""
+    before = code_digest("jobs:job", "jobs:make")
+    text = (package / name).read_text()
+    assert text.count(old) == 1
+    (package / name).write_text(text.replace(old, new))
+    forget()
+    return before, code_digest("jobs:job", "jobs:make")
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("workflow/scripts/summarise_gradients.py", "required=True", "required=False"),
-        ("workflow/gradatlas/statistics/bootstrap.py", "LEVEL = 0.95", "LEVEL = 0.9"),
-        ("workflow/gradatlas/core/errors.py", "cutoff=0.5", "cutoff=0.6"),
+        ("jobs.py", "LIMIT = 3", "# The most.\nLIMIT  =  3"),
+        ("jobs.py", '"""Do it."""', '"""Do it well."""'),
+        ("jobs.py", '"""how many"""', '"""how many at most"""'),
+        ("jobs.py", "'too many'", "f'{settings.n} are too many'"),
+        ("jobs.py", "'working'", "f'working on {path}'"),
+        ("jobs.py", "path: str, settings: Settings) -> None", "path: object, settings: Settings) -> object"),
+        ("jobs.py", "def other():\n    return 1", "def other():\n    return 2"),
+        ("core/files.py", "MODE = 'w'", "MODE = 'wt'"),
+        ("core/errors.py", "pass", "code = 2"),
+        ("data/words.py", "['round']", "['round', 'long']"),
+        ("data/corpus.py", "return words.SHAPES", "return words.SHAPES[:1]"),
+        ("models/late.py", "OTHER = 0.2", "OTHER = 0.3"),
     ],
-    ids=["the script", "a module it imports inside a function", "a module that one imports"],
 )
-def test_a_real_edit_fires(tree, name, old, new):
-    before = digest(tree)
-    edit(tree, name, old, new)
-    assert digest(tree) != before
+def test_what_decides_no_number_does_not_count(package, name, old, new):
+    before, after = edited(package, name, old, new)
+    assert before == after
 
 
-def test_another_room_does_not_fire(tree):
-    before = digest(tree)
-    edit(tree, "workflow/gradatlas/gradients/spectra.py", "_TILE = 1 << 24", "_TILE = 1 << 20")
-    assert digest(tree) == before
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("jobs.py", "LIMIT = 3", "LIMIT = 4"),
+        ("jobs.py", "n: int = 2", "n: int = 1"),
+        ("jobs.py", "self.n < LIMIT", "self.n <= LIMIT"),
+        ("jobs.py", "if not settings.check()", "if settings.check()"),
+        ("jobs.py", "helper('one')", "helper('two')"),
+        ("data/words.py", "'red'", "'green'"),
+        ("data/corpus.py", "[:n]", "[:n + 1]"),
+        ("data/registry.py", "return -x", "return x"),
+        ("data/registry.py", "LOSSES = {}", "LOSSES = dict()"),
+        ("data/handed_on.py", "import colours", "import shapes as colours"),
+        ("models/late.py", "RATE = 0.1", "RATE = 0.2"),
+        ("models/passed.py", "return 2", "return 3"),
+    ],
+    ids=[
+        "a constant of a method",
+        "a default",
+        "a method",
+        "a condition",
+        "an argument",
+        "a constant of an imported module",
+        "a function handed on by another module",
+        "a function kept by its decorator",
+        "the registry",
+        "which function is handed on",
+        "an import inside the function",
+        "a module that is passed on as a value",
+    ],
+)
+def test_what_decides_a_number_counts(package, name, old, new):
+    before, after = edited(package, name, old, new)
+    assert before != after
 
 
-def test_unknown_module_is_an_error():
-    with pytest.raises(ModuleNotFoundError, match="no_such"):
-        code_digest("workflow.scripts.no_such")
+def test_the_definitions_are_those_used(package):
+    found = {f"{module.removeprefix('gradatlas.')}:{name}" for module, name in definitions("jobs:job")}
+    assert found == {
+        *("jobs:job", "jobs:helper", "models.late:step", "models.late:RATE", "models.passed:one", "models.passed:two"),
+        *("data.corpus:colours", "data.words:COLOURS", "data.registry:named", "data.registry:LOSSES"),
+        *("data.registry:loss", "data.registry:<effects>"),
+    }
 
 
-def test_a_module_digest_hears_its_own_module_alone(tree):
-    code = (
-        "from gradatlas.core.digest import module_digest; "
-        "print(module_digest('gradatlas.gradients.capture', 'gradatlas.gradients.spectra'))"
+def test_a_wrong_root_is_an_error(package):
+    with pytest.raises(ModuleNotFoundError, match=r"gradatlas\.nothing"):
+        code_digest("nothing:job")
+    with pytest.raises(AttributeError, match="'nothing'"):
+        code_digest("jobs:nothing")
+
+
+def test_another_folder_and_other_times_are_the_same_code(tmp_path):
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from gradatlas.core.digest import code_digest; print(code_digest('statistics.jobs:summarise_gradients'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "workflow", env={}, capture_output=True, text=True, check=True
     )
+    assert done.stdout.strip() == code_digest("statistics.jobs:summarise_gradients")
 
-    def engine():
-        return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True).stdout
 
-    before = engine()
-    edit(tree, "workflow/gradatlas/core/errors.py", "did you mean", "perhaps")
-    assert engine() == before, "a reworded message would throw a journal away"
-    edit(tree, "workflow/gradatlas/gradients/spectra.py", "_TILE = 1 << 24", "_TILE = 1 << 20")
-    assert engine() != before
+def test_nothing_of_the_package_is_used_by_text_alone():
+    """The digest reads names: a module or function that is looked up by a text would be missed."""
+    for path in (ROOT / "workflow" / "gradatlas").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not {"__import__", "globals", "eval", "exec"} & names and "import_module" not in names | attributes, path

@@ -38,7 +38,9 @@ def per_sample(folder, dataset="d", model="m", count=60, loss=0.8, tokens=-0.2, 
 
 def regress(folder, *statistics):
     outputs = "--output", folder / "regression.parquet", "--csv", folder / "regression.csv"
-    done = call("regress_gradients", "--statistics", *statistics, "--settings.draws", 200, "--settings.seed", 0, *outputs)
+    done = call(
+        "regress_gradients", "--statistics", *statistics, "--settings.draws", 200, "--settings.seed", 0, *outputs
+    )
     assert done.returncode == 0, done.stderr
     found = pl.read_parquet(folder / "regression.parquet")
     assert pl.read_csv(folder / "regression.csv").height == found.height

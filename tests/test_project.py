@@ -1,5 +1,6 @@
 """The house itself: pins agree, every script explains itself, the Snakefile stays short, nothing heavy at start."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -57,8 +58,33 @@ def test_the_gradient_engine_needs_no_statistics_and_no_figures():
 
 def test_figures_and_statistics_of_gradients_need_no_torch():
     """It takes seconds to import, in jobs that take seconds."""
-    rooms = ("figures.gallery", "figures.overview", "figures.verdicts", "figures.atlas.page", "statistics.summarise")
-    rooms += ("statistics.regression", "statistics.claims.gather", "statistics.claims.verdicts", "provenance")
-    code = f"import sys; import {', '.join(f'workflow.lib.{room}' for room in rooms)}; print(*sys.modules)"
+    rooms = ("figures.gallery", "figures.overview", "figures.verdicts", "page.page", "statistics.summarise")
+    rooms += ("statistics.regression", "claims.gather", "claims.verdicts", "page.manifest")
+    code = f"import sys; import {', '.join(f'gradatlas.{room}' for room in rooms)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"torch", "transformers", "sklearn"} & set(loaded.split())
+
+
+# In the order of the data.
+ROOMS = (
+    *("core", "study", "data", "miniature", "models", "gradients", "finetuning", "kernels", "charts", "toys"),
+    *("statistics", "claims", "figures", "page"),
+)
+
+
+def imports_of(path):
+    """The rooms that a module imports, late ones too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "gradatlas":
+            yield from [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gradatlas.")]
+
+
+def test_a_room_imports_only_rooms_before_it():
+    package = ROOT / "workflow" / "gradatlas"
+    assert {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(ROOMS)
+    for place, room in enumerate(ROOMS):
+        allowed = {"core"} if room == "core" else set(ROOMS[: place + 1])
+        for path in (package / room).rglob("*.py"):
+            assert set(imports_of(path)) <= allowed, f"{path.relative_to(package)} imports a later room"

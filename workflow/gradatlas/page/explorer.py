@@ -28,13 +28,12 @@ from gradatlas.charts.names import (
     variants_in_order,
 )
 from gradatlas.core.tables import SCHEMAS, read_table
-from gradatlas.page.pieces import CHAIN, WHOLE, pack, pack_text
+from gradatlas.page.pieces import pack, pack_text
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 3_600_000
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
-CURVE_DIGITS, LOSS_DIGITS = 4, 3
 # Beyond the figures' five: shapes tell apart what colours this many cannot. On the dark page the same order, light
 # enough to be seen.
 LIGHT_COLOURS = (*theme.ORDERED_COLOURS, "#2f6b34", "#b0438f", "#7a5230")
@@ -164,9 +163,9 @@ def _curves(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> str:
     for name in ("value", "low", "high", "n"):
         values = np.full(shape, np.nan)
         values[at] = cell[name].to_numpy()
-        columns[name] = (values, CURVE_DIGITS)
+        columns[name] = values
     # The same in every layer.
-    columns["n"] = (np.nanmax(np.nan_to_num(columns["n"][0]), axis=-1), WHOLE)
+    columns["n"] = np.nanmax(np.nan_to_num(columns["n"]), axis=-1)
     return pack({"sets": sets, "layers": layers}, columns)
 
 
@@ -188,11 +187,11 @@ def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: Mapping[str, list[
             told[cell[name].is_not_null().to_numpy()] = cell[name].drop_nulls().list.to_array(layers).to_numpy()
         for g, part in enumerate(groups if known else []):
             values[(g, *at)] = told[:, part].mean(1)
-        columns[name] = (values, CHAIN)
-    for name, digits in (("loss", LOSS_DIGITS), ("response_tokens", WHOLE)):
+        columns[name] = values
+    for name in ("loss", "response_tokens"):
         per_sample = np.full((len(sets), len(chosen)), np.nan)
         per_sample[at[0], at[2]] = cell[name].to_numpy()
-        columns[name] = (per_sample, digits)
+        columns[name] = per_sample
     return pack({"sets": sets, "groups": [(int(part[0]), int(part[-1])) for part in groups]}, columns)
 
 

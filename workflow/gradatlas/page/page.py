@@ -1,6 +1,5 @@
 """The page itself: its sections, and what each shows."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import tables
 from gradatlas.page.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
 from gradatlas.page.fixed import fixed
-from gradatlas.page.pieces import ERROR
+from gradatlas.page.pieces import DIGITS
 from gradatlas.page.second import changes_of, groups_of, runs_of
 from gradatlas.page.verdicts import verdicts
 
@@ -133,8 +132,7 @@ def write_atlas(
             "texts": TEXTS,
             "characters": CHARACTERS,
             "groups": GROUPS,
-            # Rounded up: a bound.
-            "error": math.ceil(1000 * ERROR) / 10,
+            "digits": DIGITS,
         },
         "reading": {
             "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),

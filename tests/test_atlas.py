@@ -211,7 +211,7 @@ def test_samples_are_those_of_the_table(study):
                             assert value is None
                         else:
                             mean = sum(row[metric][first : last + 1]) / (last - first + 1)
-                            assert abs(value - mean) < 0.001 * mean
+                            assert value == pytest.approx(mean, rel=0.005)
                 assert columns["response_tokens"][s * len(ids) + i] == (row["response_tokens"] if row else None)
     assert missing == 8
 

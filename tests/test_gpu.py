@@ -64,13 +64,26 @@ def test_a_job_that_wants_several_holds_none_until_it_has_all(tmp_path):
 
 
 def test_nothing_to_choose_takes_no_lease(tmp_path):
-    cases = [(1, {"CUDA_VISIBLE_DEVICES": "3"}), (1, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "12"})]
+    cases = [(1, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "12"})]
     for count, environment in [*cases, (3, {"CUDA_VISIBLE_DEVICES": "0,1"})]:
         job = holder(tmp_path, count, **environment)
         assert job.stdout.readline().split() == [environment["CUDA_VISIBLE_DEVICES"], "free"]
         job.kill()
         job.communicate()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_single_device_is_leased_too(tmp_path):
+    jobs = [holder(tmp_path, 1, CUDA_VISIBLE_DEVICES="3")]
+    try:
+        assert jobs[0].stdout.readline().split() == ["3", "held"]
+        jobs.append(holder(tmp_path, 1, CUDA_VISIBLE_DEVICES="3"))
+        jobs[0].kill()
+        assert jobs[1].stdout.readline().split() == ["3", "held"]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
 
 
 def test_an_empty_list_hides_all_devices():

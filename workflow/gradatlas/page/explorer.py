@@ -32,6 +32,7 @@ from gradatlas.page.pieces import pack, pack_text
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 3_600_000
+CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 # Beyond the figures' five: shapes tell apart what colours this many cannot. On the dark page the same order, light
@@ -166,7 +167,7 @@ def _curves(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> str:
         columns[name] = values
     # The same in every layer.
     columns["n"] = np.nanmax(np.nan_to_num(columns["n"]), axis=-1)
-    return pack({"sets": sets, "layers": layers}, columns)
+    return pack({"sets": sets, "layers": layers}, columns, CURVE_DIGITS)
 
 
 def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: Mapping[str, list[str]]) -> str:
@@ -192,7 +193,7 @@ def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: Mapping[str, list[
         per_sample = np.full((len(sets), len(chosen)), np.nan)
         per_sample[at[0], at[2]] = cell[name].to_numpy()
         columns[name] = per_sample
-    return pack({"sets": sets, "groups": [(int(part[0]), int(part[-1])) for part in groups]}, columns)
+    return pack({"sets": sets, "groups": [(int(part[0]), int(part[-1])) for part in groups]}, columns, SAMPLE_DIGITS)
 
 
 def _sets(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> list[tuple[int, int]]:

@@ -27,9 +27,8 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import tables
-from gradatlas.page.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
+from gradatlas.page.explorer import CHARACTERS, GROUPS, SAMPLE_DIGITS, SAMPLES, TEXTS, explorer
 from gradatlas.page.fixed import fixed
-from gradatlas.page.pieces import DIGITS
 from gradatlas.page.second import changes_of, groups_of, runs_of
 from gradatlas.page.verdicts import verdicts
 
@@ -132,7 +131,7 @@ def write_atlas(
             "texts": TEXTS,
             "characters": CHARACTERS,
             "groups": GROUPS,
-            "digits": DIGITS,
+            "digits": SAMPLE_DIGITS,
         },
         "reading": {
             "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),

@@ -1,6 +1,6 @@
 """Numbers and texts as the page carries them: base64 of gzip of JSON, which a browser unpacks when it needs them.
 
-Numbers are rounded once, to `DIGITS` significant digits, counts not at all; a missing one is null.
+Numbers are rounded once, to significant digits, counts not at all; a missing one is null.
 """
 
 import base64
@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 
-DIGITS = 4
 
-
-def pack(header: Mapping[str, Any], columns: Mapping[str, np.ndarray] | None = None) -> str:
+def pack(header: Mapping[str, Any], columns: Mapping[str, np.ndarray] | None = None, digits: int = 4) -> str:
     """One piece.
 
-    `header`: what JSON can hold. `columns`: by name, numbers of any shape, kept flat (row by row) and rounded; one that
-    is not finite is missing.
+    `header`: what JSON can hold. `columns`: by name, numbers of any shape, kept flat (row by row) and rounded to
+    `digits`; one that is not finite is missing.
     """
-    numbers = {name: rounded(values) for name, values in (columns or {}).items()}
+    numbers = {name: rounded(values, digits) for name, values in (columns or {}).items()}
     return pack_text(
         json.dumps({**header, "columns": numbers}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     )
@@ -32,12 +30,12 @@ def pack_text(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
 
 
-def rounded(values: np.ndarray) -> list[float | int | None]:
-    """The numbers with `DIGITS` significant digits; whole ones, such as counts, as they are; None where not finite."""
+def rounded(values: np.ndarray, digits: int) -> list[float | int | None]:
+    """The numbers with so many significant digits; whole ones, such as counts, as they are; None where not finite."""
     values = np.asarray(values, dtype=float).ravel()
     finite = np.isfinite(values)
     whole = finite & (np.where(finite, values, 0) % 1 == 0) & (np.abs(values) < 2**53)
-    short = np.char.mod(f"%.{DIGITS - 1}e", values).astype(float)
+    short = np.char.mod(f"%.{digits - 1}e", values).astype(float)
     return [
         None if not known else int(value) if is_whole else number
         for value, number, known, is_whole in zip(values.tolist(), short.tolist(), finite, whole, strict=True)

@@ -21,6 +21,11 @@ def as_json(**settings):
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
+def kept_work(output, name):
+    """The folder of finished work that survives kills and edits, beside a job's output in the same results folder."""
+    return f"{output.rpartition('results/')[0]}results/journal/{name}"
+
+
 try:
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT)

@@ -69,7 +69,7 @@ rule measure_gradients:
         shard=lambda wildcards: (
             f"--shard {wildcards.shard}/{SHARDS} --planned-tokens {STUDY.config['batch_tokens']}" if SHARDS > 1 else ""
         ),
-        journal=lambda wildcards: f"results/journal/{wildcards.model}/{wildcards.dataset}",
+        journal=lambda wildcards, output: kept_work(output.run, f"{wildcards.model}/{wildcards.dataset}"),
     shell:
         "python -m workflow.scripts.measure_gradients --model {input.model:q} --model-name {wildcards.model}"
         " --responses {input.responses:q} --samples {output.samples:q} --spectra {output.spectra:q} --run {output.run:q}"

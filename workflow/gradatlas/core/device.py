@@ -42,9 +42,9 @@ class Lease(list[FileLock]):
 def lease(folder: str | Path | None = None, poll: float = 1.0, count: int = 1) -> Lease | None:
     """Hold `count` visible GPUs until the returned lease is released or the process ends.
 
-    Sets CUDA_VISIBLE_DEVICES to these devices alone. Takes no lease (returns None) under Slurm, which binds devices itself,
-    and where fewer devices than `count` are visible. Waits, with a line
-    of progress and holding none, while too many are held; looks again every `poll` seconds.
+    Sets CUDA_VISIBLE_DEVICES to these devices alone. Takes no lease (returns None) under Slurm, which binds devices
+    itself, and where fewer devices than `count` are visible. Waits, with a line of progress and holding none, while too
+    many are held; looks again every `poll` seconds.
     """
     devices = visible_devices(os.environ)
     if "SLURM_JOB_ID" in os.environ or len(devices) < max(1, count):

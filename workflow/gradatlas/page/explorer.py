@@ -31,7 +31,7 @@ from gradatlas.core.tables import SCHEMAS, read_table
 from gradatlas.page.pieces import pack, pack_text
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
-GROUPS, VALUES = 8, 3_600_000
+GROUPS, VALUES = 8, 2_700_000
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
 LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")

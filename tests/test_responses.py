@@ -274,3 +274,10 @@ def test_a_stated_checksum_of_a_users_own_file_is_checked(tmp_path):
     chosen = published_files([("none", "correct", path)], variants=["none"], relations=["correct"], files=files)
     done = call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "o.parquet")
     assert "own.json: its sha256 is" in user_error(done) and not (tmp_path / "o.parquet").exists()
+
+
+def test_a_file_that_the_settings_do_not_name_is_refused(tmp_path):
+    path = write(tmp_path / "own.json", [("a", "yes"), ("b", "no")])
+    chosen = published_files([("none", "correct", path)], variants=["none"], relations=["correct"], files=[])
+    done = call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "o.parquet")
+    assert "--sources gives 1 files, the settings name 0" in user_error(done)

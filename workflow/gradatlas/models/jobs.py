@@ -11,7 +11,7 @@ from gradatlas.core.jobs import Json
 from gradatlas.data.responses.settings import SourceSettings
 from gradatlas.models.settings import TokenSettings
 from gradatlas.models.snapshots import SNAPSHOTS
-from gradatlas.models.writers import Requests, WriterSettings
+from gradatlas.models.writers import REQUESTS, Requests, WriterSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,7 @@ def generate_detailed(
     kept: Path,
     output: Path,
     threads: int = 1,
-    requests: Annotated[Requests, Parameter(name="*")] = Requests(),  # noqa: B008
+    requests: Annotated[Requests, Parameter(name="*")] = REQUESTS,
     settings: Json[DetailedSettings],
 ) -> None:
     """Write Detailed responses for a dataset that has none, with a local model or an OpenAI-compatible endpoint.

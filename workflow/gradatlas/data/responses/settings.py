@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sha256_of
-
-if TYPE_CHECKING:
-    from gradatlas.data.responses.reading import Source
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,8 @@ class SourceSettings:
     """held-out questions of a miniature dataset"""
 
 
-def source_of(
-    dataset: str, sources: Sequence[Path], settings: SourceSettings, detailed: Path | None = None
-) -> "Source":
-    """The `Source` of a dataset: `sources` are published files, or the one file of a mapped dataset.
+def source_of(dataset: str, sources: Sequence[Path], settings: SourceSettings, detailed: Path | None = None) -> Any:
+    """The `reading.Source` of a dataset: `sources` are published files, or the one file of a mapped dataset.
 
     `detailed`: written Detailed responses. Raises `InputError` where another number of files is given than the settings
     say, and where a file has another checksum.
@@ -59,7 +54,7 @@ def source_of(
 
     wanted = {"published": len(settings.files), "mapped": 1, "miniature": 0}.get(settings.reader, len(sources))
     if len(sources) != wanted:
-        raise InputError(f"--sources names {len(sources)} files, settings.files and settings.reader {wanted}")
+        raise InputError(f"--sources gives {len(sources)} files, the settings name {wanted}; give one of each")
     for path, row in zip(sources, settings.files, strict=False):
         if row.sha256 and (found := sha256_of(path)) != row.sha256:
             raise InputError(

@@ -25,11 +25,11 @@ import polars as pl
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from gradatlas.data.jobs import ResponseSettings, build_responses
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.plan import read_rows
 from gradatlas.gradients.spectra import METRICS, spectra
 from gradatlas.models.tokens import Encoded, Encoder
-from workflow.scripts.build_responses import main as build_responses
 
 MINIATURE = "resources/miniature/base"
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -66,8 +66,9 @@ def detailed() -> list[Encoded]:
     encoder = Encoder(AutoTokenizer.from_pretrained(MINIATURE), chat=False, max_length=1024)
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/mini_arithmetic.parquet"
-        options = "--dataset mini_arithmetic --reader miniature --variants detailed --relations correct --gold none"
-        build_responses([*options.split(), "--seed", "0", "--questions", str(SAMPLES), "--output", path])
+        kinds = {"variants": ["detailed"], "relations": ["correct"]}
+        settings = ResponseSettings(reader="miniature", gold="none", seed=0, questions=SAMPLES, **kinds)
+        build_responses(dataset="mini_arithmetic", output=Path(path), settings=settings)
         return [encoder.encode(row.instruction, row.response) for row in read_rows(path)]
 
 

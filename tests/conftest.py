@@ -66,6 +66,13 @@ def settings(**values):
     return "--settings", json.dumps(values)
 
 
+def published_files(sources, **values):
+    """The arguments of build_responses for published files: `sources` are (variant, relation, path)."""
+    files = [{"variant": variant, "relation": relation} for variant, relation, _ in sources]
+    values = {"reader": "published", "seed": 0, "files": files} | values
+    return "--sources", *(path for _, _, path in sources), *settings(**values)
+
+
 def user_error(done):
     """The one line of a script that ended with the user's error."""
     assert done.returncode == 2, done.stderr
@@ -79,7 +86,7 @@ def user_error(done):
 def miniature(tmp_path_factory):
     """An untrained miniature model's folder."""
     folder = tmp_path_factory.mktemp("models") / "mini_random"
-    done = script("train_miniature", "--output", folder, "--kind", "random", "--seed", 0, "--steps", 0)
+    done = script("train_miniature", *settings(kind="random", seed=0, steps=0), "--output", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -89,9 +96,11 @@ def responses(tmp_path_factory):
     """The responses table of 12 arithmetic questions: 72 rows of three variants and two relations."""
     path = tmp_path_factory.mktemp("responses") / "mini_arithmetic.parquet"
     done = script(
-        "build_responses", "--dataset", "mini_arithmetic", "--reader", "miniature", "--variants", "none", "simplified",
-        "detailed", "--relations", "correct", "derangement", "--gold", "none", "--seed", 0, "--questions", 12,
-        "--output", path,
+        "build_responses", "--dataset", "mini_arithmetic", "--output", path,
+        *settings(
+            reader="miniature", variants=["none", "simplified", "detailed"], relations=["correct", "derangement"],
+            gold="none", seed=0, questions=12,
+        ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return path

@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from conftest import ROOT, SHARED, call, needs_shared, user_error
+from conftest import ROOT, SHARED, call, needs_shared, published_files, settings, user_error
 from gradatlas.charts import listing
 from gradatlas.data.audit import audit
 from gradatlas.data.samples import with_final
@@ -16,6 +16,7 @@ from gradatlas.study.relations import is_marked
 from test_figures import statistic_rows, write_statistics
 from test_workflow import snakemake
 
+BASE = ROOT / "resources/miniature/base"
 # Right labels among the published "irrelevant" None responses.
 PUBLISHED = {"gsm8k": 4, "strategyqa": 250, "sensemaking": 241}
 
@@ -88,12 +89,10 @@ def built(tmp_path, published, rows=ROWS):
         path = tmp_path / f"{variant}_{relation}.json"
         entries = [{"instruction": row[0], "output": output} for row, output in zip(rows, outputs, strict=True)]
         path.write_text(json.dumps(entries), encoding="utf-8")
-        sources += ["--source", variant, relation, path]
-    done = call(
-        "build_responses", "--dataset", "own", "--reader", "published", *sources, "--variants", "simplified",
-        "--relations", "correct", "published", "derangement", "--gold", "none", "--seed", 0,
-        "--output", tmp_path / "own.parquet",
-    )  # fmt: skip
+        sources.append((variant, relation, path))
+    relations = ["correct", "published", "derangement"]
+    chosen = published_files(sources, variants=["simplified"], relations=relations, gold="none")
+    done = call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "own.parquet")
     assert done.returncode == 0, done.stderr
     table = audit([tmp_path / "own.parquet"], tmp_path / "audit.csv", tmp_path / "audit.parquet")
     return {row["relation"]: row for row in table.to_dicts()}, done.stderr
@@ -203,8 +202,8 @@ def test_a_missing_table_is_named(name, tmp_path):
         "audit_responses": ["--responses", gone, "--csv", tmp_path / "a.csv", "--parquet", tmp_path / "a.parquet"],
         "draw_audit": ["--audit", gone, "--formats", "svg", "--output", tmp_path / "a"],
         "count_tokens": [
-            "--model", "m", "base", ROOT / "resources/miniature/base", "-", "--responses", gone, "--max-length", 9,
-            "--output", tmp_path / "a.csv",
+            "--responses", gone, "--output", tmp_path / "a.csv",
+            *settings(models=[{"name": "m", "source": str(BASE), "revision": "", "chat": False}], max_length=9),
         ],
     }  # fmt: skip
     assert "gone.parquet: no such file" in user_error(call(name, *arguments[name]))

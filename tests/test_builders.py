@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import SHARED, call, needs_shared, user_error
+from conftest import SHARED, call, needs_shared, published_files, user_error
 from gradatlas.data.options import check_answer, listed_options
 from gradatlas.data.published import read_samples
 from gradatlas.data.responses import builders
@@ -246,19 +246,18 @@ def samples_of(kind):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_files_in_each_format_are_read_and_deranged(kind, tmp_path):
     options, _, questions = FORMATS[kind]
-    arguments = []
+    sources = []
     for variant in ("none", "simplified"):
         entries = [
             {"instruction": question, "input": "", "output": answer if variant == "none" else with_final(why, answer)}
             for question, answer, why in questions
         ]
         (tmp_path / f"{variant}.json").write_text(json.dumps(entries))
-        arguments += ["--source", variant, "correct", tmp_path / f"{variant}.json"]
+        sources.append((variant, "correct", tmp_path / f"{variant}.json"))
+    chosen = {"variants": ["none", "simplified"], "relations": ["correct", *BUILT], "gold": "none", "options": options}
     done = call(
-        "build_responses", "--dataset", kind, "--reader", "published", *arguments, "--variants", "none", "simplified",
-        "--relations", "correct", *BUILT, "--gold", "none", "--options", options, "--seed", 0,
-        "--output", tmp_path / "r.parquet",
-    )  # fmt: skip
+        "build_responses", "--dataset", kind, *published_files(sources, **chosen), "--output", tmp_path / "r.parquet"
+    )
     assert done.returncode == 0, done.stderr
     import polars as pl
 
@@ -301,11 +300,11 @@ def test_case_and_white_space_make_no_other_option():
 def test_an_answer_outside_of_the_options(entries, message, tmp_path):
     path = tmp_path / "none.json"
     path.write_text(json.dumps([{"instruction": question, "output": answer} for question, answer in entries]))
+    chosen = {"variants": ["none"], "relations": ["correct"], "gold": "none", "options": "listed"}
+    sources = [("none", "correct", path)]
     done = call(
-        "build_responses", "--dataset", "x", "--reader", "published", "--source", "none", "correct", path,
-        "--variants", "none", "--relations", "correct", "--gold", "none", "--options", "listed", "--seed", 0,
-        "--output", tmp_path / "r.parquet",
-    )  # fmt: skip
+        "build_responses", "--dataset", "x", *published_files(sources, **chosen), "--output", tmp_path / "r.parquet"
+    )
     assert f"none.json, {message}" in user_error(done)
 
 

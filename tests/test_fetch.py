@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, SHARED, needs_shared
+from conftest import ROOT, SHARED, command, needs_shared
 from gradatlas.core.errors import InputError
 from gradatlas.data import sources
 from gradatlas.models import snapshots
@@ -43,9 +43,9 @@ def fetch(server, output, **options):
 
 def script(name, *arguments, **environment):
     """Run a script as a user does; returns the finished process."""
-    command = [sys.executable, "-m", f"workflow.scripts.{name}", *map(str, arguments)]
+    whole = [sys.executable, *command(name), *map(str, arguments)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(whole, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=120)
 
 
 def resumed_at(server):
@@ -393,7 +393,7 @@ def test_weights_that_changed_on_the_way(hub, model, tmp_path):
 def test_what_the_hub_refuses(hub, model, tmp_path):
     commit = hub.add("org/tiny", model)
     line = one_line(fetch_model(hub, tmp_path, "org/tiny", ""))
-    assert "unresolved" in line and "workflow.scripts.pin --model tiny" in line
+    assert "unresolved" in line and "gradatlas pin --model tiny" in line
     assert "no commit hash" in one_line(fetch_model(hub, tmp_path, "org/tiny", "main"))
     assert "has no commit" in one_line(fetch_model(hub, tmp_path, "org/tiny", "0" * 40))
     assert "check the name" in one_line(fetch_model(hub, tmp_path, "org/none", commit))

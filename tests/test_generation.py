@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from conftest import ROOT, call, script, user_error
+from conftest import ROOT, call, script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata
 from gradatlas.data.generation.completions import Completion, complete_all
@@ -383,13 +383,18 @@ def test_a_local_model_writes_through_the_workflow(tmp_path):
     assert facts["accepted"] + facts["rejected"] == 6
 
 
-def test_the_key_goes_through_the_script_and_stays_out_of_its_files(chat, tmp_path):
+def detailed_of_two(tmp_path, **writer):
+    """The arguments of generate_detailed for two rows."""
     write(tmp_path / "rows.jsonl", ROWS[:2])
+    mapping = {**MAPPING, "split": "train", "separator": "", "boxed": False, "remove": "", "answers": {}}
+    chosen = settings(reader="mapped", mapping=mapping, seed=0, prompt="{instruction}", writer=writer)
+    places = ("--kept", tmp_path / "kept.jsonl", "--output", tmp_path / "out.jsonl")
+    return "--dataset", "mine", "--sources", tmp_path / "rows.jsonl", *places, *chosen
+
+
+def test_the_key_goes_through_the_script_and_stays_out_of_its_files(chat, tmp_path):
     arguments = [
-        "--dataset", "mine", "--reader", "mapped", "--rows", tmp_path / "rows.jsonl", "--seed", 0, "--mapping",
-        json.dumps({**MAPPING, "split": "train", "separator": "", "boxed": False, "remove": "", "answers": {}}),
-        "--model", "m", "--prompt", "{instruction}", "--max-tokens", 20, "--kept", tmp_path / "kept.jsonl",
-        "--output", tmp_path / "out.jsonl", "--endpoint", f"{chat.url}/v1", "--key-variable", "TEST_KEY",
+        *detailed_of_two(tmp_path, name="m", endpoint=f"{chat.url}/v1", max_tokens=20), "--key-variable", "TEST_KEY",
         "--requests-per-minute", 60000, "--pause", 0.01, "--attempts", 2,
     ]  # fmt: skip
     chat.plan = [500]
@@ -408,13 +413,7 @@ def test_the_key_goes_through_the_script_and_stays_out_of_its_files(chat, tmp_pa
 
 def test_a_local_model_writes_too(miniature, tmp_path):
     """An untrained model's answers are rejected one and all, and kept: the second run loads nothing to ask."""
-    write(tmp_path / "rows.jsonl", ROWS[:2])
-    arguments = [
-        "--dataset", "mine", "--reader", "mapped", "--rows", tmp_path / "rows.jsonl", "--seed", 0, "--mapping",
-        json.dumps({**MAPPING, "split": "train", "separator": "", "boxed": False, "remove": "", "answers": {}}),
-        "--model", miniature, "--model-name", "mini", "--prompt", "{instruction}", "--max-tokens", 8,
-        "--kept", tmp_path / "kept.jsonl", "--output", tmp_path / "out.jsonl", "--device", "cpu",
-    ]  # fmt: skip
+    arguments = [*detailed_of_two(tmp_path, name="mini", max_tokens=8, device="cpu"), "--model", miniature]
     done = call("generate_detailed", *arguments)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import ROOT, SHARED, call, needs_shared, script, user_error
+from conftest import ROOT, SHARED, call, needs_shared, published_files, script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.mapped import Parts, split_simplified, variants_of
 from gradatlas.data.published import read_entries
@@ -55,10 +55,10 @@ def build(tmp_path, rows=ROWS, name="rows.jsonl", variants=("none", "simplified"
     """Through the script; a `rows` that is a path is taken as it is."""
     path = rows if hasattr(rows, "suffix") else write(tmp_path / name, rows)
     mapping = checked({**MAPPING, **change}, ROOT / "workflow/schemas/mapping.schema.yaml", "mapping")
+    chosen = {"variants": variants, "relations": ["correct", "derangement"], "options": options}
     done = call(
-        "build_responses", "--dataset", "own", "--reader", "mapped", "--rows", path, "--mapping", json.dumps(mapping),
-        "--variants", *variants, "--relations", "correct", "derangement", "--seed", 0, "--options", options,
-        "--output", tmp_path / "own.parquet",
+        "build_responses", "--dataset", "own", "--sources", path, "--output", tmp_path / "own.parquet",
+        *settings(reader="mapped", mapping=mapping, seed=0, **chosen),
     )  # fmt: skip
     return done, tmp_path / "own.parquet"
 
@@ -257,11 +257,9 @@ def test_new_lines_written_as_two_characters(tmp_path):
     assert normalise_newlines(r"Which?\nOptions:\n- a\nb \neq \nabla") == "Which?\nOptions:\n- a\nb \\neq \\nabla"
     path = tmp_path / "none.json"
     path.write_text(json.dumps([{"instruction": r"A?\nB", "output": "1"}, {"instruction": "C", "output": "2"}]))
-    for switch, expected in (((), r"A?\nB"), (("--normalise-newlines",), "A?\nB")):
-        done = call(
-            "build_responses", "--dataset", "x", "--reader", "published", "--source", "none", "correct", path,
-            "--variants", "none", "--relations", "correct", "--seed", 0, *switch, "--output", tmp_path / "x.parquet",
-        )  # fmt: skip
+    for switch, expected in (({}, r"A?\nB"), ({"normalise_newlines": True}, "A?\nB")):
+        chosen = published_files([("none", "correct", path)], variants=["none"], relations=["correct"], **switch)
+        done = call("build_responses", "--dataset", "x", *chosen, "--output", tmp_path / "x.parquet")
         assert done.returncode == 0 and pl.read_parquet(tmp_path / "x.parquet")["instruction"][0] == expected
 
 
@@ -380,8 +378,8 @@ def fetch(hub, tmp_path, revision, *more, source="org/name"):
         "HF_HUB_DISABLE_XET": "1",
     }
     return script(
-        "fetch_dataset", "--dataset", "mine", "--source", source, "--name", "main", f"--revision={revision}",
-        "--split", "train[:2]", "--output", tmp_path / "rows.parquet", *more,
+        "fetch_dataset", "--dataset", "mine", "--source", source, f"--revision={revision}",
+        *settings(name="main", split="train[:2]"), "--output", tmp_path / "rows.parquet", *more,
         env=environment | {"NO_PROXY": "127.0.0.1"}, timeout=120,
     )  # fmt: skip
 
@@ -396,7 +394,7 @@ def test_a_hub_dataset_at_its_commit(hub, tmp_path):
         (
             "",
             "org/name",
-            "unresolved; run python -m workflow.scripts.pin --mapping config/mappings/mine.yaml",
+            "unresolved; run gradatlas pin --mapping config/mappings/mine.yaml",
         ),
         ("f" * 40, "org/name", "the hub shows no org/name at ffff"),
         (commit, "org/other", "the hub shows no org/other at"),

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from conftest import script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import check_sums
 from gradatlas.core.tables import SCHEMAS, read_table
@@ -174,12 +173,9 @@ def test_bad_input_is_one_clear_line(arguments, message, tmp_path):
 
 
 def test_the_script_ends_with_one_line_and_code_2(tmp_path):
-    command = [sys.executable, "-m", "workflow.scripts.train_miniature", "--output", str(tmp_path / "out")]
-    done = subprocess.run(
-        [*command, "--kind", "base", "--seed", "x", "--steps", "3"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == ["error: seed 'x': not a whole number; give 0 or more"]
+    for seed, message in ((-1, "seed -1: give a whole number of 0 or more"), ("x", 'unable to convert "x" into int')):
+        done = script("train_miniature", "--output", tmp_path / "out", *settings(kind="base", seed=seed, steps=3))
+        assert message in user_error(done) and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_wilson_bounds():

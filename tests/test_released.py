@@ -1,4 +1,4 @@
-"""Released statistics: the study's own lines read and written, figures from them alone, and bad lines."""
+"""Released statistics: the study's own lines read, figures from them alone, and bad lines."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import shutil
 import polars as pl
 import pytest
 
-from conftest import ROOT, SHARED, call, needs_shared, script, user_error
+from conftest import ROOT, SHARED, call, needs_shared, published_files, script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.places import find_released, released_path
 from gradatlas.data.released import read_file, read_line
@@ -15,7 +15,6 @@ from test_workflow import snakemake
 from tests.loopback import FakeHub
 
 REFERENCE = SHARED / "reference_stats/grads_exp"
-FILES = sorted(REFERENCE.rglob("*.jsonl")) if REFERENCE.is_dir() else []
 KEYS = ("M_mean", "M_max", "M_min", "frobenius_norm", "S_sum", "S_max", "S_min")
 
 
@@ -140,7 +139,7 @@ def test_a_hub_dataset_at_its_commit(tmp_path, table):
 
         def run(source="org/name", revision=commit, file=path):
             return script(
-                "import_released", "--released", source, "--revision", revision, "--file", "none", "correct", file,
+                "import_released", "--released", source, "--revision", revision, *settings(files=[none_correct(file)]),
                 "--model-name", "m", "--responses", table, "--samples", tmp_path / "samples.parquet",
                 "--spectra", tmp_path / "spectra.parquet", "--cache", tmp_path / "cache", env=environment, timeout=120,
             )  # fmt: skip
@@ -163,21 +162,21 @@ DATA = [("Q1", "yes"), ("Q2", "no"), ("Q1", "yes")]
 def table(tmp_path):
     """Responses in which one question stands twice."""
     (tmp_path / "none.json").write_text(json.dumps([{"instruction": q, "output": a} for q, a in DATA]))
-    done = call(
-        "build_responses", "--dataset", "own", "--reader", "published", "--source", "none", "correct",
-        tmp_path / "none.json", "--variants", "none", "--relations", "correct", "--seed", 0,
-        "--output", tmp_path / "own.parquet",
-    )  # fmt: skip
+    chosen = published_files([("none", "correct", tmp_path / "none.json")], variants=["none"], relations=["correct"])
+    done = call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "own.parquet")
     assert done.returncode == 0
     return tmp_path / "own.parquet"
 
 
-def imported(tmp_path, table, lines, *more):
+def none_correct(path):
+    return {"variant": "none", "relation": "correct", "path": path}
+
+
+def imported(tmp_path, table, lines):
     (tmp_path / "grads.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     return call(
-        "import_released", "--released", tmp_path, "--file", "none", "correct", "grads.jsonl", "--model-name", "m",
+        "import_released", "--released", tmp_path, *settings(files=[none_correct("grads.jsonl")]), "--model-name", "m",
         "--responses", table, "--samples", tmp_path / "samples.parquet", "--spectra", tmp_path / "spectra.parquet",
-        *more,
     )  # fmt: skip
 
 
@@ -206,8 +205,8 @@ def test_samples_without_a_gradient_keep_their_row(tmp_path, table):
 
 @needs_shared("reference_stats")
 @needs_shared("paper_data")
-def test_figures_with_no_model_and_the_way_back(tmp_path):
-    """From the reference's own files: figures and page with no model, and the export is those lines, value by value."""
+def test_figures_with_no_model(tmp_path):
+    """From the reference's own files: figures and page with no model, of the lines' own values."""
     released = tmp_path / "there"
     shutil.copytree(REFERENCE, released / "grads_exp")
     arguments = [
@@ -216,7 +215,7 @@ def test_figures_with_no_model_and_the_way_back(tmp_path):
         "datasets=[gsm8k]", "relations=[correct,published]", "bootstrap=20", "formats=[svg]",
         "models=[{model: tiny, source: ORG/NAME, released: tiny-llama}]",
     ]  # fmt: skip
-    done = snakemake(ROOT, *arguments, "--", "all", "released")
+    done = snakemake(ROOT, *arguments, "--", "all")
     assert done.returncode == 0, done.output[-3000:]
     assert "measure_gradients" not in done.output and "fetch_model" not in done.output
     assert (tmp_path / "results/figures/gsm8k/tiny.published.compared.svg").is_file()
@@ -228,17 +227,6 @@ def test_figures_with_no_model_and_the_way_back(tmp_path):
     assert "import_released" in again.output, "an edited file is noticed"
     curves = pl.read_parquet(tmp_path / "results/statistics/gsm8k/curves.parquet")
     assert set(curves["statistic"]) == {"nuclear_norm", "sigma_ratio"} and set(curves["n"]) == {20}
-    compared = 0
-    for path in FILES:
-        again = tmp_path / "results/released" / path.relative_to(REFERENCE.parent)
-        if "gsm8k" not in path.name:
-            continue
-        ours, theirs = (
-            [json.loads(each) for each in p.read_text(encoding="utf-8").splitlines()] for p in (again, path)
-        )
-        assert ours == theirs
-        compared += 1
-    assert compared == 6
     means = {}
     for each in read(REFERENCE / "cot_500/tiny-llama/grads_gsm8k_train_no_cot.jsonl"):
         means.setdefault("q", []).append(each["model.layers.0.self_attn.q_proj.weight"]["S_sum"])
@@ -262,25 +250,3 @@ def test_a_missing_file_is_named(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "grads_exp/cot_500/qwen2_1_5b_it_new/grads_sensemaking_train_no_cot.jsonl: no such file" in done.output
-
-
-def test_measured_tables_are_exported_too(responses, miniature, tmp_path):
-    made = {name: tmp_path / f"{name}.parquet" for name in ("samples", "spectra")}
-    done = call(
-        "measure_gradients", "--model", miniature, "--model-name", "m", "--responses", responses, "--samples",
-        made["samples"], "--spectra", made["spectra"], "--limit", 3, "--device", "cpu", "--threads", 1,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    out = tmp_path / "grads.jsonl"
-    done = call(
-        "export_statistics", "--samples", made["samples"], "--spectra", made["spectra"], "--responses", responses,
-        "--output", "m", "simplified", "derangement", out,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    samples = list(read_file(out))
-    spectra = pl.read_parquet(made["spectra"]).filter(
-        (pl.col("variant") == "simplified") & (pl.col("relation") == "derangement")
-    )
-    assert len(samples) == 3
-    ours = [values["nuclear_norm"] for each in samples for layer in each["spectra"] for values in layer]
-    assert ours == spectra["nuclear_norm"].to_list()

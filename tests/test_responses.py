@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import SHARED, call, needs_shared, user_error
+from conftest import SHARED, call, needs_shared, published_files, user_error
 from gradatlas.data.responses.derangement import derange
 from gradatlas.data.responses.labels import boxed, stated_answer
 from gradatlas.data.responses.traces import endings, trace
@@ -96,13 +96,11 @@ def test_published_files(dataset, tmp_path):
     for variant, suffix in SUFFIXES.items():
         for relation, folder in (("correct", "cot_500"), ("published", "cot_500_wrong_answer_shuffle")):
             path = SHARED / "paper_data" / folder / f"{dataset}_train_{suffix}.json"
-            sources += ["--source", variant, relation, path]
+            sources.append((variant, relation, path))
     out = tmp_path / "r.parquet"
-    done = call(
-        "build_responses", "--dataset", dataset, "--reader", "published", *sources, "--variants", *SUFFIXES,
-        "--relations", "correct", "published", "derangement", "--gold", "none", "--seed", 0, "--output", out,
-        "--options", "listed" if dataset == "sensemaking" else "",
-    )  # fmt: skip
+    chosen = {"variants": list(SUFFIXES), "relations": ["correct", "published", "derangement"], "gold": "none"}
+    chosen["options"] = "listed" if dataset == "sensemaking" else ""
+    done = call("build_responses", "--dataset", dataset, *published_files(sources, **chosen), "--output", out)
     assert done.returncode == 0, done.stderr
     table = pl.read_parquet(out)
     assert table.height == 500 * 9
@@ -155,12 +153,9 @@ def write(path, rows):
 
 
 def build(tmp_path, *sources, gold="", relations=("correct", "derangement")):
-    arguments = [part for variant, relation, path in sources for part in ("--source", variant, relation, path)]
     variants = list(dict.fromkeys(variant for variant, _, _ in sources))
-    return call(
-        "build_responses", "--dataset", "own", "--reader", "published", *arguments, "--variants", *variants,
-        "--relations", *relations, "--gold", gold, "--seed", 0, "--output", tmp_path / "own.parquet",
-    )  # fmt: skip
+    chosen = published_files(sources, variants=variants, relations=relations, gold=gold)
+    return call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "own.parquet")
 
 
 def test_files_that_do_not_pair_are_refused(tmp_path):
@@ -242,11 +237,10 @@ def test_same_seed_same_bytes_whatever_the_order_of_the_files(tmp_path, rows, se
         write(tmp_path / f"{variant}.json", [(f"Q{i}", output) for i, output in enumerate(outputs)])
     made = []
     for variants in (sorted(texts), order):
-        sources = [part for v in variants for part in ("--source", v, "correct", tmp_path / f"{v}.json")]
-        done = call(
-            "build_responses", "--dataset", "own", "--reader", "published", *sources, "--variants", *texts,
-            "--relations", "correct", *BUILT, "--gold", "none", "--seed", seed, "--output", tmp_path / "own.parquet",
-        )  # fmt: skip
+        sources = [(v, "correct", tmp_path / f"{v}.json") for v in variants]
+        chosen = {"variants": list(texts), "relations": ["correct", *BUILT], "gold": "none", "seed": seed}
+        chosen = published_files(sources, **chosen)
+        done = call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "own.parquet")
         assert done.returncode == 0, done.stderr
         made.append((tmp_path / "own.parquet").read_bytes())
     assert made[0] == made[1]
@@ -276,9 +270,14 @@ def test_bad_files_name_file_row_and_key(content, message, tmp_path):
 
 def test_a_stated_checksum_of_a_users_own_file_is_checked(tmp_path):
     path = write(tmp_path / "own.json", [("a", "yes"), ("b", "no")])
-    done = call(
-        "build_responses", "--dataset", "own", "--reader", "published", "--source", "none", "correct", path,
-        "--variants", "none", "--relations", "correct", "--seed", 0, "--checksum", path, "0" * 64,
-        "--output", tmp_path / "o.parquet",
-    )  # fmt: skip
+    files = [{"variant": "none", "relation": "correct", "sha256": "0" * 64}]
+    chosen = published_files([("none", "correct", path)], variants=["none"], relations=["correct"], files=files)
+    done = call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "o.parquet")
     assert "own.json: its sha256 is" in user_error(done) and not (tmp_path / "o.parquet").exists()
+
+
+def test_a_file_that_the_settings_do_not_name_is_refused(tmp_path):
+    path = write(tmp_path / "own.json", [("a", "yes"), ("b", "no")])
+    chosen = published_files([("none", "correct", path)], variants=["none"], relations=["correct"], files=[])
+    done = call("build_responses", "--dataset", "own", *chosen, "--output", tmp_path / "o.parquet")
+    assert "--sources gives 1 files, the settings name 0" in user_error(done)

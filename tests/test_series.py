@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from conftest import ROOT, script
+from conftest import ROOT, script, settings
 from gradatlas.core.errors import InputError
 from gradatlas.study.series import check_mirror, expand_series
 
@@ -63,7 +63,7 @@ def mirror(tmp_path, miniature):
     """Two checkpoints of one model: untrained ones of two seeds."""
     place = tmp_path / "mirror/models/org/pythia"
     shutil.copytree(miniature, place / EARLY)
-    done = script("train_miniature", "--output", place / LATE, "--kind", "random", "--seed", 1, "--steps", 0)
+    done = script("train_miniature", *settings(kind="random", seed=1, steps=0), "--output", place / LATE)
     assert done.returncode == 0, done.stderr
     return tmp_path / "mirror"
 

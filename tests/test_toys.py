@@ -377,13 +377,13 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
     path = tmp_path / "fetched.parquet"
     done = call(
         "fetch_dataset", "--dataset", "toys", "--where", "config key toys.images", "--source", "someone/shapes",
-        "--split", "train[:40]", "--mirror", tmp_path, "--output", path,
+        "--settings.split", "train[:40]", "--mirror", tmp_path, "--output", path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     images = read_images(str(path))
     assert len(images.labels) == 40 and images.names == SHAPES and images.pixels.max() == 1
     done = call("fetch_dataset", "--dataset", "toys", "--where", "config key toys.images", "--source", "someone/shapes",
-                "--split", "train", "--output", path)  # fmt: skip
+                "--settings.split", "train", "--output", path)  # fmt: skip
     assert "unresolved; give the commit's hash in config key toys.images" in user_error(done)
 
 

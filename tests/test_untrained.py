@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from conftest import ROOT, SHARED, needs_shared
+from conftest import ROOT, SHARED, needs_shared, settings
 from gradatlas.core.errors import InputError
 from gradatlas.models import snapshots
 from gradatlas.models.loading import load
@@ -29,7 +29,7 @@ def hub(monkeypatch):
 
 
 def write(hub, tmp_path, name, commit, *more, seed=0):
-    given = ("--model", "twin", "--source", "org/tiny", "--revision", commit, "--seed", seed)
+    given = ("--model", "twin", "--source", "org/tiny", "--revision", commit, *settings(seed=seed))
     where = ("--snapshots", tmp_path / "snapshots", "--output", tmp_path / name)
     return script("write_untrained", *given, *where, *more, **environment(hub, tmp_path))
 

@@ -4,12 +4,25 @@ from gradatlas.core.jobs import run
 
 #: By name, where each job stands. A job is a function of paths and one settings value; its options are its arguments.
 JOBS = {
+    "fetch-source": "data",
+    "fetch-dataset": "data",
+    "build-responses": "data",
+    "audit-responses": "data",
+    "import-released": "data",
+    "train-miniature": "miniature",
+    "generate-detailed": "models",
+    "count-tokens": "models",
+    "fetch-model": "models",
+    "write-untrained": "models",
+    "measure-accuracy": "models",
+    "pin": "models",
     "squeeze-softmax": "toys",
     "train-classifier": "toys",
     "clip-objective": "toys",
     "draw-toys": "toys",
     "summarise-gradients": "statistics",
     "regress-gradients": "statistics",
+    "draw-audit": "figures",
 }
 
 

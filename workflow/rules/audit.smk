@@ -24,9 +24,9 @@ rule audit_responses:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.audit_responses"),
+        code=code_digest("data.jobs:audit_responses"),
     shell:
-        "python -m workflow.scripts.audit_responses --responses {input:q} --csv {output.csv:q}"
+        "python -m gradatlas audit-responses --responses {input:q} --csv {output.csv:q}"
         " --parquet {output.parquet:q} > {log:q} 2>&1"
 
 
@@ -42,11 +42,12 @@ rule draw_audit:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.draw_audit"),
+        code=code_digest("figures.jobs:draw_audit"),
         formats=STUDY.config["formats"],
+        stem=lambda wildcards, output: output[0].removesuffix(f".{STUDY.config['formats'][0]}"),
     shell:
-        "python -m workflow.scripts.draw_audit --audit {input:q} --formats {params.formats}"
-        " --output results/audit/shares > {log:q} 2>&1"
+        "python -m gradatlas draw-audit --audit {input:q} --formats {params.formats} --output {params.stem:q}"
+        " > {log:q} 2>&1"
 
 
 rule count_tokens:
@@ -64,13 +65,14 @@ rule count_tokens:
         # Not a param: where a tokenizer was found makes nothing stale.
         mirror=STUDY.config["mirror"],
     params:
-        code=code_digest("workflow.scripts.count_tokens"),
-        models=[part for name in STUDY.models for part in ("--model", *tokenizer_of(name))],
-        max_length=STUDY.config["max_length"],
-        compat=STUDY.config["compat"],
+        code=code_digest("models.jobs:count_tokens"),
+        settings=lambda wildcards: as_json(
+            models=[tokenizer_of(name) for name in STUDY.models],
+            **{key: STUDY.config[key] for key in ("max_length", "compat")},
+        ),
     shell:
-        "python -m workflow.scripts.count_tokens {params.models:q} --responses {input:q} --mirror={resources.mirror:q}"
-        " --max-length {params.max_length} --compat {params.compat} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas count-tokens --responses {input:q} --mirror={resources.mirror:q} --settings {params.settings:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule audit:

@@ -15,7 +15,6 @@ from gradatlas.data.places import local_files, released_path
 from gradatlas.study.config import is_file, read_study, source_keys
 
 
-
 def as_json(**settings):
     """A job's settings as one value for the command line. Give it in a function: braces in a plain param are wildcards."""
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
@@ -45,7 +44,7 @@ UNPINNED = [
     if is_hub_id(row["source"]) and not row["revision"]
 ]
 if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
-    pin = f"python -m workflow.scripts.pin --model {' '.join(UNPINNED)}"
+    pin = f"gradatlas pin --model {' '.join(UNPINNED)}"
     print(f"warning: no revision in config/models.tsv, will not be fetched before: {pin}", file=sys.stderr)
 
 REMOTE = {
@@ -64,6 +63,14 @@ def is_remote(dataset):
 SUBSET = (
     "" if STUDY.config["samples"] == "all" else f"--limit {STUDY.config['samples']} --limit-seed {STUDY.config['seed']}"
 )
+
+
+def subset():
+    """The seeded subset of samples, as settings; none of them where all are taken."""
+    wanted = STUDY.config["samples"]
+    return {} if wanted == "all" else {"limit": wanted, "limit_seed": STUDY.config["seed"]}
+
+
 FETCHED = "resources/sources"
 MIRROR = STUDY.config["mirror"]
 PLACES = (FETCHED, os.path.expanduser(MIRROR))
@@ -149,10 +156,10 @@ def training_steps(wildcards):
 
 
 def tokenizer_of(model):
-    """NAME KIND SOURCE REVISION of a model, as command-line arguments; a dash for no revision."""
+    """A model as far as its tokenizer goes, as settings."""
     row = STUDY.models[model]
     source = os.path.join(".", miniature_folder(model)) if row["source"] == "miniature" else row["source"]
-    return (model, row["kind"], source, row["revision"] or "-")
+    return {"name": model, "source": source, "revision": row["revision"], "chat": row["kind"] == "instruct"}
 
 
 def model_row(model):
@@ -199,23 +206,21 @@ def dataset_sources(wildcards):
     return source_files(wildcards.dataset)
 
 
-def source_arguments(wildcards):
-    """What a dataset's samples are read from, as command-line arguments (`gradatlas.data.responses.arguments`)."""
-    row, keys = STUDY.datasets[wildcards.dataset], source_keys(STUDY, wildcards.dataset)
-    stated = {STUDY.files[key]["path"]: STUDY.files[key]["sha256"] for key in keys}
-    arguments = ["--dataset", wildcards.dataset, "--reader", row["reader"], "--seed", STUDY.config["seed"]]
-    arguments += [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
-    # Fetched files are verified when they are placed.
-    own = {path: sha256 for path, sha256 in stated.items() if sha256 and path not in REMOTE}
-    arguments += [part for path, sha256 in own.items() for part in ("--checksum", path, sha256)]
-    for option in ("gold", "options"):
-        arguments += [f"--{option}", row[option]] if row[option] else []
+def source_settings(dataset):
+    """How a dataset's samples are read, as settings."""
+    row, keys = STUDY.datasets[dataset], source_keys(STUDY, dataset)
+    stated = {key: (STUDY.files[key]["path"], STUDY.files[key]["sha256"]) for key in keys}
+    settings = {key: row[key] for key in ("reader", "gold", "options")}
+    settings["seed"] = STUDY.config["seed"]
+    settings["normalise_newlines"] = STUDY.config["normalise_newlines"]
+    settings["files"] = [
+        # Fetched files are verified when they are placed.
+        {"variant": key[1], "relation": key[2], "sha256": "" if path in REMOTE else sha256}
+        for key, (path, sha256) in stated.items()
+    ]
     if row["reader"] == "miniature":
-        arguments += ["--questions", STUDY.config["miniature"]["questions"]]
-    if "mapping" in row:
-        mapping = json.dumps(row["mapping"], sort_keys=True)
-        arguments += ["--rows", *rows_file(wildcards.dataset), "--mapping", mapping]
-    return arguments + (["--normalise-newlines"] if STUDY.config["normalise_newlines"] else [])
+        settings["questions"] = STUDY.config["miniature"]["questions"]
+    return settings | ({"mapping": row["mapping"]} if "mapping" in row else {})
 
 
 MINIATURE_DATASETS = [name for name, row in STUDY.datasets.items() if row["reader"] == "miniature"]
@@ -258,9 +263,7 @@ def extra_arguments(name, wildcards, output):
 
 
 CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "claims.tsv"))
-CLAIMS_SCHEMA = os.path.normpath(
-    os.path.join(os.path.relpath(ROOT), "workflow", "schemas", "claims.schema.yaml")
-)
+CLAIMS_SCHEMA = os.path.normpath(os.path.join(os.path.relpath(ROOT), "workflow", "schemas", "claims.schema.yaml"))
 DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
 DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")
 
@@ -288,9 +291,13 @@ def released_name(model):
 
 
 def released_files(dataset, model):
-    """(variant, relation, path) of every file of a model and dataset."""
+    """Variant, relation and path of every file of a model and dataset."""
     return [
-        (variant, relation, released_path(data_path(dataset, variant, relation), released_name(model)))
+        {
+            "variant": variant,
+            "relation": relation,
+            "path": released_path(data_path(dataset, variant, relation), released_name(model)),
+        }
         for variant in STUDY.variants(dataset)
         for relation in STUDY.relations(dataset)
     ]
@@ -298,8 +305,17 @@ def released_files(dataset, model):
 
 def released_here(wildcards):
     """The released files that stand in a folder here; missing ones are the job's to name."""
-    paths = [path for _, _, path in released_files(wildcards.dataset, wildcards.model)]
+    paths = [file["path"] for file in released_files(wildcards.dataset, wildcards.model)]
     return local_files(STUDY.config["released"]["source"], paths)
+
+
+def writer_settings():
+    """The model that writes: an endpoint's, or the local one of the sheet."""
+    asked = STUDY.config["generate"]
+    chosen = {"name": asked["model"], **{key: asked[key] for key in ("endpoint", "max_tokens", "temperature")}}
+    return chosen | {
+        key: row[key] for row in STUDY.writers.values() for key in ("device", "dtype", "trust_remote_code")
+    }
 
 
 def local_writer(wildcards):

@@ -30,16 +30,16 @@ rule fetch_pairs:
         # Not a param: where the rows of a pinned revision came from makes nothing stale.
         mirror=STUDY.config["mirror"],
     params:
-        code=code_digest("workflow.scripts.fetch_dataset"),
+        code=code_digest("data.jobs:fetch_dataset"),
         source=lambda wildcards: PLAN.mapping["source"],
-        name=lambda wildcards: PLAN.mapping["name"],
-        folder=lambda wildcards: PLAN.mapping["folder"],
         revision=lambda wildcards: PLAN.mapping["revision"],
-        rows=lambda wildcards: PLAN.mapping[f"{wildcards.split}_split"],
+        settings=lambda wildcards: as_json(
+            split=PLAN.mapping[f"{wildcards.split}_split"], **{key: PLAN.mapping[key] for key in ("name", "folder")}
+        ),
     shell:
-        "python -m workflow.scripts.fetch_dataset --dataset {wildcards.pairs} --source {params.source:q}"
-        " --name={params.name:q} --folder={params.folder:q} --revision={params.revision:q} --split {params.rows:q}"
-        " --mirror={resources.mirror:q} --where config/pairs/{wildcards.pairs}.yaml --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas fetch-dataset --dataset {wildcards.pairs} --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} --where config/pairs/{wildcards.pairs}.yaml"
+        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule build_pairs:

@@ -36,20 +36,15 @@ rule generate_detailed:
         answer_timeout=GENERATE["timeout"],
         key_variable=GENERATE["key_variable"],
     params:
-        code=code_digest("workflow.scripts.generate_detailed"),
-        sources=source_arguments,
-        model=lambda wildcards, input: GENERATE["model"] if GENERATE["endpoint"] else input.model,
-        local=local_writer,
-        endpoint=GENERATE["endpoint"],
-        max_tokens=GENERATE["max_tokens"],
-        temperature=GENERATE["temperature"],
-        # A function: the prompt's braces are no wildcards.
-        prompt=lambda wildcards: GENERATE["prompt"],
+        code=code_digest("models.jobs:generate_detailed"),
+        settings=lambda wildcards: as_json(
+            **source_settings(wildcards.dataset), prompt=GENERATE["prompt"], writer=writer_settings()
+        ),
+        model=lambda wildcards, input: ["--model", input.model] if input.model else [],
         kept=lambda wildcards: f"results/journal/generated/{wildcards.dataset}.jsonl",
     shell:
-        "python -m workflow.scripts.generate_detailed {params.sources:q} --model {params.model:q} {params.local:q}"
-        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --prompt {params.prompt:q}"
-        " --max-tokens {params.max_tokens} --temperature {params.temperature} --threads {threads}"
-        " --requests-per-minute {resources.requests_per_minute} --parallel {resources.parallel}"
+        "python -m gradatlas generate-detailed --dataset {wildcards.dataset} --sources {input.sources:q}"
+        " {params.model:q} --settings {params.settings:q} --key-variable {resources.key_variable:q}"
+        " --threads {threads} --requests-per-minute {resources.requests_per_minute} --parallel {resources.parallel}"
         " --attempts {resources.attempts} --timeout {resources.answer_timeout} --kept {params.kept:q}"
         " --output {output:q} > {log:q} 2>&1"

@@ -29,15 +29,16 @@ rule train_miniature:
         mem_mb=3000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.train_miniature"),
-        kind=lambda wildcards: STUDY.miniatures[wildcards.model]["kind"],
-        seed=lambda wildcards: STUDY.miniatures[wildcards.model]["seed"],
-        steps=training_steps,
-        base=lambda wildcards, input: f"--base {os.path.dirname(input[0])}" if input else "",
-        folder=lambda wildcards: f"results/models/{wildcards.model}",
+        code=code_digest("miniature.jobs:train_miniature"),
+        settings=lambda wildcards: as_json(
+            steps=training_steps(wildcards),
+            **{key: STUDY.miniatures[wildcards.model][key] for key in ("kind", "seed")},
+        ),
+        base=lambda wildcards, input: ["--base", os.path.dirname(input[0])] if input else [],
+        folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
-        "python -m workflow.scripts.train_miniature --output {params.folder:q} --kind {params.kind} --seed {params.seed}"
-        " --steps {params.steps} {params.base} --threads {threads} > {log:q} 2>&1"
+        "python -m gradatlas train-miniature {params.base:q} --settings {params.settings:q} --threads {threads}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule write_untrained:
@@ -56,14 +57,15 @@ rule write_untrained:
         runtime=60,
         mirror=STUDY.config["mirror"],
     params:
-        code=code_digest("workflow.scripts.write_untrained"),
+        code=code_digest("models.jobs:write_untrained"),
         source=lambda wildcards: TWINS[wildcards.model]["source"],
         revision=lambda wildcards: TWINS[wildcards.model]["revision"],
-        seed=lambda wildcards: TWINS[wildcards.model]["seed"] or 0,
-        trust=lambda wildcards: "--trust-remote-code" if TWINS[wildcards.model]["trust_remote_code"] else "",
+        settings=lambda wildcards: as_json(
+            seed=TWINS[wildcards.model]["seed"] or 0, trust_remote_code=TWINS[wildcards.model]["trust_remote_code"]
+        ),
     shell:
-        "python -m workflow.scripts.write_untrained --model {wildcards.model} --source {params.source:q}"
-        " --revision={params.revision:q} --mirror={resources.mirror:q} --seed {params.seed} {params.trust}"
+        "python -m gradatlas write-untrained --model {wildcards.model} --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} --settings {params.settings:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 
@@ -82,7 +84,7 @@ rule fetch_model:
         # Not a param: where verified bytes came from makes nothing stale.
         mirror=STUDY.config["mirror"],
     params:
-        code=code_digest("workflow.scripts.fetch_model"),
+        code=code_digest("models.jobs:fetch_model"),
         source=lambda wildcards: (
             os.path.join(".", made_folder(wildcards.model))
             if is_made(wildcards.model)
@@ -95,7 +97,7 @@ rule fetch_model:
             else []
         ),
     shell:
-        "python -m workflow.scripts.fetch_model --model {wildcards.model} --source {params.source:q}"
+        "python -m gradatlas fetch-model --model {wildcards.model} --source {params.source:q}"
         " --revision={params.revision:q} --mirror={resources.mirror:q} {params.sums:q} --output {output:q} > {log:q} 2>&1"
 
 
@@ -118,15 +120,16 @@ rule measure_accuracy:
         mem_mb=3000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.measure_accuracy"),
-        chat=lambda wildcards: "--chat" if STUDY.miniatures[wildcards.model]["kind"] == "instruct" else "",
-        datasets=MINIATURE_DATASETS,
-        questions=STUDY.config["miniature"]["accuracy_questions"],
-        seed=STUDY.config["seed"],
+        code=code_digest("models.jobs:measure_accuracy"),
+        settings=lambda wildcards: as_json(
+            chat=STUDY.miniatures[wildcards.model]["kind"] == "instruct",
+            datasets=MINIATURE_DATASETS,
+            questions=STUDY.config["miniature"]["accuracy_questions"],
+            seed=STUDY.config["seed"],
+        ),
     shell:
-        "python -m workflow.scripts.measure_accuracy --model {input:q} --name {wildcards.model} --output {output:q}"
-        " {params.chat} --datasets {params.datasets} --questions {params.questions} --seed {params.seed}"
-        " --threads {threads} > {log:q} 2>&1"
+        "python -m gradatlas measure-accuracy --model {input:q} --name {wildcards.model} --settings {params.settings:q}"
+        " --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule models:

@@ -19,15 +19,17 @@ rule build_responses:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.build_responses"),
-        sources=source_arguments,
+        code=code_digest("data.jobs:build_responses"),
+        settings=lambda wildcards: as_json(
+            **source_settings(wildcards.dataset),
+            variants=STUDY.variants(wildcards.dataset),
+            relations=STUDY.built(wildcards.dataset),
+            recipe=STUDY.datasets[wildcards.dataset]["recipe"],
+        ),
         written=lambda wildcards, input: ["--detailed", *input.written] if input.written else [],
-        variants=lambda wildcards: STUDY.variants(wildcards.dataset),
-        relations=lambda wildcards: STUDY.built(wildcards.dataset),
-        recipe=lambda wildcards: STUDY.datasets[wildcards.dataset]["recipe"],
     shell:
-        "python -m workflow.scripts.build_responses {params.sources:q} {params.written:q} --variants {params.variants}"
-        " --relations {params.relations} --recipe {params.recipe} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas build-responses --dataset {wildcards.dataset} --sources {input.sources:q}"
+        " {params.written:q} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule responses:

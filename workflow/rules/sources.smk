@@ -21,11 +21,11 @@ rule fetch_source:
         # Not a param: where verified bytes came from makes nothing stale.
         mirror=STUDY.config["mirror"],
     params:
-        code=code_digest("workflow.scripts.fetch_source"),
+        code=code_digest("data.jobs:fetch_source"),
         url=lambda wildcards: REMOTE[wildcards.path]["url"],
         sha256=lambda wildcards: REMOTE[wildcards.path]["sha256"],
     shell:
-        "python -m workflow.scripts.fetch_source --url {params.url:q} --path {wildcards.path:q}"
+        "python -m gradatlas fetch-source --url {params.url:q} --path {wildcards.path:q}"
         " --sha256 {params.sha256} --mirror={resources.mirror:q} --output {output:q} > {log:q} 2>&1"
 
 
@@ -44,12 +44,11 @@ rule fetch_dataset:
         # Not a param: where the rows of a pinned revision came from makes nothing stale.
         mirror=STUDY.config["mirror"],
     params:
-        code=code_digest("workflow.scripts.fetch_dataset"),
+        code=code_digest("data.jobs:fetch_dataset"),
         source=lambda wildcards: HUB_DATASETS[wildcards.dataset]["source"],
-        name=lambda wildcards: HUB_DATASETS[wildcards.dataset]["name"],
         revision=lambda wildcards: HUB_DATASETS[wildcards.dataset]["revision"],
-        split=lambda wildcards: HUB_DATASETS[wildcards.dataset]["split"],
+        settings=lambda wildcards: as_json(**{key: HUB_DATASETS[wildcards.dataset][key] for key in ("split", "name")}),
     shell:
-        "python -m workflow.scripts.fetch_dataset --dataset {wildcards.dataset} --source {params.source:q}"
-        " --name={params.name:q} --revision={params.revision:q} --split {params.split:q} --mirror={resources.mirror:q}"
+        "python -m gradatlas fetch-dataset --dataset {wildcards.dataset} --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} --settings {params.settings:q}"
         " --output {output:q} > {log:q} 2>&1"

@@ -31,13 +31,13 @@ rule fetch_images:
     resources:
         mirror=STUDY.config["mirror"],
     params:
-        code=code_digest("workflow.scripts.fetch_dataset"),
-        source=TOY_IMAGES,
-        revision=TOYS["images"]["revision"],
-        split=TOYS["images"]["split"],
+        code=code_digest("data.jobs:fetch_dataset"),
+        source=lambda wildcards: TOY_IMAGES,
+        revision=lambda wildcards: TOYS["images"]["revision"],
+        settings=lambda wildcards: as_json(split=TOYS["images"]["split"]),
     shell:
-        "python -m workflow.scripts.fetch_dataset --dataset toys --where 'config key toys.images' --source {params.source:q}"
-        " --revision={params.revision:q} --split {params.split:q} --mirror={resources.mirror:q} --output {output:q}"
+        "python -m gradatlas fetch-dataset --dataset toys --where 'config key toys.images' --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} --settings {params.settings:q} --output {output:q}"
         " > {log:q} 2>&1"
 
 

@@ -1,4 +1,4 @@
-"""Released gradient statistics as JSON Lines: the study's own files read into our tables, and ours written like them.
+"""Released gradient statistics as JSON Lines, read into the gradients tables: figures of them need no model and no GPU.
 
 One line is one sample: ``instruction``, ``output``, ``loss``, and by parameter name (``model.layers.0.self_attn.
 q_proj.weight``) ``M_mean, M_max, M_min, frobenius_norm, S_sum, S_max, S_min``; the follow-up (arXiv 2504.10766) has
@@ -9,13 +9,16 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import replacing
+from gradatlas.core.tables import read_table, write_table
+from gradatlas.study.seeds import seeded_hash
 
 PROJECTIONS = ("q", "k", "v", "o")
 #: Our columns by the released names.
@@ -28,6 +31,7 @@ VALUES = {
     "M_max": "max",
     "M_min": "min",
 }
+_COLUMNS = (*VALUES.values(), "effective_rank")
 _NAME = re.compile(r"(?:.*\.)?layers\.(\d+)\.self_attn\.([qkvo])_proj(?:\.weight)?")
 _TEXTS = ("instruction", "output", "loss")
 
@@ -145,16 +149,96 @@ def read_file(path: str | Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path}: the file is empty; at least one line is needed")
 
 
-def write_file(path: str | Path, samples: Sequence[Mapping[str, Any]]) -> None:
-    """Write samples (as `read_line` gives them) in the released format, whole or not at all."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        for sample in samples:
-            line: dict[str, Any] = {key: sample[key] for key in _TEXTS}
-            for layer, projections in enumerate(sample["spectra"]):
-                for projection, values in zip(PROJECTIONS, projections, strict=True):
-                    name = f"model.layers.{layer}.self_attn.{projection}_proj.weight"
-                    line[name] = {theirs: values[VALUES[theirs]] for theirs in _ORDER}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+def import_released(
+    files: Mapping[tuple[str, str], str],
+    model: str,
+    responses: str,
+    samples_path: str,
+    spectra_path: str,
+    *,
+    purpose: str,
+    revision: str = "",
+    limit: int | None = None,
+    seed: int | None = None,
+) -> None:
+    """Write the samples and spectra tables of one model and dataset from released `files`, by (variant, relation).
+
+    Lines are found in the responses table by their instruction and output, so that samples pair as measured ones do;
+    a line that is not there is an error. Lengths in tokens and the spread of the loss over them are unknown (null); a
+    loss that is no number makes the status ``no_response_tokens`` where all gradients are zero, else ``nonfinite``.
+    `limit` and `seed` draw samples as the engine does.
+    """
+    table = pl.from_arrow(read_table("responses", responses))
+    dataset = table["dataset"][0]
+    kept = _drawn(table, limit, seed)
+    samples: list[dict[str, Any]] = []
+    spectra: list[dict[str, Any]] = []
+    for (variant, relation), path in files.items():
+        waiting = _places(table, variant, relation)
+        for number, line in enumerate(read_file(path), start=1):
+            places = waiting[line["instruction"], line["output"]]
+            if not places:
+                raise InputError(
+                    f"{path}, line {number}: its instruction and output are no {variant}, {relation} response of "
+                    f"{responses}; were they measured on other data?"
+                )
+            sample_id = places.pop(0)
+            if kept is not None and sample_id not in kept:
+                continue
+            key = {"model": model, "dataset": dataset, "sample_id": sample_id, "variant": variant}
+            key |= {"relation": relation, "loss_tokens": "all"}
+            status = _status(line)
+            samples.append({**key, "loss": line["loss"], "status": status})
+            if status == "ok":
+                spectra += [
+                    {**key, "layer": layer, "projection": projection, **values}
+                    for layer, projections in enumerate(line["spectra"])
+                    for projection, values in zip(PROJECTIONS, projections, strict=True)
+                ]
+    progress(f"{model}, {dataset}: {len(samples)} samples from {len(files)} files")
+    # The study's own settings, as far as they are known.
+    facts = {
+        "model": model,
+        "model_digest": "released statistics",
+        "revision": revision,
+        "dtype": "float32",
+        "compat": "reference",
+        "max_length": 1024,
+        "device": "unknown",
+        "purpose": purpose,
+        "rows": len(samples),
+        "limit": limit,
+        "engine": "released statistics",
+        "metrics": list(_COLUMNS),
+        "projections": list(PROJECTIONS),
+        "torch": "unknown",
+        "transformers": "unknown",
+    }
+    write_table("samples", samples, samples_path, facts)
+    write_table("spectra", spectra, spectra_path, facts)
 
 
-_ORDER = ("M_mean", "M_max", "M_min", "frobenius_norm", "S_sum", "S_max", "S_min")
+def _drawn(table: pl.DataFrame, limit: int | None, seed: int | None) -> set[str] | None:
+    if limit is None:
+        return None
+    ids = table["sample_id"].unique(maintain_order=True).to_list()
+    if seed is not None:
+        ids.sort(key=lambda sample_id: seeded_hash(seed, sample_id))
+    return set(ids[:limit])
+
+
+def _places(table: pl.DataFrame, variant: str, relation: str) -> dict[tuple[str, str], list[str]]:
+    """By instruction and response, the ids of the samples that have them, in order: some questions stand twice."""
+    rows = table.filter((pl.col("variant") == variant) & (pl.col("relation") == relation))
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for sample_id, instruction, response in rows.select("sample_id", "instruction", "response").iter_rows():
+        places[instruction, response].append(sample_id)
+    return places
+
+
+def _status(line: Mapping[str, Any]) -> str:
+    sums = [values["nuclear_norm"] for projections in line["spectra"] for values in projections]
+    if math.isfinite(line["loss"]) and all(map(math.isfinite, sums)):
+        return "ok"
+    # The study's code kept a sample whose response was cut off whole: no loss, and gradients of zero.
+    return "no_response_tokens" if not any(sums) else "nonfinite"

@@ -125,8 +125,7 @@ def fetch_rows(
             + (
                 f"give the commit's hash in {where}"
                 if where
-                else f"run python -m workflow.scripts.pin --mapping config/mappings/{dataset}.yaml on a machine with a "
-                "network"
+                else f"run gradatlas pin --mapping config/mappings/{dataset}.yaml on a machine with a network"
             )
         )
     place, at = (str(local), {}) if local else (source, {"revision": revision})

@@ -137,7 +137,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     """Read a card; `InputError` where the file is missing or is not one."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such card; write it with python -m workflow.scripts.fetch_model")
+        raise InputError(f"{path}: no such card; write it with gradatlas fetch-model")
     card = _read_json(path)
     missing = [key for key in CARD_KEYS if key not in card]
     if missing:
@@ -175,12 +175,11 @@ def download(
     if not revision:
         raise InputError(
             f"{label}: the revision of {source} is unresolved; "
-            f"run python -m workflow.scripts.pin{f' --model {model}' if model else ''} on a machine with a network"
+            f"run gradatlas pin{f' --model {model}' if model else ''} on a machine with a network"
         )
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise InputError(
-            f"{label}: revision '{revision}' is no commit hash of 40 digits; "
-            "empty the cell and run python -m workflow.scripts.pin"
+            f"{label}: revision '{revision}' is no commit hash of 40 digits; empty the cell and run gradatlas pin"
         )
     folder = Path(snapshots) / source / revision
     patterns = [name for name in WANTED if weights or "safetensors" not in name]
@@ -295,9 +294,7 @@ def _hub(label: str, source: str, revision: str) -> Iterator[Any]:
     except errors.GatedRepoError:
         raise InputError(f"{label}: {source} is gated; {licence}") from None
     except errors.RevisionNotFoundError:
-        raise InputError(
-            f"{label}: {source} has no commit {revision}; empty the cell and run python -m workflow.scripts.pin"
-        ) from None
+        raise InputError(f"{label}: {source} has no commit {revision}; empty the cell and run gradatlas pin") from None
     except errors.RepositoryNotFoundError:
         raise InputError(
             f"{label}: the hub shows no model {source}; check the name in 'source', or, if it is gated, {licence}"

@@ -1,7 +1,6 @@
 """Lengths in tokens, and what the window would cut off, for the tokenizers that are on this machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +8,7 @@ import polars as pl
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
+from gradatlas.models.settings import Model
 from gradatlas.models.snapshots import SNAPSHOTS, TEMPLATES, TOKENIZER, is_folder
 from gradatlas.models.tokens import Encoder
 
@@ -27,16 +27,6 @@ COLUMNS = {
     "response_tokens": pl.Float64,
     "response_tokens_max": pl.Int64,
 }
-
-
-@dataclass(frozen=True)
-class Model:
-    """A row of models.tsv, as far as its tokenizer goes: `chat` prompts through the model's own template."""
-
-    name: str
-    source: str
-    revision: str
-    chat: bool
 
 
 def count_tokens(

@@ -34,7 +34,7 @@ def write_detailed(
     share of rejected ones is told. `kept`: file of the answers so far, see `complete_all`.
     """
     if PLACE not in prompt:
-        raise InputError(f"--prompt has no {PLACE}; say where the question goes")
+        raise InputError(f"settings.prompt has no {PLACE}; say where the question goes")
     prompts = {s.sample_id: prompt.replace(PLACE, next(iter(s.instructions.values()))) for s in samples}
     answers = complete_all(prompts, writer, kept)
     lines = []

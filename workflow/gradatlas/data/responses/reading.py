@@ -57,7 +57,7 @@ class Source:
 def read(source: Source) -> list[Sample]:
     """The samples of `source`; `InputError` naming file, row and column for what cannot be used."""
     if source.gold and source.gold not in GOLD:
-        raise InputError(f"--gold '{source.gold}' is not known: {nearest(source.gold, GOLD)}")
+        raise InputError(f"settings.gold '{source.gold}' is not known: {nearest(source.gold, GOLD)}")
     if source.reader == "miniature":
         samples = miniature.held_out(source.dataset, source.questions, source.seed)
     elif source.reader == "published":
@@ -71,14 +71,14 @@ def read(source: Source) -> list[Sample]:
         )
         samples = read_mapped(read_rows(source.rows, split), source.mapping, source.rows, source.options, boxed)
     else:
-        raise InputError(f"--reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")
+        raise InputError(f"settings.reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")
     if source.normalise_newlines:
         samples = [_normalised(sample) for sample in samples]
     return _with_detailed(samples, source) if source.detailed else samples
 
 
 def _is_fetched(source: Source) -> bool:
-    return source.rows != source.mapping["source"]
+    return Path(source.rows) != Path(source.mapping["source"])
 
 
 def _normalised(sample: Sample) -> Sample:

@@ -1,0 +1,221 @@
+"""The jobs of the data, one a rule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gradatlas.core.jobs import Json
+from gradatlas.data.responses.settings import SourceSettings
+
+
+@dataclass(frozen=True)
+class RowsSettings:
+    """Which rows of a hub dataset are taken."""
+
+    split: str
+    """rows to take, such as train[:500]"""
+    name: str = ""
+    """the dataset's configuration, where it has several"""
+    folder: str = ""
+    """of a dataset that keeps its parts in folders"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseSettings(SourceSettings):
+    """What decides a responses table."""
+
+    variants: list[str]
+    """variants to build, in order"""
+    relations: list[str]
+    """correct, published, wrong_chain (where the data have them), and what is built (data/responses/README.md)"""
+    recipe: list[str] = field(default_factory=list)
+    """of the reference builder: a base map, then splitters"""
+
+
+@dataclass(frozen=True)
+class ReleasedFile:
+    """One file of released statistics."""
+
+    variant: str
+    """variant of its responses"""
+    relation: str
+    """relation of its responses"""
+    path: str
+    """its path in the folder or the hub dataset (grads_exp/...)"""
+
+
+@dataclass(frozen=True)
+class ReleasedSettings:
+    """What is taken from released statistics."""
+
+    files: list[ReleasedFile]
+    """the model's and dataset's files"""
+    purpose: str = "study"
+    """'pipeline check': a model on data it was never meant for"""
+    limit: int | None = None
+    """take only this many samples; null: all"""
+    limit_seed: int | None = None
+    """draw them by a seeded hash instead of taking the first"""
+
+
+def fetch_source(
+    *,
+    url: str,
+    path: str,
+    sha256: str,
+    output: Path,
+    mirror: str = "",
+    timeout: float = 30.0,
+    attempts: int = 5,
+) -> None:
+    """Fetch one published data file, from its address or from a mirror, and check its SHA-256 before it is placed.
+
+    Parameters
+    ----------
+    url
+        https address of the folder that the file is in (or of the file itself)
+    path
+        the file below the address or the mirror, such as cot_500/gsm8k_train_no_cot.json
+    sha256
+        checksum that the file must have, 64 hexadecimal digits
+    output
+        where to place it
+    mirror
+        folder or http(s) address that holds the path: used instead of the address
+    timeout
+        seconds without a byte after which a transfer is given up
+    attempts
+        how often to try; cut transfers are resumed
+    """
+    from gradatlas.core.errors import InputError
+    from gradatlas.data.sources import fetch
+
+    if timeout <= 0 or attempts < 1:
+        raise InputError("--timeout and --attempts: give a time above 0 and at least one attempt")
+    fetch(url, path, sha256, output, mirror or None, timeout=timeout, attempts=attempts)
+
+
+def fetch_dataset(
+    *,
+    dataset: str,
+    source: str,
+    revision: str = "",
+    output: Path,
+    mirror: str = "",
+    where: str = "",
+    settings: RowsSettings,
+) -> None:
+    """Fetch the rows of a hub dataset at a pinned revision, or from a mirror, as Parquet.
+
+    Parameters
+    ----------
+    dataset
+        the dataset's name in messages
+    source
+        the dataset on the hub, ORG/NAME
+    revision
+        commit hash of 40 digits
+    output
+        file to write (.parquet)
+    mirror
+        folder that holds datasets/ORG/NAME: used instead of the hub
+    where
+        what asks for it, in messages; its mapping without
+    """
+    from gradatlas.data.tabular import fetch_rows
+
+    rows = (settings.name, revision, settings.split)
+    fetch_rows(dataset, source, *rows, output, mirror, where, settings.folder)
+
+
+def build_responses(
+    *,
+    dataset: str,
+    sources: Sequence[Path] = (),
+    detailed: Path | None = None,
+    output: Path,
+    settings: Json[ResponseSettings],
+) -> None:
+    """Build one dataset's responses table: every sample, variant and relation.
+
+    Parameters
+    ----------
+    dataset
+        the dataset's name
+    sources
+        the published files, as settings.files has them, or the one file of a mapped dataset (.json, .jsonl, .csv,
+        .parquet)
+    detailed
+        Detailed responses that generate-detailed wrote
+    output
+        responses table to write (.parquet)
+    settings
+        as JSON: what decides the table
+    """
+    from gradatlas.data.responses.build import build_responses
+    from gradatlas.data.responses.settings import source_of
+
+    source = source_of(dataset, sources, settings, detailed)
+    build_responses(source, settings.variants, settings.relations, settings.recipe, str(output))
+
+
+def audit_responses(*, responses: list[Path], csv: Path, parquet: Path) -> None:
+    """Count what every response set holds: right labels, missing final answers, remains of cutting and the like.
+
+    Parameters
+    ----------
+    responses
+        responses tables of all datasets
+    csv
+        table to write (.csv)
+    parquet
+        the same (.parquet)
+    """
+    from gradatlas.data.audit import audit
+
+    audit(responses, csv, parquet)
+
+
+def import_released(
+    *,
+    released: str,
+    revision: str = "",
+    model_name: str,
+    responses: Path,
+    samples: Path,
+    spectra: Path,
+    cache: Path = Path("resources/statistics"),
+    settings: Json[ReleasedSettings],
+) -> None:
+    """Read released gradient statistics of one model and dataset into the gradients tables.
+
+    Files come from a folder (that holds grads_exp/ or what is in it) or from a dataset of the hub at a pinned revision.
+
+    Parameters
+    ----------
+    released
+        folder, or hub dataset ORG/NAME
+    revision
+        commit of a hub dataset
+    model_name
+        the model's name in the tables
+    responses
+        the dataset's responses table
+    samples
+        samples table to write (.parquet)
+    spectra
+        spectra table to write (.parquet)
+    cache
+        where downloads from the hub are kept
+    settings
+        as JSON: which files, and which of their samples
+    """
+    from gradatlas.data.places import find_released
+    from gradatlas.data.released import import_released
+
+    files = {
+        (file.variant, file.relation): find_released(released, revision, file.path, cache) for file in settings.files
+    }
+    subset = {"limit": settings.limit, "seed": settings.limit_seed}
+    tables = (str(responses), str(samples), str(spectra))
+    import_released(files, model_name, *tables, purpose=settings.purpose, revision=revision, **subset)

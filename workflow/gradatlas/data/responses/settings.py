@@ -1,0 +1,75 @@
+"""Where a dataset's samples come from, for every job that reads them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gradatlas.core.errors import InputError
+from gradatlas.core.files import sha256_of
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What one published file holds."""
+
+    variant: str
+    """variant of its responses"""
+    relation: str
+    """relation of its responses"""
+    sha256: str = ""
+    """checksum that it must have; empty: any"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """How a dataset's samples are read."""
+
+    reader: str
+    """published (JSON lists), mapped (anyone's columns) or miniature (procedural)"""
+    files: list[FileSettings] = field(default_factory=list)
+    """of published files, in their order"""
+    mapping: dict[str, Any] = field(default_factory=dict)
+    """of a mapped dataset: which column is what (config/mappings/)"""
+    gold: str = ""
+    """where published files have gold answers: none, final_answer, boxed; empty: nowhere"""
+    options: str = ""
+    """what questions offer: listed (after 'Options:'), yes_no; empty: open"""
+    normalise_newlines: bool = False
+    """write backslash-n in instructions as a new line"""
+    seed: int
+    """of the builders and of the miniature's questions"""
+    questions: int = 1
+    """held-out questions of a miniature dataset"""
+
+
+def source_of(dataset: str, sources: Sequence[Path], settings: SourceSettings, detailed: Path | None = None) -> Any:
+    """The `reading.Source` of a dataset: `sources` are published files, or the one file of a mapped dataset.
+
+    `detailed`: written Detailed responses. Raises `InputError` where another number of files is given than the settings
+    say, and where a file has another checksum.
+    """
+    # Late, so that --help answers at once.
+    from gradatlas.data.responses.reading import Source
+
+    wanted = {"published": len(settings.files), "mapped": 1, "miniature": 0}.get(settings.reader, len(sources))
+    if len(sources) != wanted:
+        raise InputError(f"--sources gives {len(sources)} files, the settings name {wanted}; give one of each")
+    for path, row in zip(sources, settings.files, strict=False):
+        if row.sha256 and (found := sha256_of(path)) != row.sha256:
+            raise InputError(
+                f"{path}: its sha256 is {found}, config/sources.tsv has {row.sha256}; correct the file or the row"
+            )
+    return Source(
+        dataset=dataset,
+        reader=settings.reader,
+        files={(row.variant, row.relation): str(path) for path, row in zip(sources, settings.files, strict=False)},
+        rows=str(sources[0]) if settings.reader == "mapped" else "",
+        mapping=settings.mapping,
+        gold=settings.gold,
+        options=settings.options,
+        detailed=str(detailed) if detailed else "",
+        normalise_newlines=settings.normalise_newlines,
+        seed=settings.seed,
+        questions=settings.questions,
+    )

@@ -15,7 +15,6 @@ from gradatlas.data.places import local_files, released_path
 from gradatlas.study.config import is_file, read_study, source_keys
 
 
-
 def as_json(**settings):
     """A job's settings as one value for the command line. Give it in a function: braces in a plain param are wildcards."""
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
@@ -252,10 +251,13 @@ def extra_arguments(name, wildcards, output):
     return arguments
 
 
+def titles(rows):
+    """The names to readers of models or datasets, by key, where they have one."""
+    return {name: row["title"] for name, row in rows.items() if row["title"]}
+
+
 CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "claims.tsv"))
-CLAIMS_SCHEMA = os.path.normpath(
-    os.path.join(os.path.relpath(ROOT), "workflow", "schemas", "claims.schema.yaml")
-)
+CLAIMS_SCHEMA = os.path.normpath(os.path.join(os.path.relpath(ROOT), "workflow", "schemas", "claims.schema.yaml"))
 DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
 DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")
 
@@ -443,15 +445,3 @@ def judge_arguments(card):
     arguments = ["--judge", "reward", "--model", *card, "--model-name", chosen]
     arguments += ["--device", row["device"], "--dtype", row["dtype"]]
     return arguments + (["--trust-remote-code"] if row["trust_remote_code"] else [])
-
-
-def evidence_arguments(wildcards, tables):
-    """Every seed's runs, and the tables beside them by name, as arguments."""
-    found = []
-    for seed in DYNAMICS["seeds"]:
-        at = {**wildcards, "seed": seed}
-        for run in PLAN.watched:
-            found += ["--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**at)]
-        for name, path in tables.items():
-            found += [f"--{name.replace('_', '-')}", seed, path.format(**at)]
-    return found

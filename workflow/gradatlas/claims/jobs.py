@@ -125,10 +125,8 @@ def gather_dynamics_evidence(
 
     names, seeds = settings.runs, settings.seeds
     if not runs or len(runs) != len(seeds) * len(names):
-        wanted = f"{len(seeds)} seeds with {len(names)} runs each"
-        raise InputError(
-            f"--runs names {len(runs)} tables, settings.seeds and settings.runs {wanted}; give one of each"
-        )
+        wanted = f"{len(seeds)} seeds of {len(names)} runs"
+        raise InputError(f"--runs names {len(runs)} tables, the settings {wanted}; give one of each, and one at least")
     rooms = {seed: {"runs": dict(zip(names, runs[at * len(names) :], strict=False))} for at, seed in enumerate(seeds)}
     beside = {"one_step": one_step, "generation_scores": generation_scores, "judgements": judgements}
     for table, paths in beside.items():

@@ -21,7 +21,7 @@ from benchmarks.chromium import chromium, settled
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures.tables import write_tables
-from gradatlas.page import write_atlas
+from gradatlas.page.page import write_atlas
 
 VARIANTS, RELATIONS, PROJECTIONS = ("none", "simplified", "detailed"), ("correct", "derangement"), tuple("qkvo")
 STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")

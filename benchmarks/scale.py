@@ -17,6 +17,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ def main() -> None:
         begun = time.perf_counter()
         folders = [f"{folder}/statistics/{dataset}" for dataset in datasets]
         run(
-            *("regress_gradients", "--statistics", *folders, "--draws", str(given.draws), "--seed", "0"),
+            *("regress-gradients", "--statistics", *folders, "--settings", bootstrap(given.draws)),
             *("--output", f"{folder}/regression.parquet", "--csv", f"{folder}/regression.csv"),
         )
         told("regress_gradients", begun)
@@ -56,7 +57,7 @@ def main() -> None:
         with ThreadPoolExecutor(given.processes) as pool:
             list(pool.map(lambda dataset: gather(folder, models, dataset, given.draws, sheet), datasets))
         evidence = [f"{folder}/evidence/{dataset}.parquet" for dataset in datasets]
-        run("test_claims", "--evidence", *evidence, *sheet, "--output", f"{folder}/claims")
+        run("test-claims", "--evidence", *evidence, *sheet, "--output", f"{folder}/claims")
         told("gather_evidence and test_claims", begun)
 
 
@@ -114,14 +115,13 @@ def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
 
 def summarise(folder: str, models: list[str], dataset: str, draws: int) -> None:
     output = f"{folder}/statistics/{dataset}"
-    run("summarise_gradients", *tables_of(folder, models, dataset), *bootstrap(draws), "--output", output)
+    run("summarise-gradients", *tables_of(folder, models, dataset), "--settings", bootstrap(draws), "--output", output)
 
 
 def gather(folder: str, models: list[str], dataset: str, draws: int, sheet: tuple[str, ...]) -> None:
-    about = json.dumps({model: {"kind": "base", "partner": "", "seed": 0} for model in models})
+    about = bootstrap(draws, models=[{"model": model, "kind": "base", "seed": 0} for model in models])
     output = f"{folder}/evidence/{dataset}.parquet"
-    common = (*tables_of(folder, models, dataset), *bootstrap(draws), "--output", output)
-    run("gather_evidence", *common, *sheet, "--models", about)
+    run("gather-evidence", *tables_of(folder, models, dataset), *sheet, "--settings", about, "--output", output)
 
 
 def tables_of(folder: str, models: list[str], dataset: str) -> list[str]:
@@ -131,13 +131,13 @@ def tables_of(folder: str, models: list[str], dataset: str) -> list[str]:
     return ["--dataset", dataset, "--samples", *paths["samples"], "--spectra", *paths["spectra"]]
 
 
-def bootstrap(draws: int) -> list[str]:
-    return ["--draws", str(draws), "--seed", "0"]
+def bootstrap(draws: int, **more: Any) -> str:
+    return json.dumps({"draws": draws, "seed": 0, **more})
 
 
-def run(script: str, *arguments: str) -> None:
+def run(job: str, *arguments: str) -> None:
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
-    command = [sys.executable, "-m", f"workflow.scripts.{script}", *arguments]
+    command = [sys.executable, "-m", "gradatlas", job, *arguments]
     subprocess.run(command, check=True, env={**os.environ, **one}, stderr=subprocess.DEVNULL)
 
 

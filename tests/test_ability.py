@@ -9,7 +9,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import gallery
 from gradatlas.figures.tables import write_tables
-from gradatlas.page import write_atlas
+from gradatlas.page.page import write_atlas
 from test_figures import statistic_rows, write_statistics
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import call, user_error
+from conftest import call, settings, user_error
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import gallery, tables
 from gradatlas.figures.dynamics.table import write_dynamics_table
@@ -340,8 +340,10 @@ def test_a_wrong_table_is_named(study, tmp_path):
     for words, text in (("not a run's status", "[1]"), ("not a run's status", "{"), ("cannot be read", None)):
         path = tmp_path / "status.json"
         path.write_text(text) if text else path.unlink()
-        done = call("write_atlas", *given, "--status", "mini", "0", path, "--runs", "{}")
+        done = call("write_atlas", *given, "--statuses", path, *settings(statuses=[("mini", "0")]))
         assert f"status.json: {words}" in user_error(done)
+    done = call("write_atlas", *given, "--statuses", path)
+    assert "--statuses names 1 files, settings.statuses 0" in user_error(done)
     done = call("write_atlas", *given, "--second", tmp_path / "nowhere")
     assert "index.json: no such file" in user_error(done)
     assert not (tmp_path / "index.html").exists()

@@ -16,7 +16,7 @@ from gradatlas.charts import listing
 from gradatlas.charts.names import label, statistic_label
 from gradatlas.core.tables import write_table
 from gradatlas.figures import gallery, tables
-from gradatlas.page import write_atlas
+from gradatlas.page.page import write_atlas
 from synthetic import statistic_rows, write_statistics
 from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows, second_study
 

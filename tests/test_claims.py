@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.claims.controls import matched
 from gradatlas.claims.evidence import View, read_claims
 from gradatlas.claims.gather import MEASURES
@@ -647,11 +647,11 @@ def run(folder, *models, purpose="study", sheet=SHEET):
         table = pq.read_table(samples)
         facts = json.loads(table.schema.metadata[b"gradatlas"]) | {"purpose": purpose}
         pq.write_table(table.replace_schema_metadata({"gradatlas": json.dumps(facts)}), samples)
-    rows = {name: {"kind": "base", "partner": "", "seed": i} for i, (name, _) in enumerate(models)}
+    rows = [{"model": name, "kind": "base", "partner": "", "seed": i} for i, (name, _) in enumerate(models)]
     sheets = ("--claims", sheet, "--schema", SCHEMA)
     done = call(
         "gather_evidence", "--dataset", "d", "--samples", *(path for path, _ in paths), "--spectra",
-        *(path for _, path in paths), "--models", json.dumps(rows), *sheets, "--draws", 200, "--seed", 0,
+        *(path for _, path in paths), *settings(models=rows, draws=200, seed=0), *sheets,
         "--output", folder / "evidence.parquet",
     )  # fmt: skip
     if done.returncode == 0:

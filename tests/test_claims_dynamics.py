@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.claims.dynamics.answers import wilson
 from gradatlas.claims.dynamics.evidence import Room, Run, exactly, of_differences, read_claims
 from gradatlas.claims.dynamics.exact import EXACT
@@ -496,9 +496,9 @@ def test_classifiers(name, holds, fails, tmp_path):
 # From tables to verdicts, as the workflow does.
 
 
-def study(folder, runs, seeds=(0,), status="ok"):
-    """Runs on disk; returns their arguments."""
-    arguments = []
+def study(folder, runs, seeds=(0,), status="ok", **more):
+    """Runs on disk; returns their arguments, and `more` settings."""
+    paths = []
     for seed in seeds:
         for name, curves in runs.items():
             path = folder / f"seed_{seed}.{name}.parquet"
@@ -506,8 +506,8 @@ def study(folder, runs, seeds=(0,), status="ok"):
             rows = [{key: row[key] for key in SCHEMAS["dynamics"].names if key in row} for row in rows]
             filled = [dict.fromkeys(SCHEMAS["dynamics"].names) | row for row in rows]
             write_table("dynamics", filled, path, {"status": status})
-            arguments += ["--run", seed, name, path]
-    return arguments
+            paths.append(path)
+    return "--runs", *paths, *settings(seeds=list(seeds), runs=list(runs), **more)
 
 
 SHEETS = ("--claims", SHEET, "--schema", SCHEMA)
@@ -517,13 +517,13 @@ FIRST = ("--claims", ROOT / "config/claims.tsv", "--schema", ROOT / "workflow/sc
 def commands(folder, runs, seeds=(0,), **given):
     folder.mkdir(exist_ok=True)
     done = call(
-        "gather_dynamics_evidence", "--pairs", "mini_qa", "--model", "mini", *study(folder, runs, seeds, **given),
-        *SHEETS, "--draws", 100, "--output", folder / "evidence.parquet",
+        "gather_dynamics_evidence", "--pairs", "mini_qa", "--model", "mini",
+        *study(folder, runs, seeds, draws=100, **given), *SHEETS, "--output", folder / "evidence.parquet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     done = call(
-        "test_claims", "--evidence", folder / "evidence.parquet", *FIRST, "--dynamics-claims", SHEET, SCHEMA,
-        "--output", folder / "claims",
+        "test_claims", "--evidence", folder / "evidence.parquet", *FIRST, "--dynamics-claims", SHEET,
+        "--dynamics-schema", SCHEMA, "--output", folder / "claims",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return pl.read_parquet(folder / "claims.parquet")
@@ -641,8 +641,14 @@ def test_a_claim_that_nothing_measures_is_one_line(tmp_path):
         "--schema", SCHEMA, "--output", tmp_path / "evidence.parquet",
     )  # fmt: skip
     assert "'sft_lends': nothing measures it on generation_scores" in user_error(done)
-    done = call("gather_dynamics_evidence", *SHEETS, "--output", tmp_path / "evidence.parquet")
-    assert "give --toys, or --pairs" in user_error(done)
+    given = ("--pairs", "p", "--model", "m", *SHEETS, "--output", tmp_path / "evidence.parquet")
+    done = call("gather_dynamics_evidence", *given, "--runs", *settings(seeds=[0], runs=[]))
+    assert "give one of each, and one at least" in user_error(done)
+    done = call("gather_dynamics_evidence", *given, "--runs", sheet, sheet, *settings(seeds=[0], runs=["sft"]))
+    assert "--runs names 2 tables, the settings 1 seeds of 1 runs" in user_error(done)
+    wrong = ("--judgements", sheet, sheet, *settings(seeds=[0], runs=["sft"]))
+    done = call("gather_dynamics_evidence", *given, "--runs", sheet, *wrong)
+    assert "--judgements names 2 tables, settings.seeds 1" in user_error(done)
 
 
 def test_published_numbers_are_of_runs_and_types_that_are_tested():

@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from conftest import call
+from conftest import call, settings
 from gradatlas.claims.fixed import OUTCOMES, compare, headline
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures.fixed import chart, cuts, markdown
@@ -115,7 +115,7 @@ def test_the_command_draws_and_writes(tmp_path):
     files = []
     for folder in ("one", "two"):
         done = call(
-            "compare_fixed", *given, "--formats", "vl.json", "svg", "--titles", json.dumps(titles),
+            "compare_fixed", *given, "--formats", "vl.json", "svg", *settings(**titles),
             "--figure", tmp_path / folder / "fixed", "--tables", tmp_path / folder / "table",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

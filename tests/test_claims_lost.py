@@ -1,13 +1,11 @@
 """Claims without a usable sample have a row; what a model can do, by which of two responses it finds likelier."""
 
-import json
-
 import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
 
-from conftest import call
+from conftest import call, settings
 from gradatlas.claims.ability import abilities, read
 from gradatlas.claims.gather import MEASURES
 from gradatlas.claims.lost import REASON, unmeasured
@@ -64,11 +62,11 @@ def test_the_commands_say_it(tmp_path):
     """By the commands: a model whose samples are all too long beside one that was measured, and its ability."""
     names = ("good", "empty")
     paths = [gradients(tmp_path, "good"), gradients(tmp_path, "empty", status="no_response_tokens")]
-    rows = {name: {"kind": "base", "partner": "", "seed": None} for name in names}
+    rows = [{"model": name, "kind": "base"} for name in names]
     sheets = ("--claims", SHEET, "--schema", SCHEMA)
     done = call(
         "gather_evidence", "--dataset", "d", "--samples", *(one for one, _ in paths), "--spectra",
-        *(other for _, other in paths), "--models", json.dumps(rows), *sheets, "--draws", 50, "--seed", 0,
+        *(other for _, other in paths), *settings(models=rows, draws=50, seed=0), *sheets,
         "--output", tmp_path / "evidence.parquet", "--accuracy", tmp_path / "of_two.parquet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -4,8 +4,6 @@ import itertools
 import json
 import math
 import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from conftest import script, settings
 from gradatlas.charts import listing, names, scales, theme
 from gradatlas.charts.panel import variant_hue
 from gradatlas.charts.save import as_json, save, size_of_svg
@@ -385,7 +384,8 @@ def test_fast_to_slow_runs_from_dark_to_light():
 
 
 def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
-    sheets = ("--dataset", "gsm8k", "GSM8K", "math", "--model", "mini", "base")
+    dataset = {"key": "gsm8k", "title": "GSM8K", "task": "math"}
+    sheets = settings(datasets=[dataset], models=[{"key": "mini", "kind": "base"}])
     done = script("write_tables", "--statistics", str(statistics), *sheets, "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     for kind in ("mad", "rd"):
@@ -507,12 +507,6 @@ class Page(HTMLParser):
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------
-
-
-def script(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run one of the scripts as Snakemake does."""
-    command = [sys.executable, "-m", f"workflow.scripts.{name}", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def assert_one_line(call, *words: str) -> None:

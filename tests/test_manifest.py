@@ -104,7 +104,7 @@ def pairs(tmp_path):
     card.write_text(json.dumps({**told, "files": {}}))
     tables = [samples(tmp_path, "one.samples")]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return path, sha256, lambda *files: manifest(tmp_path, tables, "--pairs", path, "--learner", "m", card, *files)
+    return path, sha256, lambda *files: manifest(tmp_path, tables, "--pairs", path, "--cards", card, "--learnt", *files)
 
 
 def test_the_second_study_is_listed_with_its_card_machines_and_checksums(tmp_path, pairs):

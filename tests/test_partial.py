@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import call
+from conftest import call, settings
 from gradatlas.core.tables import read_metadata, read_table, write_table
 
 PROJECTIONS = ("q", "k", "v", "o")
@@ -51,7 +51,7 @@ def summarise(folder, *tables, dataset="d"):
     samples, spectra = zip(*tables, strict=True)
     return call(
         "summarise_gradients", "--dataset", dataset, "--samples", *samples, "--spectra", *spectra,
-        "--draws", 50, "--seed", 0, "--output", folder / "statistics" / dataset,
+        *settings(draws=50, seed=0), "--output", folder / "statistics" / dataset,
     )  # fmt: skip
 
 
@@ -71,10 +71,12 @@ def drawn(folder, *datasets, formats=("vl.json",)):
             "--formats", *formats, "--output", folder / "figures" / dataset,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    rows = [part for name in datasets for part in ("--dataset", name, name, "math")]
-    rows += [part for path in sorted(folder.glob("*.samples.parquet")) for part in ("--model", _model(path), "base")]
+    rows = [{"key": name, "title": name, "task": "math"} for name in datasets]
+    models = [{"key": _model(path), "kind": "base"} for path in sorted(folder.glob("*.samples.parquet"))]
     statistics = [folder / "statistics" / name for name in datasets]
-    done = call("write_tables", "--statistics", *statistics, *rows, "--output", folder)
+    done = call(
+        "write_tables", "--statistics", *statistics, *settings(datasets=rows, models=models), "--output", folder
+    )
     assert done.returncode == 0, done.stderr
     (folder / "config.yaml").write_text("{}")
     done = call(
@@ -123,7 +125,7 @@ def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_pat
     assert "None 0, Detailed 0" in (tmp_path / "scope.md").read_text()
     assert set(pl.read_csv(tmp_path / "mad.csv")["dataset"]) == {"e"}
     folders = [tmp_path / "statistics" / name for name in ("d", "e")]
-    named = [part for name in ("d", "e") for part in ("--dataset", name, name, "-", "-", "-")]
+    named = settings(datasets=[{"key": name, "title": name} for name in ("d", "e")])
     done = call(
         "draw_overview", "--statistics", *folders, *named, "--formats", "vl.json", "--output", tmp_path / "figures/all"
     )  # fmt: skip

@@ -33,6 +33,14 @@ def test_the_default_config_writes_every_key_out():
     assert all(part.get("description") for part in schema["properties"].values())
 
 
+def test_a_config_that_turns_off_what_is_gone_is_read_and_one_that_asks_for_it_is_refused():
+    study = read_study(DEFAULT | {"interactive": False}, ROOT)
+    assert study.config == read_study(DEFAULT, ROOT).config
+    with pytest.raises(InputError, match="'interactive': pages of single figures are gone, the atlas page") as caught:
+        read_study(DEFAULT | {"interactive": True}, ROOT)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_paper_config_is_the_study():
     study = read_study(PAPER, ROOT)
     untrained = [name for name, row in study.models.items() if row["kind"] == "random"]

@@ -18,6 +18,7 @@ from PIL import Image
 from scipy.special import log_softmax, softmax
 
 from conftest import ROOT, call, script, user_error
+from conftest import settings as given_settings
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.toys import classifier, clip, influence, squeeze
@@ -419,7 +420,7 @@ def test_images_that_cannot_be_used_are_one_line(tmp_path, change, message):
 
 def test_other_files_are_one_line(tmp_path):
     done = call(
-        "train_classifier", "--images", tmp_path / "none", "--seed", 0, "--rate", 0.1, "--output", tmp_path / "o"
+        "train_classifier", "--images", tmp_path / "none", *given_settings(seed=0, rate=0.1), "--output", tmp_path / "o"
     )
     assert "no such file or folder; mend config key toys.images.source" in user_error(done)
     pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "x.parquet")
@@ -442,9 +443,9 @@ def tables(tmp_path_factory):
     """All tables, by the commands."""
     folder = tmp_path_factory.mktemp("toys")
     for name, arguments in {
-        "squeeze_softmax": ("--draws", 5, "--seed", 0, "--output", folder),
+        "squeeze_softmax": (*given_settings(draws=5, seed=0), "--output", folder),
         "clip_objective": ("--output", folder / "toy_clip.parquet"),
-        "train_classifier": ("--images", "digits", "--seed", 0, "--rate", 0.01, "--output", folder),
+        "train_classifier": ("--images", "digits", *given_settings(seed=0, rate=0.01), "--output", folder),
     }.items():
         done = script(name, *arguments, cwd=ROOT)
         assert done.returncode == 0, done.stderr
@@ -479,7 +480,7 @@ def test_the_digits_are_learned_and_their_influence_read(tables):
 
 def test_the_same_seed_gives_the_same_bytes(tables, tmp_path):
     for name, arguments in {
-        "squeeze_softmax": ("--draws", 5, "--seed", 0, "--output", tmp_path),
+        "squeeze_softmax": (*given_settings(draws=5, seed=0), "--output", tmp_path),
         "clip_objective": ("--output", tmp_path / "toy_clip.parquet"),
     }.items():
         assert call(name, *arguments).returncode == 0

@@ -23,6 +23,21 @@ JOBS = {
     "summarise-gradients": "statistics",
     "regress-gradients": "statistics",
     "draw-audit": "figures",
+    "gather-evidence": "claims",
+    "gather-dynamics-evidence": "claims",
+    "gather-toy-evidence": "claims",
+    "test-claims": "claims",
+    "write-accuracy": "claims",
+    "draw-figures": "figures",
+    "draw-overview": "figures",
+    "draw-claims": "figures",
+    "compare-fixed": "figures",
+    "write-tables": "figures",
+    "write-gallery": "figures",
+    "write-config": "study",
+    "write-atlas": "page",
+    "write-manifest": "page",
+    "compare": "page",
 }
 
 

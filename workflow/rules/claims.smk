@@ -30,17 +30,16 @@ rule gather_evidence:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.gather_evidence"),
-        models=json.dumps(
-            {name: {key: row[key] for key in ("kind", "partner", "seed")} for name, row in STUDY.models.items()}
+        code=code_digest("claims.jobs:gather_evidence"),
+        settings=lambda wildcards: as_json(
+            draws=STUDY.config["bootstrap"],
+            seed=STUDY.config["seed"],
+            models=[{key: row[key] for key in ("model", "kind", "partner", "seed")} for row in STUDY.models.values()],
         ),
-        draws=STUDY.config["bootstrap"],
-        seed=STUDY.config["seed"],
     shell:
-        "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
-        " --spectra {input.spectra:q} --models {params.models:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --draws {params.draws} --seed {params.seed} --output {output.evidence:q} --accuracy {output.accuracy:q}"
-        " > {log:q} 2>&1"
+        "python -m gradatlas gather-evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
+        " --spectra {input.spectra:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --settings {params.settings:q} --output {output.evidence:q} --accuracy {output.accuracy:q} > {log:q} 2>&1"
 
 
 rule test_claims:
@@ -55,7 +54,8 @@ rule test_claims:
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
         claims=CLAIMS_SHEET,
         schema=CLAIMS_SCHEMA,
-        dynamics_claims=[DYNAMICS_CLAIMS_SHEET, DYNAMICS_CLAIMS_SCHEMA],
+        dynamics_claims=DYNAMICS_CLAIMS_SHEET,
+        dynamics_schema=DYNAMICS_CLAIMS_SCHEMA,
     output:
         parquet="results/claims.parquet",
         csv=report(
@@ -68,11 +68,13 @@ rule test_claims:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.test_claims"),
+        code=code_digest("claims.jobs:test_claims"),
+        stem=lambda wildcards, output: os.path.splitext(output.parquet)[0],
     shell:
-        "python -m workflow.scripts.test_claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
+        "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
         " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --dynamics-claims {input.dynamics_claims:q} --output results/claims > {log:q} 2>&1"
+        " --dynamics-claims {input.dynamics_claims:q} --dynamics-schema {input.dynamics_schema:q}"
+        " --output {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_claims:
@@ -80,28 +82,22 @@ rule draw_claims:
     input:
         "results/claims.parquet",
     output:
-        report(
-            collect(
-                "results/figures/claims/verdicts.{format}",
-                format=[name for name in STUDY.config["formats"] if name == "svg"],
-            ),
-            caption="../report/claims.rst",
-            category="Claims",
-            labels={"table": "Verdict matrix"},
-        ),
-        report(
-            collect(
-                "results/figures/claims/dynamics.{format}",
-                format=[name for name in STUDY.config["formats"] if name == "svg"],
-            ),
-            caption="../report/claims_dynamics.rst",
-            category="Claims",
-            labels={"table": "Verdict matrix, learning dynamics"},
-        ),
         collect(
             "results/figures/claims/{study}.{format}",
             study=["verdicts", "dynamics"],
             format=[name for name in STUDY.config["formats"] if name != "svg"],
+        ),
+        figure=report(
+            "results/figures/claims/verdicts.svg",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "Verdict matrix"},
+        ),
+        dynamics_figure=report(
+            "results/figures/claims/dynamics.svg",
+            caption="../report/claims_dynamics.rst",
+            category="Claims",
+            labels={"table": "Verdict matrix, learning dynamics"},
         ),
         markdown="results/tables/claims.md",
     log:
@@ -110,18 +106,16 @@ rule draw_claims:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.draw_claims"),
+        code=code_digest("figures.jobs:draw_claims"),
         formats=STUDY.config["formats"],
-        titles=json.dumps(
-            {
-                name: row["title"]
-                for name, row in {**STUDY.learners, **STUDY.models, **STUDY.datasets}.items()
-                if row["title"]
-            }
+        settings=lambda wildcards: as_json(
+            titles=titles({**STUDY.learners, **STUDY.models, **STUDY.datasets}),
         ),
+        figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
+        dynamics_figure=lambda wildcards, output: os.path.splitext(output.dynamics_figure)[0],
     shell:
-        "python -m workflow.scripts.draw_claims --claims {input:q} --formats {params.formats} --titles {params.titles:q}"
-        " --figure results/figures/claims/verdicts --dynamics-figure results/figures/claims/dynamics"
+        "python -m gradatlas draw-claims --claims {input:q} --formats {params.formats} --settings {params.settings:q}"
+        " --figure {params.figure:q} --dynamics-figure {params.dynamics_figure:q}"
         " --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
@@ -131,18 +125,15 @@ rule compare_fixed:
         claims="results/claims.parquet",
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
     output:
-        report(
-            collect(
-                "results/figures/claims/fixed_data.{format}",
-                format=[name for name in STUDY.config["formats"] if name == "svg"],
-            ),
-            caption="../report/fixed.rst",
-            category="Claims",
-            labels={"table": "Fixed data"},
-        ),
         collect(
             "results/figures/claims/fixed_data.{format}",
             format=[name for name in STUDY.config["formats"] if name != "svg"],
+        ),
+        figure=report(
+            "results/figures/claims/fixed_data.svg",
+            caption="../report/fixed.rst",
+            category="Claims",
+            labels={"table": "Fixed data"},
         ),
         csv=report(
             "results/tables/fixed_data.csv",
@@ -157,18 +148,15 @@ rule compare_fixed:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.compare_fixed"),
+        code=code_digest("figures.jobs:compare_fixed"),
         formats=STUDY.config["formats"],
-        titles=json.dumps(
-            {
-                "models": {name: row["title"] for name, row in STUDY.models.items() if row["title"]},
-                "datasets": {name: row["title"] for name, row in STUDY.datasets.items() if row["title"]},
-            }
-        ),
+        settings=lambda wildcards: as_json(models=titles(STUDY.models), datasets=titles(STUDY.datasets)),
+        figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
+        tables=lambda wildcards, output: os.path.splitext(output.csv)[0],
     shell:
-        "python -m workflow.scripts.compare_fixed --claims {input.claims:q} --cells {input.cells:q}"
-        " --formats {params.formats} --titles {params.titles:q} --figure results/figures/claims/fixed_data"
-        " --tables results/tables/fixed_data > {log:q} 2>&1"
+        "python -m gradatlas compare-fixed --claims {input.claims:q} --cells {input.cells:q}"
+        " --formats {params.formats} --settings {params.settings:q} --figure {params.figure:q}"
+        " --tables {params.tables:q} > {log:q} 2>&1"
 
 
 rule claims:

@@ -6,16 +6,10 @@ makes  results/evidence/dynamics/{pairs}/{model}.parquet and toys.parquet
 why    a claim about training rests on seeds, so all of a model's are gathered at once; the verdicts are claims.smk's
 """
 
-# Of a seed's folder, the tables beside the runs that this config makes.
-SEED_TABLES = {
-    name: f"{ROOM}/{name}.parquet"
-    for name, made in {
-        "one_step": ONE_STEP["updates"],
-        "generation_scores": DYNAMICS["generate_prompts"],
-        "judgements": DYNAMICS["generate_prompts"] and JUDGE,
-    }.items()
-    if made
-}
+
+def seed_tables(name, made):
+    """The tables of this name beside the runs of each seed; none where this config makes none."""
+    return lambda wildcards: collect(f"{ROOM}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
 
 
 rule gather_dynamics_evidence:
@@ -24,7 +18,9 @@ rule gather_dynamics_evidence:
         runs=lambda wildcards: collect(
             f"{ROOM}/{{run}}/dynamics.parquet", **wildcards, seed=DYNAMICS["seeds"], run=PLAN.watched
         ),
-        tables=lambda wildcards: collect([*SEED_TABLES.values()], **wildcards, seed=DYNAMICS["seeds"]),
+        one_step=seed_tables("one_step", ONE_STEP["updates"]),
+        generation_scores=seed_tables("generation_scores", DYNAMICS["generate_prompts"]),
+        judgements=seed_tables("judgements", DYNAMICS["generate_prompts"] and JUDGE),
         claims=DYNAMICS_CLAIMS_SHEET,
         schema=DYNAMICS_CLAIMS_SCHEMA,
     output:
@@ -37,15 +33,19 @@ rule gather_dynamics_evidence:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.gather_dynamics_evidence"),
-        kind=lambda wildcards: STUDY.learners[wildcards.model]["kind"],
-        tables=lambda wildcards: evidence_arguments(wildcards, SEED_TABLES),
-        draws=STUDY.config["bootstrap"],
-        seed=STUDY.config["seed"],
+        code=code_digest("claims.jobs:gather_dynamics_evidence"),
+        settings=lambda wildcards: as_json(
+            kind=STUDY.learners[wildcards.model]["kind"],
+            seeds=DYNAMICS["seeds"],
+            runs=PLAN.watched,
+            draws=STUDY.config["bootstrap"],
+            seed=STUDY.config["seed"],
+        ),
     shell:
-        "python -m workflow.scripts.gather_dynamics_evidence --pairs {wildcards.pairs} --model {wildcards.model}"
-        " --kind {params.kind} {params.tables:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas gather-dynamics-evidence --pairs {wildcards.pairs} --model {wildcards.model}"
+        " --runs {input.runs:q} --one-step {input.one_step:q} --generation-scores {input.generation_scores:q}"
+        " --judgements {input.judgements:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule gather_toy_evidence:
@@ -64,8 +64,8 @@ rule gather_toy_evidence:
         mem_mb=2000,
         runtime=20,
     params:
-        code=code_digest("workflow.scripts.gather_dynamics_evidence"),
+        code=code_digest("claims.jobs:gather_toy_evidence"),
         folder=lambda wildcards, input: os.path.dirname(input.toys[0]),
     shell:
-        "python -m workflow.scripts.gather_dynamics_evidence --toys {params.folder:q} --claims {input.claims:q}"
+        "python -m gradatlas gather-toy-evidence --toys {params.folder:q} --claims {input.claims:q}"
         " --schema {input.schema:q} --output {output:q} > {log:q} 2>&1"

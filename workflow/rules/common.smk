@@ -262,6 +262,11 @@ def extra_arguments(name, wildcards, output):
     return arguments
 
 
+def titles(rows):
+    """The names to readers of models or datasets, by key, where they have one."""
+    return {name: row["title"] for name, row in rows.items() if row["title"]}
+
+
 CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "claims.tsv"))
 CLAIMS_SCHEMA = os.path.normpath(os.path.join(os.path.relpath(ROOT), "workflow", "schemas", "claims.schema.yaml"))
 DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
@@ -464,15 +469,3 @@ def judge_arguments(card):
     arguments = ["--judge", "reward", "--model", *card, "--model-name", chosen]
     arguments += ["--device", row["device"], "--dtype", row["dtype"]]
     return arguments + (["--trust-remote-code"] if row["trust_remote_code"] else [])
-
-
-def evidence_arguments(wildcards, tables):
-    """Every seed's runs, and the tables beside them by name, as arguments."""
-    found = []
-    for seed in DYNAMICS["seeds"]:
-        at = {**wildcards, "seed": seed}
-        for run in PLAN.watched:
-            found += ["--run", seed, run, f"{ROOM}/{run}/dynamics.parquet".format(**at)]
-        for name, path in tables.items():
-            found += [f"--{name.replace('_', '-')}", seed, path.format(**at)]
-    return found

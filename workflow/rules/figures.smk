@@ -6,30 +6,7 @@ makes  results/figures/{dataset}/ (one chart per model, relation and kind), resu
 why    one job draws all figures of a dataset: starting Python costs more than a chart
 """
 
-# The files of every figure; interactive ones share one script.
-FORMATS = STUDY.config["formats"] + (["html"] if STUDY.config["interactive"] else [])
-BUNDLE = "results/figures/vega.js"
-SHARED = f"--bundle {BUNDLE}" if STUDY.config["interactive"] else ""
-PAPER_AXES = "--paper-axes" if STUDY.config["paper_axes"] else ""
-MODEL_TITLES = [
-    part for name, row in STUDY.models.items() if row["title"] for part in ("--model-title", name, row["title"])
-]
 FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets) + ["results/figures/all-datasets"]
-
-
-rule write_vega:
-    """Write the script that all interactive figures share."""
-    output:
-        BUNDLE,
-    log:
-        "logs/write_vega.log",
-    localrule: True
-    conda:
-        "../../environment.yml"
-    params:
-        code=code_digest("workflow.scripts.write_vega"),
-    shell:
-        "python -m workflow.scripts.write_vega --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_figures:
@@ -40,7 +17,6 @@ rule draw_figures:
             table=["curves", "mad", "rd", "rd_layers", "cells", "per_sample"],
         ),
         accuracy=accuracy_tables,
-        bundle=[BUNDLE] if STUDY.config["interactive"] else [],
     output:
         report(
             directory("results/figures/{dataset}"),
@@ -58,26 +34,25 @@ rule draw_figures:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.draw_figures"),
+        code=code_digest("figures.jobs:draw_figures"),
+        # The caption shows it.
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
-        model_titles=MODEL_TITLES,
-        bases=[
-            part
-            for name, row in STUDY.models.items()
-            if row["kind"] == "instruct" and row["partner"] in STUDY.models
-            for part in ("--base", name, row["partner"])
-        ],
-        axes=lambda wildcards: [
-            *([PAPER_AXES] if PAPER_AXES else []),
-            *(["--paper-top", top] if (top := STUDY.datasets[wildcards.dataset]["paper_top"]) else []),
-        ],
-        formats=FORMATS,
-        shared=SHARED,
+        settings=lambda wildcards: as_json(
+            model_titles=titles(STUDY.models),
+            bases={
+                name: row["partner"]
+                for name, row in STUDY.models.items()
+                if row["kind"] == "instruct" and row["partner"] in STUDY.models
+            },
+            paper_axes=STUDY.config["paper_axes"],
+            paper_top=STUDY.datasets[wildcards.dataset]["paper_top"],
+        ),
+        formats=STUDY.config["formats"],
         folder=lambda wildcards, input: os.path.dirname(input.tables[0]),
     shell:
-        "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
-        " --title {params.title:q} {params.model_titles:q} {params.bases:q} {params.axes} --accuracy {input.accuracy:q}"
-        " --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas draw-figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
+        " --title={params.title:q} --accuracy {input.accuracy:q} --formats {params.formats}"
+        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_overview:
@@ -90,7 +65,6 @@ rule draw_overview:
             table=["mad", "rd", "rd_layers", "cells"],
         ),
         accuracy=accuracy_tables,
-        bundle=[BUNDLE] if STUDY.config["interactive"] else [],
     output:
         report(
             directory("results/figures/all-datasets"),
@@ -108,25 +82,21 @@ rule draw_overview:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.draw_overview"),
-        datasets=[
-            part
-            for name, row in STUDY.datasets.items()
-            for part in (
-                "--dataset",
-                name,
-                row["title"] or name,
-                *(row[key] or "-" for key in ("family", "member", "paper_top")),
-            )
-        ],
-        model_titles=MODEL_TITLES,
-        axes=PAPER_AXES,
-        formats=FORMATS,
-        shared=SHARED,
+        code=code_digest("figures.jobs:draw_overview"),
+        settings=lambda wildcards: as_json(
+            datasets=[
+                {"key": name, "title": row["title"] or name}
+                | {key: row[key] for key in ("family", "member", "paper_top")}
+                for name, row in STUDY.datasets.items()
+            ],
+            model_titles=titles(STUDY.models),
+            paper_axes=STUDY.config["paper_axes"],
+        ),
+        formats=STUDY.config["formats"],
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.curves],
     shell:
-        "python -m workflow.scripts.draw_overview --statistics {params.folders:q} {params.datasets:q}"
-        " {params.model_titles:q} {params.axes} --accuracy {input.accuracy:q} --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas draw-overview --statistics {params.folders:q} --accuracy {input.accuracy:q}"
+        " --formats {params.formats} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule write_tables:
@@ -149,18 +119,19 @@ rule write_tables:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.write_tables"),
+        code=code_digest("figures.jobs:write_tables"),
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.mad],
-        datasets=[
-            part
-            for name, row in STUDY.datasets.items()
-            for part in ("--dataset", name, row["title"] or name, row["task"])
-        ],
-        models=[part for name, row in STUDY.models.items() for part in ("--model", name, row["kind"])],
+        settings=lambda wildcards: as_json(
+            datasets=[
+                {"key": name, "title": row["title"] or name, "task": row["task"]}
+                for name, row in STUDY.datasets.items()
+            ],
+            models=[{"key": name, "kind": row["kind"]} for name, row in STUDY.models.items()],
+        ),
         folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
-        "python -m workflow.scripts.write_tables --statistics {params.folders:q} {params.datasets:q} {params.models:q}"
-        " --published {input.published:q} --output {params.folder:q} > {log:q} 2>&1"
+        "python -m gradatlas write-tables --statistics {params.folders:q} --published {input.published:q}"
+        " --settings {params.settings:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule write_accuracy:
@@ -181,9 +152,9 @@ rule write_accuracy:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.write_accuracy"),
+        code=code_digest("claims.jobs:write_accuracy"),
     shell:
-        "python -m workflow.scripts.write_accuracy --accuracy {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
+        "python -m gradatlas write-accuracy --accuracy {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
         " > {log:q} 2>&1"
 
 
@@ -212,19 +183,17 @@ rule write_atlas:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.write_atlas"),
-        # A function: their braces are no wildcards.
-        runs=lambda wildcards: json.dumps(PLAN.runs),
-        statuses=lambda wildcards, input: [
-            part for path in input.statuses for part in ("--status", *status_place(path), path)
-        ],
-        run_table=lambda wildcards, input: ["--run-table", input.run_table] if input.run_table else [],
+        code=code_digest("page.jobs:write_atlas"),
+        settings=lambda wildcards, input: as_json(
+            runs=[*PLAN.runs.values()],
+            statuses=[status_place(path) for path in input.statuses],
+        ),
     shell:
-        "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
+        "python -m gradatlas write-atlas --figures {input.figures:q} --cells {input.cells:q}"
         " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
-        " --second {input.second:q} --runs {params.runs:q} {params.statuses:q} {params.run_table:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --second {input.second:q} --statuses {input.statuses:q} --run-table {input.run_table:q}"
+        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule figures:

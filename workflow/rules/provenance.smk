@@ -17,11 +17,10 @@ rule write_config:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.write_config"),
-        # A function: braces in the config are no wildcards.
-        config=lambda wildcards: json.dumps({**STUDY.config, "models": list(STUDY.models.values())}, sort_keys=True),
+        code=code_digest("study.jobs:write_config"),
+        settings=lambda wildcards: as_json(**{**STUDY.config, "models": [*STUDY.models.values()]}),
     shell:
-        "python -m workflow.scripts.write_config --config {params.config:q} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas write-config --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 LEARNT = {
@@ -58,13 +57,9 @@ rule write_manifest:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.write_manifest"),
-        learners=[
-            part
-            for model, tables in LEARNT.items()
-            for part in ("--learner", model, f"resources/models/{model}.json", *tables)
-        ],
+        code=code_digest("page.jobs:write_manifest"),
     shell:
-        "python -m workflow.scripts.write_manifest --samples {input.samples:q} --responses {input.responses:q}"
-        " --sources {input.sources:q} --statistics {input.statistics:q} {params.learners:q}"
-        " --pairs {input.pairs:q} --toys {input.toys:q} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas write-manifest --samples {input.samples:q} --responses {input.responses:q}"
+        " --sources {input.sources:q} --statistics {input.statistics:q} --cards {input.cards:q}"
+        " --learnt {input.learnt:q} --pairs {input.pairs:q} --toys {input.toys:q} --output {output:q}"
+        " > {log:q} 2>&1"

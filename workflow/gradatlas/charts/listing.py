@@ -21,14 +21,13 @@ def saved(
     about: Mapping[str, Any],
     heading: Heading,
     formats: Sequence[str],
-    bundle: str | Path | None = None,
 ) -> dict[str, Any]:
     """Save one figure as `stem` with each of `formats`; its entry in the list.
 
     The entry is `about` (what names the figure), title, subtitle (lines), files (by format), and width and height of
     the SVG, where one is drawn.
     """
-    files = save(chart, stem, formats, bundle)
+    files = save(chart, stem, formats)
     size = size_of_svg(stem.parent / files["svg"]) if "svg" in files else ()
     entry = {**about, "title": heading.title, "subtitle": list(heading.subtitle), "files": files}
     return {**entry, **dict(zip(("width", "height"), size, strict=False))}

@@ -1,38 +1,30 @@
-"""One way to save a chart: the record (`.vl.json`), the print (`.svg`), the slide (`.png`); asked for, `.pdf`, `.html`.
+"""One way to save a chart: the record (`.vl.json`), the print (`.svg`), the slide (`.png`); asked for, `.pdf`.
 
 The same chart gives the same bytes, in every process; a PDF alone bears marks of when it was made.
 """
 
-import html
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import altair as alt
 import vl_convert
 
 from gradatlas.charts import theme  # noqa: F401  (a chart without the theme is not ours)
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.core.files import replacing, write_text
+from gradatlas.core.files import replacing
 
 PPI = 160
-FORMATS = ("vl.json", "svg", "png", "pdf", "html")
+FORMATS = ("vl.json", "svg", "png", "pdf")
 
 
-def save(
-    chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str], bundle: str | Path | None = None
-) -> dict[str, str]:
+def save(chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str]) -> dict[str, str]:
     """Write `chart` as ``{stem}.{format}`` for each format; each file whole or not at all.
 
-    Returns file names by format, in the order of `FORMATS`. `html` loads the script `bundle` (of `write_bundle`), which
-    all figures share, by its relative path. `InputError` for a format that is not in `FORMATS`, or `html` without it.
+    Returns file names by format, in the order of `FORMATS`. `InputError` for a format that is not in `FORMATS`.
     """
-    if "html" in formats and bundle is None:
-        raise InputError("--formats html: needs --bundle, the script that all interactive figures share (write_vega)")
     for name in formats:
         if name not in FORMATS:
             raise InputError(f"--formats {name}: no such format; {nearest(name, FORMATS)}")
@@ -45,10 +37,7 @@ def save(
     for name in FORMATS:
         if name in formats:
             path = stem.with_name(f"{stem.name}.{name}")
-            if name == "html":
-                _write_html(specification, path, os.path.relpath(bundle, path.parent))
-            else:
-                _write(path, specification, svg)
+            _write(path, specification, svg)
             written[name] = path.name
     return written
 
@@ -95,39 +84,6 @@ def _write(path: Path, specification: dict[str, Any], svg: str) -> None:
             temporary.write_bytes(vl_convert.svg_to_png(svg, ppi=PPI))
         else:
             temporary.write_bytes(vl_convert.svg_to_pdf(svg))
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<script src="{bundle}"></script>
-<div id="figure"></div>
-<script type="application/json" id="specification">{specification}</script>
-<script>
-const specification = JSON.parse(document.getElementById("specification").textContent);
-vegaEmbed("#figure", specification, {{renderer: "svg", actions: {{export: true, source: false, editor: false}}}});
-</script>
-</html>
-"""
-
-
-def _write_html(specification: dict[str, Any], path: Path, bundle: str) -> None:
-    title = specification.get("title", {}).get("text", path.stem)
-    title = html.escape(" ".join(title) if isinstance(title, list) else title)
-    # Nothing in the data may end the script that holds them.
-    data = json.dumps(specification, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
-    write_text(path, _PAGE.format(title=title, bundle=quote(Path(bundle).as_posix()), specification=data))
-
-
-def write_bundle(path: str | Path) -> None:
-    """Write Vega, Vega-Lite and Vega-Embed as one script, for figures that a browser draws without a network."""
-    version = version_of({"$schema": alt.SCHEMA_URL})
-    # As a classic script: a browser loads no module from a page opened as a file.
-    script = vl_convert.javascript_bundle(vl_version=version)
-    write_text(path, f"(() => {{{script}}})();\n")
 
 
 def version_of(specification: dict[str, Any]) -> str:

@@ -39,14 +39,13 @@ def draw(
     bases: Mapping[str, str] | None = None,
     paper_axes: bool = False,
     paper_top: int | None = None,
-    bundle: str | Path | None = None,
 ) -> None:
     """Draw every model and relation in the tables of the folder `statistics` into the folder `output`.
 
     `title` and `model_titles` (by key; a model without one is called by its key) are what readers see.
     `accuracy`: tables of what the models can do, of which each figure says its line. `bases`: the base models of
     instructed ones. `paper_axes`: ``panels`` have the study's own axes, of norms up to `paper_top` where that is given,
-    and say how much these cut off. `bundle`: the script that interactive figures share (`save`).
+    and say how much these cut off.
     Files are ``{model}.{relation}.{kind}.{format}`` with kind ``panels``, ``variants``, ``samples``, for another
     relation than correct ``compared``, for an instructed model beside its base ``instructed``; and where three or more
     relations were measured, ``{model}.all.relations``. ``index.json`` lists them: dataset, dataset_title, and by figure
@@ -77,7 +76,7 @@ def draw(
             figures += _beside(by_model[base], of_model, title, facts["draws"], facts["seed"], said)
         purpose = PIPELINE_CHECK if findings.is_check(of_model["cells"]) else "study"
         for relation, kind, heading, chart in figures:
-            listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
+            listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats))
             progress(f"{dataset}: {model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
     write_index(output, dataset, title, listed)
 
@@ -89,11 +88,10 @@ def keep(
     purpose: str,
     heading: Heading,
     formats: Sequence[str],
-    bundle: str | Path | None,
 ) -> dict[str, Any]:
     """Save one figure of a (model, relation, kind) into the folder `output`; returns its entry in the index."""
     about = {**dict(zip(("model", "relation", "kind"), key, strict=True)), "purpose": purpose}
-    return saved(chart, output / ".".join(key), about, heading, formats, bundle)
+    return saved(chart, output / ".".join(key), about, heading, formats)
 
 
 _TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")

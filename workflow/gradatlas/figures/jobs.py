@@ -1,6 +1,276 @@
-"""The jobs of the figures, one a rule."""
+"""The jobs of the figures and tables, one a rule; and ``write-gallery``, for the README's pictures."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from gradatlas.core.jobs import Json
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as its sheet describes it: `family` and its name within it (`member`), empty where it has none."""
+
+    key: str
+    """its name in the tables"""
+    title: str
+    """its name to readers"""
+    family: str = ""
+    """datasets of one family are drawn as one figure"""
+    member: str = ""
+    """its name within the family"""
+    paper_top: int | None = None
+    """end of the study's axis of nuclear norms, if not 100 for None and 30 for others"""
+    task: str = ""
+    """what is asked: math, knowledge or other"""
+
+
+@dataclass(frozen=True)
+class FigureSettings:
+    """What decides the look of one dataset's figures."""
+
+    model_titles: dict[str, str] = field(default_factory=dict)
+    """names of models to readers, by key; others are called by their key"""
+    bases: dict[str, str] = field(default_factory=dict)
+    """of instructed models, the base model of each"""
+    paper_axes: bool = False
+    """the study's own axes, in figures of its own form"""
+    paper_top: int | None = None
+    """end of its axis of nuclear norms, if not 100 for None and 30 for others"""
+
+
+@dataclass(frozen=True)
+class OverviewSettings:
+    """What decides the look of the figures of all datasets."""
+
+    datasets: list[Dataset]
+    """in order"""
+    model_titles: dict[str, str] = field(default_factory=dict)
+    """names of models to readers, by key; others are called by their key"""
+    paper_axes: bool = False
+    """the study's own axes, in figures of its own form"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as its sheet describes it."""
+
+    key: str
+    """its name in the tables"""
+    kind: str
+    """base, instruct or random"""
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """What decides the order and the words of the tables."""
+
+    datasets: list[Dataset]
+    """in order"""
+    models: list[Model]
+    """in order"""
+
+
+@dataclass(frozen=True)
+class VerdictSettings:
+    """What decides the words of the verdict matrices."""
+
+    titles: dict[str, str] = field(default_factory=dict)
+    """names of models and datasets to readers, by key"""
+
+
+@dataclass(frozen=True)
+class FixedSettings:
+    """What decides the words of the figure of the fixed data."""
+
+    models: dict[str, str] = field(default_factory=dict)
+    """names of models to readers, by key"""
+    datasets: dict[str, str] = field(default_factory=dict)
+    """names of datasets to readers, by key"""
+
+
+def draw_figures(
+    *,
+    statistics: Path,
+    dataset: str,
+    title: str,
+    accuracy: Sequence[Path] = (),
+    formats: list[str],
+    output: Path,
+    settings: FigureSettings = FigureSettings(),
+) -> None:
+    """Draw all layer-gradient figures of one dataset.
+
+    For every model and relation in the tables: {model}.{relation}.panels (the study's own figure), .variants (variants
+    overlaid), .samples (their distribution), for irrelevant responses .compared (against the correct ones), for an
+    instructed model .instructed (against its base); {model}.all.relations; and index.json, a list of them.
+
+    Parameters
+    ----------
+    statistics
+        folder with curves, mad, rd, rd_layers, cells, per_sample (.parquet)
+    dataset
+        the dataset's key in the tables
+    title
+        the dataset's name to readers
+    accuracy
+        tables of measure-accuracy
+    formats
+        any of vl.json, svg, png, pdf
+    output
+        folder to write the figures to
+    """
+    from gradatlas.figures import gallery
+
+    gallery.draw(
+        statistics,
+        dataset,
+        title,
+        output,
+        formats,
+        model_titles=settings.model_titles,
+        accuracy=accuracy,
+        bases=settings.bases,
+        paper_axes=settings.paper_axes,
+        paper_top=settings.paper_top,
+    )
+
+
+def draw_overview(
+    *,
+    statistics: list[Path],
+    accuracy: Sequence[Path] = (),
+    formats: list[str],
+    output: Path,
+    settings: Json[OverviewSettings],
+) -> None:
+    """Draw what all datasets of a study show together: heatmaps of MAD and RD, families of datasets as one figure.
+
+    Parameters
+    ----------
+    statistics
+        folders with curves, mad, rd, rd_layers, cells (.parquet)
+    accuracy
+        tables of measure-accuracy
+    formats
+        any of vl.json, svg, png, pdf
+    output
+        folder to write the figures to
+    """
+    from gradatlas.figures import overview
+
+    overview.draw_overview(
+        statistics, settings.datasets, output, formats, settings.model_titles, settings.paper_axes, accuracy
+    )
+
+
+def write_tables(
+    *, statistics: list[Path], published: Path | None = None, output: Path, settings: Json[TableSettings]
+) -> None:
+    """Write the study's tables over all datasets: scope, MAD and RD, as Parquet, CSV, Markdown and LaTeX.
+
+    Parameters
+    ----------
+    statistics
+        folders with mad, rd and cells (.parquet)
+    published
+        the study's own numbers, to stand beside ours (.tsv)
+    output
+        folder for scope, mad and rd, each .parquet, .csv, .md and .tex
+    """
+    from gradatlas.core.command import progress
+    from gradatlas.core.files import ROOT
+    from gradatlas.figures import tables
+    from gradatlas.figures.scope import Sheets, write_scope
+    from gradatlas.study.config import read_sheet
+
+    schema = ROOT / "workflow/schemas/published.schema.yaml"
+    numbers = list(read_sheet(published, schema, None).values()) if published else []
+    datasets = {each.key: (each.title, each.task) for each in settings.datasets}
+    write_scope(statistics, Sheets(datasets, {each.key: each.kind for each in settings.models}), output)
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, statistics, output, numbers)
+    progress(f"{len(statistics)} datasets: scope, mad and rd in {output}")
+
+
+def draw_claims(
+    *,
+    claims: Path,
+    formats: list[str],
+    figure: Path,
+    dynamics_figure: Path,
+    markdown: Path,
+    settings: VerdictSettings = VerdictSettings(),
+) -> None:
+    """Draw the verdicts as a matrix a study, and write them as a table to read.
+
+    Parameters
+    ----------
+    claims
+        the claims table (.parquet)
+    formats
+        any of vl.json, svg, png, pdf
+    figure
+        figure to write, without its format
+    dynamics_figure
+        the second study's figure to write, without its format
+    markdown
+        table to write
+    """
+    from gradatlas.figures import verdicts, verdicts_dynamics
+
+    verdicts.draw_verdicts(claims, figure, formats, settings.titles)
+    verdicts_dynamics.draw_verdicts(claims, dynamics_figure, formats, settings.titles)
+    verdicts.write_verdicts(claims, markdown)
+
+
+def compare_fixed(
+    *,
+    claims: Path,
+    cells: Sequence[Path] = (),
+    formats: list[str],
+    figure: Path,
+    tables: Path,
+    settings: FixedSettings = FixedSettings(),
+) -> None:
+    """Hold the claims on the study's own irrelevant responses against those on corrected ones: a figure and a table.
+
+    Parameters
+    ----------
+    claims
+        the claims table (.parquet)
+    cells
+        cells tables, for the right labels among the wrong
+    formats
+        any of vl.json, svg, png, pdf
+    figure
+        figure to write, without its format
+    tables
+        stem of the tables to write: .csv and .md
+    """
+    from gradatlas.core.command import progress
+    from gradatlas.figures.fixed import headline, write_fixed
+
+    titles = {"models": settings.models, "datasets": settings.datasets}
+    progress(headline(write_fixed(claims, cells, figure, tables, formats, titles)))
+
+
+def write_gallery(*, figures: Path, chosen: Path, output: Path) -> None:
+    """Draw the README's pictures anew from the figures of the default run (needs requirements-dev.txt).
+
+    Parameters
+    ----------
+    figures
+        folder of all figures, with their .vl.json
+    chosen
+        the figures to show, one a line
+    output
+        folder to write the pictures to
+    """
+    from gradatlas.charts import pictures
+    from gradatlas.core.command import progress
+
+    progress(f"{len(pictures.write_gallery(chosen, figures, output))} pictures in {output}")
 
 
 def draw_audit(*, audit: Path, output: Path, formats: list[str]) -> None:

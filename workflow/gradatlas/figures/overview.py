@@ -1,7 +1,6 @@
 """The figures across datasets: heatmaps of MAD and RD, and what families of datasets show together."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.figures import charts, findings, heatmaps
 from gradatlas.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep
+from gradatlas.figures.jobs import Dataset
 from gradatlas.study.relations import is_marked
 
 KEY = "all-datasets"
@@ -27,17 +27,6 @@ _COUNTS = ("n", "n_ok", *findings.LOST)
 _Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset as its sheet describes it: `family` and its name within it (`member`), empty where it has none."""
-
-    key: str
-    title: str
-    family: str = ""
-    member: str = ""
-    paper_top: int | None = None
-
-
 def draw_overview(
     statistics: Sequence[str | Path],
     datasets: Sequence[Dataset],
@@ -45,7 +34,6 @@ def draw_overview(
     formats: Sequence[str],
     model_titles: Mapping[str, str] | None = None,
     paper_axes: bool = False,
-    bundle: str | Path | None = None,
     accuracy: Sequence[str | Path] = (),
 ) -> None:
     """Draw what all `datasets` show together, from the folders `statistics`, one each, into the folder `output`.
@@ -69,7 +57,7 @@ def draw_overview(
         unable = [f"{title} ({mark})" for title, mark in marks if mark]
         lines = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
         for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines):
-            listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
+            listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats))
             progress(f"{model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
     write_index(output, KEY, TITLE, listed)
 

@@ -73,7 +73,7 @@ FACTS = {
     "max_length": "Longest input, tokens",
     "model_digest": "Digest of the weights",
 }
-FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite", "html": "interactive"}
+FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite"}
 
 
 def write_atlas(

@@ -37,6 +37,8 @@ CONTROLS = {
         "detailed:reference:all",
     ],
 }
+# Keys of what was taken out: a config that turns it off is read as before.
+GONE = {"interactive": "pages of single figures are gone, the atlas page (results/index.html) has interactive figures"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -121,7 +123,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     """
     root = Path(root)
     schemas = root / "workflow" / "schemas"
-    config = checked(config, schemas / "config.schema.yaml", "config")
+    config = checked(_without_gone(config), schemas / "config.schema.yaml", "config")
     models = read_sheet(root / "config/models.tsv", schemas / "models.schema.yaml", "model")
     datasets = read_sheet(root / "config/datasets.tsv", schemas / "datasets.schema.yaml", "dataset")
     sources = read_sheet(root / "config/sources.tsv", schemas / "sources.schema.yaml", None)
@@ -168,6 +170,14 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
                 f"none of dataset '{dataset}' is measured; add variant 'none', drop the dataset, or ask for random:K"
             )
     return study
+
+
+def _without_gone(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the keys of what was taken out; `InputError` where one asks for it."""
+    for key, words in GONE.items():
+        if config.get(key):
+            raise InputError(f"config key '{key}': {words}; remove the key")
+    return {key: value for key, value in config.items() if key not in GONE}
 
 
 def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:

@@ -1,0 +1,236 @@
+"""The jobs of the claims, one a rule."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gradatlas.core.jobs import Json
+from gradatlas.statistics.jobs import BootstrapSettings
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is measured, as its sheet describes it."""
+
+    model: str
+    """its name in the tables"""
+    kind: str
+    """base, instruct or random"""
+    partner: str = ""
+    """the base model of an instructed or random one"""
+    seed: int | None = None
+    """of a miniature, or of an untrained network's weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceSettings(BootstrapSettings):
+    """What decides the evidence of one dataset."""
+
+    models: list[Model]
+    """the models; of several untrained partners the first is compared with"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsEvidenceSettings(BootstrapSettings):
+    """What decides the evidence of one finetuned model."""
+
+    kind: str = "base"
+    """the model's kind: base, instruct or random"""
+    seeds: list[int]
+    """of training"""
+    runs: list[str]
+    """the names of the runs of each seed"""
+
+
+def gather_evidence(
+    *,
+    dataset: str,
+    samples: list[Path],
+    spectra: list[Path],
+    claims: Path,
+    schema: Path,
+    output: Path,
+    accuracy: Path | None = None,
+    settings: Json[EvidenceSettings],
+) -> None:
+    """Measure what every claim is about on one dataset: numbers, intervals and p-values of all models, no verdict yet.
+
+    Parameters
+    ----------
+    dataset
+        the dataset's name
+    samples
+        samples tables, one a model; also of datasets compared with
+    spectra
+        spectra tables, in the same order
+    claims
+        the claims' sheet (.tsv)
+    schema
+        its schema (.yaml)
+    output
+        evidence table to write (.parquet)
+    accuracy
+        which of two responses is likelier, to write (.parquet)
+    """
+    from gradatlas.claims.evidence import read_claims
+    from gradatlas.claims.gather import gather
+    from gradatlas.core.errors import InputError
+
+    if len(samples) != len(spectra):
+        raise InputError(f"--samples names {len(samples)} tables, --spectra {len(spectra)}; give one of each")
+    models = {each.model: asdict(each) for each in settings.models}
+    rows = read_claims(claims, schema)
+    gather(dataset, samples, spectra, models, rows, output, settings.draws, settings.seed, accuracy)
+
+
+def gather_dynamics_evidence(
+    *,
+    pairs: str,
+    model: str,
+    runs: list[Path],
+    one_step: Sequence[Path] = (),
+    generation_scores: Sequence[Path] = (),
+    judgements: Sequence[Path] = (),
+    claims: Path,
+    schema: Path,
+    output: Path,
+    settings: Json[DynamicsEvidenceSettings],
+) -> None:
+    """Measure what every claim of the second study is about, on one model's runs of all seeds: no verdict yet.
+
+    Parameters
+    ----------
+    pairs
+        the pairs' name
+    model
+        the model's name
+    runs
+        dynamics tables: all runs of the first seed, then of the next; seeds and runs as in the settings
+    one_step
+        one_step tables, one a seed, or none
+    generation_scores
+        generation_scores tables, one a seed, or none
+    judgements
+        judgements tables, one a seed, or none
+    claims
+        the claims' sheet (.tsv)
+    schema
+        its schema (.yaml)
+    output
+        evidence table to write (.parquet)
+    """
+    from gradatlas.claims.dynamics.evidence import read_claims
+    from gradatlas.claims.dynamics.gather import gather_runs
+    from gradatlas.core.errors import InputError
+
+    names, seeds = settings.runs, settings.seeds
+    if not runs or len(runs) != len(seeds) * len(names):
+        wanted = f"{len(seeds)} seeds of {len(names)} runs"
+        raise InputError(f"--runs names {len(runs)} tables, the settings {wanted}; give one of each, and one at least")
+    rooms = {seed: {"runs": dict(zip(names, runs[at * len(names) :], strict=False))} for at, seed in enumerate(seeds)}
+    beside = {"one_step": one_step, "generation_scores": generation_scores, "judgements": judgements}
+    for table, paths in beside.items():
+        if paths and len(paths) != len(seeds):
+            option = table.replace("_", "-")
+            raise InputError(f"--{option} names {len(paths)} tables, settings.seeds {len(seeds)}; give one a seed")
+        for seed, path in zip(seeds, paths, strict=False):
+            rooms[seed][table] = path
+    rows = read_claims(claims, schema)
+    gather_runs(pairs, model, settings.kind, rooms, rows, output, settings.draws, settings.seed)
+
+
+def gather_toy_evidence(*, toys: Path, claims: Path, schema: Path, output: Path) -> None:
+    """Measure what the claims on toys, and on the losses' formulas, are about: no verdict yet.
+
+    Parameters
+    ----------
+    toys
+        folder with toy_*.parquet
+    claims
+        the claims' sheet (.tsv)
+    schema
+        its schema (.yaml)
+    output
+        evidence table to write (.parquet)
+    """
+    from gradatlas.claims.dynamics.evidence import read_claims
+    from gradatlas.claims.dynamics.gather import gather_toys
+
+    gather_toys(toys, read_claims(claims, schema), output)
+
+
+def test_claims(
+    *,
+    evidence: list[Path],
+    accuracy: Sequence[Path] = (),
+    claims: Path,
+    schema: Path,
+    dynamics_claims: Path | None = None,
+    dynamics_schema: Path | None = None,
+    output: Path,
+) -> None:
+    """Reach the verdicts: all evidence of a run, corrected for the number of tests, beside what the models can do.
+
+    Parameters
+    ----------
+    evidence
+        tables of gather-evidence, gather-dynamics-evidence and gather-toy-evidence
+    accuracy
+        tables of measure-accuracy and of gather-evidence
+    claims
+        the claims' sheet (.tsv)
+    schema
+        its schema (.yaml)
+    dynamics_claims
+        the second study's sheet
+    dynamics_schema
+        its schema
+    output
+        stem of the files to write: .parquet, .csv and .json
+    """
+    from gradatlas.charts.names import variants_in_order
+    from gradatlas.claims import ability
+    from gradatlas.claims.dynamics.evidence import read_claims as read_dynamics_claims
+    from gradatlas.claims.evidence import read_claims
+    from gradatlas.claims.verdicts import VERDICTS, Ability, decide
+    from gradatlas.core.command import progress
+    from gradatlas.core.errors import InputError
+
+    if (dynamics_claims is None) != (dynamics_schema is None):
+        raise InputError("--dynamics-claims and --dynamics-schema go together; give both or neither")
+    known = ability.abilities(ability.read(accuracy))
+    able = {
+        key: Ability(
+            {name: it.shares[name][0] for name in variants_in_order(it.shares)},
+            {name for name in it.shares if it.masters(name)},
+            {name for name, (_, low, _) in it.shares.items() if low <= it.chance},
+            it.chance,
+            it.test,
+        )
+        for key, it in known.items()
+    }
+    rows = read_claims(claims, schema)
+    if dynamics_claims and dynamics_schema:
+        rows += read_dynamics_claims(dynamics_claims, dynamics_schema)
+    table = decide(evidence, rows, able, output)
+    counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
+    progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
+
+
+def write_accuracy(*, accuracy: list[Path], csv: Path, markdown: Path) -> None:
+    """Gather all models' accuracy tables into one: CSV (every digit) and Markdown (two digits).
+
+    Parameters
+    ----------
+    accuracy
+        tables of measure-accuracy
+    csv
+        tidy table to write
+    markdown
+        readable table to write
+    """
+    from gradatlas.claims import ability
+    from gradatlas.core.command import progress
+
+    ability.write_accuracy(accuracy, csv, markdown)
+    progress(f"{len(accuracy)} models: {csv}, {markdown}")

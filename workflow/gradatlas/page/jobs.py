@@ -1,0 +1,176 @@
+"""The jobs of the page and the manifest, one a rule; and ``compare``, for people."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gradatlas.core.jobs import Json
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """What the page says of the second study's runs."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    """rows of config/runs.tsv, in order"""
+    statuses: list[tuple[str, str]] = field(default_factory=list)
+    """model and seed of each file of --statuses, in the same order"""
+
+
+def write_atlas(
+    *,
+    figures: list[Path],
+    cells: list[Path],
+    tables: list[Path],
+    accuracy: Sequence[Path] = (),
+    curves: Sequence[Path] = (),
+    sample_layers: Sequence[Path] = (),
+    responses: Sequence[Path] = (),
+    claims: Path | None = None,
+    second: Sequence[Path] = (),
+    statuses: Sequence[Path] = (),
+    run_table: Sequence[Path] = (),
+    config: Path,
+    output: Path,
+    settings: Json[AtlasSettings] = AtlasSettings(),
+) -> None:
+    """Write the atlas: one page with what was run, verdicts, an explorer, every figure and table. It opens offline.
+
+    Parameters
+    ----------
+    figures
+        folders that draw-figures and draw-overview wrote
+    cells
+        tables of what the samples were, one a dataset
+    tables
+        MAD and RD tables that write-tables wrote (.csv)
+    accuracy
+        tables of measure-accuracy
+    curves
+        mean curves, one a dataset, for the explorer
+    sample_layers
+        samples' values by layer, one a dataset, for the explorer
+    responses
+        responses tables, one a dataset, for the samples' texts
+    claims
+        the table of verdicts
+    second
+        folders of the second study's figures
+    statuses
+        how its runs ended (status.json)
+    run_table
+        its runs from start to end, of write-dynamics-table (.csv); one at most
+    config
+        the effective config, shown as it is (.yaml)
+    output
+        the page to write; figures are linked relative to it (.html)
+    """
+    from gradatlas.core.command import progress
+    from gradatlas.core.errors import InputError
+    from gradatlas.page import page
+
+    if len(statuses) != len(settings.statuses):
+        named = f"--statuses names {len(statuses)} files, settings.statuses {len(settings.statuses)}"
+        raise InputError(f"{named}; give the model and seed of each")
+    if len(run_table) > 1:
+        raise InputError(f"--run-table names {len(run_table)} files; give one at most")
+    count = page.write_atlas(
+        figures,
+        cells,
+        tables,
+        config,
+        output,
+        accuracy,
+        curves,
+        sample_layers,
+        responses,
+        claims,
+        second,
+        {row["run"]: row for row in settings.runs},
+        [(*place, path) for place, path in zip(settings.statuses, statuses, strict=True)],
+        run_table[0] if run_table else None,
+    )
+    progress(f"{output}: {count} figures")
+
+
+def write_manifest(
+    *,
+    samples: list[Path],
+    responses: list[Path],
+    sources: Sequence[Path] = (),
+    statistics: Sequence[Path] = (),
+    cards: Sequence[Path] = (),
+    learnt: Sequence[Path] = (),
+    pairs: Sequence[Path] = (),
+    toys: Sequence[Path] = (),
+    output: Path,
+) -> None:
+    """Gather what every table was made with, and check that the tables agree.
+
+    Parameters
+    ----------
+    samples
+        samples tables of all models and datasets
+    responses
+        responses tables
+    sources
+        files that the responses were made from
+    statistics
+        cells tables of summarise-gradients
+    cards
+        cards of the finetuned models
+    learnt
+        tables and status.json of their runs: all of the first model, then as many of the next
+    pairs
+        pairs tables that these were finetuned on
+    toys
+        tables of the toys
+    output
+        manifest to write (.json)
+    """
+    import json
+
+    from gradatlas.core.errors import InputError
+    from gradatlas.core.files import write_text
+    from gradatlas.models.snapshots import read_card
+    from gradatlas.page.manifest import manifest
+
+    each, rest = divmod(len(learnt), max(len(cards), 1))
+    if rest or (learnt and not cards):
+        raise InputError(f"--learnt names {len(learnt)} files for {len(cards)} --cards; give as many for each")
+    learners = {
+        read_card(card)["model"]: (str(card), list(map(str, learnt[at * each : (at + 1) * each])))
+        for at, card in enumerate(cards)
+    }
+    # Paths are keys of the manifest.
+    named = [list(map(str, paths)) for paths in (samples, responses, sources, statistics)]
+    facts = manifest(*named, learners, list(map(str, pairs)), list(map(str, toys)))
+    write_text(output, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+
+def compare(results_a: Path, results_b: Path, /, *, tolerance: float = 0.0, output: Path | None = None) -> int:
+    """Report what moved between two results folders: numbers of every table, and every verdict.
+
+    Ends with exit code 0 where nothing differs, 1 where something does. Rows are matched by their names, layers, steps
+    and the like; texts, counts and real numbers are compared.
+
+    Parameters
+    ----------
+    results_a
+        results folder
+    results_b
+        results folder to compare with it
+    tolerance
+        relative difference up to which numbers count as equal
+    output
+        also write the differences as a table (.csv)
+    """
+    from gradatlas.core import compare as moved
+
+    changes = moved.compare(results_a, results_b, tolerance)
+    verdicts = moved.verdict_changes(results_a, results_b)
+    if output:
+        moved.write_changes(changes, output)
+    print("\n".join(moved.report(changes, verdicts)))
+    return 1 if changes or verdicts else 0

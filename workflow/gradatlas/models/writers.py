@@ -1,0 +1,86 @@
+"""Which model writes: an endpoint's, or a local one. Nothing heavy until it is made."""
+
+from dataclasses import dataclass
+
+from gradatlas.core.errors import InputError
+from gradatlas.data.generation.completions import Writer
+
+
+@dataclass(frozen=True)
+class WriterSettings:
+    """What a writer's answers depend on, beside the weights of a local one."""
+
+    name: str = ""
+    """the endpoint's model; of a local one, its name in the output"""
+    endpoint: str = ""
+    """base URL; empty: a local model"""
+    max_tokens: int = 1024
+    """tokens of one response at most"""
+    temperature: float = 0.0
+    """of an endpoint's sampling"""
+    device: str = "auto"
+    """of a local model: auto, cpu or cuda"""
+    dtype: str = "float32"
+    """of a local model"""
+    trust_remote_code: bool = False
+    """run model code from a local checkpoint"""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """How an endpoint is asked; no answer depends on it."""
+
+    key_variable: str = "OPENAI_API_KEY"
+    """environment variable with the key"""
+    requests_per_minute: int = 60
+    """requests to begin at most"""
+    attempts: int = 5
+    """tries of one request"""
+    timeout: float = 120.0
+    """seconds before a request is tried again"""
+    pause: float = 1.0
+    """seconds before the second try; doubles from there"""
+    parallel: int = 4
+    """requests under way at one time"""
+
+
+def writer_of(
+    settings: WriterSettings, model: str = "", *, requests: Requests = Requests(), threads: int = 1
+) -> Writer:
+    """The writer that the settings describe; a GPU is to be leased before.
+
+    `model`: a local model, its folder or card; `threads`: CPU threads of it. Raises `InputError` where neither an
+    endpoint's model nor a local one is named.
+    """
+    if settings.endpoint:
+        if not settings.name:
+            raise InputError(f"endpoint {settings.endpoint}: no model is named; give the writer's name")
+        from gradatlas.data.generation.endpoint import Endpoint
+
+        return Endpoint(
+            settings.endpoint,
+            settings.name,
+            requests.key_variable,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            requests_per_minute=requests.requests_per_minute,
+            attempts=requests.attempts,
+            timeout=requests.timeout,
+            parallel=requests.parallel,
+            pause=requests.pause,
+        )
+    if not model:
+        raise InputError("neither an endpoint nor --model is given; give one")
+    import torch
+
+    from gradatlas.models.local_writer import LocalModel
+
+    torch.set_num_threads(threads)
+    return LocalModel(
+        model,
+        settings.name or model,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_tokens=settings.max_tokens,
+        trust_remote_code=settings.trust_remote_code,
+    )

@@ -52,9 +52,7 @@ def build_pairs(
 
     facts = {"pairs": name, "seed": settings.seed}
     if settings.mapping is None:
-        rows = grammar.pairs(
-            settings.train, settings.held_out, settings.base, settings.seed, settings.rejected_rarity
-        )
+        rows = grammar.pairs(settings.train, settings.held_out, settings.base, settings.seed, settings.rejected_rarity)
         write_pairs(rows, output, {**facts, "rejected_rarity": settings.rejected_rarity})
         return
     if not (train_rows and held_out_rows):

@@ -1,6 +1,6 @@
 """The jobs of the finetuning, one a rule: what is watched, the runs, and what they say, scored and judged."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,10 +8,13 @@ from cyclopts import Parameter
 
 from gradatlas.core.jobs import Json, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
-from gradatlas.models.writers import Requests, WriterSettings, writer_of
+from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
 
 if TYPE_CHECKING:
     from gradatlas.finetuning.judging.judges import Judge
+
+#: `Requests`, each of its fields an option of its own.
+RequestOptions = Annotated[Requests, Parameter(name="*")]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class RephraseSettings:
     """probed prompts that are never trained on"""
     seed: int = 0
     """of the draw of probes"""
-    writer: WriterSettings = WriterSettings()
+    writer: WriterSettings = field(default_factory=WriterSettings)
     """the model that writes"""
 
 
@@ -82,7 +85,7 @@ class JudgeSettings:
     """oracle (of the miniature's grammar), endpoint or reward"""
     runs: list[JudgedRun]
     """the runs, in the order of the tables"""
-    model: WriterSettings = WriterSettings()
+    model: WriterSettings = field(default_factory=WriterSettings)
     """the endpoint's model; of a reward model name, device, dtype and trust_remote_code"""
 
 
@@ -93,10 +96,10 @@ def write_rephrases(
     kept: Path,
     output: Path,
     threads: int = 1,
-    requests: Annotated[Requests, Parameter(name="*")] = Requests(),
+    requests: RequestOptions = REQUESTS,
     settings: RephraseSettings,
 ) -> None:
-    """Write the rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
+    """Write rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
 
     Answers are kept one by one: a later run asks for what is missing alone. The endpoint's key is read from an
     environment variable and written nowhere.
@@ -286,7 +289,7 @@ def judge_generations(
     kept: Path | None = None,
     output: Path,
     threads: int = 1,
-    requests: Annotated[Requests, Parameter(name="*")] = Requests(),
+    requests: RequestOptions = REQUESTS,
     settings: Json[JudgeSettings],
 ) -> None:
     """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.

@@ -44,9 +44,10 @@ class Requests:
     """requests under way at one time"""
 
 
-def writer_of(
-    settings: WriterSettings, model: str = "", *, requests: Requests = Requests(), threads: int = 1
-) -> Writer:
+REQUESTS = Requests()
+
+
+def writer_of(settings: WriterSettings, model: str = "", *, requests: Requests = REQUESTS, threads: int = 1) -> Writer:
     """The writer that the settings describe; a GPU is to be leased before.
 
     `model`: a local model, its folder or card; `threads`: CPU threads of it. Raises `InputError` where neither an

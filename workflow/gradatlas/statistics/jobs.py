@@ -104,7 +104,8 @@ def summarise_dynamics(*, model: str, dynamics: list[Path], output: Path, settin
 def summarise_generations(
     *, model: str, scores: Path, judgements: Path | None = None, output: Path, settings: ChainSettings
 ) -> None:
-    """Summarise one model's free generations over prompts: repetition, borrowed answers, win rates, with 95 % intervals.
+    """Summarise one model's free generations over prompts: repetition, borrowed answers, win rates, each with a 95 %
+    interval.
 
     Parameters
     ----------

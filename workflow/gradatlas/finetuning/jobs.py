@@ -2,16 +2,13 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from gradatlas.core.jobs import Json, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
-
-if TYPE_CHECKING:
-    from gradatlas.finetuning.judging.judges import Judge
 
 #: `Requests`, each of its fields an option of its own.
 RequestOptions = Annotated[Requests, Parameter(name="*")]
@@ -328,7 +325,8 @@ def judge_generations(
         held.release()
 
 
-def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> "Judge":
+def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+    """The `Judge` that the settings describe."""
     from gradatlas.core.errors import InputError, check_choice
 
     check_choice("settings.judge", settings.judge, ("oracle", "endpoint", "reward"))

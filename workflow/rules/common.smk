@@ -294,6 +294,15 @@ def released_here(wildcards):
     return local_files(STUDY.config["released"]["source"], paths)
 
 
+def writer_settings():
+    """The model that writes: an endpoint's, or the local one of the sheet."""
+    asked = STUDY.config["generate"]
+    chosen = {"name": asked["model"], **{key: asked[key] for key in ("endpoint", "max_tokens", "temperature")}}
+    return chosen | {
+        key: row[key] for row in STUDY.writers.values() for key in ("device", "dtype", "trust_remote_code")
+    }
+
+
 def local_writer(wildcards):
     """The local model that writes, as arguments; none for an endpoint."""
     return [
@@ -342,15 +351,6 @@ def probe_settings(wildcards):
     """How many prompts are probed, and the seed that draws them."""
     counts = {"train": DYNAMICS["probes"], "held_out": DYNAMICS["held_out_probes"]}
     return counts | {"seed": int(wildcards.seed)}
-
-
-def writer_settings():
-    """The model that writes: an endpoint's, or the local one of the sheet."""
-    asked = STUDY.config["generate"]
-    chosen = {"name": asked["model"], **{key: asked[key] for key in ("endpoint", "max_tokens", "temperature")}}
-    return chosen | {
-        key: row[key] for row in STUDY.writers.values() for key in ("device", "dtype", "trust_remote_code")
-    }
 
 
 def rephrases_file(wildcards):

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.tables import write_table
 from gradatlas.figures.dynamics import choose
 from gradatlas.figures.dynamics.curves import NAMES, OWN, PANELS
@@ -69,17 +69,18 @@ def _slope(row, kind, speed):
 
 
 def summarised(folder, runs, seed=0):
-    parts = [x for name, row in runs.items() for x in
-             ("--run", name, row["init"] or "-", folder / name / "dynamics.parquet")]  # fmt: skip
-    done = call("summarise_dynamics", "--model", "mini", "--draws", 50, "--seed", 0, *parts, "--output",
+    starts = {name: row["init"] for name, row in runs.items() if row["init"]}
+    done = call("summarise_dynamics", "--model", "mini", *settings(runs=list(runs), starts=starts, draws=50, seed=0),
+                "--dynamics", *(folder / name / "dynamics.parquet" for name in runs), "--output",
                 folder / "curves.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "curves.parquet"
 
 
 def drawn(folder, runs, output, *more, formats=("vl.json",)):
-    done = call("draw_dynamics", "--curves", folder / "curves.parquet", "--tables", folder, "--runs", json.dumps(runs),
-                "--title", "mini, seed 0", "--formats", *formats, "--output", output, *more)  # fmt: skip
+    done = call("draw_dynamics", "--curves", folder / "curves.parquet", "--tables", folder,
+                *settings(runs=list(runs.values())), "--title", "mini, seed 0", "--formats", *formats,
+                "--output", output, *more)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {each["kind"]: each for each in json.loads((output / "index.json").read_text())["figures"]}
 
@@ -219,7 +220,8 @@ def test_a_missing_table_is_named(tmp_path):
     summarised(write_runs(tmp_path / "tables", runs), runs)
     (tmp_path / "tables/probed_chosen/training.parquet").unlink()
     done = call("draw_dynamics", "--curves", tmp_path / "tables/curves.parquet", "--tables", tmp_path / "tables",
-                "--runs", json.dumps(runs), "--title", "x", "--formats", "vl.json", "--output", tmp_path)  # fmt: skip
+                *settings(runs=list(runs.values())), "--title", "x", "--formats", "vl.json", "--output",
+                tmp_path)  # fmt: skip
     assert "training.parquet: no such file" in user_error(done)
 
 
@@ -227,8 +229,8 @@ def test_seeds_are_drawn_with_their_range(tmp_path):
     runs = rows_of("dpo")
     curves = [summarised(write_runs(tmp_path / str(seed), runs, seed=seed, stop=["dpo"] * (seed == 1)), runs, seed)
               for seed in (0, 1)]  # fmt: skip
-    done = call("draw_seeds", "--curves", *curves, "--runs", json.dumps(runs), "--title", "mini, over seeds",
-                "--formats", "vl.json", "--output", tmp_path / "figures")  # fmt: skip
+    done = call("draw_seeds", "--curves", *curves, *settings(runs=list(runs.values())), "--title",
+                "mini, over seeds", "--formats", "vl.json", "--output", tmp_path / "figures")  # fmt: skip
     assert done.returncode == 0, done.stderr
     figure = json.loads((tmp_path / "figures/index.json").read_text())["figures"][0]
     assert figure["title"].startswith("SFT, then DPO: chosen −") and "[−" in figure["title"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs, write_pairs
@@ -25,7 +25,7 @@ from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import Speech, log_probs, sample
 from gradatlas.models.loading import load
 
-SHORT = ("--learning-rate", "1e-3", "--batch-size", "2", "--max-new-tokens", "6")
+SHORT = {"learning_rate": 1e-3, "batch_size": 2, "max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +33,21 @@ def data(tmp_path_factory, miniature):
     """(pairs, probes) of 12 questions, 4 of them probed."""
     folder = tmp_path_factory.mktemp("data")
     write_pairs(grammar.pairs(12, 4, 20, 0, 0.75), folder / "pairs.parquet", {})
-    done = call("build_probes", "--pairs", folder / "pairs.parquet", "--model", miniature, "--train", 4, "--held-out",
-                1, "--seed", 0, "--max-new-tokens", 6, "--output", folder / "probes.parquet")  # fmt: skip
+    done = call("build_probes", "--pairs", folder / "pairs.parquet", "--model", miniature, "--output",
+                folder / "probes.parquet", *settings(train=4, held_out=1, seed=0, max_new_tokens=6))  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "pairs.parquet", folder / "probes.parquet"
 
 
-def arguments(data, init, folder, *more, steps=4):
+def arguments(data, init, folder, *more, **chosen):
+    """`more` options, and `chosen` settings beside a short run's."""
     pairs, probes = data
-    return ["--name", "run", "--init", init, "--pairs", pairs, "--probes", probes, "--output", folder / "out",
-            "--journal", folder / "journal", "--steps", steps, *SHORT, *more]  # fmt: skip
+    return ["--init", init, "--pairs", pairs, "--probes", probes, "--output", folder / "out", "--journal",
+            folder / "journal", *settings(**{"name": "run", "steps": 4, **SHORT, **chosen}), *more]  # fmt: skip
 
 
-def run(data, init, folder, *more, steps=4):
-    done = call("finetune", *arguments(data, init, folder, *more, steps=steps))
+def run(data, init, folder, **chosen):
+    done = call("finetune", *arguments(data, init, folder, **chosen))
     assert done.returncode == 0, done.stderr
     return folder / "out"
 
@@ -115,7 +116,7 @@ def test_samples_are_the_same_for_one_seed_and_end_with_the_end_token(miniature)
 
 
 def test_evaluates_before_the_first_step_and_after_the_last(data, miniature, tmp_path):
-    out = run(data, miniature, tmp_path, "--evaluate-every", 2, steps=5)
+    out = run(data, miniature, tmp_path, evaluate_every=2, steps=5)
     frame = pl.read_parquet(out / "dynamics.parquet")
     assert frame["step"].unique().sort().to_list() == [0, 2, 4, 5]
     assert frame["examples"].unique().sort().to_list() == [0, 4, 8, 10]
@@ -126,22 +127,22 @@ def test_evaluates_before_the_first_step_and_after_the_last(data, miniature, tmp
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "sft"])
 def test_losses_on_pairs_widen_the_margin(loss, data, miniature, tmp_path):
-    out = run(data, miniature, tmp_path, "--loss", loss, "--probed", "--margin", 1, "--batch-size", 4, steps=8)
+    out = run(data, miniature, tmp_path, loss=loss, probed=True, margin=1, batch_size=4, steps=8)
     margin = [up - down for up, down in zip(curve(out), curve(out, "rejected"), strict=True)]
     assert margin[-1] > margin[0]
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "rmsprop", "adamw"])
 def test_sft_raises_what_it_is_trained_on(optimiser, data, miniature, tmp_path):
-    rate = ("--learning-rate", "1e-3" if optimiser != "sgd" else "1e-2")
-    out = run(data, miniature, tmp_path, "--optimiser", optimiser, *rate, steps=6)
+    rate = 1e-3 if optimiser != "sgd" else 1e-2
+    out = run(data, miniature, tmp_path, optimiser=optimiser, learning_rate=rate, steps=6)
     assert curve(out)[-1] > curve(out)[0] + 1
 
 
 def test_the_first_loss_is_that_of_the_first_examples_in_float64(data, miniature, tmp_path):
-    out = run(data, miniature, tmp_path, "--dtype", "float64", "--loss", "ipo", steps=1)
+    out = run(data, miniature, tmp_path, dtype="float64", loss="ipo", steps=1)
     assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx((1 / (2 * 0.1)) ** 2, rel=1e-9)
-    out = run(data, miniature, tmp_path, "--dtype", "float64", steps=1)
+    out = run(data, miniature, tmp_path, dtype="float64", steps=1)
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
     rows, speech = read_pairs(data[0], "train"), Speech(tokenizer, 512)
     first = [rows[i] for i in order_of(12, 0, 2, 0)]
@@ -150,15 +151,15 @@ def test_the_first_loss_is_that_of_the_first_examples_in_float64(data, miniature
 
 
 def test_a_target_of_a_probe_type_and_extend(data, miniature, tmp_path):
-    out = run(data, miniature, tmp_path, "--target", "unrelated", steps=8)
+    out = run(data, miniature, tmp_path, target="unrelated", steps=8)
     assert curve(out, "unrelated")[-1] - curve(out, "unrelated")[0] > 1
     assert json.loads((out / "status.json").read_text())["trained_on"] == 4
-    out = run(data, miniature, tmp_path, "--target", "extend", steps=1)
+    out = run(data, miniature, tmp_path, target="extend", steps=1)
     assert json.loads((out / "status.json").read_text())["trained_on"] == 24
 
 
 def test_lora_trains_low_rank_terms_and_leaves_an_ordinary_model(data, miniature, tmp_path):
-    first = run(data, miniature, tmp_path / "a", "--parameters", "lora", "--lora-rank", 2, "--clip", 0, steps=6)
+    first = run(data, miniature, tmp_path / "a", parameters="lora", lora_rank=2, clip=0, steps=6)
     assert curve(first)[-1] > curve(first)[0] + 0.5
     before, after = (load_file(folder / "model.safetensors") for folder in (miniature, first / "model"))
     name = "model.layers.0.self_attn.q_proj.weight"
@@ -170,9 +171,9 @@ def test_lora_trains_low_rank_terms_and_leaves_an_ordinary_model(data, miniature
 
 def test_negatives_from_the_model_itself(data, miniature, tmp_path):
     own, given = (tmp_path / name for name in ("own", "given"))
-    one = run(data, miniature, own, "--loss", "dpo", "--negatives", "on_policy", steps=2)
-    again = run(data, miniature, own, "--loss", "dpo", "--negatives", "on_policy", steps=2)
-    other = run(data, miniature, given, "--loss", "dpo", steps=2)
+    one = run(data, miniature, own, loss="dpo", negatives="on_policy", steps=2)
+    again = run(data, miniature, own, loss="dpo", negatives="on_policy", steps=2)
+    other = run(data, miniature, given, loss="dpo", steps=2)
     assert (one / "training.parquet").read_bytes() == (again / "training.parquet").read_bytes()
     norms = [pl.read_parquet(out / "training.parquet")["grad_norm"].to_list() for out in (one, other)]
     assert norms[0] != norms[1]
@@ -185,7 +186,7 @@ def test_every_example_comes_once_an_epoch_and_no_batch_is_dropped():
 
 def test_one_run_starts_from_another(data, miniature, tmp_path):
     first = run(data, miniature, tmp_path / "a", steps=2)
-    second = run(data, first / "model", tmp_path / "b", "--loss", "dpo", steps=1)
+    second = run(data, first / "model", tmp_path / "b", loss="dpo", steps=1)
     assert curve(second)[0] == pytest.approx(curve(first)[-1], rel=1e-6)
 
 
@@ -193,11 +194,11 @@ def test_one_run_starts_from_another(data, miniature, tmp_path):
 
 
 def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_path):
-    more = ("--evaluate-every", 3, "--loss", "dpo", "--negatives", "on_policy", "--optimiser", "adamw")
-    more += ("--generate-every", 2, "--prompts", 2)
-    quiet = run(data, miniature, tmp_path / "quiet", *more, steps=24)
-    command = [sys.executable, "-m", "workflow.scripts.finetune",
-               *map(str, arguments(data, miniature, tmp_path / "killed", *more, steps=24))]  # fmt: skip
+    more = {"evaluate_every": 3, "loss": "dpo", "negatives": "on_policy", "optimiser": "adamw"}
+    more |= {"generate_every": 2, "prompts": 2}
+    quiet = run(data, miniature, tmp_path / "quiet", **more, steps=24)
+    command = [sys.executable, "-m", "gradatlas", "finetune",
+               *map(str, arguments(data, miniature, tmp_path / "killed", **more, steps=24))]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     victim = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed/journal/dynamics-00000009.parquet").exists():
@@ -228,8 +229,8 @@ def test_a_checkpoint_of_another_recipe_is_not_taken(data, miniature, tmp_path):
 
 
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(data, miniature, tmp_path):
-    more = ("--optimiser", "sgd", "--clip", 0, "--warm-up", 0, "--evaluate-every", 1)
-    out = run(data, miniature, tmp_path, *more, "--learning-rate", "1e30", steps=6)
+    more = {"optimiser": "sgd", "clip": 0, "warm_up": 0, "evaluate_every": 1}
+    out = run(data, miniature, tmp_path, **more, learning_rate=1e30, steps=6)
     status = json.loads((out / "status.json").read_text())
     assert status["status"] == "diverged" and status["step"] == status["last_good_step"] + 1 < 6
     frame = pl.read_parquet(out / "dynamics.parquet")
@@ -244,14 +245,14 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint(data, miniature, tmp
 
 
 def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
-    out = run(data, miniature, tmp_path, "--max-length", 34, steps=1)
+    out = run(data, miniature, tmp_path, max_length=34, steps=1)
     status = json.loads((out / "status.json").read_text())
     assert status["trained_on"] + status["excluded"]["too_long"] == 12 and status["excluded"]["too_long"] > 0
     frame = pl.read_parquet(out / "dynamics.parquet").filter(pl.col("step") == 1)
     assert set(frame["status"]) == {"ok", "too_long"} and len(frame) == 65
     assert frame.filter(pl.col("status") == "too_long")["log_prob_sum"].null_count() == status["probes"]["too_long"]
-    pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j", "--steps", 1]
-    done = call("finetune", "--name", "run", "--init", miniature, *pairs_alone, "--max-length", 8)
+    pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j"]
+    done = call("finetune", "--init", miniature, *pairs_alone, *settings(name="run", steps=1, max_length=8))
     assert "0 examples fit the window of 8" in user_error(done)
 
 
@@ -267,7 +268,7 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
     first, second = list(vocabulary)[300:302]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(swapped), encoding="utf-8")
-    message = user_error(call("finetune", *arguments(data, miniature, tmp_path, "--loss", "dpo", "--reference", other)))
+    message = user_error(call("finetune", *arguments(data, miniature, tmp_path, "--reference", other, loss="dpo")))
     assert "another tokenizer" in message and str(other) in message
 
 
@@ -293,6 +294,6 @@ def test_a_recipe_that_contradicts_itself(changes, message):
 
 
 def test_a_run_on_probes_without_probes(data, miniature, tmp_path):
-    given = [each for each in arguments(data, miniature, tmp_path, "--target", "permuted") if each != data[1]]
+    given = [each for each in arguments(data, miniature, tmp_path, target="permuted") if each != data[1]]
     given.remove("--probes")
     assert "is trained on the probes, but none are given" in user_error(call("finetune", *given))

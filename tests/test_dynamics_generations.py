@@ -103,8 +103,8 @@ def test_numbers_that_are_none_are_said(miniature, parts):
 
 
 def test_a_run_writes_at_the_start_in_between_and_at_the_end(data, miniature, tmp_path):  # noqa: F811
-    more = ("--evaluate-every", 3, "--generate-every", 2, "--prompts", 3, "--draws", 2)
-    frame = pl.read_parquet(run(data, miniature, tmp_path, *more, steps=5) / "generations.parquet")
+    more = {"evaluate_every": 3, "generate_every": 2, "prompts": 3, "draws": 2}
+    frame = pl.read_parquet(run(data, miniature, tmp_path, **more, steps=5) / "generations.parquet")
     assert frame["step"].unique().sort().to_list() == [0, 2, 4, 5]
     assert frame["examples"].unique().sort().to_list() == [0, 4, 8, 10]
     assert frame.group_by("step", "split").len()["len"].to_list() == [6] * 8
@@ -119,23 +119,21 @@ def test_a_run_writes_at_the_start_in_between_and_at_the_end(data, miniature, tm
 
 def test_equal_weights_say_the_same(data, miniature, tmp_path):  # noqa: F811
     """A run's end, and the start of another run from there; and two runs at their common start."""
-    more = ("--prompts", 3, "--draws", 2)
+    more = {"prompts": 3, "draws": 2}
 
-    def said(folder, init, *other):
-        frame = pl.read_parquet(run(data, init, tmp_path / folder, *more, *other, steps=5) / "generations.parquet")
+    def said(folder, init, **other):
+        frame = pl.read_parquet(run(data, init, tmp_path / folder, **more, **other, steps=5) / "generations.parquet")
         return {step: part.drop("run", "step", "examples") for (step,), part in frame.group_by("step")}
 
     first = said("first", miniature)
-    after = said("after", tmp_path / "first/out/model", "--name", "after", "--loss", "dpo")
-    beside = said("beside", miniature, "--name", "beside", "--target", "extend")
+    after = said("after", tmp_path / "first/out/model", name="after", loss="dpo")
+    beside = said("beside", miniature, name="beside", target="extend")
     assert after[0].equals(first[5]) and beside[0].equals(first[0])
     assert not first[5].equals(first[0]) and not beside[5].equals(first[5])
 
 
 def test_what_is_trained_on_the_probes_is_asked_those(data, miniature, tmp_path):  # noqa: F811
-    frame = pl.read_parquet(
-        run(data, miniature, tmp_path, "--probed", "--prompts", 99, steps=1) / "generations.parquet"
-    )
+    frame = pl.read_parquet(run(data, miniature, tmp_path, probed=True, prompts=99, steps=1) / "generations.parquet")
     probed = {
         name.rpartition("/")[0] for name in pl.read_parquet(data[1]).filter(pl.col("split") == "train")["probe_id"]
     }
@@ -148,8 +146,8 @@ def test_no_prompts_leave_an_empty_table(data, miniature, tmp_path):  # noqa: F8
 
 
 def test_a_run_that_diverges_keeps_what_the_kept_model_said(data, miniature, tmp_path):  # noqa: F811
-    more = ("--optimiser", "sgd", "--clip", 0, "--evaluate-every", 2, "--generate-every", 1, "--prompts", 1)
-    done = call("finetune", *arguments(data, miniature, tmp_path, *more, "--learning-rate", "1e30", steps=6))
+    more = {"optimiser": "sgd", "clip": 0, "evaluate_every": 2, "generate_every": 1, "prompts": 1}
+    done = call("finetune", *arguments(data, miniature, tmp_path, **more, learning_rate=1e30, steps=6))
     assert done.returncode == 0, done.stderr
     last = pl.read_parquet(tmp_path / "out/dynamics.parquet")["step"].max()
     assert pl.read_parquet(tmp_path / "out/generations.parquet")["step"].max() == last

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.data.made_up import grammar
@@ -350,6 +350,9 @@ def test_scores_of_other_generations_are_refused(tmp_path, pairs):
 # --- Curves and figures ---
 
 
+JUDGED = [{"name": "sft", "steps": 10, "baselines": []}, {"name": "extend", "steps": 10, "baselines": ["sft"]}]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, pairs, miniature):
     """Scores, judgements and curves through the scripts: sft wrong and borrowing, extend right or repeating itself."""
@@ -369,14 +372,13 @@ def made(tmp_path_factory, pairs, miniature):
         generations(folder / f"{name}.parquet", name, (0, 5, 10), said, draws=2)
     files = {name: folder / f"{name}.parquet" for name in ("sft", "extend")}
     steps = [
-        call("score_generations", *(x for name in files for x in ("--run", name, files[name])), "--pairs", pairs,
-             "--model", miniature, "--oracle", "--output", folder / "scores.parquet"),
-        call("judge_generations", "--judge", "oracle", "--run", "sft", 10, "-", files["sft"], "--run", "extend", 10,
-             "sft", files["extend"], "--scores", folder / "scores.parquet", "--pairs", pairs, "--output",
-             folder / "judgements.parquet"),
+        call("score_generations", "--generations", *files.values(), "--pairs", pairs, "--model", miniature,
+             *settings(runs=list(files), oracle=True), "--output", folder / "scores.parquet"),
+        call("judge_generations", "--generations", *files.values(), "--scores", folder / "scores.parquet", "--pairs",
+             pairs, *settings(judge="oracle", runs=JUDGED), "--output", folder / "judgements.parquet"),
         call("summarise_generations", "--model", "mini", "--scores", folder / "scores.parquet", "--judgements",
-             folder / "judgements.parquet", "--run", "sft", "-", "--run", "extend", "sft", "--draws", 50, "--seed", 0,
-             "--output", folder / "curves.parquet"),
+             folder / "judgements.parquet", *settings(starts={"extend": "sft"}, draws=50, seed=0), "--output",
+             folder / "curves.parquet"),
     ]  # fmt: skip
     assert [done.returncode for done in steps] == [0, 0, 0], [done.stderr for done in steps]
     return folder
@@ -448,9 +450,9 @@ def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_pat
 
 
 def draw(made, output, *more):
-    arguments = ["--run", "sft", "-", "SFT", "--run", "extend", "sft", "Extend"]
+    runs = [{"run": "sft", "init": "", "title": "SFT"}, {"run": "extend", "init": "sft", "title": "Extend"}]
     done = call("draw_generations", "--curves", made / "curves.parquet", "--published",
-                ROOT / "config/published_dynamics.tsv", *arguments, "--title",
+                ROOT / "config/published_dynamics.tsv", *settings(runs=runs), "--title",
                 "Miniature", "--formats", "vl.json", "svg", *more, "--output", output)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {path.name: path.read_bytes() for path in output.iterdir()}
@@ -490,8 +492,8 @@ def test_a_share_that_is_nowhere_above_0_decides_nothing(made, tmp_path):
 
 
 def test_without_a_judge_there_is_no_win_rate(made, tmp_path):
-    done = call("summarise_generations", "--model", "mini", "--scores", made / "scores.parquet", "--run", "sft", "-",
-                "--run", "extend", "sft", "--draws", 50, "--seed", 0, "--output",
+    done = call("summarise_generations", "--model", "mini", "--scores", made / "scores.parquet",
+                *settings(starts={"extend": "sft"}, draws=50, seed=0), "--output",
                 tmp_path / "curves.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "win_rate.svg" not in draw(tmp_path, tmp_path / "figures")
@@ -550,27 +552,33 @@ def test_a_judge_of_the_sheet_is_one_of_the_studys_models():
 
 
 def test_a_judge_without_what_it_needs_is_one_line(made, pairs, tmp_path):
-    common = ["--run", "sft", 10, "-", made / "sft.parquet", "--scores", made / "scores.parquet", "--pairs", pairs,
+    common = ["--generations", made / "sft.parquet", "--scores", made / "scores.parquet", "--pairs", pairs,
               "--output", tmp_path / "j.parquet"]  # fmt: skip
-    assert "needs --endpoint, --model and --kept" in user_error(
-        call("judge_generations", "--judge", "endpoint", *common)
-    )
-    assert "--judge 'me' is not known" in user_error(call("judge_generations", "--judge", "me", *common))
+    for judge, message in (
+        ("endpoint", "needs settings.model.endpoint, settings.model.name and --kept"),
+        ("reward", "settings.judge reward: needs --model"),
+        ("me", "settings.judge 'me' is not known"),
+    ):
+        done = call("judge_generations", *common, *settings(judge=judge, runs=JUDGED[:1], model={"device": "cpu"}))
+        assert message in user_error(done)
+    done = call("judge_generations", *common, *settings(judge="oracle", runs=JUDGED))
+    assert "--generations gives 1 files, the settings name 2" in user_error(done)
 
 
 def test_an_endpoint_and_a_reward_model_through_the_script(made, pairs, tmp_path, miniature):
-    common = ["--run", "sft", 10, "-", made / "sft.parquet", "--run", "extend", 10, "sft", made / "extend.parquet",
-              "--scores", made / "scores.parquet", "--pairs", pairs]  # fmt: skip
+    common = ["--generations", made / "sft.parquet", made / "extend.parquet", "--scores", made / "scores.parquet",
+              "--pairs", pairs]  # fmt: skip
     with Chat(longer) as chat:
-        done = call("judge_generations", "--judge", "endpoint", "--endpoint", f"{chat.url}/v1", "--model", "m",
-                    "--max-tokens", 50, "--requests-per-minute", 600000, "--key-variable", "TEST_KEY", "--kept",
-                    tmp_path / "kept.jsonl", *common, "--output", tmp_path / "asked.parquet")  # fmt: skip
+        asked = {"endpoint": f"{chat.url}/v1", "name": "m", "max_tokens": 50}
+        done = call("judge_generations", *settings(judge="endpoint", runs=JUDGED, model=asked),
+                    "--requests-per-minute", 600000, "--key-variable", "TEST_KEY", "--kept", tmp_path / "kept.jsonl",
+                    *common, "--output", tmp_path / "asked.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr
     asked = read_table("judgements", tmp_path / "asked.parquet").to_pylist()
     assert len(asked) == 72 and {row["judge"] for row in asked} == {"m"} and all(row["verdict"] for row in asked)
     folder = reward_model(tmp_path / "reward", miniature)
-    done = call("judge_generations", "--judge", "reward", "--model", folder, "--model-name", "tiny", "--device", "cpu",
-                *common, "--output", tmp_path / "reward.parquet")  # fmt: skip
+    done = call("judge_generations", "--model", folder, *common, "--output", tmp_path / "reward.parquet",
+                *settings(judge="reward", runs=JUDGED, model={"name": "tiny", "device": "cpu"}))  # fmt: skip
     assert done.returncode == 0, done.stderr
     facts = read_metadata(tmp_path / "reward.parquet")["judge"]
     assert facts["model"] == "tiny" and len(facts["digest"]) == 64

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conftest import call, user_error
+from conftest import call, settings, user_error
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs, write_pairs
@@ -15,15 +15,15 @@ from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products
 def data(tmp_path_factory, miniature):
     folder = tmp_path_factory.mktemp("step")
     write_pairs(grammar.pairs(8, 4, 4, 0, 0.75), folder / "pairs.parquet", {})
-    done = call("build_probes", "--pairs", folder / "pairs.parquet", "--model", miniature, "--train", 2, "--held-out",
-                1, "--seed", 0, "--max-new-tokens", 6, "--output", folder / "probes.parquet")  # fmt: skip
+    done = call("build_probes", "--pairs", folder / "pairs.parquet", "--model", miniature, "--output",
+                folder / "probes.parquet", *settings(train=2, held_out=1, seed=0, max_new_tokens=6))  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def arguments(data, miniature, output, updates=1):
     return ["check_step", "--model", miniature, "--pairs", data / "pairs.parquet", "--probes",
-            data / "probes.parquet", "--updates", updates, "--probed", 3, "--change", 0.02, "--halvings", 2, "--output",
+            data / "probes.parquet", *settings(updates=updates, probed=3, change=0.02, halvings=2), "--output",
             output]  # fmt: skip
 
 

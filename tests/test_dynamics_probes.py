@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from conftest import call, user_error
+from conftest import call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
@@ -28,8 +28,8 @@ def pairs(tmp_path_factory):
 def probes(pairs, miniature, tmp_path_factory):
     path = tmp_path_factory.mktemp("probes") / "probes.parquet"
     done = call(
-        "build_probes", "--pairs", pairs, "--model", miniature, "--train", 6, "--held-out", 3, "--seed", 0,
-        "--max-new-tokens", 12, "--output", path,
+        "build_probes", "--pairs", pairs, "--model", miniature, "--output", path,
+        *settings(train=6, held_out=3, seed=0, max_new_tokens=12),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return path
@@ -216,8 +216,9 @@ def cache(path, pairs, leave_out=0):
 
 
 def test_rephrases_from_a_file_and_one_that_lacks_rows(pairs, miniature, tmp_path):
-    arguments = ["build_probes", "--pairs", pairs, "--model", miniature, "--train", 40, "--held-out", 3, "--seed", 0,
-                 "--max-new-tokens", 2, "--output", tmp_path / "probes.parquet", "--rephrases"]  # fmt: skip
+    arguments = ["build_probes", "--pairs", pairs, "--model", miniature,
+                 *settings(train=40, held_out=3, seed=0, max_new_tokens=2), "--output",
+                 tmp_path / "probes.parquet", "--rephrases"]  # fmt: skip
     done = call(*arguments, cache(tmp_path / "whole.jsonl", pairs))
     assert done.returncode == 0, done.stderr
     assert next(iter(by_type(tmp_path / "probes.parquet").values()))["unrelated"]["response"] == " unrelated text"
@@ -227,16 +228,16 @@ def test_rephrases_from_a_file_and_one_that_lacks_rows(pairs, miniature, tmp_pat
 
 
 def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, miniature, tmp_path):
-    drawn = ["--train", 1, "--held-out", 1, "--seed", 0, "--output"]
-    command = ["write_rephrases", "--pairs", pairs, "--model", miniature, "--device", "cpu", "--max-tokens", 3,
-               "--kept", tmp_path / "kept.jsonl", *drawn, tmp_path / "rephrases.jsonl"]  # fmt: skip
+    drawn = {"train": 1, "held_out": 1, "seed": 0}
+    command = ["write_rephrases", "--pairs", pairs, "--model", miniature, "--kept", tmp_path / "kept.jsonl", "--output",
+               tmp_path / "rephrases.jsonl", *settings(**drawn, writer={"device": "cpu", "max_tokens": 3})]  # fmt: skip
     done = call(*command)
     assert done.returncode == 0 and "answers to ask for" in done.stderr, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "rephrases.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * len(REPHRASED) and {row["type"] for row in rows} == set(REPHRASED)
     assert "answers to ask for" not in call(*command).stderr
-    done = call("build_probes", "--pairs", pairs, "--model", miniature, "--max-new-tokens", 2, "--rephrases",
-                tmp_path / "rephrases.jsonl", *drawn, tmp_path / "probes.parquet")  # fmt: skip
+    done = call("build_probes", "--pairs", pairs, "--model", miniature, *settings(**drawn, max_new_tokens=2),
+                "--rephrases", tmp_path / "rephrases.jsonl", "--output", tmp_path / "probes.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
@@ -259,6 +260,6 @@ def test_a_long_prompt_cuts_nobody_elses_sample(miniature):
 
 
 def test_more_probes_than_pairs_is_one_line(pairs, miniature, tmp_path):
-    done = call("build_probes", "--pairs", pairs, "--model", miniature, "--train", 99, "--held-out", 3, "--seed", 0,
+    done = call("build_probes", "--pairs", pairs, "--model", miniature, *settings(train=99, held_out=3, seed=0),
                 "--output", tmp_path / "p.parquet")  # fmt: skip
     assert "99 probes of split 'train' asked for, it has 40" in user_error(done)

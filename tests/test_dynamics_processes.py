@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from conftest import ROOT, call, script, user_error
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
 
-EXACT = ("--dtype", "float64", "--batch-size", 3, "--prompts", 3, "--generate-every", 2, "--evaluate-every", 2)
+EXACT = {"dtype": "float64", "batch_size": 3, "prompts": 3, "generate_every": 2, "evaluate_every": 2}
 NUMBERS = ("loss", "pull", "push", "grad_norm", "learning_rate")
 
 
@@ -25,15 +25,15 @@ def table(out, name):
 @pytest.mark.parametrize(
     "more",
     [
-        ("--loss", "sft", "--target", "extend", "--optimiser", "adamw"),
-        ("--loss", "kto", "--clip", 0.5),
-        ("--loss", "dpo", "--negatives", "on_policy"),
+        {"loss": "sft", "target": "extend", "optimiser": "adamw"},
+        {"loss": "kto", "clip": 0.5},
+        {"loss": "dpo", "negatives": "on_policy"},
     ],
-    ids=lambda more: more[1],
+    ids=lambda more: more["loss"],
 )
 def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noqa: F811
     for name, count in (("one", 1), ("two", 2)):
-        given = arguments(data, miniature, tmp_path / name, *EXACT, *more, "--processes", count, steps=3)
+        given = arguments(data, miniature, tmp_path / name, **EXACT, **more, processes=count, steps=3)
         done = (script if count > 1 else call)("finetune", *given)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("step 3/3") == 1
@@ -52,11 +52,11 @@ def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noq
 
 
 def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path):  # noqa: F811
-    more = (*EXACT, "--loss", "dpo", "--processes", 2)
-    quiet = script("finetune", *arguments(data, miniature, tmp_path / "quiet", *more, steps=10))
+    more = {**EXACT, "loss": "dpo", "processes": 2}
+    quiet = script("finetune", *arguments(data, miniature, tmp_path / "quiet", **more, steps=10))
     assert quiet.returncode == 0, quiet.stderr
-    command = [sys.executable, "-m", "workflow.scripts.finetune",
-               *map(str, arguments(data, miniature, tmp_path / "killed", *more, steps=10))]  # fmt: skip
+    command = [sys.executable, "-m", "gradatlas", "finetune",
+               *map(str, arguments(data, miniature, tmp_path / "killed", **more, steps=10))]  # fmt: skip
     victim = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed/journal/dynamics-00000004.parquet").exists():
         assert victim.poll() is None, "the run ended before it could be killed"
@@ -70,7 +70,7 @@ def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path): 
         assert time.monotonic() < deadline, "a process outlived its parent"
         time.sleep(0.05)
     assert not (tmp_path / "killed/out").exists()
-    done = script("finetune", *arguments(data, miniature, tmp_path / "killed", *more, steps=10))
+    done = script("finetune", *arguments(data, miniature, tmp_path / "killed", **more, steps=10))
     assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
     for name in (
         "dynamics.parquet",
@@ -83,7 +83,7 @@ def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path): 
 
 
 def test_errors_of_the_processes_are_one_line(data, miniature, tmp_path):  # noqa: F811
-    given = arguments(data, miniature, tmp_path, "--processes", 3, "--batch-size", 2)
+    given = arguments(data, miniature, tmp_path, processes=3, batch_size=2)
     assert "3 processes cannot share batches of 2; lower config key dynamics.processes" in user_error(
         call("finetune", *given)
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, Phi3Config
 
-from conftest import call, user_error
+from conftest import call, settings, user_error
 from gradatlas.finetuning.evaluate import MEASURES, evaluate
 from gradatlas.finetuning.generations import generate
 from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
@@ -94,19 +94,20 @@ def test_code_of_a_checkpoints_own_runs_where_it_is_allowed(data, miniature, tmp
     config |= {"model_type": "own", "architectures": ["OwnForCausalLM"]}
     config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
     (folder / "config.json").write_text(json.dumps(config))
-    more = ("--loss", "dpo", "--prompts", 1)
-    message = user_error(call("finetune", *arguments(data, folder, tmp_path, *more, steps=1)))
+    more = {"loss": "dpo", "prompts": 1}
+    message = user_error(call("finetune", *arguments(data, folder, tmp_path, **more, steps=1)))
     assert "set trust_remote_code to true" in message
-    more += ("--trust-remote-code",)
-    done = call("finetune", *arguments(data, folder, tmp_path, *more, steps=1))
+    more["trust_remote_code"] = True
+    done = call("finetune", *arguments(data, folder, tmp_path, **more, steps=1))
     assert done.returncode == 0, done.stderr
     # What it leaves can be trained on, and probed and stepped.
-    nxt = call("finetune", *arguments(data, tmp_path / "out/model", tmp_path / "next", *more, steps=1))
+    nxt = call("finetune", *arguments(data, tmp_path / "out/model", tmp_path / "next", **more, steps=1))
     assert nxt.returncode == 0, nxt.stderr
-    given = ("--pairs", data[0], "--model", tmp_path / "out/model", "--trust-remote-code")
-    for name, rest in (
-        ("build_probes", ("--train", 1, "--held-out", 1, "--seed", 0, "--max-new-tokens", 2)),
-        ("check_step", ("--probes", data[1], "--updates", 1, "--probed", 1, "--change", 0.01, "--halvings", 1)),
+    given = ("--pairs", data[0], "--model", tmp_path / "out/model")
+    for name, more, chosen in (
+        ("build_probes", (), {"train": 1, "held_out": 1, "seed": 0, "max_new_tokens": 2}),
+        ("check_step", ("--probes", data[1]), {"updates": 1, "probed": 1, "change": 0.01, "halvings": 1}),
     ):
-        done = call(name, *given, *rest, "--output", tmp_path / f"{name}.parquet")
+        asked = settings(**chosen, trust_remote_code=True)
+        done = call(name, *given, *more, *asked, "--output", tmp_path / f"{name}.parquet")
         assert done.returncode == 0, done.stderr

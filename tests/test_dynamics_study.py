@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.finetuning.evaluate import MEASURES
@@ -170,9 +170,9 @@ def test_pairs_of_files_by_a_mapping(tmp_path):
     value = {"source": str(tmp_path / "train.jsonl"), "held_out": str(tmp_path / "held.jsonl"), "train_split":
              "train[:4]", "columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}  # fmt: skip
     mapping = checked(value, ROOT / "workflow/schemas/pairs.schema.yaml", "own")
-    done = call("build_pairs", "--name", "own", "--reader", "mapped", "--train", 9, "--held-out", 9, "--seed", 0,
-                "--train-rows", value["source"], "--held-out-rows", value["held_out"], "--mapping",
-                json.dumps(mapping), "--output", tmp_path / "pairs.parquet")  # fmt: skip
+    done = call("build_pairs", "--name", "own", *settings(train=9, held_out=9, seed=0, mapping=mapping),
+                "--train-rows", value["source"], "--held-out-rows", value["held_out"], "--output",
+                tmp_path / "pairs.parquet")  # fmt: skip
     assert done.returncode == 0 and "train equal: 1, train ok: 3" in done.stderr, done.stderr
     assert read_table("pairs", tmp_path / "pairs.parquet").to_pylist()[1]["chosen"] == " yes 1"
 
@@ -180,18 +180,21 @@ def test_pairs_of_files_by_a_mapping(tmp_path):
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}, "--mapping: 'source' is missing"),
-        ({"source": "x.jsonl", "columns": {"chosen": "c", "rejected": "r"}}, "--mapping: columns.prompt is needed"),
-        ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c"}}, "--mapping: 'rejected' is missing"),
+        ({"columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}, "settings.mapping: 'source' is missing"),
+        (
+            {"source": "x.jsonl", "columns": {"chosen": "c", "rejected": "r"}},
+            "settings.mapping: columns.prompt is needed",
+        ),
+        ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c"}}, "settings.mapping: 'rejected' is missing"),
         ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}, None),
     ],
 )
 def test_a_mapping_given_to_the_script_is_completed_and_checked(mapping, message, tmp_path):
     for name, prompt in (("x", "A"), ("h", "B")):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"p": prompt, "c": "a", "r": "b"}) + "\n")
-    done = call("build_pairs", "--name", "own", "--reader", "mapped", "--train", 9, "--held-out", 9, "--seed", 0,
-                "--train-rows", tmp_path / "x.jsonl", "--held-out-rows", tmp_path / "h.jsonl", "--mapping",
-                json.dumps(mapping), "--output", tmp_path / "pairs.parquet")  # fmt: skip
+    done = call("build_pairs", "--name", "own", *settings(train=9, held_out=9, seed=0, mapping=mapping),
+                "--train-rows", tmp_path / "x.jsonl", "--held-out-rows", tmp_path / "h.jsonl", "--output",
+                tmp_path / "pairs.parquet")  # fmt: skip
     if message:
         assert message in user_error(done)
     else:
@@ -226,9 +229,10 @@ def curves(tmp_path_factory):
     table(folder / "sft.parquet", "sft", (0, 5, 10), 0.5, bad=True)
     table(folder / "dpo.parquet", "dpo", (0, 5), -2.0)
     table(folder / "other.parquet", "other", (0, 5), 0.0)
-    parts = [("sft", "base"), ("dpo", "sft"), ("other", "-")]
-    done = call("summarise_dynamics", "--model", "mini", "--draws", 50, "--seed", 0, "--output", folder / "c.parquet",
-                *(x for name, start in parts for x in ("--run", name, start, folder / f"{name}.parquet")))  # fmt: skip
+    runs, starts = ["sft", "dpo", "other"], {"sft": "base", "dpo": "sft"}
+    done = call("summarise_dynamics", "--model", "mini", *settings(runs=runs, starts=starts, draws=50, seed=0),
+                "--dynamics", *(folder / f"{name}.parquet" for name in runs), "--output",
+                folder / "c.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "c.parquet"
 
@@ -246,6 +250,6 @@ def test_curves_are_means_over_probes_and_changes_are_paired(curves):
 
 
 def test_a_table_of_another_run_is_refused(curves, tmp_path):
-    done = call("summarise_dynamics", "--model", "m", "--draws", 50, "--seed", 0, "--output", tmp_path / "c.parquet",
-                "--run", "sft", "-", curves.parent / "dpo.parquet")  # fmt: skip
+    done = call("summarise_dynamics", "--model", "m", *settings(runs=["sft"], draws=50, seed=0), "--output",
+                tmp_path / "c.parquet", "--dynamics", curves.parent / "dpo.parquet")  # fmt: skip
     assert "holds run dpo, not 'sft'" in user_error(done)

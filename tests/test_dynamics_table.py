@@ -1,11 +1,9 @@
 """The table of runs from start to end, against numbers counted by hand; published ones stand beside their own."""
 
-import json
-
 import polars as pl
 import pytest
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.tables import write_table
 from gradatlas.figures.dynamics.table import MEASURES, courses, read_csv
 from gradatlas.finetuning.probes import TYPES
@@ -96,9 +94,9 @@ def test_published_numbers_stand_beside_their_run_or_one_like_it(tmp_path):
 
 
 def write(folder, path, *, pairs="mini_qa", runs=RUNS):
-    done = call("write_dynamics_table", "--curves", pairs, path, "--runs", json.dumps(runs), "--titles",
-                '{"mini": "Miniature"}', "--published", ROOT / "config/published_curves.tsv", "--tables",
-                folder / "dynamics")  # fmt: skip
+    done = call("write_dynamics_table", "--pairs", pairs, "--curves", path, "--published",
+                ROOT / "config/published_curves.tsv", "--output", folder / "dynamics",
+                *settings(runs=list(runs.values()), titles={"mini": "Miniature"}))  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {suffix: (folder / f"dynamics.{suffix}").read_bytes() for suffix in ("parquet", "csv", "md", "tex")}
 
@@ -162,6 +160,7 @@ def test_another_file_is_refused(tmp_path):
         read_csv(tmp_path / "rd.csv")
     with pytest.raises(InputError, match="not a readable CSV file"):
         read_csv(tmp_path / "none.csv")
-    done = call("write_dynamics_table", "--curves", "mini_qa", tmp_path / "none.parquet", "--runs", json.dumps(RUNS),
-                "--published", ROOT / "config/published_curves.tsv", "--tables", tmp_path / "dynamics")  # fmt: skip
+    done = call("write_dynamics_table", "--pairs", "mini_qa", "--curves", tmp_path / "none.parquet", "--published",
+                ROOT / "config/published_curves.tsv", "--output", tmp_path / "dynamics",
+                *settings(runs=list(RUNS.values())))  # fmt: skip
     assert "none.parquet" in user_error(done)

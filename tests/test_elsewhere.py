@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT
 
 SMALL = ["--config", "samples=6", "models=[mini_random]", "datasets=[mini_arithmetic]", "bootstrap=20"]

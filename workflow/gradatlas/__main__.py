@@ -38,6 +38,19 @@ JOBS = {
     "write-atlas": "page",
     "write-manifest": "page",
     "compare": "page",
+    "build-pairs": "data",
+    "write-rephrases": "finetuning",
+    "build-probes": "finetuning",
+    "finetune": "finetuning",
+    "check-step": "kernels",
+    "summarise-dynamics": "statistics",
+    "draw-dynamics": "figures.dynamics",
+    "draw-seeds": "figures.dynamics",
+    "write-dynamics-table": "figures.dynamics",
+    "score-generations": "finetuning",
+    "judge-generations": "finetuning",
+    "summarise-generations": "statistics",
+    "draw-generations": "figures.dynamics",
 }
 
 

@@ -360,12 +360,17 @@ def pair_rows(wildcards):
     return collect("resources/pairs/{pairs}.{split}.parquet", pairs=DYNAMICS["pairs"], split=["train", "held_out"])
 
 
-def pairs_arguments():
-    """What pairs are made from, as arguments."""
+def pairs_settings():
+    """What pairs are made from: rows by a mapping, or the miniature's grammar."""
     if PLAN.mapping:
-        return ["--reader", "mapped", "--mapping", json.dumps(PLAN.mapping, sort_keys=True)]
-    sizes = ["--base", DYNAMICS["base_documents"], "--rejected-rarity", DYNAMICS["rejected_rarity"]]
-    return ["--reader", "miniature", *sizes]
+        return {"mapping": PLAN.mapping}
+    return {"base": DYNAMICS["base_documents"], "rejected_rarity": DYNAMICS["rejected_rarity"]}
+
+
+def probe_settings(wildcards):
+    """How many prompts are probed, and the seed that draws them."""
+    counts = {"train": DYNAMICS["probes"], "held_out": DYNAMICS["held_out_probes"]}
+    return counts | {"seed": int(wildcards.seed)}
 
 
 def rephrases_file(wildcards):
@@ -375,35 +380,16 @@ def rephrases_file(wildcards):
     return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]
 
 
-def device_arguments(wildcards):
-    """Where and how precisely a model is trained, as arguments."""
-    row = STUDY.learners[wildcards.model]
-    return ["--device", row["device"], "--dtype", row["dtype"], *code_arguments(wildcards)]
+def learner_settings(wildcards):
+    """Where and how precisely a model is trained."""
+    return {key: STUDY.learners[wildcards.model][key] for key in ("device", "dtype", "trust_remote_code")}
 
 
-def code_arguments(wildcards):
-    """Whether a checkpoint's own code may run, as an argument."""
-    return ["--trust-remote-code"] if STUDY.learners[wildcards.model]["trust_remote_code"] else []
-
-
-def run_arguments(wildcards):
-    """A run's row as arguments."""
+def run_settings(wildcards):
+    """A run's row, less what is no matter of its own training, with its name and seed."""
     row = PLAN.runs[wildcards.run]
-    told = [
-        "loss",
-        "target",
-        "split",
-        "negatives",
-        "optimiser",
-        "learning_rate",
-        "steps",
-        "batch_size",
-        "warm_up",
-        "clip",
-    ]
-    told += ["beta", "margin", "evaluate_every", "generate_every", "parameters", "lora_rank"]
-    arguments = [part for key in told for part in (f"--{key.replace('_', '-')}", row[key])]
-    return arguments + (["--probed"] if row["probed"] else [])
+    kept = {key: row[key] for key in row if key not in ("run", "title", "init", "watched", "baseline")}
+    return kept | {"name": wildcards.run, "seed": int(wildcards.seed)}
 
 
 def learner_gpu(wildcards):
@@ -424,17 +410,14 @@ def learner_title(wildcards):
     return f"{title}, seed {wildcards.seed}" if "seed" in wildcards.keys() else f"{title}, over seeds"
 
 
-def run_parts(wildcards, third):
-    """Name, start and `third` of every watched run, as arguments."""
-    starts = {name: PLAN.runs[name]["init"] for name in PLAN.watched}
-    return [
-        part for name in PLAN.watched for part in ("--run", name, starts[name] or "-", third(name).format(**wildcards))
-    ]
+def run_starts():
+    """The run that each watched run starts from, where it starts from one."""
+    return {name: PLAN.runs[name]["init"] for name in PLAN.watched if PLAN.runs[name]["init"]}
 
 
 def watched_rows():
-    """The watched runs' rows of the sheet as JSON, each after the run that it starts from."""
-    return json.dumps({name: PLAN.runs[name] for name in PLAN.watched})
+    """The watched runs' rows of the sheet, each after the run that it starts from."""
+    return [PLAN.runs[name] for name in PLAN.watched]
 
 
 def status_place(path):
@@ -443,29 +426,23 @@ def status_place(path):
     return model, seed.removeprefix("seed_")
 
 
-def judged_runs(wildcards):
-    """Name, updates, baselines that are run too, and generations of every watched run, as arguments."""
+def judged_runs():
+    """Name, updates, and baselines that are run too, of every watched run."""
     known = set(PLAN.watched)
     return [
-        part
-        for name in PLAN.watched
-        for part in (
-            *("--run", name, PLAN.runs[name]["steps"]),
-            ",".join(other for other in PLAN.runs[name]["baseline"] if other in known) or "-",
-            f"{ROOM}/{name}/generations.parquet".format(**wildcards),
-        )
+        {"name": row["run"], "steps": row["steps"], "baselines": [other for other in row["baseline"] if other in known]}
+        for row in watched_rows()
     ]
 
 
-def judge_arguments(card):
-    """Who judges, as arguments."""
+def judge_settings():
+    """Who judges."""
     chosen, asked = DYNAMICS["judge"], STUDY.config["generate"]
     if chosen == "oracle":
-        return ["--judge", "oracle"]
+        return {"judge": "oracle"}
     if chosen == "endpoint":
-        sizes = ["--max-tokens", asked["max_tokens"], "--temperature", asked["temperature"]]
-        return ["--judge", "endpoint", "--endpoint", asked["endpoint"], "--model", asked["model"], *sizes]
+        keys = ("endpoint", "max_tokens", "temperature")
+        return {"judge": "endpoint", "model": {"name": asked["model"], **{key: asked[key] for key in keys}}}
     row = STUDY.judges[chosen]
-    arguments = ["--judge", "reward", "--model", *card, "--model-name", chosen]
-    arguments += ["--device", row["device"], "--dtype", row["dtype"]]
-    return arguments + (["--trust-remote-code"] if row["trust_remote_code"] else [])
+    how = {key: row[key] for key in ("device", "dtype", "trust_remote_code")}
+    return {"judge": "reward", "model": {"name": chosen, **how}}

@@ -56,16 +56,14 @@ rule build_pairs:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_digest("workflow.scripts.build_pairs"),
-        # A function: the mapping's braces are no wildcards.
-        arguments=lambda wildcards: pairs_arguments(),
+        code=code_digest("data.jobs:build_pairs"),
+        settings=lambda wildcards: as_json(
+            train=DYNAMICS["train"], held_out=DYNAMICS["held_out"], seed=STUDY.config["seed"], **pairs_settings()
+        ),
         rows=lambda wildcards, input: ["--train-rows", input[0], "--held-out-rows", input[1]] if input else [],
-        train=DYNAMICS["train"],
-        held_out=DYNAMICS["held_out"],
-        seed=STUDY.config["seed"],
     shell:
-        "python -m workflow.scripts.build_pairs --name {wildcards.pairs} {params.arguments:q} {params.rows:q}"
-        " --train {params.train} --held-out {params.held_out} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas build-pairs --name {wildcards.pairs} {params.rows:q} --settings {params.settings:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule write_rephrases:
@@ -93,22 +91,15 @@ rule write_rephrases:
         answer_timeout=GENERATE["timeout"],
         key_variable=GENERATE["key_variable"],
     params:
-        code=code_digest("workflow.scripts.write_rephrases"),
-        model=lambda wildcards, input: GENERATE["model"] if GENERATE["endpoint"] else input.model,
-        local=local_writer,
-        endpoint=GENERATE["endpoint"],
-        max_tokens=GENERATE["max_tokens"],
-        temperature=GENERATE["temperature"],
-        probes=DYNAMICS["probes"],
-        held_out=DYNAMICS["held_out_probes"],
+        code=code_digest("finetuning.jobs:write_rephrases"),
+        settings=lambda wildcards: as_json(**probe_settings(wildcards), writer=writer_settings()),
+        model=lambda wildcards, input: ["--model", input.model] if input.model else [],
         kept="results/journal/generated/{pairs}.rephrases.jsonl",
     shell:
-        "python -m workflow.scripts.write_rephrases --pairs {input.pairs:q} --train {params.probes} --held-out"
-        " {params.held_out} --seed {wildcards.seed} --model {params.model:q} {params.local:q}"
-        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --max-tokens {params.max_tokens}"
-        " --temperature {params.temperature} --threads {threads} --requests-per-minute {resources.requests_per_minute}"
+        "python -m gradatlas write-rephrases --pairs {input.pairs:q} {params.model:q} --settings {params.settings:q}"
+        " --key-variable {resources.key_variable:q} --requests-per-minute {resources.requests_per_minute}"
         " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
-        " --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
+        " --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule build_probes:
@@ -129,17 +120,17 @@ rule build_probes:
         mem_mb=learner_memory,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.build_probes"),
+        code=code_digest("finetuning.jobs:build_probes"),
+        settings=lambda wildcards: as_json(
+            **probe_settings(wildcards),
+            **learner_settings(wildcards),
+            max_length=DYNAMICS["max_length"],
+            max_new_tokens=DYNAMICS["max_new_tokens"],
+        ),
         rephrases=lambda wildcards, input: ["--rephrases", input.rephrases] if input.rephrases else [],
-        probes=DYNAMICS["probes"],
-        held_out=DYNAMICS["held_out_probes"],
-        max_length=DYNAMICS["max_length"],
-        room=DYNAMICS["max_new_tokens"],
-        device=device_arguments,
     shell:
-        "python -m workflow.scripts.build_probes --pairs {input.pairs:q} --model {input.model:q} {params.rephrases:q}"
-        " --train {params.probes} --held-out {params.held_out} --seed {wildcards.seed} --max-length {params.max_length}"
-        " --max-new-tokens {params.room} {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas build-probes --pairs {input.pairs:q} --model {input.model:q} {params.rephrases:q}"
+        " --settings {params.settings:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule finetune:
@@ -168,24 +159,24 @@ rule finetune:
         mem_mb=lambda wildcards: learner_memory(wildcards) * DYNAMICS["processes"],
         runtime=1440,
     params:
-        code=code_digest("workflow.scripts.finetune"),
-        run=run_arguments,
+        code=code_digest("finetuning.jobs:finetune"),
+        settings=lambda wildcards: as_json(
+            **run_settings(wildcards),
+            **learner_settings(wildcards),
+            prompts=DYNAMICS["generate_prompts"] if PLAN.runs[wildcards.run]["watched"] else 0,
+            draws=DYNAMICS["generate_draws"],
+            max_length=DYNAMICS["max_length"],
+            max_new_tokens=DYNAMICS["max_new_tokens"],
+            batch_tokens=STUDY.config["batch_tokens"],
+            processes=DYNAMICS["processes"],
+        ),
         probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
-        prompts=lambda wildcards: DYNAMICS["generate_prompts"] if PLAN.runs[wildcards.run]["watched"] else 0,
-        draws=DYNAMICS["generate_draws"],
         folder=lambda wildcards, output: os.path.dirname(output.status),
         journal="results/journal/dynamics/{pairs}/{model}/seed_{seed}/{run}",
-        max_length=DYNAMICS["max_length"],
-        room=DYNAMICS["max_new_tokens"],
-        batch_tokens=STUDY.config["batch_tokens"],
-        device=device_arguments,
-        processes=DYNAMICS["processes"],
     shell:
-        "python -m workflow.scripts.finetune --name {wildcards.run} --init {input.init:q} --pairs {input.pairs:q}"
-        " {params.probes:q} --output {params.folder:q} --journal {params.journal:q} {params.run} --seed {wildcards.seed}"
-        " --prompts {params.prompts} --draws {params.draws} --max-length {params.max_length}"
-        " --max-new-tokens {params.room} --batch-tokens {params.batch_tokens} {params.device}"
-        " --processes {params.processes} --threads {threads} > {log:q} 2>&1"
+        "python -m gradatlas finetune --init {input.init:q} --pairs {input.pairs:q} {params.probes:q}"
+        " --output {params.folder:q} --journal {params.journal:q} --settings {params.settings:q} --threads {threads}"
+        " > {log:q} 2>&1"
 
 
 rule check_step:
@@ -208,18 +199,19 @@ rule check_step:
         mem_mb=learner_memory,
         runtime=240,
     params:
-        code=code_digest("workflow.scripts.check_step"),
-        updates=ONE_STEP["updates"],
-        probes=ONE_STEP["probes"],
-        change=ONE_STEP["change"],
-        halvings=ONE_STEP["halvings"],
-        max_length=DYNAMICS["max_length"],
-        trust=code_arguments,
+        code=code_digest("kernels.jobs:check_step"),
+        settings=lambda wildcards: as_json(
+            updates=ONE_STEP["updates"],
+            probed=ONE_STEP["probes"],
+            change=ONE_STEP["change"],
+            halvings=ONE_STEP["halvings"],
+            seed=int(wildcards.seed),
+            max_length=DYNAMICS["max_length"],
+            trust_remote_code=STUDY.learners[wildcards.model]["trust_remote_code"],
+        ),
     shell:
-        "python -m workflow.scripts.check_step --model {input.model:q} --pairs {input.pairs:q} --probes {input.probes:q}"
-        " --updates {params.updates} --probed {params.probes} --change {params.change} --halvings {params.halvings}"
-        " --seed {wildcards.seed} --max-length {params.max_length} {params.trust} --threads {threads} --output {output:q}"
-        " > {log:q} 2>&1"
+        "python -m gradatlas check-step --model {input.model:q} --pairs {input.pairs:q} --probes {input.probes:q}"
+        " --settings {params.settings:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule summarise_dynamics:
@@ -236,13 +228,13 @@ rule summarise_dynamics:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.summarise_dynamics"),
-        runs=lambda wildcards: run_parts(wildcards, lambda run: f"{ROOM}/{run}/dynamics.parquet"),
-        draws=STUDY.config["bootstrap"],
-        seed=STUDY.config["seed"],
+        code=code_digest("statistics.jobs:summarise_dynamics"),
+        settings=lambda wildcards: as_json(
+            runs=PLAN.watched, starts=run_starts(), draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]
+        ),
     shell:
-        "python -m workflow.scripts.summarise_dynamics --model {wildcards.model} {params.runs:q} --draws {params.draws}"
-        " --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas summarise-dynamics --model {wildcards.model} --dynamics {input:q}"
+        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_dynamics:
@@ -270,16 +262,16 @@ rule draw_dynamics:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.draw_dynamics"),
-        # Rows of the sheet, in its order; functions, since their braces are no wildcards.
-        runs=lambda wildcards: watched_rows(),
-        folder=lambda wildcards: ROOM.format(**wildcards),
+        code=code_digest("figures.dynamics.jobs:draw_dynamics"),
+        settings=lambda wildcards: as_json(runs=watched_rows()),
+        # With a folder a run below it.
+        folder=lambda wildcards, input: os.path.dirname(os.path.dirname(input.tables[0])),
         one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
         title=learner_title,
         formats=STUDY.config["formats"],
     shell:
-        "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
-        " --runs {params.runs:q} --title {params.title:q} --formats {params.formats}"
+        "python -m gradatlas draw-dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
+        " --settings {params.settings:q} --title={params.title:q} --formats {params.formats}"
         " --output {output:q} > {log:q} 2>&1"
 
 
@@ -304,13 +296,13 @@ rule draw_seeds:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.draw_seeds"),
-        runs=lambda wildcards: watched_rows(),
+        code=code_digest("figures.dynamics.jobs:draw_seeds"),
+        settings=lambda wildcards: as_json(runs=watched_rows()),
         title=learner_title,
         formats=STUDY.config["formats"],
     shell:
-        "python -m workflow.scripts.draw_seeds --curves {input:q} --runs {params.runs:q}"
-        " --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas draw-seeds --curves {input:q} --settings {params.settings:q}"
+        " --title={params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
 
 
 # Empty where nothing is watched.
@@ -343,18 +335,16 @@ rule write_dynamics_table:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("workflow.scripts.write_dynamics_table"),
-        # Functions: their braces are no wildcards.
-        curves=lambda wildcards, input: [
-            part for path in input.curves for part in ("--curves", DYNAMICS["pairs"], path)
-        ],
-        runs=lambda wildcards: watched_rows(),
-        titles=lambda wildcards: json.dumps(
-            {name: row["title"] for name, row in STUDY.learners.items() if row["title"]}
+        code=code_digest("figures.dynamics.jobs:write_dynamics_table"),
+        settings=lambda wildcards: as_json(
+            runs=watched_rows(),
+            titles={name: row["title"] for name, row in STUDY.learners.items() if row["title"]},
         ),
+        pairs=DYNAMICS["pairs"],
+        stem=lambda wildcards, output: os.path.splitext(output[0])[0],
     shell:
-        "python -m workflow.scripts.write_dynamics_table {params.curves:q} --runs {params.runs:q}"
-        " --titles {params.titles:q} --published {input.published:q} --tables results/tables/dynamics > {log:q} 2>&1"
+        "python -m gradatlas write-dynamics-table --pairs {params.pairs:q} --curves {input.curves:q}"
+        " --published {input.published:q} --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"
 
 
 DYNAMICS_FIGURES = collect(

@@ -9,9 +9,7 @@ why    log-probabilities do not tell what a model says: whether extend's answers
 
 JUDGE = DYNAMICS["judge"]
 GENERATED = f"{ROOM}/{{run}}/generations.parquet"
-PUBLISHED_DYNAMICS = os.path.normpath(
-    os.path.join(os.path.relpath(ROOT), "config", "published_dynamics.tsv")
-)
+PUBLISHED_DYNAMICS = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "published_dynamics.tsv"))
 
 if DYNAMICS["generate_prompts"] and PLAN.watched:
     DYNAMICS_TABLES += [f"{ROOM}/generation_scores.parquet"] + [f"{ROOM}/judgements.parquet"] * bool(JUDGE)
@@ -33,15 +31,15 @@ rule score_generations:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.score_generations"),
-        runs=lambda wildcards: [
-            part for run in PLAN.watched for part in ("--run", run, GENERATED.format(run=run, **wildcards))
-        ],
-        oracle="" if PLAN.mapping else "--oracle",
-        trust=lambda wildcards: "--trust-remote-code" if STUDY.learners[wildcards.model]["trust_remote_code"] else "",
+        code=code_digest("finetuning.jobs:score_generations"),
+        settings=lambda wildcards: as_json(
+            runs=PLAN.watched,
+            oracle=not PLAN.mapping,
+            trust_remote_code=STUDY.learners[wildcards.model]["trust_remote_code"],
+        ),
     shell:
-        "python -m workflow.scripts.score_generations {params.runs:q} --pairs {input.pairs:q} --model {input.model:q}"
-        " {params.oracle} {params.trust} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas score-generations --generations {input.generations:q} --pairs {input.pairs:q}"
+        " --model {input.model:q} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule judge_generations:
@@ -71,13 +69,14 @@ rule judge_generations:
         answer_timeout=GENERATE["timeout"],
         key_variable=GENERATE["key_variable"],
     params:
-        code=code_digest("workflow.scripts.judge_generations"),
-        runs=judged_runs,
-        judge=lambda wildcards, input: judge_arguments(input.judge),
+        code=code_digest("finetuning.jobs:judge_generations"),
+        settings=lambda wildcards: as_json(runs=judged_runs(), **judge_settings()),
+        model=lambda wildcards, input: ["--model", *input.judge] if input.judge else [],
         kept=lambda wildcards: f"results/journal/generated/{wildcards.pairs}.{wildcards.model}.{wildcards.seed}.judge.jsonl",
     shell:
-        "python -m workflow.scripts.judge_generations {params.runs:q} --scores {input.scores:q} --pairs {input.pairs:q}"
-        " {params.judge:q} --key-variable {resources.key_variable} --requests-per-minute {resources.requests_per_minute}"
+        "python -m gradatlas judge-generations --generations {input.generations:q} --scores {input.scores:q}"
+        " --pairs {input.pairs:q} {params.model:q} --settings {params.settings:q}"
+        " --key-variable {resources.key_variable:q} --requests-per-minute {resources.requests_per_minute}"
         " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
         " --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
 
@@ -97,15 +96,14 @@ rule summarise_generations:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.summarise_generations"),
-        runs=[part for run in PLAN.watched for part in ("--run", run, PLAN.runs[run]["init"] or "-")],
+        code=code_digest("statistics.jobs:summarise_generations"),
+        settings=lambda wildcards: as_json(
+            starts=run_starts(), draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]
+        ),
         judgements=lambda wildcards, input: ["--judgements", input.judgements] if input.judgements else [],
-        draws=STUDY.config["bootstrap"],
-        seed=STUDY.config["seed"],
     shell:
-        "python -m workflow.scripts.summarise_generations --model {wildcards.model} --scores {input.scores:q}"
-        " {params.judgements:q} {params.runs:q} --draws {params.draws} --seed {params.seed} --output {output:q}"
-        " > {log:q} 2>&1"
+        "python -m gradatlas summarise-generations --model {wildcards.model} --scores {input.scores:q}"
+        " {params.judgements:q} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_generations:
@@ -130,15 +128,11 @@ rule draw_generations:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("workflow.scripts.draw_generations"),
+        code=code_digest("figures.dynamics.jobs:draw_generations"),
         # Runs on the probed pairs alone have figures of their own kind.
-        runs=[
-            part
-            for run in ([run for run in PLAN.watched if not PLAN.runs[run]["probed"]] or PLAN.watched)
-            for part in ("--run", run, PLAN.runs[run]["init"] or "-", PLAN.runs[run]["title"] or run)
-        ],
+        settings=lambda wildcards: as_json(runs=[row for row in watched_rows() if not row["probed"]] or watched_rows()),
         title=learner_title,
         formats=STUDY.config["formats"],
     shell:
-        "python -m workflow.scripts.draw_generations --curves {input.curves:q} --published {input.published:q}"
-        " {params.runs:q} --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        "python -m gradatlas draw-generations --curves {input.curves:q} --published {input.published:q}"
+        " --settings {params.settings:q} --title={params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"

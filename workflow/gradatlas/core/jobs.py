@@ -6,6 +6,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter, Token
@@ -28,6 +29,13 @@ def _parsed(kind: type[T], tokens: Sequence[Token]) -> T:
 
 #: ``Json[Settings]``: a settings value with nested parts, given as JSON.
 Json = Annotated[T, Parameter(converter=_parsed, n_tokens=1, accepts_keys=False)]
+
+
+def by_name(names: Sequence[str], paths: Sequence[Path], option: str) -> dict[str, Path]:
+    """The `paths` that `option` gives, by the `names` of the settings; `InputError` where their numbers differ."""
+    if len(names) != len(paths):
+        raise InputError(f"{option} gives {len(paths)} files, the settings name {len(names)}; give one of each")
+    return dict(zip(names, paths, strict=True))
 
 
 def application(jobs: Mapping[str, str]) -> App:

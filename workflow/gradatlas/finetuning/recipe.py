@@ -7,6 +7,7 @@ from gradatlas.core.errors import InputError, nearest
 from gradatlas.data.pairs import SPLITS
 from gradatlas.finetuning.losses import loss_named
 from gradatlas.finetuning.probes import TYPES
+from gradatlas.finetuning.settings import RunSettings
 
 OPTIMISERS = ("sgd", "rmsprop", "adamw")
 PARAMETERS = ("full", "lora")
@@ -17,35 +18,8 @@ TARGETS = ("chosen", "extend", *(name for name in TYPES if name != "chosen"))
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One run: a row of config/runs.tsv.
-
-    `split` of the pairs to train on; `probed`: only on the pairs that are probed. `batch_size` in responses (sft) or
-    pairs. The learning rate rises over `warm_up` steps and stays. `clip`: the gradient's norm at most; 0, as it comes.
-    `parameters`: all weights, or LoRA's low-rank terms of all linear layers but the output (`lora_rank`, scaled
-    by 2, without dropout). Evaluated before the first step, every `evaluate_every` steps and after the last; free
-    responses are written before the first, every `generate_every` steps (0: not in between) and after the last.
-    """
-
-    name: str
-    loss: str = "sft"
-    target: str = "chosen"
-    split: str = "train"
-    probed: bool = False
-    negatives: str = "off_policy"
-    optimiser: str = "rmsprop"
-    learning_rate: float = 1e-4
-    steps: int = 100
-    batch_size: int = 4
-    warm_up: int = 0
-    clip: float = 10.0
-    beta: float = 0.1
-    margin: float = 0.0
-    evaluate_every: int = 25
-    generate_every: int = 0
-    parameters: str = "full"
-    lora_rank: int = 8
-    seed: int = 0
+class Recipe(RunSettings):
+    """A run's settings; `InputError` where they contradict one another or name what is not known."""
 
     def __post_init__(self):
         loss = loss_named(self.loss)

@@ -1,7 +1,9 @@
 """The jobs of the statistics, one a rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from gradatlas.core.jobs import by_name
 
 
 @dataclass(frozen=True)
@@ -12,6 +14,22 @@ class BootstrapSettings:
     """bootstrap draws"""
     seed: int = 0
     """of the bootstrap"""
+
+
+@dataclass(frozen=True)
+class ChainSettings(BootstrapSettings):
+    """What decides curves of finetuning runs."""
+
+    starts: dict[str, str] = field(default_factory=dict)
+    """by run, the run that it starts from; runs that start from the model itself are left out"""
+
+
+@dataclass(frozen=True)
+class RunsSettings(ChainSettings):
+    """The same, of tables that are one a run."""
+
+    runs: tuple[str, ...] = ()
+    """the runs, in the order of the tables"""
 
 
 def summarise_gradients(
@@ -63,3 +81,43 @@ def regress_gradients(
     from gradatlas.statistics.regression import regress
 
     regress(statistics, output, csv, settings.draws, settings.seed)
+
+
+def summarise_dynamics(*, model: str, dynamics: list[Path], output: Path, settings: RunsSettings) -> None:
+    """Summarise one model's finetuning runs over probes: means and 95 % bootstrap intervals, step by step.
+
+    Parameters
+    ----------
+    model
+        the model's name
+    dynamics
+        dynamics tables, one a run (.parquet)
+    output
+        table to write (.parquet)
+    """
+    from gradatlas.statistics.dynamics import summarise_runs
+
+    runs = by_name(settings.runs, dynamics, "--dynamics")
+    summarise_runs(model, runs, settings.starts, output, settings.draws, settings.seed)
+
+
+def summarise_generations(
+    *, model: str, scores: Path, judgements: Path | None = None, output: Path, settings: ChainSettings
+) -> None:
+    """Summarise one model's free generations over prompts: repetition, borrowed answers, win rates, each with a 95 %
+    interval.
+
+    Parameters
+    ----------
+    model
+        the model's name
+    scores
+        scores of all runs (.parquet)
+    judgements
+        judgements of them (.parquet)
+    output
+        table to write (.parquet)
+    """
+    from gradatlas.statistics.generations import summarise_generations as summarise
+
+    summarise(model, scores, judgements, settings.starts, output, settings.draws, settings.seed)

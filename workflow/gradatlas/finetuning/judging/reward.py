@@ -22,7 +22,7 @@ class Reward:
     """
 
     def __init__(self, model: str, name: str, *, device: str, dtype: str, trust_remote_code: bool = False):
-        check_choice("--dtype", dtype, DTYPES)
+        check_choice("settings.model.dtype", dtype, DTYPES)
         where, self.name = locate(model), name
         self.facts: Mapping[str, Any] = {"judge": "reward", "model": name, "digest": where.digest, "dtype": dtype}
         # A compute node has no network; a load that asks for one would stall instead of failing.

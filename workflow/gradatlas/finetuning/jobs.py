@@ -1,0 +1,356 @@
+"""The jobs of the finetuning, one a rule: what is watched, the runs, and what they say, scored and judged."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from gradatlas.core.jobs import Json, by_name
+from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
+from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
+
+#: `Requests`, each of its fields an option of its own.
+RequestOptions = Annotated[Requests, Parameter(name="*")]
+
+
+@dataclass(frozen=True)
+class RephraseSettings:
+    """What decides which texts are asked for, and of whom."""
+
+    train: int
+    """probed prompts that are trained on"""
+    held_out: int
+    """probed prompts that are never trained on"""
+    seed: int = 0
+    """of the draw of probes"""
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    """the model that writes"""
+
+
+@dataclass(frozen=True)
+class ProbesSettings:
+    """What decides which responses are probes."""
+
+    train: int
+    """probed prompts that are trained on"""
+    held_out: int
+    """probed prompts that are never trained on"""
+    seed: int = 0
+    """of the draws"""
+    max_length: int = 512
+    """window in tokens"""
+    max_new_tokens: int = 64
+    """tokens of a sample at most"""
+    device: str = "cpu"
+    """auto, cpu or cuda"""
+    dtype: str = "float32"
+    """precision of the pass"""
+    trust_remote_code: bool = False
+    """run model code from the checkpoint"""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What decides the scores of generations."""
+
+    runs: tuple[str, ...] = ()
+    """the runs, in the order of the tables"""
+    oracle: bool = False
+    """the pairs are the miniature's: its grammar decides what is right"""
+    trust_remote_code: bool = False
+    """run tokenizer code from the checkpoint"""
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run whose generations are judged."""
+
+    name: str
+    """the run"""
+    steps: int
+    """its updates, as asked for"""
+    baselines: list[str]
+    """the runs that it is judged against"""
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """What decides verdicts."""
+
+    judge: str
+    """oracle (of the miniature's grammar), endpoint or reward"""
+    runs: list[JudgedRun]
+    """the runs, in the order of the tables"""
+    model: WriterSettings = field(default_factory=WriterSettings)
+    """the endpoint's model; of a reward model name, device, dtype and trust_remote_code"""
+
+
+def write_rephrases(
+    *,
+    pairs: Path,
+    model: str = "",
+    kept: Path,
+    output: Path,
+    threads: int = 1,
+    requests: RequestOptions = REQUESTS,
+    settings: RephraseSettings,
+) -> None:
+    """Write rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
+
+    Answers are kept one by one: a later run asks for what is missing alone. The endpoint's key is read from an
+    environment variable and written nowhere.
+
+    Parameters
+    ----------
+    pairs
+        pairs table (.parquet)
+    model
+        a local model that writes: a folder or a card
+    kept
+        answers so far (.jsonl)
+    output
+        file to write (.jsonl)
+    threads
+        CPU threads of a local model
+    """
+    from gradatlas.core.device import lease
+
+    # Before torch is imported, until the process ends.
+    held = None if settings.writer.endpoint or settings.writer.device == "cpu" else lease()
+    from gradatlas.finetuning.probes import probed_pairs
+    from gradatlas.finetuning.rephrases import write_rephrases as write
+
+    asked = probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
+    write(asked, writer_of(settings.writer, model, requests=requests, threads=threads), kept, output)
+    if held:
+        held.release()
+
+
+def build_probes(
+    *,
+    pairs: Path,
+    model: str,
+    rephrases: Path | None = None,
+    output: Path,
+    threads: int = 1,
+    settings: ProbesSettings,
+) -> None:
+    """Build the responses whose log-probability finetuning is watched by: thirteen types to every probed prompt.
+
+    Parameters
+    ----------
+    pairs
+        pairs table (.parquet)
+    model
+        model folder or card (.json) that finetuning starts from
+    rephrases
+        kept rephrases, a JSON Lines file of {"pair_id", "type", "text"}, such as write-rephrases writes; without, those
+        of the miniature's grammar
+    output
+        probes table to write (.parquet)
+    threads
+        CPU threads
+    """
+    import torch
+
+    from gradatlas.core.digest import code_digest
+    from gradatlas.core.files import sha256_of
+    from gradatlas.core.machine import libraries
+    from gradatlas.finetuning import probes
+    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.finetuning.rephrases import from_cache
+    from gradatlas.finetuning.sequences import Speech
+    from gradatlas.models.loading import choose_device, load
+
+    torch.set_num_threads(threads)
+    asked = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
+    # Before the model is loaded: what is missing is reported at once.
+    written = from_cache(rephrases, asked) if rephrases else probes.grammar_rephrases(settings.seed)
+    start = usable_start(model)
+    device = choose_device(settings.device)
+    network, tokenizer = load(
+        start.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
+    )
+    rows = probes.build_probes(
+        pairs,
+        network,
+        Speech(tokenizer, settings.max_length),
+        written,
+        train=settings.train,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        max_new_tokens=settings.max_new_tokens,
+    )
+    facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
+    facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
+    probes.write_probes(rows, output, facts | {"code": code_digest(probes.__name__)} | libraries())
+
+
+def finetune(
+    *,
+    init: str,
+    pairs: Path,
+    probes: Path | None = None,
+    reference: str | None = None,
+    output: Path,
+    journal: Path,
+    threads: int = 1,
+    settings: FinetuneSettings,
+) -> None:
+    """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
+
+    Writes dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet
+    (every update), status.json, machine.json and model/.
+
+    Parameters
+    ----------
+    init
+        the model to start from: a folder, a card (.json), or the model/ of another run
+    pairs
+        pairs table (.parquet)
+    probes
+        probes table (.parquet); without, nothing is watched
+    reference
+        the reference model of the loss; without, the start
+    output
+        folder to write to
+    journal
+        folder for checkpoints, deleted at the end
+    threads
+        CPU threads of all processes; the bytes depend on it
+    """
+    from gradatlas.core.device import lease
+
+    # Before torch is imported, until the process ends.
+    held = lease(count=settings.processes) if settings.device != "cpu" else None
+    given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
+             "journal": journal, "threads": max(1, threads // settings.processes), "settings": settings}  # fmt: skip
+    if settings.processes == 1:
+        _finetune(given)
+    else:
+        from gradatlas.finetuning.processes import launch
+        from gradatlas.models.loading import choose_device
+
+        launch(_finetune, given, settings.processes, choose_device(settings.device))
+    if held:
+        held.release()
+
+
+def _finetune(given: dict[str, Any], *processes: Any) -> None:
+    """The work of one process of a run."""
+    import torch
+
+    from gradatlas.finetuning.finetune import finetune as work
+    from gradatlas.finetuning.recipe import Recipe
+
+    given = dict(given)
+    torch.set_num_threads(given.pop("threads"))
+    chosen = asdict(given.pop("settings"))
+    recipe = Recipe(**{name: chosen.pop(name) for name in RunSettings.__dataclass_fields__})
+    # How many processes there are is known by what they share.
+    del chosen["processes"]
+    work(given.pop("init"), given.pop("pairs"), given.pop("output"), given.pop("journal"), recipe, *processes,
+         **given, **chosen)  # fmt: skip
+
+
+def score_generations(
+    *, generations: list[Path], pairs: Path, model: str, output: Path, settings: ScoreSettings
+) -> None:
+    """Score free generations one by one: repetition, answers of other questions, correctness where it is known.
+
+    Parameters
+    ----------
+    generations
+        generations tables, one a run (.parquet)
+    pairs
+        pairs table (.parquet)
+    model
+        folder or card of the model, for its tokenizer
+    output
+        table to write (.parquet)
+    """
+    from gradatlas.finetuning.judging.scores import score_generations as score
+    from gradatlas.finetuning.judging.tokens import tokens_with
+
+    tables = by_name(settings.runs, generations, "--generations")
+    score(tables, pairs, tokens_with(model, settings.trust_remote_code), oracle=settings.oracle, output=output)
+
+
+def judge_generations(
+    *,
+    generations: list[Path],
+    scores: Path,
+    pairs: Path,
+    model: str = "",
+    kept: Path | None = None,
+    output: Path,
+    threads: int = 1,
+    requests: RequestOptions = REQUESTS,
+    settings: Json[JudgeSettings],
+) -> None:
+    """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.
+
+    An endpoint's answers are kept one by one: a later run asks for what is missing alone. Its key is read from an
+    environment variable and written nowhere.
+
+    Parameters
+    ----------
+    generations
+        generations tables, one a run (.parquet)
+    scores
+        scores of the same generations (.parquet)
+    pairs
+        pairs table (.parquet)
+    model
+        a reward model's folder or card
+    kept
+        an endpoint's answers so far (.jsonl)
+    output
+        table to write (.parquet)
+    threads
+        CPU threads of a reward model
+    """
+    from gradatlas.core.device import lease
+
+    # Before torch is imported, until the process ends.
+    held = lease() if settings.judge == "reward" and settings.model.device != "cpu" else None
+    from gradatlas.finetuning.judging.compare import judge_generations as judge
+
+    tables = by_name([run.name for run in settings.runs], generations, "--generations")
+    steps = {run.name: run.steps for run in settings.runs}
+    baselines = {run.name: run.baselines for run in settings.runs}
+    judge(tables, steps, baselines, scores, pairs, _judge(settings, model, kept, requests, threads), output)
+    if held:
+        held.release()
+
+
+def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+    """The `Judge` that the settings describe."""
+    from gradatlas.core.errors import InputError, check_choice
+
+    check_choice("settings.judge", settings.judge, ("oracle", "endpoint", "reward"))
+    if settings.judge == "oracle":
+        from gradatlas.finetuning.judging.judges import Oracle
+
+        return Oracle()
+    if settings.judge == "endpoint":
+        from gradatlas.finetuning.judging.judges import Asked
+
+        if not (settings.model.endpoint and settings.model.name and kept):
+            raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
+        return Asked(writer_of(settings.model, requests=requests), kept)
+    if not model:
+        raise InputError("settings.judge reward: needs --model")
+    import torch
+
+    from gradatlas.finetuning.judging.reward import Reward
+
+    torch.set_num_threads(threads)
+    return Reward(
+        model,
+        settings.model.name or model,
+        device=settings.model.device,
+        dtype=settings.model.dtype,
+        trust_remote_code=settings.model.trust_remote_code,
+    )

@@ -1,0 +1,55 @@
+"""The jobs of the kernels, one a rule."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What decides the numbers of one step."""
+
+    updates: int
+    """pairs that are each learnt for one step"""
+    probed: int
+    """probed prompts whose responses are followed"""
+    change: float
+    """first-order change of the learnt response at the largest step, in nats"""
+    halvings: int
+    """how often the step is halved"""
+    seed: int = 0
+    """of the draw of updates"""
+    max_length: int = 512
+    """window in tokens"""
+    trust_remote_code: bool = False
+    """run model code from the checkpoint"""
+
+
+def check_step(
+    *, model: str, pairs: Path, probes: Path, output: Path, threads: int = 1, settings: StepSettings
+) -> None:
+    """Hold one step of plain SGD against its first-order prediction, probe by probe, in float64.
+
+    Twice: with the captured projections alone trained, predicted from their inputs and output gradients; and with all
+    parameters trained, predicted by autograd.
+
+    Parameters
+    ----------
+    model
+        model folder or card (.json)
+    pairs
+        pairs table (.parquet)
+    probes
+        probes table (.parquet)
+    output
+        table to write (.parquet)
+    threads
+        CPU threads
+    """
+    import torch
+
+    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.kernels.one_step import check_step as check
+
+    torch.set_num_threads(threads)
+    usable_start(model)
+    check(model, pairs, probes, output, **asdict(settings))

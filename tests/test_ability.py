@@ -1,10 +1,12 @@
 """What a model can do, beside its gradients: the accuracy table, the line on every figure, the mark."""
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from gradatlas.charts import listing
 from gradatlas.claims import ability
+from gradatlas.core.checked import parquet_writer
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import gallery
@@ -94,6 +96,7 @@ def test_figures_and_page_say_what_the_model_can_do(table, tmp_path):
 
 
 def test_another_table_is_refused(tmp_path):
-    pl.DataFrame({"model": ["x"]}).write_parquet(tmp_path / "x.parquet")
+    with parquet_writer(tmp_path / "x.parquet", pa.schema([("model", pa.string())])):
+        pass
     with pytest.raises(InputError, match="not a 'accuracy' table"):
         ability.read([tmp_path / "x.parquet"])

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from conftest import call, settings, user_error
+from gradatlas.core.checked import write_json
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import gallery, tables
 from gradatlas.figures.dynamics.table import write_dynamics_table
@@ -55,7 +56,7 @@ def second_study(base):
         for seed in (0, 1):
             path = base / "second" / f"{name}.{seed}.json"
             status = "diverged" if (name, seed) == ("dpo", 1) else "ok"
-            path.write_text(json.dumps({"run": name, "status": status, "step": 7}))
+            write_json(path, {"run": name, "status": status, "step": 7})
             statuses.append(("mini", str(seed), path))
     second = [base / "second" / folder for folder in folders]
     moved = {
@@ -337,9 +338,9 @@ def test_a_wrong_table_is_named(study, tmp_path):
     assert "cells.parquet: not a 'claims' table" in user_error(done)
     done = call("write_atlas", *given, "--curves", study / "cells.parquet")
     assert "cells.parquet: not a 'curves' table" in user_error(done)
-    for words, text in (("not a run's status", "[1]"), ("not a run's status", "{"), ("cannot be read", None)):
+    for words, text in (("damaged", "[1]"), ("damaged", "{"), ("not a run's status", None), ("no such file", "")):
         path = tmp_path / "status.json"
-        path.write_text(text) if text else path.unlink()
+        path.write_text(text) if text else write_json(path, {"run": "a"}) if text is None else path.unlink()
         done = call("write_atlas", *given, "--statuses", path, *settings(statuses=[("mini", "0")]))
         assert f"status.json: {words}" in user_error(done)
     done = call("write_atlas", *given, "--statuses", path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, SHARED, command, needs_shared
+from gradatlas.core.checked import write_json
 from gradatlas.core.errors import InputError
 from gradatlas.data import sources
 from gradatlas.models import snapshots
@@ -346,9 +347,9 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_a_card_that_is_none(tmp_path):
-    with pytest.raises(InputError, match="no such card"):
+    with pytest.raises(InputError, match=r"card\.json: no such file; make it with rule fetch_model"):
         snapshots.read_card(tmp_path / "card.json")
-    (tmp_path / "card.json").write_text("{}")
+    write_json(tmp_path / "card.json", {})
     with pytest.raises(InputError, match="'model' is missing"):
         snapshots.read_card(tmp_path / "card.json")
 
@@ -455,7 +456,7 @@ def test_pin_fills_empty_cells_and_nothing_else(hub, model, tmp_path):
     first, second = hub.add("org/one", model), hub.add("org/two", model, gated=True)
     sheet = tmp_path / "models.tsv"
     lines = [
-        "model\ttitle\tsource\trevision\tkind",
+        "\ufeffmodel\ttitle\tsource\trevision\tkind",
         "mini\tMiniature – klein\tminiature\t\tbase",
         "one\tOne\torg/one\t\tbase",
         "local\tLocal\t./folder\t\tbase\r",

@@ -238,7 +238,7 @@ def test_equal_prompts_are_one_question(chat, tmp_path):
 def test_a_damaged_line_and_a_second_writer_are_errors(chat, tmp_path):
     kept = tmp_path / "kept.jsonl"
     kept.write_text('{"key": "x"}\n')
-    with pytest.raises(InputError, match=r"kept.jsonl, line 1: damaged"):
+    with pytest.raises(InputError, match=r"kept.jsonl, row 0: damaged"):
         complete_all(PROMPTS, endpoint(chat), kept)
     kept.unlink()
     slow = Chat(lambda prompt: time.sleep(1) or "x")
@@ -306,7 +306,8 @@ def test_only_right_and_whole_responses_are_accepted(tmp_path, capsys):
     samples = [Sample(str(i), {"none": f"Q{i}"}, gold[i], {}, options if i > 3 else {}) for i in range(6)]
     with Chat(lambda prompt: said[prompt.split()[-1]]) as chat:
         write_detailed("d", samples, "Ask: {instruction}", endpoint(chat), tmp_path / "k", tmp_path / "out.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    *lines, last = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert list(last) == ["checksum"]
     reasons = ["", "another answer", "no final answer", "cut off", "", ""]
     assert [line["reason"] for line in lines] == reasons
     assert [line["status"] for line in lines] == ["rejected" if reason else "accepted" for reason in reasons]
@@ -416,7 +417,8 @@ def test_a_local_model_writes_too(miniature, tmp_path):
     arguments = [*detailed_of_two(tmp_path, name="mini", max_tokens=8, device="cpu"), "--model", miniature]
     done = call("generate_detailed", *arguments)
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    *lines, last = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert list(last) == ["checksum"]
     assert [line["status"] for line in lines] == ["rejected"] * 2 and lines[0]["writer"]["model"] == "mini"
     before = (tmp_path / "out.jsonl").read_bytes()
     os.truncate(tmp_path / "kept.jsonl", len((tmp_path / "kept.jsonl").read_bytes()) - 5)
@@ -444,3 +446,17 @@ def test_config_mistakes_are_one_line(name):
     config = DEFAULT | {"datasets": ["gsm8k", "gsm8k_hub", "mini_taxonomy"], "generate": change}
     with pytest.raises(InputError, match=message):
         read_study(config, ROOT)
+
+
+def test_a_local_writer_asks_in_the_form_that_it_is_given():
+    """The instructed miniature has a chat template; the form is a part of what kept answers belong to."""
+    from gradatlas.models.local_writer import LocalModel
+
+    told = {}
+    for form in ("", "plain", "chat"):
+        writer = LocalModel(
+            str(ROOT / "resources/miniature/instruct"), "m", device="cpu", dtype="float32", max_tokens=8, prompt=form
+        )
+        told[form] = writer.complete("How many eggs are left?").text
+        assert writer.facts.get("prompt", "") == form
+    assert told[""] == told["chat"] != told["plain"]

@@ -1,5 +1,6 @@
 """The workflow as its user runs it: from a clone, twice, after edits, after kills, on the study's own data."""
 
+import html
 import json
 import os
 import re
@@ -60,10 +61,28 @@ def counted(folder):
     return tuple(map(int, counts.groups()))
 
 
+# What Snakemake, a shell, a regular expression, Markdown, HTML and LaTeX read as their own.
+NASTY = r"""{easy} {model} "q" 'a' $HOME `id` %d & <script>alert(1)</script> \input{x}; #_^~ | a*b"""
+TITLED = {"models": ("mini", "M"), "datasets": ("mini_arithmetic", "D"), "runs": ("smoke_dpo", "R")}
+
+
+def retitle(folder):
+    """Give a model, a dataset and a run such a title, in sheets with a byte order mark and CRLF."""
+    for name, (key, mark) in TITLED.items():
+        sheet = folder / f"config/{name}.tsv"
+        lines = [line.split("\t") for line in sheet.read_text(encoding="utf-8").split("\n")]
+        for cells in lines:
+            if cells[0] == key:
+                cells[lines[0].index("title")] = f"{mark} {NASTY}"
+        text = "\r\n".join("\t".join(cells) for cells in lines)
+        sheet.write_bytes(text.encode("utf-8-sig"))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A clone in which the smoke study was run."""
+    """A clone in which the smoke study was run, with titles that may be nobody's pattern."""
     folder = clone(tmp_path_factory.mktemp("finished") / "clone")
+    retitle(folder)
     done = snakemake(folder, *SMOKE)
     assert done.returncode == 0, done.output[-3000:]
     return folder
@@ -109,6 +128,36 @@ def test_makes_everything_with_its_own_python(finished):
     assert page.count(">cannot do this task<") == 2 and page.count(">does not know these<") == 2
 
 
+def test_a_title_is_text_on_the_page_and_in_figures_and_tables(finished):
+    page = (finished / "results/index.html").read_text()
+    assert "<script>alert" not in page
+    shown = " ".join(html.unescape(re.sub(r"<script.*?</script>|<[^>]*>", "", page, flags=re.DOTALL)).split())
+    assert all(f"{mark} {NASTY}" in shown for _, mark in TITLED.values())
+    tables = finished / "results/tables"
+    assert f"D {NASTY}" in pl.read_csv(tables / "scope.csv")["title"].to_list()
+    tex = (tables / "scope.tex").read_text()
+    assert r"D \{easy\} \{model\}" in tex and r"\textbackslash{}input\{x\}" in tex and r"\input{x}" not in tex
+    assert r"\<script\>" in (tables / "scope.md").read_text()
+    svg = (finished / "results/figures/mini_arithmetic/mini.correct.variants.svg").read_text()
+    drawn = "".join(html.unescape(re.sub(r"<[^>]*>", "", svg)).split())
+    assert "".join(f"D {NASTY}".split()) in drawn and "<script" not in svg
+
+
+def test_texts_of_the_config_are_no_patterns(tmp_path):
+    """A dry run: prompt, endpoint and its model, mirror, a path with a shell's and a pattern's characters."""
+    folder = clone(tmp_path / "clone [v2] $HOME")
+    row = f"mine\tMine {NASTY}\tother\tmapped" + "\t" * 10
+    with (folder / "config/datasets.tsv").open("a") as sheet:
+        sheet.write(row + "\n")
+    (folder / "rows [1] $HOME *.jsonl").write_text('{"q": "a", "r": "b"}\n')
+    (folder / "config/mappings/mine.yaml").write_text(
+        'source: "rows [1] $HOME *.jsonl"\ncolumns: {instruction: q, response: r}\n'
+    )
+    written = 'generate={datasets: [mine], model: "m{x}", endpoint: "http://h/{v}", prompt: "- {a} {instruction}"}'
+    jobs = planned(folder, *SMOKE, "--config", "datasets=[mine]", "mirror=/tmp/{zz}", written, "--", "responses")
+    assert jobs == {"generate_detailed": 1, "build_responses": 1, "responses": 1}
+
+
 def test_a_second_run_has_nothing_to_do(finished):
     begun = time.monotonic()
     done = snakemake(finished, *SMOKE)
@@ -116,10 +165,69 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert time.monotonic() - begun < 10
 
 
-def test_touching_files_makes_nothing_stale(finished):
-    for path in [*finished.rglob("*.py"), *finished.rglob("*.tsv"), *(finished / "results").rglob("*.parquet")]:
-        path.touch()
+def touch(folder):
+    """Give every file and folder the time of now, deepest first."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for path in [*(os.path.join(place, name) for name in names), place]:
+            os.utime(path)
+
+
+def test_touching_files_and_folders_makes_nothing_stale(finished):
+    for name in ("config", "workflow", "resources", "results"):
+        touch(finished / name)
+    # Models and figures, of both studies.
+    for name in ("dynamics/mini_qa/mini/seed_0/smoke_sft/model", "figures/mini_arithmetic", "figures/toys"):
+        time.sleep(0.01)
+        os.utime(finished / "results" / name)
     assert planned(finished, *SMOKE) == {}
+
+
+def test_a_copy_with_other_times_has_nothing_to_do(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, copy_function=shutil.copyfile)
+    touch(folder / "results/models")
+    touch(folder / "resources")
+    assert planned(folder, *SMOKE) == {}
+
+
+def test_a_file_that_is_gone_from_a_models_folder_is_named(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    room = folder / "results/dynamics/mini_qa/mini/seed_0"
+    (room / "smoke_sft/model/model.safetensors").unlink()
+    (room / "one_step.parquet").unlink()
+    done = snakemake(folder, *SMOKE, "--", "results/dynamics/mini_qa/mini/seed_0/one_step.parquet")
+    assert done.returncode == 1
+    line = (folder / "logs/check_step/mini_qa/mini/seed_0.log").read_text()
+    assert "smoke_sft/model/model.safetensors: is gone since the card results/dynamics" in line
+    assert "run again (rule fetch_model, or finetune for the model of a run)" in line and line.count("\n") == 1
+
+
+def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
+    """Touched files and folders make nothing stale; another byte does, and a lost file of a twin is an error."""
+    shutil.copytree(ROOT / "resources/miniature/base", tmp_path / "mine")
+    shutil.copytree(ROOT / "resources/miniature/base", tmp_path / "mirror/models/org/tiny")
+    models = [
+        "{model: mine, source: ./mine, kind: base, device: cpu, threads: 1}",
+        "{model: tiny, source: org/tiny, kind: base, device: cpu, threads: 1}",
+        "{model: twin, source: org/tiny, kind: random, partner: tiny, seed: 0, device: cpu, threads: 1}",
+    ]
+    given = ["--directory", tmp_path, *SMOKE, "--config", f"models=[{','.join(models)}]", "mirror=mirror", "--"]
+    given += ["models"]
+    done = snakemake(ROOT, *given)
+    assert done.returncode == 0, done.output[-3000:]
+    for name in ("mine", "mirror", "results", "resources"):
+        touch(tmp_path / name)
+    assert planned(ROOT, *given) == {}
+    config = tmp_path / "mine/config.json"
+    config.write_text(config.read_text() + "\n")
+    assert planned(ROOT, *given) == {"fetch_model": 1, "models": 1}
+    (tmp_path / "results/models/twin/config.json").unlink()
+    (tmp_path / "resources/models/twin.json").unlink()
+    done = snakemake(ROOT, *given)
+    line = (tmp_path / "logs/fetch_model/twin.log").read_text()
+    assert "results/models/twin/config.json: no such file, though results/models/twin.sha256 lists it" in line
+    assert "delete results/models/twin.sha256 and run again (rule write_untrained)" in line
 
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):

@@ -34,6 +34,7 @@ rule gather_evidence:
         settings=lambda wildcards: as_json(
             draws=STUDY.config["bootstrap"],
             seed=STUDY.config["seed"],
+            task=STUDY.datasets[wildcards.dataset]["task"],
             models=[{key: row[key] for key in ("model", "kind", "partner", "seed")} for row in STUDY.models.values()],
         ),
     shell:
@@ -49,7 +50,7 @@ rule test_claims:
         dynamics=collect(
             "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
         ),
-        toys="results/evidence/dynamics/toys.parquet",
+        toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
         accuracy=accuracy_tables,
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
         claims=CLAIMS_SHEET,
@@ -70,11 +71,12 @@ rule test_claims:
     params:
         code=code_digest("claims.jobs:test_claims"),
         stem=lambda wildcards, output: os.path.splitext(output.parquet)[0],
+        settings=lambda wildcards: as_json(prompts=prompt_forms()),
     shell:
         "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
         " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q}"
         " --dynamics-claims {input.dynamics_claims:q} --dynamics-schema {input.dynamics_schema:q}"
-        " --output {params.stem:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_claims:
@@ -164,5 +166,5 @@ rule claims:
     input:
         "results/claims.parquet",
         "results/tables/claims.md",
-        "results/tables/fixed_data.md",
+        ["results/tables/fixed_data.md"] if STUDY.datasets else [],
     localrule: True

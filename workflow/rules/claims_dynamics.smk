@@ -37,7 +37,7 @@ rule gather_dynamics_evidence:
         settings=lambda wildcards: as_json(
             kind=STUDY.learners[wildcards.model]["kind"],
             seeds=DYNAMICS["seeds"],
-            runs=PLAN.watched,
+            runs=watched_rows(),
             draws=STUDY.config["bootstrap"],
             seed=STUDY.config["seed"],
         ),
@@ -66,6 +66,7 @@ rule gather_toy_evidence:
     params:
         code=code_digest("claims.jobs:gather_toy_evidence"),
         folder=lambda wildcards, input: os.path.dirname(input.toys[0]),
+        images=lambda wildcards: TOY_IMAGES,
     shell:
-        "python -m gradatlas gather-toy-evidence --toys {params.folder:q} --claims {input.claims:q}"
+        "python -m gradatlas gather-toy-evidence --toys {params.folder:q} --images={params.images:q} --claims {input.claims:q}"
         " --schema {input.schema:q} --output {output:q} > {log:q} 2>&1"

@@ -1,4 +1,8 @@
-"""What the rules share: the study as the config asks for it, and where its files stand."""
+"""What the rules share: the study as the config asks for it, and where its files stand.
+
+A text of a sheet or of the config is a param by a function (``lambda wildcards: ...``): Snakemake reads braces in a plain
+one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
+"""
 
 import json
 import os
@@ -9,6 +13,8 @@ from pathlib import Path
 from gradatlas.core.digest import code_digest
 from gradatlas.study.runs import read_plan
 from gradatlas.core.errors import InputError
+from gradatlas.core.files import sums_of
+from gradatlas.models.snapshots import WANTED
 from gradatlas.study.sources import is_hub_id
 from gradatlas.study.relations import GOLD_VARIANT
 from gradatlas.data.places import local_files, released_path
@@ -27,7 +33,7 @@ def kept_work(output, name):
 
 try:
     STUDY = read_study(config, ROOT)
-    PLAN = read_plan(STUDY.config["dynamics"], ROOT)
+    PLAN = read_plan(STUDY.config["dynamics"], ROOT, STUDY.config["generate"]["model"])
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -35,8 +41,11 @@ except InputError as error:
 
 wildcard_constraints:
     model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
-    dataset="|".join(STUDY.datasets),
+    dataset="|".join(STUDY.datasets) or "none",
 
+
+for note in PLAN.notes:
+    print(f"note: {note}", file=sys.stderr)
 
 UNPINNED = [
     name
@@ -142,10 +151,18 @@ def made_folder(model):
     return f"results/models/{model}" if model in TWINS else miniature_folder(model)
 
 
+def sums_of_model(model):
+    """The checksums of such a model's files: an input that stands for the folder, whose times say nothing."""
+    shipped = model not in TWINS and is_shipped(model)
+    return os.path.join(SHIPPED, "SHA256SUMS") if shipped else str(sums_of(made_folder(model)))
+
+
 def base_of(wildcards):
-    """The weights that an instructed miniature starts from."""
+    """The weights that an instructed miniature starts from, and the checksums of their folder."""
     row = STUDY.miniatures[wildcards.model]
-    return os.path.join(miniature_folder(row["partner"]), "model.safetensors") if row["kind"] == "instruct" else []
+    if row["kind"] != "instruct":
+        return []
+    return [os.path.join(miniature_folder(row["partner"]), "model.safetensors"), sums_of_model(row["partner"])]
 
 
 def training_steps(wildcards):
@@ -159,7 +176,12 @@ def tokenizer_of(model):
     """A model as far as its tokenizer goes, as settings."""
     row = STUDY.models[model]
     source = os.path.join(".", miniature_folder(model)) if row["source"] == "miniature" else row["source"]
-    return {"name": model, "source": source, "revision": row["revision"], "chat": row["kind"] == "instruct"}
+    return {"name": model, "source": source, "revision": row["revision"], "chat": row["prompt"] == "chat"}
+
+
+def prompt_forms():
+    """The form of each model's prompts, by model."""
+    return {name: row["prompt"] for name, row in STUDY.models.items()}
 
 
 def model_row(model):
@@ -170,13 +192,12 @@ def model_row(model):
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
     row = model_row(wildcards.model)
-    if wildcards.model in TWINS:
-        return [made_folder(wildcards.model)]
-    if row["source"] == "miniature":
-        sums = [os.path.join(SHIPPED, "SHA256SUMS")] if is_shipped(wildcards.model) else []
-        return sums + [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]
+    if is_made(wildcards.model):
+        # A twin is one folder; of a miniature each file is known by name.
+        names = MINIATURE_FILES if row["source"] == "miniature" else []
+        return [sums_of_model(wildcards.model), *(os.path.join(made_folder(wildcards.model), name) for name in names)]
     folder = Path(row["source"]).expanduser()
-    return sorted(str(path) for suffix in ("json", "safetensors", "jinja") for path in folder.glob(f"*.{suffix}"))
+    return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
 
 
 HUB_DATASETS = {
@@ -209,14 +230,11 @@ def dataset_sources(wildcards):
 def source_settings(dataset):
     """How a dataset's samples are read, as settings."""
     row, keys = STUDY.datasets[dataset], source_keys(STUDY, dataset)
-    stated = {key: (STUDY.files[key]["path"], STUDY.files[key]["sha256"]) for key in keys}
     settings = {key: row[key] for key in ("reader", "gold", "options")}
     settings["seed"] = STUDY.config["seed"]
     settings["normalise_newlines"] = STUDY.config["normalise_newlines"]
     settings["files"] = [
-        # Fetched files are verified when they are placed.
-        {"variant": key[1], "relation": key[2], "sha256": "" if path in REMOTE else sha256}
-        for key, (path, sha256) in stated.items()
+        {"variant": key[1], "relation": key[2], "sha256": STUDY.files[key]["sha256"]} for key in keys
     ]
     if row["reader"] == "miniature":
         settings["questions"] = STUDY.config["miniature"]["questions"]
@@ -238,8 +256,8 @@ def accuracy_tables(wildcards):
 
 def drawn_seed(model, dataset):
     """The seed of random tokens, 0 where none are drawn: another one makes nothing else stale."""
-    drawn = [*STUDY.config["loss_tokens"], *STUDY.controls(model, dataset)]
-    return STUDY.config["seed"] if any("random" in each for each in drawn) else 0
+    subsets = STUDY.config["loss_tokens"] + [each.split(":", 2)[2] for each in STUDY.controls(model, dataset)]
+    return STUDY.config["seed"] if any(each.startswith("random:") for each in subsets) else 0
 
 
 def gradient_tables(kind):
@@ -267,10 +285,15 @@ def titles(rows):
     return {name: row["title"] for name, row in rows.items() if row["title"]}
 
 
-CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "claims.tsv"))
-CLAIMS_SCHEMA = os.path.normpath(os.path.join(os.path.relpath(ROOT), "workflow", "schemas", "claims.schema.yaml"))
-DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
-DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")
+def shipped(*parts):
+    """The way to a file that stands beside the code."""
+    return os.path.normpath(os.path.join(os.path.relpath(ROOT), *parts))
+
+
+CLAIMS_SHEET = shipped("config", "claims.tsv")
+CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims.schema.yaml")
+DYNAMICS_CLAIMS_SHEET = shipped("config", "claims_dynamics.tsv")
+DYNAMICS_CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims_dynamics.schema.yaml")
 
 
 def compared_tables(kind):
@@ -331,8 +354,14 @@ def local_writer(wildcards):
         for part in (
             *("--model-name", name, "--device", row["device"], "--dtype", row["dtype"]),
             *(["--trust-remote-code"] if row["trust_remote_code"] else []),
+            *(["--form", row["prompt"]] if row["prompt"] else []),
         )
     ]
+
+
+# Whether the toys are part of the study; the target `toys` makes them anyway.
+SHOWN = STUDY.config["toys"]["show"]
+SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
 
 
 # The second study: one folder a model and seed.
@@ -341,14 +370,14 @@ ROOM = "results/dynamics/{pairs}/{model}/seed_{seed}"
 
 
 def start_of_run(wildcards):
-    """The model that a run starts from: another run's, or the model's card."""
+    """The card of the model that a run starts from: another run's, or the model's own."""
     init = PLAN.runs[wildcards.run]["init"]
-    return f"{ROOM}/{init}/model" if init else "resources/models/{model}.json"
+    return f"{ROOM}/{init}/model.json" if init else "resources/models/{model}.json"
 
 
 def start_of_probes(wildcards):
-    """The model that the watched runs start from, whose own samples are probes."""
-    return f"{ROOM}/{PLAN.start}/model" if PLAN.start else "resources/models/{model}.json"
+    """The card of the model that the watched runs start from, whose own samples are probes."""
+    return f"{ROOM}/{PLAN.start}/model.json" if PLAN.start else "resources/models/{model}.json"
 
 
 def pair_rows(wildcards):
@@ -374,10 +403,9 @@ def probe_settings(wildcards):
 
 
 def rephrases_file(wildcards):
-    """Kept rephrases: a user's own file, or what a model writes; none for the miniature's grammar."""
-    if DYNAMICS["rephrases"]:
-        return [DYNAMICS["rephrases"]]
-    return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]
+    """Kept rephrases: a user's own file, or what a model writes; none of the miniature's grammar, or of nobody."""
+    places = {"file": [DYNAMICS["rephrases"]], "written": ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]}
+    return places.get(PLAN.rephrases, [])
 
 
 def learner_settings(wildcards):

@@ -3,7 +3,7 @@
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
        run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
-       status.json, machine.json, model/; results/figures/dynamics/, results/tables/dynamics.*
+       status.json, machine.json, model/ and its card model.json; results/figures/dynamics/, results/tables/dynamics.*
 why    one rule for all runs: what a run is stands in its row of the sheet
 """
 
@@ -126,6 +126,7 @@ rule build_probes:
             **learner_settings(wildcards),
             max_length=DYNAMICS["max_length"],
             max_new_tokens=DYNAMICS["max_new_tokens"],
+            rephrases=bool(PLAN.rephrases),
         ),
         rephrases=lambda wildcards, input: ["--rephrases", input.rephrases] if input.rephrases else [],
     shell:
@@ -146,7 +147,8 @@ rule finetune:
         status=f"{ROOM}/{{run}}/status.json",
         # For people and the manifest: no rule takes it as input.
         machine=f"{ROOM}/{{run}}/machine.json",
-        model=directory(f"{ROOM}/{{run}}/model"),
+        # The card stands for the folder model/: a folder's times say nothing of its content.
+        model=f"{ROOM}/{{run}}/model.json",
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:
@@ -254,6 +256,7 @@ rule draw_dynamics:
             subcategory="{model}, seed {seed}",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
+        "results/figures/dynamics/{pairs}/{model}/seed_{seed}.sha256",
     log:
         "logs/draw_dynamics/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -272,7 +275,7 @@ rule draw_dynamics:
     shell:
         "python -m gradatlas draw-dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
         " --settings {params.settings:q} --title={params.title:q} --formats {params.formats}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output[0]:q} > {log:q} 2>&1"
 
 
 rule draw_seeds:
@@ -288,6 +291,7 @@ rule draw_seeds:
             subcategory="{model}, over seeds",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
+        "results/figures/dynamics/{pairs}/{model}/seeds.sha256",
     log:
         "logs/draw_seeds/{pairs}/{model}.log",
     conda:
@@ -302,7 +306,7 @@ rule draw_seeds:
         formats=STUDY.config["formats"],
     shell:
         "python -m gradatlas draw-seeds --curves {input:q} --settings {params.settings:q}"
-        " --title={params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " --title={params.title:q} --formats {params.formats} --output {output[0]:q} > {log:q} 2>&1"
 
 
 # Empty where nothing is watched.
@@ -362,7 +366,7 @@ DYNAMICS_FIGURES = collect(
 )
 
 # What the page shows of the second study: folders with an index.json each.
-SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"]
+SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"] * SHOW_TOYS
 RUN_STATUSES = collect(
     f"{ROOM}/{{run}}/status.json",
     pairs=DYNAMICS["pairs"],

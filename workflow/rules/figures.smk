@@ -2,11 +2,12 @@
 
 needs  results/statistics/
 makes  results/figures/{dataset}/ (one chart per model, relation and kind), results/figures/all-datasets/ (what the
-       datasets show together), results/tables/, results/index.html
+       datasets show together), each with its files' checksums beside it ({dataset}.sha256); results/tables/, results/index.html
 why    one job draws all figures of a dataset: starting Python costs more than a chart
 """
 
-FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets) + ["results/figures/all-datasets"]
+FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets)
+FIGURES += ["results/figures/all-datasets"] if STUDY.datasets else []
 
 
 rule draw_figures:
@@ -26,6 +27,7 @@ rule draw_figures:
             subcategory="{dataset}",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
         ),
+        "results/figures/{dataset}.sha256",
     log:
         "logs/draw_figures/{dataset}.log",
     conda:
@@ -39,11 +41,8 @@ rule draw_figures:
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
         settings=lambda wildcards: as_json(
             model_titles=titles(STUDY.models),
-            bases={
-                name: row["partner"]
-                for name, row in STUDY.models.items()
-                if row["kind"] == "instruct" and row["partner"] in STUDY.models
-            },
+            partners=STUDY.pairs(),
+            prompts=prompt_forms(),
             paper_axes=STUDY.config["paper_axes"],
             paper_top=STUDY.datasets[wildcards.dataset]["paper_top"],
         ),
@@ -52,7 +51,7 @@ rule draw_figures:
     shell:
         "python -m gradatlas draw-figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
         " --title={params.title:q} --accuracy {input.accuracy:q} --formats {params.formats}"
-        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --output {output[0]:q} > {log:q} 2>&1"
 
 
 rule draw_overview:
@@ -74,6 +73,7 @@ rule draw_overview:
             subcategory="all datasets",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
         ),
+        "results/figures/all-datasets.sha256",
     log:
         "logs/draw_overview.log",
     conda:
@@ -96,7 +96,7 @@ rule draw_overview:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.curves],
     shell:
         "python -m gradatlas draw-overview --statistics {params.folders:q} --accuracy {input.accuracy:q}"
-        " --formats {params.formats} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+        " --formats {params.formats} --settings {params.settings:q} --output {output[0]:q} > {log:q} 2>&1"
 
 
 rule write_tables:
@@ -161,9 +161,13 @@ rule write_accuracy:
 rule write_atlas:
     """Write the page: what was run, the explorer, all figures and tables."""
     input:
-        figures=FIGURES,
+        figures=[str(sums_of(folder)) for folder in FIGURES],
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
-        tables=["results/tables/mad.csv", "results/tables/rd.csv"],
+        tables=(
+            collect("results/tables/{table}.{format}", table=["mad", "rd"], format=["csv", "parquet"])
+            if STUDY.datasets
+            else []
+        ),
         accuracy=accuracy_tables,
         accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",
@@ -171,10 +175,13 @@ rule write_atlas:
         layers=collect("results/statistics/{dataset}/per_sample_layers.parquet", dataset=STUDY.datasets),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         claims="results/claims.parquet",
-        second=SECOND_FIGURES,
+        second=[str(sums_of(folder)) for folder in SECOND_FIGURES],
         statuses=RUN_STATUSES,
-        run_table=DYNAMICS_TABLE,
-        templates=sorted(str(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()),
+        run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
+        # Relative, so that the whole may be moved.
+        templates=sorted(
+            os.path.relpath(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()
+        ),
     output:
         "results/index.html",
     log:
@@ -187,12 +194,17 @@ rule write_atlas:
         settings=lambda wildcards, input: as_json(
             runs=[*PLAN.runs.values()],
             statuses=[status_place(path) for path in input.statuses],
+            prompts=prompt_forms(),
         ),
+        figures=FIGURES,
+        second=SECOND_FIGURES,
+        tables=lambda wildcards, input: [path for path in input.tables if path.endswith(".csv")],
+        run_table=lambda wildcards, input: input.run_table[:1],
     shell:
-        "python -m gradatlas write-atlas --figures {input.figures:q} --cells {input.cells:q}"
-        " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
+        "python -m gradatlas write-atlas --figures {params.figures:q} --cells {input.cells:q}"
+        " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
-        " --second {input.second:q} --statuses {input.statuses:q} --run-table {input.run_table:q}"
+        " --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
         " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 

@@ -120,6 +120,7 @@ rule draw_generations:
             subcategory="{model}, seed {seed}: free generations",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
+        "results/figures/generations/{pairs}/{model}/seed_{seed}.sha256",
     log:
         "logs/draw_generations/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -135,4 +136,4 @@ rule draw_generations:
         formats=STUDY.config["formats"],
     shell:
         "python -m gradatlas draw-generations --curves {input.curves:q} --published {input.published:q}"
-        " --settings {params.settings:q} --title={params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --title={params.title:q} --formats {params.formats} --output {output[0]:q} > {log:q} 2>&1"

@@ -145,7 +145,7 @@ def instruct_instability(view: View, claim: Claim) -> Iterator[Estimate]:
 
 def length_shape(view: View, claim: Claim) -> Iterator[Estimate]:
     """The least correlation, over pairs of lengths, of their mean curves over layers."""
-    variants = [name for name in _descriptions(view) if name.startswith("length_")]
+    variants = [name for name in _descriptions(view) if name != "natural"]
     found = together(view, *(view.cell(name) for name in variants)) if len(variants) > 1 else None
     if found is None:
         return
@@ -209,7 +209,9 @@ def ratio_of_ratios(view: View, claim: Claim, reference: View) -> Iterator[Estim
     if found is None:
         return
     cells, curves = found
-    none, detailed, other_none, other_detailed = map(mean_absolute_difference, curves)
+    none, detailed, other_none, other_detailed = (
+        mean_absolute_difference(each, cell.steps) for each, cell in zip(curves, cells, strict=True)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (none / detailed) / (other_none / other_detailed)
     n, about = len(cells[0].sample_ids), sides(cells[:1], cells[1:2])
@@ -223,7 +225,7 @@ def mad_ratio_of(view: View, claim: Claim, one, other) -> Iterator[Estimate]:
         return
     (cell, against), (first, second) = found
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = mean_absolute_difference(first) / mean_absolute_difference(second)
+        draws = mean_absolute_difference(first, cell.steps) / mean_absolute_difference(second, against.steps)
     about = sides([cell], [against])
     yield from by_projection(claim, draws, RATIO, len(cell.sample_ids), cell.projections, **about)
 
@@ -265,8 +267,11 @@ def _paired(items: list) -> list[tuple]:
 
 
 def _descriptions(view: View) -> list[str]:
-    """The variants of a dataset of descriptions: lengths, or what stands alone."""
-    return [name for name in dict.fromkeys(key[0] for key in view.cells) if name == "natural" or "length_" in name]
+    """The variants of a dataset of descriptions: lengths, or what stands alone; of data on another task, none."""
+    if view.task != "knowledge":
+        return []
+    variants = dict.fromkeys(key[0] for key in view.cells)
+    return [name for name in variants if name == "natural" or name.startswith("length_")]
 
 
 def _of_like_length(one: Cell, other: View) -> Cell | None:

@@ -14,7 +14,7 @@ from gradatlas.claims.lost import lost_cells, unmeasured
 from gradatlas.claims.two_alternative import two_alternative
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.tables import read_metadata, write_table
+from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.statistics.cells import KEY, Cell, read_cells
 
 MEASURES = FINDINGS | CONTROLS
@@ -31,11 +31,13 @@ def gather(
     draws: int,
     seed: int,
     accuracy: str = "",
+    task: str = "other",
 ) -> None:
     """Write the evidence table of one dataset, and, to `accuracy`, which of two responses its models find likelier.
 
     `samples` and `spectra`: one path a model, of this dataset and of those that a claim compares it with. `models`:
-    by name, the sheet's `kind`, `partner` and `seed`. A model on data that it was never meant for takes no part.
+    by name, the sheet's `kind`, `partner` and `seed`; `task`: the dataset's. A model on data that it was never meant
+    for takes no part.
     """
     ours = [claim for claim in claims if claim.study == STUDY]
     unknown = [claim.claim for claim in ours if claim.claim not in MEASURES]
@@ -43,11 +45,11 @@ def gather(
         raise InputError(f"config/claims.tsv, '{unknown[0]}': nothing measures it; have {', '.join(sorted(MEASURES))}")
     views: dict[tuple[str, str], View] = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
-        facts = read_metadata(samples_path)
+        facts = read_metadata(samples_path, "samples")
         if facts["purpose"] != "study":
             progress(f"{samples_path}: {facts['purpose']}, takes no part")
             continue
-        view = _view(samples_path, spectra_path, facts, models, draws, seed)
+        view = replace(_view(samples_path, spectra_path, facts, models, draws, seed), task=task)
         views[view.model, view.dataset] = view
     rows = [row for view in _compared(views, dataset, models) for row in _rows(view, ours, models[view.model])]
     progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
@@ -61,6 +63,8 @@ def _view(
     samples: str, spectra: str, facts: Mapping[str, Any], models: Mapping[str, Any], draws: int, seed: int
 ) -> View:
     frame, cells = read_cells(_dataset_of(samples), samples, spectra)
+    if cells and not cells[0].present.all():
+        progress(f"{samples}: claims are about {', '.join(_slim(cells[0]).projections)}; some layers have no other")
     measured = {(cell.variant, cell.relation, cell.loss_tokens): _slim(cell) for cell in cells}
     name = facts["model"]
     return View(
@@ -77,15 +81,23 @@ def _view(
 
 
 def _dataset_of(samples: str) -> str:
-    found = pl.scan_parquet(samples).select(pl.col("dataset").unique()).collect()["dataset"].to_list()
+    found = read_table("samples", samples, ["dataset"])["dataset"].unique().to_pylist()
     if len(found) != 1:
         raise InputError(f"{samples}: holds {len(found)} datasets, not one; make it again")
     return found[0]
 
 
 def _slim(cell: Cell) -> Cell:
-    """Without the statistics that no claim is about: all models of a dataset are held at once."""
-    return replace(cell, values={"nuclear_norm": cell.values["nuclear_norm"]})
+    """Without the statistics that no claim is about, as all models of a dataset are held at once.
+
+    And without projections that some layers have none of: claims are about the curve of all layers.
+    """
+    norms = cell.values["nuclear_norm"]
+    if cell.present.all():
+        return replace(cell, values={"nuclear_norm": norms})
+    whole = cell.present.all(1)
+    left = tuple(name for name, kept in zip(cell.projections, whole, strict=True) if kept)
+    return replace(cell, projections=left, values={"nuclear_norm": norms[:, whole]})
 
 
 def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
@@ -99,13 +111,15 @@ def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray
 def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mapping[str, Any]) -> Iterator[View]:
     """The views of this dataset, each with what it is compared with."""
     here = {model: view for (model, name), view in views.items() if name == dataset}
+    kinds = {name: row["kind"] for name, row in models.items()}
     for model, view in here.items():
+        partner = models[model]["partner"]
         # An instructed model's network before training is its base model's.
-        trained = {model, models[model]["partner"]} if view.kind != "random" else set()
+        trained = {model} | ({partner} if view.kind == "instruct" else set()) if view.kind != "random" else set()
         twins = [name for name, row in models.items() if row["kind"] == "random" and row["partner"] in trained]
         yield replace(
             view,
-            base=here.get(models[model]["partner"]) if view.kind == "instruct" else None,
+            base=here.get(partner) if view.kind == "instruct" and kinds.get(partner) == "base" else None,
             untrained=next((here[name] for name in twins if name in here), None),
             others={name: other for (owner, name), other in views.items() if owner == model and name != dataset},
         )
@@ -113,7 +127,7 @@ def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mappi
 
 def _rows(view: View, claims: Sequence[Claim], model: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for claim in claims:
-        if view.kind in claim.kinds and view.model.startswith(tuple(claim.models)):
+        if view.kind in claim.kinds and (not claim.models or view.model in claim.models):
             measure = MEASURES[claim.claim]
             estimates = list(measure(view, claim))
             for found in [*estimates, *unmeasured(view, claim, measure, estimates)]:

@@ -1,8 +1,9 @@
 """The jobs of the claims, one a rule."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gradatlas.core.jobs import Json
 from gradatlas.statistics.jobs import BootstrapSettings
@@ -28,6 +29,8 @@ class EvidenceSettings(BootstrapSettings):
 
     models: list[Model]
     """the models; of several untrained partners the first is compared with"""
+    task: str = "other"
+    """the dataset's kind of task"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,16 @@ class DynamicsEvidenceSettings(BootstrapSettings):
     """the model's kind: base, instruct or random"""
     seeds: list[int]
     """of training"""
-    runs: list[str]
-    """the names of the runs of each seed"""
+    runs: list[dict[str, Any]]
+    """the rows of config/runs.tsv of each seed's runs"""
+
+
+@dataclass(frozen=True)
+class VerdictSettings:
+    """What verdicts state beside the evidence."""
+
+    prompts: dict[str, str] = field(default_factory=dict)
+    """the form of a model's prompts, plain or chat, by model"""
 
 
 def gather_evidence(
@@ -80,7 +91,7 @@ def gather_evidence(
         raise InputError(f"--samples names {len(samples)} tables, --spectra {len(spectra)}; give one of each")
     models = {each.model: asdict(each) for each in settings.models}
     rows = read_claims(claims, schema)
-    gather(dataset, samples, spectra, models, rows, output, settings.draws, settings.seed, accuracy)
+    gather(dataset, samples, spectra, models, rows, output, settings.draws, settings.seed, accuracy, settings.task)
 
 
 def gather_dynamics_evidence(
@@ -123,7 +134,8 @@ def gather_dynamics_evidence(
     from gradatlas.claims.dynamics.gather import gather_runs
     from gradatlas.core.errors import InputError
 
-    names, seeds = settings.runs, settings.seeds
+    rows_of = {row["run"]: row for row in settings.runs}
+    names, seeds = list(rows_of), settings.seeds
     if not runs or len(runs) != len(seeds) * len(names):
         wanted = f"{len(seeds)} seeds of {len(names)} runs"
         raise InputError(f"--runs names {len(runs)} tables, the settings {wanted}; give one of each, and one at least")
@@ -136,16 +148,18 @@ def gather_dynamics_evidence(
         for seed, path in zip(seeds, paths, strict=False):
             rooms[seed][table] = path
     rows = read_claims(claims, schema)
-    gather_runs(pairs, model, settings.kind, rooms, rows, output, settings.draws, settings.seed)
+    gather_runs(pairs, model, settings.kind, rooms, rows_of, rows, output, settings.draws, settings.seed)
 
 
-def gather_toy_evidence(*, toys: Path, claims: Path, schema: Path, output: Path) -> None:
+def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, schema: Path, output: Path) -> None:
     """Measure what the claims on toys, and on the losses' formulas, are about: no verdict yet.
 
     Parameters
     ----------
     toys
         folder with toy_*.parquet
+    images
+        the source of the classifier's images (toys.images.source)
     claims
         the claims' sheet (.tsv)
     schema
@@ -156,7 +170,7 @@ def gather_toy_evidence(*, toys: Path, claims: Path, schema: Path, output: Path)
     from gradatlas.claims.dynamics.evidence import read_claims
     from gradatlas.claims.dynamics.gather import gather_toys
 
-    gather_toys(toys, read_claims(claims, schema), output)
+    gather_toys(toys, read_claims(claims, schema), output, images)
 
 
 def test_claims(
@@ -168,6 +182,7 @@ def test_claims(
     dynamics_claims: Path | None = None,
     dynamics_schema: Path | None = None,
     output: Path,
+    settings: VerdictSettings = VerdictSettings(),
 ) -> None:
     """Reach the verdicts: all evidence of a run, corrected for the number of tests, beside what the models can do.
 
@@ -212,7 +227,7 @@ def test_claims(
     rows = read_claims(claims, schema)
     if dynamics_claims and dynamics_schema:
         rows += read_dynamics_claims(dynamics_claims, dynamics_schema)
-    table = decide(evidence, rows, able, output)
+    table = decide(evidence, rows, able, output, settings.prompts)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
 

@@ -272,7 +272,7 @@ def build_pairs(
         return
     if not (train_rows and held_out_rows):
         raise InputError("settings.mapping needs --train-rows and --held-out-rows; give both")
-    from gradatlas.data.tabular import read_rows
+    from gradatlas.data.tabular import WHOLE, read_rows
     from gradatlas.study.config import checked
     from gradatlas.study.runs import check_prompt
 
@@ -287,5 +287,6 @@ def build_pairs(
         # Rows of the hub were cut when they were fetched.
         own = path in (Path(mapping["source"]), Path(mapping["held_out"]))
         cut = mapping[f"{split}_split"] if own else "train"
-        rows += mapped_pairs(read_rows(path, cut), mapping, str(path), split, limit, settings.seed)
+        where = str(path) if cut in WHOLE else f"{path}, split '{cut}'"
+        rows += mapped_pairs(list(read_rows(path, cut)), mapping, where, split, limit, settings.seed)
     write_pairs(rows, output, {**facts, "source": mapping["source"], "revision": mapping["revision"]})

@@ -1,7 +1,7 @@
 """All datasets of one model at a glance: MAD and RD by dataset and variant, and layer by layer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -13,6 +13,7 @@ from gradatlas.charts.names import label, projections_in_order, responses_of, va
 from gradatlas.charts.panel import DIGITS, of
 from gradatlas.charts.theme import Heading
 from gradatlas.figures import findings
+from gradatlas.statistics.shapes import Shapes, steps
 
 ROW, TALL = 13, 24
 # Width in pixels below which a number does not fit into a cell.
@@ -30,10 +31,12 @@ UNSURE = "Numbers in percent; in brackets where the 95 % bootstrap interval hold
 
 @dataclass(frozen=True)
 class Data:
-    """What stands in the rows: titles and families of datasets by key, in order."""
+    """What stands in the rows: titles and families of datasets by key, in order; `asked`: those with any sample, usable
+    or not, of the model and relation drawn."""
 
     titles: Mapping[str, str]
     families: Mapping[str, str]
+    asked: Collection[str] = ()
 
 
 def mad_heading(mad: pl.DataFrame, data: Data) -> Heading:
@@ -106,8 +109,16 @@ def differences_heading(rd_layers: pl.DataFrame, data: Data) -> Heading:
     return Heading(title, _subtitle(rd_layers, data, BY_LAYER))
 
 
-def steps_of(curves: pl.DataFrame) -> pl.DataFrame:
-    """|s(i+1) − s(i)| of each mean curve, `layer` i; one row less a curve than `curves` has. No interval."""
+def steps_of(curves: pl.DataFrame, shapes: Shapes | None = None) -> pl.DataFrame:
+    """|s(i+1) − s(i)| of each mean curve, `layer` i; one row less a curve than `curves` has. No interval.
+
+    `shapes`: of a model whose layers differ in shape; there only neighbours of one shape have a row.
+    """
+    if shapes:
+        taken = zip(shapes, steps(shapes, list(shapes)).tolist(), strict=True)
+        kept = [(name, layer) for name, each in taken for layer, alike in enumerate(each) if alike]
+        alike = pl.DataFrame(kept, {"projection": pl.String, "layer": curves.schema["layer"]}, orient="row")
+        return steps_of(curves).join(alike, on=["projection", "layer"], how="semi", maintain_order="left")
     keys = ["model", "dataset", "relation", "variant", "projection", "purpose", "n"]
     after = curves.with_columns(pl.col("layer") - 1)
     return (
@@ -323,7 +334,7 @@ def _ends(frame: pl.DataFrame) -> tuple[str, str]:
 
 def _subtitle(frame: pl.DataFrame, data: Data, drawn: str) -> tuple[str, ...]:
     relation = frame["relation"][0]
-    missing = [title for key, title in data.titles.items() if key not in set(frame["dataset"])]
+    missing = [title for key, title in data.titles.items() if key not in {*frame["dataset"], *data.asked}]
     empty = frame.filter(~pl.col("value").is_finite().fill_null(False)).height
     notes = [
         *([f"Not measured: {', '.join(missing)}."] if missing else []),

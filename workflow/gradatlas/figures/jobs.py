@@ -31,8 +31,10 @@ class FigureSettings:
 
     model_titles: dict[str, str] = field(default_factory=dict)
     """names of models to readers, by key; others are called by their key"""
-    bases: dict[str, str] = field(default_factory=dict)
-    """of instructed models, the base model of each"""
+    partners: dict[str, str] = field(default_factory=dict)
+    """by model, the one it is compared with"""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """by model, the form of its prompts: plain or chat"""
     paper_axes: bool = False
     """the study's own axes, in figures of its own form"""
     paper_top: int | None = None
@@ -102,8 +104,8 @@ def draw_figures(
     """Draw all layer-gradient figures of one dataset.
 
     For every model and relation in the tables: {model}.{relation}.panels (the study's own figure), .variants (variants
-    overlaid), .samples (their distribution), for irrelevant responses .compared (against the correct ones), for an
-    instructed model .instructed (against its base); {model}.all.relations; and index.json, a list of them.
+    overlaid), .samples (their distribution), for irrelevant responses .compared (against the correct ones), for a
+    model with a partner .instructed (against that); {model}.all.relations; and index.json, a list of them.
 
     Parameters
     ----------
@@ -130,7 +132,8 @@ def draw_figures(
         formats,
         model_titles=settings.model_titles,
         accuracy=accuracy,
-        bases=settings.bases,
+        partners_of=settings.partners,
+        prompts=settings.prompts,
         paper_axes=settings.paper_axes,
         paper_top=settings.paper_top,
     )

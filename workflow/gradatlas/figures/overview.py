@@ -1,6 +1,7 @@
 """The figures across datasets: heatmaps of MAD and RD, and what families of datasets show together."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gradatlas.core.tables import read_table
 from gradatlas.figures import charts, findings, heatmaps
 from gradatlas.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep
 from gradatlas.figures.jobs import Dataset
+from gradatlas.statistics.shapes import Shapes, read_shapes, sentence
 from gradatlas.study.relations import is_marked
 
 KEY = "all-datasets"
@@ -48,6 +50,7 @@ def draw_overview(
     if tables["curves"].is_empty():
         raise InputError(f"no curves in {', '.join(map(str, statistics))}; nothing to draw")
     able = ability.abilities(ability.read(accuracy))
+    shapes = read_shapes(statistics)
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
         called = pl.lit((model_titles or {}).get(model, model)).alias("model")
@@ -56,10 +59,11 @@ def draw_overview(
         marks = [(each.title, able[model, each.key].mark) for each in datasets if (model, each.key) in able]
         unable = [f"{title} ({mark})" for title, mark in marks if mark]
         lines = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
-        for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines):
+        lines += sentence(shapes.get(model))
+        for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines, shapes.get(model)):
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats))
             progress(f"{model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
-    write_index(output, KEY, TITLE, listed)
+    write_index(output, KEY, TITLE, listed, "draw_overview")
 
 
 def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
@@ -68,16 +72,21 @@ def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
 
 
 def _figures(
-    tables: dict[str, pl.DataFrame], datasets: Sequence[Dataset], paper_axes: bool, general: Sequence[str] = ()
+    tables: dict[str, pl.DataFrame],
+    datasets: Sequence[Dataset],
+    paper_axes: bool,
+    general: Sequence[str] = (),
+    shapes: Shapes | None = None,
 ) -> Iterator[_Figure]:
-    data = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
+    every = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
     norms = {name: of(tables[name], statistic="nuclear_norm") for name in _TABLES}
     for relation in relations_in_order(norms["curves"]["relation"].unique()):
         curves, mad, rd, rd_layers = (of(norms[name], relation=relation) for name in _TABLES)
         mad, rd = of(mad, segment="all"), of(rd, measure="signed")
-        steps = heatmaps.steps_of(curves)
+        steps = heatmaps.steps_of(curves, shapes)
         cells = tables["cells"].filter(pl.col("relation").is_in([REFERENCE, relation]))
         own = of(cells, relation=relation)
+        data = replace(every, asked=set(own["dataset"]))
         marked = _marked(own, data.titles)
         lines = [*_left_out(own, data.titles), *marked, *general]
         yield from _heatmap(relation, "mad", mad, data, heatmaps.mad_heading, heatmaps.matrix, False, lines)
@@ -141,15 +150,17 @@ def _family(
             counts.append(of(cells, dataset=each.key, variant=variant).with_columns(named))
             order.append(name)
             tops[name] = charts.paper_tops([variant], each.paper_top)[variant]
-    present = [each.title for each in members if not of(curves, dataset=each.key).is_empty()]
-    missing = [each.title for each in members if each.title not in present]
+    present = [each for each in members if not of(curves, dataset=each.key).is_empty()]
+    missing = [each.title for each in members if of(cells, dataset=each.key).is_empty()]
+    unusable = {each.key: each.title for each in members if each not in present}
     if len(present) < 2:
         return
-    whole, title = pl.concat(parts), ", ".join(present)
+    whole, title = pl.concat(parts), ", ".join(each.title for each in present)
     absent = [f"Not measured: {', '.join(missing)}."] if missing else []
     titles = {each.key: each.title for each in members}
     lines = [
         *absent,
+        *_left_out(cells, unusable),
         *findings.left_out(pl.concat(counts)),
         *_marked(cells.filter(pl.col("dataset").is_in(list(titles))), titles),
         *general,

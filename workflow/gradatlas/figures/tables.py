@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from gradatlas.charts import latex
 from gradatlas.charts.names import (
@@ -24,9 +23,11 @@ from gradatlas.charts.names import (
     statistic_label,
     variants_in_order,
 )
+from gradatlas.core.checked import open_parquet, parquet_writer
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import replacing, write_text
+from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
+from gradatlas.statistics.shapes import Shapes, read_shapes, sentence
 
 # The study's two; the CSV has all.
 SHOWN = ("nuclear_norm", "sigma_ratio")
@@ -91,32 +92,38 @@ def write_tables(
     whole = _beside_published(pl.concat(frames), kind, published)
     frame = in_reading_order(whole.select(name for name in COLUMNS[kind] if name in whole.columns), kind)
     write_files(
-        Path(output) / kind, frame, *(write(kind, blocks(frame, kind, published)) for write in (as_markdown, as_latex))
+        Path(output) / kind,
+        frame,
+        *(write(kind, blocks(frame, kind, published, read_shapes(statistics))) for write in (as_markdown, as_latex)),
     )
 
 
 def write_files(stem: Path, frame: pl.DataFrame, markdown: str, tex: str) -> None:
     """Write a table in each of `FORMATS`, as ``{stem}.{format}``."""
-    with replacing(stem.with_suffix(".parquet")) as temporary:
-        # Without polars' own metadata: the same numbers are the same bytes.
-        pq.write_table(frame.to_arrow().replace_schema_metadata(None), temporary, compression="zstd")
+    # Without polars' own metadata: the same numbers are the same bytes.
+    table = frame.to_arrow().replace_schema_metadata(None)
+    with parquet_writer(stem.with_suffix(".parquet"), table.schema) as writer:
+        writer.write_table(table)
     write_text(stem.with_suffix(".csv"), frame.write_csv())
     write_text(stem.with_suffix(".md"), markdown)
     write_text(stem.with_suffix(".tex"), tex)
 
 
-def read_csv(path: str | Path) -> tuple[str, pl.DataFrame]:
-    """One of `write_tables`'s CSV files: its kind and its rows. `InputError` for any other file."""
-    try:
-        frame = pl.read_csv(path, infer_schema=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make it with write_tables") from None
-    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
-        raise InputError(f"{path}: not a readable CSV file ({error}); make it with write_tables") from None
+def read_files(path: str | Path, rule: str) -> pl.DataFrame:
+    """A table of `write_files`, named by any of its files: its Parquet file alone has a checksum."""
+    with open_parquet(Path(path).with_suffix(".parquet"), rule) as file:
+        return pl.from_arrow(file.read())
+
+
+def read_estimates(path: str | Path) -> tuple[str, pl.DataFrame]:
+    """The rows of one of `write_tables`'s files, and their kind, from the Parquet file of that name.
+
+    Raises `InputError` for a missing, damaged or any other file.
+    """
+    frame = read_files(path, "write_tables")
     for kind, columns in COLUMNS.items():
         if [name for name in columns if name in frame.columns] == frame.columns and _WHICH[kind] in frame.columns:
-            numbers = [name for name in _ESTIMATE[:-1] if name in frame.columns]
-            return kind, frame.with_columns(pl.col(numbers).cast(pl.Float64), pl.col("n").cast(pl.Int64))
+            return kind, frame
     raise InputError(f"{path}: neither a MAD nor an RD table, its columns are {', '.join(frame.columns)}")
 
 
@@ -139,10 +146,16 @@ def in_reading_order(frame: pl.DataFrame, kind: str) -> pl.DataFrame:
     return frame.sort(ranks)
 
 
-def blocks(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]] = ()) -> list[Block]:
+def blocks(
+    frame: pl.DataFrame,
+    kind: str,
+    published: Sequence[Mapping[str, Any]] = (),
+    shapes: Mapping[str, Shapes] | None = None,
+) -> list[Block]:
     """The tables to read, in the order of `frame` (of `in_reading_order`), for the statistics that are `SHOWN`.
 
-    Notes name the sources of `published` numbers, and those that belong to no single row.
+    Notes name the sources of `published` numbers, those that belong to no single row, and by `shapes` the models whose
+    layers differ in shape.
     """
     frame = frame.filter(pl.col("statistic").is_in(SHOWN))
     shown = []
@@ -160,7 +173,8 @@ def blocks(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]
         said = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
         header = ("Variant", "Projection", *head, *said, "n")
         long = tuple(_long(rows, kind, bool(known)))
-        shown.append(Block(kind, *key, check, header, tuple(body), long, tuple(_notes(key, kind, published))))
+        notes = (*sentence((shapes or {}).get(key[0])), *_notes(key, kind, published))
+        shown.append(Block(kind, *key, check, header, tuple(body), long, notes))
     return shown
 
 

@@ -11,7 +11,7 @@ from gradatlas.charts.save import save
 from gradatlas.claims.ability import OF_TWO
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
-from gradatlas.figures.tables import three_digits
+from gradatlas.figures.tables import escaped, three_digits
 
 # Verdicts differ in shape, in lightness and in filling: they stay apart in greyscale and for colour-blind readers.
 SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "·"}
@@ -62,6 +62,8 @@ STAND_IN = (
     "right and a wrong one, it finds likelier; that asks little of long responses (Simplified, Detailed)."
 )
 
+
+_UNTESTED = "No claim is about what was measured, or no model was measured on data that it is meant for."
 
 # The second study's: what differs in how a verdict is reached.
 DYNAMICS = "learning_dynamics"
@@ -128,7 +130,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
 def heading(table: pl.DataFrame) -> theme.Heading:
     """How many tests of the study's claims came out how; what is withdrawn and the controls are counted apart."""
     if table.is_empty():
-        return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
+        return theme.Heading("No claim was tested", (_UNTESTED,))
     lines = (
         "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
         *([f"* Here {STAND_IN}"] if table["of_two"].any() else []),
@@ -223,7 +225,7 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
     if (table["ability_test"] == OF_TWO).any():
         parts.append(f"Where ability is by the *{ABILITY_TESTS[OF_TWO]}*, {STAND_IN}")
     if table.is_empty():
-        parts.append("No claim was tested: no model was measured on data that it is meant for.")
+        parts.append(f"No claim was tested. {_UNTESTED}")
     skipped = table.filter(pl.col("status") == "not_asked").unique(["claim", "reason"], maintain_order=True)
     studies = set()
     for _, rows in table.filter(pl.col("status") != "not_asked").group_by("claim", maintain_order=True):
@@ -243,12 +245,8 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     if skipped.height:
         parts += ["# Not asked", "Claims whose runs or data this configuration does not make; they are not counted."]
-        parts.append("\n".join(f"- {row['title']}: {_escaped(row['reason'])}" for row in skipped.to_dicts()))
+        parts.append("\n".join(f"- {row['title']}: {escaped(row['reason'])}" for row in skipped.to_dicts()))
     write_text(output, "\n\n".join(parts) + "\n")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("_", "\\_").replace("|", "\\|")
 
 
 # Columns that only the first study fills.
@@ -284,4 +282,4 @@ def _cells(row: dict) -> dict[str, str]:
         "Ability by": ABILITY_TESTS.get(row["ability_test"], "–"),
         "Remarks": row["reason"],
     }
-    return {name: _escaped(cell) for name, cell in shown.items()}
+    return {name: escaped(cell) for name, cell in shown.items()}

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradatlas.core.checked import read_json, write_json
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import sha256_of, write_text
+from gradatlas.core.files import sha256_of
 from gradatlas.core.machine import libraries, machine
 from gradatlas.core.tables import write_table
 from gradatlas.finetuning.checkpoints import Checkpoints
@@ -34,12 +35,14 @@ from gradatlas.finetuning.processes import ALONE, Processes
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
 from gradatlas.gradients.plan import plan_batches
+from gradatlas.models.decoding import batch_key
 from gradatlas.models.loading import choose_device, load, locate
-from gradatlas.models.snapshots import model_digest
+from gradatlas.models.snapshots import card_of
 from gradatlas.study.seeds import seeded_hash
 
 STATUS = "status.json"
 MACHINE = "machine.json"
+CARD = "model.json"
 
 
 def finetune(
@@ -61,12 +64,13 @@ def finetune(
     prompts: int = 0,
     draws: int = 1,
 ) -> None:
-    """Finetune the model at `init` (a folder, a card, or another run's ``model`` folder) on a ``pairs`` table.
+    """Finetune the model at `init` (a folder, a card, or another run's ``model.json``) on a ``pairs`` table.
 
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, where given), ``generations.parquet`` (`draws`
     free responses to at most `prompts` prompts of either split), ``training.parquet``, ``status.json``,
-    ``machine.json`` (what it ran on) and ``model/``. A loss or gradient that is not finite stops the run at that step:
-    the status is then ``diverged``, and ``model/`` is the last checkpoint before it. `reference`: the reference model,
+    ``machine.json`` (what it ran on), ``model/`` and its card ``model.json``, the last of all. A loss or gradient that
+    is not finite stops the run at that step: the status is then ``diverged``, and ``model/`` is the last checkpoint
+    before it. `reference`: the reference model,
     by default `init`. `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a
     start that diverged, a reference with another tokenizer, data that leave nothing to train on, and more `processes`
     than a batch has examples.
@@ -107,6 +111,8 @@ def finetune(
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)
+    # The run alone holds it, and lets it go once its log-probabilities are known.
+    del other
 
     def seen(step: int) -> dict:
         return {"run": recipe.name, "seed": recipe.seed, "step": step, "examples": step * recipe.batch_size}
@@ -123,6 +129,8 @@ def finetune(
         return [{**seen(step), **row} for row in said]
 
     run.prepare(batch_tokens)
+    # Before a checkpoint is read: a run that goes on after a kill finds the same.
+    batch_key(model, window)
     status = run.go(kept, look, say)
     if not processes.leads:
         return
@@ -132,21 +140,23 @@ def finetune(
     write_table("training", run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
-    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, Path(output) / "model")
-    status["model_digest"] = model_digest(Path(output) / "model")
-    write_text(Path(output) / MACHINE, json.dumps(machine(device), indent=1, sort_keys=True) + "\n")
-    write_text(Path(output) / STATUS, json.dumps(status, indent=1, sort_keys=True) + "\n")
+    folder = Path(output) / "model"
+    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, folder)
+    card = card_of(recipe.name, str(folder), "", folder)
+    write_json(Path(output) / MACHINE, machine(device))
+    write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
+    write_json(Path(output) / CARD, card)
     kept.remove()
 
 
 def usable_start(init: str):
     """Where the model to start from is; `InputError` for a run that diverged."""
     status = Path(init).parent / STATUS
-    if Path(init).name == "model" and status.is_file():
-        told = json.loads(status.read_text(encoding="utf-8"))
-        if told["status"] != "ok":
+    if Path(init).name in (CARD, "model") and status.is_file():
+        ended = read_json(status, "finetune")
+        if ended["status"] != "ok":
             raise InputError(
-                f"{init}: its run {told['status']} at step {told['step']}; lower its learning_rate in config/runs.tsv"
+                f"{init}: its run {ended['status']} at step {ended['step']}; lower its learning_rate in config/runs.tsv"
             )
     return locate(init)
 
@@ -339,9 +349,7 @@ class _Run:
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
         """KTO's k: what the model, against the reference, makes of the next example's response."""
         mine = self.processes.share(range(len(batch)))
-        heads = [batch[place].chosen.ids[: batch[place].chosen.start] for place in mine]
-        others = [batch[(place + 1) % len(batch)].chosen for place in mine]
-        mixed = [Spoken((*head, *each.ids[each.start :]), len(head)) for head, each in zip(heads, others, strict=True)]
+        mixed = [self.speech.whole(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
         found = self.processes.joined(dict(zip(mine, both.tolist(), strict=True)))
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))

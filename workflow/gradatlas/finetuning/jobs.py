@@ -42,6 +42,8 @@ class ProbesSettings:
     """window in tokens"""
     max_new_tokens: int = 64
     """tokens of a sample at most"""
+    rephrases: bool = True
+    """whether there are any; without, probes of these types are missing"""
     device: str = "cpu"
     """auto, cpu or cuda"""
     dtype: str = "float32"
@@ -166,7 +168,10 @@ def build_probes(
     torch.set_num_threads(threads)
     asked = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
     # Before the model is loaded: what is missing is reported at once.
-    written = from_cache(rephrases, asked) if rephrases else probes.grammar_rephrases(settings.seed)
+    if not settings.rephrases:
+        written = probes.no_rephrases
+    else:
+        written = from_cache(rephrases, asked) if rephrases else probes.grammar_rephrases(settings.seed)
     start = usable_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(

@@ -30,25 +30,9 @@ from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.sequences import Speech, Spoken, sample
+from gradatlas.study.probe_types import REPHRASED, TYPES
 from gradatlas.study.seeds import seeded_hash
 
-TYPES = (
-    "chosen",
-    "initial",
-    "self_rephrase",
-    "chosen_semantic",
-    "chosen_format",
-    "rejected",
-    "rejected_semantic",
-    "rejected_format",
-    "irrelevant_train",
-    "irrelevant_held_out",
-    "unrelated",
-    "permuted",
-    "random_tokens",
-)
-#: Written by people, templates or other models, and not made here from the pairs and the model.
-REPHRASED = ("chosen_semantic", "chosen_format", "rejected_semantic", "rejected_format", "unrelated")
 #: What a model is asked for its own rephrase.
 SELF_REPHRASE = "\n\nHuman: Say in other words: {answer}\n\nAssistant:"
 _BATCH = 32  # samples at a time
@@ -79,7 +63,7 @@ def build_probes(
         raise InputError(f"{pairs}: prompt {sorted(both)[0]!r} is trained on and held out; make the table again")
     # What is irrelevant comes from all pairs of a split, probed or not.
     sources = {"irrelevant_train": trained, "irrelevant_held_out": kept}
-    lengths = {pair["pair_id"]: len(speech.tokenizer(pair["chosen"])["input_ids"]) for pair in trained + kept}
+    lengths = {pair["pair_id"]: speech.whole(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
     own = _sampled(model, speech, chosen, seed, max_new_tokens)
     words = _words(speech.tokenizer)
     rows = []
@@ -89,7 +73,7 @@ def build_probes(
             "chosen": (pair["chosen"], []),
             "rejected": (pair["rejected"], []),
             "permuted": (_permuted(pair["chosen"], rng), []),
-            "random_tokens": (_random_tokens(speech.tokenizer, words, lengths[pair["pair_id"]], rng), []),
+            "random_tokens": (_random_tokens(speech, pair["prompt"], words, lengths[pair["pair_id"]], rng), []),
             **{name: (own[pair["pair_id"], name], []) for name in ("initial", "self_rephrase")},
             **{name: (rephrases(pair, name), []) for name in REPHRASED},
         }
@@ -108,7 +92,11 @@ def probed_pairs(pairs: str, train: int, held_out: int, seed: int) -> list[Pair]
     for split, count in (("train", train), ("held_out", held_out)):
         rows = read_pairs(pairs, split)
         if count > len(rows):
-            raise InputError(f"{pairs}: {count} probes of split '{split}' asked for, it has {len(rows)}; ask for fewer")
+            key = {"train": "probes", "held_out": "held_out_probes"}[split]
+            raise InputError(
+                f"{pairs}: {count} probes of split '{split}' asked for, it has {len(rows)} usable pairs; set config "
+                f"key dynamics.{key} to {len(rows)} or less"
+            )
         found += ranked(rows, seed)[:count]
     return found
 
@@ -136,6 +124,10 @@ def read_probes(path: str, speech: Speech) -> tuple[dict[str, tuple[dict, Spoken
     if not watched:
         raise InputError(f"{path}: no probe fits the window of {speech.max_length} tokens; raise max_length")
     return watched, unwatched
+
+
+def no_rephrases(pair: Pair, name: str) -> None:
+    """Where nobody writes any: probes of these types are ``missing``."""
 
 
 def grammar_rephrases(seed: int) -> Rephrases:
@@ -214,14 +206,22 @@ def _permuted(text: str, rng: Random) -> str:
 def _words(tokenizer: Any) -> list[str]:
     """The vocabulary's tokens that are a space and a word, which stay one token wherever they stand."""
     special = set(tokenizer.all_special_ids)
-    texts = [tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special]
+    # Behind another token: some tokenizers leave the space out at the start of a text.
+    before = tokenizer(":", add_special_tokens=False)["input_ids"]
+    known = len(tokenizer.decode(before))
+    texts = [tokenizer.decode([*before, i])[known:] for i in range(len(tokenizer)) if i not in special]
     return [text for text in texts if len(text) > 1 and text[0] == " " and text[1:].isalnum() and text.isascii()]
 
 
-def _random_tokens(tokenizer: Any, words: Sequence[str], count: int, rng: Random) -> str:
-    """Words drawn from the vocabulary, as many tokens as asked for; nearly as many where they never fit."""
-    drawn = ("".join(rng.choices(words, k=count)) for _ in range(50))
-    off = ((abs(len(tokenizer(text)["input_ids"]) - count), text) for text in drawn)
+def _random_tokens(speech: Speech, prompt: str, words: Sequence[str], count: int, rng: Random) -> str | None:
+    """Words drawn from the vocabulary, `count` tokens with the end token; nearly as many where they never fit.
+
+    None where the vocabulary has no words.
+    """
+    if not words:
+        return None
+    drawn = ("".join(rng.choices(words, k=count - 1)) for _ in range(50))
+    off = ((abs(speech.whole(prompt, text).tokens - count), text) for text in drawn)
     best = next(off)
     while best[0] and (other := next(off, None)):
         best = min(best, other)

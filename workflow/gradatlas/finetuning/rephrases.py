@@ -8,11 +8,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradatlas.core.checked import write_lines
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import write_text
+from gradatlas.data.formats import checked_lines
 from gradatlas.data.generation.completions import Writer, complete_all
 from gradatlas.data.pairs import Pair
-from gradatlas.finetuning.probes import REPHRASED, Rephrases
+from gradatlas.finetuning.probes import Rephrases
+from gradatlas.study.probe_types import REPHRASED
 
 PROMPTS = {
     "semantic": "Say the text below in other words, as different as you can, its meaning unchanged. Answer with the "
@@ -27,19 +29,16 @@ _NAMED = 3  # missing rows that a message names
 def from_cache(path: str | Path, pairs: Sequence[Pair]) -> Rephrases:
     """The rephrases of `pairs` out of a JSON Lines file of {pair_id, type, text}; an empty text is an empty answer.
 
-    Raises `InputError` for a damaged line, and for missing rows, naming them.
+    Raises `InputError` for a damaged row, for one that is there twice, and for missing rows, naming them.
     """
     kept: dict[tuple[str, str], str] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the file of rephrases") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            kept[row["pair_id"], row["type"]] = row["text"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, line {number}: no JSON object with pair_id, type and text; mend it") from None
+    for number, row in enumerate(checked_lines(path, "write_rephrases", own=False)):
+        place, text = (row.get("pair_id"), row.get("type")), row.get("text")
+        if not all(isinstance(each, str) for each in (*place, text)):
+            raise InputError(f"{path}, row {number}: pair_id, type and text have to be texts; fix the row")
+        if place in kept:
+            raise InputError(f"{path}, row {number}: {place[1]} of '{place[0]}' is there twice; remove one row")
+        kept[place] = text
     wanted = [(pair["pair_id"], name) for pair in pairs for name in REPHRASED]
     missing = [f"{name} of '{pair_id}'" for pair_id, name in wanted if (pair_id, name) not in kept]
     if missing:
@@ -55,7 +54,7 @@ def write_rephrases(pairs: Sequence[Pair], writer: Writer, kept: str | Path, out
     asked = {f"{pair['pair_id']}\t{name}": _request(pair, name) for pair in pairs for name in REPHRASED}
     told = complete_all(asked, writer, kept)
     rows = [dict(zip(("pair_id", "type"), key.split("\t"), strict=True)) | {"text": told[key].text} for key in asked]
-    write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _request(pair: Pair, name: str) -> str:

@@ -154,17 +154,28 @@ class Kernels:
 
 
 def captured_projections(model: Any) -> tuple[str, ...]:
-    """All projections that are found in a model: attention's, and the feed-forward's where they are understood."""
+    """All projections that are found in a model: attention's, and the feed-forward's where they are understood.
+
+    Raises `InputError` where attention's are not found in every layer, as in recurrent and hybrid models.
+    """
     try:
         find_layers(model, KNOWN)
     except InputError:
+        try:
+            find_layers(model, KNOWN[:4])
+        except InputError as error:
+            raise InputError(f"{error}; or leave the one-step check out: dynamics.one_step.updates 0") from None
         return KNOWN[:4]
     return KNOWN
 
 
 def inner_products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> float:
     """<g, g'> over all layers and projections, no gradient formed: sums of (X X'^T) * (D D'^T)."""
-    return sum(float(((one[name].x @ other[name].x.mT) * (one[name].d @ other[name].d.mT)).sum()) for name in one)
+    return sum(
+        float(((x @ y.mT) * (d @ e.mT)).sum())
+        for name in one
+        for (x, d), (y, e) in zip(one[name].pairs(), other[name].pairs(), strict=True)
+    )
 
 
 def _weighed(part: Mapping[str, Factors], by_parts: Sequence[Mapping[str, Factors]], pulls: Sequence[float]) -> float:

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.core.files import replacing, write_text
+from gradatlas.core.files import check_sums, replacing, sums_of, write_sums, write_text
 from gradatlas.data.made_up.miniature import training_documents
 from gradatlas.data.responses.prompts import SYSTEM_PROMPT, base_prompt
 from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
@@ -139,6 +139,8 @@ def _check(kind: str, steps: int, base_dir: str | Path | None) -> None:
         raise InputError(f"a {kind} miniature starts from its seed: leave out the base folder '{base_dir}'")
     if base_dir is not None and not (Path(base_dir) / "config.json").is_file():
         raise InputError(f"{base_dir}: no model there (config.json is missing); train the base first")
+    if base_dir is not None and sums_of(base_dir).is_file():
+        check_sums(sums_of(base_dir))
 
 
 # --- The data: endless streams of (token ids, labels), packed into rows ---
@@ -274,6 +276,7 @@ def _save(folder: Path, model, tokenizer, log: list[dict], facts: dict) -> None:
     writer.writerows(log)
     write_text(folder / "training_log.csv", table.getvalue())
     write_text(folder / "training.json", json.dumps(facts, indent=2) + "\n")
+    write_sums(folder, "train_miniature")
 
 
 def save_weights(model: LlamaForCausalLM, path: Path, dtype: torch.dtype) -> None:

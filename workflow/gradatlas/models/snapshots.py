@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gradatlas.core.checked import damaged, read_json, write_json
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import sha256_of, write_text
 from gradatlas.study.sources import is_folder, is_hub_id
@@ -26,10 +27,12 @@ TOKENIZER = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", 
 WANTED = ["config.json", "generation_config.json", *TOKENIZER, *TEMPLATES, "*.safetensors", "*.safetensors.index.json"]
 # A `*` of the hub's patterns crosses folders; `original/` and `onnx/` hold the same weights again.
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
+ADAPTER = "adapter_config.json"
 WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 TIMEOUT = 30.0  # seconds for the hub's first answer
 CARD_KEYS = ("model", "source", "revision", "path", "digest", "tokenizer_digest", "files")
+CARD_RULE = "fetch_model, or finetune for the model of a run"
 
 
 def fetch(model: str, source: str, revision: str, output: str | Path, mirror: str = "", snapshots: str = SNAPSHOTS):
@@ -48,7 +51,7 @@ def fetch(model: str, source: str, revision: str, output: str | Path, mirror: st
         path = _snapshot(model, source, revision, mirror, snapshots)
     card = card_of(model, source, revision, path)
     _check_against_hub(path, card["files"])
-    write_text(output, json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_json(output, card)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
         raise InputError(f"{path / 'config.json'}: '{key}' is missing; is this a decoder-only transformers model?")
     parameters, dtypes = 0, set()
     for name in _weights(path):
-        for kind, shape in _tensors(path / name):
+        for _, kind, shape in _tensors(path / name):
             size = 1
             for length in shape:
                 size *= length
@@ -134,14 +137,11 @@ def model_digest(path: str | Path) -> str:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Read a card; `InputError` where the file is missing or is not one."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such card; write it with gradatlas fetch-model")
-    card = _read_json(path)
+    """Read a card; `InputError` where the file is missing, damaged or is not one."""
+    card = read_json(path, CARD_RULE)
     missing = [key for key in CARD_KEYS if key not in card]
     if missing:
-        raise InputError(f"{path}: not a model's card, '{missing[0]}' is missing; delete it and run fetch_model again")
+        raise damaged(path, f"not a model's card, '{missing[0]}' is missing", CARD_RULE)
     return card
 
 
@@ -151,15 +151,21 @@ def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
     Reads every byte of the weights. Raises `InputError` naming the first file that is not the one of the card.
     """
     path = Path(card["path"])
+    recorded = _weighty(card["files"])
+
+    def changed(name: str, what: str) -> InputError:
+        return InputError(
+            f"{path / name}: {what} since the card {card_path} was written; restore the file, or delete the card and "
+            f"run again (rule {CARD_RULE})"
+        )
+
+    for name in recorded:
+        if not (path / name).is_file():
+            raise changed(name, "is gone")
     found = _weighty({name: sha256_of(path / name) for name in _files(path)})
-    told = _weighty(card["files"])
-    for name in sorted({*found, *told}):
-        if found.get(name) != told.get(name):
-            what = "was added" if name not in told else "has changed" if name in found else "is gone"
-            raise InputError(
-                f"{path / name}: {what} since the card {card_path} was written; delete the card and run again "
-                "(fetch_model writes it), or restore the file"
-            )
+    for name in sorted({*found, *recorded}):
+        if found.get(name) != recorded.get(name):
+            raise changed(name, "has changed" if name in recorded else "was added")
 
 
 def download(
@@ -193,7 +199,10 @@ def download(
                 raise
             hub.snapshot_download(source, local_files_only=True, **wanted)
         else:
-            if weights and not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
+            names = {file.rfilename for file in info.siblings or []}
+            if ADAPTER in names and "config.json" not in names:
+                raise InputError(f"{label}: {source} is a PEFT adapter, not a whole model; {_merge({})}")
+            if weights and not any(name.endswith(".safetensors") for name in names):
                 raise InputError(
                     f"{label}: {source} at {revision} has no safetensors weights, the only ones that are read; "
                     "convert it with save_pretrained and give the folder as source"
@@ -215,7 +224,8 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
         raise InputError(f"{sheet}: no such file; give the sheet with --sheet") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{sheet}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    header = lines[0].rstrip("\r").split("\t")
+    # Editors write a byte order mark before the first column's name.
+    header = lines[0].removeprefix("\ufeff").rstrip("\r").split("\t")
     for column in ("model", "source", "revision"):
         if column not in header:
             raise InputError(f"{sheet}: column '{column}' is missing; have {', '.join(header) or 'none'}")
@@ -332,12 +342,35 @@ def _shape_names(path: Path) -> list[str]:
     """The names of the config and the tokenizer's files in the folder `path`, sorted."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give one with config.json, a tokenizer and safetensors weights")
+    if (path / ADAPTER).is_file():
+        raise _adapter(path)
     if not (path / "config.json").is_file():
         raise InputError(f"{path / 'config.json'}: no such file; save the model with save_pretrained")
     names = [name.name for name in path.iterdir() if name.is_file()]
     if not any(Path(name).match(pattern) for name in names for pattern in VOCABULARIES):
         raise InputError(f"{path / 'tokenizer.json'}: no tokenizer here; save it beside the model with save_pretrained")
     return sorted({"config.json", *(name for name in names if _is_tokenizer(name))})
+
+
+def _adapter(path: Path) -> InputError:
+    """What to do with a folder that holds an adapter: the library would load its base model from elsewhere."""
+    found = _read_json(path / ADAPTER)
+    if any((path / name).is_file() for name in ("model.safetensors", WEIGHT_NOTES[1])):
+        return InputError(
+            f"{path / ADAPTER}: the folder holds a whole model and an adapter, and transformers would load the "
+            "adapter; move adapter_config.json and adapter_model.safetensors to another folder"
+        )
+    return InputError(
+        f"{path}: a PEFT adapter ({found.get('peft_type') or 'of unknown kind'}), not a whole model; {_merge(found)}"
+    )
+
+
+def _merge(adapter: dict[str, Any]) -> str:
+    base = adapter.get("base_model_name_or_path") or "its base model"
+    return (
+        f"load it on {base} with PeftModel.from_pretrained, call merge_and_unload(), save the result and the tokenizer "
+        "with save_pretrained and give that folder"
+    )
 
 
 def _weights(path: Path) -> list[str]:
@@ -359,8 +392,8 @@ def _weights(path: Path) -> list[str]:
     return names
 
 
-def _tensors(path: Path) -> list[tuple[str, list[int]]]:
-    """Stored type and shape of every tensor, from the header, which is checked against the file's length."""
+def _tensors(path: Path) -> list[tuple[str, str, list[int]]]:
+    """Name, stored type and shape of every tensor, from the header, which is checked against the file's length."""
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
@@ -370,7 +403,7 @@ def _tensors(path: Path) -> list[tuple[str, list[int]]]:
             header = json.loads(file.read(length))
         entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
         end = 8 + length + max((entry["data_offsets"][1] for _, entry in entries), default=0)
-        tensors = [(entry["dtype"], entry["shape"]) for _, entry in entries]
+        tensors = [(name, entry["dtype"], entry["shape"]) for name, entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path}: not a safetensors file, its header cannot be read; fetch it again") from None
     if end != size:
@@ -380,6 +413,17 @@ def _tensors(path: Path) -> list[tuple[str, list[int]]]:
 
 def _is_tokenizer(name: str) -> bool:
     return any(Path(name).match(pattern) for pattern in (*TOKENIZER, *TEMPLATES))
+
+
+def config_of(path: str | Path) -> dict[str, Any]:
+    """config.json of the folder `path`; `InputError` where it is missing or is not a JSON object."""
+    return _read_json(Path(path) / "config.json")
+
+
+def stored_tensors(path: str | Path) -> Iterator[tuple[str, str, list[int]]]:
+    """Name, stored type and shape of every tensor of the model in the folder `path`; `InputError` as `card_of`."""
+    for name in _weights(Path(path)):
+        yield from _tensors(Path(path) / name)
 
 
 def _weighty(sums: dict[str, str]) -> dict[str, str]:
@@ -395,6 +439,8 @@ def _digest(sums: dict[str, str]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; save the model with save_pretrained") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); fetch or save the file again") from None
     if not isinstance(value, dict):

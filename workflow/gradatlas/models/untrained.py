@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import write_text
+from gradatlas.core.files import write_sums, write_text
 from gradatlas.models.snapshots import SNAPSHOTS, shape_files
 
 
@@ -50,4 +50,5 @@ def write_untrained(
     write_text(made / "untrained.json", json.dumps(facts, indent=2) + "\n")
     shutil.rmtree(output, ignore_errors=True)
     made.rename(output)
+    write_sums(output, "write_untrained")
     progress(f"{output}: {sum(p.numel() for p in network.parameters()):,} parameters, untrained (seed {seed})")

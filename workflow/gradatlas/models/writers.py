@@ -24,6 +24,8 @@ class WriterSettings:
     """of a local model"""
     trust_remote_code: bool = False
     """run model code from a local checkpoint"""
+    form: str = ""
+    """of a local model's prompts: plain or chat; empty: chat where it has a template"""
 
 
 @dataclass(frozen=True)
@@ -84,4 +86,5 @@ def writer_of(settings: WriterSettings, model: str = "", *, requests: Requests =
         dtype=settings.dtype,
         max_tokens=settings.max_tokens,
         trust_remote_code=settings.trust_remote_code,
+        prompt=settings.form,
     )

@@ -16,13 +16,15 @@ class AtlasSettings:
     """rows of config/runs.tsv, in order"""
     statuses: list[tuple[str, str]] = field(default_factory=list)
     """model and seed of each file of --statuses, in the same order"""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """by model, the form of its prompts: plain or chat"""
 
 
 def write_atlas(
     *,
-    figures: list[Path],
-    cells: list[Path],
-    tables: list[Path],
+    figures: Sequence[Path] = (),
+    cells: Sequence[Path] = (),
+    tables: Sequence[Path] = (),
     accuracy: Sequence[Path] = (),
     curves: Sequence[Path] = (),
     sample_layers: Sequence[Path] = (),
@@ -90,14 +92,15 @@ def write_atlas(
         {row["run"]: row for row in settings.runs},
         [(*place, path) for place, path in zip(settings.statuses, statuses, strict=True)],
         run_table[0] if run_table else None,
+        settings.prompts,
     )
     progress(f"{output}: {count} figures")
 
 
 def write_manifest(
     *,
-    samples: list[Path],
-    responses: list[Path],
+    samples: Sequence[Path] = (),
+    responses: Sequence[Path] = (),
     sources: Sequence[Path] = (),
     statistics: Sequence[Path] = (),
     cards: Sequence[Path] = (),
@@ -129,10 +132,8 @@ def write_manifest(
     output
         manifest to write (.json)
     """
-    import json
-
+    from gradatlas.core.checked import write_json
     from gradatlas.core.errors import InputError
-    from gradatlas.core.files import write_text
     from gradatlas.models.snapshots import read_card
     from gradatlas.page.manifest import manifest
 
@@ -146,7 +147,7 @@ def write_manifest(
     # Paths are keys of the manifest.
     named = [list(map(str, paths)) for paths in (samples, responses, sources, statistics)]
     facts = manifest(*named, learners, list(map(str, pairs)), list(map(str, toys)))
-    write_text(output, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    write_json(output, facts)
 
 
 def compare(results_a: Path, results_b: Path, /, *, tolerance: float = 0.0, output: Path | None = None) -> int:

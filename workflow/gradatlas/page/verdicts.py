@@ -11,7 +11,7 @@ from gradatlas.charts.names import in_order, label, relations_in_order, response
 from gradatlas.claims.ability import OF_TWO
 from gradatlas.core.tables import read_table
 from gradatlas.figures.tables import three_digits
-from gradatlas.figures.verdicts import ABILITY_TESTS, INTERVALS, STAND_IN
+from gradatlas.figures.verdicts import ABILITY_TESTS, DYNAMICS, INTERVALS, NOTES, STAND_IN
 
 # Told apart by shape and word too, not by colour alone.
 SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
@@ -85,7 +85,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
             }
             for key in studies
         ],
-        "note": f"{INTERVALS} {_stand_in(frame)}".strip(),
+        "note": NOTES[DYNAMICS] if studies == [DYNAMICS] else f"{INTERVALS} {_stand_in(frame)}".strip(),
         "header": [COLUMNS[name] for name in shown],
         "table": [
             (

@@ -4,6 +4,7 @@ Imported by the Snakefile at every start, so nothing heavy here.
 """
 
 import csv
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,8 @@ from gradatlas.study.sources import is_hub_id
 Row = dict[str, Any]
 # The preference pairs of the miniature's own grammar; all others have a mapping.
 MINIATURE_PAIRS = "mini_qa"
+# Folders of results/figures that are no dataset's.
+RESERVED = ("claims", "dynamics", "generations", "toys")
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 # The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief;
@@ -82,6 +85,7 @@ class Study:
         if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
             return []
         variants, relations = self.variants(dataset), self.relations(dataset)
+        answers = "mapping" not in self.datasets[dataset] or names_answers(self.datasets[dataset]["mapping"])
         trained = self.models[model]["kind"] != "random"
         wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
         asked = [(*each.split(":", 2), each) for each in wanted]
@@ -91,6 +95,7 @@ class Study:
             if variant in variants
             and ("matched" not in subset or "none" in variants)
             and not (subset == "all" and relation in relations)
+            and (relation != "wrong_answer" or answers)
             and (relation != "reference" or (trained and "published" not in relations and "derangement" in relations))
         ]
 
@@ -109,6 +114,11 @@ class Study:
         """Whether the dataset's Detailed responses are written by a model."""
         return dataset in self.config["generate"]["datasets"]
 
+    def pairs(self) -> dict[str, str]:
+        """The measured models that are compared with another measured one, their partner; an untrained one is not."""
+        rows = {name: row for name, row in self.models.items() if row["kind"] != "random"}
+        return {name: row["partner"] for name, row in rows.items() if row["partner"] in {*self.models} - {name}}
+
     def purpose(self, model: str, dataset: str) -> str:
         """`study`, or `pipeline check` for a model on data it was never meant for."""
         scope = self.models[model]["scope"]
@@ -123,7 +133,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     """
     root = Path(root)
     schemas = root / "workflow" / "schemas"
-    config = checked(_without_gone(config), schemas / "config.schema.yaml", "config")
+    config = _with_paths(checked(_without_gone(config), schemas / "config.schema.yaml", "config"))
     models = read_sheet(root / "config/models.tsv", schemas / "models.schema.yaml", "model")
     datasets = read_sheet(root / "config/datasets.tsv", schemas / "datasets.schema.yaml", "dataset")
     sources = read_sheet(root / "config/sources.tsv", schemas / "sources.schema.yaml", None)
@@ -133,11 +143,29 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
             models[row["model"]] = row
     models, series = expand_series(models)
+    # A model that writes takes the form that its row states; where it states none, its chat template if it has one.
+    stated = {name: row["prompt"] for name, row in models.items()}
+    for row in models.values():
+        row["prompt"] = row["prompt"] or ("chat" if row["kind"] == "instruct" else "plain")
+    if not (config["datasets"] or config["dynamics"]["runs"]):
+        raise InputError(
+            "config keys 'datasets' and 'dynamics.runs' are both empty: nothing to do; name some of either"
+        )
+    if config["datasets"] and not config["models"]:
+        raise InputError("config key 'models' is empty, and datasets are named; name the models to measure them on")
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
     chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
+    if not config["datasets"]:
+        # The second study alone: its models are those of `dynamics`.
+        chosen_models = {}
     check_mirror(config["mirror"], chosen_models)
-    _check_twins(chosen_models, models)
+    _check_partners(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
+    for name in chosen:
+        if name in RESERVED:
+            raise InputError(
+                f"dataset '{name}' (config/datasets.tsv): results/figures/{name} is taken; give another name"
+            )
     _check_variants(config["variants"], datasets)
     for name in config["controls_models"]:
         _row(models, name, "controls_models")
@@ -154,11 +182,19 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
         if row["reader"] == "mapped":
             row["mapping"] = read_mapping(root, name, row, name in config["generate"]["datasets"])
     writers = _writers(config["generate"], config["dynamics"], models)
+    writers = {name: row | {"prompt": stated[name]} for name, row in writers.items()}
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
+    for key, row in files.items():
+        if key[0] in chosen:
+            where = f"config/sources.tsv, dataset '{key[0]}', variant '{key[1]}': 'path'"
+            row["path"] = row["path"] if chosen[key[0]]["url"] else os.path.expanduser(row["path"])
+            _check_path(row["path"], where)
     learners = _learners(config["dynamics"], models)
     judges = _judges(config["generate"], config["dynamics"], models)
     wanted = chosen_models | writers | learners
     wanted |= _partners(wanted, models)
+    for name, row in (wanted | judges).items():
+        _check_path(row["source"], f"config/models.tsv, '{name}': 'source'")
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
     study = Study(config, chosen_models, trained, writers, learners, judges, chosen, files, claims)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
@@ -180,9 +216,30 @@ def _without_gone(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in GONE}
 
 
-def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
-    """`InputError` where the untrained twin of a hub model is not of the model that it is held against."""
+def _with_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with ``~`` written out at the start of its paths; `InputError` for what no rule can take as input."""
+    for room, key in (("dynamics", "rephrases"), ("released", "source")):
+        config[room][key] = os.path.expanduser(config[room][key])
+        _check_path(config[room][key], f"config key '{room}.{key}'")
+    images = config["toys"]["images"]
+    images["source"] = os.path.expanduser(images["source"])
+    _check_path(images["source"], "config key 'toys.images.source'")
+    return config
+
+
+def _check_path(path: str, where: str) -> None:
+    if "{" in path or "}" in path:
+        raise InputError(
+            f"{where}: '{path}' has braces, which Snakemake takes for wildcards; rename the file or folder"
+        )
+
+
+def _check_partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
+    """`InputError` for an unknown partner, and for an untrained twin of a hub model whose partner is another model."""
     for name, row in chosen.items():
+        if row["partner"] and row["partner"] not in models:
+            known = nearest(row["partner"], models)
+            raise InputError(f"model '{name}' (config/models.tsv): unknown partner '{row['partner']}': {known}")
         if row["kind"] == "random" and is_hub_id(row["source"]):
             partner = models.get(row["partner"], {})
             if any(partner.get(key) != row[key] for key in ("source", "revision")):
@@ -193,6 +250,7 @@ def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
 
 
 def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:
+    """The miniatures that chosen ones are trained from."""
     trained = [row for row in chosen.values() if row["source"] == "miniature" and row["partner"]]
     return {
         row["partner"]: _row(models, row["partner"], f"partner of '{row['model']}' in config/models.tsv")
@@ -256,7 +314,7 @@ def _plain(value: Any, part: Mapping[str, Any]) -> Any:
     if not isinstance(value, str):
         return value
     kind = part.get("type", "")
-    if kind == "boolean" and value in ("true", "false"):
+    if "boolean" in kind and value in ("true", "false"):
         return value == "true"
     if "integer" in kind and value.isdecimal():
         return int(value)
@@ -274,7 +332,8 @@ def read_sheet(path: Path, schema_path: Path, key: str | None) -> dict[Any, Row]
     cell takes the default.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Editors write a byte order mark; only the ends of lines end a row.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     schema = _schema(schema_path)
@@ -326,7 +385,10 @@ def _row(rows: Mapping[str, Row], name: str, key: str) -> Row:
 
 
 def read_keys(root: Path, where: str, schema: str, missing: str) -> Row:
-    """The checked keys of a YAML file below `root`; `InputError`, with the words `missing`, where there is no file."""
+    """The checked keys of a YAML file below `root`, ``~`` written out at the start of its paths.
+
+    Raises `InputError`, with the words `missing` where there is no file.
+    """
     try:
         value = yaml.safe_load((root / where).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -335,7 +397,12 @@ def read_keys(root: Path, where: str, schema: str, missing: str) -> Row:
         raise InputError(f"{where}: not YAML ({error})") from None
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: holds no keys; see {schema}")
-    return checked(value, root / schema, where)
+    keys = checked(value, root / schema, where)
+    for key in ("source", "held_out"):
+        if key in keys:
+            keys[key] = os.path.expanduser(keys[key])
+            _check_path(keys[key], f"{where}: '{key}'")
+    return keys
 
 
 def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
@@ -348,10 +415,20 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
     mapping = read_keys(root, where, "workflow/schemas/mapping.schema.yaml", f"{where}: {missing}")
     columns = mapping["columns"]
     inside = bool(mapping["separator"]) + mapping["boxed"]
-    if inside > 1 or inside == ("answer" in columns):
+    if inside + ("answer" in columns) > 1:
         raise InputError(f"{where}: the answer has to come from one of: columns.answer, separator, boxed: true")
     if inside and "rationale" not in columns:
         raise InputError(f"{where}: separator and boxed take the answer out of columns.rationale; name that column")
+    if "rationale" in columns and not names_answers(mapping):
+        raise InputError(
+            f"{where}: columns.rationale is Simplified, which ends with the answer; add columns.answer, separator or "
+            "boxed: true, or name the column as columns.response"
+        )
+    if row["options"] and not names_answers(mapping):
+        raise InputError(
+            f"config/datasets.tsv, '{dataset}': 'options' is '{row['options']}', and {where} names no answer; name it, "
+            "or leave options empty"
+        )
     try:
         re.compile(mapping["remove"])
     except re.error as error:
@@ -360,12 +437,14 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
         raise InputError(
             f"config/datasets.tsv, '{dataset}': 'gold' is '{row['gold']}'; a mapping names the answer itself"
         )
-    made = {"none", *(["simplified"] if "rationale" in columns else [])}
+    made = {"none"} if names_answers(mapping) else set()
     made |= {"detailed"} if written or "detailed" in columns else set()
+    made |= {part for part, column in (("simplified", "rationale"), ("natural", "response")) if column in columns}
     for variant in row["variants"]:
         if variant not in made:
             raise InputError(
                 f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column"
+                f"{' as columns.response' if variant == 'natural' else ''}"
                 f"{', or add the dataset to config key generate.datasets' if variant == 'detailed' else ''}"
             )
     if is_file(mapping) and Path(mapping["source"]).suffix.lower() not in FORMATS:
@@ -374,8 +453,13 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
             f"{', '.join(FORMATS)}, or a hub dataset ORG/NAME"
         )
     if is_file(mapping) and not Path(mapping["source"]).is_file():
-        raise InputError(f"{where}: no file '{mapping['source']}' here; put it there, or mend 'source'")
+        raise InputError(f"{where}: no file '{mapping['source']}' here; put it there, or fix 'source'")
     return mapping
+
+
+def names_answers(mapping: Mapping[str, Any]) -> bool:
+    """Whether a mapping of columns (workflow/schemas/mapping.schema.yaml) says where the final answer stands."""
+    return bool("answer" in mapping["columns"] or mapping["separator"] or mapping["boxed"])
 
 
 def is_file(mapping: Mapping[str, Any]) -> bool:
@@ -400,13 +484,9 @@ def _check_generate(generate: Mapping[str, Any], datasets: Mapping[str, Row]) ->
 
 
 def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
-    # Rephrases of pairs that are not the miniature's, where no file has them.
+    # Rephrases of pairs that are not the miniature's, where no file has them and a model is named that can write them.
     rephrased = dynamics["runs"] and dynamics["pairs"] != MINIATURE_PAIRS and not dynamics["rephrases"]
-    if rephrased and not generate["model"]:
-        raise InputError(
-            f"config key 'dynamics.rephrases' is empty, and nobody writes those of pairs '{dynamics['pairs']}'; name a "
-            "file there, or a model in generate.model"
-        )
+    rephrased = rephrased and generate["model"]
     if not (generate["datasets"] or rephrased) or generate["endpoint"]:
         return {}
     return {generate["model"]: _row(models, generate["model"], "generate.model")}

@@ -18,6 +18,6 @@ def write_config(*, output: Path, settings: Json[dict[str, Any]]) -> None:
     """
     import yaml
 
-    from gradatlas.core.files import write_text
+    from gradatlas.core.checked import write_lines
 
-    write_text(output, yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
+    write_lines(output, yaml.safe_dump(settings, sort_keys=True, allow_unicode=True), "# checksum: {}")

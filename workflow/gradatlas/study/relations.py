@@ -6,6 +6,8 @@ BUILT = ("reference", "derangement", "wrong_answer", "shuffled", "foreign_fluent
 GIVEN = ("correct", "published", "wrong_chain")
 #: The variant whose response states a dataset's gold answers, by the `gold` of datasets.tsv.
 GOLD_VARIANT = {"none": "none", "final_answer": "simplified", "boxed": "simplified"}
+#: Parts of a mapping's `columns` that change what a question asks (data/partners.py).
+PARTNERS = ("system", "context", "input")
 #: Their label is meant to be wrong; a right one among them is counted as a defect. The other controls keep the right
 #: answer on purpose.
 MEANT_WRONG = ("published", "reference", "derangement", "wrong_answer", "wrong_chain")

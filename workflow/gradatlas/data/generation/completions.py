@@ -3,17 +3,22 @@
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
+from xxhash import xxh3_128
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
+from gradatlas.data.formats import json_lines
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ def _ask(todo: Mapping[str, str], writer: Writer, store: "_Kept") -> None:
             return
         try:
             answer = writer.complete(prompt)
+            # An endpoint can send half a character, which no file holds: it is marked, as decoders mark it.
+            answer = replace(answer, text=_HALF.sub("\ufffd", answer.text))
         except BaseException:
             # At once, not when somebody looks: every further question may cost money.
             stop.set()
@@ -84,6 +91,10 @@ def _ask(todo: Mapping[str, str], writer: Writer, store: "_Kept") -> None:
 
 def _key(prompt: str, facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([prompt, facts], sort_keys=True).encode()).hexdigest()
+
+
+def _checksum(entry: Mapping[str, Any]) -> str:
+    return xxh3_128(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 class _Kept:
@@ -113,21 +124,24 @@ class _Kept:
         if not self.path.is_file():
             return
         content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines()):
-            try:
-                entry = json.loads(line)
-                self.found[entry["key"]] = Completion(entry["text"], entry["finished"])
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{self.path}, line {number + 1}: damaged; delete the line and run again") from None
-        if whole != content:
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
             # A kill in the middle of a line: what is not whole was never kept.
             with open(self.path, "r+b") as file:
-                file.truncate(len(whole))
+                file.truncate(whole)
+        for number, entry in enumerate(json_lines(self.path, plain=True)):
+            # Lines of earlier versions have no checksum; they were paid for.
+            checksum = entry.pop("checksum", None)
+            key, text, finished = (entry.get(name) for name in ("key", "text", "finished"))
+            typed = isinstance(key, str) and isinstance(text, str) and isinstance(finished, bool)
+            if not typed or checksum not in (None, _checksum(entry)):
+                raise InputError(f"{self.path}, row {number}: damaged; delete the line and run again")
+            self.found[key] = Completion(text, finished)
 
     def keep(self, key: str, answer: Completion) -> None:
         """Append one answer; it survives a kill from here on."""
-        self.file.write(json.dumps({"key": key, **asdict(answer)}).encode() + b"\n")
+        entry = {"key": key, **asdict(answer)}
+        self.file.write(json.dumps({**entry, "checksum": _checksum(entry)}).encode() + b"\n")
         self.file.flush()
         os.fsync(self.file.fileno())
         self.found[key] = answer

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradatlas.core.checked import write_lines
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import write_text
 from gradatlas.data.generation.completions import Completion, Writer, complete_all
 from gradatlas.data.options import chosen
 from gradatlas.data.responses.labels import boxed, same_answer
@@ -55,7 +55,7 @@ def write_detailed(
                 "writer": dict(writer.facts),
             }
         )
-    write_text(output, "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines))
+    write_lines(output, "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines))
     reasons = Counter(line["reason"] for line in lines if line["reason"])
     rejected = sum(reasons.values())
     why = "".join(f"; {reason}: {count}" for reason, count in sorted(reasons.items()))

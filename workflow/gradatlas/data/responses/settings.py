@@ -58,7 +58,8 @@ def source_of(dataset: str, sources: Sequence[Path], settings: SourceSettings, d
     for path, row in zip(sources, settings.files, strict=False):
         if row.sha256 and (found := sha256_of(path)) != row.sha256:
             raise InputError(
-                f"{path}: its sha256 is {found}, config/sources.tsv has {row.sha256}; correct the file or the row"
+                f"{path}: its sha256 is {found}, config/sources.tsv has {row.sha256}; delete a fetched file and run "
+                "again (rule fetch_source), or correct your own file or its row"
             )
     return Source(
         dataset=dataset,

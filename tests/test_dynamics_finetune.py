@@ -3,7 +3,6 @@
 import gc
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import ROOT, call, settings, user_error
+from conftest import call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs, write_pairs
@@ -202,15 +201,14 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
     quiet = run(data, miniature, tmp_path / "quiet", **more, steps=24)
     command = [sys.executable, "-m", "gradatlas", "finetune",
                *map(str, arguments(data, miniature, tmp_path / "killed", **more, steps=24))]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    victim = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    victim = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed/journal/dynamics-00000009.parquet").exists():
         assert victim.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert not (tmp_path / "killed/out").exists()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
     for name in (
         "dynamics.parquet",

@@ -1,6 +1,5 @@
 """Several processes on one run: the same curves as one, also after a kill."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from conftest import ROOT, call, script, user_error
+from conftest import call, script, user_error
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
 
 EXACT = {"dtype": "float64", "batch_size": 3, "prompts": 3, "generate_every": 2, "evaluate_every": 2}
@@ -57,7 +56,7 @@ def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path): 
     assert quiet.returncode == 0, quiet.stderr
     command = [sys.executable, "-m", "gradatlas", "finetune",
                *map(str, arguments(data, miniature, tmp_path / "killed", **more, steps=10))]  # fmt: skip
-    victim = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    victim = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed/journal/dynamics-00000004.parquet").exists():
         assert victim.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)

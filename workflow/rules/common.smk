@@ -233,9 +233,7 @@ def source_settings(dataset):
     settings = {key: row[key] for key in ("reader", "gold", "options")}
     settings["seed"] = STUDY.config["seed"]
     settings["normalise_newlines"] = STUDY.config["normalise_newlines"]
-    settings["files"] = [
-        {"variant": key[1], "relation": key[2], "sha256": STUDY.files[key]["sha256"]} for key in keys
-    ]
+    settings["files"] = [{"variant": key[1], "relation": key[2], "sha256": STUDY.files[key]["sha256"]} for key in keys]
     if row["reader"] == "miniature":
         settings["questions"] = STUDY.config["miniature"]["questions"]
     return settings | ({"mapping": row["mapping"]} if "mapping" in row else {})

@@ -179,9 +179,7 @@ rule write_atlas:
         statuses=RUN_STATUSES,
         run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
         # Relative, so that the whole may be moved.
-        templates=sorted(
-            os.path.relpath(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()
-        ),
+        templates=sorted(os.path.relpath(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()),
     output:
         "results/index.html",
     log:

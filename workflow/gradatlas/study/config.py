@@ -211,7 +211,8 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
 def _without_gone(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without the keys of what was taken out; `InputError` where one asks for it."""
     for key, words in GONE.items():
-        if config.get(key):
+        # The command line gives text.
+        if str(config.get(key, False)).lower() != "false":
             raise InputError(f"config key '{key}': {words}; remove the key")
     return {key: value for key, value in config.items() if key not in GONE}
 

@@ -1,7 +1,6 @@
 """What the tests share: the data files beside a developer's checkout, and running the scripts as a user does."""
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -31,12 +30,8 @@ def needs_shared(name):
 
 
 def command(name):
-    """The start of a job's command line, or of a script's where the job is one still."""
-    return ["-m", "gradatlas", name.replace("_", "-")] if is_job(name) else ["-m", f"workflow.scripts.{name}"]
-
-
-def is_job(name):
-    return name.replace("_", "-") in JOBS
+    """The start of a job's command line, behind the interpreter."""
+    return ["-m", "gradatlas", name.replace("_", "-")]
 
 
 def script(name, *arguments, **options):
@@ -49,13 +44,9 @@ def script(name, *arguments, **options):
 def call(name, *arguments):
     """The same in this process, where starting one for each case would take longer than the cases."""
     errors, code = io.StringIO(), 0
-    words = list(map(str, arguments))
     with contextlib.redirect_stderr(errors):
         try:
-            if is_job(name):
-                run(JOBS, [name.replace("_", "-"), *words])
-            else:
-                importlib.import_module(f"workflow.scripts.{name}").main(words)
+            run(JOBS, [name.replace("_", "-"), *map(str, arguments)])
         except SystemExit as end:
             code = end.code
     return subprocess.CompletedProcess([name, *arguments], code, "", errors.getvalue())

@@ -58,7 +58,7 @@ def test_kill_and_resume_is_byte_identical(miniature, responses, plain, tmp_path
     """Kill -9 once some batches are committed: the rerun computes the rest alone, and the bytes are the same."""
     journal = tmp_path / "journal"
     command = [
-        sys.executable, "-m", "workflow.scripts.measure_gradients", "--model", miniature, "--responses", responses,
+        sys.executable, "-m", "gradatlas", "measure-gradients", "--model", miniature, "--responses", responses,
         "--samples", tmp_path / "samples.parquet", "--spectra", tmp_path / "spectra.parquet", "--device", "cpu",
         "--threads", "1", "--batch-tokens", "256", "--journal", journal,
     ]  # fmt: skip

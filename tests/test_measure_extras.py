@@ -38,7 +38,7 @@ def asked(folder, names=NAMES, first=1):
 
 
 def run(model, responses, folder, *options):
-    done = measure(model, responses, folder, "--precision", "float64", *options)
+    done = measure(model, responses, folder, "--dtype", "float64", *options)
     return counts(done)
 
 
@@ -237,7 +237,7 @@ def test_samples_are_chosen_by_id(miniature, few, tmp_path):
     assert read(tmp_path, "tokens").select("sample_id", "projection").unique().rows() == [(ids[1], "o")]
     run(miniature, few, tmp_path, table, "--tokens-first=0")
     assert read(tmp_path, "tokens").height == 0
-    run(miniature, few, tmp_path, table, f"--tokens-of={ids[1]},{ids[0]}", "--projections", "o")
+    run(miniature, few, tmp_path, table, f"--tokens-of={ids[1]}", f"--tokens-of={ids[0]}", "--projections", "o")
     assert set(read(tmp_path, "tokens")["sample_id"]) == set(ids)
 
 

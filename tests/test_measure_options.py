@@ -154,7 +154,7 @@ def test_projections_and_metrics_that_are_not_asked_for_are_not_there(miniature,
     assert facts["metrics"] == ["nuclear_norm", "sigma_max"] and facts["projections"] == ["q", "v"]
     assert set(facts["matrix_shapes"]) == {"q", "v"}
     assert run(miniature, few, tmp_path, "--metrics", "sigma_min")[1]["nuclear_norm_scaled"].is_null().all()
-    listed = run(miniature, few, tmp_path, "--projections", "v,q", "--metrics", "sigma_max,nuclear_norm")[1]
+    listed = run(miniature, few, tmp_path, "--projections", "v", "q", "--metrics", "sigma_max", "nuclear_norm")[1]
     assert listed.equals(spectra)
 
 
@@ -188,7 +188,7 @@ def test_the_sigma_ratio_is_a_column_and_null_without_a_gradient(miniature, few,
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-3), ("bfloat16", 0.3), ("float16", 0.05)], ids=str)
 def test_other_precisions(precision, tolerance, miniature, few, plain, tmp_path):
-    option = "--precision" if precision == "bfloat16" else "--dtype"
+    option = "--dtype"
     samples, spectra = run(miniature, few, tmp_path, option, precision)
     assert samples["status"].unique().to_list() == ["ok"]
     assert (spectra["nuclear_norm"] / plain[1]["nuclear_norm"] - 1).abs().median() < tolerance
@@ -299,7 +299,7 @@ def test_a_terminal_shows_a_bar(miniature, few, tmp_path):
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (25, 120))
     command = [
-        sys.executable, "-m", "workflow.scripts.measure_gradients", "--model", miniature, "--responses", few,
+        sys.executable, "-m", "gradatlas", "measure-gradients", "--model", miniature, "--responses", few,
         "--samples", tmp_path / "a.parquet", "--spectra", tmp_path / "b.parquet", "--device", "cpu", "--threads", "1",
     ]  # fmt: skip
     done = subprocess.run(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=follower)
@@ -321,17 +321,17 @@ def _read(leader):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--projections", "q,kk,v"], "--projections: unknown projection 'kk': did you mean 'k'?"),
-        (["--metrics", ","], "--metrics is empty; give at least one of nuclear_norm"),
+        (["--projections", "q,kk,v"], "--projections: unknown projection 'q,kk,v'"),
+        (["--metrics"], "--metrics is empty; give at least one of nuclear_norm"),
         (["--projections", "q", "kk"], "--projections: unknown projection 'kk': did you mean 'k'?"),
         (["--metrics", "nuclear_nrom"], "--metrics: unknown metric 'nuclear_nrom': did you mean 'nuclear_norm'?"),
         (["--truncation", "right"], "--truncation 'right' is not known; choose one of flag, drop, left"),
         (["--loss-norm", "total"], "--loss-norm 'total' is not known; choose one of mean, sum"),
         (["--loss-tokens", "first"], "--loss-tokens 'first' is not known; write one of all, last"),
-        (["--precision", "float8"], "choose one of float32"),
+        (["--dtype", "float8"], "choose one of float32"),
         (["--journal", "{few}"], "no folder can be made here"),
         (["--max-length", 1], "--max-length is 1; give at least 2 tokens"),
-        (["--loss-tokens", "all,first"], "--loss-tokens 'first' is not known"),
+        (["--loss-tokens", "all", "first"], "--loss-tokens 'first' is not known"),
         (["--revision", "0" * 40], "is a folder; leave --revision out"),
     ],
     ids=str,
@@ -410,7 +410,7 @@ def test_a_model_that_says_minus_one_position_has_no_limit(miniature, few, plain
 
 
 def test_commas_part_subsets(miniature, few, tmp_path):
-    samples, _ = run(miniature, few, tmp_path, "--loss-tokens", "all,last", "span:0:2", "--limit", 1)
+    samples, _ = run(miniature, few, tmp_path, "--loss-tokens", "all", "last", "span:0:2", "--limit", 1)
     assert samples["loss_tokens"].to_list() == ["all", "last", "span:0:2"] * 3
 
 

@@ -1,16 +1,22 @@
 """The house itself: pins agree, every script explains itself, the Snakefile stays short, nothing heavy at start."""
 
 import ast
+import contextlib
+import importlib
+import inspect
 import re
 import subprocess
 import sys
 
+import docstring_parser
 import pytest
 import yaml
 
-from conftest import ROOT, script
+from conftest import ROOT
+from gradatlas.__main__ import JOBS
+from gradatlas.core.jobs import run
 
-SCRIPTS = sorted(path.stem for path in (ROOT / "workflow/scripts").glob("*.py") if path.stem != "__init__")
+JOB = "gradatlas.{}.jobs"
 
 
 def pins(lines):
@@ -29,15 +35,38 @@ def test_environment_has_the_same_pins_as_requirements():
 def test_every_requirement_is_pinned_exactly(name):
     for line in (ROOT / name).read_text().splitlines():
         line = line.split("#")[0].strip()
-        assert not line or line == "-r requirements.txt" or re.fullmatch(r"[A-Za-z0-9._-]+(\[\w+\])?==[\w.]+", line), (
+        assert not line or line in ("-r requirements.txt", "-e .") or re.fullmatch(r"[A-Za-z0-9._-]+(\[\w+\])?==[\w.]+", line), (
             line
         )
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_has_help(name):
-    done = script(name, "--help", cwd="/")
-    assert done.returncode == 0 and "usage:" in done.stdout and len(done.stdout.splitlines()) > 4
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_every_job_explains_itself_and_all_of_its_options(name, capsys):
+    with contextlib.suppress(SystemExit):
+        run(JOBS, [name, "--help"])
+    shown = capsys.readouterr().out
+    function = getattr(importlib.import_module(JOB.format(JOBS[name])), name.replace("-", "_"))
+    described = {each.arg_name for each in docstring_parser.parse(function.__doc__).params}
+    parameters = set(inspect.signature(function).parameters) - {"settings", "requests"}
+    assert "Usage: gradatlas" in shown and function.__doc__.split(".")[0].split(":")[0].split()[0] in shown
+    assert parameters - described <= {"threads"}, f"{name}: {parameters - described} is not described"
+
+
+def test_every_job_is_called_by_a_rule_or_named_in_the_readme():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    readme = "".join(path.read_text() for path in ROOT.glob("**/README.md"))
+    for name in JOBS:
+        assert f"gradatlas {name} " in rules or f"gradatlas {name}" in readme, name
+
+
+def test_a_rule_passes_code_and_settings_of_the_job_that_it_calls():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^ *rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            if not (called := re.search(r"python -m gradatlas ([a-z-]+)", rule)):
+                continue
+            name = called[1]
+            root = f'code_digest("{JOBS[name]}.jobs:{name.replace("-", "_")}"'
+            assert root in rule, f"{path.name}, rule {rule.split(':')[0]}: params.code is not {root})"
 
 
 def test_snakefile_is_short():

@@ -30,12 +30,10 @@ def measure(model, responses, folder, *options):
 
 def gather(folders, out, names=NAMES):
     out.mkdir(exist_ok=True)
-    tables = [
-        part
-        for name in names
-        for part in ("--table", name, out / f"{name}.parquet", *(each / f"{name}.parquet" for each in folders))
-    ]
-    return call("gather_shards", *tables, "--run", out / "run.json", *(each / "run.json" for each in folders))
+    parts = [each / f"{name}.parquet" for name in names for each in folders]
+    outputs = [out / f"{name}.parquet" for name in names]
+    runs = "--run-parts", *(each / "run.json" for each in folders), "--run", out / "run.json"
+    return call("gather_shards", "--names", *names, "--parts", *parts, "--outputs", *outputs, *runs)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def cut(model, responses, folder, count, *options):
     """The parts' folders, and what each computed."""
     folders = [folder / str(part) for part in range(1, count + 1)]
     computed = [
-        measure(model, responses, each, *OPTIONS, *options, "--shard", f"{part}/{count}")[0]
+        measure(model, responses, each, *OPTIONS, *options, "--shard", part, count)[0]
         for part, each in enumerate(folders, start=1)
     ]
     return folders, computed
@@ -105,7 +103,7 @@ def test_another_number_of_shards_computes_nothing_again(miniature, odd, whole, 
 
 
 def test_a_retry_with_smaller_batches_fits_the_other_parts(miniature, odd, whole, parts, tmp_path):
-    smaller = (*OPTIONS[2:], "--batch-tokens", 128, "--planned-tokens", 256, "--shard", "2/3")
+    smaller = (*OPTIONS[2:], "--batch-tokens", 128, "--planned-tokens", 256, "--shard", 2, 3)
     measure(miniature, odd, tmp_path / "2", *smaller)
     assert gather([parts[0], tmp_path / "2", parts[2]], tmp_path / "out").returncode == 0
     found, told = (pq.read_table(each / "spectra.parquet") for each in (tmp_path / "out", whole))

@@ -20,6 +20,8 @@ JOBS = {
     "train-classifier": "toys",
     "clip-objective": "toys",
     "draw-toys": "toys",
+    "measure-gradients": "gradients",
+    "gather-shards": "gradients",
     "summarise-gradients": "statistics",
     "regress-gradients": "statistics",
     "draw-audit": "figures",

@@ -68,12 +68,6 @@ def is_remote(dataset):
     return bool(STUDY.datasets[dataset]["url"])
 
 
-# The seeded subset of samples, as arguments.
-SUBSET = (
-    "" if STUDY.config["samples"] == "all" else f"--limit {STUDY.config['samples']} --limit-seed {STUDY.config['seed']}"
-)
-
-
 def subset():
     """The seeded subset of samples, as settings; none of them where all are taken."""
     wanted = STUDY.config["samples"]
@@ -267,15 +261,32 @@ def gradient_tables(kind):
 EXTRAS = [name for name in ("singular_values", "cosines", "tokens") if STUDY.config[name]]
 
 
-def extra_arguments(name, wildcards, output):
-    """The command-line arguments of one of these."""
-    arguments = [f"--{name.replace('_', '-')}", output[name]]
-    if name == "tokens":
-        chosen = STUDY.config["tokens"]
-        ids = chosen.get(wildcards.dataset, []) if isinstance(chosen, dict) else []
-        first = 0 if isinstance(chosen, dict) else chosen
-        arguments += [f"--tokens-of={each}" for each in ids] or [f"--tokens-first={first}"]
-    return arguments
+def chosen_tokens(dataset):
+    """Whose tokens are written, as options: samples by their ids, or the first ones."""
+    chosen = STUDY.config["tokens"]
+    if "tokens" not in EXTRAS:
+        return []
+    if isinstance(chosen, dict) and chosen.get(dataset):
+        return [f"--tokens-of={each}" for each in chosen[dataset]]
+    return [f"--tokens-first={0 if isinstance(chosen, dict) else chosen}"]
+
+
+def gradient_settings(model, dataset):
+    """What decides the gradients of a model on a dataset."""
+    row, config = STUDY.models[model], STUDY.config
+    keys = ("max_length", "truncation", "loss_tokens", "loss_norm", "projections", "metrics", "tf32", "compat")
+    return {
+        **{key: config[key] for key in keys},
+        **{key: row[key] for key in ("device", "dtype", "trust_remote_code")},
+        **subset(),
+        "chat": row["prompt"] == "chat",
+        "mapping": row["projections"],
+        "purpose": STUDY.purpose(model, dataset),
+        "relations": STUDY.relations(dataset),
+        "controls": STUDY.controls(model, dataset),
+        # Only draws have a seed: another one makes nothing else stale.
+        "seed": drawn_seed(model, dataset),
+    }
 
 
 def titles(rows):
@@ -342,19 +353,6 @@ def writer_settings():
     return chosen | {
         key: row[key] for row in STUDY.writers.values() for key in ("device", "dtype", "trust_remote_code")
     }
-
-
-def local_writer(wildcards):
-    """The local model that writes, as arguments; none for an endpoint."""
-    return [
-        part
-        for name, row in STUDY.writers.items()
-        for part in (
-            *("--model-name", name, "--device", row["device"], "--dtype", row["dtype"]),
-            *(["--trust-remote-code"] if row["trust_remote_code"] else []),
-            *(["--form", row["prompt"]] if row["prompt"] else []),
-        )
-    ]
 
 
 # Whether the toys are part of the study; the target `toys` makes them anyway.

@@ -42,42 +42,23 @@ rule measure_gradients:
         # A retry gets a smaller batch; params would keep their first value.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
     params:
-        code=code_digest("workflow.scripts.measure_gradients"),
-        device=lambda wildcards: STUDY.models[wildcards.model]["device"],
-        dtype=lambda wildcards: STUDY.models[wildcards.model]["dtype"],
-        chat=lambda wildcards: "--chat" if STUDY.models[wildcards.model]["prompt"] == "chat" else "",
-        trust=lambda wildcards: "--trust-remote-code" if STUDY.models[wildcards.model]["trust_remote_code"] else "",
-        mapping=lambda wildcards: [
-            f"--mapping={each}" for each in [STUDY.models[wildcards.model]["projections"]] if each
-        ],
-        purpose=lambda wildcards: STUDY.purpose(wildcards.model, wildcards.dataset),
-        limit=SUBSET,
-        max_length=STUDY.config["max_length"],
-        truncation=STUDY.config["truncation"],
-        loss_tokens=STUDY.config["loss_tokens"],
-        loss_norm=STUDY.config["loss_norm"],
-        # Only draws have a seed: another one makes nothing else stale.
-        seed=lambda wildcards: drawn_seed(wildcards.model, wildcards.dataset),
-        relations=lambda wildcards: STUDY.relations(wildcards.dataset),
-        controls=lambda wildcards: STUDY.controls(wildcards.model, wildcards.dataset),
-        projections=STUDY.config["projections"],
-        metrics=STUDY.config["metrics"],
-        tf32="--tf32" if STUDY.config["tf32"] else "",
-        compat=STUDY.config["compat"],
-        extras=lambda wildcards, output: [part for name in EXTRAS for part in extra_arguments(name, wildcards, output)],
+        code=code_digest("gradients.jobs:measure_gradients"),
+        settings=lambda wildcards: as_json(**gradient_settings(wildcards.model, wildcards.dataset)),
         # All parts plan the same batches, whatever a retry makes of them.
         shard=lambda wildcards: (
-            f"--shard {wildcards.shard}/{SHARDS} --planned-tokens {STUDY.config['batch_tokens']}" if SHARDS > 1 else ""
+            ["--shard", wildcards.shard, SHARDS, "--planned-tokens", STUDY.config["batch_tokens"]]
+            if SHARDS > 1
+            else []
         ),
+        extras=lambda wildcards, output: [
+            part for name in EXTRAS for part in (f"--{name.replace('_', '-')}", output[name])
+        ],
+        tokens=lambda wildcards: chosen_tokens(wildcards.dataset),
         journal=lambda wildcards, output: kept_work(output.run, f"{wildcards.model}/{wildcards.dataset}"),
     shell:
-        "python -m workflow.scripts.measure_gradients --model {input.model:q} --model-name {wildcards.model}"
+        "python -m gradatlas measure-gradients --model {input.model:q} --model-name {wildcards.model}"
         " --responses {input.responses:q} --samples {output.samples:q} --spectra {output.spectra:q} --run {output.run:q}"
-        " --journal {params.journal:q} {params.chat} {params.trust} {params.limit} --max-length {params.max_length}"
-        " --truncation {params.truncation} --loss-tokens {params.loss_tokens} --loss-norm {params.loss_norm}"
-        " --seed {params.seed} --projections {params.projections} --metrics {params.metrics} {params.tf32}"
-        " --dtype {params.dtype} --device {params.device} --compat {params.compat} --purpose {params.purpose:q}"
-        " --relations {params.relations} --controls {params.controls} {params.mapping:q} {params.extras:q} {params.shard}"
+        " --journal {params.journal:q} --settings {params.settings:q} {params.shard} {params.extras:q} {params.tokens:q}"
         " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
 
 
@@ -105,14 +86,13 @@ if SHARDS > 1:
             mem_mb=16000,
             runtime=60,
         params:
-            code=code_digest("workflow.scripts.gather_shards"),
-            tables=lambda wildcards, input, output: [
-                part
-                for name in ["samples", "spectra", *EXTRAS]
-                for part in ("--table", name, output[name], *input[name])
-            ],
+            code=code_digest("gradients.jobs:gather_shards"),
+            names=["samples", "spectra", *EXTRAS],
+            parts=lambda wildcards, input: [part for name in ["samples", "spectra", *EXTRAS] for part in input[name]],
+            outputs=lambda wildcards, output: [output[name] for name in ["samples", "spectra", *EXTRAS]],
         shell:
-            "python -m workflow.scripts.gather_shards {params.tables:q} --run {output.run:q} {input.run:q} > {log:q} 2>&1"
+            "python -m gradatlas gather-shards --names {params.names} --parts {params.parts:q} --outputs {params.outputs:q}"
+            " --run-parts {input.run:q} --run {output.run:q} > {log:q} 2>&1"
 
 
 rule gradients:

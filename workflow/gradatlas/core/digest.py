@@ -2,11 +2,10 @@
 
 A job is a function. Its digest covers that function and, transitively, every top-level definition of this package that
 it uses, as syntax trees. What decides no number is left out: comments, docstrings and layout, the text of errors and of
-progress lines, annotations of functions, and the room `core`. Snakemake itself only tracks the text of ``shell:``,
-which never changes.
+progress lines, and the room `core`. Snakemake itself only tracks the text of ``shell:``, which never changes.
 
-What is used is read off the code: a name, an attribute of an imported module, an import inside a function. A module
-that is passed on as a value counts as a whole.
+What is used is read off the code: a name, an annotation (methods are called on what it names), an attribute of an
+imported module, an import inside a function. A module that is passed on as a value counts as a whole.
 """
 
 import ast
@@ -56,7 +55,7 @@ def definitions(*roots: str) -> set[tuple[str, str]]:
 
 def _rooted(root: str) -> list[tuple[str, str]]:
     module, _, name = root.partition(":")
-    if module.split(".")[0] not in (PACKAGE, "workflow"):
+    if module.split(".")[0] != PACKAGE:
         module = f"{PACKAGE}.{module}"
     if _file_of(module) is None:
         raise ModuleNotFoundError(f"no module '{module}' below {ROOT}")
@@ -115,15 +114,6 @@ class _Bare(ast.NodeTransformer):
         if isinstance(node.func, ast.Name) and node.func.id in MESSAGES:
             return ast.copy_location(ast.Call(func=node.func, args=[], keywords=[]), node)
         return self.generic_visit(node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg):
-            if each is not None:
-                each.annotation = None
-        return self.generic_visit(node)
-
-    visit_AsyncFunctionDef = visit_FunctionDef
 
 
 def _defined(node: ast.stmt) -> list[str]:
@@ -218,9 +208,9 @@ def _is_uncounted(module: str) -> bool:
 
 @cache
 def _file_of(module: str) -> Path | None:
-    if module.split(".")[0] not in (PACKAGE, "workflow"):
+    if module.split(".")[0] != PACKAGE:
         return None
-    path = (ROOT if module.split(".")[0] == PACKAGE else ROOT.parent).joinpath(*module.split("."))
+    path = ROOT.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():
             return candidate

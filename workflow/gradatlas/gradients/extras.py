@@ -48,15 +48,13 @@ class Extras:
         ids = list(dict.fromkeys(row.sample_id for row in rows))
         if self.tokens_first is not None:
             return set(ids[: self.tokens_first])
-        # With commas or without; an id may hold some itself.
-        names = [part for name in self.tokens_of for part in ([name] if name in ids else name.split(","))]
-        for name in names:
+        for name in self.tokens_of:
             if name not in ids:
                 raise InputError(
                     f"--tokens-of: no sample '{name}' among the {len(ids)} measured ({', '.join(ids[:3])}, ...); "
-                    "mend the id, or measure more samples"
+                    "correct the id, or measure more samples"
                 )
-        return set(names)
+        return set(self.tokens_of)
 
 
 def code_of(name: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradatlas.core.errors import InputError, check_choice, nearest
-from gradatlas.gradients.spectra import METRICS
+from gradatlas.gradients.metrics import METRICS
 from gradatlas.gradients.subsets import Subset, parse_subsets
-from gradatlas.models.decoders import KNOWN
 from gradatlas.models.loading import DEVICES, DTYPES
+from gradatlas.models.projections import KNOWN
 from gradatlas.models.tokens import COMPATS, TRUNCATIONS
 
 PURPOSES = ("study", "pipeline check")
@@ -16,36 +16,52 @@ LOSS_NORMS = ("mean", "sum")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a job is asked for; the README of config/ says what each choice means.
+    """What decides a gradients job's numbers. Raises `InputError` where a choice is not known."""
 
-    `seed` is that of random `loss_tokens`. `relations` are measured with all `loss_tokens` (none named: all relations
-    that there are), and `controls`, VARIANT:RELATION:SUBSET, beside them. `projections` and `metrics` are brought into
-    the tables' order. `shard` (i, n), i from 1: measure only the i-th of n parts, of batches planned with
-    `planned_tokens` (None: with `batch_tokens`). Raises `InputError` where a choice is not known.
-    """
-
-    chat: bool
-    max_length: int
-    dtype: str
-    compat: str
-    device: str
-    batch_tokens: int
-    limit: int | None
-    limit_seed: int | None
-    trust_remote_code: bool
-    purpose: str
+    chat: bool = False
+    """prompt through the tokenizer's chat template"""
+    max_length: int = 1024
+    """window in tokens"""
+    dtype: str = "float32"
+    """of the pass: float32, float64, bfloat16 or float16"""
+    compat: str = "none"
+    """'reference' tokenises as the study's own code does"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    batch_tokens: int = 4096
+    """tokens of one batch, padding included"""
+    limit: int | None = None
+    """measure only this many samples"""
+    limit_seed: int | None = None
+    """draw them by a seeded hash instead of taking the first"""
+    trust_remote_code: bool = False
+    """run model code from the checkpoint"""
+    purpose: str = "study"
+    """'pipeline check': a model on data it was never meant for"""
     truncation: str = "flag"
-    loss_tokens: Sequence[str] = ("all",)
+    """longer samples: flag (cut on the right), drop, left (cut the prompt)"""
+    loss_tokens: tuple[str, ...] = ("all",)
+    """response tokens whose loss counts, each a row of its own: all, last[:K], span:A:B, random:K[:DRAWS]"""
     loss_norm: str = "mean"
+    """loss of a response: mean or sum over its tokens"""
     seed: int = 0
-    projections: Sequence[str] = ("q", "k", "v", "o")
-    metrics: Sequence[str] = METRICS
+    """of random loss_tokens"""
+    projections: tuple[str, ...] = ("q", "k", "v", "o")
+    """matrices to measure, of q k v o gate up down"""
+    metrics: tuple[str, ...] = METRICS
+    """columns to measure"""
     tf32: bool = False
+    """let a GPU round float32 products to TF32"""
     mapping: str = ""
-    relations: Sequence[str] = ()
-    controls: Sequence[str] = ()
+    """where the projections are, if not found: 'q=PATH k=PATH[0:64] v=PATH o=PATH'; it is not checked what they do"""
+    relations: tuple[str, ...] = ()
+    """responses to measure with all loss_tokens; none named: all there are"""
+    controls: tuple[str, ...] = ()
+    """measured beside them, VARIANT:RELATION:SUBSET of the loss"""
     shard: tuple[int, int] = (1, 1)
+    """I and N: measure only the I-th of N parts, for gather-shards; alike in all but I, one --journal if any"""
     planned_tokens: int | None = None
+    """tokens of a batch in the plan that shards cut; none: batch_tokens"""
 
     def __post_init__(self):
         check_choice("--purpose", self.purpose, PURPOSES)
@@ -59,7 +75,7 @@ class Settings:
         if self.batch_tokens < 1:
             raise InputError(f"--batch-tokens is {self.batch_tokens}; give at least 1")
         if not 1 <= self.shard[0] <= self.shard[1]:
-            raise InputError(f"--shard is {self.shard[0]}/{self.shard[1]}; give I/N with I from 1 to N")
+            raise InputError(f"--shard is {self.shard[0]} {self.shard[1]}; give I and N with I from 1 to N")
         parse_subsets(self.loss_tokens)
         for text in self.controls:
             if text.count(":") < 2:

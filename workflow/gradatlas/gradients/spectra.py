@@ -21,12 +21,10 @@ import torch
 from torch import Tensor
 
 from gradatlas.gradients.capture import Factors, place_of
+from gradatlas.gradients.metrics import METRICS
 
-# Those that the spectrum is needed for, and the others.
+# Those that the spectrum is needed for.
 _SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")
-METRICS = (
-    "nuclear_norm", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min", "effective_rank", "sigma_ratio"
-)  # fmt: skip
 
 # Entries of G formed at once for max and min: 64 MiB of float32.
 _TILE = 1 << 24

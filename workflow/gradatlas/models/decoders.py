@@ -14,10 +14,7 @@ from torch import Tensor, nn
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.models.adapters import misfit
 from gradatlas.models.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
-
-ATTENTION = ("q", "k", "v", "o")
-FEED_FORWARD = ("gate", "up", "down")
-KNOWN = ATTENTION + FEED_FORWARD
+from gradatlas.models.projections import ATTENTION, FEED_FORWARD, KNOWN
 
 # NAME=PATH or NAME=PATH[a:b,c:d]
 _ENTRY = re.compile(r"(\w+)=([^\s=\[\]]+)(?:\[([\d:,]+)\])?")

@@ -78,7 +78,7 @@ def fetch_model(
     snapshots
         where downloads are kept
     sums
-        first compare every file that this folder's SHA256SUMS names
+        first compare every file that this list names, in the form of sha256sum
     """
     from gradatlas.core.files import check_sums
     from gradatlas.models.snapshots import fetch

@@ -1,0 +1,134 @@
+"""The jobs of the gradients, one a rule."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradatlas.core.jobs import Options
+from gradatlas.gradients.settings import Settings
+
+DEFAULTS = Settings()
+
+
+def measure_gradients(
+    *,
+    model: str,
+    revision: str = "",
+    model_name: str = "",
+    responses: Path,
+    samples: Path,
+    spectra: Path,
+    singular_values: Path | None = None,
+    cosines: Path | None = None,
+    tokens: Path | None = None,
+    tokens_of: Sequence[str] = (),
+    tokens_first: int | None = None,
+    run: Path | None = None,
+    journal: Path | None = None,
+    threads: int | None = None,
+    settings: Options[Settings] = DEFAULTS,
+) -> None:
+    """Measure the spectra of every layer's per-sample Q, K, V and O gradients.
+
+    Killed or edited runs go on from the journal.
+
+    Parameters
+    ----------
+    model
+        model folder, the card that fetch-model wrote (.json), or a hub id ORG/NAME with a revision
+    revision
+        commit hash of a hub id
+    model_name
+        the model's name in the tables; its folder's name without
+    responses
+        responses table (.parquet), or a JSON list of {instruction, input, output}
+    samples
+        samples table to write (.parquet)
+    spectra
+        spectra table to write (.parquet)
+    singular_values
+        also write every gradient's whole spectrum (.parquet)
+    cosines
+        also write cosines of q and o, k and v, and adjacent layers (.parquet)
+    tokens
+        also write each token's loss and share in each gradient (.parquet), of:
+    tokens_of
+        samples by their ids, for --tokens
+    tokens_first
+        the first so many samples, for --tokens
+    run
+        also write time, host, device and versions (.json)
+    journal
+        folder that keeps finished batches: they are taken from there
+    threads
+        CPU threads of the pass; PyTorch's own choice without
+    """
+    from gradatlas.core.device import lease
+
+    held = lease() if settings.device != "cpu" else None  # before torch is imported, until the process ends
+    import torch
+
+    from gradatlas.core.errors import InputError
+    from gradatlas.gradients.extras import Extras
+    from gradatlas.gradients.measure import measure
+
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads is {threads}; give at least 1")
+        torch.set_num_threads(threads)
+    measure(
+        model,
+        str(responses),
+        str(samples),
+        str(spectra),
+        settings,
+        extras=Extras(
+            *(str(path) if path else None for path in (singular_values, cosines, tokens)), tokens_of, tokens_first
+        ),
+        revision=revision,
+        model_name=model_name,
+        journal=str(journal) if journal else None,
+        run_path=str(run) if run else None,
+    )
+    if held:
+        held.release()
+
+
+def gather_shards(
+    *, names: list[str], parts: list[Path], outputs: list[Path], run_parts: Sequence[Path] = (), run: Path | None = None
+) -> None:
+    """Gather the tables of one gradients job from the shards that it was cut into.
+
+    Parameters
+    ----------
+    names
+        the tables: samples, spectra, ...
+    parts
+        the parts of all tables: all of the first, then as many of the next
+    outputs
+        the tables to write, in the order of their names (.parquet)
+    run_parts
+        time, host and device of the parts (.json)
+    run
+        the same of all, to write (.json)
+    """
+    from gradatlas.core.errors import InputError
+    from gradatlas.core.tables import SCHEMAS
+    from gradatlas.gradients.shards import gather
+
+    each, rest = divmod(len(parts), len(names))
+    if rest or not each or len(outputs) != len(names):
+        raise InputError(
+            f"--names gives {len(names)} tables, --outputs {len(outputs)} files, --parts {len(parts)}; give one output "
+            "and as many parts for each table"
+        )
+    for name in names:
+        if name not in SCHEMAS:
+            raise InputError(f"--names '{name}': not a table of a gradients job; give samples, spectra and the like")
+    if "samples" not in names:
+        raise InputError("--names: 'samples' is missing; the other tables' rows are ordered by it")
+    gather(
+        {name: list(map(str, parts[at * each : (at + 1) * each])) for at, name in enumerate(names)},
+        dict(zip(names, map(str, outputs), strict=True)),
+        list(map(str, run_parts)),
+        str(run) if run else "",
+    )

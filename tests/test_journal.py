@@ -78,14 +78,20 @@ def test_zeros_at_the_end_are_a_torn_frame(tmp_path):
         Journal(tmp_path).read()
 
 
-def test_prune_takes_what_can_never_be_read_again_and_nothing_else(tmp_path):
+def test_other_codes_segments_are_set_aside_and_come_back_with_the_code(tmp_path):
     filled(tmp_path, ["a"], maker="new")
     filled(tmp_path, ["b"], ["c"], maker="new")
     filled(tmp_path, ["d"], maker="old")
     (tmp_path / "empty.frames").touch()
-    assert Journal(tmp_path, "new").prune() == 2
-    assert set(Journal(tmp_path).read()) == {"a", "b", "c"}
-    assert len(list(tmp_path.glob("*.frames"))) == 2
+    assert Journal(tmp_path, "new").set_aside() == 1
+    assert set(Journal(tmp_path, "new").read()) == {"a", "b", "c"}
+    assert len(list(tmp_path.glob("*.frames"))) == 2 and len(list(tmp_path.rglob("*.frames"))) == 3
+    # The edit taken back: nothing is lost, and the newer code's work waits in turn.
+    assert "d" in Journal(tmp_path, "old").read()
+    assert Journal(tmp_path, "old").set_aside() == 2
+    assert set(Journal(tmp_path, "old").read()) == {"d"}
+    assert set(Journal(tmp_path, "new").read()) == {"a", "b", "c"}
+    assert not (tmp_path / "empty.frames").exists()
 
 
 def _write_and_wait(folder, ready):
@@ -95,15 +101,15 @@ def _write_and_wait(folder, ready):
     signal.pause()
 
 
-def test_prune_spares_a_living_writer_and_takes_a_killed_one(tmp_path):
+def test_a_living_writers_segment_stays_and_a_killed_ones_is_set_aside(tmp_path):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     writer = context.Process(target=_write_and_wait, args=(tmp_path, ready))
     writer.start()
     assert ready.wait(30)
-    assert Journal(tmp_path, "another").prune() == 0
+    assert Journal(tmp_path, "another").set_aside() == 0
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert set(Journal(tmp_path).read()) == {"old"}
-    assert Journal(tmp_path, "another").prune() == 1
-    assert not list(tmp_path.glob("*.frames"))
+    assert Journal(tmp_path, "another").set_aside() == 1
+    assert not list(tmp_path.glob("*.frames")) and len(list(tmp_path.glob("*/*.frames"))) == 1

@@ -35,9 +35,11 @@ def test_environment_has_the_same_pins_as_requirements():
 def test_every_requirement_is_pinned_exactly(name):
     for line in (ROOT / name).read_text().splitlines():
         line = line.split("#")[0].strip()
-        assert not line or line in ("-r requirements.txt", "-e .") or re.fullmatch(r"[A-Za-z0-9._-]+(\[\w+\])?==[\w.]+", line), (
-            line
-        )
+        assert (
+            not line
+            or line in ("-r requirements.txt", "-e .")
+            or re.fullmatch(r"[A-Za-z0-9._-]+(\[\w+\])?==[\w.]+", line)
+        ), line
 
 
 @pytest.mark.parametrize("name", sorted(JOBS))

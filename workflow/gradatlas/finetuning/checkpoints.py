@@ -1,6 +1,7 @@
 """Where a finetuning run goes on after a kill: one file with all that its future depends on, and
 one per table and step that is watched. The name of the former holds its step and its checksum."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ from gradatlas.finetuning.processes import ALONE, Processes
 
 
 class Checkpoints:
-    """A folder for one run. Made for other `facts` (recipe, inputs, code), what stands there is deleted.
+    """A folder for one run. Work for other `facts` (recipe, inputs, code) that stands there is set aside, in a folder
+    of its own named by their digest; work for these that was set aside is taken up again.
 
     What is watched at a step is written before the step's checkpoint, each table whole or not at all: what is newer
     than the checkpoint was not reached yet and is written again, with the same numbers. Of several `processes` the
@@ -34,11 +36,20 @@ class Checkpoints:
 
     def _open(self, text: str) -> None:
         mark = self.folder / "facts.json"
-        if self.folder.is_dir() and (not mark.is_file() or mark.read_text(encoding="utf-8") != text):
-            progress(f"{self.folder}: kept for another recipe, input or code; begun anew")
-            shutil.rmtree(self.folder)
+        found = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+        if self.folder.is_dir() and found != text:
+            aside = self._aside(found)
+            progress(f"{self.folder}: for another recipe, input or code; set aside as {aside}")
+            os.replace(self.folder, aside)
+        if not self.folder.is_dir() and self._aside(text).is_dir():
+            progress(f"{self._aside(text)}: for this recipe, input and code; taken up again")
+            os.replace(self._aside(text), self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(mark, text)
+
+    def _aside(self, facts: str) -> Path:
+        """Where work for `facts` is set aside."""
+        return self.folder.with_name(f"{self.folder.name}.{hashlib.sha256(facts.encode()).hexdigest()[:12]}")
 
     def load(self, device: str) -> dict[str, Any] | None:
         """The last state, or None."""

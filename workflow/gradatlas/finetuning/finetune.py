@@ -104,7 +104,7 @@ def finetune(
         "device": device,
         "processes": processes.count,
         "revision": start.revision,
-        "code": code_digest(__name__),
+        "code": code_digest(f"{__name__}:finetune"),
         **libraries(),
     }
     kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)

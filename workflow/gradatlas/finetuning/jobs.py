@@ -189,7 +189,7 @@ def build_probes(
     )
     facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
     facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
-    probes.write_probes(rows, output, facts | {"code": code_digest(probes.__name__)} | libraries())
+    probes.write_probes(rows, output, facts | {"code": code_digest(f"{probes.__name__}:build_probes")} | libraries())
 
 
 def finetune(

@@ -59,26 +59,33 @@ class Extras:
 
 def code_of(name: str) -> str:
     """A digest of the code that an extra's numbers hang on, beside the engine's own."""
-    return code_digest(f"{__name__}:measure_extras")
+    return code_digest(f"{__name__}:{_MEASURES[name].__name__}")
 
 
 def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collection[str]) -> dict[str, list[float]]:
     """The numbers of the `wanted` extras of one sample, flat, as the journal keeps them.
 
-    `sigma`: by layer and projection, the singular values. ``singular_values``: these, one after the other.
-    ``cosines``: by pair, then layer (`pairs_of`). ``tokens``: (layers, projections, tokens) of |x_t| |d_t|, NaN where a
-    layer has no such projection; and ``token_losses``: the cross-entropy of each response token.
+    `sigma`: by layer and projection, the singular values.
     """
-    found: dict[str, list[float]] = {}
-    if "singular_values" in wanted:
-        found["singular_values"] = torch.cat([values for layer in sigma for values in layer]).tolist()
-    if "cosines" in wanted:
-        found["cosines"] = [value for values in cosines(done.factors).values() for value in values]
-    if "tokens" in wanted:
-        terms = [_lengths(part.x) * _lengths(part.d) for part in done.factors.values()]
-        found["tokens"] = torch.stack(terms, 1).flatten().tolist()
-        found["token_losses"] = done.token_losses.tolist()
-    return found
+    return {
+        name: values for extra in NAMES if extra in wanted for name, values in _MEASURES[extra](done, sigma).items()
+    }
+
+
+def _singular_values(done: Pass, sigma: Sequence[Sequence[Tensor]]) -> dict[str, list[float]]:
+    """Every gradient's singular values, one after the other."""
+    return {"singular_values": torch.cat([values for layer in sigma for values in layer]).tolist()}
+
+
+def _cosines(done: Pass, sigma: Sequence[Sequence[Tensor]]) -> dict[str, list[float]]:
+    """Cosines by pair, then layer (`pairs_of`)."""
+    return {"cosines": [value for values in cosines(done.factors).values() for value in values]}
+
+
+def _tokens(done: Pass, sigma: Sequence[Sequence[Tensor]]) -> dict[str, list[float]]:
+    """(layers, projections, tokens) of |x_t| |d_t|, NaN where a layer has no such projection; each token's loss."""
+    terms = [_lengths(part.x) * _lengths(part.d) for part in done.factors.values()]
+    return {"tokens": torch.stack(terms, 1).flatten().tolist(), "token_losses": done.token_losses.tolist()}
 
 
 def _lengths(rows: Tensor | Sequence[Tensor | None]) -> Tensor:
@@ -88,3 +95,6 @@ def _lengths(rows: Tensor | Sequence[Tensor | None]) -> Tensor:
     tokens = next(len(each) for each in rows if each is not None)
     none = torch.full((tokens,), torch.nan, dtype=torch.float64)
     return torch.stack([none if each is None else each.double().norm(dim=-1).cpu() for each in rows])
+
+
+_MEASURES = {"singular_values": _singular_values, "cosines": _cosines, "tokens": _tokens}

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 
 _SCHEMA = pa.schema(
@@ -37,6 +38,7 @@ _SCHEMA = pa.schema(
 _MARK = b"GAJ3"
 # Earlier forms, which were written by other code: their keys are asked for no more.
 _OLD_MARKS = (b"GAJ1", b"GAJ2")
+_EARLIER = "earlier"  # the folder that they are set aside in
 _FIELDS = struct.Struct("<4sQ16s")
 _DIGEST = 16
 _HEAD = _FIELDS.size + _DIGEST
@@ -60,14 +62,14 @@ class Journal:
     """Append committed batches to an own segment; look up what any segment holds.
 
     `maker` names the code and versions that compute: it is part of every key, so that what another one wrote is never
-    read again.
+    taken for this one's.
 
     >>> journal = Journal(folder, maker); journal.commit(keys, records); journal.close()
     """
 
     def __init__(self, folder: str | Path, maker: str = ""):
         self.folder = Path(folder)
-        self._schema = _SCHEMA.with_metadata({"maker": maker})
+        self._schema, self._place = _SCHEMA.with_metadata({"maker": maker}), _folder_of(maker.encode())
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -112,26 +114,36 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def prune(self) -> int:
-        """Delete the segments of dead writers that no job can read any more; returns how many.
+    def set_aside(self) -> int:
+        """Move the segments that another `maker` wrote into a folder named by its digest; returns how many.
 
-        These are another `maker`'s, earlier forms, and those that hold no whole batch. Others stay, whoever needs
-        them today: a job over fewer samples, or with other options, says nothing of the next one.
+        Code that is changed back finds its own there. A living writer's segment stays where it is, and one without a
+        whole batch, which holds nothing, is deleted.
         """
-        pruned = 0
-        for path in self._segments():
+        moved = 0
+        for path in sorted(self.folder.glob("*.frames")):
+            if path == self._path:
+                continue
             first = next(_batches(path), None)
-            readable = first is not None and first.schema.metadata == self._schema.metadata
-            if readable or path == self._path:
+            place = _folder_of((first.schema.metadata or {}).get(b"maker", b"")) if first is not None else ""
+            if place == self._place:
                 continue
             try:
                 with FileLock(f"{path}.lock", timeout=0):
-                    path.unlink(missing_ok=True)
-                    pruned += 1
-            except Timeout:
+                    if first is None and not _is_earlier(path):
+                        path.unlink(missing_ok=True)
+                    else:
+                        (self.folder / (place or _EARLIER)).mkdir(exist_ok=True)
+                        os.replace(path, self.folder / (place or _EARLIER) / path.name)
+                        moved += 1
+            except (Timeout, FileNotFoundError):
                 continue
             Path(f"{path}.lock").unlink(missing_ok=True)
-        return pruned
+        if moved:
+            progress(
+                f"{self.folder}: {moved} segments of other code or versions set aside, in folders named by its digest"
+            )
+        return moved
 
     def close(self) -> None:
         """End the own segment, if one was begun."""
@@ -142,7 +154,18 @@ class Journal:
             self._file = None
 
     def _segments(self) -> list[Path]:
-        return sorted(self.folder.glob("*.frames"))
+        """Those in use, and those of this maker that were set aside while the code was another."""
+        return [*sorted(self.folder.glob("*.frames")), *sorted((self.folder / self._place).glob("*.frames"))]
+
+
+def _folder_of(maker: bytes) -> str:
+    return hashlib.sha256(maker).hexdigest()[:12]
+
+
+def _is_earlier(path: Path) -> bool:
+    """Whether a segment is of an earlier form, which no code reads any more."""
+    with open(path, "rb") as file:
+        return file.read(len(_MARK)) in _OLD_MARKS
 
 
 def _digest(content: bytes) -> bytes:
@@ -154,7 +177,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        # Pruned by another process since the folder was listed.
+        # Set aside by another process since the folder was listed.
         return
     except OSError as error:
         raise InputError(

@@ -237,7 +237,7 @@ class _Job:
         meter.close()
         if journal:
             journal.close()
-            journal.prune()
+            journal.set_aside()
         return records
 
     def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:

@@ -115,7 +115,7 @@ def check_step(
                 ]
     facts = {"model": where.digest, "revision": where.revision, "pairs": sha256_of(pairs), "probes": sha256_of(probes)}
     facts |= {"seed": seed, "change": change, "dtype": "float64", "device": "cpu", "window": max_length}
-    write_table("one_step", rows, output, {**facts, "code": code_digest(__name__), **libraries()})
+    write_table("one_step", rows, output, {**facts, "code": code_digest(f"{__name__}:check_step"), **libraries()})
     for row in summary(rows):
         progress(
             "{trained}, {loss}, {pair_id}: slope {slope:.4f}, residual falls {order:.2f} times a halving, "

@@ -1,6 +1,5 @@
 """What the page and the figures state of filtered tables, against the tables: an empty one states nothing."""
 
-import json
 import re
 
 import polars as pl
@@ -8,6 +7,7 @@ import pytest
 
 from gradatlas.charts import listing
 from gradatlas.claims.fixed import SCHEMA, headline
+from gradatlas.core.checked import write_json
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import audit, distribution, findings, gallery, heatmaps, overview, relations, tables, verdicts
 from gradatlas.figures import verdicts_dynamics as dynamics
@@ -226,7 +226,7 @@ def test_the_verdicts_of_natural_data_are_none(chats):
 
 def test_the_second_study_alone_has_a_page(tmp_path):
     status = tmp_path / "status.json"
-    status.write_text(json.dumps({"run": "sft", "status": "ok", "step": 4}))
+    write_json(status, {"run": "sft", "status": "ok", "step": 4})
     row = {"title": "SFT", "init": "", "loss": "sft", "target": "chosen", "split": "train", "probed": False, "steps": 4}
     row |= {"negatives": "off_policy", "parameters": "full", "batch_size": 4}
     (tmp_path / "config.yaml").write_text("seed: 0\n")

@@ -72,7 +72,7 @@ def test_a_rule_passes_code_and_settings_of_the_job_that_it_calls():
 
 
 def test_snakefile_is_short():
-    assert len((ROOT / "Snakefile").read_text().splitlines()) < 60
+    assert len((ROOT / "Snakefile").read_text().splitlines()) < 70
 
 
 def test_nothing_heavy_is_imported_at_start():

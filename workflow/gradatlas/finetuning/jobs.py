@@ -180,7 +180,7 @@ def build_probes(
     rows = probes.build_probes(
         pairs,
         network,
-        Speech(tokenizer, settings.max_length),
+        Speech(tokenizer, settings.max_length, network),
         written,
         train=settings.train,
         held_out=settings.held_out,

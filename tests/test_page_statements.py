@@ -11,7 +11,7 @@ from gradatlas.core.checked import write_json
 from gradatlas.core.tables import SCHEMAS, write_table
 from gradatlas.figures import audit, distribution, findings, gallery, heatmaps, overview, relations, tables, verdicts
 from gradatlas.figures import verdicts_dynamics as dynamics
-from gradatlas.page import write_atlas
+from gradatlas.page.page import write_atlas
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from synthetic import frames, statistic_rows, write_statistics
 

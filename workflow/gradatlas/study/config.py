@@ -443,10 +443,13 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
     made |= {part for part, column in (("simplified", "rationale"), ("natural", "response")) if column in columns}
     for variant in row["variants"]:
         if variant not in made:
+            other = {
+                "natural": f" as columns.response, or write '{' '.join(sorted(made))}' into 'variants' of its row in "
+                "config/datasets.tsv",
+                "detailed": ", or add the dataset to config key generate.datasets",
+            }
             raise InputError(
-                f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column"
-                f"{' as columns.response' if variant == 'natural' else ''}"
-                f"{', or add the dataset to config key generate.datasets' if variant == 'detailed' else ''}"
+                f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column{other.get(variant, '')}"
             )
     if is_file(mapping) and Path(mapping["source"]).suffix.lower() not in FORMATS:
         raise InputError(

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import yaml
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, published_files, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata
 from gradatlas.data.pairs import mapped_pairs
@@ -30,8 +30,8 @@ def natural(tmp_path, rows=ALPACA, columns=CHAT, relations=("correct", "derangem
     mapping = checked(given, ROOT / "workflow/schemas/mapping.schema.yaml", "mapping")
     variant = "natural" if "response" in columns else "detailed"
     done = call(
-        "build_responses", "--dataset", "own", "--reader", "mapped", "--rows", path, "--mapping", json.dumps(mapping),
-        "--variants", variant, "--relations", *relations, "--seed", 0, "--output", tmp_path / "own.parquet",
+        "build_responses", "--dataset", "own", "--sources", path, "--output", tmp_path / "own.parquet",
+        *settings(reader="mapped", mapping=mapping, variants=[variant], relations=list(relations), seed=0),
     )  # fmt: skip
     return done, tmp_path / "own.parquet"
 
@@ -77,8 +77,8 @@ def test_published_files_use_or_refuse_them_too(tmp_path):
     path = tmp_path / "own.json"
     path.write_text(json.dumps([{"instruction": "a", "output": "b", "system": "Be brief."}]))
     done = call(
-        "build_responses", "--dataset", "x", "--reader", "published", "--source", "none", "correct", path,
-        "--variants", "none", "--relations", "correct", "--seed", 0, "--output", tmp_path / "x.parquet",
+        "build_responses", "--dataset", "x", "--output", tmp_path / "x.parquet",
+        *published_files([("none", "correct", path)], variants=["none"], relations=["correct"]),
     )  # fmt: skip
     assert "own.json, row 0: column 'system' is not empty, and nothing uses it; join it" in user_error(done)
 
@@ -118,9 +118,9 @@ def test_a_recipe_that_needs_answers_is_refused(tmp_path):
     mapping = {"source": str(path), "columns": {**CHAT, "input": "input"}}
     mapping = checked(mapping, ROOT / "workflow/schemas/mapping.schema.yaml", "mapping")
     done = call(
-        "build_responses", "--dataset", "own", "--reader", "mapped", "--rows", path, "--mapping", json.dumps(mapping),
-        "--variants", "natural", "--relations", "reference", "--recipe", "pairs", "dot", "--seed", 0,
-        "--output", tmp_path / "own.parquet",
+        "build_responses", "--dataset", "own", "--sources", path, "--output", tmp_path / "own.parquet",
+        *settings(reader="mapped", mapping=mapping, variants=["natural"], relations=["reference"], seed=0,
+                  recipe=["pairs", "dot"]),
     )  # fmt: skip
     assert "recipe 'pairs' pairs samples of different answers, and the data have none" in user_error(done)
 
@@ -174,11 +174,11 @@ def test_data_without_variants_of_their_own_are_natural(root):  # noqa: F811
 def test_natural_data_are_evidence_of_no_claim_about_variants(tmp_path):
     """None, Simplified and Detailed are what these claims are about: the evidence names no variant but its own."""
     samples, spectra = gradients(tmp_path, "mini", variants=["natural"])
-    rows = json.dumps({"mini": {"kind": "base", "partner": "", "seed": None}})
     done = call(
-        "gather_evidence", "--dataset", "d", "--samples", samples, "--spectra", spectra, "--models", rows,
+        "gather_evidence", "--dataset", "d", "--samples", samples, "--spectra", spectra,
         "--claims", ROOT / "config/claims.tsv", "--schema", ROOT / "workflow/schemas/claims.schema.yaml",
-        "--draws", 50, "--seed", 0, "--output", tmp_path / "e.parquet", "--accuracy", tmp_path / "a.parquet",
+        "--output", tmp_path / "e.parquet", "--accuracy", tmp_path / "a.parquet",
+        *settings(models=[{"model": "mini", "kind": "base"}], draws=50, seed=0),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = pl.read_parquet(tmp_path / "e.parquet")

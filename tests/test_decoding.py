@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import GenerationConfig, PreTrainedTokenizerFast, WatermarkingConfig
 
-from conftest import call, user_error
+from conftest import call, settings, user_error
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.generations import generate
 from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
@@ -223,10 +223,10 @@ def test_a_hybrid_is_finetuned_watched_and_heard(data, miniature, tmp_path):  # 
     _, tokenizer = load(str(miniature), dtype="float32", device="cpu")
     tiny("qwen3_next", torch.float32, len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    more = ("--loss", "kto", "--negatives", "on_policy", "--prompts", 2)
-    done = call("finetune", *arguments(data, tmp_path / "model", tmp_path, *more, steps=2))
+    more = {"loss": "kto", "negatives": "on_policy", "prompts": 2}
+    done = call("finetune", *arguments(data, tmp_path / "model", tmp_path, **more, steps=2))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("prompts of one length at a time") == 1
-    done = call("check_step", "--model", tmp_path / "model", "--pairs", data[0], "--probes", data[1], "--updates", 1,
-                "--probed", 1, "--change", 0.01, "--halvings", 1, "--output", tmp_path / "x.parquet")  # fmt: skip
+    done = call("check_step", "--model", tmp_path / "model", "--pairs", data[0], "--probes", data[1], "--output",
+                tmp_path / "x.parquet", *settings(updates=1, probed=1, change=0.01, halvings=1))  # fmt: skip
     assert user_error(done).endswith("or leave the one-step check out: dynamics.one_step.updates 0")

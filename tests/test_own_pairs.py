@@ -75,9 +75,9 @@ def test_own_pairs_to_the_page(pairs, project, monkeypatch):
     )
     assert f"note: no rephrases of pairs '{pairs}'" in done.output
     monkeypatch.chdir(project)
-    jobs = re.findall(r"python -m workflow\.scripts\.(\w+) (.*?) > \S+ 2>&1", done.output)
+    jobs = re.findall(r"python -m gradatlas ([\w-]+) (.*?) > \S+ 2>&1", done.output)
     names = [name for name, _ in jobs]
-    assert names.count("finetune") == 2 and not {"draw_toys", "judge_generations", "write_rephrases"} & set(names)
+    assert names.count("finetune") == 2 and not {"draw-toys", "judge-generations", "write-rephrases"} & set(names)
     for name, arguments in jobs:
         ended = call(name, *shlex.split(arguments))
         assert ended.returncode == 0, (name, ended.stderr)

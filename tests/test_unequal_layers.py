@@ -49,7 +49,7 @@ def measured(miniature, responses, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     summarised = call(
         "summarise_gradients", "--dataset", "mini_arithmetic", "--samples", folder / "samples.parquet", "--spectra",
-        folder / "spectra.parquet", "--output", folder / "statistics", "--draws", 50, "--seed", 0,
+        folder / "spectra.parquet", "--output", folder / "statistics", "--settings.draws", 50,
     )  # fmt: skip
     assert summarised.returncode == 0, summarised.stderr
     return folder, done.stderr

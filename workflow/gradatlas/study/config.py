@@ -449,7 +449,8 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
                 "detailed": ", or add the dataset to config key generate.datasets",
             }
             raise InputError(
-                f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column{other.get(variant, '')}"
+                f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column"
+                f"{other.get(variant, '')}"
             )
     if is_file(mapping) and Path(mapping["source"]).suffix.lower() not in FORMATS:
         raise InputError(

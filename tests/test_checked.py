@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.checked import (
     check_parquet,
     open_parquet,
@@ -294,8 +294,8 @@ def test_every_flipped_bit_of_a_folder_or_its_list_is_an_error_or_the_same(tmp_p
 def test_damaged_spectra_stop_the_statistics(tmp_path):
     """The example: a bit of the numbers, of a page's head, of the statistics in the footer, of the metadata."""
     (samples, spectra), _ = tables(tmp_path)
-    facts = ("summarise_gradients", "--dataset", "d", "--samples", samples, "--spectra", spectra, "--draws", 20)
-    facts += ("--seed", 0, "--output", tmp_path / "out")
+    facts = ("summarise_gradients", "--dataset", "d", "--samples", samples, "--spectra", spectra)
+    facts += (*settings(draws=20, seed=0), "--output", tmp_path / "out")
     assert call(*facts).returncode == 0
     shutil.rmtree(tmp_path / "out")
     for path in (samples, spectra):

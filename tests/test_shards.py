@@ -123,7 +123,7 @@ def test_other_tables_are_gathered_with_their_rows_in_order(miniature, odd, tmp_
     measure(miniature, odd, folder, *OPTIONS, *extras(folder))
     folders = [tmp_path / str(part) for part in (1, 2)]
     for part, each in enumerate(folders, start=1):
-        measure(miniature, odd, each, *OPTIONS, *extras(each), "--shard", f"{part}/2")
+        measure(miniature, odd, each, *OPTIONS, *extras(each), "--shard", part, 2)
     names = (*NAMES, "cosines", "tokens")
     assert gather(folders, tmp_path / "out", names).returncode == 0
     for name in names:

@@ -18,10 +18,13 @@ import numpy as np
 import polars as pl
 
 from benchmarks.chromium import chromium, settled
+from gradatlas.claims import tables as claim_tables
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import Table, write_table
+from gradatlas.data.tables import RESPONSES
 from gradatlas.figures.tables import write_tables
 from gradatlas.page.page import write_atlas
+from gradatlas.statistics.tables import CELLS, CURVES, MAD, PER_SAMPLE_LAYERS, RD
 
 VARIANTS, RELATIONS, PROJECTIONS = ("none", "simplified", "detailed"), ("correct", "derangement"), tuple("qkvo")
 STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
@@ -91,14 +94,14 @@ def write_dataset(place: Path, folder: Path, models: list[str], samples: int, la
     counts = {"n": n, "n_ok": n, "n_labelled": n, "n_label_equals_gold": n}
     counts |= dict.fromkeys(("n_truncated", "n_no_response_tokens", "n_nonfinite", "n_out_of_memory"), 0)
     means = {"loss": 0.8, "prompt_tokens": 61.5, "response_tokens": 120.25}
-    put("cells", cell.with_columns(**{name: pl.lit(value) for name, value in (counts | means).items()}), place)
-    put("curves", estimates(by_statistic.join(grid(layer=range(layers)), how="cross"), n, draw), place)
+    put(CELLS, cell.with_columns(**{name: pl.lit(value) for name, value in (counts | means).items()}), place)
+    put(CURVES, estimates(by_statistic.join(grid(layer=range(layers)), how="cross"), n, draw), place)
     segments = pl.DataFrame(
         {"segment": ["early", "middle", "last", "all"], "layers": ["0-9", "10-31", "32-41", "0-41"]}
     )
-    put("mad", estimates(by_statistic.join(segments, how="cross"), n, draw), place)
+    put(MAD, estimates(by_statistic.join(segments, how="cross"), n, draw), place)
     other = by_statistic.filter(pl.col("relation") != "correct").with_columns(top_layers=pl.lit([0, 1, 2, 3, 4]))
-    put("rd", estimates(other.join(grid(measure=["signed", "absolute"]), how="cross"), n, draw), place)
+    put(RD, estimates(other.join(grid(measure=["signed", "absolute"]), how="cross"), n, draw), place)
     ids = [f"{dataset}-{i}" for i in range(n)]
     rows = cell.join(grid(sample_id=ids), how="cross").with_columns(
         loss=pl.Series(draw.lognormal(0, 0.6, cell.height * n)),
@@ -116,7 +119,7 @@ def write_dataset(place: Path, folder: Path, models: list[str], samples: int, la
     values = {
         name: (one[:, None] * by_layer).astype("f4") for (name, one), by_layer in zip(own.items(), spread, strict=True)
     }
-    put("per_sample_layers", rows.with_columns(**{name: lists(value) for name, value in values.items()}), place)
+    put(PER_SAMPLE_LAYERS, rows.with_columns(**{name: lists(value) for name, value in values.items()}), place)
     write_responses(folder / "responses" / f"{dataset}.parquet", dataset, ids, draw)
     write_figures(folder / "figures" / dataset, dataset, models)
 
@@ -139,9 +142,9 @@ def write_responses(path: Path, dataset: str, ids: list[str], draw) -> None:
         for variant in VARIANTS:
             for relation in RELATIONS:
                 cell = (dataset, sample_id, variant, relation, instruction, text(), "a", "a", True, "ok", [sample_id])
-                rows.append(dict(zip(SCHEMAS["responses"].names, cell, strict=True)))
+                rows.append(dict(zip(RESPONSES.names, cell, strict=True)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_table("responses", rows, path, {})
+    write_table(RESPONSES, rows, path, {})
 
 
 def write_figures(folder: Path, dataset: str, models: list[str]) -> None:
@@ -177,7 +180,7 @@ def write_claims(path: Path, models: list[str], datasets: list[str], draw) -> No
         verdict=pl.Series(draw.choice(["holds", "fails", "inconclusive"], rows.height)),
         **{name: pl.lit(0.01) for name in ("threshold", "margin", "accuracy", "chance", "p_value", "p_adjusted")},
     )
-    put("claims", rows, path.parent)
+    put(claim_tables.CLAIMS, rows, path.parent)
 
 
 def grid(**columns) -> pl.DataFrame:
@@ -194,12 +197,12 @@ def estimates(rows: pl.DataFrame, n: int, draw) -> pl.DataFrame:
     return rows.with_columns(value, low=value * 0.93, high=value * 1.08, n=pl.lit(n))
 
 
-def put(name: str, rows: pl.DataFrame, folder: Path) -> None:
-    """A table of the schema `name`; columns that it lacks are empty."""
-    missing = [pl.lit(None).alias(column) for column in SCHEMAS[name].names if column not in rows.columns]
+def put(table: Table, rows: pl.DataFrame, folder: Path) -> None:
+    """Write a table; columns that the rows lack are empty."""
+    missing = [pl.lit(None).alias(column) for column in table.names if column not in rows.columns]
     folder.mkdir(parents=True, exist_ok=True)
     models = {model: {"revision": "0" * 40, "dtype": "float32"} for model in rows["model"].unique().sort()}
-    write_table(name, rows.with_columns(missing).to_arrow(), folder / f"{name}.parquet", {"models": models})
+    write_table(table, rows.with_columns(missing).to_arrow(), folder / f"{table.name}.parquet", {"models": models})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import polars as pl
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
+from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.statistics.bootstrap import interval, resampled_means
 
 #: Type of probe and column of each measure; `rejected_start` is a level, the others are changes.
@@ -44,7 +45,7 @@ def main() -> None:
             raise SystemExit(f"error: {folder}: no results/dynamics/mini_qa/MODEL/seed_SEED/dpo; run it first")
         for path in paths:
             seed = int(path.parents[1].name.removeprefix("seed_"))
-            found[float(name), seed] = measured(pl.from_arrow(read_table("dynamics", path)))
+            found[float(name), seed] = measured(pl.from_arrow(read_table(DYNAMICS, path)))
     frame = pl.DataFrame(compared(found))
     frame.write_csv(given.output, float_precision=4)
     print(f"{given.output}: {frame.height} rows")

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from gradatlas.core.tables import write_table
+from gradatlas.gradients.tables import SAMPLES, SPECTRA
 
 VARIANTS, RELATIONS, PROJECTIONS = ("none", "simplified", "detailed"), ("correct", "derangement"), ("q", "k", "v", "o")
 LAYERS = 32
@@ -108,8 +109,8 @@ def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
         spectra = spectra.append_column(name, pa.array(column))
     facts = {"model": model, "model_digest": "made up", "revision": "", "dtype": "float32", "compat": "none"}
     facts |= {"max_length": 1024, "purpose": "study"}
-    for name, table in (("samples", samples), ("spectra", spectra)):
-        write_table(name, table, folder / f"{model}.{dataset}.{name}.parquet", facts)
+    for kind, table in ((SAMPLES, samples), (SPECTRA, spectra)):
+        write_table(kind, table, folder / f"{model}.{dataset}.{kind.name}.parquet", facts)
     return total, norms.size
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
+from gradatlas.statistics.tables import TABLES
 
 VARIANTS = ("none", "simplified", "detailed")
 STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
@@ -105,11 +106,11 @@ def write_statistics(folder: Path, rows: dict[str, list[dict]]) -> Path:
     models = {row["model"]: facts for row in rows["cells"]}
     for name, table in rows.items():
         metadata = {"dataset": rows["cells"][0]["dataset"], "draws": 1000, "seed": 7, "models": models}
-        write_table(name, table, folder / f"{name}.parquet", metadata)
+        write_table(TABLES[name], table, folder / f"{name}.parquet", metadata)
     return folder
 
 
 def frames(**options) -> dict[str, pl.DataFrame]:
     """Synthetic tables as frames."""
     rows = statistic_rows(**options)
-    return {name: pl.from_arrow(pa.Table.from_pylist(rows[name], schema=SCHEMAS[name])) for name in rows}
+    return {name: pl.from_arrow(pa.Table.from_pylist(rows[name], schema=TABLES[name].schema)) for name in rows}

@@ -8,9 +8,10 @@ from gradatlas.charts import listing
 from gradatlas.claims import ability
 from gradatlas.core.checked import parquet_writer
 from gradatlas.core.errors import InputError
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
 from gradatlas.figures import gallery
 from gradatlas.figures.tables import write_tables
+from gradatlas.miniature.tables import ACCURACY
 from gradatlas.page.page import write_atlas
 from test_figures import statistic_rows, write_statistics
 
@@ -18,7 +19,7 @@ from test_figures import statistic_rows, write_statistics
 def row(model="mini", dataset="gsm8k", variant="none", accuracy=0.1, test="answer", part="all", chance=0.07):
     low, high = max(0.0, accuracy - 0.05), min(1.0, accuracy + 0.05)
     values = (model, dataset, part, test, variant, 500, round(500 * accuracy), accuracy, low, high, chance)
-    return dict(zip(SCHEMAS["accuracy"].names, values, strict=True))
+    return dict(zip(ACCURACY.names, values, strict=True))
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def table(tmp_path):
         row(model="twin", variant="none"),
         row(model="twin", variant="detailed", accuracy=0.3),
     ]
-    write_table("accuracy", rows, tmp_path / "accuracy.parquet", {})
+    write_table(ACCURACY, rows, tmp_path / "accuracy.parquet", {})
     return tmp_path / "accuracy.parquet"
 
 
@@ -65,7 +66,7 @@ def test_mastery_asks_for_the_slow_answer_and_edits(slow, fast, edited, able):
 def test_the_tables_hold_every_row_and_read_well(table, tmp_path):
     ability.write_accuracy([table], tmp_path / "a.csv", tmp_path / "a.md")
     frame = pl.read_csv(tmp_path / "a.csv")
-    assert frame.height == 6 and tuple(frame.columns) == tuple(SCHEMAS["accuracy"].names)
+    assert frame.height == 6 and tuple(frame.columns) == tuple(ACCURACY.names)
     text = (tmp_path / "a.md").read_text()
     assert "| mini | gsm8k | Held-out questions | yes | .10 [.05, .15] | .90 [.85, .95] | .07 | 500 |" in text
     assert "| mini | gsm8k | Question and its edit | – | – | .80 [.75, .85] | .07 | 500 |" in text

@@ -10,13 +10,16 @@ import polars as pl
 import pytest
 
 from conftest import call, settings, user_error
+from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.checked import write_json
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
+from gradatlas.data.tables import RESPONSES
 from gradatlas.figures import gallery, tables
 from gradatlas.figures.dynamics.table import write_dynamics_table
 from gradatlas.page.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
 from gradatlas.page.pieces import pack
 from gradatlas.page.verdicts import verdicts
+from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
 from synthetic import statistic_rows, write_statistics
 from test_dynamics_table import curves
 
@@ -100,7 +103,7 @@ def response_rows(rows, text="Answer"):
     for key in dict.fromkeys((r["dataset"], r["sample_id"], r["variant"], r["relation"]) for r in rows):
         hostile = HOSTILE if int(key[1].split("/")[1]) % 3 == 0 else "plain"
         row = (*key, f"Question {key[1]}: {hostile}", f"{text} {hostile} {key[2]} {key[3]}", "7", "7", True, "ok", [])
-        found.append(dict(zip(SCHEMAS["responses"].names, row, strict=True)))
+        found.append(dict(zip(RESPONSES.names, row, strict=True)))
     return found
 
 
@@ -120,7 +123,7 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
             row |= {"dataset": dataset, "relation": relation, "statistic": "MAD ratio", "value": 12.34, "low": 10.1}
             row |= {"high": 14.8, "n": 200, "threshold": 10.0, "p_value": 0.0123, "p_adjusted": 0.0456}
             row |= {"verdict": verdict, "reason": "the interval reaches over 10" if verdict == "inconclusive" else ""}
-            found.append({name: row.get(name) for name in SCHEMAS["claims"].names})
+            found.append({name: row.get(name) for name in CLAIMS.names})
     return found
 
 
@@ -167,7 +170,7 @@ def study(tmp_path_factory):
     rows["per_sample_layers"] = samples
     write_statistics(folder, rows)
     responses = response_rows(samples, text="a" * CHARACTERS)
-    write_table("responses", responses, folder / "responses.parquet", {})
+    write_table(RESPONSES, responses, folder / "responses.parquet", {})
     return folder
 
 
@@ -234,7 +237,7 @@ def test_curves_are_those_of_the_table(study):
 
 def test_controls_on_some_tokens_stay_out(study, tmp_path):
     rows = pl.read_parquet(study / "curves.parquet").with_columns(loss_tokens=pl.lit("random:1"))
-    write_table("curves", rows.to_arrow(), tmp_path / "curves.parquet", {})
+    write_table(CURVES, rows.to_arrow(), tmp_path / "curves.parquet", {})
     assert pieces_of(study, curves=[tmp_path / "curves.parquet"]) is None
 
 
@@ -250,7 +253,7 @@ def test_a_large_study_shows_fewer_samples(study, monkeypatch):
 
 def test_a_metric_that_was_not_measured_is_missing(study, tmp_path):
     rows = pl.read_parquet(study / "per_sample_layers.parquet").with_columns(effective_rank=None)
-    write_table("per_sample_layers", rows.to_arrow(), tmp_path / "layers.parquet", {})
+    write_table(PER_SAMPLE_LAYERS, rows.to_arrow(), tmp_path / "layers.parquet", {})
     _, columns = read(pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])["pieces"]["samples-0-0"])
     assert set(columns["effective_rank"]) == {None} and None not in columns["nuclear_norm"][:3]
 
@@ -267,7 +270,7 @@ def test_no_texts_and_no_samples(study):
 
 def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     rows = claim_rows()
-    write_table("claims", rows, tmp_path / "claims.parquet", {})
+    write_table(CLAIMS, rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})
     (study,) = found["studies"]
     assert study["datasets"] == [("GSM8K", [("mini", False), ("twin", False)])]
@@ -286,7 +289,7 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
 
 def test_all_projections_together_stand_for_each(tmp_path):
     rows = [{**row, "projection": projection} for row in claim_rows() for projection in ("all", "q")]
-    write_table("claims", rows, tmp_path / "claims.parquet", {})
+    write_table(CLAIMS, rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {})
     assert sum(len(own) for _, own in found["table"]) == len(rows) / 2 and len(found["studies"][0]["rows"]) == 4
 
@@ -299,7 +302,7 @@ def test_each_study_has_its_matrix_and_untrained_networks_are_counted_apart(tmp_
         if row["claim"] == "separable_detailed":
             row |= {"claim_status": "control", "status": "control"}
     other = [{**row, "study": "learning_dynamics", "dataset": "pairs", "status": "stands"} for row in claim_rows()[:2]]
-    write_table("claims", [*other, *rows], tmp_path / "claims.parquet", {})
+    write_table(CLAIMS, [*other, *rows], tmp_path / "claims.parquet", {})
     first, second = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})["studies"]
     assert (first["title"], second["title"]) == ("Layer gradients", "Learning dynamics")
     assert first["datasets"] == [("GSM8K", [("mini", False), ("twin", True)])]
@@ -313,7 +316,7 @@ def test_each_study_has_its_matrix_and_untrained_networks_are_counted_apart(tmp_
 
 
 def test_no_claims_no_matrix(tmp_path):
-    write_table("claims", [], tmp_path / "claims.parquet", {})
+    write_table(CLAIMS, [], tmp_path / "claims.parquet", {})
     assert verdicts(tmp_path / "claims.parquet", {}) is None
 
 

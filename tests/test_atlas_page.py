@@ -14,7 +14,9 @@ from selenium.webdriver.support.ui import Select
 from benchmarks.chromium import chromium, installed, settled
 from gradatlas.charts import listing
 from gradatlas.charts.names import label, statistic_label
+from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import write_table
+from gradatlas.data.tables import RESPONSES
 from gradatlas.figures import gallery, tables
 from gradatlas.page.page import write_atlas
 from synthetic import statistic_rows, write_statistics
@@ -39,12 +41,12 @@ def page(tmp_path_factory):
     for key, rows in shapes.items():
         write_statistics(base / key, {**rows, "per_sample_layers": sample_rows(rows)})
         gallery.draw(base / key, key, TITLES[key], base / "figures" / key, ["svg"])
-    write_table("responses", response_rows(sample_rows(shapes["gsm8k"])), base / "responses.parquet", {})
+    write_table(RESPONSES, response_rows(sample_rows(shapes["gsm8k"])), base / "responses.parquet", {})
     # As many datasets and models as the default study has.
     claims = claim_rows(("mini", "twin", "random"))
     for i in range(4):
         claims += claim_rows(("mini", "mini_instruct", "mini_random"), f"biographies_{i}", ("length",))
-    write_table("claims", claims, base / "claims.parquet", {})
+    write_table(CLAIMS, claims, base / "claims.parquet", {})
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [base / key for key in shapes], base)
     (base / "config.yaml").write_text("seed: 0\n")

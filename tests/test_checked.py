@@ -1,5 +1,6 @@
 """Files that carry a checksum: every single flipped bit of each kind, and what a user reads of the damage."""
 
+import importlib
 import json
 import math
 import shutil
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import ROOT, call, user_error
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.checked import (
     check_parquet,
     open_parquet,
@@ -21,11 +22,12 @@ from gradatlas.core.checked import (
 )
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import check_sums, sums_of, write_sums
-from gradatlas.core.tables import RULES, SCHEMAS, read_metadata, read_table, table_in_parts, write_table
+from gradatlas.core.tables import Table, read_metadata, read_table, table_in_parts, write_table
 from gradatlas.data.generation.completions import Completion, _Kept
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.models.loading import locate
 from gradatlas.models.snapshots import card_of
+from gradatlas.toys.tables import TOY_CLIP, TOY_SQUEEZE
 from test_statistics import tables
 
 ROWS = [
@@ -59,13 +61,13 @@ def silent(path, read, bits=None):
 @pytest.fixture
 def table(tmp_path):
     path = tmp_path / "toy_squeeze.parquet"
-    write_table("toy_squeeze", ROWS, path, {"seed": 0, "text": "ä"})
+    write_table(TOY_SQUEEZE, ROWS, path, {"seed": 0, "text": "ä"})
     return path
 
 
 def test_a_flipped_bit_in_any_byte_of_a_table_is_an_error(table):
     bits = [8 * at + at % 8 for at in range(table.stat().st_size)]
-    assert silent(table, lambda: read_table("toy_squeeze", table).to_pylist(), bits) == ([], len(bits))
+    assert silent(table, lambda: read_table(TOY_SQUEEZE, table).to_pylist(), bits) == ([], len(bits))
 
 
 def test_a_flipped_bit_is_no_other_table_where_a_users_file_may_stand(table):
@@ -73,32 +75,32 @@ def test_a_flipped_bit_is_no_other_table_where_a_users_file_may_stand(table):
     content = table.read_bytes()
     at = content.index(b"gradatlas.checksum")
     bits = [*range(8 * (at - 2), 8 * (at + 52)), *range(8 * (len(content) - 8), 8 * len(content))]
-    wrong, noticed = silent(table, lambda: read_table("toy_squeeze", table, own=False).to_pylist(), bits)
+    wrong, noticed = silent(table, lambda: read_table(TOY_SQUEEZE, table, own=False).to_pylist(), bits)
     # The bits of the key's name change no row.
     assert wrong == [] and noticed > len(bits) - 8 * 20
 
 
 def test_metadata_and_parts_are_checked_too(table, tmp_path):
     content = table.read_bytes()
-    assert read_metadata(table, "toy_squeeze") == {"seed": 0, "table": "toy_squeeze", "text": "ä"}
+    assert read_metadata(table, TOY_SQUEEZE) == {"seed": 0, "table": "toy_squeeze", "text": "ä"}
     flipped(table, content, 8 * content.rindex(b"toy_squeeze"))
     with pytest.raises(InputError, match=r"toy_squeeze\.parquet: damaged, .*delete it and run again \(rule squeeze"):
-        read_metadata(table, "toy_squeeze")
+        read_metadata(table, TOY_SQUEEZE)
     parts = tmp_path / "parts.parquet"
-    with table_in_parts("toy_squeeze", parts, {}) as write:
+    with table_in_parts(TOY_SQUEEZE, parts, {}) as write:
         for row in ROWS:
-            write(pa.Table.from_pylist([row], SCHEMAS["toy_squeeze"]))
-    assert read_table("toy_squeeze", parts).num_rows == 2
+            write(pa.Table.from_pylist([row], TOY_SQUEEZE.schema))
+    assert read_table(TOY_SQUEEZE, parts).num_rows == 2
     content = parts.read_bytes()
     for at in range(0, len(content), 37):
         flipped(parts, content, 8 * at + at % 8)
         with pytest.raises(InputError, match=r"rule squeeze_softmax"):
-            read_table("toy_squeeze", parts)
+            read_table(TOY_SQUEEZE, parts)
 
 
 def test_pages_have_checksums_of_their_own_and_the_same_rows_are_the_same_bytes(table, tmp_path):
     content = table.read_bytes()
-    write_table("toy_squeeze", ROWS, tmp_path / "again.parquet", {"seed": 0, "text": "ä"})
+    write_table(TOY_SQUEEZE, ROWS, tmp_path / "again.parquet", {"seed": 0, "text": "ä"})
     assert (tmp_path / "again.parquet").read_bytes() == content
     # The first page of the first column.
     flipped(table, content, 8 * 40)
@@ -116,31 +118,31 @@ def test_a_table_of_an_earlier_version_and_one_that_is_cut(table, tmp_path):
     found = pq.read_table(table)
     pq.write_table(found, table)
     with pytest.raises(InputError, match=r"has no checksum, so it is damaged or of an earlier version; delete it and"):
-        read_table("toy_squeeze", table)
-    assert read_table("toy_squeeze", table, own=False).num_rows == 2
+        read_table(TOY_SQUEEZE, table)
+    assert read_table(TOY_SQUEEZE, table, own=False).num_rows == 2
     for size in (0, 5, 100):
         table.write_bytes(table.read_bytes()[:size])
         with pytest.raises(InputError, match=r"no checksum.*rule squeeze_softmax"):
-            read_table("toy_squeeze", table)
+            read_table(TOY_SQUEEZE, table)
     with pytest.raises(InputError, match=r"none\.parquet: no such file; make it with rule squeeze_softmax"):
-        read_table("toy_squeeze", tmp_path / "none.parquet")
+        read_table(TOY_SQUEEZE, tmp_path / "none.parquet")
 
 
 def test_a_folder_is_no_table_and_a_name_with_an_equals_sign_makes_no_column(table, tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        read_table("toy_squeeze", tmp_path)
+        read_table(TOY_SQUEEZE, tmp_path)
     place = tmp_path / "run=3" / table.name
     place.parent.mkdir()
     shutil.copy(table, place)
-    assert read_table("toy_squeeze", place).column_names == SCHEMAS["toy_squeeze"].names
+    assert read_table(TOY_SQUEEZE, place).column_names == TOY_SQUEEZE.names
 
 
 def test_a_large_footer_still_shows_its_checksum(tmp_path):
     """Metadata longer than what is read of the end at first, and many row groups."""
     path = tmp_path / "samples.parquet"
-    with table_in_parts("toy_squeeze", path, {"places": "x" * 3_000_000}) as write:
+    with table_in_parts(TOY_SQUEEZE, path, {"places": "x" * 3_000_000}) as write:
         for _ in range(300):
-            write(pa.Table.from_pylist(ROWS, SCHEMAS["toy_squeeze"]))
+            write(pa.Table.from_pylist(ROWS, TOY_SQUEEZE.schema))
     check_parquet(path, "squeeze_softmax")
     content = path.read_bytes()
     flipped(path, content, 8 * (len(content) - 2_500_000))
@@ -149,15 +151,24 @@ def test_a_large_footer_still_shows_its_checksum(tmp_path):
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path):
-    with pytest.raises(ZeroDivisionError), parquet_writer(tmp_path / "a.parquet", SCHEMAS["toy_clip"]):
+    with pytest.raises(ZeroDivisionError), parquet_writer(tmp_path / "a.parquet", TOY_CLIP.schema):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_table_names_the_rule_that_makes_it():
     text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    assert set(RULES) == set(SCHEMAS)
-    for name in {name for rule in RULES.values() for name in rule.replace(" or ", ", ").split(", ")}:
+    rooms = [path.parent.name for path in (ROOT / "workflow/gradatlas").glob("*/tables.py")]
+    assert {"data", "gradients", "statistics", "claims"} <= set(rooms)
+    known = {}
+    for room in set(rooms) - {"core", "figures"}:
+        values = vars(importlib.import_module(f"gradatlas.{room}.tables"))
+        own = {name: value for name, value in values.items() if isinstance(value, Table)}
+        assert own and all(name == table.name.upper() and table.name not in known for name, table in own.items())
+        assert all(each == table.name for each, table in values.get("TABLES", {}).items())
+        known |= {table.name: table.rule for table in own.values()}
+    assert len(known) == 36
+    for name in {name for rule in known.values() for name in rule.replace(" or ", ", ").split(", ")}:
         assert f"rule {name}:" in text
 
 
@@ -284,7 +295,7 @@ def test_damaged_spectra_stop_the_statistics(tmp_path):
     """The example: a bit of the numbers, of a page's head, of the statistics in the footer, of the metadata."""
     (samples, spectra), _ = tables(tmp_path)
     facts = ("summarise_gradients", "--dataset", "d", "--samples", samples, "--spectra", spectra)
-    facts += ("--settings.draws", 20, "--output", tmp_path / "out")
+    facts += (*settings(draws=20, seed=0), "--output", tmp_path / "out")
     assert call(*facts).returncode == 0
     shutil.rmtree(tmp_path / "out")
     for path in (samples, spectra):
@@ -324,7 +335,7 @@ def test_a_damaged_checkpoint_is_named_with_its_folder(tmp_path):
     import torch
 
     kept = Checkpoints(tmp_path / "run", {"seed": 0})
-    kept.record("toy_squeeze", 0, ROWS)
+    kept.record(TOY_SQUEEZE, 0, ROWS)
     kept.save(0, {"model": {"w": torch.ones(3)}})
     kept.save(5, {"model": {"w": torch.zeros(3)}})
     (path,) = (tmp_path / "run").glob("state-*.pt")
@@ -343,7 +354,7 @@ def test_a_damaged_checkpoint_is_named_with_its_folder(tmp_path):
     (rows,) = (tmp_path / "run").glob("*.parquet")
     flipped(rows, rows.read_bytes(), 99)
     with pytest.raises(InputError, match=r"damaged, its checksum does not match; delete .*/run and run again"):
-        kept.recorded("toy_squeeze", 7)
+        kept.recorded(TOY_SQUEEZE, 7)
 
 
 def test_a_fetched_file_is_checked_and_a_users_own_is_read(tmp_path):

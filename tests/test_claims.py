@@ -12,9 +12,10 @@ from conftest import ROOT, call, settings, user_error
 from gradatlas.claims.controls import matched
 from gradatlas.claims.evidence import View, read_claims
 from gradatlas.claims.gather import MEASURES, _compared, _rows
+from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.verdicts import Ability, decide, holm
 from gradatlas.core.errors import InputError
-from gradatlas.core.tables import SCHEMAS, read_metadata, read_table, write_table
+from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.figures.verdicts import (
     COLOURS,
     SHAPES,
@@ -26,9 +27,11 @@ from gradatlas.figures.verdicts import (
     overall,
     write_verdicts,
 )
+from gradatlas.gradients import tables as gradient_tables
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.regression import regress
+from gradatlas.statistics.tables import PER_SAMPLE
 from gradatlas.study.config import read_sheet
 from test_statistics import tables
 
@@ -274,7 +277,7 @@ def evidence(path, views, claims, **model):
         | {"untrained_model": each.untrained.model if each.untrained else ""} | found.__dict__ | model
         for claim in claims for each in views for found in MEASURES[claim.claim](each, claim)
     ]  # fmt: skip
-    write_table("evidence", rows, path, {})
+    write_table(EVIDENCE, rows, path, {})
     return path
 
 
@@ -340,10 +343,8 @@ def test_loss_and_length_are_the_regression_tables(tmp_path):
         | {"nuclear_norm": each.values["nuclear_norm"][i, p].mean()}
         for each in cells for i, name in enumerate(each.sample_ids) for p, projection in enumerate(PROJECTIONS)
     ]  # fmt: skip
-    names = SCHEMAS["per_sample"].names
-    write_table(
-        "per_sample", [{key: row.get(key) for key in names} for row in rows], tmp_path / "per_sample.parquet", {}
-    )
+    names = PER_SAMPLE.names
+    write_table(PER_SAMPLE, [{key: row.get(key) for key in names} for row in rows], tmp_path / "per_sample.parquet", {})
     regress([tmp_path], tmp_path / "regression.parquet", tmp_path / "regression.csv", draws=100, seed=0)
     table = pl.read_parquet(tmp_path / "regression.parquet").filter(pl.col("dataset") == "d")
     # The table's lengths are whole numbers.
@@ -622,7 +623,7 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
 
 
 def test_nothing_tested_is_said(tmp_path):
-    write_table("evidence", [], tmp_path / "evidence.parquet", {})
+    write_table(EVIDENCE, [], tmp_path / "evidence.parquet", {})
     assert decide([tmp_path / "evidence.parquet"], list(CLAIMS.values()), {}, tmp_path / "claims").is_empty()
     draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", ["svg", "vl.json"])
     assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
@@ -646,7 +647,7 @@ def run(folder, *models, purpose="study", sheet=SHEET):
     for samples, _ in paths:
         facts = read_metadata(samples) | {"purpose": purpose}
         del facts["table"]
-        write_table("samples", read_table("samples", samples), samples, facts)
+        write_table(gradient_tables.SAMPLES, read_table(gradient_tables.SAMPLES, samples), samples, facts)
     rows = [{"model": name, "kind": "base", "partner": "", "seed": i} for i, (name, _) in enumerate(models)]
     sheets = ("--claims", sheet, "--schema", SCHEMA)
     done = call(
@@ -692,7 +693,7 @@ def test_a_verdict_between_prompts_of_different_forms_says_so(tmp_path):
         {"claim": claim.claim, "model": "tuned", "kind": "instruct", "seed": None, "dataset": "d"}
         | {"untrained_model": ""} | asdict(found) for found in MEASURES[claim.claim](mine, claim)
     ]  # fmt: skip
-    write_table("evidence", rows, tmp_path / "evidence.parquet", {})
+    write_table(EVIDENCE, rows, tmp_path / "evidence.parquet", {})
     for forms, said in (
         ({"tuned": "chat", "base": "plain"}, True),
         ({"tuned": "chat", "base": "chat"}, False),

@@ -15,15 +15,18 @@ from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.gather import ON_RUNS, on_room
 from gradatlas.claims.dynamics.influence import ROWS, successive_taus
 from gradatlas.claims.dynamics.training import at_margin
+from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.verdicts import decide
 from gradatlas.core.errors import InputError
-from gradatlas.core.tables import SCHEMAS, read_table, write_table
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
 from gradatlas.figures.verdicts_dynamics import chart, heading, listed
 from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
 from gradatlas.finetuning.probes import TYPES
+from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.study.config import read_sheet
+from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 
 SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
@@ -225,7 +228,7 @@ def table_of(folder, found):
         | {"untrained_model": ""} | asdict(estimate)
         for claim, seed, estimate in found
     ]  # fmt: skip
-    write_table("evidence", rows, folder / "evidence.parquet", {})
+    write_table(EVIDENCE, rows, folder / "evidence.parquet", {})
     return decide([folder / "evidence.parquet"], list(CLAIMS.values()), {}, folder / "claims")
 
 
@@ -507,9 +510,9 @@ def study(folder, runs, seeds=(0,), status="ok", sheet=RUNS, **more):
         for name, curves in runs.items():
             path = folder / f"seed_{seed}.{name}.parquet"
             rows = [{"pair_id": None, **row} for row in rows_of(name, curves, seed)]
-            rows = [{key: row[key] for key in SCHEMAS["dynamics"].names if key in row} for row in rows]
-            filled = [dict.fromkeys(SCHEMAS["dynamics"].names) | row for row in rows]
-            write_table("dynamics", filled, path, {"status": status})
+            rows = [{key: row[key] for key in DYNAMICS.names if key in row} for row in rows]
+            filled = [dict.fromkeys(DYNAMICS.names) | row for row in rows]
+            write_table(DYNAMICS, filled, path, {"status": status})
             paths.append(path)
     return "--runs", *paths, *settings(seeds=list(seeds), runs=[sheet[name] | {"run": name} for name in runs], **more)
 
@@ -622,13 +625,13 @@ def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
     from gradatlas.claims.dynamics.gather import gather_toys
 
     for name in ("predictions", "kernels", "steps"):
-        rows = [dict.fromkeys(SCHEMAS[f"toy_{name}"].names) | row for row in images(3)[name].to_dicts()]
-        write_table(f"toy_{name}", rows, tmp_path / f"toy_{name}.parquet", {"images": "digits", "seed": 0})
+        rows = [dict.fromkeys(TABLES[f"toy_{name}"].names) | row for row in images(3)[name].to_dicts()]
+        write_table(TABLES[f"toy_{name}"], rows, tmp_path / f"toy_{name}.parquet", {"images": "digits", "seed": 0})
     told = {}
     # Whatever a user's own file is called.
     for source in ("digits", "data/fashion_mnist.parquet", "data/not-mnist.parquet", "ylecun/mnist"):
-        table = pl.from_arrow(read_table("toy_predictions", tmp_path / "toy_predictions.parquet"))
-        write_table("toy_predictions", table.to_dicts(), tmp_path / "toy_predictions.parquet",
+        table = pl.from_arrow(read_table(TOY_PREDICTIONS, tmp_path / "toy_predictions.parquet"))
+        write_table(TOY_PREDICTIONS, table.to_dicts(), tmp_path / "toy_predictions.parquet",
                     {"images": source, "seed": 0})  # fmt: skip
         gather_toys(tmp_path, [CLAIMS["confused_4_9"]], tmp_path / "evidence.parquet", source)
         row = pl.read_parquet(tmp_path / "evidence.parquet").row(0, named=True)

@@ -7,9 +7,10 @@ import pytest
 
 from conftest import call, settings
 from gradatlas.claims.fixed import OUTCOMES, compare, headline
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
 from gradatlas.figures.fixed import chart, cuts, markdown
 from gradatlas.page.fixed import fixed
+from gradatlas.statistics.tables import CELLS
 from test_claims import CLAIMS, LOUD, cell, verdicts, view
 
 # The wrong responses' size on either side, with noise; what becomes of "Detailed tells wrong from correct".
@@ -37,14 +38,14 @@ def models(study="reference", cases=CASES):
 def cells(path, relation="reference"):
     """What the samples were: a quarter of the study's responses state the right answer."""
     rows = [
-        {name: None for name in SCHEMAS["cells"].names}
+        {name: None for name in CELLS.names}
         | {"model": name.replace(" ", "_"), "dataset": "d", "variant": "detailed", "loss_tokens": "all"}
         | {"relation": each, "n": 80, "n_ok": 80, "n_labelled": labelled, "n_label_equals_gold": right}
         | {"purpose": "study"}
         for name in CASES
         for each, labelled, right in ((relation, 80, 20), ("derangement", 80, 0))
     ]
-    write_table("cells", rows, path, {})
+    write_table(CELLS, rows, path, {})
     return path
 
 

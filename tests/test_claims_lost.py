@@ -13,6 +13,7 @@ from gradatlas.claims.two_alternative import two_alternative
 from gradatlas.claims.verdicts import Ability
 from gradatlas.core.tables import write_table
 from gradatlas.figures.verdicts import STAND_IN, heading, overall, write_verdicts
+from gradatlas.miniature.tables import ACCURACY
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, verdicts, view
 from test_partial import gradients
@@ -123,7 +124,7 @@ def test_derangement_before_a_wrong_answer_and_each_variant():
 # The lower bound must lie above .6: 61 of 80 have .66, 57 of 80 have .605, 56 of 80 have .592.
 @pytest.mark.parametrize(("right", "verdict"), [(61 / 80, "holds"), (57 / 80, "holds"), (56 / 80, "inconclusive")])
 def test_no_verdict_where_right_and_wrong_are_not_told_apart(right, verdict, tmp_path):
-    write_table("accuracy", list(two_alternative(pairs(right))), tmp_path / "of_two.parquet", {})
+    write_table(ACCURACY, list(two_alternative(pairs(right))), tmp_path / "of_two.parquet", {})
     able = abilities(read([tmp_path / "of_two.parquet"]))["m", "d"]
     shares = {name: values[0] for name, values in able.shares.items()}
     mastered = {name for name in able.shares if able.masters(name)}
@@ -170,7 +171,7 @@ def test_answers_of_its_own_come_first(tmp_path):
     rows = list(two_alternative(pairs(0.9)))
     own = rows[0] | {"test": "answer", "accuracy": 0.1, "low": 0.05, "high": 0.2, "chance": 0.1, "variant": "detailed"}
     for name, table in (("both", [*rows, own]), ("other", [*rows, own | {"model": "else"}])):
-        write_table("accuracy", table, tmp_path / f"{name}.parquet", {})
+        write_table(ACCURACY, table, tmp_path / f"{name}.parquet", {})
     assert abilities(read([tmp_path / "both.parquet"]))["m", "d"].test == "answer"
     found = abilities(read([tmp_path / "other.parquet"]))
     assert found["m", "d"].test == "two_alternative" and found["else", "d"].test == "answer"

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from conftest import ROOT
+from gradatlas.__main__ import JOBS
 from gradatlas.core import digest
 from gradatlas.core.digest import code_digest, definitions
 
@@ -173,6 +174,41 @@ def test_another_folder_and_other_times_are_the_same_code(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path / "workflow", env={}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == code_digest("statistics.jobs:summarise_gradients")
+
+
+READ_OR_WRITE = {
+    "claims/tables.py": ("CLAIMS", {"claims.jobs:test_claims", "figures.jobs:draw_claims", "page.jobs:write_atlas"}),
+    "finetuning/tables.py": (
+        "TRAINING",
+        {"finetuning.jobs:finetune", "figures.dynamics.jobs:draw_dynamics", "page.jobs:write_manifest"},
+    ),
+    "gradients/tables.py": (
+        "TOKENS",
+        {"gradients.jobs:measure_gradients", "gradients.jobs:gather_shards"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_OR_WRITE)
+def test_a_tables_columns_count_for_the_jobs_that_write_or_read_it(tmp_path, monkeypatch, name):
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(digest, "ROOT", tmp_path / "workflow")
+    roots = [f"{room}.jobs:{job.replace('-', '_')}" for job, room in JOBS.items()]
+
+    def digests():
+        forget()
+        return {root: code_digest(root) for root in roots}
+
+    try:
+        before = digests()
+        table, jobs = READ_OR_WRITE[name]
+        path = tmp_path / "workflow/gradatlas" / name
+        head, found, rest = path.read_text().partition(f"\n{table} = Table(")
+        assert found
+        path.write_text(head + found + rest.replace("pa.schema(\n        [", "pa.schema([('added', pa.int8()),", 1))
+        assert {root for root, now in digests().items() if now != before[root]} == jobs
+    finally:
+        forget()
 
 
 def test_nothing_of_the_package_is_used_by_text_alone():

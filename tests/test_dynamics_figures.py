@@ -17,6 +17,7 @@ from gradatlas.figures.dynamics.one_step import step_chart
 from gradatlas.figures.dynamics.parts import TYPES as NAMED
 from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.finetuning.probes import TYPES
+from gradatlas.finetuning.tables import DYNAMICS, TRAINING
 from gradatlas.study.runs import read_plan
 
 SHEET = yaml.safe_load((ROOT / "config/dynamics.yaml").read_text())["dynamics"]["runs"]
@@ -54,11 +55,11 @@ def write_runs(folder, runs, *, seed=0, stop=()):
         ends[name] = levels
         status = "diverged" if name in stop else "ok"
         (folder / name).mkdir(parents=True)
-        write_table("dynamics", rows, folder / name / "dynamics.parquet", {"status": status})
+        write_table(DYNAMICS, rows, folder / name / "dynamics.parquet", {"status": status})
         training = [{"run": name, "seed": seed, "step": step, "examples": step * row["batch_size"]} | {"loss": 1.0}
                     | {"learning_rate": 1.0, "pull": 1.0, "push": -1.0 * (row["loss"] != "sft"), "grad_norm": 1.0}
                     for step in range(1, row["steps"] + 1)]  # fmt: skip
-        write_table("training", training, folder / name / "training.parquet", {})
+        write_table(TRAINING, training, folder / name / "training.parquet", {})
     return folder
 
 

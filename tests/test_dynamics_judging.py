@@ -17,7 +17,9 @@ from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.judging.compare import judge_generations
 from gradatlas.finetuning.judging.judges import Answer, Asked, Contest, Oracle, verdict_of
 from gradatlas.finetuning.judging.scores import by_grammar, by_words, repetition, score_generations
+from gradatlas.finetuning.tables import GENERATIONS, JUDGEMENTS
 from gradatlas.statistics.generations import summarise_generations
+from gradatlas.statistics.tables import GENERATION_CURVES
 from gradatlas.study.config import read_sheet, read_study
 from gradatlas.study.runs import read_plan
 from gradatlas.study.shares import wilson
@@ -111,7 +113,7 @@ def generations(path, run, steps, said, draws=1, seed=0, bad=()):
                     | {"tokens": None if lost else len(text.split()) + 1, "finished": None if lost else finished}
                     | {"status": "too_long" if lost else "ok"}
                 )
-    write_table("generations", rows, path, {})
+    write_table(GENERATIONS, rows, path, {})
     return str(path)
 
 
@@ -507,14 +509,14 @@ def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path)
 
 
 def test_a_share_that_is_nowhere_above_0_decides_nothing(made, tmp_path):
-    frame = pl.from_arrow(read_table("generation_curves", made / "curves.parquet"))
+    frame = pl.from_arrow(read_table(GENERATION_CURVES, made / "curves.parquet"))
     facts = read_metadata(made / "curves.parquet")
     zero = pl.when(pl.col("measure") == "borrowed")
     frame = frame.with_columns(
         *(zero.then(value).otherwise(pl.col(key)).alias(key) for key, value in (("value", 0.0), ("low", 0.0))),
         zero.then(wilson(0, 12)[1]).otherwise(pl.col("high")).alias("high"),
     )
-    write_table("generation_curves", frame.to_dicts(), tmp_path / "curves.parquet", facts)
+    write_table(GENERATION_CURVES, frame.to_dicts(), tmp_path / "curves.parquet", facts)
     figures = json.loads(draw(tmp_path, tmp_path / "figures")["index.json"])["figures"]
     titles = {each["kind"]: each["title"] for each in figures}
     assert titles["borrowed"] == (
@@ -606,7 +608,7 @@ def test_an_endpoint_and_a_reward_model_through_the_script(made, pairs, tmp_path
                     "--requests-per-minute", 600000, "--key-variable", "TEST_KEY", "--kept", tmp_path / "kept.jsonl",
                     *common, "--output", tmp_path / "asked.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    asked = read_table("judgements", tmp_path / "asked.parquet").to_pylist()
+    asked = read_table(JUDGEMENTS, tmp_path / "asked.parquet").to_pylist()
     assert len(asked) == 72 and {row["judge"] for row in asked} == {"m"} and all(row["verdict"] for row in asked)
     folder = reward_model(tmp_path / "reward", miniature)
     done = call("judge_generations", "--model", folder, *common, "--output", tmp_path / "reward.parquet",

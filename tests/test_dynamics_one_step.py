@@ -9,6 +9,7 @@ from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs, write_pairs
 from gradatlas.finetuning.sequences import Speech, log_probs
 from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products, load_exactly, summary
+from gradatlas.kernels.tables import ONE_STEP
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def arguments(data, miniature, output, updates=1):
 def rows(data, miniature):
     done = call(*arguments(data, miniature, data / "one_step.parquet"))
     assert done.returncode == 0, done.stderr
-    return read_table("one_step", data / "one_step.parquet").to_pylist()
+    return read_table(ONE_STEP, data / "one_step.parquet").to_pylist()
 
 
 def test_first_order_predicts_every_probe_and_the_rest_falls_fourfold(rows):

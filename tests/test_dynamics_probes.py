@@ -14,8 +14,10 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import mapped_pairs, read_pairs, status_of, write_pairs
+from gradatlas.data.tables import PAIRS
 from gradatlas.data.tabular import read_rows
 from gradatlas.finetuning.probes import REPHRASED, TYPES
+from gradatlas.finetuning.tables import PROBES
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def test_one_dialogue_that_parts_earlier_does_not_stop_the_others(tmp_path):
     pairs = mapped_pairs(rows, HH, "x", "train", 9, 0)
     held = mapped_pairs([{"chosen": f"{other} a", "rejected": f"{other} b"}], HH, "x", "held_out", 9, 0)
     write_pairs([*pairs, *held], tmp_path / "p.parquet", {})
-    table = read_table("pairs", tmp_path / "p.parquet").to_pylist()
+    table = read_table(PAIRS, tmp_path / "p.parquet").to_pylist()
     assert [row["status"] for row in table] == ["ok", "other_prompt", "ok"]
     assert [row["pair_id"] for row in read_pairs(tmp_path / "p.parquet", "train")] == ["train-0"]
     with pytest.raises(InputError, match=r"no usable pair in split 'train' \(1 other_prompt\)"):
@@ -216,7 +218,7 @@ def test_what_cannot_be_trained_on_is_a_status_and_never_dropped(tmp_path):
     asked_twice = {"pair_id": "h", "split": "held_out", "prompt": "Q:", "chosen": " c", "rejected": " d"}
     kept = {**asked_twice, "pair_id": "k", "prompt": "Other:"}
     write_pairs([*rows, asked_twice, kept], tmp_path / "p.parquet", {})
-    table = read_table("pairs", tmp_path / "p.parquet").to_pylist()
+    table = read_table(PAIRS, tmp_path / "p.parquet").to_pylist()
     assert len(table) == 7 and table[5]["status"] == "not_held_out"
     assert [row["pair_id"] for row in read_pairs(tmp_path / "p.parquet", "train")] == ["0"]
     with pytest.raises(InputError, match=r"no usable pair in split 'held_out' \(1 not_held_out\)"):
@@ -230,7 +232,7 @@ def test_what_cannot_be_trained_on_is_a_status_and_never_dropped(tmp_path):
 
 def by_type(path):
     found = {}
-    for row in read_table("probes", path).to_pylist():
+    for row in read_table(PROBES, path).to_pylist():
         found.setdefault(row["sources"][0], {})[row["type"]] = row
     return found
 

@@ -11,9 +11,11 @@ import yaml
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.data.tables import PAIRS
 from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.recipe import NEGATIVES, OPTIMISERS, TARGETS, Recipe
+from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.study.config import checked, read_sheet, read_study
 from gradatlas.study.runs import read_plan
 
@@ -221,7 +223,7 @@ def test_pairs_of_files_by_a_mapping(tmp_path):
                 "--train-rows", value["source"], "--held-out-rows", value["held_out"], "--output",
                 tmp_path / "pairs.parquet")  # fmt: skip
     assert done.returncode == 0 and "train equal: 1, train ok: 3" in done.stderr, done.stderr
-    assert read_table("pairs", tmp_path / "pairs.parquet").to_pylist()[1]["chosen"] == " yes 1"
+    assert read_table(PAIRS, tmp_path / "pairs.parquet").to_pylist()[1]["chosen"] == " yes 1"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def table(path, run, steps, slope, probes=5, bad=False):
     if bad:
         rows += [{**row, "probe_id": f"x/{row['type']}", "status": "too_long", **dict.fromkeys(MEASURES)}
                  for row in rows if row["probe_id"].startswith("q0")]  # fmt: skip
-    write_table("dynamics", rows, path, {"status": "diverged" if run == "other" else "ok"})
+    write_table(DYNAMICS, rows, path, {"status": "diverged" if run == "other" else "ok"})
     return path
 
 

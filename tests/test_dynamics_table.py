@@ -8,6 +8,7 @@ from gradatlas.core.tables import write_table
 from gradatlas.figures.dynamics.table import MEASURES, courses, read_runs
 from gradatlas.figures.tables import write_files
 from gradatlas.finetuning.probes import TYPES
+from gradatlas.statistics.tables import DYNAMICS_CURVES
 from gradatlas.study.config import read_sheet
 
 PUBLISHED = list(
@@ -28,7 +29,7 @@ def curves(path, levels, *, model="mini", stopped=()):
         for (run, split, kind, measure), values in levels.items()
         for place, value in enumerate(values)
     ]
-    write_table("dynamics_curves", rows, path, {"draws": 50, "seed": 0, "diverged": list(stopped)})
+    write_table(DYNAMICS_CURVES, rows, path, {"draws": 50, "seed": 0, "diverged": list(stopped)})
     return path
 
 

@@ -21,6 +21,7 @@ from gradatlas.charts.theme import Heading
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.figures import charts, findings, gallery, tables
+from gradatlas.statistics.tables import TABLES
 from synthetic import frames, statistic_rows, write_statistics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -390,7 +391,7 @@ def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
     done = script("write_tables", "--statistics", str(statistics), *sheets, "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     for kind in ("mad", "rd"):
-        source = pl.from_arrow(read_table(kind, statistics / f"{kind}.parquet"))
+        source = pl.from_arrow(read_table(TABLES[kind], statistics / f"{kind}.parquet"))
         found, csv = tables.read_estimates(tmp_path / f"{kind}.csv")
         assert found == kind and csv.height == source.height
         assert sorted(csv["value"]) == sorted(source["value"])

@@ -7,7 +7,12 @@ import pytest
 
 from conftest import call, user_error
 from gradatlas.core.checked import write_json
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
+from gradatlas.data.tables import PAIRS, RESPONSES
+from gradatlas.finetuning.tables import DYNAMICS, PROBES, TRAINING
+from gradatlas.gradients.tables import SAMPLES
+from gradatlas.statistics.tables import CELLS
+from gradatlas.toys.tables import TOY_CLIP
 
 FACTS = {
     **{"model": "m", "model_digest": "d", "revision": "r", "dtype": "float32", "tf32": False, "attention": "sdpa"},
@@ -19,19 +24,19 @@ FACTS = {
 
 
 def samples(folder, name, **other):
-    write_table("samples", SCHEMAS["samples"].empty_table(), folder / f"{name}.parquet", FACTS | other)
+    write_table(SAMPLES, SAMPLES.empty(), folder / f"{name}.parquet", FACTS | other)
     return folder / f"{name}.parquet"
 
 
 def cells(folder, **other):
     facts = {name: FACTS[name] for name in ("model_digest", "revision", "dtype")} | other
     metadata = {"draws": 1000, "seed": 7, "models": {"m": facts}}
-    write_table("cells", SCHEMAS["cells"].empty_table(), folder / "cells.parquet", metadata)
+    write_table(CELLS, CELLS.empty(), folder / "cells.parquet", metadata)
     return folder / "cells.parquet"
 
 
 def manifest(folder, tables, *more):
-    write_table("responses", SCHEMAS["responses"].empty_table(), folder / "responses.parquet", {"seed": 3})
+    write_table(RESPONSES, RESPONSES.empty(), folder / "responses.parquet", {"seed": 3})
     return call(
         "write_manifest", "--samples", *tables, "--responses", folder / "responses.parquet", *more,
         "--output", folder / "manifest.json",
@@ -87,10 +92,10 @@ def room(folder, name, sha256, *, start=DIGEST, **other):
     facts = {"dtype": "float32", "window": 512, "code": "c", "torch": "2.1", "transformers": "5.1", "pairs": sha256}
     place = folder / name
     place.mkdir()
-    write_table("probes", SCHEMAS["probes"].empty_table(), place / "probes.parquet", facts | {"model": start})
+    write_table(PROBES, PROBES.empty(), place / "probes.parquet", facts | {"model": start})
     probes = hashlib.sha256((place / "probes.parquet").read_bytes()).hexdigest()
     told = {**facts, "init": start, "reference": start, "probes": probes, "seed": 0, "device": "cpu", **other}
-    write_table("dynamics", SCHEMAS["dynamics"].empty_table(), place / "dynamics.parquet", told)
+    write_table(DYNAMICS, DYNAMICS.empty(), place / "dynamics.parquet", told)
     write_json(place / "status.json", {"status": "ok", "model_digest": TRAINED})
     write_json(place / "machine.json", {"device": "cuda", "name": "a card", "driver": "550.1"})
     return [place / each for each in ("probes.parquet", "dynamics.parquet", "status.json")]
@@ -100,7 +105,7 @@ def room(folder, name, sha256, *, start=DIGEST, **other):
 def pairs(tmp_path):
     """A pairs table, a card and a samples table: (path, its SHA-256, arguments)."""
     path, card = tmp_path / "pairs.parquet", tmp_path / "card.json"
-    write_table("pairs", SCHEMAS["pairs"].empty_table(), path, {"seed": 0})
+    write_table(PAIRS, PAIRS.empty(), path, {"seed": 0})
     told = {"model": "m", "source": "m", "path": ".", "digest": DIGEST, "revision": "r", "tokenizer_digest": "t"}
     write_json(card, {**told, "files": {}})
     tables = [samples(tmp_path, "one.samples")]
@@ -112,7 +117,7 @@ def test_the_second_study_is_listed_with_its_card_machines_and_checksums(tmp_pat
     path, sha256, write = pairs
     write_json(tmp_path / "one.run.json", {"machine": {"device": "cpu", "name": "a processor"}})
     toy = tmp_path / "toy_clip.parquet"
-    write_table("toy_clip", SCHEMAS["toy_clip"].empty_table(), toy, {"beta": 0.1})
+    write_table(TOY_CLIP, TOY_CLIP.empty(), toy, {"beta": 0.1})
     first, second = room(tmp_path, "seed_0", sha256), room(tmp_path, "seed_1", sha256, start=TRAINED)
     done = write(*first, *second, "--toys", toy)
     assert done.returncode == 0, done.stderr
@@ -144,7 +149,7 @@ def test_runs_of_one_model_that_disagree_are_an_error(tmp_path, pairs, fact, val
 def test_a_table_that_states_nothing_of_a_fact_contradicts_none(tmp_path, pairs):
     _, sha256, write = pairs
     tables = room(tmp_path, "seed_0", sha256), room(tmp_path, "seed_1", sha256)
-    write_table("training", SCHEMAS["training"].empty_table(), tmp_path / "training.parquet", {"seed": 1})
+    write_table(TRAINING, TRAINING.empty(), tmp_path / "training.parquet", {"seed": 1})
     assert write(*tables[0], *tables[1], tmp_path / "training.parquet").returncode == 0
 
 

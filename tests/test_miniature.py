@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conftest import script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import check_sums
-from gradatlas.core.tables import SCHEMAS, read_table
+from gradatlas.core.tables import read_table
 from gradatlas.data.made_up.miniature import DATASETS, REASONING, held_out, training_documents
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
 from gradatlas.miniature import exam as accuracy
 from gradatlas.miniature import training as miniature
+from gradatlas.miniature.tables import ACCURACY
 from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,9 +199,9 @@ def test_the_accuracy_table_has_every_test_and_sound_bounds(base, tmp_path):
     assert {row["dataset"] for row in rows} == set(DATASETS)
     assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in rows)
     accuracy.write(rows, tmp_path / "table.csv")
-    assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(SCHEMAS["accuracy"].names)
+    assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(ACCURACY.names)
     accuracy.write(rows, tmp_path / "table.parquet")
-    assert read_table("accuracy", tmp_path / "table.parquet").to_pylist() == rows
+    assert read_table(ACCURACY, tmp_path / "table.parquet").to_pylist() == rows
     assert {row["dataset"] for row in accuracy.measure(base, "tiny", False, 8, datasets=["mini_unseen"])} == {
         "mini_unseen"
     }

@@ -7,8 +7,9 @@ import pytest
 
 from gradatlas.charts import listing
 from gradatlas.claims.fixed import SCHEMA, headline
+from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.checked import write_json
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
 from gradatlas.figures import audit, distribution, findings, gallery, heatmaps, overview, relations, tables, verdicts
 from gradatlas.figures import verdicts_dynamics as dynamics
 from gradatlas.page.page import write_atlas
@@ -145,7 +146,7 @@ def test_labels_that_nobody_judged_are_not_called_right():
 
 
 def test_no_claims_is_not_no_measurement():
-    empty = pl.from_arrow(SCHEMAS["claims"].empty_table())
+    empty = pl.from_arrow(CLAIMS.empty())
     assert verdicts.heading(verdicts.overall(empty, {})).subtitle == (verdicts._UNTESTED,)
     assert "trained" not in " ".join(dynamics.heading(dynamics.listed(empty, {}), 0).subtitle)
 
@@ -183,7 +184,7 @@ def chats(tmp_path_factory):
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [folder], base)
     (base / "config.yaml").write_text("seed: 0\n")
-    write_table("claims", [], base / "claims.parquet", {})
+    write_table(CLAIMS, [], base / "claims.parquet", {})
     verdicts.write_verdicts(base / "claims.parquet", base / "claims.md")
     write_atlas(
         [base / "figures/chats", base / "figures/all"],

@@ -10,6 +10,7 @@ import pytest
 
 from conftest import call, settings
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.gradients.tables import SAMPLES, SPECTRA
 
 PROJECTIONS = ("q", "k", "v", "o")
 METRICS = ("nuclear_norm", "nuclear_norm_scaled", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min")
@@ -42,8 +43,8 @@ def gradients(
     facts = {"model": model, "model_digest": "x", "revision": "", "dtype": "float32", "compat": "none"}
     facts |= {"max_length": 9, "purpose": "study"}
     paths = [folder / f"{model}.{dataset}.{name}.parquet" for name in ("samples", "spectra")]
-    write_table("samples", samples, paths[0], facts)
-    write_table("spectra", spectra, paths[1], facts)
+    write_table(SAMPLES, samples, paths[0], facts)
+    write_table(SPECTRA, spectra, paths[1], facts)
     return paths
 
 
@@ -153,10 +154,10 @@ def test_a_relation_without_a_usable_sample_has_its_figure_beside_the_others(tmp
     lost = pl.col("relation") == "derangement"
     facts = read_metadata(samples)
     status = pl.when(lost).then(pl.lit("out_of_memory")).otherwise("status").alias("status")
-    frame = pl.from_arrow(read_table("samples", samples)).with_columns(status)
-    write_table("samples", frame.to_dicts(), samples, {key: facts[key] for key in facts if key != "table"})
-    frame = pl.from_arrow(read_table("spectra", spectra)).filter(~lost)
-    write_table("spectra", frame.to_dicts(), spectra, {key: facts[key] for key in facts if key != "table"})
+    frame = pl.from_arrow(read_table(SAMPLES, samples)).with_columns(status)
+    write_table(SAMPLES, frame.to_dicts(), samples, {key: facts[key] for key in facts if key != "table"})
+    frame = pl.from_arrow(read_table(SPECTRA, spectra)).filter(~lost)
+    write_table(SPECTRA, frame.to_dicts(), spectra, {key: facts[key] for key in facts if key != "table"})
     assert summarise(tmp_path, (samples, spectra)).returncode == 0
     drawn(tmp_path, "d")
     kinds = {(figure["relation"], figure["kind"]) for figure in listed(tmp_path, "d")}
@@ -178,11 +179,11 @@ def test_a_variant_without_a_usable_sample_is_named(tmp_path):
     samples, spectra = gradients(tmp_path, "m")
     lost = pl.col("variant") == "detailed"
     status = pl.when(lost).then(pl.lit("out_of_memory")).otherwise("status").alias("status")
-    for name, path, change in (("samples", samples, [status]), ("spectra", spectra, None)):
+    for table, path, change in ((SAMPLES, samples, [status]), (SPECTRA, spectra, None)):
         facts = read_metadata(path)
-        frame = pl.from_arrow(read_table(name, path))
+        frame = pl.from_arrow(read_table(table, path))
         frame = frame.with_columns(change) if change else frame.filter(~lost)
-        write_table(name, frame.to_dicts(), path, {key: facts[key] for key in facts if key != "table"})
+        write_table(table, frame.to_dicts(), path, {key: facts[key] for key in facts if key != "table"})
     assert summarise(tmp_path, (samples, spectra)).returncode == 0
     drawn(tmp_path, "d")
     figures = listed(tmp_path, "d")

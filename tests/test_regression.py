@@ -6,6 +6,7 @@ import pytest
 
 from conftest import call
 from gradatlas.core.tables import write_table
+from gradatlas.statistics.tables import PER_SAMPLE
 
 VARIANTS = {"none": 0.0, "simplified": 0.2, "detailed": -0.1}
 PROJECTIONS = ("q", "o")
@@ -32,7 +33,7 @@ def per_sample(folder, dataset="d", model="m", count=60, loss=0.8, tokens=-0.2, 
                             **{"sigma_ratio": 0.5, "effective_rank": 3.0 + v, "purpose": "study"},
                         }
                     )
-    write_table("per_sample", rows, folder / dataset / "per_sample.parquet", {})
+    write_table(PER_SAMPLE, rows, folder / dataset / "per_sample.parquet", {})
     return folder / dataset
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, SHARED, call, needs_shared, published_files, script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.data.places import find_released, released_path
-from gradatlas.data.released import read_file, read_line
+from gradatlas.gradients.released import read_file, read_line
 from test_workflow import snakemake
 from tests.loopback import FakeHub
 

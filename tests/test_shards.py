@@ -10,7 +10,9 @@ import pytest
 from conftest import call, user_error
 from gradatlas.core.checked import write_json
 from gradatlas.core.tables import read_metadata, write_table
+from gradatlas.data.tables import RESPONSES
 from gradatlas.gradients.plan import share_of
+from gradatlas.gradients.tables import TABLES
 
 NAMES = ("samples", "spectra")
 
@@ -44,7 +46,7 @@ def odd(responses, tmp_path_factory):
     said[4], said[9] = "", said[9] * 60
     path = tmp_path_factory.mktemp("odd") / "responses.parquet"
     place = table.column_names.index("response")
-    write_table("responses", table.set_column(place, "response", pa.array(said)), path, {})
+    write_table(RESPONSES, table.set_column(place, "response", pa.array(said)), path, {})
     return path
 
 
@@ -121,7 +123,7 @@ def test_other_tables_are_gathered_with_their_rows_in_order(miniature, odd, tmp_
     measure(miniature, odd, folder, *OPTIONS, *extras(folder))
     folders = [tmp_path / str(part) for part in (1, 2)]
     for part, each in enumerate(folders, start=1):
-        measure(miniature, odd, each, *OPTIONS, *extras(each), "--shard", f"{part}/2")
+        measure(miniature, odd, each, *OPTIONS, *extras(each), "--shard", part, 2)
     names = (*NAMES, "cosines", "tokens")
     assert gather(folders, tmp_path / "out", names).returncode == 0
     for name in names:
@@ -141,7 +143,7 @@ def test_parts_that_disagree_are_an_error(parts, tmp_path, fact, value):
     for name in NAMES:
         facts = read_metadata(parts[1] / f"{name}.parquet") | {fact: value}
         del facts["table"]
-        write_table(name, pq.read_table(parts[1] / f"{name}.parquet"), odd_one / f"{name}.parquet", facts)
+        write_table(TABLES[name], pq.read_table(parts[1] / f"{name}.parquet"), odd_one / f"{name}.parquet", facts)
     message = user_error(gather([parts[0], odd_one, parts[2]], tmp_path / "out"))
     assert f"odd/samples.parquet: measured with {fact} {value}, but" in message and f"{parts[0]}" in message
     assert not (tmp_path / "out/samples.parquet").exists()

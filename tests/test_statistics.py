@@ -8,6 +8,8 @@ import pytest
 from conftest import call, user_error
 from gradatlas.core.checked import parquet_writer
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.gradients import tables as gradient_tables
+from gradatlas.gradients.tables import SPECTRA
 from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
 
@@ -89,8 +91,8 @@ def tables(folder, name="m", scale=2.0, spoil=None, layers=LAYERS):
         spoil(samples, spectra, arrays)
     facts = {"model": name, "model_digest": "x", "revision": "", "dtype": "float32", "compat": "none", "max_length": 9}
     paths = folder / f"{name}.samples.parquet", folder / f"{name}.spectra.parquet"
-    write_table("samples", samples, paths[0], facts | {"purpose": "study"})
-    write_table("spectra", spectra, paths[1], facts)
+    write_table(gradient_tables.SAMPLES, samples, paths[0], facts | {"purpose": "study"})
+    write_table(SPECTRA, spectra, paths[1], facts)
     return paths, arrays
 
 
@@ -273,7 +275,7 @@ def test_another_datasets_table_is_an_error(tmp_path):
 
 def test_a_table_without_a_column_is_an_error(tmp_path):
     paths, _ = tables(tmp_path)
-    table = read_table("spectra", paths[1]).drop_columns(["nuclear_norm"])
+    table = read_table(SPECTRA, paths[1]).drop_columns(["nuclear_norm"])
     with parquet_writer(paths[1], table.schema) as writer:
         writer.write_table(table)
     assert "column 'nuclear_norm' is missing" in user_error(summarise(tmp_path, paths))

@@ -24,6 +24,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.toys import classifier, clip, influence, squeeze
 from gradatlas.toys.images import Images, read_images
+from gradatlas.toys.tables import TABLES
 
 LOGITS = st.lists(st.floats(-20, 20), min_size=2, max_size=60).map(np.array)
 
@@ -452,7 +453,7 @@ def tables(tmp_path_factory):
 
 
 def read(folder, name):
-    return pl.from_arrow(read_table(name, folder / f"{name}.parquet"))
+    return pl.from_arrow(read_table(TABLES[name], folder / f"{name}.parquet"))
 
 
 def test_the_digits_are_learned_and_their_influence_read(tables):
@@ -510,7 +511,7 @@ def test_all_figures_are_drawn_and_listed(tables, tmp_path):
 def test_every_chart_is_valid_vega_lite(tables):
     from gradatlas.toys.charts import draw
 
-    frames = {path.stem: pl.from_arrow(read_table(path.stem, path)) for path in tables.glob("*.parquet")}
+    frames = {path.stem: pl.from_arrow(read_table(TABLES[path.stem], path)) for path in tables.glob("*.parquet")}
     for _, _, heading, chart in draw.figures(frames):
         chart(heading).to_dict(validate=True)
 

@@ -13,6 +13,7 @@ from gradatlas.core.tables import read_metadata, write_table
 from gradatlas.figures.heatmaps import steps_of
 from gradatlas.figures.tables import blocks
 from gradatlas.gradients.capture import Factors
+from gradatlas.gradients.tables import SPECTRA
 from gradatlas.kernels.one_step import inner_products
 from gradatlas.statistics import shapes as of_shapes
 from gradatlas.statistics.cells import read_cells
@@ -174,7 +175,7 @@ def test_a_value_that_is_not_finite_still_leaves_a_sample_out(measured, tmp_path
     here = (pl.int_range(pl.len()) == spectra["projection"].to_list().index("k")) & (pl.col("layer") == 0)
     broken = spectra.with_columns(pl.when(here).then(math.nan).otherwise("sigma_max").alias("sigma_max"))
     path = tmp_path / "spectra.parquet"
-    write_table("spectra", broken.to_arrow(), path, read_metadata(folder / "spectra.parquet"))
+    write_table(SPECTRA, broken.to_arrow(), path, read_metadata(folder / "spectra.parquet"))
     frame, _ = read_cells("mini_arithmetic", str(folder / "samples.parquet"), str(path))
     assert frame.filter(pl.col("status") == "nonfinite")["sample_id"].to_list() == [first["sample_id"]]
 

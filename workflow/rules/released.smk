@@ -24,7 +24,7 @@ if STUDY.config["gradients"] == "published":
         conda:
             "../../environment.yml"
         params:
-            code=code_digest("data.jobs:import_released"),
+            code=code_digest("gradients.jobs:import_released"),
             place=lambda wildcards: STUDY.config["released"]["source"],
             revision=lambda wildcards: STUDY.config["released"]["revision"],
             settings=lambda wildcards: as_json(

@@ -1,7 +1,7 @@
 """What figures over layers are built of: one panel with its axes, colours and marks, and panels as one chart.
 
-Frames are rows of the `curves` and `rd_layers` tables (`gradatlas.core.tables`) of one model. Lines run straight from
-layer to layer, a gap stays a gap, and every axis holds every value and interval drawn on it, unless the caller clips.
+Frames are rows of the `curves` and `rd_layers` tables (`gradatlas.statistics.tables`) of one model. Lines run straight
+from layer to layer, a gap stays a gap, and every axis holds every value and interval on it, unless the caller clips.
 """
 
 import itertools

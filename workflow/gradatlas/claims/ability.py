@@ -11,7 +11,8 @@ import polars as pl
 
 from gradatlas.charts.names import label, variants_in_order
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import SCHEMAS, read_table
+from gradatlas.core.tables import read_table
+from gradatlas.miniature.tables import ACCURACY
 
 # A task counts as mastered where the lower 95 % bound lies this far above chance,
 MARGIN = 0.2
@@ -77,8 +78,8 @@ class Ability:
 
 def read(paths: Sequence[str | Path]) -> pl.DataFrame:
     """The rows of all accuracy tables, in reading order; an empty frame for none."""
-    frames = [pl.from_arrow(read_table("accuracy", path)) for path in paths]
-    frame = pl.concat(frames) if frames else pl.from_arrow(SCHEMAS["accuracy"].empty_table())
+    frames = [pl.from_arrow(read_table(ACCURACY, path)) for path in paths]
+    frame = pl.concat(frames) if frames else pl.from_arrow(ACCURACY.empty())
     variants = variants_in_order(frame["variant"].unique())
     rank = pl.col("variant").replace_strict(variants, range(len(variants)), return_dtype=pl.Int32)
     return frame.sort("model", "dataset", "test", "part", rank, maintain_order=True)

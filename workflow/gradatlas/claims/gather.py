@@ -11,10 +11,13 @@ from gradatlas.claims.controls import CONTROLS
 from gradatlas.claims.evidence import Claim, View
 from gradatlas.claims.findings import FINDINGS
 from gradatlas.claims.lost import lost_cells, unmeasured
+from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.two_alternative import two_alternative
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.gradients.tables import SAMPLES
+from gradatlas.miniature.tables import ACCURACY
 from gradatlas.statistics.cells import KEY, Cell, read_cells
 
 MEASURES = FINDINGS | CONTROLS
@@ -45,7 +48,7 @@ def gather(
         raise InputError(f"config/claims.tsv, '{unknown[0]}': nothing measures it; have {', '.join(sorted(MEASURES))}")
     views: dict[tuple[str, str], View] = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
-        facts = read_metadata(samples_path, "samples")
+        facts = read_metadata(samples_path, SAMPLES)
         if facts["purpose"] != "study":
             progress(f"{samples_path}: {facts['purpose']}, takes no part")
             continue
@@ -53,10 +56,10 @@ def gather(
         views[view.model, view.dataset] = view
     rows = [row for view in _compared(views, dataset, models) for row in _rows(view, ours, models[view.model])]
     progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
-    write_table("evidence", rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
+    write_table(EVIDENCE, rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
     if accuracy:
         mine = [view for (_, name), view in views.items() if name == dataset]
-        write_table("accuracy", [row for view in mine for row in two_alternative(view)], accuracy, {})
+        write_table(ACCURACY, [row for view in mine for row in two_alternative(view)], accuracy, {})
 
 
 def _view(
@@ -81,7 +84,7 @@ def _view(
 
 
 def _dataset_of(samples: str) -> str:
-    found = read_table("samples", samples, ["dataset"])["dataset"].unique().to_pylist()
+    found = read_table(SAMPLES, samples, ["dataset"])["dataset"].unique().to_pylist()
     if len(found) != 1:
         raise InputError(f"{samples}: holds {len(found)} datasets, not one; make it again")
     return found[0]

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
+from gradatlas.claims.tables import CLAIMS, EVIDENCE
 from gradatlas.claims.two_alternative import TEST
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
@@ -75,7 +76,7 @@ def decide(
     give. One that is exact has no p-value: its number lies where it is claimed, or does not.
     """
     known = {claim.claim: claim for claim in claims}
-    found = pl.concat([pl.from_arrow(read_table("evidence", path)) for path in evidence]).to_dicts()
+    found = pl.concat([pl.from_arrow(read_table(EVIDENCE, path)) for path in evidence]).to_dicts()
     for row in found:
         if row["claim"] not in known:
             raise InputError(f"evidence for '{row['claim']}', which is no row of config/claims.tsv; make it again")
@@ -97,8 +98,8 @@ def decide(
     table = [_finished(row, known[row["claim"]], prompts or {}) for row in rows]
     keys = ("dataset", "model", "relation")
     table.sort(key=lambda row: (place[row["claim"]], *(row[key] for key in keys), row["projection"] != OVERALL))
-    write_table("claims", table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST})
-    frame = pl.from_arrow(read_table("claims", f"{output}.parquet"))
+    write_table(CLAIMS, table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST})
+    frame = pl.from_arrow(read_table(CLAIMS, f"{output}.parquet"))
     write_text(f"{output}.csv", frame.write_csv())
     write_text(f"{output}.json", json.dumps(frame.to_dicts(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return frame

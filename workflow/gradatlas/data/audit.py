@@ -11,9 +11,10 @@ from ftfy.badness import is_bad
 
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import SCHEMAS, read_table, write_table
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.responses.labels import read_label, same_answer
 from gradatlas.data.samples import FINAL
+from gradatlas.data.tables import AUDIT, RESPONSES
 from gradatlas.study.relations import is_marked
 
 # What states the final answer of a reasoned response; the published shuffles lose the new line before the phrase.
@@ -44,15 +45,15 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
     """
     rows: list[dict[str, Any]] = []
     for path in responses:
-        frame = pl.from_arrow(read_table("responses", path))
+        frame = pl.from_arrow(read_table(RESPONSES, path))
         marks = {variant: _mark(frame, variant) for variant in frame["variant"].unique(maintain_order=True)}
         for (variant, relation), cell in frame.group_by("variant", "relation", maintain_order=True):
             rows.append(_counts(cell, marks[variant], relation))
     for row in rows:
         if row["marked"]:
             progress(f"warning: {warning(row)}")
-    write_table("audit", rows, parquet, {})
-    table = pl.from_arrow(pa.Table.from_pylist(rows, schema=SCHEMAS["audit"]))
+    write_table(AUDIT, rows, parquet, {})
+    table = pl.from_arrow(pa.Table.from_pylist(rows, schema=AUDIT.schema))
     write_text(csv, table.write_csv())
     return table
 

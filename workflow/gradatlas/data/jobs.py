@@ -34,32 +34,6 @@ class ResponseSettings(SourceSettings):
 
 
 @dataclass(frozen=True)
-class ReleasedFile:
-    """One file of released statistics."""
-
-    variant: str
-    """variant of its responses"""
-    relation: str
-    """relation of its responses"""
-    path: str
-    """its path in the folder or the hub dataset (grads_exp/...)"""
-
-
-@dataclass(frozen=True)
-class ReleasedSettings:
-    """What is taken from released statistics."""
-
-    files: list[ReleasedFile]
-    """the model's and dataset's files"""
-    purpose: str = "study"
-    """'pipeline check': a model on data it was never meant for"""
-    limit: int | None = None
-    """take only this many samples; null: all"""
-    limit_seed: int | None = None
-    """draw them by a seeded hash instead of taking the first"""
-
-
-@dataclass(frozen=True)
 class PairsSettings:
     """What decides which pairs there are."""
 
@@ -193,51 +167,6 @@ def audit_responses(*, responses: list[Path], csv: Path, parquet: Path) -> None:
     from gradatlas.data.audit import audit
 
     audit(responses, csv, parquet)
-
-
-def import_released(
-    *,
-    released: str,
-    revision: str = "",
-    model_name: str,
-    responses: Path,
-    samples: Path,
-    spectra: Path,
-    cache: Path = Path("resources/statistics"),
-    settings: Json[ReleasedSettings],
-) -> None:
-    """Read released gradient statistics of one model and dataset into the gradients tables.
-
-    Files come from a folder (that holds grads_exp/ or what is in it) or from a dataset of the hub at a pinned revision.
-
-    Parameters
-    ----------
-    released
-        folder, or hub dataset ORG/NAME
-    revision
-        commit of a hub dataset
-    model_name
-        the model's name in the tables
-    responses
-        the dataset's responses table
-    samples
-        samples table to write (.parquet)
-    spectra
-        spectra table to write (.parquet)
-    cache
-        where downloads from the hub are kept
-    settings
-        as JSON: which files, and which of their samples
-    """
-    from gradatlas.data.places import find_released
-    from gradatlas.data.released import import_released
-
-    files = {
-        (file.variant, file.relation): find_released(released, revision, file.path, cache) for file in settings.files
-    }
-    subset = {"limit": settings.limit, "seed": settings.limit_seed}
-    tables = (str(responses), str(samples), str(spectra))
-    import_released(files, model_name, *tables, purpose=settings.purpose, revision=revision, **subset)
 
 
 def build_pairs(

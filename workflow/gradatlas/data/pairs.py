@@ -15,6 +15,7 @@ from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.formats import Written
 from gradatlas.data.partners import check_partners, report_left_out, with_partners
+from gradatlas.data.tables import PAIRS
 from gradatlas.study.seeds import seeded_hash
 
 #: What a pair is for: training, probing with prompts never trained on, or (miniature) warming up the base model.
@@ -62,14 +63,14 @@ def write_pairs(rows: Sequence[Mapping[str, Any]], path: str | Path, facts: Mapp
             raise InputError(
                 f"{path}: no usable pair in split '{split}' ({said or 'no rows'}); mend the data or mapping"
             )
-    write_table("pairs", done, path, {**facts, "statuses": {f"{s}/{why}": n for (s, why), n in sorted(counts.items())}})
+    write_table(PAIRS, done, path, {**facts, "statuses": {f"{s}/{why}": n for (s, why), n in sorted(counts.items())}})
 
 
 def read_pairs(path: str | Path, split: str) -> list[Pair]:
     """The usable pairs of a split, in the table's order; `InputError` for an unknown split or none in it."""
     if split not in SPLITS:
         raise InputError(f"split '{split}' is not known: {nearest(split, SPLITS)}")
-    rows = [row for row in read_table("pairs", path).to_pylist() if row["split"] == split and row["status"] == "ok"]
+    rows = [row for row in read_table(PAIRS, path).to_pylist() if row["split"] == split and row["status"] == "ok"]
     if not rows:
         raise InputError(f"{path}: no usable pair in split '{split}'; take another split or make the table again")
     return rows

@@ -11,6 +11,7 @@ from gradatlas.charts.names import label, relations_in_order, variants_in_order
 from gradatlas.charts.save import save
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
+from gradatlas.data.tables import AUDIT
 from gradatlas.study.relations import MEANT_WRONG, TOLERATED
 
 #: Columns of the audit table that are drawn, as shares, and their titles.
@@ -25,7 +26,7 @@ _ROW = 15
 
 def draw_audit(audit: str | Path, output: str | Path, formats: Sequence[str]) -> dict[str, str]:
     """Draw the audit table (Parquet) as ``{output}.{format}``; returns the file names by format."""
-    frame = shares(pl.from_arrow(read_table("audit", audit)))
+    frame = shares(pl.from_arrow(read_table(AUDIT, audit)))
     if frame.is_empty():
         raise InputError(f"{audit}: holds no response set; build responses first")
     return save(chart(frame), output, formats)

@@ -10,9 +10,11 @@ import polars as pl
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
 from gradatlas.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
+from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
 from gradatlas.figures.tables import escaped, three_digits
+from gradatlas.statistics.tables import CELLS
 
 NAMES = {"published": "As published", "reference": "By the study’s algorithm", CORRECTED: "Corrected (derangement)"}
 NOTE = (
@@ -56,12 +58,12 @@ def write_fixed(
 
 def read(claims: str | Path) -> pl.DataFrame:
     """The table of verdicts."""
-    return pl.from_arrow(read_table("claims", claims))
+    return pl.from_arrow(read_table(CLAIMS, claims))
 
 
 def read_cells(path: str | Path) -> pl.DataFrame:
     """A table of what the samples were."""
-    return pl.from_arrow(read_table("cells", path))
+    return pl.from_arrow(read_table(CELLS, path))
 
 
 def right_labels(row: Mapping) -> str:

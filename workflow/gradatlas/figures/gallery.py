@@ -18,6 +18,7 @@ from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import charts, distribution, findings, partners, unusable
 from gradatlas.figures import relations as all_relations
 from gradatlas.statistics.shapes import sentence
+from gradatlas.statistics.tables import CURVES, TABLES
 from gradatlas.study.relations import is_marked
 
 REFERENCE = "correct"
@@ -59,7 +60,7 @@ def draw(
     tables = {name: _read(name, Path(statistics) / f"{name}.parquet", dataset) for name in _TABLES}
     if tables["cells"].is_empty():
         raise InputError(f"{statistics}/cells.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
-    facts = read_metadata(Path(statistics) / "curves.parquet", "curves")
+    facts = read_metadata(Path(statistics) / "curves.parquet", CURVES)
     able = ability.abilities(ability.read(accuracy))
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
     titles = [(model_titles or {}).get(model, model) for model in models]
@@ -214,7 +215,7 @@ def _of_labelled(row: dict[str, Any]) -> str:
 
 
 def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:
-    frame = pl.from_arrow(read_table(name, path))
+    frame = pl.from_arrow(read_table(TABLES[name], path))
     other = [key for key in frame["dataset"].unique() if key != dataset]
     if other:
         raise InputError(f"{path}: holds dataset '{other[0]}', not '{dataset}'; give the folder of '{dataset}'")

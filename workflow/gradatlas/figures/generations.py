@@ -16,6 +16,7 @@ from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.statistics.generations import CHANGE
+from gradatlas.statistics.tables import GENERATION_CURVES
 
 SPLITS = {"train": "Prompts that were trained on", "held_out": "Prompts that were never trained on"}
 #: Figures of chains by measure: what the title counts, what was drawn.
@@ -52,8 +53,8 @@ def draw_generations(
     config/published_dynamics.tsv, told below the win rates.
     `title`: what readers see as the model, or model and seed.
     """
-    frame = pl.from_arrow(read_table("generation_curves", curves))
-    facts = read_metadata(curves, "generation_curves")
+    frame = pl.from_arrow(read_table(GENERATION_CURVES, curves))
+    facts = read_metadata(curves, GENERATION_CURVES)
     runs = [name for name in titles if name in set(frame["run"])]
     made = {}
     if not (rates := frame.filter(pl.col("measure") == "win_rate")).is_empty():

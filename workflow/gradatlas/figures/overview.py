@@ -20,6 +20,7 @@ from gradatlas.figures import charts, findings, heatmaps
 from gradatlas.figures.gallery import LOSS_TOKENS, REFERENCE, RIGHT_LABELS, cut_off, keep
 from gradatlas.figures.jobs import Dataset
 from gradatlas.statistics.shapes import Shapes, read_shapes, sentence
+from gradatlas.statistics.tables import TABLES
 from gradatlas.study.relations import is_marked
 
 KEY = "all-datasets"
@@ -67,7 +68,7 @@ def draw_overview(
 
 
 def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
-    frames = [pl.from_arrow(read_table(name, Path(folder) / f"{name}.parquet")) for folder in statistics]
+    frames = [pl.from_arrow(read_table(TABLES[name], Path(folder) / f"{name}.parquet")) for folder in statistics]
     return pl.concat(frames).filter(pl.col("loss_tokens") == LOSS_TOKENS)
 
 

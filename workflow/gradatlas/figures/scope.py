@@ -11,6 +11,7 @@ from gradatlas.charts.names import PIPELINE_CHECK, in_order, label, relations_in
 from gradatlas.core.tables import read_table
 from gradatlas.figures import findings
 from gradatlas.figures.tables import escaped, write_files
+from gradatlas.statistics.tables import CELLS
 
 TITLE = "Scope"
 NOTE = (
@@ -38,7 +39,7 @@ def write_scope(statistics: Sequence[str | Path], sheets: Sheets, output: str | 
     Parquet and CSV have a row a task, dataset, model, variant, relation and token set, with the samples asked for (`n`)
     and used (`n_ok`). `InputError` where a folder lacks its cells table.
     """
-    cells = pl.concat([pl.from_arrow(read_table("cells", Path(folder) / "cells.parquet")) for folder in statistics])
+    cells = pl.concat([pl.from_arrow(read_table(CELLS, Path(folder) / "cells.parquet")) for folder in statistics])
     frame = tidy(cells, sheets)
     header, rows = table(frame, sheets)
     rule = ["---"] * len(header)

@@ -28,6 +28,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
 from gradatlas.statistics.shapes import Shapes, read_shapes, sentence
+from gradatlas.statistics.tables import TABLES
 
 # The study's two; the CSV has all.
 SHOWN = ("nuclear_norm", "sigma_ratio")
@@ -88,7 +89,7 @@ def write_tables(
     Parquet and CSV are tidy: a row an estimate (`COLUMNS`), numbers in full, missing ones empty. `published`: rows of
     config/published.tsv. `InputError` where a folder lacks the table.
     """
-    frames = [_flat(pl.from_arrow(read_table(kind, Path(folder) / f"{kind}.parquet"))) for folder in statistics]
+    frames = [_flat(pl.from_arrow(read_table(TABLES[kind], Path(folder) / f"{kind}.parquet"))) for folder in statistics]
     whole = _beside_published(pl.concat(frames), kind, published)
     frame = in_reading_order(whole.select(name for name in COLUMNS[kind] if name in whole.columns), kind)
     write_files(

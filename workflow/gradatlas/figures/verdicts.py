@@ -9,6 +9,7 @@ import polars as pl
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
 from gradatlas.claims.ability import OF_TWO
+from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
 from gradatlas.figures.tables import escaped, three_digits
@@ -84,7 +85,7 @@ def draw_verdicts(
 
     `titles`: of the models and datasets, by key. The second study's: `verdicts_dynamics`.
     """
-    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("study") != DYNAMICS)
+    table = pl.from_arrow(read_table(CLAIMS, claims)).filter(pl.col("study") != DYNAMICS)
     return save(chart(overall(table, titles or {})), output, formats)
 
 
@@ -220,7 +221,7 @@ def scaled(channel: str, kind, values: dict):
 
 def write_verdicts(claims: str | Path, output: str | Path) -> None:
     """The claims table as Markdown, over all projections: a section a claim, a row a test."""
-    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("projection") == "all")
+    table = pl.from_arrow(read_table(CLAIMS, claims)).filter(pl.col("projection") == "all")
     parts = ["# Claims", NOTE, INTERVALS]
     if (table["ability_test"] == OF_TWO).any():
         parts.append(f"Where ability is by the *{ABILITY_TESTS[OF_TWO]}*, {STAND_IN}")

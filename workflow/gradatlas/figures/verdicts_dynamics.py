@@ -8,6 +8,7 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
+from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import read_table
 from gradatlas.figures.tables import three_digits
 from gradatlas.figures.verdicts import COLOURS, DYNAMICS, NOTE_DYNAMICS, SHAPES, SIZES, counted, scaled
@@ -27,7 +28,7 @@ def draw_verdicts(
 
     `titles`: of the models, by key.
     """
-    table = pl.from_arrow(read_table("claims", claims)).filter(pl.col("study") == DYNAMICS)
+    table = pl.from_arrow(read_table(CLAIMS, claims)).filter(pl.col("study") == DYNAMICS)
     return save(chart(listed(table, titles), _not_asked(table)), output, formats)
 
 

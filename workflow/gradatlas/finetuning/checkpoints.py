@@ -15,7 +15,7 @@ import torch
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, sha256_of, write_text
-from gradatlas.core.tables import read_table, write_table
+from gradatlas.core.tables import Table, read_table, write_table
 from gradatlas.finetuning.processes import ALONE, Processes
 
 
@@ -60,10 +60,10 @@ class Checkpoints:
             raise self._damaged(f"{states[-1]}: damaged, its checksum does not match")
         return torch.load(states[-1], map_location=device, weights_only=True)
 
-    def record(self, table: str, step: int, rows: list[dict]) -> None:
+    def record(self, table: Table, step: int, rows: list[dict]) -> None:
         """Keep one step's rows of a table."""
         if self.processes.leads:
-            write_table(table, rows, self.folder / f"{table}-{step:08d}.parquet", {})
+            write_table(table, rows, self.folder / f"{table.name}-{step:08d}.parquet", {})
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep the state after a step; with what was recorded up to here it survives a kill."""
@@ -78,9 +78,9 @@ class Checkpoints:
                 if path != named:
                     path.unlink()
 
-    def recorded(self, table: str, step: int) -> pa.Table:
+    def recorded(self, table: Table, step: int) -> pa.Table:
         """All rows of a table up to a step, in their order."""
-        paths = sorted(self.folder.glob(f"{table}-*.parquet"))
+        paths = sorted(self.folder.glob(f"{table.name}-*.parquet"))
         kept = [path for path in paths if int(path.stem.rpartition("-")[2]) <= step]
         try:
             return pa.concat_tables([read_table(table, path).replace_schema_metadata() for path in kept])

@@ -11,6 +11,7 @@ from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.losses import loss_named
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import Speech, Spoken
+from gradatlas.finetuning.tables import PROBES
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _probed(rows: Sequence[Pair], probes: str, recipe: Recipe) -> list[Pair]:
     """The probed pairs, their chosen response replaced by the target's type."""
     found = {
         row["probe_id"].rpartition("/")[0]: row["response"]
-        for row in read_table("probes", probes).to_pylist()
+        for row in read_table(PROBES, probes).to_pylist()
         if row["type"] == recipe.target and row["status"] == "ok" and row["split"] == "train"
     }
     kept = [{**row, "chosen": found[row["pair_id"]]} for row in rows if row["pair_id"] in found]

@@ -34,6 +34,7 @@ from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.processes import ALONE, Processes
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
+from gradatlas.finetuning.tables import DYNAMICS, GENERATIONS, TRAINING
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.decoding import batch_key
 from gradatlas.models.loading import choose_device, load, locate
@@ -134,10 +135,10 @@ def finetune(
     status = run.go(kept, look, say)
     if not processes.leads:
         return
-    for name in ("dynamics", "generations"):
-        rows = kept.recorded(name, status["last_good_step"])
-        write_table(name, rows, Path(output) / f"{name}.parquet", facts | {"status": status["status"]})
-    write_table("training", run.log, Path(output) / "training.parquet", facts)
+    for table in (DYNAMICS, GENERATIONS):
+        rows = kept.recorded(table, status["last_good_step"])
+        write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | {"status": status["status"]})
+    write_table(TRAINING, run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
     folder = Path(output) / "model"
@@ -255,8 +256,8 @@ class _Run:
         state = kept.load(str(self.model.device))
         step = self._restore(state) if state else 0
         if state is None:
-            kept.record("dynamics", 0, look(0))
-            kept.record("generations", 0, say(0))
+            kept.record(DYNAMICS, 0, look(0))
+            kept.record(GENERATIONS, 0, say(0))
             kept.save(0, self._state())
         else:
             progress(f"goes on after step {step}")
@@ -272,9 +273,9 @@ class _Run:
                 if any(row["status"] == "ok" and not _finite(row) for row in rows):
                     self._restore(kept.load(str(self.model.device)))
                     return {"status": "diverged", "step": step, "last_good_step": good}
-                kept.record("dynamics", step, rows)
+                kept.record(DYNAMICS, step, rows)
             if recipe.generates(step):
-                kept.record("generations", step, say(step))
+                kept.record(GENERATIONS, step, say(step))
             if recipe.evaluates(step):
                 kept.save(step, self._state())
                 good = step

@@ -30,6 +30,7 @@ from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.sequences import Speech, Spoken, sample
+from gradatlas.finetuning.tables import PROBES
 from gradatlas.study.probe_types import REPHRASED, TYPES
 from gradatlas.study.seeds import seeded_hash
 
@@ -108,13 +109,13 @@ def ranked(pairs: Sequence[Pair], seed: int) -> list[Pair]:
 
 def write_probes(rows: Sequence[dict], path: str | Path, facts: Mapping[str, Any]) -> None:
     """Write the ``probes`` table."""
-    write_table("probes", list(rows), path, facts)
+    write_table(PROBES, list(rows), path, facts)
 
 
 def read_probes(path: str, speech: Speech) -> tuple[dict[str, tuple[dict, Spoken]], list[dict]]:
     """The probes that can be followed, by id: (probe_id, split, type) and tokens; and the others with their status."""
     watched, unwatched = {}, []
-    for row in read_table("probes", path).to_pylist():
+    for row in read_table(PROBES, path).to_pylist():
         named = {name: row[name] for name in ("probe_id", "split", "type")}
         spoken = speech.encode(row["prompt"], row["response"]) if row["status"] == "ok" else None
         if spoken:

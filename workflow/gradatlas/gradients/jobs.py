@@ -1,12 +1,39 @@
 """The jobs of the gradients, one a rule."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from gradatlas.core.jobs import Options
+from gradatlas.core.jobs import Json, Options
 from gradatlas.gradients.settings import Settings
 
 DEFAULTS = Settings()
+
+
+@dataclass(frozen=True)
+class ReleasedFile:
+    """One file of released statistics."""
+
+    variant: str
+    """variant of its responses"""
+    relation: str
+    """relation of its responses"""
+    path: str
+    """its path in the folder or the hub dataset (grads_exp/...)"""
+
+
+@dataclass(frozen=True)
+class ReleasedSettings:
+    """What is taken from released statistics."""
+
+    files: list[ReleasedFile]
+    """the model's and dataset's files"""
+    purpose: str = "study"
+    """'pipeline check': a model on data it was never meant for"""
+    limit: int | None = None
+    """take only this many samples; null: all"""
+    limit_seed: int | None = None
+    """draw them by a seeded hash instead of taking the first"""
 
 
 def measure_gradients(
@@ -112,8 +139,8 @@ def gather_shards(
         the same of all, to write (.json)
     """
     from gradatlas.core.errors import InputError
-    from gradatlas.core.tables import SCHEMAS
     from gradatlas.gradients.shards import gather
+    from gradatlas.gradients.tables import TABLES
 
     each, rest = divmod(len(parts), len(names))
     if rest or not each or len(outputs) != len(names):
@@ -122,7 +149,7 @@ def gather_shards(
             "and as many parts for each table"
         )
     for name in names:
-        if name not in SCHEMAS:
+        if name not in TABLES:
             raise InputError(f"--names '{name}': not a table of a gradients job; give samples, spectra and the like")
     if "samples" not in names:
         raise InputError("--names: 'samples' is missing; the other tables' rows are ordered by it")
@@ -132,3 +159,48 @@ def gather_shards(
         list(map(str, run_parts)),
         str(run) if run else "",
     )
+
+
+def import_released(
+    *,
+    released: str,
+    revision: str = "",
+    model_name: str,
+    responses: Path,
+    samples: Path,
+    spectra: Path,
+    cache: Path = Path("resources/statistics"),
+    settings: Json[ReleasedSettings],
+) -> None:
+    """Read released gradient statistics of one model and dataset into the gradients tables.
+
+    Files come from a folder (that holds grads_exp/ or what is in it) or from a dataset of the hub at a pinned revision.
+
+    Parameters
+    ----------
+    released
+        folder, or hub dataset ORG/NAME
+    revision
+        commit of a hub dataset
+    model_name
+        the model's name in the tables
+    responses
+        the dataset's responses table
+    samples
+        samples table to write (.parquet)
+    spectra
+        spectra table to write (.parquet)
+    cache
+        where downloads from the hub are kept
+    settings
+        as JSON: which files, and which of their samples
+    """
+    from gradatlas.data.places import find_released
+    from gradatlas.gradients.released import import_released
+
+    files = {
+        (file.variant, file.relation): find_released(released, revision, file.path, cache) for file in settings.files
+    }
+    subset = {"limit": settings.limit, "seed": settings.limit_seed}
+    tables = (str(responses), str(samples), str(spectra))
+    import_released(files, model_name, *tables, purpose=settings.purpose, revision=revision, **subset)

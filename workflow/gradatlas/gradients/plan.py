@@ -10,6 +10,7 @@ from typing import Any
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.data.published import read_entries
+from gradatlas.data.tables import RESPONSES
 from gradatlas.gradients.subsets import Subset, take
 from gradatlas.models.tokens import Encoded, Encoder
 from gradatlas.study.seeds import seeded_hash
@@ -43,7 +44,7 @@ def read_rows(path: str | Path) -> list[Row]:
     if path.suffix != ".parquet":
         raise InputError(f"{path}: neither a responses table (.parquet) nor a JSON list (.json); give one of these")
     # One of a rule, or one that a user has made or edited.
-    table = read_table("responses", path, own=False)
+    table = read_table(RESPONSES, path, own=False)
     columns = ("dataset", "sample_id", "variant", "relation", "instruction", "response")
     rows = [Row(**{name: row[name] for name in columns}) for row in table.to_pylist() if row["status"] == "ok"]
     if not rows:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from gradatlas.core.checked import read_json, write_json
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.gradients.tables import SAMPLES, TABLES
 
 _ROW = ("dataset", "sample_id", "variant", "relation", "loss_tokens")
 # What a shard's metadata say of its part, and nothing else does; the device is listed.
@@ -24,25 +25,24 @@ def gather(
     `InputError` naming both files where two parts disagree on a fact (another revision, precision, code, ...), and
     where they do not make a whole.
     """
-    facts = {path: read_metadata(path, name) for name, paths in parts.items() for path in paths}
+    facts = {path: read_metadata(path, TABLES[name]) for name, paths in parts.items() for path in paths}
     for paths in parts.values():
         _check_agree({path: facts[path] for path in paths})
     places = {path: facts[path]["places"] for path in parts["samples"]}
     _check_whole(places, facts)
-    samples = pa.concat_tables([read_table("samples", path) for path in parts["samples"]])
+    samples = pa.concat_tables([read_table(SAMPLES, path) for path in parts["samples"]])
     order = np.concatenate([np.array(places[path], dtype=np.int64) for path in parts["samples"]])
     place_of = dict(zip(_names(samples), order.tolist(), strict=True))
     if len(place_of) < len(order):
         raise InputError(f"{parts['samples'][0]}: two rows of one name, which parts cannot tell apart; set shards to 1")
     devices = sorted({facts[path]["device"] for path in parts["samples"]})
     for name, paths in parts.items():
-        table = pa.concat_tables([read_table(name, path) for path in paths])
+        table = pa.concat_tables([read_table(TABLES[name], path) for path in paths])
         # A sample's rows stay in their order.
         at = np.argsort(np.fromiter((place_of[row] for row in _names(table)), np.int64, len(table)), kind="stable")
         told = {key: value for key, value in facts[paths[0]].items() if key not in (*_OF_A_PART, "table")}
-        write_table(
-            name, table.take(pa.array(at)).combine_chunks(), outputs[name], {**told, "device": ", ".join(devices)}
-        )
+        told["device"] = ", ".join(devices)
+        write_table(TABLES[name], table.take(pa.array(at)).combine_chunks(), outputs[name], told)
     if run_path:
         write_json(run_path, {"shards": [read_json(path, "measure_gradients") for path in runs]})
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
 from gradatlas.gradients.cosines import ADJACENT, pairs_of
 from gradatlas.gradients.journal import Record
 from gradatlas.gradients.plan import Item
 from gradatlas.gradients.spectra import METRICS
+from gradatlas.gradients.tables import SAMPLES, SPECTRA, TABLES
 
 
 def write_tables(
@@ -54,8 +55,8 @@ def write_tables(
         long = long.append_column(metric, column)
     for name, column in told.items():
         samples = samples.append_column(name, pa.array(column))
-    write_table("samples", samples, samples_path, facts)
-    write_table("spectra", long, spectra_path, facts)
+    write_table(SAMPLES, samples, samples_path, facts)
+    write_table(SPECTRA, long, spectra_path, facts)
 
 
 def write_extra(
@@ -73,12 +74,11 @@ def write_extra(
             at += [index] * len(next(iter(told.values())))
             columns.append(told)
     table = _rows(items, facts).take(pa.array(at, pa.int64()))
-    schema = SCHEMAS[name]
-    for field in schema:
+    for field in TABLES[name].schema:
         if field.name not in table.column_names:
             parts = [pa.array(told[field.name], field.type, from_pandas=True) for told in columns]
             table = table.append_column(field, pa.chunked_array(parts, field.type))
-    write_table(name, table, path, facts)
+    write_table(TABLES[name], table, path, facts)
 
 
 def _rows(items: Sequence[Item], facts: Mapping[str, Any]) -> pa.Table:

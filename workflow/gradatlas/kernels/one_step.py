@@ -32,6 +32,7 @@ from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.sequences import Speech, Spoken, log_probs
 from gradatlas.gradients.capture import Capture, Factors
 from gradatlas.gradients.plan import plan_batches
+from gradatlas.kernels.tables import ONE_STEP
 from gradatlas.models.decoders import KNOWN, find_layers
 from gradatlas.models.loading import load, locate
 from gradatlas.study.seeds import seeded_hash
@@ -115,7 +116,7 @@ def check_step(
                 ]
     facts = {"model": where.digest, "revision": where.revision, "pairs": sha256_of(pairs), "probes": sha256_of(probes)}
     facts |= {"seed": seed, "change": change, "dtype": "float64", "device": "cpu", "window": max_length}
-    write_table("one_step", rows, output, {**facts, "code": code_digest(f"{__name__}:check_step"), **libraries()})
+    write_table(ONE_STEP, rows, output, {**facts, "code": code_digest(f"{__name__}:check_step"), **libraries()})
     for row in summary(rows):
         progress(
             "{trained}, {loss}, {pair_id}: slope {slope:.4f}, residual falls {order:.2f} times a halving, "

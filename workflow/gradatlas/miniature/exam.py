@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import SCHEMAS, write_table
+from gradatlas.core.tables import write_table
 from gradatlas.data.made_up import knowledge
 from gradatlas.data.made_up.miniature import CUES, DATASETS, REASONING, counterfactuals, held_out
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
 from gradatlas.data.samples import Sample, label_of
+from gradatlas.miniature.tables import ACCURACY
 from gradatlas.miniature.tokenizer import TURN_END
 from gradatlas.study.shares import wilson
 
@@ -191,10 +192,10 @@ def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool],
 def write(rows: list[dict], path: str | Path) -> None:
     """Write rows of the ``accuracy`` table as CSV, or as Parquet where `path` ends so."""
     if Path(path).suffix == ".parquet":
-        write_table("accuracy", rows, path, {})
+        write_table(ACCURACY, rows, path, {})
         return
     table = io.StringIO()
-    writer = csv.DictWriter(table, SCHEMAS["accuracy"].names, lineterminator="\n")
+    writer = csv.DictWriter(table, ACCURACY.names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, table.getvalue())

@@ -8,6 +8,7 @@ import polars as pl
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
+from gradatlas.data.tables import RESPONSES
 from gradatlas.models.settings import Model
 from gradatlas.models.snapshots import SNAPSHOTS, TEMPLATES, TOKENIZER, is_folder
 from gradatlas.models.tokens import Encoder
@@ -52,7 +53,7 @@ def count_tokens(
             continue
         encoder = _encoder(folder, model.chat, compat)
         for path in responses:
-            rows += _counts(model.name, encoder, pl.from_arrow(read_table("responses", path)), window)
+            rows += _counts(model.name, encoder, pl.from_arrow(read_table(RESPONSES, path)), window)
         progress(f"{model.name}: counted")
     write_text(csv, pl.DataFrame(rows, schema=COLUMNS).write_csv())
 

@@ -27,8 +27,10 @@ from gradatlas.charts.names import (
     statistic_label,
     variants_in_order,
 )
-from gradatlas.core.tables import SCHEMAS, read_table
+from gradatlas.core.tables import read_table
+from gradatlas.data.tables import RESPONSES
 from gradatlas.page.pieces import pack, pack_text
+from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 2_700_000
@@ -59,7 +61,7 @@ def explorer(
         return None
     samples, texts = _Samples(sample_layers), {}
     for path in responses:
-        table = pl.from_arrow(read_table("responses", path))
+        table = pl.from_arrow(read_table(RESPONSES, path))
         texts.update({key: rows for (key,), rows in table.group_by("dataset")})
     keys = {
         "datasets": in_order(frame["dataset"], titles),
@@ -111,9 +113,8 @@ def _index(keys: Mapping[str, list[str]], titles: Mapping[str, str], sets: Mappi
 
 def _curves_of(paths: Sequence[str | Path]) -> pl.DataFrame:
     """All curves, with the loss on the whole response alone."""
-    schema = SCHEMAS["curves"]
-    found = (read_table("curves", path).select(schema.names) for path in paths)
-    frame = pl.concat([pl.from_arrow(table) for table in (schema.empty_table(), *found)])
+    found = (read_table(CURVES, path).select(CURVES.names) for path in paths)
+    frame = pl.concat([pl.from_arrow(table) for table in (CURVES.empty(), *found)])
     return frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
 
 
@@ -124,7 +125,7 @@ class _Samples:
         self._paths: dict[str, list[str | Path]] = {}
         for path in paths:
             # Its checksum is verified here, for the scans below.
-            for dataset in pl.from_arrow(read_table("per_sample_layers", path, ["dataset"]))["dataset"].unique():
+            for dataset in pl.from_arrow(read_table(PER_SAMPLE_LAYERS, path, ["dataset"]))["dataset"].unique():
                 self._paths.setdefault(dataset, []).append(path)
 
     def ids(self, dataset: str) -> list[str]:
@@ -136,7 +137,7 @@ class _Samples:
         return self._of(dataset).filter(pl.col("sample_id").is_in(list(ids))).collect(engine="streaming")
 
     def _of(self, dataset: str) -> pl.LazyFrame:
-        empty = pl.from_arrow(SCHEMAS["per_sample_layers"].empty_table()).lazy()
+        empty = pl.from_arrow(PER_SAMPLE_LAYERS.empty()).lazy()
         frame = pl.concat([empty, *(pl.scan_parquet(path) for path in self._paths.get(dataset, []))])
         return frame.filter(pl.col("dataset") == dataset, pl.col("loss_tokens") == LOSS_TOKENS)
 

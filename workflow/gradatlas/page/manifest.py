@@ -12,7 +12,12 @@ from gradatlas.core.checked import read_json
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sha256_of
 from gradatlas.core.tables import read_metadata
+from gradatlas.data.tables import PAIRS, RESPONSES
+from gradatlas.finetuning.tables import TABLES as RUN_TABLES
+from gradatlas.gradients.tables import SAMPLES
 from gradatlas.models.snapshots import read_card
+from gradatlas.statistics.tables import CELLS
+from gradatlas.toys.tables import TABLES as TOY_TABLES
 
 # One model measured in two ways makes curves that cannot be compared. The model's digest is over weights, config,
 # tokenizer and chat template.
@@ -55,7 +60,7 @@ def manifest(
     that must be one, where statistics are of other measurements than `samples`, and where a run started from a model,
     or was made from a table, that is none of these.
     """
-    facts = {path: read_metadata(path, "samples") for path in samples}
+    facts = {path: read_metadata(path, SAMPLES) for path in samples}
     for path, table in facts.items():
         if "model" not in table:
             raise InputError(f"{path}: not a samples table of measure_gradients; give those")
@@ -68,7 +73,7 @@ def manifest(
         model = models.setdefault(table["model"], {name: table.get(name) for name in AGREE_BY_MODEL})
         listed = {name: table.get(name) for name in LISTED} | {"machines": _machines(path)}
         model.setdefault("tables", {})[path] = listed
-    summaries = {path: read_metadata(path, "cells") for path in statistics}
+    summaries = {path: read_metadata(path, CELLS) for path in statistics}
     for path, summary in summaries.items():
         _check_summary(path, summary, models)
     sums = {path: sha256_of(path) for path in pairs}
@@ -79,9 +84,11 @@ def manifest(
         "models": models,
         "dynamics": dynamics,
         "machines": _distinct(machine for place in places for machine in place["machines"]),
-        "responses": {path: {"sha256": sha256_of(path), **read_metadata(path, "responses")} for path in responses},
-        "pairs": {path: {"sha256": sums[path], **read_metadata(path, "pairs")} for path in pairs},
-        "toys": {path: {"sha256": sha256_of(path), **read_metadata(path, Path(path).stem)} for path in toys},
+        "responses": {path: {"sha256": sha256_of(path), **read_metadata(path, RESPONSES)} for path in responses},
+        "pairs": {path: {"sha256": sums[path], **read_metadata(path, PAIRS)} for path in pairs},
+        "toys": {
+            path: {"sha256": sha256_of(path), **read_metadata(path, TOY_TABLES.get(Path(path).stem))} for path in toys
+        },
         "sources": {path: sha256_of(path) for path in sources},
         "statistics": {path: {key: summary[key] for key in ("draws", "seed")} for path, summary in summaries.items()},
         "versions": {"python": platform.python_version()}
@@ -108,7 +115,7 @@ def _runs(card: str, paths: Sequence[str], pairs: Mapping[str, str]) -> dict[str
     """One finetuned model's tables, checked against its card, the `pairs` (checksums by path) and each other."""
     model = read_card(card)
     statuses = {path: read_json(path, "finetune") for path in paths if path.endswith(".json")}
-    tables = {path: read_metadata(path, Path(path).stem) for path in paths if path not in statuses}
+    tables = {path: read_metadata(path, RUN_TABLES.get(Path(path).stem)) for path in paths if path not in statuses}
     _agree({(path, facts.get("table", "")): facts for path, facts in tables.items()}, AGREE_BY_KIND, stated=True)
     sums = {path: sha256_of(path) for path in tables}
     digests = {model["digest"], *(status.get("model_digest") for status in statuses.values())}

@@ -25,13 +25,14 @@ from gradatlas.charts.names import (
 from gradatlas.claims import ability
 from gradatlas.core.checked import read_lines
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import SCHEMAS, read_metadata, read_table
+from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import overview, tables
 from gradatlas.figures.gallery import LOSS_TOKENS
 from gradatlas.page.explorer import CHARACTERS, GROUPS, SAMPLE_DIGITS, SAMPLES, TEXTS, explorer
 from gradatlas.page.fixed import fixed
 from gradatlas.page.second import changes_of, groups_of, runs_of
 from gradatlas.page.verdicts import verdicts
+from gradatlas.statistics.tables import CELLS
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -106,11 +107,11 @@ def write_atlas(
     missing or is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
-    empty = pl.from_arrow(SCHEMAS["cells"].empty_table())
-    frame = pl.concat([empty, *(pl.from_arrow(read_table("cells", path)) for path in cells)])
+    empty = pl.from_arrow(CELLS.empty())
+    frame = pl.concat([empty, *(pl.from_arrow(read_table(CELLS, path)) for path in cells)])
     # A response counts once, whatever parts of it the loss was taken over too.
     whole = frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
-    facts = [read_metadata(path, "cells") for path in cells]
+    facts = [read_metadata(path, CELLS) for path in cells]
     blocks = [block for path in csv_tables for block in _blocks(path)]
     answers = ability.read(accuracy)
     able = ability.abilities(answers)

@@ -9,6 +9,7 @@ import polars as pl
 
 from gradatlas.charts.names import in_order, label, relations_in_order, responses_of
 from gradatlas.claims.ability import OF_TWO
+from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import read_table
 from gradatlas.figures.tables import three_digits
 from gradatlas.figures.verdicts import ABILITY_TESTS, DYNAMICS, INTERVALS, NOTES, STAND_IN
@@ -66,7 +67,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
     `path`: a table of claims; its columns ``title`` (of a claim) and ``statement`` (of one verdict, with its number)
     say them in words, where it has them. `titles`: of the datasets, by key.
     """
-    frame = pl.from_arrow(read_table("claims", path))
+    frame = pl.from_arrow(read_table(CLAIMS, path))
     whole = (pl.col("projection") == OVERALL).fill_null(False)
     frame = frame.filter(whole | ~whole.any().over("claim"))
     if frame.is_empty():

@@ -8,6 +8,7 @@ import polars as pl
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
+from gradatlas.gradients.tables import SAMPLES, SPECTRA
 from gradatlas.statistics.shapes import Shapes, present, steps, unlike
 
 REFERENCE = "correct"
@@ -65,12 +66,12 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
     A sample with a value that is not finite in any layer or projection becomes ``nonfinite`` in the samples, and
     stands in no cell. Raises `InputError` where the tables are of another dataset, or do not belong together.
     """
-    frame = pl.from_arrow(read_table("samples", samples_path))
+    frame = pl.from_arrow(read_table(SAMPLES, samples_path))
     found = frame["dataset"].unique().to_list()
     if found != [dataset]:
         raise InputError(f"{samples_path}: holds dataset {', '.join(map(repr, found)) or 'none'}, not '{dataset}'")
     ok = (frame["status"] == "ok").to_numpy()
-    spectra = pl.from_arrow(read_table("spectra", spectra_path, _COLUMNS))
+    spectra = pl.from_arrow(read_table(SPECTRA, spectra_path, _COLUMNS))
     # The spectra stand sample by sample, layer by layer, projection by projection (measure_gradients writes them so).
     projections = spectra["projection"].unique(maintain_order=True).to_list()
     layers = spectra["layer"].max() + 1 if spectra.height else 0
@@ -78,7 +79,7 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
         raise InputError(f"{spectra_path}: {spectra.height} rows do not belong to the samples of {samples_path}")
     if not ok.any():
         return frame, []
-    facts = read_metadata(samples_path, "samples")
+    facts = read_metadata(samples_path, SAMPLES)
     shapes = facts.get("matrix_shapes")
     shapes = shapes if unlike(shapes) else None
     statistics = STATISTICS | ({"nuclear_norm": pl.col("nuclear_norm_scaled")} if shapes else {})

@@ -9,7 +9,9 @@ import polars as pl
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.finetuning.evaluate import MEASURES
+from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.statistics.bootstrap import interval, resampled_means
+from gradatlas.statistics.tables import DYNAMICS_CURVES
 
 
 def summarise_runs(
@@ -43,12 +45,12 @@ def summarise_runs(
                         | dict(zip(("value", "low", "high"), level, strict=True))
                         | dict(zip(("change", "change_low", "change_high"), change, strict=True))
                     )
-    stopped = [name for name, path in runs.items() if read_metadata(path, "dynamics").get("status") == "diverged"]
-    write_table("dynamics_curves", rows, output, {"draws": draws, "seed": seed, "diverged": stopped})
+    stopped = [name for name, path in runs.items() if read_metadata(path, DYNAMICS).get("status") == "diverged"]
+    write_table(DYNAMICS_CURVES, rows, output, {"draws": draws, "seed": seed, "diverged": stopped})
 
 
 def _read(name: str, path: str) -> pl.DataFrame:
-    frame = pl.from_arrow(read_table("dynamics", path))
+    frame = pl.from_arrow(read_table(DYNAMICS, path))
     if set(frame["run"]) != {name}:
         raise InputError(
             f"{path}: holds run {', '.join(sorted(set(frame['run']))) or 'none'}, not '{name}'; give its own"

@@ -13,7 +13,9 @@ from pathlib import Path
 import polars as pl
 
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.finetuning.tables import GENERATION_SCORES, JUDGEMENTS
 from gradatlas.statistics.bootstrap import interval, resampled_means
+from gradatlas.statistics.tables import GENERATION_CURVES
 from gradatlas.study.shares import wilson
 
 SHARES = ("borrowed", "correct", "finished")
@@ -39,7 +41,7 @@ def summarise_generations(
 
     Measures that nobody could tell (`correct` without an oracle, a comparison without a readable verdict) have no row.
     """
-    told = pl.from_arrow(read_table("generation_scores", scores))
+    told = pl.from_arrow(read_table(GENERATION_SCORES, scores))
     ends = dict(told.group_by("run").agg(pl.col("examples").max()).iter_rows())
     before = {name: _before(name, starts, ends) for name in ends}
     rows = []
@@ -54,11 +56,11 @@ def summarise_generations(
     rows += _changes(each, starts, draws, seed, model)
     rows += _comparisons(judgements) if judgements else []
     named = {"model": model, "seed": int(told["seed"][0])}
-    judged = {"judge": read_metadata(judgements, "judgements")["judge"]} if judgements else {}
-    known = read_metadata(scores, "generation_scores")
+    judged = {"judge": read_metadata(judgements, JUDGEMENTS)["judge"]} if judgements else {}
+    known = read_metadata(scores, GENERATION_SCORES)
     facts = {"draws": draws, "seed": seed, "left_out": known["left_out"], "oracle": known["oracle"], **judged}
     rows = [{**named, **row, "before": before[row["run"]]} for row in rows]
-    write_table("generation_curves", rows, output, facts)
+    write_table(GENERATION_CURVES, rows, output, facts)
 
 
 def _before(run: str, starts: Mapping[str, str], ends: Mapping[str, int]) -> int:
@@ -87,7 +89,7 @@ def _changes(each: pl.DataFrame, starts: Mapping[str, str], draws: int, seed: in
 
 
 def _comparisons(judgements: str | Path) -> list[dict]:
-    frame = pl.from_arrow(read_table("judgements", judgements)).with_columns(
+    frame = pl.from_arrow(read_table(JUDGEMENTS, judgements)).with_columns(
         pl.col("verdict").replace_strict(WORTH, default=None, return_dtype=pl.Float64).alias("win_rate"),
         (pl.col("verdict") == "tie").cast(pl.Float64).alias("tie"),
         pl.when(pl.col("verdict").is_not_null())

@@ -18,6 +18,7 @@ from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import TAILS, resampled
 from gradatlas.statistics.cells import REFERENCE
 from gradatlas.statistics.intervals import FEWEST
+from gradatlas.statistics.tables import PER_SAMPLE, REGRESSION
 
 #: In the columns `dataset` and `projection`: all of them.
 ALL = "all"
@@ -43,13 +44,13 @@ def regress(statistics: Sequence[str], output: str, csv: str, draws: int, seed: 
             about = {"model": model, "dataset": dataset, "purpose": purpose}
             rows += [{**about, **row} for row in _of_part(part, draws, seed, f"regression {model} {dataset}")]
         progress(f"{model}: {len(datasets)} datasets")
-    write_table("regression", rows, output, {"draws": draws, "seed": seed})
-    pl.from_arrow(read_table("regression", output)).write_csv(csv)
+    write_table(REGRESSION, rows, output, {"draws": draws, "seed": seed})
+    pl.from_arrow(read_table(REGRESSION, output)).write_csv(csv)
 
 
 def _read(path: Path) -> pl.DataFrame:
     """A row a correct response: the mean nuclear norm of each projection as a column, and of all."""
-    frame = pl.from_arrow(read_table("per_sample", path, [*_COLUMNS, *_NUMBERS, "purpose"]))
+    frame = pl.from_arrow(read_table(PER_SAMPLE, path, [*_COLUMNS, *_NUMBERS, "purpose"]))
     frame = frame.filter((pl.col("relation") == REFERENCE) & (pl.col("loss_tokens") == "all"))
     keys = ["model", "dataset", "variant", "sample_id", "loss", "response_tokens", "purpose"]
     return frame.group_by(keys, maintain_order=True).agg("projection", "nuclear_norm")

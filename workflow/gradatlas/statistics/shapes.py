@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gradatlas.core.tables import read_metadata
+from gradatlas.statistics.tables import CURVES
 
 Shapes = Mapping[str, Sequence[Sequence[int] | None]]
 
@@ -38,7 +39,7 @@ def steps(shapes: Shapes, projections: Sequence[str]) -> np.ndarray:
 
 def read_shapes(statistics: Sequence[str | Path]) -> dict[str, Shapes]:
     """By model, the shapes of those whose layers differ, from folders of statistics."""
-    facts = [read_metadata(Path(folder) / "curves.parquet", "curves").get("models", {}) for folder in statistics]
+    facts = [read_metadata(Path(folder) / "curves.parquet", CURVES).get("models", {}) for folder in statistics]
     return {
         model: known["matrix_shapes"] for models in facts for model, known in models.items() if "matrix_shapes" in known
     }

@@ -15,15 +15,17 @@ import polars as pl
 import pyarrow as pa
 
 from gradatlas.core.command import progress
-from gradatlas.core.tables import SCHEMAS, read_metadata, read_table, table_in_parts, write_table
+from gradatlas.core.tables import Table, read_metadata, read_table, table_in_parts, write_table
+from gradatlas.data.tables import RESPONSES
+from gradatlas.gradients.tables import SAMPLES
 from gradatlas.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
 from gradatlas.statistics.estimates import of_curves, of_differences
 from gradatlas.statistics.measures import segments, top_layers
 from gradatlas.statistics.shapes import unlike
+from gradatlas.statistics.tables import CELLS, CURVES, MAD, PER_SAMPLE, PER_SAMPLE_LAYERS, RD, RD_LAYERS
 
-TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
-# Written as it is made: of a large study it is as long as the spectra.
-LAYERED = "per_sample_layers"
+# The layers of each sample are written as they are made: of a large study they are as long as the spectra.
+_WHOLE = (CURVES, MAD, RD, RD_LAYERS, CELLS, PER_SAMPLE)
 
 
 def summarise(
@@ -44,7 +46,7 @@ def summarise(
     labels are right.
     """
     labels = _labels(responses)
-    tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
+    tables: dict[str, list[pa.Table]] = {table.name: [] for table in _WHOLE}
     known = [_known(path) for path in samples]
     revisions = {
         facts["model"]: {key: facts[key] for key in _FACTS}
@@ -52,7 +54,7 @@ def summarise(
         for facts in known
     }
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
-    with table_in_parts(LAYERED, Path(output) / f"{LAYERED}.parquet", metadata) as write_layered:
+    with table_in_parts(PER_SAMPLE_LAYERS, Path(output) / "per_sample_layers.parquet", metadata) as write_layered:
         # One model at a time is held in memory.
         for facts, samples_path, spectra_path in zip(known, samples, spectra, strict=True):
             frame, cells = read_cells(dataset, samples_path, spectra_path)
@@ -64,9 +66,9 @@ def summarise(
                 _curves(tables, cell, dataset, draws, seed)
             for reference, other in pairs(cells):
                 _differences(tables, reference, other, dataset, draws, seed)
-    for name in TABLES:
-        empty = SCHEMAS[name].empty_table()
-        write_table(name, pa.concat_tables([empty, *tables[name]]), Path(output) / f"{name}.parquet", metadata)
+    for table in _WHOLE:
+        rows = pa.concat_tables([table.empty(), *tables[table.name]])
+        write_table(table, rows, Path(output) / f"{table.name}.parquet", metadata)
 
 
 # What the statistics' own metadata keep of the tables they were made from.
@@ -76,8 +78,8 @@ _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
 
 def _known(samples: str) -> dict[str, Any]:
     """What a samples table says of its model; `InputError` where it is none."""
-    read_table("samples", samples, ["status"])
-    return read_metadata(samples, "samples")
+    read_table(SAMPLES, samples, ["status"])
+    return read_metadata(samples, SAMPLES)
 
 
 def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
@@ -89,7 +91,7 @@ def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed:
     axes = {"statistic": list(cell.values), "projection": cell.projections}
     # No row where a layer has no such projection, nor of a segment in which no two neighbours compare.
     there = np.broadcast_to(cell.present, curves["value"].shape).ravel()
-    table = _long("curves", about, {**axes, "layer": range(values.shape[-1])}, curves)
+    table = _long(CURVES, about, {**axes, "layer": range(values.shape[-1])}, curves)
     tables["curves"].append(table.filter(pa.array(there)))
     if values.shape[-1] < 2:
         return  # One layer has no neighbours, and so no MAD.
@@ -98,7 +100,7 @@ def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed:
     mad["layers"] = np.broadcast_to(layers, mad["value"].shape)
     compared = [cell.steps[:, first : end - 1].any(-1) for first, end in ranges.values()]
     there = np.broadcast_to(np.stack(compared, axis=-1), mad["value"].shape).ravel()
-    tables["mad"].append(_long("mad", about, {**axes, "segment": list(ranges)}, mad).filter(pa.array(there)))
+    tables["mad"].append(_long(MAD, about, {**axes, "segment": list(ranges)}, mad).filter(pa.array(there)))
 
 
 def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
@@ -110,38 +112,38 @@ def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset:
     about = {**_about(other, dataset), "n": len(other.sample_ids)}
     axes = {"statistic": statistics, "projection": other.projections}
     values = layers["value"]
-    table = _long("rd_layers", about, {**axes, "layer": range(values.shape[-1])}, layers)
+    table = _long(RD_LAYERS, about, {**axes, "layer": range(values.shape[-1])}, layers)
     tables["rd_layers"].append(table.filter(pa.array(np.broadcast_to(other.present, values.shape).ravel())))
     measures = {key: np.stack([signed[key], absolute[key]], axis=-1) for key in signed}
     measures["top_layers"] = np.empty(measures["value"].shape, dtype=object)
     for place in np.ndindex(measures["value"].shape):
         measures["top_layers"][place] = top_layers(values[place[:-1]])
-    tables["rd"].append(_long("rd", about, {**axes, "measure": ["signed", "absolute"]}, measures))
+    tables["rd"].append(_long(RD, about, {**axes, "measure": ["signed", "absolute"]}, measures))
 
 
 def _per_sample(cell: Cell, dataset: str) -> pa.Table:
     """Each sample's statistics, averaged over the layers of a projection."""
     mean = np.nanmean if cell.shapes else np.mean
     means = {statistic: mean(values, axis=2) for statistic, values in cell.values.items()}
-    return _by_sample("per_sample", cell, dataset, means)
+    return _by_sample(PER_SAMPLE, cell, dataset, means)
 
 
 def _per_sample_layers(cell: Cell, dataset: str) -> pa.Table:
     """Each sample's statistics, as lists over the layers of a projection."""
-    return _by_sample(LAYERED, cell, dataset, cell.values)
+    return _by_sample(PER_SAMPLE_LAYERS, cell, dataset, cell.values)
 
 
-def _by_sample(name: str, cell: Cell, dataset: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
+def _by_sample(table: Table, cell: Cell, dataset: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
     shape = (len(cell.sample_ids), len(cell.projections))
     about = {key: np.broadcast_to(getattr(cell, key)[:, None], shape) for key in ("loss", "response_tokens")}
     axes = {"sample_id": cell.sample_ids, "projection": cell.projections}
-    return _long(name, _about(cell, dataset), axes, {**columns, **about})
+    return _long(table, _about(cell, dataset), axes, {**columns, **about})
 
 
 def _long(
-    name: str, about: Mapping[str, Any], axes: Mapping[str, Sequence], columns: Mapping[str, np.ndarray]
+    table: Table, about: Mapping[str, Any], axes: Mapping[str, Sequence], columns: Mapping[str, np.ndarray]
 ) -> pa.Table:
-    """Rows of the table `name`: one for each place of `columns`, whose axes are `axes`; each says `about`.
+    """Rows of a table: one for each place of `columns`, whose axes are `axes`; each says `about`.
 
     A column with one axis more is a column of lists.
     """
@@ -156,7 +158,7 @@ def _long(
         if values.ndim > len(shape):
             ends = pa.array(np.arange(rows + 1) * values.shape[-1], pa.int32())
             data[key] = pa.ListArray.from_arrays(ends, data[key])
-    schema = SCHEMAS[name]
+    schema = table.schema
     arrays = [
         data[field.name].cast(field.type) if field.name in data else pa.nulls(rows, field.type) for field in schema
     ]
@@ -178,8 +180,8 @@ def _labels(responses: str | None) -> pl.DataFrame:
     """Whether each response states the right answer: null where that cannot be told."""
     columns = ["sample_id", "variant", "relation", "label_equals_gold"]
     if responses is None:
-        return pl.from_arrow(SCHEMAS["responses"].empty_table()).select(columns)
-    return pl.from_arrow(read_table("responses", responses)).select(columns)
+        return pl.from_arrow(RESPONSES.empty()).select(columns)
+    return pl.from_arrow(read_table(RESPONSES, responses)).select(columns)
 
 
 def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> pa.Table:
@@ -199,4 +201,4 @@ def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> pa.Tabl
         *judged,
     )
     cells = summary.with_columns(pl.lit(purpose).alias("purpose")).to_arrow()
-    return cells.select(SCHEMAS["cells"].names).cast(SCHEMAS["cells"])
+    return cells.select(CELLS.names).cast(CELLS.schema)

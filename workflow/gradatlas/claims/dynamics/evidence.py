@@ -11,6 +11,7 @@ import polars as pl
 
 from gradatlas.claims.evidence import OVERALL, PLAIN, Claim, Estimate, Scale, estimate, paired_tails, resampled
 from gradatlas.core.tables import read_metadata, read_table
+from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.study.config import read_sheet
 
 STUDY = "learning_dynamics"
@@ -101,8 +102,8 @@ class Run:
     @classmethod
     def read(cls, path: str | Path, row: Mapping[str, Any]) -> "Run":
         """From its ``dynamics`` table and its row of the sheet of runs."""
-        stopped = read_metadata(path, "dynamics").get("status") == "diverged"
-        return cls(pl.from_arrow(read_table("dynamics", path)), stopped, row["target"] if row["loss"] == "sft" else "")
+        stopped = read_metadata(path, DYNAMICS).get("status") == "diverged"
+        return cls(pl.from_arrow(read_table(DYNAMICS, path)), stopped, row["target"] if row["loss"] == "sft" else "")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,13 @@ from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.influence import INFLUENCE
 from gradatlas.claims.dynamics.training import TRAINING, relation_of
 from gradatlas.claims.evidence import Estimate
+from gradatlas.claims.tables import EVIDENCE
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
+from gradatlas.finetuning.tables import GENERATION_SCORES, JUDGEMENTS
+from gradatlas.kernels.tables import ONE_STEP
+from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 
 ON_RUNS = TRAINING | INFLUENCE | ANSWERS
 # The tables of toys that make up one of the sheet's.
@@ -49,7 +53,7 @@ def gather_runs(
     rows = []
     for claim in (claim for claim in asked if claim.table == "one_step"):
         tables = [
-            pl.from_arrow(read_table("one_step", room["one_step"])) for room in rooms.values() if "one_step" in room
+            pl.from_arrow(read_table(ONE_STEP, room["one_step"])) for room in rooms.values() if "one_step" in room
         ]
         found = list(EXACT[claim.claim]({"one_step": pl.concat(tables)}, claim)) if tables else [_not_asked("one step")]
         rows += [_row(claim, estimate, model, kind, None, pairs) for estimate in found]
@@ -64,7 +68,7 @@ def gather_runs(
                     rows.append(_row(claim, estimate, model, kind, None, pairs))
     told = {row["claim"] for row in rows if row["test"] != NOT_ASKED}
     progress(f"{pairs}, {model}: {len(rows)} rows of {len(told)} claims")
-    write_table("evidence", rows, output, {"dataset": pairs, "draws": draws, "seed": seed})
+    write_table(EVIDENCE, rows, output, {"dataset": pairs, "draws": draws, "seed": seed})
 
 
 def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str | Path, images: str) -> None:
@@ -78,10 +82,10 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
         if claim.table not in TOYS:
             continue
         paths = {name: Path(folder) / f"toy_{name}.parquet" for name in TOYS[claim.table]}
-        tables = {name: pl.from_arrow(read_table(f"toy_{name}", path)) for name, path in paths.items()}
+        tables = {name: pl.from_arrow(read_table(TABLES[f"toy_{name}"], path)) for name, path in paths.items()}
         model, dataset, seed = *{"formulas": ("losses", "autograd")}.get(claim.table, ("softmax", "toys")), None
         if claim.table == "images":
-            facts = read_metadata(paths["predictions"], "toy_predictions")
+            facts = read_metadata(paths["predictions"], TOY_PREDICTIONS)
             model, dataset = "classifier", Path(str(facts["images"])).stem
             seed = facts["seed"] if claim.rests == "seeds" else None
             if claim.runs and images not in claim.runs:
@@ -89,7 +93,7 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
                 continue
         rows += [_row(claim, estimate, model, "toy", seed, dataset) for estimate in EXACT[claim.claim](tables, claim)]
     progress(f"toys: {len(rows)} rows of {len({row['claim'] for row in rows})} claims")
-    write_table("evidence", rows, output, {"dataset": "toys"})
+    write_table(EVIDENCE, rows, output, {"dataset": "toys"})
 
 
 def check(claims: Sequence[DynamicsClaim]) -> None:
@@ -140,9 +144,9 @@ def _room(
         raise InputError(f"run '{lacking[0]}' is in no row of the sheet of runs; give its row too (--runs)")
     runs = {name: Run.read(path, sheet[name]) for name, path in tables["runs"].items()}
     answers = {
-        name: pl.from_arrow(read_table(name, tables[name]))
-        for name in ("generation_scores", "judgements")
-        if name in tables
+        table.name: pl.from_arrow(read_table(table, tables[table.name]))
+        for table in (GENERATION_SCORES, JUDGEMENTS)
+        if table.name in tables
     }
     return Room(pairs, model, seed, runs, draws, bootstrap, **answers)
 

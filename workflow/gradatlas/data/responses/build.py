@@ -13,6 +13,7 @@ from gradatlas.data.responses.reading import Source, read, written_facts
 from gradatlas.data.responses.reference import reference
 from gradatlas.data.responses.traces import endings, trace
 from gradatlas.data.samples import Sample
+from gradatlas.data.tables import RESPONSES
 from gradatlas.study.relations import BUILT, is_marked
 
 BUILDERS: dict[str, Callable[[Material, str], list[Built]]] = {
@@ -36,7 +37,7 @@ def build_responses(
     facts = {"dataset": name, "reader": source.reader, "seed": source.seed, "samples": len(samples)}
     if source.detailed:
         facts["detailed"] = written_facts(source.detailed)
-    write_table("responses", rows, output, facts)
+    write_table(RESPONSES, rows, output, facts)
 
 
 def _rows(dataset: str, material: Material, variant: str, relation: str) -> list[dict[str, Any]]:

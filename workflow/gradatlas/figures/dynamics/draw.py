@@ -8,7 +8,7 @@ import polars as pl
 from gradatlas.charts import theme
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress
-from gradatlas.core.tables import read_metadata, read_table
+from gradatlas.core.tables import Table, read_metadata, read_table
 from gradatlas.figures.dynamics import choose
 from gradatlas.figures.dynamics.compared import extend_compared, losses_compared, negatives_compared
 from gradatlas.figures.dynamics.curves import chains_compared, norms_compared, run_curves
@@ -16,7 +16,10 @@ from gradatlas.figures.dynamics.influence import heat_map, over_time, table_of
 from gradatlas.figures.dynamics.one_step import step_chart
 from gradatlas.figures.dynamics.seeds import over_seeds
 from gradatlas.figures.dynamics.squeezing import length_compared
+from gradatlas.finetuning.tables import DYNAMICS, TRAINING
+from gradatlas.kernels.tables import ONE_STEP
 from gradatlas.statistics.matching import course_of
+from gradatlas.statistics.tables import DYNAMICS_CURVES
 
 # A figure, where it was drawn, is of runs on the probed prompts.
 _PROBED = "SFT on one type of the probed prompts' responses a run, and DPO on their pairs, each {seen} examples."
@@ -37,13 +40,13 @@ def draw_dynamics(
     that table, where the step was checked. `runs`: rows of the sheet of runs, by name; a figure is drawn where its
     runs are among them. `title`: what readers see as the model and seed.
     """
-    frame = pl.from_arrow(read_table("dynamics_curves", curves)).filter(pl.col("split") == "train")
-    facts = read_metadata(curves, "dynamics_curves")
+    frame = pl.from_arrow(read_table(DYNAMICS_CURVES, curves)).filter(pl.col("split") == "train")
+    facts = read_metadata(curves, DYNAMICS_CURVES)
     stopped = set(facts["diverged"])
     runs = {name: row for name, row in runs.items() if name in set(frame["run"])}
 
-    def table(kind: str, name: str) -> pl.DataFrame:
-        return pl.from_arrow(read_table(kind, Path(tables) / name / f"{kind}.parquet"))
+    def table(kind: Table, name: str) -> pl.DataFrame:
+        return pl.from_arrow(read_table(kind, Path(tables) / name / f"{kind.name}.parquet"))
 
     def figures() -> Iterator[tuple]:
         for name, row in runs.items():
@@ -59,7 +62,7 @@ def draw_dynamics(
         # A run that stopped early has no place among matched ones: all would be cut to its length.
         lengths = [chain for chain in choose.lengths(runs) if not stopped & set(chain.runs)]
         if len(lengths) > 1:
-            courses = {chain.last: course_of(table("dynamics", chain.last)) for chain in lengths}
+            courses = {chain.last: course_of(table(DYNAMICS, chain.last)) for chain in lengths}
             made = length_compared(frame, lengths, courses, facts["draws"], facts["seed"])
             yield "length", _names(lengths), made
         for kind, chains, draw in (
@@ -70,14 +73,14 @@ def draw_dynamics(
                 yield kind, _names(chains), draw(frame, chains)
         learnt = choose.learnt(runs)
         if learnt:
-            dynamics, training = ({name: table(kind, name) for name in learnt} for kind in ("dynamics", "training"))
+            dynamics, training = ({name: table(kind, name) for name in learnt} for kind in (DYNAMICS, TRAINING))
             seen = sorted({int(each["examples"].max()) for each in dynamics.values()})
             settings = _PROBED.format(seen=" or ".join(f"{value:,}" for value in seen))
             influences = table_of(dynamics, learnt, facts["draws"], facts["seed"])
             yield "influence", list(learnt), heat_map(influences, settings)
             yield "influence_time", list(learnt), over_time(dynamics, training, learnt, settings)
         if one_step:
-            yield "one_step", [], step_chart(read_table("one_step", one_step).to_pylist())
+            yield "one_step", [], step_chart(read_table(ONE_STEP, one_step).to_pylist())
 
     early = {name: runs[name]["title"] or name for name in runs if name in stopped}
     _write(figures(), early, title, output, formats, "draw_dynamics")
@@ -87,9 +90,9 @@ def draw_seeds(
     curves: Sequence[str | Path], runs: choose.Runs, title: str, output: str | Path, formats: Sequence[str]
 ) -> None:
     """Draw what several seeds of one model show together, as `draw_dynamics` does one seed."""
-    frame = pl.concat(pl.from_arrow(read_table("dynamics_curves", path)) for path in curves)
+    frame = pl.concat(pl.from_arrow(read_table(DYNAMICS_CURVES, path)) for path in curves)
     frame = frame.filter(pl.col("split") == "train")
-    stopped = {name for path in curves for name in read_metadata(path, "dynamics_curves")["diverged"]}
+    stopped = {name for path in curves for name in read_metadata(path, DYNAMICS_CURVES)["diverged"]}
     runs = {name: row for name, row in runs.items() if name in set(frame["run"])}
     early = {name: runs[name]["title"] or name for name in runs if name in stopped}
     made = (

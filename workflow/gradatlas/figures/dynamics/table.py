@@ -12,6 +12,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures.dynamics.parts import TYPES
 from gradatlas.figures.tables import escaped, read_files, write_files
+from gradatlas.statistics.tables import DYNAMICS_CURVES
 
 MEASURES = ("log_prob_sum", "argmax_log_prob")
 SPLITS = ("train", "held_out")
@@ -79,8 +80,8 @@ def courses(
     Where several evaluations are highest, the peak is the first of them. `status` is ``diverged`` of a run that stopped
     early.
     """
-    frame = pl.from_arrow(read_table("dynamics_curves", curves)).filter(pl.col("measure").is_in(MEASURES))
-    stopped = read_metadata(curves, "dynamics_curves")["diverged"]
+    frame = pl.from_arrow(read_table(DYNAMICS_CURVES, curves)).filter(pl.col("measure").is_in(MEASURES))
+    stopped = read_metadata(curves, DYNAMICS_CURVES)["diverged"]
     found = {key: part.sort("step").to_dicts() for key, part in frame.group_by("run", "split", "type", "measure")}
     rows = []
     for run in (name for name in runs if name in set(frame["run"])):

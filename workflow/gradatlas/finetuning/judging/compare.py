@@ -8,8 +8,10 @@ from typing import Any
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.data.tables import PAIRS
 from gradatlas.finetuning.judging.judges import Answer, Contest, Judge, verdict_of
 from gradatlas.finetuning.judging.scores import read_generations
+from gradatlas.finetuning.tables import GENERATION_SCORES, JUDGEMENTS
 
 #: As in the study, prompts that no run was trained on.
 SPLIT = "held_out"
@@ -31,8 +33,8 @@ def judge_generations(
     the end for any. A prompt without a response in one of them is not judged; the metadata count those. Raises
     `InputError` for `scores` that are not of these generations.
     """
-    prompts = {pair["pair_id"]: pair["prompt"] for pair in read_table("pairs", pairs).to_pylist()}
-    scored = {_place(row): row for row in read_table("generation_scores", scores).to_pylist()}
+    prompts = {pair["pair_id"]: pair["prompt"] for pair in read_table(PAIRS, pairs).to_pylist()}
+    scored = {_place(row): row for row in read_table(GENERATION_SCORES, scores).to_pylist()}
     said = {name: _at(name, path, steps[name]) for name, path in runs.items()}
     rows, contests, missing = [], [], 0
     for name, against in baselines.items():
@@ -51,7 +53,7 @@ def judge_generations(
         f"{len(rows)} contests judged, {unreadable} of them without a readable verdict; {missing} lacked a response"
     )
     facts = {"judge": dict(judge.facts), "unreadable": unreadable, "without_response": missing}
-    write_table("judgements", rows, output, facts)
+    write_table(JUDGEMENTS, rows, output, facts)
 
 
 def _at(name: str, path: str, steps: int) -> dict[Fraction, dict[tuple[str, int], dict[str, Any]]]:

@@ -19,9 +19,11 @@ from typing import Any
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.tables import SCHEMAS, read_table, write_table
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair
+from gradatlas.data.tables import PAIRS
+from gradatlas.finetuning.tables import GENERATION_SCORES, GENERATIONS
 
 GRAM = 4
 RUN = 6
@@ -40,7 +42,7 @@ def score_generations(
     whether the pairs are the miniature's. Generations without a response take no part; the metadata count them by run
     and status. Raises `InputError` for a table of another run, or of prompts that the `pairs` table does not have.
     """
-    known = {pair["pair_id"]: pair for pair in read_table("pairs", pairs).to_pylist()}
+    known = {pair["pair_id"]: pair for pair in read_table(PAIRS, pairs).to_pylist()}
     trained = [pair for pair in known.values() if pair["split"] == "train" and pair["status"] == "ok"]
     reader = by_grammar(trained) if oracle else by_words(trained)
     rows, left_out = [], {}
@@ -55,15 +57,15 @@ def score_generations(
             )
         borrowed, correct = reader(known[row["pair_id"]], row["response"])
         told = {"repetition": repetition(tokens_of(row["response"])), "borrowed": borrowed, "correct": correct}
-        rows.append({key: row[key] for key in SCHEMAS["generation_scores"].names if key in row} | told)
+        rows.append({key: row[key] for key in GENERATION_SCORES.names if key in row} | told)
     if left_out:
         progress("generations without a response: " + ", ".join(f"{why} {n}" for why, n in sorted(left_out.items())))
-    write_table("generation_scores", rows, output, {"left_out": left_out, "gram": GRAM, "oracle": oracle})
+    write_table(GENERATION_SCORES, rows, output, {"left_out": left_out, "gram": GRAM, "oracle": oracle})
 
 
 def read_generations(run: str, path: str) -> list[dict[str, Any]]:
     """The rows of a run's ``generations`` table; `InputError` for another run's."""
-    rows = read_table("generations", path).to_pylist()
+    rows = read_table(GENERATIONS, path).to_pylist()
     if others := {row["run"] for row in rows} - {run}:
         raise InputError(f"{path}: holds run {', '.join(sorted(others))}, not '{run}'; give its own")
     return rows

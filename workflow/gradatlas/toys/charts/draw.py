@@ -8,8 +8,9 @@ import polars as pl
 
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress
-from gradatlas.core.tables import SCHEMAS, read_table
+from gradatlas.core.tables import read_table
 from gradatlas.toys.charts import clip, influence, squeeze
+from gradatlas.toys.tables import TABLES
 
 
 def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None:
@@ -19,8 +20,7 @@ def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None
     figure, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
     `InputError` where a table is missing or of another kind.
     """
-    names = [name for name in SCHEMAS if name.startswith("toy_")]
-    frames = {name: pl.from_arrow(read_table(name, Path(tables) / f"{name}.parquet")) for name in names}
+    frames = {name: pl.from_arrow(read_table(each, Path(tables) / f"{name}.parquet")) for name, each in TABLES.items()}
     listed = []
     for toy, figure, heading, chart in figures(frames):
         about = {"toy": toy, "figure": figure}

@@ -18,6 +18,8 @@ import polars as pl
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.data.tables import RESPONSES
+from gradatlas.gradients.tables import SAMPLES, SPECTRA
 from gradatlas.study.seeds import seeded_hash
 
 PROJECTIONS = ("q", "k", "v", "o")
@@ -168,7 +170,7 @@ def import_released(
     loss that is no number makes the status ``no_response_tokens`` where all gradients are zero, else ``nonfinite``.
     `limit` and `seed` draw samples as the engine does.
     """
-    table = pl.from_arrow(read_table("responses", responses))
+    table = pl.from_arrow(read_table(RESPONSES, responses))
     dataset = table["dataset"][0]
     kept = _drawn(table, limit, seed)
     samples: list[dict[str, Any]] = []
@@ -214,8 +216,8 @@ def import_released(
         "torch": "unknown",
         "transformers": "unknown",
     }
-    write_table("samples", samples, samples_path, facts)
-    write_table("spectra", spectra, spectra_path, facts)
+    write_table(SAMPLES, samples, samples_path, facts)
+    write_table(SPECTRA, spectra, spectra_path, facts)
 
 
 def _drawn(table: pl.DataFrame, limit: int | None, seed: int | None) -> set[str] | None:

@@ -1,0 +1,88 @@
+"""The tables of the claims."""
+
+import pyarrow as pa
+
+from gradatlas.core.tables import Table
+from gradatlas.data.tables import COUNT, REAL, TEXT
+from gradatlas.statistics.tables import ESTIMATE
+
+# One row: the number that a claim is about, of one model and dataset; `p_value` is two-sided, of lying on this side
+# of the claim's bound, and `scale` says on which scale the number is symmetric.
+EVIDENCE = Table(
+    "evidence",
+    "gather_evidence, gather_dynamics_evidence or gather_toy_evidence",
+    pa.schema(
+        [
+            ("claim", TEXT),
+            ("model", TEXT),
+            ("kind", TEXT),
+            ("seed", COUNT),
+            ("reference_model", TEXT),
+            ("dataset", TEXT),
+            ("reference_dataset", TEXT),
+            ("relation", TEXT),
+            ("projection", TEXT),
+            *ESTIMATE,
+            ("p_value", REAL),
+            ("test", TEXT),
+            ("scale", TEXT),
+            ("variants", TEXT),
+            ("tokens", REAL),
+            ("reference_tokens", REAL),
+            ("reason", TEXT),
+            ("untrained_model", TEXT),
+        ]
+    ),
+)
+
+# One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
+# that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` says why it is no more.
+# `status`: stands, withdrawn or control; seed: one of several trainings, whose verdict is that over seeds;
+# not_asked: of what this config does not make, no test. A claim of the study (`claim_status`) on an untrained
+# network is a control, and `untrained` its number, beside those of the models trained from it. `variants`: those
+# of the number;
+# `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where measured:
+# `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`, and `ability_test`, by which
+# (`test` of the accuracy table); empty where nothing is known.
+CLAIMS = Table(
+    "claims",
+    "test_claims",
+    pa.schema(
+        [
+            ("claim", TEXT),
+            ("study", TEXT),
+            ("status", TEXT),
+            ("claim_status", TEXT),
+            ("source", TEXT),
+            ("title", TEXT),
+            ("model", TEXT),
+            ("reference_model", TEXT),
+            ("dataset", TEXT),
+            ("reference_dataset", TEXT),
+            ("relation", TEXT),
+            ("projection", TEXT),
+            ("seed", COUNT),
+            ("statistic", TEXT),
+            *ESTIMATE,
+            ("untrained", REAL),
+            ("variants", TEXT),
+            ("tokens", REAL),
+            ("reference_tokens", REAL),
+            ("direction", TEXT),
+            ("threshold", REAL),
+            ("margin", REAL),
+            ("published", REAL),
+            ("test", TEXT),
+            ("p_value", REAL),
+            ("p_adjusted", REAL),
+            ("verdict", TEXT),
+            ("reason", TEXT),
+            ("statement", TEXT),
+            ("accuracies", TEXT),
+            ("ability_test", TEXT),
+            ("accuracy", REAL),
+            ("chance", REAL),
+            ("mastered", pa.bool_()),
+        ]
+    ),
+)

@@ -1,0 +1,143 @@
+"""The tables of finetuning."""
+
+import pyarrow as pa
+
+from gradatlas.core.tables import Table
+from gradatlas.data.tables import COUNT, REAL, TEXT
+
+# One row: a response whose log-probability is followed; `split` is that of its prompt, `sources` the pairs that its
+# text comes from.
+PROBES = Table(
+    "probes",
+    "build_probes",
+    pa.schema(
+        [
+            ("probe_id", TEXT),
+            ("split", TEXT),
+            ("type", TEXT),
+            ("prompt", TEXT),
+            ("response", TEXT),
+            ("sources", pa.list_(TEXT)),
+            ("status", TEXT),
+        ]
+    ),
+)
+
+# One row: one probe at one step of a run; `examples` seen by then. Sums, then means over the response's tokens.
+DYNAMICS = Table(
+    "dynamics",
+    "finetune",
+    pa.schema(
+        [
+            ("run", TEXT),
+            ("seed", COUNT),
+            ("step", COUNT),
+            ("examples", COUNT),
+            ("probe_id", TEXT),
+            ("split", TEXT),
+            ("type", TEXT),
+            ("tokens", COUNT),
+            ("log_prob_sum", REAL),
+            ("log_prob_mean", REAL),
+            ("argmax_log_prob", REAL),
+            ("rest_log_mass", REAL),
+            ("entropy", REAL),
+            ("a_norm", REAL),
+            ("g_norm", REAL),
+            ("status", TEXT),
+        ]
+    ),
+)
+
+# One row: one update of a run; loss and gradient (before clipping) are those before it. `pull` and `push`: the
+# means of c+ and c- (workflow/gradatlas/finetuning/losses.py).
+TRAINING = Table(
+    "training",
+    "finetune",
+    pa.schema(
+        [
+            ("run", TEXT),
+            ("seed", COUNT),
+            ("step", COUNT),
+            ("examples", COUNT),
+            ("learning_rate", REAL),
+            ("loss", REAL),
+            ("pull", REAL),
+            ("push", REAL),
+            ("grad_norm", REAL),
+        ]
+    ),
+)
+
+# One row: what the model said to a prompt at one step of a run, at temperature 1. `tokens` of the response, its end
+# token among them; `finished`: it ended by itself. Without a response the status says why.
+GENERATIONS = Table(
+    "generations",
+    "finetune",
+    pa.schema(
+        [
+            ("run", TEXT),
+            ("seed", COUNT),
+            ("step", COUNT),
+            ("examples", COUNT),
+            ("pair_id", TEXT),
+            ("split", TEXT),
+            ("draw", COUNT),
+            ("response", TEXT),
+            ("tokens", COUNT),
+            ("finished", pa.bool_()),
+            ("status", TEXT),
+        ]
+    ),
+)
+
+# One row: what is told of a generation with status ok. `repetition`: share of its 4-grams of tokens that came
+# before in it; `borrowed`: it says what a training response to another question says; `correct`: null without an
+# oracle.
+GENERATION_SCORES = Table(
+    "generation_scores",
+    "score_generations",
+    pa.schema(
+        [
+            ("run", TEXT),
+            ("seed", COUNT),
+            ("step", COUNT),
+            ("examples", COUNT),
+            ("pair_id", TEXT),
+            ("split", TEXT),
+            ("draw", COUNT),
+            ("tokens", COUNT),
+            ("finished", pa.bool_()),
+            ("repetition", REAL),
+            ("borrowed", pa.bool_()),
+            ("correct", pa.bool_()),
+        ]
+    ),
+)
+
+# One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: whom the
+# judge prefers with the run's shown first and second (run, baseline or tie); null where that answer cannot be read.
+# `verdict`: what both orders say, tie where they disagree, null where one cannot be read. `examples` of the run.
+JUDGEMENTS = Table(
+    "judgements",
+    "judge_generations",
+    pa.schema(
+        [
+            ("run", TEXT),
+            ("baseline", TEXT),
+            ("seed", COUNT),
+            ("step", COUNT),
+            ("baseline_step", COUNT),
+            ("examples", COUNT),
+            ("pair_id", TEXT),
+            ("draw", COUNT),
+            ("judge", TEXT),
+            ("forward", TEXT),
+            ("backward", TEXT),
+            ("verdict", TEXT),
+        ]
+    ),
+)
+
+# By name, for what finds them at run time.
+TABLES = {each.name: each for each in (PROBES, DYNAMICS, TRAINING, GENERATIONS, GENERATION_SCORES, JUDGEMENTS)}

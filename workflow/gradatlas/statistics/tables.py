@@ -1,0 +1,187 @@
+"""The tables of the statistics."""
+
+import pyarrow as pa
+
+from gradatlas.core.tables import Table
+from gradatlas.data.tables import COUNT, REAL, TEXT
+
+_CELL = [("model", TEXT), ("dataset", TEXT), ("variant", TEXT), ("relation", TEXT), ("loss_tokens", TEXT)]
+ESTIMATE = [("value", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
+# `value` is the study's own, which noise makes too large; the interval is that of the corrected one.
+_CORRECTED = [("value", REAL), ("corrected", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
+
+# Mean over samples, per layer, with a bootstrap interval.
+CURVES = Table(
+    "curves",
+    "summarise_gradients",
+    pa.schema([*_CELL, ("projection", TEXT), ("statistic", TEXT), ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
+)
+
+# Mean absolute difference of neighbouring layers of a mean curve, by segment of the layers.
+MAD = Table(
+    "mad",
+    "summarise_gradients",
+    pa.schema(
+        [
+            *_CELL,
+            ("projection", TEXT),
+            ("statistic", TEXT),
+            ("segment", TEXT),
+            ("layers", TEXT),
+            *_CORRECTED,
+            ("purpose", TEXT),
+        ]
+    ),
+)
+
+# Relative difference of `relation` against the correct responses, averaged over layers.
+RD = Table(
+    "rd",
+    "summarise_gradients",
+    pa.schema(
+        [
+            *_CELL,
+            ("projection", TEXT),
+            ("statistic", TEXT),
+            ("measure", TEXT),
+            *_CORRECTED,
+            ("top_layers", pa.list_(pa.int16())),
+            ("purpose", TEXT),
+        ]
+    ),
+)
+
+# The same, layer by layer (signed).
+RD_LAYERS = Table(
+    "rd_layers",
+    "summarise_gradients",
+    pa.schema([*_CELL, ("projection", TEXT), ("statistic", TEXT), ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
+)
+
+# What the samples of a cell were: counts by status, loss and lengths.
+CELLS = Table(
+    "cells",
+    "summarise_gradients",
+    pa.schema(
+        [
+            *_CELL,
+            ("n", COUNT),
+            ("n_ok", COUNT),
+            ("n_truncated", COUNT),
+            ("n_no_response_tokens", COUNT),
+            ("n_nonfinite", COUNT),
+            ("n_out_of_memory", COUNT),
+            ("loss", REAL),
+            ("prompt_tokens", REAL),
+            ("response_tokens", REAL),
+            # Of the usable samples' responses: how many state an answer that can be read, how many the right one.
+            ("n_labelled", COUNT),
+            ("n_label_equals_gold", COUNT),
+            ("purpose", TEXT),
+        ]
+    ),
+)
+
+# One row: one sample's statistics of one projection, each the mean over its layers.
+PER_SAMPLE = Table(
+    "per_sample",
+    "summarise_gradients",
+    pa.schema(
+        [
+            *_CELL,
+            ("sample_id", TEXT),
+            ("projection", TEXT),
+            ("loss", REAL),
+            ("response_tokens", COUNT),
+            ("nuclear_norm", REAL),
+            ("sigma_ratio", REAL),
+            ("effective_rank", REAL),
+            ("purpose", TEXT),
+        ]
+    ),
+)
+
+# The same, layer by layer: each statistic a list over the layers from 0 on, in single precision.
+PER_SAMPLE_LAYERS = Table(
+    "per_sample_layers",
+    "summarise_gradients",
+    pa.schema(
+        [
+            *_CELL,
+            ("sample_id", TEXT),
+            ("projection", TEXT),
+            ("loss", REAL),
+            ("response_tokens", COUNT),
+            *[(name, pa.list_(pa.float32())) for name in ("nuclear_norm", "sigma_ratio", "effective_rank")],
+            ("purpose", TEXT),
+        ]
+    ),
+)
+
+# Least squares of log nuclear norm on log loss and log response tokens, of the correct responses: coefficients, R2
+# (`term` r2), and for each variant the mean residual. `dataset` and `projection` may be ``all``.
+REGRESSION = Table(
+    "regression",
+    "regress_gradients",
+    pa.schema(
+        [
+            ("model", TEXT),
+            ("dataset", TEXT),
+            ("projection", TEXT),
+            ("term", TEXT),
+            ("variant", TEXT),
+            *ESTIMATE,
+            ("purpose", TEXT),
+        ]
+    ),
+)
+
+# One row: the mean of one measure over the probes of a type, with a bootstrap interval over probes, and its change
+# since the run's first step, paired by probe. `before`: examples of the runs that this one starts from.
+DYNAMICS_CURVES = Table(
+    "dynamics_curves",
+    "summarise_dynamics",
+    pa.schema(
+        [
+            ("model", TEXT),
+            ("seed", COUNT),
+            ("run", TEXT),
+            ("split", TEXT),
+            ("type", TEXT),
+            ("measure", TEXT),
+            ("step", COUNT),
+            ("examples", COUNT),
+            ("before", COUNT),
+            *ESTIMATE,
+            ("change", REAL),
+            ("change_low", REAL),
+            ("change_high", REAL),
+        ]
+    ),
+)
+
+# One row: the mean of a measure over the n prompts of a split at one step of a run, with its interval over prompts;
+# measures of a comparison name the `baseline`, others do not; `change of ...` is the last answers' over the first
+# of the run's chain. `before`: examples of the runs that this one starts from.
+GENERATION_CURVES = Table(
+    "generation_curves",
+    "summarise_generations",
+    pa.schema(
+        [
+            ("model", TEXT),
+            ("seed", COUNT),
+            ("run", TEXT),
+            ("baseline", TEXT),
+            ("split", TEXT),
+            ("measure", TEXT),
+            ("step", COUNT),
+            ("baseline_step", COUNT),
+            ("examples", COUNT),
+            ("before", COUNT),
+            *ESTIMATE,
+        ]
+    ),
+)
+
+# By name, those of a dataset (rule summarise_gradients).
+TABLES = {each.name: each for each in (CURVES, MAD, RD, RD_LAYERS, CELLS, PER_SAMPLE, PER_SAMPLE_LAYERS)}

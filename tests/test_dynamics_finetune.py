@@ -257,9 +257,7 @@ def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
     assert "0 examples fit the window of 8" in user_error(done)
 
 
-@pytest.mark.parametrize(
-    ("more", "kept"), [((), False), (("--negatives", "on_policy"), True), (("--loss", "kto"), True)]
-)
+@pytest.mark.parametrize(("more", "kept"), [({}, False), ({"negatives": "on_policy"}, True), ({"loss": "kto"}, True)])
 def test_a_reference_that_is_not_asked_again_is_freed(more, kept, data, miniature, tmp_path, monkeypatch):
     """When the probes are first evaluated, as many models are alive as are still needed."""
     alive = []
@@ -274,7 +272,7 @@ def test_a_reference_that_is_not_asked_again_is_freed(more, kept, data, miniatur
     before = sum(type(each).__name__ == "LlamaForCausalLM" for each in gc.get_objects())
     gc.disable()
     try:
-        run(data, miniature, tmp_path, "--loss", "dpo", *more, steps=1)
+        run(data, miniature, tmp_path, **{"loss": "dpo", **more}, steps=1)
     finally:
         gc.enable()
     assert [count - before for count in alive] == [1 + kept] * 2

@@ -17,9 +17,11 @@ from gradatlas.gradients.journal import Journal
 
 def measure(model, responses, folder, *options):
     """Run the job into `folder`; returns the finished call."""
+    usual = {"--model": model, "--device": "cpu", "--threads": 1}
     return call(
-        "measure_gradients", "--model", model, "--responses", responses, "--samples", folder / "samples.parquet",
-        "--spectra", folder / "spectra.parquet", "--device", "cpu", "--threads", 1, *options,
+        "measure_gradients", *(each for name, value in usual.items() if name not in options for each in (name, value)),
+        "--responses", responses, "--samples", folder / "samples.parquet", "--spectra", folder / "spectra.parquet",
+        *options,
     )  # fmt: skip
 
 

@@ -158,13 +158,13 @@ def test_parts_that_make_no_whole_are_an_error(miniature, odd, whole, parts, tmp
     assert not (tmp_path / "out/samples.parquet").exists()
 
 
-@pytest.mark.parametrize("shard", ["0/3", "4/3"])
+@pytest.mark.parametrize("shard", [(0, 3), (4, 3)])
 def test_a_shard_that_cannot_be_is_refused(miniature, odd, tmp_path, shard):
     done = call(
         "measure_gradients", "--model", miniature, "--responses", odd, "--samples", tmp_path / "a.parquet", "--spectra",
-        tmp_path / "b.parquet", "--shard", shard,
+        tmp_path / "b.parquet", "--shard", *shard,
     )  # fmt: skip
-    assert f"--shard is {shard}" in user_error(done)
+    assert f"--shard is {shard[0]} {shard[1]}; give I and N" in user_error(done)
 
 
 def test_shares_of_a_plan_are_disjoint_and_whole():

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,12 @@ def snakemake(folder, *arguments, **options):
     done = subprocess.run(command, cwd=folder, env=BARE, capture_output=True, text=True, **options)
     done.output = done.stdout + done.stderr
     return done
+
+
+def spent():
+    """Processor seconds of all processes that ended: what else the machine does is no part of it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def clone(folder):
@@ -90,9 +97,9 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds", "dynamics"])
 def test_dry_run_of_every_shipped_config(config, tmp_path):
-    begun = time.monotonic()
+    begun = spent()
     jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
-    assert time.monotonic() - begun < 10
+    assert spent() - begun < 10
     wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
@@ -159,10 +166,10 @@ def test_texts_of_the_config_are_no_patterns(tmp_path):
 
 
 def test_a_second_run_has_nothing_to_do(finished):
-    begun = time.monotonic()
+    begun = spent()
     done = snakemake(finished, *SMOKE)
     assert done.returncode == 0 and "Nothing to be done" in done.output
-    assert time.monotonic() - begun < 10
+    assert spent() - begun < 10
 
 
 def touch(folder):

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from workflow.lib.command import progress
 from workflow.lib.corpora.miniature import training_documents
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.files import replacing, write_text
+from workflow.lib.files import replacing, write_sums, write_text
 from workflow.lib.models.miniature_tokenizer import TURN_END, build_tokenizer
 from workflow.lib.responses.prompts import SYSTEM_PROMPT, base_prompt
 
@@ -274,6 +274,7 @@ def _save(folder: Path, model, tokenizer, log: list[dict], facts: dict) -> None:
     writer.writerows(log)
     write_text(folder / "training_log.csv", table.getvalue())
     write_text(folder / "training.json", json.dumps(facts, indent=2) + "\n")
+    write_sums(folder, "train_miniature")
 
 
 def save_weights(model: LlamaForCausalLM, path: Path, dtype: torch.dtype) -> None:

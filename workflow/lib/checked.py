@@ -125,7 +125,7 @@ def read_json(path: str | Path, rule: str) -> dict[str, Any]:
 
 def _of(facts: Mapping[str, Any]) -> str:
     # As they are read again: tuples are lists, and all keys text.
-    return xxh3_128(json.dumps(json.loads(json.dumps(facts)), sort_keys=True)).hexdigest()
+    return xxh3_128(json.dumps(json.loads(json.dumps(facts)), sort_keys=True).encode()).hexdigest()
 
 
 def write_lines(path: str | Path, text: str, last: str = '{{"checksum": "{}"}}') -> None:

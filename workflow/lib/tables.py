@@ -583,12 +583,12 @@ def _facts(name: str, metadata: Mapping[str, Any]) -> dict[str, str]:
     return {"gradatlas": json.dumps({"table": name, **metadata}, sort_keys=True)}
 
 
-def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one of `SCHEMAS`, or some of its columns.
+def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None, own: bool = True) -> pa.Table:
+    """Read one of `SCHEMAS`, or some of its columns; without `own` it may be a user's, which has no checksum.
 
     Raises `InputError` that names the file and the rule that makes it, where it is missing, damaged or lacks a column.
     """
-    with open_parquet(path, RULES[name]) as file:
+    with open_parquet(path, RULES[name], own) as file:
         found = file.schema_arrow.names
         missing = [column for column in SCHEMAS[name].names if column not in found]
         if missing:

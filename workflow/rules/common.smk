@@ -131,9 +131,11 @@ def sums_of_model(model):
 
 
 def base_of(wildcards):
-    """The weights that an instructed miniature starts from."""
+    """The weights that an instructed miniature starts from, and the checksums of their folder."""
     row = STUDY.miniatures[wildcards.model]
-    return os.path.join(miniature_folder(row["partner"]), "model.safetensors") if row["kind"] == "instruct" else []
+    if row["kind"] != "instruct":
+        return []
+    return [os.path.join(miniature_folder(row["partner"]), "model.safetensors"), sums_of_model(row["partner"])]
 
 
 def training_steps(wildcards):

@@ -88,7 +88,7 @@ def _key(prompt: str, facts: Mapping[str, Any]) -> str:
 
 
 def _checksum(entry: Mapping[str, Any]) -> str:
-    return xxh3_128(json.dumps(entry, sort_keys=True)).hexdigest()
+    return xxh3_128(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 class _Kept:

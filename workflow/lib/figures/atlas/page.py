@@ -163,7 +163,7 @@ def write_atlas(
         else None,
         "toys": groups["toys"],
         "config": {
-            "text": read_lines(config, "write_config"),
+            "text": read_lines(config, "write_config", own=False),
             "files": [
                 (Path(path).name, _link(path, base))
                 for path in [*csv_tables, *(each for each in (run_table, claims) if each)]

@@ -158,9 +158,11 @@ def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
     """Touched files and folders make nothing stale; another byte does, and a lost file of a twin is an error."""
     shutil.copytree(ROOT / "resources/miniature/base", tmp_path / "mine")
     shutil.copytree(ROOT / "resources/miniature/base", tmp_path / "mirror/models/org/tiny")
-    models = ("{model: mine, source: ./mine, kind: base, device: cpu, threads: 1}",
-              "{model: tiny, source: org/tiny, kind: base, device: cpu, threads: 1}",
-              "{model: twin, source: org/tiny, kind: random, partner: tiny, seed: 0, device: cpu, threads: 1}")  # fmt: skip
+    models = [
+        "{model: mine, source: ./mine, kind: base, device: cpu, threads: 1}",
+        "{model: tiny, source: org/tiny, kind: base, device: cpu, threads: 1}",
+        "{model: twin, source: org/tiny, kind: random, partner: tiny, seed: 0, device: cpu, threads: 1}",
+    ]
     given = ["--directory", tmp_path, *SMOKE, "--config", f"models=[{','.join(models)}]", "mirror=mirror", "--"]
     given += ["models"]
     done = snakemake(ROOT, *given)

@@ -161,8 +161,9 @@ def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
     row = model_row(wildcards.model)
     if is_made(wildcards.model):
-        own = [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]
-        return [sums_of_model(wildcards.model)] + (own if row["source"] == "miniature" else [])
+        # A twin is one folder; of a miniature each file is known by name.
+        names = MINIATURE_FILES if row["source"] == "miniature" else []
+        return [sums_of_model(wildcards.model), *(os.path.join(made_folder(wildcards.model), name) for name in names)]
     folder = Path(row["source"]).expanduser()
     return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
 

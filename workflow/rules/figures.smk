@@ -205,7 +205,10 @@ rule write_atlas:
         second=[str(sums_of(folder)) for folder in SECOND_FIGURES],
         statuses=RUN_STATUSES,
         run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
-        templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
+        # Relative, so that the whole may be moved.
+        templates=sorted(
+            os.path.relpath(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()
+        ),
     output:
         "results/index.html",
     log:

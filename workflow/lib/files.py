@@ -92,11 +92,9 @@ def check_sums(sums: str | Path) -> None:
     for line in lines:
         expected, _, name = line.partition("  ")
         path = sums.parent / name
-        if not re.fullmatch("[0-9a-f]{64}", expected):
-            raise InputError(
-                f"{sums}: damaged at '{line[:40]}'; delete it and run again; a committed one: git checkout"
-            )
         again = f"delete {sums} and run again (rule {rule})" if rule else f"restore it with: git checkout -- {path}"
+        if not re.fullmatch("[0-9a-f]{64}", expected):
+            raise InputError(f"{sums}: damaged at '{line[:40]}'; {again}")
         if not path.is_file():
             raise InputError(f"{path}: no such file, though {sums} lists it; {again}")
         if sha256_of(path) != expected:

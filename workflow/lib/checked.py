@@ -149,7 +149,8 @@ def read_lines(path: str | Path, rule: str, own: bool = True) -> str:
         raise damaged(path, "has no checksum, so it is damaged or of an earlier version", rule)
     body = text[: last.start()] if last else text
     if last and last[1] != xxh3_128(body.encode()).hexdigest():
-        raise damaged(path, "damaged, its checksum does not match", rule)
+        copy = "" if own else ", or, of a copy that you edited, its last line"
+        raise InputError(f"{damaged(path, 'damaged, its checksum does not match', rule)}{copy}")
     return body
 
 

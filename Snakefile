@@ -54,6 +54,8 @@ rule all:
         "results/tables/fixed_data.md",
         "results/manifest.json",
         "results/tables/regression.csv",
+        # Other rules depend on their checksums.
+        FIGURES,
         "results/figures/toys",
         DYNAMICS_FIGURES,
     localrule: True

@@ -1,9 +1,11 @@
 """What a model can do, beside its gradients: the accuracy table, the line on every figure, the mark."""
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from test_figures import statistic_rows, write_statistics
 
+from workflow.lib.checked import parquet_writer
 from workflow.lib.errors import InputError
 from workflow.lib.figures import ability, gallery, listing
 from workflow.lib.figures.atlas import write_atlas
@@ -92,6 +94,7 @@ def test_figures_and_page_say_what_the_model_can_do(table, tmp_path):
 
 
 def test_another_table_is_refused(tmp_path):
-    pl.DataFrame({"model": ["x"]}).write_parquet(tmp_path / "x.parquet")
+    with parquet_writer(tmp_path / "x.parquet", pa.schema([("model", pa.string())])):
+        pass
     with pytest.raises(InputError, match="not a 'accuracy' table"):
         ability.read([tmp_path / "x.parquet"])

@@ -12,6 +12,7 @@ from conftest import call, user_error
 from synthetic import statistic_rows, write_statistics
 from test_dynamics_table import curves
 
+from workflow.lib.checked import write_json
 from workflow.lib.figures import gallery, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
 from workflow.lib.figures.atlas.pieces import CHAIN, ERROR, WHOLE, pack
@@ -55,7 +56,7 @@ def second_study(base):
         for seed in (0, 1):
             path = base / "second" / f"{name}.{seed}.json"
             status = "diverged" if (name, seed) == ("dpo", 1) else "ok"
-            path.write_text(json.dumps({"run": name, "status": status, "step": 7}))
+            write_json(path, {"run": name, "status": status, "step": 7})
             statuses.append(("mini", str(seed), path))
     second = [base / "second" / folder for folder in folders]
     moved = {
@@ -388,9 +389,9 @@ def test_a_wrong_table_is_named(study, tmp_path):
     assert "cells.parquet: not a 'claims' table" in user_error(done)
     done = call("write_atlas", *given, "--curves", study / "cells.parquet")
     assert "cells.parquet: not a 'curves' table" in user_error(done)
-    for words, text in (("not a run's status", "[1]"), ("not a run's status", "{"), ("cannot be read", None)):
+    for words, text in (("damaged", "[1]"), ("damaged", "{"), ("not a run's status", None), ("no such file", "")):
         path = tmp_path / "status.json"
-        path.write_text(text) if text else path.unlink()
+        path.write_text(text) if text else write_json(path, {"run": "a"}) if text is None else path.unlink()
         done = call("write_atlas", *given, "--status", "mini", "0", path, "--runs", "{}")
         assert f"status.json: {words}" in user_error(done)
     done = call("write_atlas", *given, "--second", tmp_path / "nowhere")

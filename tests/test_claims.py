@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, call, user_error
 from scipy import stats
@@ -30,7 +29,7 @@ from workflow.lib.statistics.claims.evidence import View, read_claims
 from workflow.lib.statistics.claims.gather import MEASURES
 from workflow.lib.statistics.claims.verdicts import Ability, decide, holm
 from workflow.lib.statistics.regression import regress
-from workflow.lib.tables import SCHEMAS, write_table
+from workflow.lib.tables import SCHEMAS, read_metadata, read_table, write_table
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
@@ -644,9 +643,9 @@ def run(folder, *models, purpose="study", sheet=SHEET):
     """Evidence and verdicts by their commands, of synthetic models on dataset `d`."""
     paths = [tables(folder, name, scale)[0] for name, scale in models]
     for samples, _ in paths:
-        table = pq.read_table(samples)
-        facts = json.loads(table.schema.metadata[b"gradatlas"]) | {"purpose": purpose}
-        pq.write_table(table.replace_schema_metadata({"gradatlas": json.dumps(facts)}), samples)
+        facts = read_metadata(samples) | {"purpose": purpose}
+        del facts["table"]
+        write_table("samples", read_table("samples", samples), samples, facts)
     rows = {name: {"kind": "base", "partner": "", "seed": i} for i, (name, _) in enumerate(models)}
     sheets = ("--claims", sheet, "--schema", SCHEMA)
     done = call(

@@ -232,7 +232,8 @@ def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, min
                "--kept", tmp_path / "kept.jsonl", *drawn, tmp_path / "rephrases.jsonl"]  # fmt: skip
     done = call(*command)
     assert done.returncode == 0 and "answers to ask for" in done.stderr, done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rephrases.jsonl").read_text().splitlines()]
+    *rows, last = [json.loads(line) for line in (tmp_path / "rephrases.jsonl").read_text().splitlines()]
+    assert list(last) == ["checksum"]
     assert len(rows) == 2 * len(REPHRASED) and {row["type"] for row in rows} == set(REPHRASED)
     assert "answers to ask for" not in call(*command).stderr
     done = call("build_probes", "--pairs", pairs, "--model", miniature, "--max-new-tokens", 2, "--rephrases",

@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT, call, user_error
 
 from workflow.lib.dynamics.probes import TYPES
-from workflow.lib.figures.dynamics.table import MEASURES, courses, read_csv
+from workflow.lib.figures.dynamics.table import MEASURES, courses, read_runs
+from workflow.lib.figures.tables import write_files
 from workflow.lib.study import read_sheet
 from workflow.lib.tables import write_table
 
@@ -118,7 +119,7 @@ def test_the_table_reads_as_it_should_and_is_the_same_bytes_twice(tmp_path):
     assert "Published, of other model and data (qwen1\\_5\\_1\\_8b on hh\\_helpful): an independent re-run" in text
     assert text.count("Stopped early") == 1 and text.index("Stopped early") > text.index("## SFT, then DPO")
     frame = pl.read_parquet(tmp_path / "dynamics.parquet")
-    assert frame.equals(read_csv(tmp_path / "dynamics.csv")) and len(frame) == 7
+    assert frame.equals(read_runs(tmp_path / "dynamics.csv")) and len(frame) == 7
     assert r"\(\to\)" in files["tex"].decode() and "→" not in files["tex"].decode()
 
 
@@ -157,11 +158,11 @@ def test_the_sheet_of_published_curves_names_runs_models_pairs_and_types():
 def test_another_file_is_refused(tmp_path):
     from workflow.lib.errors import InputError
 
-    (tmp_path / "rd.csv").write_text("model,dataset\nmini,gsm8k\n")
+    write_files(tmp_path / "rd", pl.DataFrame({"model": ["mini"], "dataset": ["gsm8k"]}), "", "")
     with pytest.raises(InputError, match="not the table of runs, its columns are model, dataset"):
-        read_csv(tmp_path / "rd.csv")
-    with pytest.raises(InputError, match="not a readable CSV file"):
-        read_csv(tmp_path / "none.csv")
+        read_runs(tmp_path / "rd.csv")
+    with pytest.raises(InputError, match=r"none\.parquet: no such file; make it with rule write_dynamics_table"):
+        read_runs(tmp_path / "none.csv")
     done = call("write_dynamics_table", "--curves", "mini_qa", tmp_path / "none.parquet", "--runs", json.dumps(RUNS),
                 "--published", ROOT / "config/published_curves.tsv", "--tables", tmp_path / "dynamics")  # fmt: skip
     assert "none.parquet" in user_error(done)

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, SHARED, needs_shared
 
 from tests.loopback import FakeHub, Loopback, closed_port
+from workflow.lib.checked import write_json
 from workflow.lib.corpora import sources
 from workflow.lib.errors import InputError
 from workflow.lib.models import snapshots
@@ -346,9 +347,9 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_a_card_that_is_none(tmp_path):
-    with pytest.raises(InputError, match="no such card"):
+    with pytest.raises(InputError, match=r"card\.json: no such file; make it with rule fetch_model"):
         snapshots.read_card(tmp_path / "card.json")
-    (tmp_path / "card.json").write_text("{}")
+    write_json(tmp_path / "card.json", {})
     with pytest.raises(InputError, match="'model' is missing"):
         snapshots.read_card(tmp_path / "card.json")
 

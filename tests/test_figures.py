@@ -389,7 +389,7 @@ def test_tables_hold_every_estimate_in_full(statistics, tmp_path):
     assert done.returncode == 0, done.stderr
     for kind in ("mad", "rd"):
         source = pl.from_arrow(read_table(kind, statistics / f"{kind}.parquet"))
-        found, csv = tables.read_csv(tmp_path / f"{kind}.csv")
+        found, csv = tables.read_estimates(tmp_path / f"{kind}.csv")
         assert found == kind and csv.height == source.height
         assert sorted(csv["value"]) == sorted(source["value"])
     assert pl.read_csv(tmp_path / "rd.csv")["top_layers"][0].split(" ")[0].isdigit()
@@ -412,7 +412,7 @@ def test_a_study_without_irrelevant_responses_has_an_empty_rd_table(tmp_path):
     folder = write_statistics(tmp_path / "s", statistic_rows(layers=2, relations=("correct",)))
     tables.write_tables("rd", [folder], tmp_path)
     assert "Nothing to show." in (tmp_path / "rd.md").read_text()
-    assert tables.read_csv(tmp_path / "rd.csv")[1].is_empty()
+    assert tables.read_estimates(tmp_path / "rd.csv")[1].is_empty()
 
 
 # The page ------------------------------------------------------------------------------------------------------------
@@ -537,7 +537,7 @@ def test_wrong_input_is_named(statistics, tmp_path):
     assert_one_line(lambda: listing.read_index(tmp_path), "index.json", "draw_figures")
     (tmp_path / "index.json").write_text("{")
     assert_one_line(lambda: listing.read_index(tmp_path), "not a list of figures")
-    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
-    assert_one_line(lambda: tables.read_csv(tmp_path / "a.csv"), "neither a MAD nor an RD table")
-    assert_one_line(lambda: tables.read_csv(tmp_path / "b.csv"), "no such file")
+    tables.write_files(tmp_path / "a", pl.DataFrame({"a": [1], "b": [2]}), "", "")
+    assert_one_line(lambda: tables.read_estimates(tmp_path / "a.csv"), "neither a MAD nor an RD table")
+    assert_one_line(lambda: tables.read_estimates(tmp_path / "b.csv"), "b.parquet: no such file", "write_tables")
     assert list(tmp_path.glob("*.svg")) == []

@@ -306,7 +306,8 @@ def test_only_right_and_whole_responses_are_accepted(tmp_path, capsys):
     samples = [Sample(str(i), {"none": f"Q{i}"}, gold[i], {}, options if i > 3 else {}) for i in range(6)]
     with Chat(lambda prompt: said[prompt.split()[-1]]) as chat:
         write_detailed("d", samples, "Ask: {instruction}", endpoint(chat), tmp_path / "k", tmp_path / "out.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    *lines, last = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert list(last) == ["checksum"]
     reasons = ["", "another answer", "no final answer", "cut off", "", ""]
     assert [line["reason"] for line in lines] == reasons
     assert [line["status"] for line in lines] == ["rejected" if reason else "accepted" for reason in reasons]
@@ -417,7 +418,8 @@ def test_a_local_model_writes_too(miniature, tmp_path):
     ]  # fmt: skip
     done = call("generate_detailed", *arguments)
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    *lines, last = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert list(last) == ["checksum"]
     assert [line["status"] for line in lines] == ["rejected"] * 2 and lines[0]["writer"]["model"] == "mini"
     before = (tmp_path / "out.jsonl").read_bytes()
     os.truncate(tmp_path / "kept.jsonl", len((tmp_path / "kept.jsonl").read_bytes()) - 5)

@@ -6,6 +6,7 @@ import json
 import pytest
 from conftest import call, user_error
 
+from workflow.lib.checked import write_json
 from workflow.lib.tables import SCHEMAS, write_table
 
 FACTS = {
@@ -90,8 +91,8 @@ def room(folder, name, sha256, *, start=DIGEST, **other):
     probes = hashlib.sha256((place / "probes.parquet").read_bytes()).hexdigest()
     told = {**facts, "init": start, "reference": start, "probes": probes, "seed": 0, "device": "cpu", **other}
     write_table("dynamics", SCHEMAS["dynamics"].empty_table(), place / "dynamics.parquet", told)
-    (place / "status.json").write_text(json.dumps({"status": "ok", "model_digest": TRAINED}))
-    (place / "machine.json").write_text(json.dumps({"device": "cuda", "name": "a card", "driver": "550.1"}))
+    write_json(place / "status.json", {"status": "ok", "model_digest": TRAINED})
+    write_json(place / "machine.json", {"device": "cuda", "name": "a card", "driver": "550.1"})
     return [place / each for each in ("probes.parquet", "dynamics.parquet", "status.json")]
 
 
@@ -101,7 +102,7 @@ def pairs(tmp_path):
     path, card = tmp_path / "pairs.parquet", tmp_path / "card.json"
     write_table("pairs", SCHEMAS["pairs"].empty_table(), path, {"seed": 0})
     told = {"model": "m", "source": "m", "path": ".", "digest": DIGEST, "revision": "r", "tokenizer_digest": "t"}
-    card.write_text(json.dumps({**told, "files": {}}))
+    write_json(card, {**told, "files": {}})
     tables = [samples(tmp_path, "one.samples")]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return path, sha256, lambda *files: manifest(tmp_path, tables, "--pairs", path, "--learner", "m", card, *files)
@@ -109,7 +110,7 @@ def pairs(tmp_path):
 
 def test_the_second_study_is_listed_with_its_card_machines_and_checksums(tmp_path, pairs):
     path, sha256, write = pairs
-    (tmp_path / "one.run.json").write_text(json.dumps({"machine": {"device": "cpu", "name": "a processor"}}))
+    write_json(tmp_path / "one.run.json", {"machine": {"device": "cpu", "name": "a processor"}})
     toy = tmp_path / "toy_clip.parquet"
     write_table("toy_clip", SCHEMAS["toy_clip"].empty_table(), toy, {"beta": 0.1})
     first, second = room(tmp_path, "seed_0", sha256), room(tmp_path, "seed_1", sha256, start=TRAINED)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import call, user_error
 
+from workflow.lib.checked import write_json
 from workflow.lib.gradients.plan import share_of
 from workflow.lib.tables import read_metadata, write_table
 
@@ -138,7 +139,7 @@ def test_other_tables_are_gathered_with_their_rows_in_order(miniature, odd, tmp_
 def test_parts_that_disagree_are_an_error(parts, tmp_path, fact, value):
     odd_one = tmp_path / "odd"
     odd_one.mkdir()
-    (odd_one / "run.json").write_text("{}")
+    write_json(odd_one / "run.json", {})
     for name in NAMES:
         facts = read_metadata(parts[1] / f"{name}.parquet") | {fact: value}
         del facts["table"]

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 from conftest import call, user_error
 
+from workflow.lib.checked import parquet_writer
 from workflow.lib.statistics.bootstrap import interval, resampled_means
 from workflow.lib.statistics.measures import mean_absolute_difference, relative_difference, segments, top_layers
-from workflow.lib.tables import write_table
+from workflow.lib.tables import read_table, write_table
 
 LAYERS, PROJECTIONS, SAMPLES = 8, ("q", "k", "v", "o"), 20
 
@@ -271,13 +272,13 @@ def test_another_datasets_table_is_an_error(tmp_path):
 
 
 def test_a_table_without_a_column_is_an_error(tmp_path):
-    import pyarrow.parquet as pq
-
     paths, _ = tables(tmp_path)
-    table = pq.read_table(paths[1])
-    pq.write_table(table.drop_columns(["nuclear_norm"]), paths[1])
+    table = read_table("spectra", paths[1]).drop_columns(["nuclear_norm"])
+    with parquet_writer(paths[1], table.schema) as writer:
+        writer.write_table(table)
     assert "column 'nuclear_norm' is missing" in user_error(summarise(tmp_path, paths))
-    pq.write_table(pa.table({"a": [1]}), paths[0])
+    with parquet_writer(paths[0], pa.schema([("a", pa.int64())])):
+        pass
     assert "is missing" in user_error(summarise(tmp_path, paths))
     paths[0].write_bytes(b"PAR1 cut")
-    assert "not a readable Parquet file" in user_error(summarise(tmp_path, paths))
+    assert "samples.parquet: has no checksum" in user_error(summarise(tmp_path, paths))

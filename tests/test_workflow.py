@@ -116,10 +116,69 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert time.monotonic() - begun < 10
 
 
-def test_touching_files_makes_nothing_stale(finished):
-    for path in [*finished.rglob("*.py"), *finished.rglob("*.tsv"), *(finished / "results").rglob("*.parquet")]:
-        path.touch()
+def touch(folder):
+    """Give every file and folder the time of now, deepest first."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for path in [*(os.path.join(place, name) for name in names), place]:
+            os.utime(path)
+
+
+def test_touching_files_and_folders_makes_nothing_stale(finished):
+    for name in ("config", "workflow", "resources", "results"):
+        touch(finished / name)
+    # Models and figures, of both studies.
+    for name in ("dynamics/mini_qa/mini/seed_0/smoke_sft/model", "figures/mini_arithmetic", "figures/toys"):
+        time.sleep(0.01)
+        os.utime(finished / "results" / name)
     assert planned(finished, *SMOKE) == {}
+
+
+def test_a_copy_with_other_times_has_nothing_to_do(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, copy_function=shutil.copyfile)
+    touch(folder / "results/models")
+    touch(folder / "resources")
+    assert planned(folder, *SMOKE) == {}
+
+
+def test_a_file_that_is_gone_from_a_models_folder_is_named(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    room = folder / "results/dynamics/mini_qa/mini/seed_0"
+    (room / "smoke_sft/model/model.safetensors").unlink()
+    (room / "one_step.parquet").unlink()
+    done = snakemake(folder, *SMOKE, "--", "results/dynamics/mini_qa/mini/seed_0/one_step.parquet")
+    assert done.returncode == 1
+    line = (folder / "logs/check_step/mini_qa/mini/seed_0.log").read_text()
+    assert "smoke_sft/model/model.safetensors: is gone since the card results/dynamics" in line
+    assert "run again (rule fetch_model, or finetune for the model of a run)" in line and line.count("\n") == 1
+
+
+def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
+    """Touched files and folders make nothing stale; another byte does, and a lost file of a twin is an error."""
+    shutil.copytree(ROOT / "resources/miniature/base", tmp_path / "mine")
+    shutil.copytree(ROOT / "resources/miniature/base", tmp_path / "mirror/models/org/tiny")
+    models = [
+        "{model: mine, source: ./mine, kind: base, device: cpu, threads: 1}",
+        "{model: tiny, source: org/tiny, kind: base, device: cpu, threads: 1}",
+        "{model: twin, source: org/tiny, kind: random, partner: tiny, seed: 0, device: cpu, threads: 1}",
+    ]
+    given = ["--directory", tmp_path, *SMOKE, "--config", f"models=[{','.join(models)}]", "mirror=mirror", "--"]
+    given += ["models"]
+    done = snakemake(ROOT, *given)
+    assert done.returncode == 0, done.output[-3000:]
+    for name in ("mine", "mirror", "results", "resources"):
+        touch(tmp_path / name)
+    assert planned(ROOT, *given) == {}
+    config = tmp_path / "mine/config.json"
+    config.write_text(config.read_text() + "\n")
+    assert planned(ROOT, *given) == {"fetch_model": 1, "models": 1}
+    (tmp_path / "results/models/twin/config.json").unlink()
+    (tmp_path / "resources/models/twin.json").unlink()
+    done = snakemake(ROOT, *given)
+    line = (tmp_path / "logs/fetch_model/twin.log").read_text()
+    assert "results/models/twin/config.json: no such file, though results/models/twin.sha256 lists it" in line
+    assert "delete results/models/twin.sha256 and run again (rule write_untrained)" in line
 
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):

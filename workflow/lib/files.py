@@ -2,12 +2,16 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from workflow.lib.errors import InputError
+
+_RULE = "# rule "
+_STAMP = ".snakemake_timestamp"  # Snakemake's, in the folders that it asks for
 
 
 @contextmanager
@@ -28,6 +32,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        # Else a power failure after the renaming may leave the name with no content.
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -58,17 +65,37 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_sums(folder: str | Path) -> None:
-    """Compare every file that `folder`'s SHA256SUMS names; `InputError` names the first missing or altered one."""
+def sums_of(folder: str | Path) -> Path:
+    """Where the checksums of a folder that a rule makes stand: beside it."""
+    return Path(f"{Path(folder)}.sha256")
+
+
+def write_sums(folder: str | Path, rule: str) -> None:
+    """Write the SHA-256 of every file in `folder`, which `rule` has made, to `sums_of` it.
+
+    The file stands for the folder in the workflow: a folder's times say nothing of its content. ``sha256sum -c`` reads
+    it, beside the folder.
+    """
     folder = Path(folder)
-    if not (folder / "SHA256SUMS").is_file():
-        raise InputError(f"{folder}/SHA256SUMS: no such file; restore it with: git checkout -- {folder}")
-    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
-        expected, name = line.split(maxsplit=1)
-        path = folder / name
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _STAMP)
+    lines = [f"{sha256_of(path)}  {path.relative_to(folder.parent).as_posix()}\n" for path in files]
+    write_text(sums_of(folder), f"{_RULE}{rule}\n{''.join(lines)}")
+
+
+def check_sums(sums: str | Path) -> None:
+    """Compare every file that the list `sums` names, from its folder on; `InputError` names the first other one."""
+    sums = Path(sums)
+    if not sums.is_file():
+        raise InputError(f"{sums}: no such file; restore it with: git checkout -- {sums.parent}")
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    rule = lines.pop(0).removeprefix(_RULE) if lines and lines[0].startswith(_RULE) else ""
+    for line in lines:
+        expected, _, name = line.partition("  ")
+        path = sums.parent / name
+        again = f"delete {sums} and run again (rule {rule})" if rule else f"restore it with: git checkout -- {path}"
+        if not re.fullmatch("[0-9a-f]{64}", expected):
+            raise InputError(f"{sums}: damaged at '{line[:40]}'; {again}")
         if not path.is_file():
-            raise InputError(f"{path}: no such file; restore it with: git checkout -- {path}")
+            raise InputError(f"{path}: no such file, though {sums} lists it; {again}")
         if sha256_of(path) != expected:
-            raise InputError(
-                f"{path}: its sha256 is not that in {folder}/SHA256SUMS; restore it with: git checkout -- {path}"
-            )
+            raise InputError(f"{path}: its sha256 is not that in {sums}; {again}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workflow.lib.checked import read_json
 from workflow.lib.errors import InputError
 from workflow.lib.files import sha256_of
 from workflow.lib.models.snapshots import read_card
@@ -54,7 +55,7 @@ def manifest(
     a fact that must be one, where statistics are of other measurements than `samples`, and where a run started from a
     model, or was made from a table, that is none of these.
     """
-    facts = {path: read_metadata(path) for path in samples}
+    facts = {path: read_metadata(path, "samples") for path in samples}
     for path, table in facts.items():
         if "model" not in table:
             raise InputError(f"{path}: not a samples table of measure_gradients; give those")
@@ -67,7 +68,7 @@ def manifest(
         model = models.setdefault(table["model"], {name: table.get(name) for name in AGREE_BY_MODEL})
         listed = {name: table.get(name) for name in LISTED} | {"machines": _machines(path)}
         model.setdefault("tables", {})[path] = listed
-    summaries = {path: read_metadata(path) for path in statistics}
+    summaries = {path: read_metadata(path, "cells") for path in statistics}
     for path, summary in summaries.items():
         _check_summary(path, summary, models)
     sums = {path: sha256_of(path) for path in pairs}
@@ -78,9 +79,9 @@ def manifest(
         "models": models,
         "dynamics": dynamics,
         "machines": _distinct(machine for place in places for machine in place["machines"]),
-        "responses": {path: {"sha256": sha256_of(path), **read_metadata(path)} for path in responses},
-        "pairs": {path: {"sha256": sums[path], **read_metadata(path)} for path in pairs},
-        "toys": {path: {"sha256": sha256_of(path), **read_metadata(path)} for path in toys},
+        "responses": {path: {"sha256": sha256_of(path), **read_metadata(path, "responses")} for path in responses},
+        "pairs": {path: {"sha256": sums[path], **read_metadata(path, "pairs")} for path in pairs},
+        "toys": {path: {"sha256": sha256_of(path), **read_metadata(path, Path(path).stem)} for path in toys},
         "sources": {path: sha256_of(path) for path in sources},
         "statistics": {path: {key: summary[key] for key in ("draws", "seed")} for path, summary in summaries.items()},
         "versions": {"python": platform.python_version()}
@@ -106,8 +107,8 @@ def _agree(tables: Mapping[tuple[str, str], Mapping[str, Any]], names: Iterable[
 def _runs(card: str, paths: Sequence[str], pairs: Mapping[str, str]) -> dict[str, Any]:
     """One finetuned model's tables, checked against its card, the `pairs` (checksums by path) and each other."""
     model = read_card(card)
-    statuses = {path: json.loads(Path(path).read_text(encoding="utf-8")) for path in paths if path.endswith(".json")}
-    tables = {path: read_metadata(path) for path in paths if path not in statuses}
+    statuses = {path: read_json(path, "finetune") for path in paths if path.endswith(".json")}
+    tables = {path: read_metadata(path, Path(path).stem) for path in paths if path not in statuses}
     _agree({(path, facts.get("table", "")): facts for path, facts in tables.items()}, AGREE_BY_KIND, stated=True)
     sums = {path: sha256_of(path) for path in tables}
     digests = {model["digest"], *(status.get("model_digest") for status in statuses.values())}
@@ -131,10 +132,10 @@ def _machines(path: str) -> list[dict[str, Any]]:
     """What a table was made on, from the sidecar beside it: one machine a shard, each once; none without a sidecar."""
     of_samples = Path(path.removesuffix(".samples.parquet") + ".run.json")
     if of_samples.is_file():
-        told = json.loads(of_samples.read_text(encoding="utf-8"))
+        told = read_json(of_samples, "measure_gradients")
         return _distinct(run.get("machine") for run in told.get("shards", [told]))
     beside = Path(path).parent / "machine.json"
-    return [json.loads(beside.read_text(encoding="utf-8"))] if beside.is_file() else []
+    return [read_json(beside, "finetune")] if beside.is_file() else []
 
 
 def _distinct(machines: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from workflow.lib.checked import open_parquet, parquet_writer
 from workflow.lib.errors import InputError
-from workflow.lib.files import replacing
 
 _TEXT = pa.string()
 _REAL = pa.float64()
@@ -529,8 +528,33 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+# The rules that make them, for the errors of reading.
+_MADE_BY: dict[str, Sequence[str]] = {
+    "build_responses": ["responses"],
+    "measure_gradients": ["samples", "spectra", "singular_values", "cosines", "tokens"],
+    "summarise_gradients": ["curves", "mad", "rd", "rd_layers", "cells", "per_sample", "per_sample_layers"],
+    "regress_gradients": ["regression"],
+    "gather_evidence, gather_dynamics_evidence or gather_toy_evidence": ["evidence"],
+    "test_claims": ["claims"],
+    "audit_responses": ["audit"],
+    "measure_accuracy or gather_evidence": ["accuracy"],
+    "build_pairs": ["pairs"],
+    "build_probes": ["probes"],
+    "finetune": ["dynamics", "training", "generations"],
+    "score_generations": ["generation_scores"],
+    "judge_generations": ["judgements"],
+    "summarise_generations": ["generation_curves"],
+    "check_step": ["one_step"],
+    "summarise_dynamics": ["dynamics_curves"],
+    "squeeze_softmax": ["toy_squeeze", "toy_squeeze_cases", "toy_squeeze_sweeps"],
+    "train_classifier": ["toy_predictions", "toy_kernels", "toy_steps", "toy_changes"],
+    "clip_objective": ["toy_clip"],
+}
+RULES = {name: rule for rule, names in _MADE_BY.items() for name in names}
+
+
 def write_table(name: str, data: pa.Table | list[dict], path: str | Path, metadata: Mapping[str, Any]) -> None:
-    """Write one of `SCHEMAS` as Parquet.
+    """Write one of `SCHEMAS` as Parquet with a checksum (`workflow.lib.checked`).
 
     `data` has exactly the schema's columns (a table, or rows as dicts). `metadata` values are written
     as JSON under the key ``gradatlas``; give deterministic facts only.
@@ -539,8 +563,9 @@ def write_table(name: str, data: pa.Table | list[dict], path: str | Path, metada
     table = (
         pa.Table.from_pylist(data, schema=schema) if isinstance(data, list) else data.select(schema.names).cast(schema)
     )
-    with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(_facts(name, metadata)), temporary, compression="zstd")
+    facts = _facts(name, metadata)
+    with parquet_writer(path, schema.with_metadata(facts)) as writer:
+        writer.write_table(table.replace_schema_metadata(facts))
 
 
 @contextmanager
@@ -550,7 +575,7 @@ def table_in_parts(name: str, path: str | Path, metadata: Mapping[str, Any]) -> 
     The file is there once the block ends well, and not at all where it raises.
     """
     schema = SCHEMAS[name].with_metadata(_facts(name, metadata))
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with parquet_writer(path, schema) as writer:
         yield lambda part: writer.write_table(part.select(schema.names).cast(schema))
 
 
@@ -558,25 +583,20 @@ def _facts(name: str, metadata: Mapping[str, Any]) -> dict[str, str]:
     return {"gradatlas": json.dumps({"table": name, **metadata}, sort_keys=True)}
 
 
-def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one of `SCHEMAS`, or some of its columns; `InputError` where the file is not Parquet or lacks a column."""
-    try:
-        found = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in columns if name in found] if columns else None)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make it with the rule that writes '{name}' tables") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}); make it again") from None
-    missing = [column for column in SCHEMAS[name].names if column not in found]
-    if missing:
-        raise InputError(f"{path}: not a '{name}' table, column '{missing[0]}' is missing; have {', '.join(found)}")
-    return table
+def read_table(name: str, path: str | Path, columns: Sequence[str] | None = None, own: bool = True) -> pa.Table:
+    """Read one of `SCHEMAS`, or some of its columns; without `own` it may be a user's, which has no checksum.
+
+    Raises `InputError` that names the file and the rule that makes it, where it is missing, damaged or lacks a column.
+    """
+    with open_parquet(path, RULES[name], own) as file:
+        found = file.schema_arrow.names
+        missing = [column for column in SCHEMAS[name].names if column not in found]
+        if missing:
+            raise InputError(f"{path}: not a '{name}' table, column '{missing[0]}' is missing; have {', '.join(found)}")
+        return file.read(columns)
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The deterministic facts written with a table; `InputError` where the file is not Parquet."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}); make it again") from None
-    return json.loads(metadata.get(b"gradatlas", b"{}"))
+def read_metadata(path: str | Path, name: str = "") -> dict[str, Any]:
+    """The deterministic facts written with a table, one of `SCHEMAS` by `name`; `InputError` as by `read_table`."""
+    with open_parquet(path, RULES.get(name, "of this table")) as file:
+        return json.loads((file.schema_arrow.metadata or {}).get(b"gradatlas", b"{}"))

@@ -9,7 +9,8 @@ from pathlib import Path
 from workflow.lib.digest import code_digest
 from workflow.lib.dynamics.plan import read_plan
 from workflow.lib.errors import InputError
-from workflow.lib.models.snapshots import is_hub_id
+from workflow.lib.files import sums_of
+from workflow.lib.models.snapshots import WANTED, is_hub_id
 from workflow.lib.responses.labels import GOLD
 from workflow.lib.statistics.places import local_files, released_path
 from workflow.lib.study import is_file, read_study, source_keys
@@ -123,10 +124,18 @@ def made_folder(model):
     return f"results/models/{model}" if model in TWINS else miniature_folder(model)
 
 
+def sums_of_model(model):
+    """The checksums of such a model's files: an input that stands for the folder, whose times say nothing."""
+    shipped = model not in TWINS and is_shipped(model)
+    return os.path.join(SHIPPED, "SHA256SUMS") if shipped else str(sums_of(made_folder(model)))
+
+
 def base_of(wildcards):
-    """The weights that an instructed miniature starts from."""
+    """The weights that an instructed miniature starts from, and the checksums of their folder."""
     row = STUDY.miniatures[wildcards.model]
-    return os.path.join(miniature_folder(row["partner"]), "model.safetensors") if row["kind"] == "instruct" else []
+    if row["kind"] != "instruct":
+        return []
+    return [os.path.join(miniature_folder(row["partner"]), "model.safetensors"), sums_of_model(row["partner"])]
 
 
 def training_steps(wildcards):
@@ -151,13 +160,12 @@ def model_row(model):
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here; nothing for a hub model."""
     row = model_row(wildcards.model)
-    if wildcards.model in TWINS:
-        return [made_folder(wildcards.model)]
-    if row["source"] == "miniature":
-        sums = [os.path.join(SHIPPED, "SHA256SUMS")] if is_shipped(wildcards.model) else []
-        return sums + [os.path.join(miniature_folder(wildcards.model), name) for name in MINIATURE_FILES]
+    if is_made(wildcards.model):
+        # A twin is one folder; of a miniature each file is known by name.
+        names = MINIATURE_FILES if row["source"] == "miniature" else []
+        return [sums_of_model(wildcards.model), *(os.path.join(made_folder(wildcards.model), name) for name in names)]
     folder = Path(row["source"]).expanduser()
-    return sorted(str(path) for suffix in ("json", "safetensors", "jinja") for path in folder.glob(f"*.{suffix}"))
+    return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
 
 
 HUB_DATASETS = {
@@ -190,12 +198,10 @@ def dataset_sources(wildcards):
 def source_arguments(wildcards):
     """What a dataset's samples are read from, as command-line arguments (`workflow.lib.responses.arguments`)."""
     row, keys = STUDY.datasets[wildcards.dataset], source_keys(STUDY, wildcards.dataset)
-    stated = {STUDY.files[key]["path"]: STUDY.files[key]["sha256"] for key in keys}
     arguments = ["--dataset", wildcards.dataset, "--reader", row["reader"], "--seed", STUDY.config["seed"]]
     arguments += [part for key in keys for part in ("--source", key[1], key[2], source_file(key))]
-    # Fetched files are verified when they are placed.
-    own = {path: sha256 for path, sha256 in stated.items() if sha256 and path not in REMOTE}
-    arguments += [part for path, sha256 in own.items() for part in ("--checksum", path, sha256)]
+    stated = {source_file(key): STUDY.files[key]["sha256"] for key in keys}
+    arguments += [part for path, sha256 in stated.items() if sha256 for part in ("--checksum", path, sha256)]
     for option in ("gold", "options"):
         arguments += [f"--{option}", row[option]] if row[option] else []
     if row["reader"] == "miniature":
@@ -308,14 +314,14 @@ ROOM = "results/dynamics/{pairs}/{model}/seed_{seed}"
 
 
 def start_of_run(wildcards):
-    """The model that a run starts from: another run's, or the model's card."""
+    """The card of the model that a run starts from: another run's, or the model's own."""
     init = PLAN.runs[wildcards.run]["init"]
-    return f"{ROOM}/{init}/model" if init else "resources/models/{model}.json"
+    return f"{ROOM}/{init}/model.json" if init else "resources/models/{model}.json"
 
 
 def start_of_probes(wildcards):
-    """The model that the watched runs start from, whose own samples are probes."""
-    return f"{ROOM}/{PLAN.start}/model" if PLAN.start else "resources/models/{model}.json"
+    """The card of the model that the watched runs start from, whose own samples are probes."""
+    return f"{ROOM}/{PLAN.start}/model.json" if PLAN.start else "resources/models/{model}.json"
 
 
 def pair_rows(wildcards):

@@ -3,7 +3,7 @@
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
        run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
-       status.json, machine.json, model/; results/figures/dynamics/, results/tables/dynamics.*
+       status.json, machine.json, model/ and its card model.json; results/figures/dynamics/, results/tables/dynamics.*
 why    one rule for all runs: what a run is stands in its row of the sheet
 """
 
@@ -155,7 +155,8 @@ rule finetune:
         status=f"{ROOM}/{{run}}/status.json",
         # For people and the manifest: no rule takes it as input.
         machine=f"{ROOM}/{{run}}/machine.json",
-        model=directory(f"{ROOM}/{{run}}/model"),
+        # The card stands for the folder model/: a folder's times say nothing of its content.
+        model=f"{ROOM}/{{run}}/model.json",
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:
@@ -262,6 +263,7 @@ rule draw_dynamics:
             subcategory="{model}, seed {seed}",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
+        "results/figures/dynamics/{pairs}/{model}/seed_{seed}.sha256",
     log:
         "logs/draw_dynamics/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -280,7 +282,7 @@ rule draw_dynamics:
     shell:
         "python -m workflow.scripts.draw_dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
         " --runs {params.runs:q} --title {params.title:q} --formats {params.formats}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output[0]:q} > {log:q} 2>&1"
 
 
 rule draw_seeds:
@@ -296,6 +298,7 @@ rule draw_seeds:
             subcategory="{model}, over seeds",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
+        "results/figures/dynamics/{pairs}/{model}/seeds.sha256",
     log:
         "logs/draw_seeds/{pairs}/{model}.log",
     conda:
@@ -310,7 +313,7 @@ rule draw_seeds:
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_seeds --curves {input:q} --runs {params.runs:q}"
-        " --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " --title {params.title:q} --formats {params.formats} --output {output[0]:q} > {log:q} 2>&1"
 
 
 # Empty where nothing is watched.

@@ -2,7 +2,7 @@
 
 needs  results/statistics/
 makes  results/figures/{dataset}/ (one chart per model, relation and kind), results/figures/all-datasets/ (what the
-       datasets show together), results/tables/, results/index.html
+       datasets show together), each with its files' checksums beside it ({dataset}.sha256); results/tables/, results/index.html
 why    one job draws all figures of a dataset: starting Python costs more than a chart
 """
 
@@ -50,6 +50,7 @@ rule draw_figures:
             subcategory="{dataset}",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
         ),
+        "results/figures/{dataset}.sha256",
     log:
         "logs/draw_figures/{dataset}.log",
     conda:
@@ -77,7 +78,7 @@ rule draw_figures:
     shell:
         "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
         " --title {params.title:q} {params.model_titles:q} {params.bases:q} {params.axes} --accuracy {input.accuracy:q}"
-        " --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
+        " --formats {params.formats} {params.shared} --output {output[0]:q} > {log:q} 2>&1"
 
 
 rule draw_overview:
@@ -100,6 +101,7 @@ rule draw_overview:
             subcategory="all datasets",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
         ),
+        "results/figures/all-datasets.sha256",
     log:
         "logs/draw_overview.log",
     conda:
@@ -126,7 +128,7 @@ rule draw_overview:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.curves],
     shell:
         "python -m workflow.scripts.draw_overview --statistics {params.folders:q} {params.datasets:q}"
-        " {params.model_titles:q} {params.axes} --accuracy {input.accuracy:q} --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
+        " {params.model_titles:q} {params.axes} --accuracy {input.accuracy:q} --formats {params.formats} {params.shared} --output {output[0]:q} > {log:q} 2>&1"
 
 
 rule write_tables:
@@ -190,9 +192,9 @@ rule write_accuracy:
 rule write_atlas:
     """Write the page: what was run, the explorer, all figures and tables."""
     input:
-        figures=FIGURES,
+        figures=[str(sums_of(folder)) for folder in FIGURES],
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
-        tables=["results/tables/mad.csv", "results/tables/rd.csv"],
+        tables=collect("results/tables/{table}.{format}", table=["mad", "rd"], format=["csv", "parquet"]),
         accuracy=accuracy_tables,
         accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",
@@ -200,10 +202,13 @@ rule write_atlas:
         layers=collect("results/statistics/{dataset}/per_sample_layers.parquet", dataset=STUDY.datasets),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         claims="results/claims.parquet",
-        second=SECOND_FIGURES,
+        second=[str(sums_of(folder)) for folder in SECOND_FIGURES],
         statuses=RUN_STATUSES,
-        run_table=DYNAMICS_TABLE,
-        templates=sorted(str(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()),
+        run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
+        # Relative, so that the whole may be moved.
+        templates=sorted(
+            os.path.relpath(path) for path in Path(workflow.basedir, "workflow/lib/figures/atlas/templates").iterdir()
+        ),
     output:
         "results/index.html",
     log:
@@ -218,12 +223,15 @@ rule write_atlas:
         statuses=lambda wildcards, input: [
             part for path in input.statuses for part in ("--status", *status_place(path), path)
         ],
-        run_table=lambda wildcards, input: ["--run-table", input.run_table] if input.run_table else [],
+        run_table=lambda wildcards, input: ["--run-table", input.run_table[0]] if input.run_table else [],
+        figures=FIGURES,
+        second=SECOND_FIGURES,
+        tables=lambda wildcards, input: [path for path in input.tables if path.endswith(".csv")],
     shell:
-        "python -m workflow.scripts.write_atlas --figures {input.figures:q} --cells {input.cells:q}"
-        " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
+        "python -m workflow.scripts.write_atlas --figures {params.figures:q} --cells {input.cells:q}"
+        " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
-        " --second {input.second:q} --runs {params.runs:q} {params.statuses:q} {params.run_table:q}"
+        " --second {params.second:q} --runs {params.runs:q} {params.statuses:q} {params.run_table:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 

@@ -122,6 +122,7 @@ rule draw_generations:
             subcategory="{model}, seed {seed}: free generations",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
+        "results/figures/generations/{pairs}/{model}/seed_{seed}.sha256",
     log:
         "logs/draw_generations/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -141,4 +142,4 @@ rule draw_generations:
         formats=STUDY.config["formats"],
     shell:
         "python -m workflow.scripts.draw_generations --curves {input.curves:q} --published {input.published:q}"
-        " {params.runs:q} --title {params.title:q} --formats {params.formats} --output {output:q} > {log:q} 2>&1"
+        " {params.runs:q} --title {params.title:q} --formats {params.formats} --output {output[0]:q} > {log:q} 2>&1"

@@ -1,7 +1,7 @@
 """Models: the miniatures, committed or trained here, untrained twins, a card for every model, and what the miniatures can do.
 
 needs  resources/miniature/ or nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
-makes  results/models/{model}/ (miniatures: untrained, of another seed, or with `retrain`; untrained twins of hub models), resources/models/{model}.json (cards: where the files are, their digests),
+makes  results/models/{model}/ and its files' checksums, {model}.sha256 (miniatures: untrained, of another seed, or with `retrain`; untrained twins of hub models), resources/models/{model}.json (cards: where the files are, their digests),
        results/accuracy/{model}.parquet (miniatures: their own answers to held-out questions)
 why    a card of a few hundred bytes stands for gigabytes of weights as an input
 """
@@ -15,6 +15,7 @@ rule train_miniature:
         collect("results/models/{{model}}/{name}", name=MINIATURE_FILES),
         "results/models/{model}/training.json",
         "results/models/{model}/training_log.csv",
+        "results/models/{model}.sha256",
     log:
         "logs/train_miniature/{model}.log",
     benchmark:
@@ -43,7 +44,8 @@ rule train_miniature:
 rule write_untrained:
     """Write the untrained twin of a hub model: its architecture and tokenizer, seeded weights, nothing of its own."""
     output:
-        directory("results/models/{model}"),
+        folder=directory("results/models/{model}"),
+        sums="results/models/{model}.sha256",
     log:
         "logs/write_untrained/{model}.log",
     wildcard_constraints:
@@ -64,7 +66,7 @@ rule write_untrained:
     shell:
         "python -m workflow.scripts.write_untrained --model {wildcards.model} --source {params.source:q}"
         " --revision={params.revision:q} --mirror={resources.mirror:q} --seed {params.seed} {params.trust}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output.folder:q} > {log:q} 2>&1"
 
 
 rule fetch_model:
@@ -89,11 +91,7 @@ rule fetch_model:
             else model_row(wildcards.model)["source"]
         ),
         revision=lambda wildcards: "" if is_made(wildcards.model) else model_row(wildcards.model)["revision"],
-        sums=lambda wildcards: (
-            ["--sums", SHIPPED]
-            if model_row(wildcards.model)["source"] == "miniature" and is_shipped(wildcards.model)
-            else []
-        ),
+        sums=lambda wildcards: (["--sums", sums_of_model(wildcards.model)] if is_made(wildcards.model) else []),
     shell:
         "python -m workflow.scripts.fetch_model --model {wildcards.model} --source {params.source:q}"
         " --revision={params.revision:q} --mirror={resources.mirror:q} {params.sums:q} --output {output:q} > {log:q} 2>&1"

@@ -15,8 +15,13 @@ TOY_TABLES = {
 }
 
 
-# Fetched from the hub, or a user's own file or folder; none for the digits.
-TOY_FILES = f"resources/images/{TOY_IMAGES}.parquet" if HUB_IMAGES else [TOY_IMAGES] * os.path.exists(TOY_IMAGES)
+# Fetched from the hub, or a user's own file, or the files of a folder; none for the digits.
+if HUB_IMAGES:
+    TOY_FILES = f"resources/images/{TOY_IMAGES}.parquet"
+elif os.path.isdir(TOY_IMAGES):
+    TOY_FILES = sorted(str(path) for path in Path(TOY_IMAGES).rglob("*") if path.is_file())
+else:
+    TOY_FILES = [TOY_IMAGES] * os.path.exists(TOY_IMAGES)
 
 
 rule fetch_images:
@@ -77,7 +82,7 @@ rule train_classifier:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.train_classifier"),
-        images=lambda wildcards, input: input[0] if input else TOY_IMAGES,
+        images=TOY_FILES if HUB_IMAGES else TOY_IMAGES,
         image=TOYS["images"]["image"],
         label=TOYS["images"]["label"],
         rate=TOYS["images"]["rate"],
@@ -118,6 +123,7 @@ rule draw_toys:
             subcategory="Toys",
             labels={"toy": "{toy}", "figure": "{figure}"},
         ),
+        "results/figures/toys.sha256",
     log:
         "logs/draw_toys.log",
     conda:
@@ -130,7 +136,7 @@ rule draw_toys:
         formats=STUDY.config["formats"],
         folder=lambda wildcards, input: os.path.dirname(input[0]),
     shell:
-        "python -m workflow.scripts.draw_toys --tables {params.folder:q} --formats {params.formats} --output {output:q}"
+        "python -m workflow.scripts.draw_toys --tables {params.folder:q} --formats {params.formats} --output {output[0]:q}"
         " > {log:q} 2>&1"
 
 

@@ -15,7 +15,7 @@ def main(argv=None):
     add("--revision", default="", metavar="SHA", help="commit of the hub id (workflow.scripts.pin fills the sheet)")
     add("--mirror", default="", metavar="FOLDER", help="folder that holds models/ORG/NAME; others are passed over")
     add("--snapshots", default="resources/models/snapshots", metavar="FOLDER", help="where downloads are kept")
-    add("--sums", metavar="FOLDER", help="first compare every file that this folder's SHA256SUMS names")
+    add("--sums", metavar="FILE", help="first compare every file that this list names, in the form of sha256sum")
     add("--output", required=True, metavar="CARD", help="card to write (.json)")
     run(parser, fetch, argv)
 

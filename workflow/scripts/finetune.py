@@ -1,8 +1,8 @@
 """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
 
-INIT is a folder, a card (.json), or the `model` folder of another run. Writes dynamics.parquet (every probe at every
-evaluation), generations.parquet (free responses), training.parquet (every update), status.json and model/ to the folder
---output.
+INIT is a folder, or a card (.json), such as `model.json` of another run. Writes dynamics.parquet (every probe at every
+evaluation), generations.parquet (free responses), training.parquet (every update), status.json, model/ and its card
+model.json to the folder --output.
 """
 
 import os

@@ -4,9 +4,9 @@ import json
 
 import yaml
 
+from workflow.lib.checked import write_lines
 from workflow.lib.command import parser_for, run
 from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
 
 
 def main(argv=None):
@@ -21,7 +21,7 @@ def write(arguments):
         config = json.loads(arguments.config)
     except json.JSONDecodeError as error:
         raise InputError(f"--config: not JSON ({error}); give the config as one JSON object") from None
-    write_text(arguments.output, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
+    write_lines(arguments.output, yaml.safe_dump(config, sort_keys=True, allow_unicode=True), "# checksum: {}")
 
 
 if __name__ == "__main__":

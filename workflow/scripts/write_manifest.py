@@ -1,9 +1,7 @@
 """Gather what every table was made with, and check that the tables agree."""
 
-import json
-
+from workflow.lib.checked import write_json
 from workflow.lib.command import parser_for, run
-from workflow.lib.files import write_text
 
 LEARNER = "a finetuned model: its name, its card, its runs' tables and status.json; repeatable"
 
@@ -38,7 +36,7 @@ def write(arguments):
         arguments.pairs,
         arguments.toys,
     )
-    write_text(arguments.output, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    write_json(arguments.output, facts)
 
 
 if __name__ == "__main__":

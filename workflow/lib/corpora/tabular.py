@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from workflow.lib.checked import check_parquet, parquet_writer
 from workflow.lib.errors import InputError
-from workflow.lib.files import replacing, write_text
+from workflow.lib.files import write_text
 
 # How the library calls a file's format.
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -29,6 +32,8 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
         raise InputError(f"{path}: its kind '{path.suffix}' is not known; give one of {', '.join(FORMATS)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if suffix == ".parquet":
+        check_parquet(path, "fetch_dataset, or fetch_pairs for pairs", own=False)
     options: dict[str, Any] = {}
     if suffix != ".parquet":
         try:
@@ -150,8 +155,12 @@ def fetch_rows(
                 f"{dataset}: {source} cannot be had from the hub ({_line(error)}); check the network, or put a copy "
                 f"into FOLDER/datasets/{source} and give --config mirror=FOLDER"
             ) from None
-        with replacing(output) as temporary:
-            table.to_parquet(temporary)
+        # The library's way of writing embeds images, but knows no checksum.
+        written = Path(cache) / "rows.parquet"
+        table.to_parquet(written)
+        with pq.ParquetFile(written) as rows, parquet_writer(output, rows.schema_arrow) as writer:
+            for batch in rows.iter_batches():
+                writer.write_batch(batch)
 
 
 def pin_mapping(path: str | Path) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workflow.lib.checked import read_json, write_json
 from workflow.lib.command import progress
 from workflow.lib.digest import code_digest
 from workflow.lib.dynamics.checkpoints import Checkpoints
@@ -30,16 +31,17 @@ from workflow.lib.dynamics.processes import ALONE, Processes
 from workflow.lib.dynamics.recipe import Recipe
 from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
 from workflow.lib.errors import InputError
-from workflow.lib.files import sha256_of, write_text
+from workflow.lib.files import sha256_of
 from workflow.lib.gradients.plan import plan_batches
 from workflow.lib.machine import libraries, machine
 from workflow.lib.models.loading import choose_device, load, locate
-from workflow.lib.models.snapshots import model_digest
+from workflow.lib.models.snapshots import card_of
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import write_table
 
 STATUS = "status.json"
 MACHINE = "machine.json"
+CARD = "model.json"
 
 
 def finetune(
@@ -61,12 +63,13 @@ def finetune(
     prompts: int = 0,
     draws: int = 1,
 ) -> None:
-    """Finetune the model at `init` (a folder, a card, or another run's ``model`` folder) on a ``pairs`` table.
+    """Finetune the model at `init` (a folder, a card, or another run's ``model.json``) on a ``pairs`` table.
 
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, where given), ``generations.parquet`` (`draws`
     free responses to at most `prompts` prompts of either split), ``training.parquet``, ``status.json``,
-    ``machine.json`` (what it ran on) and ``model/``. A loss or gradient that is not finite stops the run at that step:
-    the status is then ``diverged``, and ``model/`` is the last checkpoint before it. `reference`: the reference model,
+    ``machine.json`` (what it ran on), ``model/`` and its card ``model.json``, the last of all. A loss or gradient that
+    is not finite stops the run at that step: the status is then ``diverged``, and ``model/`` is the last checkpoint
+    before it. `reference`: the reference model,
     by default `init`. `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a
     start that diverged, a reference with another tokenizer, data that leave nothing to train on, and more `processes`
     than a batch has examples.
@@ -132,21 +135,23 @@ def finetune(
     write_table("training", run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
-    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, Path(output) / "model")
-    status["model_digest"] = model_digest(Path(output) / "model")
-    write_text(Path(output) / MACHINE, json.dumps(machine(device), indent=1, sort_keys=True) + "\n")
-    write_text(Path(output) / STATUS, json.dumps(status, indent=1, sort_keys=True) + "\n")
+    folder = Path(output) / "model"
+    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, folder)
+    card = card_of(recipe.name, str(folder), "", folder)
+    write_json(Path(output) / MACHINE, machine(device))
+    write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
+    write_json(Path(output) / CARD, card)
     kept.remove()
 
 
 def usable_start(init: str):
     """Where the model to start from is; `InputError` for a run that diverged."""
     status = Path(init).parent / STATUS
-    if Path(init).name == "model" and status.is_file():
-        told = json.loads(status.read_text(encoding="utf-8"))
-        if told["status"] != "ok":
+    if Path(init).name in (CARD, "model") and status.is_file():
+        ended = read_json(status, "finetune")
+        if ended["status"] != "ok":
             raise InputError(
-                f"{init}: its run {told['status']} at step {told['step']}; lower its learning_rate in config/runs.tsv"
+                f"{init}: its run {ended['status']} at step {ended['step']}; lower its learning_rate in config/runs.tsv"
             )
     return locate(init)
 

@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from workflow.lib.checked import read_lines, write_lines
 from workflow.lib.dynamics.pairs import Pair
 from workflow.lib.dynamics.probes import REPHRASED, Rephrases
 from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
 from workflow.lib.generation.completions import Writer, complete_all
 
 PROMPTS = {
@@ -30,10 +30,8 @@ def from_cache(path: str | Path, pairs: Sequence[Pair]) -> Rephrases:
     Raises `InputError` for a damaged line, and for missing rows, naming them.
     """
     kept: dict[tuple[str, str], str] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the file of rephrases") from None
+    # Not by splitlines: a text may hold other characters that end lines.
+    lines = filter(None, read_lines(path, "write_rephrases", own=False).split("\n"))
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
@@ -55,7 +53,7 @@ def write_rephrases(pairs: Sequence[Pair], writer: Writer, kept: str | Path, out
     asked = {f"{pair['pair_id']}\t{name}": _request(pair, name) for pair in pairs for name in REPHRASED}
     told = complete_all(asked, writer, kept)
     rows = [dict(zip(("pair_id", "type"), key.split("\t"), strict=True)) | {"text": told[key].text} for key in asked]
-    write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _request(pair: Pair, name: str) -> str:

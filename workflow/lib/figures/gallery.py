@@ -57,7 +57,7 @@ def draw(
     tables = {name: _read(name, Path(statistics) / f"{name}.parquet", dataset) for name in _TABLES}
     if tables["cells"].is_empty():
         raise InputError(f"{statistics}/cells.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
-    facts = read_metadata(Path(statistics) / "curves.parquet")
+    facts = read_metadata(Path(statistics) / "curves.parquet", "curves")
     able = ability.abilities(ability.read(accuracy))
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
     by_model = {model: _of_model(tables, model, (model_titles or {}).get(model, model)) for model in models}
@@ -78,7 +78,7 @@ def draw(
         for relation, kind, heading, chart in figures:
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
             progress(f"{dataset}: {model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
-    write_index(output, dataset, title, listed)
+    write_index(output, dataset, title, listed, "draw_figures")
 
 
 def keep(

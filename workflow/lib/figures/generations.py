@@ -53,7 +53,7 @@ def draw_generations(
     `title`: what readers see as the model, or model and seed.
     """
     frame = pl.from_arrow(read_table("generation_curves", curves))
-    facts = read_metadata(curves)
+    facts = read_metadata(curves, "generation_curves")
     runs = [name for name in titles if name in set(frame["run"])]
     made = {}
     if not (rates := frame.filter(pl.col("measure") == "win_rate")).is_empty():
@@ -76,7 +76,7 @@ def draw_generations(
             chart.title = theme.heading_of(heading, 2)
         listed.append(saved(chart, Path(output) / kind, {"kind": kind}, heading, formats))
         progress(f"{kind}: {', '.join(listed[-1]['files'])}")
-    write_index(output, "generations", f"{title}: free generations", listed)
+    write_index(output, "generations", f"{title}: free generations", listed, "draw_generations")
 
 
 def win_rates(frame, runs, titles, facts, known: Sequence[str]) -> tuple[theme.Heading, alt.ConcatChart]:

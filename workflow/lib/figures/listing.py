@@ -10,7 +10,7 @@ import altair as alt
 from workflow.lib.errors import InputError
 from workflow.lib.figures.save import save, size_of_svg
 from workflow.lib.figures.theme import Heading
-from workflow.lib.files import write_text
+from workflow.lib.files import check_sums, sums_of, write_sums, write_text
 
 INDEX = "index.json"
 
@@ -34,15 +34,18 @@ def saved(
     return {**entry, **dict(zip(("width", "height"), size, strict=False))}
 
 
-def write_index(output: str | Path, dataset: str, title: str, listed: Sequence[dict[str, Any]]) -> None:
-    """Write the list of the figures in the folder `output`."""
+def write_index(output: str | Path, dataset: str, title: str, listed: Sequence[dict[str, Any]], rule: str) -> None:
+    """Write the list of the figures that `rule` drew into the folder `output`, and the checksums of all its files."""
     index = {"dataset": dataset, "dataset_title": title, "figures": listed}
     write_text(Path(output) / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+    write_sums(output, rule)
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
-    """The list that `draw` left in a folder; `InputError` where there is none."""
+    """The list that `draw` left in a folder; `InputError` where there is none, or a file is not as it was drawn."""
     path = Path(folder) / INDEX
+    if sums_of(folder).is_file():
+        check_sums(sums_of(folder))
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

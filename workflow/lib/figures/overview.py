@@ -70,7 +70,7 @@ def draw_overview(
         for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines):
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
             progress(f"{model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
-    write_index(output, KEY, TITLE, listed)
+    write_index(output, KEY, TITLE, listed, "draw_overview")
 
 
 def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
+from workflow.lib.checked import open_parquet, parquet_writer
 from workflow.lib.errors import InputError
 from workflow.lib.figures import latex
 from workflow.lib.figures.names import (
@@ -25,7 +25,7 @@ from workflow.lib.figures.names import (
     statistic_label,
     variants_in_order,
 )
-from workflow.lib.files import replacing, write_text
+from workflow.lib.files import write_text
 from workflow.lib.tables import read_table
 
 # The study's two; the CSV has all.
@@ -97,26 +97,30 @@ def write_tables(
 
 def write_files(stem: Path, frame: pl.DataFrame, markdown: str, tex: str) -> None:
     """Write a table in each of `FORMATS`, as ``{stem}.{format}``."""
-    with replacing(stem.with_suffix(".parquet")) as temporary:
-        # Without polars' own metadata: the same numbers are the same bytes.
-        pq.write_table(frame.to_arrow().replace_schema_metadata(None), temporary, compression="zstd")
+    # Without polars' own metadata: the same numbers are the same bytes.
+    table = frame.to_arrow().replace_schema_metadata(None)
+    with parquet_writer(stem.with_suffix(".parquet"), table.schema) as writer:
+        writer.write_table(table)
     write_text(stem.with_suffix(".csv"), frame.write_csv())
     write_text(stem.with_suffix(".md"), markdown)
     write_text(stem.with_suffix(".tex"), tex)
 
 
-def read_csv(path: str | Path) -> tuple[str, pl.DataFrame]:
-    """One of `write_tables`'s CSV files: its kind and its rows. `InputError` for any other file."""
-    try:
-        frame = pl.read_csv(path, infer_schema=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make it with write_tables") from None
-    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
-        raise InputError(f"{path}: not a readable CSV file ({error}); make it with write_tables") from None
+def read_files(path: str | Path, rule: str) -> pl.DataFrame:
+    """A table of `write_files`, named by any of its files: its Parquet file alone has a checksum."""
+    with open_parquet(Path(path).with_suffix(".parquet"), rule) as file:
+        return pl.from_arrow(file.read())
+
+
+def read_estimates(path: str | Path) -> tuple[str, pl.DataFrame]:
+    """The rows of one of `write_tables`'s files, and their kind, from the Parquet file of that name.
+
+    Raises `InputError` for a missing, damaged or any other file.
+    """
+    frame = read_files(path, "write_tables")
     for kind, columns in COLUMNS.items():
         if [name for name in columns if name in frame.columns] == frame.columns and _WHICH[kind] in frame.columns:
-            numbers = [name for name in _ESTIMATE[:-1] if name in frame.columns]
-            return kind, frame.with_columns(pl.col(numbers).cast(pl.Float64), pl.col("n").cast(pl.Int64))
+            return kind, frame
     raise InputError(f"{path}: neither a MAD nor an RD table, its columns are {', '.join(frame.columns)}")
 
 

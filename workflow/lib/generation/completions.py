@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
+from xxhash import xxh3_128
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
@@ -86,6 +87,10 @@ def _key(prompt: str, facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([prompt, facts], sort_keys=True).encode()).hexdigest()
 
 
+def _checksum(entry: Mapping[str, Any]) -> str:
+    return xxh3_128(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+
+
 class _Kept:
     """The file of kept answers: one line each, appended and flushed to the disk; one process at a time."""
 
@@ -117,6 +122,9 @@ class _Kept:
         for number, line in enumerate(whole.splitlines()):
             try:
                 entry = json.loads(line)
+                # Lines of earlier versions have none; they were paid for.
+                if entry.pop("checksum", None) not in (None, _checksum(entry)):
+                    raise ValueError
                 self.found[entry["key"]] = Completion(entry["text"], entry["finished"])
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"{self.path}, line {number + 1}: damaged; delete the line and run again") from None
@@ -127,7 +135,8 @@ class _Kept:
 
     def keep(self, key: str, answer: Completion) -> None:
         """Append one answer; it survives a kill from here on."""
-        self.file.write(json.dumps({"key": key, **asdict(answer)}).encode() + b"\n")
+        entry = {"key": key, **asdict(answer)}
+        self.file.write(json.dumps({**entry, "checksum": _checksum(entry)}).encode() + b"\n")
         self.file.flush()
         os.fsync(self.file.fileno())
         self.found[key] = answer

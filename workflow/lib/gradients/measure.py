@@ -14,10 +14,11 @@ import numpy as np
 import torch
 import transformers
 
+from workflow.lib.checked import write_json
 from workflow.lib.command import progress
 from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
-from workflow.lib.files import check_writable, write_text
+from workflow.lib.files import check_writable
 from workflow.lib.gradients.capture import HALF_SCALE, Capture, Pass
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
 from workflow.lib.gradients.forward import length_regime
@@ -147,7 +148,7 @@ def measure(
         f"{job.computed} computed, {job.recalled} from the journal, in {time.time() - started:.1f} s"
     )
     if run_path:
-        write_text(run_path, json.dumps(_run_facts(started, device, job), indent=2, sort_keys=True) + "\n")
+        write_json(run_path, _run_facts(started, device, job))
 
 
 def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callable[[int], int]) -> list[list[str]]:

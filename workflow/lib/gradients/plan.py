@@ -42,7 +42,8 @@ def read_rows(path: str | Path) -> list[Row]:
         ]
     if path.suffix != ".parquet":
         raise InputError(f"{path}: neither a responses table (.parquet) nor a JSON list (.json); give one of these")
-    table = read_table("responses", path)
+    # One of a rule, or one that a user has made or edited.
+    table = read_table("responses", path, own=False)
     columns = ("dataset", "sample_id", "variant", "relation", "instruction", "response")
     rows = [Row(**{name: row[name] for name in columns}) for row in table.to_pylist() if row["status"] == "ok"]
     if not rows:

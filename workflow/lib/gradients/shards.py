@@ -1,15 +1,13 @@
 """The tables of one gradients job, gathered from the shards that it was cut into."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from workflow.lib.checked import read_json, write_json
 from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
 from workflow.lib.tables import read_metadata, read_table, write_table
 
 _ROW = ("dataset", "sample_id", "variant", "relation", "loss_tokens")
@@ -26,7 +24,7 @@ def gather(
     `InputError` naming both files where two parts disagree on a fact (another revision, precision, code, ...), and
     where they do not make a whole.
     """
-    facts = {path: read_metadata(path) for paths in parts.values() for path in paths}
+    facts = {path: read_metadata(path, name) for name, paths in parts.items() for path in paths}
     for paths in parts.values():
         _check_agree({path: facts[path] for path in paths})
     places = {path: facts[path]["places"] for path in parts["samples"]}
@@ -46,8 +44,7 @@ def gather(
             name, table.take(pa.array(at)).combine_chunks(), outputs[name], {**told, "device": ", ".join(devices)}
         )
     if run_path:
-        told = [json.loads(Path(path).read_text(encoding="utf-8")) for path in runs]
-        write_text(run_path, json.dumps({"shards": told}, indent=2, sort_keys=True) + "\n")
+        write_json(run_path, {"shards": [read_json(path, "measure_gradients") for path in runs]})
 
 
 def _names(table: pa.Table) -> list[tuple[str, ...]]:

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from workflow.lib.command import progress
 from workflow.lib.corpora.miniature import training_documents
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.files import replacing, write_text
+from workflow.lib.files import check_sums, replacing, sums_of, write_sums, write_text
 from workflow.lib.models.miniature_tokenizer import TURN_END, build_tokenizer
 from workflow.lib.responses.prompts import SYSTEM_PROMPT, base_prompt
 
@@ -139,6 +139,8 @@ def _check(kind: str, steps: int, base_dir: str | Path | None) -> None:
         raise InputError(f"a {kind} miniature starts from its seed: leave out the base folder '{base_dir}'")
     if base_dir is not None and not (Path(base_dir) / "config.json").is_file():
         raise InputError(f"{base_dir}: no model there (config.json is missing); train the base first")
+    if base_dir is not None and sums_of(base_dir).is_file():
+        check_sums(sums_of(base_dir))
 
 
 # --- The data: endless streams of (token ids, labels), packed into rows ---
@@ -274,6 +276,7 @@ def _save(folder: Path, model, tokenizer, log: list[dict], facts: dict) -> None:
     writer.writerows(log)
     write_text(folder / "training_log.csv", table.getvalue())
     write_text(folder / "training.json", json.dumps(facts, indent=2) + "\n")
+    write_sums(folder, "train_miniature")
 
 
 def save_weights(model: LlamaForCausalLM, path: Path, dtype: torch.dtype) -> None:

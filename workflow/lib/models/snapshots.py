@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workflow.lib.checked import damaged, read_json, write_json
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.files import sha256_of, write_text
 
@@ -29,6 +30,7 @@ WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 TIMEOUT = 30.0  # seconds for the hub's first answer
 CARD_KEYS = ("model", "source", "revision", "path", "digest", "tokenizer_digest", "files")
+CARD_RULE = "fetch_model, or finetune for the model of a run"
 
 
 def is_folder(source: str) -> bool:
@@ -57,7 +59,7 @@ def fetch(model: str, source: str, revision: str, output: str | Path, mirror: st
         path = _snapshot(model, source, revision, mirror, snapshots)
     card = card_of(model, source, revision, path)
     _check_against_hub(path, card["files"])
-    write_text(output, json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_json(output, card)
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,11 @@ def model_digest(path: str | Path) -> str:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Read a card; `InputError` where the file is missing or is not one."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such card; write it with python -m workflow.scripts.fetch_model")
-    card = _read_json(path)
+    """Read a card; `InputError` where the file is missing, damaged or is not one."""
+    card = read_json(path, CARD_RULE)
     missing = [key for key in CARD_KEYS if key not in card]
     if missing:
-        raise InputError(f"{path}: not a model's card, '{missing[0]}' is missing; delete it and run fetch_model again")
+        raise damaged(path, f"not a model's card, '{missing[0]}' is missing", CARD_RULE)
     return card
 
 
@@ -160,15 +159,21 @@ def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
     Reads every byte of the weights. Raises `InputError` naming the first file that is not the one of the card.
     """
     path = Path(card["path"])
+    recorded = _weighty(card["files"])
+
+    def changed(name: str, what: str) -> InputError:
+        return InputError(
+            f"{path / name}: {what} since the card {card_path} was written; restore the file, or delete the card and "
+            f"run again (rule {CARD_RULE})"
+        )
+
+    for name in recorded:
+        if not (path / name).is_file():
+            raise changed(name, "is gone")
     found = _weighty({name: sha256_of(path / name) for name in _files(path)})
-    told = _weighty(card["files"])
-    for name in sorted({*found, *told}):
-        if found.get(name) != told.get(name):
-            what = "was added" if name not in told else "has changed" if name in found else "is gone"
-            raise InputError(
-                f"{path / name}: {what} since the card {card_path} was written; delete the card and run again "
-                "(fetch_model writes it), or restore the file"
-            )
+    for name in sorted({*found, *recorded}):
+        if found.get(name) != recorded.get(name):
+            raise changed(name, "has changed" if name in recorded else "was added")
 
 
 def download(

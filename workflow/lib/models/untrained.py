@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
+from workflow.lib.files import write_sums, write_text
 from workflow.lib.models.snapshots import SNAPSHOTS, shape_files
 
 
@@ -50,4 +50,5 @@ def write_untrained(
     write_text(made / "untrained.json", json.dumps(facts, indent=2) + "\n")
     shutil.rmtree(output, ignore_errors=True)
     made.rename(output)
+    write_sums(output, "write_untrained")
     progress(f"{output}: {sum(p.numel() for p in network.parameters()):,} parameters, untrained (seed {seed})")

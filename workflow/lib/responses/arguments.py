@@ -31,7 +31,8 @@ def source_of(arguments):
     for path, wanted in arguments.checksum:
         if (found := sha256_of(path)) != wanted:
             raise InputError(
-                f"{path}: its sha256 is {found}, config/sources.tsv says {wanted}; mend the file or the row"
+                f"{path}: its sha256 is {found}, config/sources.tsv says {wanted}; delete a fetched file and run again "
+                "(rule fetch_source), or correct your own file or its row"
             )
     return Source(
         dataset=arguments.dataset,

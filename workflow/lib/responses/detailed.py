@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from workflow.lib.checked import write_lines
 from workflow.lib.command import progress
 from workflow.lib.corpora.options import chosen
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError
-from workflow.lib.files import write_text
 from workflow.lib.generation.completions import Completion, Writer, complete_all
 from workflow.lib.responses.labels import boxed, same_answer
 
@@ -55,7 +55,7 @@ def write_detailed(
                 "writer": dict(writer.facts),
             }
         )
-    write_text(output, "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines))
+    write_lines(output, "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines))
     reasons = Counter(line["reason"] for line in lines if line["reason"])
     rejected = sum(reasons.values())
     why = "".join(f"; {reason}: {count}" for reason, count in sorted(reasons.items()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from workflow.lib.checked import read_lines
 from workflow.lib.command import progress
 from workflow.lib.corpora import miniature
 from workflow.lib.corpora.mapped import read_mapped
@@ -118,13 +119,11 @@ def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
 def read_written(path: str | Path) -> list[dict[str, Any]]:
     """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected."""
     try:
-        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in read_lines(path, "generate_detailed").split("\n") if line]
         needed = ("sample_id", "status", "response", "writer")
         # Files written before the template was kept lack it.
         return [{**{key: line[key] for key in needed}, "template": line.get("template")} for line in lines]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; write it with generate_detailed") from None
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a file of generate_detailed ({error}); delete it and run again") from None
 
 

@@ -74,7 +74,7 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
     status = pl.when(pl.Series(ok & ~usable)).then(pl.lit("nonfinite")).otherwise("status")
     values = {name: stack[finite] for name, stack in values.items()}
     frame = frame.with_columns(status.alias("status"))
-    purpose = read_metadata(samples_path)["purpose"]
+    purpose = read_metadata(samples_path, "samples")["purpose"]
     return frame, list(_usable(frame, tuple(projections), values, purpose))
 
 

@@ -43,7 +43,7 @@ def summarise_runs(
                         | dict(zip(("value", "low", "high"), level, strict=True))
                         | dict(zip(("change", "change_low", "change_high"), change, strict=True))
                     )
-    stopped = [name for name, path in runs.items() if read_metadata(path).get("status") == "diverged"]
+    stopped = [name for name, path in runs.items() if read_metadata(path, "dynamics").get("status") == "diverged"]
     write_table("dynamics_curves", rows, output, {"draws": draws, "seed": seed, "diverged": stopped})
 
 

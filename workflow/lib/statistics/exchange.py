@@ -124,7 +124,7 @@ def export_tables(
     )
     measured = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
-        name = read_metadata(samples_path)["model"]
+        name = read_metadata(samples_path, "samples")["model"]
         keys = ["sample_id", "variant", "relation"]
         # The released format knows the whole response's loss alone.
         whole = pl.col("loss_tokens") == "all"

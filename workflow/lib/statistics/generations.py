@@ -54,8 +54,8 @@ def summarise_generations(
     rows += _changes(each, starts, draws, seed, model)
     rows += _comparisons(judgements) if judgements else []
     named = {"model": model, "seed": int(told["seed"][0])}
-    judged = {"judge": read_metadata(judgements)["judge"]} if judgements else {}
-    known = read_metadata(scores)
+    judged = {"judge": read_metadata(judgements, "judgements")["judge"]} if judgements else {}
+    known = read_metadata(scores, "generation_scores")
     facts = {"draws": draws, "seed": seed, "left_out": known["left_out"], "oracle": known["oracle"], **judged}
     rows = [{**named, **row, "before": before[row["run"]]} for row in rows]
     write_table("generation_curves", rows, output, facts)

@@ -72,7 +72,7 @@ _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
 def _known(samples: str) -> dict[str, Any]:
     """What a samples table says of its model; `InputError` where it is none."""
     read_table("samples", samples, ["status"])
-    return read_metadata(samples)
+    return read_metadata(samples, "samples")
 
 
 def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:

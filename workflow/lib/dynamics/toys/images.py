@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from workflow.lib.checked import check_parquet
 from workflow.lib.corpora.tabular import quiet_datasets
 from workflow.lib.errors import InputError
 
@@ -52,6 +53,7 @@ def _table(path: Path, image: str, label: str):
         try:
             if path.is_dir():
                 return datasets.load_dataset("imagefolder", data_dir=str(path), split="train", keep_in_memory=True)
+            check_parquet(path, "fetch_images", own=False)
             table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             raise InputError(

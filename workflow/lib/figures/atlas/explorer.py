@@ -123,6 +123,7 @@ class _Samples:
     def __init__(self, paths: Sequence[str | Path]):
         self._paths: dict[str, list[str | Path]] = {}
         for path in paths:
+            # Its checksum is verified here, for the scans below.
             for dataset in pl.from_arrow(read_table("per_sample_layers", path, ["dataset"]))["dataset"].unique():
                 self._paths.setdefault(dataset, []).append(path)
 

@@ -12,7 +12,7 @@ import jinja2
 import markupsafe
 import polars as pl
 
-from workflow.lib.errors import InputError
+from workflow.lib.checked import read_lines
 from workflow.lib.figures import ability, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
 from workflow.lib.figures.atlas.fixed import fixed
@@ -104,7 +104,7 @@ def write_atlas(
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
-    facts = [read_metadata(path) for path in cells]
+    facts = [read_metadata(path, "cells") for path in cells]
     blocks = [block for path in csv_tables for block in _blocks(path)]
     answers = ability.read(accuracy)
     able = ability.abilities(answers)
@@ -163,7 +163,7 @@ def write_atlas(
         else None,
         "toys": groups["toys"],
         "config": {
-            "text": _config(config),
+            "text": read_lines(config, "write_config", own=False),
             "files": [
                 (Path(path).name, _link(path, base))
                 for path in [*csv_tables, *(each for each in (run_table, claims) if each)]
@@ -354,19 +354,10 @@ def _options(keys: Sequence[str], order: Any) -> list[tuple[str, str]]:
 
 
 def _blocks(path: str | Path) -> list[tables.Block]:
-    kind, frame = tables.read_csv(path)
+    kind, frame = tables.read_estimates(path)
     return tables.blocks(frame, kind)
 
 
 def _link(path: str | Path, base: Path) -> str:
     """The way from the page to a file, as a URL."""
     return quote(Path(os.path.relpath(Path(path).resolve(), base)).as_posix())
-
-
-def _config(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the effective config") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text; give the effective config") from None

@@ -1,15 +1,14 @@
 """The second study on the page: which finetuning runs there were, and its figures, folder by folder."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from workflow.lib.errors import InputError
+from workflow.lib.checked import damaged, read_json
 from workflow.lib.figures.dynamics.parts import TYPES
-from workflow.lib.figures.dynamics.table import change, read_csv
+from workflow.lib.figures.dynamics.table import change, read_runs
 from workflow.lib.figures.listing import read_index
 from workflow.lib.figures.names import label
 
@@ -75,7 +74,7 @@ def changes_of(path: str | Path, rows: Mapping[str, Mapping[str, Any]]) -> list[
     `path`: the CSV of `write_dynamics_table`; `rows`: of config/runs.tsv, by name. Probes that are trained on.
     """
     tables = []
-    frame = read_csv(path).filter((pl.col("measure") == "log_prob_sum") | (pl.col("type") == "chosen"), split="train")
+    frame = read_runs(path).filter((pl.col("measure") == "log_prob_sum") | (pl.col("type") == "chosen"), split="train")
     for (model, seed), part in frame.group_by("model", "seed", maintain_order=True):
         runs = part["run"].unique(maintain_order=True)
         body = []
@@ -131,13 +130,11 @@ def _figure(entry: dict, folder: Path, link: Callable[[Path], str], formats: Map
 
 
 def _status(path: str | Path) -> dict[str, Any]:
-    try:
-        status = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {key: status[key] for key in ("run", "status", "step")}
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); run the finetuning first (finetune)") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: not a run's status; delete the run's folder and finetune again") from None
+    status = read_json(path, "finetune")
+    missing = [key for key in ("run", "status", "step") if key not in status]
+    if missing:
+        raise damaged(path, f"not a run's status, '{missing[0]}' is missing", "finetune")
+    return status
 
 
 def _title(rows: Mapping[str, Mapping[str, Any]], name: str) -> str:

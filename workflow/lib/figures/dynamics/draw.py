@@ -38,7 +38,7 @@ def draw_dynamics(
     runs are among them. `title`: what readers see as the model and seed.
     """
     frame = pl.from_arrow(read_table("dynamics_curves", curves)).filter(pl.col("split") == "train")
-    facts = read_metadata(curves)
+    facts = read_metadata(curves, "dynamics_curves")
     stopped = set(facts["diverged"])
     runs = {name: row for name, row in runs.items() if name in set(frame["run"])}
 
@@ -80,7 +80,7 @@ def draw_dynamics(
             yield "one_step", [], step_chart(read_table("one_step", one_step).to_pylist())
 
     early = {name: runs[name]["title"] or name for name in runs if name in stopped}
-    _write(figures(), early, title, output, formats)
+    _write(figures(), early, title, output, formats, "draw_dynamics")
 
 
 def draw_seeds(
@@ -89,13 +89,13 @@ def draw_seeds(
     """Draw what several seeds of one model show together, as `draw_dynamics` does one seed."""
     frame = pl.concat(pl.from_arrow(read_table("dynamics_curves", path)) for path in curves)
     frame = frame.filter(pl.col("split") == "train")
-    stopped = {name for path in curves for name in read_metadata(path)["diverged"]}
+    stopped = {name for path in curves for name in read_metadata(path, "dynamics_curves")["diverged"]}
     runs = {name: row for name, row in runs.items() if name in set(frame["run"])}
     early = {name: runs[name]["title"] or name for name in runs if name in stopped}
     made = (
         (f"chains{more}", _names(chains), over_seeds(frame, chains)) for more, chains in _groups(choose.chains_of(runs))
     )
-    _write(made, early, title, output, formats)
+    _write(made, early, title, output, formats, "draw_seeds")
 
 
 def _names(chains: Sequence[choose.Chain]) -> list[str]:
@@ -109,7 +109,9 @@ def _groups(chains: Sequence[choose.Chain]) -> Iterator[tuple[str, list[choose.C
         yield f".{first // most + 1}" if first else "", list(chains[first : first + most])
 
 
-def _write(figures, early: Mapping[str, str], title: str, output: str | Path, formats: Sequence[str]) -> None:
+def _write(
+    figures, early: Mapping[str, str], title: str, output: str | Path, formats: Sequence[str], rule: str
+) -> None:
     """Save each (kind, names of runs, (heading, chart)), and their list; `early`: titles of runs that diverged."""
     listed = []
     for kind, names, (heading, chart) in figures:
@@ -119,4 +121,4 @@ def _write(figures, early: Mapping[str, str], title: str, output: str | Path, fo
             chart.title = theme.heading_of(heading, 2)
         listed.append(saved(chart, Path(output) / kind, {"kind": kind}, heading, formats))
         progress(f"{title}: {kind}: {', '.join(listed[-1]['files'])}")
-    write_index(output, "dynamics", title, listed)
+    write_index(output, "dynamics", title, listed, rule)

@@ -10,7 +10,7 @@ from workflow.lib.errors import InputError
 from workflow.lib.figures.dynamics.parts import TYPES
 from workflow.lib.figures.latex import longtable, preamble
 from workflow.lib.figures.names import in_order
-from workflow.lib.figures.tables import escaped, write_files
+from workflow.lib.figures.tables import escaped, read_files, write_files
 from workflow.lib.tables import read_metadata, read_table
 
 MEASURES = ("log_prob_sum", "argmax_log_prob")
@@ -61,12 +61,9 @@ def write_dynamics_table(
     return frame
 
 
-def read_csv(path: str | Path) -> pl.DataFrame:
-    """The rows of `write_dynamics_table`'s CSV; `InputError` for any other file."""
-    try:
-        frame = pl.read_csv(path, schema_overrides=_SCHEMA)
-    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
-        raise InputError(f"{path}: not a readable CSV file ({error}); make it with write_dynamics_table") from None
+def read_runs(path: str | Path) -> pl.DataFrame:
+    """The rows of `write_dynamics_table`, by any of its files; `InputError` for any other file."""
+    frame = read_files(path, "write_dynamics_table")
     if frame.columns != list(_SCHEMA):
         raise InputError(
             f"{path}: not the table of runs, its columns are {', '.join(frame.columns)}; give dynamics.csv"
@@ -83,7 +80,7 @@ def courses(
     early.
     """
     frame = pl.from_arrow(read_table("dynamics_curves", curves)).filter(pl.col("measure").is_in(MEASURES))
-    stopped = read_metadata(curves)["diverged"]
+    stopped = read_metadata(curves, "dynamics_curves")["diverged"]
     found = {key: part.sort("step").to_dicts() for key, part in frame.group_by("run", "split", "type", "measure")}
     rows = []
     for run in (name for name in runs if name in set(frame["run"])):

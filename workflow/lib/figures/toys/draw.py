@@ -26,7 +26,7 @@ def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None
         about = {"toy": toy, "figure": figure}
         listed.append(saved(chart(heading), Path(output) / f"{toy}.{figure}", about, heading, formats))
         progress(f"toys: {toy}, {figure}: {', '.join(listed[-1]['files'])}")
-    write_index(output, "toys", "Toys", listed)
+    write_index(output, "toys", "Toys", listed, "draw_toys")
 
 
 def figures(frames: dict[str, pl.DataFrame]) -> Iterator[tuple]:

@@ -15,7 +15,7 @@ from workflow.lib.statistics.claims.evidence import Claim, View
 from workflow.lib.statistics.claims.findings import FINDINGS
 from workflow.lib.statistics.claims.lost import lost_cells, unmeasured
 from workflow.lib.statistics.claims.two_alternative import two_alternative
-from workflow.lib.tables import read_metadata, write_table
+from workflow.lib.tables import read_metadata, read_table, write_table
 
 MEASURES = FINDINGS | CONTROLS
 STUDY = "layer_gradients"
@@ -43,7 +43,7 @@ def gather(
         raise InputError(f"config/claims.tsv, '{unknown[0]}': nothing measures it; have {', '.join(sorted(MEASURES))}")
     views: dict[tuple[str, str], View] = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
-        facts = read_metadata(samples_path)
+        facts = read_metadata(samples_path, "samples")
         if facts["purpose"] != "study":
             progress(f"{samples_path}: {facts['purpose']}, takes no part")
             continue
@@ -77,7 +77,7 @@ def _view(
 
 
 def _dataset_of(samples: str) -> str:
-    found = pl.scan_parquet(samples).select(pl.col("dataset").unique()).collect()["dataset"].to_list()
+    found = read_table("samples", samples, ["dataset"])["dataset"].unique().to_pylist()
     if len(found) != 1:
         raise InputError(f"{samples}: holds {len(found)} datasets, not one; make it again")
     return found[0]

@@ -106,7 +106,9 @@ class Run:
     @classmethod
     def read(cls, path: str | Path) -> "Run":
         """From its ``dynamics`` table."""
-        return cls(pl.from_arrow(read_table("dynamics", path)), read_metadata(path).get("status") == "diverged")
+        return cls(
+            pl.from_arrow(read_table("dynamics", path)), read_metadata(path, "dynamics").get("status") == "diverged"
+        )
 
 
 @dataclass(frozen=True)

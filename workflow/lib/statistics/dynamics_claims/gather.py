@@ -84,7 +84,7 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
         tables = {name: pl.from_arrow(read_table(f"toy_{name}", path)) for name, path in paths.items()}
         model, dataset, seed = *{"formulas": ("losses", "autograd")}.get(claim.table, ("softmax", "toys")), None
         if claim.table == "images":
-            facts = read_metadata(paths["predictions"])
+            facts = read_metadata(paths["predictions"], "toy_predictions")
             model, dataset = "classifier", Path(str(facts["images"])).stem
             seed = facts["seed"] if claim.rests == "seeds" else None
             if claim.runs and not any(name in str(facts["images"]).lower() for name in claim.runs):

@@ -179,8 +179,8 @@ BAD = {
         ROWS,
         "row 1: column 'solution' answers '3', which the mapping's answers do not name: 2",
     ),
-    "no rows": ({"split": "train[3:]"}, ROWS, "split 'train[3:]' (Instruction \"train[3:]\" corresponds to no data!)"),
-    "an unknown split": ({"split": "test"}, ROWS, "cannot be read as jsonl, split 'test'"),
+    "no rows": ({"split": "train[3:]"}, ROWS, "split 'train[3:]' takes none of its 3 rows"),
+    "an unknown split": ({"split": "test"}, ROWS, "split 'test' cannot be used (Unknown split"),
     "no box": (
         {"separator": "", "boxed": True, "columns": {"instruction": "question", "rationale": "solution"}},
         ROWS,
@@ -207,12 +207,12 @@ def test_an_answer_outside_of_the_options_of_its_row(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.jsonl", b'{"question": "\xff"}', "not UTF-8 at byte 14"),
-        ("rows.jsonl", b" \n", "the file is empty"),
-        ("rows.json", b'{"question": ', "cannot be read as json"),
+        ("rows.jsonl", b'{"question": "\xff"}', "line 1: not UTF-8 at byte 14 of the line"),
+        ("rows.jsonl", b" \n", "holds no rows; at least one is needed"),
+        ("rows.json", b'{"question": ', "row 0: not JSON at line 1: Expecting value"),
         ("rows.json", b'{"question": "a"}', "holds a JSON dict; a list of objects is needed"),
         ("rows.json", b'"text"', "holds a JSON str; a list of objects is needed"),
-        ("rows.csv", b"question,solution\nx,1,2\n", "line 2: 3 cells, but 2 columns"),
+        ("rows.csv", b"question,solution\nx,1,2\n", "row 0 (line 2): 3 cells, but 2 columns"),
         ("rows.parquet", b"no parquet", "cannot be read as parquet"),
         ("rows.txt", b"text", "its kind '.txt' is not known"),
     ],
@@ -295,7 +295,10 @@ WRONG = {
         {"boxed": True},
         "the answer has to come from one of: columns.answer, separator, boxed: true",
     ),
-    "no way to the answer": ({"separator": ""}, "the answer has to come from one of"),
+    "no way to the answer": (
+        {"separator": ""},
+        "columns.rationale is Simplified, which ends with the answer; add columns.answer",
+    ),
     "nothing to separate": ({"columns": {"instruction": "question"}}, "name that column"),
     "no expression": ({"remove": "(["}, "'remove': unterminated character set"),
     "a variant it does not make": (

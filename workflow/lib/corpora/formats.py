@@ -47,8 +47,8 @@ class _Invalid(ValueError):
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def json_rows(path: str | Path) -> Iterator[Row]:
-    """The objects of a JSON list, or of JSON Lines, in a file that is read whole."""
+def json_rows(path: str | Path, plain: bool = False) -> Iterator[Row]:
+    """The objects of a JSON list, or of JSON Lines, in a file that is read whole; `plain` as for `json_lines`."""
     path = Path(path)
     text = "".join(line for _, line in _lines(path))
     at = _skip(text, 0)
@@ -56,7 +56,7 @@ def json_rows(path: str | Path) -> Iterator[Row]:
     at = _skip(text, at + 1) if listed else at
     number = 0
     while at < len(text) and not (listed and text[at] == "]"):
-        row, end = _value(text, at, path, number, "")
+        row, end = _value(text, at, path, number, "", plain)
         at = _skip(text, end)
         if not listed and number == 0 and at == len(text):
             raise InputError(f"{path}: holds a JSON {type(row).__name__}; a list of objects is needed")
@@ -78,8 +78,11 @@ def json_rows(path: str | Path) -> Iterator[Row]:
         raise InputError(f"{path}, row {number}: not JSON: text after the list's end; remove it")
 
 
-def json_lines(path: str | Path) -> Iterator[Row]:
-    """The objects of a JSON Lines file, one a line, blank lines left out; a file that begins with ``[`` is a list."""
+def json_lines(path: str | Path, plain: bool = False) -> Iterator[Row]:
+    """The objects of a JSON Lines file, one a line, blank lines left out; a file that begins with ``[`` is a list.
+
+    `plain`: of a file that this project wrote, numbers are Python's.
+    """
     path = Path(path)
     number = 0
     for line_number, line in _lines(path):
@@ -87,10 +90,10 @@ def json_lines(path: str | Path) -> Iterator[Row]:
         if at == len(line):
             continue
         if number == 0 and line[at] == "[":
-            yield from json_rows(path)
+            yield from json_rows(path, plain)
             return
         where = f" at line {line_number}"
-        row, end = _value(line, at, path, number, where)
+        row, end = _value(line, at, path, number, where, plain)
         if _skip(line, end) < len(line):
             raise InputError(f"{path}, row {number}: not JSON{where}: more than one value; write one object a line")
         yield _object(row, path, number)
@@ -101,10 +104,10 @@ def _skip(text: str, at: int) -> int:
     return _SPACE.match(text, at).end()
 
 
-def _value(text: str, at: int, path: Path, number: int, where: str) -> tuple[Any, int]:
+def _value(text: str, at: int, path: Path, number: int, where: str, plain: bool) -> tuple[Any, int]:
     """The JSON value that begins at `at`, and where it ends."""
     try:
-        value, end = _DECODER.raw_decode(text, at)
+        value, end = (_PLAIN if plain else _DECODER).raw_decode(text, at)
         if _ESCAPED.search(text, at, end):
             _check_whole(value)
         return value, end
@@ -121,7 +124,7 @@ def _value(text: str, at: int, path: Path, number: int, where: str) -> tuple[Any
 
 def _object(value: Any, path: Path, number: int) -> Row:
     if not isinstance(value, dict):
-        raise InputError(f"{path}, row {number}: no object; write every row as {{name: value, ...}}")
+        raise InputError(f"{path}, row {number}: not an object; write every row as {{name: value, ...}}")
     return value
 
 
@@ -152,7 +155,9 @@ def _check_whole(value: Any, key: str = "") -> None:
             _check_whole(each, key)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=Written, parse_float=Written, parse_constant=_refuse)
+_CHECKS: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _refuse}
+_DECODER = json.JSONDecoder(**_CHECKS, parse_int=Written, parse_float=Written)
+_PLAIN = json.JSONDecoder(**_CHECKS)
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------

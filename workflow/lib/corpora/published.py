@@ -11,7 +11,6 @@ from workflow.lib.corpora.partners import check_partners
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
 
-
 _KEYS = ("instruction", "input", "output")
 
 

@@ -124,11 +124,11 @@ def read_written(path: str | Path) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; write it with generate_detailed")
     lines: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(json_lines(path)):
+    for number, line in enumerate(json_lines(path, plain=True)):
         if lacking := [key for key in ("sample_id", "status", "response", "writer") if key not in line]:
             raise InputError(
-                f"{path}, row {number}: not a line of generate_detailed, has no '{lacking[0]}'; delete the file and run "
-                "again"
+                f"{path}, row {number}: not a line of generate_detailed, has no '{lacking[0]}'; delete the file and "
+                "run again"
             )
         for key in ("sample_id", "response"):
             if not isinstance(line[key], str):

@@ -114,10 +114,10 @@ def mapped_pairs(
 ) -> list[Pair]:
     """At most `limit` pairs of rows by a checked `mapping` (workflow/schemas/pairs.schema.yaml), drawn by `seed`.
 
-    `where` names the rows' file in messages. A partner column that the mapping names is joined to the prompt, one that it
-    does not name is refused (`workflow.lib.corpora.partners`), and other unused columns are named once in the log. The
-    mapping's `template` makes the prompt of the prompt's text; a response gets the leading space that it lacks. Raises
-    `InputError` naming file, row (from 0) and column for a partner that is not used and for what cannot be
+    `where` names the rows' file in messages. A partner column that the mapping names is joined to the prompt, one that
+    it does not name is refused (`workflow.lib.corpora.partners`), and other unused columns are named once in the log.
+    The mapping's `template` makes the prompt of the prompt's text; a response gets the leading space that it lacks.
+    Raises `InputError` naming file, row (from 0) and column for a partner that is not used and for what cannot be
     read. What only one row can have is a status, not an error: an empty or equal response, ``other_prompt`` (two
     dialogues that part before their last turn), ``no_messages`` (no list of messages whose last one has `content`).
     """

@@ -431,6 +431,9 @@ def test_a_mirror_holds_a_copy_of_the_dataset(hub, tmp_path):
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == 2
     error = user_error(fetch(hub, tmp_path, "", "--mirror", tmp_path / "nowhere"))
     assert "no folder" in error and "datasets/org/name in the mirror" in error
+    shutil.copytree(tmp_path / "mirror", tmp_path / "mirror [v2]")
+    error = user_error(fetch(hub, tmp_path, "", "--mirror", tmp_path / "mirror [v2]"))
+    assert "for a pattern; give a mirror without [, * and ? in its path" in error
 
 
 def test_no_network_is_one_line(hub, tmp_path):

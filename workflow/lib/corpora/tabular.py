@@ -1,5 +1,6 @@
 """Rows of a file, as they are, and of a hub dataset, through the `datasets` library."""
 
+import glob
 import re
 import tempfile
 from collections.abc import Iterator
@@ -84,8 +85,8 @@ def fetch_rows(
         raise InputError(f"{dataset}: no folder {local} in the mirror; put a copy of the dataset {source} there")
     if local and glob.has_magic(str(local)):
         raise InputError(
-            f"{dataset}: the datasets library takes the path {local} for a pattern; give a mirror without [, * and ? in "
-            "its path"
+            f"{dataset}: the datasets library takes the path {local} for a pattern; give a mirror without [, * and ? "
+            "in its path"
         )
     if not local and not revision:
         raise InputError(

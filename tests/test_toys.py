@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from decimal import Decimal
@@ -372,8 +373,7 @@ def test_a_folder_and_a_parquet_file_hold_the_same_images(folder, tmp_path):
 
 def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
     """As the workflow fetches MNIST: by the `datasets` library, here from a mirror's copy."""
-    (tmp_path / "datasets/someone").mkdir(parents=True)
-    (tmp_path / "datasets/someone/shapes").symlink_to(folder)
+    shutil.copytree(folder, tmp_path / "datasets/someone/shapes")
     path = tmp_path / "fetched.parquet"
     done = call(
         "fetch_dataset", "--dataset", "toys", "--where", "config key toys.images", "--source", "someone/shapes",
@@ -388,8 +388,7 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
 
 
 def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
-    (tmp_path / "datasets/someone").mkdir(parents=True)
-    (tmp_path / "datasets/someone/shapes").symlink_to(folder)
+    shutil.copytree(folder, tmp_path / "datasets/someone/shapes")
     command = [
         Path(sys.executable).parent / "snakemake", "--cores", "1", "--directory", tmp_path, "--config",
         f"mirror={tmp_path}", "toys={images: {source: someone/shapes, split: train}}", "--",

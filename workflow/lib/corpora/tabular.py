@@ -83,10 +83,10 @@ def fetch_rows(
     local = Path(mirror).expanduser() / "datasets" / source if mirror else None
     if local and not local.is_dir():
         raise InputError(f"{dataset}: no folder {local} in the mirror; put a copy of the dataset {source} there")
-    if local and glob.has_magic(str(local)):
+    if local and glob.has_magic(str(local.resolve())):
         raise InputError(
-            f"{dataset}: the datasets library takes the path {local} for a pattern; give a mirror without [, * and ? "
-            "in its path"
+            f"{dataset}: the datasets library takes the path {local.resolve()} for a pattern; give a mirror without [, "
+            "* and ? in its path"
         )
     if not local and not revision:
         raise InputError(

@@ -9,7 +9,7 @@ import polars as pl
 
 from workflow.lib.figures import theme
 from workflow.lib.figures.save import save
-from workflow.lib.figures.tables import three_digits
+from workflow.lib.figures.tables import escaped, three_digits
 from workflow.lib.files import write_text
 from workflow.lib.statistics.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
 from workflow.lib.tables import read_table
@@ -103,8 +103,8 @@ def markdown(table: pl.DataFrame) -> str:
                     f"{row['outcome']}: {row['why']}" if row["why"] else row["outcome"],
                 ]
             )
-        escaped = ([cell.replace("_", "\\_").replace("|", "\\|") for cell in line] for line in lines)
-        parts += [f"## {first['title']}{mark}", "\n".join(f"| {' | '.join(line)} |" for line in escaped)]
+        texts = (map(escaped, line) for line in lines)
+        parts += [f"## {first['title']}{mark}", "\n".join(f"| {' | '.join(line)} |" for line in texts)]
     return "\n\n".join(parts) + "\n"
 
 

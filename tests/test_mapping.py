@@ -418,6 +418,10 @@ def test_pin_fills_the_revision_of_a_mapping(hub, tmp_path):
     assert done.returncode == 0 and done.stdout == f"{path}\t{commit}\n", done.stderr
     assert path.read_text() == text.replace('revision: ""', f"revision: {commit}")
     assert "nothing to pin" in script("pin", "--mapping", path, env=environment).stdout
+    # As an editor on Windows writes it.
+    path.write_bytes(b'\xef\xbb\xbfsource: org/name\r\nrevision: ""\r\nname: main\r\n')
+    assert script("pin", "--mapping", path, env=environment).returncode == 0
+    assert path.read_bytes() == f"\ufeffsource: org/name\r\nrevision: {commit}\r\nname: main\r\n".encode()
     path.write_text(text.replace("org/name", "org/other"))
     assert "the hub shows no dataset org/other" in user_error(script("pin", "--mapping", path, env=environment))
     path.write_text("source: org/name\n")

@@ -456,7 +456,7 @@ def test_pin_fills_empty_cells_and_nothing_else(hub, model, tmp_path):
     first, second = hub.add("org/one", model), hub.add("org/two", model, gated=True)
     sheet = tmp_path / "models.tsv"
     lines = [
-        "model\ttitle\tsource\trevision\tkind",
+        "\ufeffmodel\ttitle\tsource\trevision\tkind",
         "mini\tMiniature – klein\tminiature\t\tbase",
         "one\tOne\torg/one\t\tbase",
         "local\tLocal\t./folder\t\tbase\r",

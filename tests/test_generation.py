@@ -238,7 +238,7 @@ def test_equal_prompts_are_one_question(chat, tmp_path):
 def test_a_damaged_line_and_a_second_writer_are_errors(chat, tmp_path):
     kept = tmp_path / "kept.jsonl"
     kept.write_text('{"key": "x"}\n')
-    with pytest.raises(InputError, match=r"kept.jsonl, line 1: damaged"):
+    with pytest.raises(InputError, match=r"kept.jsonl, row 0: damaged"):
         complete_all(PROMPTS, endpoint(chat), kept)
     kept.unlink()
     slow = Chat(lambda prompt: time.sleep(1) or "x")

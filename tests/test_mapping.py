@@ -179,8 +179,8 @@ BAD = {
         ROWS,
         "row 1: column 'solution' answers '3', which the mapping's answers do not name: 2",
     ),
-    "no rows": ({"split": "train[3:]"}, ROWS, "split 'train[3:]' (Instruction \"train[3:]\" corresponds to no data!)"),
-    "an unknown split": ({"split": "test"}, ROWS, "cannot be read as jsonl, split 'test'"),
+    "no rows": ({"split": "train[3:]"}, ROWS, "split 'train[3:]' takes none of its 3 rows"),
+    "an unknown split": ({"split": "test"}, ROWS, "split 'test' cannot be used (Unknown split"),
     "no box": (
         {"separator": "", "boxed": True, "columns": {"instruction": "question", "rationale": "solution"}},
         ROWS,
@@ -207,12 +207,12 @@ def test_an_answer_outside_of_the_options_of_its_row(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.jsonl", b'{"question": "\xff"}', "not UTF-8 at byte 14"),
-        ("rows.jsonl", b" \n", "the file is empty"),
-        ("rows.json", b'{"question": ', "cannot be read as json"),
+        ("rows.jsonl", b'{"question": "\xff"}', "line 1: not UTF-8 at byte 14 of the line"),
+        ("rows.jsonl", b" \n", "holds no rows; at least one is needed"),
+        ("rows.json", b'{"question": ', "row 0: not JSON at line 1: Expecting value"),
         ("rows.json", b'{"question": "a"}', "holds a JSON dict; a list of objects is needed"),
         ("rows.json", b'"text"', "holds a JSON str; a list of objects is needed"),
-        ("rows.csv", b"question,solution\nx,1,2\n", "line 2: 3 cells, but 2 columns"),
+        ("rows.csv", b"question,solution\nx,1,2\n", "row 0 (line 2): 3 cells, but 2 columns"),
         ("rows.parquet", b"no parquet", "cannot be read as parquet"),
         ("rows.txt", b"text", "its kind '.txt' is not known"),
     ],
@@ -295,7 +295,10 @@ WRONG = {
         {"boxed": True},
         "the answer has to come from one of: columns.answer, separator, boxed: true",
     ),
-    "no way to the answer": ({"separator": ""}, "the answer has to come from one of"),
+    "no way to the answer": (
+        {"separator": ""},
+        "columns.rationale is Simplified, which ends with the answer; add columns.answer",
+    ),
     "nothing to separate": ({"columns": {"instruction": "question"}}, "name that column"),
     "no expression": ({"remove": "(["}, "'remove': unterminated character set"),
     "a variant it does not make": (
@@ -415,6 +418,10 @@ def test_pin_fills_the_revision_of_a_mapping(hub, tmp_path):
     assert done.returncode == 0 and done.stdout == f"{path}\t{commit}\n", done.stderr
     assert path.read_text() == text.replace('revision: ""', f"revision: {commit}")
     assert "nothing to pin" in script("pin", "--mapping", path, env=environment).stdout
+    # As an editor on Windows writes it.
+    path.write_bytes(b'\xef\xbb\xbfsource: org/name\r\nrevision: ""\r\nname: main\r\n')
+    assert script("pin", "--mapping", path, env=environment).returncode == 0
+    assert path.read_bytes() == f"\ufeffsource: org/name\r\nrevision: {commit}\r\nname: main\r\n".encode()
     path.write_text(text.replace("org/name", "org/other"))
     assert "the hub shows no dataset org/other" in user_error(script("pin", "--mapping", path, env=environment))
     path.write_text("source: org/name\n")
@@ -428,6 +435,9 @@ def test_a_mirror_holds_a_copy_of_the_dataset(hub, tmp_path):
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == 2
     error = user_error(fetch(hub, tmp_path, "", "--mirror", tmp_path / "nowhere"))
     assert "no folder" in error and "datasets/org/name in the mirror" in error
+    shutil.copytree(tmp_path / "mirror", tmp_path / "mirror [v2]")
+    error = user_error(fetch(hub, tmp_path, "", "--mirror", tmp_path / "mirror [v2]"))
+    assert "for a pattern; give a mirror without [, * and ? in its path" in error
 
 
 def test_no_network_is_one_line(hub, tmp_path):

@@ -255,10 +255,10 @@ def test_same_seed_same_bytes_whatever_the_order_of_the_files(tmp_path, rows, se
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"instruction": "a", "output": "\xff"}]', "not UTF-8 at byte 33"),
+        (b'[{"instruction": "a", "output": "\xff"}]', "line 1: not UTF-8 at byte 33 of the line"),
         (b'{"instruction": "a", "output": "b"}', "holds a JSON dict; a list of"),
-        (b"[]", "the list has no entries"),
-        (b"", "the file is empty"),
+        (b"[]", "holds no entries"),
+        (b"", "holds no entries"),
         (b"[1]", "row 0: not an object"),
         (b'[{"instruction": "a"}]', "row 0: 'output' is missing"),
         (b'[{"instruction": "a", "output": ""}]', "row 0: 'output' is not a text, or empty"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from decimal import Decimal
@@ -344,10 +345,10 @@ def pictures(count=42, side=10, classes=3):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """One folder of PNG files a class."""
-    path = tmp_path_factory.mktemp("images")
+    """One folder of PNG files a class, in a path that is no pattern."""
+    path = tmp_path_factory.mktemp("images") / "shapes [v2]"
     for number, (image, label) in enumerate(zip(*pictures(), strict=True)):
-        (path / SHAPES[label]).mkdir(exist_ok=True)
+        (path / SHAPES[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path / SHAPES[label] / f"{number:03}.png")
     return path
 
@@ -363,7 +364,7 @@ def parquet(path, pixels, labels):
 
 def test_a_folder_and_a_parquet_file_hold_the_same_images(folder, tmp_path):
     pixels, labels = pictures()
-    one, two = read_images(str(folder)), read_images(str(parquet(tmp_path / "x.parquet", pixels, labels)))
+    one, two = read_images(str(folder)), read_images(str(parquet(tmp_path / "x[1].parquet", pixels, labels)))
     assert one.names == SHAPES and two.names == ("0", "1", "2")
     np.testing.assert_allclose(two.pixels * 255, pixels)
     np.testing.assert_array_equal(two.labels, labels)
@@ -372,8 +373,7 @@ def test_a_folder_and_a_parquet_file_hold_the_same_images(folder, tmp_path):
 
 def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
     """As the workflow fetches MNIST: by the `datasets` library, here from a mirror's copy."""
-    (tmp_path / "datasets/someone").mkdir(parents=True)
-    (tmp_path / "datasets/someone/shapes").symlink_to(folder)
+    shutil.copytree(folder, tmp_path / "datasets/someone/shapes")
     path = tmp_path / "fetched.parquet"
     done = call(
         "fetch_dataset", "--dataset", "toys", "--where", "config key toys.images", "--source", "someone/shapes",
@@ -388,8 +388,7 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
 
 
 def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
-    (tmp_path / "datasets/someone").mkdir(parents=True)
-    (tmp_path / "datasets/someone/shapes").symlink_to(folder)
+    shutil.copytree(folder, tmp_path / "datasets/someone/shapes")
     command = [
         Path(sys.executable).parent / "snakemake", "--cores", "1", "--directory", tmp_path, "--config",
         f"mirror={tmp_path}", "toys={images: {source: someone/shapes, split: train}}", "--",

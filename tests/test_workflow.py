@@ -1,5 +1,6 @@
 """The workflow as its user runs it: from a clone, twice, after edits, after kills, on the study's own data."""
 
+import html
 import json
 import os
 import re
@@ -60,10 +61,28 @@ def counted(folder):
     return tuple(map(int, counts.groups()))
 
 
+# What Snakemake, a shell, a regular expression, Markdown, HTML and LaTeX read as their own.
+NASTY = r"""{easy} {model} "q" 'a' $HOME `id` %d & <script>alert(1)</script> \input{x}; #_^~ | a*b"""
+TITLED = {"models": ("mini", "M"), "datasets": ("mini_arithmetic", "D"), "runs": ("smoke_dpo", "R")}
+
+
+def retitle(folder):
+    """Give a model, a dataset and a run such a title, in sheets with a byte order mark and CRLF."""
+    for name, (key, mark) in TITLED.items():
+        sheet = folder / f"config/{name}.tsv"
+        lines = [line.split("\t") for line in sheet.read_text(encoding="utf-8").split("\n")]
+        for cells in lines:
+            if cells[0] == key:
+                cells[lines[0].index("title")] = f"{mark} {NASTY}"
+        text = "\r\n".join("\t".join(cells) for cells in lines)
+        sheet.write_bytes(text.encode("utf-8-sig"))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A clone in which the smoke study was run."""
+    """A clone in which the smoke study was run, with titles that may be nobody's pattern."""
     folder = clone(tmp_path_factory.mktemp("finished") / "clone")
+    retitle(folder)
     done = snakemake(folder, *SMOKE)
     assert done.returncode == 0, done.output[-3000:]
     return folder
@@ -107,6 +126,36 @@ def test_makes_everything_with_its_own_python(finished):
     assert set(answers["dataset"]) == {"mini_arithmetic", "mini_unpopular"}
     # Untrained for all purposes: every figure says that they cannot.
     assert page.count(">cannot do this task<") == 2 and page.count(">does not know these<") == 2
+
+
+def test_a_title_is_text_on_the_page_and_in_figures_and_tables(finished):
+    page = (finished / "results/index.html").read_text()
+    assert "<script>alert" not in page
+    shown = " ".join(html.unescape(re.sub(r"<script.*?</script>|<[^>]*>", "", page, flags=re.DOTALL)).split())
+    assert all(f"{mark} {NASTY}" in shown for _, mark in TITLED.values())
+    tables = finished / "results/tables"
+    assert f"D {NASTY}" in pl.read_csv(tables / "scope.csv")["title"].to_list()
+    tex = (tables / "scope.tex").read_text()
+    assert r"D \{easy\} \{model\}" in tex and r"\textbackslash{}input\{x\}" in tex and r"\input{x}" not in tex
+    assert r"\<script\>" in (tables / "scope.md").read_text()
+    svg = (finished / "results/figures/mini_arithmetic/mini.correct.variants.svg").read_text()
+    drawn = "".join(html.unescape(re.sub(r"<[^>]*>", "", svg)).split())
+    assert "".join(f"D {NASTY}".split()) in drawn and "<script" not in svg
+
+
+def test_texts_of_the_config_are_no_patterns(tmp_path):
+    """A dry run: prompt, endpoint and its model, mirror, a path with a shell's and a pattern's characters."""
+    folder = clone(tmp_path / "clone [v2] $HOME")
+    row = f"mine\tMine {NASTY}\tother\tmapped" + "\t" * 10
+    with (folder / "config/datasets.tsv").open("a") as sheet:
+        sheet.write(row + "\n")
+    (folder / "rows [1] $HOME *.jsonl").write_text('{"q": "a", "r": "b"}\n')
+    (folder / "config/mappings/mine.yaml").write_text(
+        'source: "rows [1] $HOME *.jsonl"\ncolumns: {instruction: q, response: r}\n'
+    )
+    written = 'generate={datasets: [mine], model: "m{x}", endpoint: "http://h/{v}", prompt: "- {a} {instruction}"}'
+    jobs = planned(folder, *SMOKE, "--config", "datasets=[mine]", "mirror=/tmp/{zz}", written, "--", "responses")
+    assert jobs == {"generate_detailed": 1, "build_responses": 1, "responses": 1}
 
 
 def test_a_second_run_has_nothing_to_do(finished):

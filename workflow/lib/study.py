@@ -4,6 +4,7 @@ Imported by the Snakefile at every start, so nothing heavy here.
 """
 
 import csv
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.models.snapshots import is_hub_id
-from workflow.lib.responses.labels import GOLD
+from workflow.lib.responses.labels import GOLD, names_answers
 from workflow.lib.responses.relations import BUILT
 from workflow.lib.series import check_mirror, expand_series
 
@@ -81,6 +82,7 @@ class Study:
         if level == "none" or knows or (chosen and model not in chosen) or self.config["gradients"] == "published":
             return []
         variants, relations = self.variants(dataset), self.relations(dataset)
+        answers = "mapping" not in self.datasets[dataset] or names_answers(self.datasets[dataset]["mapping"])
         trained = self.models[model]["kind"] != "random"
         wanted = CONTROLS["standard"] + (CONTROLS["full"] if level == "full" else [])
         asked = [(*each.split(":", 2), each) for each in wanted]
@@ -90,6 +92,7 @@ class Study:
             if variant in variants
             and ("matched" not in subset or "none" in variants)
             and not (subset == "all" and relation in relations)
+            and (relation != "wrong_answer" or answers)
             and (relation != "reference" or (trained and "published" not in relations and "derangement" in relations))
         ]
 
@@ -122,7 +125,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     """
     root = Path(root)
     schemas = root / "workflow" / "schemas"
-    config = checked(config, schemas / "config.schema.yaml", "config")
+    config = _with_paths(checked(config, schemas / "config.schema.yaml", "config"))
     models = read_sheet(root / "config/models.tsv", schemas / "models.schema.yaml", "model")
     datasets = read_sheet(root / "config/datasets.tsv", schemas / "datasets.schema.yaml", "dataset")
     sources = read_sheet(root / "config/sources.tsv", schemas / "sources.schema.yaml", None)
@@ -154,10 +157,17 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row["mapping"] = read_mapping(root, name, row, name in config["generate"]["datasets"])
     writers = _writers(config["generate"], config["dynamics"], models)
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
+    for key, row in files.items():
+        if key[0] in chosen:
+            where = f"config/sources.tsv, dataset '{key[0]}', variant '{key[1]}': 'path'"
+            row["path"] = row["path"] if chosen[key[0]]["url"] else os.path.expanduser(row["path"])
+            _check_path(row["path"], where)
     learners = _learners(config["dynamics"], models)
     judges = _judges(config["generate"], config["dynamics"], models)
     wanted = chosen_models | writers | learners
     wanted |= _partners(wanted, models)
+    for name, row in (wanted | judges).items():
+        _check_path(row["source"], f"config/models.tsv, '{name}': 'source'")
     trained = {name: row for name, row in wanted.items() if row["source"] == "miniature"}
     study = Study(config, chosen_models, trained, writers, learners, judges, chosen, files, claims)
     matched = [each for each in config["loss_tokens"] if each.startswith("random:matched")]
@@ -169,6 +179,24 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
                 f"none of dataset '{dataset}' is measured; add variant 'none', drop the dataset, or ask for random:K"
             )
     return study
+
+
+def _with_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with ``~`` written out at the start of its paths; `InputError` for what no rule can take as input."""
+    for room, key in (("dynamics", "rephrases"), ("released", "source")):
+        config[room][key] = os.path.expanduser(config[room][key])
+        _check_path(config[room][key], f"config key '{room}.{key}'")
+    images = config["toys"]["images"]
+    images["source"] = os.path.expanduser(images["source"])
+    _check_path(images["source"], "config key 'toys.images.source'")
+    return config
+
+
+def _check_path(path: str, where: str) -> None:
+    if "{" in path or "}" in path:
+        raise InputError(
+            f"{where}: '{path}' has braces, which Snakemake takes for wildcards; rename the file or folder"
+        )
 
 
 def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
@@ -265,7 +293,8 @@ def read_sheet(path: Path, schema_path: Path, key: str | None) -> dict[Any, Row]
     cell takes the default.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Editors write a byte order mark; only the ends of lines end a row.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     schema = _schema(schema_path)
@@ -317,7 +346,10 @@ def _row(rows: Mapping[str, Row], name: str, key: str) -> Row:
 
 
 def read_keys(root: Path, where: str, schema: str, missing: str) -> Row:
-    """The checked keys of a YAML file below `root`; `InputError`, with the words `missing`, where there is no file."""
+    """The checked keys of a YAML file below `root`, ``~`` written out at the start of its paths.
+
+    Raises `InputError`, with the words `missing` where there is no file.
+    """
     try:
         value = yaml.safe_load((root / where).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -326,7 +358,12 @@ def read_keys(root: Path, where: str, schema: str, missing: str) -> Row:
         raise InputError(f"{where}: not YAML ({error})") from None
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: holds no keys; see {schema}")
-    return checked(value, root / schema, where)
+    keys = checked(value, root / schema, where)
+    for key in ("source", "held_out"):
+        if key in keys:
+            keys[key] = os.path.expanduser(keys[key])
+            _check_path(keys[key], f"{where}: '{key}'")
+    return keys
 
 
 def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
@@ -339,10 +376,20 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
     mapping = read_keys(root, where, "workflow/schemas/mapping.schema.yaml", f"{where}: {missing}")
     columns = mapping["columns"]
     inside = bool(mapping["separator"]) + mapping["boxed"]
-    if inside > 1 or inside == ("answer" in columns):
+    if inside + ("answer" in columns) > 1:
         raise InputError(f"{where}: the answer has to come from one of: columns.answer, separator, boxed: true")
     if inside and "rationale" not in columns:
         raise InputError(f"{where}: separator and boxed take the answer out of columns.rationale; name that column")
+    if "rationale" in columns and not names_answers(mapping):
+        raise InputError(
+            f"{where}: columns.rationale is Simplified, which ends with the answer; add columns.answer, separator or "
+            "boxed: true, or name the column as columns.response"
+        )
+    if row["options"] and not names_answers(mapping):
+        raise InputError(
+            f"config/datasets.tsv, '{dataset}': 'options' is '{row['options']}', and {where} names no answer; name it, "
+            "or leave options empty"
+        )
     try:
         re.compile(mapping["remove"])
     except re.error as error:
@@ -351,12 +398,14 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
         raise InputError(
             f"config/datasets.tsv, '{dataset}': 'gold' is '{row['gold']}'; a mapping names the answer itself"
         )
-    made = {"none", *(["simplified"] if "rationale" in columns else [])}
+    made = {"none"} if names_answers(mapping) else set()
     made |= {"detailed"} if written or "detailed" in columns else set()
+    made |= {part for part, column in (("simplified", "rationale"), ("natural", "response")) if column in columns}
     for variant in row["variants"]:
         if variant not in made:
             raise InputError(
                 f"{where}: makes no variant '{variant}': {nearest(variant, made)}; name its column"
+                f"{' as columns.response' if variant == 'natural' else ''}"
                 f"{', or add the dataset to config key generate.datasets' if variant == 'detailed' else ''}"
             )
     if is_file(mapping) and Path(mapping["source"]).suffix.lower() not in FORMATS:
@@ -365,7 +414,7 @@ def read_mapping(root: Path, dataset: str, row: Row, written: bool) -> Row:
             f"{', '.join(FORMATS)}, or a hub dataset ORG/NAME"
         )
     if is_file(mapping) and not Path(mapping["source"]).is_file():
-        raise InputError(f"{where}: no file '{mapping['source']}' here; put it there, or mend 'source'")
+        raise InputError(f"{where}: no file '{mapping['source']}' here; put it there, or fix 'source'")
     return mapping
 
 

@@ -65,7 +65,7 @@ rule count_tokens:
         mirror=STUDY.config["mirror"],
     params:
         code=code_digest("workflow.scripts.count_tokens"),
-        models=[part for name in STUDY.models for part in ("--model", *tokenizer_of(name))],
+        models=lambda wildcards: [part for name in STUDY.models for part in ("--model", *tokenizer_of(name))],
         max_length=STUDY.config["max_length"],
         compat=STUDY.config["compat"],
     shell:

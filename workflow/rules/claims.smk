@@ -31,7 +31,7 @@ rule gather_evidence:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.gather_evidence"),
-        models=json.dumps(
+        models=lambda wildcards: json.dumps(
             {name: {key: row[key] for key in ("kind", "partner", "seed")} for name, row in STUDY.models.items()}
         ),
         draws=STUDY.config["bootstrap"],
@@ -112,7 +112,7 @@ rule draw_claims:
     params:
         code=code_digest("workflow.scripts.draw_claims"),
         formats=STUDY.config["formats"],
-        titles=json.dumps(
+        titles=lambda wildcards: json.dumps(
             {
                 name: row["title"]
                 for name, row in {**STUDY.learners, **STUDY.models, **STUDY.datasets}.items()
@@ -159,7 +159,7 @@ rule compare_fixed:
     params:
         code=code_digest("workflow.scripts.compare_fixed"),
         formats=STUDY.config["formats"],
-        titles=json.dumps(
+        titles=lambda wildcards: json.dumps(
             {
                 "models": {name: row["title"] for name, row in STUDY.models.items() if row["title"]},
                 "datasets": {name: row["title"] for name, row in STUDY.datasets.items() if row["title"]},

@@ -1,4 +1,8 @@
-"""What the rules share: the study as the config asks for it, and where its files stand."""
+"""What the rules share: the study as the config asks for it, and where its files stand.
+
+A text of a sheet or of the config is a param by a function (``lambda wildcards: ...``): Snakemake reads braces in a plain
+one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
+"""
 
 import json
 import os

@@ -96,7 +96,7 @@ rule write_rephrases:
         code=code_digest("workflow.scripts.write_rephrases"),
         model=lambda wildcards, input: GENERATE["model"] if GENERATE["endpoint"] else input.model,
         local=local_writer,
-        endpoint=GENERATE["endpoint"],
+        endpoint=lambda wildcards: GENERATE["endpoint"],
         max_tokens=GENERATE["max_tokens"],
         temperature=GENERATE["temperature"],
         probes=DYNAMICS["probes"],
@@ -105,7 +105,7 @@ rule write_rephrases:
     shell:
         "python -m workflow.scripts.write_rephrases --pairs {input.pairs:q} --train {params.probes} --held-out"
         " {params.held_out} --seed {wildcards.seed} --model {params.model:q} {params.local:q}"
-        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --max-tokens {params.max_tokens}"
+        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable:q} --max-tokens {params.max_tokens}"
         " --temperature {params.temperature} --threads {threads} --requests-per-minute {resources.requests_per_minute}"
         " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
         " --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"

@@ -61,7 +61,7 @@ rule draw_figures:
     params:
         code=code_digest("workflow.scripts.draw_figures"),
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
-        model_titles=MODEL_TITLES,
+        model_titles=lambda wildcards: MODEL_TITLES,
         bases=[
             part
             for name, row in STUDY.models.items()
@@ -111,7 +111,7 @@ rule draw_overview:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.draw_overview"),
-        datasets=[
+        datasets=lambda wildcards: [
             part
             for name, row in STUDY.datasets.items()
             for part in (
@@ -121,7 +121,7 @@ rule draw_overview:
                 *(row[key] or "-" for key in ("family", "member", "paper_top")),
             )
         ],
-        model_titles=MODEL_TITLES,
+        model_titles=lambda wildcards: MODEL_TITLES,
         axes=PAPER_AXES,
         formats=FORMATS,
         shared=SHARED,
@@ -153,12 +153,12 @@ rule write_tables:
     params:
         code=code_digest("workflow.scripts.write_tables"),
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.mad],
-        datasets=[
+        datasets=lambda wildcards: [
             part
             for name, row in STUDY.datasets.items()
             for part in ("--dataset", name, row["title"] or name, row["task"])
         ],
-        models=[part for name, row in STUDY.models.items() for part in ("--model", name, row["kind"])],
+        models=lambda wildcards: [part for name, row in STUDY.models.items() for part in ("--model", name, row["kind"])],
         folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
         "python -m workflow.scripts.write_tables --statistics {params.folders:q} {params.datasets:q} {params.models:q}"

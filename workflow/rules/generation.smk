@@ -40,15 +40,14 @@ rule generate_detailed:
         sources=source_arguments,
         model=lambda wildcards, input: GENERATE["model"] if GENERATE["endpoint"] else input.model,
         local=local_writer,
-        endpoint=GENERATE["endpoint"],
+        endpoint=lambda wildcards: GENERATE["endpoint"],
         max_tokens=GENERATE["max_tokens"],
         temperature=GENERATE["temperature"],
-        # A function: the prompt's braces are no wildcards.
         prompt=lambda wildcards: GENERATE["prompt"],
         kept=lambda wildcards: f"results/journal/generated/{wildcards.dataset}.jsonl",
     shell:
         "python -m workflow.scripts.generate_detailed {params.sources:q} --model {params.model:q} {params.local:q}"
-        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable} --prompt {params.prompt:q}"
+        " --endpoint={params.endpoint:q} --key-variable {resources.key_variable:q} --prompt={params.prompt:q}"
         " --max-tokens {params.max_tokens} --temperature {params.temperature} --threads {threads}"
         " --requests-per-minute {resources.requests_per_minute} --parallel {resources.parallel}"
         " --attempts {resources.attempts} --timeout {resources.answer_timeout} --kept {params.kept:q}"

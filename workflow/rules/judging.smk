@@ -77,7 +77,7 @@ rule judge_generations:
         kept=lambda wildcards: f"results/journal/generated/{wildcards.pairs}.{wildcards.model}.{wildcards.seed}.judge.jsonl",
     shell:
         "python -m workflow.scripts.judge_generations {params.runs:q} --scores {input.scores:q} --pairs {input.pairs:q}"
-        " {params.judge:q} --key-variable {resources.key_variable} --requests-per-minute {resources.requests_per_minute}"
+        " {params.judge:q} --key-variable {resources.key_variable:q} --requests-per-minute {resources.requests_per_minute}"
         " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
         " --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
 
@@ -98,7 +98,7 @@ rule summarise_generations:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.summarise_generations"),
-        runs=[part for run in PLAN.watched for part in ("--run", run, PLAN.runs[run]["init"] or "-")],
+        runs=lambda wildcards: [part for run in PLAN.watched for part in ("--run", run, PLAN.runs[run]["init"] or "-")],
         judgements=lambda wildcards, input: ["--judgements", input.judgements] if input.judgements else [],
         draws=STUDY.config["bootstrap"],
         seed=STUDY.config["seed"],
@@ -133,7 +133,7 @@ rule draw_generations:
     params:
         code=code_digest("workflow.scripts.draw_generations"),
         # Runs on the probed pairs alone have figures of their own kind.
-        runs=[
+        runs=lambda wildcards: [
             part
             for run in ([run for run in PLAN.watched if not PLAN.runs[run]["probed"]] or PLAN.watched)
             for part in ("--run", run, PLAN.runs[run]["init"] or "-", PLAN.runs[run]["title"] or run)

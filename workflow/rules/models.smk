@@ -34,11 +34,11 @@ rule train_miniature:
         kind=lambda wildcards: STUDY.miniatures[wildcards.model]["kind"],
         seed=lambda wildcards: STUDY.miniatures[wildcards.model]["seed"],
         steps=training_steps,
-        base=lambda wildcards, input: f"--base {os.path.dirname(input[0])}" if input else "",
+        base=lambda wildcards, input: ["--base", os.path.dirname(input[0])] if input else [],
         folder=lambda wildcards: f"results/models/{wildcards.model}",
     shell:
         "python -m workflow.scripts.train_miniature --output {params.folder:q} --kind {params.kind} --seed {params.seed}"
-        " --steps {params.steps} {params.base} --threads {threads} > {log:q} 2>&1"
+        " --steps {params.steps} {params.base:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule write_untrained:

@@ -25,8 +25,8 @@ if STUDY.config["gradients"] == "published":
             "../../environment.yml"
         params:
             code=code_digest("workflow.scripts.import_released"),
-            place=STUDY.config["released"]["source"],
-            revision=STUDY.config["released"]["revision"],
+            place=lambda wildcards: STUDY.config["released"]["source"],
+            revision=lambda wildcards: STUDY.config["released"]["revision"],
             files=lambda wildcards: [
                 part for file in released_files(wildcards.dataset, wildcards.model) for part in ("--file", *file)
             ],

@@ -37,9 +37,9 @@ rule fetch_images:
         mirror=STUDY.config["mirror"],
     params:
         code=code_digest("workflow.scripts.fetch_dataset"),
-        source=TOY_IMAGES,
-        revision=TOYS["images"]["revision"],
-        split=TOYS["images"]["split"],
+        source=lambda wildcards: TOY_IMAGES,
+        revision=lambda wildcards: TOYS["images"]["revision"],
+        split=lambda wildcards: TOYS["images"]["split"],
     shell:
         "python -m workflow.scripts.fetch_dataset --dataset toys --where 'config key toys.images' --source {params.source:q}"
         " --revision={params.revision:q} --split {params.split:q} --mirror={resources.mirror:q} --output {output:q}"
@@ -83,14 +83,14 @@ rule train_classifier:
     params:
         code=code_digest("workflow.scripts.train_classifier"),
         images=TOY_FILES if HUB_IMAGES else TOY_IMAGES,
-        image=TOYS["images"]["image"],
-        label=TOYS["images"]["label"],
+        image=lambda wildcards: TOYS["images"]["image"],
+        label=lambda wildcards: TOYS["images"]["label"],
         rate=TOYS["images"]["rate"],
         seed=STUDY.config["seed"],
         folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
-        "python -m workflow.scripts.train_classifier --images {params.images:q} --image {params.image:q}"
-        " --label {params.label:q} --seed {params.seed} --rate {params.rate} --output {params.folder:q} > {log:q} 2>&1"
+        "python -m workflow.scripts.train_classifier --images {params.images:q} --image={params.image:q}"
+        " --label={params.label:q} --seed {params.seed} --rate {params.rate} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule clip_objective:

@@ -42,7 +42,7 @@ def build(given):
         return
     if not (given.train_rows and given.held_out_rows and given.mapping):
         raise InputError("--reader mapped needs --train-rows, --held-out-rows and --mapping; give all three")
-    from workflow.lib.corpora.tabular import read_rows
+    from workflow.lib.corpora.tabular import WHOLE, read_rows
     from workflow.lib.dynamics.plan import check_prompt
     from workflow.lib.study import checked
 
@@ -57,7 +57,8 @@ def build(given):
         # Rows of the hub were cut when they were fetched.
         own = path in (mapping["source"], mapping["held_out"])
         cut = mapping[f"{split}_split"] if own else "train"
-        rows += mapped_pairs(read_rows(path, cut), mapping, path, split, limit, given.seed)
+        where = path if cut in WHOLE else f"{path}, split '{cut}'"
+        rows += mapped_pairs(list(read_rows(path, cut)), mapping, where, split, limit, given.seed)
     write_pairs(rows, given.output, {**facts, "source": mapping["source"], "revision": mapping["revision"]})
 
 

@@ -1,11 +1,16 @@
-"""Samples of any dataset, from rows and a mapping of their columns: None, Simplified and Detailed from their parts."""
+"""Samples of any dataset, from rows and a mapping of their columns.
+
+None, Simplified and Detailed are made from their parts; a response that is neither is `natural`.
+"""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workflow.lib.corpora.formats import Written
 from workflow.lib.corpora.options import OPTIONS, check_answer
+from workflow.lib.corpora.partners import PARTNERS, check_partners, report_left_out, with_partners
 from workflow.lib.corpora.samples import FINAL, Sample, with_final
 from workflow.lib.errors import InputError
 
@@ -17,14 +22,15 @@ class Parts:
     answer: str | None
     rationale: str | None
     detailed: str | None
+    natural: str | None = None
 
 
 def variants_of(parts: Parts, boxed: bool = False) -> dict[str, str]:
-    """The responses by variant: the answer, the rationale with the answer, the long reasoning.
+    """The responses by variant: the answer, the rationale with the answer, the long reasoning, the response as it is.
 
     `boxed`: the rationale states the answer itself, and is Simplified as it is.
     """
-    responses = {"none": parts.answer, "simplified": None, "detailed": parts.detailed}
+    responses = {"none": parts.answer, "simplified": None, "detailed": parts.detailed, "natural": parts.natural}
     if parts.rationale is not None:
         responses["simplified"] = parts.rationale if boxed else with_final(parts.rationale, parts.answer)
     return {variant: response for variant, response in responses.items() if response is not None}
@@ -42,35 +48,36 @@ def split_simplified(response: str) -> tuple[str, str]:
 
 
 def read_mapped(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     mapping: Mapping[str, Any],
     where: str,
     options: str,
     boxed: Callable[[str], str | None],
 ) -> list[Sample]:
-    r"""The samples of rows by a checked `mapping` (workflow/schemas/mapping.schema.yaml).
+    r"""The samples of rows by a checked `mapping` (workflow/schemas/mapping.schema.yaml), read one after another.
 
     `where` names the rows' file in messages, `options` is a name of `OPTIONS`, `boxed` reads the last ``\boxed{}``.
+    Without an answer in the mapping, samples have no `gold`. Columns that are not used are named once in the log.
     Raises `InputError` naming file, row (from 0) and column for what is missing, empty, no text, twice the same id,
-    or an answer outside the options; and where the mapping matches no row at all.
+    a partner column that the mapping does not name (`PARTNERS`), or an answer outside the options; and where the
+    mapping matches no row at all.
     """
-    if not rows:
-        raise InputError(f"{where}: the split '{mapping['split']}' has no rows; take another in the mapping")
-    columns = mapping["columns"]
-    for part, column in columns.items():
-        if all(column not in row for row in rows):
-            raise InputError(
-                f"{where}: the mapping's column '{column}' ({part}) is in no row; have {', '.join(rows[0]) or 'none'}"
-            )
-    separator = mapping["separator"]
-    if separator and not any(separator in str(row.get(columns["rationale"])) for row in rows):
-        raise InputError(
-            f"{where}: the mapping's separator '{separator}' is in no row of column '{columns['rationale']}'; mend it"
-        )
+    columns, rows = mapping["columns"], iter(rows)
+    used, names = set(columns.values()), {}
     samples, seen = [], {}
     for number, row in enumerate(rows):
         at = f"{where}, row {number}"
-        sample = _sample(row, mapping, at, number, options, boxed)
+        names.update(dict.fromkeys(row))
+        try:
+            check_partners(row, used, at)
+            sample = _sample(row, mapping, at, number, options, boxed)
+        except InputError:
+            # What no row has is the mapping's fault, not this row's.
+            rest = [row, *rows]
+            _check_columns(columns, names | dict.fromkeys(name for each in rest for name in each), where)
+            if number == 0:
+                _check_separator(mapping, rest, where)
+            raise
         if sample.sample_id in seen:
             raise InputError(
                 f"{at}: column '{columns['id']}': '{sample.sample_id}' is the id of row {seen[sample.sample_id]} too; "
@@ -80,7 +87,23 @@ def read_mapped(
         if options:
             check_answer(sample, options, f"{at}: column '{_answer_column(mapping)}'")
         samples.append(sample)
+    _check_columns(columns, names, where)
+    report_left_out(names, used, where)
     return samples
+
+
+def _check_columns(columns: Mapping[str, str], names: Collection[str], where: str) -> None:
+    for part, column in columns.items():
+        if column not in names:
+            raise InputError(
+                f"{where}: the mapping's column '{column}' ({part}) is in no row; have {', '.join(names) or 'none'}"
+            )
+
+
+def _check_separator(mapping: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], where: str) -> None:
+    separator, column = mapping["separator"], mapping["columns"].get("rationale")
+    if separator and not any(separator in str(row.get(column)) for row in rows):
+        raise InputError(f"{where}: the mapping's separator '{separator}' is in no row of column '{column}'; fix it")
 
 
 def _answer_column(mapping: Mapping[str, Any]) -> str:
@@ -92,20 +115,20 @@ def _sample(
     row: Mapping[str, Any], mapping: Mapping[str, Any], at: str, number: int, options: str, boxed: Callable
 ) -> Sample:
     columns = mapping["columns"]
-    texts = {part: _text(row, column, at) for part, column in columns.items()}
+    texts = {part: _text(row, column, at) for part, column in columns.items() if part not in PARTNERS}
     rationale, answer = texts.get("rationale"), texts.get("answer")
     if mapping["separator"]:
         rationale, found, answer = rationale.rpartition(mapping["separator"])
         if not found:
-            raise InputError(f"{at}: column '{columns['rationale']}' has no '{mapping['separator']}'; mend the row")
+            raise InputError(f"{at}: column '{columns['rationale']}' has no '{mapping['separator']}'; fix the row")
     elif mapping["boxed"]:
         answer = boxed(rationale)
         if answer is None:
-            raise InputError(f"{at}: column '{columns['rationale']}' has no \\boxed{{}}; mend the row")
+            raise InputError(f"{at}: column '{columns['rationale']}' has no \\boxed{{}}; fix the row")
     if rationale is not None:
         rationale = re.sub(mapping["remove"], "", rationale).strip() if mapping["remove"] else rationale.strip()
-    answer = answer.strip()
-    if mapping["answers"]:
+    answer = None if answer is None else answer.strip()
+    if mapping["answers"] and answer is not None:
         if answer not in mapping["answers"]:
             raise InputError(
                 f"{at}: column '{_answer_column(mapping)}' answers {answer!r}, which the mapping's answers do not "
@@ -114,21 +137,22 @@ def _sample(
         answer = mapping["answers"][answer]
     for part, text in (("rationale", rationale), ("answer", answer)):
         if text == "":
-            raise InputError(f"{at}: column '{columns.get(part, _answer_column(mapping))}' leaves an empty {part}")
-    responses = variants_of(Parts(answer, rationale, texts.get("detailed")), mapping["boxed"])
+            raise InputError(f"{at}: column '{columns.get(part) or _answer_column(mapping)}' leaves an empty {part}")
+    responses = variants_of(Parts(answer, rationale, texts.get("detailed"), texts.get("response")), mapping["boxed"])
+    instruction = with_partners(texts["instruction"], row, columns, at)
     return Sample(
         sample_id=texts.get("id", str(number)),
-        instructions=dict.fromkeys((*responses, "detailed"), texts["instruction"]),
+        instructions=dict.fromkeys((*responses, "detailed"), instruction),
         gold=answer,
         responses={(variant, "correct"): response for variant, response in responses.items()},
-        options=OPTIONS[options](texts["instruction"]),
+        options=OPTIONS[options](instruction),
     )
 
 
 def _text(row: Mapping[str, Any], column: str, at: str) -> str:
     value = row.get(column)
-    # Numbers and truth values are answers too, written as JSON has them or Python says them.
-    if isinstance(value, (bool, int, float)):
+    # Numbers and truth values are answers too: as the file writes them, or as Python does (True).
+    if isinstance(value, (bool, Written)):
         return str(value)
     if not isinstance(value, str) or not value.strip():
         state = "is missing" if value is None else "is empty" if isinstance(value, str) else "is no text"

@@ -1,16 +1,17 @@
 """Reader of the study's published files: a JSON list of {instruction, input, output}."""
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from workflow.lib.corpora.formats import json_rows
 from workflow.lib.corpora.options import OPTIONS, check_answer
+from workflow.lib.corpora.partners import check_partners
 from workflow.lib.corpora.samples import Sample
 from workflow.lib.errors import InputError, nearest
 
-_HALF = re.compile("[\ud800-\udfff]")
+_KEYS = ("instruction", "input", "output")
 
 
 @dataclass(frozen=True)
@@ -25,34 +26,20 @@ def read_entries(path: str | Path) -> list[Entry]:
     """Read a list of entries; a non-empty `input` follows the instruction on a line of its own.
 
     Raises `InputError` naming the file, the row (0-based) and the key, for a file that is missing, empty, not
-    UTF-8, not JSON, not a list, or holds an entry without a text under `instruction` or `output`.
+    UTF-8, not JSON (`workflow.lib.corpora.formats`), not a list, or holds an entry without a text under `instruction`
+    or `output`, or with a `system` or `context` that would be left out.
     """
     path = Path(path)
-    try:
-        # A byte order mark is no part of the text.
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty; at least one entry is needed")
-    try:
-        entries = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON at line {error.lineno}: {error.msg}") from None
-    if not isinstance(entries, list):
-        raise InputError(
-            f"{path}: holds a JSON {type(entries).__name__}; a list of {{instruction, input, output}} is needed"
-        )
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    entries = [_entry(path, row, entry) for row, entry in enumerate(json_rows(path))]
     if not entries:
-        raise InputError(f"{path}: the list has no entries; at least one sample is needed")
-    return [_entry(path, row, entry) for row, entry in enumerate(entries)]
+        raise InputError(f"{path}: holds no entries; at least one sample is needed")
+    return entries
 
 
-def _entry(path: Path, row: int, entry: object) -> Entry:
-    if not isinstance(entry, dict):
-        raise InputError(f"{path}, row {row}: not an object with the keys instruction, input and output")
+def _entry(path: Path, row: int, entry: Mapping[str, Any]) -> Entry:
+    check_partners(entry, _KEYS, f"{path}, row {row}", "join it to the instruction, or take the reader mapped")
     for key in ("instruction", "output"):
         if not isinstance(entry.get(key), str) or not entry[key]:
             state = "is missing" if key not in entry else "is not a text, or empty"
@@ -60,10 +47,6 @@ def _entry(path: Path, row: int, entry: object) -> Entry:
     extra = entry.get("input", "")
     if not isinstance(extra, str):
         raise InputError(f"{path}, row {row}: 'input' is not a text; give a string, empty if there is none")
-    for key in ("instruction", "input", "output"):
-        # JSON can write half a character, which no table and no tokenizer can hold.
-        if _HALF.search(entry.get(key, "")):
-            raise InputError(f"{path}, row {row}: '{key}' holds half of a character (a lone surrogate); write it whole")
     instruction = f"{entry['instruction']}\n{extra}" if extra else entry["instruction"]
     return Entry(instruction, entry["output"])
 

@@ -1,105 +1,69 @@
-"""Rows of a file or of a hub dataset, through the `datasets` library."""
+"""Rows of a file, as they are, and of a hub dataset, through the `datasets` library."""
 
-import codecs
-import csv
-import io
-import json
+import glob
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from workflow.lib.checked import check_parquet, parquet_writer
+from workflow.lib.corpora.formats import READERS, Row
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 
-# How the library calls a file's format.
-FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+#: Splits that are the whole of a file.
+WHOLE = ("train", "all")
 
 
-def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
-    """The rows of a JSON, JSON Lines, CSV or Parquet file, cut by `split` (``train[:500]``).
+def read_rows(path: str | Path, split: str) -> Iterator[Row]:
+    """The rows of a JSON, JSON Lines, CSV or Parquet file, one after another, cut by `split` (``train[:500]``).
 
-    Raises `InputError` naming the file where it is missing, of another kind, not UTF-8, or not readable.
+    A file is one split, ``train``; slices, also in percent, mean what they mean to the `datasets` library. Raises
+    `InputError` naming the file, and the row where one is at fault (`workflow.lib.corpora.formats`), for a file that
+    is missing, of another kind, without a row or not readable, and for a split that takes no row.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise InputError(f"{path}: its kind '{path.suffix}' is not known; give one of {', '.join(FORMATS)}")
+    if suffix not in READERS:
+        raise InputError(f"{path}: its kind '{path.suffix}' is not known; give one of {', '.join(READERS)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if suffix == ".parquet":
         check_parquet(path, "fetch_dataset, or fetch_pairs for pairs", own=False)
-    options: dict[str, Any] = {}
-    if suffix != ".parquet":
-        try:
-            # Spreadsheets write a byte order mark before the first character.
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-        if not text.strip():
-            raise InputError(f"{path}: the file is empty; at least one row is needed")
-        _check_list(path, text)
-        options = {"keep_default_na": False} if suffix == ".csv" else {}
-        columns = _csv_columns(path, text) if suffix == ".csv" else []
-    with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as cache:
-        try:
-            if suffix == ".csv":
-                # All is text: an answer "007" stays one, and "NA" is an answer.
-                options["features"] = datasets.Features(dict.fromkeys(columns, datasets.Value("string")))
-            table = datasets.load_dataset(
-                FORMATS[suffix],
-                data_files=str(_without_mark(path, cache)),
-                split=split,
-                cache_dir=cache,
-                keep_in_memory=True,
-                **options,
-            )
-        except (ValueError, datasets.exceptions.DatasetsError) as error:
-            cause = error.__cause__ or error
-            raise InputError(
-                f"{path}: cannot be read as {suffix[1:]}, split '{split}' ({_line(cause)}); mend the file or the "
-                "mapping's split"
-            ) from None
-        return table.to_list()
+    rows = READERS[suffix]
+    if split in WHOLE:
+        found = False
+        for row in rows(path):
+            found = True
+            yield row
+        if not found:
+            raise InputError(f"{path}: holds no rows; at least one is needed")
+        return
+    # A slice may count from the end or in percent; a bad row outside of it is an error too.
+    length = sum(1 for _ in rows(path))
+    for start, stop in _slices(path, split, length):
+        yield from islice(rows(path), start, stop)
 
 
-def _without_mark(path: Path, folder: str) -> Path:
-    """The file, or a copy of it without its byte order mark, which the library would read as text."""
-    with open(path, "rb") as file:
-        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-            return path
-        content = file.read()
-    plain = Path(folder) / f"plain{path.suffix.lower()}"
-    plain.write_bytes(content)
-    return plain
+def _slices(path: Path, split: str, length: int) -> list[tuple[int, int]]:
+    """The pieces (first row, row after the last) of `length` rows that `split` names."""
+    from datasets import ReadInstruction
 
-
-def _check_list(path: Path, text: str) -> None:
-    """The library takes a lone object for one row: say what is wrong with the file instead."""
-    if path.suffix.lower() == ".json" and not text.lstrip().startswith("["):
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            # Lines of objects, or damaged: the library's to read or to refuse.
-            return
-        raise InputError(f"{path}: holds a JSON {type(found).__name__}; a list of objects is needed")
-
-
-def _csv_columns(path: Path, text: str) -> list[str]:
-    """The header; a row of another length would be read as something else without a word."""
-    rows = csv.reader(io.StringIO(text, newline=""))
-    columns = next(rows)
-    for row in rows:
-        if row and len(row) != len(columns):
-            raise InputError(
-                f"{path}, line {rows.line_num}: {len(row)} cells, but {len(columns)} columns; quote cells with commas"
-            )
-    return columns
+    try:
+        pieces = ReadInstruction.from_spec(split).to_absolute({"train": length})
+    except (ValueError, AssertionError) as error:
+        raise InputError(
+            f"{path}: split '{split}' cannot be used ({_line(error)}); change the mapping's split"
+        ) from None
+    found = [(piece.from_, piece.to) for piece in pieces]
+    if not any(stop > start for start, stop in found):
+        raise InputError(f"{path}: split '{split}' takes none of its {length} rows; change the mapping's split")
+    return [(start, max(start, stop)) for start, stop in found]
 
 
 def fetch_rows(
@@ -124,6 +88,11 @@ def fetch_rows(
     local = Path(mirror).expanduser() / "datasets" / source if mirror else None
     if local and not local.is_dir():
         raise InputError(f"{dataset}: no folder {local} in the mirror; put a copy of the dataset {source} there")
+    if local and glob.has_magic(str(local.resolve())):
+        raise InputError(
+            f"{dataset}: the datasets library takes the path {local.resolve()} for a pattern; give a mirror without [, "
+            "* and ? in its path"
+        )
     if not local and not revision:
         raise InputError(
             f"{dataset}: the revision of {source} is unresolved; "
@@ -149,7 +118,7 @@ def fetch_rows(
                 f"{asked}, or, if it is gated, accept its licence and set HF_TOKEN"
             ) from None
         except (ValueError, datasets.exceptions.DatasetsError) as error:
-            raise InputError(f"{dataset}: {source}: {_line(error)}; mend {asked}") from None
+            raise InputError(f"{dataset}: {source}: {_line(error)}; fix {asked}") from None
         except (ConnectionError, HTTPError, HfHubHTTPError, OSError) as error:
             raise InputError(
                 f"{dataset}: {source} cannot be had from the hub ({_line(error)}); check the network, or put a copy "
@@ -172,11 +141,12 @@ def pin_mapping(path: str | Path) -> str | None:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a mapping, such as config/mappings/DATASET.yaml")
-    text = path.read_text(encoding="utf-8")
-    source = re.search(r"^source:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
+    # Its line ends and a byte order mark stay.
+    text = path.read_bytes().decode("utf-8")
+    source = re.search(r"^\ufeff?source:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
     if re.search(r"^revision:\s*[\"']?[0-9a-f]{40}", text, re.MULTILINE):
         return None
-    empty = re.search(r"^revision:[ \t]*(?:\"\"|'')?[ \t]*$", text, re.MULTILINE)
+    empty = re.search(r"^revision:[ \t]*(?:\"\"|'')?[ \t]*(?=\r?$)", text, re.MULTILINE)
     if not source or not empty:
         raise InputError(f'{path}: has no source, or no line revision: ""; write both')
     from httpx2 import HTTPError

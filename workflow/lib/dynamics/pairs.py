@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.lib.command import progress
+from workflow.lib.corpora.partners import check_partners, report_left_out, with_partners
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import read_table, write_table
@@ -84,12 +85,12 @@ def _dialogue(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
 
 
 def _plain(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
-    return *(_text(row, columns[part], where) for part in ("prompt", "chosen", "rejected")), ""
+    return _prompt(row, columns, where), *(_text(row, columns[part], where) for part in ("chosen", "rejected")), ""
 
 
 def _messages(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
     """Lists of {role, content}: the response is the last message."""
-    found, status = [_text(row, columns["prompt"], where)], ""
+    found, status = [_prompt(row, columns, where)], ""
     for part in ("chosen", "rejected"):
         said = row.get(columns[part])
         last = said[-1] if isinstance(said, list) and said else None
@@ -113,15 +114,21 @@ def mapped_pairs(
 ) -> list[Pair]:
     """At most `limit` pairs of rows by a checked `mapping` (workflow/schemas/pairs.schema.yaml), drawn by `seed`.
 
-    `where` names the rows' file in messages. The mapping's `template` makes the prompt of the prompt's text; a response
-    gets the leading space that it lacks. Raises `InputError` naming file, row (from 0) and column for what cannot be
+    `where` names the rows' file in messages. A partner column that the mapping names is joined to the prompt, one that
+    it does not name is refused (`workflow.lib.corpora.partners`), and other unused columns are named once in the log.
+    The mapping's `template` makes the prompt of the prompt's text; a response gets the leading space that it lacks.
+    Raises `InputError` naming file, row (from 0) and column for a partner that is not used and for what cannot be
     read. What only one row can have is a status, not an error: an empty or equal response, ``other_prompt`` (two
     dialogues that part before their last turn), ``no_messages`` (no list of messages whose last one has `content`).
     """
     columns = mapping["columns"]
+    names = dict.fromkeys(name for row in rows for name in row)
     for part, column in columns.items():
-        if rows and all(column not in row for row in rows):
-            raise InputError(f"{where}: column '{column}' ({part}) is in no row; have {', '.join(rows[0]) or 'none'}")
+        if rows and column not in names:
+            raise InputError(f"{where}: column '{column}' ({part}) is in no row; have {', '.join(names) or 'none'}")
+    for number, row in enumerate(rows):
+        check_partners(row, columns.values(), f"{where}, row {number}")
+    report_left_out(names, columns.values(), where)
     chosen = sorted(range(len(rows)), key=lambda number: seeded_hash(seed, f"{split} {number}"))[:limit]
     pairs = []
     for number in sorted(chosen):
@@ -135,6 +142,10 @@ def mapped_pairs(
 
 def _named(texts: Sequence[str]) -> dict[str, str]:
     return dict(zip(("chosen", "rejected"), texts, strict=True))
+
+
+def _prompt(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> str:
+    return with_partners(_text(row, columns["prompt"], where), row, columns, where)
 
 
 def _text(row: Mapping[str, Any], column: str, where: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workflow.lib.corpora.partners import PARTNERS
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.study import FORMATS, MINIATURE_PAIRS, Row, read_keys, read_sheet
 
@@ -80,6 +81,9 @@ def check_prompt(mapping: Mapping[str, Any], where: str) -> None:
     """`InputError` where a checked mapping of pairs has no column of prompts, or one that its format does not read."""
     if (mapping["format"] == "dialogue") == ("prompt" in mapping["columns"]):
         raise InputError(f"{where}: columns.prompt is needed, but for format dialogue, which has none; mend either")
+    partner = next((part for part in PARTNERS if part in mapping["columns"]), None)
+    if mapping["format"] == "dialogue" and partner:
+        raise InputError(f"{where}: columns.{partner} cannot be used: format dialogue has no prompt to join it to")
 
 
 def _mapping(pairs: str, root: Path) -> Row | None:

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from workflow.lib.checked import read_lines, write_lines
+from workflow.lib.checked import write_lines
+from workflow.lib.corpora.formats import checked_lines
 from workflow.lib.dynamics.pairs import Pair
 from workflow.lib.dynamics.probes import REPHRASED, Rephrases
 from workflow.lib.errors import InputError
@@ -27,17 +28,16 @@ _NAMED = 3  # missing rows that a message names
 def from_cache(path: str | Path, pairs: Sequence[Pair]) -> Rephrases:
     """The rephrases of `pairs` out of a JSON Lines file of {pair_id, type, text}; an empty text is an empty answer.
 
-    Raises `InputError` for a damaged line, and for missing rows, naming them.
+    Raises `InputError` for a damaged row, for one that is there twice, and for missing rows, naming them.
     """
     kept: dict[tuple[str, str], str] = {}
-    # Not by splitlines: a text may hold other characters that end lines.
-    lines = filter(None, read_lines(path, "write_rephrases", own=False).split("\n"))
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            kept[row["pair_id"], row["type"]] = row["text"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, line {number}: no JSON object with pair_id, type and text; mend it") from None
+    for number, row in enumerate(checked_lines(path, "write_rephrases", own=False)):
+        place, text = (row.get("pair_id"), row.get("type")), row.get("text")
+        if not all(isinstance(each, str) for each in (*place, text)):
+            raise InputError(f"{path}, row {number}: pair_id, type and text have to be texts; fix the row")
+        if place in kept:
+            raise InputError(f"{path}, row {number}: {place[1]} of '{place[0]}' is there twice; remove one row")
+        kept[place] = text
     wanted = [(pair["pair_id"], name) for pair in pairs for name in REPHRASED]
     missing = [f"{name} of '{pair_id}'" for pair_id, name in wanted if (pair_id, name) not in kept]
     if missing:

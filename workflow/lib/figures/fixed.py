@@ -1,5 +1,6 @@
 """Claims on the study's own irrelevant responses beside the corrected ones: paired dots, and a table to read."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import polars as pl
 
 from workflow.lib.figures import theme
 from workflow.lib.figures.save import save
-from workflow.lib.figures.tables import three_digits
+from workflow.lib.figures.tables import escaped, three_digits
 from workflow.lib.files import write_text
 from workflow.lib.statistics.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
 from workflow.lib.tables import read_table
@@ -102,8 +103,8 @@ def markdown(table: pl.DataFrame) -> str:
                     f"{row['outcome']}: {row['why']}" if row["why"] else row["outcome"],
                 ]
             )
-        escaped = ([cell.replace("_", "\\_").replace("|", "\\|") for cell in line] for line in lines)
-        parts += [f"## {first['title']}{mark}", "\n".join(f"| {' | '.join(line)} |" for line in escaped)]
+        texts = (map(escaped, line) for line in lines)
+        parts += [f"## {first['title']}{mark}", "\n".join(f"| {' | '.join(line)} |" for line in texts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,7 +153,7 @@ def _panel(
     """One piece; `first` of its claim."""
     claim = rows.row(0, named=True)
     labels, data, said = _placed(rows, titles)
-    told = " : ".join(f"datum.value === {place} ? {name!r}" for place, name in enumerate(labels)) + " : ''"
+    told = " : ".join(f"datum.value === {place} ? {json.dumps(name)}" for place, name in enumerate(labels)) + " : ''"
     y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=told, labelLimit=300)
     y = alt.Y("at:Q", scale=alt.Scale(domain=[-0.6, len(labels) - 0.4], reverse=True, nice=False), axis=y_axis)
     present = [kind for kind in LOOKS if any(row["kind"] == NAMES[kind] for row in data)]

@@ -8,7 +8,7 @@ import polars as pl
 
 from workflow.lib.figures import findings, latex
 from workflow.lib.figures.names import PIPELINE_CHECK, in_order, label, relations_in_order, variants_in_order
-from workflow.lib.figures.tables import write_files
+from workflow.lib.figures.tables import escaped, write_files
 from workflow.lib.tables import read_table
 
 TITLE = "Scope"
@@ -41,7 +41,7 @@ def write_scope(statistics: Sequence[str | Path], sheets: Sheets, output: str | 
     frame = tidy(cells, sheets)
     header, rows = table(frame, sheets)
     rule = ["---"] * len(header)
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in (header, rule, *rows)]
+    lines = [f"| {' | '.join(map(escaped, line))} |" for line in (header, rule, *rows)]
     markdown = "\n\n".join([f"# {TITLE}", NOTE, "\n".join(lines)]) + "\n"
     tex = latex.preamble(NOTE) + latex.longtable(f"{TITLE}: what was measured", _COLUMNS_OF_TEXT, header, rows)
     write_files(Path(output) / "scope", frame, markdown, tex)

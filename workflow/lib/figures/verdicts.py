@@ -9,7 +9,7 @@ import polars as pl
 from workflow.lib.figures import theme
 from workflow.lib.figures.ability import OF_TWO
 from workflow.lib.figures.save import save
-from workflow.lib.figures.tables import three_digits
+from workflow.lib.figures.tables import escaped, three_digits
 from workflow.lib.files import write_text
 from workflow.lib.tables import read_table
 
@@ -243,12 +243,8 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     if skipped.height:
         parts += ["# Not asked", "Claims whose runs or data this configuration does not make; they are not counted."]
-        parts.append("\n".join(f"- {row['title']}: {_escaped(row['reason'])}" for row in skipped.to_dicts()))
+        parts.append("\n".join(f"- {row['title']}: {escaped(row['reason'])}" for row in skipped.to_dicts()))
     write_text(output, "\n\n".join(parts) + "\n")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("_", "\\_").replace("|", "\\|")
 
 
 # Columns that only the first study fills.
@@ -284,4 +280,4 @@ def _cells(row: dict) -> dict[str, str]:
         "Ability by": ABILITY_TESTS.get(row["ability_test"], "–"),
         "Remarks": row["reason"],
     }
-    return {name: _escaped(cell) for name, cell in shown.items()}
+    return {name: escaped(cell) for name, cell in shown.items()}

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,10 @@ from filelock import FileLock, Timeout
 from xxhash import xxh3_128
 
 from workflow.lib.command import progress
+from workflow.lib.corpora.formats import json_lines
 from workflow.lib.errors import InputError
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def _ask(todo: Mapping[str, str], writer: Writer, store: "_Kept") -> None:
             return
         try:
             answer = writer.complete(prompt)
+            # An endpoint can send half a character, which no file holds: it is marked, as decoders mark it.
+            answer = replace(answer, text=_HALF.sub("\ufffd", answer.text))
         except BaseException:
             # At once, not when somebody looks: every further question may cost money.
             stop.set()
@@ -118,20 +124,16 @@ class _Kept:
         if not self.path.is_file():
             return
         content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines()):
-            try:
-                entry = json.loads(line)
-                # Lines of earlier versions have none; they were paid for.
-                if entry.pop("checksum", None) not in (None, _checksum(entry)):
-                    raise ValueError
-                self.found[entry["key"]] = Completion(entry["text"], entry["finished"])
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{self.path}, line {number + 1}: damaged; delete the line and run again") from None
-        if whole != content:
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
             # A kill in the middle of a line: what is not whole was never kept.
             with open(self.path, "r+b") as file:
-                file.truncate(len(whole))
+                file.truncate(whole)
+        for number, entry in enumerate(json_lines(self.path, plain=True)):
+            key, text, finished = (entry.get(name) for name in ("key", "text", "finished"))
+            if not (isinstance(key, str) and isinstance(text, str) and isinstance(finished, bool)):
+                raise InputError(f"{self.path}, row {number}: damaged; delete the line and run again")
+            self.found[key] = Completion(text, finished)
 
     def keep(self, key: str, answer: Completion) -> None:
         """Append one answer; it survives a kill from here on."""

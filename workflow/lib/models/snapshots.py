@@ -230,7 +230,8 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
         raise InputError(f"{sheet}: no such file; give the sheet with --sheet") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{sheet}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    header = lines[0].rstrip("\r").split("\t")
+    # Editors write a byte order mark before the first column's name.
+    header = lines[0].removeprefix("\ufeff").rstrip("\r").split("\t")
     for column in ("model", "source", "revision"):
         if column not in header:
             raise InputError(f"{sheet}: column '{column}' is missing; have {', '.join(header) or 'none'}")

@@ -49,6 +49,8 @@ def _rows(dataset: str, material: Material, variant: str, relation: str) -> list
                 f"dataset '{dataset}', variant '{variant}': '{relation}' is built from the correct responses; "
                 "give their file too"
             )
+        if relation == "wrong_answer" and all(sample.gold is None for sample in material.samples):
+            progress(f"{dataset}, {variant}: the data have no answers, so no '{relation}' can be made of them")
         built = BUILDERS[relation](material, variant)
     elif (variant, relation) in first.responses:
         built = _given(material, variant, relation)

@@ -1,7 +1,9 @@
 """The final answer that a response states, and when two answers are the same."""
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 from workflow.lib.corpora.samples import FINAL
 
@@ -55,6 +57,11 @@ GOLD = {
     "final_answer": ("simplified", lambda response: stated_answer(response, "simplified")),
     "boxed": ("simplified", boxed),
 }
+
+
+def names_answers(mapping: Mapping[str, Any]) -> bool:
+    """Whether a mapping of columns (workflow/schemas/mapping.schema.yaml) says where the final answer stands."""
+    return bool("answer" in mapping["columns"] or mapping["separator"] or mapping["boxed"])
 
 
 def read_label(response: str, variant: str, gold: str) -> str | None:

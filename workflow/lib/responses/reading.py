@@ -1,21 +1,20 @@
 """The samples of a dataset, whatever its reader: published files, a mapping of anyone's columns, or a grammar."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from workflow.lib.checked import read_lines
 from workflow.lib.command import progress
 from workflow.lib.corpora import miniature
+from workflow.lib.corpora.formats import checked_lines
 from workflow.lib.corpora.mapped import read_mapped
 from workflow.lib.corpora.published import read_samples
 from workflow.lib.corpora.samples import Sample
-from workflow.lib.corpora.tabular import read_rows
+from workflow.lib.corpora.tabular import WHOLE, read_rows
 from workflow.lib.errors import InputError, nearest
-from workflow.lib.responses.labels import GOLD, boxed
+from workflow.lib.responses.labels import GOLD, boxed, names_answers
 
 READERS = ("published", "mapped", "miniature")
 # A new line written as backslash and n, but no LaTeX command that begins with n.
@@ -51,7 +50,7 @@ class Source:
     def answers(self) -> str:
         """How any response states its answer: a name of `GOLD`, empty where the data have none."""
         if self.reader == "mapped":
-            return "boxed" if self.mapping["boxed"] else "none"
+            return "boxed" if self.mapping["boxed"] else "none" if names_answers(self.mapping) else ""
         return self.gold
 
 
@@ -70,7 +69,8 @@ def read(source: Source) -> list[Sample]:
             if Path(source.rows).suffix.lower() == ".parquet" and _is_fetched(source)
             else source.mapping["split"]
         )
-        samples = read_mapped(read_rows(source.rows, split), source.mapping, source.rows, source.options, boxed)
+        where = source.rows if split in WHOLE else f"{source.rows}, split '{split}'"
+        samples = read_mapped(read_rows(source.rows, split), source.mapping, where, source.options, boxed)
     else:
         raise InputError(f"--reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")
     if source.normalise_newlines:
@@ -117,18 +117,31 @@ def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
 
 
 def read_written(path: str | Path) -> list[dict[str, Any]]:
-    """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected."""
-    try:
-        lines = [json.loads(line) for line in read_lines(path, "generate_detailed").split("\n") if line]
-        needed = ("sample_id", "status", "response", "writer")
+    """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected.
+
+    `InputError` naming file and row for what is no such line, and for a sample that is there twice.
+    """
+    lines: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(checked_lines(path, "generate_detailed")):
+        if lacking := [key for key in ("sample_id", "status", "response", "writer") if key not in line]:
+            raise InputError(
+                f"{path}, row {number}: not a line of generate_detailed, has no '{lacking[0]}'; delete the file and "
+                "run again"
+            )
+        for key in ("sample_id", "response"):
+            if not isinstance(line[key], str):
+                raise InputError(f"{path}, row {number}: '{key}' is no text; delete the file and run again")
+        if line["sample_id"] in lines:
+            raise InputError(f"{path}, row {number}: sample '{line['sample_id']}' is there twice; remove one line")
         # Files written before the template was kept lack it.
-        return [{**{key: line[key] for key in needed}, "template": line.get("template")} for line in lines]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a file of generate_detailed ({error}); delete it and run again") from None
+        lines[line["sample_id"]] = {"template": None, **line}
+    return list(lines.values())
 
 
 def written_facts(path: str | Path) -> dict[str, Any]:
     """For provenance: who wrote the Detailed responses, to what prompt, and how many were accepted and rejected."""
     lines = read_written(path)
+    if not lines:
+        raise InputError(f"{path}: holds no lines; delete it and run again")
     counts = {status: sum(line["status"] == status for line in lines) for status in ("accepted", "rejected")}
     return {"writer": lines[0]["writer"], "prompt": lines[0]["template"], **counts}

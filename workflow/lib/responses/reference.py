@@ -9,6 +9,7 @@ response together from a random first unit, as many random inner units as its ba
 from collections.abc import Sequence
 from random import Random
 
+from workflow.lib.errors import InputError
 from workflow.lib.responses.labels import read_label
 from workflow.lib.responses.material import NOTHING, Built, Material
 from workflow.lib.responses.sentences import units
@@ -18,13 +19,18 @@ def reference(material: Material, variant: str) -> list[Built]:
     """One response per sample, by the dataset's recipe; of None responses the base ones as they are.
 
     Without gold answers (``pool``) there is no base map: the sentences of the whole file are permuted, and each
-    sample gets as many as its own response had.
+    sample gets as many as its own response had. `InputError` for a base map that needs answers where there are none.
     """
     responses = [sample.responses[variant, "correct"] for sample in material.samples]
     rng = Random(f"reference {material.seed} {variant}")
     if material.recipe.base == "pool":
         return _pooled(material, variant, responses, rng)
     labels = [sample.gold or "" for sample in material.samples]
+    if material.recipe.base != "shift" and not any(labels):
+        raise InputError(
+            f"recipe '{material.recipe.base}' pairs samples of different answers, and the data have none; write shift "
+            "or pool in column 'recipe' of config/datasets.tsv"
+        )
     # One base map for all variants: its random choices know nothing of them.
     base = base_map(material.recipe.base, labels, Random(f"reference {material.seed}"))
     if variant == "none":

@@ -1,5 +1,6 @@
 """Images with class labels: scikit-learn's digits, a Parquet file, a folder of images, or rows of a hub dataset."""
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +50,15 @@ def read_images(source: str, image: str = "image", label: str = "label") -> Imag
 
 
 def _table(path: Path, image: str, label: str):
+    # The library takes a path for a pattern: [, * and ? in it are escaped.
+    plain = glob.escape(str(path))
     with quiet_datasets() as datasets:
         try:
             if path.is_dir():
-                return datasets.load_dataset("imagefolder", data_dir=str(path), split="train", keep_in_memory=True)
+                files = {"data_files": {"train": f"{plain}/**"}, "drop_labels": False}
+                return datasets.load_dataset("imagefolder", split="train", keep_in_memory=True, **files)
             check_parquet(path, "fetch_images", own=False)
-            table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+            table = datasets.Dataset.from_parquet(plain, keep_in_memory=True)
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             raise InputError(
                 f"{path}: no images can be read from it ({error}); give a Parquet file or a folder with "

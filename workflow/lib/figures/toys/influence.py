@@ -1,5 +1,7 @@
 """The image classifier: confusion and kernels, their ranks, one step's changes, and how well it is told."""
 
+import json
+
 import altair as alt
 import polars as pl
 
@@ -215,7 +217,7 @@ def change_bars(predictions: pl.DataFrame, changes: pl.DataFrame, heading: Headi
             scale=alt.Scale(domain=[scale.low, scale.high], nice=False),
             axis=alt.Axis(values=list(scale.ticks), labelExpr="format(datum.value, '.6~g')" if not panels else "' '"),
         )
-        colour = alt.condition(f"datum.label === '{learned}'", alt.value(theme.MARKED), alt.value(theme.RULE))
+        colour = alt.condition(f"datum.label === {json.dumps(learned)}", alt.value(theme.MARKED), alt.value(theme.RULE))
         bars = (
             alt.Chart(own)
             .mark_bar()

@@ -1,0 +1,57 @@
+"""Columns beside a question that change what it asks: Alpaca's `input`, a passage (`context`), a `system` message.
+
+They are joined to the question where a mapping names them, and refused where it does not: never left out in silence.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from workflow.lib.command import progress
+from workflow.lib.corpora.formats import Written
+from workflow.lib.errors import InputError
+
+#: Parts of a mapping's `columns`, and the names by which columns that no mapping names are known.
+PARTNERS = ("system", "context", "input")
+
+
+def with_partners(question: str, row: Mapping[str, Any], columns: Mapping[str, str], at: str) -> str:
+    """The question with its partners, each on lines of its own: system before it, context and input after it.
+
+    `columns`: a mapping's, part to column. A partner may be empty or missing in a row. `at` names file and row for the
+    `InputError` of one that is no text.
+    """
+    texts = {part: _text(row, columns[part], at) for part in PARTNERS if part in columns}
+    parts = [texts.get("system"), question, texts.get("context"), texts.get("input")]
+    return "\n".join(part for part in parts if part)
+
+
+def check_partners(row: Mapping[str, Any], used: Collection[str], at: str, remedy: str = "") -> None:
+    """`InputError` naming `at` for a partner that is not empty and not among the columns `used`."""
+    for name, value in row.items():
+        part = name.casefold()
+        if part in PARTNERS and name not in used and not _is_empty(value):
+            raise InputError(
+                f"{at}: column '{name}' is not empty, and nothing uses it; "
+                + (remedy or f"name it as columns.{part} in the mapping, or delete it from the file")
+            )
+
+
+def report_left_out(names: Iterable[str], used: Collection[str], where: str) -> None:
+    """One line that names the columns which a mapping leaves out, where there are any."""
+    left = [name for name in names if name not in used]
+    if left:
+        progress(f"{where}: columns not used: {', '.join(left)}")
+
+
+def _text(row: Mapping[str, Any], column: str, at: str) -> str:
+    value = row.get(column)
+    if _is_empty(value):
+        return ""
+    if not isinstance(value, (str, bool, Written)):
+        raise InputError(f"{at}: column '{column}' is no text; give every row a text, or leave it empty")
+    return str(value)
+
+
+def _is_empty(value: Any) -> bool:
+    # A missing number is NaN in a Parquet file that pandas wrote.
+    return value is None or value != value or value in ([], {}) or (isinstance(value, str) and not value.strip())

@@ -68,9 +68,9 @@ def batch_key(model: Any, window: int) -> Callable[[int, int], int]:
     """From a prompt's place and its length in tokens, a key: prompts of one key can be continued in one batch.
 
     All prompts have one key where each is continued in a padded batch as it is alone. Prompts of one length have one
-    where positions depend on the batch's longest sequence, or padding on the left changes what follows; no two prompts
-    have, where the model's batches change it whatever the lengths. Found once for a model, by `attention_throughout` and
-    by prompts in a batch against the same ones alone; the log gives the reason.
+    where positions depend on the batch's longest sequence, or padding on the left changes what follows. No two prompts
+    have, where a batch changes it whatever the lengths. Found once for a model, by `attention_throughout` and by
+    prompts in a batch against the same ones alone; the log gives the reason.
     """
     regime = length_regime(model.config)
     if regime(1) != regime(window):
@@ -94,11 +94,9 @@ def _find_company(model: Any, window: int) -> str:
         reason = "it keeps no cache, or more than attention's keys and values"
     off = _difference(model, [row[:longest], [row[0], *row[longest:]]])
     if off <= _ROUNDING.get(model.dtype, 0.05):
-        progress(f"free responses: prompts of one length at a time, as the model is batched badly otherwise: {reason}")
+        progress(f"free responses: prompts of one length at a time with this model: {reason}")
         return "length"
-    progress(
-        f"free responses: one prompt at a time, as the model's batches move its logits by {off:.2g} of the largest"
-    )
+    progress(f"free responses: one prompt at a time with this model: batches move its logits by {off:.2g}")
     return "none"
 
 

@@ -1,4 +1,4 @@
-"""Prompt and response as tokens against `tokenizer(whole text)`, on kinds of tokenizers that read a border their own way.
+"""Prompt and response as tokens against `tokenizer(whole text)`, on tokenizers that read a border their own way.
 
 Each is built here with the tokenizers library: byte-level BPE whose merges go over any border, SentencePiece-like BPE
 that puts a space in front of a text (as a normaliser, as Llama 2, and as a pre-tokenizer), and WordPiece.
@@ -148,9 +148,7 @@ def test_right_tokens_at_the_border(kind, prompt, response, before, after, aroun
 def test_a_vocabulary_without_the_letter_a_has_its_front():
     inner = Tokenizer(models.BPE(vocab={"<s>": 0, "</s>": 1, "n": 2}, merges=[]))
     inner.add_special_tokens(["<s>", "</s>"])
-    inner.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
     assert front_tokens(PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")) == [0]
 
 

@@ -105,8 +105,8 @@ def test_first_tokens_are_distributed_as_the_model_says(llama):
     drawn = Counter()
     own = with_settings(llama).generation_config
     for seed in range(4):
-        said = sample(llama, speech, [text_of((5, 6, 7))] * 5000, seed, 1)
-        drawn.update(each.ids[each.start] for each in said)
+        drawn_now = sample(llama, speech, [text_of((5, 6, 7))] * 5000, seed, 1)
+        drawn.update(each.ids[each.start] for each in drawn_now)
     assert llama.generation_config is own and own.num_beams == 3
     assert len(drawn) == SIZE
     counts = torch.tensor([float(drawn[i]) for i in range(SIZE)], dtype=torch.float64)

@@ -93,7 +93,7 @@ def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor
 def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
     """As `response_logits`, without gradient, for prompts of one length: each distinct one is read once.
 
-    Prompts are told apart by their tokens: two responses to one text may follow different ones, where a token lies over
+    Prompts are compared by their tokens: two responses to one text may follow different ones, where a token lies over
     the border. A model that keeps more than attention's keys and values reads every prompt with its response, and so
     does one whose positions depend on a length that lies between a prompt's and its response's.
     """

@@ -1,5 +1,6 @@
 """The finetuning loop: what it minimises, what it measures, kills, divergence, bad input."""
 
+import gc
 import json
 import math
 import os
@@ -14,12 +15,14 @@ import torch
 from conftest import ROOT, call, user_error
 from safetensors.torch import load_file
 
+from workflow.lib.dynamics import finetune as training
 from workflow.lib.dynamics import grammar
 from workflow.lib.dynamics.evaluate import MEASURES, evaluate, measures
-from workflow.lib.dynamics.examples import order_of
+from workflow.lib.dynamics.examples import order_of, read_examples
 from workflow.lib.dynamics.losses import LOSSES
 from workflow.lib.dynamics.pairs import read_pairs, write_pairs
 from workflow.lib.dynamics.probes import TYPES, read_probes
+from workflow.lib.dynamics.processes import ALONE
 from workflow.lib.dynamics.recipe import Recipe
 from workflow.lib.dynamics.sequences import Speech, log_probs, sample
 from workflow.lib.errors import InputError
@@ -253,6 +256,43 @@ def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
     pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j", "--steps", 1]
     done = call("finetune", "--name", "run", "--init", miniature, *pairs_alone, "--max-length", 8)
     assert "0 examples fit the window of 8" in user_error(done)
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"), [((), False), (("--negatives", "on_policy"), True), (("--loss", "kto"), True)]
+)
+def test_a_reference_that_is_not_asked_again_is_freed(more, kept, data, miniature, tmp_path, monkeypatch):
+    """When the probes are first evaluated, as many models are alive as are still needed."""
+    alive = []
+
+    def counted(model, *given):
+        models = [each for each in gc.get_objects() if type(each) is type(model)]
+        alive.append(len(models))
+        return evaluate(model, *given)
+
+    monkeypatch.setattr(training, "evaluate", counted)
+    gc.collect()
+    before = sum(type(each).__name__ == "LlamaForCausalLM" for each in gc.get_objects())
+    gc.disable()
+    try:
+        run(data, miniature, tmp_path, "--loss", "dpo", *more, steps=1)
+    finally:
+        gc.enable()
+    assert [count - before for count in alive] == [1 + kept] * 2
+
+
+def test_ktos_other_answers_are_read_as_one_text_with_the_prompt(data, miniature):
+    model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
+    speech, recipe = Speech(tokenizer, 512), Recipe("run", loss="kto", batch_size=3)
+    examples, _ = read_examples(recipe, read_pairs(data[0], "train")[:3], speech)
+    reference = training._reference(model, tokenizer, None, {})
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.1)
+    mixed = training._Run(model, speech, recipe, examples, reference, 6, ALONE)._divergence(examples)
+    others = [speech.encode(examples[i].prompt, examples[(i + 1) % 3].text) for i in range(3)]
+    assert [each.text for each in examples] == [row["chosen"] for row in read_pairs(data[0], "train")[:3]]
+    k = (log_probs(model, others) - log_probs(reference, others)).mean().clamp(min=0)
+    assert float(mixed) == pytest.approx(float(k.detach()), rel=1e-12)
 
 
 def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path):

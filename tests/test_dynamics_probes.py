@@ -139,6 +139,58 @@ def test_messages_take_the_last_one_and_get_their_leading_space():
     assert status_of(pair) == "empty_prompt"
 
 
+SYSTEM, USER, OTHER = (
+    {"role": role, "content": text} for role, text in (("system", "Be kind."), ("user", "Why?"), ("user", "And then?"))
+)
+ANSWER = {"role": "assistant", "content": "So."}
+
+
+@pytest.mark.parametrize(
+    ("messages", "status"),
+    [
+        ([USER, ANSWER], "ok"),
+        ([ANSWER], "ok"),
+        ([USER], "no_answer"),
+        ([USER, ANSWER, USER], "no_answer"),
+        ([SYSTEM], "no_answer"),
+        ([SYSTEM, USER], "no_answer"),
+        # What is not in the prompt is part of no pair.
+        ([SYSTEM, USER, ANSWER], "other_prompt"),
+        ([USER, ANSWER, OTHER, ANSWER], "other_prompt"),
+        ([ANSWER, OTHER, ANSWER], "other_prompt"),
+        ([ANSWER, ANSWER], "other_prompt"),
+        ([{**USER, "role": "human"}, {**ANSWER, "role": "gpt"}], "unknown_role"),
+        ([USER, {**ANSWER, "role": "Assistant"}], "unknown_role"),
+        ([USER, {**ANSWER, "role": None}], "unknown_role"),
+        ([USER, {**ANSWER, "role": ["assistant"]}], "unknown_role"),
+        ([USER, {"content": "So."}], "unknown_role"),
+        ([], "no_messages"),
+        (["Why?", "So."], "no_messages"),
+        ([{"role": "user"}, ANSWER], "no_messages"),
+        ([USER, {**ANSWER, "content": [{"type": "text", "text": "So."}]}], "no_messages"),
+        ([USER, {**ANSWER, "content": None}], "empty_chosen"),
+    ],
+)
+def test_only_an_answer_of_the_assistants_to_the_prompt_is_trained_on(messages, status, tmp_path):
+    good = {"prompt": "Why?", "chosen": [USER, ANSWER], "rejected": [USER, {**ANSWER, "content": "No."}]}
+    for part in ("chosen", "rejected"):
+        rows = [good, {**good, "chosen": [ANSWER | {"content": "Yes."}], part: messages}]
+        pairs = mapped_pairs(rows, UF, "x", "train", 9, 0)
+        expected = status.replace("chosen", part)
+        assert [status_of(pair) for pair in pairs] == ["ok", expected]
+        held = mapped_pairs([{**good, "prompt": "Why? Why?"}], UF, "x", "held_out", 9, 0)
+        write_pairs([*pairs, *held], tmp_path / "p.parquet", {})
+        kept = [row["pair_id"] for row in read_pairs(tmp_path / "p.parquet", "train")]
+        assert kept == ["train-0"] + ["train-1"] * (status == "ok")
+
+
+def test_a_whole_dialogue_in_the_prompt_is_one(tmp_path):
+    row = {"prompt": "Be kind. Q: Why? A: So. Q: And then?", "chosen": [SYSTEM, USER, ANSWER, OTHER, ANSWER],
+           "rejected": [USER, ANSWER, OTHER, {**ANSWER, "content": "No."}]}  # fmt: skip
+    [pair] = mapped_pairs([row], UF, "x", "train", 9, 0)
+    assert (status_of(pair), pair["chosen"], pair["rejected"]) == ("ok", " So.", " No.")
+
+
 def test_what_cannot_be_trained_on_is_a_status_and_never_dropped(tmp_path):
     texts = [("Q:", " a", " b"), ("Q2:", " a", " a "), ("Q3:", "", " b"), ("Q4:", " a", None), ("  ", " a", " b")]
     rows = [dict(zip(("prompt", "chosen", "rejected"), text, strict=True), pair_id=str(i), split="train")

@@ -15,10 +15,14 @@ from workflow.lib.tables import read_table
 
 @dataclass(frozen=True)
 class Example:
-    """What one place of a batch is: a response to pull up and, for losses on pairs, one to push down."""
+    """What one place of a batch is: a response to pull up and, for losses on pairs, one to push down.
+
+    `text` is that of the response to pull up.
+    """
 
     pair_id: str
     prompt: str
+    text: str
     chosen: Spoken
     rejected: Spoken | None
 
@@ -50,7 +54,7 @@ def read_examples(recipe: Recipe, pairs: Sequence[Pair], speech: Speech) -> tupl
             if said is None or (loss_named(recipe.loss).paired and other is None):
                 excluded["too_long"] = excluded.get("too_long", 0) + 1
                 continue
-            examples.append(Example(row["pair_id"], row["prompt"], said, other))
+            examples.append(Example(row["pair_id"], row["prompt"], row[part], said, other))
     if excluded:
         progress(f"{excluded['too_long']} of {len(examples) + excluded['too_long']} examples exceed the window of "
                  f"{speech.max_length} tokens and are left out")  # fmt: skip

@@ -32,6 +32,7 @@ from workflow.lib.dynamics.recipe import Recipe
 from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
 from workflow.lib.errors import InputError
 from workflow.lib.files import sha256_of
+from workflow.lib.generation.decoding import batch_key
 from workflow.lib.gradients.plan import plan_batches
 from workflow.lib.machine import libraries, machine
 from workflow.lib.models.loading import choose_device, load, locate
@@ -110,6 +111,8 @@ def finetune(
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)
+    # The run alone holds it, and lets it go once its log-probabilities are known.
+    del other
 
     def seen(step: int) -> dict:
         return {"run": recipe.name, "seed": recipe.seed, "step": step, "examples": step * recipe.batch_size}
@@ -126,6 +129,8 @@ def finetune(
         return [{**seen(step), **row} for row in said]
 
     run.prepare(batch_tokens)
+    # Before a checkpoint is read: a run that goes on after a kill finds the same.
+    batch_key(model, window)
     status = run.go(kept, look, say)
     if not processes.leads:
         return
@@ -344,9 +349,7 @@ class _Run:
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
         """KTO's k: what the model, against the reference, makes of the next example's response."""
         mine = self.processes.share(range(len(batch)))
-        heads = [batch[place].chosen.ids[: batch[place].chosen.start] for place in mine]
-        others = [batch[(place + 1) % len(batch)].chosen for place in mine]
-        mixed = [Spoken((*head, *each.ids[each.start :]), len(head)) for head, each in zip(heads, others, strict=True)]
+        mixed = [self.speech.whole(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
         found = self.processes.joined(dict(zip(mine, both.tolist(), strict=True)))
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))

@@ -17,7 +17,8 @@ from transformers import LogitsProcessor
 from workflow.lib.dynamics.pairs import Pair, read_pairs
 from workflow.lib.dynamics.probes import ranked
 from workflow.lib.dynamics.processes import ALONE, Processes
-from workflow.lib.dynamics.sequences import Speech, continued, lengths_mix
+from workflow.lib.dynamics.sequences import Speech
+from workflow.lib.generation.decoding import batch_key, continued
 from workflow.lib.seeds import seeded_hash
 
 
@@ -42,6 +43,7 @@ def generate(
 ) -> list[dict]:
     """`draws` responses at temperature 1 to every prompt: the columns of the ``generations`` table from pair_id on.
 
+    Only the tokenizer's end token ends one, as in training, whatever others the checkpoint's generation_config lists.
     At most `max_tokens` tokens, or what the prompt leaves of the window. `seed` names the random numbers.
     Batches are shared out among `processes`; all get all rows.
 
@@ -51,20 +53,20 @@ def generate(
     room = {key: min(max_tokens, speech.max_length - len(head)) for key, head in heads.items()}
     rows = [{"pair_id": pair["pair_id"], "split": pair["split"], "draw": draw, "response": None, "tokens": None,
              "finished": None, "status": "too_long"} for pair in asked for draw in range(draws)]  # fmt: skip
-    # Rows of a batch have one room, and one length where a model's positions hang on the longest.
-    mix = lengths_mix(model, speech.max_length)
-    kinds = {key: (room[key], 0 if mix else len(head)) for key, head in heads.items()}
-    fitting = [row for row in rows if room[row["pair_id"]] > 0]
-    fitting.sort(key=lambda row: (kinds[row["pair_id"]], -len(heads[row["pair_id"]]), row["pair_id"], row["draw"]))
+    # Rows of a batch have one room, and what the model needs to have in common.
+    key = batch_key(model, speech.max_length)
+    kinds = [(room[row["pair_id"]], key(place, len(heads[row["pair_id"]]))) for place, row in enumerate(rows)]
+    fitting = [place for place, row in enumerate(rows) if room[row["pair_id"]] > 0]
+    fitting.sort(key=lambda i: (kinds[i], -len(heads[rows[i]["pair_id"]]), rows[i]["pair_id"], rows[i]["draw"]))
     batches: list[list[dict]] = []
-    for row in fitting:
-        key, first = row["pair_id"], batches[-1][0]["pair_id"] if batches else None
-        if first and kinds[first] == kinds[key]:
-            tokens = (len(heads[first]) + room[first]) * (len(batches[-1]) + 1)
-            if tokens <= batch_tokens:
-                batches[-1].append(row)
-                continue
-        batches.append([row])
+    kind = None
+    for place in fitting:
+        row, first = rows[place], batches[-1][0]["pair_id"] if batches else None
+        if kind == kinds[place] and (len(heads[first]) + room[first]) * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+        kind = kinds[place]
     answered = {}
     for batch in processes.share(batches):
         streams = [Random(seeded_hash(seed, f"generation {row['pair_id']} {row['draw']}")) for row in batch]
@@ -83,8 +85,8 @@ def _answer(
     streams: Sequence[Random],
 ) -> None:
     """Fill in the rows of a batch."""
-    drawn, end = _Drawn(streams), speech.tokenizer.eos_token_id
-    said = continued(model, heads, end, room, do_sample=False, logits_processor=[drawn])
+    drawn, end = _Drawn(streams), speech.end
+    said = continued(model, heads, [end], room, do_sample=False, logits_processor=[drawn])
     for row, ids, nonfinite in zip(batch, said, drawn.nonfinite, strict=True):
         if nonfinite:
             row["status"] = "nonfinite"

@@ -19,6 +19,7 @@ from workflow.lib.tables import read_table, write_table
 #: What a pair is for: training, probing with prompts never trained on, or (miniature) warming up the base model.
 SPLITS = ("train", "held_out", "base")
 ASSISTANT = "\n\nAssistant:"
+ROLES = {"system", "user", "assistant"}
 Pair = dict[str, Any]
 
 
@@ -89,16 +90,32 @@ def _plain(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tu
 
 
 def _messages(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
-    """Lists of {role, content}: the response is the last message."""
-    found, status = [_prompt(row, columns, where)], ""
+    """Lists of {role, content}: the response is the last message, which has to be the assistant's."""
+    prompt = _prompt(row, columns, where)
+    found, statuses = [prompt], []
     for part in ("chosen", "rejected"):
-        said = row.get(columns[part])
-        last = said[-1] if isinstance(said, list) and said else None
-        text = last.get("content", 0) if isinstance(last, Mapping) else 0
-        if text is not None and not isinstance(text, str):
-            text, status = "", "no_messages"
-        found.append(text or "")
-    return *found, status
+        text, status = _answer(row.get(columns[part]), prompt)
+        found.append(text)
+        statuses.append(status)
+    return *found, next(filter(None, statuses), "")
+
+
+def _answer(messages: Any, prompt: str) -> tuple[str, str]:
+    """The last message's text, and a status where the messages are no answer to the `prompt`."""
+    if not isinstance(messages, list) or not messages or not all(isinstance(each, Mapping) for each in messages):
+        return "", "no_messages"
+    if any(not isinstance(each.get("content", 0), str | None) for each in messages):
+        return "", "no_messages"
+    text, roles = messages[-1]["content"] or "", [each.get("role") for each in messages]
+    if not all(isinstance(role, str) and role in ROLES for role in roles):
+        return text, "unknown_role"
+    if roles[-1] != "assistant":
+        return text, "no_answer"
+    # All messages before it have to be in the prompt: an answer to a later question is none to an earlier one.
+    turns = [role for role in roles[:-1] if role != "system"]
+    present = all((each["content"] or "").strip() in prompt for each in messages[:-1])
+    alike = present and turns[-1:] in ([], ["user"])
+    return text, "" if alike or not prompt.strip() else "other_prompt"
 
 
 #: Of a row, its columns and its place: prompt, chosen, rejected, and a status where the row is not what it should be.
@@ -119,7 +136,9 @@ def mapped_pairs(
     The mapping's `template` makes the prompt of the prompt's text; a response gets the leading space that it lacks.
     Raises `InputError` naming file, row (from 0) and column for a partner that is not used and for what cannot be
     read. What only one row can have is a status, not an error: an empty or equal response, ``other_prompt`` (two
-    dialogues that part before their last turn), ``no_messages`` (no list of messages whose last one has `content`).
+    dialogues that part before their last turn, or messages before the last one that are not in the prompt),
+    ``no_messages`` (no list of messages with `content`), ``unknown_role`` (a role that is none of `ROLES`),
+    ``no_answer`` (the last message is not the assistant's).
     """
     columns = mapping["columns"]
     names = dict.fromkeys(name for row in rows for name in row)

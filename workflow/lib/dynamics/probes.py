@@ -79,7 +79,7 @@ def build_probes(
         raise InputError(f"{pairs}: prompt {sorted(both)[0]!r} is trained on and held out; make the table again")
     # What is irrelevant comes from all pairs of a split, probed or not.
     sources = {"irrelevant_train": trained, "irrelevant_held_out": kept}
-    lengths = {pair["pair_id"]: len(speech.tokenizer(pair["chosen"])["input_ids"]) for pair in trained + kept}
+    lengths = {pair["pair_id"]: speech.whole(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
     own = _sampled(model, speech, chosen, seed, max_new_tokens)
     words = _words(speech.tokenizer)
     rows = []
@@ -89,7 +89,7 @@ def build_probes(
             "chosen": (pair["chosen"], []),
             "rejected": (pair["rejected"], []),
             "permuted": (_permuted(pair["chosen"], rng), []),
-            "random_tokens": (_random_tokens(speech.tokenizer, words, lengths[pair["pair_id"]], rng), []),
+            "random_tokens": (_random_tokens(speech, pair["prompt"], words, lengths[pair["pair_id"]], rng), []),
             **{name: (own[pair["pair_id"], name], []) for name in ("initial", "self_rephrase")},
             **{name: (rephrases(pair, name), []) for name in REPHRASED},
         }
@@ -214,14 +214,22 @@ def _permuted(text: str, rng: Random) -> str:
 def _words(tokenizer: Any) -> list[str]:
     """The vocabulary's tokens that are a space and a word, which stay one token wherever they stand."""
     special = set(tokenizer.all_special_ids)
-    texts = [tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special]
+    # Behind another token: some tokenizers leave the space out at the start of a text.
+    before = tokenizer(":", add_special_tokens=False)["input_ids"]
+    known = len(tokenizer.decode(before))
+    texts = [tokenizer.decode([*before, i])[known:] for i in range(len(tokenizer)) if i not in special]
     return [text for text in texts if len(text) > 1 and text[0] == " " and text[1:].isalnum() and text.isascii()]
 
 
-def _random_tokens(tokenizer: Any, words: Sequence[str], count: int, rng: Random) -> str:
-    """Words drawn from the vocabulary, as many tokens as asked for; nearly as many where they never fit."""
-    drawn = ("".join(rng.choices(words, k=count)) for _ in range(50))
-    off = ((abs(len(tokenizer(text)["input_ids"]) - count), text) for text in drawn)
+def _random_tokens(speech: Speech, prompt: str, words: Sequence[str], count: int, rng: Random) -> str | None:
+    """Words drawn from the vocabulary, `count` tokens with the end token; nearly as many where they never fit.
+
+    None where the vocabulary has no words.
+    """
+    if not words:
+        return None
+    drawn = ("".join(rng.choices(words, k=count - 1)) for _ in range(50))
+    off = ((abs(speech.whole(prompt, text).tokens - count), text) for text in drawn)
     best = next(off)
     while best[0] and (other := next(off, None)):
         best = min(best, other)

@@ -1,20 +1,19 @@
 """Prompts and responses as tokens, in training and probing alike, and a model's belief in them, token by token.
 
-The prompt and the response are tokenised apart and joined, so that all responses to a prompt follow the same tokens;
-the end token closes a response, and what the tokenizer puts in front of a text (BOS) stands there once.
+Prompt and response are read as one text (`workflow.lib.gradients.tokens`), and one end token closes the response.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from workflow.lib.errors import InputError
+from workflow.lib.generation.decoding import attention_throughout, batch_key, continued
 from workflow.lib.gradients.forward import length_regime, run_forward
-from workflow.lib.gradients.tokens import Encoded, Encoder
+from workflow.lib.gradients.tokens import Encoded, check_offsets, front_tokens, read_text
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,41 @@ class Spoken:
 class Speech:
     """Encodes prompts and responses for one tokenizer; `max_length`: window in tokens.
 
-    Raises `InputError` for a tokenizer without an end token.
+    Raises `InputError` for a tokenizer without an end token or without character offsets.
     """
 
     def __init__(self, tokenizer: Any, max_length: int):
         if tokenizer.eos_token_id is None:
             raise InputError(f"model '{tokenizer.name_or_path}': its tokenizer has no end token; set eos_token there")
+        check_offsets(tokenizer)
         self.tokenizer, self.max_length = tokenizer, max_length
-        self.front = Encoder(tokenizer, chat=False, max_length=max_length).front
+        self.front, self.end = front_tokens(tokenizer), tokenizer.eos_token_id
 
     def prompt(self, text: str) -> tuple[int, ...]:
-        """Token ids of a prompt."""
-        return (*self.front, *self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        """Token ids of a prompt; `InputError` where the tokenizer finds no token in it."""
+        ids, _ = read_text(self.tokenizer, self.front, text, "")
+        return tuple(ids) if ids else self._refuse(text)
 
     def encode(self, prompt: str, response: str) -> Spoken | None:
         """A prompt with a response, or None where they do not fit the window: nothing is ever cut."""
-        head = self.prompt(prompt)
-        said = self.tokenizer(response, add_special_tokens=False, verbose=False)["input_ids"]
-        ids = (*head, *said, self.tokenizer.eos_token_id)
-        return Spoken(ids, len(head)) if len(ids) <= self.max_length else None
+        encoded = self.whole(prompt, response)
+        return encoded if len(encoded.ids) <= self.max_length else None
+
+    def whole(self, prompt: str, response: str) -> Spoken:
+        """A prompt with a response of any length; `InputError` where no token comes before the response."""
+        ids, start = read_text(self.tokenizer, self.front, prompt, response)
+        if start == 0:
+            self._refuse(prompt)
+        # A text may close the response itself.
+        while len(ids) > start and ids[-1] == self.end:
+            ids.pop()
+        return Spoken((*ids, self.end), start)
+
+    def _refuse(self, prompt: str) -> NoReturn:
+        raise InputError(
+            f"model '{self.tokenizer.name_or_path}': its tokenizer leaves no token before the response to prompt "
+            f"{prompt[:60]!r}; give a longer prompt, or leave its row out"
+        )
 
 
 def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
@@ -78,19 +93,18 @@ def response_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor
 def shared_logits(model: Any, batch: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
     """As `response_logits`, without gradient, for prompts of one length: each distinct one is read once.
 
-    A model that keeps no cache reads them all, and so does one whose positions hang on a length that lies between a
-    prompt's and its response's.
+    Prompts are compared by their tokens: two responses to one text may follow different ones, where a token lies over
+    the border. A model that keeps more than attention's keys and values reads every prompt with its response, and so
+    does one whose positions depend on a length that lies between a prompt's and its response's.
     """
     regime = length_regime(model.config)
     prompts = {spoken.ids[: spoken.start]: None for spoken in batch}
     places = {prompt: place for place, prompt in enumerate(prompts)}
     crossing = any(regime(each.start) != regime(len(each.ids)) for each in batch)
-    if len(prompts) == len(batch) or crossing or "past_key_values" not in signature(model.forward).parameters:
+    if len(prompts) == len(batch) or crossing or not attention_throughout(model):
         return response_logits(model, batch)
     read = model(input_ids=torch.tensor(list(prompts), device=model.device), use_cache=True)
-    cache = getattr(read, "past_key_values", None)
-    if not hasattr(cache, "batch_select_indices"):
-        return response_logits(model, batch)
+    cache = read.past_key_values
     mine = torch.tensor([places[spoken.ids[: spoken.start]] for spoken in batch], device=model.device)
     cache.batch_select_indices(mine)
     ids, counted = _padded([spoken.ids[spoken.start :] for spoken in batch], [0] * len(batch), model.device)
@@ -138,7 +152,8 @@ def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -
 def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_tokens: int) -> list[Spoken]:
     """A response to every prompt at temperature 1, closed by the end token; the same for the same `seed` and prompts.
 
-    At most `max_tokens` tokens, or what the longest of the prompts leaves of the window, without the end token. Raises
+    Only the tokenizer's end token ends it, as in training, whatever others the checkpoint's generation_config lists. At
+    most `max_tokens` tokens, or what the longest of the prompts leaves of the window, without the end token. Raises
     `InputError` where a prompt fills the window.
     """
     heads = [speech.prompt(prompt) for prompt in prompts]
@@ -146,34 +161,17 @@ def sample(model: Any, speech: Speech, prompts: Sequence[str], seed: int, max_to
     room = min(max_tokens, speech.max_length - longest - 1)
     if room < 1:
         raise InputError(f"a prompt of {longest} tokens fills the window of {speech.max_length}; raise max_length")
-    end = speech.tokenizer.eos_token_id
+    end, key = speech.end, batch_key(model, speech.max_length)
     apart: dict[int, list[int]] = {}
     for place, head in enumerate(heads):
-        apart.setdefault(0 if lengths_mix(model, speech.max_length) else len(head), []).append(place)
+        apart.setdefault(key(place, len(head)), []).append(place)
     found: dict[int, Spoken] = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for places in apart.values():
             part = [heads[place] for place in places]
-            made = continued(model, part, end, room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+            made = continued(model, part, [end], room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
             for place, head, row in zip(places, part, made, strict=True):
                 said = row[: row.index(end)] if end in row else row
                 found[place] = Spoken((*head, *said, end), len(head))
     return [found[place] for place in range(len(heads))]
-
-
-def lengths_mix(model: Any, window: int) -> bool:
-    """Whether prompts of several lengths can be continued in one batch: no positions hang on its longest sequence."""
-    regime = length_regime(model.config)
-    return regime(1) == regime(window)
-
-
-def continued(model: Any, heads: Sequence[Sequence[int]], end: int, room: int, **how: Any) -> list[list[int]]:
-    """The tokens after every prompt, at most `room`, those after the end token among them; `how`: of the library."""
-    longest = max(map(len, heads))
-    # Padding on the left, where the mask hides it, so that all responses begin at one place.
-    ids = torch.tensor([[end] * (longest - len(head)) + list(head) for head in heads], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads], device=model.device)
-    given = {"max_new_tokens": room, "pad_token_id": end, "eos_token_id": end, "repetition_penalty": 1.0}
-    with torch.inference_mode():
-        return model.generate(input_ids=ids, attention_mask=mask, **given, **how)[:, longest:].tolist()

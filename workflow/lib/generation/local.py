@@ -1,7 +1,13 @@
-"""A local model as a writer: greedy decoding, one prompt at a time, through its own chat template where it has one."""
+"""A local model as a writer: greedy decoding, one prompt at a time, through its own chat template where it has one.
+
+A text ends with any of the end tokens of the checkpoint's generation_config, or the tokenizer's. Nothing else of that
+file is followed.
+"""
 
 from workflow.lib.errors import InputError
 from workflow.lib.generation.completions import Completion
+from workflow.lib.generation.decoding import continued
+from workflow.lib.gradients.tokens import behind_front, front_tokens
 from workflow.lib.models.loading import choose_device, load, locate
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
 
@@ -20,24 +26,22 @@ class LocalModel:
             where.path, dtype=dtype, device=self.device, trust_remote_code=trust_remote_code
         )
         self.facts = {"model": name, "digest": where.digest, "dtype": dtype, "max_tokens": max_tokens}
+        # Answers of old versions, which followed the checkpoint's own settings, are not taken for these.
+        self.facts |= {"decoding": "greedy"}
+        self.front, ends = front_tokens(self.tokenizer), self.network.generation_config.eos_token_id
+        ends = [*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id]
+        self.ends = [end for end in dict.fromkeys(ends) if end is not None]
 
     def complete(self, prompt: str) -> Completion:
         """Answer a prompt; `InputError` where it leaves no room in the model's window."""
-        import torch
-
         chat = bool(getattr(self.tokenizer, "chat_template", None))
         text = chat_prompt(self.tokenizer, prompt) if chat else base_prompt(prompt)
-        # A chat template writes the beginning of the sequence itself.
-        ids = self.tokenizer(text, add_special_tokens=not chat, return_tensors="pt").to(self.device)
-        length = ids["input_ids"].shape[1]
-        window = getattr(self.network.config, "max_position_embeddings", None) or length + self.max_tokens
-        room = min(self.max_tokens, window - length)
+        ids = behind_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        window = getattr(self.network.config, "max_position_embeddings", None) or len(ids) + self.max_tokens
+        room = min(self.max_tokens, window - len(ids))
         if room < 1:
-            raise InputError(f"model '{self.facts['model']}': a prompt of {length} tokens fills its window of {window}")
-        pad = self.tokenizer.pad_token_id
-        pad = self.tokenizer.eos_token_id if pad is None else pad
-        with torch.inference_mode():
-            made = self.network.generate(**ids, max_new_tokens=room, do_sample=False, pad_token_id=pad)[0, length:]
-        ends = self.network.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        return Completion(self.tokenizer.decode(made, skip_special_tokens=True).strip(), int(made[-1]) in ends)
+            raise InputError(
+                f"model '{self.facts['model']}': a prompt of {len(ids)} tokens fills its window of {window}"
+            )
+        [made] = continued(self.network, [ids], self.ends, room, do_sample=False)
+        return Completion(self.tokenizer.decode(made, skip_special_tokens=True).strip(), made[-1] in self.ends)

@@ -1,6 +1,8 @@
-"""Token ids and response mask of one prompt and response."""
+"""Text to tokens, for both studies: prompt and response are read as one text, with special tokens in front once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from workflow.lib.errors import InputError, check_choice
@@ -33,6 +35,48 @@ class Encoded:
         return len(self.ids) - self.response_tokens
 
 
+def check_offsets(tokenizer: Any) -> None:
+    """`InputError` for a tokenizer that does not say which characters a token stands for; `read_text` needs that."""
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"model '{tokenizer.name_or_path}': its tokenizer gives no character offsets; "
+            "add a tokenizer.json to the model"
+        )
+
+
+def front_tokens(tokenizer: Any) -> list[int]:
+    """The special tokens (BOS) that a tokenizer puts in front of a text."""
+    special = set(tokenizer.all_special_ids)
+    # A small vocabulary may have no token for "a".
+    for text in chain("a", (tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special)):
+        if bare := tokenizer(text, add_special_tokens=False)["input_ids"]:
+            full = tokenizer(text)["input_ids"]
+            return next((full[:i] for i in range(len(full)) if full[i : i + len(bare)] == bare), [])
+    return []
+
+
+def behind_front(front: Sequence[int], ids: Sequence[int]) -> list[int]:
+    """Token ids of a text behind `front`, which stands once where the text has it written out."""
+    return list(ids) if list(ids[: len(front)]) == list(front) else [*front, *ids]
+
+
+def read_text(tokenizer: Any, front: Sequence[int], prompt: str, response: str) -> tuple[list[int], int]:
+    """Token ids of ``prompt + response``, read as one text behind `front`, and the place where the response begins.
+
+    The response begins with the first token that holds any character of it. What the tokenizer would put behind a text
+    (EOS) is not added.
+    """
+    text = prompt + response
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids = list(encoding["input_ids"])
+    # From the first token that ends in the response on: the offsets of a token of nothing but spaces may be
+    # trimmed to no width, so a token's own begin and end do not tell.
+    ends = [end for _, end in encoding["offset_mapping"]]
+    start = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
+    whole = behind_front(front, ids)
+    return whole, max(start + len(whole) - len(ids), len(front))
+
+
 class Encoder:
     """Encodes prompts and responses for one tokenizer.
 
@@ -51,36 +95,21 @@ class Encoder:
         check_choice("--truncation", truncation, TRUNCATIONS)
         if max_length < 2:
             raise InputError(f"--max-length is {max_length}; give at least 2 tokens")
-        if compat == "none" and not tokenizer.is_fast:
-            raise InputError(
-                f"model '{tokenizer.name_or_path}': its tokenizer gives no character offsets; "
-                "add a tokenizer.json to the model"
-            )
+        if compat == "none":
+            check_offsets(tokenizer)
         self.tokenizer, self.chat, self.max_length, self.compat = tokenizer, chat, max_length, compat
         self.truncation = truncation
-        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-        full = tokenizer("a")["input_ids"]
-        starts = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
-        self.front = full[: starts[0]] if starts else []
+        self.front = front_tokens(tokenizer)
 
     def encode(self, instruction: str, response: str) -> Encoded:
         """Encode one pair."""
         prompt = chat_prompt(self.tokenizer, instruction) if self.chat else base_prompt(instruction)
-        text = prompt + response
         if self.compat == "reference":
-            ids = self.tokenizer(text, verbose=False)["input_ids"]
+            ids = self.tokenizer(prompt + response, verbose=False)["input_ids"]
             start = len(self.tokenizer(prompt, verbose=False)["input_ids"])
-            mask = [i >= start for i in range(len(ids))]
         else:
-            encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            ids = list(encoding["input_ids"])
-            # From the first token that ends in the response on: the offsets of a token of nothing but spaces may be
-            # trimmed to no width, so a token's own begin and end do not tell.
-            ends = [end for _, end in encoding["offset_mapping"]]
-            start = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
-            mask = [i >= start for i in range(len(ids))]
-            if self.front and ids[: len(self.front)] != self.front:
-                ids, mask = self.front + ids, [False] * len(self.front) + mask
+            ids, start = read_text(self.tokenizer, self.front, prompt, response)
+        mask = [i >= start for i in range(len(ids))]
         truncated = len(ids) > self.max_length
         if truncated and self.truncation == "left":
             ids, mask = self._without_start(ids, mask)

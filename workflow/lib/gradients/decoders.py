@@ -4,7 +4,7 @@ They are found by what they do (`probe`), or by the user's own mapping where tha
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,9 @@ class Projection:
 def find_layers(
     model: Any, wanted: Sequence[str] = ATTENTION, mapping: str | None = None
 ) -> list[dict[str, Projection]]:
-    """The `wanted` projections of every decoder layer, first layer first.
+    """The `wanted` projections of every decoder layer, first layer first; the model is left as it was.
 
+    A layer without keys or values of its own (it uses an earlier layer's, or its keys as values) has no entry for them.
     `wanted`: any of q, k, v, o, gate, up, down. `mapping` describes them where they cannot be found:
     ``q=self_attn.qkv[0:64] k=self_attn.qkv[64:96] ...``, paths from the decoder layer, slices of output features.
     Raises `InputError` on a model that is not understood, naming what was seen, and on a mapping that does not fit.
@@ -62,6 +63,13 @@ def find_layers(
         raise InputError(f"{_named(model)}: {unusable}") from unusable.__cause__
 
 
+def shapes_of(
+    layers: Sequence[Mapping[str, Projection]], names: Sequence[str]
+) -> dict[str, list[tuple[int, int] | None]]:
+    """By projection, the (rows, columns) of each layer's weight; None where a layer has none of its own."""
+    return {name: [layer[name].shape if name in layer else None for layer in layers] for name in names}
+
+
 def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> list[dict[str, Projection]]:
     """The projections as the probe finds them."""
     try:
@@ -69,6 +77,8 @@ def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> li
         for index, parts in enumerate(found):
             if missing := [name for name in wanted if name not in parts]:
                 raise Unclear(f"nothing acts as {', '.join(missing)}", index)
+        if nowhere := [name for name in wanted if not any(parts[name] for parts in found)]:
+            raise Unclear(f"no layer has {', '.join(nowhere)} of its own; leave it out of the projections")
     except Unclear as unclear:
         layer = layers[unclear.layer]
         raise InputError(
@@ -78,7 +88,7 @@ def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> li
             "layer, slices of output features)"
         ) from None
     return [
-        {name: _projection(name, layer, *parts[name]) for name in wanted}
+        {name: _projection(name, layer, *parts[name]) for name in wanted if parts[name]}
         for layer, parts in zip(layers, found, strict=True)
     ]
 

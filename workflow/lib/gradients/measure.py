@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
 from workflow.lib.files import check_writable, write_text
 from workflow.lib.gradients.capture import HALF_SCALE, Capture, Pass
+from workflow.lib.gradients.decoders import shapes_of
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
 from workflow.lib.gradients.forward import length_regime
 from workflow.lib.gradients.journal import Journal, Record
@@ -89,7 +90,10 @@ def measure(
         "projections": settings.projections,
         # Token ids and masks are in the key themselves: no more code than this decides the numbers.
         "engine": module_digest(
-            *(f"workflow.lib.gradients.{name}" for name in ("capture", "decoders", "forward", "probe", "spectra"))
+            *(
+                f"workflow.lib.gradients.{name}"
+                for name in ("adapters", "capture", "decoders", "forward", "probe", "spectra")
+            )
         ),
         "mapping": settings.mapping,
         "torch": ".".join(torch.__version__.split(".")[:2]),
@@ -119,6 +123,8 @@ def measure(
         batches,
         settings,
     )
+    for line in _unlike(job.shapes()):
+        progress(line)
     records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
     facts = {
@@ -158,6 +164,19 @@ def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callabl
         for batch in share_of(planned, settings.shard)
         for part in plan_batches({key: samples[key] for key in batch}, settings.batch_tokens)
     ]
+
+
+def _unlike(shapes: Mapping[str, Sequence[Sequence[int] | None]]) -> Iterator[str]:
+    """A line on layers without a projection of their own, and one on layers that differ in shape, where there are."""
+    without = {name: [str(at) for at, shape in enumerate(each) if not shape] for name, each in shapes.items()}
+    if missing := [f"{name} in layers {', '.join(layers)}" for name, layers in without.items() if layers]:
+        yield (
+            f"no matrix of their own: {'; '.join(missing)} (an earlier layer's keys and values, or keys that serve as "
+            "values); these rows are empty"
+        )
+    sizes = {name: sorted({tuple(shape) for shape in each if shape}) for name, each in shapes.items()}
+    if unlike := [f"{name} {', '.join(f'{r}x{c}' for r, c in each)}" for name, each in sizes.items() if len(each) > 1]:
+        yield f"layers differ in shape: {'; '.join(unlike)}; across layers compare nuclear_norm_scaled"
 
 
 def _maker(context: Mapping[str, Any]) -> str:
@@ -206,15 +225,16 @@ class _Job:
         records |= recalled
         todo = [left for batch in self.batches if (left := [key for key in batch if key not in recalled])]
         meter = Meter(sum(map(len, todo)), self.recalled)
-        for batch in todo:
-            fresh = self._compute(batch, meter)
-            # What did not fit here may fit elsewhere: it is not a result to remember.
-            kept = [key for key in batch if fresh[key].status != "out_of_memory"]
-            if journal and kept:
-                journal.commit(kept, [fresh[key] for key in kept])
-            records |= fresh
-            self.computed += len(batch)
-            meter.advance(len(batch), sum(len(self.samples[key].ids) for key in batch))
+        with self.capture:
+            for batch in todo:
+                fresh = self._compute(batch, meter)
+                # What did not fit here may fit elsewhere: it is not a result to remember.
+                kept = [key for key in batch if fresh[key].status != "out_of_memory"]
+                if journal and kept:
+                    journal.commit(kept, [fresh[key] for key in kept])
+                records |= fresh
+                self.computed += len(batch)
+                meter.advance(len(batch), sum(len(self.samples[key].ids) for key in batch))
         meter.close()
         if journal:
             journal.close()
@@ -224,6 +244,8 @@ class _Job:
     def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:
         try:
             return self._compute_once(keys)
+        except InputError:
+            raise
         except Exception as error:
             if not _out_of_memory(error):
                 raise self._failure(keys, error) from error
@@ -262,7 +284,7 @@ class _Job:
 
     def _record(self, done: Pass, wanted: Collection[str]) -> Record:
         finite = np.isfinite(done.loss) and all(
-            bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in done.factors.values()
+            bool(d.isfinite().all() and x.isfinite().all()) for part in done.factors.values() for x, d in part.pairs()
         )
         if not finite:
             return Record(done.loss, "nonfinite")
@@ -270,9 +292,10 @@ class _Job:
         extras = measure_extras(done, sigma, wanted)
         return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 
-    def shapes(self) -> dict[str, list[list[int]]]:
-        """By projection, the (rows, columns) of each layer's matrix."""
-        return {name: [list(parts[name].shape) for parts in self.capture.layers] for name in self.settings.projections}
+    def shapes(self) -> dict[str, list[list[int] | None]]:
+        """By projection, the (rows, columns) of each layer's matrix; None where a layer has none of its own."""
+        shapes = shapes_of(self.capture.layers, self.settings.projections)
+        return {name: [list(shape) if shape else None for shape in each] for name, each in shapes.items()}
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from workflow.lib.gradients.forward import run_forward
+from workflow.lib.gradients.adapters import adapters_off, without_adapters
+from workflow.lib.gradients.forward import evaluating, run_forward
 
 # Sequences and tokens of the probe. Every sequence is another draw.
 _BATCH, _TOKENS = 8, 4
@@ -34,8 +35,9 @@ _REACH = 1e-3
 
 # By path, a mask of output features (width,).
 Features = dict[str, Tensor]
-# By projection, the path of its module and its output features (None: all).
-Parts = dict[str, tuple[str, Tensor | None]]
+# By projection, the path of its module and its output features (None: all); None in place of both where the layer is
+# known to have none of its own: it uses an earlier layer's keys and values, or its keys as values.
+Parts = dict[str, tuple[str, Tensor | None] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,10 @@ def size_of(module: nn.Module) -> tuple[int, int]:
 
 
 def linears_of(layer: nn.Module) -> dict[str, nn.Module]:
-    """The linear modules of a layer by their path in it."""
+    """The linear modules of a layer by their path in it, without those of adapters."""
     return {
         path: module
-        for path, module in layer.named_modules()
+        for path, module in without_adapters(layer)
         if isinstance(module, nn.Linear | Conv1D) and module.weight.ndim == 2
     }
 
@@ -85,9 +87,11 @@ def classify(model: Any, layers: Sequence[nn.Module], *, feed_forward: bool) -> 
     seen = _probe(model, layers)
     found: list[Parts] = []
     halves: list[list[Features]] = []
+    lenders: dict[str, _Linear] = {}
     for index, (layer, linears) in enumerate(zip(layers, seen, strict=True)):
         with _located(index):
-            parts, reach = _attention(linears)
+            parts, reach = _attention(linears, lenders, set(linears) == set(linears_of(layer)))
+            lenders |= {f"{index} {parts[name][0]}": linears[parts[name][0]] for name in ("k", "v") if parts.get(name)}
             half: list[Features] = []
             if feed_forward:
                 more, half = _feed_forward(layer, linears, parts, reach)
@@ -111,7 +115,7 @@ def check_runs(model: Any) -> None:
     ids = _random_ids(model)
     changed = ids.clone()
     changed[:, -1] = (ids[:, -1] + 1) % model.get_input_embeddings().num_embeddings
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         before, after = (_forward(model, each, logits=_TOKENS)[:, :-1] for each in (ids, changed))
     if before.isnan().all():
         raise Unusable(
@@ -122,16 +126,6 @@ def check_runs(model: Any) -> None:
     allowed = torch.finfo(before.dtype).eps ** 0.5 * before.float().abs().max()
     if (after - before).float().abs().max() > allowed:
         raise Unusable(_NOT_CAUSAL)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _random_ids(model: Any) -> Tensor:
@@ -197,8 +191,8 @@ def _probe(
         for index, layer in enumerate(layers):
             for path, module in linears_of(layer).items():
                 handles.append(module.register_forward_hook(replace(index, path)))
-        with _evaluating(model), torch.enable_grad():
-            _forward(model, _random_ids(model), logits=1)
+        with adapters_off(model), evaluating(model), torch.inference_mode(False), torch.enable_grad():
+            _forward(model, _random_ids(model), logits=_TOKENS)
     finally:
         for handle in handles:
             handle.remove()
@@ -238,31 +232,56 @@ def _reach(target: Tensor, sources: dict[str, _Linear]) -> dict[str, Tensor]:
     return {path: size for path, size in reach.items() if size.any()}
 
 
-def _attention(linears: dict[str, _Linear]) -> tuple[Parts, dict[str, dict[str, Tensor]]]:
-    """q, k, v and o of one layer as far as they are there; and by linear what reaches its input."""
+def _attention(
+    linears: dict[str, _Linear], lenders: dict[str, _Linear], followed: bool
+) -> tuple[Parts, dict[str, dict[str, Tensor]]]:
+    """q, k, v and o of one layer as far as they are there; and by linear what of the layer reaches its input.
+
+    `lenders`: the keys and values of earlier layers, which a layer may use in place of its own. `followed`: whether
+    all linear modules of the layer are among `linears`.
+    """
     reach = {
         path: _reach(linear.x, {other: source for other, source in linears.items() if other != path})
         for path, linear in linears.items()
     }
     square = torch.ones(_TOKENS, _TOKENS)
     past, future = square.tril(-1)[..., None], square.triu(1)[..., None]
-    mixing = [path for path, sources in reach.items() if any((size * past).any() for size in sources.values())]
+
+    def mixes(sources: dict[str, Tensor]) -> bool:
+        return any((size * past).any() for size in sources.values())
+
+    mixing = [path for path, sources in reach.items() if mixes(sources)]
+    borrowing = not mixing
+    if borrowing:
+        # All outputs are replaced: what an earlier layer's keys and values still reach reads them directly.
+        mixing = [path for path, linear in linears.items() if mixes(_reach(linear.x, lenders))]
     if len(mixing) != 1:
         raise Unclear(
             f"{len(mixing)} linear modules have inputs that mix positions ({', '.join(mixing) or 'none'}), in place of "
             "the one output projection of softmax attention"
         )
-    parts: Parts = {"o": (mixing[0], None)}
-    unit = max(float(size[0, 0].max()) for size in reach[mixing[0]].values())
-    for path, size in reach[mixing[0]].items():
+    output = mixing[0]
+    borrowed = _reach(linears[output].x, lenders) if borrowing else {}
+    parts: Parts = {"o": (output, None)}
+    unit = max(float(size[0, 0].max()) for size in (*reach[output].values(), *borrowed.values()))
+
+    def roles(path: str, size: Tensor) -> dict[str, Tensor]:
         if (size * future).any():
             raise Unusable(_NOT_CAUSAL)
         first, later = size[0, 0] > _REACH * unit, (size * past).any(0).any(0)
         if idle := int((~size.any(0).any(0)).sum()):
-            raise Unclear(f"{idle} output features of {path} do not reach {mixing[0]}")
+            raise Unclear(f"{idle} output features of {path} do not reach {output}")
         # What acts at its own position alone, and already at the first one, is a gate on attention's output.
-        for name, mask in {"v": first & later, "k": ~first & later, "q": ~first & ~later}.items():
+        return {"v": first & later, "k": ~first & later, "q": ~first & ~later}
+
+    for path, size in reach[output].items():
+        for name, mask in roles(path, size).items():
             _put(parts, name, path, mask)
+    for path, size in borrowed.items():
+        parts |= {name: None for name, mask in roles(path, size).items() if mask.any() and name not in parts}
+    if "q" in parts and "v" in parts and "k" not in parts and followed:
+        # Queries act, so there are keys, and nothing else gives them: one matrix gives keys and values.
+        parts |= {"k": parts["v"], "v": None}
     return parts, reach
 
 

@@ -1,6 +1,7 @@
 """Cosines from factors against those of the formed gradients."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_layers_of_unequal_shape_and_missing_layers_have_no_cosine():
     expected = {
         ("same_layer", "q-o"): list(zip(gradients["q"], gradients["o"], strict=True)),
         ("same_layer", "k-v"): list(zip(gradients["k"], gradients["v"], strict=True)),
-        **{("adjacent_layers", name): list(zip(each, each[1:], strict=False)) for name, each in gradients.items()},
+        **{("adjacent_layers", name): list(pairwise(each)) for name, each in gradients.items()},
     }
     for pair, values in found.items():
         for value, (one, other) in zip(values, expected[pair], strict=True):

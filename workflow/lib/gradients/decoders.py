@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.gradients.adapters import misfit
 from workflow.lib.gradients.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
 
 ATTENTION = ("q", "k", "v", "o")
@@ -57,8 +58,15 @@ def find_layers(
             raise InputError(f"projection '{name}' is not known; {nearest(name, KNOWN)}")
     layers = _decoder_layers(model)
     try:
+        if told := misfit(model, ()):
+            raise Unusable(told)
         check_runs(model)
-        return _mapped(model, layers, wanted, mapping) if mapping and mapping.strip() else _found(model, layers, wanted)
+        chosen = (
+            _mapped(model, layers, wanted, mapping) if mapping and mapping.strip() else _found(model, layers, wanted)
+        )
+        if told := misfit(model, [[(part.path, part.module) for part in layer.values()] for layer in chosen]):
+            raise Unusable(told)
+        return chosen
     except Unusable as unusable:
         raise InputError(f"{_named(model)}: {unusable}") from unusable.__cause__
 

@@ -49,6 +49,21 @@ def run_forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
     return (output.logits if hasattr(output, "logits") else output[0])[:, -logits:]
 
 
+# Sequences and tokens of a pass that looks at a model. Every sequence is another draw.
+BATCH, TOKENS = 8, 4
+
+
+def embeddings_of(model: Any) -> int:
+    """How many token ids the model has embeddings for."""
+    return model.get_input_embeddings().weight.shape[0]
+
+
+def random_ids(model: Any) -> Tensor:
+    """(BATCH, TOKENS) token ids, always the same draw."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, embeddings_of(model), (BATCH, TOKENS), generator=generator).to(model.device)
+
+
 def _text_config(model: Any) -> dict[str, Any]:
     config = getattr(model, "config", None)
     return vars(config.get_text_config() if hasattr(config, "get_text_config") else config)

@@ -24,10 +24,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from workflow.lib.gradients.adapters import adapters_off, without_adapters
-from workflow.lib.gradients.forward import evaluating, run_forward
+from workflow.lib.gradients.forward import BATCH, TOKENS, embeddings_of, evaluating, random_ids, run_forward
 
-# Sequences and tokens of the probe. Every sequence is another draw.
-_BATCH, _TOKENS = 8, 4
 # Of the random outputs: scores of about 1 at head widths of 64 to 256.
 _SCALE = 0.3
 # Values reach the first position by a factor of about 1, queries and keys by rounding at most.
@@ -112,11 +110,11 @@ def classify(model: Any, layers: Sequence[nn.Module], *, feed_forward: bool) -> 
 
 def check_runs(model: Any) -> None:
     """Raise `Unusable` for a model whose forward pass fails, or whose earlier outputs move with a later token."""
-    ids = _random_ids(model)
+    ids = random_ids(model)
     changed = ids.clone()
-    changed[:, -1] = (ids[:, -1] + 1) % model.get_input_embeddings().num_embeddings
+    changed[:, -1] = (ids[:, -1] + 1) % embeddings_of(model)
     with evaluating(model), torch.no_grad():
-        before, after = (_forward(model, each, logits=_TOKENS)[:, :-1] for each in (ids, changed))
+        before, after = (_forward(model, each, logits=TOKENS)[:, :-1] for each in (ids, changed))
     if before.isnan().all():
         raise Unusable(
             "its outputs are not numbers: a damaged weight, or a precision that it overflows in; fetch it again, or "
@@ -128,18 +126,12 @@ def check_runs(model: Any) -> None:
         raise Unusable(_NOT_CAUSAL)
 
 
-def _random_ids(model: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    return torch.randint(0, vocabulary, (_BATCH, _TOKENS), generator=generator).to(model.device)
-
-
 def _forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
     try:
         return run_forward(model, ids, logits=logits)
     except Exception as error:
         raise Unusable(
-            f"a forward pass over {_BATCH} x {_TOKENS} tokens fails ({type(error).__name__}: {error}); see that "
+            f"a forward pass over {BATCH} x {TOKENS} tokens fails ({type(error).__name__}: {error}); see that "
             "transformers alone runs this checkpoint (its config.json, its own code's version), with memory to spare"
         ) from error
 
@@ -175,13 +167,13 @@ def _probe(
                 return None  # routed tokens, or an output that is no plain product: no candidate
             used[module] += 1
             generator = torch.Generator().manual_seed(zlib.crc32(f"{index} {path}".encode()))
-            leaf = torch.randn(_BATCH, _TOKENS, rows, generator=generator) * _SCALE
+            leaf = torch.randn(BATCH, TOKENS, rows, generator=generator) * _SCALE
             leaf[0].abs_()  # a rectifier lets it pass
             leaf = leaf.to(output)
             if factors and (index, path) in factors:
                 leaf *= factors[index, path].to(leaf)
             leaf.requires_grad_()
-            seen[index][path] = _Linear(module, args[0].reshape(_BATCH, _TOKENS, columns), leaf)
+            seen[index][path] = _Linear(module, args[0].reshape(BATCH, TOKENS, columns), leaf)
             return leaf.reshape(output.shape).clone()  # a copy, as some layers add to it in place
 
         return hook
@@ -192,7 +184,7 @@ def _probe(
             for path, module in linears_of(layer).items():
                 handles.append(module.register_forward_hook(replace(index, path)))
         with adapters_off(model), evaluating(model), torch.inference_mode(False), torch.enable_grad():
-            _forward(model, _random_ids(model), logits=_TOKENS)
+            _forward(model, random_ids(model), logits=TOKENS)
     finally:
         for handle in handles:
             handle.remove()
@@ -205,7 +197,7 @@ def _is_plain(module: nn.Module, x: Tensor, output: Any) -> bool:
     rows, columns = size_of(module)
     if not isinstance(output, Tensor) or x.shape[-1] != columns or output.shape != (*x.shape[:-1], rows):
         return False
-    if x.numel() != _BATCH * _TOKENS * columns:
+    if x.numel() != BATCH * TOKENS * columns:
         return False
     with torch.no_grad():
         weight = module.weight.T if isinstance(module, Conv1D) else module.weight
@@ -215,14 +207,14 @@ def _is_plain(module: nn.Module, x: Tensor, output: Any) -> bool:
 
 def _reach(target: Tensor, sources: dict[str, _Linear]) -> dict[str, Tensor]:
     """How far each source's columns at position s reach `target` at position t: (t, s, width) each, 0 is not at all."""
-    if not target.requires_grad:
+    if not target.requires_grad or not sources:
         return {}
     generator = torch.Generator().manual_seed(1)
     # Positive, so that effects do not cancel; not constant, as a norm's outputs may have a constant sum.
     weights = (torch.rand(target[:, 0].shape, generator=generator) + 0.5).to(target)
     leaves = [linear.leaf for linear in sources.values()]
     rows = [
-        torch.autograd.grad(target[:, t], leaves, weights, retain_graph=True, allow_unused=True) for t in range(_TOKENS)
+        torch.autograd.grad(target[:, t], leaves, weights, retain_graph=True, allow_unused=True) for t in range(TOKENS)
     ]
     reach = {
         path: torch.stack([row[i].abs().amax(0).float().cpu() for row in rows])
@@ -244,7 +236,7 @@ def _attention(
         path: _reach(linear.x, {other: source for other, source in linears.items() if other != path})
         for path, linear in linears.items()
     }
-    square = torch.ones(_TOKENS, _TOKENS)
+    square = torch.ones(TOKENS, TOKENS)
     past, future = square.tril(-1)[..., None], square.triu(1)[..., None]
 
     def mixes(sources: dict[str, Tensor]) -> bool:

@@ -1,15 +1,19 @@
-"""Models in memory with PEFT adapters: their base layers against autograd, in float64; folders of adapters are named."""
+"""PEFT adapters in memory: base layers against autograd, in float64; and folders of adapters."""
 
+import json
+import shutil
 
 import peft
 import pytest
 import torch
 import transformers
 
+from tests.conftest import call, user_error
 from tests.test_decoders import BATCH, COMMON, GPT2, assert_equals_autograd, built, state_of
 from workflow.lib.errors import InputError
 from workflow.lib.gradients.capture import Capture
 from workflow.lib.gradients.decoders import find_layers
+from workflow.lib.models.loading import locate
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA = {"r": 4, "target_modules": LINEAR, "init_lora_weights": False}
@@ -88,3 +92,45 @@ def test_an_adapter_of_virtual_tokens_is_one_line():
     config = peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
     with pytest.raises(InputError, match=r"PREFIX_TUNING.* puts tokens of its own before a sample"):
         find_layers(adapted(llama(), config))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """A folder as save_pretrained of a PEFT model leaves it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    adapted(llama(), KINDS["lora"]).save_pretrained(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "org/base"}))
+    return folder
+
+
+SAID = "a PEFT adapter (LORA), not a whole model; load it on org/base with PeftModel.from_pretrained"
+
+
+def test_an_adapter_folder_says_what_it_is_and_what_to_do(adapter, responses, tmp_path):
+    out = {"--samples": tmp_path / "s.parquet", "--spectra": tmp_path / "g.parquet"}
+    commands = [
+        ("fetch_model", "--model", "mine", "--source", adapter, "--output", tmp_path / "card.json"),
+        (
+            "measure_gradients",
+            "--model",
+            adapter,
+            "--responses",
+            responses,
+            *(each for pair in out.items() for each in pair),
+        ),
+    ]
+    for command in commands:
+        error = user_error(call(*command))
+        assert SAID in error and "merge_and_unload()" in error and str(adapter) in error
+    # The judge and finetuning find their models here.
+    with pytest.raises(InputError, match="PEFT adapter"):
+        locate(str(adapter))
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(adapter, miniature, tmp_path):
+    """transformers would load the adapter's base model in place of the folder's weights."""
+    folder = shutil.copytree(miniature, tmp_path / "both")
+    shutil.copy(adapter / "adapter_config.json", folder)
+    error = user_error(call("fetch_model", "--model", "m", "--source", folder, "--output", tmp_path / "card.json"))
+    assert "holds a whole model and an adapter" in error and "move adapter_config.json" in error

@@ -2,7 +2,7 @@
 
 from workflow.lib.errors import InputError
 from workflow.lib.generation.completions import Completion
-from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.models.loading import check_ids, choose_device, load, locate
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
 
 
@@ -29,6 +29,7 @@ class LocalModel:
         text = chat_prompt(self.tokenizer, prompt) if chat else base_prompt(prompt)
         # A chat template writes the beginning of the sequence itself.
         ids = self.tokenizer(text, add_special_tokens=not chat, return_tensors="pt").to(self.device)
+        check_ids(ids["input_ids"][0].tolist(), self.network, self.tokenizer, f"prompt '{prompt[:40]}...'")
         length = ids["input_ids"].shape[1]
         window = getattr(self.network.config, "max_position_embeddings", None) or length + self.max_tokens
         room = min(self.max_tokens, window - length)

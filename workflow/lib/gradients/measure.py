@@ -30,7 +30,7 @@ from workflow.lib.gradients.spectra import decompose
 from workflow.lib.gradients.tokens import Encoded, Encoder
 from workflow.lib.gradients.write import write_extra, write_tables
 from workflow.lib.machine import machine
-from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.models.loading import check_ids, choose_device, load, locate
 from workflow.lib.responses.prompts import CHAT_DATE
 
 # The size of a batch is no fact of the numbers; a retry halves it. A shard's place is told apart.
@@ -81,6 +81,11 @@ def measure(
         tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
     )
     items = expand_rows(rows, encoder, settings.subsets_of, settings.seed)
+    # What is left of a sample to drop is never measured, though another sample may have the same tokens.
+    dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
+    for item, out in zip(items, dropped, strict=True):
+        if not out:
+            check_ids(item.sample.ids, network, tokenizer, f"{responses}: {item.name}")
     context = {
         "model": where.digest,
         "dtype": settings.dtype,
@@ -101,8 +106,6 @@ def measure(
         "device": device,
         "attention": network.config._attn_implementation,
     }
-    # What is left of a sample to drop is never measured, though another sample may have the same tokens.
-    dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
     more = {name: code_of(name) for name in extras.paths}
     wanted = [[name for name in more if name != "tokens" or item.row.sample_id in told] for item in items]
     keys = [

@@ -164,7 +164,11 @@ def captured_projections(model: Any) -> tuple[str, ...]:
 
 def inner_products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> float:
     """<g, g'> over all layers and projections, no gradient formed: sums of (X X'^T) * (D D'^T)."""
-    return sum(float(((one[name].x @ other[name].x.mT) * (one[name].d @ other[name].d.mT)).sum()) for name in one)
+    return sum(
+        float(((x @ y.mT) * (d @ e.mT)).sum())
+        for name in one
+        for (x, d), (y, e) in zip(one[name].pairs(), other[name].pairs(), strict=True)
+    )
 
 
 def _weighed(part: Mapping[str, Factors], by_parts: Sequence[Mapping[str, Factors]], pulls: Sequence[float]) -> float:

@@ -16,6 +16,7 @@ from workflow.lib.figures.listing import saved, write_index
 from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order
 from workflow.lib.figures.theme import Heading
 from workflow.lib.responses.relations import is_marked
+from workflow.lib.statistics.shapes import sentence
 from workflow.lib.tables import read_metadata, read_table
 
 REFERENCE = "correct"
@@ -64,6 +65,7 @@ def draw(
     listed = []
     for model, of_model in by_model.items():
         lines = [able[model, dataset].sentence] if (model, dataset) in able else []
+        lines += sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes"))
         top = (lambda variants: charts.paper_tops(variants, paper_top)) if paper_axes else None
         figures = [*_unusable(of_model["cells"], title, lines), *_figures(of_model, title, lines, top)]
         base = (bases or {}).get(model)

@@ -12,6 +12,7 @@ from workflow.lib.figures import findings, scales, theme
 from workflow.lib.figures.names import label, projections_in_order, responses_of, variants_in_order
 from workflow.lib.figures.panel import DIGITS, of
 from workflow.lib.figures.theme import Heading
+from workflow.lib.statistics.shapes import Shapes, steps
 
 ROW, TALL = 13, 24
 # Width in pixels below which a number does not fit into a cell.
@@ -105,8 +106,16 @@ def differences_heading(rd_layers: pl.DataFrame, data: Data) -> Heading:
     return Heading(title, _subtitle(rd_layers, data, BY_LAYER))
 
 
-def steps_of(curves: pl.DataFrame) -> pl.DataFrame:
-    """|s(i+1) − s(i)| of each mean curve, `layer` i; one row less a curve than `curves` has. No interval."""
+def steps_of(curves: pl.DataFrame, shapes: Shapes | None = None) -> pl.DataFrame:
+    """|s(i+1) − s(i)| of each mean curve, `layer` i; one row less a curve than `curves` has. No interval.
+
+    `shapes`: of a model whose layers differ in shape; there only neighbours of one shape have a row.
+    """
+    if shapes:
+        taken = zip(shapes, steps(shapes, list(shapes)).tolist(), strict=True)
+        kept = [(name, layer) for name, each in taken for layer, alike in enumerate(each) if alike]
+        alike = pl.DataFrame(kept, {"projection": pl.String, "layer": curves.schema["layer"]}, orient="row")
+        return steps_of(curves).join(alike, on=["projection", "layer"], how="semi", maintain_order="left")
     keys = ["model", "dataset", "relation", "variant", "projection", "purpose", "n"]
     after = curves.with_columns(pl.col("layer") - 1)
     return (

@@ -17,6 +17,7 @@ from workflow.lib.figures.names import PIPELINE_CHECK, label, relations_in_order
 from workflow.lib.figures.panel import of
 from workflow.lib.figures.theme import Heading
 from workflow.lib.responses.relations import is_marked
+from workflow.lib.statistics.shapes import Shapes, read_shapes, sentence
 from workflow.lib.tables import read_table
 
 KEY = "all-datasets"
@@ -59,6 +60,7 @@ def draw_overview(
     if tables["curves"].is_empty():
         raise InputError(f"no curves in {', '.join(map(str, statistics))}; nothing to draw")
     able = ability.abilities(ability.read(accuracy))
+    shapes = read_shapes(statistics)
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
         called = pl.lit((model_titles or {}).get(model, model)).alias("model")
@@ -67,7 +69,8 @@ def draw_overview(
         marks = [(each.title, able[model, each.key].mark) for each in datasets if (model, each.key) in able]
         unable = [f"{title} ({mark})" for title, mark in marks if mark]
         lines = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
-        for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines):
+        lines += sentence(shapes.get(model))
+        for relation, kind, heading, chart in _figures(of_model, datasets, paper_axes, lines, shapes.get(model)):
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
             progress(f"{model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
     write_index(output, KEY, TITLE, listed, "draw_overview")
@@ -79,14 +82,18 @@ def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
 
 
 def _figures(
-    tables: dict[str, pl.DataFrame], datasets: Sequence[Dataset], paper_axes: bool, general: Sequence[str] = ()
+    tables: dict[str, pl.DataFrame],
+    datasets: Sequence[Dataset],
+    paper_axes: bool,
+    general: Sequence[str] = (),
+    shapes: Shapes | None = None,
 ) -> Iterator[_Figure]:
     data = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
     norms = {name: of(tables[name], statistic="nuclear_norm") for name in _TABLES}
     for relation in relations_in_order(norms["curves"]["relation"].unique()):
         curves, mad, rd, rd_layers = (of(norms[name], relation=relation) for name in _TABLES)
         mad, rd = of(mad, segment="all"), of(rd, measure="signed")
-        steps = heatmaps.steps_of(curves)
+        steps = heatmaps.steps_of(curves, shapes)
         cells = tables["cells"].filter(pl.col("relation").is_in([REFERENCE, relation]))
         own = of(cells, relation=relation)
         marked = _marked(own, data.titles)

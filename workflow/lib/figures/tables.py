@@ -26,6 +26,7 @@ from workflow.lib.figures.names import (
     variants_in_order,
 )
 from workflow.lib.files import write_text
+from workflow.lib.statistics.shapes import Shapes, read_shapes, sentence
 from workflow.lib.tables import read_table
 
 # The study's two; the CSV has all.
@@ -91,7 +92,9 @@ def write_tables(
     whole = _beside_published(pl.concat(frames), kind, published)
     frame = in_reading_order(whole.select(name for name in COLUMNS[kind] if name in whole.columns), kind)
     write_files(
-        Path(output) / kind, frame, *(write(kind, blocks(frame, kind, published)) for write in (as_markdown, as_latex))
+        Path(output) / kind,
+        frame,
+        *(write(kind, blocks(frame, kind, published, read_shapes(statistics))) for write in (as_markdown, as_latex)),
     )
 
 
@@ -143,10 +146,16 @@ def in_reading_order(frame: pl.DataFrame, kind: str) -> pl.DataFrame:
     return frame.sort(ranks)
 
 
-def blocks(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]] = ()) -> list[Block]:
+def blocks(
+    frame: pl.DataFrame,
+    kind: str,
+    published: Sequence[Mapping[str, Any]] = (),
+    shapes: Mapping[str, Shapes] | None = None,
+) -> list[Block]:
     """The tables to read, in the order of `frame` (of `in_reading_order`), for the statistics that are `SHOWN`.
 
-    Notes name the sources of `published` numbers, and those that belong to no single row.
+    Notes name the sources of `published` numbers, those that belong to no single row, and by `shapes` the models whose
+    layers differ in shape.
     """
     frame = frame.filter(pl.col("statistic").is_in(SHOWN))
     shown = []
@@ -164,7 +173,8 @@ def blocks(frame: pl.DataFrame, kind: str, published: Sequence[Mapping[str, Any]
         said = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
         header = ("Variant", "Projection", *head, *said, "n")
         long = tuple(_long(rows, kind, bool(known)))
-        shown.append(Block(kind, *key, check, header, tuple(body), long, tuple(_notes(key, kind, published))))
+        notes = (*sentence((shapes or {}).get(key[0])), *_notes(key, kind, published))
+        shown.append(Block(kind, *key, check, header, tuple(body), long, notes))
     return shown
 
 

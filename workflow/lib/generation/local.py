@@ -8,7 +8,7 @@ from workflow.lib.errors import InputError
 from workflow.lib.generation.completions import Completion
 from workflow.lib.generation.decoding import continued
 from workflow.lib.gradients.tokens import behind_front, front_tokens
-from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.models.loading import check_ids, choose_device, load, locate
 from workflow.lib.responses.prompts import base_prompt, chat_prompt
 
 
@@ -37,6 +37,7 @@ class LocalModel:
         chat = bool(getattr(self.tokenizer, "chat_template", None))
         text = chat_prompt(self.tokenizer, prompt) if chat else base_prompt(prompt)
         ids = behind_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        check_ids(ids, self.network, self.tokenizer, f"prompt '{prompt[:40]}...'")
         window = getattr(self.network.config, "max_position_embeddings", None) or len(ids) + self.max_tokens
         room = min(self.max_tokens, window - len(ids))
         if room < 1:

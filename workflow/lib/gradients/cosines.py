@@ -9,38 +9,60 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from workflow.lib.gradients.capture import Factors
+from workflow.lib.gradients.capture import Factors, place_of
 
-# Within a layer. Gradients are compared entry by entry, as matrices: a pair of unequal shapes has no cosine.
+# Within a layer. Gradients are compared entry by entry, as matrices: two of unequal shapes have no cosine.
 PAIRS = (("q", "o"), ("k", "v"))
 SAME, ADJACENT = "same_layer", "adjacent_layers"
 
 
-def pairs_of(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, str]]:
-    """The (kind, pair) that projections of these (rows, columns) have: (same_layer, q-o), (adjacent_layers, q), ..."""
+Shape = Sequence[int] | None
+
+
+def pairs_of(shapes: Mapping[str, Sequence[Shape]]) -> list[tuple[str, str]]:
+    """The (kind, pair) that projections have: (same_layer, q-o), (adjacent_layers, q), ...
+
+    `shapes`: by projection, each layer's (rows, columns), None where it has none. Pairs of one layer are those that
+    agree in shape in some layer.
+    """
     same = [(SAME, f"{one}-{other}") for one, other in PAIRS if {one, other} <= set(shapes)]
-    same = [(kind, pair) for kind, pair in same if len({tuple(shapes[name]) for name in pair.split("-")}) == 1]
+    same = [
+        (kind, pair)
+        for kind, pair in same
+        if any(one and other and tuple(one) == tuple(other) for one, other in zip(*_of(pair, shapes), strict=True))
+    ]
     return same + [(ADJACENT, name) for name in shapes]
+
+
+def _of(pair: str, shapes: Mapping[str, Sequence[Shape]]) -> list[Sequence[Shape]]:
+    return [shapes[name] for name in pair.split("-")]
 
 
 def cosines(factors: Mapping[str, Factors]) -> dict[tuple[str, str], list[float]]:
     """By (kind, pair), the cosine in every layer; adjacent layers: of a layer's gradient with the next layer's.
 
-    NaN where a gradient is zero. Products are in float64.
+    NaN where a gradient is zero or missing, or where the two differ in shape. Products are in float64.
     """
-    layers = next(iter(factors.values())).x.shape[0]
-    pairs = pairs_of({name: (part.d.shape[2], part.x.shape[2]) for name, part in factors.items()})
+    layers = len(next(iter(factors.values())).x)
+    shapes = {
+        name: [None if x is None else (d.shape[1], x.shape[1]) for x, d in zip(part.x, part.d, strict=True)]
+        for name, part in factors.items()
+    }
+    pairs = pairs_of(shapes)
     inner: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}
     squares: dict[str, list[float]] = {name: [] for name in factors}
     for layer in range(layers):
-        shared: dict[tuple[int, int, int], Tensor] = {}
+        shared: dict[tuple, Tensor] = {}
 
         def product(one: str, other: str, ahead: int, at: int = layer, shared: dict = shared) -> float:
-            """<G, G'> of layers `at` and `at + ahead`."""
+            """<G, G'> of layers `at` and `at + ahead`; NaN where they cannot be compared."""
+            if shapes[one][at] is None or shapes[one][at] != shapes[other][at + ahead]:
+                return float("nan")
             g, h = factors[one], factors[other]
-            place = (id(g.x), id(h.x), ahead)
+            x, y = g.x[at], h.x[at + ahead]
+            place = place_of(x), place_of(y)
             if place not in shared:
-                shared[place] = g.x[at].double() @ h.x[at + ahead].double().mT
+                shared[place] = x.double() @ y.double().mT
             return float(((g.d[at].double() @ h.d[at + ahead].double().mT) * shared[place]).sum())
 
         for name in factors:

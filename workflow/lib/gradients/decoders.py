@@ -4,7 +4,7 @@ They are found by what they do (`probe`), or by the user's own mapping where tha
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.gradients.adapters import misfit
 from workflow.lib.gradients.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
 
 ATTENTION = ("q", "k", "v", "o")
@@ -45,8 +46,9 @@ class Projection:
 def find_layers(
     model: Any, wanted: Sequence[str] = ATTENTION, mapping: str | None = None
 ) -> list[dict[str, Projection]]:
-    """The `wanted` projections of every decoder layer, first layer first.
+    """The `wanted` projections of every decoder layer, first layer first; the model is left as it was.
 
+    A layer without keys or values of its own (it uses an earlier layer's, or its keys as values) has no entry for them.
     `wanted`: any of q, k, v, o, gate, up, down. `mapping` describes them where they cannot be found:
     ``q=self_attn.qkv[0:64] k=self_attn.qkv[64:96] ...``, paths from the decoder layer, slices of output features.
     Raises `InputError` on a model that is not understood, naming what was seen, and on a mapping that does not fit.
@@ -56,10 +58,24 @@ def find_layers(
             raise InputError(f"projection '{name}' is not known; {nearest(name, KNOWN)}")
     layers = _decoder_layers(model)
     try:
+        if told := misfit(model, ()):
+            raise Unusable(told)
         check_runs(model)
-        return _mapped(model, layers, wanted, mapping) if mapping and mapping.strip() else _found(model, layers, wanted)
+        chosen = (
+            _mapped(model, layers, wanted, mapping) if mapping and mapping.strip() else _found(model, layers, wanted)
+        )
+        if told := misfit(model, [[(part.path, part.module) for part in layer.values()] for layer in chosen]):
+            raise Unusable(told)
+        return chosen
     except Unusable as unusable:
         raise InputError(f"{_named(model)}: {unusable}") from unusable.__cause__
+
+
+def shapes_of(
+    layers: Sequence[Mapping[str, Projection]], names: Sequence[str]
+) -> dict[str, list[tuple[int, int] | None]]:
+    """By projection, the (rows, columns) of each layer's weight; None where a layer has none of its own."""
+    return {name: [layer[name].shape if name in layer else None for layer in layers] for name in names}
 
 
 def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> list[dict[str, Projection]]:
@@ -69,6 +85,8 @@ def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> li
         for index, parts in enumerate(found):
             if missing := [name for name in wanted if name not in parts]:
                 raise Unclear(f"nothing acts as {', '.join(missing)}", index)
+        if nowhere := [name for name in wanted if not any(parts[name] for parts in found)]:
+            raise Unclear(f"no layer has {', '.join(nowhere)} of its own; leave it out of the projections")
     except Unclear as unclear:
         layer = layers[unclear.layer]
         raise InputError(
@@ -78,7 +96,7 @@ def _found(model: Any, layers: Sequence[nn.Module], wanted: Sequence[str]) -> li
             "layer, slices of output features)"
         ) from None
     return [
-        {name: _projection(name, layer, *parts[name]) for name in wanted}
+        {name: _projection(name, layer, *parts[name]) for name in wanted if parts[name]}
         for layer, parts in zip(layers, found, strict=True)
     ]
 

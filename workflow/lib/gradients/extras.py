@@ -69,8 +69,8 @@ def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collec
     """The numbers of the `wanted` extras of one sample, flat, as the journal keeps them.
 
     `sigma`: by layer and projection, the singular values. ``singular_values``: these, one after the other.
-    ``cosines``: by pair, then layer (`pairs_of`). ``tokens``: (layers, projections, tokens) of |x_t| |d_t|; and
-    ``token_losses``: the cross-entropy of each response token.
+    ``cosines``: by pair, then layer (`pairs_of`). ``tokens``: (layers, projections, tokens) of |x_t| |d_t|, NaN where a
+    layer has no such projection; and ``token_losses``: the cross-entropy of each response token.
     """
     found: dict[str, list[float]] = {}
     if "singular_values" in wanted:
@@ -84,6 +84,10 @@ def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collec
     return found
 
 
-def _lengths(rows: Tensor) -> Tensor:
-    """(layers, tokens), float64 on the CPU."""
-    return rows.double().norm(dim=-1).cpu()
+def _lengths(rows: Tensor | Sequence[Tensor | None]) -> Tensor:
+    """(layers, tokens), float64 on the CPU; NaN in a layer without the projection."""
+    if isinstance(rows, Tensor):
+        return rows.double().norm(dim=-1).cpu()
+    tokens = next(len(each) for each in rows if each is not None)
+    none = torch.full((tokens,), torch.nan, dtype=torch.float64)
+    return torch.stack([none if each is None else each.double().norm(dim=-1).cpu() for each in rows])

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from workflow.lib.digest import module_digest
 from workflow.lib.errors import InputError
 from workflow.lib.files import check_writable
 from workflow.lib.gradients.capture import HALF_SCALE, Capture, Pass
+from workflow.lib.gradients.decoders import shapes_of
 from workflow.lib.gradients.extras import Extras, code_of, measure_extras
 from workflow.lib.gradients.forward import length_regime
 from workflow.lib.gradients.journal import Journal, Record
@@ -30,7 +31,7 @@ from workflow.lib.gradients.spectra import decompose
 from workflow.lib.gradients.tokens import Encoded, Encoder
 from workflow.lib.gradients.write import write_extra, write_tables
 from workflow.lib.machine import machine
-from workflow.lib.models.loading import choose_device, load, locate
+from workflow.lib.models.loading import check_ids, choose_device, load, locate
 from workflow.lib.responses.prompts import CHAT_DATE
 
 # The size of a batch is no fact of the numbers; a retry halves it. A shard's place is told apart.
@@ -81,6 +82,11 @@ def measure(
         tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
     )
     items = expand_rows(rows, encoder, settings.subsets_of, settings.seed)
+    # What is left of a sample to drop is never measured, though another sample may have the same tokens.
+    dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
+    for item, out in zip(items, dropped, strict=True):
+        if not out:
+            check_ids(item.sample.ids, network, tokenizer, f"{responses}: {item.name}")
     context = {
         "model": where.digest,
         "dtype": settings.dtype,
@@ -90,7 +96,10 @@ def measure(
         "projections": settings.projections,
         # Token ids and masks are in the key themselves: no more code than this decides the numbers.
         "engine": module_digest(
-            *(f"workflow.lib.gradients.{name}" for name in ("capture", "decoders", "forward", "probe", "spectra"))
+            *(
+                f"workflow.lib.gradients.{name}"
+                for name in ("adapters", "capture", "decoders", "forward", "probe", "spectra")
+            )
         ),
         "mapping": settings.mapping,
         "torch": ".".join(torch.__version__.split(".")[:2]),
@@ -98,8 +107,6 @@ def measure(
         "device": device,
         "attention": network.config._attn_implementation,
     }
-    # What is left of a sample to drop is never measured, though another sample may have the same tokens.
-    dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
     more = {name: code_of(name) for name in extras.paths}
     wanted = [[name for name in more if name != "tokens" or item.row.sample_id in told] for item in items]
     keys = [
@@ -120,6 +127,8 @@ def measure(
         batches,
         settings,
     )
+    for line in _unlike(job.shapes()):
+        progress(line)
     records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
     facts = {
@@ -159,6 +168,19 @@ def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callabl
         for batch in share_of(planned, settings.shard)
         for part in plan_batches({key: samples[key] for key in batch}, settings.batch_tokens)
     ]
+
+
+def _unlike(shapes: Mapping[str, Sequence[Sequence[int] | None]]) -> Iterator[str]:
+    """A line on layers without a projection of their own, and one on layers that differ in shape, where there are."""
+    without = {name: [str(at) for at, shape in enumerate(each) if not shape] for name, each in shapes.items()}
+    if missing := [f"{name} in layers {', '.join(layers)}" for name, layers in without.items() if layers]:
+        yield (
+            f"no matrix of their own: {'; '.join(missing)} (an earlier layer's keys and values, or keys that serve as "
+            "values); these rows are empty"
+        )
+    sizes = {name: sorted({tuple(shape) for shape in each if shape}) for name, each in shapes.items()}
+    if unlike := [f"{name} {', '.join(f'{r}x{c}' for r, c in each)}" for name, each in sizes.items() if len(each) > 1]:
+        yield f"layers differ in shape: {'; '.join(unlike)}; across layers compare nuclear_norm_scaled"
 
 
 def _maker(context: Mapping[str, Any]) -> str:
@@ -207,15 +229,16 @@ class _Job:
         records |= recalled
         todo = [left for batch in self.batches if (left := [key for key in batch if key not in recalled])]
         meter = Meter(sum(map(len, todo)), self.recalled)
-        for batch in todo:
-            fresh = self._compute(batch, meter)
-            # What did not fit here may fit elsewhere: it is not a result to remember.
-            kept = [key for key in batch if fresh[key].status != "out_of_memory"]
-            if journal and kept:
-                journal.commit(kept, [fresh[key] for key in kept])
-            records |= fresh
-            self.computed += len(batch)
-            meter.advance(len(batch), sum(len(self.samples[key].ids) for key in batch))
+        with self.capture:
+            for batch in todo:
+                fresh = self._compute(batch, meter)
+                # What did not fit here may fit elsewhere: it is not a result to remember.
+                kept = [key for key in batch if fresh[key].status != "out_of_memory"]
+                if journal and kept:
+                    journal.commit(kept, [fresh[key] for key in kept])
+                records |= fresh
+                self.computed += len(batch)
+                meter.advance(len(batch), sum(len(self.samples[key].ids) for key in batch))
         meter.close()
         if journal:
             journal.close()
@@ -225,6 +248,8 @@ class _Job:
     def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:
         try:
             return self._compute_once(keys)
+        except InputError:
+            raise
         except Exception as error:
             if not _out_of_memory(error):
                 raise self._failure(keys, error) from error
@@ -263,7 +288,7 @@ class _Job:
 
     def _record(self, done: Pass, wanted: Collection[str]) -> Record:
         finite = np.isfinite(done.loss) and all(
-            bool(part.d.isfinite().all() and part.x.isfinite().all()) for part in done.factors.values()
+            bool(d.isfinite().all() and x.isfinite().all()) for part in done.factors.values() for x, d in part.pairs()
         )
         if not finite:
             return Record(done.loss, "nonfinite")
@@ -271,9 +296,10 @@ class _Job:
         extras = measure_extras(done, sigma, wanted)
         return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 
-    def shapes(self) -> dict[str, list[list[int]]]:
-        """By projection, the (rows, columns) of each layer's matrix."""
-        return {name: [list(parts[name].shape) for parts in self.capture.layers] for name in self.settings.projections}
+    def shapes(self) -> dict[str, list[list[int] | None]]:
+        """By projection, the (rows, columns) of each layer's matrix; None where a layer has none of its own."""
+        shapes = shapes_of(self.capture.layers, self.settings.projections)
+        return {name: [list(shape) if shape else None for shape in each] for name, each in shapes.items()}
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -23,10 +23,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from workflow.lib.gradients.forward import run_forward
+from workflow.lib.gradients.adapters import adapters_off, without_adapters
+from workflow.lib.gradients.forward import BATCH, TOKENS, embeddings_of, evaluating, random_ids, run_forward
 
-# Sequences and tokens of the probe. Every sequence is another draw.
-_BATCH, _TOKENS = 8, 4
 # Of the random outputs: scores of about 1 at head widths of 64 to 256.
 _SCALE = 0.3
 # Values reach the first position by a factor of about 1, queries and keys by rounding at most.
@@ -34,8 +33,9 @@ _REACH = 1e-3
 
 # By path, a mask of output features (width,).
 Features = dict[str, Tensor]
-# By projection, the path of its module and its output features (None: all).
-Parts = dict[str, tuple[str, Tensor | None]]
+# By projection, the path of its module and its output features (None: all); None in place of both where the layer is
+# known to have none of its own: it uses an earlier layer's keys and values, or its keys as values.
+Parts = dict[str, tuple[str, Tensor | None] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +72,10 @@ def size_of(module: nn.Module) -> tuple[int, int]:
 
 
 def linears_of(layer: nn.Module) -> dict[str, nn.Module]:
-    """The linear modules of a layer by their path in it."""
+    """The linear modules of a layer by their path in it, without those of adapters."""
     return {
         path: module
-        for path, module in layer.named_modules()
+        for path, module in without_adapters(layer)
         if isinstance(module, nn.Linear | Conv1D) and module.weight.ndim == 2
     }
 
@@ -85,9 +85,11 @@ def classify(model: Any, layers: Sequence[nn.Module], *, feed_forward: bool) -> 
     seen = _probe(model, layers)
     found: list[Parts] = []
     halves: list[list[Features]] = []
+    lenders: dict[str, _Linear] = {}
     for index, (layer, linears) in enumerate(zip(layers, seen, strict=True)):
         with _located(index):
-            parts, reach = _attention(linears)
+            parts, reach = _attention(linears, lenders, set(linears) == set(linears_of(layer)))
+            lenders |= {f"{index} {parts[name][0]}": linears[parts[name][0]] for name in ("k", "v") if parts.get(name)}
             half: list[Features] = []
             if feed_forward:
                 more, half = _feed_forward(layer, linears, parts, reach)
@@ -108,11 +110,11 @@ def classify(model: Any, layers: Sequence[nn.Module], *, feed_forward: bool) -> 
 
 def check_runs(model: Any) -> None:
     """Raise `Unusable` for a model whose forward pass fails, or whose earlier outputs move with a later token."""
-    ids = _random_ids(model)
+    ids = random_ids(model)
     changed = ids.clone()
-    changed[:, -1] = (ids[:, -1] + 1) % model.get_input_embeddings().num_embeddings
-    with _evaluating(model), torch.no_grad():
-        before, after = (_forward(model, each, logits=_TOKENS)[:, :-1] for each in (ids, changed))
+    changed[:, -1] = (ids[:, -1] + 1) % embeddings_of(model)
+    with evaluating(model), torch.no_grad():
+        before, after = (_forward(model, each, logits=TOKENS)[:, :-1] for each in (ids, changed))
     if before.isnan().all():
         raise Unusable(
             "its outputs are not numbers: a damaged weight, or a precision that it overflows in; fetch it again, or "
@@ -124,28 +126,12 @@ def check_runs(model: Any) -> None:
         raise Unusable(_NOT_CAUSAL)
 
 
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _random_ids(model: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    return torch.randint(0, vocabulary, (_BATCH, _TOKENS), generator=generator).to(model.device)
-
-
 def _forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
     try:
         return run_forward(model, ids, logits=logits)
     except Exception as error:
         raise Unusable(
-            f"a forward pass over {_BATCH} x {_TOKENS} tokens fails ({type(error).__name__}: {error}); see that "
+            f"a forward pass over {BATCH} x {TOKENS} tokens fails ({type(error).__name__}: {error}); see that "
             "transformers alone runs this checkpoint (its config.json, its own code's version), with memory to spare"
         ) from error
 
@@ -181,13 +167,13 @@ def _probe(
                 return None  # routed tokens, or an output that is no plain product: no candidate
             used[module] += 1
             generator = torch.Generator().manual_seed(zlib.crc32(f"{index} {path}".encode()))
-            leaf = torch.randn(_BATCH, _TOKENS, rows, generator=generator) * _SCALE
+            leaf = torch.randn(BATCH, TOKENS, rows, generator=generator) * _SCALE
             leaf[0].abs_()  # a rectifier lets it pass
             leaf = leaf.to(output)
             if factors and (index, path) in factors:
                 leaf *= factors[index, path].to(leaf)
             leaf.requires_grad_()
-            seen[index][path] = _Linear(module, args[0].reshape(_BATCH, _TOKENS, columns), leaf)
+            seen[index][path] = _Linear(module, args[0].reshape(BATCH, TOKENS, columns), leaf)
             return leaf.reshape(output.shape).clone()  # a copy, as some layers add to it in place
 
         return hook
@@ -197,8 +183,8 @@ def _probe(
         for index, layer in enumerate(layers):
             for path, module in linears_of(layer).items():
                 handles.append(module.register_forward_hook(replace(index, path)))
-        with _evaluating(model), torch.enable_grad():
-            _forward(model, _random_ids(model), logits=1)
+        with adapters_off(model), evaluating(model), torch.inference_mode(False), torch.enable_grad():
+            _forward(model, random_ids(model), logits=TOKENS)
     finally:
         for handle in handles:
             handle.remove()
@@ -211,7 +197,7 @@ def _is_plain(module: nn.Module, x: Tensor, output: Any) -> bool:
     rows, columns = size_of(module)
     if not isinstance(output, Tensor) or x.shape[-1] != columns or output.shape != (*x.shape[:-1], rows):
         return False
-    if x.numel() != _BATCH * _TOKENS * columns:
+    if x.numel() != BATCH * TOKENS * columns:
         return False
     with torch.no_grad():
         weight = module.weight.T if isinstance(module, Conv1D) else module.weight
@@ -221,14 +207,14 @@ def _is_plain(module: nn.Module, x: Tensor, output: Any) -> bool:
 
 def _reach(target: Tensor, sources: dict[str, _Linear]) -> dict[str, Tensor]:
     """How far each source's columns at position s reach `target` at position t: (t, s, width) each, 0 is not at all."""
-    if not target.requires_grad:
+    if not target.requires_grad or not sources:
         return {}
     generator = torch.Generator().manual_seed(1)
     # Positive, so that effects do not cancel; not constant, as a norm's outputs may have a constant sum.
     weights = (torch.rand(target[:, 0].shape, generator=generator) + 0.5).to(target)
     leaves = [linear.leaf for linear in sources.values()]
     rows = [
-        torch.autograd.grad(target[:, t], leaves, weights, retain_graph=True, allow_unused=True) for t in range(_TOKENS)
+        torch.autograd.grad(target[:, t], leaves, weights, retain_graph=True, allow_unused=True) for t in range(TOKENS)
     ]
     reach = {
         path: torch.stack([row[i].abs().amax(0).float().cpu() for row in rows])
@@ -238,31 +224,56 @@ def _reach(target: Tensor, sources: dict[str, _Linear]) -> dict[str, Tensor]:
     return {path: size for path, size in reach.items() if size.any()}
 
 
-def _attention(linears: dict[str, _Linear]) -> tuple[Parts, dict[str, dict[str, Tensor]]]:
-    """q, k, v and o of one layer as far as they are there; and by linear what reaches its input."""
+def _attention(
+    linears: dict[str, _Linear], lenders: dict[str, _Linear], followed: bool
+) -> tuple[Parts, dict[str, dict[str, Tensor]]]:
+    """q, k, v and o of one layer as far as they are there; and by linear what of the layer reaches its input.
+
+    `lenders`: the keys and values of earlier layers, which a layer may use in place of its own. `followed`: whether
+    all linear modules of the layer are among `linears`.
+    """
     reach = {
         path: _reach(linear.x, {other: source for other, source in linears.items() if other != path})
         for path, linear in linears.items()
     }
-    square = torch.ones(_TOKENS, _TOKENS)
+    square = torch.ones(TOKENS, TOKENS)
     past, future = square.tril(-1)[..., None], square.triu(1)[..., None]
-    mixing = [path for path, sources in reach.items() if any((size * past).any() for size in sources.values())]
+
+    def mixes(sources: dict[str, Tensor]) -> bool:
+        return any((size * past).any() for size in sources.values())
+
+    mixing = [path for path, sources in reach.items() if mixes(sources)]
+    borrowing = not mixing
+    if borrowing:
+        # All outputs are replaced: what an earlier layer's keys and values still reach reads them directly.
+        mixing = [path for path, linear in linears.items() if mixes(_reach(linear.x, lenders))]
     if len(mixing) != 1:
         raise Unclear(
             f"{len(mixing)} linear modules have inputs that mix positions ({', '.join(mixing) or 'none'}), in place of "
             "the one output projection of softmax attention"
         )
-    parts: Parts = {"o": (mixing[0], None)}
-    unit = max(float(size[0, 0].max()) for size in reach[mixing[0]].values())
-    for path, size in reach[mixing[0]].items():
+    output = mixing[0]
+    borrowed = _reach(linears[output].x, lenders) if borrowing else {}
+    parts: Parts = {"o": (output, None)}
+    unit = max(float(size[0, 0].max()) for size in (*reach[output].values(), *borrowed.values()))
+
+    def roles(path: str, size: Tensor) -> dict[str, Tensor]:
         if (size * future).any():
             raise Unusable(_NOT_CAUSAL)
         first, later = size[0, 0] > _REACH * unit, (size * past).any(0).any(0)
         if idle := int((~size.any(0).any(0)).sum()):
-            raise Unclear(f"{idle} output features of {path} do not reach {mixing[0]}")
+            raise Unclear(f"{idle} output features of {path} do not reach {output}")
         # What acts at its own position alone, and already at the first one, is a gate on attention's output.
-        for name, mask in {"v": first & later, "k": ~first & later, "q": ~first & ~later}.items():
+        return {"v": first & later, "k": ~first & later, "q": ~first & ~later}
+
+    for path, size in reach[output].items():
+        for name, mask in roles(path, size).items():
             _put(parts, name, path, mask)
+    for path, size in borrowed.items():
+        parts |= {name: None for name, mask in roles(path, size).items() if mask.any() and name not in parts}
+    if "q" in parts and "v" in parts and "k" not in parts and followed:
+        # Queries act, so there are keys, and nothing else gives them: one matrix gives keys and values.
+        parts |= {"k": parts["v"], "v": None}
     return parts, reach
 
 

@@ -20,7 +20,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from workflow.lib.gradients.capture import Factors
+from workflow.lib.gradients.capture import Factors, place_of
 
 # Those that the spectrum is needed for, and the others.
 _SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")
@@ -50,20 +50,26 @@ def decompose(
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """The `metrics` of every layer and projection of one sample, and the singular values that they come from.
 
-    `factors`: by projection, `x` (layers, tokens, in) and `d` (layers, tokens, out). Returns (layers, projections,
+    `factors`: by projection, `x` (tokens, in) and `d` (tokens, out) of each layer. Returns (layers, projections,
     metrics), projections in the order of `factors`, and by layer and projection min(tokens, in, out) singular values,
-    largest first (without `whole`: none where the metrics need none); all in float64 on the CPU. Layers are shared out
-    among as many threads as PyTorch has, one each: small decompositions gain nothing from two.
+    largest first (without `whole`: none where the metrics need none); all in float64 on the CPU. A layer without the
+    projection has metrics of NaN and no singular value. Layers are shared out among as many threads as PyTorch has, one
+    each: small decompositions gain nothing from two.
     """
-    layers = next(iter(factors.values())).x.shape[0]
+    layers = len(next(iter(factors.values())).x)
     names = tuple(metrics)
     spectral = whole or not set(_SPECTRAL).isdisjoint(names)
 
     def of_layer(layer: int) -> tuple[Tensor, list[Tensor]]:
-        shared: dict[int, Tokens] = {}
+        shared: dict[tuple, Tokens] = {}
         rows, values = [], []
         for factor in factors.values():
-            x, d = shared.setdefault(id(factor.x), Tokens(factor.x[layer])), factor.d[layer]
+            x, d = factor.x[layer], factor.d[layer]
+            if x is None:
+                rows.append(torch.full((len(names),), torch.nan, dtype=torch.float64))
+                values.append(torch.empty(0, dtype=torch.float64))
+                continue
+            x = shared.setdefault(place_of(x), Tokens(x))
             norm = None if spectral or "frobenius_norm" not in names else _frobenius(x, d)
             needed = spectral or ("frobenius_norm" in names and norm is None)
             sigma = singular_values(x, d) if needed else x.x.new_empty(0, dtype=torch.float64)

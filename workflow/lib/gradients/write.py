@@ -20,8 +20,9 @@ def write_tables(
     """Write the samples and spectra tables, each whole or not at all.
 
     `facts` become the tables' metadata, of which `model`, `projections`, `metrics` and `matrix_shapes` (by
-    projection, each layer's (rows, columns)) are read here; a record's values are (layers, projections, metrics).
-    Metrics that were not asked for are null, and those that are no number.
+    projection, each layer's (rows, columns), or None) are read here; a record's values are (layers, projections,
+    metrics). Metrics that were not asked for are null, and those that are no number; so is a whole row whose layer has
+    no such projection.
     """
     samples = _rows(items, facts)
     told = {
@@ -46,8 +47,9 @@ def write_tables(
     columns |= {metric: pa.array(values[..., index].ravel(), from_pandas=True) for index, metric in enumerate(metrics)}
     if "nuclear_norm" in metrics:
         # The largest nuclear norm of a matrix with Frobenius norm 1 is the root of its smaller dimension.
-        scale = np.array([[math.sqrt(min(shape)) for shape in shapes[name]] for name in projections]).T
-        columns["nuclear_norm_scaled"] = pa.array((values[..., metrics.index("nuclear_norm")] / scale).ravel())
+        scale = np.array([[math.sqrt(min(shape)) if shape else 1 for shape in shapes[name]] for name in projections]).T
+        scaled = values[..., metrics.index("nuclear_norm")] / scale
+        columns["nuclear_norm_scaled"] = pa.array(scaled.ravel(), from_pandas=True)
     for metric, column in columns.items():
         long = long.append_column(metric, column)
     for name, column in told.items():
@@ -101,7 +103,8 @@ def _places(facts: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
 
 def _singular_values(item: Item, extras: Mapping, facts: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
     places = list(_places(facts))
-    counts = [min(len(item.sample.ids), *facts["matrix_shapes"][name][layer]) for layer, name in places]
+    shapes = [facts["matrix_shapes"][name][layer] for layer, name in places]
+    counts = [min(len(item.sample.ids), *shape) if shape else 0 for shape in shapes]
     values = np.split(np.array(extras["singular_values"]), np.cumsum(counts)[:-1])
     layers, projections = zip(*places, strict=True)
     return {"layer": layers, "projection": projections, "singular_values": values}
@@ -110,11 +113,7 @@ def _singular_values(item: Item, extras: Mapping, facts: Mapping[str, Any], toke
 def _cosines(item: Item, extras: Mapping, facts: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
     shapes = facts["matrix_shapes"]
     layers = len(next(iter(shapes.values())))
-    places = [
-        (kind, pair, layer)
-        for kind, pair in pairs_of({name: each[0] for name, each in shapes.items()})
-        for layer in range(layers - (kind == ADJACENT))
-    ]
+    places = [(kind, pair, layer) for kind, pair in pairs_of(shapes) for layer in range(layers - (kind == ADJACENT))]
     columns = zip(*places, strict=True) if places else ((), (), ())
     # Not a number is null.
     return {**dict(zip(("kind", "pair", "layer"), columns, strict=True)), "cosine": np.array(extras["cosines"])}

@@ -2,14 +2,15 @@
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workflow.lib.command import progress
 from workflow.lib.errors import InputError, check_choice
-from workflow.lib.models.snapshots import check_card, is_hub_id, model_digest, read_card
+from workflow.lib.models.precision import check_scales, dequantising, set_precision
+from workflow.lib.models.snapshots import check_card, config_of, is_hub_id, model_digest, read_card
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -66,8 +67,8 @@ def choose_device(device: str) -> str:
 def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """Load (model, tokenizer) from a folder, offline, in evaluation mode.
 
-    `dtype` is always given, never the checkpoint's own by accident. Raises `InputError` where the files cannot be
-    read as a causal language model with a tokenizer.
+    `dtype` is that of every parameter, whatever the checkpoint stores; FP8 and MXFP4 weights are dequantised. Raises
+    `InputError` where the files cannot be read as a causal language model with a tokenizer, or are quantised otherwise.
     """
     check_choice("--dtype", dtype, DTYPES)
     # A compute node has no network; a load that asks for one would stall instead of failing.
@@ -76,20 +77,24 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     # Sizes that contradict each other end in any of these, in the config's own checks or where modules are made.
     contradictions = (StrictDataclassError, TypeError, AttributeError, ArithmeticError, AssertionError, IndexError)
+    told = config_of(path)
     try:
-        # The tokenizer reads it too, and is not to be blamed; what is no contradiction is told below.
-        with suppress(OSError, ValueError, KeyError, ImportError):
-            AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except contradictions as error:
-        raise _inconsistent(path, error) from error
+        # Read first, as the tokenizer reads it too and is not to be blamed.
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _of_own_code(path, error, trust_remote_code) or _inconsistent(path, told, error) from error
+    if (layers := getattr(config.get_text_config(decoder=True), "num_hidden_layers", 1)) < 1:
+        raise _inconsistent(path, told, ValueError(f"num_hidden_layers is {layers}"))
+    quantisation = dequantising(path, told)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, *contradictions) as error:
+    except (OSError, ValueError, KeyError, ImportError, *contradictions) as error:
         raise InputError(
             f"{path}: no tokenizer could be loaded ({_short(error)}); add tokenizer.json and tokenizer_config.json"
         ) from None
@@ -99,30 +104,30 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
-            ignore_mismatched_sizes=True,  # told below, by name
+            ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
+            **quantisation,
         )
     except contradictions as error:
-        raise _inconsistent(path, error) from error
+        raise _inconsistent(path, told, error) from error
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         _check_weights(path)
-        if "custom code" in str(error) and not trust_remote_code:
-            raise InputError(
-                f"{path}: its model is code of its own; read it, and set trust_remote_code to true in its row of "
-                "models.tsv (--trust-remote-code) to run it"
-            ) from None
+        if own := _of_own_code(path, error, trust_remote_code):
+            raise own from None
+        if _culprit(told, error):
+            raise _inconsistent(path, told, error) from error
         raise InputError(
             f"{path}: no causal language model could be loaded ({_short(error)}); take a decoder-only model's folder "
             "with config.json and safetensors"
         ) from None
     _check_architecture(model, path)
     _check_report(report, model, path)
-    embeddings = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > embeddings:
-        raise InputError(
-            f"{path}: the tokenizer has {len(tokenizer)} tokens, the model only {embeddings} embeddings; "
-            "take the tokenizer that belongs to this model"
-        )
+    set_precision(model, getattr(torch, dtype))
+    if quantisation:
+        check_scales(path, map(str, report["unexpected_keys"]))
+        # Else a saved model would be quantised again, as the library turns all conversions of loading back.
+        model._weight_conversions = get_model_conversion_mapping(model)
+        progress(f"{path}: {told['quantization_config']['quant_method']} weights were dequantised to {dtype}")
     if dtype == "float64":
         model.set_experts_implementation("eager")  # grouped matrix products know no float64
     return model.to(device).eval(), tokenizer
@@ -133,10 +138,57 @@ def _short(error: Exception) -> str:
     return text if len(text) <= 240 else f"{text[:240]}..."
 
 
-def _inconsistent(path: str, error: Exception) -> InputError:
+def check_ids(ids: Iterable[int], model: Any, tokenizer: Any, name: str) -> None:
+    """`InputError` for a token of the sample `name` that the model has no embedding for.
+
+    A tokenizer may have more tokens than the model, as long as none of them occurs.
+    """
+    parts = (model.get_input_embeddings(), model.get_output_embeddings())
+    known = min(part.weight.shape[0] for part in parts if part is not None)
+    if (largest := max(ids, default=-1)) >= known:
+        raise InputError(
+            f"{name}: token {largest} ('{tokenizer.convert_ids_to_tokens(largest)}') is beyond the model's {known} "
+            f"embeddings; take the tokenizer that belongs to '{tokenizer.name_or_path}', or leave this text out"
+        )
+
+
+def _inconsistent(path: str, config: Mapping[str, Any], error: Exception) -> InputError:
+    key = _culprit(config, error)
     return InputError(
-        f"{Path(path) / 'config.json'}: no model can be made of it ({type(error).__name__}: {_short(error)}); mend it, "
-        "or fetch the model again"
+        f"{Path(path) / 'config.json'}: {f'key {key}: ' if key else ''}no model can be made of it "
+        f"({type(error).__name__}: {_short(error)}); correct it, or fetch the model again"
+    )
+
+
+# Keys of the file by the names that the library's messages use.
+_RENAMED = {"rope_parameters": "rope_scaling", "dtype": "torch_dtype"}
+
+
+def _culprit(config: Mapping[str, Any], error: Exception) -> str:
+    """The key of config.json that an error names, or whose value it quotes; empty where that is not clear."""
+    text = str(error)
+    named = [key for key in config if re.search(rf"\b{re.escape(key)}\b", text)]
+    named += [old for new, old in _RENAMED.items() if old in config and re.search(rf"\b{new}\b", text)]
+    quoted = {key: value for key, value in _texts(config) if re.search(rf"['`\"]{re.escape(value)}['`\"]", text)}
+    return next(iter([*quoted, *named]), "")
+
+
+def _texts(config: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, str]]:
+    """The texts in a config by their dotted keys."""
+    for key, value in config.items():
+        if isinstance(value, str) and value:
+            yield f"{front}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _texts(value, f"{front}{key}.")
+
+
+def _of_own_code(path: str, error: Exception, trusted: bool) -> InputError | None:
+    """The error of a checkpoint with code of its own that was not to be run."""
+    if trusted or "custom code" not in str(error):
+        return None
+    return InputError(
+        f"{path}: its model is code of its own; read it, and set trust_remote_code to true in its row of "
+        "models.tsv (--trust-remote-code) to run it"
     )
 
 

@@ -26,6 +26,7 @@ TOKENIZER = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", 
 WANTED = ["config.json", "generation_config.json", *TOKENIZER, *TEMPLATES, "*.safetensors", "*.safetensors.index.json"]
 # A `*` of the hub's patterns crosses folders; `original/` and `onnx/` hold the same weights again.
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
+ADAPTER = "adapter_config.json"
 WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 TIMEOUT = 30.0  # seconds for the hub's first answer
@@ -105,7 +106,7 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
         raise InputError(f"{path / 'config.json'}: '{key}' is missing; is this a decoder-only transformers model?")
     parameters, dtypes = 0, set()
     for name in _weights(path):
-        for kind, shape in _tensors(path / name):
+        for _, kind, shape in _tensors(path / name):
             size = 1
             for length in shape:
                 size *= length
@@ -208,7 +209,10 @@ def download(
                 raise
             hub.snapshot_download(source, local_files_only=True, **wanted)
         else:
-            if weights and not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
+            names = {file.rfilename for file in info.siblings or []}
+            if ADAPTER in names and "config.json" not in names:
+                raise InputError(f"{label}: {source} is a PEFT adapter, not a whole model; {_merge({})}")
+            if weights and not any(name.endswith(".safetensors") for name in names):
                 raise InputError(
                     f"{label}: {source} at {revision} has no safetensors weights, the only ones that are read; "
                     "convert it with save_pretrained and give the folder as source"
@@ -350,12 +354,35 @@ def _shape_names(path: Path) -> list[str]:
     """The names of the config and the tokenizer's files in the folder `path`, sorted."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give one with config.json, a tokenizer and safetensors weights")
+    if (path / ADAPTER).is_file():
+        raise _adapter(path)
     if not (path / "config.json").is_file():
         raise InputError(f"{path / 'config.json'}: no such file; save the model with save_pretrained")
     names = [name.name for name in path.iterdir() if name.is_file()]
     if not any(Path(name).match(pattern) for name in names for pattern in VOCABULARIES):
         raise InputError(f"{path / 'tokenizer.json'}: no tokenizer here; save it beside the model with save_pretrained")
     return sorted({"config.json", *(name for name in names if _is_tokenizer(name))})
+
+
+def _adapter(path: Path) -> InputError:
+    """What to do with a folder that holds an adapter: the library would load its base model from elsewhere."""
+    found = _read_json(path / ADAPTER)
+    if any((path / name).is_file() for name in ("model.safetensors", WEIGHT_NOTES[1])):
+        return InputError(
+            f"{path / ADAPTER}: the folder holds a whole model and an adapter, and transformers would load the "
+            "adapter; move adapter_config.json and adapter_model.safetensors to another folder"
+        )
+    return InputError(
+        f"{path}: a PEFT adapter ({found.get('peft_type') or 'of unknown kind'}), not a whole model; {_merge(found)}"
+    )
+
+
+def _merge(adapter: dict[str, Any]) -> str:
+    base = adapter.get("base_model_name_or_path") or "its base model"
+    return (
+        f"load it on {base} with PeftModel.from_pretrained, call merge_and_unload(), save the result and the tokenizer "
+        "with save_pretrained and give that folder"
+    )
 
 
 def _weights(path: Path) -> list[str]:
@@ -377,8 +404,8 @@ def _weights(path: Path) -> list[str]:
     return names
 
 
-def _tensors(path: Path) -> list[tuple[str, list[int]]]:
-    """Stored type and shape of every tensor, from the header, which is checked against the file's length."""
+def _tensors(path: Path) -> list[tuple[str, str, list[int]]]:
+    """Name, stored type and shape of every tensor, from the header, which is checked against the file's length."""
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
@@ -388,7 +415,7 @@ def _tensors(path: Path) -> list[tuple[str, list[int]]]:
             header = json.loads(file.read(length))
         entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
         end = 8 + length + max((entry["data_offsets"][1] for _, entry in entries), default=0)
-        tensors = [(entry["dtype"], entry["shape"]) for _, entry in entries]
+        tensors = [(name, entry["dtype"], entry["shape"]) for name, entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path}: not a safetensors file, its header cannot be read; fetch it again") from None
     if end != size:
@@ -398,6 +425,17 @@ def _tensors(path: Path) -> list[tuple[str, list[int]]]:
 
 def _is_tokenizer(name: str) -> bool:
     return any(Path(name).match(pattern) for pattern in (*TOKENIZER, *TEMPLATES))
+
+
+def config_of(path: str | Path) -> dict[str, Any]:
+    """config.json of the folder `path`; `InputError` where it is missing or is not a JSON object."""
+    return _read_json(Path(path) / "config.json")
+
+
+def stored_tensors(path: str | Path) -> Iterator[tuple[str, str, list[int]]]:
+    """Name, stored type and shape of every tensor of the model in the folder `path`; `InputError` as `card_of`."""
+    for name in _weights(Path(path)):
+        yield from _tensors(Path(path) / name)
 
 
 def _weighty(sums: dict[str, str]) -> dict[str, str]:
@@ -413,6 +451,8 @@ def _digest(sums: dict[str, str]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; save the model with save_pretrained") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); fetch or save the file again") from None
     if not isinstance(value, dict):

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from workflow.lib.errors import InputError
+from workflow.lib.statistics.shapes import Shapes, present, steps, unlike
 from workflow.lib.tables import read_metadata, read_table
 
 REFERENCE = "correct"
@@ -20,7 +21,7 @@ STATISTICS = {
     "effective_rank": pl.col("effective_rank"),
 }
 
-_COLUMNS = ("layer", "projection", "nuclear_norm", "sigma_max", "effective_rank")
+_COLUMNS = ("layer", "projection", "nuclear_norm", "nuclear_norm_scaled", "sigma_max", "effective_rank")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Cell:
     """The usable samples of one model, variant, relation and token set.
 
     `values`: by statistic, (samples, projections, layers); samples in the order of `sample_ids`, as are `loss`
-    (mean response cross-entropy) and `response_tokens`.
+    (mean response cross-entropy) and `response_tokens`. `shapes`: of the matrices, where layers differ in shape
+    (`workflow.lib.statistics.shapes`): then the nuclear norm is the scaled one, and values are NaN where a layer has no
+    such projection.
     """
 
     model: str
@@ -41,6 +44,19 @@ class Cell:
     loss: np.ndarray
     response_tokens: np.ndarray
     values: Mapping[str, np.ndarray]
+    shapes: Shapes | None = None
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which layers have a projection of their own: (projections, layers)."""
+        layers = next(iter(self.values.values())).shape[-1]
+        everywhere = np.ones((len(self.projections), layers), dtype=bool)
+        return present(self.shapes, self.projections) if self.shapes else everywhere
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Which neighbouring layers compare: (projections, layers - 1)."""
+        return steps(self.shapes, self.projections) if self.shapes else self.present[:, 1:]
 
 
 def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.DataFrame, list[Cell]]:
@@ -62,31 +78,39 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
         raise InputError(f"{spectra_path}: {spectra.height} rows do not belong to the samples of {samples_path}")
     if not ok.any():
         return frame, []
+    facts = read_metadata(samples_path, "samples")
+    shapes = facts.get("matrix_shapes")
+    shapes = shapes if unlike(shapes) else None
+    statistics = STATISTICS | ({"nuclear_norm": pl.col("nuclear_norm_scaled")} if shapes else {})
     values = {
         name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)
-        for name, value in STATISTICS.items()
+        for name, value in statistics.items()
         # Released statistics do not tell all of ours.
         if spectra.select(value).to_series().count()
     }
-    finite = np.logical_and.reduce([np.isfinite(stack).all((1, 2)) for stack in values.values()])
+    missing = ~present(shapes, projections) if shapes else np.False_
+    finite = np.logical_and.reduce([(np.isfinite(stack) | missing).all((1, 2)) for stack in values.values()])
     usable = np.zeros(frame.height, dtype=bool)
     usable[ok] = finite
     status = pl.when(pl.Series(ok & ~usable)).then(pl.lit("nonfinite")).otherwise("status")
     values = {name: stack[finite] for name, stack in values.items()}
     frame = frame.with_columns(status.alias("status"))
-    purpose = read_metadata(samples_path, "samples")["purpose"]
-    return frame, list(_usable(frame, tuple(projections), values, purpose))
+    return frame, list(_usable(frame, tuple(projections), values, facts["purpose"], shapes))
 
 
 def _usable(
-    frame: pl.DataFrame, projections: tuple[str, ...], values: Mapping[str, np.ndarray], purpose: str
+    frame: pl.DataFrame,
+    projections: tuple[str, ...],
+    values: Mapping[str, np.ndarray],
+    purpose: str,
+    shapes: Shapes | None,
 ) -> Iterator[Cell]:
     good = frame.filter(pl.col("status") == "ok").with_row_index("at")
     for key, group in good.group_by(KEY, maintain_order=True):
         at = group["at"].to_numpy()
         taken = {name: stack[at] for name, stack in values.items()}
         per_sample = (group[name].to_numpy().astype(float) for name in ("loss", "response_tokens"))
-        yield Cell(frame["model"][0], *key, purpose, tuple(group["sample_id"]), projections, *per_sample, taken)
+        yield Cell(frame["model"][0], *key, purpose, tuple(group["sample_id"]), projections, *per_sample, taken, shapes)
 
 
 def pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:

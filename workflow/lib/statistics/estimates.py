@@ -14,13 +14,20 @@ Estimates = dict[str, np.ndarray]
 _CORRECTED = ("value", "corrected", "low", "high")
 
 
-def of_curves(values: np.ndarray, draws: int, seed: int, name: str) -> tuple[Estimates, Estimates]:
-    """The mean curves, (..., layers), and their MAD by segment, (..., segments) in the order of `segments`."""
+def of_curves(
+    values: np.ndarray, draws: int, seed: int, name: str, compared: np.ndarray | None = None
+) -> tuple[Estimates, Estimates]:
+    """The mean curves, (..., layers), and their MAD by segment, (..., segments) in the order of `segments`.
+
+    `compared` (projections, layers - 1): between which layers MAD takes a step (None: all); NaN where it takes none.
+    """
     mean, count = values.mean(0), len(values)
+    every = np.ones((*mean.shape[:-1], mean.shape[-1] - 1), dtype=bool)
+    compared = every if compared is None else every & compared
     ranges = segments(values.shape[-1]).values()
     # Each sample's share in a segment's MAD: its steps, in the direction of the mean curve's.
-    steps = np.diff(values, axis=-1)
-    directed = steps * np.sign(np.diff(mean, axis=-1))
+    steps = np.where(compared, np.diff(values, axis=-1), 0)
+    directed = steps * np.where(compared, np.sign(np.diff(mean, axis=-1)), 0)
     shares = np.stack([directed[..., first : end - 1].sum(-1) for first, end in ranges], axis=-1)
     shares -= shares.mean(0)
     columns = [values, (values - mean) ** 2, shares, shares**2]
@@ -32,19 +39,21 @@ def of_curves(values: np.ndarray, draws: int, seed: int, name: str) -> tuple[Est
     found = np.empty((*mean.shape[:-1], len(ranges), 4))
     for place in np.ndindex(mean.shape[:-1]):
         for g, (first, end) in enumerate(ranges):
-            at, alone = (*place, slice(first, end - 1)), noise[*place, first : end - 1] / spreads[:, *place, g]
-            value = mean_absolute_difference(mean[*place, first:end])
+            taken = np.flatnonzero(compared[*place, first : end - 1]) + first
+            at, alone = (*place, taken), noise[*place, taken] / spreads[:, *place, g]
+            value = mean_absolute_difference(mean[*place, first:end], compared[*place, first : end - 1])
             found[*place, g] = value, *intervals.of_absolute(step[at], alone, errors[at], count)
     curves = {"value": mean, "low": low, "high": high}
     return curves, dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True))
 
 
 def of_differences(
-    reference: np.ndarray, other: np.ndarray, draws: int, seed: int, name: str
+    reference: np.ndarray, other: np.ndarray, draws: int, seed: int, name: str, present: np.ndarray | None = None
 ) -> tuple[Estimates, Estimates, Estimates]:
     """RD of `other` from `reference`, sample by sample the same: by layer, signed mean and mean absolute over layers.
 
-    Both are drawn together, so that the difference is a paired one.
+    Both are drawn together, so that the difference is a paired one. `present` (projections, layers): which layers have
+    the projection (None: all); means are over these.
     """
     count = len(reference)
     columns = [reference, other, reference**2, other**2, reference * other]
@@ -55,13 +64,17 @@ def of_differences(
     low, high = (end - 1 for end in intervals.of_ratio(1 + value, 1 + drawn, (error, errors), count))
     # Errors of the differences themselves; where one layer's is larger in a resample, all layers' are.
     error, errors = error * (1 + value), errors * (1 + drawn)
+    if present is not None:
+        error, errors = np.where(present, error, 0), np.where(present, errors, 0)
     spreads = intervals.relative_to(errors.sum(-1), error.sum(-1))
     noise = _by_layer(drawn - value)
     signed, absolute = np.empty((2, *value.shape[:-1], 4))
     for place in np.ndindex(value.shape[:-1]):
-        mean, alone = value[place].mean(), noise[place] / spreads[:, *place]
+        own = np.s_[:] if present is None else present[place[-1]]
+        here, alone, around = value[place][own], noise[place][own] / spreads[:, *place], error[place][own]
+        mean = here.mean()
         signed[place] = mean, mean, *intervals.of_signed(mean, alone.mean(0), count)
-        absolute[place] = np.abs(value[place]).mean(), *intervals.of_absolute(value[place], alone, error[place], count)
+        absolute[place] = np.abs(here).mean(), *intervals.of_absolute(here, alone, around, count)
     layers = {"value": value, "low": low, "high": high}
     over_layers = (dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True)) for found in (signed, absolute))
     return layers, *over_layers

@@ -25,11 +25,18 @@ def segments(layers: int) -> dict[str, tuple[int, int]]:
     return {"early": (0, first), "middle": (first, second), "last": (second, layers)} | whole
 
 
-def mean_absolute_difference(curves: np.ndarray) -> np.ndarray:
-    """MAD: mean over neighbouring layers of |s_(i+1) - s_i|; NaN for a single layer. (..., layers) to (...)."""
+def mean_absolute_difference(curves: np.ndarray, steps: np.ndarray | None = None) -> np.ndarray:
+    """MAD: mean over neighbouring layers of |s_(i+1) - s_i|; NaN for a single layer. (..., layers) to (...).
+
+    `steps` (..., layers - 1): the neighbours that compare (None: all); NaN where there are none.
+    """
     if curves.shape[-1] < 2:
         return np.full(curves.shape[:-1], np.nan)
-    return np.abs(np.diff(curves, axis=-1)).mean(-1)
+    differences = np.abs(np.diff(curves, axis=-1))
+    if steps is None or steps.all():
+        return differences.mean(-1)
+    with np.errstate(invalid="ignore"):
+        return np.where(steps, differences, 0).sum(-1) / steps.sum(-1)
 
 
 def relative_difference(reference: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from workflow.lib.command import progress
 from workflow.lib.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
 from workflow.lib.statistics.estimates import of_curves, of_differences
 from workflow.lib.statistics.measures import segments, top_layers
+from workflow.lib.statistics.shapes import unlike
 from workflow.lib.tables import SCHEMAS, read_metadata, read_table, table_in_parts, write_table
 
 TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
@@ -45,7 +46,11 @@ def summarise(
     labels = _labels(responses)
     tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
     known = [_known(path) for path in samples]
-    revisions = {facts["model"]: {key: facts[key] for key in _FACTS} for facts in known}
+    revisions = {
+        facts["model"]: {key: facts[key] for key in _FACTS}
+        | ({"matrix_shapes": facts["matrix_shapes"]} if unlike(facts.get("matrix_shapes")) else {})
+        for facts in known
+    }
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
     with table_in_parts(LAYERED, Path(output) / f"{LAYERED}.parquet", metadata) as write_layered:
         # One model at a time is held in memory.
@@ -78,16 +83,22 @@ def _known(samples: str) -> dict[str, Any]:
 def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed: int) -> None:
     # All statistics at once: (samples, statistics, projections, layers).
     values = np.stack(list(cell.values.values()), axis=1)
-    curves, mad = of_curves(values, draws, seed, f"{cell.model} {dataset} {cell.variant} {cell.relation}")
+    name = f"{cell.model} {dataset} {cell.variant} {cell.relation}"
+    curves, mad = of_curves(values, draws, seed, name, cell.steps)
     about = {**_about(cell, dataset), "n": len(cell.sample_ids)}
     axes = {"statistic": list(cell.values), "projection": cell.projections}
-    tables["curves"].append(_long("curves", about, {**axes, "layer": range(values.shape[-1])}, curves))
+    # No row where a layer has no such projection, nor of a segment in which no two neighbours compare.
+    there = np.broadcast_to(cell.present, curves["value"].shape).ravel()
+    table = _long("curves", about, {**axes, "layer": range(values.shape[-1])}, curves)
+    tables["curves"].append(table.filter(pa.array(there)))
     if values.shape[-1] < 2:
         return  # One layer has no neighbours, and so no MAD.
     ranges = segments(values.shape[-1])
     layers = np.array([f"{first}-{end - 1}" for first, end in ranges.values()], dtype=object)
     mad["layers"] = np.broadcast_to(layers, mad["value"].shape)
-    tables["mad"].append(_long("mad", about, {**axes, "segment": list(ranges)}, mad))
+    compared = [cell.steps[:, first : end - 1].any(-1) for first, end in ranges.values()]
+    there = np.broadcast_to(np.stack(compared, axis=-1), mad["value"].shape).ravel()
+    tables["mad"].append(_long("mad", about, {**axes, "segment": list(ranges)}, mad).filter(pa.array(there)))
 
 
 def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
@@ -95,11 +106,12 @@ def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset:
     statistics = [statistic for statistic in other.values if statistic in reference.values]
     both = (np.stack([cell.values[name] for name in statistics], axis=1) for cell in (reference, other))
     name = f"{other.model} {dataset} {other.variant} {other.relation} against {REFERENCE}"
-    layers, signed, absolute = of_differences(*both, draws, seed, name)
+    layers, signed, absolute = of_differences(*both, draws, seed, name, other.present if other.shapes else None)
     about = {**_about(other, dataset), "n": len(other.sample_ids)}
     axes = {"statistic": statistics, "projection": other.projections}
     values = layers["value"]
-    tables["rd_layers"].append(_long("rd_layers", about, {**axes, "layer": range(values.shape[-1])}, layers))
+    table = _long("rd_layers", about, {**axes, "layer": range(values.shape[-1])}, layers)
+    tables["rd_layers"].append(table.filter(pa.array(np.broadcast_to(other.present, values.shape).ravel())))
     measures = {key: np.stack([signed[key], absolute[key]], axis=-1) for key in signed}
     measures["top_layers"] = np.empty(measures["value"].shape, dtype=object)
     for place in np.ndindex(measures["value"].shape):
@@ -109,7 +121,8 @@ def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset:
 
 def _per_sample(cell: Cell, dataset: str) -> pa.Table:
     """Each sample's statistics, averaged over the layers of a projection."""
-    means = {statistic: values.mean(2) for statistic, values in cell.values.items()}
+    mean = np.nanmean if cell.shapes else np.mean
+    means = {statistic: mean(values, axis=2) for statistic, values in cell.values.items()}
     return _by_sample("per_sample", cell, dataset, means)
 
 

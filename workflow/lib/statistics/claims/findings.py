@@ -209,7 +209,9 @@ def ratio_of_ratios(view: View, claim: Claim, reference: View) -> Iterator[Estim
     if found is None:
         return
     cells, curves = found
-    none, detailed, other_none, other_detailed = map(mean_absolute_difference, curves)
+    none, detailed, other_none, other_detailed = (
+        mean_absolute_difference(each, cell.steps) for each, cell in zip(curves, cells, strict=True)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (none / detailed) / (other_none / other_detailed)
     n, about = len(cells[0].sample_ids), sides(cells[:1], cells[1:2])
@@ -223,7 +225,7 @@ def mad_ratio_of(view: View, claim: Claim, one, other) -> Iterator[Estimate]:
         return
     (cell, against), (first, second) = found
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = mean_absolute_difference(first) / mean_absolute_difference(second)
+        draws = mean_absolute_difference(first, cell.steps) / mean_absolute_difference(second, against.steps)
     about = sides([cell], [against])
     yield from by_projection(claim, draws, RATIO, len(cell.sample_ids), cell.projections, **about)
 

@@ -61,6 +61,8 @@ def _view(
     samples: str, spectra: str, facts: Mapping[str, Any], models: Mapping[str, Any], draws: int, seed: int
 ) -> View:
     frame, cells = read_cells(_dataset_of(samples), samples, spectra)
+    if cells and not cells[0].present.all():
+        progress(f"{samples}: claims are about {', '.join(_slim(cells[0]).projections)}; some layers have no other")
     measured = {(cell.variant, cell.relation, cell.loss_tokens): _slim(cell) for cell in cells}
     name = facts["model"]
     return View(
@@ -84,8 +86,16 @@ def _dataset_of(samples: str) -> str:
 
 
 def _slim(cell: Cell) -> Cell:
-    """Without the statistics that no claim is about: all models of a dataset are held at once."""
-    return replace(cell, values={"nuclear_norm": cell.values["nuclear_norm"]})
+    """Without the statistics that no claim is about, as all models of a dataset are held at once.
+
+    And without projections that some layers have none of: claims are about the curve of all layers.
+    """
+    norms = cell.values["nuclear_norm"]
+    if cell.present.all():
+        return replace(cell, values={"nuclear_norm": norms})
+    whole = cell.present.all(1)
+    left = tuple(name for name, kept in zip(cell.projections, whole, strict=True) if kept)
+    return replace(cell, projections=left, values={"nuclear_norm": norms[:, whole]})
 
 
 def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:

@@ -1,0 +1,103 @@
+"""Adapters (PEFT) of a model in memory: which of its modules they add, and switching them off.
+
+An adapter layer wraps a linear module as `base_layer` and adds modules of its own. The base layer is measured: X is its
+input and D the gradient of its output, so the adapter's effect is in the pass.
+"""
+
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from workflow.lib.gradients.forward import evaluating, random_ids, run_forward
+
+_ADVICE = "call merge_and_unload() on the model and measure the merged one"
+
+
+def adapter_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """The adapter layers in `module` by path; none where PEFT was never imported."""
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners is None:
+        return {}
+    return {path: each for path, each in module.named_modules() if isinstance(each, tuners.BaseTunerLayer)}
+
+
+def without_adapters(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """`module.named_modules()` without the modules that adapters add."""
+    fronts = [f"{path}." if path else "" for path in adapter_layers(module)]
+    for path, each in module.named_modules():
+        inside = (path.removeprefix(front) for front in fronts if path.startswith(front) and path != front)
+        if all(rest.partition(".")[0] == "base_layer" for rest in inside):
+            yield path, each
+
+
+@contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """`model` with its adapters off, so that its base layers act alone; merged ones stay, as the weights hold them."""
+    layers = [each for each in adapter_layers(model).values() if not each.merged and not each._disable_adapters]
+    try:
+        for each in layers:
+            # Not `enable_adapters`, which also changes requires_grad.
+            each._disable_adapters = True
+        yield
+    finally:
+        for each in layers:
+            each._disable_adapters = False
+
+
+def misfit(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]) -> str:
+    """Why the (path, module) of each of `layers` cannot be measured under the model's adapters; empty where they can.
+
+    One pass over random tokens with the adapters on: the gradient of every module under an adapter has to be D^T X of
+    its own input and output. Some kinds of adapter use the base weight elsewhere.
+    """
+    active = getattr(model, "active_peft_config", None) if hasattr(model, "peft_config") else None
+    if active is not None and active.is_prompt_learning:
+        return f"an adapter of kind {active.peft_type.value} puts tokens of its own before a sample's; unload it first"
+    under = {each.get_base_layer(): type(each).__name__ for each in adapter_layers(model).values()}
+    if not any(module in under for layer in layers for _, module in layer):
+        return ""
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    hooks = [
+        module.register_forward_hook(lambda module, args, output: seen.__setitem__(module, (args[0], output)))
+        for layer in layers
+        for _, module in layer
+        if module in under
+    ]
+    try:
+        with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+            for layer in layers:
+                for _, module in layer:
+                    module.weight.requires_grad_(True)
+            ids = random_ids(model)
+            logits = run_forward(model, ids, logits=ids.shape[1]).float()
+            target = (logits * torch.linspace(-1, 1, logits.shape[-1], device=logits.device)).sum()
+            for layer in layers:
+                for path, module in dict(layer).items():
+                    if module in under and not _agrees(module, seen.get(module), target):
+                        return (
+                            f"the adapter {under[module]} of {path} computes with its base layer's weight in another "
+                            f"way than by that layer's product, whose gradient is measured; {_ADVICE}"
+                        )
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ""
+
+
+def _agrees(module: nn.Module, pair: tuple[Tensor, Tensor] | None, target: Tensor) -> bool:
+    """Whether autograd's gradient of the weight is D^T X."""
+    if pair is None or not pair[1].requires_grad:
+        return False
+    x, y = pair
+    d, gradient = torch.autograd.grad(target, [y, module.weight], retain_graph=True, allow_unused=True)
+    if d is None or gradient is None:
+        return False
+    formed = d.flatten(0, -2).double().mT @ x.detach().flatten(0, -2).double()
+    gradient = (gradient.mT if isinstance(module, Conv1D) else gradient).double()
+    allowed = 1e-3 if module.weight.dtype.itemsize > 2 else 0.1
+    return bool((formed - gradient).norm() <= allowed * gradient.norm())

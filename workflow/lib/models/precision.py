@@ -1,0 +1,72 @@
+"""Weights in the precision that was asked for, whatever the checkpoint stores: cast, dequantised, or refused."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from workflow.lib.errors import InputError
+from workflow.lib.models.snapshots import stored_tensors
+
+_QUANTISED = ("quantization_config", "compression_config")
+# Formats that the library turns into plain weights, on any device.
+_DEQUANTISED = {"fp8": "FineGrainedFP8Config", "mxfp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
+_PLAIN = "take the checkpoint in 16 or 32 bits that it was made from"
+
+
+def dequantising(path: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that load quantised weights as plain ones; `InputError` where nothing does, or scales are unknown."""
+    import transformers
+
+    place = Path(path) / "config.json"
+    places = (config, *(each for each in config.values() if isinstance(each, Mapping)))
+    found = [(key, each[key]) for each in places for key in _QUANTISED if each.get(key)]
+    if found:
+        key, known = found[0][0], found[0][1] if isinstance(found[0][1], Mapping) else {}
+        method = known.get("quant_method", "")
+        if method not in _DEQUANTISED or "quantization_config" not in config:
+            raise InputError(
+                f"{place}: key {key}: weights quantised by '{method or 'an unnamed method'}' have no gradient "
+                f"that could be measured and cannot be read as plain ones; {_PLAIN}"
+            )
+        return {"quantization_config": getattr(transformers, _DEQUANTISED[method])(dequantize=True)}
+    for name, kind, shape in stored_tensors(path):
+        if name.endswith(".weight") and len(shape) > 1 and (kind[0] in "IU" or kind.startswith("F8")):
+            raise InputError(
+                f"{path}: weight {name} is stored as {kind}, and config.json has no quantization_config that says how "
+                f"to read it; {_PLAIN}"
+            )
+    return {}
+
+
+def check_scales(path: str, left_out: Iterable[str]) -> None:
+    """`InputError` where FP8 weights were read without their scales, which leaves them wrong by a factor.
+
+    `left_out`: the stored names that no part of the model read.
+    """
+    stored = list(stored_tensors(path))
+    scaled = {name.rpartition(".")[0] for name, _, _ in stored if "scale" in name}
+    bare = [
+        name
+        for name, kind, _ in stored
+        if kind.startswith("F8_E4") and "scale" not in name and name.rpartition(".")[0] not in scaled
+    ]
+    for name in (*sorted(name for name in left_out if "weight_scale" in name), *bare):
+        raise InputError(
+            f"{path}: {name}: an FP8 weight's scale is missing or of a name that transformers does not read "
+            f"(weight_scale_inv); {_PLAIN}"
+        )
+
+
+def set_precision(model: Any, dtype: Any) -> None:
+    """Every parameter in `dtype`, and saved buffers in no lower one; `InputError` for numbers that are no floats.
+
+    The library leaves some in the checkpoint's own precision (a quantised model's other weights), or in float32.
+    """
+    for name, weight in model.named_parameters():
+        if not weight.is_floating_point():
+            raise InputError(f"model '{model.config._name_or_path}': weight {name} is {weight.dtype}; {_PLAIN}")
+        weight.data = weight.data.to(dtype)
+    saved = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in saved and buffer.is_floating_point() and buffer.dtype.itemsize < dtype.itemsize:
+            buffer.data = buffer.data.to(dtype)

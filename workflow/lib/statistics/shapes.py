@@ -1,0 +1,59 @@
+"""Which layers of a model compare: those whose matrices have one shape. Most models' all do.
+
+`matrix_shapes` of a gradients job: by projection, each layer's (rows, columns), or None where a layer has no matrix of
+its own. Where these differ, sizes are nuclear norms divided by the root of the smaller dimension
+(`nuclear_norm_scaled`), and steps from layer to layer are taken between layers of one shape alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from workflow.lib.tables import read_metadata
+
+Shapes = Mapping[str, Sequence[Sequence[int] | None]]
+
+
+def unlike(shapes: Shapes | None) -> bool:
+    """Whether any projection's layers differ in shape, or one has none; not known is alike."""
+    return any(len({tuple(shape or ()) for shape in each}) > 1 for each in (shapes or {}).values())
+
+
+def present(shapes: Shapes, projections: Sequence[str]) -> np.ndarray:
+    """Which layers have a matrix of their own: (projections, layers)."""
+    return np.array([[shape is not None for shape in shapes[name]] for name in projections])
+
+
+def steps(shapes: Shapes, projections: Sequence[str]) -> np.ndarray:
+    """Between which neighbouring layers a step is taken: (projections, layers - 1)."""
+    return np.array(
+        [
+            [bool(one and other) and tuple(one) == tuple(other) for one, other in pairwise(each)]
+            for each in (shapes[name] for name in projections)
+        ]
+    )
+
+
+def read_shapes(statistics: Sequence[str | Path]) -> dict[str, Shapes]:
+    """By model, the shapes of those whose layers differ, from folders of statistics."""
+    facts = [read_metadata(Path(folder) / "curves.parquet", "curves").get("models", {}) for folder in statistics]
+    return {
+        model: known["matrix_shapes"] for models in facts for model, known in models.items() if "matrix_shapes" in known
+    }
+
+
+def sentence(shapes: Shapes | None) -> list[str]:
+    """The line of a figure or table of such a model; none where all layers are alike."""
+    if not unlike(shapes):
+        return []
+    sizes = {name: sorted({tuple(shape) for shape in each if shape}) for name, each in shapes.items()}
+    differing = [f"{name} {', '.join(f'{r}×{c}' for r, c in each)}" for name, each in sizes.items() if len(each) > 1]
+    partial = [name for name, each in shapes.items() if not all(each)]
+    parts = [f"Layers differ in shape ({'; '.join(differing)})"] if differing else []
+    parts += [f"Some layers have no {', '.join(partial)} of their own"] if partial else []
+    return [
+        f"{'. '.join(parts)}. Sizes here are nuclear norms divided by the root of the matrix’s smaller dimension; "
+        "steps and MAD are taken between neighbouring layers of one shape alone."
+    ]

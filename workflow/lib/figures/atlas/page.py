@@ -13,12 +13,13 @@ import markupsafe
 import polars as pl
 
 from workflow.lib.errors import InputError
-from workflow.lib.figures import ability, tables
+from workflow.lib.figures import ability, overview, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
 from workflow.lib.figures.atlas.fixed import fixed
 from workflow.lib.figures.atlas.pieces import ERROR
 from workflow.lib.figures.atlas.second import changes_of, groups_of, runs_of
 from workflow.lib.figures.atlas.verdicts import verdicts
+from workflow.lib.figures.gallery import LOSS_TOKENS
 from workflow.lib.figures.listing import read_index
 from workflow.lib.figures.names import (
     KINDS,
@@ -104,6 +105,8 @@ def write_atlas(
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
+    # A response counts once, whatever parts of it the loss was taken over too.
+    whole = frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
     facts = [read_metadata(path) for path in cells]
     blocks = [block for path in csv_tables for block in _blocks(path)]
     answers = ability.read(accuracy)
@@ -112,7 +115,14 @@ def write_atlas(
     titles = {key: index["dataset_title"] for key, (index, _) in galleries.items()}
     datasets = [
         _dataset(
-            key, titles.get(key, key), frame.filter(pl.col("dataset") == key), galleries.get(key), blocks, able, base
+            key,
+            titles.get(key, key),
+            frame.filter(pl.col("dataset") == key),
+            whole if key == overview.KEY else whole.filter(pl.col("dataset") == key),
+            galleries.get(key),
+            blocks,
+            able,
+            base,
         )
         for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
     ]
@@ -121,9 +131,9 @@ def write_atlas(
     groups = groups_of(second, lambda path: _link(path, base), FORMAT_NAMES)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
-        "summary": _summary(frame),
-        "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
-        "run": {"models": models, "facts": _fact_names(models), "counts": _counts(frame, titles)},
+        "summary": _summary(whole),
+        "checks": _checked(frame),
+        "run": {"models": models, "facts": _fact_names(models), "counts": _counts(whole, titles)},
         "claims": verdicts(claims, titles) if claims else None,
         "fixed": fixed(claims, frame, titles) if claims else None,
         "explorer": explorer(curves, sample_layers, responses, titles),
@@ -192,12 +202,17 @@ def _dataset(
     key: str,
     title: str,
     cells: pl.DataFrame,
+    drawn: pl.DataFrame,
     gallery: tuple[dict[str, Any], Path] | None,
     blocks: Sequence[tables.Block],
     able: Mapping[tuple[str, str], ability.Ability],
     base: Path,
 ) -> dict[str, Any]:
-    """One dataset: its samples, and by model its figures and tables."""
+    """One dataset, or all of them together (`overview.KEY`): its samples, and by model figures and tables.
+
+    `cells`: the dataset's rows of the cells table; of all of them together, none. `drawn`: the rows that the figures
+    are made of, which decide the badges.
+    """
     index, folder = gallery or ({"figures": []}, base)
     models = in_order([*(figure["model"] for figure in index["figures"]), *cells["model"]], [])
     return {
@@ -207,9 +222,7 @@ def _dataset(
         "models": [
             {
                 "key": model,
-                "check": _checked(cells.filter(pl.col("model") == model)),
-                "unable": able[model, key].mark if (model, key) in able else "",
-                "usable": int(cells.filter(pl.col("model") == model)["n_ok"].sum()),
+                "badges": [*_badges(drawn.filter(pl.col("model") == model)), *_marks(able, model, key)],
                 "figures": [_figure(entry, folder, base) for entry in index["figures"] if entry["model"] == model],
                 "tables": [_table(block) for block in blocks if (block.model, block.dataset) == (model, key)],
             }
@@ -339,6 +352,17 @@ def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:
         (cells["n"].sum() - cells["n_ok"].sum(), "sample left out", "samples left out"),
     ]
     return [(f"{count:,}", one if count == 1 else many) for count, one, many in counted]
+
+
+def _badges(cells: pl.DataFrame) -> list[str]:
+    """What holds of one model's cells: of no cell, nothing."""
+    checked = cells.select(_is_check()).to_series()
+    found = [PIPELINE_CHECK if checked.all() else f"{PIPELINE_CHECK} in part"] if checked.any() else []
+    return found + (["no usable sample"] if cells.height and not cells["n_ok"].sum() else [])
+
+
+def _marks(able: Mapping[tuple[str, str], ability.Ability], model: str, dataset: str) -> list[str]:
+    return [able[model, dataset].mark] if (model, dataset) in able and able[model, dataset].mark else []
 
 
 def _checked(cells: pl.DataFrame) -> bool:

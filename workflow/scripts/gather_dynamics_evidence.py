@@ -1,5 +1,7 @@
 """Measure what every claim of the second study is about, on a model's runs or the toys: numbers, no verdict yet."""
 
+import json
+
 from workflow.lib.command import parser_for, run
 
 # What a seed's folder may hold beside its runs.
@@ -13,6 +15,7 @@ def main(argv=None):
     add("--model", help="the model's name")
     add("--kind", default="base", help="its kind")
     add("--run", nargs=3, action="append", default=[], metavar=("SEED", "NAME", "PARQUET"), help="a run's dynamics")
+    add("--runs", type=json.loads, default={}, metavar="JSON", help="the runs' rows of config/runs.tsv, by name")
     for name in TABLES:
         help_ = f"a seed's {name} table"
         add(
@@ -49,6 +52,7 @@ def gather(arguments):
         arguments.model,
         arguments.kind,
         rooms,
+        arguments.runs,
         claims,
         arguments.output,
         arguments.draws,

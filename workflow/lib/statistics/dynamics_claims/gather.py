@@ -39,6 +39,7 @@ def gather_runs(
     model: str,
     kind: str,
     rooms: Mapping[int, Mapping[str, Any]],
+    sheet: Mapping[str, Mapping[str, Any]],
     claims: Sequence[DynamicsClaim],
     output: str | Path,
     draws: int,
@@ -47,8 +48,8 @@ def gather_runs(
     """Write the evidence of one model on one table of pairs.
 
     `rooms`: by seed of training, ``runs`` (the ``dynamics`` table of each, by name), and where they were made
-    ``one_step``, ``generation_scores`` and ``judgements``. A claim whose runs or table are not there has one row that
-    says so, and no number.
+    ``one_step``, ``generation_scores`` and ``judgements``. `sheet`: the runs' rows of config/runs.tsv. A claim whose
+    runs or table are not there has one row that says so, and no number.
     """
     check(claims)
     asked = [claim for claim in claims if claim.table not in TOYS]
@@ -60,7 +61,7 @@ def gather_runs(
         found = list(EXACT[claim.claim]({"one_step": pl.concat(tables)}, claim)) if tables else [_not_asked("one step")]
         rows += [_row(claim, estimate, model, kind, None, pairs) for estimate in found]
     for training_seed, tables in rooms.items():
-        room = _room(pairs, model, training_seed, tables, draws, seed)
+        room = _room(pairs, model, training_seed, tables, sheet, draws, seed)
         for claim in (claim for claim in asked if claim.table != "one_step"):
             for estimate in on_room(room, claim):
                 # What this config does not ask for, it asks for of no seed.
@@ -129,8 +130,19 @@ def on_room(room: Room, claim: DynamicsClaim) -> Iterator[Estimate]:
                 yield nothing(relation, str(lacking))
 
 
-def _room(pairs: str, model: str, seed: int, tables: Mapping[str, Any], draws: int, bootstrap: int) -> Room:
-    runs = {name: Run.read(path) for name, path in tables["runs"].items()}
+def _room(
+    pairs: str,
+    model: str,
+    seed: int,
+    tables: Mapping[str, Any],
+    sheet: Mapping[str, Mapping[str, Any]],
+    draws: int,
+    bootstrap: int,
+) -> Room:
+    lacking = [name for name in tables["runs"] if name not in sheet]
+    if lacking:
+        raise InputError(f"run '{lacking[0]}' is in no row of the sheet of runs; give its row too (--runs)")
+    runs = {name: Run.read(path, sheet[name]) for name, path in tables["runs"].items()}
     answers = {
         name: pl.from_arrow(read_table(name, tables[name]))
         for name in ("generation_scores", "judgements")

@@ -34,10 +34,11 @@ rule gather_evidence:
         models=json.dumps(
             {name: {key: row[key] for key in ("kind", "partner", "seed")} for name, row in STUDY.models.items()}
         ),
+        task=lambda wildcards: STUDY.datasets[wildcards.dataset]["task"],
         draws=STUDY.config["bootstrap"],
         seed=STUDY.config["seed"],
     shell:
-        "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
+        "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --task {params.task} --samples {input.samples:q}"
         " --spectra {input.spectra:q} --models {params.models:q} --claims {input.claims:q} --schema {input.schema:q}"
         " --draws {params.draws} --seed {params.seed} --output {output.evidence:q} --accuracy {output.accuracy:q}"
         " > {log:q} 2>&1"

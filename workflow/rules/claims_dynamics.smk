@@ -68,6 +68,7 @@ rule gather_toy_evidence:
     params:
         code=code_digest("workflow.scripts.gather_dynamics_evidence"),
         folder=lambda wildcards, input: os.path.dirname(input.toys[0]),
+        images=TOY_IMAGES,
     shell:
-        "python -m workflow.scripts.gather_dynamics_evidence --toys {params.folder:q} --claims {input.claims:q}"
+        "python -m workflow.scripts.gather_dynamics_evidence --toys {params.folder:q} --images {params.images:q} --claims {input.claims:q}"
         " --schema {input.schema:q} --output {output:q} > {log:q} 2>&1"

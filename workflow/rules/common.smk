@@ -221,8 +221,8 @@ def accuracy_tables(wildcards):
 
 def drawn_seed(model, dataset):
     """The seed of random tokens, 0 where none are drawn: another one makes nothing else stale."""
-    drawn = [*STUDY.config["loss_tokens"], *STUDY.controls(model, dataset)]
-    return STUDY.config["seed"] if any("random" in each for each in drawn) else 0
+    subsets = STUDY.config["loss_tokens"] + [each.split(":", 2)[2] for each in STUDY.controls(model, dataset)]
+    return STUDY.config["seed"] if any(each.startswith("random:") for each in subsets) else 0
 
 
 def gradient_tables(kind):
@@ -245,12 +245,15 @@ def extra_arguments(name, wildcards, output):
     return arguments
 
 
-CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "claims.tsv"))
-CLAIMS_SCHEMA = os.path.normpath(
-    os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
-)
-DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
-DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")
+def shipped(*parts):
+    """The way to a file that stands beside the code."""
+    return os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), *parts))
+
+
+CLAIMS_SHEET = shipped("config", "claims.tsv")
+CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims.schema.yaml")
+DYNAMICS_CLAIMS_SHEET = shipped("config", "claims_dynamics.tsv")
+DYNAMICS_CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims_dynamics.schema.yaml")
 
 
 def compared_tables(kind):

@@ -22,6 +22,7 @@ def main(argv=None):
             f"--{name.replace('_', '-')}", nargs=2, action="append", default=[], metavar=("SEED", "PARQUET"), help=help_
         )
     add("--toys", metavar="FOLDER", help="the toys' tables; without --pairs")
+    add("--images", default="digits", help="of the toys: the source of the classifier's images (toys.images.source)")
     add("--claims", required=True, metavar="TSV", help="the claims' sheet")
     add("--schema", required=True, metavar="YAML", help="its schema")
     add("--draws", type=int, default=2000, help="bootstrap draws")
@@ -39,7 +40,7 @@ def gather(arguments):
     if bool(arguments.toys) == bool(arguments.run):
         raise InputError("give --toys, or --pairs, --model and one --run or more")
     if arguments.toys:
-        gather_toys(arguments.toys, claims, arguments.output)
+        gather_toys(arguments.toys, claims, arguments.output, arguments.images)
         return
     rooms = {}
     for seed, name, path in arguments.run:

@@ -74,8 +74,11 @@ def gather_runs(
     write_table("evidence", rows, output, {"dataset": pairs, "draws": draws, "seed": seed})
 
 
-def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str | Path) -> None:
-    """Write the evidence of the toys, whose tables stand in `folder`, and of the losses' formulas."""
+def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str | Path, images: str) -> None:
+    """Write the evidence of the toys, whose tables stand in `folder`, and of the losses' formulas.
+
+    `images`: the source of the classifier's images, as the config names it.
+    """
     check(claims)
     rows = []
     for claim in claims:
@@ -88,8 +91,8 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
             facts = read_metadata(paths["predictions"])
             model, dataset = "classifier", Path(str(facts["images"])).stem
             seed = facts["seed"] if claim.rests == "seeds" else None
-            if claim.runs and not any(name in str(facts["images"]).lower() for name in claim.runs):
-                rows.append(_row(claim, _not_asked(f"said of {claim.runs[0]}"), model, "toy", None, dataset))
+            if claim.runs and images not in claim.runs:
+                rows.append(_row(claim, _not_asked(f"about {' or '.join(claim.runs)}"), model, "toy", None, dataset))
                 continue
         rows += [_row(claim, estimate, model, "toy", seed, dataset) for estimate in EXACT[claim.claim](tables, claim)]
     progress(f"toys: {len(rows)} rows of {len({row['claim'] for row in rows})} claims")

@@ -244,3 +244,41 @@ def test_a_users_file_that_is_not_there_is_named(root):
         sheet.write("mine\tnone\tcorrect\tdata/none.json\t\n")
     with pytest.raises(InputError, match=r"sources.tsv, dataset 'mine', variant 'none': no file 'data/none.json' here"):
         read_study(DEFAULT | {"datasets": ["mine"]}, root)
+
+
+# Prompts and partners ------------------------------------------------------------------------------------------------
+
+
+def own(model, **cells):
+    return {"model": model, "source": "./" + model, **cells}
+
+
+def test_the_form_of_prompts_is_a_column_of_its_own():
+    """By default as before: chat for kind instruct, plain for others, in every row of the sheet too."""
+    rows = [own("a"), own("b", kind="instruct"), own("c", kind="instruct", prompt="plain"), own("d", prompt="chat")]
+    models = read_study(DEFAULT | {"models": ["mini", "mini_instruct", "mini_random", *rows]}, ROOT).models
+    assert {name: row["prompt"] for name, row in models.items()} == {
+        "mini": "plain", "mini_instruct": "chat", "mini_random": "plain",
+        "a": "plain", "b": "chat", "c": "plain", "d": "chat",
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"'prompt': 'chatty' is not known: did you mean 'chat'"):
+        read_study(DEFAULT | {"models": [own("a", prompt="chatty")]}, ROOT)
+
+
+def test_a_pair_may_be_of_any_kinds():
+    """Base with base, instruct with instruct, a checkpoint with an earlier one; an untrained twin has no figure."""
+    rows = [
+        own("a"),
+        own("b", partner="a"),
+        own("c", kind="instruct", partner="d"),
+        own("d", kind="instruct"),
+        own("e", kind="random", partner="a"),
+        own("f", partner="qwen2_1_5b"),
+        own("g", partner="g"),
+    ]
+    study = read_study(DEFAULT | {"models": rows}, ROOT)
+    # What is not measured here, and a model itself, is nothing to compare with.
+    assert study.pairs() == {"b": "a", "c": "d"}
+    assert read_study(DEFAULT, ROOT).pairs() == {"mini_instruct": "mini"}
+    with pytest.raises(InputError, match=r"model 'b' .*unknown partner 'aa': did you mean 'a'"):
+        read_study(DEFAULT | {"models": [own("a"), own("b", partner="aa")]}, ROOT)

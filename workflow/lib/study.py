@@ -108,6 +108,11 @@ class Study:
         """Whether the dataset's Detailed responses are written by a model."""
         return dataset in self.config["generate"]["datasets"]
 
+    def pairs(self) -> dict[str, str]:
+        """The measured models that are compared with another measured one, their partner; an untrained one is not."""
+        rows = {name: row for name, row in self.models.items() if row["kind"] != "random"}
+        return {name: row["partner"] for name, row in rows.items() if row["partner"] in {*self.models} - {name}}
+
     def purpose(self, model: str, dataset: str) -> str:
         """`study`, or `pipeline check` for a model on data it was never meant for."""
         scope = self.models[model]["scope"]
@@ -132,10 +137,12 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
             models[row["model"]] = row
     models, series = expand_series(models)
+    for row in models.values():
+        row["prompt"] = row["prompt"] or ("chat" if row["kind"] == "instruct" else "plain")
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
     chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
     check_mirror(config["mirror"], chosen_models)
-    _check_twins(chosen_models, models)
+    _check_partners(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
     _check_variants(config["variants"], datasets)
     for name in config["controls_models"]:
@@ -171,9 +178,12 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     return study
 
 
-def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
-    """`InputError` where the untrained twin of a hub model is not of the model that it is held against."""
+def _check_partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
+    """`InputError` for an unknown partner, and for an untrained twin of a hub model whose partner is another model."""
     for name, row in chosen.items():
+        if row["partner"] and row["partner"] not in models:
+            known = nearest(row["partner"], models)
+            raise InputError(f"model '{name}' (config/models.tsv): unknown partner '{row['partner']}': {known}")
         if row["kind"] == "random" and is_hub_id(row["source"]):
             partner = models.get(row["partner"], {})
             if any(partner.get(key) != row[key] for key in ("source", "revision")):
@@ -184,6 +194,7 @@ def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
 
 
 def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:
+    """The miniatures that chosen ones are trained from."""
     trained = [row for row in chosen.values() if row["source"] == "miniature" and row["partner"]]
     return {
         row["partner"]: _row(models, row["partner"], f"partner of '{row['model']}' in config/models.tsv")

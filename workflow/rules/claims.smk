@@ -70,10 +70,11 @@ rule test_claims:
         "../../environment.yml"
     params:
         code=code_digest("workflow.scripts.test_claims"),
+        prompts=PROMPTS,
     shell:
         "python -m workflow.scripts.test_claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
         " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --dynamics-claims {input.dynamics_claims:q} --output results/claims > {log:q} 2>&1"
+        " --dynamics-claims {input.dynamics_claims:q} {params.prompts:q} --output results/claims > {log:q} 2>&1"
 
 
 rule draw_claims:

@@ -137,10 +137,14 @@ def training_steps(wildcards):
 
 
 def tokenizer_of(model):
-    """NAME KIND SOURCE REVISION of a model, as command-line arguments; a dash for no revision."""
+    """NAME PROMPT SOURCE REVISION of a model, as command-line arguments; a dash for no revision."""
     row = STUDY.models[model]
     source = os.path.join(".", miniature_folder(model)) if row["source"] == "miniature" else row["source"]
-    return (model, row["kind"], source, row["revision"] or "-")
+    return (model, row["prompt"], source, row["revision"] or "-")
+
+
+# The form of each model's prompts, as arguments.
+PROMPTS = [part for name, row in STUDY.models.items() for part in ("--prompt", name, row["prompt"])]
 
 
 def model_row(model):

@@ -61,12 +61,8 @@ rule draw_figures:
         code=code_digest("workflow.scripts.draw_figures"),
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
         model_titles=MODEL_TITLES,
-        bases=[
-            part
-            for name, row in STUDY.models.items()
-            if row["kind"] == "instruct" and row["partner"] in STUDY.models
-            for part in ("--base", name, row["partner"])
-        ],
+        pairs=[part for pair in STUDY.pairs().items() for part in ("--pair", *pair)],
+        prompts=PROMPTS,
         axes=lambda wildcards: [
             *([PAPER_AXES] if PAPER_AXES else []),
             *(["--paper-top", top] if (top := STUDY.datasets[wildcards.dataset]["paper_top"]) else []),
@@ -76,7 +72,7 @@ rule draw_figures:
         folder=lambda wildcards, input: os.path.dirname(input.tables[0]),
     shell:
         "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
-        " --title {params.title:q} {params.model_titles:q} {params.bases:q} {params.axes} --accuracy {input.accuracy:q}"
+        " --title {params.title:q} {params.model_titles:q} {params.pairs:q} {params.prompts:q} {params.axes} --accuracy {input.accuracy:q}"
         " --formats {params.formats} {params.shared} --output {output:q} > {log:q} 2>&1"
 
 
@@ -215,6 +211,7 @@ rule write_atlas:
         code=code_digest("workflow.scripts.write_atlas"),
         # A function: their braces are no wildcards.
         runs=lambda wildcards: json.dumps(PLAN.runs),
+        prompts=PROMPTS,
         statuses=lambda wildcards, input: [
             part for path in input.statuses for part in ("--status", *status_place(path), path)
         ],
@@ -224,6 +221,7 @@ rule write_atlas:
         " --tables {input.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
         " --second {input.second:q} --runs {params.runs:q} {params.statuses:q} {params.run_table:q}"
+        " {params.prompts:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 

@@ -74,6 +74,7 @@ FACTS = {
     "compat": "Made to match",
     "max_length": "Longest input, tokens",
     "model_digest": "Digest of the weights",
+    "prompt": "Prompts",
 }
 FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite", "html": "interactive"}
 
@@ -93,15 +94,16 @@ def write_atlas(
     runs: Mapping[str, Mapping[str, Any]] | None = None,
     statuses: Sequence[tuple[str, str, str | Path]] = (),
     run_table: str | Path | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
-    `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
-    beside their gradients. `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page
-    without curves has none. `claims`: the table of verdicts. Of the second study, `second`: folders of figures with an
-    index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of `write_dynamics_table`.
-    `InputError` where one of them is missing or is something else.
+    `tables.write_tables`. `config`: a text file, shown as it is. `prompts`: by model, their form. `accuracy`: tables of
+    what the models can do, shown beside their gradients. `curves`, `sample_layers` and `responses`: one table a
+    dataset, for the explorer; a page without curves has none. `claims`: the table of verdicts. Of the second study,
+    `second`: folders of figures with an index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of
+    `write_dynamics_table`. `InputError` where one of them is missing or is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
     frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
@@ -127,7 +129,7 @@ def write_atlas(
         for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
     ]
     titles = {dataset["key"]: dataset["title"] for dataset in datasets}
-    models = _models(frame, facts, titles)
+    models = _models(frame, facts, titles, prompts or {})
     groups = groups_of(second, lambda path: _link(path, base), FORMAT_NAMES)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
@@ -137,6 +139,7 @@ def write_atlas(
         "claims": verdicts(claims, titles) if claims else None,
         "fixed": fixed(claims, frame, titles) if claims else None,
         "explorer": explorer(curves, sample_layers, responses, titles),
+        "apart": _apart(prompts or {}),
         "limits": {
             "samples": SAMPLES,
             "texts": TEXTS,
@@ -304,9 +307,11 @@ def _answers(row: dict[str, Any], able: Mapping[tuple[str, str], ability.Ability
     return " ".join([ability.share(known.shares[row["variant"]][0]), f"(chance {ability.share(known.chance)})"])
 
 
-def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Models with what their measurements' metadata say of them."""
-    known: dict[str, dict[str, Any]] = {}
+def _models(
+    cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str], prompts: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Models with what their measurements' metadata say of them, and the form of their prompts."""
+    known: dict[str, dict[str, Any]] = {model: {"prompt": form} for model, form in prompts.items()}
     for fact in facts:
         for key, values in fact.get("models", {}).items():
             known.setdefault(key, {}).update({name: value for name, value in values.items() if value not in (None, "")})
@@ -363,6 +368,12 @@ def _badges(cells: pl.DataFrame) -> list[str]:
 
 def _marks(able: Mapping[tuple[str, str], ability.Ability], model: str, dataset: str) -> list[str]:
     return [able[model, dataset].mark] if (model, dataset) in able and able[model, dataset].mark else []
+
+
+def _apart(prompts: Mapping[str, str]) -> str:
+    """Which models read prompts of which form, where they are not all alike."""
+    forms = {form: [model for model, own in prompts.items() if own == form] for form in dict.fromkeys(prompts.values())}
+    return "; ".join(f"{form}: {', '.join(models)}" for form, models in forms.items()) if len(forms) > 1 else ""
 
 
 def _checked(cells: pl.DataFrame) -> bool:

@@ -101,13 +101,15 @@ def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray
 def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mapping[str, Any]) -> Iterator[View]:
     """The views of this dataset, each with what it is compared with."""
     here = {model: view for (model, name), view in views.items() if name == dataset}
+    kinds = {name: row["kind"] for name, row in models.items()}
     for model, view in here.items():
+        partner = models[model]["partner"]
         # An instructed model's network before training is its base model's.
-        trained = {model, models[model]["partner"]} if view.kind != "random" else set()
+        trained = {model} | ({partner} if view.kind == "instruct" else set()) if view.kind != "random" else set()
         twins = [name for name, row in models.items() if row["kind"] == "random" and row["partner"] in trained]
         yield replace(
             view,
-            base=here.get(models[model]["partner"]) if view.kind == "instruct" else None,
+            base=here.get(partner) if view.kind == "instruct" and kinds.get(partner) == "base" else None,
             untrained=next((here[name] for name in twins if name in here), None),
             others={name: other for (owner, name), other in views.items() if owner == model and name != dataset},
         )

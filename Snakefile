@@ -51,9 +51,8 @@ rule all:
     input:
         "results/index.html",
         "results/tables/claims.md",
-        "results/tables/fixed_data.md",
         "results/manifest.json",
-        "results/tables/regression.csv",
-        "results/figures/toys",
+        ["results/tables/fixed_data.md", "results/tables/regression.csv"] if STUDY.datasets else [],
+        ["results/figures/toys"] if SHOW_TOYS else [],
         DYNAMICS_FIGURES,
     localrule: True

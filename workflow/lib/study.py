@@ -139,8 +139,17 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     models, series = expand_series(models)
     for row in models.values():
         row["prompt"] = row["prompt"] or ("chat" if row["kind"] == "instruct" else "plain")
+    if not (config["datasets"] or config["dynamics"]["runs"]):
+        raise InputError(
+            "config keys 'datasets' and 'dynamics.runs' are both empty: nothing to do; name some of either"
+        )
+    if config["datasets"] and not config["models"]:
+        raise InputError("config key 'models' is empty, and datasets are named; name the models to measure them on")
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
     chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
+    if not config["datasets"]:
+        # The second study alone: its models are those of `dynamics`.
+        chosen_models = {}
     check_mirror(config["mirror"], chosen_models)
     _check_partners(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
@@ -258,7 +267,7 @@ def _plain(value: Any, part: Mapping[str, Any]) -> Any:
     if not isinstance(value, str):
         return value
     kind = part.get("type", "")
-    if kind == "boolean" and value in ("true", "false"):
+    if "boolean" in kind and value in ("true", "false"):
         return value == "true"
     if "integer" in kind and value.isdecimal():
         return int(value)
@@ -402,13 +411,9 @@ def _check_generate(generate: Mapping[str, Any], datasets: Mapping[str, Row]) ->
 
 
 def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
-    # Rephrases of pairs that are not the miniature's, where no file has them.
+    # Rephrases of pairs that are not the miniature's, where no file has them and a model is named that can write them.
     rephrased = dynamics["runs"] and dynamics["pairs"] != MINIATURE_PAIRS and not dynamics["rephrases"]
-    if rephrased and not generate["model"]:
-        raise InputError(
-            f"config key 'dynamics.rephrases' is empty, and nobody writes those of pairs '{dynamics['pairs']}'; name a "
-            "file there, or a model in generate.model"
-        )
+    rephrased = rephrased and generate["model"]
     if not (generate["datasets"] or rephrased) or generate["endpoint"]:
         return {}
     return {generate["model"]: _row(models, generate["model"], "generate.model")}

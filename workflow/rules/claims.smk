@@ -51,7 +51,7 @@ rule test_claims:
         dynamics=collect(
             "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
         ),
-        toys="results/evidence/dynamics/toys.parquet",
+        toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
         accuracy=accuracy_tables,
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
         claims=CLAIMS_SHEET,
@@ -178,5 +178,5 @@ rule claims:
     input:
         "results/claims.parquet",
         "results/tables/claims.md",
-        "results/tables/fixed_data.md",
+        ["results/tables/fixed_data.md"] if STUDY.datasets else [],
     localrule: True

@@ -16,7 +16,7 @@ from workflow.lib.study import is_file, read_study, source_keys
 
 try:
     STUDY = read_study(config, workflow.basedir)
-    PLAN = read_plan(STUDY.config["dynamics"], workflow.basedir)
+    PLAN = read_plan(STUDY.config["dynamics"], workflow.basedir, STUDY.config["generate"]["model"])
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -24,8 +24,11 @@ except InputError as error:
 
 wildcard_constraints:
     model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
-    dataset="|".join(STUDY.datasets),
+    dataset="|".join(STUDY.datasets) or "none",
 
+
+for note in PLAN.notes:
+    print(f"note: {note}", file=sys.stderr)
 
 UNPINNED = [
     name
@@ -309,6 +312,11 @@ def local_writer(wildcards):
     ]
 
 
+# Whether the toys are part of the study; the target `toys` makes them anyway.
+SHOWN = STUDY.config["toys"]["show"]
+SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
+
+
 # The second study: one folder a model and seed.
 DYNAMICS = STUDY.config["dynamics"]
 ROOM = "results/dynamics/{pairs}/{model}/seed_{seed}"
@@ -343,10 +351,9 @@ def pairs_arguments():
 
 
 def rephrases_file(wildcards):
-    """Kept rephrases: a user's own file, or what a model writes; none for the miniature's grammar."""
-    if DYNAMICS["rephrases"]:
-        return [DYNAMICS["rephrases"]]
-    return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]
+    """Kept rephrases: a user's own file, or what a model writes; none of the miniature's grammar, or of nobody."""
+    places = {"file": [DYNAMICS["rephrases"]], "written": ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]}
+    return places.get(PLAN.rephrases, [])
 
 
 def device_arguments(wildcards):

@@ -14,7 +14,8 @@ PAPER_AXES = "--paper-axes" if STUDY.config["paper_axes"] else ""
 MODEL_TITLES = [
     part for name, row in STUDY.models.items() if row["title"] for part in ("--model-title", name, row["title"])
 ]
-FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets) + ["results/figures/all-datasets"]
+FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets)
+FIGURES += ["results/figures/all-datasets"] if STUDY.datasets else []
 
 
 rule write_vega:
@@ -188,7 +189,7 @@ rule write_atlas:
     input:
         figures=FIGURES,
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
-        tables=["results/tables/mad.csv", "results/tables/rd.csv"],
+        tables=["results/tables/mad.csv", "results/tables/rd.csv"] if STUDY.datasets else [],
         accuracy=accuracy_tables,
         accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",

@@ -14,9 +14,9 @@ def main(argv=None):
     """Run the command line."""
     parser = parser_for(__doc__)
     add = parser.add_argument
-    add("--figures", required=True, nargs="+", metavar="DIR", help="folders that draw_figures wrote")
-    add("--cells", required=True, nargs="+", metavar="PARQUET", help="tables of what the samples were")
-    add("--tables", required=True, nargs="+", metavar="CSV", help="MAD and RD tables that write_tables wrote")
+    add("--figures", nargs="*", default=[], metavar="DIR", help="folders that draw_figures wrote")
+    add("--cells", nargs="*", default=[], metavar="PARQUET", help="tables of what the samples were")
+    add("--tables", nargs="*", default=[], metavar="CSV", help="MAD and RD tables that write_tables wrote")
     add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
     add("--curves", nargs="*", default=[], metavar="PARQUET", help="mean curves, for the explorer")
     add("--sample-layers", nargs="*", default=[], metavar="PARQUET", help="samples' values by layer, for the explorer")

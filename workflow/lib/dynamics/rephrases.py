@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow.lib.dynamics.pairs import Pair
-from workflow.lib.dynamics.probes import REPHRASED, Rephrases
+from workflow.lib.dynamics.probe_types import REPHRASED
+from workflow.lib.dynamics.probes import Rephrases
 from workflow.lib.errors import InputError
 from workflow.lib.files import write_text
 from workflow.lib.generation.completions import Writer, complete_all

@@ -32,7 +32,7 @@ from workflow.lib.figures.names import (
     variants_in_order,
 )
 from workflow.lib.files import write_text
-from workflow.lib.tables import read_metadata, read_table
+from workflow.lib.tables import SCHEMAS, read_metadata, read_table
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -103,10 +103,12 @@ def write_atlas(
     what the models can do, shown beside their gradients. `curves`, `sample_layers` and `responses`: one table a
     dataset, for the explorer; a page without curves has none. `claims`: the table of verdicts. Of the second study,
     `second`: folders of figures with an index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of
-    `write_dynamics_table`. `InputError` where one of them is missing or is something else.
+    `write_dynamics_table`. Without cells the page is of the second study alone. `InputError` where one of them is
+    missing or is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
-    frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
+    empty = pl.from_arrow(SCHEMAS["cells"].empty_table())
+    frame = pl.concat([empty, *(pl.from_arrow(read_table("cells", path)) for path in cells)])
     # A response counts once, whatever parts of it the loss was taken over too.
     whole = frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
     facts = [read_metadata(path) for path in cells]
@@ -133,9 +135,9 @@ def write_atlas(
     groups = groups_of(second, lambda path: _link(path, base), FORMAT_NAMES)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
-        "summary": _summary(whole),
+        "summary": _summary(whole) if datasets else _summary_of_runs(statuses),
         "checks": _checked(frame),
-        "run": {"models": models, "facts": _fact_names(models), "counts": _counts(whole, titles)},
+        "run": {"models": models, "facts": _fact_names(models), "counts": _counts(whole, titles)} if datasets else None,
         "claims": verdicts(claims, titles) if claims else None,
         "fixed": fixed(claims, frame, titles) if claims else None,
         "explorer": explorer(curves, sample_layers, responses, titles),
@@ -151,7 +153,9 @@ def write_atlas(
         "reading": {
             "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
             "notes": {**tables.NOTES, "ability": ability.NOTE},
-        },
+        }
+        if datasets
+        else None,
         "ability": ability.table(answers) if len(answers) else None,
         "figures": {
             "count": len(drawn),
@@ -165,7 +169,9 @@ def write_atlas(
                     [(kind, KINDS.get(kind, kind)) for kind in in_order([f["kind"] for f in drawn], KINDS)],
                 ),
             ],
-        },
+        }
+        if datasets
+        else None,
         "datasets": datasets,
         "dynamics": {
             "runs": runs_of(runs or {}, statuses),
@@ -355,6 +361,16 @@ def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:
         (cells["relation"].n_unique(), "kind of response", "kinds of response"),
         (cells["n_ok"].sum(), "response measured", "responses measured"),
         (cells["n"].sum() - cells["n_ok"].sum(), "sample left out", "samples left out"),
+    ]
+    return [(f"{count:,}", one if count == 1 else many) for count, one, many in counted]
+
+
+def _summary_of_runs(statuses: Sequence[tuple[str, str, str | Path]]) -> list[tuple[str, str]]:
+    """The same of the second study alone."""
+    counted = [
+        (len({model for model, _, _ in statuses}), "model", "models"),
+        (len({seed for _, seed, _ in statuses}), "seed", "seeds"),
+        (len(statuses), "finetuning run", "finetuning runs"),
     ]
     return [(f"{count:,}", one if count == 1 else many) for count, one, many in counted]
 

@@ -175,7 +175,8 @@ WRONG = {
         {"cosines": True, "gradients": "published"},
         "config key 'cosines': released statistics do not",
     ),
-    "no datasets": ({"datasets": []}, "'datasets'"),
+    "nothing to do": ({"datasets": [], "dynamics": {"runs": []}}, "'datasets' and 'dynamics.runs' are both empty"),
+    "no models": ({"models": []}, "'models' is empty, and datasets are named"),
 }
 
 
@@ -196,7 +197,7 @@ def spoil(root, sheet, old, new):
 
 SPOILED = {
     "missing column": ("models.tsv", "\tsource\t", "\tsrc\t", r"models.tsv, line 1: column 'source' is missing"),
-    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 13 cells, but 14 columns"),
+    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 14 cells, but 15 columns"),
     "not a number": (
         "models.tsv",
         "base\t\t0\tcpu",
@@ -282,3 +283,8 @@ def test_a_pair_may_be_of_any_kinds():
     assert read_study(DEFAULT, ROOT).pairs() == {"mini_instruct": "mini"}
     with pytest.raises(InputError, match=r"model 'b' .*unknown partner 'aa': did you mean 'a'"):
         read_study(DEFAULT | {"models": [own("a"), own("b", partner="aa")]}, ROOT)
+
+
+def test_the_second_study_alone_measures_no_model():
+    study = read_study(DEFAULT | {"datasets": []}, ROOT)
+    assert (study.models, study.datasets, list(study.learners)) == ({}, {}, ["mini"])

@@ -1,16 +1,29 @@
 """What the page and the figures state of filtered tables, against the tables: an empty one states nothing."""
 
+import json
 import re
 
 import polars as pl
 import pytest
 from synthetic import frames, statistic_rows, write_statistics
 
-from workflow.lib.figures import audit, distribution, findings, gallery, heatmaps, overview, relations, tables, verdicts
+from workflow.lib.figures import (
+    audit,
+    distribution,
+    findings,
+    gallery,
+    heatmaps,
+    listing,
+    overview,
+    relations,
+    tables,
+    verdicts,
+)
 from workflow.lib.figures import verdicts_dynamics as dynamics
 from workflow.lib.figures.atlas import write_atlas
+from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
 from workflow.lib.statistics.claims.fixed import SCHEMA, headline
-from workflow.lib.tables import SCHEMAS
+from workflow.lib.tables import SCHEMAS, write_table
 
 LOST = {"n_no_response_tokens": 0, "n_out_of_memory": 202}
 
@@ -162,3 +175,75 @@ def test_a_dataset_that_was_asked_for_is_not_missing():
     mad = frames(models=("m",), dataset="one", layers=3)["mad"]
     data = heatmaps.Data({"one": "One", "two": "Two", "three": "Three"}, {}, asked={"one", "two"})
     assert "Not measured: Three." in " ".join(heatmaps.mad_heading(mad, data).subtitle)
+
+
+# Data without variants of their own ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    """A page of a user's chats, `natural`, with another sample's response beside each; no claim is about them."""
+    base = tmp_path_factory.mktemp("chats")
+    rows = statistic_rows(
+        ("mine",), "chats", ("natural",), ("correct", "derangement"), layers=6, n=40, projections=("q",)
+    )
+    folder = write_statistics(base / "chats", rows)
+    gallery.draw(folder, "chats", "My chats", base / "figures/chats", ["vl.json"])
+    overview.draw_overview([folder], [overview.Dataset("chats", "My chats")], base / "figures/all", ["vl.json"])
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, [folder], base)
+    (base / "config.yaml").write_text("seed: 0\n")
+    write_table("claims", [], base / "claims.parquet", {})
+    verdicts.write_verdicts(base / "claims.parquet", base / "claims.md")
+    write_atlas(
+        [base / "figures/chats", base / "figures/all"],
+        [folder / "cells.parquet"],
+        [base / "mad.csv", base / "rd.csv"],
+        base / "config.yaml",
+        base / "index.html",
+        claims=base / "claims.parquet",
+        prompts={"mine": "chat"},
+    )
+    return base
+
+
+OF_THOUGHT = re.compile(r"\b(None|Simplified|Detailed|chain.of.thought|CoT|fast|slow)\b")
+UNSEEN = re.compile(r"<(script|style|footer).*?</\1>", re.DOTALL)
+
+
+def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
+    for folder in ("chats", "all"):
+        for figure in listing.read_index(chats / "figures" / folder)["figures"]:
+            said = " ".join([figure["title"], *figure["subtitle"]])
+            assert not re.search(r"\bNone\b|\bSimplified\b|\bDetailed\b", said), said
+            assert "atural" in said or folder == "all", said
+    page = re.sub(r"<[^>]+>", " ", UNSEEN.sub("", (chats / "index.html").read_text()))
+    assert OF_THOUGHT.findall(page) == []
+    sections = re.findall(r'<section id="(\w+)"', (chats / "index.html").read_text())
+    assert "Natural" in page and not {"claims", "fixed"} & set(sections)
+
+
+def test_the_verdicts_of_natural_data_are_none(chats):
+    table = verdicts.overall(pl.read_parquet(chats / "claims.parquet"), {})
+    assert verdicts.heading(table).title == "No claim was tested" and verdicts.counted(table) == []
+    assert verdicts.chart(table).to_dict()
+    assert "No claim was tested" in (chats / "claims.md").read_text()
+    assert atlas_verdicts(chats / "claims.parquet", {}) is None
+    assert (
+        headline(pl.DataFrame(schema=SCHEMA)) == "No claim of the study was measured on its own irrelevant responses."
+    )
+
+
+def test_the_second_study_alone_has_a_page(tmp_path):
+    status = tmp_path / "status.json"
+    status.write_text(json.dumps({"run": "sft", "status": "ok", "step": 4}))
+    row = {"title": "SFT", "init": "", "loss": "sft", "target": "chosen", "split": "train", "probed": False, "steps": 4}
+    row |= {"negatives": "off_policy", "parameters": "full", "batch_size": 4}
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    statuses = [("mine", seed, status) for seed in ("0", "1")]
+    write_atlas([], [], [], tmp_path / "config.yaml", tmp_path / "index.html", runs={"sft": row}, statuses=statuses)
+    page = (tmp_path / "index.html").read_text()
+    assert re.findall(r'<section id="(\w+)"', page) == ["dynamics", "config"]
+    summary = re.findall(r"<dt>([^<]+)</dt><dd>([\d,]+)</dd>", page)
+    assert summary == [("model", "1"), ("seeds", "2"), ("finetuning runs", "2")]
+    assert "ok: mine 0, mine 1" in page

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from workflow.lib.corpora.miniature import DATASETS
 from workflow.lib.errors import InputError
-from workflow.lib.study import read_study, source_keys
+from workflow.lib.study import RESERVED, read_study, source_keys
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = DEFAULT | yaml.safe_load((ROOT / "config/paper.yaml").read_text())
@@ -288,3 +288,20 @@ def test_a_pair_may_be_of_any_kinds():
 def test_the_second_study_alone_measures_no_model():
     study = read_study(DEFAULT | {"datasets": []}, ROOT)
     assert (study.models, study.datasets, list(study.learners)) == ({}, {}, ["mini"])
+
+
+@pytest.mark.parametrize("name", ["toys", "dynamics", "my_mini_set"])
+def test_a_dataset_is_what_its_row_says_whatever_its_name(name, root):
+    """No miniature by its name; but the folders of other figures are taken."""
+    with (root / "config/datasets.tsv").open("a") as sheet:
+        sheet.write(f"{name}\tMy own\tother\tpublished\tnatural\tcorrect\t\t\t\t\tuser\t\t\t\n")
+    with (root / "config/sources.tsv").open("a") as sheet:
+        sheet.write(f"{name}\tnatural\tcorrect\t{root}/config/datasets.tsv\t\n")
+    if name in RESERVED:
+        with pytest.raises(InputError, match=f"dataset '{name}' .*results/figures/{name} is taken"):
+            read_study(DEFAULT | {"datasets": [name]}, root)
+        return
+    study = read_study(DEFAULT | {"datasets": [name]}, root)
+    # One variant, natural, without controls that are about None and Detailed; a miniature is not meant for it.
+    assert study.variants(name) == ["natural"] and study.controls("mini", name) == []
+    assert study.purpose("mini", name) == "pipeline check" and not study.datasets[name]["family"]

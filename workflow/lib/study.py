@@ -24,6 +24,8 @@ from workflow.lib.series import check_mirror, expand_series
 Row = dict[str, Any]
 # The preference pairs of the miniature's own grammar; all others have a mapping.
 MINIATURE_PAIRS = "mini_qa"
+# Folders of results/figures that are no dataset's.
+RESERVED = ("claims", "dynamics", "generations", "toys")
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 # The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief;
@@ -153,6 +155,11 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     check_mirror(config["mirror"], chosen_models)
     _check_partners(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
+    for name in chosen:
+        if name in RESERVED:
+            raise InputError(
+                f"dataset '{name}' (config/datasets.tsv): results/figures/{name} is taken; give another name"
+            )
     _check_variants(config["variants"], datasets)
     for name in config["controls_models"]:
         _row(models, name, "controls_models")

@@ -51,11 +51,10 @@ rule all:
     input:
         "results/index.html",
         "results/tables/claims.md",
-        "results/tables/fixed_data.md",
         "results/manifest.json",
-        "results/tables/regression.csv",
+        ["results/tables/fixed_data.md", "results/tables/regression.csv"] if STUDY.datasets else [],
         # Other rules depend on their checksums.
         FIGURES,
-        "results/figures/toys",
+        ["results/figures/toys"] if SHOW_TOYS else [],
         DYNAMICS_FIGURES,
     localrule: True

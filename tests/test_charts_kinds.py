@@ -1,6 +1,7 @@
 """The further kinds of charts on synthetic statistics: golden records, known numbers, partial input."""
 
 import itertools
+import json
 import math
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from synthetic import frames, statistic_rows, write_statistics
 
 from workflow.lib.errors import InputError
 from workflow.lib.figures import charts, distribution, gallery, heatmaps, overview, partners, relations, scales, theme
+from workflow.lib.figures.listing import read_index
 from workflow.lib.figures.save import as_json
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -92,6 +94,31 @@ def test_an_end_that_is_not_positive_gives_no_interval():
     found = partners.ratios(base.with_columns(pl.lit(-0.1).alias("low")), other)
     assert found["low"].null_count() == found["high"].null_count() == found.height > 0
     assert found["value"].null_count() == 0
+
+
+def test_a_pair_is_called_by_its_models_and_different_prompts_stand_in_the_title():
+    tables = frames(layers=3, models=("mini", "random"), relations=("correct",), projections=("q",), n=30)
+    pair = of_model(tables, "mini"), of_model(tables, "random")
+    told = {}
+    for forms in (("plain", "plain"), ("plain", "chat"), ("chat", "plain")):
+        ((*_, heading, chart),) = gallery._beside(*pair, "GSM8K", 50, 0, forms)
+        told[forms] = heading.title, " ".join(heading.subtitle)
+        assert "nstructed" not in json.dumps(chart().to_dict(), ensure_ascii=False)
+    assert told["plain", "plain"][0].startswith("random against mini, mean gradients:")
+    assert "prompts" not in " ".join(told["plain", "plain"])
+    assert told["plain", "chat"][0].startswith("random (chat prompts) against mini (plain prompts), mean gradients:")
+    assert "random chat ones and mini plain ones" in told["plain", "chat"][1]
+    assert told["chat", "plain"][0].startswith("random (plain prompts) against mini (chat prompts)")
+
+
+def test_models_of_one_title_are_told_apart(tmp_path):
+    rows = statistic_rows(models=("a", "b"), layers=3, relations=("correct",), projections=("q",), n=25)
+    folder = write_statistics(tmp_path / "statistics", rows)
+    titles = {"a": "Mine", "b": "Mine"}
+    gallery.draw(folder, "gsm8k", "GSM8K", tmp_path / "out", ["vl.json"], titles, partners_of={"b": "a"})
+    figures = read_index(tmp_path / "out")["figures"]
+    (beside,) = (each for each in figures if each["kind"] == "instructed")
+    assert beside["title"].startswith("Mine (b) against Mine (a)")
 
 
 def test_paired_intervals_know_that_the_samples_are_the_same():

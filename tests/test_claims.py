@@ -1,7 +1,7 @@
 """Every claim on made-up cells on which it must hold, fail and stay inconclusive; and the rule of verdicts."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import polars as pl
@@ -26,9 +26,10 @@ from workflow.lib.figures.verdicts import (
 from workflow.lib.statistics.cells import Cell, cut
 from workflow.lib.statistics.claims.controls import matched
 from workflow.lib.statistics.claims.evidence import View, read_claims
-from workflow.lib.statistics.claims.gather import MEASURES
+from workflow.lib.statistics.claims.gather import MEASURES, _compared, _rows
 from workflow.lib.statistics.claims.verdicts import Ability, decide, holm
 from workflow.lib.statistics.regression import regress
+from workflow.lib.study import read_sheet
 from workflow.lib.tables import SCHEMAS, read_metadata, read_table, write_table
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
@@ -50,7 +51,7 @@ def cell(variant, relation="correct", tokens="all", *, scale=1.0, curve=JAGGED, 
 
 def view(*cells, **given):
     keyed = {(each.variant, each.relation, each.loss_tokens): each for each in cells}
-    given = {"dataset": "d", "model": "m", "kind": "base"} | given
+    given = {"dataset": "d", "model": "m", "kind": "base", "task": "knowledge"} | given
     return View(cells=keyed, draws=200, seed=0, **given)
 
 
@@ -656,6 +657,63 @@ def run(folder, *models, purpose="study", sheet=SHEET):
     if done.returncode == 0:
         done = call("test_claims", "--evidence", folder / "evidence.parquet", *sheets, "--output", folder / "claims")
     return done
+
+
+def test_data_without_variants_of_their_own_take_part_in_no_claim():
+    """A user's chats: one variant, natural, and another sample's response beside it; no descriptions of anything."""
+    chats = view(*(cell("natural", relation) for relation in ("correct", "derangement")), task="other")
+    found = {name: list(MEASURES[name](chats, claim)) for name, claim in CLAIMS.items()}
+    assert {name for name, estimates in found.items() if estimates} == set()
+    # The study's descriptions of what is known do, in those about knowledge.
+    known = replace(chats, task="knowledge")
+    found = {name: list(MEASURES[name](known, claim)) for name, claim in CLAIMS.items()}
+    assert {name for name, estimates in found.items() if estimates} == {"wiki_indistinct"}
+
+
+def test_claims_about_instructed_models_are_about_instruct_against_base():
+    """Two checkpoints of one kind are no such pair, whatever their partner and prompts."""
+    models = {
+        "base": {"kind": "base", "partner": "", "seed": None},
+        "tuned": {"kind": "instruct", "partner": "base", "seed": None},
+        "later": {"kind": "base", "partner": "base", "seed": None},
+        "again": {"kind": "instruct", "partner": "tuned", "seed": None},
+    }
+    views = {(name, "d"): view(cell("simplified"), model=name, kind=row["kind"]) for name, row in models.items()}
+    compared = {each.model: each.base and each.base.model for each in _compared(views, "d", models)}
+    assert compared == {"base": None, "tuned": "base", "later": None, "again": None}
+    assert len(list(MEASURES["instruct_simplified"](view(cell("simplified")), CLAIMS["instruct_simplified"]))) == 0
+
+
+def test_a_verdict_between_prompts_of_different_forms_says_so(tmp_path):
+    cells = [cell("simplified", scale=2.0)]
+    mine = view(*cells, model="tuned", kind="instruct", base=view(cell("simplified"), model="base"))
+    claim = CLAIMS["instruct_simplified"]
+    rows = [
+        {"claim": claim.claim, "model": "tuned", "kind": "instruct", "seed": None, "dataset": "d"}
+        | {"untrained_model": ""} | asdict(found) for found in MEASURES[claim.claim](mine, claim)
+    ]  # fmt: skip
+    write_table("evidence", rows, tmp_path / "evidence.parquet", {})
+    for forms, said in (
+        ({"tuned": "chat", "base": "plain"}, True),
+        ({"tuned": "chat", "base": "chat"}, False),
+        ({}, False),
+    ):
+        table = decide([tmp_path / "evidence.parquet"], [claim], {}, tmp_path / "claims", forms)
+        assert table["statement"].str.ends_with("; prompts: chat against plain").unique().to_list() == [said]
+
+
+def test_a_claim_about_models_is_about_those_alone(tmp_path):
+    """Qwen2.5 is not Qwen2, nor is a user's model whose name begins alike."""
+    named = {"qwen2_1_5b": True, "qwen2_5_7b": False, "qwen2_mine": False, "gemma2_2b_it": True, "gemma27b": False,
+             "llama3_8b": True, "llama3_2_1b": False, "my_mini_set": False}  # fmt: skip
+    about = {model for claim in CLAIMS.values() for model in claim.models}
+    assert {name: name in about for name in named} == named
+    rows = read_sheet(ROOT / "config/models.tsv", ROOT / "workflow/schemas/models.schema.yaml", "model")
+    assert about <= set(rows)
+    models = {name: {"kind": "base", "partner": "", "seed": None} for name in ("qwen2_1_5b", "qwen2_5_7b")}
+    for name in models:
+        found = list(_rows(view(cell("detailed"), model=name), list(CLAIMS.values()), models[name]))
+        assert ("one_peak_qwen2" in {row["claim"] for row in found}) == named[name]
 
 
 def test_the_commands_from_tables_to_verdicts(tmp_path):

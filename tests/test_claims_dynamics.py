@@ -22,10 +22,12 @@ from workflow.lib.statistics.dynamics_claims.exact import EXACT
 from workflow.lib.statistics.dynamics_claims.gather import ON_RUNS, on_room
 from workflow.lib.statistics.dynamics_claims.influence import ROWS, successive_taus
 from workflow.lib.statistics.dynamics_claims.training import at_margin
+from workflow.lib.study import read_sheet
 from workflow.lib.tables import SCHEMAS, read_table, write_table
 
 SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
+RUNS = read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run")
 PROMPTS, TOKENS, EVALUATIONS = 30, 10, 5
 MEASURED = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "a_norm")
 
@@ -60,7 +62,9 @@ def rows_of(name, curves, seed, examples=None, types=TYPES):
 
 def room(runs, seed=0, **tables):
     frames = {
-        name: curves if isinstance(curves, Run) else Run(pl.DataFrame(rows_of(name, curves, seed)))
+        name: curves
+        if isinstance(curves, Run)
+        else Run(pl.DataFrame(rows_of(name, curves, seed)), target=RUNS[name]["target"])
         for name, curves in runs.items()
     }
     return Room("mini_qa", "mini", seed, frames, 200, 0, **tables)
@@ -496,7 +500,7 @@ def test_classifiers(name, holds, fails, tmp_path):
 # From tables to verdicts, as the workflow does.
 
 
-def study(folder, runs, seeds=(0,), status="ok"):
+def study(folder, runs, seeds=(0,), status="ok", sheet=RUNS):
     """Runs on disk; returns their arguments."""
     arguments = []
     for seed in seeds:
@@ -507,7 +511,7 @@ def study(folder, runs, seeds=(0,), status="ok"):
             filled = [dict.fromkeys(SCHEMAS["dynamics"].names) | row for row in rows]
             write_table("dynamics", filled, path, {"status": status})
             arguments += ["--run", seed, name, path]
-    return arguments
+    return [*arguments, "--runs", json.dumps(sheet)]
 
 
 SHEETS = ("--claims", SHEET, "--schema", SCHEMA)
@@ -531,6 +535,60 @@ def commands(folder, runs, seeds=(0,), **given):
 
 SFT = {("chosen", "log_prob_sum"): straight(5.0)}
 DPO = {("chosen", "log_prob_sum"): straight(-4.0), ("rejected", "log_prob_sum"): straight(-9.0)}
+
+
+@pytest.mark.parametrize("name", ["hh_probed_{}", "my_own_{}_run", "{}"])
+def test_what_a_run_learns_stands_in_its_row_and_not_in_its_name(name, tmp_path):
+    """Runs of a user's own sheet, and claims about them; one run learns pairs, and one a type without a probe."""
+    up = {("unrelated", "log_prob_mean"): straight(3.0), ("rejected_semantic", "log_prob_mean"): straight(2.0)}
+    learns = {"unrelated": "unrelated", "rephrases": "chosen_semantic", "pairs": "chosen", "both": "extend"}
+    runs = {name.format(key): up for key in learns}
+    losses = {name.format(key): "dpo" if key == "pairs" else "sft" for key in learns}
+    sheet = {key: {"target": learn, "loss": losses[key]} for key, learn in zip(runs, learns.values(), strict=True)}
+    text = SHEET.read_text().splitlines()
+    header = text[0].split("\t")
+    for place, line in enumerate(text):
+        cells = line.split("\t")
+        if cells[0] in ("heat_diagonal", "heat_rephrases"):
+            cells[header.index("runs")] = " ".join(runs)
+            text[place] = "\t".join(cells)
+    (tmp_path / "claims.tsv").write_text("\n".join(text) + "\n")
+    done = call(
+        "gather_dynamics_evidence", "--pairs", "p", "--model", "m", *study(tmp_path, runs, sheet=sheet), "--claims",
+        tmp_path / "claims.tsv", "--schema", SCHEMA, "--draws", 50, "--output", tmp_path / "evidence.parquet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = pl.read_parquet(tmp_path / "evidence.parquet").filter(pl.col("relation").is_in(list(runs)))
+    told = {(row["claim"], row["relation"]): row for row in found.to_dicts()}
+    unrelated, rephrases, pairs, both = runs
+    assert told["heat_diagonal", unrelated]["value"] == pytest.approx(1.0, abs=0.05)
+    assert told["heat_diagonal", rephrases]["value"] == pytest.approx(-3.0, abs=0.05)
+    assert told["heat_rephrases", rephrases]["value"] == pytest.approx(2.0, abs=0.05)
+    assert told["heat_rephrases", unrelated]["reason"] == f"{unrelated} learns no rephrases"
+    for run in (pairs, both):
+        assert told["heat_diagonal", run]["reason"] == f"{run} learns no type of probe that was followed"
+
+
+def test_a_run_without_its_row_is_named(tmp_path):
+    done = call(
+        "gather_dynamics_evidence", "--pairs", "p", "--model", "m", *study(tmp_path, {"sft": SFT}, sheet={}), *SHEETS,
+        "--output", tmp_path / "evidence.parquet",
+    )  # fmt: skip
+    assert "run 'sft' is in no row of the sheet of runs" in user_error(done)
+
+
+@pytest.mark.parametrize("run", ["probed_chosen_semantic", "hh_probed_chosen_semantic"])
+def test_the_studys_own_probed_runs_have_their_heat_map(run):
+    curves = {
+        ("chosen_semantic", "log_prob_mean"): straight(3.0),
+        ("rejected_semantic", "log_prob_mean"): straight(1.0),
+    }
+    found = {
+        name: {each.relation: each for each in on_room(room({run: curves}), CLAIMS[name])}
+        for name in ("heat_diagonal", "heat_rephrases")
+    }
+    assert found["heat_diagonal"][run].value == pytest.approx(2.0, abs=0.05)
+    assert found["heat_rephrases"][run].value == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_commands_from_runs_to_verdicts(tmp_path):
@@ -575,14 +633,16 @@ def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
         rows = [dict.fromkeys(SCHEMAS[f"toy_{name}"].names) | row for row in images(3)[name].to_dicts()]
         write_table(f"toy_{name}", rows, tmp_path / f"toy_{name}.parquet", {"images": "digits", "seed": 0})
     told = {}
-    for source in ("digits", "resources/images/ylecun/mnist.parquet"):
+    # Whatever a user's own file is called.
+    for source in ("digits", "data/fashion_mnist.parquet", "data/not-mnist.parquet", "ylecun/mnist"):
         table = pl.from_arrow(read_table("toy_predictions", tmp_path / "toy_predictions.parquet"))
         write_table("toy_predictions", table.to_dicts(), tmp_path / "toy_predictions.parquet",
                     {"images": source, "seed": 0})  # fmt: skip
-        gather_toys(tmp_path, [CLAIMS["confused_4_9"]], tmp_path / "evidence.parquet")
+        gather_toys(tmp_path, [CLAIMS["confused_4_9"]], tmp_path / "evidence.parquet", source)
         row = pl.read_parquet(tmp_path / "evidence.parquet").row(0, named=True)
-        told[row["dataset"]] = (row["reason"], row["value"])
-    assert told["digits"][0] == "not asked: said of mnist" and told["mnist"] == ("", 2.0)
+        told[source] = (row["reason"], row["value"])
+    assert told.pop("ylecun/mnist") == ("", 2.0)
+    assert {reason for reason, _ in told.values()} == {"not asked: about ylecun/mnist"} and len(told) == 3
 
 
 def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):

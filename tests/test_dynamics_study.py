@@ -20,8 +20,8 @@ from workflow.lib.tables import read_table, write_table
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
 
-def plan(root=ROOT, **changes):
-    return read_plan(DEFAULT["dynamics"] | changes, root)
+def plan(root=ROOT, writer="gpt-4o", **changes):
+    return read_plan(DEFAULT["dynamics"] | changes, root, writer)
 
 
 @pytest.fixture
@@ -126,12 +126,59 @@ def test_an_unknown_model_to_finetune_is_named():
         read_study(DEFAULT | {"dynamics": DEFAULT["dynamics"] | {"models": ["minni"]}}, ROOT)
 
 
-def test_rephrases_that_nobody_writes():
+def own_pairs(root, more="held_out_split: train[24:]"):
+    """Pairs of a user's own, named `own`: plain texts of one file, cut in two."""
+    (root / "own.jsonl").write_text("{}\n")
+    text = (
+        f"source: {root}/own.jsonl\ntrain_split: train[:24]\n{more}\ncolumns: {{prompt: p, chosen: c, rejected: r}}\n"
+    )
+    (root / "config/pairs/own.yaml").write_text(text)
+
+
+def test_own_pairs_run_from_the_model_itself_with_no_row_edited(root):
+    own_pairs(root)
+    asked = plan(root, pairs="own", runs=["sft", "dpo", "extend_dpo", "hh_sft"])
+    assert list(asked.runs) == asked.watched == ["sft", "dpo", "extend", "extend_dpo", "hh_sft"]
+    assert {name: row["init"] for name, row in asked.runs.items()} == {
+        "sft": "", "dpo": "sft", "extend": "", "extend_dpo": "extend", "hh_sft": ""
+    }  # fmt: skip
+    assert asked.start == "" and asked.mapping["held_out"] == asked.mapping["source"]
+    assert asked.notes == (
+        "pairs 'own' have no documents for a warm start (base): sft, extend start from the model itself",
+    )
+    # Nothing else is changed, and the miniature's own pairs have their warm start.
+    assert plan(root, runs=["sft"]).start == "base" and plan(root, runs=["sft"]).notes == ()
+    assert {key: asked.runs["sft"][key] for key in ("steps", "loss")} == {"steps": 400, "loss": "sft"}
+    with pytest.raises(
+        InputError, match=r"run 'base' learns the miniature's documents .*'own' do not have; leave it out"
+    ):
+        plan(root, pairs="own", runs=["base", "sft"])
+
+
+def test_rephrases_are_optional(root):
+    own_pairs(root)
+    rephrases = root / "rephrases.jsonl"
+    for changes, told in (({"writer": "gpt"}, "written"), ({"rephrases": str(rephrases), "writer": ""}, "file"),
+                          ({"writer": ""}, "")):  # fmt: skip
+        asked = plan(root, pairs="own", runs=["hh_sft"], **changes)
+        assert asked.rephrases == told and len(asked.notes) == (not told)
+    assert "probes of the types chosen_semantic, " in asked.notes[0] and "are left out" in asked.notes[0]
+    assert plan(root, writer="").rephrases == "grammar"
+    with pytest.raises(InputError, match=r"run 'hh_probed_unrelated' learns unrelated, and nobody writes rephrases"):
+        plan(root, pairs="own", runs=["hh_probed_unrelated"], writer="")
+    # Who writes them is loaded where a model is named; nobody, where none is.
     changed = DEFAULT["dynamics"] | {"pairs": "hh_helpful", "runs": ["hh_sft"], "judge": ""}
-    with pytest.raises(InputError, match=r"'dynamics\.rephrases' is empty.*generate\.model"):
-        read_study(DEFAULT | {"dynamics": changed}, ROOT)
+    assert read_study(DEFAULT | {"dynamics": changed}, ROOT).writers == {}
     wanted = DEFAULT | {"dynamics": changed, "generate": DEFAULT["generate"] | {"model": "mini"}}
     assert list(read_study(wanted, ROOT).writers) == ["mini"]
+
+
+def test_one_file_of_pairs_is_cut_in_two_or_says_how(root):
+    own_pairs(root, "held_out_split: train[24:]\nheld_out: ''")
+    assert plan(root, pairs="own", runs=["sft"]).is_file
+    own_pairs(root, "held_out_split: train[:24]")
+    with pytest.raises(InputError, match=r"own.yaml: 'held_out' is empty; .*held_out_split: train\[80%:\]"):
+        plan(root, pairs="own", runs=["sft"])
 
 
 def test_runs_that_start_in_a_circle(root):

@@ -18,7 +18,15 @@ EARLY, LATE = "a" * 40, "b" * 40
 
 
 def row(**cells):
-    return {"model": "pythia", "title": "", "source": "org/pythia", "revision": "", "released": "", **cells}
+    return {
+        "model": "pythia",
+        "title": "",
+        "source": "org/pythia",
+        "revision": "",
+        "released": "",
+        "partner": "",
+        **cells,
+    }
 
 
 def test_each_revision_is_a_model():
@@ -33,6 +41,13 @@ def test_each_revision_is_a_model():
     assert models["one"] is rows["one"]
     assert models["pythia_step1"] == row(model="pythia_step1", title="Pythia (step1)", revision=EARLY)
     assert models["labelled_last"]["title"] == "labelled (last)"
+
+
+def test_a_series_that_is_its_own_partner_is_held_against_its_first_checkpoint():
+    models, _ = expand_series({"pythia": row(revision=f"a={EARLY} b={LATE} c={'c' * 40}", partner="pythia")})
+    assert {name: each["partner"] for name, each in models.items()} == {
+        "pythia_a": "", "pythia_b": "pythia_a", "pythia_c": "pythia_a"
+    }  # fmt: skip
 
 
 def test_what_is_no_series_is_one_line():

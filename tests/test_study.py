@@ -8,7 +8,7 @@ from conftest import ROOT
 
 from workflow.lib.corpora.miniature import DATASETS
 from workflow.lib.errors import InputError
-from workflow.lib.study import read_study, source_keys
+from workflow.lib.study import RESERVED, read_study, source_keys
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = DEFAULT | yaml.safe_load((ROOT / "config/paper.yaml").read_text())
@@ -175,7 +175,8 @@ WRONG = {
         {"cosines": True, "gradients": "published"},
         "config key 'cosines': released statistics do not",
     ),
-    "no datasets": ({"datasets": []}, "'datasets'"),
+    "nothing to do": ({"datasets": [], "dynamics": {"runs": []}}, "'datasets' and 'dynamics.runs' are both empty"),
+    "no models": ({"models": []}, "'models' is empty, and datasets are named"),
 }
 
 
@@ -196,7 +197,7 @@ def spoil(root, sheet, old, new):
 
 SPOILED = {
     "missing column": ("models.tsv", "\tsource\t", "\tsrc\t", r"models.tsv, line 1: column 'source' is missing"),
-    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 13 cells, but 14 columns"),
+    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 14 cells, but 15 columns"),
     "not a number": (
         "models.tsv",
         "base\t\t0\tcpu",
@@ -244,3 +245,63 @@ def test_a_users_file_that_is_not_there_is_named(root):
         sheet.write("mine\tnone\tcorrect\tdata/none.json\t\n")
     with pytest.raises(InputError, match=r"sources.tsv, dataset 'mine', variant 'none': no file 'data/none.json' here"):
         read_study(DEFAULT | {"datasets": ["mine"]}, root)
+
+
+# Prompts and partners ------------------------------------------------------------------------------------------------
+
+
+def own(model, **cells):
+    return {"model": model, "source": "./" + model, **cells}
+
+
+def test_the_form_of_prompts_is_a_column_of_its_own():
+    """By default as before: chat for kind instruct, plain for others, in every row of the sheet too."""
+    rows = [own("a"), own("b", kind="instruct"), own("c", kind="instruct", prompt="plain"), own("d", prompt="chat")]
+    models = read_study(DEFAULT | {"models": ["mini", "mini_instruct", "mini_random", *rows]}, ROOT).models
+    assert {name: row["prompt"] for name, row in models.items()} == {
+        "mini": "plain", "mini_instruct": "chat", "mini_random": "plain",
+        "a": "plain", "b": "chat", "c": "plain", "d": "chat",
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"'prompt': 'chatty' is not known: did you mean 'chat'"):
+        read_study(DEFAULT | {"models": [own("a", prompt="chatty")]}, ROOT)
+
+
+def test_a_pair_may_be_of_any_kinds():
+    """Base with base, instruct with instruct, a checkpoint with an earlier one; an untrained twin has no figure."""
+    rows = [
+        own("a"),
+        own("b", partner="a"),
+        own("c", kind="instruct", partner="d"),
+        own("d", kind="instruct"),
+        own("e", kind="random", partner="a"),
+        own("f", partner="qwen2_1_5b"),
+        own("g", partner="g"),
+    ]
+    study = read_study(DEFAULT | {"models": rows}, ROOT)
+    # What is not measured here, and a model itself, is nothing to compare with.
+    assert study.pairs() == {"b": "a", "c": "d"}
+    assert read_study(DEFAULT, ROOT).pairs() == {"mini_instruct": "mini"}
+    with pytest.raises(InputError, match=r"model 'b' .*unknown partner 'aa': did you mean 'a'"):
+        read_study(DEFAULT | {"models": [own("a"), own("b", partner="aa")]}, ROOT)
+
+
+def test_the_second_study_alone_measures_no_model():
+    study = read_study(DEFAULT | {"datasets": []}, ROOT)
+    assert (study.models, study.datasets, list(study.learners)) == ({}, {}, ["mini"])
+
+
+@pytest.mark.parametrize("name", ["toys", "dynamics", "my_mini_set"])
+def test_a_dataset_is_what_its_row_says_whatever_its_name(name, root):
+    """No miniature by its name; but the folders of other figures are taken."""
+    with (root / "config/datasets.tsv").open("a") as sheet:
+        sheet.write(f"{name}\tMy own\tother\tpublished\tnatural\tcorrect\t\t\t\t\tuser\t\t\t\n")
+    with (root / "config/sources.tsv").open("a") as sheet:
+        sheet.write(f"{name}\tnatural\tcorrect\t{root}/config/datasets.tsv\t\n")
+    if name in RESERVED:
+        with pytest.raises(InputError, match=f"dataset '{name}' .*results/figures/{name} is taken"):
+            read_study(DEFAULT | {"datasets": [name]}, root)
+        return
+    study = read_study(DEFAULT | {"datasets": [name]}, root)
+    # One variant, natural, without controls that are about None and Detailed; a miniature is not meant for it.
+    assert study.variants(name) == ["natural"] and study.controls("mini", name) == []
+    assert study.purpose("mini", name) == "pipeline check" and not study.datasets[name]["family"]

@@ -75,7 +75,7 @@ def manifest(
     dynamics = {name: _runs(card, paths, sums) for name, (card, paths) in (learners or {}).items()}
     places = [place for study in (models, dynamics) for model in study.values() for place in model["tables"].values()]
     return {
-        "engine": {name: facts[samples[0]].get(name) for name in AGREE_BY_ALL},
+        "engine": {name: facts[samples[0]].get(name) for name in AGREE_BY_ALL} if samples else {},
         "models": models,
         "dynamics": dynamics,
         "machines": _distinct(machine for place in places for machine in place["machines"]),

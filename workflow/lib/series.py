@@ -14,8 +14,9 @@ Row = dict[str, Any]
 def expand_series(models: Mapping[str, Row]) -> tuple[dict[str, Row], dict[str, list[str]]]:
     """The rows by key, each of several revisions a model of its own, NAME_LABEL; and by a series' name its keys.
 
-    A label is what stands before ``=`` in `revision`, or else the first seven digits of the commit. Raises `InputError`
-    for several revisions of what is no hub model, and for a key that stands twice.
+    A label is what stands before ``=`` in `revision`, or else the first seven digits of the commit. Where a series is
+    its own partner, each later checkpoint has the first as its partner. Raises `InputError` for several revisions of
+    what is no hub model, and for a key that stands twice.
     """
     found: dict[str, Row] = {}
     series: dict[str, list[str]] = {}
@@ -30,6 +31,8 @@ def expand_series(models: Mapping[str, Row]) -> tuple[dict[str, Row], dict[str, 
                 )
             parts = [_at(row, label or commit[:7], commit) for label, _, commit in entries]
             series[name] = [part["model"] for part in parts]
+            if row["partner"] == name:
+                parts = [part | {"partner": parts[0]["model"] if place else ""} for place, part in enumerate(parts)]
         for part in parts:
             if part["model"] in found:
                 raise InputError(

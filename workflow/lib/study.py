@@ -25,6 +25,8 @@ from workflow.lib.series import check_mirror, expand_series
 Row = dict[str, Any]
 # The preference pairs of the miniature's own grammar; all others have a mapping.
 MINIATURE_PAIRS = "mini_qa"
+# Folders of results/figures that are no dataset's.
+RESERVED = ("claims", "dynamics", "generations", "toys")
 # What a mapping can read; said here too, since the reader is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 # The loss on as many random tokens as None has, in two draws; wrong answers, to be held against the model's belief;
@@ -111,6 +113,11 @@ class Study:
         """Whether the dataset's Detailed responses are written by a model."""
         return dataset in self.config["generate"]["datasets"]
 
+    def pairs(self) -> dict[str, str]:
+        """The measured models that are compared with another measured one, their partner; an untrained one is not."""
+        rows = {name: row for name, row in self.models.items() if row["kind"] != "random"}
+        return {name: row["partner"] for name, row in rows.items() if row["partner"] in {*self.models} - {name}}
+
     def purpose(self, model: str, dataset: str) -> str:
         """`study`, or `pipeline check` for a model on data it was never meant for."""
         scope = self.models[model]["scope"]
@@ -135,11 +142,27 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
             models[row["model"]] = row
     models, series = expand_series(models)
+    for row in models.values():
+        row["prompt"] = row["prompt"] or ("chat" if row["kind"] == "instruct" else "plain")
+    if not (config["datasets"] or config["dynamics"]["runs"]):
+        raise InputError(
+            "config keys 'datasets' and 'dynamics.runs' are both empty: nothing to do; name some of either"
+        )
+    if config["datasets"] and not config["models"]:
+        raise InputError("config key 'models' is empty, and datasets are named; name the models to measure them on")
     names = [entry if isinstance(entry, str) else entry["model"] for entry in config["models"]]
     chosen_models = {key: _row(models, key, "models") for name in names for key in series.get(name, [name])}
+    if not config["datasets"]:
+        # The second study alone: its models are those of `dynamics`.
+        chosen_models = {}
     check_mirror(config["mirror"], chosen_models)
-    _check_twins(chosen_models, models)
+    _check_partners(chosen_models, models)
     chosen = {name: _row(datasets, name, "datasets") for name in config["datasets"]}
+    for name in chosen:
+        if name in RESERVED:
+            raise InputError(
+                f"dataset '{name}' (config/datasets.tsv): results/figures/{name} is taken; give another name"
+            )
     _check_variants(config["variants"], datasets)
     for name in config["controls_models"]:
         _row(models, name, "controls_models")
@@ -199,9 +222,12 @@ def _check_path(path: str, where: str) -> None:
         )
 
 
-def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
-    """`InputError` where the untrained twin of a hub model is not of the model that it is held against."""
+def _check_partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
+    """`InputError` for an unknown partner, and for an untrained twin of a hub model whose partner is another model."""
     for name, row in chosen.items():
+        if row["partner"] and row["partner"] not in models:
+            known = nearest(row["partner"], models)
+            raise InputError(f"model '{name}' (config/models.tsv): unknown partner '{row['partner']}': {known}")
         if row["kind"] == "random" and is_hub_id(row["source"]):
             partner = models.get(row["partner"], {})
             if any(partner.get(key) != row[key] for key in ("source", "revision")):
@@ -212,6 +238,7 @@ def _check_twins(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> None:
 
 
 def _partners(chosen: Mapping[str, Row], models: Mapping[str, Row]) -> dict[str, Row]:
+    """The miniatures that chosen ones are trained from."""
     trained = [row for row in chosen.values() if row["source"] == "miniature" and row["partner"]]
     return {
         row["partner"]: _row(models, row["partner"], f"partner of '{row['model']}' in config/models.tsv")
@@ -275,7 +302,7 @@ def _plain(value: Any, part: Mapping[str, Any]) -> Any:
     if not isinstance(value, str):
         return value
     kind = part.get("type", "")
-    if kind == "boolean" and value in ("true", "false"):
+    if "boolean" in kind and value in ("true", "false"):
         return value == "true"
     if "integer" in kind and value.isdecimal():
         return int(value)
@@ -440,13 +467,9 @@ def _check_generate(generate: Mapping[str, Any], datasets: Mapping[str, Row]) ->
 
 
 def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any], models: Mapping[str, Row]) -> dict[str, Row]:
-    # Rephrases of pairs that are not the miniature's, where no file has them.
+    # Rephrases of pairs that are not the miniature's, where no file has them and a model is named that can write them.
     rephrased = dynamics["runs"] and dynamics["pairs"] != MINIATURE_PAIRS and not dynamics["rephrases"]
-    if rephrased and not generate["model"]:
-        raise InputError(
-            f"config key 'dynamics.rephrases' is empty, and nobody writes those of pairs '{dynamics['pairs']}'; name a "
-            "file there, or a model in generate.model"
-        )
+    rephrased = rephrased and generate["model"]
     if not (generate["datasets"] or rephrased) or generate["endpoint"]:
         return {}
     return {generate["model"]: _row(models, generate["model"], "generate.model")}

@@ -34,10 +34,11 @@ rule gather_evidence:
         models=lambda wildcards: json.dumps(
             {name: {key: row[key] for key in ("kind", "partner", "seed")} for name, row in STUDY.models.items()}
         ),
+        task=lambda wildcards: STUDY.datasets[wildcards.dataset]["task"],
         draws=STUDY.config["bootstrap"],
         seed=STUDY.config["seed"],
     shell:
-        "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
+        "python -m workflow.scripts.gather_evidence --dataset {wildcards.dataset} --task {params.task} --samples {input.samples:q}"
         " --spectra {input.spectra:q} --models {params.models:q} --claims {input.claims:q} --schema {input.schema:q}"
         " --draws {params.draws} --seed {params.seed} --output {output.evidence:q} --accuracy {output.accuracy:q}"
         " > {log:q} 2>&1"
@@ -50,7 +51,7 @@ rule test_claims:
         dynamics=collect(
             "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
         ),
-        toys="results/evidence/dynamics/toys.parquet",
+        toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
         accuracy=accuracy_tables,
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
         claims=CLAIMS_SHEET,
@@ -69,10 +70,11 @@ rule test_claims:
         "../../environment.yml"
     params:
         code=code_digest("workflow.scripts.test_claims"),
+        prompts=PROMPTS,
     shell:
         "python -m workflow.scripts.test_claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
         " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --dynamics-claims {input.dynamics_claims:q} --output results/claims > {log:q} 2>&1"
+        " --dynamics-claims {input.dynamics_claims:q} {params.prompts:q} --output results/claims > {log:q} 2>&1"
 
 
 rule draw_claims:
@@ -176,5 +178,5 @@ rule claims:
     input:
         "results/claims.parquet",
         "results/tables/claims.md",
-        "results/tables/fixed_data.md",
+        ["results/tables/fixed_data.md"] if STUDY.datasets else [],
     localrule: True

@@ -40,11 +40,13 @@ rule gather_dynamics_evidence:
         code=code_digest("workflow.scripts.gather_dynamics_evidence"),
         kind=lambda wildcards: STUDY.learners[wildcards.model]["kind"],
         tables=lambda wildcards: evidence_arguments(wildcards, SEED_TABLES),
+        # A function: its braces are no wildcards.
+        runs=lambda wildcards: watched_rows(),
         draws=STUDY.config["bootstrap"],
         seed=STUDY.config["seed"],
     shell:
         "python -m workflow.scripts.gather_dynamics_evidence --pairs {wildcards.pairs} --model {wildcards.model}"
-        " --kind {params.kind} {params.tables:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --kind {params.kind} {params.tables:q} --runs {params.runs:q} --claims {input.claims:q} --schema {input.schema:q}"
         " --draws {params.draws} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
 
 
@@ -66,6 +68,7 @@ rule gather_toy_evidence:
     params:
         code=code_digest("workflow.scripts.gather_dynamics_evidence"),
         folder=lambda wildcards, input: os.path.dirname(input.toys[0]),
+        images=TOY_IMAGES,
     shell:
-        "python -m workflow.scripts.gather_dynamics_evidence --toys {params.folder:q} --claims {input.claims:q}"
+        "python -m workflow.scripts.gather_dynamics_evidence --toys {params.folder:q} --images {params.images:q} --claims {input.claims:q}"
         " --schema {input.schema:q} --output {output:q} > {log:q} 2>&1"

@@ -21,7 +21,7 @@ from workflow.lib.study import is_file, read_study, source_keys
 
 try:
     STUDY = read_study(config, workflow.basedir)
-    PLAN = read_plan(STUDY.config["dynamics"], workflow.basedir)
+    PLAN = read_plan(STUDY.config["dynamics"], workflow.basedir, STUDY.config["generate"]["model"])
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -29,8 +29,11 @@ except InputError as error:
 
 wildcard_constraints:
     model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
-    dataset="|".join(STUDY.datasets),
+    dataset="|".join(STUDY.datasets) or "none",
 
+
+for note in PLAN.notes:
+    print(f"note: {note}", file=sys.stderr)
 
 UNPINNED = [
     name
@@ -150,10 +153,14 @@ def training_steps(wildcards):
 
 
 def tokenizer_of(model):
-    """NAME KIND SOURCE REVISION of a model, as command-line arguments; a dash for no revision."""
+    """NAME PROMPT SOURCE REVISION of a model, as command-line arguments; a dash for no revision."""
     row = STUDY.models[model]
     source = os.path.join(".", miniature_folder(model)) if row["source"] == "miniature" else row["source"]
-    return (model, row["kind"], source, row["revision"] or "-")
+    return (model, row["prompt"], source, row["revision"] or "-")
+
+
+# The form of each model's prompts, as arguments.
+PROMPTS = [part for name, row in STUDY.models.items() for part in ("--prompt", name, row["prompt"])]
 
 
 def model_row(model):
@@ -231,8 +238,8 @@ def accuracy_tables(wildcards):
 
 def drawn_seed(model, dataset):
     """The seed of random tokens, 0 where none are drawn: another one makes nothing else stale."""
-    drawn = [*STUDY.config["loss_tokens"], *STUDY.controls(model, dataset)]
-    return STUDY.config["seed"] if any("random" in each for each in drawn) else 0
+    subsets = STUDY.config["loss_tokens"] + [each.split(":", 2)[2] for each in STUDY.controls(model, dataset)]
+    return STUDY.config["seed"] if any(each.startswith("random:") for each in subsets) else 0
 
 
 def gradient_tables(kind):
@@ -255,12 +262,15 @@ def extra_arguments(name, wildcards, output):
     return arguments
 
 
-CLAIMS_SHEET = os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), "config", "claims.tsv"))
-CLAIMS_SCHEMA = os.path.normpath(
-    os.path.join(os.path.relpath(workflow.basedir), "workflow", "schemas", "claims.schema.yaml")
-)
-DYNAMICS_CLAIMS_SHEET = CLAIMS_SHEET.replace("claims.tsv", "claims_dynamics.tsv")
-DYNAMICS_CLAIMS_SCHEMA = CLAIMS_SCHEMA.replace("claims.schema", "claims_dynamics.schema")
+def shipped(*parts):
+    """The way to a file that stands beside the code."""
+    return os.path.normpath(os.path.join(os.path.relpath(workflow.basedir), *parts))
+
+
+CLAIMS_SHEET = shipped("config", "claims.tsv")
+CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims.schema.yaml")
+DYNAMICS_CLAIMS_SHEET = shipped("config", "claims_dynamics.tsv")
+DYNAMICS_CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims_dynamics.schema.yaml")
 
 
 def compared_tables(kind):
@@ -312,6 +322,11 @@ def local_writer(wildcards):
     ]
 
 
+# Whether the toys are part of the study; the target `toys` makes them anyway.
+SHOWN = STUDY.config["toys"]["show"]
+SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
+
+
 # The second study: one folder a model and seed.
 DYNAMICS = STUDY.config["dynamics"]
 ROOM = "results/dynamics/{pairs}/{model}/seed_{seed}"
@@ -346,10 +361,9 @@ def pairs_arguments():
 
 
 def rephrases_file(wildcards):
-    """Kept rephrases: a user's own file, or what a model writes; none for the miniature's grammar."""
-    if DYNAMICS["rephrases"]:
-        return [DYNAMICS["rephrases"]]
-    return [] if PLAN.mapping is None else ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]
+    """Kept rephrases: a user's own file, or what a model writes; none of the miniature's grammar, or of nobody."""
+    places = {"file": [DYNAMICS["rephrases"]], "written": ["results/dynamics/{pairs}/seed_{seed}.rephrases.jsonl"]}
+    return places.get(PLAN.rephrases, [])
 
 
 def device_arguments(wildcards):

@@ -130,7 +130,9 @@ rule build_probes:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.build_probes"),
-        rephrases=lambda wildcards, input: ["--rephrases", input.rephrases] if input.rephrases else [],
+        rephrases=lambda wildcards, input: (
+            ["--rephrases", input.rephrases] if input.rephrases else [] if PLAN.rephrases else ["--no-rephrases"]
+        ),
         probes=DYNAMICS["probes"],
         held_out=DYNAMICS["held_out_probes"],
         max_length=DYNAMICS["max_length"],
@@ -375,7 +377,7 @@ DYNAMICS_FIGURES = collect(
 )
 
 # What the page shows of the second study: folders with an index.json each.
-SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"]
+SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"] * SHOW_TOYS
 RUN_STATUSES = collect(
     f"{ROOM}/{{run}}/status.json",
     pairs=DYNAMICS["pairs"],

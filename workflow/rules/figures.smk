@@ -14,7 +14,8 @@ PAPER_AXES = "--paper-axes" if STUDY.config["paper_axes"] else ""
 MODEL_TITLES = [
     part for name, row in STUDY.models.items() if row["title"] for part in ("--model-title", name, row["title"])
 ]
-FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets) + ["results/figures/all-datasets"]
+FIGURES = collect("results/figures/{dataset}", dataset=STUDY.datasets)
+FIGURES += ["results/figures/all-datasets"] if STUDY.datasets else []
 
 
 rule write_vega:
@@ -62,12 +63,8 @@ rule draw_figures:
         code=code_digest("workflow.scripts.draw_figures"),
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
         model_titles=lambda wildcards: MODEL_TITLES,
-        bases=[
-            part
-            for name, row in STUDY.models.items()
-            if row["kind"] == "instruct" and row["partner"] in STUDY.models
-            for part in ("--base", name, row["partner"])
-        ],
+        pairs=[part for pair in STUDY.pairs().items() for part in ("--pair", *pair)],
+        prompts=PROMPTS,
         axes=lambda wildcards: [
             *([PAPER_AXES] if PAPER_AXES else []),
             *(["--paper-top", top] if (top := STUDY.datasets[wildcards.dataset]["paper_top"]) else []),
@@ -77,7 +74,7 @@ rule draw_figures:
         folder=lambda wildcards, input: os.path.dirname(input.tables[0]),
     shell:
         "python -m workflow.scripts.draw_figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
-        " --title {params.title:q} {params.model_titles:q} {params.bases:q} {params.axes} --accuracy {input.accuracy:q}"
+        " --title {params.title:q} {params.model_titles:q} {params.pairs:q} {params.prompts:q} {params.axes} --accuracy {input.accuracy:q}"
         " --formats {params.formats} {params.shared} --output {output[0]:q} > {log:q} 2>&1"
 
 
@@ -194,7 +191,11 @@ rule write_atlas:
     input:
         figures=[str(sums_of(folder)) for folder in FIGURES],
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
-        tables=collect("results/tables/{table}.{format}", table=["mad", "rd"], format=["csv", "parquet"]),
+        tables=(
+            collect("results/tables/{table}.{format}", table=["mad", "rd"], format=["csv", "parquet"])
+            if STUDY.datasets
+            else []
+        ),
         accuracy=accuracy_tables,
         accuracy_table=lambda wildcards: ["results/tables/accuracy.csv"] if accuracy_tables(wildcards) else [],
         config="results/config.effective.yaml",
@@ -220,6 +221,7 @@ rule write_atlas:
         code=code_digest("workflow.scripts.write_atlas"),
         # A function: their braces are no wildcards.
         runs=lambda wildcards: json.dumps(PLAN.runs),
+        prompts=PROMPTS,
         statuses=lambda wildcards, input: [
             part for path in input.statuses for part in ("--status", *status_place(path), path)
         ],
@@ -232,6 +234,7 @@ rule write_atlas:
         " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
         " --second {params.second:q} --runs {params.runs:q} {params.statuses:q} {params.run_table:q}"
+        " {params.prompts:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 

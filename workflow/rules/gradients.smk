@@ -45,7 +45,7 @@ rule measure_gradients:
         code=code_digest("workflow.scripts.measure_gradients"),
         device=lambda wildcards: STUDY.models[wildcards.model]["device"],
         dtype=lambda wildcards: STUDY.models[wildcards.model]["dtype"],
-        chat=lambda wildcards: "--chat" if STUDY.models[wildcards.model]["kind"] == "instruct" else "",
+        chat=lambda wildcards: "--chat" if STUDY.models[wildcards.model]["prompt"] == "chat" else "",
         trust=lambda wildcards: "--trust-remote-code" if STUDY.models[wildcards.model]["trust_remote_code"] else "",
         mapping=lambda wildcards: [
             f"--mapping={each}" for each in [STUDY.models[wildcards.model]["projections"]] if each

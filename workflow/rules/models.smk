@@ -117,7 +117,7 @@ rule measure_accuracy:
         runtime=60,
     params:
         code=code_digest("workflow.scripts.measure_accuracy"),
-        chat=lambda wildcards: "--chat" if STUDY.miniatures[wildcards.model]["kind"] == "instruct" else "",
+        chat=lambda wildcards: "--chat" if STUDY.miniatures[wildcards.model]["prompt"] == "chat" else "",
         datasets=MINIATURE_DATASETS,
         questions=STUDY.config["miniature"]["accuracy_questions"],
         seed=STUDY.config["seed"],

@@ -39,12 +39,12 @@ rule write_manifest:
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         sources=sorted({path for name in STUDY.datasets for path in source_files(name)})
         + (pair_rows(None) if LEARNT else [])
-        + ([TOY_FILES] if HUB_IMAGES else TOY_FILES),
+        + ([TOY_FILES] if HUB_IMAGES else TOY_FILES) * SHOW_TOYS,
         statistics=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         cards=collect("resources/models/{model}.json", model=LEARNT),
         learnt=sum(LEARNT.values(), []),
         pairs=collect("results/dynamics/{pairs}/pairs.parquet", pairs=[DYNAMICS["pairs"]] if LEARNT else []),
-        toys=collect("results/dynamics/toys/toy_{table}.parquet", table=sum(TOY_TABLES.values(), [])),
+        toys=collect("results/dynamics/toys/toy_{table}.parquet", table=sum(TOY_TABLES.values(), []) * SHOW_TOYS),
     output:
         report(
             "results/manifest.json",

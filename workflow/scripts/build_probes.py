@@ -13,6 +13,7 @@ def main(argv=None):
     add("--pairs", required=True, metavar="FILE", help="pairs table (.parquet)")
     add("--model", required=True, help="model folder or card that finetuning starts from")
     add("--rephrases", metavar="FILE", help="kept rephrases (.jsonl); without, those of the miniature's grammar")
+    add("--no-rephrases", action="store_true", help="nobody writes any: probes of these types are missing")
     add("--train", type=int, required=True, help="probed prompts that are trained on")
     add("--held-out", type=int, required=True, help="probed prompts that are never trained on")
     add("--seed", type=int, required=True, help="seed of the draws")
@@ -39,8 +40,13 @@ def build(given):
 
     torch.set_num_threads(given.threads)
     asked = probes.probed_pairs(given.pairs, given.train, given.held_out, given.seed)
-    # Before the model is loaded: what is missing is said at once.
-    written = rephrases.from_cache(given.rephrases, asked) if given.rephrases else probes.grammar_rephrases(given.seed)
+    # Before the model is loaded: what is missing is reported at once.
+    if given.no_rephrases:
+        written = probes.no_rephrases
+    elif given.rephrases:
+        written = rephrases.from_cache(given.rephrases, asked)
+    else:
+        written = probes.grammar_rephrases(given.seed)
     start = usable_start(given.model)
     device = choose_device(given.device)
     model, tokenizer = load(start.path, dtype=given.dtype, device=device, trust_remote_code=given.trust_remote_code)

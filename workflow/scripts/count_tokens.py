@@ -6,7 +6,7 @@ from workflow.lib.command import parser_for, run
 def main(argv=None):
     parser = parser_for(__doc__)
     add = parser.add_argument
-    add("--model", nargs=4, action="append", default=[], metavar=("NAME", "KIND", "SOURCE", "REVISION"))
+    add("--model", nargs=4, action="append", default=[], metavar=("NAME", "PROMPT", "SOURCE", "REVISION"))
     add("--responses", nargs="+", required=True, metavar="FILE", help="responses tables")
     add("--max-length", type=int, required=True, metavar="TOKENS", help="the window")
     add("--compat", default="none", help="none or reference: how texts are tokenised")
@@ -20,8 +20,8 @@ def count(arguments):
 
     models = [
         # A dash stands for no revision: an empty argument would be lost on the way through the shell.
-        Model(name, source, "" if revision == "-" else revision, kind == "instruct")
-        for name, kind, source, revision in arguments.model
+        Model(name, source, "" if revision == "-" else revision, prompt == "chat")
+        for name, prompt, source, revision in arguments.model
     ]
     count_tokens(
         models, arguments.responses, arguments.max_length, arguments.compat, arguments.output, arguments.mirror

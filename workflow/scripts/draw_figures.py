@@ -4,8 +4,8 @@
       --formats vl.json svg png --output results/figures/gsm8k
 
 For every model and relation in the tables: {model}.{relation}.panels (the study's own figure), .variants (variants
-overlaid), .samples (their distribution), for irrelevant responses .compared (against the correct ones), for an
-instructed model .instructed (against its base); {model}.all.relations; and index.json, a list of them.
+overlaid), .samples (their distribution), for irrelevant responses .compared (against the correct ones), for a
+model with a partner .instructed (against that); {model}.all.relations; and index.json, a list of them.
 """
 
 from workflow.lib.command import parser_for, run
@@ -27,12 +27,20 @@ def main(argv=None):
     )
     parser.add_argument("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
     parser.add_argument(
-        "--base",
+        "--pair",
         nargs=2,
         action="append",
         default=[],
-        metavar=("MODEL", "BASE"),
-        help="an instructed model and its base",
+        metavar=("MODEL", "PARTNER"),
+        help="a model and the one it is compared with",
+    )
+    parser.add_argument(
+        "--prompt",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("MODEL", "FORM"),
+        help="the form of a model's prompts: plain or chat",
     )
     parser.add_argument("--paper-axes", action="store_true", help="the study's own axes, in figures of its own form")
     parser.add_argument("--paper-top", type=int, metavar="N", help="end of its axis of norms, if not 100 and 30")
@@ -55,7 +63,8 @@ def draw(given):
         given.formats,
         model_titles=dict(given.model_title),
         accuracy=given.accuracy,
-        bases=dict(given.base),
+        partners_of=dict(given.pair),
+        prompts=dict(given.prompt),
         paper_axes=given.paper_axes,
         paper_top=given.paper_top,
         bundle=given.bundle,

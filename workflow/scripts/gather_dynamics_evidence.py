@@ -1,5 +1,7 @@
 """Measure what every claim of the second study is about, on a model's runs or the toys: numbers, no verdict yet."""
 
+import json
+
 from workflow.lib.command import parser_for, run
 
 # What a seed's folder may hold beside its runs.
@@ -13,12 +15,14 @@ def main(argv=None):
     add("--model", help="the model's name")
     add("--kind", default="base", help="its kind")
     add("--run", nargs=3, action="append", default=[], metavar=("SEED", "NAME", "PARQUET"), help="a run's dynamics")
+    add("--runs", type=json.loads, default={}, metavar="JSON", help="the runs' rows of config/runs.tsv, by name")
     for name in TABLES:
         help_ = f"a seed's {name} table"
         add(
             f"--{name.replace('_', '-')}", nargs=2, action="append", default=[], metavar=("SEED", "PARQUET"), help=help_
         )
     add("--toys", metavar="FOLDER", help="the toys' tables; without --pairs")
+    add("--images", default="digits", help="of the toys: the source of the classifier's images (toys.images.source)")
     add("--claims", required=True, metavar="TSV", help="the claims' sheet")
     add("--schema", required=True, metavar="YAML", help="its schema")
     add("--draws", type=int, default=2000, help="bootstrap draws")
@@ -36,7 +40,7 @@ def gather(arguments):
     if bool(arguments.toys) == bool(arguments.run):
         raise InputError("give --toys, or --pairs, --model and one --run or more")
     if arguments.toys:
-        gather_toys(arguments.toys, claims, arguments.output)
+        gather_toys(arguments.toys, claims, arguments.output, arguments.images)
         return
     rooms = {}
     for seed, name, path in arguments.run:
@@ -49,6 +53,7 @@ def gather(arguments):
         arguments.model,
         arguments.kind,
         rooms,
+        arguments.runs,
         claims,
         arguments.output,
         arguments.draws,

@@ -9,6 +9,7 @@ def main(argv=None):
     parser = parser_for(__doc__)
     add = parser.add_argument
     add("--dataset", required=True, help="the dataset's name")
+    add("--task", default="other", help="its kind of task")
     add("--samples", nargs="+", required=True, help="samples tables, one per model; also of datasets compared with")
     add("--spectra", nargs="+", required=True, help="spectra tables, in the same order")
     add("--models", required=True, metavar="JSON", help="by model, its kind, partner and seed")
@@ -40,6 +41,7 @@ def gather(arguments):
         arguments.draws,
         arguments.seed,
         arguments.accuracy,
+        arguments.task,
     )
 
 

@@ -13,6 +13,10 @@ def main(argv=None):
     add("--claims", required=True, metavar="TSV", help="the claims' sheet")
     add("--schema", required=True, metavar="YAML", help="its schema")
     add("--dynamics-claims", nargs=2, metavar=("TSV", "YAML"), help="the second study's sheet and its schema")
+    add(
+        "--prompt", nargs=2, action="append", default=[], metavar=("MODEL", "FORM"),
+        help="the form of a model's prompts: plain or chat",
+    )  # fmt: skip
     add("--output", required=True, metavar="STEM", help="writes STEM.parquet, STEM.csv and STEM.json")
     run(parser, decide, argv)
 
@@ -38,7 +42,7 @@ def decide(arguments):
     }
     claims = read_claims(arguments.claims, arguments.schema)
     claims += read_dynamics_claims(*arguments.dynamics_claims) if arguments.dynamics_claims else []
-    table = work(arguments.evidence, claims, able, arguments.output)
+    table = work(arguments.evidence, claims, able, arguments.output, dict(arguments.prompt))
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
 

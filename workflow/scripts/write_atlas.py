@@ -14,9 +14,9 @@ def main(argv=None):
     """Run the command line."""
     parser = parser_for(__doc__)
     add = parser.add_argument
-    add("--figures", required=True, nargs="+", metavar="DIR", help="folders that draw_figures wrote")
-    add("--cells", required=True, nargs="+", metavar="PARQUET", help="tables of what the samples were")
-    add("--tables", required=True, nargs="+", metavar="CSV", help="MAD and RD tables that write_tables wrote")
+    add("--figures", nargs="*", default=[], metavar="DIR", help="folders that draw_figures wrote")
+    add("--cells", nargs="*", default=[], metavar="PARQUET", help="tables of what the samples were")
+    add("--tables", nargs="*", default=[], metavar="CSV", help="MAD and RD tables that write_tables wrote")
     add("--accuracy", nargs="*", default=[], metavar="PARQUET", help="tables of measure_accuracy")
     add("--curves", nargs="*", default=[], metavar="PARQUET", help="mean curves, for the explorer")
     add("--sample-layers", nargs="*", default=[], metavar="PARQUET", help="samples' values by layer, for the explorer")
@@ -26,6 +26,10 @@ def main(argv=None):
     add("--runs", type=json.loads, metavar="JSON", help="its runs: rows of config/runs.tsv, by name")
     add("--status", nargs=3, action="append", default=[], metavar=("MODEL", "SEED", "FILE"), help="how a run ended")
     add("--run-table", metavar="CSV", help="its runs from start to end (write_dynamics_table)")
+    add(
+        "--prompt", nargs=2, action="append", default=[], metavar=("MODEL", "FORM"),
+        help="the form of a model's prompts: plain or chat",
+    )  # fmt: skip
     add("--config", required=True, metavar="YAML", help="the effective config, shown as it is")
     add("--output", required=True, metavar="HTML", help="the page to write; figures are linked relative to it")
     run(parser, write, argv)
@@ -51,6 +55,7 @@ def write(given):
         given.runs,
         given.status,
         given.run_table,
+        dict(given.prompt),
     )
     progress(f"{given.output}: {figures} figures")
 

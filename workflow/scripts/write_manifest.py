@@ -9,8 +9,8 @@ LEARNER = "a finetuned model: its name, its card, its runs' tables and status.js
 def main(argv=None):
     parser = parser_for(__doc__)
     add = parser.add_argument
-    add("--samples", nargs="+", required=True, help="samples tables of all models and datasets")
-    add("--responses", nargs="+", required=True, help="responses tables")
+    add("--samples", nargs="*", default=[], help="samples tables of all models and datasets")
+    add("--responses", nargs="*", default=[], help="responses tables")
     add("--sources", nargs="*", default=[], help="files that the responses were made from")
     add("--statistics", nargs="*", default=[], help="cells tables of summarise_gradients")
     add("--learner", nargs="+", action="append", default=[], metavar="NAME CARD FILE", help=LEARNER)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.lib.corpora.partners import PARTNERS
+from workflow.lib.dynamics.probe_types import REPHRASED
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.study import FORMATS, MINIATURE_PAIRS, Row, read_keys, read_sheet
 
@@ -13,11 +14,15 @@ from workflow.lib.study import FORMATS, MINIATURE_PAIRS, Row, read_keys, read_sh
 @dataclass(frozen=True)
 class Plan:
     """`runs` by name, each after the one it starts from. `start`: the unwatched run whose model the watched ones start
-    from, whose samples are probes; empty, the model itself. `mapping`: of pairs that are not the miniature's."""
+    from, whose samples are probes; empty, the model itself. `mapping`: of pairs that are not the miniature's.
+    `rephrases`: where those of the probes come from, ``grammar``, ``file``, ``written`` by a model, or empty: nowhere.
+    `notes`: what was decided for pairs of a user's own, a line each."""
 
     runs: dict[str, Row]
     start: str
     mapping: Row | None
+    rephrases: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def watched(self) -> list[str]:
@@ -30,11 +35,13 @@ class Plan:
         return self.mapping is not None and Path(self.mapping["source"]).suffix.lower() in FORMATS
 
 
-def read_plan(dynamics: Mapping[str, Any], root: str | Path) -> Plan:
-    """The plan of a checked `dynamics` config; without runs, an empty one.
+def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -> Plan:
+    """The plan of a checked `dynamics` config; without runs, an empty one. `writer`: the model that writes texts.
 
-    Raises `InputError` for an unknown run, a circle of starts, runs whose probes would come from different models, and
-    a mapping of pairs that is missing or contradicts itself.
+    Pairs that are not the miniature's have no documents for a warm start: runs that would start from one start from the
+    model itself. Raises `InputError` for an unknown run, a circle of starts, runs whose probes would come from
+    different models, a run that learns what the pairs do not have, and a mapping of pairs that is missing or
+    contradicts itself.
     """
     root = Path(root)
     if not dynamics["runs"]:
@@ -43,15 +50,48 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path) -> Plan:
     runs: dict[str, Row] = {}
     for name in dynamics["runs"]:
         _add(name, "config key 'dynamics.runs'", sheet, runs, ())
+    mapping = _mapping(dynamics["pairs"], root)
+    runs, notes = _without_warm_start(runs, dynamics) if mapping else (runs, [])
+    rephrases = "file" if dynamics["rephrases"] else "grammar" if mapping is None else "written" if writer else ""
+    if not rephrases:
+        _check_targets(runs, dynamics["pairs"])
+        notes.append(
+            f"no rephrases of pairs '{dynamics['pairs']}' (dynamics.rephrases, or generate.model to write them): "
+            f"probes of the types {', '.join(REPHRASED)} are left out"
+        )
     starts = {_start(name, runs) for name, row in runs.items() if row["watched"]}
     if not starts:
         raise InputError("config key 'dynamics.runs': no run among them is watched by probes; add one, such as sft")
     if len(starts) > 1:
-        said = " and ".join(sorted(start or "the model itself" for start in starts))
+        found = " and ".join(sorted(start or "the model itself" for start in starts))
         raise InputError(
-            f"config key 'dynamics.runs': runs start from {said}, and probes are made by one model; ask for them apart"
+            f"config key 'dynamics.runs': runs start from {found}, and probes are made by one model; ask for them apart"
         )
-    return Plan(runs, starts.pop(), _mapping(dynamics["pairs"], root))
+    return Plan(runs, starts.pop(), mapping, rephrases, tuple(notes))
+
+
+def _without_warm_start(runs: Mapping[str, Row], dynamics: Mapping[str, Any]) -> tuple[dict[str, Row], list[str]]:
+    """The runs without those on the miniature's documents, and a note of which start from the model itself instead."""
+    pairs, warm = dynamics["pairs"], [name for name, row in runs.items() if row["split"] == "base"]
+    for name in dynamics["runs"]:
+        if name in warm:
+            raise InputError(
+                f"config key 'dynamics.runs': run '{name}' learns the miniature's documents (split base), which pairs "
+                f"'{pairs}' do not have; leave it out"
+            )
+    kept = {name: row | {"init": "" if row["init"] in warm else row["init"]} for name, row in runs.items()}
+    moved = [name for name, row in runs.items() if row["init"] in warm and name not in warm]
+    note = f"pairs '{pairs}' have no documents for a warm start ({', '.join(warm)}): {', '.join(moved)} start from"
+    return {name: row for name, row in kept.items() if name not in warm}, [f"{note} the model itself"] if moved else []
+
+
+def _check_targets(runs: Mapping[str, Row], pairs: str) -> None:
+    for name, row in runs.items():
+        if row["loss"] == "sft" and row["target"] in REPHRASED:
+            raise InputError(
+                f"run '{name}' learns {row['target']}, and nobody writes rephrases of pairs '{pairs}'; name a file in "
+                "dynamics.rephrases or a model in generate.model, or leave the run out"
+            )
 
 
 def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], above: tuple[str, ...]) -> None:
@@ -59,7 +99,7 @@ def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], 
         raise InputError(f"{where}: unknown run '{name}': {nearest(name, sheet)}")
     if name in above:
         raise InputError(
-            f"config/runs.tsv: run '{name}' starts from itself ({' from '.join([*above, name])}); mend init"
+            f"config/runs.tsv: run '{name}' starts from itself ({' from '.join([*above, name])}); correct init"
         )
     row = sheet[name]
     for other in row["baseline"]:
@@ -80,7 +120,7 @@ def _start(name: str, runs: Mapping[str, Row]) -> str:
 def check_prompt(mapping: Mapping[str, Any], where: str) -> None:
     """`InputError` where a checked mapping of pairs has no column of prompts, or one that its format does not read."""
     if (mapping["format"] == "dialogue") == ("prompt" in mapping["columns"]):
-        raise InputError(f"{where}: columns.prompt is needed, but for format dialogue, which has none; mend either")
+        raise InputError(f"{where}: columns.prompt is needed, but for format dialogue, which has none; correct either")
     partner = next((part for part in PARTNERS if part in mapping["columns"]), None)
     if mapping["format"] == "dialogue" and partner:
         raise InputError(f"{where}: columns.{partner} cannot be used: format dialogue has no prompt to join it to")
@@ -95,7 +135,14 @@ def _mapping(pairs: str, root: Path) -> Row | None:
     mapping = read_keys(root, where, "workflow/schemas/pairs.schema.yaml", missing)
     check_prompt(mapping, where)
     if Path(mapping["source"]).suffix.lower() in FORMATS:
+        if not mapping["held_out"] and mapping["train_split"] != mapping["held_out_split"]:
+            mapping["held_out"] = mapping["source"]
         for key in ("source", "held_out"):
-            if not Path(mapping[key] or "-").is_file():
-                raise InputError(f"{where}: '{key}': no file '{mapping[key]}' here; put it there, or mend the key")
+            if key == "held_out" and not mapping[key]:
+                raise InputError(
+                    f"{where}: 'held_out' is empty; name a file of pairs that are held out, or cut the source in two: "
+                    "train_split: train[:80%] and held_out_split: train[80%:]"
+                )
+            if not Path(mapping[key]).is_file():
+                raise InputError(f"{where}: '{key}': no file '{mapping[key]}' here; put it there, or correct the key")
     return mapping

@@ -27,28 +27,12 @@ from typing import Any
 from workflow.lib.command import progress
 from workflow.lib.dynamics import grammar
 from workflow.lib.dynamics.pairs import Pair, read_pairs
+from workflow.lib.dynamics.probe_types import REPHRASED, TYPES
 from workflow.lib.dynamics.sequences import Speech, Spoken, sample
 from workflow.lib.errors import InputError
 from workflow.lib.seeds import seeded_hash
 from workflow.lib.tables import read_table, write_table
 
-TYPES = (
-    "chosen",
-    "initial",
-    "self_rephrase",
-    "chosen_semantic",
-    "chosen_format",
-    "rejected",
-    "rejected_semantic",
-    "rejected_format",
-    "irrelevant_train",
-    "irrelevant_held_out",
-    "unrelated",
-    "permuted",
-    "random_tokens",
-)
-#: Written by people, templates or other models, and not made here from the pairs and the model.
-REPHRASED = ("chosen_semantic", "chosen_format", "rejected_semantic", "rejected_format", "unrelated")
 #: What a model is asked for its own rephrase.
 SELF_REPHRASE = "\n\nHuman: Say in other words: {answer}\n\nAssistant:"
 _BATCH = 32  # samples at a time
@@ -108,7 +92,11 @@ def probed_pairs(pairs: str, train: int, held_out: int, seed: int) -> list[Pair]
     for split, count in (("train", train), ("held_out", held_out)):
         rows = read_pairs(pairs, split)
         if count > len(rows):
-            raise InputError(f"{pairs}: {count} probes of split '{split}' asked for, it has {len(rows)}; ask for fewer")
+            key = {"train": "probes", "held_out": "held_out_probes"}[split]
+            raise InputError(
+                f"{pairs}: {count} probes of split '{split}' asked for, it has {len(rows)} usable pairs; set config "
+                f"key dynamics.{key} to {len(rows)} or less"
+            )
         found += ranked(rows, seed)[:count]
     return found
 
@@ -136,6 +124,10 @@ def read_probes(path: str, speech: Speech) -> tuple[dict[str, tuple[dict, Spoken
     if not watched:
         raise InputError(f"{path}: no probe fits the window of {speech.max_length} tokens; raise max_length")
     return watched, unwatched
+
+
+def no_rephrases(pair: Pair, name: str) -> None:
+    """Where nobody writes any: probes of these types are ``missing``."""
 
 
 def grammar_rephrases(seed: int) -> Rephrases:

@@ -11,7 +11,8 @@ from pathlib import Path
 from workflow.lib.checked import write_lines
 from workflow.lib.corpora.formats import checked_lines
 from workflow.lib.dynamics.pairs import Pair
-from workflow.lib.dynamics.probes import REPHRASED, Rephrases
+from workflow.lib.dynamics.probe_types import REPHRASED
+from workflow.lib.dynamics.probes import Rephrases
 from workflow.lib.errors import InputError
 from workflow.lib.generation.completions import Writer, complete_all
 

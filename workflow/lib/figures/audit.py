@@ -61,7 +61,9 @@ def heading(frame: pl.DataFrame) -> theme.Heading:
     """Which sets have labels that should be wrong and are right, counted."""
     judged = frame.filter(pl.col("question") == SHOWN["label_equals_gold"])
     marked = judged.filter("marked")
-    if marked.is_empty():
+    if judged.is_empty():
+        title = "What the response sets hold; none of them has labels that should be wrong"
+    elif marked.is_empty():
         title = "No response set has more than 1 % right labels where all should be wrong"
     else:
         worst = marked.sort("share", "dataset", descending=[True, False]).row(0, named=True)

@@ -178,6 +178,8 @@ def _larger(samples: pl.DataFrame, relation: str) -> str:
         part = "" if len(clear) == among else f" in {len(clear)} of {among} projections"
         ends = findings.between(_share(low[1]), low[0], _share(high[1]), high[0])
         said.append(f"{label(variant)} {ends}{part}")
+    if not said and not unclear:
+        return "Gradients sample by sample"
     if not said:
         return f"{label(relation)} against correct, sample by sample: neither is larger more often"
     if unclear:

@@ -161,6 +161,7 @@ def _overlap(norms: pl.DataFrame, first: str, last: str) -> str:
 
 def clear_differences(rows: pl.DataFrame, against: str) -> str:
     """What differs, variant by variant, by the relative differences `rows` whose intervals leave out zero."""
+    rows = with_interval(rows)
     if rows.is_empty():
         return f"{against}, by layer"
     clear = rows.filter((pl.col("low") > 0) | (pl.col("high") < 0))
@@ -269,6 +270,11 @@ def finite(frame: pl.DataFrame, statistic: str | None = "nuclear_norm") -> pl.Da
 def has_interval(row: dict) -> bool:
     """Whether both ends of an estimate's interval are known."""
     return all(row[end] is not None and math.isfinite(row[end]) for end in ("low", "high"))
+
+
+def with_interval(rows: pl.DataFrame) -> pl.DataFrame:
+    """The estimates both of whose interval's ends are known: without them there is no clear difference, nor none."""
+    return rows.filter(pl.all_horizontal(pl.col("low", "high").is_finite().fill_null(False)))
 
 
 def _apart(one: dict, other: dict) -> bool:

@@ -36,19 +36,21 @@ def draw(
     formats: Sequence[str],
     model_titles: Mapping[str, str] | None = None,
     accuracy: Sequence[str | Path] = (),
-    bases: Mapping[str, str] | None = None,
+    partners_of: Mapping[str, str] | None = None,
+    prompts: Mapping[str, str] | None = None,
     paper_axes: bool = False,
     paper_top: int | None = None,
     bundle: str | Path | None = None,
 ) -> None:
     """Draw every model and relation in the tables of the folder `statistics` into the folder `output`.
 
-    `title` and `model_titles` (by key; a model without one is called by its key) are what readers see.
-    `accuracy`: tables of what the models can do, of which each figure says its line. `bases`: the base models of
-    instructed ones. `paper_axes`: ``panels`` have the study's own axes, of norms up to `paper_top` where that is given,
-    and say how much these cut off. `bundle`: the script that interactive figures share (`save`).
+    `title` and `model_titles` (by key; a model without one is called by its key) are what readers see. `accuracy`:
+    tables of what the models can do, of which each figure says its line. `partners_of`: by model, the one it is
+    compared with; `prompts`: by model, the form of its prompts. `paper_axes`: ``panels`` have the study's own axes, of
+    norms up to `paper_top` where that is given, and say how much these cut off. `bundle`: the script that interactive
+    figures share (`save`).
     Files are ``{model}.{relation}.{kind}.{format}`` with kind ``panels``, ``variants``, ``samples``, for another
-    relation than correct ``compared``, for an instructed model beside its base ``instructed``; and where three or more
+    relation than correct ``compared``, for a model beside its partner ``instructed``; and where three or more
     relations were measured, ``{model}.all.relations``. ``index.json`` lists them: dataset, dataset_title, and by figure
     model, relation, kind,
     purpose, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
@@ -61,21 +63,25 @@ def draw(
     facts = read_metadata(Path(statistics) / "curves.parquet", "curves")
     able = ability.abilities(ability.read(accuracy))
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
-    by_model = {model: _of_model(tables, model, (model_titles or {}).get(model, model)) for model in models}
+    titles = [(model_titles or {}).get(model, model) for model in models]
+    # Two models of one title are told apart by their keys.
+    called = [name if titles.count(name) == 1 else f"{name} ({key})" for key, name in zip(models, titles, strict=True)]
+    by_model = {model: _of_model(tables, model, name) for model, name in zip(models, called, strict=True)}
     listed = []
     for model, of_model in by_model.items():
         lines = [able[model, dataset].sentence] if (model, dataset) in able else []
         lines += sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes"))
         top = (lambda variants: charts.paper_tops(variants, paper_top)) if paper_axes else None
         figures = [*_unusable(of_model["cells"], title, lines), *_figures(of_model, title, lines, top)]
-        base = (bases or {}).get(model)
-        if base in by_model and not by_model[base]["curves"].is_empty():
+        partner = (partners_of or {}).get(model)
+        if partner in by_model and not by_model[partner]["curves"].is_empty():
             said = [
                 f"{by_model[key]['cells']['model'][0]}: {able[key, dataset].sentence}"
-                for key in (base, model)
+                for key in (partner, model)
                 if (key, dataset) in able
             ]
-            figures += _beside(by_model[base], of_model, title, facts["draws"], facts["seed"], said)
+            forms = [(prompts or {}).get(key, "") for key in (partner, model)]
+            figures += _beside(by_model[partner], of_model, title, facts["draws"], facts["seed"], forms, said)
         purpose = PIPELINE_CHECK if findings.is_check(of_model["cells"]) else "study"
         for relation, kind, heading, chart in figures:
             listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats, bundle))
@@ -158,21 +164,26 @@ def _figures(
 
 
 def _beside(
-    base: dict[str, pl.DataFrame],
-    instructed: dict[str, pl.DataFrame],
+    partner: dict[str, pl.DataFrame],
+    own: dict[str, pl.DataFrame],
     title: str,
     draws: int,
     seed: int,
+    forms: Sequence[str] = ("", ""),
     general: Sequence[str] = (),
 ) -> Iterator[_Figure]:
-    """The figures of an instructed model beside its base model, of the responses that both were measured on."""
-    curves = partners.shared(base["curves"], instructed["curves"])
+    """The figures of a model beside its partner, of the responses that both were measured on.
+
+    `forms`: of the partner's and the model's own prompts.
+    """
+    curves = partners.shared(partner["curves"], own["curves"])
     for relation in relations_in_order(curves["relation"].unique()):
         of_relation = curves.filter(pl.col("relation") == relation)
-        samples = [tables["per_sample"].filter(pl.col("relation") == relation) for tables in (base, instructed)]
-        cells = pl.concat([tables["cells"].filter(pl.col("relation") == relation) for tables in (base, instructed)])
+        samples = [tables["per_sample"].filter(pl.col("relation") == relation) for tables in (partner, own)]
+        cells = pl.concat([tables["cells"].filter(pl.col("relation") == relation) for tables in (partner, own)])
         lost = findings.left_out(cells, ("model", "variant"))
-        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title).saying([*lost, *general])
+        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title, forms)
+        heading = heading.saying([*lost, *general])
         yield relation, "instructed", heading, partial(partners.chart, of_relation, heading)
 
 

@@ -1,7 +1,7 @@
 """All datasets of one model at a glance: MAD and RD by dataset and variant, and layer by layer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -30,10 +30,12 @@ UNSURE = "Numbers in percent; in brackets where the 95 % bootstrap interval hold
 
 @dataclass(frozen=True)
 class Data:
-    """What stands in the rows: titles and families of datasets by key, in order."""
+    """What stands in the rows: titles and families of datasets by key, in order; `asked`: those with any sample, usable
+    or not, of the model and relation drawn."""
 
     titles: Mapping[str, str]
     families: Mapping[str, str]
+    asked: Collection[str] = ()
 
 
 def mad_heading(mad: pl.DataFrame, data: Data) -> Heading:
@@ -331,7 +333,7 @@ def _ends(frame: pl.DataFrame) -> tuple[str, str]:
 
 def _subtitle(frame: pl.DataFrame, data: Data, drawn: str) -> tuple[str, ...]:
     relation = frame["relation"][0]
-    missing = [title for key, title in data.titles.items() if key not in set(frame["dataset"])]
+    missing = [title for key, title in data.titles.items() if key not in {*frame["dataset"], *data.asked}]
     empty = frame.filter(~pl.col("value").is_finite().fill_null(False)).height
     notes = [
         *([f"Not measured: {', '.join(missing)}."] if missing else []),

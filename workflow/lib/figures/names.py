@@ -19,7 +19,7 @@ KINDS = {
     "panels": "One panel a variant",
     "variants": "Variants overlaid",
     "compared": "Against correct",
-    "instructed": "Base against instructed",
+    "instructed": "Against its partner",
     "samples": "Sample by sample",
     "relations": "Kinds of responses",
     "mad": "MAD by dataset and variant",

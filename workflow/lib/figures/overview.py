@@ -1,7 +1,7 @@
 """The figures across datasets: heatmaps of MAD and RD, and what families of datasets show together."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def _figures(
     general: Sequence[str] = (),
     shapes: Shapes | None = None,
 ) -> Iterator[_Figure]:
-    data = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
+    every = heatmaps.Data({each.key: each.title for each in datasets}, {each.key: each.family for each in datasets})
     norms = {name: of(tables[name], statistic="nuclear_norm") for name in _TABLES}
     for relation in relations_in_order(norms["curves"]["relation"].unique()):
         curves, mad, rd, rd_layers = (of(norms[name], relation=relation) for name in _TABLES)
@@ -96,6 +96,7 @@ def _figures(
         steps = heatmaps.steps_of(curves, shapes)
         cells = tables["cells"].filter(pl.col("relation").is_in([REFERENCE, relation]))
         own = of(cells, relation=relation)
+        data = replace(every, asked=set(own["dataset"]))
         marked = _marked(own, data.titles)
         lines = [*_left_out(own, data.titles), *marked, *general]
         yield from _heatmap(relation, "mad", mad, data, heatmaps.mad_heading, heatmaps.matrix, False, lines)
@@ -159,15 +160,17 @@ def _family(
             counts.append(of(cells, dataset=each.key, variant=variant).with_columns(named))
             order.append(name)
             tops[name] = charts.paper_tops([variant], each.paper_top)[variant]
-    present = [each.title for each in members if not of(curves, dataset=each.key).is_empty()]
-    missing = [each.title for each in members if each.title not in present]
+    present = [each for each in members if not of(curves, dataset=each.key).is_empty()]
+    missing = [each.title for each in members if of(cells, dataset=each.key).is_empty()]
+    unusable = {each.key: each.title for each in members if each not in present}
     if len(present) < 2:
         return
-    whole, title = pl.concat(parts), ", ".join(present)
+    whole, title = pl.concat(parts), ", ".join(each.title for each in present)
     absent = [f"Not measured: {', '.join(missing)}."] if missing else []
     titles = {each.key: each.title for each in members}
     lines = [
         *absent,
+        *_left_out(cells, unusable),
         *findings.left_out(pl.concat(counts)),
         *_marked(cells.filter(pl.col("dataset").is_in(list(titles))), titles),
         *general,

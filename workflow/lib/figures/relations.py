@@ -27,7 +27,8 @@ def heading(rd: pl.DataFrame, dataset: str) -> Heading:
     relations = relations_in_order(rows["relation"].unique())
     if findings.speaks(rows):
         last = variants_in_order(rows["variant"].unique())[-1]
-        title = f"{label(last)}, mean gradients against correct: {'; '.join(_found(of(rows, variant=last), relations))}"
+        said = _found(of(rows, variant=last), relations)
+        title = f"{label(last)}, mean gradients against correct: {'; '.join(said)}" if said else title
     lines = [f"{rd['model'][0]} · {dataset} · n: {findings.counted(rows)}", f"{DRAWN} {INTERVALS}"]
     unsure = rows.filter(~pl.col("value").is_finite().fill_null(False)).height
     if unsure:
@@ -95,16 +96,17 @@ def _signed(rd: pl.DataFrame) -> pl.DataFrame:
 
 def _found(rows: pl.DataFrame, relations: list[str]) -> list[str]:
     said, unclear = [], []
-    rows = findings.finite(rows, None)
+    rows = findings.with_interval(findings.finite(rows, None))
     found = rows.filter((pl.col("low") > 0) | (pl.col("high") < 0))
     share = findings.in_one_unit(found["value"])
     for relation in relations:
-        clear = of(found, relation=relation)
+        clear, among = of(found, relation=relation), of(rows, relation=relation).height
+        if not among:
+            continue
         if clear.is_empty():
             unclear.append(label(relation).lower())
             continue
         low, high = (share(end) for end in (clear["value"].min(), clear["value"].max()))
-        among = of(rows, relation=relation).height
         part = "" if clear.height == among else f" in {clear.height} of {among} projections"
         said.append(f"{label(relation).lower()} {low if low == high else f'{low} to {high}'}{part}")
     return [*said, *([f"no clear difference: {', '.join(unclear)}"] if unclear else [])]

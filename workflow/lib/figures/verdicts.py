@@ -63,6 +63,8 @@ STAND_IN = (
 )
 
 
+_UNTESTED = "No claim is about what was measured, or no model was measured on data that it is meant for."
+
 # The second study's: what differs in how a verdict is reached.
 DYNAMICS = "learning_dynamics"
 NOTE_DYNAMICS = (
@@ -128,7 +130,7 @@ def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
 def heading(table: pl.DataFrame) -> theme.Heading:
     """How many tests of the study's claims came out how; what is withdrawn and the controls are counted apart."""
     if table.is_empty():
-        return theme.Heading("No claim was tested", ("No model was measured on data that it is meant for.",))
+        return theme.Heading("No claim was tested", (_UNTESTED,))
     lines = (
         "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
         *([f"* Here {STAND_IN}"] if table["of_two"].any() else []),
@@ -223,7 +225,7 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
     if (table["ability_test"] == OF_TWO).any():
         parts.append(f"Where ability is by the *{ABILITY_TESTS[OF_TWO]}*, {STAND_IN}")
     if table.is_empty():
-        parts.append("No claim was tested: no model was measured on data that it is meant for.")
+        parts.append(f"No claim was tested. {_UNTESTED}")
     skipped = table.filter(pl.col("status") == "not_asked").unique(["claim", "reason"], maintain_order=True)
     studies = set()
     for _, rows in table.filter(pl.col("status") != "not_asked").group_by("claim", maintain_order=True):

@@ -76,7 +76,9 @@ def _not_asked(table: pl.DataFrame) -> int:
 def heading(table: pl.DataFrame, not_asked: int) -> theme.Heading:
     """How many came out how, and how many claims this configuration does not ask for."""
     if table.is_empty():
-        return theme.Heading("No claim on learning dynamics was tested", ("Nothing was trained.",))
+        return theme.Heading(
+            "No claim on learning dynamics was tested", ("No claim is about the runs of this configuration.",)
+        )
     lines = ["Disc: holds. Cross: fails. Dash: inconclusive. Published: numbers at the study's scale, on HH."]
     if not_asked:
         lines.append(f"{not_asked} claims more need runs or data that this configuration does not ask for.")

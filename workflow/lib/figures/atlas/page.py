@@ -13,12 +13,13 @@ import markupsafe
 import polars as pl
 
 from workflow.lib.checked import read_lines
-from workflow.lib.figures import ability, tables
+from workflow.lib.figures import ability, overview, tables
 from workflow.lib.figures.atlas.explorer import CHARACTERS, GROUPS, SAMPLES, TEXTS, explorer
 from workflow.lib.figures.atlas.fixed import fixed
 from workflow.lib.figures.atlas.pieces import ERROR
 from workflow.lib.figures.atlas.second import changes_of, groups_of, runs_of
 from workflow.lib.figures.atlas.verdicts import verdicts
+from workflow.lib.figures.gallery import LOSS_TOKENS
 from workflow.lib.figures.listing import read_index
 from workflow.lib.figures.names import (
     KINDS,
@@ -31,7 +32,7 @@ from workflow.lib.figures.names import (
     variants_in_order,
 )
 from workflow.lib.files import write_text
-from workflow.lib.tables import read_metadata, read_table
+from workflow.lib.tables import SCHEMAS, read_metadata, read_table
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -73,6 +74,7 @@ FACTS = {
     "compat": "Made to match",
     "max_length": "Longest input, tokens",
     "model_digest": "Digest of the weights",
+    "prompt": "Prompts",
 }
 FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite", "html": "interactive"}
 
@@ -92,18 +94,23 @@ def write_atlas(
     runs: Mapping[str, Mapping[str, Any]] | None = None,
     statuses: Sequence[tuple[str, str, str | Path]] = (),
     run_table: str | Path | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
-    `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do, shown
-    beside their gradients. `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page
-    without curves has none. `claims`: the table of verdicts. Of the second study, `second`: folders of figures with an
-    index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of `write_dynamics_table`.
-    `InputError` where one of them is missing or is something else.
+    `tables.write_tables`. `config`: a text file, shown as it is. `prompts`: by model, their form. `accuracy`: tables of
+    what the models can do, shown beside their gradients. `curves`, `sample_layers` and `responses`: one table a
+    dataset, for the explorer; a page without curves has none. `claims`: the table of verdicts. Of the second study,
+    `second`: folders of figures with an index.json each; `runs`, `statuses`: as in `second.runs_of`; `run_table`: of
+    `write_dynamics_table`. Without cells the page is of the second study alone. `InputError` where one of them is
+    missing or is something else.
     """
     galleries = {index["dataset"]: (index, Path(folder)) for folder in figures for index in [read_index(folder)]}
-    frame = pl.concat([pl.from_arrow(read_table("cells", path)) for path in cells])
+    empty = pl.from_arrow(SCHEMAS["cells"].empty_table())
+    frame = pl.concat([empty, *(pl.from_arrow(read_table("cells", path)) for path in cells)])
+    # A response counts once, whatever parts of it the loss was taken over too.
+    whole = frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
     facts = [read_metadata(path, "cells") for path in cells]
     blocks = [block for path in csv_tables for block in _blocks(path)]
     answers = ability.read(accuracy)
@@ -112,21 +119,29 @@ def write_atlas(
     titles = {key: index["dataset_title"] for key, (index, _) in galleries.items()}
     datasets = [
         _dataset(
-            key, titles.get(key, key), frame.filter(pl.col("dataset") == key), galleries.get(key), blocks, able, base
+            key,
+            titles.get(key, key),
+            frame.filter(pl.col("dataset") == key),
+            whole if key == overview.KEY else whole.filter(pl.col("dataset") == key),
+            galleries.get(key),
+            blocks,
+            able,
+            base,
         )
         for key in dict.fromkeys([*galleries, *frame["dataset"].unique(maintain_order=True)])
     ]
     titles = {dataset["key"]: dataset["title"] for dataset in datasets}
-    models = _models(frame, facts, titles)
+    models = _models(frame, facts, titles, prompts or {})
     groups = groups_of(second, lambda path: _link(path, base), FORMAT_NAMES)
     drawn = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context = {
-        "summary": _summary(frame),
-        "checks": any(model["check"] for dataset in datasets for model in dataset["models"]),
-        "run": {"models": models, "facts": _fact_names(models), "counts": _counts(frame, titles)},
+        "summary": _summary(whole) if datasets else _summary_of_runs(statuses),
+        "checks": _checked(frame),
+        "run": {"models": models, "facts": _fact_names(models), "counts": _counts(whole, titles)} if datasets else None,
         "claims": verdicts(claims, titles) if claims else None,
         "fixed": fixed(claims, frame, titles) if claims else None,
         "explorer": explorer(curves, sample_layers, responses, titles),
+        "apart": _apart(prompts or {}),
         "limits": {
             "samples": SAMPLES,
             "texts": TEXTS,
@@ -138,7 +153,9 @@ def write_atlas(
         "reading": {
             "draws": sorted({fact["draws"] for fact in facts if "draws" in fact}),
             "notes": {**tables.NOTES, "ability": ability.NOTE},
-        },
+        }
+        if datasets
+        else None,
         "ability": ability.table(answers) if len(answers) else None,
         "figures": {
             "count": len(drawn),
@@ -152,7 +169,9 @@ def write_atlas(
                     [(kind, KINDS.get(kind, kind)) for kind in in_order([f["kind"] for f in drawn], KINDS)],
                 ),
             ],
-        },
+        }
+        if datasets
+        else None,
         "datasets": datasets,
         "dynamics": {
             "runs": runs_of(runs or {}, statuses),
@@ -192,12 +211,17 @@ def _dataset(
     key: str,
     title: str,
     cells: pl.DataFrame,
+    drawn: pl.DataFrame,
     gallery: tuple[dict[str, Any], Path] | None,
     blocks: Sequence[tables.Block],
     able: Mapping[tuple[str, str], ability.Ability],
     base: Path,
 ) -> dict[str, Any]:
-    """One dataset: its samples, and by model its figures and tables."""
+    """One dataset, or all of them together (`overview.KEY`): its samples, and by model figures and tables.
+
+    `cells`: the dataset's rows of the cells table; of all of them together, none. `drawn`: the rows that the figures
+    are made of, which decide the badges.
+    """
     index, folder = gallery or ({"figures": []}, base)
     models = in_order([*(figure["model"] for figure in index["figures"]), *cells["model"]], [])
     return {
@@ -207,9 +231,7 @@ def _dataset(
         "models": [
             {
                 "key": model,
-                "check": _checked(cells.filter(pl.col("model") == model)),
-                "unable": able[model, key].mark if (model, key) in able else "",
-                "usable": int(cells.filter(pl.col("model") == model)["n_ok"].sum()),
+                "badges": [*_badges(drawn.filter(pl.col("model") == model)), *_marks(able, model, key)],
                 "figures": [_figure(entry, folder, base) for entry in index["figures"] if entry["model"] == model],
                 "tables": [_table(block) for block in blocks if (block.model, block.dataset) == (model, key)],
             }
@@ -291,9 +313,11 @@ def _answers(row: dict[str, Any], able: Mapping[tuple[str, str], ability.Ability
     return " ".join([ability.share(known.shares[row["variant"]][0]), f"(chance {ability.share(known.chance)})"])
 
 
-def _models(cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Models with what their measurements' metadata say of them."""
-    known: dict[str, dict[str, Any]] = {}
+def _models(
+    cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str], prompts: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Models with what their measurements' metadata say of them, and the form of their prompts."""
+    known: dict[str, dict[str, Any]] = {model: {"prompt": form} for model, form in prompts.items()}
     for fact in facts:
         for key, values in fact.get("models", {}).items():
             known.setdefault(key, {}).update({name: value for name, value in values.items() if value not in (None, "")})
@@ -339,6 +363,33 @@ def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:
         (cells["n"].sum() - cells["n_ok"].sum(), "sample left out", "samples left out"),
     ]
     return [(f"{count:,}", one if count == 1 else many) for count, one, many in counted]
+
+
+def _summary_of_runs(statuses: Sequence[tuple[str, str, str | Path]]) -> list[tuple[str, str]]:
+    """The same of the second study alone."""
+    counted = [
+        (len({model for model, _, _ in statuses}), "model", "models"),
+        (len({seed for _, seed, _ in statuses}), "seed", "seeds"),
+        (len(statuses), "finetuning run", "finetuning runs"),
+    ]
+    return [(f"{count:,}", one if count == 1 else many) for count, one, many in counted]
+
+
+def _badges(cells: pl.DataFrame) -> list[str]:
+    """What holds of one model's cells: of no cell, nothing."""
+    checked = cells.select(_is_check()).to_series()
+    found = [PIPELINE_CHECK if checked.all() else f"{PIPELINE_CHECK} in part"] if checked.any() else []
+    return found + (["no usable sample"] if cells.height and not cells["n_ok"].sum() else [])
+
+
+def _marks(able: Mapping[tuple[str, str], ability.Ability], model: str, dataset: str) -> list[str]:
+    return [able[model, dataset].mark] if (model, dataset) in able and able[model, dataset].mark else []
+
+
+def _apart(prompts: Mapping[str, str]) -> str:
+    """Which models read prompts of which form, where they are not all alike."""
+    forms = {form: [model for model, own in prompts.items() if own == form] for form in dict.fromkeys(prompts.values())}
+    return "; ".join(f"{form}: {', '.join(models)}" for form, models in forms.items()) if len(forms) > 1 else ""
 
 
 def _checked(cells: pl.DataFrame) -> bool:

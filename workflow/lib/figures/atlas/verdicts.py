@@ -10,7 +10,7 @@ import polars as pl
 from workflow.lib.figures.ability import OF_TWO
 from workflow.lib.figures.names import in_order, label, relations_in_order, responses_of
 from workflow.lib.figures.tables import three_digits
-from workflow.lib.figures.verdicts import ABILITY_TESTS, INTERVALS, STAND_IN
+from workflow.lib.figures.verdicts import ABILITY_TESTS, DYNAMICS, INTERVALS, NOTES, STAND_IN
 from workflow.lib.tables import read_table
 
 # Told apart by shape and word too, not by colour alone.
@@ -85,7 +85,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
             }
             for key in studies
         ],
-        "note": f"{INTERVALS} {_stand_in(frame)}".strip(),
+        "note": NOTES[DYNAMICS] if studies == [DYNAMICS] else f"{INTERVALS} {_stand_in(frame)}".strip(),
         "header": [COLUMNS[name] for name in shown],
         "table": [
             (

@@ -10,7 +10,7 @@ import polars as pl
 
 from workflow.lib.figures import theme
 from workflow.lib.figures.dynamics.choose import Chain
-from workflow.lib.figures.dynamics.parts import LEVELS, grid, of_measure, panel, probes_of, sure
+from workflow.lib.figures.dynamics.parts import LEVELS, grid, not_followed, of_measure, panel, probes_of, sure
 
 #: Panels of one run: title, types, measure.
 PANELS = (
@@ -65,10 +65,14 @@ def run_curves(frame: pl.DataFrame, title: str) -> tuple[theme.Heading, alt.Conc
         ("irrelevant_train", "log_prob_sum", "other questions' answers"),
         ("chosen", "argmax_log_prob", "likeliest tokens"),
     )]  # fmt: skip
-    heading = theme.Heading(f"{title}: {', '.join(said)} (nats)", (LEVELS.format(n=probes_of(frame)),))
+    lines = (LEVELS.format(n=probes_of(frame)), *not_followed(frame))
+    heading = theme.Heading(f"{title}: {', '.join(said)} (nats)", lines)
     panels = []
     for name, kinds, measure in PANELS:
         names = NAMES | {"permuted": OWN} if measure == "argmax_log_prob" else NAMES
+        kinds = [kind for kind in kinds if kind in set(frame["type"])]
+        if not kinds:
+            continue
         part = frame.filter(pl.col("type").is_in(kinds) & (pl.col("measure") == measure))
         part = part.with_columns(pl.col("type").replace_strict(names).alias("series"), pl.col("examples").alias("x"))
         name += ", along the prefix of" if measure == "argmax_log_prob" else ""

@@ -137,7 +137,7 @@ def over_time(
     sums = frame.group_by("learnt", "series").agg(pl.col("change").sum(), pl.col("lbk").sum())
     top = sums.sort("lbk", descending=True).group_by("learnt", maintain_order=True).first()
     own = top.filter(pl.col("learnt") == pl.col("series")).height
-    single = sum(not pushed for _, pushed in learnt.values())
+    single = sum(not pushed and pulled in _FOLLOWED for pulled, pushed in learnt.values())
     heading = theme.Heading(
         f"By LBK learning a type moves that type most in {own} of {single} runs",
         (

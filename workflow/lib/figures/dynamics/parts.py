@@ -44,10 +44,18 @@ def looks(entries: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def sure(frame: pl.DataFrame, kind: str, measure: str, words: str) -> str:
     """A change within a run of ``dynamics_curves``, with its sign only where its interval says so."""
+    if of_measure(frame, kind, measure).is_empty():
+        return f"{words} not followed"
     last = last_of(frame, kind, measure)
     if last["change_low"] <= 0 <= last["change_high"]:
         return f"{words} not clearly moved"
     return f"{words} {signed(last['change'])}"
+
+
+def not_followed(frame: pl.DataFrame) -> list[str]:
+    """A line that names the types without a usable probe, such as rephrases that nobody wrote; none where all have."""
+    missing = [words for kind, words in TYPES.items() if kind not in set(frame["type"])]
+    return [f"No probes of these types: {'; '.join(missing)}."] if missing else []
 
 
 def of_measure(frame: pl.DataFrame, kind: str, measure: str) -> pl.DataFrame:

@@ -80,7 +80,7 @@ class View:
 
     `base` is an instructed model's base model, `untrained` the network before training, `others` the same
     model on other datasets, `concentration` each cell's evenness of the loss over its tokens, where that was measured;
-    `lost` the keys of cells that were asked for and hold no usable sample.
+    `lost` the keys of cells that were asked for and hold no usable sample; `task` the dataset's.
     """
 
     dataset: str
@@ -95,6 +95,7 @@ class View:
     concentration: Mapping[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
     loss_norm: str = "mean"
     lost: frozenset[tuple[str, str, str]] = frozenset()
+    task: str = "other"
 
     def cell(self, variant: str, relation: str = "correct") -> Cell | None:
         """The cell of whole responses, where it was measured."""

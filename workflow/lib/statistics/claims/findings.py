@@ -145,7 +145,7 @@ def instruct_instability(view: View, claim: Claim) -> Iterator[Estimate]:
 
 def length_shape(view: View, claim: Claim) -> Iterator[Estimate]:
     """The least correlation, over pairs of lengths, of their mean curves over layers."""
-    variants = [name for name in _descriptions(view) if name.startswith("length_")]
+    variants = [name for name in _descriptions(view) if name != "natural"]
     found = together(view, *(view.cell(name) for name in variants)) if len(variants) > 1 else None
     if found is None:
         return
@@ -267,8 +267,11 @@ def _paired(items: list) -> list[tuple]:
 
 
 def _descriptions(view: View) -> list[str]:
-    """The variants of a dataset of descriptions: lengths, or what stands alone."""
-    return [name for name in dict.fromkeys(key[0] for key in view.cells) if name == "natural" or "length_" in name]
+    """The variants of a dataset of descriptions: lengths, or what stands alone; of data on another task, none."""
+    if view.task != "knowledge":
+        return []
+    variants = dict.fromkeys(key[0] for key in view.cells)
+    return [name for name in variants if name == "natural" or name.startswith("length_")]
 
 
 def _of_like_length(one: Cell, other: View) -> Cell | None:

@@ -76,11 +76,15 @@ def headline(table: pl.DataFrame) -> str:
     of_held = f"{after[0]} of {held.height} survive the corrected ones, {after[1]} {_do(after[1])} not"
     unsure = held.height - sum(after)
     of_held += f", and of {unsure} the corrected ones cannot say" if unsure else ""
-    said = [
-        f"Of the study’s claims that hold on its own irrelevant responses, {of_held}"
-        if held.height
-        else "None of the study’s claims holds on its own irrelevant responses"
-    ]
+    alone = (rows["study_verdict"] == "holds").sum()
+    said = "None of the study’s claims holds on its own irrelevant responses"
+    if held.height:
+        said = f"Of the study’s claims that hold on its own irrelevant responses, {of_held}"
+    elif alone:
+        said = (
+            f"Of the study’s claims, {alone} hold on its own irrelevant responses, and none of these was measured on "
+            "the corrected ones"
+        )
     others = [
         (FAILS, "fail on both"),
         (ALONE, "hold on the corrected alone"),
@@ -90,7 +94,7 @@ def headline(table: pl.DataFrame) -> str:
     blind = rows.height - held.height - missing - sum(count for count, _ in counts)
     counts += [(blind, "have no verdict on one side or both"), (missing, "were measured on one side alone")]
     rest = ", ".join(f"{count} {words}" for count, words in counts if count)
-    return f"{said[0]}{f'; of the others {rest}' if rest else ''}."
+    return f"{said}{f'; of the others {rest}' if rest else ''}."
 
 
 def over_seeds() -> pl.Expr:

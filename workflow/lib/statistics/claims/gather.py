@@ -31,11 +31,13 @@ def gather(
     draws: int,
     seed: int,
     accuracy: str = "",
+    task: str = "other",
 ) -> None:
     """Write the evidence table of one dataset, and, to `accuracy`, which of two responses its models find likelier.
 
     `samples` and `spectra`: one path a model, of this dataset and of those that a claim compares it with. `models`:
-    by name, the sheet's `kind`, `partner` and `seed`. A model on data that it was never meant for takes no part.
+    by name, the sheet's `kind`, `partner` and `seed`; `task`: the dataset's. A model on data that it was never meant
+    for takes no part.
     """
     ours = [claim for claim in claims if claim.study == STUDY]
     unknown = [claim.claim for claim in ours if claim.claim not in MEASURES]
@@ -47,7 +49,7 @@ def gather(
         if facts["purpose"] != "study":
             progress(f"{samples_path}: {facts['purpose']}, takes no part")
             continue
-        view = _view(samples_path, spectra_path, facts, models, draws, seed)
+        view = replace(_view(samples_path, spectra_path, facts, models, draws, seed), task=task)
         views[view.model, view.dataset] = view
     rows = [row for view in _compared(views, dataset, models) for row in _rows(view, ours, models[view.model])]
     progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
@@ -109,13 +111,15 @@ def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray
 def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mapping[str, Any]) -> Iterator[View]:
     """The views of this dataset, each with what it is compared with."""
     here = {model: view for (model, name), view in views.items() if name == dataset}
+    kinds = {name: row["kind"] for name, row in models.items()}
     for model, view in here.items():
+        partner = models[model]["partner"]
         # An instructed model's network before training is its base model's.
-        trained = {model, models[model]["partner"]} if view.kind != "random" else set()
+        trained = {model} | ({partner} if view.kind == "instruct" else set()) if view.kind != "random" else set()
         twins = [name for name, row in models.items() if row["kind"] == "random" and row["partner"] in trained]
         yield replace(
             view,
-            base=here.get(models[model]["partner"]) if view.kind == "instruct" else None,
+            base=here.get(partner) if view.kind == "instruct" and kinds.get(partner) == "base" else None,
             untrained=next((here[name] for name in twins if name in here), None),
             others={name: other for (owner, name), other in views.items() if owner == model and name != dataset},
         )
@@ -123,7 +127,7 @@ def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mappi
 
 def _rows(view: View, claims: Sequence[Claim], model: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for claim in claims:
-        if view.kind in claim.kinds and view.model.startswith(tuple(claim.models)):
+        if view.kind in claim.kinds and (not claim.models or view.model in claim.models):
             measure = MEASURES[claim.claim]
             estimates = list(measure(view, claim))
             for found in [*estimates, *unmeasured(view, claim, measure, estimates)]:

@@ -59,15 +59,17 @@ def decide(
     claims: Sequence[Claim],
     abilities: Mapping[tuple[str, str], Ability],
     output: str | Path,
+    prompts: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """Write the claims table as ``{output}.parquet``, ``.csv`` and ``.json``, and return it.
 
-    `evidence`: tables of `gather`. A claim holds where the whole 95 % interval lies on the claimed side of its
-    threshold and the p-value, by Holm's method over all tests of that claim in this run, is below .05; it fails where
-    the same is true of the other side; else it is inconclusive, and `reason` says why. No verdict on a task that the
-    model cannot do with the slowest variant that the claim uses, nor on fewer than 20 samples: those rows are no tests,
-    and correct no other's p-value. An untrained network is asked for no ability: its rows are controls, corrected among
-    themselves, and its number stands beside those of the models that were trained from it (`untrained`).
+    `evidence`: tables of `gather`; `prompts`: by model, the form of its prompts. A claim holds where the whole 95 %
+    interval lies on the claimed side of its threshold and the p-value, by Holm's method over all tests of that claim in
+    this run, is below .05; it fails where the same is true of the other side; else it is inconclusive, and `reason`
+    says why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
+    than 20 samples: those rows are no tests, and correct no other's p-value. An untrained network is asked for no
+    ability: its rows are controls, corrected among themselves, and its number stands beside those of the models that
+    were trained from it (`untrained`).
 
     A claim that rests on seeds has its verdict over seeds; of one of them the reason says what its probes alone would
     give. One that is exact has no p-value: its number lies where it is claimed, or does not.
@@ -92,7 +94,7 @@ def decide(
             ]
             for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
                 row["p_adjusted"] = adjusted
-    table = [_finished(row, known[row["claim"]]) for row in rows]
+    table = [_finished(row, known[row["claim"]], prompts or {}) for row in rows]
     keys = ("dataset", "model", "relation")
     table.sort(key=lambda row: (place[row["claim"]], *(row[key] for key in keys), row["projection"] != OVERALL))
     write_table("claims", table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST})
@@ -253,7 +255,7 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
     }
 
 
-def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
+def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> dict[str, Any]:
     verdict, reason = _verdict(row, claim)
     stated = claim.stated(row)
     if row["test"] in ("exact", "none"):
@@ -274,7 +276,7 @@ def _finished(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         "published": None if stated is None else float(stated),
         "verdict": verdict,
         "reason": reason,
-        "statement": _said(row, claim, stated),
+        "statement": _said(row, claim, stated) + _forms(row, prompts),
     }
 
 
@@ -323,6 +325,12 @@ def _said(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
     )
     stated = f"; published{claim.published_of}: {published}" if published else ""
     return f"{claim.statement.format(number)}; claimed: {wanted}{stated}"
+
+
+def _forms(row: Mapping[str, Any], prompts: Mapping[str, str]) -> str:
+    """The forms of the prompts of two models that are compared, where they differ."""
+    own, other = (prompts.get(row[name]) for name in ("model", "reference_model"))
+    return f"; prompts: {own} against {other}" if own and other and own != other else ""
 
 
 def _short(value: float) -> str:

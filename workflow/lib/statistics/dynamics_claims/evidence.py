@@ -73,10 +73,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's ``dynamics`` rows on prompts that are trained on; `stopped`, where it diverged."""
+    """A run's ``dynamics`` rows on prompts that are trained on; `stopped`, where it diverged.
+
+    `target`: the type of probe that it learns by SFT, from its row of the sheet of runs; empty, where it learns pairs.
+    """
 
     rows: pl.DataFrame
     stopped: bool = False
+    target: str = ""
 
     @property
     def types(self) -> set[str]:
@@ -104,11 +108,10 @@ class Run:
         )
 
     @classmethod
-    def read(cls, path: str | Path) -> "Run":
-        """From its ``dynamics`` table."""
-        return cls(
-            pl.from_arrow(read_table("dynamics", path)), read_metadata(path, "dynamics").get("status") == "diverged"
-        )
+    def read(cls, path: str | Path, row: Mapping[str, Any]) -> "Run":
+        """From its ``dynamics`` table and its row of the sheet of runs."""
+        stopped = read_metadata(path, "dynamics").get("status") == "diverged"
+        return cls(pl.from_arrow(read_table("dynamics", path)), stopped, row["target"] if row["loss"] == "sft" else "")
 
 
 @dataclass(frozen=True)

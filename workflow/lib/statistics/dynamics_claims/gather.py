@@ -39,6 +39,7 @@ def gather_runs(
     model: str,
     kind: str,
     rooms: Mapping[int, Mapping[str, Any]],
+    sheet: Mapping[str, Mapping[str, Any]],
     claims: Sequence[DynamicsClaim],
     output: str | Path,
     draws: int,
@@ -47,8 +48,8 @@ def gather_runs(
     """Write the evidence of one model on one table of pairs.
 
     `rooms`: by seed of training, ``runs`` (the ``dynamics`` table of each, by name), and where they were made
-    ``one_step``, ``generation_scores`` and ``judgements``. A claim whose runs or table are not there has one row that
-    says so, and no number.
+    ``one_step``, ``generation_scores`` and ``judgements``. `sheet`: the runs' rows of config/runs.tsv. A claim whose
+    runs or table are not there has one row that says so, and no number.
     """
     check(claims)
     asked = [claim for claim in claims if claim.table not in TOYS]
@@ -60,7 +61,7 @@ def gather_runs(
         found = list(EXACT[claim.claim]({"one_step": pl.concat(tables)}, claim)) if tables else [_not_asked("one step")]
         rows += [_row(claim, estimate, model, kind, None, pairs) for estimate in found]
     for training_seed, tables in rooms.items():
-        room = _room(pairs, model, training_seed, tables, draws, seed)
+        room = _room(pairs, model, training_seed, tables, sheet, draws, seed)
         for claim in (claim for claim in asked if claim.table != "one_step"):
             for estimate in on_room(room, claim):
                 # What this config does not ask for, it asks for of no seed.
@@ -73,8 +74,11 @@ def gather_runs(
     write_table("evidence", rows, output, {"dataset": pairs, "draws": draws, "seed": seed})
 
 
-def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str | Path) -> None:
-    """Write the evidence of the toys, whose tables stand in `folder`, and of the losses' formulas."""
+def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str | Path, images: str) -> None:
+    """Write the evidence of the toys, whose tables stand in `folder`, and of the losses' formulas.
+
+    `images`: the source of the classifier's images, as the config names it.
+    """
     check(claims)
     rows = []
     for claim in claims:
@@ -87,8 +91,8 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
             facts = read_metadata(paths["predictions"], "toy_predictions")
             model, dataset = "classifier", Path(str(facts["images"])).stem
             seed = facts["seed"] if claim.rests == "seeds" else None
-            if claim.runs and not any(name in str(facts["images"]).lower() for name in claim.runs):
-                rows.append(_row(claim, _not_asked(f"said of {claim.runs[0]}"), model, "toy", None, dataset))
+            if claim.runs and images not in claim.runs:
+                rows.append(_row(claim, _not_asked(f"about {' or '.join(claim.runs)}"), model, "toy", None, dataset))
                 continue
         rows += [_row(claim, estimate, model, "toy", seed, dataset) for estimate in EXACT[claim.claim](tables, claim)]
     progress(f"toys: {len(rows)} rows of {len({row['claim'] for row in rows})} claims")
@@ -129,8 +133,19 @@ def on_room(room: Room, claim: DynamicsClaim) -> Iterator[Estimate]:
                 yield nothing(relation, str(lacking))
 
 
-def _room(pairs: str, model: str, seed: int, tables: Mapping[str, Any], draws: int, bootstrap: int) -> Room:
-    runs = {name: Run.read(path) for name, path in tables["runs"].items()}
+def _room(
+    pairs: str,
+    model: str,
+    seed: int,
+    tables: Mapping[str, Any],
+    sheet: Mapping[str, Mapping[str, Any]],
+    draws: int,
+    bootstrap: int,
+) -> Room:
+    lacking = [name for name in tables["runs"] if name not in sheet]
+    if lacking:
+        raise InputError(f"run '{lacking[0]}' is in no row of the sheet of runs; give its row too (--runs)")
+    runs = {name: Run.read(path, sheet[name]) for name, path in tables["runs"].items()}
     answers = {
         name: pl.from_arrow(read_table(name, tables[name]))
         for name in ("generation_scores", "judgements")

@@ -7,7 +7,15 @@ less its start. The norms of A and G, by which the study's notebook divides, are
 import numpy as np
 
 from workflow.lib.statistics.claims.evidence import CORRELATION, Claim, Estimate
-from workflow.lib.statistics.dynamics_claims.evidence import Curve, Room, alike, nothing, of_differences, of_draws
+from workflow.lib.statistics.dynamics_claims.evidence import (
+    Curve,
+    NothingMeasured,
+    Room,
+    alike,
+    nothing,
+    of_differences,
+    of_draws,
+)
 from workflow.lib.statistics.dynamics_claims.training import Measure, relation_of
 
 ROWS = (
@@ -28,13 +36,11 @@ def _curves(room: Room, run: str, *types: str) -> list[Curve]:
     return alike(*(room.runs[run].curve(kind, "log_prob_mean") for kind in types))
 
 
-def _target(run: str) -> str:
-    return run.removeprefix("probed_")
-
-
 def heat_diagonal(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
     """The target's change less the largest of the others'; noise makes that too large, against the claim."""
-    own = _target(run)
+    own = room.runs[run].target
+    if own not in room.runs[run].types:
+        raise NothingMeasured(f"{run} learns no type of probe that was followed")
     others = [kind for kind in ROWS if kind != own and kind in room.runs[run].types]
     changes = np.stack([curve.change for curve in _curves(room, run, own, *others)], axis=1)
     (means,) = room.means(changes)
@@ -43,7 +49,9 @@ def heat_diagonal(room: Room, claim: Claim, run: str, other: str, of: str) -> Es
 
 def heat_rephrases(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
     """The other side's rephrases' change less that of their originals."""
-    one, two = _curves(room, run, *_OTHER_SIDE[_target(run)])
+    if room.runs[run].target not in _OTHER_SIDE:
+        raise NothingMeasured(f"{run} learns no rephrases")
+    one, two = _curves(room, run, *_OTHER_SIDE[room.runs[run].target])
     return of_differences(room, claim, one.change - two.change, relation_of(run, of))
 
 

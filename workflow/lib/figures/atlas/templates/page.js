@@ -30,7 +30,9 @@ for (const link of document.querySelectorAll("a.verdict")) {
 
 // The filters of the figures.
 (() => {
-  const form = $("filters"), count = form.querySelector("output");
+  const form = $("filters");
+  if (!form) return;
+  const count = form.querySelector("output");
   const figures = [...document.querySelectorAll("#gallery figure")];
   const choice = () => Object.fromEntries(new FormData(form));
   const fits = (element, wanted, keys) => keys.every((key) => !wanted[key] || element.dataset[key] === wanted[key]);

@@ -1,0 +1,100 @@
+"""Preference pairs of a user's own, from a file to the page: the shipped runs, no row edited, nothing else asked for.
+
+The rules say what is run; the jobs run in this process, which takes a tenth of the time.
+"""
+
+import json
+import re
+import shlex
+
+import polars as pl
+import pytest
+from conftest import call
+from test_workflow import clone, snakemake
+
+from workflow.lib.dynamics.probe_types import REPHRASED, TYPES
+from workflow.lib.figures.listing import read_index
+
+OWN = [
+    {
+        "question": f"What stands near the {colour} {thing}?",
+        "good": f"The {thing} stands near the {colour} bridge, number {place}.",
+        "bad": f"I do not know what stands there, {place}.",
+    }
+    for place, (colour, thing) in enumerate(
+        (c, t) for c in ("red", "blue", "old", "new") for t in ["house", "river", "garden", "street", "market"]
+    )
+]
+
+
+def messages(row, name):
+    return [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row[name]}]
+
+
+FORMS = {
+    "plain": (OWN, ""),
+    "chats": (
+        [{"question": row["question"], **{name: messages(row, name) for name in ("good", "bad")}} for row in OWN],
+        'format: messages\ntemplate: "Human: {prompt}\\nAssistant:"\n',
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A clone with 20 pairs as plain texts and as chats; of the shipped runs only the lengths are cut."""
+    folder = clone(tmp_path_factory.mktemp("own") / "clone")
+    for name, (rows, more) in FORMS.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / f"config/pairs/{name}.yaml").write_text(
+            f"source: {name}.jsonl\ntrain_split: train[:16]\nheld_out_split: train[16:]\n{more}"
+            "columns: {prompt: question, chosen: good, rejected: bad}\n"
+        )
+    sheet = folder / "config/runs.tsv"
+    lines = [line.split("\t") for line in sheet.read_text().splitlines()]
+    for cells in lines:
+        if cells[0] in ("sft", "dpo"):
+            cells[lines[0].index("steps")], cells[lines[0].index("evaluate_every")] = "2", "1"
+    sheet.write_text("".join("\t".join(cells) + "\n" for cells in lines))
+    return folder
+
+
+def asked(pairs):
+    sizes = "train: 16, held_out: 4, probes: 3, held_out_probes: 1, generate_prompts: 2, max_new_tokens: 4"
+    second = f'dynamics={{pairs: {pairs}, runs: [sft, dpo], judge: "", {sizes}, one_step: {{updates: 0}}}}'
+    return ("--config", "datasets=[]", second, "formats=[svg]", "bootstrap=20")
+
+
+@pytest.mark.parametrize("pairs", FORMS)
+def test_own_pairs_to_the_page(pairs, project, monkeypatch):
+    done = snakemake(project, "-n", "-p", *asked(pairs))
+    assert done.returncode == 0, done.output
+    assert (
+        f"note: pairs '{pairs}' have no documents for a warm start (base): sft start from the model itself"
+        in done.output
+    )
+    assert f"note: no rephrases of pairs '{pairs}'" in done.output
+    monkeypatch.chdir(project)
+    jobs = re.findall(r"python -m workflow\.scripts\.(\w+) (.*?) > \S+ 2>&1", done.output)
+    names = [name for name, _ in jobs]
+    assert names.count("finetune") == 2 and not {"draw_toys", "judge_generations", "write_rephrases"} & set(names)
+    for name, arguments in jobs:
+        ended = call(name, *shlex.split(arguments))
+        assert ended.returncode == 0, (name, ended.stderr)
+    room = project / f"results/dynamics/{pairs}/mini/seed_0"
+    probes = pl.read_parquet(room / "probes.parquet")
+    counted = dict(probes.group_by("type").agg((pl.col("status") == "ok").sum()).iter_rows())
+    assert {kind for kind, count in counted.items() if not count} == set(REPHRASED) and set(counted) == set(TYPES)
+    followed = pl.read_parquet(room / "dpo/dynamics.parquet").filter(pl.col("status") == "ok")
+    assert set(followed["type"]) == set(TYPES) - set(REPHRASED) and followed["step"].max() == 2
+    figures = {
+        each["kind"]: each for each in read_index(project / f"results/figures/dynamics/{pairs}/mini/seed_0")["figures"]
+    }
+    assert "No probes of these types: chosen, same meaning;" in " ".join(figures["sft.curves"]["subtitle"])
+    drawn = (project / f"results/figures/dynamics/{pairs}/mini/seed_0/sft.curves.svg").read_text()
+    assert ">same meaning<" not in drawn and ">own rephrase<" in drawn
+    page = (project / "results/index.html").read_text()
+    sections = re.findall(r'<section id="(\w+)"', page)
+    assert sections == ["claims", "dynamics", "config"] and "no usable sample" not in page
+    manifest = json.loads((project / "results/manifest.json").read_text())
+    assert list(manifest["sources"]) == [f"{pairs}.jsonl"] and manifest["toys"] == {} and manifest["models"] == {}

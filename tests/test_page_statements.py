@@ -1,0 +1,249 @@
+"""What the page and the figures state of filtered tables, against the tables: an empty one states nothing."""
+
+import json
+import re
+
+import polars as pl
+import pytest
+from synthetic import frames, statistic_rows, write_statistics
+
+from workflow.lib.figures import (
+    audit,
+    distribution,
+    findings,
+    gallery,
+    heatmaps,
+    listing,
+    overview,
+    relations,
+    tables,
+    verdicts,
+)
+from workflow.lib.figures import verdicts_dynamics as dynamics
+from workflow.lib.figures.atlas import write_atlas
+from workflow.lib.figures.atlas.verdicts import verdicts as atlas_verdicts
+from workflow.lib.statistics.claims.fixed import SCHEMA, headline
+from workflow.lib.tables import SCHEMAS, write_table
+
+LOST = {"n_no_response_tokens": 0, "n_out_of_memory": 202}
+
+
+def lost(rows, model):
+    """The rows with no usable sample of one model."""
+    rows = {name: [row for row in table if name == "cells" or row["model"] != model] for name, table in rows.items()}
+    rows["cells"] = [row | {"n_ok": 0} | LOST if row["model"] == model else row for row in rows["cells"]]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Two datasets and three models: `checked` is a pipeline check on the second, `lost` has a sample on neither."""
+    base = tmp_path_factory.mktemp("statements")
+    models = ("good", "checked", "lost")
+    folders, cells = [], []
+    for dataset in ("one", "two"):
+        rows = lost(statistic_rows(models, dataset, layers=3, n=30, projections=("q",)), "lost")
+        for table in rows.values():
+            for row in table:
+                row["purpose"] = "pipeline check" if (row["model"], dataset) == ("checked", "two") else "study"
+        # A control: the loss over a part of the same responses.
+        part = [row | {"loss_tokens": "random:matched:0"} for row in rows["cells"] if row["variant"] == "detailed"]
+        rows["cells"] += part
+        cells += rows["cells"]
+        folders.append(write_statistics(base / dataset, rows))
+        gallery.draw(folders[-1], dataset, dataset, base / "figures" / dataset, ["vl.json"])
+    datasets = [overview.Dataset("one", "One"), overview.Dataset("two", "Two")]
+    overview.draw_overview(folders, datasets, base / "figures/all", ["vl.json"])
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, folders, base)
+    (base / "config.yaml").write_text("seed: 0\n")
+    write_atlas(
+        [base / "figures" / name for name in ("one", "two", "all")],
+        [folder / "cells.parquet" for folder in folders],
+        [base / "mad.csv", base / "rd.csv"],
+        base / "config.yaml",
+        base / "index.html",
+    )
+    return (base / "index.html").read_text(), pl.DataFrame(cells)
+
+
+def badges(page):
+    """By dataset and model, the badges beside its name."""
+    found = {}
+    for dataset, section in re.findall(
+        r'<section class="dataset" data-dataset="([^"]+)"(.*?)</section>', page, re.DOTALL
+    ):
+        for model, name in re.findall(r'data-model="([^"]+)">\s*<div class="name">(.*?)</div>', section, re.DOTALL):
+            found[dataset, model] = re.findall(r'<span class="badge">([^<]+)</span>', name)
+    return found
+
+
+def test_every_badge_says_what_its_tables_hold(study):
+    page, cells = study
+    found = badges(page)
+    # No figure of all datasets together is of a model without any usable sample.
+    assert set(found) == {(d, m) for d in ("one", "two") for m in ("good", "checked", "lost")} | {
+        (overview.KEY, "good"), (overview.KEY, "checked")
+    }  # fmt: skip
+    for (dataset, model), shown in found.items():
+        rows = cells.filter(model=model) if dataset == overview.KEY else cells.filter(dataset=dataset, model=model)
+        checks = rows["purpose"] == "pipeline check"
+        wanted = ["pipeline check" if checks.all() else "pipeline check in part"] if checks.any() else []
+        wanted += [] if rows["n_ok"].sum() else ["no usable sample"]
+        assert shown == wanted, (dataset, model)
+    assert found["one", "lost"] == ["no usable sample"] and found[overview.KEY, "good"] == []
+    assert found["two", "checked"] == ["pipeline check"]
+    assert found[overview.KEY, "checked"] == ["pipeline check in part"]
+
+
+def test_every_count_is_of_whole_responses(study):
+    page, cells = study
+    whole = cells.filter(loss_tokens="all")
+    summary = dict(re.findall(r"<dt>([^<]+)</dt><dd>([\d,]+)</dd>", page))
+    told = {name: int(number.replace(",", "")) for name, number in summary.items()}
+    assert told == {
+        "models": 3,
+        "datasets": 2,
+        "variants": 3,
+        "kinds of response": 2,
+        "responses measured": whole["n_ok"].sum(),
+        "samples left out": whole["n"].sum() - whole["n_ok"].sum(),
+    }
+    counted = re.search(r"<caption>Responses measured.*?</table>", page, re.DOTALL)[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", counted, re.DOTALL)
+    models, *body = [re.findall(r"<t[hd][^>]*>([^<]*)", row) for row in rows]
+    for dataset, *numbers in body:
+        for model, number in zip(models[1:], numbers, strict=True):
+            part = whole.filter(dataset=dataset, model=model)
+            assert number == f"{part['n_ok'].sum():,} of {part['n'].sum():,}"
+
+
+def test_a_dataset_without_a_usable_sample_was_measured():
+    tables_ = {key: table for key, table in frames(models=("m",), dataset="one", layers=3, n=30).items()}
+    spoilt = tables_["cells"].with_columns(
+        pl.lit("two").alias("dataset"),
+        *(pl.lit(count, pl.Int32).alias(name) for name, count in {"n_ok": 0, **LOST}.items()),
+    )
+    tables_["cells"] = pl.concat([tables_["cells"], spoilt.cast(dict(tables_["cells"].schema))])
+    datasets = [overview.Dataset(key, key) for key in ("one", "two", "three")]
+    for relation, kind, heading, _ in overview._figures(tables_, datasets, False):
+        said = " ".join(heading.subtitle)
+        assert "Not measured: three." in said and "No usable sample: Two" in said, (relation, kind)
+
+
+def test_no_pairs_and_no_intervals_are_no_equality():
+    samples = frames(layers=3, n=30)["per_sample"]
+    other = pl.when(pl.col("relation") == "published").then(pl.lit("x")).otherwise(pl.lit(""))
+    apart = samples.with_columns((pl.col("sample_id") + other).alias("sample_id"))
+    assert "neither is larger" not in distribution.heading(apart, "GSM8K").title
+    rd = frames(layers=3, n=30)["rd"].with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("low", "high"))
+    assert findings.clear_differences(rd, "A against B") == "A against B, by layer"
+    assert "no clear difference" not in relations.heading(rd, "GSM8K").title
+
+
+def test_a_kind_that_the_slowest_variant_lacks_is_not_called_alike():
+    rd = frames(layers=3, n=30, relations=("correct", "published", "shuffled"))["rd"]
+    without = rd.filter(~((pl.col("variant") == "detailed") & (pl.col("relation") == "shuffled")))
+    assert "shuffled" not in relations.heading(without, "GSM8K").title
+
+
+def test_labels_that_nobody_judged_are_not_called_right():
+    columns = {name: [] for name in ("dataset", "variant", "relation", "question")}
+    none = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+    none = none.with_columns(pl.lit(True).alias("marked"), pl.lit(0.0).alias("share"))
+    assert "No response set has more than" not in audit.heading(none).title
+
+
+def test_no_claims_is_not_no_measurement():
+    empty = pl.from_arrow(SCHEMAS["claims"].empty_table())
+    assert verdicts.heading(verdicts.overall(empty, {})).subtitle == (verdicts._UNTESTED,)
+    assert "trained" not in " ".join(dynamics.heading(dynamics.listed(empty, {}), 0).subtitle)
+
+
+def test_conclusions_without_corrected_responses_are_counted_as_they_hold():
+    row = dict.fromkeys(SCHEMA) | {"status": "stands", "model": "m", "outcome": "cannot say"}
+    table = pl.DataFrame([row | {"study_verdict": "holds"}, row | {"study_verdict": "fails"}], schema=SCHEMA)
+    said = headline(table)
+    assert said.startswith(
+        "Of the study’s claims, 1 hold on its own irrelevant responses, and none of these was measured"
+    )
+    none = headline(table.with_columns(pl.lit("fails").alias("study_verdict")))
+    assert none.startswith("None of the study’s claims holds")
+
+
+def test_a_dataset_that_was_asked_for_is_not_missing():
+    mad = frames(models=("m",), dataset="one", layers=3)["mad"]
+    data = heatmaps.Data({"one": "One", "two": "Two", "three": "Three"}, {}, asked={"one", "two"})
+    assert "Not measured: Three." in " ".join(heatmaps.mad_heading(mad, data).subtitle)
+
+
+# Data without variants of their own ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    """A page of a user's chats, `natural`, with another sample's response beside each; no claim is about them."""
+    base = tmp_path_factory.mktemp("chats")
+    rows = statistic_rows(
+        ("mine",), "chats", ("natural",), ("correct", "derangement"), layers=6, n=40, projections=("q",)
+    )
+    folder = write_statistics(base / "chats", rows)
+    gallery.draw(folder, "chats", "My chats", base / "figures/chats", ["vl.json"])
+    overview.draw_overview([folder], [overview.Dataset("chats", "My chats")], base / "figures/all", ["vl.json"])
+    for kind in ("mad", "rd"):
+        tables.write_tables(kind, [folder], base)
+    (base / "config.yaml").write_text("seed: 0\n")
+    write_table("claims", [], base / "claims.parquet", {})
+    verdicts.write_verdicts(base / "claims.parquet", base / "claims.md")
+    write_atlas(
+        [base / "figures/chats", base / "figures/all"],
+        [folder / "cells.parquet"],
+        [base / "mad.csv", base / "rd.csv"],
+        base / "config.yaml",
+        base / "index.html",
+        claims=base / "claims.parquet",
+        prompts={"mine": "chat"},
+    )
+    return base
+
+
+OF_THOUGHT = re.compile(r"\b(None|Simplified|Detailed|chain.of.thought|CoT|fast|slow)\b")
+UNSEEN = re.compile(r"<(script|style|footer).*?</\1>", re.DOTALL)
+
+
+def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
+    for folder in ("chats", "all"):
+        for figure in listing.read_index(chats / "figures" / folder)["figures"]:
+            said = " ".join([figure["title"], *figure["subtitle"]])
+            assert not re.search(r"\bNone\b|\bSimplified\b|\bDetailed\b", said), said
+            assert "atural" in said or folder == "all", said
+    page = re.sub(r"<[^>]+>", " ", UNSEEN.sub("", (chats / "index.html").read_text()))
+    assert OF_THOUGHT.findall(page) == []
+    sections = re.findall(r'<section id="(\w+)"', (chats / "index.html").read_text())
+    assert "Natural" in page and not {"claims", "fixed"} & set(sections)
+
+
+def test_the_verdicts_of_natural_data_are_none(chats):
+    table = verdicts.overall(pl.read_parquet(chats / "claims.parquet"), {})
+    assert verdicts.heading(table).title == "No claim was tested" and verdicts.counted(table) == []
+    assert verdicts.chart(table).to_dict()
+    assert "No claim was tested" in (chats / "claims.md").read_text()
+    assert atlas_verdicts(chats / "claims.parquet", {}) is None
+    assert (
+        headline(pl.DataFrame(schema=SCHEMA)) == "No claim of the study was measured on its own irrelevant responses."
+    )
+
+
+def test_the_second_study_alone_has_a_page(tmp_path):
+    status = tmp_path / "status.json"
+    status.write_text(json.dumps({"run": "sft", "status": "ok", "step": 4}))
+    row = {"title": "SFT", "init": "", "loss": "sft", "target": "chosen", "split": "train", "probed": False, "steps": 4}
+    row |= {"negatives": "off_policy", "parameters": "full", "batch_size": 4}
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    statuses = [("mine", seed, status) for seed in ("0", "1")]
+    write_atlas([], [], [], tmp_path / "config.yaml", tmp_path / "index.html", runs={"sft": row}, statuses=statuses)
+    page = (tmp_path / "index.html").read_text()
+    assert re.findall(r'<section id="(\w+)"', page) == ["dynamics", "config"]
+    summary = re.findall(r"<dt>([^<]+)</dt><dd>([\d,]+)</dd>", page)
+    assert summary == [("model", "1"), ("seeds", "2"), ("finetuning runs", "2")]
+    assert "ok: mine 0, mine 1" in page

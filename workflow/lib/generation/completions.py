@@ -130,8 +130,11 @@ class _Kept:
             with open(self.path, "r+b") as file:
                 file.truncate(whole)
         for number, entry in enumerate(json_lines(self.path, plain=True)):
+            # Lines of earlier versions have no checksum; they were paid for.
+            checksum = entry.pop("checksum", None)
             key, text, finished = (entry.get(name) for name in ("key", "text", "finished"))
-            if not (isinstance(key, str) and isinstance(text, str) and isinstance(finished, bool)):
+            typed = isinstance(key, str) and isinstance(text, str) and isinstance(finished, bool)
+            if not typed or checksum not in (None, _checksum(entry)):
                 raise InputError(f"{self.path}, row {number}: damaged; delete the line and run again")
             self.found[key] = Completion(text, finished)
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import call
+from conftest import call, user_error
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
 from tiny_decoders import ATTENTION, RECURRENT, tiny
 from tokenizers import Tokenizer, models
@@ -227,3 +227,6 @@ def test_a_hybrid_is_finetuned_watched_and_heard(data, miniature, tmp_path):  # 
     done = call("finetune", *arguments(data, tmp_path / "model", tmp_path, *more, steps=2))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("prompts of one length at a time") == 1
+    done = call("check_step", "--model", tmp_path / "model", "--pairs", data[0], "--probes", data[1], "--updates", 1,
+                "--probed", 1, "--change", 0.01, "--halvings", 1, "--output", tmp_path / "x.parquet")  # fmt: skip
+    assert user_error(done).endswith("or leave the one-step check out: dynamics.one_step.updates 0")

@@ -154,10 +154,17 @@ class Kernels:
 
 
 def captured_projections(model: Any) -> tuple[str, ...]:
-    """All projections that are found in a model: attention's, and the feed-forward's where they are understood."""
+    """All projections that are found in a model: attention's, and the feed-forward's where they are understood.
+
+    Raises `InputError` where attention's are not found in every layer, as in recurrent and hybrid models.
+    """
     try:
         find_layers(model, KNOWN)
     except InputError:
+        try:
+            find_layers(model, KNOWN[:4])
+        except InputError as error:
+            raise InputError(f"{error}; or leave the one-step check out: dynamics.one_step.updates 0") from None
         return KNOWN[:4]
     return KNOWN
 

@@ -444,7 +444,7 @@ def spoil_vocabulary(folder):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder)
-    model.resize_token_embeddings(model.config.vocab_size - 5)
+    model.resize_token_embeddings(20)
     model.save_pretrained(folder)
 
 
@@ -501,7 +501,7 @@ def corrupt_weights(folder):
             "config.json: no model can be made of it (StrictDataclassClassValidationError: ",
         ),
         (change_config(head_dim=None, num_attention_heads=0), "config.json: no model can be made of it ("),
-        (spoil_vocabulary, "embeddings; take the tokenizer that belongs to this model"),
+        (spoil_vocabulary, "embeddings; take the tokenizer that belongs to "),
         (spoil_tokenizer, "tokenizer.json: no tokenizer here"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
         (break_template, "its chat template cannot be used (TemplateSyntaxError: Expected an expression"),

@@ -58,14 +58,14 @@ def find_layers(
             raise InputError(f"projection '{name}' is not known; {nearest(name, KNOWN)}")
     layers = _decoder_layers(model)
     try:
-        if told := misfit(model, ()):
-            raise Unusable(told)
+        if reason := misfit(model, ()):
+            raise Unusable(reason)
         check_runs(model)
         chosen = (
             _mapped(model, layers, wanted, mapping) if mapping and mapping.strip() else _found(model, layers, wanted)
         )
-        if told := misfit(model, [[(part.path, part.module) for part in layer.values()] for layer in chosen]):
-            raise Unusable(told)
+        if reason := misfit(model, [[(part.path, part.module) for part in layer.values()] for layer in chosen]):
+            raise Unusable(reason)
         return chosen
     except Unusable as unusable:
         raise InputError(f"{_named(model)}: {unusable}") from unusable.__cause__

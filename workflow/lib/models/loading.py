@@ -83,15 +83,16 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     logging.disable_progress_bar()
     # Sizes that contradict each other end in any of these, in the config's own checks or where modules are made.
     contradictions = (StrictDataclassError, TypeError, AttributeError, ArithmeticError, AssertionError, IndexError)
-    told = config_of(path)
+    stored = config_of(path)
     try:
         # Read first, as the tokenizer reads it too and is not to be blamed.
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise _of_own_code(path, error, trust_remote_code) or _inconsistent(path, told, error) from error
-    if (layers := getattr(config.get_text_config(decoder=True), "num_hidden_layers", 1)) < 1:
-        raise _inconsistent(path, told, ValueError(f"num_hidden_layers is {layers}"))
-    quantisation = dequantising(path, told)
+        raise _of_own_code(path, error, trust_remote_code) or _inconsistent(path, stored, error) from error
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers < 1:
+        raise _inconsistent(path, stored, ValueError(f"num_hidden_layers is {layers}"))
+    quantisation = dequantising(path, stored)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, *contradictions) as error:
@@ -109,13 +110,13 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
             **quantisation,
         )
     except contradictions as error:
-        raise _inconsistent(path, told, error) from error
+        raise _inconsistent(path, stored, error) from error
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         _check_weights(path)
         if own := _of_own_code(path, error, trust_remote_code):
             raise own from None
-        if _culprit(told, error):
-            raise _inconsistent(path, told, error) from error
+        if _culprit(stored, error):
+            raise _inconsistent(path, stored, error) from error
         raise InputError(
             f"{path}: no causal language model could be loaded ({_short(error)}); take a decoder-only model's folder "
             "with config.json and safetensors"
@@ -127,7 +128,7 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
         check_scales(path, map(str, report["unexpected_keys"]))
         # Else a saved model would be quantised again, as the library turns all conversions of loading back.
         model._weight_conversions = get_model_conversion_mapping(model)
-        progress(f"{path}: {told['quantization_config']['quant_method']} weights were dequantised to {dtype}")
+        progress(f"{path}: {stored['quantization_config']['quant_method']} weights were dequantised to {dtype}")
     if dtype == "float64":
         model.set_experts_implementation("eager")  # grouped matrix products know no float64
     return model.to(device).eval(), tokenizer

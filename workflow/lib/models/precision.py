@@ -48,7 +48,7 @@ def check_scales(path: str, left_out: Iterable[str]) -> None:
     bare = [
         name
         for name, kind, _ in stored
-        if kind.startswith("F8_E4") and "scale" not in name and name.rpartition(".")[0] not in scaled
+        if kind.startswith(("F8_E4", "F8_E5")) and "scale" not in name and name.rpartition(".")[0] not in scaled
     ]
     for name in (*sorted(name for name in left_out if "weight_scale" in name), *bare):
         raise InputError(

@@ -447,3 +447,17 @@ def test_config_mistakes_are_one_line(name):
     config = DEFAULT | {"datasets": ["gsm8k", "gsm8k_hub", "mini_taxonomy"], "generate": change}
     with pytest.raises(InputError, match=message):
         read_study(config, ROOT)
+
+
+def test_a_local_writer_asks_in_the_form_that_it_is_given():
+    """The instructed miniature has a chat template; the form is a part of what kept answers belong to."""
+    from workflow.lib.generation.local import LocalModel
+
+    told = {}
+    for form in ("", "plain", "chat"):
+        writer = LocalModel(
+            str(ROOT / "resources/miniature/instruct"), "m", device="cpu", dtype="float32", max_tokens=8, prompt=form
+        )
+        told[form] = writer.complete("How many eggs are left?").text
+        assert writer.facts.get("prompt", "") == form
+    assert told[""] == told["chat"] != told["plain"]

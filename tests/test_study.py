@@ -266,6 +266,14 @@ def test_the_form_of_prompts_is_a_column_of_its_own():
         read_study(DEFAULT | {"models": [own("a", prompt="chatty")]}, ROOT)
 
 
+def test_a_writer_takes_the_form_that_its_row_states():
+    changed = {"pairs": "hh_helpful", "runs": ["hh_sft"], "judge": ""}
+    for form in ("", "plain", "chat"):
+        rows = [own("a", **({"prompt": form} if form else {}))]
+        wanted = {"models": ["mini", *rows], "dynamics": changed, "generate": DEFAULT["generate"] | {"model": "a"}}
+        assert read_study(DEFAULT | wanted, ROOT).writers["a"]["prompt"] == form
+
+
 def test_a_pair_may_be_of_any_kinds():
     """Base with base, instruct with instruct, a checkpoint with an earlier one; an untrained twin has no figure."""
     rows = [

@@ -142,6 +142,8 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
             row = checked(entry, schemas / "models.schema.yaml", "config key 'models'")
             models[row["model"]] = row
     models, series = expand_series(models)
+    # A model that writes takes the form that its row states; where it states none, its chat template if it has one.
+    stated = {name: row["prompt"] for name, row in models.items()}
     for row in models.values():
         row["prompt"] = row["prompt"] or ("chat" if row["kind"] == "instruct" else "plain")
     if not (config["datasets"] or config["dynamics"]["runs"]):
@@ -179,6 +181,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
         if row["reader"] == "mapped":
             row["mapping"] = read_mapping(root, name, row, name in config["generate"]["datasets"])
     writers = _writers(config["generate"], config["dynamics"], models)
+    writers = {name: row | {"prompt": stated[name]} for name, row in writers.items()}
     files = {(row["dataset"], row["variant"], row["relation"]): row for row in sources.values()}
     for key, row in files.items():
         if key[0] in chosen:

@@ -318,6 +318,7 @@ def local_writer(wildcards):
         for part in (
             *("--model-name", name, "--device", row["device"], "--dtype", row["dtype"]),
             *(["--trust-remote-code"] if row["trust_remote_code"] else []),
+            *(["--form", row["prompt"]] if row["prompt"] else []),
         )
     ]
 

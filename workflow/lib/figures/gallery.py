@@ -64,7 +64,7 @@ def draw(
     able = ability.abilities(ability.read(accuracy))
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
     titles = [(model_titles or {}).get(model, model) for model in models]
-    # Two models of one title are told apart by their keys.
+    # Models of one title get their keys too.
     called = [name if titles.count(name) == 1 else f"{name} ({key})" for key, name in zip(models, titles, strict=True)]
     by_model = {model: _of_model(tables, model, name) for model, name in zip(models, called, strict=True)}
     listed = []

@@ -27,8 +27,8 @@ def heading(rd: pl.DataFrame, dataset: str) -> Heading:
     relations = relations_in_order(rows["relation"].unique())
     if findings.speaks(rows):
         last = variants_in_order(rows["variant"].unique())[-1]
-        said = _found(of(rows, variant=last), relations)
-        title = f"{label(last)}, mean gradients against correct: {'; '.join(said)}" if said else title
+        parts = _found(of(rows, variant=last), relations)
+        title = f"{label(last)}, mean gradients against correct: {'; '.join(parts)}" if parts else title
     lines = [f"{rd['model'][0]} · {dataset} · n: {findings.counted(rows)}", f"{DRAWN} {INTERVALS}"]
     unsure = rows.filter(~pl.col("value").is_finite().fill_null(False)).height
     if unsure:

@@ -21,6 +21,7 @@ def add_writer_arguments(parser: argparse.ArgumentParser, required: bool = True)
     add("--parallel", type=int, default=4, metavar="N", help="requests under way at one time")
     add("--device", default="auto", help="of a local model: auto, cpu, cuda")
     add("--dtype", default="float32", help="of a local model")
+    add("--form", default="", help="of a local model's prompts: plain or chat; empty: chat where it has a template")
     add("--threads", type=int, default=1, help="CPU threads of a local model")
     add("--trust-remote-code", action="store_true", help="run model code from a local checkpoint")
 
@@ -54,4 +55,5 @@ def writer_of(given: argparse.Namespace) -> Writer:
         dtype=given.dtype,
         max_tokens=given.max_tokens,
         trust_remote_code=given.trust_remote_code,
+        prompt=given.form,
     )

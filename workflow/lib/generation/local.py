@@ -1,4 +1,4 @@
-"""A local model as a writer: greedy decoding, one prompt at a time, through its own chat template where it has one.
+"""A local model as a writer: greedy decoding, one prompt at a time, in the form of its row, or through its own chat template.
 
 A text ends with any of the end tokens of the checkpoint's generation_config, or the tokenizer's. Nothing else of that
 file is followed.
@@ -13,29 +13,40 @@ from workflow.lib.responses.prompts import base_prompt, chat_prompt
 
 
 class LocalModel:
-    """A `Writer` on a folder, a card or a pinned hub id; `max_tokens` new tokens at most."""
+    """A `Writer` on a folder, a card or a pinned hub id; `max_tokens` new tokens at most.
+
+    `prompt`: the form of its prompts, ``plain`` or ``chat``; empty, through its chat template where it has one.
+    """
 
     parallel = 1
 
     def __init__(
-        self, model: str, name: str, *, device: str, dtype: str, max_tokens: int, trust_remote_code: bool = False
+        self,
+        model: str,
+        name: str,
+        *,
+        device: str,
+        dtype: str,
+        max_tokens: int,
+        trust_remote_code: bool = False,
+        prompt: str = "",
     ):
         where = locate(model)
         self.device, self.max_tokens = choose_device(device), max_tokens
         self.network, self.tokenizer = load(
             where.path, dtype=dtype, device=self.device, trust_remote_code=trust_remote_code
         )
+        self.chat = prompt == "chat" if prompt else bool(getattr(self.tokenizer, "chat_template", None))
         self.facts = {"model": name, "digest": where.digest, "dtype": dtype, "max_tokens": max_tokens}
         # Answers of old versions, which followed the checkpoint's own settings, are not taken for these.
-        self.facts |= {"decoding": "greedy"}
+        self.facts |= {"decoding": "greedy", **({"prompt": prompt} if prompt else {})}
         self.front, ends = front_tokens(self.tokenizer), self.network.generation_config.eos_token_id
         ends = [*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id]
         self.ends = [end for end in dict.fromkeys(ends) if end is not None]
 
     def complete(self, prompt: str) -> Completion:
         """Answer a prompt; `InputError` where it leaves no room in the model's window."""
-        chat = bool(getattr(self.tokenizer, "chat_template", None))
-        text = chat_prompt(self.tokenizer, prompt) if chat else base_prompt(prompt)
+        text = chat_prompt(self.tokenizer, prompt) if self.chat else base_prompt(prompt)
         ids = behind_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         check_ids(ids, self.network, self.tokenizer, f"prompt '{prompt[:40]}...'")
         window = getattr(self.network.config, "max_position_embeddings", None) or len(ids) + self.max_tokens

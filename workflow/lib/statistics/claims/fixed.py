@@ -77,11 +77,11 @@ def headline(table: pl.DataFrame) -> str:
     unsure = held.height - sum(after)
     of_held += f", and of {unsure} the corrected ones cannot say" if unsure else ""
     alone = (rows["study_verdict"] == "holds").sum()
-    said = "None of the study’s claims holds on its own irrelevant responses"
+    text = "None of the study’s claims holds on its own irrelevant responses"
     if held.height:
-        said = f"Of the study’s claims that hold on its own irrelevant responses, {of_held}"
+        text = f"Of the study’s claims that hold on its own irrelevant responses, {of_held}"
     elif alone:
-        said = (
+        text = (
             f"Of the study’s claims, {alone} hold on its own irrelevant responses, and none of these was measured on "
             "the corrected ones"
         )
@@ -94,7 +94,7 @@ def headline(table: pl.DataFrame) -> str:
     blind = rows.height - held.height - missing - sum(count for count, _ in counts)
     counts += [(blind, "have no verdict on one side or both"), (missing, "were measured on one side alone")]
     rest = ", ".join(f"{count} {words}" for count, words in counts if count)
-    return f"{said}{f'; of the others {rest}' if rest else ''}."
+    return f"{text}{f'; of the others {rest}' if rest else ''}."
 
 
 def over_seeds() -> pl.Expr:

@@ -1,4 +1,4 @@
-"""A local model as a writer: greedy decoding, one prompt at a time, in the form of its row, or through its own chat template.
+"""A local model as a writer: greedy decoding, one prompt at a time, in the form of its row or as its template says.
 
 A text ends with any of the end tokens of the checkpoint's generation_config, or the tokenizer's. Nothing else of that
 file is followed.

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, Phi3Config
 from workflow.lib.dynamics.evaluate import MEASURES, evaluate
 from workflow.lib.dynamics.generations import generate
 from workflow.lib.dynamics.sequences import Speech, Spoken, log_probs, sample
+from workflow.lib.errors import InputError
 from workflow.lib.models.loading import load
 
 ASKED = {f"{n}": "\n\nHuman: Who?" * n + "\n\nAssistant:" for n in (1, 2, 3, 4, 5)}
@@ -110,3 +111,16 @@ def test_code_of_a_checkpoints_own_runs_where_it_is_allowed(data, miniature, tmp
     ):
         done = call(name, *given, *rest, "--output", tmp_path / f"{name}.parquet")
         assert done.returncode == 0, done.stderr
+
+
+def test_a_token_without_an_embedding_is_an_error_where_it_occurs(miniature):
+    model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
+    tokenizer.add_tokens(["<extra>"])
+    assert tokenizer.convert_tokens_to_ids("<extra>") >= model.get_input_embeddings().num_embeddings
+    speech = Speech(tokenizer, 64, model)
+    assert speech.encode(ASKED["1"], " Yes.").tokens > 1
+    for prompt, response in ((ASKED["1"], " Yes <extra>."), (f"<extra>{ASKED['1']}", " Yes.")):
+        with pytest.raises(InputError, match=r"response '.*' to prompt '.*': token \d+ \('<extra>'\) is beyond"):
+            speech.encode(prompt, response)
+    with pytest.raises(InputError, match="prompt '<extra>"):
+        speech.prompt("<extra> Who?")

@@ -53,7 +53,7 @@ def build(given):
     rows = probes.build_probes(
         given.pairs,
         model,
-        Speech(tokenizer, given.max_length),
+        Speech(tokenizer, given.max_length, model),
         written,
         train=given.train,
         held_out=given.held_out,

@@ -85,7 +85,7 @@ def finetune(
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     model, tokenizer = load(start.path, **how)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    speech = Speech(tokenizer, window)
+    speech = Speech(tokenizer, window, model)
     watched, unwatched = read_probes(probes, speech) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
     examples, excluded = read_examples(recipe, trained, speech)

@@ -65,7 +65,7 @@ def check_step(
     torch.use_deterministic_algorithms(True)
     where = locate(model)
     network, tokenizer = load_exactly(where.path, trust_remote_code)
-    speech = Speech(tokenizer, max_length)
+    speech = Speech(tokenizer, max_length, network)
     watched, _ = read_probes(probes, speech)
     prompts = list(dict.fromkeys(key.rpartition("/")[0] for key in watched))[:probed]
     watched = {key: value for key, value in watched.items() if key.rpartition("/")[0] in prompts}

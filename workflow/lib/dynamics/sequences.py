@@ -14,6 +14,7 @@ from workflow.lib.errors import InputError
 from workflow.lib.generation.decoding import attention_throughout, batch_key, continued
 from workflow.lib.gradients.forward import length_regime, run_forward
 from workflow.lib.gradients.tokens import Encoded, check_offsets, front_tokens, read_text
+from workflow.lib.models.loading import check_ids
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,21 @@ class Spoken:
 class Speech:
     """Encodes prompts and responses for one tokenizer; `max_length`: window in tokens.
 
-    Raises `InputError` for a tokenizer without an end token or without character offsets.
+    Raises `InputError` for a tokenizer without an end token or without character offsets, and, where the `model` is
+    given, for a text with a token that it has no embedding for.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int):
+    def __init__(self, tokenizer: Any, max_length: int, model: Any = None):
         if tokenizer.eos_token_id is None:
             raise InputError(f"model '{tokenizer.name_or_path}': its tokenizer has no end token; set eos_token there")
         check_offsets(tokenizer)
-        self.tokenizer, self.max_length = tokenizer, max_length
+        self.tokenizer, self.max_length, self.model = tokenizer, max_length, model
         self.front, self.end = front_tokens(tokenizer), tokenizer.eos_token_id
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt; `InputError` where the tokenizer finds no token in it."""
         ids, _ = read_text(self.tokenizer, self.front, text, "")
+        self._check(ids, f"prompt {text[:60]!r}")
         return tuple(ids) if ids else self._refuse(text)
 
     def encode(self, prompt: str, response: str) -> Spoken | None:
@@ -65,7 +68,12 @@ class Speech:
         # A text may close the response itself.
         while len(ids) > start and ids[-1] == self.end:
             ids.pop()
+        self._check((*ids, self.end), f"response {response[:60]!r} to prompt {prompt[:60]!r}")
         return Spoken((*ids, self.end), start)
+
+    def _check(self, ids: Sequence[int], name: str) -> None:
+        if self.model is not None:
+            check_ids(ids, self.model, self.tokenizer, name)
 
     def _refuse(self, prompt: str) -> NoReturn:
         raise InputError(

@@ -16,6 +16,7 @@ from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workflow.lib.checked import write_lines
 from workflow.lib.corpora.formats import Written, json_lines
 from workflow.lib.corpora.tabular import read_rows
 from workflow.lib.dynamics.rephrases import from_cache
@@ -314,19 +315,19 @@ def test_every_reader_of_json_lines_names_the_row(line, message, tmp_path):
         ({"pair_id": "p", "type": "unrelated", "text": "t"}, lambda: from_cache(path, [])),
         ({"key": "k", "text": "t", "finished": True}, lambda: complete_all({}, Silent(), path)),
     ):
-        path.write_text(json.dumps(start, ensure_ascii=False) + "\n" + line + "\n", encoding="utf-8")
+        write_lines(path, json.dumps(start, ensure_ascii=False) + "\n" + line + "\n")
         with pytest.raises(InputError, match=rf"lines.jsonl, row 1: .*({message})"):
             reader()
 
 
 def test_written_responses_are_whole_and_one_a_sample(tmp_path):
     path = tmp_path / "own.jsonl"
-    path.write_text(json.dumps(LINE, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_lines(path, json.dumps(LINE, ensure_ascii=False) + "\n")
     assert read_written(path) == [{**LINE, "template": None}]
-    path.write_text((json.dumps(LINE) + "\n") * 2)
+    write_lines(path, (json.dumps(LINE) + "\n") * 2)
     with pytest.raises(InputError, match="row 1: sample '0' is there twice"):
         read_written(path)
-    path.write_text(json.dumps({**LINE, "response": 3}))
+    write_lines(path, json.dumps({**LINE, "response": 3}) + "\n")
     with pytest.raises(InputError, match="row 0: 'response' is no text"):
         read_written(path)
 

@@ -175,7 +175,7 @@ def test_a_checkpoint_with_a_weight_missing_is_refused(miniature, responses, tmp
 
 
 BAD_FILES = {
-    "empty": (b"", "the file is empty"),
+    "empty": (b"", "holds no entries"),
     "not UTF-8": (b'[{"instruction": "\xff"}]', "not UTF-8 at byte 18"),
     "not JSON": (b"[{", "not JSON at line 1"),
     "not a list": (b"{}", "holds a JSON dict"),

@@ -384,7 +384,7 @@ def test_a_card_whose_files_have_changed_is_refused(miniature, few, tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     os.utime(folder / "model.safetensors", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     error = user_error(measure(card, few, out))
-    assert f"{folder}/model.safetensors: has changed since the card {card} was written; delete the card" in error
+    assert f"{folder}/model.safetensors: has changed since the card {card} was written; restore the file" in error
     card.unlink()
     assert call("fetch_model", *arguments).returncode == 0
     assert counts(measure(card, few, out)) == (6, 0)

@@ -222,16 +222,16 @@ def test_published_weights_are_half_the_size_and_nearly_the_same(base, tmp_path)
 
 def test_missing_and_altered_weights_are_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="SHA256SUMS: no such file"):
-        check_sums(tmp_path)
+        check_sums(tmp_path / "SHA256SUMS")
     (tmp_path / "weights").write_bytes(b"right")
     (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'right').hexdigest()}  weights\n")
-    check_sums(tmp_path)
+    check_sums(tmp_path / "SHA256SUMS")
     (tmp_path / "weights").write_bytes(b"wrong")
     with pytest.raises(InputError, match="weights: its sha256 is not that"):
-        check_sums(tmp_path)
+        check_sums(tmp_path / "SHA256SUMS")
     (tmp_path / "weights").unlink()
     with pytest.raises(InputError, match="weights: no such file"):
-        check_sums(tmp_path)
+        check_sums(tmp_path / "SHA256SUMS")
 
 
 def test_three_hundred_steps_learn_to_write_the_tasks(tmp_path):
@@ -246,7 +246,7 @@ def committed(request):
 
 
 def test_committed_files_are_whole_and_small():
-    check_sums(COMMITTED)
+    check_sums(COMMITTED / "SHA256SUMS")
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*.safetensors")) <= 8 * MEBIBYTE
 
 

@@ -1,12 +1,12 @@
 """What the page and the figures state of filtered tables, against the tables: an empty one states nothing."""
 
-import json
 import re
 
 import polars as pl
 import pytest
 from synthetic import frames, statistic_rows, write_statistics
 
+from workflow.lib.checked import write_json
 from workflow.lib.figures import (
     audit,
     distribution,
@@ -236,7 +236,7 @@ def test_the_verdicts_of_natural_data_are_none(chats):
 
 def test_the_second_study_alone_has_a_page(tmp_path):
     status = tmp_path / "status.json"
-    status.write_text(json.dumps({"run": "sft", "status": "ok", "step": 4}))
+    write_json(status, {"run": "sft", "status": "ok", "step": 4})
     row = {"title": "SFT", "init": "", "loss": "sft", "target": "chosen", "split": "train", "probed": False, "steps": 4}
     row |= {"negatives": "off_policy", "parameters": "full", "batch_size": 4}
     (tmp_path / "config.yaml").write_text("seed: 0\n")

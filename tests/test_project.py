@@ -39,7 +39,7 @@ def test_every_script_has_help(name):
 
 
 def test_snakefile_is_short():
-    assert len((ROOT / "Snakefile").read_text().splitlines()) < 60
+    assert len((ROOT / "Snakefile").read_text().splitlines()) < 70
 
 
 def test_nothing_heavy_is_imported_at_start():

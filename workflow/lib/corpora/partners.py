@@ -9,9 +9,7 @@ from typing import Any
 from workflow.lib.command import progress
 from workflow.lib.corpora.formats import Written
 from workflow.lib.errors import InputError
-
-#: Parts of a mapping's `columns`, and the names by which columns that no mapping names are known.
-PARTNERS = ("system", "context", "input")
+from workflow.lib.responses.relations import PARTNERS
 
 
 def with_partners(question: str, row: Mapping[str, Any], columns: Mapping[str, str], at: str) -> str:

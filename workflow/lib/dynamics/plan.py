@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow.lib.corpora.partners import PARTNERS
 from workflow.lib.dynamics.probe_types import REPHRASED
 from workflow.lib.errors import InputError, nearest
+from workflow.lib.responses.relations import PARTNERS
 from workflow.lib.study import FORMATS, MINIATURE_PAIRS, Row, read_keys, read_sheet
 
 

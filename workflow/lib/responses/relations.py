@@ -4,6 +4,8 @@
 BUILT = ("reference", "derangement", "wrong_answer", "shuffled", "foreign_fluent", "sentence_salad")
 #: Come with the data.
 GIVEN = ("correct", "published", "wrong_chain")
+#: Parts of a mapping's `columns` that change what a question asks (workflow/lib/corpora/partners.py).
+PARTNERS = ("system", "context", "input")
 #: Their label is meant to be wrong; a right one among them is counted as a defect. The other controls keep the right
 #: answer on purpose.
 MEANT_WRONG = ("published", "reference", "derangement", "wrong_answer", "wrong_chain")

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from xxhash import xxh3_128
 
 from workflow.lib.errors import InputError
@@ -28,8 +26,13 @@ _LAST_LINE = re.compile(r'(?:# checksum: |\{"checksum": ")([0-9a-f]{32})(?:"\})?
 
 
 @contextmanager
-def parquet_writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A writer of the Parquet file `path`, which is there once the block ends well, and not at all where it raises."""
+def parquet_writer(path: str | Path, schema: Any) -> Iterator[Any]:
+    """A `ParquetWriter` of the file `path`, which is there once the block ends well, and not at all where it raises.
+
+    `schema`: of pyarrow, which is imported late: Snakemake's start needs the other half of this module alone.
+    """
+    import pyarrow.parquet as pq
+
     with replacing(path) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
             yield writer
@@ -41,12 +44,15 @@ def parquet_writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWr
             file.write(digits)
 
 
-def open_parquet(path: str | Path, rule: str, own: bool = True) -> pq.ParquetFile:
-    """A Parquet file whose checksum holds, open for reading, with its pages' checksums verified too.
+def open_parquet(path: str | Path, rule: str, own: bool = True) -> Any:
+    """A `ParquetFile` whose checksum holds, open for reading, with its pages' checksums verified too.
 
     `rule` makes the file. Without `own` it may be a user's, which has no checksum. Raises `InputError` that names the
     file and the rule, where the file is missing, damaged or no Parquet.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     check_parquet(path, rule, own)
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)

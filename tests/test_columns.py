@@ -59,7 +59,7 @@ def test_system_stands_before_the_question_and_context_after_it(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv", "rows.parquet"])
-@pytest.mark.parametrize("column", ["input", "context", "system", "Input"])
+@pytest.mark.parametrize("column", ["input", "context", "system", "Input", " input"])
 def test_a_partner_column_that_nothing_uses_is_refused(column, name, tmp_path):
     rows = [{"instruction": "a", "output": "x", column: " "}, {"instruction": "b", "output": "y", column: "This."}]
     error = user_error(natural(tmp_path, write(tmp_path / name, rows))[0])

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import transformers
+from tiny_decoders import RECURRENT, SIZES
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from workflow.lib.errors import InputError
 from workflow.lib.gradients.capture import Capture
@@ -621,3 +622,25 @@ def test_a_module_that_is_not_used_or_used_twice_is_refused():
     model.blocks[1].out = model.blocks[0].out
     with pytest.raises(InputError, match=r"out .o. of layer 0 does not map every token exactly once"):
         Capture(model, mapping=MAPPING)
+
+
+@pytest.mark.parametrize("name", ["lfm2", "recurrent_gemma", "bamba", "mamba2", "qwen3_next"])
+def test_layers_of_another_kind_are_no_attention_at_a_width_of_256_either(name):
+    """At this width a few features of a convolution or a state lie below the threshold of queries and keys."""
+    own = {key: value for key, value in RECURRENT[name].items() if value is not None}
+    own |= {"hidden_size": 256, "head_dim": 64, "initializer_range": 0.05, "vocab_size": 300}
+    own |= {"mamba_d_head": 64} if "mamba_d_head" in own else {}
+    own |= {"lru_width": 256} if "lru_width" in own else {}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[name](**{**SIZES, **own})).eval()
+    with pytest.raises(InputError, match="layer 0"):
+        find_layers(model)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_capture_can_be_made_where_gradients_are_off(mode):
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, vocab_size=64)).eval()
+    wanted = [{name: part.path for name, part in layer.items()} for layer in find_layers(model)]
+    with mode():
+        found = [{name: part.path for name, part in layer.items()} for layer in Capture(model).layers]
+    assert found == wanted

@@ -236,6 +236,32 @@ def reward_model(folder, miniature, labels=1, chat=True):
     return folder
 
 
+def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, miniature):
+    """Quantised weights without scales are refused, mixed ones cast, and BOS stands once."""
+    from safetensors.torch import load_file, save_file
+
+    from workflow.lib.dynamics.judging.reward import Reward
+
+    folder = reward_model(tmp_path / "reward", miniature, chat=False)
+    weights = load_file(folder / "model.safetensors")
+    mixed = {name: each.bfloat16() if "mlp" in name else each for name, each in weights.items()}
+    save_file(mixed, folder / "model.safetensors", metadata={"format": "pt"})
+    judge = Reward(str(folder), "tiny", device="cpu", dtype="float32")
+    assert {each.dtype for each in judge.model.parameters()} == {torch.float32}
+    seen = []
+    judge.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"][0].tolist()), with_kwargs=True
+    )
+    bos = judge.tokenizer.bos_token
+    judge._score(f"{bos}\n\nHuman: Who?\n\nAssistant:", " She.")
+    judge._score("\n\nHuman: Who?\n\nAssistant:", " She.")
+    assert seen[0] == seen[1] and seen[0].count(judge.tokenizer.bos_token_id) == len(judge.front)
+    small = {name: (each * 100).to(torch.int8) if "q_proj" in name else each for name, each in weights.items()}
+    save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="q_proj.weight is stored as I8, and config.json has no quantization_config"):
+        Reward(str(folder), "tiny", device="cpu", dtype="float32")
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from workflow.lib.corpora.tabular import read_rows
 from workflow.lib.dynamics import grammar
 from workflow.lib.dynamics.pairs import mapped_pairs, read_pairs, status_of, write_pairs
 from workflow.lib.dynamics.probes import REPHRASED, TYPES
@@ -99,6 +100,22 @@ def test_dialogues_share_the_prompt_through_the_last_assistant():
     head = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Which?\n\nAssistant:"
     [pair] = mapped_pairs([{"chosen": f"{head} This.", "rejected": f"{head} That."}], HH, "x", "train", 9, 0)
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (head, " This.", " That.")
+
+
+def test_a_dialogue_that_ends_with_the_users_turn_is_a_status():
+    head = "\n\nHuman: Which?\n\nAssistant:"
+    rows = [{"chosen": f"{head} This.\n\nHuman: thanks!", "rejected": f"{head} That."}]
+    rows += [{"chosen": f"{head} This.", "rejected": f"{head} That.\n\nHuman: no"}]
+    assert [status_of(pair) for pair in mapped_pairs(rows, HH, "x", "train", 9, 0)] == ["no_answer"] * 2
+    with pytest.raises(InputError, match="x, row 0: column 'system' is not empty.*delete it: dialogues have no prompt"):
+        mapped_pairs([{**rows[0], "system": "Be brief."}], HH, "x", "train", 9, 0)
+
+
+def test_numbers_and_truth_values_are_answers_as_in_datasets(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"q": "2+2?", "good": 4.0, "bad": true}\n')
+    plain = {"format": "plain", "columns": {"prompt": "q", "chosen": "good", "rejected": "bad"}, "template": "{prompt}"}
+    [pair] = mapped_pairs(list(read_rows(tmp_path / "pairs.jsonl", "train")), plain, "x", "train", 9, 0)
+    assert (pair["chosen"], pair["rejected"]) == (" 4.0", " True")
 
 
 @pytest.mark.parametrize(

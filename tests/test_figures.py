@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import altair as alt
 import numpy as np
 import polars as pl
 import pytest
@@ -541,3 +542,11 @@ def test_wrong_input_is_named(statistics, tmp_path):
     assert_one_line(lambda: tables.read_estimates(tmp_path / "a.csv"), "neither a MAD nor an RD table")
     assert_one_line(lambda: tables.read_estimates(tmp_path / "b.csv"), "b.parquet: no such file", "write_tables")
     assert list(tmp_path.glob("*.svg")) == []
+
+
+def test_a_long_title_of_wide_characters_is_drawn(tmp_path):
+    """The renderer may cut a label within a character that takes two of its units."""
+    chart = alt.Chart(pl.DataFrame({"x": ["\U0001f600" * 60, "b"], "y": [1, 2]})).mark_bar()
+    chart = chart.encode(y=alt.Y("x:N").axis(labelLimit=100), x="y:Q")
+    files = save(chart, tmp_path / "wide", ["svg", "png"])
+    assert set(files) == {"svg", "png"} and (tmp_path / "wide.svg").stat().st_size > 500

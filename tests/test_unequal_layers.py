@@ -152,6 +152,8 @@ def test_figures_and_tables_say_so(measured):
     (line,) = of_shapes.sentence(known["model"])
     assert "q 24×24, 40×24" in line and "no k, v of their own" in line and "neighbouring layers of one shape" in line
     assert of_shapes.sentence({"q": [[4, 4]] * 3}) == of_shapes.sentence(None) == []
+    (alternating,) = of_shapes.sentence({"q": [[4, 4], [8, 4]] * 2, "k": [[4, 4]] * 4})
+    assert "No two neighbouring layers of q have one shape: no MAD" in alternating
     mad = pl.read_parquet(folder / "statistics" / "mad.parquet").with_columns(published=pl.lit(None, pl.String))
     assert all(line in block.notes for block in blocks(mad, "mad", shapes=known))
     assert not any(line in block.notes for block in blocks(mad, "mad"))

@@ -26,7 +26,7 @@ def with_partners(question: str, row: Mapping[str, Any], columns: Mapping[str, s
 def check_partners(row: Mapping[str, Any], used: Collection[str], at: str, remedy: str = "") -> None:
     """`InputError` naming `at` for a partner that is not empty and not among the columns `used`."""
     for name, value in row.items():
-        part = name.casefold()
+        part = name.strip().casefold()
         if part in PARTNERS and name not in used and not _is_empty(value):
             raise InputError(
                 f"{at}: column '{name}' is not empty, and nothing uses it; "

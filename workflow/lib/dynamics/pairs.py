@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.lib.command import progress
+from workflow.lib.corpora.formats import Written
 from workflow.lib.corpora.partners import check_partners, report_left_out, with_partners
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.seeds import seeded_hash
@@ -19,6 +20,7 @@ from workflow.lib.tables import read_table, write_table
 #: What a pair is for: training, probing with prompts never trained on, or (miniature) warming up the base model.
 SPLITS = ("train", "held_out", "base")
 ASSISTANT = "\n\nAssistant:"
+HUMAN = "\n\nHuman:"
 ROLES = {"system", "user", "assistant"}
 Pair = dict[str, Any]
 
@@ -82,7 +84,9 @@ def _dialogue(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     prompt = chosen[:cut]
     if not rejected.startswith(prompt) or ASSISTANT in rejected[cut:]:
         return prompt, chosen[cut:], rejected, "other_prompt"
-    return prompt, chosen[cut:], rejected[cut:], ""
+    # A turn of the user's after the answer would be trained on as part of it.
+    ended = HUMAN not in chosen[cut:] and HUMAN not in rejected[cut:]
+    return prompt, chosen[cut:], rejected[cut:], "" if ended else "no_answer"
 
 
 def _plain(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
@@ -145,8 +149,11 @@ def mapped_pairs(
     for part, column in columns.items():
         if rows and column not in names:
             raise InputError(f"{where}: column '{column}' ({part}) is in no row; have {', '.join(names) or 'none'}")
+    remedy = (
+        "delete it from the file: dialogues have no prompt to join it to" if mapping["format"] == "dialogue" else ""
+    )
     for number, row in enumerate(rows):
-        check_partners(row, columns.values(), f"{where}, row {number}")
+        check_partners(row, columns.values(), f"{where}, row {number}", remedy)
     report_left_out(names, columns.values(), where)
     chosen = sorted(range(len(rows)), key=lambda number: seeded_hash(seed, f"{split} {number}"))[:limit]
     pairs = []
@@ -171,6 +178,7 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     value = row.get(column)
     if value is None:
         return ""
-    if not isinstance(value, str):
-        raise InputError(f"{where}: column '{column}' is no text; mend the row, or the mapping's format")
-    return value
+    # Numbers and truth values are answers too, as in datasets.
+    if not isinstance(value, (str, bool, Written)):
+        raise InputError(f"{where}: column '{column}' is no text; correct the row, or the mapping's format")
+    return str(value)

@@ -62,6 +62,9 @@ class Speech:
 
     def whole(self, prompt: str, response: str) -> Spoken:
         """A prompt with a response of any length; `InputError` where no token comes before the response."""
+        # A text that closes itself, with a new line behind, is closed once.
+        if response.rstrip().endswith(self.tokenizer.eos_token):
+            response = response.rstrip()
         ids, start = read_text(self.tokenizer, self.front, prompt, response)
         if start == 0:
             self._refuse(prompt)

@@ -74,12 +74,17 @@ def draw(
         top = (lambda variants: charts.paper_tops(variants, paper_top)) if paper_axes else None
         figures = [*_unusable(of_model["cells"], title, lines), *_figures(of_model, title, lines, top)]
         partner = (partners_of or {}).get(model)
-        if partner in by_model and not by_model[partner]["curves"].is_empty():
+        units = {key: bool(sentence(facts.get("models", {}).get(key, {}).get("matrix_shapes"))) for key in by_model}
+        if partner in by_model and units[partner] != units[model]:
+            # One has norms divided by the root of a matrix's smaller dimension: a ratio of the two would mean nothing.
+            progress(f"{dataset}: {model} beside {partner}: not drawn, the layers of only one differ in shape")
+        elif partner in by_model and not by_model[partner]["curves"].is_empty():
             said = [
                 f"{by_model[key]['cells']['model'][0]}: {able[key, dataset].sentence}"
                 for key in (partner, model)
                 if (key, dataset) in able
             ]
+            said = [*said, *sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes"))]
             forms = [(prompts or {}).get(key, "") for key in (partner, model)]
             figures += _beside(by_model[partner], of_model, title, facts["draws"], facts["seed"], forms, said)
         purpose = PIPELINE_CHECK if findings.is_check(of_model["cells"]) else "study"

@@ -15,12 +15,14 @@ from urllib.parse import quote
 import altair as alt
 import vl_convert
 
+from workflow.lib.command import progress
 from workflow.lib.errors import InputError, nearest
 from workflow.lib.figures import theme  # noqa: F401  (a chart without the theme is not ours)
 from workflow.lib.files import replacing, write_text
 
 PPI = 160
 FORMATS = ("vl.json", "svg", "png", "pdf", "html")
+_WIDE, _STAND_IN = re.compile("[\U00010000-\U0010ffff]"), "\u25a1"
 
 
 def save(
@@ -78,7 +80,16 @@ def size_of_svg(path: str | Path) -> tuple[int, int]:
 
 
 def _svg(specification: dict[str, Any]) -> str:
-    svg = vl_convert.vegalite_to_svg(specification, vl_version=version_of(specification))
+    version = version_of(specification)
+    try:
+        svg = vl_convert.vegalite_to_svg(specification, vl_version=version)
+    except ValueError as error:
+        if "hex escape" not in str(error):
+            raise
+        # The renderer shortens a long label in the middle of a character that takes two of its units (an emoji).
+        plain = json.loads(_WIDE.sub(_STAND_IN, json.dumps(specification, ensure_ascii=False)))
+        svg = vl_convert.vegalite_to_svg(plain, vl_version=version)
+        progress(f"characters beyond U+FFFF are drawn as {_STAND_IN}: a label with some is too long")
     # The renderer numbers gradients and clips through all charts of a process.
     names: dict[str, str] = {}
     rename = lambda found: names.setdefault(found.group(), f"{found.group(1)}{len(names)}")  # noqa: E731

@@ -30,6 +30,8 @@ from workflow.lib.gradients.forward import BATCH, TOKENS, embeddings_of, evaluat
 _SCALE = 0.3
 # Values reach the first position by a factor of about 1, queries and keys by rounding at most.
 _REACH = 1e-3
+# Of heads' keys and values neither is more than so many times wider than the other in any known decoder.
+_NARROW = 8
 
 # By path, a mask of output features (width,).
 Features = dict[str, Tensor]
@@ -82,6 +84,12 @@ def linears_of(layer: nn.Module) -> dict[str, nn.Module]:
 
 def classify(model: Any, layers: Sequence[nn.Module], *, feed_forward: bool) -> list[Parts]:
     """The projections of every layer, as far as they are there. Raises `Unclear` where one is ambiguous."""
+    # The caller may have turned gradients off.
+    with torch.inference_mode(False), torch.enable_grad():
+        return _classified(model, layers, feed_forward)
+
+
+def _classified(model: Any, layers: Sequence[nn.Module], feed_forward: bool) -> list[Parts]:
     seen = _probe(model, layers)
     found: list[Parts] = []
     halves: list[list[Features]] = []
@@ -274,7 +282,20 @@ def _attention(
     if "q" in parts and "v" in parts and "k" not in parts and followed:
         # Queries act, so there are keys, and nothing else gives them: one matrix gives keys and values.
         parts |= {"k": parts["v"], "v": None}
+    _check_widths(parts, size_of(linears[output].module)[1])
     return parts, reach
+
+
+def _check_widths(parts: Parts, mixed: int) -> None:
+    """`Unclear` where queries or keys are too few for softmax attention of `mixed` features.
+
+    A convolution or a recurrent state has a few features that a threshold on one layer's numbers takes for them.
+    """
+    count = {name: len(part[1]) for name, part in parts.items() if part is not None and part[1] is not None}
+    q, k, v = (count.get(name) for name in "qkv")
+    if (q and _NARROW * q < mixed) or (k and v and _NARROW * k < v) or (q and k and q < k):
+        found = ", ".join(f"{name} {count[name]}" for name in "qkv" if name in count)
+        raise Unclear(f"its features do not fit softmax attention ({found} of {mixed} mixed ones)")
 
 
 def _put(parts: Parts, name: str, path: str, mask: Tensor) -> None:

@@ -111,7 +111,9 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
         )
     except contradictions as error:
         raise _inconsistent(path, stored, error) from error
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         _check_weights(path)
         if own := _of_own_code(path, error, trust_remote_code):
             raise own from None

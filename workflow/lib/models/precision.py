@@ -10,6 +10,8 @@ from workflow.lib.models.snapshots import stored_tensors
 _QUANTISED = ("quantization_config", "compression_config")
 # Formats that the library turns into plain weights, on any device.
 _DEQUANTISED = {"fp8": "FineGrainedFP8Config", "mxfp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
+# Tables of places and masks that old checkpoints hold beside their weights.
+_MASKS = ("bias", "masked_bias", "position_ids", "token_type_ids", "attn_mask")
 _PLAIN = "take the checkpoint in 16 or 32 bits that it was made from"
 
 
@@ -19,7 +21,7 @@ def dequantising(path: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
     place = Path(path) / "config.json"
     places = (config, *(each for each in config.values() if isinstance(each, Mapping)))
-    found = [(key, each[key]) for each in places for key in _QUANTISED if each.get(key)]
+    found = [(key, each[key]) for each in places for key in _QUANTISED if each.get(key) is not None]
     if found:
         key, known = found[0][0], found[0][1] if isinstance(found[0][1], Mapping) else {}
         method = known.get("quant_method", "")
@@ -30,7 +32,8 @@ def dequantising(path: str, config: Mapping[str, Any]) -> dict[str, Any]:
             )
         return {"quantization_config": getattr(transformers, _DEQUANTISED[method])(dequantize=True)}
     for name, kind, shape in stored_tensors(path):
-        if name.endswith(".weight") and len(shape) > 1 and (kind[0] in "IU" or kind.startswith("F8")):
+        numbers = kind[0] in "IU" or kind == "BOOL" or kind.startswith("F8")
+        if numbers and shape and name.rpartition(".")[2] not in _MASKS:
             raise InputError(
                 f"{path}: weight {name} is stored as {kind}, and config.json has no quantization_config that says how "
                 f"to read it; {_PLAIN}"

@@ -101,6 +101,10 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
         return next((place[name] for place in (config, inner) for name in names if place.get(name) is not None), None)
 
     layers = setting("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if layers is None:
+        # Some hybrids give a list, or a text, of one kind a layer.
+        kinds = setting("layers_block_type", "hybrid_override_pattern", "layer_types")
+        layers = len(kinds) if isinstance(kinds, list | str) else None
     if not isinstance(config.get("model_type"), str) or not isinstance(layers, int):
         key = "model_type" if not isinstance(config.get("model_type"), str) else "num_hidden_layers"
         raise InputError(f"{path / 'config.json'}: '{key}' is missing; is this a decoder-only transformers model?")

@@ -53,6 +53,8 @@ def sentence(shapes: Shapes | None) -> list[str]:
     partial = [name for name, each in shapes.items() if not all(each)]
     parts = [f"Layers differ in shape ({'; '.join(differing)})"] if differing else []
     parts += [f"Some layers have no {', '.join(partial)} of their own"] if partial else []
+    stepless = [name for name, each in shapes.items() if not steps({name: each}, [name]).any()]
+    parts += [f"No two neighbouring layers of {', '.join(stepless)} have one shape: no MAD"] if stepless else []
     return [
         f"{'. '.join(parts)}. Sizes here are nuclear norms divided by the root of the matrix’s smaller dimension; "
         "steps and MAD are taken between neighbouring layers of one shape alone."

@@ -10,7 +10,10 @@ from transformers.utils import logging
 
 from workflow.lib.dynamics.judging.judges import Contest, Preference, better
 from workflow.lib.errors import InputError, check_choice
+from workflow.lib.gradients.tokens import behind_front, front_tokens
 from workflow.lib.models.loading import DTYPES, choose_device, locate
+from workflow.lib.models.precision import check_scales, dequantising, set_precision
+from workflow.lib.models.snapshots import config_of
 
 
 class Reward:
@@ -28,6 +31,7 @@ class Reward:
         # A compute node has no network; a load that asks for one would stall instead of failing.
         os.environ["HF_HUB_OFFLINE"] = "1"
         logging.disable_progress_bar()
+        quantisation = dequantising(where.path, config_of(where.path))
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(where.path, trust_remote_code=trust_remote_code)
             self.model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -36,8 +40,9 @@ class Reward:
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **quantisation,
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise InputError(
                 f"{where.path}: no sequence classifier could be loaded ({' '.join(str(error).split())[:240]}); take a "
                 "reward model's folder with config.json, safetensors and tokenizer.json"
@@ -51,7 +56,11 @@ class Reward:
             raise InputError(
                 f"{where.path}: a classifier with {self.model.config.num_labels} outputs; a reward model has one"
             )
+        set_precision(self.model, getattr(torch, dtype))
+        if quantisation:
+            check_scales(where.path, map(str, report["unexpected_keys"]))
         self.model = self.model.to(choose_device(device)).eval()
+        self.front = front_tokens(self.tokenizer)
         self.window = getattr(self.model.config, "max_position_embeddings", None)
 
     def prefer(self, contests: Sequence[Contest]) -> list[Preference]:
@@ -66,11 +75,12 @@ class Reward:
         # One at a time: no padding that a classifier would have to be told of.
         if self.tokenizer.chat_template:
             turns = [{"role": "user", "content": prompt.strip()}, {"role": "assistant", "content": answer.strip()}]
-            ids = self.tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False)
         else:
-            ids = self.tokenizer(prompt + answer, return_tensors="pt")["input_ids"]
-        if self.window and ids.shape[1] > self.window:
+            text = prompt + answer
+        ids = behind_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        if self.window and len(ids) > self.window:
             return None
-        score = self.model(input_ids=ids.to(self.model.device)).logits.float().item()
+        score = self.model(input_ids=torch.tensor([ids], device=self.model.device)).logits.float().item()
         # What is not a number prefers nobody.
         return score if score == score else None

@@ -239,10 +239,16 @@ def reward_model(folder, miniature, labels=1, chat=True):
 def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, miniature):
     """Quantised weights without scales are refused, mixed ones cast, and BOS stands once."""
     from safetensors.torch import load_file, save_file
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
 
     from workflow.lib.dynamics.judging.reward import Reward
 
     folder = reward_model(tmp_path / "reward", miniature, chat=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    front = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{front[0]} $A", special_tokens=[front])
+    tokenizer.save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
     mixed = {name: each.bfloat16() if "mlp" in name else each for name, each in weights.items()}
     save_file(mixed, folder / "model.safetensors", metadata={"format": "pt"})
@@ -255,10 +261,10 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     bos = judge.tokenizer.bos_token
     judge._score(f"{bos}\n\nHuman: Who?\n\nAssistant:", " She.")
     judge._score("\n\nHuman: Who?\n\nAssistant:", " She.")
-    assert seen[0] == seen[1] and seen[0].count(judge.tokenizer.bos_token_id) == len(judge.front)
+    assert seen[0] == seen[1] and seen[0].count(front[1]) == 1 and seen[0][0] == front[1]
     small = {name: (each * 100).to(torch.int8) if "q_proj" in name else each for name, each in weights.items()}
     save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="q_proj.weight is stored as I8, and config.json has no quantization_config"):
+    with pytest.raises(InputError, match=r"q_proj.weight is stored as I8, and config.json has no quantization_config"):
         Reward(str(folder), "tiny", device="cpu", dtype="float32")
 
 

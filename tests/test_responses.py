@@ -227,7 +227,7 @@ ROWS = st.lists(st.tuples(st.text("ab c.", min_size=1), st.sampled_from(["1", "2
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS, st.integers(0, 3), st.permutations(["none", "simplified", "detailed"]))
 def test_same_seed_same_bytes_whatever_the_order_of_the_files(tmp_path, rows, seed, order):
-    """The table's bytes hang on the files' content and the seed alone."""
+    """The table's bytes depend on the files' content and the seed alone."""
     texts = {
         "none": [answer for _, answer in rows],
         "simplified": [f"{why}\nThe final answer is {answer}" for why, answer in rows],

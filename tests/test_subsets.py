@@ -1,4 +1,4 @@
-"""Subsets of a response's tokens: what each form takes, and that draws hang on nothing but seed, row and number."""
+"""Subsets of a response's tokens: what each form takes, and that draws depend on nothing but seed, row and number."""
 
 import pytest
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def libraries() -> dict[str, str]:
-    """The versions that a model's numbers hang on: facts for a table's metadata."""
+    """The versions that a model's numbers depend on: facts for a table's metadata."""
     import torch
     import transformers
 

@@ -77,7 +77,7 @@ def _peak(curves: pl.DataFrame, mad: pl.DataFrame) -> str:
         return NEUTRAL["panels"]
     variants = variants_in_order(norms["variant"].unique())
     first, last = variants[0], variants[-1]
-    # Ties go to the first layer and projection, so that the words do not hang on the row order.
+    # Ties go to the first layer and projection, so that the words do not depend on the row order.
     top = (
         norms.filter(pl.col("variant") == first)
         .sort(["value", "layer", "projection"], descending=[True, False, False])

@@ -44,7 +44,7 @@ def evaluate(
 def batches_of(responses: Mapping[str, Spoken], batch_tokens: int, regime: Callable[[int], int]) -> list[list[str]]:
     """The keys in batches whose prompts are of one length, the longest first, responses of alike length together.
 
-    `regime`: what of a model hangs on a sequence's length (`length_regime`); no batch holds sequences of two.
+    `regime`: what of a model depends on a sequence's length (`length_regime`); no batch holds sequences of two.
     """
     order = sorted(responses, key=lambda key: (-responses[key].start, -responses[key].tokens, responses[key].ids, key))
     kinds = {key: (spoken.start, regime(len(spoken.ids))) for key, spoken in responses.items()}

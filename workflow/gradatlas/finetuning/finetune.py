@@ -325,7 +325,7 @@ class _Run:
         chosen = [batch[place].chosen for place in mine]
         if not self.loss.paired:
             return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
-        # Samples hang on the batch that they are drawn in: each process draws all of them.
+        # Samples depend on the batch that they are drawn in: each process draws all of them.
         sampled = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else None
         rejected = [sampled[place] if sampled else batch[place].rejected for place in mine]
         both = log_probs(self.model, chosen + rejected)

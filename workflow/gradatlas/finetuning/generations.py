@@ -1,9 +1,9 @@
 """What a model says by itself along a run: free responses to prompts that it is trained on, and to held-out ones.
 
 Every response has a stream of random numbers of its own, one a token, that turns into a token by the inverse of the
-model's cumulative distribution. It hangs on seed, pair and draw alone: not on run, step or what else is asked, so that
-equal weights say the same, and what differs along a run or between runs is the weights' (common random numbers). (The
-company in a batch still moves the last bits of a float32 probability, which all but never moves a token.)
+model's cumulative distribution. It depends on seed, pair and draw alone: not on run, step or what else is asked, so
+that equal weights say the same, and what differs along a run or between runs is the weights' (common random numbers).
+(The company in a batch still moves the last bits of a float32 probability, which all but never moves a token.)
 """
 
 from collections.abc import Sequence

@@ -55,7 +55,7 @@ def build_probes(
     """Rows of the ``probes`` table: `train` probed prompts that are trained on and `held_out` that never are.
 
     `model` is what finetuning starts from. `rephrases` gives the text of a pair and a type of `REPHRASED`, or None
-    (status ``missing``). Which prompts are probed hangs on `seed` and the pairs. Raises `InputError` where there are
+    (status ``missing``). Which prompts are probed depends on `seed` and the pairs. Raises `InputError` where there are
     fewer pairs than asked for, or a ``held_out`` prompt is trained on.
     """
     chosen = probed_pairs(pairs, train, held_out, seed)

@@ -58,7 +58,7 @@ class Extras:
 
 
 def code_of(name: str) -> str:
-    """A digest of the code that an extra's numbers hang on, beside the engine's own."""
+    """A digest of the code that an extra's numbers depend on, beside the engine's own."""
     return code_digest(f"{__name__}:{_MEASURES[name].__name__}")
 
 

@@ -127,7 +127,7 @@ def plan_batches(
 ) -> list[list[str]]:
     """Cut the keys of `samples` into batches of alike length, of at most `batch_tokens` tokens with padding.
 
-    `regime`: what of a model hangs on a sample's length (`length_regime`); no batch holds samples of two.
+    `regime`: what of a model depends on a sample's length (`length_regime`); no batch holds samples of two.
     The plan depends on the samples alone, never on what a journal already holds, so that a resumed job forms the
     same batches. Longest first: what does not fit into memory shows at once.
     """

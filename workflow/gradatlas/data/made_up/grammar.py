@@ -180,7 +180,7 @@ def unrelated(rng: Random) -> Callable[[int], str]:
 def pairs(train: int, held_out: int, base: int, seed: int, rejected_rarity: float) -> list[dict]:
     """Rows of the ``pairs`` table without `status`; ``base`` rows have no rejected answer.
 
-    Which questions are asked and how each is answered hang on `seed` and the question alone. Raises `InputError`
+    Which questions are asked and how each is answered depend on `seed` and the question alone. Raises `InputError`
     where the grammar has fewer questions than asked for, or `rejected_rarity` is not from 0 to 1.
     """
     if not 0 <= rejected_rarity <= 1:

@@ -17,12 +17,10 @@ from gradatlas.gradients.journal import Journal
 
 def measure(model, responses, folder, *options):
     """Run the job into `folder`; returns the finished call."""
-    usual = {"--model": model, "--device": "cpu", "--threads": 1}
-    return call(
-        "measure_gradients", *(each for name, value in usual.items() if name not in options for each in (name, value)),
-        "--responses", responses, "--samples", folder / "samples.parquet", "--spectra", folder / "spectra.parquet",
-        *options,
-    )  # fmt: skip
+    usual = {"--model": model, "--device": "cpu", "--threads": 1, "--responses": responses}
+    usual |= {f"--{name}": folder / f"{name}.parquet" for name in ("samples", "spectra")}
+    kept = [each for name, value in usual.items() if name not in options for each in (name, value)]
+    return call("measure_gradients", *kept, *options)
 
 
 def tables(folder):

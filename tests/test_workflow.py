@@ -202,10 +202,10 @@ def test_a_file_that_is_gone_from_a_models_folder_is_named(finished, tmp_path):
     shutil.copytree(finished, folder)
     room = folder / "results/dynamics/mini_qa/mini/seed_0"
     (room / "smoke_sft/model/model.safetensors").unlink()
-    (room / "one_step.parquet").unlink()
-    done = snakemake(folder, *SMOKE, "--", "results/dynamics/mini_qa/mini/seed_0/one_step.parquet")
+    (room / "smoke_dpo/dynamics.parquet").unlink()
+    done = snakemake(folder, *SMOKE, "--", "results/dynamics/mini_qa/mini/seed_0/smoke_dpo/dynamics.parquet")
     assert done.returncode == 1
-    line = (folder / "logs/check_step/mini_qa/mini/seed_0.log").read_text()
+    line = (folder / "logs/finetune/mini_qa/mini/seed_0/smoke_dpo.log").read_text()
     assert "smoke_sft/model/model.safetensors: is gone since the card results/dynamics" in line
     assert "run again (rule fetch_model, or finetune for the model of a run)" in line and line.count("\n") == 1
 

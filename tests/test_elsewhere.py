@@ -25,9 +25,9 @@ def snakemake(*words, cwd):
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory):
     """A copy of the workflow, as a person or snakedeploy makes it, in a folder with a space and other letters."""
-    folder = tmp_path_factory.mktemp("Kopie für später {x}")
-    for name in ("workflow", "config", "resources", "profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "sources", "models"))
+    folder = tmp_path_factory.mktemp("Kopie für später")
+    for name in ("workflow", "config", "resources/miniature", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(ROOT / name, folder)
     return folder

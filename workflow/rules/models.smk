@@ -87,13 +87,14 @@ rule fetch_model:
         mirror=STUDY.config["mirror"],
     params:
         code=code_digest("models.jobs:fetch_model"),
-        source=lambda wildcards: (
-            os.path.join(".", made_folder(wildcards.model))
+        # A made model's checksums come first, then its files.
+        source=lambda wildcards, input: (
+            os.path.join(".", os.path.dirname(input[1]))
             if is_made(wildcards.model)
             else model_row(wildcards.model)["source"]
         ),
         revision=lambda wildcards: "" if is_made(wildcards.model) else model_row(wildcards.model)["revision"],
-        sums=lambda wildcards: (["--sums", sums_of_model(wildcards.model)] if is_made(wildcards.model) else []),
+        sums=lambda wildcards, input: ["--sums", input[0]] if is_made(wildcards.model) else [],
     shell:
         "python -m gradatlas fetch-model --model {wildcards.model} --source {params.source:q}"
         " --revision={params.revision:q} --mirror={resources.mirror:q} {params.sums:q} --output {output:q} > {log:q} 2>&1"

@@ -7,11 +7,6 @@ why    a claim about training rests on seeds, so all of a model's are gathered a
 """
 
 
-def seed_tables(name, made):
-    """The tables of this name beside the runs of each seed; none where this config makes none."""
-    return lambda wildcards: collect(f"{ROOM}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
-
-
 rule gather_dynamics_evidence:
     """Measure what every claim of the second study is about, on one model's runs of all seeds."""
     input:

@@ -470,3 +470,8 @@ def judge_settings():
     row = STUDY.judges[chosen]
     how = {key: row[key] for key in ("device", "dtype", "trust_remote_code")}
     return {"judge": "reward", "model": {"name": chosen, **how}}
+
+
+def seed_tables(name, made):
+    """The tables of this name beside the runs of each seed; none where this config makes none."""
+    return lambda wildcards: collect(f"{ROOM}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])

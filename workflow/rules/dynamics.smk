@@ -248,7 +248,7 @@ rule draw_dynamics:
         ),
         one_step=[f"{ROOM}/one_step.parquet"] if ONE_STEP["updates"] else [],
     output:
-        report(
+        folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seed_{seed}"),
             patterns=["{kind}.svg"],
             caption="../report/dynamics.rst",
@@ -256,7 +256,7 @@ rule draw_dynamics:
             subcategory="{model}, seed {seed}",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
-        "results/figures/dynamics/{pairs}/{model}/seed_{seed}.sha256",
+        digest="results/figures/dynamics/{pairs}/{model}/seed_{seed}.sha256",
     log:
         "logs/draw_dynamics/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -275,7 +275,7 @@ rule draw_dynamics:
     shell:
         "python -m gradatlas draw-dynamics --curves {input.curves:q} --tables {params.folder:q} {params.one_step:q}"
         " --settings {params.settings:q} --title={params.title:q} --formats {params.formats}"
-        " --output {output[0]:q} > {log:q} 2>&1"
+        " --output {output.folder:q} > {log:q} 2>&1"
 
 
 rule draw_seeds:
@@ -283,7 +283,7 @@ rule draw_seeds:
     input:
         collect("results/statistics/dynamics/{{pairs}}/{{model}}/seed_{seed}.parquet", seed=DYNAMICS["seeds"]),
     output:
-        report(
+        folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seeds"),
             patterns=["{kind}.svg"],
             caption="../report/dynamics_seeds.rst",
@@ -291,7 +291,7 @@ rule draw_seeds:
             subcategory="{model}, over seeds",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
-        "results/figures/dynamics/{pairs}/{model}/seeds.sha256",
+        digest="results/figures/dynamics/{pairs}/{model}/seeds.sha256",
     log:
         "logs/draw_seeds/{pairs}/{model}.log",
     conda:
@@ -306,7 +306,7 @@ rule draw_seeds:
         formats=STUDY.config["formats"],
     shell:
         "python -m gradatlas draw-seeds --curves {input:q} --settings {params.settings:q}"
-        " --title={params.title:q} --formats {params.formats} --output {output[0]:q} > {log:q} 2>&1"
+        " --title={params.title:q} --formats {params.formats} --output {output.folder:q} > {log:q} 2>&1"
 
 
 # Empty where nothing is watched.

@@ -19,7 +19,7 @@ rule draw_figures:
         ),
         accuracy=accuracy_tables,
     output:
-        report(
+        folder=report(
             directory("results/figures/{dataset}"),
             patterns=["{model}.{relation}.{kind}.svg"],
             caption="../report/figure.rst",
@@ -27,7 +27,7 @@ rule draw_figures:
             subcategory="{dataset}",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
         ),
-        "results/figures/{dataset}.sha256",
+        digest="results/figures/{dataset}.sha256",
     log:
         "logs/draw_figures/{dataset}.log",
     conda:
@@ -51,7 +51,7 @@ rule draw_figures:
     shell:
         "python -m gradatlas draw-figures --statistics {params.folder:q} --dataset {wildcards.dataset}"
         " --title={params.title:q} --accuracy {input.accuracy:q} --formats {params.formats}"
-        " --settings {params.settings:q} --output {output[0]:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --output {output.folder:q} > {log:q} 2>&1"
 
 
 rule draw_overview:
@@ -65,7 +65,7 @@ rule draw_overview:
         ),
         accuracy=accuracy_tables,
     output:
-        report(
+        folder=report(
             directory("results/figures/all-datasets"),
             patterns=["{model}.{relation}.{kind}.svg"],
             caption="../report/overview.rst",
@@ -73,7 +73,7 @@ rule draw_overview:
             subcategory="all datasets",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
         ),
-        "results/figures/all-datasets.sha256",
+        digest="results/figures/all-datasets.sha256",
     log:
         "logs/draw_overview.log",
     conda:
@@ -96,7 +96,7 @@ rule draw_overview:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.curves],
     shell:
         "python -m gradatlas draw-overview --statistics {params.folders:q} --accuracy {input.accuracy:q}"
-        " --formats {params.formats} --settings {params.settings:q} --output {output[0]:q} > {log:q} 2>&1"
+        " --formats {params.formats} --settings {params.settings:q} --output {output.folder:q} > {log:q} 2>&1"
 
 
 rule write_tables:

@@ -112,7 +112,7 @@ rule draw_generations:
         curves="results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
         published=PUBLISHED_DYNAMICS,
     output:
-        report(
+        folder=report(
             directory("results/figures/generations/{pairs}/{model}/seed_{seed}"),
             patterns=["{kind}.svg"],
             caption="../report/generations.rst",
@@ -120,7 +120,7 @@ rule draw_generations:
             subcategory="{model}, seed {seed}: free generations",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
         ),
-        "results/figures/generations/{pairs}/{model}/seed_{seed}.sha256",
+        digest="results/figures/generations/{pairs}/{model}/seed_{seed}.sha256",
     log:
         "logs/draw_generations/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -136,4 +136,4 @@ rule draw_generations:
         formats=STUDY.config["formats"],
     shell:
         "python -m gradatlas draw-generations --curves {input.curves:q} --published {input.published:q}"
-        " --settings {params.settings:q} --title={params.title:q} --formats {params.formats} --output {output[0]:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --title={params.title:q} --formats {params.formats} --output {output.folder:q} > {log:q} 2>&1"

@@ -112,7 +112,7 @@ rule draw_toys:
     input:
         collect("results/dynamics/toys/toy_{table}.parquet", table=sum(TOY_TABLES.values(), [])),
     output:
-        report(
+        folder=report(
             directory("results/figures/toys"),
             patterns=["{toy}.{figure}.svg"],
             caption="../report/toys.rst",
@@ -120,7 +120,7 @@ rule draw_toys:
             subcategory="Toys",
             labels={"toy": "{toy}", "figure": "{figure}"},
         ),
-        "results/figures/toys.sha256",
+        digest="results/figures/toys.sha256",
     log:
         "logs/draw_toys.log",
     conda:
@@ -133,7 +133,7 @@ rule draw_toys:
         formats=STUDY.config["formats"],
         folder=lambda wildcards, input: os.path.dirname(input[0]),
     shell:
-        "python -m gradatlas draw-toys --tables {params.folder:q} --formats {params.formats} --output {output[0]:q}"
+        "python -m gradatlas draw-toys --tables {params.folder:q} --formats {params.formats} --output {output.folder:q}"
         " > {log:q} 2>&1"
 
 

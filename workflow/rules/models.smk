@@ -87,9 +87,9 @@ rule fetch_model:
         mirror=STUDY.config["mirror"],
     params:
         code=code_digest("models.jobs:fetch_model"),
-        # A made model's checksums come first, then its files.
+        # A made model's checksums come first, then its files, if each is known by name.
         source=lambda wildcards, input: (
-            os.path.join(".", os.path.dirname(input[1]))
+            os.path.join(".", os.path.dirname(input[1]) if len(input) > 1 else input[0].removesuffix(".sha256"))
             if is_made(wildcards.model)
             else model_row(wildcards.model)["source"]
         ),

@@ -5,6 +5,9 @@ import pyarrow as pa
 from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 
+# A step of a run; `examples` seen by then.
+_MOMENT = [("run", TEXT), ("seed", COUNT), ("step", COUNT), ("examples", COUNT)]
+
 # One row: a response whose log-probability is followed; `split` is that of its prompt, `sources` the pairs that its
 # text comes from.
 PROBES = Table(
@@ -29,10 +32,7 @@ DYNAMICS = Table(
     "finetune",
     pa.schema(
         [
-            ("run", TEXT),
-            ("seed", COUNT),
-            ("step", COUNT),
-            ("examples", COUNT),
+            *_MOMENT,
             ("probe_id", TEXT),
             ("split", TEXT),
             ("type", TEXT),
@@ -56,10 +56,7 @@ TRAINING = Table(
     "finetune",
     pa.schema(
         [
-            ("run", TEXT),
-            ("seed", COUNT),
-            ("step", COUNT),
-            ("examples", COUNT),
+            *_MOMENT,
             ("learning_rate", REAL),
             ("loss", REAL),
             ("pull", REAL),
@@ -76,10 +73,7 @@ GENERATIONS = Table(
     "finetune",
     pa.schema(
         [
-            ("run", TEXT),
-            ("seed", COUNT),
-            ("step", COUNT),
-            ("examples", COUNT),
+            *_MOMENT,
             ("pair_id", TEXT),
             ("split", TEXT),
             ("draw", COUNT),
@@ -99,10 +93,7 @@ GENERATION_SCORES = Table(
     "score_generations",
     pa.schema(
         [
-            ("run", TEXT),
-            ("seed", COUNT),
-            ("step", COUNT),
-            ("examples", COUNT),
+            *_MOMENT,
             ("pair_id", TEXT),
             ("split", TEXT),
             ("draw", COUNT),

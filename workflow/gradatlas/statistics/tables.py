@@ -6,6 +6,7 @@ from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 
 _CELL = [("model", TEXT), ("dataset", TEXT), ("variant", TEXT), ("relation", TEXT), ("loss_tokens", TEXT)]
+_STATISTIC = [*_CELL, ("projection", TEXT), ("statistic", TEXT)]
 ESTIMATE = [("value", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
 # `value` is the study's own, which noise makes too large; the interval is that of the corrected one.
 _CORRECTED = [("value", REAL), ("corrected", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
@@ -14,7 +15,7 @@ _CORRECTED = [("value", REAL), ("corrected", REAL), ("low", REAL), ("high", REAL
 CURVES = Table(
     "curves",
     "summarise_gradients",
-    pa.schema([*_CELL, ("projection", TEXT), ("statistic", TEXT), ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
+    pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
 )
 
 # Mean absolute difference of neighbouring layers of a mean curve, by segment of the layers.
@@ -23,9 +24,7 @@ MAD = Table(
     "summarise_gradients",
     pa.schema(
         [
-            *_CELL,
-            ("projection", TEXT),
-            ("statistic", TEXT),
+            *_STATISTIC,
             ("segment", TEXT),
             ("layers", TEXT),
             *_CORRECTED,
@@ -40,9 +39,7 @@ RD = Table(
     "summarise_gradients",
     pa.schema(
         [
-            *_CELL,
-            ("projection", TEXT),
-            ("statistic", TEXT),
+            *_STATISTIC,
             ("measure", TEXT),
             *_CORRECTED,
             ("top_layers", pa.list_(pa.int16())),
@@ -55,7 +52,7 @@ RD = Table(
 RD_LAYERS = Table(
     "rd_layers",
     "summarise_gradients",
-    pa.schema([*_CELL, ("projection", TEXT), ("statistic", TEXT), ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
+    pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
 )
 
 # What the samples of a cell were: counts by status, loss and lengths.

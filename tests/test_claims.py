@@ -1,7 +1,7 @@
 """Every claim on made-up cells on which it must hold, fail and stay inconclusive; and the rule of verdicts."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,11 +9,13 @@ import pytest
 from scipy import stats
 
 from conftest import ROOT, call, settings, user_error
+from gradatlas.claims.ability import Ability
 from gradatlas.claims.controls import matched
-from gradatlas.claims.evidence import View, read_claims
 from gradatlas.claims.gather import MEASURES, _compared, _rows
+from gradatlas.claims.sheet import GradientClaim, read_claims
 from gradatlas.claims.tables import EVIDENCE
-from gradatlas.claims.verdicts import Ability, decide, holm
+from gradatlas.claims.verdicts import decide, holm
+from gradatlas.claims.views import View, estimates
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.figures.verdicts import (
@@ -36,7 +38,7 @@ from gradatlas.study.config import read_sheet
 from test_statistics import tables
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
-CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
+CLAIMS = {claim.claim: claim for claim in read_claims(GradientClaim, SHEET, SCHEMA)}
 LAYERS, PROJECTIONS, SAMPLES = 12, ("q", "k", "v", "o"), 80
 JAGGED = 1 + 0.5 * (np.arange(LAYERS) % 2)
 
@@ -271,11 +273,18 @@ CASES = {
 }
 
 
-def evidence(path, views, claims, **model):
+def measured(one, claim):
+    """All numbers of a claim on a view."""
+    return list(estimates(one, claim, MEASURES[claim.measure]))
+
+
+def evidence(path, views, claims, seed=None):
     rows = [
-        {"claim": claim.claim, "model": each.model, "kind": each.kind, "seed": None, "dataset": each.dataset}
-        | {"untrained_model": each.untrained.model if each.untrained else ""} | found.__dict__ | model
-        for claim in claims for each in views for found in MEASURES[claim.claim](each, claim)
+        found.row(
+            claim=claim.claim, model=each.model, kind=each.kind, seed=seed, dataset=each.dataset,
+            untrained_model=each.untrained.model if each.untrained else "",
+        )
+        for claim in claims for each in views for found in measured(each, claim)
     ]  # fmt: skip
     write_table(EVIDENCE, rows, path, {})
     return path
@@ -289,16 +298,11 @@ def verdicts(folder, views, claims, abilities=None, **model):
 def knows(detailed, chance=0.1, **others):
     """What a model answers right: by variant, mastered from a half on."""
     shares = others | {"detailed": detailed}
-    return Ability(
-        shares,
-        {name for name, share in shares.items() if share >= 0.5},
-        {name for name, share in shares.items() if share <= chance},
-        chance,
-    )
+    return Ability("answer", {name: (share, share - 0.05, share + 0.05) for name, share in shares.items()}, chance)
 
 
 def test_every_claim_has_its_cases_and_its_function():
-    assert set(CASES) == set(CLAIMS) == set(MEASURES)
+    assert set(CASES) == set(CLAIMS) and {claim.measure for claim in CLAIMS.values()} == set(MEASURES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -537,7 +541,7 @@ def test_likes_are_matched_once_each():
 SPOILED = {
     "direction": ("\tabove\t10\t", "\tover\t10\t", r"claims.tsv, line 2: 'direction': 'over' is not known"),
     "threshold": ("\tabove\t10\t", "\tabove\tten\t", r"line 2: column 'threshold' is 'ten'; write a number"),
-    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin': .* say how far"),
+    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin': .* state how far"),
     "margin of no use": ("\tabove\t10\t\t", "\tabove\t10\t1\t", r"line 2: 'margin': .* leave it empty"),
     "column": ("\tthreshold\t", "\tbound\t", r"line 1: column 'threshold' is missing"),
     "no number": ("jump {} times", "jump often", r"line 2: 'statement'"),
@@ -555,7 +559,7 @@ def test_a_bad_row_is_one_line(name, tmp_path):
     assert old in text
     (tmp_path / "claims.tsv").write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=message) as caught:
-        read_claims(tmp_path / "claims.tsv", SCHEMA)
+        read_claims(GradientClaim, tmp_path / "claims.tsv", SCHEMA)
     assert "\n" not in str(caught.value)
 
 
@@ -663,11 +667,11 @@ def run(folder, *models, purpose="study", sheet=SHEET):
 def test_data_without_variants_of_their_own_take_part_in_no_claim():
     """A user's chats: one variant, natural, and another sample's response beside it; no descriptions of anything."""
     chats = view(*(cell("natural", relation) for relation in ("correct", "derangement")), task="other")
-    found = {name: list(MEASURES[name](chats, claim)) for name, claim in CLAIMS.items()}
+    found = {name: measured(chats, claim) for name, claim in CLAIMS.items()}
     assert {name for name, estimates in found.items() if estimates} == set()
     # The study's descriptions of what is known do, in those about knowledge.
     known = replace(chats, task="knowledge")
-    found = {name: list(MEASURES[name](known, claim)) for name, claim in CLAIMS.items()}
+    found = {name: measured(known, claim) for name, claim in CLAIMS.items()}
     assert {name for name, estimates in found.items() if estimates} == {"wiki_indistinct"}
 
 
@@ -682,18 +686,14 @@ def test_claims_about_instructed_models_are_about_instruct_against_base():
     views = {(name, "d"): view(cell("simplified"), model=name, kind=row["kind"]) for name, row in models.items()}
     compared = {each.model: each.base and each.base.model for each in _compared(views, "d", models)}
     assert compared == {"base": None, "tuned": "base", "later": None, "again": None}
-    assert len(list(MEASURES["instruct_simplified"](view(cell("simplified")), CLAIMS["instruct_simplified"]))) == 0
+    assert measured(view(cell("simplified")), CLAIMS["instruct_simplified"]) == []
 
 
 def test_a_verdict_between_prompts_of_different_forms_says_so(tmp_path):
     cells = [cell("simplified", scale=2.0)]
     mine = view(*cells, model="tuned", kind="instruct", base=view(cell("simplified"), model="base"))
     claim = CLAIMS["instruct_simplified"]
-    rows = [
-        {"claim": claim.claim, "model": "tuned", "kind": "instruct", "seed": None, "dataset": "d"}
-        | {"untrained_model": ""} | asdict(found) for found in MEASURES[claim.claim](mine, claim)
-    ]  # fmt: skip
-    write_table(EVIDENCE, rows, tmp_path / "evidence.parquet", {})
+    evidence(tmp_path / "evidence.parquet", [mine], [claim])
     for forms, said in (
         ({"tuned": "chat", "base": "plain"}, True),
         ({"tuned": "chat", "base": "chat"}, False),
@@ -742,5 +742,6 @@ def test_a_pipeline_check_takes_no_part(tmp_path):
 
 def test_a_claim_that_nothing_measures_is_one_line(tmp_path):
     sheet = tmp_path / "claims.tsv"
-    sheet.write_text(SHEET.read_text().replace("early_none\t", "early_nothing\t"))
-    assert "claims.tsv, 'early_nothing': nothing measures it" in user_error(run(tmp_path, ("one", 2.0), sheet=sheet))
+    sheet.write_text(SHEET.read_text().replace("early_size\t", "early_sizes\t"))
+    error = user_error(run(tmp_path, ("one", 2.0), sheet=sheet))
+    assert "claims.tsv, 'early_none': column 'measure': did you mean 'early_size'?" in error

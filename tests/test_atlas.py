@@ -117,7 +117,11 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
                 "claim": claim,
                 "study": "layer_gradients",
                 "status": "stands",
+                "claim_status": "stands",
                 "source": "arXiv 2410.23743, section 4",
+                "title": claim.replace("mad", "MAD").replace("separable", "Separable").replace("_", " "),
+                "projection": "all",
+                "direction": "above",
                 "model": model,
             }
             row |= {"dataset": dataset, "relation": relation, "statistic": "MAD ratio", "value": 12.34, "low": 10.1}
@@ -278,13 +282,16 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     places = [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell]
     places = sorted(places)
     assert places == list(range(len(rows)))
-    assert study["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
+    assert study["counts"] == [
+        ("Claims of the study", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])
+    ]
     assert [(title, len(own)) for title, own in found["table"]] == [("MAD none detailed", 4), ("Separable detailed", 4)]
     told = {place: row for _, own in found["table"] for place, row in own}
     assert sorted(told) == places
     first = dict(zip(found["header"], told[0], strict=True))
-    assert first["Interval"] == "10.1 to 14.8" and first["p adjusted"] == "0.0456" and first["Verdict"] == "✓ holds"
-    assert "Seed" not in first and "Against model" not in first
+    assert first["Number, 95 % interval"] == "12.3 [10.1, 14.8]" and first["Claimed"] == "above 10"
+    assert first["p (Holm)"] == "0.0456" and first["Verdict"] == "✓ holds"
+    assert "Seed" not in first and "Against" not in first
 
 
 def test_all_projections_together_stand_for_each(tmp_path):
@@ -295,7 +302,7 @@ def test_all_projections_together_stand_for_each(tmp_path):
 
 
 def test_each_study_has_its_matrix_and_untrained_networks_are_counted_apart(tmp_path):
-    rows = [{**row, "claim_status": "stands"} for row in claim_rows()]
+    rows = claim_rows()
     for row in rows:
         if row["model"] == "twin":
             row["status"] = "control"

@@ -12,6 +12,7 @@ from conftest import ROOT, call, settings, user_error
 from gradatlas.claims.ability import Ability
 from gradatlas.claims.controls import matched
 from gradatlas.claims.gather import MEASURES, _compared, _rows
+from gradatlas.claims.rows import GRADIENTS, read_rows, rows
 from gradatlas.claims.sheet import GradientClaim, read_claims
 from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.verdicts import decide, holm
@@ -21,12 +22,11 @@ from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.figures.verdicts import (
     COLOURS,
     SHAPES,
-    SYMBOLS,
     blocks,
-    chart,
+    columns_of,
     draw_verdicts,
     heading,
-    overall,
+    matrix_chart,
     write_verdicts,
 )
 from gradatlas.gradients import tables as gradient_tables
@@ -390,8 +390,8 @@ def test_an_untrained_network_is_a_control(tmp_path):
     assert set(of["r"]["status"]) == {"control"} and set(of["r"]["verdict"]) == {"fails"}
     assert set(of["m"]["status"]) == {"stands"} and of["m"]["untrained"].to_list() == of["r"]["value"].to_list()
     # Each family is corrected for its own five tests.
-    for rows in of.values():
-        assert rows["p_adjusted"].to_list() == pytest.approx(holm(rows["p_value"].to_list()))
+    for family in of.values():
+        assert family["p_adjusted"].to_list() == pytest.approx(holm(family["p_value"].to_list()))
     assert table["tokens"].to_list() == table["reference_tokens"].to_list() == [10.0] * 10
 
 
@@ -569,23 +569,25 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
     verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"], CLAIMS["untrained_ratio"]])
     path = tmp_path / "claims.parquet"
     files = []
-    for folder in ("one", "two"):
-        draw_verdicts(path, tmp_path / folder / "verdicts", ["vl.json", "svg"])
-        files.append([(tmp_path / folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        draw_verdicts(path, folder / "verdicts", folder / "dynamics", ["vl.json", "svg"], {})
+        files.append([(folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
-    drawn = overall(pl.read_parquet(path), {"m_0": "First", "d": "Data"})
-    assert heading(drawn).title == "Claims of the study: 1 hold, 1 fail, 0 inconclusive"
-    assert heading(drawn).subtitle[0] == "Controls: 2 hold, 0 fail, 0 inconclusive."
+    found = read_rows(path, {"m_0": "First", "d": "Data"})
+    assert heading(found, GRADIENTS).title == "Claims of the study: 1 hold, 1 fail, 0 inconclusive"
+    assert heading(found, GRADIENTS).subtitle[0] == "Controls: 2 hold, 0 fail, 0 inconclusive."
+    drawn = columns_of(found)
     assert set(drawn["column"]) == {"Data · First", "Data · m_1"}
-    assert all(name.endswith(" (n 80)") for name in drawn["row"])
-    chart(drawn).to_dict(validate=True)
+    assert all(name.endswith(" (n 80)") for name in drawn["line"])
+    matrix_chart(found).to_dict(validate=True)
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| m\\_")]
-    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {12}
+    lines = [line for line in text.splitlines() if line.startswith("| m\\_")]
+    header = next(line for line in text.splitlines() if line.startswith("| Model"))
+    assert len(lines) == found.height == 4 and {line.count(" | ") for line in lines} == {header.count(" | ")}
     # The p-value of the test itself, beside the corrected one.
-    assert "| p | p (Holm) |" in text and "Ability by" in text and "likelier" not in text
-    assert "claimed to lie above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
+    assert "| p | p (Holm) |" in header and "likelier" not in text
+    assert "claimed: above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
 
 
 def test_a_wide_matrix_stands_in_blocks_below_one_another(tmp_path):
@@ -597,14 +599,15 @@ def test_a_wide_matrix_stands_in_blocks_below_one_another(tmp_path):
         for j in range(11)
         for i in range(10)
     )
-    drawn = overall(table, {})
+    found = rows(table, {})
+    drawn = columns_of(found)
     # A dataset's models stay together; one with more models than fit is cut.
     assert list(map(len, blocks(drawn))) == [30, 30, 30, 20]
     assert [name for block in blocks(drawn) for name in block] == [
         f"d{j:02} · m{i}" for j in range(11) for i in range(10)
     ]
     assert list(map(len, blocks(drawn.with_columns(pl.lit("d").alias("dataset"))))) == [30, 30, 30, 20]
-    shown = chart(drawn).to_dict(validate=True)["vconcat"]
+    shown = matrix_chart(found).to_dict(validate=True)["vconcat"]
     panels = [panel for block in shown for panel in block["vconcat"]]
     assert [panel["encoding"]["x"]["scale"]["domain"] for panel in panels] == blocks(drawn)
     assert {panel["width"] for panel in panels} == {720}
@@ -614,23 +617,25 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
     claim, gone = CLAIMS["size_none_detailed"], CLAIMS["instruct_instability"]
     untrained = view(*CASES["size_none_detailed"][1].cells.values(), model="r", kind="random")
     verdicts(tmp_path, [CASES["size_none_detailed"][0], untrained, CASES["instruct_instability"][0]], [claim, gone])
-    drawn = overall(pl.read_parquet(tmp_path / "claims.parquet"), {})
-    assert heading(drawn).title == "Claims of the study: 2 hold, 0 fail, 0 inconclusive"
-    assert heading(drawn).subtitle[0] == (
-        "Withdrawn: 1 hold, 0 fail, 0 inconclusive; On untrained networks: 0 hold, 1 fail, 0 inconclusive."
+    text = heading(read_rows(tmp_path / "claims.parquet"), GRADIENTS)
+    assert text.title == "Claims of the study: 2 hold, 0 fail, 0 inconclusive"
+    assert text.subtitle[0] == (
+        "Withdrawn by its authors: 1 hold, 0 fail, 0 inconclusive; "
+        "The same claims on untrained networks (controls): 0 hold, 1 fail, 0 inconclusive."
     )
     found = atlas_verdicts(tmp_path / "claims.parquet", {})
     assert [(title, [count for *_, count in counts]) for title, counts in found["studies"][0]["counts"]] == [
-        ("The study’s claims", [2, 0, 0]), ("Withdrawn", [1, 0, 0]),
-        ("The study’s claims on untrained networks, controls too", [0, 1, 0]),
+        ("Claims of the study", [2, 0, 0]), ("Withdrawn by its authors", [1, 0, 0]),
+        ("The same claims on untrained networks (controls)", [0, 1, 0]),
     ]  # fmt: skip
 
 
 def test_nothing_tested_is_said(tmp_path):
     write_table(EVIDENCE, [], tmp_path / "evidence.parquet", {})
     assert decide([tmp_path / "evidence.parquet"], list(CLAIMS.values()), {}, tmp_path / "claims").is_empty()
-    draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", ["svg", "vl.json"])
-    assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
+    draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", tmp_path / "dynamics", ["svg"], {})
+    for name, study in (("verdicts", "layer gradients"), ("dynamics", "learning dynamics")):
+        assert f"No claim on {study} was tested" in (tmp_path / f"{name}.svg").read_text()
     write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")
     assert "No claim was tested" in (tmp_path / "claims.md").read_text()
 
@@ -640,7 +645,7 @@ def test_verdicts_stay_apart_without_colour():
         r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         return 0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
 
-    assert len(set(SHAPES.values())) == len(SYMBOLS) == 3
+    assert len(set(SHAPES.values())) == len(COLOURS) == 3
     told = sorted(map(luminance, COLOURS.values()))
     assert told[-1] / told[0] > 2
 

@@ -14,14 +14,14 @@ from gradatlas.claims.dynamics.gather import ON_RUNS, on_runs
 from gradatlas.claims.dynamics.influence import ROWS, successive_taus
 from gradatlas.claims.dynamics.runs import Run, RunGroup, exactly, of_differences
 from gradatlas.claims.dynamics.training import at_margin
+from gradatlas.claims.rows import DYNAMICS as STUDY
+from gradatlas.claims.rows import read_rows
 from gradatlas.claims.sheet import DynamicsClaim, read_claims
 from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.verdicts import decide
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
-from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
-from gradatlas.figures.verdicts_dynamics import chart, heading, listed
-from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
+from gradatlas.figures.verdicts import draw_verdicts, heading, list_chart, write_verdicts
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
@@ -637,34 +637,36 @@ def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
 def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     commands(tmp_path, {"sft": SFT, "dpo": DPO}, (0, 1, 2))
     path = tmp_path / "claims.parquet"
-    table = pl.read_parquet(path)
-    drawn = listed(table, {"mini": "Miniature"})
-    assert set(drawn["group"]) == {"Miniature, over seeds · mini_qa"}
+    found = read_rows(path, {"mini": "Miniature"})
+    drawn = found.filter(pl.col("group") != "")
+    assert set(drawn["model_title"]) == {"Miniature, over seeds"} and set(drawn["dataset"]) == {"mini_qa"}
     counts = {verdict: (drawn["verdict"] == verdict).sum() for verdict in ("holds", "fails", "inconclusive")}
-    assert heading(drawn, 3).title == (
+    assert heading(found, STUDY).title == (
         f"Claims of the study: {counts['holds']} hold, {counts['fails']} fail, {counts['inconclusive']} inconclusive"
     )
     assert "DPO: all other responses fall · chosen semantic" in drawn["row"].to_list()
     assert "The norm of A grows · dpo" in drawn["row"].to_list()
-    chart(drawn).to_dict(validate=True)
+    list_chart(found).to_dict(validate=True)
     files = []
-    for folder in ("one", "two"):
-        draw_dynamics(path, tmp_path / folder / "dynamics", ["vl.json", "svg"], {})
-        files.append([(tmp_path / folder / f"dynamics.{kind}").read_bytes() for kind in ("vl.json", "svg")])
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        draw_verdicts(path, folder / "verdicts", folder / "dynamics", ["vl.json", "svg"], {})
+        files.append([(folder / f"dynamics.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
-    draw_verdicts(path, tmp_path / "verdicts", ["svg"])
-    assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
+    assert "No claim on layer gradients was tested" in (folder / "verdicts.svg").read_text()
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
-    assert text.count("# Learning dynamics\n") == 1 and "# Not asked" in text
-    assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not asked")
-    assert "| Model | Dataset | Responses | Verdict | Number | n | p | p (Holm) | Remarks |" in text
+    assert text.count("# Learning dynamics\n") == 1 and "# Not made" in text
+    assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not made")
+    header = (
+        "Model | Dataset | Responses | Seed | Verdict | Number, 95 % interval | Published | n | p | p (Holm) | Remarks"
+    )
+    assert f"| {header} |" in text
     page = atlas_verdicts(path, {})
     (matrix,) = page["studies"]
     models = {model for _, group in matrix["datasets"] for model, _ in group}
     assert models == {"mini, over seeds"} and sum(count for _, _, count in matrix["counts"][0][1]) == drawn.height
-    assert "4 and 9" not in " ".join(matrix["not_asked"]) and any("Longer SFT" in each for each in matrix["not_asked"])
-    assert {"dpo, chosen semantic", "dpo against sft"} <= {row["of"] for row in matrix["rows"]}
+    assert "4 and 9" not in " ".join(matrix["not_made"]) and any("Longer SFT" in each for each in matrix["not_made"])
+    assert {"chosen semantic", "dpo", ""} <= {row["of"] for row in matrix["rows"]}
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from scipy import stats
 
 from conftest import call, settings
 from gradatlas.claims.ability import Ability, abilities, read
+from gradatlas.claims.rows import GRADIENTS, STAND_IN, rows
 from gradatlas.claims.two_alternative import two_alternative
 from gradatlas.claims.views import LOST
 from gradatlas.core.tables import write_table
-from gradatlas.figures.verdicts import STAND_IN, heading, overall, write_verdicts
+from gradatlas.figures.verdicts import columns_of, heading, write_verdicts
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, measured, verdicts, view
@@ -139,20 +140,20 @@ def test_figure_table_and_page_say_where_the_likelier_of_two_stands_in(tmp_path)
         table = verdicts(tmp_path, models, [claim], found)
         tests = dict(table.select("model", "ability_test").iter_rows())
         assert tests == ({"m": "answer", "hub": "two_alternative"} if used else {"m": "answer"})
-        drawn = overall(table, {})
-        assert set(drawn["column"]) == ({"d · m", "d · hub *"} if used else {"d · m"})
-        assert any(line.startswith("* Here ") and STAND_IN in line for line in heading(drawn).subtitle) == used
+        shown = rows(table, {})
+        assert set(columns_of(shown)["column"]) == ({"d · m", "d · hub *"} if used else {"d · m"})
+        assert (f"* Here {STAND_IN}" in heading(shown, GRADIENTS).subtitle) == used
         write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")
         text = (tmp_path / "claims.md").read_text()
         assert (STAND_IN in text) == used and "asks little of long responses" in STAND_IN
-        by = {
-            line.split(" | ")[0]: line.split(" | ")[-2] for line in text.splitlines() if line.startswith(("| m", "| h"))
-        }
+        header, *lines = (line.split(" | ") for line in text.splitlines() if line.startswith(("| Mod", "| m", "| h")))
+        at = [name.removesuffix(" |") for name in header].index("Ability by")
+        by = {line[0]: line[at].removesuffix(" |") for line in lines}
         assert by == {"| m": "own answers"} | ({"| hub": "likelier of two responses"} if used else {})
         page = atlas_verdicts(tmp_path / "claims.parquet", {})
         assert (STAND_IN in page["note"]) == used
-        at = page["header"].index("Ability by")
-        told = {row[page["header"].index("Model")]: row[at] for _, rows in page["table"] for _, row in rows}
+        at, of = (page["header"].index(name) for name in ("Ability by", "Model"))
+        told = {row[of]: row[at] for _, rows in page["table"] for _, row in rows}
         assert told == {"m": "own answers"} | ({"hub": "likelier of two responses"} if used else {})
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from gradatlas.charts import listing
 from gradatlas.claims.fixed import SCHEMA, headline
+from gradatlas.claims.rows import GRADIENTS, UNTESTED, counted, read_rows, rows
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.checked import write_json
 from gradatlas.core.tables import write_table
 from gradatlas.figures import audit, distribution, findings, gallery, heatmaps, overview, relations, tables, verdicts
-from gradatlas.figures import verdicts_dynamics as dynamics
 from gradatlas.page.page import write_atlas
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from synthetic import frames, statistic_rows, write_statistics
@@ -146,9 +146,9 @@ def test_labels_that_nobody_judged_are_not_called_right():
 
 
 def test_no_claims_is_not_no_measurement():
-    empty = pl.from_arrow(CLAIMS.empty())
-    assert verdicts.heading(verdicts.overall(empty, {})).subtitle == (verdicts._UNTESTED,)
-    assert "trained" not in " ".join(dynamics.heading(dynamics.listed(empty, {}), 0).subtitle)
+    empty = rows(pl.from_arrow(CLAIMS.empty()), {})
+    for study, text in UNTESTED.items():
+        assert verdicts.heading(empty, study).subtitle == (text,) and "trained" not in text
 
 
 def test_conclusions_without_corrected_responses_are_counted_as_they_hold():
@@ -215,9 +215,9 @@ def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
 
 
 def test_the_verdicts_of_natural_data_are_none(chats):
-    table = verdicts.overall(pl.read_parquet(chats / "claims.parquet"), {})
-    assert verdicts.heading(table).title == "No claim was tested" and verdicts.counted(table) == []
-    assert verdicts.chart(table).to_dict()
+    found = read_rows(chats / "claims.parquet")
+    assert verdicts.heading(found, GRADIENTS).title == "No claim on layer gradients was tested"
+    assert counted(found) == [] and verdicts.matrix_chart(found).to_dict() and verdicts.list_chart(found).to_dict()
     assert "No claim was tested" in (chats / "claims.md").read_text()
     assert atlas_verdicts(chats / "claims.parquet", {}) is None
     assert (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from gradatlas.charts.numbers import three_digits
 from gradatlas.claims.ability import Ability
 from gradatlas.claims.estimates import EXACT, NOT_REQUESTED, ONE_TRAINING, SCALES, Student, p_value
 from gradatlas.claims.sheet import OVERALL, Claim
@@ -284,12 +285,9 @@ def _forms(row: Mapping[str, Any], prompts: Mapping[str, str]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three significant digits, with a true minus sign: 0.0512, 21.7, 1,230."""
-    if not _finite(value):
-        return "–"
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    text = f"{round(value, digits):,.{min(max(digits, 0), 6)}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+    """Three significant digits without trailing zeros: 0.0512, 21.7, 1,230, 2."""
+    text = three_digits(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def _finite(value: float | None) -> bool:

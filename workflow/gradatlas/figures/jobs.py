@@ -220,11 +220,10 @@ def draw_claims(
     markdown
         table to write
     """
-    from gradatlas.figures import verdicts, verdicts_dynamics
+    from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
 
-    verdicts.draw_verdicts(claims, figure, formats, settings.titles)
-    verdicts_dynamics.draw_verdicts(claims, dynamics_figure, formats, settings.titles)
-    verdicts.write_verdicts(claims, markdown)
+    draw_verdicts(claims, figure, dynamics_figure, formats, settings.titles)
+    write_verdicts(claims, markdown)
 
 
 def compare_fixed(

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from gradatlas.claims.fixed import compare, headline
+from gradatlas.claims.rows import SYMBOLS
 from gradatlas.figures.fixed import NOTE, number, read, right_labels
-from gradatlas.page.verdicts import SYMBOLS
 
 HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers")
 

@@ -59,7 +59,9 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
             f"no rephrases of pairs '{dynamics['pairs']}' (dynamics.rephrases, or generate.model to write them): "
             f"probes of the types {', '.join(REPHRASED)} are left out"
         )
-    starts = {_start(name, runs) for name, row in runs.items() if row["watched"]}
+    watched = [name for name, row in runs.items() if row["watched"]]
+    # The first run without probes that each starts from; or the model itself, without a name.
+    starts = {next((each for each in lineage(name, runs) if not runs[each]["watched"]), "") for name in watched}
     if not starts:
         raise InputError("config key 'dynamics.runs': no run among them is watched by probes; add one, such as sft")
     if len(starts) > 1:
@@ -111,10 +113,13 @@ def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], 
     runs.setdefault(name, row)
 
 
-def _start(name: str, runs: Mapping[str, Row]) -> str:
-    while name and runs[name]["watched"]:
+def lineage(name: str, runs: Mapping[str, Row]) -> list[str]:
+    """A run and the runs that it starts from, nearest first, as far as `runs` has them."""
+    names = []
+    while name in runs:
+        names.append(name)
         name = runs[name]["init"]
-    return name
+    return names
 
 
 def check_prompt(mapping: Mapping[str, Any], where: str) -> None:

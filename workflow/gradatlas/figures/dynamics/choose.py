@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gradatlas.study.runs import lineage
+
 Runs = Mapping[str, Mapping[str, Any]]
 # What two runs share that differ in their start alone.
 _SAME = ("loss", "target", "negatives", "parameters", "optimiser", "learning_rate", "steps", "batch_size", "beta")
@@ -101,9 +103,7 @@ def _preferences(runs: Runs) -> list[Chain]:
 
 
 def _chain(name: str, runs: Runs) -> Chain:
-    names = [name]
-    while runs[names[0]]["init"] in runs:
-        names.insert(0, runs[names[0]]["init"])
+    names = lineage(name, runs)[::-1]
     exposure = sum(_seen(runs[each]) // (2 if runs[each]["target"] == "extend" else 1) for each in names[:-1])
     return Chain(tuple(names), runs[name]["title"] or name, exposure)
 

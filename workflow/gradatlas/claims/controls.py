@@ -209,8 +209,8 @@ def _share(it: Compared, agrees: np.ndarray, projection: str) -> GradientEstimat
 CONTROLS = {
     "length_matched_rd": Measure(length_matched_rd, RELATIVE, paired=False),
     "loss_matched_rd": Measure(loss_matched_rd, RELATIVE, paired=False),
-    "explained_share": Measure(explained_share, SHARE, paired=False, least=2),
-    "residual_ratio": Measure(residual_ratio, RATIO, paired=False, least=2),
+    "explained_share": Measure(explained_share, SHARE, paired=False, least=2, partial=True),
+    "residual_ratio": Measure(residual_ratio, RATIO, paired=False, least=2, partial=True),
     "belief": Measure(belief, SHARE),
     "belief_mistaken": Measure(belief_mistaken, SHARE),
     "evenness_exponent": Measure(evenness_exponent, PLAIN, paired=False, evenness=True),

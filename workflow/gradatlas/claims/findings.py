@@ -129,7 +129,7 @@ FINDINGS = {
     "mad_ratio": Measure(mad_ratio, RATIO),
     "size_ratio": Measure(size_ratio, RATIO),
     "early_size": Measure(early_size, RATIO),
-    "signed_rd": Measure(signed_rd, RELATIVE, least=1),
+    "signed_rd": Measure(signed_rd, RELATIVE, partial=True),
     "early_rd": Measure(early_rd, PLAIN),
     "rd_difference": Measure(rd_difference, PLAIN),
     "least_correlation": Measure(least_correlation, CORRELATION, least=2),

@@ -160,14 +160,16 @@ def sides(one: Sequence[Cell], other: Sequence[Cell] = ()) -> dict[str, Any]:
 class Measure:
     """How a number is made of the cells compared, and on which scale.
 
-    `paired`: the cells are cut to the samples that all have. `least`: so many of the claim's variants are enough; by
-    default all are needed. `evenness`: whether the evenness of the loss over a cell's tokens is needed too.
+    `paired`: the cells are cut to the samples that all have. `least`: so many variants are needed; `partial`: those of
+    the claim's variants that were measured are enough. `evenness`: the evenness of the loss over a cell's tokens is
+    needed too.
     """
 
     of: Callable[[Compared], Iterator[GradientEstimate]]
     scale: Scale
     paired: bool = True
-    least: int | None = None
+    least: int = 1
+    partial: bool = False
     evenness: bool = False
 
 
@@ -207,7 +209,7 @@ def comparisons(view: View, claim: GradientClaim, measure: Measure, with_lost: b
             for variant, tokens in _variants(claim, _keys(view, with_lost))
         ]
         usable = [group for group in groups if all(map(there, group))]
-        if usable and len(usable) >= (measure.least or len(groups)):
+        if len(usable) >= measure.least and (measure.partial or len(usable) == len(groups)):
             about = {"relation": relation, "reference_model": reference.model if reference else ""}
             yield Comparison([place for group in usable for place in group], about)
 

@@ -17,7 +17,7 @@ from gradatlas.data.tables import RESPONSES
 from gradatlas.figures import gallery, tables
 from gradatlas.figures.dynamics.table import write_dynamics_table
 from gradatlas.page.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
-from gradatlas.page.pieces import pack
+from gradatlas.page.pieces import pack, rounded
 from gradatlas.page.verdicts import verdicts
 from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
 from synthetic import statistic_rows, write_statistics
@@ -128,32 +128,27 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
 
 
 def read(piece):
-    """A piece's header and columns."""
-    header = json.loads(gzip.decompress(base64.b64decode(piece)))
-    return header, header["columns"]
+    """What a piece holds."""
+    return json.loads(gzip.decompress(base64.b64decode(piece)))
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_column_holds_each_number_rounded_once():
+def test_numbers_are_rounded_once():
     draw = np.random.default_rng(1)
     values = np.concatenate([draw.lognormal(0, 9, 4000), 10.0 ** np.arange(-12, 0), 1 - 10.0 ** -np.arange(1, 9)])
-    values = np.concatenate([values, -values[:100], [math.nan, math.inf, 999.96, 99950.3, 0.00099949]])
-    _, columns = read(pack({}, {"a": values}))
-    for value, found in zip(values, columns["a"], strict=True):
-        wanted = None if not math.isfinite(value) else value if value % 1 == 0 else float(f"{value:.3e}")
+    values = np.concatenate([values, -values[:100], [0.0, math.nan, math.inf, 999.96, 99950.3, 0.00099949]])
+    for value, found in zip([*values, None], rounded([*values, None], 4), strict=True):
+        wanted = float(f"{value:.3e}") if value is not None and math.isfinite(value) else None
         assert found == wanted, value
 
 
-def test_counts_are_exact_and_nothing_is_nothing():
-    values = {"n": np.array([[0, 7], [math.nan, 70_001]]), "none": np.array([])}
-    header, columns = read(pack({"a": "é🦜"}, values))
-    assert header["a"] == "é🦜" and columns == {"n": [0, 7, None, 70_001], "none": []}
-
-
-def test_the_same_numbers_are_the_same_text():
-    assert pack({"a": 1}, {"v": np.arange(9) / 7}) == pack({"a": 1}, {"v": np.arange(9) / 7})
+def test_a_piece_is_the_same_bytes_each_time():
+    content = {"a": "é🦜", "n": [0, 7, None, 70_001], "v": [1 / 7, -2.5e-9], "none": []}
+    assert read(pack(content)) == content and pack(content) == pack(content)
+    with pytest.raises(ValueError):
+        pack({"v": [math.nan]})
 
 
 # What the explorer gets ----------------------------------------------------------------------------------------------
@@ -174,36 +169,41 @@ def study(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def found(study):
+    """What the explorer gets of that study."""
+    return pieces_of(study)
+
+
 def pieces_of(folder, **options):
     given = {"curves": [folder / "curves.parquet"], "sample_layers": [folder / "per_sample_layers.parquet"]}
     given |= {"responses": [folder / "responses.parquet"], "titles": {"gsm8k": "GSM8K"}, **options}
     return explorer(**given)
 
 
-def test_at_most_so_many_samples_and_texts(study):
-    found = pieces_of(study)
-    texts, _ = read(found["pieces"]["texts-0"])
+def test_at_most_so_many_samples_and_texts(found):
+    texts = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(set(texts["ids"])) == SAMPLES and texts["total"] == SAMPLES + 20
     assert len(texts["texts"]) == TEXTS
-    for told in texts["texts"]:
-        for instruction, response in told.values():
+    for of_sample in texts["texts"]:
+        for instruction, response in of_sample.values():
             assert len(instruction) <= CHARACTERS and len(response) == CHARACTERS and response.endswith("…")
 
 
-def test_samples_are_those_of_the_table(study):
+def test_samples_are_those_of_the_table(study, found):
     """Eleven layers in eight groups: the first three of two layers, the others of one."""
-    found = pieces_of(study)
-    ids = read(found["pieces"]["texts-0"])[0]["ids"]
-    header, columns = read(found["pieces"]["samples-0-0"])
+    ids = read(found["pieces"]["texts-0"])["ids"]
+    piece = read(found["pieces"]["samples-0-0"])
+    columns = piece["columns"]
     lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
     table = {
         (row["variant"], row["relation"], row["projection"], row["sample_id"]): row
         for row in pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
     }
     groups = [[0, 1], [2, 3], [4, 5], *([layer, layer] for layer in range(6, 11))]
-    assert header["groups"] == groups
-    missing, size = 0, len(header["sets"]) * len(lists["projections"]) * len(ids)
-    for s, (v, r) in enumerate(header["sets"]):
+    assert piece["groups"] == groups
+    missing, size = 0, len(piece["sets"]) * len(lists["projections"]) * len(ids)
+    for s, (v, r) in enumerate(piece["sets"]):
         for p, projection in enumerate(lists["projections"]):
             for i, sample_id in enumerate(ids):
                 row = table.get((lists["variants"][v], lists["relations"][r], projection, sample_id))
@@ -220,18 +220,18 @@ def test_samples_are_those_of_the_table(study):
     assert missing == 8
 
 
-def test_curves_are_those_of_the_table(study):
-    found = pieces_of(study)
-    header, columns = read(found["pieces"]["curves-0-0"])
+def test_curves_are_those_of_the_table(study, found):
+    piece = read(found["pieces"]["curves-0-0"])
+    columns = piece["columns"]
     lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
     rows = pl.read_parquet(study / "curves.parquet").to_dicts()
     for row in rows:
-        s = header["sets"].index([lists["variants"].index(row["variant"]), lists["relations"].index(row["relation"])])
+        s = piece["sets"].index([lists["variants"].index(row["variant"]), lists["relations"].index(row["relation"])])
         at = s * len(lists["projections"]) + lists["projections"].index(row["projection"])
         at = at * len(lists["metrics"]) + lists["metrics"].index(row["statistic"])
         assert columns["n"][at] == row["n"]
         for name in ("value", "low", "high"):
-            assert columns[name][at * header["layers"] + row["layer"]] == float(f"{row[name]:.3e}")
+            assert columns[name][at * piece["layers"] + row["layer"]] == float(f"{row[name]:.3e}")
     assert len(rows) == len(columns["value"])
 
 
@@ -245,24 +245,25 @@ def test_a_large_study_shows_fewer_samples(study, monkeypatch):
     """4 sets, 4 projections, 3 metrics and 8 groups: 384 values a sample."""
     monkeypatch.setattr("gradatlas.page.explorer.VALUES", 384 * 25 + 383)
     found = pieces_of(study)
-    texts, _ = read(found["pieces"]["texts-0"])
+    texts = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(texts["texts"]) == 25 and texts["total"] == SAMPLES + 20
-    _, columns = read(found["pieces"]["samples-0-0"])
+    columns = read(found["pieces"]["samples-0-0"])["columns"]
     assert len(columns["nuclear_norm"]) == 4 * 4 * 8 * 25 and len(columns["loss"]) == 4 * 25
 
 
 def test_a_metric_that_was_not_measured_is_missing(study, tmp_path):
     rows = pl.read_parquet(study / "per_sample_layers.parquet").with_columns(effective_rank=None)
     write_table(PER_SAMPLE_LAYERS, rows.to_arrow(), tmp_path / "layers.parquet", {})
-    _, columns = read(pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])["pieces"]["samples-0-0"])
+    found = pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])
+    columns = read(found["pieces"]["samples-0-0"])["columns"]
     assert set(columns["effective_rank"]) == {None} and None not in columns["nuclear_norm"][:3]
 
 
 def test_no_texts_and_no_samples(study):
-    assert read(pieces_of(study, responses=[])["pieces"]["texts-0"])[0]["texts"] == [{}] * TEXTS
+    assert read(pieces_of(study, responses=[])["pieces"]["texts-0"])["texts"] == [{}] * TEXTS
     found = pieces_of(study, sample_layers=[], responses=[])
-    assert read(found["pieces"]["texts-0"])[0]["ids"] == []
-    assert read(found["pieces"]["samples-0-0"])[0]["sets"] == []
+    assert read(found["pieces"]["texts-0"])["ids"] == []
+    assert read(found["pieces"]["samples-0-0"])["sets"] == []
 
 
 # The verdicts --------------------------------------------------------------------------------------------------------

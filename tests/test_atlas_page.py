@@ -191,9 +191,9 @@ def near(shown, wanted):
 def test_a_sample_shows_its_text_as_text(browser):
     find(browser, "[aria-label='Read sample gsm8k/0']").click()
     assert find(browser, "#detail-title").text == "Sample gsm8k/0"
-    told = [quote.get_property("textContent") for quote in all_of(browser, "#detail blockquote")]
-    assert told[0] == f"Question gsm8k/0: {HOSTILE}"
-    assert f"Answer {HOSTILE} detailed published" in told and len(told) == 7
+    texts = [quote.get_property("textContent") for quote in all_of(browser, "#detail blockquote")]
+    assert texts[0] == f"Question gsm8k/0: {HOSTILE}"
+    assert f"Answer {HOSTILE} detailed published" in texts and len(texts) == 7
     assert all(quote.get_attribute("dir") == "auto" for quote in all_of(browser, "#detail blockquote"))
     assert not all_of(browser, "#detail script")
     assert "loss " in body(browser) and "tokens" in body(browser)
@@ -319,7 +319,7 @@ def test_brushed_layers_reach_the_samples(browser, page):
 
 
 def test_a_deep_model_by_groups_of_layers(browser):
-    """A model's last layer may be another's sixth; what is carried by groups says so."""
+    """A model's last layer may be another's sixth; values stored by groups of layers are marked."""
     choose(browser, "models", ["mini", "twin"])
     settled(browser)
     enter(browser, "#layer-from", 7)
@@ -329,9 +329,9 @@ def test_a_deep_model_by_groups_of_layers(browser):
     Select(find(browser, "#panel")).select_by_visible_text("GSM8K · twin · Q")
     settled(browser)
     about = find(browser, "#samples-about").text
-    assert "mean over layers 6 to 13: " in about and "carried by groups of layers" in about
+    assert "mean over layers 6 to 13: " in about and "stored by groups of layers" in about
     enter(browser, "#layer-from", 6)
-    assert "carried by groups" not in find(browser, "#samples-about").text
+    assert "stored by groups" not in find(browser, "#samples-about").text
 
 
 def drag(browser, element, start, by):
@@ -450,14 +450,14 @@ def test_figures_are_filtered(browser):
 def test_the_second_study_has_its_runs_and_figures(browser):
     rows = rows_of(browser, "#dynamics table[class]")
     assert [row["Run"] for row in rows] == ["Warm start", HOSTILE, "DPO at once"]
-    assert rows[1]["Starts from"] == "Warm start" and rows[1]["Learns"] == "chosen and rejected"
+    assert rows[1]["Starts from"] == "Warm start" and rows[1]["Trained on"] == "chosen and rejected"
     assert rows[2]["Ended (model, seed)"] == "ok: mini 0; diverged at step 7: mini 1"
     assert "DPO at once (mini, seed 1: diverged at step 7)" in find(browser, "#dynamics .note").text
     assert [each.text for each in all_of(browser, "#dynamics h3")] == ["mini, seed 0", HOSTILE]
     assert not all_of(browser, "#dynamics script")
     shown = [each for each in all_of(browser, "#dynamics figure, #toys figure") if each.is_displayed()]
     assert [find(each, "figcaption span").text for each in shown] == [
-        "Length of SFT and squeezing", "Win rate", "A softmax squeezed"
+        "Length of SFT and squeezing", "Win rate", "The squeezing effect in a softmax"
     ]  # fmt: skip
     assert HOSTILE in find(shown[0], "img").get_attribute("alt")
     # What each run moved, and the figures of single runs, on request; the filters of the first study leave all alone.
@@ -486,7 +486,7 @@ def test_details_open_and_links_of_the_contents_lead_to_sections(browser):
         find(part, "summary").click()
         assert part.get_attribute("open")
     links = all_of(browser, "header nav a")
-    assert [link.text for link in links][:3] == ["What was run", "What holds", "Explore"]
+    assert [link.text for link in links][:4] == ["What was run", "How to read it", "What holds", "Explore"]
     for link in links:
         assert find(browser, link.get_attribute("hash")).tag_name == "section"
 

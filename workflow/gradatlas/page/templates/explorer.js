@@ -1,5 +1,16 @@
-// The explorer: choices, curves, samples, one sample's text. Each step reads only the pieces that it shows.
+// The explorer: choices, curves, samples, one sample's text. Each step unpacks only the pieces that it shows.
 (() => {
+  // A piece of the page is base64 of gzip of text, mostly JSON.
+  async function textOf(id) {
+    const packed = Uint8Array.from(atob($(`piece-${id}`).textContent), (character) => character.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+  const unpacked = new Map();
+  function piece(id) {
+    if (!unpacked.has(id)) unpacked.set(id, textOf(id).then(JSON.parse));
+    return unpacked.get(id);
+  }
+
   const index = JSON.parse($("explorer-index").textContent), { lists, sets } = index;
   const form = $("choices"), body = $("explore");
   const MOST_PAIRS = 12, MOST_ROWS = 100, SHOWN = 3;
@@ -10,7 +21,7 @@
   const chosen = (name) => [...form.querySelectorAll(`[name=${name}]:checked`)].map((input) => Number(input.value));
   const setName = ([variant, relation]) => `${titleOf("variants", variant)}, ${titleOf("relations", relation).toLowerCase()}`;
   // A capital at the start, but never of a Greek letter: σ is not Σ.
-  const start = (text) => text.replace(/^[a-z]/, (letter) => letter.toUpperCase());
+  const capital = (text) => text.replace(/^[a-z]/, (letter) => letter.toUpperCase());
   function number(value, digits) {
     if (value === null) return "–";
     const size = Math.abs(value);
@@ -21,8 +32,8 @@
   }
   const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, SHOWN);
 
-  // What is chosen, as pairs of dataset and model that were measured, and panels of a pair and a projection.
-  function wanted() {
+  // The choices as pairs of a measured dataset and model, and panels, each a pair and a projection.
+  function choices() {
     const [datasets, models, variants, relations, projections] = ["datasets", "models", "variants", "relations", "projections"].map(chosen);
     const all = datasets.flatMap((d) => models.filter((m) => sets[`${d}-${m}`]).map((m) => ({ d, m, id: `${d}-${m}` })));
     const pairs = all.slice(0, MOST_PAIRS);
@@ -68,7 +79,7 @@
     return result.view;
   }
 
-  // A brush's two ends once it rests.
+  // Calls `then` with a brush's two ends once it rests.
   function whenBrushed(view, name, field, then) {
     let waiting;
     view.addSignalListener(name, (_, { [field]: ends }) => {
@@ -120,14 +131,14 @@
   function chooseLayers(range) {
     const last = Number($("layer-to").max), ends = range?.map((end) => Math.max(0, Math.min(last, end)));
     state.layers = ends && (ends[0] > 0 || ends[1] < last) ? ends : null;
-    // A range of other layers' values means nothing.
+    // A range of values is of the layers chosen before.
     state.values = null;
     return draw();
   }
 
   // Samples -----------------------------------------------------------------------------------------------------------
-  // A sample's value is its mean over the groups of layers that the chosen layers touch: `value` reads it, `said` names
-  // the layers.
+  // A sample's value is its mean over the groups of layers that hold a chosen layer: `value` computes it, `words` names
+  // the layers, `wider`: these are more than the chosen ones.
   function within(samples, count, p) {
     const { sets: known, groups, columns } = samples, end = groups.at(-1)?.[1] ?? 0;
     const [from, to] = state.layers ?? [0, end];
@@ -140,13 +151,13 @@
         if (one === null) return null;
         sum += size * one;
       }
-      // As it is read, so that a range from a shown value holds that value.
+      // As it is shown, so that a range that starts at a shown value includes it.
       return layers ? Number((sum / layers).toPrecision(SHOWN)) : null;
     };
-    if (!layers) return { value, said: `no layer (this model’s last is ${end})`, wider: false };
+    if (!layers) return { value, words: `no layer (this model’s last is ${end})`, wider: false };
     const [first, last] = [touched[0].first, touched.at(-1).last];
-    const said = layers === end + 1 ? "all layers" : first === last ? `layer ${first}` : `layers ${first} to ${last}`;
-    return { value, said, wider: first < from || last > Math.min(to, end) };
+    const words = layers === end + 1 ? "all layers" : first === last ? `layer ${first}` : `layers ${first} to ${last}`;
+    return { value, words, wider: first < from || last > Math.min(to, end) };
   }
 
   async function samplesOf(choice, panel) {
@@ -177,13 +188,13 @@
     const only = $("with-text").checked;
     const inside = found.rows.filter((row) => (from === null || row.value >= from) && (to === null || row.value <= to) && (!only || row.readable));
     inside.sort((a, b) => b.value - a.value || a.i - b.i);
-    const metric = start(titleOf("metrics", choice.metric));
+    const metric = capital(titleOf("metrics", choice.metric));
     const rows = inside.slice(0, MOST_ROWS).map((row) => [
       row.sample, row.set, row.shown, sampleNumber(row.loss), row.tokens === null ? "–" : row.tokens.toLocaleString("en"),
       button("Read", `Read sample ${row.sample}`, () => showSample(found, row.i)),
     ]);
     const more = inside.length > MOST_ROWS ? `; the ${MOST_ROWS} largest are listed` : "";
-    fill($("sample-list"), `${inside.length.toLocaleString("en")} of ${found.rows.length.toLocaleString("en")} values, means over ${found.layers.said}${more}`, ["Sample", "Responses", metric, "Loss", "Tokens", ""], rows);
+    fill($("sample-list"), `${inside.length.toLocaleString("en")} of ${found.rows.length.toLocaleString("en")} values, means over ${found.layers.words}${more}`, ["Sample", "Responses", metric, "Loss", "Tokens", ""], rows);
   }
   function chooseValues(range) {
     state.values = range;
@@ -197,29 +208,29 @@
 
   function showSample({ texts, samples, panel, layers }, i) {
     const parts = [], count = texts.ids.length;
-    let asked = null;
+    let instruction = null;
     samples.sets.forEach((set, s) => {
-      const told = texts.texts[i]?.[set.join("-")];
+      const text = texts.texts[i]?.[set.join("-")];
       const values = lists.metrics.map(({ title }, metric) => [title, layers.value(metric, s, i)]);
-      if (!told && values.every(([, value]) => value === null)) return;
+      if (!text && values.every(([, value]) => value === null)) return;
       const tokens = samples.columns.response_tokens[s * count + i];
-      const said = [...values, ["loss", samples.columns.loss[s * count + i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);
-      const facts = make("p", [...said, `${tokens === null ? "–" : tokens.toLocaleString("en")} ${tokens === 1 ? "token" : "tokens"}`].join(" · "), { className: "hint" });
-      if (told && told[0] !== asked) {
-        asked = told[0];
-        parts.push(make("h3", "Instruction"), make("blockquote", asked, { dir: "auto" }));
+      const numbers = [...values, ["loss", samples.columns.loss[s * count + i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);
+      const facts = make("p", [...numbers, `${tokens === null ? "–" : tokens.toLocaleString("en")} ${tokens === 1 ? "token" : "tokens"}`].join(" · "), { className: "hint" });
+      if (text && text[0] !== instruction) {
+        instruction = text[0];
+        parts.push(make("h3", "Instruction"), make("blockquote", instruction, { dir: "auto" }));
       }
       parts.push(make("h3", setName(set)), facts);
-      if (told) parts.push(make("blockquote", told[1], { dir: "auto" }));
+      if (text) parts.push(make("blockquote", text[1], { dir: "auto" }));
     });
     if (!texts.texts[i] || !Object.keys(texts.texts[i]).length)
-      parts.unshift(make("p", `This sample’s text is not on the page. It stands in results/responses/${lists.datasets[panel.d].key}.parquet.`, { className: "note" }));
-    parts.unshift(make("p", `${panel.full}. Values are means over ${layers.said}.`, { className: "hint" }));
+      parts.unshift(make("p", `This sample’s text is not on the page. It is in results/responses/${lists.datasets[panel.d].key}.parquet.`, { className: "note" }));
+    parts.unshift(make("p", `${panel.full}. Values are means over ${layers.words}.`, { className: "hint" }));
     show(`Sample ${texts.ids[i]}`, ...parts);
   }
 
-  // All of it ---------------------------------------------------------------------------------------------------------
-  // One drawing at a time; of those that wait only the last is drawn.
+  // Everything ---------------------------------------------------------------------------------------------------------
+  // One drawing at a time; of those that wait only the last is made.
   let current = null, turn = 0, running = Promise.resolve();
   function draw() {
     const mine = ++turn, run = () => (mine === turn ? drawNow() : undefined);
@@ -233,7 +244,7 @@
     });
   }
   async function drawNow() {
-    const choice = wanted(), series = await curvesOf(choice);
+    const choice = choices(), series = await curvesOf(choice);
     const shown = choice.panels.filter((panel) => series.some((one) => one.panel === panel));
     const panel = shown.find(({ key }) => key === state.panel) ?? shown[0];
     const found = panel && (await samplesOf(choice, panel));
@@ -252,17 +263,16 @@
       fill($("sample-list"), "", [], []);
       return;
     }
-    const checked = choice.pairs.some((pair) => sets[pair.id].check) ? " A pipeline check is among them: no finding." : "";
-    const left = choice.left ? ` The first ${MOST_PAIRS} pairs of dataset and model are drawn, ${choice.left} are left out: choose fewer.` : "";
+    const checked = choice.pairs.some((pair) => sets[pair.id].check) ? " A pipeline check is among them, which is no finding." : "";
+    const left = choice.left ? ` The first ${MOST_PAIRS} pairs of dataset and model are drawn and ${choice.left} left out; choose fewer.` : "";
     const of = [...new Set(choice.pairs.map((pair) => titleOf("datasets", pair.d)))].join(", ");
     const by = [...new Set(choice.pairs.map((pair) => titleOf("models", pair.m)))].join(", ");
-    $("curves-about").textContent = `${start(metric)}: mean over samples with its 95 % interval. ${of}; ${by}.${checked}${left}`;
+    $("curves-about").textContent = `${capital(metric)}: mean over samples with its 95 % interval. ${of}; ${by}.${checked}${left}`;
     const seen = (place, all) => all.filter((one) => series.some(({ set }) => set[place] === one));
-    const shownVariants = seen(0, choice.variants), places = placesOf(index, shownVariants);
-    const variants = shownVariants.map((v, i) => [titleOf("variants", v), places[i]]);
+    const variants = seen(0, choice.variants).map((v) => [titleOf("variants", v), index.styles[v]]);
     const relations = seen(1, choice.relations).map((r) => [titleOf("relations", r), r]);
     const width = $("curves-chart").clientWidth;
-    const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric: start(metric), panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, last, width }), `Curves of ${metric} by layer; the table below has their values`);
+    const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric: capital(metric), panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, last, width }), `Curves of ${metric} by layer; the table below has their values`);
     whenBrushed(curves, "layers", "layer", ([from, to]) => chooseLayers([Math.ceil(from), Math.max(Math.ceil(from), Math.floor(to))]));
     curves.addEventListener("click", (_, item) => {
       const hit = shown.find(({ title }) => title === item?.datum?.panel);
@@ -270,23 +280,23 @@
     });
 
     const { ids, total } = found.texts;
-    const { said, wider } = found.layers;
-    const groups = wider ? " Samples are carried by groups of layers: these are all that the chosen ones touch." : "";
-    $("samples-about").textContent = `${start(metric)} of ${panel.full}, mean over ${said}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; strong dots have their text here.`;
+    const { words, wider } = found.layers;
+    const groups = wider ? " Samples’ values are stored by groups of layers; these are all groups that hold a chosen layer." : "";
+    $("samples-about").textContent = `${capital(metric)} of ${panel.full}, mean over ${words}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; the text of strong dots is on the page.`;
     showSamples(choice, found);
     if (found.rows.length) {
-      const dots = await embed("samples-chart", sampleChart(index, found.rows, found.medians, { metric: start(metric), sets: found.medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${metric}; the table below lists them`);
+      const dots = await embed("samples-chart", sampleChart(index, found.rows, found.medians, { metric: capital(metric), sets: found.medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${metric}; the table below lists them`);
       whenBrushed(dots, "range", "value", chooseValues);
       dots.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) showSample(found, item.datum.i); });
     }
   }
 
   let loading;
-  const library = () => (loading ??= bytesOf("vega").then((bytes) => document.head.append(make("script", textOf(bytes)))));
+  const library = () => (loading ??= textOf("vega").then((text) => document.head.append(make("script", text))));
 
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", ({ target }) => {
-    // A range of another measure's values means nothing.
+    // A range of values is of the measure chosen before.
     if (target === form.metric) state.values = null;
     draw();
   });

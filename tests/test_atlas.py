@@ -190,49 +190,49 @@ def test_at_most_so_many_samples_and_texts(found):
             assert len(instruction) <= CHARACTERS and len(response) == CHARACTERS and response.endswith("…")
 
 
+def by_key(found, series):
+    """Series of a piece by the keys that their places stand for."""
+    lists = found["index"]["lists"]
+    names = ("variant", "relation", "projection", "metric")
+    return {tuple(lists[f"{name}s"][one[name]]["key"] for name in names if name in one): one for one in series}
+
+
 def test_samples_are_those_of_the_table(study, found):
     """Eleven layers in eight groups: the first three of two layers, the others of one."""
     ids = read(found["pieces"]["texts-0"])["ids"]
     piece = read(found["pieces"]["samples-0-0"])
-    columns = piece["columns"]
-    lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
-    table = {
-        (row["variant"], row["relation"], row["projection"], row["sample_id"]): row
-        for row in pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
-    }
     groups = [[0, 1], [2, 3], [4, 5], *([layer, layer] for layer in range(6, 11))]
     assert piece["groups"] == groups
-    missing, size = 0, len(piece["sets"]) * len(lists["projections"]) * len(ids)
-    for s, (v, r) in enumerate(piece["sets"]):
-        for p, projection in enumerate(lists["projections"]):
-            for i, sample_id in enumerate(ids):
-                row = table.get((lists["variants"][v], lists["relations"][r], projection, sample_id))
-                missing += row is None
-                for metric in lists["metrics"]:
-                    for g, (first, last) in enumerate(groups):
-                        value = columns[metric][g * size + (s * len(lists["projections"]) + p) * len(ids) + i]
-                        if row is None:
-                            assert value is None
-                        else:
-                            mean = sum(row[metric][first : last + 1]) / (last - first + 1)
-                            assert value == pytest.approx(mean, rel=0.005)
-                assert columns["response_tokens"][s * len(ids) + i] == (row["response_tokens"] if row else None)
-    assert missing == 8
+    rows = pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
+    cell = ("variant", "relation", "projection")
+    table = {(*(row[name] for name in cell), row["sample_id"]): row for row in rows}
+    missing = 0
+    for key, series in by_key(found, piece["series"]).items():
+        for i, sample_id in enumerate(ids):
+            row = table.get((*key, sample_id))
+            missing += row is None
+            for metric in ("nuclear_norm", "sigma_ratio", "effective_rank"):
+                for (first, last), values in zip(groups, series[metric], strict=True):
+                    if row is None:
+                        assert values[i] is None
+                    else:
+                        mean = sum(row[metric][first : last + 1]) / (last - first + 1)
+                        assert values[i] == pytest.approx(mean, rel=0.005)
+            assert series["response_tokens"][i] == (row["response_tokens"] if row else None)
+            assert series["loss"][i] == (float(f"{row['loss']:.2e}") if row else None)
+    assert missing == 8 and len(piece["series"]) == 4 * 4
 
 
 def test_curves_are_those_of_the_table(study, found):
-    piece = read(found["pieces"]["curves-0-0"])
-    columns = piece["columns"]
-    lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
+    series = by_key(found, read(found["pieces"]["curves-0-0"]))
     rows = pl.read_parquet(study / "curves.parquet").to_dicts()
     for row in rows:
-        s = piece["sets"].index([lists["variants"].index(row["variant"]), lists["relations"].index(row["relation"])])
-        at = s * len(lists["projections"]) + lists["projections"].index(row["projection"])
-        at = at * len(lists["metrics"]) + lists["metrics"].index(row["statistic"])
-        assert columns["n"][at] == row["n"]
+        one = series[tuple(row[name] for name in ("variant", "relation", "projection", "statistic"))]
+        at = one["layer"].index(row["layer"])
+        assert one["n"] == row["n"]
         for name in ("value", "low", "high"):
-            assert columns[name][at * piece["layers"] + row["layer"]] == float(f"{row[name]:.3e}")
-    assert len(rows) == len(columns["value"])
+            assert one[name][at] == float(f"{row[name]:.3e}")
+    assert len(rows) == sum(len(one["value"]) for one in series.values())
 
 
 def test_controls_on_some_tokens_stay_out(study, tmp_path):
@@ -247,23 +247,25 @@ def test_a_large_study_shows_fewer_samples(study, monkeypatch):
     found = pieces_of(study)
     texts = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(texts["texts"]) == 25 and texts["total"] == SAMPLES + 20
-    columns = read(found["pieces"]["samples-0-0"])["columns"]
-    assert len(columns["nuclear_norm"]) == 4 * 4 * 8 * 25 and len(columns["loss"]) == 4 * 25
+    series = read(found["pieces"]["samples-0-0"])["series"]
+    assert [len(series), len(series[0]["nuclear_norm"]), len(series[0]["nuclear_norm"][0])] == [4 * 4, 8, 25]
+    assert len(series[0]["loss"]) == 25
 
 
 def test_a_metric_that_was_not_measured_is_missing(study, tmp_path):
     rows = pl.read_parquet(study / "per_sample_layers.parquet").with_columns(effective_rank=None)
     write_table(PER_SAMPLE_LAYERS, rows.to_arrow(), tmp_path / "layers.parquet", {})
     found = pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])
-    columns = read(found["pieces"]["samples-0-0"])["columns"]
-    assert set(columns["effective_rank"]) == {None} and None not in columns["nuclear_norm"][:3]
+    for series in read(found["pieces"]["samples-0-0"])["series"]:
+        assert {value for group in series["effective_rank"] for value in group} == {None}
+        assert None not in series["nuclear_norm"][0][:3]
 
 
 def test_no_texts_and_no_samples(study):
     assert read(pieces_of(study, responses=[])["pieces"]["texts-0"])["texts"] == [{}] * TEXTS
     found = pieces_of(study, sample_layers=[], responses=[])
     assert read(found["pieces"]["texts-0"])["ids"] == []
-    assert read(found["pieces"]["samples-0-0"])["sets"] == []
+    assert read(found["pieces"]["samples-0-0"])["series"] == []
 
 
 # The verdicts --------------------------------------------------------------------------------------------------------

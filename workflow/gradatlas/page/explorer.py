@@ -70,7 +70,7 @@ def explorer(
     }
     sample_paths, text_paths = _by_dataset(PER_SAMPLE_LAYERS, sample_layers), _by_dataset(RESPONSES, responses)
     most = _most_samples(frame)
-    pieces, sets = {}, {}
+    pieces, measured = {}, {}
     for d, dataset in enumerate(keys["datasets"]):
         samples = _scan(PER_SAMPLE_LAYERS, sample_paths.get(dataset)).filter(is_whole(), dataset=dataset)
         ids = samples.select("sample_id").unique().collect()["sample_id"].to_list()
@@ -82,15 +82,15 @@ def explorer(
         for m, model in enumerate(keys["models"]):
             cell = frame.filter(dataset=dataset, model=model)
             if cell.height:
-                sets[f"{d}-{m}"] = {"check": has_check(cell)}
+                measured[f"{d}-{m}"] = {"check": has_check(cell)}
                 pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
                 pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)
     # Within a function: the bundle's short names would be the page's names too.
     script = f"(() => {{{vl_convert.javascript_bundle(vl_version=VEGA_LITE)}}})();"
-    return {"index": _index(keys, titles, sets), "pieces": {"vega": pack_text(script), **pieces}}
+    return {"index": _index(keys, titles, measured), "pieces": {"vega": pack_text(script), **pieces}}
 
 
-def _index(keys: _Keys, titles: Mapping[str, str], sets: Mapping[str, Any]) -> dict[str, Any]:
+def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) -> dict[str, Any]:
     """Names, order and style of everything that can be chosen; the pieces name it by its place in these lists."""
     named = {
         "datasets": [titles.get(key, key) for key in keys["datasets"]],
@@ -103,7 +103,7 @@ def _index(keys: _Keys, titles: Mapping[str, str], sets: Mapping[str, Any]) -> d
             name: [{"key": key, "title": title} for key, title in zip(keys[name], named[name], strict=True)]
             for name in keys
         },
-        "sets": sets,
+        "measured": measured,
         "styles": _styles(keys["variants"]),
         "colours": {"light": LIGHT_COLOURS, "dark": DARK_COLOURS},
         "shapes": SHAPES,
@@ -142,57 +142,49 @@ def _most_samples(curves: pl.DataFrame) -> int:
 
 
 def _curves(cell: pl.DataFrame, keys: _Keys) -> str:
-    """One model on one dataset: value, low, high by (set of responses, projection, metric, layer), n without layers."""
-    layers = int(cell["layer"].max()) + 1
-    places = _sets(cell, keys), {"projection": keys["projections"]}, {"statistic": keys["metrics"]}
-    # n is the same in every layer.
-    counts = cell.group_by("variant", "relation", "projection", "statistic").agg(pl.max("n"))
-    rows = _filled(cell, *places, {"layer": range(layers)})
-    columns = {name: rounded(rows[name], CURVE_DIGITS) for name in ("value", "low", "high")}
-    columns["n"] = _filled(counts, *places)["n"].to_list()
-    return pack({"sets": _places(cell, keys), "layers": layers, "columns": columns})
+    """One model on one dataset: a series over layers for each set of responses, projection and metric."""
+    by = ["variant", "relation", "projection", "statistic"]
+    cell = cell.filter(pl.col("statistic").is_in(keys["metrics"])).sort("layer")
+    series = [
+        {
+            **_places(key, keys),
+            "n": rows["n"].max(),
+            "layer": rows["layer"].to_list(),
+            **{name: rounded(rows[name], CURVE_DIGITS) for name in ("value", "low", "high")},
+        }
+        for key, rows in cell.group_by(by)
+    ]
+    return pack(_in_order(series))
 
 
 def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: _Keys) -> str:
-    """One model on one dataset: each metric by (group of layers, set, projection, sample), loss and length by sample.
+    """One model on one dataset: `groups`, first and last layer of each, and `series`, one a set and projection.
 
-    `groups`: first and last layer of each.
+    A series has each metric by group and sample, and loss and length by sample.
     """
-    sets, samples = _sets(cell, keys), {"sample_id": chosen}
     layers = max((cell[name].list.len().max() or 0 for name in keys["metrics"]), default=0)
-    groups = [part for part in np.array_split(np.arange(layers), GROUPS) if len(part)]
-    rows = _filled(cell, sets, {"projection": keys["projections"]}, samples)
-    columns = {}
-    for name in keys["metrics"]:
-        by_layer = rows[name].cast(pl.List(pl.Float64))
-        # A column each: values of one kind stand together and compress better.
-        means = [by_layer.list.slice(int(part[0]), len(part)).list.mean() for part in groups]
-        columns[name] = [value for group in means for value in rounded(group, SAMPLE_DIGITS)]
-    rows = _filled(cell.unique(["variant", "relation", "sample_id"]), sets, samples)
-    columns |= {"loss": rounded(rows["loss"], SAMPLE_DIGITS), "response_tokens": rows["response_tokens"].to_list()}
-    ends = [(int(part[0]), int(part[-1])) for part in groups]
-    return pack({"sets": _places(cell, keys), "groups": ends, "columns": columns})
+    groups = [part.tolist() for part in np.array_split(np.arange(layers), GROUPS) if len(part)]
+    samples = pl.DataFrame({"sample_id": chosen}, schema={"sample_id": pl.String})
+    series = []
+    for key, found in cell.group_by("variant", "relation", "projection"):
+        rows = samples.join(found, on="sample_id", how="left", maintain_order="left")
+        one = _places(key, keys)
+        for name in keys["metrics"]:
+            by_layer = rows[name].cast(pl.List(pl.Float64)).list
+            one[name] = [rounded(by_layer.slice(part[0], len(part)).list.mean(), SAMPLE_DIGITS) for part in groups]
+        one |= {"loss": rounded(rows["loss"], SAMPLE_DIGITS), "response_tokens": rows["response_tokens"].to_list()}
+        series.append(one)
+    return pack({"groups": [(part[0], part[-1]) for part in groups], "series": _in_order(series)})
 
 
-def _sets(cell: pl.DataFrame, keys: _Keys) -> Mapping[str, Sequence[str]]:
-    """The sets of responses in a table: variant and relation of each, in order."""
-    pairs = [(keys["variants"][v], keys["relations"][r]) for v, r in _places(cell, keys)]
-    return {"variant": [variant for variant, _ in pairs], "relation": [relation for _, relation in pairs]}
+def _places(key: Sequence[str], keys: _Keys) -> dict[str, Any]:
+    """A series' place in the lists of variants, relations, projections and, where it has one, metrics."""
+    names = ("variant", "relation", "projection", "metric")
+    return {name: keys[f"{name}s"].index(value) for name, value in zip(names, key, strict=False)}
 
 
-def _places(cell: pl.DataFrame, keys: _Keys) -> list[tuple[int, int]]:
-    """The same as places in the lists of variants and relations."""
-    pairs = cell.select("variant", "relation").unique().rows()
-    return sorted((keys["variants"].index(variant), keys["relations"].index(relation)) for variant, relation in pairs)
-
-
-def _filled(rows: pl.DataFrame, *axes: Mapping[str, Sequence]) -> pl.DataFrame:
-    """A row for every combination of the axes' keys, the last axis fastest; null where `rows` has none."""
-    grid = pl.DataFrame({"": [0]})
-    for axis in axes:
-        schema = {name: rows.schema[name] for name in axis}
-        grid = grid.join(pl.DataFrame(axis, schema=schema), how="cross", maintain_order="left_right")
-    return grid.join(rows, on=grid.columns[1:], how="left", maintain_order="left")
+def _in_order(series: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(series, key=lambda one: [one.get(name) for name in ("variant", "relation", "projection", "metric")])
 
 
 def _texts(chosen: Sequence[str], total: int, responses: pl.LazyFrame, keys: _Keys) -> str:

@@ -4,11 +4,11 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 
-def pack(content: Mapping[str, Any]) -> str:
+def pack(content: Any) -> str:
     """What JSON can hold, as one part of the page. `ValueError` for a number that is not finite."""
     return pack_text(json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 

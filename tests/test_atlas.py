@@ -1,4 +1,4 @@
-"""What the atlas carries for its explorer and its verdicts, read back without a browser."""
+"""The atlas's data for its explorer and verdicts, read back without a browser."""
 
 import base64
 import gzip
@@ -283,9 +283,9 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     assert places == list(range(len(rows)))
     assert study["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
     assert [(title, len(own)) for title, own in found["table"]] == [("MAD none detailed", 4), ("Separable detailed", 4)]
-    told = {place: row for _, own in found["table"] for place, row in own}
-    assert sorted(told) == places
-    first = dict(zip(found["header"], told[0], strict=True))
+    shown = {place: row for _, own in found["table"] for place, row in own}
+    assert sorted(shown) == places
+    first = dict(zip(found["header"], shown[0], strict=True))
     assert first["Interval"] == "10.1 to 14.8" and first["p adjusted"] == "0.0456" and first["Verdict"] == "✓ holds"
     assert "Seed" not in first and "Against model" not in first
 

@@ -85,8 +85,9 @@ def browser(wide, page):
 def quiet(browser):
     """No message on the console, and no request but for files beside the page and what the page itself holds."""
     assert browser.get_log("browser") == []
-    asked = [entry["message"] for entry in browser.get_log("performance")]
-    urls = [url for message in asked if "requestWillBeSent" in message for url in re.findall(r'"url":"(\w+):', message)]
+    messages = [entry["message"] for entry in browser.get_log("performance")]
+    sent = [message for message in messages if "requestWillBeSent" in message]
+    urls = [url for message in sent for url in re.findall(r'"url":"(\w+):', message)]
     assert set(urls) <= {"file", "data", "blob"}, set(urls)
 
 
@@ -289,7 +290,7 @@ def test_brushed_layers_reach_the_samples(browser, page):
     frame = pl.read_parquet(page.parent / "gsm8k/per_sample_layers.parquet").filter(
         model="mini", relation="correct", projection="q"
     )
-    whole = {(r["Sample"], r["Responses"]): r["Nuclear norm"] for r in rows_of(browser, "#sample-list")}
+    before = {(r["Sample"], r["Responses"]): r["Nuclear norm"] for r in rows_of(browser, "#sample-list")}
     assert "means over all layers" in find(browser, "#sample-list caption").text
     enter(browser, "#value-from", 0)
     canvas = find(browser, "#curves-chart canvas")
@@ -312,7 +313,7 @@ def test_brushed_layers_reach_the_samples(browser, page):
     assert len(rows) == 90
     for row in rows:
         near(number(row["Nuclear norm"]), wanted[row["Sample"], row["Responses"]])
-    changed = sum(whole[row["Sample"], row["Responses"]] != row["Nuclear norm"] for row in rows)
+    changed = sum(before[row["Sample"], row["Responses"]] != row["Nuclear norm"] for row in rows)
     assert changed > 80
     find(browser, "#sample-list button").click()
     assert f"means over {layers}." in body(browser) and rows[0]["Nuclear norm"] in body(browser)
@@ -431,7 +432,7 @@ def test_samples_by_panel_range_and_text(browser):
 
 def test_figures_are_filtered(browser):
     count = find(browser, "#filters output")
-    whole = count.text
+    every = count.text
     for name, text in (
         ("dataset", "GSM8K"),
         ("model", "twin"),
@@ -444,7 +445,7 @@ def test_figures_are_filtered(browser):
         shown.get_attribute("data-kind") for shown in all_of(browser, "#gallery figure") if shown.is_displayed()
     ] == ["variants"]
     find(browser, "#filters button").click()
-    wait_for(lambda: count.text == whole)
+    wait_for(lambda: count.text == every)
 
 
 def test_the_second_study_has_its_runs_and_figures(browser):
@@ -460,7 +461,7 @@ def test_the_second_study_has_its_runs_and_figures(browser):
         "Length of SFT and squeezing", "Win rate", "The squeezing effect in a softmax"
     ]  # fmt: skip
     assert HOSTILE in find(shown[0], "img").get_attribute("alt")
-    # What each run moved, and the figures of single runs, on request; the filters of the first study leave all alone.
+    # Changes of each run, and figures of single runs, can be opened. The first study's filters change nothing.
     moved, summary = all_of(browser, "#dynamics summary")
     moved.click()
     assert "mini, seed 0" in moved.text
@@ -527,8 +528,8 @@ def test_everything_is_reached_and_used_by_keyboard(browser):
 
 # A control, or the chip that shows for it, has an outline.
 OUTLINED = """
-  const [one] = arguments, looks = [one, one.nextElementSibling].filter(Boolean).map((part) => getComputedStyle(part));
-  return looks.some((look) => look.outlineStyle !== "none" && look.outlineWidth !== "0px");
+  const [one] = arguments, styles = [one, one.nextElementSibling].filter(Boolean).map((part) => getComputedStyle(part));
+  return styles.some((style) => style.outlineStyle !== "none" && style.outlineWidth !== "0px");
 """
 
 

@@ -80,8 +80,8 @@ def changes_of(path: str | Path, rows: Runs) -> list[dict[str, Any]]:
     on; of the likeliest token, only along the chosen responses.
     """
     tables = []
-    whole = pl.col("measure") == "log_prob_sum"
-    frame = read_runs(path).filter(whole | (pl.col("type") == "chosen"), split="train")
+    of_response = pl.col("measure") == "log_prob_sum"
+    frame = read_runs(path).filter(of_response | (pl.col("type") == "chosen"), split="train")
     frame = frame.sort("measure", descending=True, maintain_order=True)
     for (model, seed), part in frame.group_by("model", "seed", maintain_order=True):
         runs = part["run"].unique(maintain_order=True)

@@ -83,13 +83,13 @@ def write_atlas(
     `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page without curves has none.
     `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. Of the second study, `second`:
     folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`; `run_table`: of
-    `write_dynamics_table`. Without cells the page is of the second study alone. `InputError` where one of them is
+    `write_dynamics_table`. Without cells the page shows only the second study. `InputError` where one of them is
     missing or is something else.
     """
     base = Path(output).resolve().parent
     runs, prompts = runs or {}, prompts or {}
     frame = pl.concat([pl.from_arrow(table) for table in (CELLS.empty(), *(read_table(CELLS, path) for path in cells))])
-    whole = frame.filter(is_whole())
+    measured = frame.filter(is_whole())
     facts = [read_metadata(path, CELLS) for path in cells]
     answers = ability.read(accuracy)
     datasets = _datasets(figures, frame, csv_tables, ability.abilities(answers), base)
@@ -97,7 +97,7 @@ def write_atlas(
     groups = groups_of(second, base)
     shown = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context: dict[str, Any] = {
-        "summary": _summary(whole) if datasets else _summary_of_runs(statuses),
+        "summary": _summary(measured) if datasets else _summary_of_runs(statuses),
         "checks": has_check(frame),
         "claims": verdicts(claims, titles) if claims else None,
         "fixed": fixed(claims, frame, titles) if claims else None,
@@ -116,8 +116,8 @@ def write_atlas(
     if datasets:
         draws = sorted({fact["draws"] for fact in facts if "draws" in fact})
         context |= {
-            "run": {"counts": _counts(whole, titles), "models": _models(frame, facts, titles, prompts)},
-            "reading": {"draws": draws, "notes": tables.NOTES, **_terms(whole)},
+            "run": {"counts": _counts(measured, titles), "models": _models(frame, facts, titles, prompts)},
+            "reading": {"draws": draws, "notes": tables.NOTES, **_terms(measured)},
             "figures": {"count": len(shown), "filters": _filters(frame, titles, shown)},
         }
     if groups["dynamics"] or statuses:
@@ -200,7 +200,7 @@ def _table(block: tables.Block) -> dict[str, Any]:
 def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:
     """What was measured on a dataset, a row a cell; of the reasons to leave a sample out, those that occurred.
 
-    Beside the losses of the correct responses stands how often the model's own answer is right, where it was measured.
+    Where it was measured, a last column has how often the model's own answer is right.
     """
     counts = {name: words for name, words in {"n_truncated": "truncated", **LEFT_OUT}.items() if cells[name].sum()}
     variants, relations = variants_in_order(cells["variant"]), relations_in_order(cells["relation"])
@@ -294,7 +294,7 @@ def _summary(cells: pl.DataFrame) -> list[tuple[str, str]]:
 
 
 def _summary_of_runs(statuses: Sequence[tuple[str, str, str | Path]]) -> list[tuple[str, str]]:
-    """The same of the second study alone."""
+    """The size of the second study, where there is no other."""
     return _counted(
         (len({model for model, _, _ in statuses}), "model", "models"),
         (len({seed for _, seed, _ in statuses}), "seed", "seeds"),

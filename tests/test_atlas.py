@@ -190,6 +190,14 @@ def test_at_most_so_many_samples_and_texts(found):
             assert len(instruction) <= CHARACTERS and len(response) == CHARACTERS and response.endswith("…")
 
 
+def samples_of(found):
+    """The first piece of samples, its columns dealt out to their series."""
+    piece = read(found["pieces"]["samples-0-0"])
+    columns = piece["columns"].items()
+    series = [{**one, **{name: column[s] for name, column in columns}} for s, one in enumerate(piece["series"])]
+    return piece | {"series": series}
+
+
 def by_key(found, series):
     """Series of a piece by the keys that their places stand for."""
     lists = found["index"]["lists"]
@@ -200,7 +208,7 @@ def by_key(found, series):
 def test_samples_are_those_of_the_table(study, found):
     """Eleven layers in eight groups: the first three of two layers, the others of one."""
     ids = read(found["pieces"]["texts-0"])["ids"]
-    piece = read(found["pieces"]["samples-0-0"])
+    piece = samples_of(found)
     groups = [[0, 1], [2, 3], [4, 5], *([layer, layer] for layer in range(6, 11))]
     assert piece["groups"] == groups
     rows = pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
@@ -247,7 +255,7 @@ def test_a_large_study_shows_fewer_samples(study, monkeypatch):
     found = pieces_of(study)
     texts = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(texts["texts"]) == 25 and texts["total"] == SAMPLES + 20
-    series = read(found["pieces"]["samples-0-0"])["series"]
+    series = samples_of(found)["series"]
     assert [len(series), len(series[0]["nuclear_norm"]), len(series[0]["nuclear_norm"][0])] == [4 * 4, 8, 25]
     assert len(series[0]["loss"]) == 25
 
@@ -256,7 +264,7 @@ def test_a_metric_that_was_not_measured_is_missing(study, tmp_path):
     rows = pl.read_parquet(study / "per_sample_layers.parquet").with_columns(effective_rank=None)
     write_table(PER_SAMPLE_LAYERS, rows.to_arrow(), tmp_path / "layers.parquet", {})
     found = pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])
-    for series in read(found["pieces"]["samples-0-0"])["series"]:
+    for series in samples_of(found)["series"]:
         assert {value for group in series["effective_rank"] for value in group} == {None}
         assert None not in series["nuclear_norm"][0][:3]
 

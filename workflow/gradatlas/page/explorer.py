@@ -42,6 +42,7 @@ DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd", "#7fc486"
 SHAPES = (*theme.ORDERED_SHAPES, "triangle-down", "triangle-right", "triangle-left")
 VEGA_LITE = "6.1"
 
+_PLACES = ("variant", "relation", "projection", "metric")
 _Keys = Mapping[str, list[str]]
 
 
@@ -143,7 +144,6 @@ def _most_samples(curves: pl.DataFrame) -> int:
 
 def _curves(cell: pl.DataFrame, keys: _Keys) -> str:
     """One model on one dataset: a series over layers for each set of responses, projection and metric."""
-    by = ["variant", "relation", "projection", "statistic"]
     cell = cell.filter(pl.col("statistic").is_in(keys["metrics"])).sort("layer")
     series = [
         {
@@ -152,39 +152,38 @@ def _curves(cell: pl.DataFrame, keys: _Keys) -> str:
             "layer": rows["layer"].to_list(),
             **{name: rounded(rows[name], CURVE_DIGITS) for name in ("value", "low", "high")},
         }
-        for key, rows in cell.group_by(by)
+        for key, rows in cell.group_by("variant", "relation", "projection", "statistic")
     ]
-    return pack(_in_order(series))
+    return pack(sorted(series, key=lambda one: [one[name] for name in _PLACES]))
 
 
 def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: _Keys) -> str:
-    """One model on one dataset: `groups`, first and last layer of each, and `series`, one a set and projection.
+    """One model on one dataset: `groups`, first and last layer of each; `series`, the sets and projections; `columns`.
 
-    A series has each metric by group and sample, and loss and length by sample.
+    A column has a list for each series: of a metric by group and sample, of loss and length by sample.
     """
     layers = max((cell[name].list.len().max() or 0 for name in keys["metrics"]), default=0)
     groups = [part.tolist() for part in np.array_split(np.arange(layers), GROUPS) if len(part)]
     samples = pl.DataFrame({"sample_id": chosen}, schema={"sample_id": pl.String})
-    series = []
-    for key, found in cell.group_by("variant", "relation", "projection"):
-        rows = samples.join(found, on="sample_id", how="left", maintain_order="left")
-        one = _places(key, keys)
+    found = [(_places(key, keys), rows) for key, rows in cell.group_by("variant", "relation", "projection")]
+    found.sort(key=lambda one: [*one[0].values()])
+    # A column each: similar values stand together and compress better.
+    columns: dict[str, list] = {name: [] for name in (*keys["metrics"], "loss", "response_tokens")}
+    for _, rows in found:
+        rows = samples.join(rows, on="sample_id", how="left", maintain_order="left")
         for name in keys["metrics"]:
             by_layer = rows[name].cast(pl.List(pl.Float64)).list
-            one[name] = [rounded(by_layer.slice(part[0], len(part)).list.mean(), SAMPLE_DIGITS) for part in groups]
-        one |= {"loss": rounded(rows["loss"], SAMPLE_DIGITS), "response_tokens": rows["response_tokens"].to_list()}
-        series.append(one)
-    return pack({"groups": [(part[0], part[-1]) for part in groups], "series": _in_order(series)})
+            means = (by_layer.slice(part[0], len(part)).list.mean() for part in groups)
+            columns[name].append([rounded(mean, SAMPLE_DIGITS) for mean in means])
+        columns["loss"].append(rounded(rows["loss"], SAMPLE_DIGITS))
+        columns["response_tokens"].append(rows["response_tokens"].to_list())
+    ends = [(part[0], part[-1]) for part in groups]
+    return pack({"groups": ends, "series": [places for places, _ in found], "columns": columns})
 
 
 def _places(key: Sequence[str], keys: _Keys) -> dict[str, Any]:
     """A series' place in the lists of variants, relations, projections and, where it has one, metrics."""
-    names = ("variant", "relation", "projection", "metric")
-    return {name: keys[f"{name}s"].index(value) for name, value in zip(names, key, strict=False)}
-
-
-def _in_order(series: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(series, key=lambda one: [one.get(name) for name in ("variant", "relation", "projection", "metric")])
+    return {name: keys[f"{name}s"].index(value) for name, value in zip(_PLACES, key, strict=False)}
 
 
 def _texts(chosen: Sequence[str], total: int, responses: pl.LazyFrame, keys: _Keys) -> str:

@@ -24,6 +24,7 @@ from gradatlas.core.checked import read_lines
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import overview, tables
+from gradatlas.figures.gallery import ALL
 from gradatlas.page import explorer
 from gradatlas.page.drawn import drawn, link
 from gradatlas.page.dynamics import changes_of, groups_of, runs_of
@@ -117,7 +118,7 @@ def write_atlas(
         draws = sorted({fact["draws"] for fact in facts if "draws" in fact})
         context |= {
             "run": {"counts": _counts(measured, titles), "models": _models(frame, facts, titles, prompts)},
-            "reading": {"draws": draws, "notes": tables.NOTES, **_terms(measured)},
+            "reading": {"draws": draws, "notes": tables.NOTES, **_terms(frame)},
             "figures": {"count": len(shown), "filters": _filters(frame, titles, shown)},
         }
     if groups["dynamics"] or statuses:
@@ -180,9 +181,11 @@ def _mark(able: Abilities, model: str, dataset: str) -> list[str]:
 
 def _figure(entry: dict[str, Any], folder: Path, base: Path) -> dict[str, Any]:
     kind, relation = entry["kind"], entry["relation"]
-    caption = f"{KINDS.get(kind, label(kind))}, {responses_of(relation)}"
+    caption = KINDS.get(kind, label(kind))
     if kind == "compared":
         caption = f"{label(relation)} against correct responses"
+    elif relation != ALL:
+        caption += f", {responses_of(relation)}"
     return drawn(entry, folder, base, kind, caption)
 
 
@@ -200,7 +203,7 @@ def _table(block: tables.Block) -> dict[str, Any]:
 def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:
     """What was measured on a dataset, a row a cell; of the reasons to leave a sample out, those that occurred.
 
-    Where it was measured, a last column has how often the model's own answer is right.
+    Where it was measured, a last column has the model's accuracy in answering by itself.
     """
     counts = {name: words for name, words in {"n_truncated": "truncated", **LEFT_OUT}.items() if cells[name].sum()}
     variants, relations = variants_in_order(cells["variant"]), relations_in_order(cells["relation"])
@@ -214,7 +217,7 @@ def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:
             *("Model", "Responses", "Variant", "Samples", "Used"),
             *map(label, counts.values()),
             *("Loss", "Prompt tokens", "Response tokens"),
-            *(["Model’s own answers right"] if answered else []),
+            *(["Accuracy"] if answered else []),
         ],
         "rows": [
             [
@@ -272,12 +275,15 @@ def _of_all(used: int, requested: int) -> str:
 
 
 def _terms(cells: pl.DataFrame) -> dict[str, Any]:
-    """The variants and kinds of response that were measured, as (key, name), and whether some variants are lengths."""
+    """The variants and kinds of response that were measured, as (key, name); whether some variants are lengths, and
+    whether some losses are on part of a response.
+    """
     variants, relations = variants_in_order(cells["variant"]), relations_in_order(cells["relation"])
     return {
         "variants": [(key, label(key)) for key in variants],
         "relations": [(key, label(key)) for key in relations],
         "lengths": any(key not in VARIANTS for key in variants),
+        "parts": not cells.filter(~is_whole()).is_empty(),
     }
 
 
@@ -322,5 +328,5 @@ def _filters(
         ("model", "Model", [(model, model) for model in sorted(set(cells["model"]))]),
         ("dataset", "Dataset", list(titles.items())),
         ("relation", "Responses", [(key, label(key)) for key in relations]),
-        ("kind", "Figure", [(key, KINDS.get(key, key)) for key in kinds]),
+        ("kind", "Figure", [(key, KINDS.get(key, label(key))) for key in kinds]),
     ]

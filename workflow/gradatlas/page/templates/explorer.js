@@ -146,9 +146,10 @@
   }
 
   async function samplesOf(choice, panel) {
-    const [{ groups, series }, { ids, total, texts }] = await Promise.all([piece(`samples-${panel.id}`), piece(`texts-${panel.d}`)]);
+    const [{ groups, series, columns }, { ids, total, texts }] = await Promise.all([piece(`samples-${panel.id}`), piece(`texts-${panel.d}`)]);
     const layers = within(groups), found = { panel, layers, ids, total, texts, rows: [], medians: [] };
-    found.series = series.filter(({ projection }) => projection === panel.p);
+    const valuesOf = (s) => Object.fromEntries(Object.entries(columns).map(([name, column]) => [name, column[s]]));
+    found.series = series.map((place, s) => ({ ...place, ...valuesOf(s) })).filter(({ projection }) => projection === panel.p);
     for (const one of found.series.filter(choice.isChosen)) {
       const set = setName(one), values = [];
       ids.forEach((sample, i) => {

@@ -10,11 +10,11 @@ import yaml
 
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.tables import write_table
-from gradatlas.figures.dynamics import choose
-from gradatlas.figures.dynamics.curves import NAMES, OWN, PANELS
-from gradatlas.figures.dynamics.influence import heat_map, table_of
-from gradatlas.figures.dynamics.one_step import step_chart
-from gradatlas.figures.dynamics.parts import TYPES as NAMED
+from gradatlas.figures import runs as choose
+from gradatlas.figures.influence import heat_map, table_of
+from gradatlas.figures.one_step import step_figure
+from gradatlas.figures.run_curves import NAMES, OWN, PANELS
+from gradatlas.figures.run_curves import TYPES as NAMED
 from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.tables import DYNAMICS, TRAINING
@@ -249,6 +249,6 @@ def test_the_step_figure_states_slope_and_order(tmp_path):
         for halving in range(4)
         for i, x in enumerate(predicted)
     ]
-    heading, chart = step_chart(rows)
+    heading, chart = step_figure(rows)
     assert "falls 4.00 times" in heading.title and "carry 50% of the prediction" in heading.subtitle[0]
     chart.to_dict()

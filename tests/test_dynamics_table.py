@@ -5,7 +5,7 @@ import pytest
 
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.tables import write_table
-from gradatlas.figures.dynamics.table import MEASURES, courses, read_runs
+from gradatlas.figures.run_table import MEASURES, courses, read_runs
 from gradatlas.figures.tables import write_files
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.statistics.tables import DYNAMICS_CURVES

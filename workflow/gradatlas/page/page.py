@@ -26,7 +26,7 @@ from gradatlas.claims import ability
 from gradatlas.core.checked import read_lines
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_metadata, read_table
-from gradatlas.figures import overview, tables
+from gradatlas.figures import gallery, tables
 from gradatlas.figures.gallery import LOSS_TOKENS
 from gradatlas.page.explorer import CHARACTERS, GROUPS, SAMPLE_DIGITS, SAMPLES, TEXTS, explorer
 from gradatlas.page.fixed import fixed
@@ -122,7 +122,7 @@ def write_atlas(
             key,
             titles.get(key, key),
             frame.filter(pl.col("dataset") == key),
-            whole if key == overview.KEY else whole.filter(pl.col("dataset") == key),
+            whole if key == gallery.KEY else whole.filter(pl.col("dataset") == key),
             galleries.get(key),
             blocks,
             able,
@@ -216,7 +216,7 @@ def _dataset(
     able: Mapping[tuple[str, str], ability.Ability],
     base: Path,
 ) -> dict[str, Any]:
-    """One dataset, or all of them together (`overview.KEY`): its samples, and by model figures and tables.
+    """One dataset, or all of them together (`gallery.KEY`): its samples, and by model figures and tables.
 
     `cells`: the dataset's rows of the cells table; of all of them together, none. `drawn`: the rows that the figures
     are made of, which decide the badges.

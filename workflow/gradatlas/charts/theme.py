@@ -182,7 +182,6 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "number": {"fontSize": 10, "font": FAMILY},
                 "zero": {"stroke": INK, "strokeWidth": 0.9},
                 "turn": {"stroke": INK, "strokeWidth": 0.9, "strokeDash": list(DASHES[1])},
-                "guide": {"stroke": RULE, "strokeWidth": 1},
                 "nothing": {"fill": QUIET, "fontSize": 11, "font": FAMILY},
             },
             "axis": {

@@ -5,6 +5,7 @@ A kind is a row here and a module that has a function for its heading and one fo
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ class Kind:
     drawn: Callable[[Data], bool]
     heading: Callable[[Data], Heading]
     chart: Callable[[Data, Heading], alt.ConcatChart]
+
+
+#: Relation, kind, heading, and what draws the chart.
+Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
 
 
 def _has(table: str) -> Callable[[Data], bool]:
@@ -139,19 +144,19 @@ def draw(
                 notes=(*_ability(able, dataset, both), *scaled[model]),
             )
         for key, kind, heading, chart in figures(data, beside):
-            listed.append(keep(chart, Path(output), (model, key, kind), by_model[model]["cells"], heading, formats))
+            listed.append(keep(chart(), Path(output), (model, key, kind), by_model[model]["cells"], heading, formats))
     write_index(output, dataset, title, listed, "draw_figures")
 
 
-def figures(data: Data, beside: Data | None = None) -> Iterator[tuple[str, str, Heading, alt.ConcatChart]]:
-    """Relation, kind, heading and chart of each figure of one model; `beside`: the same with its partner's tables."""
+def figures(data: Data, beside: Data | None = None) -> Iterator[Figure]:
+    """The figures of one model; `beside`: the same with its partner's tables."""
     measured = {*data.tables["curves"]["relation"], *data.tables["cells"]["relation"]}
     for relation in [*relations_in_order(measured), ALL]:
         for kind in KINDS:
             each = replace(beside if beside and kind.name == "instructed" else data, relation=relation)
             if kind.drawn(each):
                 heading = kind.heading(each)
-                yield relation, kind.name, heading, kind.chart(each, heading)
+                yield relation, kind.name, heading, partial(kind.chart, each, heading)
 
 
 def draw_overview(
@@ -188,12 +193,12 @@ def draw_overview(
         )
         for relation, kind, heading, chart in figures_over(data, paper_axes):
             cells = data.tables["curves"]
-            listed.append(keep(chart, Path(output), (model, relation, kind), cells, heading, formats))
+            listed.append(keep(chart(), Path(output), (model, relation, kind), cells, heading, formats))
     write_index(output, KEY, TITLE, listed, "draw_overview")
 
 
-def figures_over(data: Data, paper_axes: bool = False) -> Iterator[tuple[str, str, Heading, alt.ConcatChart]]:
-    """Relation, kind, heading and chart of each figure of all datasets of one model."""
+def figures_over(data: Data, paper_axes: bool = False) -> Iterator[Figure]:
+    """The figures of all datasets of one model."""
     norms = data.tables["curves"].filter(pl.col("statistic") == "nuclear_norm")
     for relation in relations_in_order(norms["relation"].unique()):
         own = replace(data, relation=relation)
@@ -203,7 +208,7 @@ def figures_over(data: Data, paper_axes: bool = False) -> Iterator[tuple[str, st
             for kind in kinds:
                 if kind.drawn(part):
                     heading = kind.heading(part)
-                    yield relation, f"{name}{kind.name}", heading, kind.chart(part, heading)
+                    yield relation, f"{name}{kind.name}", heading, partial(kind.chart, part, heading)
 
 
 def keep(

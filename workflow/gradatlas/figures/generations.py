@@ -100,8 +100,8 @@ def chains(measure: str) -> Callable[[RunData, Sequence[Chain]], Figure]:
         found = [f"{chain.title} {_change(changes.filter(pl.col('run') == chain.last))}" for chain in chains]
         line = (
             f"{drawn.format(rule=RULES[data.facts.get('oracle', False)])} Sampled at temperature 1; 95 % intervals "
-            f"over {every['n'].max()} prompts a panel. In the title: prompts not trained on, from the first step to the "
-            "last; unclear where the interval of the change, prompt by prompt, holds 0 (the same random numbers answer "
+            f"over {every['n'].max()} prompts a panel. In the title: prompts not trained on, from first to last step; "
+            "unclear where the interval of the change, prompt by prompt, holds 0 (the same random numbers answer "
             "a prompt at every step)."
         )
         line += " The rule: where the last run of a chain begins." if turns else ""

@@ -125,10 +125,9 @@ def _matrix(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: 
     width = theme.panel_width(len(projections))
     kind, domain = ramp(frame["value"], signed)
     field, colour = "ratio" if signed else "value", _colour(kind, domain, signed)
-    # Where the ramp is dark; a difference is so at both ends.
-    share = _DARK[signed]
-    dark = domain[0] * (domain[-1] / domain[0]) ** share if kind == "log" else domain[-1] * share
-    ink = alt.condition(f"abs(datum.{field}) > {dark}", alt.value("white"), alt.value(theme.INK))
+    ink = alt.condition(
+        f"abs(datum.{field}) > {dark_from(kind, domain, signed)}", alt.value("white"), alt.value(theme.INK)
+    )
     titles = _titles(data)
     panels = []
     for (keys, variants), projection, at in cells(groups_of(frame, data), projections):
@@ -214,6 +213,12 @@ def ramp(values: pl.Series, signed: bool) -> tuple[str, list[float]]:
     if scale.kind == "log":
         return "log", [scale.low * (scale.high / scale.low) ** (i / (count - 1)) for i in range(count)]
     return "linear", [scale.high * i / (count - 1) for i in range(count)]
+
+
+def dark_from(kind: str, domain: list[float], signed: bool) -> float:
+    """The value (of a difference, its size) from which the ramp is so dark that numbers on it are white."""
+    share = _DARK[signed]
+    return domain[0] * (domain[-1] / domain[0]) ** share if kind == "log" else domain[-1] * share
 
 
 def _titles(data: Data) -> dict[str, str]:

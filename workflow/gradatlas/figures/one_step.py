@@ -65,7 +65,7 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
             tooltip=["probe_id:N", "loss:N", "predicted:Q", "measured:Q"],
         )  # fmt: skip
         title = f"{name[:1].upper()}{name[1:]} trained"
-        line = diagonal.mark_line(style="guide").encode(x=x, y=y)
+        line = diagonal.mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
         panels.append(alt.layer(line, dots, width=size[0], height=size[1], **titled(title)))
     keys = ["series", "loss", "pair_id", "halving"]
     falls = frame.group_by(keys).agg((pl.col("residual") ** 2).mean().sqrt()).sort(keys)

@@ -15,7 +15,7 @@ from gradatlas.core.checked import write_json
 from gradatlas.core.tables import write_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.figures import gallery, tables
-from gradatlas.figures.dynamics.table import write_dynamics_table
+from gradatlas.figures.run_table import write_dynamics_table
 from gradatlas.page.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
 from gradatlas.page.pieces import pack, rounded
 from gradatlas.page.verdicts import verdicts

@@ -11,6 +11,7 @@ from gradatlas.data.audit import audit
 from gradatlas.data.samples import with_final
 from gradatlas.figures import audit as figure
 from gradatlas.figures import gallery
+from gradatlas.figures.heading import RIGHT_LABELS
 from gradatlas.models.token_counts import Model, find_tokenizer
 from gradatlas.study.relations import is_marked
 from test_figures import statistic_rows, write_statistics
@@ -156,7 +157,7 @@ def test_every_figure_of_a_marked_set_says_so(tmp_path):
         row |= {"n_labelled": 500, "n_label_equals_gold": 500 if row["relation"] == "correct" else right}
     gallery.draw(write_statistics(tmp_path / "s", rows), "gsm8k", "GSM8K", tmp_path / "figures", ["svg"])
     listed = listing.read_index(tmp_path / "figures")["figures"]
-    said = {f["relation"] for f in listed if any(gallery.RIGHT_LABELS in line for line in f["subtitle"])}
+    said = {f["relation"] for f in listed if any(RIGHT_LABELS in line for line in f["subtitle"])}
     # The figure of all relations has the marked ones in it.
     assert said == {"published", "all"}
     for entry in listed:

@@ -8,7 +8,7 @@ from docutils.core import publish_parts
 
 from conftest import ROOT
 from gradatlas.charts.names import KINDS
-from gradatlas.figures.generations import TOLD
+from gradatlas.figures.generations import MEASURES
 from gradatlas.page.dynamics import CAPTIONS
 
 ACROSS = ("mad", "steps", "rd", "differences", "biographies_panels", "biographies_variants")
@@ -37,7 +37,7 @@ def test_each_kind_of_figure_has_its_own_caption(name, kinds):
 
 @pytest.mark.parametrize(
     ("name", "kinds"),
-    [("dynamics.rst", CAPTIONS), ("generations.rst", ("win_rate", *TOLD))],
+    [("dynamics.rst", CAPTIONS), ("generations.rst", ("win_rate", *MEASURES))],
     ids=["runs", "generations"],
 )
 def test_each_kind_of_figure_of_the_second_study_has_its_own_caption(name, kinds):

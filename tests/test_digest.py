@@ -180,7 +180,7 @@ READ_OR_WRITE = {
     "claims/tables.py": ("CLAIMS", {"claims.jobs:test_claims", "figures.jobs:draw_claims", "page.jobs:write_atlas"}),
     "finetuning/tables.py": (
         "TRAINING",
-        {"finetuning.jobs:finetune", "figures.dynamics.jobs:draw_dynamics", "page.jobs:write_manifest"},
+        {"finetuning.jobs:finetune", "figures.jobs:draw_dynamics", "page.jobs:write_manifest"},
     ),
     "gradients/tables.py": (
         "TOKENS",

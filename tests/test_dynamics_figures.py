@@ -10,11 +10,11 @@ import yaml
 
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.tables import write_table
-from gradatlas.figures.dynamics import choose
-from gradatlas.figures.dynamics.curves import NAMES, OWN, PANELS
-from gradatlas.figures.dynamics.influence import heat_map, table_of
-from gradatlas.figures.dynamics.one_step import step_chart
-from gradatlas.figures.dynamics.parts import TYPES as NAMED
+from gradatlas.figures import runs as choose
+from gradatlas.figures.influence import heat_map, table_of
+from gradatlas.figures.one_step import step_figure
+from gradatlas.figures.run_curves import NAMES, OWN, PANELS
+from gradatlas.figures.run_curves import TYPES as NAMED
 from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.tables import DYNAMICS, TRAINING
@@ -139,19 +139,17 @@ def test_chains_lead_to_runs_that_nothing_starts_from():
 def test_the_whole_sheet_has_every_figure(whole):
     _, figures = whole
     kinds = [kind for kind in figures if not kind.endswith(".curves")]
-    assert kinds == ["extend", "chains", "norms", "chains.2", "norms.2", "length", "losses", "negatives", "influence",
+    assert kinds == ["extend", "chains", "chains.2", "norms", "norms.2", "length", "losses", "negatives", "influence",
                      "influence_time"]  # fmt: skip
 
 
 def test_titles_state_what_the_runs_do(whole):
     _, figures = whole
     # The fall at an equal margin is the same for all lengths by construction.
-    assert "at the same margin: chosen not clearly different, likeliest token not" in figures["length"]["title"]
+    assert "at the same margin: chosen falls: no clear difference" in figures["length"]["title"]
     assert figures["length"]["title"].startswith("SFT, 10 epochs, then DPO, against SFT, 1 epoch, then DPO,")
-    assert figures["influence"]["title"] == (
-        "The type learnt rises most in 6 of 6 runs, and moves most, up or down, in 6; DPO lowers 13 of 13 types"
-    )
-    assert figures["losses"]["title"].startswith("Of 6 losses, the chosen response falls with 6")
+    assert figures["influence"]["title"] == ("The type learnt rises most in 6 of 6 runs")
+    assert figures["losses"]["title"].count(" · ") == 5 and ": chosen down" in figures["losses"]["title"]
     assert "sees the chosen responses as often" in figures["extend"]["subtitle"][0]
     assert "never shown" in figures["negatives"]["subtitle"][0]
 
@@ -174,8 +172,8 @@ def test_the_table_of_influences_is_the_end_less_the_start(whole):
     assert max(column) - min(column) == pytest.approx(1)
 
 
-def test_what_rises_most_need_not_move_most():
-    found = [("chosen", "rejected", 0.5, -0.8), ("rejected", "chosen", 0.4, -0.1)]
+def test_the_title_counts_where_the_type_learnt_rises_most():
+    found = [("chosen", "rejected", 0.5, -0.8), ("rejected", "chosen", 0.4, 0.6)]
     table = pl.DataFrame([
         {"run": f"probed_{own}", "column": own, "own": own, "type": kind, "share": value, "n": 3}
         | {"value": value, "low": value, "high": value}
@@ -183,7 +181,7 @@ def test_what_rises_most_need_not_move_most():
         for kind, value in ((own, up), (other, down))
     ])  # fmt: skip
     heading, _ = heat_map(table)
-    assert heading.title == "The type learnt rises most in 2 of 2 runs, and moves most, up or down, in 1"
+    assert heading.title == "The type learnt rises most in 1 of 2 runs"
 
 
 def test_the_argmax_panel_has_the_studys_own_curve(whole):
@@ -208,7 +206,8 @@ def test_the_default_runs_are_drawn_and_the_same_bytes_twice(tmp_path):
     summarised(write_runs(tmp_path / "tables", runs), runs)
     figures = drawn(tmp_path / "tables", runs, tmp_path / "figures", formats=("vl.json", "svg"))
     assert set(figures) == {*(f"{name}.curves" for name in runs), "extend", "norms"}
-    assert figures["sft.curves"]["title"].startswith("SFT: chosen +18.4")
+    assert figures["sft.curves"]["title"] == "SFT: chosen up, likeliest tokens up"
+    assert figures["extend"]["title"] == "SFT, then DPO · Extend, then DPO: chosen down, likeliest tokens up"
     assert all(each["width"] > 300 and each["height"] > 300 for each in figures.values())
     again = drawn(tmp_path / "tables", runs, tmp_path / "again", formats=("vl.json", "svg"))
     for file in (file for each in again.values() for file in each["files"].values()):
@@ -234,7 +233,7 @@ def test_seeds_are_drawn_with_their_range(tmp_path):
                 "mini, over seeds", "--formats", "vl.json", "--output", tmp_path / "figures")  # fmt: skip
     assert done.returncode == 0, done.stderr
     figure = json.loads((tmp_path / "figures/index.json").read_text())["figures"][0]
-    assert figure["title"].startswith("SFT, then DPO: chosen −") and "[−" in figure["title"]
+    assert figure["title"] == "Log-probability over 2 seeds"
     assert "Means over 2 seeds" in figure["subtitle"][0] and "STOPPED EARLY" in figure["subtitle"][-1]
 
 
@@ -249,6 +248,6 @@ def test_the_step_figure_states_slope_and_order(tmp_path):
         for halving in range(4)
         for i, x in enumerate(predicted)
     ]
-    heading, chart = step_chart(rows)
-    assert "falls 4.00 times" in heading.title and "carry 50% of the prediction" in heading.subtitle[0]
+    heading, chart = step_figure(rows)
+    assert "falls 4.00 times" in heading.subtitle[0] and "carry 50% of the prediction" in heading.subtitle[0]
     chart.to_dict()

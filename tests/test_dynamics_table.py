@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from conftest import ROOT, call, settings, user_error
+from gradatlas.charts.tables import write_table as write_any
 from gradatlas.core.tables import write_table
-from gradatlas.figures.dynamics.table import MEASURES, courses, read_runs
-from gradatlas.figures.tables import write_files
+from gradatlas.figures.run_table import MEASURES, courses, read_runs
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.statistics.tables import DYNAMICS_CURVES
 from gradatlas.study.config import read_sheet
@@ -157,7 +157,7 @@ def test_the_sheet_of_published_curves_names_runs_models_pairs_and_types():
 def test_another_file_is_refused(tmp_path):
     from gradatlas.core.errors import InputError
 
-    write_files(tmp_path / "rd", pl.DataFrame({"model": ["mini"], "dataset": ["gsm8k"]}), "", "")
+    write_any(tmp_path / "rd", pl.DataFrame({"model": ["mini"], "dataset": ["gsm8k"]}), "RD", "", [])
     with pytest.raises(InputError, match="not the table of runs, its columns are model, dataset"):
         read_runs(tmp_path / "rd.csv")
     with pytest.raises(InputError, match=r"none\.parquet: no such file; make it with rule write_dynamics_table"):

@@ -11,7 +11,9 @@ from gradatlas.claims.rows import GRADIENTS, UNTESTED, counted, read_rows, rows
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.checked import write_json
 from gradatlas.core.tables import write_table
-from gradatlas.figures import audit, distribution, findings, gallery, heatmaps, overview, relations, tables, verdicts
+from gradatlas.figures import audit, compared, gallery, heatmaps, relations, samples, tables, verdicts
+from gradatlas.figures.data import Data
+from gradatlas.figures.jobs import Dataset
 from gradatlas.page.page import write_atlas
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from synthetic import frames, statistic_rows, write_statistics
@@ -43,8 +45,8 @@ def study(tmp_path_factory):
         cells += rows["cells"]
         folders.append(write_statistics(base / dataset, rows))
         gallery.draw(folders[-1], dataset, dataset, base / "figures" / dataset, ["vl.json"])
-    datasets = [overview.Dataset("one", "One"), overview.Dataset("two", "Two")]
-    overview.draw_overview(folders, datasets, base / "figures/all", ["vl.json"])
+    datasets = [Dataset("one", "One"), Dataset("two", "Two")]
+    gallery.draw_overview(folders, datasets, base / "figures/all", ["vl.json"])
     for kind in ("mad", "rd"):
         tables.write_tables(kind, folders, base)
     (base / "config.yaml").write_text("seed: 0\n")
@@ -74,17 +76,17 @@ def test_every_badge_says_what_its_tables_hold(study):
     found = badges(page)
     # No figure of all datasets together is of a model without any usable sample.
     assert set(found) == {(d, m) for d in ("one", "two") for m in ("good", "checked", "lost")} | {
-        (overview.KEY, "good"), (overview.KEY, "checked")
+        (gallery.KEY, "good"), (gallery.KEY, "checked")
     }  # fmt: skip
     for (dataset, model), shown in found.items():
-        rows = cells.filter(model=model) if dataset == overview.KEY else cells.filter(dataset=dataset, model=model)
+        rows = cells.filter(model=model) if dataset == gallery.KEY else cells.filter(dataset=dataset, model=model)
         checks = rows["purpose"] == "pipeline check"
         wanted = ["pipeline check" if checks.all() else "pipeline check in part"] if checks.any() else []
         wanted += [] if rows["n_ok"].sum() else ["no usable sample"]
         assert shown == wanted, (dataset, model)
-    assert found["one", "lost"] == ["no usable sample"] and found[overview.KEY, "good"] == []
+    assert found["one", "lost"] == ["no usable sample"] and found[gallery.KEY, "good"] == []
     assert found["two", "checked"] == ["pipeline check"]
-    assert found[overview.KEY, "checked"] == ["pipeline check in part"]
+    assert found[gallery.KEY, "checked"] == ["pipeline check in part"]
 
 
 def test_every_count_is_of_whole_responses(study):
@@ -116,26 +118,22 @@ def test_a_dataset_without_a_usable_sample_was_measured():
         *(pl.lit(count, pl.Int32).alias(name) for name, count in {"n_ok": 0, **LOST}.items()),
     )
     tables_["cells"] = pl.concat([tables_["cells"], spoilt.cast(dict(tables_["cells"].schema))])
-    datasets = [overview.Dataset(key, key) for key in ("one", "two", "three")]
-    for relation, kind, heading, _ in overview._figures(tables_, datasets, False):
+    datasets = [Dataset(key, key) for key in ("one", "two", "three")]
+    for relation, kind, heading, _ in gallery.figures_over(Data(tables_, datasets=tuple(datasets))):
         subtitle = " ".join(heading.subtitle)
         assert "Not measured: three." in subtitle and "No usable sample: Two" in subtitle, (relation, kind)
 
 
 def test_no_pairs_and_no_intervals_are_no_equality():
-    samples = frames(layers=3, n=30)["per_sample"]
+    tables_ = frames(layers=3, n=30)
     other = pl.when(pl.col("relation") == "published").then(pl.lit("x")).otherwise(pl.lit(""))
-    apart = samples.with_columns((pl.col("sample_id") + other).alias("sample_id"))
-    assert "neither is larger" not in distribution.heading(apart, "GSM8K").title
-    rd = frames(layers=3, n=30)["rd"].with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("low", "high"))
-    assert findings.clear_differences(rd, "A against B") == "A against B, by layer"
-    assert "no clear difference" not in relations.heading(rd, "GSM8K").title
-
-
-def test_a_kind_that_the_slowest_variant_lacks_is_not_called_alike():
-    rd = frames(layers=3, n=30, relations=("correct", "published", "shuffled"))["rd"]
-    without = rd.filter(~((pl.col("variant") == "detailed") & (pl.col("relation") == "shuffled")))
-    assert "shuffled" not in relations.heading(without, "GSM8K").title
+    apart = tables_["per_sample"].with_columns((pl.col("sample_id") + other).alias("sample_id"))
+    title = samples.heading(Data(tables_ | {"per_sample": apart}, "GSM8K", "published")).title
+    assert title == "Gradients sample by sample"
+    unknown = tables_["rd"].with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("low", "high"))
+    data = Data(tables_ | {"rd": unknown}, "GSM8K", "published")
+    assert compared.heading(data).title == "Published against correct responses, by layer"
+    assert "no clear difference" not in relations.heading(data).title
 
 
 def test_labels_that_nobody_judged_are_not_called_right():
@@ -163,9 +161,12 @@ def test_conclusions_without_corrected_responses_are_counted_as_they_hold():
 
 
 def test_a_dataset_that_was_asked_for_is_not_missing():
-    mad = frames(models=("m",), dataset="one", layers=3)["mad"]
-    data = heatmaps.Data({"one": "One", "two": "Two", "three": "Three"}, {}, asked={"one", "two"})
-    assert "Not measured: Three." in " ".join(heatmaps.mad_heading(mad, data).subtitle)
+    tables_ = frames(models=("m",), dataset="one", layers=3)
+    cells = tables_["cells"]
+    tables_["cells"] = pl.concat([cells, cells.with_columns(pl.lit("two").alias("dataset"))])
+    datasets = tuple(Dataset(key, key.capitalize()) for key in ("one", "two", "three"))
+    data = Data(tables_, relation="correct", datasets=datasets)
+    assert "Not measured: Three." in " ".join(heatmaps.mad_heading(data).subtitle)
 
 
 # Data without variants of their own ----------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def chats(tmp_path_factory):
     )
     folder = write_statistics(base / "chats", rows)
     gallery.draw(folder, "chats", "My chats", base / "figures/chats", ["vl.json"])
-    overview.draw_overview([folder], [overview.Dataset("chats", "My chats")], base / "figures/all", ["vl.json"])
+    gallery.draw_overview([folder], [Dataset("chats", "My chats")], base / "figures/all", ["vl.json"])
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [folder], base)
     (base / "config.yaml").write_text("seed: 0\n")

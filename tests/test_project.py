@@ -89,7 +89,7 @@ def test_the_gradient_engine_needs_no_statistics_and_no_figures():
 
 def test_figures_and_statistics_of_gradients_need_no_torch():
     """It takes seconds to import, in jobs that take seconds."""
-    rooms = ("figures.gallery", "figures.overview", "figures.verdicts", "page.page", "statistics.summarise")
+    rooms = ("figures.gallery", "figures.run_gallery", "figures.verdicts", "page.page", "statistics.summarise")
     rooms += ("statistics.regression", "claims.gather", "claims.verdicts", "page.manifest")
     code = f"import sys; import {', '.join(f'gradatlas.{room}' for room in rooms)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

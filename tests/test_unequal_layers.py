@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gradatlas.core.tables import read_metadata, write_table
-from gradatlas.figures.heatmaps import steps_of
+from gradatlas.figures.heatmaps import curve_steps
 from gradatlas.figures.tables import blocks
 from gradatlas.gradients.capture import Factors
 from gradatlas.gradients.tables import SPECTRA
@@ -134,7 +134,7 @@ def test_statistics_compare_neighbours_of_one_shape(measured):
             assert whole["low"].item() <= whole["corrected"].item() <= whole["high"].item()
             # Layers 4 and 5 are unlike: the last segment has no step.
             assert "last" not in mad.filter(here)["segment"].to_list()
-            steps = steps_of(
+            steps = curve_steps(
                 curves.filter(here & (pl.col("statistic") == "nuclear_norm")),
                 of_shapes.read_shapes([folder / "statistics"])["model"],
             )

@@ -46,13 +46,13 @@ JOBS = {
     "finetune": "finetuning",
     "check-step": "kernels",
     "summarise-dynamics": "statistics",
-    "draw-dynamics": "figures.dynamics",
-    "draw-seeds": "figures.dynamics",
-    "write-dynamics-table": "figures.dynamics",
+    "draw-dynamics": "figures",
+    "draw-seeds": "figures",
+    "write-dynamics-table": "figures",
     "score-generations": "finetuning",
     "judge-generations": "finetuning",
     "summarise-generations": "statistics",
-    "draw-generations": "figures.dynamics",
+    "draw-generations": "figures",
 }
 
 

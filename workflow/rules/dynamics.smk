@@ -265,7 +265,7 @@ rule draw_dynamics:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("figures.dynamics.jobs:draw_dynamics"),
+        code=code_digest("figures.jobs:draw_dynamics"),
         settings=lambda wildcards: as_json(runs=watched_rows()),
         # With a folder a run below it.
         folder=lambda wildcards, input: os.path.dirname(os.path.dirname(input.tables[0])),
@@ -300,7 +300,7 @@ rule draw_seeds:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("figures.dynamics.jobs:draw_seeds"),
+        code=code_digest("figures.jobs:draw_seeds"),
         settings=lambda wildcards: as_json(runs=watched_rows()),
         title=learner_title,
         formats=STUDY.config["formats"],
@@ -339,7 +339,7 @@ rule write_dynamics_table:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("figures.dynamics.jobs:write_dynamics_table"),
+        code=code_digest("figures.jobs:write_dynamics_table"),
         settings=lambda wildcards: as_json(
             runs=watched_rows(),
             titles={name: row["title"] for name, row in STUDY.learners.items() if row["title"]},

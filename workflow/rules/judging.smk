@@ -129,7 +129,7 @@ rule draw_generations:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("figures.dynamics.jobs:draw_generations"),
+        code=code_digest("figures.jobs:draw_generations"),
         # Runs on the probed pairs alone have figures of their own kind.
         settings=lambda wildcards: as_json(runs=[row for row in watched_rows() if not row["probed"]] or watched_rows()),
         title=learner_title,

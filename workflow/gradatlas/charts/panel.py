@@ -1,167 +1,215 @@
-"""What figures over layers are built of: one panel with its axes, colours and marks, and panels as one chart.
+"""What figures of lines are built of: one panel, and the grid of panels under a heading.
 
-Frames are rows of the `curves` and `rd_layers` tables (`gradatlas.statistics.tables`) of one model. Lines run straight
-from layer to layer, a gap stays a gap, and every axis holds every value and interval on it, unless the caller clips.
+A frame has a row a point: the columns of x and y, the colour's column, and `low` and `high` where there are intervals.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import polars as pl
 
-from gradatlas.charts import scales, theme
-from gradatlas.charts.names import label, statistic_label
+from gradatlas.charts import theme
+from gradatlas.charts.names import label
+from gradatlas.charts.numbers import DIGITS
+from gradatlas.charts.scales import Scale
 
-# Plotted to six digits: finer than any screen, and files stay small and comparable.
-DIGITS = 6
 VALUES = ("value", "low", "high")
 
 
 @dataclass(frozen=True)
-class Hue:
-    """What colour and shape stand for: a column of labels, its entries in order, and their look."""
+class Look:
+    """What colour and shape stand for: a column of labels, its entries in order, their colours and shapes.
+
+    `below`: each panel has a legend of its own, below it; else one stands above all panels.
+    """
 
     column: str
     entries: tuple[str, ...]
     colours: tuple[str, ...]
     shapes: tuple[str, ...]
+    below: bool = False
+
+    def encode(self, kind: type, legend: bool = True) -> alt.Color | alt.Shape:
+        """The channel `kind`, alt.Color or alt.Shape."""
+        values = self.colours if kind is alt.Color else self.shapes
+        place = {} if legend else {"legend": None}
+        if self.below and legend:
+            columns = 3 if max(map(len, self.entries)) < 20 else 2
+            place = {"legend": alt.Legend(title=None, columns=columns, **theme.LEGEND_BELOW)}
+        scale = theme.plain(domain=list(self.entries), range=list(values))
+        return kind(f"{self.column}:N", scale=scale, title=None, **place)
 
 
 @dataclass(frozen=True)
 class Dashed:
-    """What a dash stands for: a column (``relation`` or ``model``), its entries as readers see them, solid first."""
+    """What a dash stands for: a column, and its entries as readers see them, solid first."""
 
     column: str
     entries: tuple[str, ...]
 
+    def encode(self) -> alt.StrokeDash:
+        """The channel of dashes."""
+        dashes = [list(dash) for dash in theme.DASHES[: len(self.entries)]]
+        scale = theme.plain(domain=list(self.entries), range=dashes)
+        return alt.StrokeDash(f"{self.column}:N", scale=scale, legend=alt.Legend(**theme.DASH_LEGEND))
+
 
 @dataclass(frozen=True)
-class Place:
-    """Where a panel stands: its size, its titles, and which axes it labels (its neighbours label the others)."""
+class Axis:
+    """One axis of a panel: the column on it, its title and its scale.
 
-    width: int
-    height: int
-    title: str | None = None
-    x_title: str | None = None
-    y_title: str | Sequence[str] | None = None
-    x_labels: bool = True
-    y_labels: bool = True
+    Without a `scale` the renderer's own holds all values; with `entries` the axis is of separate places. `labels`:
+    whether they are drawn, or a neighbour's are read. `expression`: writes a number (`datum.value`) where no `format`
+    can.
+    """
+
+    field: str
+    title: str | Sequence[str] | None = None
+    scale: Scale | None = None
+    format: str | None = None
+    expression: str | None = None
+    labels: bool = True
+    count: int | None = None
+    entries: tuple[str, ...] = ()
+
+    def encode(self, kind: type, field: str | None = None) -> alt.X | alt.Y:
+        """The channel `kind`, alt.X or alt.Y, of a column with this axis."""
+        axis: dict[str, Any] = {"title": self.title}
+        if self.entries:
+            return kind(f"{self.field}:O", sort=list(self.entries), axis=theme.plain(**axis, labelAngle=0))
+        options = {"format": self.format, "tickCount": self.count, "labelExpr": self.expression}
+        axis |= {name: value for name, value in options.items() if value is not None}
+        if self.format in ("d", ",d"):
+            axis["tickMinStep"] = 1
+        if not self.labels:
+            # A blank in place of none keeps the panels' tops, and so their titles, at one height.
+            axis |= {"labels": False} if kind is alt.X else {"labelExpr": "' '"}
+        shape = theme.plain(zero=False)
+        if self.scale:
+            round_end = self.scale.kind == "linear" and self.scale.low == 0 and kind is alt.Y
+            ends = [self.scale.low, self.scale.high]
+            shape = theme.plain(type=self.scale.kind, domain=ends, nice=round_end, zero=False)
+            # The renderer would write 1,000 as 1e+3 on one axis and not on another.
+            axis |= {"values": list(self.scale.ticks), "format": ",~g"} | axis if self.scale.ticks else {}
+        return kind(f"{field or self.field}:Q", scale=shape, axis=theme.plain(**axis))
 
 
 def panel(
     frame: pl.DataFrame,
-    scale: scales.Scale,
-    hue: Hue,
-    layers: int,
-    place: Place,
+    x: Axis,
+    y: Axis,
+    look: Look,
+    size: tuple[int, int],
     *,
+    title: str | None = None,
     dashed: Dashed | None = None,
-    neutral: float | None = None,
+    detail: str | None = None,
+    legend: bool = True,
+    dots: bool = True,
     clip: bool = False,
+    bars: bool = False,
+    turns: Sequence[float] = (),
+    level: float | None = None,
+    more: Sequence[str] = (),
 ) -> alt.LayerChart:
-    """One panel: band, curve and points over the layers.
+    """One panel: band, curve and points; on an axis of separate places points and intervals side by side.
 
-    `neutral`: the values are relative differences (0, in percent) or ratios (1), read against a rule there.
-    `clip`: what lies outside of the scale is cut off.
+    `size`: width and height in pixels. `detail`: the column that parts curves of one colour. `clip`: what lies outside
+    of the scale is cut off. `bars`: intervals as lines, too, for points without neighbours. `turns`: where vertical
+    rules stand; `level`: where a horizontal one does. `more`: columns that only the tooltip shows.
     """
-    data = _plotted(frame, layers, dashed)
-    legend = {} if not (dashed or neutral is not None) else {"legend": None}
-    entries = list(hue.entries)
-    colour = alt.Color(
-        f"{hue.column}:N", scale=theme.plain(domain=entries, range=list(hue.colours)), title=None, **legend
+    values = [name for name in (y.field, "low", "high") if name in frame.columns]
+    keys = [name for name in (look.column, dashed and dashed.column, detail, x.field, *more) if name]
+    data = frame.select(*dict.fromkeys(key for key in keys if key not in values), *map(rounded, values))
+    base = alt.Chart(data).encode(
+        x=x.encode(alt.X), color=look.encode(alt.Color, legend), **({"detail": f"{detail}:N"} if detail else {})
     )
-    shape = alt.Shape(
-        f"{hue.column}:N", scale=theme.plain(domain=entries, range=list(hue.shapes)), title=None, **legend
-    )
-    y_scale = theme.plain(type=scale.kind, domain=[scale.low, scale.high], nice=False, zero=False)
-    # A blank label in place of none keeps the panels' tops, and so their titles, at one height.
-    numbers = _numbers(scale, neutral) if place.y_labels else {"labelExpr": "' '"}
-    y_axis = theme.plain(values=list(scale.ticks), title=place.y_title, **numbers)
-    value, low = (alt.Y(f"{name}:Q", scale=y_scale, axis=y_axis) for name in ("value", "low"))
-    offered = [entry for entry in dashed.entries if entry in data[dashed.column]] if dashed else entries
-    alone = layers == 1
-    x = (
-        _by_series(dashed.column if dashed else hue.column, offered, place, neutral is not None)
-        if alone
-        else _by_layer(layers, place)
-    )
-    base = alt.Chart(data).encode(x=x, color=colour, **({"detail": f"{dashed.column}:N"} if dashed else {}))
-    tooltip = _tooltip(data)
-    dotted = alone or (not dashed and place.width / (layers - 1) >= theme.POINT_SPACING)
+    tooltip = [
+        alt.Tooltip(f"{key}:Q", format=".3~g" if key in values else ",") if data.schema[key].is_numeric() else (
+            alt.Tooltip(f"{key}:N")
+        )
+        for key in data.columns
+    ]  # fmt: skip
     cut = {"clip": True} if clip else {}
+    apart = bool(x.entries)
     parts: list[alt.Chart] = []
-    if neutral is not None:
-        rule = alt.Chart(alt.InlineData([{"zero": neutral}])).mark_rule(style="zero")
-        parts.append(rule.encode(y=alt.Y("zero:Q", scale=y_scale, axis=y_axis)))
-    if alone:
-        parts.append(base.mark_rule(style="interval", **cut).encode(y=low, y2="high:Q"))
-    else:
-        parts.append(base.mark_area(style="band", **cut).encode(y=low, y2="high:Q"))
-        dash = {"strokeDash": _dash(dashed)} if dashed else {}
+    if turns:
+        rules = alt.Chart(alt.InlineData([{x.field: turn} for turn in turns]))
+        parts.append(rules.mark_rule(style="turn").encode(x=x.encode(alt.X)))
+    if level is not None:
+        parts.append(rule_at(y, level))
+    if "low" in values:
+        ends = {"y": y.encode(alt.Y, "low"), "y2": "high:Q"}
+        if apart or bars:
+            parts.append(base.mark_rule(style="interval", **cut).encode(**ends))
+        if not apart:
+            parts.append(base.mark_area(style="band", **cut).encode(**ends))
+    if not apart:
+        dash = {"strokeDash": dashed.encode()} if dashed else {}
         curve = base.mark_line(style="curve", **cut)
-        parts.append(curve.encode(y=value, **dash, **({} if dotted else {"tooltip": tooltip})))
-    if dotted:
-        # Not clipped, which would halve the marks of the first and the last layer; those outside are left out.
-        within = base.transform_filter(f"datum.value >= {scale.low} && datum.value <= {scale.high}") if clip else base
-        dots = within.mark_point(style="dot-alone" if alone else "dot")
-        parts.append(dots.encode(y=value, shape=shape, tooltip=tooltip))
-    if data["value"].is_null().all():
-        words = alt.Chart(alt.InlineData([{"text": "no finite values"}]))
-        parts.append(words.mark_text(style="nothing").encode(text="text:N"))
-    # All at once: each later change of a chart would copy and check the whole of it again.
-    title = {"title": alt.Title(place.title, style="panel-title")} if place.title else {}
-    return alt.layer(*parts, width=place.width, height=place.height, **title)
+        parts.append(curve.encode(y=y.encode(alt.Y), **dash, **({} if dots else {"tooltip": tooltip})))
+    if dots or apart:
+        # Not clipped, which would halve the marks of the first and the last point; those outside are left out.
+        inside = f"datum.{y.field} >= {y.scale.low} && datum.{y.field} <= {y.scale.high}" if clip else ""
+        within = base.transform_filter(inside) if clip else base
+        marks = within.mark_point(style="dot-alone" if apart else "dot")
+        parts.append(marks.encode(y=y.encode(alt.Y), shape=look.encode(alt.Shape, legend), tooltip=tooltip))
+    if data[y.field].is_null().all():
+        parts.append(note("no finite values"))
+    # All at once: each later change of a chart would copy and check all of it again.
+    return alt.layer(*parts, width=size[0], height=size[1], **titled(title))
 
 
-def _dash(dashed: Dashed) -> alt.StrokeDash:
-    look = theme.plain(domain=list(dashed.entries), range=[list(dash) for dash in theme.DASHES[: len(dashed.entries)]])
-    return alt.StrokeDash(f"{dashed.column}:N", scale=look, legend=alt.Legend(**theme.DASH_LEGEND))
+def rule_at(axis: Axis, value: float) -> alt.Chart:
+    """A horizontal rule."""
+    data = alt.Chart(alt.InlineData([{axis.field: value}]))
+    return data.mark_rule(style="zero").encode(y=axis.encode(alt.Y))
 
 
-def _by_layer(layers: int, place: Place) -> alt.X:
-    axis = theme.plain(values=list(scales.layer_ticks(layers)), format="d", labels=place.x_labels)
-    return alt.X("layer:Q", title=place.x_title, axis=axis, scale=theme.plain(domain=[0, layers - 1], nice=False))
+def note(text: str) -> alt.Chart:
+    """A few words in place of what cannot be drawn."""
+    return alt.Chart(alt.InlineData([{"text": text}])).mark_text(style="nothing").encode(text="text:N")
 
 
-def _by_series(column: str, entries: Sequence[str], place: Place, relative: bool) -> alt.X:
-    """One layer has no curve: its values stand side by side, each with its interval."""
-    if relative:
-        return alt.X("layer:O", title=place.x_title, axis=theme.plain(labelAngle=0))
-    return alt.X(
-        f"{column}:O", title=place.x_title and f"{place.x_title} 0", sort=list(entries), axis=theme.plain(labelAngle=0)
-    )
+def titled(title: str | None) -> dict[str, alt.Title]:
+    """A panel's title as an argument of its chart; none where there is none."""
+    return {} if title is None else {"title": alt.Title(title, style="panel-title")}
 
 
-def _numbers(scale: scales.Scale, neutral: float | None) -> dict[str, str]:
-    """How an axis writes its numbers: plainly, or differences as signed percentages."""
-    return percentages(scale) if neutral == 0 else {"format": f",.{scale.decimals}~f"}
+def grid(
+    panels: Sequence[alt.LayerChart | alt.Chart], columns: int, heading: theme.Heading, *, below: int | None = None
+) -> alt.ConcatChart:
+    """Panels row by row under one heading, each with axes of its own.
+
+    `below`: pixels between two rows, where each panel has a legend of its own below it.
+    """
+    channels = ("x", "y") if below is None else ("x", "y", "color", "shape")
+    apart: dict[str, Any] = {
+        "resolve": alt.Resolve(scale=alt.ScaleResolveMap(**dict.fromkeys(channels, "independent")))
+    }
+    if below is not None:
+        # Plots stand in line whatever their legends' heights; the space between rows holds axis and legend.
+        apart |= {"bounds": "flush", "spacing": alt.RowColnumber(row=below, column=theme.GAP * 3)}
+    return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), **apart)
 
 
-def percentages(scale: scales.Scale) -> dict[str, str]:
-    """How an axis of shares writes its numbers: with their sign, but none at zero."""
-    digits = max(0, scale.decimals - 2)
-    return {"labelExpr": f"datum.value === 0 ? '0 %' : format(100 * datum.value, '+,.{digits}~f') + ' %'"}
+@dataclass(frozen=True)
+class Cell:
+    """The place of a panel in a grid of rows and columns: whether it stands at the top, the bottom, the left."""
+
+    top: bool
+    bottom: bool
+    left: bool
 
 
-def _plotted(frame: pl.DataFrame, layers: int, dashed: Dashed | None = None) -> pl.DataFrame:
-    """The plotted columns, with labels for keys, nulls for what is not finite, and a row for every layer."""
-    keys = ["projection", "variant", "relation", "statistic"]
-    others = [dashed.column] if dashed and dashed.column not in keys else []
-    series = frame.select(keys + others).unique(maintain_order=True)
-    grid = series.join(pl.DataFrame({"layer": range(layers)}), how="cross")
-    # A layer without a row becomes an empty one, so that no line is drawn across the gap.
-    on = [*keys, *others, "layer"]
-    full = grid.join(frame.with_columns(pl.col("layer").cast(pl.Int64)), on=on, how="left")
-    return full.sort(on).select(
-        *(pl.col(key).map_elements(label, return_dtype=pl.String) for key in keys[:3]),
-        pl.col("statistic").map_elements(statistic_label, return_dtype=pl.String),
-        *others,
-        "layer",
-        *(rounded(name) for name in VALUES),
-        "n",
-    )
+def cells(rows: Iterable, columns: Iterable) -> Iterator[tuple[Any, Any, Cell]]:
+    """Row, column and place of every panel, row by row."""
+    rows, columns = list(rows), list(columns)
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        yield row, column, Cell(i == 0, i == len(rows) - 1, j == 0)
 
 
 def rounded(name: str) -> pl.Expr:
@@ -169,26 +217,9 @@ def rounded(name: str) -> pl.Expr:
     return pl.when(pl.col(name).is_finite()).then(pl.col(name).round_sig_figs(DIGITS)).alias(name)
 
 
-def _tooltip(data: pl.DataFrame) -> list[alt.Tooltip]:
-    words = [alt.Tooltip(f"{name}:N") for name in ("projection", "variant", "relation", "statistic")]
-    numbers = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES]
-    return [*words, alt.Tooltip("layer:Q"), *numbers, alt.Tooltip("n:Q", format=",")]
-
-
-def scale_of(frame: pl.DataFrame, height: int, log: bool) -> scales.Scale:
-    """The axis, `height` pixels long, that holds every value and interval; `log`: by decades, where they span one."""
-    values = [value for name in VALUES for value in frame.select(rounded(name)).to_series()]
-    return (scales.log_if_decades if log else scales.linear)(values, height)
-
-
-def ratio_scale(values: Iterable[float | None], room: int) -> scales.Scale:
-    """A log axis of ratios, with 1 on it and round numbers at both ends; `room`: ticks at most."""
-    return scales.logarithmic([1.0, *(value for value in values if value is not None)], room)
-
-
-def layers_of(frame: pl.DataFrame) -> int:
-    """Number of layers of the model, from the highest one seen."""
-    return int(frame["layer"].max()) + 1
+def ends_in(frame: pl.DataFrame) -> list[float | None]:
+    """All values and ends of intervals of a frame, as they are drawn."""
+    return [value for name in VALUES for value in frame.select(rounded(name)).to_series()]
 
 
 def of(frame: pl.DataFrame, **keys: str | Sequence[str]) -> pl.DataFrame:
@@ -198,14 +229,14 @@ def of(frame: pl.DataFrame, **keys: str | Sequence[str]) -> pl.DataFrame:
     return frame
 
 
-def projection_hue(keys: Sequence[str]) -> Hue:
+def projection_look(keys: Sequence[str]) -> Look:
     """A colour and shape a projection, the same in every figure."""
     colours = tuple(theme.PROJECTION_COLOURS.get(key, theme.QUIET) for key in keys)
     shapes = tuple(theme.PROJECTION_SHAPES.get(key, "circle") for key in keys)
-    return Hue("projection", tuple(map(label, keys)), colours, shapes)
+    return Look("projection", tuple(map(label, keys)), colours, shapes)
 
 
-def variant_hue(keys: Sequence[str]) -> Hue:
+def variant_look(keys: Sequence[str]) -> Look:
     """Colours and shapes of variants in order; the study's own keep theirs where another is missing."""
     taken = {theme.OWN_LOOK[key] for key in keys if key in theme.OWN_LOOK}
     free = (rank for rank in itertools.count() if rank not in taken)
@@ -213,22 +244,12 @@ def variant_hue(keys: Sequence[str]) -> Hue:
     colours, shapes = (
         tuple(looks[rank % len(looks)] for rank in ranks) for looks in (theme.ORDERED_COLOURS, theme.ORDERED_SHAPES)
     )
-    return Hue("variant", tuple(map(label, keys)), colours, shapes)
+    return Look("variant", tuple(map(label, keys)), colours, shapes)
 
 
-def axis_title(statistic: str, more: str = "") -> str:
-    """A statistic's name as the title of an axis."""
-    text = statistic_label(statistic) + more
-    # A Greek letter is a symbol, and no word to begin with a capital.
-    return text[:1].upper() + text[1:] if text[:1].isascii() else text
-
-
-def logged(scale: scales.Scale) -> str:
-    """What an axis' title says of a logarithmic scale."""
-    return ", log" if scale.kind == "log" else ""
-
-
-def grid(panels: Sequence[alt.LayerChart], columns: int, heading: theme.Heading) -> alt.ConcatChart:
-    """Panels row by row under one heading, each with axes of its own."""
-    apart = alt.Resolve(scale=alt.ScaleResolveMap(x="independent", y="independent"))
-    return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), resolve=apart)
+def series_look(entries: Sequence[str], column: str = "series", *, below: bool = False) -> Look:
+    """Colours and shapes of lines in order; those of the projections where there are many."""
+    few = len(entries) <= len(theme.ORDERED_COLOURS)
+    colours = theme.ORDERED_COLOURS if few else tuple(theme.PROJECTION_COLOURS.values())
+    shapes = theme.ORDERED_SHAPES if few else tuple(theme.PROJECTION_SHAPES.values())
+    return Look(column, tuple(entries), colours[: len(entries)], shapes[: len(entries)], below)

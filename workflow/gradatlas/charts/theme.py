@@ -63,6 +63,7 @@ PAIR_COLOURS = (ORDERED_COLOURS[0], ORDERED_COLOURS[2])
 DASHES = ((1, 0), (4, 2.5))
 DASH_LEGEND = {"title": None, "symbolType": "stroke", "symbolSize": 500}
 
+LEGEND_BELOW = {"orient": "bottom", "labelLimit": 190}
 RAMP_LEGEND = {"orient": "top", "direction": "horizontal", "gradientLength": 220, "gradientThickness": 10}
 
 WIDTH = 780  # of all panels of a row together; a figure is about a text column wide when printed
@@ -75,12 +76,12 @@ POINT_SPACING = 5
 
 @dataclass(frozen=True)
 class Heading:
-    """A chart's words: the finding, and the lines that say what was drawn."""
+    """A chart's title, and the lines below it: what was drawn, of how many, what was left out."""
 
     title: str
     subtitle: tuple[str, ...]
 
-    def saying(self, lines: Sequence[str]) -> "Heading":
+    def with_lines(self, lines: Sequence[str]) -> "Heading":
         """The same with further lines."""
         return Heading(self.title, (*self.subtitle, *lines))
 
@@ -180,6 +181,7 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "tile": {"stroke": "white", "strokeWidth": 1},
                 "number": {"fontSize": 10, "font": FAMILY},
                 "zero": {"stroke": INK, "strokeWidth": 0.9},
+                "turn": {"stroke": INK, "strokeWidth": 0.9, "strokeDash": list(DASHES[1])},
                 "nothing": {"fill": QUIET, "fontSize": 11, "font": FAMILY},
             },
             "axis": {

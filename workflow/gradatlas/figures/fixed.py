@@ -8,19 +8,22 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
+from gradatlas.charts.numbers import with_interval
+from gradatlas.charts.panel import note
 from gradatlas.charts.save import save
+from gradatlas.charts.tables import Section
+from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
-from gradatlas.figures.tables import escaped, three_digits
 from gradatlas.statistics.tables import CELLS
 
 NAMES = {"published": "As published", "reference": "By the study’s algorithm", CORRECTED: "Corrected (derangement)"}
 NOTE = (
     "The study’s irrelevant responses hold right answers among the wrong ones; the corrected ones (another sample’s "
     "response) never do. A conclusion survives where the claim holds on both, and does not where it fails on the "
-    "corrected ones, each by its verdict of this run; where one of the two has none, nothing can be said."
+    "corrected ones, each by its verdict of this run; where one of the two has none, nothing can be concluded."
 )
 SHOWN = (
     "Dots: the claim’s number over all projections, with its 95 % interval; line: the threshold (shaded: the margin). "
@@ -73,14 +76,12 @@ def right_labels(row: Mapping) -> str:
 
 def number(row: Mapping, side: str) -> str:
     """The number of one side with its interval."""
-    value, low, high = (three_digits(row[f"{side}_{name}"]) for name in ("value", "low", "high"))
-    return value if "–" in (low, high) else f"{value} [{low}, {high}]"
+    return with_interval(*(row[f"{side}_{name}"] for name in ("value", "low", "high")))
 
 
 def markdown(table: pl.DataFrame) -> str:
     """The comparison as Markdown: a section a claim."""
-    parts = ["# Which conclusions survive the fixed data", headline(table), NOTE]
-    header = [
+    header = (
         "Model",
         "Dataset",
         "The study’s",
@@ -90,24 +91,23 @@ def markdown(table: pl.DataFrame) -> str:
         "Corrected",
         "Verdict",
         "Outcome",
-    ]
+    )
+    sections = []
     for _, rows in table.group_by("claim", maintain_order=True):
         first = rows.row(0, named=True)
         mark = "" if first["claim_status"] == "stands" else f" ({first['claim_status']})"
-        lines = [header, ["---"] * len(header)]
-        for row in rows.to_dicts():
-            model = f"{row['model']} (untrained: a control)" if row["status"] != row["claim_status"] else row["model"]
-            lines.append(
-                [
-                    *(model, row["dataset"], row["study_relation"]),
-                    *(number(row, "study"), row["study_verdict"] or "–", right_labels(row)),
-                    *(number(row, "fixed"), row["fixed_verdict"] or "–"),
-                    f"{row['outcome']}: {row['why']}" if row["why"] else row["outcome"],
-                ]
-            )
-        texts = (map(escaped, line) for line in lines)
-        parts += [f"## {first['title']}{mark}", "\n".join(f"| {' | '.join(line)} |" for line in texts)]
-    return "\n\n".join(parts) + "\n"
+        lines = [
+            [
+                f"{row['model']} (untrained: a control)" if row["status"] != row["claim_status"] else row["model"],
+                *(row["dataset"], row["study_relation"]),
+                *(number(row, "study"), row["study_verdict"] or "–", right_labels(row)),
+                *(number(row, "fixed"), row["fixed_verdict"] or "–"),
+                f"{row['outcome']}: {row['why']}" if row["why"] else row["outcome"],
+            ]
+            for row in rows.to_dicts()
+        ]
+        sections.append(Section(f"{first['title']}{mark}", header, lines, left=len(header)))
+    return as_markdown("Which conclusions survive the fixed data", [headline(table), NOTE], sections)
 
 
 def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.TopLevelMixin:
@@ -121,8 +121,7 @@ def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.T
     lines = ([f"{others[:1].upper()}{others[1:]}."] if others else []) + [SHOWN, NOTE]
     heading = theme.heading_of(theme.Heading(found, tuple(lines)), 2)
     if rows.is_empty():
-        nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
-        return nothing.encode(text="text:N").properties(title=heading, width=theme.WIDTH // 2, height=60)
+        return note("nothing to show").properties(title=heading, width=theme.WIDTH // 2, height=60)
     panels = [
         part
         for claim in rows["claim"].unique(maintain_order=True)
@@ -154,9 +153,9 @@ def _panel(
 ) -> alt.LayerChart:
     """One piece; `first` of its claim."""
     claim = rows.row(0, named=True)
-    labels, data, said = _placed(rows, titles)
-    told = " : ".join(f"datum.value === {place} ? {json.dumps(name)}" for place, name in enumerate(labels)) + " : ''"
-    y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=told, labelLimit=300)
+    labels, data, outcomes = _placed(rows, titles)
+    names = " : ".join(f"datum.value === {place} ? {json.dumps(name)}" for place, name in enumerate(labels)) + " : ''"
+    y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=names, labelLimit=300)
     y = alt.Y("at:Q", scale=alt.Scale(domain=[-0.6, len(labels) - 0.4], reverse=True, nice=False), axis=y_axis)
     present = [kind for kind in LOOKS if any(row["kind"] == NAMES[kind] for row in data)]
     domain = [NAMES[kind] for kind in present]
@@ -173,7 +172,7 @@ def _panel(
         bounds.mark_rule(style="zero").encode(x=alt.X("at:Q", scale=scale, axis=axis)),
         base.transform_filter("isValid(datum.low)").mark_rule(style="interval").encode(x=low, x2="high:Q"),
         base.mark_point(style="dot-alone", size=38).encode(x=value, shape=shape, tooltip=tooltip),
-        alt.Chart(alt.InlineData(said))
+        alt.Chart(alt.InlineData(outcomes))
         .mark_text(style="number", align="left", dx=8)
         .encode(
             y=y,
@@ -190,16 +189,16 @@ def _panel(
 def _placed(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[dict], list[dict]]:
     """Names of the rows, their dots, and what became of each."""
     models, datasets = (titles.get(name, {}) for name in ("models", "datasets"))
-    labels, data, said = [], [], []
+    labels, data, outcomes = [], [], []
     for at, row in enumerate(rows.to_dicts()):
         where = f"{models.get(row['model'], row['model'])} · {datasets.get(row['dataset'], row['dataset'])}"
         labels.append(where if where not in labels else f"{where} ({row['study_relation']})")
-        said.append({"at": at, "text": row["outcome"]})
+        outcomes.append({"at": at, "text": row["outcome"]})
         for side, shift in (("study", -0.17), ("fixed", 0.17)):
             if row[f"{side}_value"] is not None:
-                told = {name: row[f"{side}_{name}"] for name in ("value", "low", "high", "n", "verdict", "reason")}
-                data.append(told | {"kind": NAMES[row[f"{side}_relation"]], "at": at + shift})
-    return labels, data, said
+                shown = {name: row[f"{side}_{name}"] for name in ("value", "low", "high", "n", "verdict", "reason")}
+                data.append(shown | {"kind": NAMES[row[f"{side}_relation"]], "at": at + shift})
+    return labels, data, outcomes
 
 
 def _bounds(row: Mapping) -> tuple[float, float, float]:
@@ -216,13 +215,13 @@ def _measure(first: Mapping, data: Sequence[Mapping]) -> tuple[alt.Scale, alt.Ax
     reach = 0.04 * (high - low) if not stretched else 0.0
     ends = [low - reach, high + reach] if not stretched else [_beyond(low), _beyond(high)]
     spread = {"type": "symlog", "constant": 0.1} if stretched else {}
-    said = f"{first['statistic']}{', symmetric log' if stretched else ''}"
+    words = f"{first['statistic']}{', symmetric log' if stretched else ''}"
     steps = [sign * 10.0**power for sign in (-1, 1) for power in range(-1, 5)]
     ticks = sorted(step for step in [0.0, *steps] if ends[0] <= step <= ends[1])
     return (
         alt.Scale(domain=ends, nice=False, zero=False, **spread),
         alt.Axis(
-            title=said[:1].upper() + said[1:],
+            title=words[:1].upper() + words[1:],
             grid=True,
             format="~r",
             **({"values": ticks} if stretched else {"tickCount": 6}),

@@ -1,6 +1,10 @@
-"""All figures of one dataset, and the list of them that the atlas page reads."""
+"""Which figures of layer gradients there are, and when each is drawn: of one dataset, and of all datasets together.
+
+A kind is a row here and a module that has a function for its heading and one for its chart.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,25 +13,78 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts.listing import saved, write_index
-from gradatlas.charts.names import PIPELINE_CHECK, label, relations_in_order
+from gradatlas.charts.names import PIPELINE_CHECK, relations_in_order
 from gradatlas.charts.theme import Heading
 from gradatlas.claims import ability
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
-from gradatlas.figures import charts, distribution, findings, partners, unusable
-from gradatlas.figures import relations as all_relations
-from gradatlas.statistics.shapes import sentence
+from gradatlas.figures import compared, family, heatmaps, instructed, layers, panels, relations, samples, unusable
+from gradatlas.figures.data import ALL, Data
+from gradatlas.figures.heading import is_check
+from gradatlas.figures.jobs import Dataset
+from gradatlas.statistics.shapes import read_shapes, sentence
 from gradatlas.statistics.tables import CURVES, TABLES
-from gradatlas.study.relations import is_marked
 
-REFERENCE = "correct"
-# Stands for the relation of a figure of all of them.
-ALL = "all"
-# Controls on a subset of the response's tokens are tables of their own; these figures show the whole response.
+# Controls on a subset of the response's tokens are tables of their own; these figures show the complete response.
 LOSS_TOKENS = "all"
-# What stands in a figure of responses whose labels should be wrong and are not.
-RIGHT_LABELS = "RIGHT LABELS AMONG THE WRONG"
+_TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
+# The key and the title of all datasets together.
+KEY, TITLE = "all-datasets", "All datasets"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure: its name, when it is drawn of the data of one relation, and what draws it."""
+
+    name: str
+    drawn: Callable[[Data], bool]
+    heading: Callable[[Data], Heading]
+    chart: Callable[[Data, Heading], alt.ConcatChart]
+
+
+#: Relation, kind, heading, and what draws the chart.
+Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
+
+
+def _has(table: str) -> Callable[[Data], bool]:
+    """Drawn where the relation has rows in a table."""
+    return lambda data: not data.of(table).is_empty()
+
+
+#: Figures of one dataset; those of all its relations are drawn of the relation ``all``.
+KINDS = (
+    Kind("unusable", unusable.drawn, unusable.heading, unusable.chart),
+    Kind("panels", _has("curves"), panels.heading, panels.chart),
+    Kind("variants", _has("curves"), layers.heading, layers.chart),
+    Kind("compared", _has("rd_layers"), compared.heading, compared.chart),
+    Kind("samples", _has("per_sample"), samples.heading, samples.chart),
+    Kind(
+        "instructed",
+        lambda data: data.partner is not None and not instructed.shared(data).is_empty(),
+        instructed.heading,
+        instructed.chart,
+    ),
+    Kind(
+        "relations",
+        lambda data: data.relation == ALL and data.tables["rd"]["relation"].n_unique() > 1,
+        relations.heading,
+        relations.chart,
+    ),
+)
+#: Figures of all datasets together.
+OVER_DATASETS = (
+    Kind("mad", lambda data: not heatmaps.mad_of(data).is_empty(), heatmaps.mad_heading, heatmaps.mad_chart),
+    # One layer has no steps.
+    Kind("steps", lambda data: not heatmaps.steps_of(data).is_empty(), heatmaps.steps_heading, heatmaps.steps_chart),
+    Kind("rd", _has("rd"), heatmaps.rd_heading, heatmaps.rd_chart),
+    Kind("differences", _has("rd_layers"), heatmaps.differences_heading, heatmaps.differences_chart),
+)
+#: Figures of a family of two or more datasets, each as variants of one; the names begin with the family's.
+OF_FAMILIES = (
+    Kind("panels", _has("curves"), family.panels_heading, panels.chart),
+    Kind("variants", _has("curves"), family.heading, layers.chart),
+)
 
 
 def draw(
@@ -46,16 +103,12 @@ def draw(
     """Draw every model and relation in the tables of the folder `statistics` into the folder `output`.
 
     `title` and `model_titles` (by key; a model without one is called by its key) are what readers see. `accuracy`:
-    tables of what the models can do, of which each figure says its line. `partners_of`: by model, the one it is
-    compared with; `prompts`: by model, the form of its prompts. `paper_axes`: ``panels`` have the study's own axes, of
-    norms up to `paper_top` where that is given, and say how much these cut off.
-    Files are ``{model}.{relation}.{kind}.{format}`` with kind ``panels``, ``variants``, ``samples``, for another
-    relation than correct ``compared``, for a model beside its partner ``instructed``; and where three or more
-    relations were measured, ``{model}.all.relations``. ``index.json`` lists them: dataset, dataset_title, and by figure
-    model, relation, kind,
-    purpose, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).
-    Of a model and relation without a usable sample one figure says so, and why: ``{model}.{relation}.unusable``.
-    `InputError` where a table is missing, is of another dataset, or holds nothing that was measured.
+    tables of what the models can do, of which each figure has its line. `partners_of`: by model, the one it is compared
+    with; `prompts`: by model, the form of its prompts. `paper_axes`: ``panels`` have the study's own axes, of norms up
+    to `paper_top` where that is given, and say how much these cut off.
+    Files are ``{model}.{relation}.{kind}.{format}``, of the `KINDS`. ``index.json`` lists them: dataset, dataset_title,
+    and by figure model, relation, kind, purpose, title, subtitle (lines), files (by format), width and height (of the
+    SVG, where drawn). `InputError` where a table is missing, is of another dataset, or holds nothing that was measured.
     """
     tables = {name: _read(name, Path(statistics) / f"{name}.parquet", dataset) for name in _TABLES}
     if tables["cells"].is_empty():
@@ -63,155 +116,136 @@ def draw(
     facts = read_metadata(Path(statistics) / "curves.parquet", CURVES)
     able = ability.abilities(ability.read(accuracy))
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
-    titles = [(model_titles or {}).get(model, model) for model in models]
-    # Models of one title get their keys too.
-    called = [name if titles.count(name) == 1 else f"{name} ({key})" for key, name in zip(models, titles, strict=True)]
-    by_model = {model: _of_model(tables, model, name) for model, name in zip(models, called, strict=True)}
+    names = _names(models, model_titles or {})
+    by_model = {model: of_model(tables, model, names[model]) for model in models}
+    scaled = {model: sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes")) for model in models}
     listed = []
-    for model, of_model in by_model.items():
-        lines = [able[model, dataset].sentence] if (model, dataset) in able else []
-        lines += sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes"))
-        top = (lambda variants: charts.paper_tops(variants, paper_top)) if paper_axes else None
-        figures = [*_unusable(of_model["cells"], title, lines), *_figures(of_model, title, lines, top)]
+    for model in models:
+        variants = by_model[model]["curves"]["variant"].unique()
+        data = Data(
+            by_model[model],
+            title,
+            notes=(*_ability(able, dataset, {model: ""}), *scaled[model]),
+            tops=panels.paper_tops(variants, paper_top) if paper_axes else None,
+        )
         partner = (partners_of or {}).get(model)
-        units = {key: bool(sentence(facts.get("models", {}).get(key, {}).get("matrix_shapes"))) for key in by_model}
-        if partner in by_model and units[partner] != units[model]:
+        beside = None
+        if partner in by_model and bool(scaled[partner]) != bool(scaled[model]):
             # One has norms divided by the root of a matrix's smaller dimension: a ratio of the two would mean nothing.
             progress(f"{dataset}: {model} beside {partner}: not drawn, the layers of only one differ in shape")
-        elif partner in by_model and not by_model[partner]["curves"].is_empty():
-            said = [
-                f"{by_model[key]['cells']['model'][0]}: {able[key, dataset].sentence}"
-                for key in (partner, model)
-                if (key, dataset) in able
-            ]
-            said = [*said, *sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes"))]
-            forms = [(prompts or {}).get(key, "") for key in (partner, model)]
-            figures += _beside(by_model[partner], of_model, title, facts["draws"], facts["seed"], forms, said)
-        purpose = PIPELINE_CHECK if findings.is_check(of_model["cells"]) else "study"
-        for relation, kind, heading, chart in figures:
-            listed.append(keep(chart(), Path(output), (model, relation, kind), purpose, heading, formats))
-            progress(f"{dataset}: {model}, {relation}, {kind}: {', '.join(listed[-1]['files'].values())}")
+        elif partner in by_model:
+            both = {key: f"{names[key]}: " for key in (partner, model)}
+            beside = replace(
+                data,
+                partner=by_model[partner],
+                prompts=tuple((prompts or {}).get(key, "") for key in (partner, model)),
+                draws=facts["draws"],
+                seed=facts["seed"],
+                notes=(*_ability(able, dataset, both), *scaled[model]),
+            )
+        for key, kind, heading, chart in figures(data, beside):
+            listed.append(keep(chart(), Path(output), (model, key, kind), by_model[model]["cells"], heading, formats))
     write_index(output, dataset, title, listed, "draw_figures")
+
+
+def figures(data: Data, beside: Data | None = None) -> Iterator[Figure]:
+    """The figures of one model; `beside`: the same with its partner's tables."""
+    measured = {*data.tables["curves"]["relation"], *data.tables["cells"]["relation"]}
+    for relation in [*relations_in_order(measured), ALL]:
+        for kind in KINDS:
+            each = replace(beside if beside and kind.name == "instructed" else data, relation=relation)
+            if kind.drawn(each):
+                heading = kind.heading(each)
+                yield relation, kind.name, heading, partial(kind.chart, each, heading)
+
+
+def draw_overview(
+    statistics: Sequence[str | Path],
+    datasets: Sequence[Dataset],
+    output: str | Path,
+    formats: Sequence[str],
+    model_titles: Mapping[str, str] | None = None,
+    paper_axes: bool = False,
+    accuracy: Sequence[str | Path] = (),
+) -> None:
+    """Draw what all `datasets` show together, from the folders `statistics`, one each, into the folder `output`.
+
+    Files are ``{model}.{relation}.{kind}.{format}``, of `OVER_DATASETS` and, as ``{family}_{kind}``, of `OF_FAMILIES`.
+    ``index.json`` lists them as `draw` does. A dataset that a model was not measured on is named in the subtitle, as
+    are samples that were left out, responses whose labels are right where they should be wrong, and by the tables
+    `accuracy` datasets that the model does not master. `InputError` where a table is missing.
+    """
+    tables = {name: _all_of(name, statistics) for name in _TABLES[:-1]}
+    if tables["curves"].is_empty():
+        raise InputError(f"no curves in {', '.join(map(str, statistics))}; nothing to draw")
+    able = ability.abilities(ability.read(accuracy))
+    shapes = read_shapes(statistics)
+    listed = []
+    for model in sorted(tables["curves"]["model"].unique()):
+        marks = [(each.title, able[model, each.key].mark) for each in datasets if (model, each.key) in able]
+        unable = [f"{title} ({mark})" for title, mark in marks if mark]
+        notes = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
+        data = Data(
+            of_model(tables, model, (model_titles or {}).get(model, model)),
+            datasets=tuple(datasets),
+            shapes=shapes.get(model),
+            notes=(*notes, *sentence(shapes.get(model))),
+        )
+        for relation, kind, heading, chart in figures_over(data, paper_axes):
+            cells = data.tables["curves"]
+            listed.append(keep(chart(), Path(output), (model, relation, kind), cells, heading, formats))
+    write_index(output, KEY, TITLE, listed, "draw_overview")
+
+
+def figures_over(data: Data, paper_axes: bool = False) -> Iterator[Figure]:
+    """The figures of all datasets of one model."""
+    norms = data.tables["curves"].filter(pl.col("statistic") == "nuclear_norm")
+    for relation in relations_in_order(norms["relation"].unique()):
+        own = replace(data, relation=relation)
+        families = family.families(own, paper_axes)
+        parts = [("", own, OVER_DATASETS), *((f"{name}_", part, OF_FAMILIES) for name, part in families.items())]
+        for name, part, kinds in parts:
+            for kind in kinds:
+                if kind.drawn(part):
+                    heading = kind.heading(part)
+                    yield relation, f"{name}{kind.name}", heading, partial(kind.chart, part, heading)
 
 
 def keep(
     chart: alt.TopLevelMixin,
     output: Path,
     key: tuple[str, str, str],
-    purpose: str,
+    rows: pl.DataFrame,
     heading: Heading,
     formats: Sequence[str],
 ) -> dict[str, Any]:
-    """Save one figure of a (model, relation, kind) into the folder `output`; returns its entry in the index."""
-    about = {**dict(zip(("model", "relation", "kind"), key, strict=True)), "purpose": purpose}
-    return saved(chart, output / ".".join(key), about, heading, formats)
+    """Save one figure of a (model, relation, kind) into the folder `output`; returns its entry in the index.
 
-
-_TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
-
-
-_Figure = tuple[str, str, Heading, Callable[[], alt.ConcatChart]]
-
-
-def _unusable(cells: pl.DataFrame, title: str, general: Sequence[str]) -> Iterator[_Figure]:
-    """What stands in place of the figures of a relation of which no sample is usable. `cells`: of one model."""
-    for _, relation in unusable.lost(cells):
-        rows = cells.filter(pl.col("relation") == relation)
-        heading = unusable.heading(rows, title).saying(general)
-        yield relation, "unusable", heading, partial(unusable.chart, rows, heading)
-
-
-def _figures(
-    tables: dict[str, pl.DataFrame],
-    title: str,
-    general: Sequence[str] = (),
-    paper_tops: Callable[[Sequence[str]], dict[str, float]] | None = None,
-) -> Iterator[_Figure]:
-    """Relation, kind, heading and chart (when called) of each figure of one model.
-
-    Headings say the `general` lines, and where labels that should be wrong are right. `paper_tops`: the ends of the
-    study's own axes, by variant.
+    `rows`: of the table whose purpose is the figure's.
     """
-    relations = relations_in_order(tables["curves"]["relation"].unique())
-    for relation in relations:
-        curves, mad = (tables[name].filter(pl.col("relation") == relation) for name in ("curves", "mad"))
-        cells = tables["cells"].filter(pl.col("relation") == relation)
-        said = [*general, *_right_labels(cells)]
-        lines = [*findings.left_out(cells), *said]
-        tops = paper_tops(curves["variant"].unique()) if paper_tops else None
-        apart = charts.own_scales(curves) if tops is None else len(set(tops.values())) > 1
-        heading = findings.of_panels(curves, mad, title, apart).saying([*cut_off(curves, tops), *lines])
-        yield relation, "panels", heading, partial(charts.paper_panels, curves, heading, tops=tops)
-        heading = findings.of_variants(curves, title).saying(lines)
-        yield relation, "variants", heading, partial(charts.variants_overlaid, curves, heading)
-        rd, rd_layers = (tables[name].filter(pl.col("relation") == relation) for name in ("rd", "rd_layers"))
-        both_cells = tables["cells"].filter(pl.col("relation").is_in([REFERENCE, relation]))
-        paired = findings.left_out(both_cells, ("relation", "variant"))
-        if relation != REFERENCE and not rd_layers.is_empty():
-            # Only variants that have both relations compare; the others are in the figures above.
-            both = tables["curves"].filter(
-                pl.col("relation").is_in([REFERENCE, relation]) & pl.col("variant").is_in(list(rd_layers["variant"]))
-            )
-            multiples = charts.by_decades(rd_layers)
-            heading = findings.of_comparison(both, rd, relation, title, multiples).saying([*paired, *said])
-            draw_ = partial(charts.relations_compared, both, rd_layers, heading, multiples=multiples)
-            yield relation, "compared", heading, draw_
-        samples = tables["per_sample"].filter(pl.col("relation").is_in([REFERENCE, relation]))
-        if not samples.filter(pl.col("relation") == relation).is_empty():
-            heading = distribution.heading(samples, title).saying([*paired, *said])
-            yield relation, "samples", heading, partial(distribution.chart, samples, heading)
-    if tables["rd"]["relation"].n_unique() > 1:
-        lost = findings.left_out(tables["cells"], ("relation", "variant"))
-        lines = [*lost, *general, *_right_labels(tables["cells"], of_relation=True)]
-        heading = all_relations.heading(tables["rd"], title).saying(lines)
-        yield ALL, "relations", heading, partial(all_relations.chart, tables["rd"], heading)
+    about = dict(zip(("model", "relation", "kind"), key, strict=True))
+    about["purpose"] = PIPELINE_CHECK if is_check(rows) else "study"
+    entry = saved(chart, output / ".".join(key), about, heading, formats)
+    progress(f"{', '.join(key)}: {', '.join(entry['files'].values())}")
+    return entry
 
 
-def _beside(
-    partner: dict[str, pl.DataFrame],
-    own: dict[str, pl.DataFrame],
-    title: str,
-    draws: int,
-    seed: int,
-    forms: Sequence[str] = ("", ""),
-    general: Sequence[str] = (),
-) -> Iterator[_Figure]:
-    """The figures of a model beside its partner, of the responses that both were measured on.
-
-    `forms`: of the partner's and the model's own prompts.
-    """
-    curves = partners.shared(partner["curves"], own["curves"])
-    for relation in relations_in_order(curves["relation"].unique()):
-        of_relation = curves.filter(pl.col("relation") == relation)
-        samples = [tables["per_sample"].filter(pl.col("relation") == relation) for tables in (partner, own)]
-        cells = pl.concat([tables["cells"].filter(pl.col("relation") == relation) for tables in (partner, own)])
-        lost = findings.left_out(cells, ("model", "variant"))
-        heading = partners.heading(of_relation, partners.paired(*samples, draws, seed), title, forms)
-        heading = heading.saying([*lost, *general])
-        yield relation, "instructed", heading, partial(partners.chart, of_relation, heading)
+def of_model(tables: Mapping[str, pl.DataFrame], model: str, title: str) -> dict[str, pl.DataFrame]:
+    """The rows of one model, under the name that readers know it by."""
+    named = pl.lit(title).alias("model")
+    return {name: table.filter(pl.col("model") == model).with_columns(named) for name, table in tables.items()}
 
 
-def cut_off(curves: pl.DataFrame, tops: Mapping[str, float] | None) -> list[str]:
-    """A line where a figure has the study's axes: how many of its means they cut off."""
-    if tops is None:
-        return []
-    cut, drawn = charts.beyond(curves, tops)
-    said = f"{cut} of {drawn} means lie beyond them and are cut off" if cut else "all means lie within"
-    return [f"The study’s own axes: {said}."]
+def _names(models: Sequence[str], titles: Mapping[str, str]) -> dict[str, str]:
+    """What readers see as each model; models of one title have their keys, too."""
+    given = [titles.get(model, model) for model in models]
+    pairs = zip(models, given, strict=True)
+    return {model: name if given.count(name) == 1 else f"{name} ({model})" for model, name in pairs}
 
 
-def _right_labels(cells: pl.DataFrame, of_relation: bool = False) -> list[str]:
-    """A line where labels that should be wrong are right, by variant (and relation); none where few enough are."""
-    said = [
-        " ".join([*([label(row["relation"])] if of_relation else []), f"{label(row['variant'])} {_of_labelled(row)}"])
-        for row in cells.to_dicts()
-        if is_marked(row["relation"], row["n_label_equals_gold"], row["n_labelled"])
-    ]
-    return [f"{RIGHT_LABELS}: {', '.join(said)}. They are no wrong responses."] if said else []
-
-
-def _of_labelled(row: dict[str, Any]) -> str:
-    return f"{row['n_label_equals_gold']:,} of {row['n_labelled']:,}"
+def _ability(able: Mapping, dataset: str, models: Mapping[str, str]) -> list[str]:
+    """What is known of each model's ability on the dataset; `models`: by key, what the line begins with."""
+    return [f"{begin}{able[key, dataset].sentence}" for key, begin in models.items() if (key, dataset) in able]
 
 
 def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:
@@ -222,7 +256,6 @@ def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:
     return frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
 
 
-def _of_model(tables: dict[str, pl.DataFrame], model: str, title: str) -> dict[str, pl.DataFrame]:
-    """The rows of one model, under the name that readers know it by."""
-    called = pl.lit(title).alias("model")
-    return {name: table.filter(pl.col("model") == model).with_columns(called) for name, table in tables.items()}
+def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
+    frames = [pl.from_arrow(read_table(TABLES[name], Path(folder) / f"{name}.parquet")) for folder in statistics]
+    return pl.concat(frames).filter(pl.col("loss_tokens") == LOSS_TOKENS)

@@ -1,10 +1,13 @@
-"""The jobs of the figures and tables, one a rule; and ``write-gallery``, for the README's pictures."""
+"""The jobs of the figures and tables of both studies, one a rule; and ``write-gallery``, for the README's pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gradatlas.core.jobs import Json
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,22 @@ class FixedSettings:
     """names of datasets to readers, by key"""
 
 
+@dataclass(frozen=True)
+class RunSettings:
+    """Which runs are drawn."""
+
+    runs: list[dict[str, Any]]
+    """rows of config/runs.tsv, each after the run that it starts from"""
+
+
+@dataclass(frozen=True)
+class RunTableSettings(RunSettings):
+    """Which runs are in the table, and whose they are."""
+
+    titles: dict[str, str] = field(default_factory=dict)
+    """titles of models, by key"""
+
+
 def draw_figures(
     *,
     statistics: Path,
@@ -103,9 +122,7 @@ def draw_figures(
 ) -> None:
     """Draw all layer-gradient figures of one dataset.
 
-    For every model and relation in the tables: {model}.{relation}.panels (the study's own figure), .variants (variants
-    overlaid), .samples (their distribution), for irrelevant responses .compared (against the correct ones), for a
-    model with a partner .instructed (against that); {model}.all.relations; and index.json, a list of them.
+    Of every model and relation in the tables: {model}.{relation}.{kind}; and index.json, a list of them.
 
     Parameters
     ----------
@@ -160,9 +177,9 @@ def draw_overview(
     output
         folder to write the figures to
     """
-    from gradatlas.figures import overview
+    from gradatlas.figures import gallery
 
-    overview.draw_overview(
+    gallery.draw_overview(
         statistics, settings.datasets, output, formats, settings.model_titles, settings.paper_axes, accuracy
     )
 
@@ -182,13 +199,11 @@ def write_tables(
         folder for scope, mad and rd, each .parquet, .csv, .md and .tex
     """
     from gradatlas.core.command import progress
-    from gradatlas.core.files import ROOT
     from gradatlas.figures import tables
     from gradatlas.figures.scope import Sheets, write_scope
     from gradatlas.study.config import read_sheet
 
-    schema = ROOT / "workflow/schemas/published.schema.yaml"
-    numbers = list(read_sheet(published, schema, None).values()) if published else []
+    numbers = list(read_sheet(published, SCHEMAS / "published.schema.yaml", None).values()) if published else []
     datasets = {each.key: (each.title, each.task) for each in settings.datasets}
     write_scope(statistics, Sheets(datasets, {each.key: each.kind for each in settings.models}), output)
     for kind in ("mad", "rd"):
@@ -290,3 +305,112 @@ def draw_audit(*, audit: Path, output: Path, formats: list[str]) -> None:
     from gradatlas.figures.audit import draw_audit
 
     draw_audit(audit, output, formats)
+
+
+def draw_dynamics(
+    *,
+    curves: Path,
+    tables: Path,
+    one_step: Path | None = None,
+    title: str,
+    formats: list[str],
+    output: Path,
+    settings: Json[RunSettings],
+) -> None:
+    """Draw one model's and seed's finetuning runs: each run's probes, and runs beside one another by what they answer.
+
+    Parameters
+    ----------
+    curves
+        curves of summarise-dynamics (.parquet)
+    tables
+        folder with a folder a run: dynamics.parquet, training.parquet
+    one_step
+        table of check-step (.parquet)
+    title
+        the model and seed, as readers see them
+    formats
+        any of vl.json, svg, png, pdf
+    output
+        folder to write the figures to
+    """
+    from gradatlas.figures import run_gallery
+
+    run_gallery.draw_dynamics(curves, tables, one_step, _by_name(settings), title, output, formats)
+
+
+def draw_seeds(
+    *, curves: list[Path], title: str, formats: list[str], output: Path, settings: Json[RunSettings]
+) -> None:
+    """Draw what several seeds of one model's finetuning runs show together.
+
+    Parameters
+    ----------
+    curves
+        curves of summarise-dynamics, one a seed (.parquet)
+    title
+        the model, as readers see it
+    formats
+        any of vl.json, svg, png, pdf
+    output
+        folder to write the figures to
+    """
+    from gradatlas.figures import run_gallery
+
+    run_gallery.draw_seeds(curves, _by_name(settings), title, output, formats)
+
+
+def write_dynamics_table(
+    *, pairs: str, curves: list[Path], published: Path, output: Path, settings: Json[RunTableSettings]
+) -> None:
+    """Write every finetuning run from start to end as a table: of each type of probe, beside published numbers.
+
+    Parameters
+    ----------
+    pairs
+        the pairs' name
+    curves
+        curves of summarise-dynamics, one a model and seed (.parquet)
+    published
+        known numbers (config/published_curves.tsv)
+    output
+        files to write, without their suffixes .parquet, .csv, .md and .tex
+    """
+    from gradatlas.core.command import progress
+    from gradatlas.figures import run_table
+    from gradatlas.study.config import read_sheet
+
+    known = list(read_sheet(published, SCHEMAS / "published_curves.schema.yaml", None).values())
+    rows = run_table.write_dynamics_table(
+        [(pairs, path) for path in curves], _by_name(settings), settings.titles, known, output
+    )
+    progress(f"{len(rows)} rows")
+
+
+def draw_generations(
+    *, curves: Path, published: Path, title: str, formats: list[str], output: Path, settings: Json[RunSettings]
+) -> None:
+    """Draw one model's free generations along its runs: win rates, repetition, answers of other questions.
+
+    Parameters
+    ----------
+    curves
+        curves of summarise-generations (.parquet)
+    published
+        the study's own win rates (config/published_dynamics.tsv)
+    title
+        the model, or model and seed, as readers see it
+    formats
+        any of vl.json, svg, png, pdf
+    output
+        folder to write the figures to
+    """
+    from gradatlas.figures import run_gallery
+    from gradatlas.study.config import read_sheet
+
+    known = list(read_sheet(published, SCHEMAS / "published_dynamics.schema.yaml", None).values())
+    run_gallery.draw_generations(curves, _by_name(settings), known, title, output, formats)
+
+
+def _by_name(settings: RunSettings) -> dict[str, dict[str, Any]]:
+    return {row["run"]: row for row in settings.runs}

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from gradatlas.charts import latex
 from gradatlas.charts.names import PIPELINE_CHECK, in_order, label, relations_in_order, variants_in_order
+from gradatlas.charts.tables import Section, write_table
 from gradatlas.core.tables import read_table
-from gradatlas.figures import findings
-from gradatlas.figures.tables import escaped, write_files
+from gradatlas.figures.heading import counted
 from gradatlas.statistics.tables import CELLS
 
 TITLE = "Scope"
@@ -22,7 +21,7 @@ KINDS = ("base", "instruct", "random")
 _COLUMNS = ("task", "dataset", "title", "model", "kind", "variant", "relation", "loss_tokens", "n", "n_ok", "purpose")
 # Shares of the line, set ragged: narrow columns of words have no room to be even.
 _SHARES = (0.09, 0.19, 0.14, 0.30, 0.20)
-_COLUMNS_OF_TEXT = "".join(rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}" for share in _SHARES)
+_LAYOUT = "".join(rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}" for share in _SHARES)
 
 
 @dataclass(frozen=True)
@@ -36,21 +35,18 @@ class Sheets:
 def write_scope(statistics: Sequence[str | Path], sheets: Sheets, output: str | Path) -> None:
     """Write the scope of all `statistics` folders into the folder `output`, as ``scope`` in each of the formats.
 
-    Parquet and CSV have a row a task, dataset, model, variant, relation and token set, with the samples asked for (`n`)
-    and used (`n_ok`). `InputError` where a folder lacks its cells table.
+    Parquet and CSV have a row a task, dataset, model, variant, relation and token set, with the samples requested (`n`)
+    and used (`n_ok`). `InputError` where a folder has no cells table.
     """
     cells = pl.concat([pl.from_arrow(read_table(CELLS, Path(folder) / "cells.parquet")) for folder in statistics])
     frame = tidy(cells, sheets)
     header, rows = table(frame, sheets)
-    rule = ["---"] * len(header)
-    lines = [f"| {' | '.join(map(escaped, line))} |" for line in (header, rule, *rows)]
-    markdown = "\n\n".join([f"# {TITLE}", NOTE, "\n".join(lines)]) + "\n"
-    tex = latex.preamble(NOTE) + latex.longtable(f"{TITLE}: what was measured", _COLUMNS_OF_TEXT, header, rows)
-    write_files(Path(output) / "scope", frame, markdown, tex)
+    section = Section("", header, rows, left=len(header), columns=_LAYOUT, caption=f"{TITLE}: what was measured")
+    write_table(Path(output) / "scope", frame, TITLE, NOTE, [section])
 
 
 def tidy(cells: pl.DataFrame, sheets: Sheets) -> pl.DataFrame:
-    """The cells with what the sheets say of them, in the sheets' order."""
+    """The cells with title, task and kind of the sheets, in the sheets' order."""
     orders = {
         "dataset": list(sheets.datasets),
         "model": in_order(cells["model"].unique(), sheets.models),
@@ -58,13 +54,12 @@ def tidy(cells: pl.DataFrame, sheets: Sheets) -> pl.DataFrame:
         "variant": variants_in_order(cells["variant"].unique()),
     }
     ranks = [pl.col(key).replace_strict(keys, range(len(keys)), return_dtype=pl.Int32) for key, keys in orders.items()]
-    said = {key: [sheets.datasets[name][i] for name in sheets.datasets] for i, key in enumerate(("title", "task"))}
-    names = list(sheets.datasets)
+    about = {key: {name: row[i] for name, row in sheets.datasets.items()} for i, key in enumerate(("title", "task"))}
     return (
         cells.with_columns(
             *(
-                pl.col("dataset").replace_strict(names, texts, return_dtype=pl.String).alias(key)
-                for key, texts in said.items()
+                pl.col("dataset").replace_strict(texts, return_dtype=pl.String).alias(key)
+                for key, texts in about.items()
             ),
             pl.col("model").replace_strict(sheets.models, default="", return_dtype=pl.String).alias("kind"),
         )
@@ -84,11 +79,11 @@ def table(frame: pl.DataFrame, sheets: Sheets) -> tuple[list[str], list[list[str
         kinds = models["kind"].to_list()
         missing = [name for name in everyone if name not in set(models["model"])]
         checks = sorted(group.filter(pl.col("purpose") == PIPELINE_CHECK)["model"].unique())
-        said = [
+        text = [
             ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds),
             *([f"not {', '.join(missing)}"] if missing else []),
             *([f"pipeline check: {', '.join(checks)}"] if checks else []),
         ]
-        counts = findings.counted(group.with_columns(pl.col("n_ok").alias("n")))
-        rows.append([label(task), title, label(relation), counts, "; ".join(said)])
+        counts = counted(group.with_columns(pl.col("n_ok").alias("n")))
+        rows.append([label(task), title, label(relation), counts, "; ".join(text)])
     return ["Task", "Dataset", "Responses", "Samples by variant", "Models"], rows

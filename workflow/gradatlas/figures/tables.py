@@ -3,7 +3,6 @@
 Where the study's own number is known, it stands beside ours (config/published.tsv).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import polars as pl
 
-from gradatlas.charts import latex
 from gradatlas.charts.names import (
     PIPELINE_CHECK,
     SEGMENTS,
@@ -23,9 +21,9 @@ from gradatlas.charts.names import (
     statistic_label,
     variants_in_order,
 )
-from gradatlas.core.checked import open_parquet, parquet_writer
+from gradatlas.charts.numbers import three_digits, with_interval
+from gradatlas.charts.tables import Section, escaped, read_written, write_table  # noqa: F401  (escaped: of verdicts)
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
 from gradatlas.statistics.shapes import Shapes, read_shapes, sentence
 from gradatlas.statistics.tables import TABLES
@@ -41,9 +39,9 @@ COLUMNS = {
     "mad": (*_KEYS, "segment", "layers", *_ESTIMATE, "purpose", "published"),
     "rd": (*_KEYS, "measure", *_ESTIMATE, "top_layers", "purpose", "published"),
 }
-# Of each kind, the column that tells its estimates apart, and the files that are written.
+# Of each kind, the column that tells its estimates apart.
 _WHICH = {"mad": "segment", "rd": "measure"}
-FORMATS = ("parquet", "csv", "md", "tex")
+CHECK = "Pipeline check: this model was never meant for these data; no finding"
 TITLES = {
     "mad": "Mean absolute difference of neighbouring layers (MAD)",
     "rd": "Relative difference from correct responses (RD)",
@@ -84,7 +82,7 @@ class Block:
 def write_tables(
     kind: str, statistics: Sequence[str | Path], output: str | Path, published: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Write the ``mad`` or ``rd`` tables of all `statistics` folders into the folder `output`, in each of `FORMATS`.
+    """Write the ``mad`` or ``rd`` tables of all `statistics` folders into the folder `output`.
 
     Parquet and CSV are tidy: a row an estimate (`COLUMNS`), numbers in full, missing ones empty. `published`: rows of
     config/published.tsv. `InputError` where a folder lacks the table.
@@ -92,36 +90,30 @@ def write_tables(
     frames = [_flat(pl.from_arrow(read_table(TABLES[kind], Path(folder) / f"{kind}.parquet"))) for folder in statistics]
     whole = _beside_published(pl.concat(frames), kind, published)
     frame = in_reading_order(whole.select(name for name in COLUMNS[kind] if name in whole.columns), kind)
-    write_files(
-        Path(output) / kind,
-        frame,
-        *(write(kind, blocks(frame, kind, published, read_shapes(statistics))) for write in (as_markdown, as_latex)),
+    shown = blocks(frame, kind, published, read_shapes(statistics))
+    write_table(Path(output) / kind, frame, TITLES[kind], NOTES[kind], [_section(block) for block in shown])
+
+
+def _section(block: Block) -> Section:
+    header, *rows = block.estimates
+    return Section(
+        " · ".join(about(block)),
+        block.header,
+        block.rows,
+        block.notes,
+        left=2,
+        narrow=(header, rows),
+        caption=f"{block.kind.upper()}: {', '.join(about(block))}",
+        check=CHECK if block.check else "",
     )
 
 
-def write_files(stem: Path, frame: pl.DataFrame, markdown: str, tex: str) -> None:
-    """Write a table in each of `FORMATS`, as ``{stem}.{format}``."""
-    # Without polars' own metadata: the same numbers are the same bytes.
-    table = frame.to_arrow().replace_schema_metadata(None)
-    with parquet_writer(stem.with_suffix(".parquet"), table.schema) as writer:
-        writer.write_table(table)
-    write_text(stem.with_suffix(".csv"), frame.write_csv())
-    write_text(stem.with_suffix(".md"), markdown)
-    write_text(stem.with_suffix(".tex"), tex)
-
-
-def read_files(path: str | Path, rule: str) -> pl.DataFrame:
-    """A table of `write_files`, named by any of its files: its Parquet file alone has a checksum."""
-    with open_parquet(Path(path).with_suffix(".parquet"), rule) as file:
-        return pl.from_arrow(file.read())
-
-
 def read_estimates(path: str | Path) -> tuple[str, pl.DataFrame]:
-    """The rows of one of `write_tables`'s files, and their kind, from the Parquet file of that name.
+    """The rows of one of `write_tables`’s files, and their kind, from the Parquet file of that name.
 
     Raises `InputError` for a missing, damaged or any other file.
     """
-    frame = read_files(path, "write_tables")
+    frame = read_written(path, "write_tables")
     for kind, columns in COLUMNS.items():
         if [name for name in columns if name in frame.columns] == frame.columns and _WHICH[kind] in frame.columns:
             return kind, frame
@@ -171,8 +163,8 @@ def blocks(
             n = max(row["n"] for row in estimates)
             body.append((label(variant), label(projection), *cells, f"{n:,}"))
         check = bool((rows["purpose"] == PIPELINE_CHECK).any())
-        said = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
-        header = ("Variant", "Projection", *head, *said, "n")
+        beside = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
+        header = ("Variant", "Projection", *head, *beside, "n")
         long = tuple(_long(rows, kind, bool(known)))
         notes = (*sentence((shapes or {}).get(key[0])), *_notes(key, kind, published))
         shown.append(Block(kind, *key, check, header, tuple(body), long, notes))
@@ -186,15 +178,15 @@ def _long(rows: pl.DataFrame, kind: str, known: bool) -> Iterator[tuple[str, ...
     for (variant,), group in rows.group_by("variant", maintain_order=True):
         yield (label(variant),)
         for row in group.to_dicts():
-            value, corrected, low, high = (three_digits(row.get(key)) for key in ("value", "corrected", "low", "high"))
+            interval = with_interval(row["value"], row["low"], row["high"]).partition(" ")[2] or "–"
             if kind == "mad":
                 part = f"{label(row['segment'])} ({row['layers'].replace('-', '–')})"
                 more = (row["published"] or "–",) if known else ()
             else:
                 part = MEASURES.get(row["measure"], label(row["measure"]))
                 more = ((row["top_layers"] or "–").replace(" ", ", "),)
-            interval = "–" if "–" in (low, high) else f"[{low}, {high}]"
-            yield (label(row["projection"]), part, value, corrected, interval, *more, f"{row['n']:,}")
+            estimates = (three_digits(row["value"]), three_digits(row.get("corrected")), interval)
+            yield (label(row["projection"]), part, *estimates, *more, f"{row['n']:,}")
 
 
 def _notes(key: tuple[str, ...], kind: str, published: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -217,51 +209,11 @@ def _beside_published(frame: pl.DataFrame, kind: str, published: Sequence[Mappin
     return found.with_columns(pl.when(pl.col("loss_tokens") == "all").then("published"))
 
 
-def as_markdown(kind: str, tables: Sequence[Block]) -> str:
-    """Tables as Markdown, each under a heading that says what it is of."""
-    parts = [f"# {TITLES[kind]}", NOTES[kind]]
-    if not tables:
-        parts.append("Nothing to show.")
-    for table in tables:
-        parts.append(f"## {escaped(' · '.join(about(table)))}")
-        if table.check:
-            parts.append("*Pipeline check: this model was never meant for these data; no finding.*")
-        rule = ["---", "---", *["---:"] * (len(table.header) - 2)]
-        lines = [table.header, rule, *table.rows]
-        parts.append("\n".join(f"| {' | '.join(escaped(cell) for cell in line)} |" for line in lines))
-        parts += [escaped(note) for note in table.notes]
-    return "\n\n".join(parts) + "\n"
-
-
-def as_latex(kind: str, tables: Sequence[Block]) -> str:
-    """Tables as LaTeX to be read by ``\\input``, each with a caption that says what it is of."""
-    layout = "In these tables the corrected estimate has a column of its own."
-    parts = [latex.preamble(f"{TITLES[kind]}. {NOTES[kind]} {layout}")]
-    for table in tables:
-        check = ["Pipeline check: this model was never meant for these data; no finding"] if table.check else []
-        caption = ". ".join(
-            [f"{kind.upper()}: {', '.join(about(table))}", *check, *(n.rstrip(".") for n in table.notes)]
-        )
-        header, *rows = table.estimates
-        parts.append(latex.longtable(caption, "ll" + "r" * (len(header) - 2), header, rows))
-    return "\n".join(parts)
-
-
 def about(table: Block) -> list[str]:
     """What a table is of, in words."""
     tokens = [] if table.loss_tokens == "all" else [f"loss on {table.loss_tokens}"]
     words = [table.model, table.dataset, f"{table.relation.replace('_', ' ')} responses", *tokens]
     return [*words, statistic_label(table.statistic)]
-
-
-def three_digits(value: float | None) -> str:
-    """A number to three significant digits, without an exponent where it reads well: 12345.6 -> 12,300."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if value != 0 and not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.2e}".replace("-", "−")
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{round(value, digits):,.{max(digits, 0)}f}".replace("-", "−")
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
@@ -289,14 +241,6 @@ def _rd_columns(rows: pl.DataFrame):
 
 def _with_interval(row: dict) -> str:
     """An estimate with its interval, and before that the corrected one that the interval is of, where it differs."""
-    value, corrected, low, high = (three_digits(row.get(name)) for name in ("value", "corrected", "low", "high"))
-    if low == "–" or high == "–":
-        return value
-    return f"{value} [{low}, {high}]" if corrected in ("–", value) else f"{value}; {corrected} [{low}, {high}]"
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown takes as text."""
-    for character in "\\`*_<>|#":
-        text = text.replace(character, f"\\{character}")
-    return text
+    value, corrected = three_digits(row["value"]), three_digits(row.get("corrected"))
+    text = with_interval(row["value"], row["low"], row["high"])
+    return text if text == value or corrected in ("–", value) else text.replace(value, f"{value}; {corrected}", 1)

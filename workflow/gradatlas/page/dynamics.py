@@ -9,8 +9,8 @@ import polars as pl
 from gradatlas.charts.listing import read_index
 from gradatlas.charts.names import label
 from gradatlas.core.checked import damaged, read_json
-from gradatlas.figures.dynamics.parts import TYPES
-from gradatlas.figures.dynamics.table import change, read_runs
+from gradatlas.figures.run_curves import TYPES
+from gradatlas.figures.run_table import change, read_runs
 from gradatlas.page.drawn import drawn
 
 TOYS = "toys"

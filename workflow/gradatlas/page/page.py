@@ -23,8 +23,8 @@ from gradatlas.claims import ability
 from gradatlas.core.checked import read_lines
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_metadata, read_table
-from gradatlas.figures import overview, tables
-from gradatlas.figures.gallery import ALL
+from gradatlas.figures import gallery, tables
+from gradatlas.figures.data import ALL
 from gradatlas.page import explorer
 from gradatlas.page.drawn import drawn, link
 from gradatlas.page.dynamics import changes_of, groups_of, runs_of
@@ -148,7 +148,7 @@ def _render(context: Mapping[str, Any]) -> str:
 def _datasets(
     folders: Sequence[str | Path], cells: pl.DataFrame, csv_tables: Sequence[str | Path], able: Abilities, base: Path
 ) -> list[dict[str, Any]]:
-    """Each dataset, and all of them together (`overview.KEY`): its samples, and by model figures and tables."""
+    """Each dataset, and all of them together (`gallery.KEY`): its samples, and by model figures and tables."""
     galleries = {index["dataset"]: (index, Path(folder)) for folder in folders for index in [read_index(folder)]}
     blocks = [block for path in csv_tables for block in _blocks(path)]
     found = []
@@ -156,7 +156,7 @@ def _datasets(
         index, folder = galleries.get(key, ({"dataset_title": key, "figures": []}, base))
         own = cells.filter(dataset=key)
         # Figures of all datasets together carry the marks of all their cells.
-        marked = (cells if key == overview.KEY else own).filter(is_whole())
+        marked = (cells if key == gallery.KEY else own).filter(is_whole())
         models = [
             {
                 "key": model,

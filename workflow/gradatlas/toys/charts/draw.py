@@ -1,16 +1,40 @@
 """The toys' figures: a softmax squeezed, a classifier's influence, the clipped objective. Tables in, charts out."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import altair as alt
 import polars as pl
 
 from gradatlas.charts.listing import saved, write_index
+from gradatlas.charts.theme import Heading
 from gradatlas.core.command import progress
 from gradatlas.core.tables import read_table
 from gradatlas.toys.charts import clip, influence, squeeze
 from gradatlas.toys.tables import TABLES
+
+
+class Kind(NamedTuple):
+    """A figure: its toy and name, the tables (``toy_{name}``) that its heading and its chart are made of."""
+
+    toy: str
+    figure: str
+    tables: tuple[str, ...]
+    heading: Callable[..., Heading]
+    chart: Callable[..., alt.ConcatChart]
+
+
+_PREDICTIONS, _CHANGES = ("predictions", "kernels"), ("predictions", "changes")
+KINDS = (
+    Kind("squeeze", "steps", ("squeeze", "squeeze_cases"), squeeze.heading_of_cases, squeeze.step_plots),
+    Kind("squeeze", "sweeps", ("squeeze_sweeps",), squeeze.heading_of_sweeps, squeeze.sweep_curves),
+    Kind("influence", "confusion", _PREDICTIONS, influence.heading_of_confusion, influence.heat_maps),
+    Kind("influence", "ranks", ("kernels",), influence.heading_of_ranks, influence.rank_curves),
+    Kind("influence", "change", _CHANGES, influence.heading_of_change, influence.change_bars),
+    Kind("influence", "prediction", ("steps",), influence.heading_of_prediction, influence.prediction_scatter),
+    Kind("clip", "steps", ("clip",), clip.heading, clip.chart),
+)
 
 
 def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None:
@@ -24,36 +48,14 @@ def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None
     listed = []
     for toy, figure, heading, chart in figures(frames):
         about = {"toy": toy, "figure": figure}
-        listed.append(saved(chart(heading), Path(output) / f"{toy}.{figure}", about, heading, formats))
+        listed.append(saved(chart, Path(output) / f"{toy}.{figure}", about, heading, formats))
         progress(f"toys: {toy}, {figure}: {', '.join(listed[-1]['files'])}")
     write_index(output, "toys", "Toys", listed, "draw_toys")
 
 
-def figures(frames: dict[str, pl.DataFrame]) -> Iterator[tuple]:
-    """Toy, figure, heading, and the chart as a function of the heading."""
-    labels, cases, sweeps = (frames[f"toy_squeeze{part}"] for part in ("", "_cases", "_sweeps"))
-    yield "squeeze", "steps", squeeze.heading_of_cases(cases), partial(squeeze.step_plots, labels, cases)
-    yield "squeeze", "sweeps", squeeze.heading_of_sweeps(sweeps), partial(squeeze.sweep_curves, sweeps)
-    predictions, kernels, steps, changes = (
-        frames[f"toy_{name}"] for name in ("predictions", "kernels", "steps", "changes")
-    )
-    yield (
-        "influence",
-        "confusion",
-        influence.heading_of_confusion(predictions, kernels),
-        partial(influence.heat_maps, predictions, kernels),
-    )
-    yield "influence", "ranks", influence.heading_of_ranks(kernels), partial(influence.rank_curves, kernels)
-    yield (
-        "influence",
-        "change",
-        influence.heading_of_change(predictions, changes),
-        partial(influence.change_bars, predictions, changes),
-    )
-    yield (
-        "influence",
-        "prediction",
-        influence.heading_of_prediction(steps),
-        partial(influence.prediction_scatter, steps),
-    )
-    yield "clip", "steps", clip.heading_of_clip(frames["toy_clip"]), partial(clip.clip_curves, frames["toy_clip"])
+def figures(frames: dict[str, pl.DataFrame]) -> Iterator[tuple[str, str, Heading, alt.ConcatChart]]:
+    """Toy, figure, heading and chart of each figure; `frames`: by the table's name."""
+    for kind in KINDS:
+        tables = [frames[f"toy_{name}"] for name in kind.tables]
+        heading = kind.heading(*tables)
+        yield kind.toy, kind.figure, heading, kind.chart(*tables, heading)

@@ -1,4 +1,4 @@
-"""The image classifier: confusion and kernels, their ranks, one step's changes, and how well it is told."""
+"""The image classifier: confusion and kernels, their ranks, one step's changes, and their first-order prediction."""
 
 import json
 
@@ -6,37 +6,29 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
+from gradatlas.charts.numbers import two_digits
+from gradatlas.charts.panel import Axis, Look, grid, panel, rounded, rule_at, series_look, titled
 from gradatlas.charts.theme import Heading
 from gradatlas.toys import influence
-from gradatlas.toys.charts.parts import EXACT, FIRST, grid, rounded
 
-_HEAT = "purples"
-
-
-def _last(frame: pl.DataFrame) -> int:
-    return int(frame["epoch"].max())
+_EPOCHS = (0, 1, 5, 13, 30, 50, 75, 100)
 
 
 def heading_of_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame) -> Heading:
-    """Whether large kernels go with confusion, as correlations by learned class."""
+    """What is drawn, and whether large kernels go with confusion, as correlations by learned class."""
     epoch = _last(predictions)
     found = influence.kernel_follows_confusion(predictions, kernels, epoch)
-    positive = sum(value > 0 for value in found.values())
-    pairs = predictions.filter((pl.col("epoch") == epoch) & (pl.col("observed") != pl.col("label"))).sort(
-        "value", descending=True
-    )
-    most = ", ".join(
-        f"{row['observed']} as {row['label']} {row['value']:.2f}".replace(" 0.", " .")
-        for row in pairs.head(3).to_dicts()
-    )
-    mean = sum(found.values()) / len(found)
+    wrong = predictions.filter((pl.col("epoch") == epoch) & (pl.col("observed") != pl.col("label")))
+    wrong = wrong.sort("value", descending=True)
+    most = ", ".join(f"{row['observed']} as {row['label']} {_share(row['value'])}" for row in wrong.head(3).to_dicts())
     return Heading(
-        f"Rank correlation of kernels and confusion: mean {mean:.2f}, above 0 for {positive} of {len(found)} classes",
+        "Mean predictions and tangent kernels, class by class",
         (
-            f"After {epoch} epochs (test accuracy {pairs['accuracy'][0]:.3f}). Left: mean prediction by true class, "
+            f"After {epoch} epochs (test accuracy {wrong['accuracy'][0]:.3f}). Left: mean prediction by true class, "
             f"most confused {most}. Right: mean norm of the tangent kernel between images of two classes (symmetric by "
             "definition). Colour: off the diagonal. Spearman's correlation of both, by learned class: "
-            f"{min(found.values()):.2f} to {max(found.values()):.2f}.",
+            f"{min(found.values()):.2f} to {max(found.values()):.2f}, mean {sum(found.values()) / len(found):.2f}, "
+            f"above 0 for {sum(value > 0 for value in found.values())} of {len(found)} classes.",
         ),
     )
 
@@ -54,111 +46,184 @@ def heat_maps(predictions: pl.DataFrame, kernels: pl.DataFrame, heading: Heading
     norms = kernels.filter(pl.col("epoch") == epoch).select(
         row="learned", column="observed", value="norm", words=pl.col("norm").round(0).cast(pl.Int64).cast(pl.String)
     )
-    return grid(
-        [
-            _heat_map(means, names, "Label", "True class", "Mean prediction"),
-            _heat_map(norms, names, "Observed class", "Learned class", "Norm of the kernel"),
-        ],
-        2,
-        heading,
-        colour="independent",
-    )
-
-
-def _share(value: float) -> str:
-    return f"{value:.2f}".removeprefix("0")
+    panels = [
+        _heat_map(means, names, "Label", "True class", "Mean prediction"),
+        _heat_map(norms, names, "Observed class", "Learned class", "Norm of the kernel"),
+    ]
+    return grid(panels, 2, heading, below=theme.GAP)
 
 
 def _heat_map(frame: pl.DataFrame, names: list[str], column: str, row: str, title: str) -> alt.LayerChart:
     frame = frame.with_columns(rounded("value"), (pl.col("row") != pl.col("column")).alias("apart"))
-    top = frame.filter("apart")["value"].max()
-    low = frame.filter("apart")["value"].min()
+    values = frame.filter("apart")["value"]
+    low, top = values.min(), values.max()
     base = alt.Chart(frame).encode(
         x=alt.X("column:O", title=column, sort=names, axis=alt.Axis(labelAngle=0)),
         y=alt.Y("row:O", title=row, sort=names),
     )
-    shade = alt.condition(
-        "datum.apart",
-        alt.Color("value:Q", scale=alt.Scale(scheme=_HEAT, domain=[low, top]), legend=None),
-        alt.value(theme.GRID),
-    )
-    ink = alt.condition(
-        f"datum.apart && datum.value > {low + 0.55 * (top - low)}", alt.value("white"), alt.value(theme.INK)
-    )
-    cells = base.mark_rect().encode(color=shade)
-    words = base.mark_text(fontSize=9.5).encode(text="words:N", color=ink)
+    ramp = alt.Scale(range=list(theme.SEQUENTIAL), domain=[low + place * (top - low) / 4 for place in range(5)])
+    shade = alt.condition("datum.apart", alt.Color("value:Q", scale=ramp, legend=None), alt.value(theme.GRID))
+    dark = f"datum.apart && datum.value > {low + 0.625 * (top - low)}"
+    ink = alt.condition(dark, alt.value("white"), alt.value(theme.INK))
+    words = base.mark_text(style="number").encode(text="words:N", color=ink)
     side = theme.panel_width(2)
-    return alt.layer(cells, words, width=side, height=side * 0.8, title=alt.Title(title, style="panel-title"))
+    return alt.layer(base.mark_rect().encode(color=shade), words, width=side, height=side * 0.8, **titled(title))
 
 
 def heading_of_ranks(kernels: pl.DataFrame) -> Heading:
-    """How stable the ranking of kernels is, early and late."""
+    """What is drawn, and how stable the ranking of kernels is, early and late."""
     ranks = influence.rank_stability(kernels)
     late = ranks.filter(pl.col("epoch") >= influence.BURN_IN)["last"].mean()
     early = ranks.filter(pl.col("epoch") < influence.BURN_IN)["last"].mean()
     return Heading(
-        f"Ranking of the classes by kernel: Kendall's tau with the end {early:.2f} before epoch {influence.BURN_IN}, "
-        f"{late:.2f} from then on",
+        "Stability of the kernels’ ranking over training, and their size",
         (
-            "Left: ranking of the kernel norms over the other classes, compared with the last look and with the next; "
-            "mean over learned classes, band: lowest and highest. Right: mean norm over pairs of distinct images. "
-            f"Looks: epochs {', '.join(map(str, sorted(kernels['epoch'].unique())))}.",
+            "Left: ranking of the kernel norms over the other classes, compared with the last evaluation and with the "
+            "next; mean over learned classes, band: lowest and highest. With the last, Kendall's tau is "
+            f"{early:.2f} before epoch {influence.BURN_IN} and {late:.2f} from then on. Right: mean norm over pairs of "
+            f"distinct images. Evaluations: epochs {', '.join(map(str, sorted(kernels['epoch'].unique())))}.",
         ),
     )
 
 
 def rank_curves(kernels: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     """Stability of the kernels' ranking over training, and their size."""
-    ranks = influence.rank_stability(kernels).unpivot(["last", "next"], index=["epoch", "learned"])
-    data = (
+    names = {"last": "with the last evaluation", "next": "with the next evaluation"}
+    ranks = influence.rank_stability(kernels).unpivot(list(names), index=["epoch", "learned"])
+    taus = (
         ranks.group_by("epoch", "variable", maintain_order=True)
         .agg(pl.col("value").mean(), pl.col("value").min().alias("low"), pl.col("value").max().alias("high"))
-        .with_columns(pl.concat_str(pl.lit("with the "), "variable", pl.lit(" look")).alias("compared"))
+        .with_columns(pl.col("variable").replace_strict(names).alias("series"))
     )
-    names = ["with the last look", "with the next look"]
-    colour = alt.Color("compared:N", scale=alt.Scale(domain=names, range=[EXACT, FIRST]), title=None)
-    # Square root, so that the messy first epochs have room.
-    x = alt.X(
-        "epoch:Q",
-        title="Epoch, square root",
-        scale=alt.Scale(type="sqrt", domain=[0, _last(kernels)]),
-        axis=_epochs(kernels),
+    kind = pl.when(pl.col("learned") == pl.col("observed")).then(pl.lit("same class"))
+    sizes = kernels.with_columns(kind.otherwise(pl.lit("other classes")).alias("series"))
+    sizes = sizes.group_by("epoch", "series", maintain_order=True).agg(pl.col("norm").mean())
+    # Square root, so that the uneven first epochs have room; its own ticks would crowd there.
+    last = _last(kernels)
+    scale = scales.Scale("sqrt", 0, last, tuple(epoch for epoch in _EPOCHS if epoch <= last))
+    x = Axis("epoch", "Epoch, square root", scale, "d")
+    size = (theme.panel_width(2), theme.HEIGHTS["main"])
+    tau = Axis("value", "Kendall's tau", scales.Scale("linear", min(-0.5, taus["low"].min()), 1), count=6)
+    norm = Axis("norm", "Norm of the kernel", scales.linear(sizes["norm"]), count=6)
+    others = Look(
+        "series", ("same class", "other classes"), theme.ORDERED_COLOURS[2:4], theme.ORDERED_SHAPES[2:4], True
     )
-    y_scale = alt.Scale(domain=[min(-0.5, data["low"].min()), 1], nice=False)
-    base = alt.Chart(data).encode(x=x, color=colour)
-    y = alt.Y("value:Q", title="Kendall's tau", scale=y_scale)
-    taus = alt.layer(
-        base.mark_area(style="band").encode(y=alt.Y("low:Q", scale=y_scale), y2="high:Q"),
-        base.mark_line(style="curve").encode(y=y),
-        base.mark_point(style="dot").encode(y=y),
-        width=theme.panel_width(2),
-        height=theme.HEIGHTS["main"],
-    )
-    kind = (
-        pl.when(pl.col("learned") == pl.col("observed")).then(pl.lit("same class")).otherwise(pl.lit("other classes"))
-    )
-    sizes = (
-        kernels.with_columns(kind.alias("kind"))
-        .group_by("epoch", "kind", maintain_order=True)
-        .agg(pl.col("norm").mean())
-    )
-    both = alt.Color(
-        "kind:N",
-        scale=alt.Scale(domain=["same class", "other classes"], range=list(theme.ORDERED_COLOURS[2:4])),
-        title=None,
-    )
-    norm = alt.Chart(sizes).encode(x=x, y=alt.Y("norm:Q", title="Norm of the kernel"), color=both)
-    norms = alt.layer(
-        norm.mark_line(style="curve"),
-        norm.mark_point(style="dot"),
-        width=theme.panel_width(2),
-        height=theme.HEIGHTS["main"],
-    )
-    return grid([taus, norms], 2, heading, colour="independent")
+    panels = [
+        panel(taus, x, tau, series_look(tuple(names.values()), below=True), size),
+        panel(sizes, x, norm, others, size),
+    ]
+    return grid(panels, 2, heading, below=theme.GAP)
 
 
-def _epochs(frame: pl.DataFrame) -> alt.Axis:
-    return alt.Axis(values=[epoch for epoch in (0, 1, 5, 13, 30, 50, 75, 100) if epoch <= _last(frame)], format="d")
+def heading_of_change(predictions: pl.DataFrame, changes: pl.DataFrame) -> Heading:
+    """What is drawn, and what one step does to similar and dissimilar classes."""
+    learned, similar, dissimilar = _example(predictions)
+    epoch, rate = _stepped_between(changes)
+    own = _of_step(changes, learned, epoch, rate).filter(pl.col("label") == learned)
+    value = {(row["observed"], row["same"]): row["change"] for row in own.to_dicts()}
+    near, far = (two_digits(value[name, False], "+") for name in (similar, dissimilar))
+    return Heading(
+        f"Change of probability by one step on one image of class {learned}",
+        (
+            f"Mean change by one SGD step of {rate:g} on one image of class {learned} (red) after {epoch} epochs: "
+            f"π({learned}) moves by {near} on images of {similar}, by {far} on images of {dissimilar}. Similar and "
+            "dissimilar: the classes whose test images are given most and least of that label in the end.",
+        ),
+    )
+
+
+def change_bars(predictions: pl.DataFrame, changes: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
+    """The change of every label's probability on the same image, its class, a similar and a dissimilar class."""
+    learned, similar, dissimilar = _example(predictions)
+    shown = {
+        f"The same {learned}": (learned, True),
+        f"Another {learned}": (learned, False),
+        f"Similar: {similar}": (similar, False),
+        f"Dissimilar: {dissimilar}": (dissimilar, False),
+    }
+    drawn = _of_step(changes, learned, *_stepped_between(changes)).with_columns(rounded("change"))
+    drawn = drawn.filter(pl.col("observed").is_in([learned, similar, dissimilar]))
+    scale = scales.linear(drawn["change"])
+    colour = alt.condition(f"datum.label === {json.dumps(learned)}", alt.value(theme.MARKED), alt.value(theme.RULE))
+    panels = []
+    for title, (observed, same) in shown.items():
+        own = drawn.filter((pl.col("observed") == observed) & (pl.col("same") == same))
+        y = Axis("change", None if panels else "Change of probability", scale, labels=not panels, count=6)
+        x = alt.X("label:O", title="Label", axis=alt.Axis(labelAngle=0))
+        bars = alt.Chart(own).mark_bar().encode(x=x, y=y.encode(alt.Y), color=colour)
+        size = {"width": theme.panel_width(4), "height": theme.HEIGHTS["main"]}
+        panels.append(alt.layer(bars, rule_at(y, 0), **size, **titled(title)))
+    return grid(panels, 4, heading)
+
+
+def heading_of_prediction(steps: pl.DataFrame) -> Heading:
+    """What is drawn; slope, cosine and order of the remainder, over epochs and small rates."""
+    found = influence.first_order(steps)
+    small = found.filter(pl.col("rate") == found["rate"].min())
+    large = found.filter(pl.col("rate") == found["rate"].max())
+    orders = found["order"].drop_nulls()
+    return Heading(
+        "One step of SGD: change predicted by −ηAKG and true change",
+        (
+            "Above: change of log π of the learned label by one SGD step, for one learned image a class and all "
+            f"observed images, η = {_shown_rate(steps):g}; line: equal. Below: norm of true minus predicted change "
+            f"over all {small['n'][0]:,} pairs and labels; line: slope 2. At η = {small['rate'][0]:g} the slope is "
+            f"{small['slope'].min():.3f} to {small['slope'].max():.3f}, and half the step leaves {orders.min():.2f} to "
+            f"{orders.max():.2f} times less remainder. Median cosine at least {found['cosine'].min():.4f}; at η = "
+            f"{large['rate'][0]:g} the slope is {large['slope'].min():.2f} to {large['slope'].max():.2f}: that step is "
+            "not small at every epoch.",
+        ),
+    )
+
+
+def prediction_scatter(steps: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
+    """Predicted against true changes at each epoch, and the remainder by rate."""
+    first = steps.group_by("learned").agg(pl.col("learned_image").min())["learned_image"]
+    kinds = ("same image", "same class", "other class")
+    same = (
+        pl.when(pl.col("learned_image") == pl.col("observed_image")).then(pl.lit(kinds[0]))
+        .when(pl.col("learned") == pl.col("observed")).then(pl.lit(kinds[1])).otherwise(pl.lit(kinds[2]))
+    )  # fmt: skip
+    shown = steps.filter((pl.col("rate") == _shown_rate(steps)) & pl.col("learned_image").is_in(first.to_list()))
+    shown = shown.select("epoch", rounded("measured"), rounded("predicted"), same.alias("pair"))
+    residual = influence.first_order(steps).select("epoch", "rate", rounded("residual"))
+    colour = series_look(kinds, "pair").encode(alt.Color)
+    width = theme.panel_width(3)
+    above, below = [], []
+    for epoch in sorted(steps["epoch"].unique()):
+        own = shown.filter(pl.col("epoch") == epoch)
+        scale = scales.linear([*own["measured"], *own["predicted"]])
+        x = Axis("predicted", "Predicted change", scale, count=3).encode(alt.X)
+        y = Axis("measured", None if above else "True change", scale, count=3).encode(alt.Y)
+        diagonal = _guide([{"predicted": end, "measured": end} for end in (scale.low, scale.high)], x, y)
+        dots = alt.Chart(own).mark_point(style="dot").encode(x=x, y=y, color=colour)
+        title = f"After {epoch} epoch{'s' if epoch != 1 else ''}"
+        below.append(_residual_panel(residual.filter(pl.col("epoch") == epoch), titled_axis=not above))
+        above.append(alt.layer(diagonal, dots, width=width, height=theme.HEIGHTS["main"], **titled(title)))
+    return grid([*above, *below], len(above), heading)
+
+
+def _residual_panel(frame: pl.DataFrame, *, titled_axis: bool) -> alt.LayerChart:
+    frame = frame.sort("rate")
+    least, most = frame["rate"][0], frame["rate"][-1]
+    second = [{"rate": rate, "residual": frame["residual"][0] * (rate / least) ** 2} for rate in (least, most)]
+    scale = scales.logarithmic([*frame["residual"], second[-1]["residual"]], 5)
+    x = Axis("rate", "Step size η, log", scales.logarithmic([least, most], 4)).encode(alt.X)
+    y = Axis("residual", "Remainder, log" if titled_axis else None, scale, ".0e").encode(alt.Y)
+    dots = alt.Chart(frame).mark_point(style="dot-alone", color=theme.ORDERED_COLOURS[0]).encode(x=x, y=y)
+    return alt.layer(_guide(second, x, y), dots, width=theme.panel_width(3), height=theme.HEIGHTS["minor"])
+
+
+def _guide(ends: list[dict], x: alt.X, y: alt.Y) -> alt.Chart:
+    return alt.Chart(alt.InlineData(ends)).mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
+
+
+def _last(frame: pl.DataFrame) -> int:
+    return int(frame["epoch"].max())
+
+
+def _share(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0")
 
 
 def _example(predictions: pl.DataFrame) -> tuple[str, str, str]:
@@ -174,148 +239,9 @@ def _stepped_between(changes: pl.DataFrame) -> tuple[int, float]:
     return epochs[len(epochs) // 2], rates[-2]
 
 
-def heading_of_change(predictions: pl.DataFrame, changes: pl.DataFrame) -> Heading:
-    """What one step does to similar and dissimilar classes."""
-    learned, similar, dissimilar = _example(predictions)
-    epoch, rate = _stepped_between(changes)
-    own = changes.filter(
-        (pl.col("epoch") == epoch)
-        & (pl.col("rate") == rate)
-        & (pl.col("learned") == learned)
-        & (pl.col("label") == learned)
-    )
-    value = {(row["observed"], row["same"]): row["change"] for row in own.to_dicts()}
-    near, far = (f"{value[name, False]:+.2g}".replace("-", "−") for name in (similar, dissimilar))
-    return Heading(
-        f"Learning one {learned} moves π({learned}) on images of {similar} by {near}, of {dissimilar} by {far}",
-        (
-            f"Mean change of probability by one SGD step of {rate:g} on one image of class {learned} (red) after "
-            f"{epoch} epochs. Similar and dissimilar: the classes whose test images are given most and least of that "
-            "label in the end.",
-        ),
-    )
-
-
-def change_bars(predictions: pl.DataFrame, changes: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
-    """The change of every label's probability on the same image, its class, a similar and a dissimilar class."""
-    learned, similar, dissimilar = _example(predictions)
-    epoch, rate = _stepped_between(changes)
-    panels = []
-    step = (pl.col("epoch") == epoch) & (pl.col("rate") == rate) & (pl.col("learned") == learned)
-    drawn = changes.filter(step & pl.col("observed").is_in([learned, similar, dissimilar]))
-    scale = scales.linear(drawn["change"], theme.HEIGHTS["main"])
-    for title, observed, same in (
-        (f"The same {learned}", learned, True),
-        (f"Another {learned}", learned, False),
-        (f"Similar: {similar}", similar, False),
-        (f"Dissimilar: {dissimilar}", dissimilar, False),
-    ):
-        own = drawn.filter((pl.col("observed") == observed) & (pl.col("same") == same)).with_columns(rounded("change"))
-        y = alt.Y(
-            "change:Q",
-            title="Change of probability" if not panels else None,
-            scale=alt.Scale(domain=[scale.low, scale.high], nice=False),
-            axis=alt.Axis(values=list(scale.ticks), labelExpr="format(datum.value, '.6~g')" if not panels else "' '"),
-        )
-        colour = alt.condition(f"datum.label === {json.dumps(learned)}", alt.value(theme.MARKED), alt.value(theme.RULE))
-        bars = (
-            alt.Chart(own)
-            .mark_bar()
-            .encode(x=alt.X("label:O", title="Label", axis=alt.Axis(labelAngle=0)), y=y, color=colour)
-        )
-        zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(y="zero:Q")
-        panels.append(
-            alt.layer(
-                bars,
-                zero,
-                width=theme.panel_width(4),
-                height=theme.HEIGHTS["main"],
-                title=alt.Title(title, style="panel-title"),
-            )
-        )
-    return grid(panels, 4, heading)
-
-
-def heading_of_prediction(steps: pl.DataFrame) -> Heading:
-    """Slope, cosine and order of the remainder, over epochs and small rates."""
-    found = influence.first_order(steps)
-    small = found.filter(pl.col("rate") == found["rate"].min())
-    large = found.filter(pl.col("rate") == found["rate"].max())
-    orders = found["order"].drop_nulls()
-    return Heading(
-        f"−ηAKG tells one step: slope {small['slope'].min():.3f} to {small['slope'].max():.3f} at η = "
-        f"{small['rate'][0]:g}; half the step leaves {orders.min():.2f} to {orders.max():.2f} times less remainder",
-        (
-            "Above: change of log π of the learned label by one SGD step, for one learned image a class and all "
-            f"observed images, η = {_shown_rate(steps):g}; line: equal. Below: norm of true minus predicted change "
-            f"over all {small['n'][0]:,} pairs and labels; line: slope 2. Median cosine at least "
-            f"{found['cosine'].min():.4f}; at η = {large['rate'][0]:g} the slope is {large['slope'].min():.2f} to "
-            f"{large['slope'].max():.2f}: that step is not small at every epoch.",
-        ),
-    )
+def _of_step(changes: pl.DataFrame, learned: str, epoch: int, rate: float) -> pl.DataFrame:
+    return changes.filter((pl.col("epoch") == epoch) & (pl.col("rate") == rate) & (pl.col("learned") == learned))
 
 
 def _shown_rate(steps: pl.DataFrame) -> float:
     return sorted(steps["rate"].unique())[-2]
-
-
-def prediction_scatter(steps: pl.DataFrame, heading: Heading) -> alt.VConcatChart:
-    """Predicted against true changes at each epoch, and the remainder by rate."""
-    epochs = sorted(steps["epoch"].unique())
-    first = steps.group_by("learned").agg(pl.col("learned_image").min())["learned_image"]
-    shown = steps.filter(
-        (pl.col("rate") == _shown_rate(steps)) & pl.col("learned_image").is_in(first.to_list())
-    ).select(
-        "epoch",
-        rounded("measured"),
-        rounded("predicted"),
-        pl.when(pl.col("learned_image") == pl.col("observed_image"))
-        .then(pl.lit("same image"))
-        .when(pl.col("learned") == pl.col("observed"))
-        .then(pl.lit("same class"))
-        .otherwise(pl.lit("other class"))
-        .alias("pair"),
-    )
-    residual = influence.first_order(steps).select("epoch", "rate", rounded("residual"))
-    kinds = ["same image", "same class", "other class"]
-    colour = alt.Color("pair:N", sort=kinds, title=None, scale=alt.Scale(domain=kinds, range=theme.ORDERED_COLOURS[:3]))
-    above, below = [], []
-    rates = sorted(steps["rate"].unique())
-    for epoch in epochs:
-        own = shown.filter(pl.col("epoch") == epoch)
-        scale = scales.linear([*own["measured"], *own["predicted"]], theme.HEIGHTS["main"])
-        domain = alt.Scale(domain=[scale.low, scale.high], nice=False)
-        ticks = alt.Axis(values=list(scale.ticks[:: -1 - len(scale.ticks) // 5]), format=".6~g")
-        line = alt.Chart(alt.InlineData([{"predicted": end, "measured": end} for end in (scale.low, scale.high)]))
-        x = alt.X("predicted:Q", title="Predicted change", scale=domain, axis=ticks)
-        y = alt.Y("measured:Q", title="True change" if epoch == epochs[0] else None, scale=domain, axis=ticks)
-        dots = alt.Chart(own).mark_point(style="dot").encode(x=x, y=y, color=colour)
-        above.append(
-            alt.layer(
-                line.mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y),
-                dots,
-                width=theme.panel_width(3),
-                height=theme.HEIGHTS["main"],
-                title=alt.Title(f"After {epoch} epoch{'s' if epoch != 1 else ''}", style="panel-title"),
-            )
-        )
-        below.append(_residual_panel(residual.filter(pl.col("epoch") == epoch), rates, epoch == epochs[0]))
-    return grid([*above, *below], len(epochs), heading)
-
-
-def _residual_panel(frame: pl.DataFrame, rates: list[float], titled: bool) -> alt.LayerChart:
-    smallest = frame.sort("rate").row(0, named=True)
-    second = [{"rate": r, "residual": smallest["residual"] * (r / rates[0]) ** 2} for r in (rates[0], rates[-1])]
-    scale = scales.log_if_decades([*frame["residual"], second[-1]["residual"]], theme.HEIGHTS["minor"])
-    x = alt.X(
-        "rate:Q", title="Step size η, log", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=[0.001, 0.01])
-    )
-    y = alt.Y(
-        "residual:Q",
-        title="Remainder, log" if titled else None,
-        scale=alt.Scale(type="log", domain=[scale.low, scale.high], nice=False),
-        axis=alt.Axis(values=list(scale.ticks), format=".0e"),
-    )
-    rule = alt.Chart(alt.InlineData(second)).mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
-    dots = alt.Chart(frame).mark_point(style="dot-alone", color=EXACT).encode(x=x, y=y)
-    return alt.layer(rule, dots, width=theme.panel_width(3), height=theme.HEIGHTS["minor"])

@@ -1,13 +1,16 @@
 """What learning one type of response does to all others: the table of influences, and LBK and SignDelta over time."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import polars as pl
 
-from gradatlas.charts import theme
-from gradatlas.figures.dynamics.parts import TYPES, looks, signed
+from gradatlas.charts import scales, theme
+from gradatlas.charts.numbers import signed
+from gradatlas.charts.panel import Axis, rounded, series_look, titled
+from gradatlas.figures.run_curves import TYPES, Figure
+from gradatlas.figures.runs import Chain, RunData, learnt
+from gradatlas.finetuning.tables import DYNAMICS, TRAINING
 from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.statistics.influence import accumulated, by_column, lbk, sign_delta
 
@@ -52,31 +55,56 @@ def table_of(dynamics: Mapping[str, pl.DataFrame], learnt: Learnt, draws: int, s
     return pl.DataFrame(rows)
 
 
+def chosen(data: RunData) -> list[list[Chain]]:
+    """The runs on the probed prompts, in one figure."""
+    names = learnt(data.runs)
+    return [[Chain((name,), data.runs[name]["title"] or name) for name in names]] if names else []
+
+
+def influence(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """Types by what was learnt."""
+    tables, runs = _tables(data, DYNAMICS), learnt(data.runs)
+    return heat_map(table_of(tables, runs, data.facts["draws"], data.facts["seed"]), _settings(tables))
+
+
+def influence_time(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """SignDelta and LBK between evaluations, and both summed, a row a run (the paper's figure 8)."""
+    dynamics, training = _tables(data, DYNAMICS), _tables(data, TRAINING)
+    return over_time(dynamics, training, learnt(data.runs), _settings(dynamics))
+
+
+def _tables(data: RunData, table) -> dict[str, pl.DataFrame]:
+    return {name: data.table(table, name) for name in learnt(data.runs)}
+
+
+def _settings(dynamics: Mapping[str, pl.DataFrame]) -> str:
+    seen = sorted({int(each["examples"].max()) for each in dynamics.values()})
+    return (
+        "SFT on one type of the probed prompts' responses a run, and DPO on their pairs, each "
+        f"{' or '.join(f'{value:,}' for value in seen)} examples. "
+    )
+
+
 def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, alt.LayerChart]:
     """Types by what was learnt, as `table_of` gives them; `settings`: which runs these are, in words."""
     columns = [name for name in (*TYPES.values(), _PAIRS) if name in set(table["column"])]
     single = table.filter(pl.col("own") != "")
-    rises, moves = (_own_first(single, by) for by in (pl.col("value"), pl.col("value").abs()))
-    runs = single["run"].n_unique()
-    said = [f"The type learnt rises most in {rises} of {runs} runs, and moves most, up or down, in {moves}"]
-    pairs = table.filter(pl.col("column") == _PAIRS)
-    if len(pairs):
-        falling = int((pairs["high"] < 0).sum())
-        said.append(f"DPO lowers {falling} of {len(pairs)} types")
-    n = int(table["n"].max())
+    best = single.sort("value", descending=True).group_by("run", maintain_order=True).first()
+    first = int((best["type"] == best["own"]).sum())
     heading = theme.Heading(
-        "; ".join(said),
+        f"The type learnt rises most in {first} of {single['run'].n_unique()} runs",
         (
-            f"{settings} Numbers: SignDelta, the change of the mean log-probability per token summed over evaluations, "
-            f"which is the end less the start; mean over {n} probed questions, nats per token. Colour: the number "
-            f"divided by its column's range, as in the paper. Framed: the type that was learnt. {_LABELS}.".strip(),
+            f"{settings}Numbers: SignDelta, the change of the mean log-probability per token summed over evaluations, "
+            f"which is the end less the start; mean over {table['n'].max()} probed questions, nats per token. Colour: "
+            "the number divided by its column's range, as in the paper. Framed: the type that was learnt. "
+            f"{_LABELS}.",
         ),
     )
     data = table.with_columns(
         pl.col("type").replace_strict(TYPES).alias("row"),
         pl.col("value").map_elements(lambda value: signed(value, 2), return_dtype=pl.String).alias("words"),
         (pl.col("type") == pl.col("own")).alias("itself"),
-        *(pl.col(key).round_sig_figs(6) for key in ("value", "low", "high", "share")),
+        *map(rounded, ("value", "low", "high", "share")),
     )
     base = alt.Chart(data).encode(
         x=alt.X(
@@ -112,12 +140,6 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
     return heading, chart
 
 
-def _own_first(single: pl.DataFrame, by: pl.Expr) -> int:
-    """Of the runs, those where the type that was learnt comes first by `by`."""
-    best = single.sort(by, descending=True).group_by("run", maintain_order=True).first()
-    return int((best["type"] == best["own"]).sum())
-
-
 def over_time(
     dynamics: Mapping[str, pl.DataFrame], training: Mapping[str, pl.DataFrame], learnt: Learnt, settings: str = ""
 ) -> tuple[theme.Heading, alt.VConcatChart]:
@@ -129,64 +151,46 @@ def over_time(
         means = found.group_by("type", "examples").agg(pl.col("change").mean(), pl.col("lbk").mean())
         parts.append(means.with_columns(pl.lit(_PAIRS if pushed else TYPES[pulled]).alias("learnt")))
     frame = pl.concat(parts).with_columns(pl.col("type").replace_strict(TYPES).alias("series"))
-    n = int(
-        next(iter(dynamics.values()))
-        .filter((pl.col("split") == "train") & (pl.col("type") == "chosen"))["probe_id"]
-        .n_unique()
-    )
     sums = frame.group_by("learnt", "series").agg(pl.col("change").sum(), pl.col("lbk").sum())
-    top = sums.sort("lbk", descending=True).group_by("learnt", maintain_order=True).first()
-    own = top.filter(pl.col("learnt") == pl.col("series")).height
-    single = sum(not pushed and pulled in _FOLLOWED for pulled, pushed in learnt.values())
+    probes = next(iter(dynamics.values())).filter((pl.col("split") == "train") & (pl.col("type") == "chosen"))
     heading = theme.Heading(
-        f"By LBK learning a type moves that type most in {own} of {single} runs",
+        "SignDelta and LBK over time, by what was learnt",
         (
-            f"{settings} Rows: what was learnt. SignDelta: change of the mean log-probability per token since the "
+            f"{settings}Rows: what was learnt. SignDelta: change of the mean log-probability per token since the "
             "evaluation before, nats. LBK: its square over ‖A‖² of the observed and ‖G‖² of the learnt responses, both "
-            f"before the change; several updates lie between evaluations. Means over {n} probed questions. {_LABELS}, "
-            "and their mean over a response alone.".strip(),
+            "before the change; several updates lie between evaluations. Means over "
+            f"{probes['probe_id'].n_unique()} probed questions. {_LABELS}, and their mean over a response alone.",
         ),
     )
-    entries = [TYPES[kind] for kind in _FOLLOWED]
-    colours, _ = looks(entries)
+    look = series_look([TYPES[kind] for kind in _FOLLOWED])
     legend = alt.Legend(title=None, columns=4, labelLimit=200, symbolType="stroke")
-    colour = alt.Color("series:N", scale=alt.Scale(domain=entries, range=colours), legend=legend)
-    rows = []
+    colour = look.encode(alt.Color)
+    colour.legend = legend
     order = [name for name in (*TYPES.values(), _PAIRS) if name in set(frame["learnt"])]
+    width, height = theme.panel_width(4), theme.HEIGHTS["minor"]
+    rows = []
     for name in order:
         of_run, of_sums = (each.filter(pl.col("learnt") == name) for each in (frame, sums))
         first, last = name == order[0], name == order[-1]
         panels = []
         for column, words in (("change", "SignDelta"), ("lbk", "LBK, log")):
-            shown, scale, ticks = of_run, alt.Scale(zero=False), alt.Axis(format=".2~g", tickCount=4)
-            if column == "lbk":
-                shown = of_run.filter(pl.col("lbk") > 0)
-                low, high = math.floor(math.log10(shown["lbk"].min())), math.ceil(math.log10(shown["lbk"].max()))
-                scale = alt.Scale(type="log", domain=[10.0**low, 10.0**high], nice=False)
-                decades = range(low, high + 1, 1 + (high - low) // 5)
-                ticks = alt.Axis(format=".0e", values=[10.0**decade for decade in decades])
-            x = alt.X("examples:Q", title="Examples seen" if last else None, axis=alt.Axis(tickCount=4, format=",d"))
-            y = alt.Y(f"{column}:Q", title=name if column == "change" else None, scale=scale, axis=ticks)
-            data = shown.select("series", "examples", pl.col(column).round_sig_figs(6)).sort("series", "examples")
-            title = alt.Title(words if first else "", style="panel-title")
-            panels.append(
-                alt.Chart(data, width=theme.panel_width(4), height=theme.HEIGHTS["minor"], title=title)
-                .mark_line(style="curve")
-                .encode(x=x, y=y, color=colour)
-            )
-            data = of_sums.select("series", pl.col(column).round_sig_figs(6)).sort("series")
-            value = alt.X(
-                f"{column}:Q", title=None, axis=alt.Axis(tickCount=3, format=".0e" if column == "lbk" else ".2~g")
-            )
-            bars = alt.Chart(data).mark_bar().encode(
-                x=value, y=alt.Y("series:N", sort=entries, title=None, axis=None), color=colour,
-                tooltip=["series:N", f"{column}:Q"],
+            log = column == "lbk"
+            shown = of_run.filter(pl.col("lbk") > 0) if log else of_run
+            scale = scales.logarithmic(shown["lbk"], 5) if log else None
+            x = Axis("examples", "Examples seen" if last else None, format=",d", count=4)
+            y = Axis(column, None if log else name, scale, ".0e" if log else ".2~g", count=4)
+            data = shown.select("series", "examples", rounded(column)).sort("series", "examples")
+            lines = alt.Chart(data, width=width, height=height, **titled(words if first else ""))
+            panels.append(lines.mark_line(style="curve").encode(x=x.encode(alt.X), y=y.encode(alt.Y), color=colour))
+            value = Axis(column, format=".0e" if log else ".2~g", count=3)
+            bars = alt.Chart(of_sums.select("series", rounded(column)).sort("series")).mark_bar()
+            bars = bars.encode(
+                x=value.encode(alt.X), y=alt.Y("series:N", sort=list(look.entries), title=None, axis=None),
+                color=colour, tooltip=["series:N", f"{column}:Q"],
             )  # fmt: skip
             zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
-            title = alt.Title("summed" if first else "", style="panel-title")
-            panels.append(
-                alt.layer(bars, zero, width=theme.panel_width(4) * 2 // 3, height=theme.HEIGHTS["minor"], title=title)
-            )
+            size = {"width": width * 2 // 3, "height": height}
+            panels.append(alt.layer(bars, zero, **size, **titled("summed" if first else "")))
         rows.append(alt.hconcat(*panels, spacing=theme.GAP))
     chart = alt.vconcat(*rows, title=theme.heading_of(heading, 2), spacing=8)
     return heading, chart.resolve_scale(x="independent", y="independent")

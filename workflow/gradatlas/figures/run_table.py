@@ -1,17 +1,17 @@
 """Every run from its first evaluation to its last as a table: start, peak and end, beside published numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from gradatlas.charts.latex import longtable, preamble
 from gradatlas.charts.names import in_order
+from gradatlas.charts.numbers import as_given, fixed, with_interval
+from gradatlas.charts.tables import Section, read_written, write_table
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
-from gradatlas.figures.dynamics.parts import TYPES
-from gradatlas.figures.tables import escaped, read_files, write_files
+from gradatlas.figures.run_curves import TYPES
 from gradatlas.statistics.tables import DYNAMICS_CURVES
 
 MEASURES = ("log_prob_sum", "argmax_log_prob")
@@ -57,14 +57,13 @@ def write_dynamics_table(
     """
     rows = [row for pairs, path in curves for row in courses(pairs, path, runs, published)]
     frame = pl.DataFrame(rows, schema=_SCHEMA)
-    told = list(_blocks(frame, runs, titles, published))
-    write_files(Path(stem), frame, _markdown(told), _latex(told))
+    write_table(stem, frame, TITLE, NOTE, list(_sections(frame, runs, titles, published)))
     return frame
 
 
 def read_runs(path: str | Path) -> pl.DataFrame:
     """The rows of `write_dynamics_table`, by any of its files; `InputError` for any other file."""
-    frame = read_files(path, "write_dynamics_table")
+    frame = read_written(path, "write_dynamics_table")
     if frame.columns != list(_SCHEMA):
         raise InputError(
             f"{path}: not the table of runs, its columns are {', '.join(frame.columns)}; give dynamics.csv"
@@ -113,8 +112,8 @@ def _known(pairs, model, key, published) -> Mapping[str, Any]:
     return next(iter(same + alike), {})
 
 
-def _blocks(frame, runs, titles, published):
-    """Heading, header, rows and notes of one run's table to read."""
+def _sections(frame, runs, titles, published) -> Iterator[Section]:
+    """The tables to read, one a run."""
     keys = ["pairs", "model", "seed", "run"]
     for (pairs, model, seed, run), part in frame.filter(split="train").group_by(keys, maintain_order=True):
         known = part.filter(pl.col("published_model").is_not_null())
@@ -131,7 +130,7 @@ def _blocks(frame, runs, titles, published):
         for kind in in_order(part["type"].unique(), TYPES):
             of_type = {row["measure"]: row for row in part.filter(type=kind).to_dicts()}
             whole, likeliest = (of_type[measure] for measure in MEASURES)
-            cells = [told for row in (whole, likeliest) for told in (_course(row), change(row))]
+            cells = [cell for row in (whole, likeliest) for cell in (_course(row), change(row))]
             beside = [_published(whole, likeliest)] if len(known) else []
             lines.append([TYPES[kind], *cells, *beside, f"{whole['n']:,}"])
         notes = ["Stopped early: a loss or gradient was not finite."] if "diverged" in part["status"] else []
@@ -141,58 +140,32 @@ def _blocks(frame, runs, titles, published):
             of_them = (row for row in published if (row["model"], row["pairs"]) == (other, on))
             sources = {row["source"] for row in of_them if run in (row["run"], *row["like"])}
             notes.append(f"Published, {of} ({titles.get(other, other)} on {on}): {'; '.join(sorted(sources))}.")
-        title = runs[run]["title"] or run
         examples = f"{part['examples'].max():,} examples"
-        yield [title, titles.get(model, model), pairs, f"seed {seed}", examples], header, lines, notes
+        about = [runs[run]["title"] or run, titles.get(model, model), pairs, f"seed {seed}", examples]
+        yield Section(" · ".join(about), header, lines, notes, caption=", ".join(about))
 
 
 def _course(row: Mapping[str, Any]) -> str:
     """Start, peak where it is neither, and end."""
     inside = 0 < row["peak_examples"] < row["examples"]
-    peak = [f"{_nats(row['peak'])} (at {row['peak_examples']:,})"] if inside else []
-    return " → ".join([_nats(row["start"]), *peak, _nats(row["end"])])
+    peak = [f"{fixed(row['peak'])} (at {row['peak_examples']:,})"] if inside else []
+    return " → ".join([fixed(row["start"]), *peak, fixed(row["end"])])
 
 
 def change(row: Mapping[str, Any]) -> str:
     """The change with its interval, in nats."""
-    return f"{_nats(row['change'])} [{_nats(row['low'])}, {_nats(row['high'])}]"
+    return with_interval(row["change"], row["low"], row["high"], fixed)
 
 
 def _published(whole: Mapping[str, Any], likeliest: Mapping[str, Any]) -> str:
-    told = [_as_published(row) for row in (whole, likeliest)]
-    return "; ".join([told[0] or "–", *([f"likeliest {told[1]}"] if told[1] else [])])
+    texts = [_as_published(row) for row in (whole, likeliest)]
+    return "; ".join([texts[0] or "–", *([f"likeliest {texts[1]}"] if texts[1] else [])])
 
 
 def _as_published(row: Mapping[str, Any]) -> str:
     """The published numbers as they are printed; of an unknown start or end, the change alone."""
     start, peak, at, end, change = (row[f"published_{name}"] for name in _PUBLISHED)
     if end is None:
-        return "" if change is None else f"change {_printed(change)}"
-    top = [] if peak is None else [_printed(peak) + ("" if at is None else f" (at {at:,})")]
-    return " → ".join(["…" if start is None else _printed(start), *top, _printed(end)])
-
-
-def _printed(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
-
-
-def _nats(value: float) -> str:
-    """Two digits behind the point below 10, else one."""
-    return f"{value:.{2 if abs(value) < 9.995 else 1}f}".replace("-", "−")
-
-
-def _markdown(blocks) -> str:
-    parts = [f"# {TITLE}", NOTE]
-    for about, header, lines, notes in blocks:
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        table = "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in (header, rule, *lines))
-        parts += [f"## {escaped(' · '.join(about))}", table, *map(escaped, notes)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _latex(blocks) -> str:
-    parts = [preamble(f"{TITLE}. For landscape pages. {NOTE}")]
-    for about, header, lines, notes in blocks:
-        caption = ". ".join([", ".join(about), *(note.rstrip(".") for note in notes)])
-        parts.append(longtable(caption, "l" + "r" * (len(header) - 1), header, lines))
-    return "\n".join(parts)
+        return "" if change is None else f"change {as_given(change)}"
+    top = [] if peak is None else [as_given(peak) + ("" if at is None else f" (at {at:,})")]
+    return " → ".join(["…" if start is None else as_given(start), *top, as_given(end)])

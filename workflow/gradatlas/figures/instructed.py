@@ -1,14 +1,14 @@
 """A model against its partner, such as the base model that it was made from, on the same samples."""
 
-from collections.abc import Sequence
-
 import altair as alt
 import numpy as np
 import polars as pl
 
 from gradatlas.charts.panel import Dashed, of
 from gradatlas.charts.theme import Heading
-from gradatlas.figures import charts, findings
+from gradatlas.figures.compared import pair
+from gradatlas.figures.data import Data
+from gradatlas.figures.heading import FEWEST, larger, left_out, of_curves, states_findings
 from gradatlas.statistics.bootstrap import interval, resampled_means
 
 _KEYS = ["variant", "relation", "projection", "statistic", "layer"]
@@ -19,6 +19,41 @@ DRAWN = (
 APART = (
     "The two read different prompts, {own} {forms[1]} ones and {partner} {forms[0]} ones: a difference may be theirs."
 )
+
+
+def heading(data: Data) -> Heading:
+    """In how many variants and projections the model's mean gradients are larger than its partner's.
+
+    Where the two read different prompts, their forms stand in the title.
+    """
+    curves, forms = shared(data), data.prompts
+    partner, own = curves["model"].unique(maintain_order=True)
+    apart = forms[0] != forms[1]
+    names = [f"{name} ({form} prompts)" if apart else name for name, form in zip((partner, own), forms, strict=True)]
+    title = f"{names[1]} against {names[0]}, by layer"
+    samples = [_of_relation(tables, "per_sample", data.relation) for tables in (data.partner, data.tables)]
+    rows = paired(*samples, data.draws, data.seed)
+    if states_findings(curves) and not rows.is_empty() and rows["n"].min() >= FEWEST:
+        title = larger(f"Mean gradients of {names[1]}", names[0], rows, "variants and projections")
+    notes = [APART.format(own=own, partner=partner, forms=forms)] if apart else []
+    cells = pl.concat(_of_relation(tables, "cells", data.relation) for tables in (data.partner, data.tables))
+    made = of_curves(title, curves, data.title, DRAWN.format(own=own, partner=partner), notes=notes)
+    return made.with_lines([*left_out(cells, ("model", "variant")), *data.notes])
+
+
+def chart(data: Data, heading: Heading) -> alt.ConcatChart:
+    """Both models' curves, told apart by dash, and their ratio below."""
+    curves = shared(data)
+    names = tuple(curves["model"].unique(maintain_order=True))
+    by_model = [of(curves, model=name) for name in names]
+    # Of any length the names stand in the legend.
+    return pair(curves, ratios(*by_model), heading, Dashed("model", names), ["Dashed / solid,", "log"], neutral=1)
+
+
+def shared(data: Data) -> pl.DataFrame:
+    """The relation's curves of both models, for the variants that both have, the partner's first."""
+    partner, own = (_of_relation(tables, "curves", data.relation) for tables in (data.partner, data.tables))
+    return pl.concat([partner.join(own, on="variant", how="semi"), own.join(partner, on="variant", how="semi")])
 
 
 def ratios(partner: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
@@ -66,34 +101,5 @@ def paired(partner: pl.DataFrame, own: pl.DataFrame, draws: int, seed: int) -> p
     return pl.DataFrame(rows, schema={**schema, "n": pl.Int64})
 
 
-def shared(partner: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """The curves of both models, for the variants and relations that both have, the partner's first."""
-    keys = ["variant", "relation"]
-    return pl.concat([partner.join(own, on=keys, how="semi"), own.join(partner, on=keys, how="semi")])
-
-
-def heading(curves: pl.DataFrame, differences: pl.DataFrame, dataset: str, forms: Sequence[str] = ("", "")) -> Heading:
-    """By how much the model's mean gradients differ from its partner's, where the intervals of `paired` leave out zero.
-
-    `curves`: of `shared`; `forms`: of the partner's and the model's own prompts, which stand in the title where they
-    differ.
-    """
-    partner, own = curves["model"].unique(maintain_order=True)
-    apart = forms[0] != forms[1]
-    named = [f"{name} ({form} prompts)" if apart else name for name, form in zip((partner, own), forms, strict=True)]
-    against = f"{named[1]} against {named[0]}"
-    layered = max(curves.group_by("model").agg(pl.col("layer").n_unique())["layer"]) > 1
-    rows = differences.filter(pl.col("value").is_finite() & pl.col("low").is_not_nan())
-    enough = findings.speaks(curves) and not rows.is_empty() and int(rows["n"].min()) >= findings.FEWEST
-    title = findings.clear_differences(rows, against) if enough else f"{against}{', by layer' if layered else ''}"
-    notes = [APART.format(own=own, partner=partner, forms=forms)] if apart else []
-    return Heading(title, findings.subtitle_of(curves, dataset, DRAWN.format(own=own, partner=partner), notes))
-
-
-def chart(curves: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
-    """Both models' curves, told apart by dash, and their ratio below. `curves`: of `shared`."""
-    names = tuple(curves["model"].unique(maintain_order=True))
-    by_model = [of(curves, model=name) for name in names]
-    # Of any length the names stand in the legend.
-    below = ["Dashed / solid,", "log"]
-    return charts.compared(curves, ratios(*by_model), heading, Dashed("model", names), below, neutral=1)
+def _of_relation(tables, name: str, relation: str) -> pl.DataFrame:
+    return of(tables[name], relation=relation)

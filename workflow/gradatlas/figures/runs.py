@@ -1,12 +1,17 @@
-"""Which runs of a config answer which question; a figure is drawn where there are enough of them.
+"""What a figure of finetuning runs is drawn of, and which runs of a config answer which question.
 
 `runs`: rows of config/runs.tsv by name, of the watched runs alone, each after the one that it starts from.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from gradatlas.charts import theme
+from gradatlas.core.tables import Table
 from gradatlas.study.runs import lineage
 
 Runs = Mapping[str, Mapping[str, Any]]
@@ -25,8 +30,34 @@ class Chain:
 
     @property
     def last(self) -> str:
-        """The run that is looked at."""
+        """The run whose changes are reported."""
         return self.runs[-1]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The curves of one model's runs (of one seed, or of several), and what single kinds of figures need besides."""
+
+    frame: pl.DataFrame
+    runs: Runs
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """the curves' metadata"""
+    table: Callable[[Table, str], pl.DataFrame] | None = None
+    """a table of one run, by its kind and the run's name"""
+    one_step: str | Path | None = None
+    published: Sequence[Mapping[str, Any]] = ()
+    """rows of config/published_dynamics.tsv"""
+
+
+def each_run(data: RunData) -> list[list[Chain]]:
+    """Every run by itself."""
+    return [[Chain((name,), row["title"] or name)] for name, row in data.runs.items()]
+
+
+def in_groups(chains: Sequence[Chain]) -> list[list[Chain]]:
+    """As many chains to a figure as there are colours in order."""
+    most = len(theme.ORDERED_COLOURS)
+    return [list(chains[first : first + most]) for first in range(0, len(chains), most)]
 
 
 def chains_of(runs: Runs) -> list[Chain]:

@@ -1,1 +1,0 @@
-"""The learning-dynamics study's figures."""

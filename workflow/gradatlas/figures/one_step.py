@@ -1,0 +1,80 @@
+"""One step of SGD: what was predicted to first order, and what it did."""
+
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import polars as pl
+
+from gradatlas.charts import scales, theme
+from gradatlas.charts.numbers import span
+from gradatlas.charts.panel import Axis, grid, panel, rounded, series_look, titled
+from gradatlas.core.tables import read_table
+from gradatlas.figures.run_curves import Figure
+from gradatlas.figures.runs import Chain, RunData
+from gradatlas.kernels.tables import ONE_STEP
+
+TRAINED = {"captured": "projections only", "all": "all parameters"}
+
+
+def one_step(data: RunData, chains: Sequence[Chain] = ()) -> Figure:
+    """The figure of the table of the step."""
+    return step_figure(read_table(ONE_STEP, data.one_step).to_pylist())
+
+
+def step_figure(rows: Sequence[Mapping]) -> Figure:
+    """Predicted against measured changes at the smallest step, and the residual against the size of the step."""
+    # Not at the top: the kernels' rooms load torch, and no other figure needs it.
+    from gradatlas.kernels.one_step import summary
+
+    found = summary(rows)
+    slopes, orders, shares = (
+        span(min(values), max(values), form)
+        for values, form in (
+            ([row["slope"] for row in found], ".3f"),
+            ([row["order"] for row in found], ".2f"),
+            ([row["share"] for row in found if row["trained"] == "all"], ".0%"),
+        )
+    )
+    frame = pl.DataFrame(rows).with_columns(
+        pl.col("trained").replace_strict(TRAINED).alias("series"),
+        (pl.col("measured") - pl.col("predicted")).alias("residual"),
+    )
+    pairs = frame["pair_id"].n_unique()
+    learnt = f"{pairs} updates, each" if pairs > 1 else "one update,"
+    counts = f"{frame['probe_id'].n_unique()} responses, {learnt} by SFT and by DPO"
+    heading = theme.Heading(
+        "One step of SGD: predicted and measured change",
+        (
+            f"{counts}, in float64. Slope of measured on predicted change: {slopes}; the residual falls {orders} times "
+            f"when the step is halved. The query, key, value, output and feed-forward weights carry {shares} of the "
+            "prediction for all parameters. On the right: circles, projections only; squares, all parameters.",
+        ),
+    )
+    look = series_look(tuple(TRAINED.values()))
+    size = (theme.panel_width(3), theme.HEIGHTS["main"])
+    panels = []
+    for name in look.entries:
+        smallest = frame.filter((pl.col("series") == name) & (pl.col("halving") == pl.col("halving").max()))
+        ends = [float(smallest["predicted"].min()), float(smallest["predicted"].max())]
+        diagonal = alt.Chart(alt.InlineData([{"predicted": value, "measured": value} for value in ends]))
+        x = Axis("predicted", "Predicted change, nats", count=4).encode(alt.X)
+        y = Axis("measured", None if panels else "Measured change, nats", count=4).encode(alt.Y)
+        dots = alt.Chart(smallest.select("series", "loss", "probe_id", *map(rounded, ("predicted", "measured"))))
+        dots = dots.mark_point(style="dot", size=28).encode(
+            x=x, y=y, color=look.encode(alt.Color, False), shape=look.encode(alt.Shape, False),
+            tooltip=["probe_id:N", "loss:N", "predicted:Q", "measured:Q"],
+        )  # fmt: skip
+        title = f"{name[:1].upper()}{name[1:]} trained"
+        line = diagonal.mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
+        panels.append(alt.layer(line, dots, width=size[0], height=size[1], **titled(title)))
+    keys = ["series", "loss", "pair_id", "halving"]
+    falls = frame.group_by(keys).agg((pl.col("residual") ** 2).mean().sqrt()).sort(keys)
+    falls = falls.with_columns(
+        (0.5 ** pl.col("halving")).alias("size"), pl.concat_str("loss", "pair_id", separator=" ").alias("update")
+    )
+    steps = tuple(sorted(falls["size"].unique()))
+    x = Axis("size", "Step, share of the largest", scales.Scale("log", steps[0], steps[-1], steps))
+    y = Axis("residual", "Residual, root mean square, nats", scales.logarithmic(falls["residual"], 6), ".0e")
+    title = "As the step is halved"
+    panels.append(panel(falls, x, y, look, size, title=title, detail="update", legend=False))
+    return heading, grid(panels, 3, heading)

@@ -1,0 +1,263 @@
+"""Lines of finetuning runs over the examples they have seen: of one run's probes, and of runs over one another.
+
+Levels are means over probes with 95 % intervals over probes; titles state which way a run moved, paired by probe.
+"""
+
+from collections.abc import Sequence
+
+import altair as alt
+import polars as pl
+
+from gradatlas.charts import theme
+from gradatlas.charts.panel import Axis, grid, panel, series_look
+from gradatlas.figures.runs import Chain, RunData
+
+#: Every type of probe by itself.
+TYPES = {
+    "chosen": "chosen",
+    "initial": "before finetuning",
+    "self_rephrase": "own rephrase",
+    "chosen_semantic": "chosen, same meaning",
+    "chosen_format": "chosen, same form",
+    "rejected": "rejected",
+    "rejected_semantic": "rejected, same meaning",
+    "rejected_format": "rejected, same form",
+    "irrelevant_train": "other question, trained",
+    "irrelevant_held_out": "other question, held out",
+    "unrelated": "unrelated text",
+    "permuted": "chosen, shuffled",
+    "random_tokens": "random tokens",
+}
+#: Panels of one run: title, types, measure.
+PANELS = (
+    (
+        "Chosen, and its rephrases",
+        ("chosen", "chosen_semantic", "chosen_format", "initial", "self_rephrase"),
+        "log_prob_sum",
+    ),
+    ("Rejected, and its rephrases", ("rejected", "rejected_semantic", "rejected_format"), "log_prob_sum"),
+    ("Answers to other questions", ("irrelevant_train", "irrelevant_held_out", "unrelated"), "log_prob_sum"),
+    ("No answers", ("permuted", "random_tokens"), "log_prob_sum"),
+    ("Likeliest token at each place", ("chosen", "permuted", "random_tokens"), "argmax_log_prob"),
+)
+#: Types within the panel of their group.
+NAMES = TYPES | {
+    **{f"{side}_{kind}": f"same {word}" for side in ("chosen", "rejected") for kind, word in
+       (("semantic", "meaning"), ("format", "form"))},
+    "irrelevant_train": "chosen, trained",
+    "irrelevant_held_out": "chosen, held out",
+}  # fmt: skip
+#: The likeliest tokens along shuffled words: by an error of its code, what the study drew as those along the chosen.
+OWN = "chosen, shuffled: the study's own"
+#: Panels of chains: title, type, measure.
+COMPARED = (
+    ("Chosen", "chosen", "log_prob_sum"),
+    ("Rejected", "rejected", "log_prob_sum"),
+    ("Chosen of other questions", "irrelevant_train", "log_prob_sum"),
+    ("Likeliest token along chosen", "chosen", "argmax_log_prob"),
+)
+NORMS = (
+    ("Norm of A, mean over tokens", "chosen", "a_norm"),
+    ("Norm of G of the chosen, mean over tokens", "chosen", "g_norm"),
+    ("Log-probability of the likeliest token, sum", "chosen", "argmax_log_prob"),
+    ("Log of all other probability, mean over tokens", "chosen", "rest_log_mass"),
+)
+LEVELS = (
+    "Log-probability of whole responses in nats, mean over {n} probed questions that are trained on, with 95 % "
+    "intervals over questions; each panel has its own scale."
+)
+_CLEAR = "The title states the change over the last run of a chain, where its interval excludes 0."
+_RULE = "The rule: where the last run of a chain begins."
+_OF_CHAINS = "Examples seen by all runs of the chain"
+# Pixels between two rows of panels, for axis and legend.
+BELOW = 125
+
+Figure = tuple[theme.Heading, alt.ConcatChart]
+
+
+def run_curves(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """The paper's panels of one run: groups of probes over the examples seen."""
+    (chain,) = chains
+    frame = _of_runs(data.frame, (chain.last,))
+    missing = [words for kind, words in TYPES.items() if kind not in set(frame["type"])]
+    lost = [f"No probes of these types: {'; '.join(missing)}."] if missing else []
+    heading = theme.Heading(titles_of(frame, chains), (_levels(frame), *lost))
+    panels = []
+    for name, kinds, measure in PANELS:
+        likeliest = measure == "argmax_log_prob"
+        names = NAMES | ({"permuted": OWN} if likeliest else {})
+        kinds = [kind for kind in kinds if kind in set(frame["type"])]
+        if not kinds:
+            continue
+        part = frame.filter(pl.col("type").is_in(kinds) & (pl.col("measure") == measure))
+        part = part.with_columns(pl.col("type").replace_strict(names).alias("series"), pl.col("examples").alias("x"))
+        title = f"{name}, along the prefix of" if likeliest else name
+        panels.append(line_panel(part, title, [names[kind] for kind in kinds], "Examples seen"))
+    return heading, grid(panels, 2, heading, below=BELOW)
+
+
+def chains_compared(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """Chains of runs over one another: what the last run of each does to responses and to the likeliest tokens."""
+    heading = theme.Heading(titles_of(data.frame, chains), (f"{_CLEAR} {_RULE} {_levels(data.frame)}",))
+    return heading, _over_examples(data.frame, chains, COMPARED, heading)
+
+
+def norms(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """||A||, ||G||, the likeliest token and all others, chain by chain (the paper's figure 9)."""
+    line = (
+        f"Along the chosen responses' own prefixes. {_RULE} Means over {probes_of(data.frame)} probed questions with "
+        "95 % intervals over questions."
+    )
+    heading = theme.Heading("Norms of A and G, the likeliest token and all others", (line,))
+    return heading, _over_examples(data.frame, chains, NORMS, heading)
+
+
+def seeds(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """Chains of runs, each a mean over seeds, with the lowest and the highest seed.
+
+    An evaluation that a seed lacks, since its run stopped early, is left out.
+    """
+    keys = ["run", "before", "examples", "type", "measure"]
+    count = data.frame["seed"].n_unique()
+    means = data.frame.group_by(keys).agg(
+        pl.col("value").mean(),
+        pl.col("value").min().alias("low"),
+        pl.col("value").max().alias("high"),
+        pl.col("seed").n_unique().cast(pl.Int32).alias("n"),
+    )
+    means = means.filter(pl.col("n") == count).sort(keys)
+    line = (
+        f"Means over {count} seeds of the runs and their probes, {probes_of(data.frame)} probed questions each; bands: "
+        f"lowest to highest seed. {_RULE} Each panel has its own scale."
+    )
+    heading = theme.Heading(f"Log-probability over {count} seeds", (line,))
+    return heading, _over_examples(means, chains, COMPARED, heading)
+
+
+def extend(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """DPO after SFT on both responses beside DPO after SFT on the chosen ones (the paper's figure 5), on one axis.
+
+    The last of `chains` is extend, the others come from `runs.extended`.
+    """
+    *beside, last = chains
+    same = [chain.title for chain in beside if chain.exposure == last.exposure]
+    control = (
+        f"“{same[0]}” sees the chosen responses as often as extend does."
+        if same
+        else "No run here sees the chosen responses as often as extend does: the other one, twice as often."
+    )
+    line = f"The rule: DPO begins. {_CLEAR} {control} {_levels(data.frame)}"
+    heading = theme.Heading(titles_of(data.frame, chains), (line,))
+    starts = {chain.last: _of_runs(data.frame, (chain.last,))["before"][0] for chain in chains}
+    every = pl.concat(
+        _series(data.frame, chain, chain.runs, pl.col("before") + pl.col("examples") - starts[chain.last])
+        for chain in chains
+    )
+    return heading, _panels(every, chains, COMPARED, "Examples of SFT (below 0), then of DPO", heading, (0,))
+
+
+def losses(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """Losses of preference on the same pairs, which are those probed."""
+    line = (
+        "Trained on the probed pairs alone, all with the same learning rate: losses are of different sizes, and so are "
+        f"their steps. {_CLEAR} {_levels(data.frame)}"
+    )
+    heading = theme.Heading(titles_of(data.frame, chains), (line,))
+    return heading, _last_runs(data.frame, chains, "Examples seen", heading)
+
+
+def negatives(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """DPO with the rejected responses of the pairs, and with the model's own samples in their place."""
+    line = (
+        "On-policy: the rejected side is a sample of the model itself. “Rejected” is in both that of the pairs, which "
+        f"on-policy DPO is never shown. {_CLEAR} {_levels(data.frame)}"
+    )
+    heading = theme.Heading(titles_of(data.frame, chains), (line,))
+    return heading, _last_runs(data.frame, chains, "Examples of DPO", heading)
+
+
+def titles_of(frame: pl.DataFrame, chains: Sequence[Chain]) -> str:
+    """Which way the last run of each chain moves the chosen response and the likeliest tokens along it."""
+    found: dict[str, list[str]] = {}
+    for chain in chains:
+        part = _of_runs(frame, (chain.last,))
+        changes = [f"{words} {_moved(part, measure)}" for words, measure in
+                   (("chosen", "log_prob_sum"), ("likeliest tokens", "argmax_log_prob"))]  # fmt: skip
+        found.setdefault(", ".join(changes), []).append(chain.title)
+    return "; ".join(f"{' · '.join(titles)}: {changes}" for changes, titles in found.items())
+
+
+def of_measure(frame: pl.DataFrame, kind: str, measure: str) -> pl.DataFrame:
+    """The curves of one measure of one type of probe."""
+    return frame.filter((pl.col("type") == kind) & (pl.col("measure") == measure))
+
+
+def probes_of(frame: pl.DataFrame) -> int:
+    """The number of probes that a mean is over."""
+    return int(frame["n"].max())
+
+
+def line_panel(
+    part: pl.DataFrame,
+    title: str,
+    entries: Sequence[str],
+    x_title: str,
+    turns: Sequence[float] = (),
+    y: Axis | None = None,
+    **options,
+) -> alt.LayerChart:
+    """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules stand."""
+    x = Axis("x", x_title, format=",d", count=5)
+    size = (theme.panel_width(2), theme.HEIGHTS["main"])
+    look = series_look(entries, below=True)
+    return panel(
+        part, x, y or Axis("value"), look, size, title=title, detail="run", turns=turns, more=("n",), **options
+    )
+
+
+def over_chains(frame: pl.DataFrame, chains: Sequence[Chain]) -> tuple[pl.DataFrame, list[int]]:
+    """All runs of the chains over the examples that a chain has seen; and where one run ends and the next begins."""
+    every = pl.concat(_series(frame, chain, chain.runs, pl.col("before") + pl.col("examples")) for chain in chains)
+    return every, sorted({value for value in every["before"] if value})
+
+
+def _over_examples(frame: pl.DataFrame, chains: Sequence[Chain], shown, heading: theme.Heading) -> alt.ConcatChart:
+    every, turns = over_chains(frame, chains)
+    return _panels(every, chains, shown, _OF_CHAINS, heading, turns)
+
+
+def _last_runs(frame: pl.DataFrame, chains: Sequence[Chain], x_title: str, heading: theme.Heading) -> alt.ConcatChart:
+    return _panels(last_runs(frame, chains), chains, COMPARED, x_title, heading)
+
+
+def last_runs(frame: pl.DataFrame, chains: Sequence[Chain]) -> pl.DataFrame:
+    """The last run of each chain over its own examples."""
+    return pl.concat(_series(frame, chain, (chain.last,), pl.col("examples")) for chain in chains)
+
+
+def _panels(every, chains: Sequence[Chain], shown, x_title: str, heading: theme.Heading, turns=()) -> alt.ConcatChart:
+    entries = [chain.title for chain in chains]
+    panels = [
+        line_panel(of_measure(every, kind, measure), name, entries, x_title, turns) for name, kind, measure in shown
+    ]
+    return grid(panels, 2, heading, below=BELOW)
+
+
+def _series(frame: pl.DataFrame, chain: Chain, runs: Sequence[str], x: pl.Expr) -> pl.DataFrame:
+    return _of_runs(frame, runs).with_columns(pl.lit(chain.title).alias("series"), x.alias("x"))
+
+
+def _of_runs(frame: pl.DataFrame, runs: Sequence[str]) -> pl.DataFrame:
+    return frame.filter(pl.col("run").is_in(runs))
+
+
+def _moved(frame: pl.DataFrame, measure: str) -> str:
+    rows = of_measure(frame, "chosen", measure).sort("step")
+    if rows.is_empty():
+        return "not followed"
+    low, high = rows["change_low"][-1], rows["change_high"][-1]
+    return "unclear" if low <= 0 <= high else "up" if low > 0 else "down"
+
+
+def _levels(frame: pl.DataFrame) -> str:
+    return LEVELS.format(n=probes_of(frame))

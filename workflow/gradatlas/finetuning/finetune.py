@@ -105,10 +105,10 @@ def finetune(
         "device": device,
         "processes": processes.count,
         "revision": start.revision,
-        "code": code_digest(f"{__name__}:finetune"),
+        "code": code_digest(f"{__name__}:finetune", only={"finetuning.losses:LOSSES": [recipe.loss]}),
         **libraries(),
     }
-    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)
+    kept = Checkpoints(journal, facts, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)

@@ -211,10 +211,13 @@ def test_another_folder_and_other_times_are_the_same_code(tmp_path):
 
 
 READ_OR_WRITE = {
-    "claims/tables.py": ("CLAIMS", {
+    "claims/tables.py": (
+        "CLAIMS",
+        {
             *("claims.jobs:test_claims", "figures.jobs:draw_claims", "figures.jobs:compare_fixed"),
             "page.jobs:write_atlas",
-        }),
+        },
+    ),
     "finetuning/tables.py": (
         "TRAINING",
         {"finetuning.jobs:finetune", "figures.dynamics.jobs:draw_dynamics", "page.jobs:write_manifest"},

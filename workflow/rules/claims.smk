@@ -26,7 +26,7 @@ def measured_claims(dataset):
         row
         for row in STUDY.claims.values()
         if any(each["kind"] in row["kinds"] for each in models if each["model"] in (row["models"] or STUDY.models))
-        and (not row["relations"] or measured & {*row["relations"]})
+        and measured & {*row["relations"]}
         and (not row["between"] or pairs & {re.sub(":[^/]*", "", pair) for pair in row["between"]})
     ]
 

@@ -6,8 +6,9 @@ makes  results/evidence/dynamics/{pairs}/{model}.parquet and toys.parquet
 why    a claim about training rests on seeds, so all of a model's are gathered at once; the verdicts are claims.smk's
 """
 
-# Claims on toys, and on the losses' formulas, by the column `table`.
-OF_TOYS = ("squeeze", "clip", "images", "formulas")
+# Claims on toys, and on the losses' formulas; and the others.
+ON_TOYS = [row for row in DYNAMICS_CLAIMS if row["table"] in ("squeeze", "clip", "images", "formulas")]
+ON_RUNS = [row for row in DYNAMICS_CLAIMS if row not in ON_TOYS]
 
 
 rule gather_dynamics_evidence:
@@ -31,8 +32,11 @@ rule gather_dynamics_evidence:
         sheet=DYNAMICS_CLAIMS_SHEET,
         schema=DYNAMICS_CLAIMS_SCHEMA,
     params:
-        code=code_digest("claims.jobs:gather_dynamics_evidence"),
-        claims=lambda wildcards: of_evidence(row for row in DYNAMICS_CLAIMS if row["table"] not in OF_TOYS),
+        code=code_digest(
+            "claims.jobs:gather_dynamics_evidence",
+            only={"claims.dynamics.exact:EXACT": [row["claim"] for row in ON_RUNS]},
+        ),
+        claims=lambda wildcards: of_evidence(ON_RUNS),
         settings=lambda wildcards: as_json(
             kind=STUDY.learners[wildcards.model]["kind"],
             seeds=DYNAMICS["seeds"],
@@ -63,8 +67,11 @@ rule gather_toy_evidence:
         sheet=DYNAMICS_CLAIMS_SHEET,
         schema=DYNAMICS_CLAIMS_SCHEMA,
     params:
-        code=code_digest("claims.jobs:gather_toy_evidence"),
-        claims=lambda wildcards: of_evidence(row for row in DYNAMICS_CLAIMS if row["table"] in OF_TOYS),
+        code=code_digest(
+            "claims.jobs:gather_toy_evidence",
+            only={"claims.dynamics.exact:EXACT": [row["claim"] for row in ON_TOYS]},
+        ),
+        claims=lambda wildcards: of_evidence(ON_TOYS),
         folder=lambda wildcards, input: os.path.dirname(input.toys[0]),
         images=lambda wildcards: TOY_IMAGES,
     shell:

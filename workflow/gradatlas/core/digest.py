@@ -45,7 +45,7 @@ def code_digest(*roots: str, only: Only | None = None) -> str:
 
     A root is a function, ``room.module:function``, or a module. `only`: the chosen entries of registries, by
     ``room.module:NAME``. Raises `ModuleNotFoundError` for a module without a file, and `AttributeError` for a module
-    without that definition, or a registry without that entry.
+    without that definition.
     """
     total = hashlib.sha256()
     for (module, name), definition in sorted(_used_by(roots, only or {}).items(), key=lambda item: item[0]):
@@ -126,12 +126,10 @@ def _whole(module: str) -> list[Place]:
 
 
 def _entries(place: Place, names: Collection[str]) -> ast.Dict:
-    """The dict of the chosen entries of a registry."""
+    """The dict of the chosen entries of a registry; a name that it does not have is the job's to report."""
     [node] = _parsed(place[0]).nodes[place[1]]
     entries = {ast.literal_eval(key): value for key, value in zip(node.value.keys, node.value.values, strict=True)}
-    if unknown := sorted({*names} - {*entries}):
-        raise AttributeError(f"registry '{place[0]}:{place[1]}' has no entry '{unknown[0]}'")
-    kept = sorted({*names})
+    kept = sorted({*names} & {*entries})
     return ast.Dict([ast.Constant(name) for name in kept], [entries[name] for name in kept])
 
 

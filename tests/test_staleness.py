@@ -13,8 +13,8 @@ import pytest
 
 from conftest import ROOT
 from gradatlas.core import digest
-from gradatlas.core.digest import code_digest
 from gradatlas.finetuning.checkpoints import Checkpoints
+from gradatlas.finetuning.finetune import code_of
 from test_digest import forget
 from test_workflow import clone, snakemake, touch
 
@@ -247,6 +247,8 @@ EDITS = {
     "the reader of mapped files": code("data/mapped", "read_mapped"),
     "the precision of a model": cell("models", "mini_random", "dtype", "float64"),
     "a model's title": cell("models", "mini", "title", "Mine"),
+    "a dataset's title": cell("datasets", "mini_arithmetic", "title", "Sums"),
+    "a run's title": cell("runs", "smoke_dpo", "title", "A run"),
     "a run's `steps`": cell("runs", "smoke_dpo", "steps", "3"),
     "the loss of a run": code("finetuning/losses", "dpo"),
     "a loss that no run uses": code("finetuning/losses", "_ipo"),
@@ -410,8 +412,7 @@ def test_checkpoints_outlive_edits_that_change_nothing_and_are_set_aside_by_othe
 
     def opened():
         forget()
-        only = {"finetuning.losses:LOSSES": ["sft"]}
-        return Checkpoints(tmp_path / "run", {"code": code_digest("finetuning.finetune:finetune", only=only)})
+        return Checkpoints(tmp_path / "run", code_of("sft"))
 
     try:
         opened().save(3, {"log": "[]"})

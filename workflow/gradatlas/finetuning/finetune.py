@@ -105,7 +105,7 @@ def finetune(
         "device": device,
         "processes": processes.count,
         "revision": start.revision,
-        "code": code_digest(f"{__name__}:finetune", only={"finetuning.losses:LOSSES": [recipe.loss]}),
+        **code_of(recipe.loss),
         **libraries(),
     }
     kept = Checkpoints(journal, facts, processes)
@@ -148,6 +148,13 @@ def finetune(
     write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
     write_json(Path(output) / CARD, card)
     kept.remove()
+
+
+def code_of(loss: str) -> dict[str, str]:
+    """Digests of what a run's numbers depend on: the code of all runs, and that of its loss."""
+    registry = "finetuning.losses:LOSSES"
+    common = code_digest(f"{__name__}:finetune", only={registry: []})
+    return {"code": common, "loss_code": code_digest(registry, only={registry: [loss]})}
 
 
 def usable_start(init: str):

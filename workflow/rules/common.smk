@@ -16,9 +16,9 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.files import sums_of
 from gradatlas.models.snapshots import WANTED
 from gradatlas.study.sources import is_hub_id
-from gradatlas.study.relations import GOLD_VARIANT
+from gradatlas.study.relations import BUILT, GOLD_VARIANT
 from gradatlas.data.places import local_files, released_path
-from gradatlas.study.config import is_file, read_study, source_keys
+from gradatlas.study.config import is_file, read_sheet, read_study, source_keys
 
 
 def as_json(**settings):
@@ -231,6 +231,13 @@ def source_settings(dataset):
     if row["reader"] == "miniature":
         settings["questions"] = STUDY.config["miniature"]["questions"]
     return settings | ({"mapping": row["mapping"]} if "mapping" in row else {})
+
+
+def read_by(dataset):
+    """Of the readers of samples and the miniature's grammars, those of one dataset: the others' code does not count."""
+    reader = STUDY.datasets[dataset]["reader"]
+    grammars = [dataset] if reader == "miniature" else []
+    return {"data.responses.reading:READERS": [reader], "data.made_up.miniature:GRAMMARS": grammars}
 
 
 MINIATURE_DATASETS = [name for name, row in STUDY.datasets.items() if row["reader"] == "miniature"]

@@ -56,7 +56,7 @@ rule build_pairs:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_digest("data.jobs:build_pairs"),
+        code=code_digest("data.jobs:build_pairs", only={"data.jobs:PAIRS": ["mapping" if PLAN.mapping else "grammar"]}),
         settings=lambda wildcards: as_json(
             train=DYNAMICS["train"], held_out=DYNAMICS["held_out"], seed=STUDY.config["seed"], **pairs_settings()
         ),
@@ -120,7 +120,10 @@ rule build_probes:
         mem_mb=learner_memory,
         runtime=60,
     params:
-        code=code_digest("finetuning.jobs:build_probes"),
+        code=code_digest(
+            "finetuning.jobs:build_probes",
+            only={"finetuning.rephrases:REPHRASES": ["file" if PLAN.rephrases == "written" else PLAN.rephrases]},
+        ),
         settings=lambda wildcards: as_json(
             **probe_settings(wildcards),
             **learner_settings(wildcards),
@@ -160,8 +163,12 @@ rule finetune:
         gpu=lambda wildcards: learner_gpu(wildcards) * DYNAMICS["processes"],
         mem_mb=lambda wildcards: learner_memory(wildcards) * DYNAMICS["processes"],
         runtime=1440,
+        # Not a param: how much is evaluated at once makes nothing stale.
+        batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
     params:
-        code=code_digest("finetuning.jobs:finetune"),
+        code=lambda wildcards: code_digest(
+            "finetuning.jobs:finetune", only={"finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]]}
+        ),
         settings=lambda wildcards: as_json(
             **run_settings(wildcards),
             **learner_settings(wildcards),
@@ -169,7 +176,6 @@ rule finetune:
             draws=DYNAMICS["generate_draws"],
             max_length=DYNAMICS["max_length"],
             max_new_tokens=DYNAMICS["max_new_tokens"],
-            batch_tokens=STUDY.config["batch_tokens"],
             processes=DYNAMICS["processes"],
         ),
         probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
@@ -178,7 +184,7 @@ rule finetune:
     shell:
         "python -m gradatlas finetune --init {input.init:q} --pairs {input.pairs:q} {params.probes:q}"
         " --output {params.folder:q} --journal {params.journal:q} --settings {params.settings:q} --threads {threads}"
-        " > {log:q} 2>&1"
+        " --batch-tokens {resources.batch_tokens} > {log:q} 2>&1"
 
 
 rule check_step:

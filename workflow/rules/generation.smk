@@ -36,7 +36,7 @@ rule generate_detailed:
         answer_timeout=GENERATE["timeout"],
         key_variable=GENERATE["key_variable"],
     params:
-        code=code_digest("models.jobs:generate_detailed"),
+        code=lambda wildcards: code_digest("models.jobs:generate_detailed", only=read_by(wildcards.dataset)),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset), prompt=GENERATE["prompt"], writer=writer_settings()
         ),

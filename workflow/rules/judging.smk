@@ -31,7 +31,10 @@ rule score_generations:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("finetuning.jobs:score_generations"),
+        code=code_digest(
+            "finetuning.jobs:score_generations",
+            only={"finetuning.judging.scores:READERS": ["words" if PLAN.mapping else "grammar"]},
+        ),
         settings=lambda wildcards: as_json(
             runs=PLAN.watched,
             oracle=not PLAN.mapping,
@@ -69,7 +72,10 @@ rule judge_generations:
         answer_timeout=GENERATE["timeout"],
         key_variable=GENERATE["key_variable"],
     params:
-        code=code_digest("finetuning.jobs:judge_generations"),
+        code=code_digest(
+            "finetuning.jobs:judge_generations",
+            only={"finetuning.jobs:JUDGES": [judge_settings()["judge"]] if JUDGE else []},
+        ),
         settings=lambda wildcards: as_json(runs=judged_runs(), **judge_settings()),
         model=lambda wildcards, input: ["--model", *input.judge] if input.judge else [],
         kept=lambda wildcards: f"results/journal/generated/{wildcards.pairs}.{wildcards.model}.{wildcards.seed}.judge.jsonl",

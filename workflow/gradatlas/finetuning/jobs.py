@@ -161,17 +161,15 @@ def build_probes(
     from gradatlas.core.machine import libraries
     from gradatlas.finetuning import probes
     from gradatlas.finetuning.finetune import usable_start
-    from gradatlas.finetuning.rephrases import from_cache
+    from gradatlas.finetuning.rephrases import REPHRASES
     from gradatlas.finetuning.sequences import Speech
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
     asked = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
     # Before the model is loaded: what is missing is reported at once.
-    if not settings.rephrases:
-        written = probes.no_rephrases
-    else:
-        written = from_cache(rephrases, asked) if rephrases else probes.grammar_rephrases(settings.seed)
+    source = "" if not settings.rephrases else "file" if rephrases else "grammar"
+    written = REPHRASES[source](asked, rephrases, settings.seed)
     start = usable_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(
@@ -201,6 +199,7 @@ def finetune(
     output: Path,
     journal: Path,
     threads: int = 1,
+    batch_tokens: int = 4096,
     settings: FinetuneSettings,
 ) -> None:
     """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
@@ -224,13 +223,16 @@ def finetune(
         folder for checkpoints, deleted at the end
     threads
         CPU threads of all processes; the bytes depend on it
+    batch_tokens
+        tokens of an evaluation's batch, padding included; less, if memory is short
     """
     from gradatlas.core.device import lease
 
     # Before torch is imported, until the process ends.
     held = lease(count=settings.processes) if settings.device != "cpu" else None
     given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
-             "journal": journal, "threads": max(1, threads // settings.processes), "settings": settings}  # fmt: skip
+             "journal": journal, "threads": max(1, threads // settings.processes), "batch_tokens": batch_tokens,
+             "settings": settings}  # fmt: skip
     if settings.processes == 1:
         _finetune(given)
     else:
@@ -317,7 +319,9 @@ def judge_generations(
         CPU threads of a reward model
     """
     from gradatlas.core.device import lease
+    from gradatlas.core.errors import check_choice
 
+    check_choice("settings.judge", settings.judge, JUDGES)
     # Before torch is imported, until the process ends.
     held = lease() if settings.judge == "reward" and settings.model.device != "cpu" else None
     from gradatlas.finetuning.judging.compare import judge_generations as judge
@@ -325,26 +329,30 @@ def judge_generations(
     tables = by_name([run.name for run in settings.runs], generations, "--generations")
     steps = {run.name: run.steps for run in settings.runs}
     baselines = {run.name: run.baselines for run in settings.runs}
-    judge(tables, steps, baselines, scores, pairs, _judge(settings, model, kept, requests, threads), output)
+    chosen = JUDGES[settings.judge](settings, model, kept, requests, threads)
+    judge(tables, steps, baselines, scores, pairs, chosen, output)
     if held:
         held.release()
 
 
-def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
-    """The `Judge` that the settings describe."""
-    from gradatlas.core.errors import InputError, check_choice
+def _oracle(*_: Any) -> Any:
+    from gradatlas.finetuning.judging.judges import Oracle
 
-    check_choice("settings.judge", settings.judge, ("oracle", "endpoint", "reward"))
-    if settings.judge == "oracle":
-        from gradatlas.finetuning.judging.judges import Oracle
+    return Oracle()
 
-        return Oracle()
-    if settings.judge == "endpoint":
-        from gradatlas.finetuning.judging.judges import Asked
 
-        if not (settings.model.endpoint and settings.model.name and kept):
-            raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
-        return Asked(writer_of(settings.model, requests=requests), kept)
+def _endpoint(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+    from gradatlas.core.errors import InputError
+    from gradatlas.finetuning.judging.judges import Asked
+
+    if not (settings.model.endpoint and settings.model.name and kept):
+        raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
+    return Asked(writer_of(settings.model, requests=requests), kept)
+
+
+def _reward(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+    from gradatlas.core.errors import InputError
+
     if not model:
         raise InputError("settings.judge reward: needs --model")
     import torch
@@ -359,3 +367,7 @@ def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Req
         dtype=settings.model.dtype,
         trust_remote_code=settings.model.trust_remote_code,
     )
+
+
+# Written out, so that an edit of one judge leaves the verdicts of another as they are.
+JUDGES = {"oracle": _oracle, "endpoint": _endpoint, "reward": _reward}

@@ -59,8 +59,6 @@ class FinetuneSettings(RunSettings):
     """window in tokens; longer examples are left out and counted"""
     max_new_tokens: int = 64
     """tokens of a sampled response at most"""
-    batch_tokens: int = 4096
-    """tokens of an evaluation's batch, padding included"""
     device: str = "cpu"
     """auto, cpu or cuda"""
     dtype: str = "float32"

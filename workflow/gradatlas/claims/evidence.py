@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from gradatlas.core.sheets import read_sheet
 from gradatlas.statistics.bootstrap import LEVEL, resampled_means
 from gradatlas.statistics.cells import Cell, cut
-from gradatlas.study.config import read_sheet
 
 OVERALL = "all"
 

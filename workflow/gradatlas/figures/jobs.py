@@ -183,9 +183,9 @@ def write_tables(
     """
     from gradatlas.core.command import progress
     from gradatlas.core.files import ROOT
+    from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import tables
     from gradatlas.figures.scope import Sheets, write_scope
-    from gradatlas.study.config import read_sheet
 
     schema = ROOT / "workflow/schemas/published.schema.yaml"
     numbers = list(read_sheet(published, schema, None).values()) if published else []

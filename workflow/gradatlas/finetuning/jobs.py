@@ -2,35 +2,23 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from gradatlas.core.jobs import Json, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
+from gradatlas.study.settings import Sampling
+from gradatlas.study.sheets import Loading
 
 #: `Requests`, each of its fields an option of its own.
 RequestOptions = Annotated[Requests, Parameter(name="*")]
 
 
-@dataclass(frozen=True)
-class RephraseSettings:
-    """What decides which texts are asked for, and of whom."""
-
-    train: int
-    """probed prompts that are trained on"""
-    held_out: int
-    """probed prompts that are never trained on"""
-    seed: int = 0
-    """of the draw of probes"""
-    writer: WriterSettings = field(default_factory=WriterSettings)
-    """the model that writes"""
-
-
-@dataclass(frozen=True)
-class ProbesSettings:
-    """What decides which responses are probes."""
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """Which prompts are probed."""
 
     train: int
     """probed prompts that are trained on"""
@@ -38,18 +26,22 @@ class ProbesSettings:
     """probed prompts that are never trained on"""
     seed: int = 0
     """of the draws"""
-    max_length: int = 512
-    """window in tokens"""
-    max_new_tokens: int = 64
-    """tokens of a sample at most"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RephraseSettings(Probed):
+    """What decides which texts are written, and by whom."""
+
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    """the model that writes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbesSettings(Probed, Sampling, Loading):
+    """What decides which responses are probes."""
+
     rephrases: bool = True
     """whether there are any; without, probes of these types are missing"""
-    device: str = "cpu"
-    """auto, cpu or cuda"""
-    dtype: str = "float32"
-    """precision of the pass"""
-    trust_remote_code: bool = False
-    """run model code from the checkpoint"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class JudgedRun:
 class JudgeSettings:
     """What decides verdicts."""
 
-    judge: str
+    judge: Literal["oracle", "endpoint", "reward"]
     """oracle (of the miniature's grammar), endpoint or reward"""
     runs: list[JudgedRun]
     """the runs, in the order of the tables"""
@@ -332,9 +324,8 @@ def judge_generations(
 
 def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
     """The `Judge` that the settings describe."""
-    from gradatlas.core.errors import InputError, check_choice
+    from gradatlas.core.errors import InputError
 
-    check_choice("settings.judge", settings.judge, ("oracle", "endpoint", "reward"))
     if settings.judge == "oracle":
         from gradatlas.finetuning.judging.judges import Oracle
 

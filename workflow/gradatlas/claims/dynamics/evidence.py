@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from gradatlas.claims.evidence import OVERALL, PLAIN, Claim, Estimate, Scale, estimate, paired_tails, resampled
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.finetuning.tables import DYNAMICS
-from gradatlas.study.config import read_sheet
 
 STUDY = "learning_dynamics"
 # Of a number that nothing random is in; of one whose table or runs this config does not make.

@@ -95,8 +95,8 @@ def write_dynamics_table(
         files to write, without their suffixes .parquet, .csv, .md and .tex
     """
     from gradatlas.core.command import progress
+    from gradatlas.core.sheets import read_sheet
     from gradatlas.figures.dynamics.table import write_dynamics_table as write
-    from gradatlas.study.config import read_sheet
 
     known = list(read_sheet(published, SCHEMAS / "published_curves.schema.yaml", None).values())
     rows = write([(pairs, path) for path in curves], _by_name(settings), settings.titles, known, output)
@@ -121,8 +121,8 @@ def draw_generations(
     output
         folder to write the figures to
     """
+    from gradatlas.core.sheets import read_sheet
     from gradatlas.figures.generations import draw_generations as draw
-    from gradatlas.study.config import read_sheet
 
     titles = {name: row["title"] or name for name, row in _by_name(settings).items()}
     starts = {name: row["init"] for name, row in _by_name(settings).items()}

@@ -6,6 +6,7 @@ import pytest
 
 from conftest import call, user_error
 
+MEASURE = ("measure_gradients", "--model", "m", "--responses", "r", "--samples", "s", "--spectra", "s")
 CLIP = ("clip_objective", "--output", "x.parquet")
 
 
@@ -17,6 +18,8 @@ CLIP = ("clip_objective", "--output", "x.parquet")
         ((*CLIP, "--colour", "red"), "Unknown option: --colour"),
         (("squeeze_softmax", "--output", "o", "--settings", '{"draws": "many"}'), "many"),
         (("squeeze_softmax", "--output", "o", "--settings", '{"drawz": 3}'), "drawz"),
+        ((*MEASURE, "--settings", '{"truncation": "right"}'), 'Invalid value "right" for settings.truncation. Choose'),
+        ((*MEASURE, "--settings", '{"max_length": 1}'), "settings: 'max_length': 1 is less than the minimum of 2"),
     ],
     ids=str,
 )

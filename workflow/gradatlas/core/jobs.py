@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ def _parsed(kind: type[T], tokens: Sequence[Token]) -> T:
 Json = Annotated[T, Parameter(converter=_parsed, n_tokens=1, accepts_keys=False)]
 #: ``Options[Settings]``: a flat one, given as JSON by a rule, or each field as an option of its own.
 Options = Annotated[T, Parameter(name=["*", "--settings"])]
+#: The same, for how an endpoint is asked.
+RequestOptions = Annotated[T, Parameter(name=["*", "--requests"])]
 
 
 def by_name(names: Sequence[str], paths: Sequence[Path], option: str) -> dict[str, Path]:
@@ -65,7 +68,9 @@ def run(jobs: Mapping[str, str], argv: Sequence[str] | None = None) -> None:
     try:
         code: Any = application(jobs)(argv, exit_on_error=False, print_error=False)
     except (CycloptsError, InputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # A field of settings that are given as JSON is ``[*][field]`` there.
+        text = re.sub(r"\[\*\]\[(\w+)\]", r"settings.\1", " ".join(str(error).split()))
+        print(f"error: {text}", file=sys.stderr)
         code = 2
     if code:
         sys.exit(code)

@@ -137,6 +137,11 @@ def checked(value: Any, kind: Any, where: str) -> Any:
     raise InputError(f"{where}: {fault}{f'. Meaning: {meaning}' if meaning else ''}")
 
 
+def picked(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Those of the checked `values` that a dataclass has."""
+    return {field.name: values[field.name] for field in fields(kind)}
+
+
 def meaning_of(schema: Mapping[str, Any], key: str) -> str:
     """The meaning of a key of a described schema."""
     return schema.get("properties", {}).get(key, {}).get("description") or "give it a value"

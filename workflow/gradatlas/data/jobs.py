@@ -40,8 +40,6 @@ class PairsSettings(Pairing):
 
     seed: int = 0
     """of the draw"""
-    base: int = 0
-    """of the miniature's grammar: documents that the base model is warmed up on"""
     mapping: dict[str, Any] | None = None
     """which column of rows is what (config/README.md); none: pairs of the miniature's grammar"""
 
@@ -191,7 +189,8 @@ def build_pairs(
 
     facts = {"pairs": name, "seed": settings.seed}
     if settings.mapping is None:
-        rows = grammar.pairs(settings.train, settings.held_out, settings.base, settings.seed, settings.rejected_rarity)
+        counts = (settings.train, settings.held_out, settings.base_documents)
+        rows = grammar.pairs(*counts, settings.seed, settings.rejected_rarity)
         write_pairs(rows, output, {**facts, "rejected_rarity": settings.rejected_rarity})
         return
     if not (train_rows and held_out_rows):

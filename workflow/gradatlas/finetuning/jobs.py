@@ -2,18 +2,13 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import Parameter
-
-from gradatlas.core.jobs import Json, by_name
+from gradatlas.core.jobs import Json, RequestOptions, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
 from gradatlas.study.settings import Sampling
 from gradatlas.study.sheets import Loading
-
-#: `Requests`, each of its fields an option of its own.
-RequestOptions = Annotated[Requests, Parameter(name="*")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +82,7 @@ def write_rephrases(
     kept: Path,
     output: Path,
     threads: int = 1,
-    requests: RequestOptions = REQUESTS,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: RephraseSettings,
 ) -> None:
     """Write rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
@@ -283,7 +278,7 @@ def judge_generations(
     kept: Path | None = None,
     output: Path,
     threads: int = 1,
-    requests: RequestOptions = REQUESTS,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: Json[JudgeSettings],
 ) -> None:
     """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.

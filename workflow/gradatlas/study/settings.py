@@ -202,6 +202,8 @@ class Pairing:
     rejected_rarity: Annotated[float, Schema(minimum=0, maximum=1)] = 0.75
     """of `mini_qa`: how unlikely the wording of rejected answers is under the base model, from 0 (worded as the
     model would) to 1 (the rarest wording most often)"""
+    base_documents: Count = 4800
+    """of `mini_qa`: questions and answers that the base model is warmed up on"""
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,6 @@ class Dynamics(Pairing, Sampling):
     """probed prompts among those trained on"""
     held_out_probes: Whole = 10
     """probed prompts among those never trained on"""
-    base_documents: Count = 4800
-    """of `mini_qa`: questions and answers that the base model is warmed up on"""
     rephrases: str = ""
     """a JSON Lines file of `{"pair_id", "type", "text"}`, for every probed pair the types `chosen_semantic`,
     `chosen_format`, `rejected_semantic`, `rejected_format`, `unrelated`; a missing one is an error that names it.

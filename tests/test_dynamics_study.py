@@ -237,7 +237,10 @@ def test_pairs_of_files_by_a_mapping(tmp_path):
             {"source": "x.jsonl", "columns": {"chosen": "c", "rejected": "r"}},
             "settings.mapping: columns.prompt is needed",
         ),
-        ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c"}}, "settings.mapping: 'rejected' is missing"),
+        (
+            {"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c"}},
+            "settings.mapping: 'columns.rejected' is missing",
+        ),
         ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}, None),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from gradatlas.core.schemas import ABSENT, checked, meanings, schema_of
+from gradatlas.core.schemas import checked, meanings, schema_of
 from gradatlas.study.settings import Config, Dynamics, Generate
 from gradatlas.study.sheets import DatasetMapping, DatasetRow, ModelRow, PairsMapping, RunRow, SourceRow
 
@@ -20,8 +20,8 @@ def header(sheet):
 
 
 def cell(value):
-    """A default as it is written in YAML; empty where it is empty, and where there is none."""
-    if value in (dataclasses.MISSING, ABSENT, None, "", [], {}):
+    """A default as it is written in YAML; empty where it is empty."""
+    if value in (None, "", [], {}):
         return ""
     if isinstance(value, list):
         return f"`[{', '.join(map(str, value))}]`"
@@ -34,11 +34,12 @@ def rows(kind, order, apart=(), prefix=""):
 
     `order`: the keys in order, or a section of config.yaml: what a study leaves out comes from there.
     """
-    schema, texts = schema_of(kind)["properties"], meanings(kind)
+    schema, required, texts = schema_of(kind)["properties"], schema_of(kind)["required"], meanings(kind)
     for name in sorted(schema, key=[*order, *schema].index):
         part, is_section = schema[name], "properties" in schema[name]
         value = order[name] if isinstance(order, dict) else part.get("default")
-        yield f"| `{prefix}{name}` | {'' if is_section else cell(value)} | {texts[name]} |"
+        default = "required" if value is None and name in required else "" if is_section else cell(value)
+        yield f"| `{prefix}{name}` | {default} | {texts[name]} |"
         if is_section and name not in apart:
             inner = {field.name: field.type for field in dataclasses.fields(kind)}[name]
             yield from rows(inner, order[name] if isinstance(order, dict) else (), prefix=f"{prefix}{name}.")

@@ -143,12 +143,12 @@ def read_pairs(root: Path, pairs: str) -> Row | None:
         return mapping
     if not mapping["held_out"] and mapping["train_split"] != mapping["held_out_split"]:
         mapping["held_out"] = mapping["source"]
-    if not mapping["held_out"]:
-        raise InputError(
-            f"{where}: 'held_out' is empty; name a file of pairs that are held out, or cut the source in two: "
-            "train_split: train[:80%] and held_out_split: train[80%:]"
-        )
     for key in ("source", "held_out"):
+        if not mapping[key]:
+            raise InputError(
+                f"{where}: '{key}' is empty; name a file of pairs that are held out, or cut the source in two: "
+                "train_split: train[:80%] and held_out_split: train[80%:]"
+            )
         if not Path(mapping[key]).is_file():
             raise InputError(f"{where}: '{key}': no file '{mapping[key]}' here; put it there, or correct the key")
     return mapping

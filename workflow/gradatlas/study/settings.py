@@ -23,13 +23,10 @@ Tokens = Annotated[int, Schema(minimum=2)]
 Commit = Annotated[str, Schema(pattern="^([0-9a-f]{40})?$")]
 Filled = Annotated[str, Schema(minLength=1)]
 Names = Annotated[tuple[str, ...], Schema(uniqueItems=True)]
-Subset = Annotated[
-    str,
-    Schema(
-        pattern="^(all|last(:[1-9][0-9]*)?|span:[0-9]+:[0-9]+|random:(matched|[1-9][0-9]*)(:[1-9][0-9]*)?)$",
-        description="all, last, last:K, span:A:B, random:K, random:K:DRAWS, random:matched or random:matched:DRAWS",
-    ),
-]
+#: How a choice of response tokens is written; `gradatlas.gradients.subsets` reads it.
+SUBSETS = "all, last, last:K, span:A:B, random:K, random:K:DRAWS, random:matched, random:matched:DRAWS"
+_SUBSET = "^(all|last(:[1-9][0-9]*)?|span:[0-9]+:[0-9]+|random:(matched|[1-9][0-9]*)(:[1-9][0-9]*)?)$"
+Subset = Annotated[str, Schema(pattern=_SUBSET, description=f"one of {SUBSETS}")]
 # Not empty, and nothing twice.
 LISTED = Schema(minItems=1, uniqueItems=True)
 

@@ -291,7 +291,7 @@ def study(root, mapping, **config):
 HUB = {**MAPPING, "source": "org/name", "revision": "0" * 40}
 WRONG = {
     "an unknown key": ({"colums": {}}, "unknown key 'colums': did you mean 'columns'"),
-    "no question": ({"columns": {"rationale": "solution"}}, "'instruction' is missing"),
+    "no question": ({"columns": {"rationale": "solution"}}, "'columns.instruction' is missing"),
     "two ways to the answer": (
         {"boxed": True},
         "the answer has to come from one of: columns.answer, separator, boxed: true",

@@ -221,7 +221,7 @@ WRONG = {
     "unknown truncation": ({"truncation": "right"}, "'truncation': 'right' is not known"),
     "unknown loss tokens": (
         {"loss_tokens": ["all", "first"]},
-        "'loss_tokens.1': 'first' .* Meaning: one of all, last, last:K, last:K",
+        "'loss_tokens.1': 'first' .* Meaning: one of all, last, last:K, span:A:B",
     ),
     "no None response to match": (
         {"datasets": ["mini_unpopular"], "loss_tokens": ["all", "random:matched:2"]},

@@ -7,7 +7,7 @@ Help shows that string (cyclopts reads it), an error ends with it, and config/RE
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -65,7 +65,7 @@ def schema_of(kind: Any, *, described: bool = False) -> dict[str, Any]:
         return {"enum": list(inner)}
     if origin in (Union, UnionType):
         choices = [part(each) for each in inner]
-        if NoneType in inner and len(inner) == 2:
+        if NoneType in inner and "type" in choices[0] and len(inner) == 2:
             return choices[0] | {"type": [choices[0]["type"], "null"]}
         return {"anyOf": choices}
     if origin is tuple and Ellipsis not in inner:
@@ -83,7 +83,7 @@ def _is_required(field: Any) -> bool:
 
 def _default(field: Any) -> Any:
     value = field.default if field.default_factory is MISSING else field.default_factory()
-    return {} if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+    return asdict(value) if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
 
 
 @cache

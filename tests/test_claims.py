@@ -18,6 +18,7 @@ from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.verdicts import decide, holm
 from gradatlas.claims.views import View, estimates
 from gradatlas.core.errors import InputError
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.figures.verdicts import (
     COLOURS,
@@ -34,7 +35,7 @@ from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.regression import regress
 from gradatlas.statistics.tables import PER_SAMPLE
-from gradatlas.study.config import read_sheet
+from gradatlas.study.sheets import ModelRow
 from test_statistics import tables
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
@@ -714,7 +715,7 @@ def test_a_claim_about_models_is_about_those_alone(tmp_path):
              "llama3_8b": True, "llama3_2_1b": False, "my_mini_set": False}  # fmt: skip
     about = {model for claim in CLAIMS.values() for model in claim.models}
     assert {name: name in about for name in named} == named
-    rows = read_sheet(ROOT / "config/models.tsv", ROOT / "workflow/schemas/models.schema.yaml", "model")
+    rows = read_sheet(ROOT / "config/models.tsv", ModelRow, "model")
     assert about <= set(rows)
     models = {name: {"kind": "base", "partner": "", "seed": None} for name in ("qwen2_1_5b", "qwen2_5_7b")}
     for name in models:

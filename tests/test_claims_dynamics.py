@@ -20,17 +20,18 @@ from gradatlas.claims.sheet import DynamicsClaim, read_claims
 from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.verdicts import decide
 from gradatlas.core.errors import InputError
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.figures.verdicts import draw_verdicts, heading, list_chart, write_verdicts
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from gradatlas.study.config import read_sheet
+from gradatlas.study.sheets import RunRow
 from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 
 SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
 CLAIMS = {claim.claim: claim for claim in read_claims(DynamicsClaim, SHEET, SCHEMA)}
-RUNS = read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run")
+RUNS = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
 PROMPTS, TOKENS, EVALUATIONS = 30, 10, 5
 MEASURED = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "a_norm")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from gradatlas.study.config import read_sheet
+from gradatlas.core.sheets import read_sheet
 
 # In the column `projection`: all of them together.
 OVERALL = "all"

@@ -2,35 +2,18 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
-from cyclopts import Parameter
-
-from gradatlas.core.jobs import Json, by_name
+from gradatlas.core.jobs import Json, RequestOptions, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
-
-#: `Requests`, each of its fields an option of its own.
-RequestOptions = Annotated[Requests, Parameter(name="*")]
-
-
-@dataclass(frozen=True)
-class RephraseSettings:
-    """What decides which texts are asked for, and of whom."""
-
-    train: int
-    """probed prompts that are trained on"""
-    held_out: int
-    """probed prompts that are never trained on"""
-    seed: int = 0
-    """of the draw of probes"""
-    writer: WriterSettings = field(default_factory=WriterSettings)
-    """the model that writes"""
+from gradatlas.study.settings import Sampling
+from gradatlas.study.sheets import Loading
 
 
-@dataclass(frozen=True)
-class ProbesSettings:
-    """What decides which responses are probes."""
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """Which prompts are probed."""
 
     train: int
     """probed prompts that are trained on"""
@@ -38,18 +21,22 @@ class ProbesSettings:
     """probed prompts that are never trained on"""
     seed: int = 0
     """of the draws"""
-    max_length: int = 512
-    """window in tokens"""
-    max_new_tokens: int = 64
-    """tokens of a sample at most"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RephraseSettings(Probed):
+    """What decides which texts are written, and by whom."""
+
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    """the model that writes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbesSettings(Probed, Sampling, Loading):
+    """What decides which responses are probes."""
+
     rephrases: bool = True
     """whether there are any; without, probes of these types are missing"""
-    device: str = "cpu"
-    """auto, cpu or cuda"""
-    dtype: str = "float32"
-    """precision of the pass"""
-    trust_remote_code: bool = False
-    """run model code from the checkpoint"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +67,7 @@ class JudgedRun:
 class JudgeSettings:
     """What decides verdicts."""
 
-    judge: str
+    judge: Literal["oracle", "endpoint", "reward"]
     """oracle (of the miniature's grammar), endpoint or reward"""
     runs: list[JudgedRun]
     """the runs, in the order of the tables"""
@@ -95,7 +82,7 @@ def write_rephrases(
     kept: Path,
     output: Path,
     threads: int = 1,
-    requests: RequestOptions = REQUESTS,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: RephraseSettings,
 ) -> None:
     """Write rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
@@ -293,7 +280,7 @@ def judge_generations(
     kept: Path | None = None,
     output: Path,
     threads: int = 1,
-    requests: RequestOptions = REQUESTS,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: Json[JudgeSettings],
 ) -> None:
     """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.
@@ -319,10 +306,7 @@ def judge_generations(
         CPU threads of a reward model
     """
     from gradatlas.core.device import lease
-    from gradatlas.core.errors import check_choice
 
-    check_choice("settings.judge", settings.judge, JUDGES)
-    # Before torch is imported, until the process ends.
     held = lease() if settings.judge == "reward" and settings.model.device != "cpu" else None
     from gradatlas.finetuning.judging.compare import judge_generations as judge
 

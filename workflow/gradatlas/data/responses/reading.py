@@ -15,7 +15,7 @@ from gradatlas.data.published import read_samples
 from gradatlas.data.responses.labels import GOLD, boxed
 from gradatlas.data.samples import Sample
 from gradatlas.data.tabular import WHOLE, read_rows
-from gradatlas.study.config import names_answers
+from gradatlas.study.mappings import names_answers
 
 # A new line written as backslash and n, but no LaTeX command that begins with n.
 _NEWLINE = re.compile(

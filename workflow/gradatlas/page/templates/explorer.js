@@ -291,7 +291,7 @@
       choose(given.every(Number.isNaN) ? null : ends);
     });
   }
-  const values = () => current.found?.rows.map(({ value }) => value) ?? [];
+  const values = () => current?.found?.rows.map(({ value }) => value) ?? [];
   onRange("layer", () => 0, () => Number($("layer-to").max), (range) => chooseLayers(range?.map(Math.round)));
   onRange("value", () => Math.min(...values()), () => Math.max(...values()), chooseValues);
   $("all-layers").addEventListener("click", () => chooseLayers(null));

@@ -194,16 +194,14 @@ def test_at_most_so_many_samples_and_texts(found):
             assert len(instruction) <= CHARACTERS and len(response) == CHARACTERS and response.endswith("…")
 
 
-def samples_of(found):
-    """The first piece of samples, its columns dealt out to their series."""
-    piece = read(found["pieces"]["samples-0-0"])
+def series_of(piece):
+    """The series of a piece, each with its own entry of every column."""
     columns = piece["columns"].items()
-    series = [{**one, **{name: column[s] for name, column in columns}} for s, one in enumerate(piece["series"])]
-    return piece | {"series": series}
+    return [{**one, **{name: column[s] for name, column in columns}} for s, one in enumerate(piece["series"])]
 
 
 def by_key(found, series):
-    """Series of a piece by the keys that their places stand for."""
+    """Series by the keys that their places are of."""
     lists = found["index"]["lists"]
     names = ("variant", "relation", "projection", "metric")
     return {tuple(lists[f"{name}s"][one[name]]["key"] for name in names if name in one): one for one in series}
@@ -212,14 +210,14 @@ def by_key(found, series):
 def test_samples_are_those_of_the_table(study, found):
     """Eleven layers in eight groups: the first three of two layers, the others of one."""
     ids = read(found["pieces"]["texts-0"])["ids"]
-    piece = samples_of(found)
+    piece = read(found["pieces"]["samples-0-0"])
     groups = [[0, 1], [2, 3], [4, 5], *([layer, layer] for layer in range(6, 11))]
     assert piece["groups"] == groups
     rows = pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
     cell = ("variant", "relation", "projection")
     table = {(*(row[name] for name in cell), row["sample_id"]): row for row in rows}
     missing = 0
-    for key, series in by_key(found, piece["series"]).items():
+    for key, series in by_key(found, series_of(piece)).items():
         for i, sample_id in enumerate(ids):
             row = table.get((*key, sample_id))
             missing += row is None
@@ -236,7 +234,7 @@ def test_samples_are_those_of_the_table(study, found):
 
 
 def test_curves_are_those_of_the_table(study, found):
-    series = by_key(found, read(found["pieces"]["curves-0-0"]))
+    series = by_key(found, series_of(read(found["pieces"]["curves-0-0"])))
     rows = pl.read_parquet(study / "curves.parquet").to_dicts()
     for row in rows:
         one = series[tuple(row[name] for name in ("variant", "relation", "projection", "statistic"))]
@@ -259,7 +257,7 @@ def test_a_large_study_shows_fewer_samples(study, monkeypatch):
     found = pieces_of(study)
     texts = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(texts["texts"]) == 25 and texts["total"] == SAMPLES + 20
-    series = samples_of(found)["series"]
+    series = series_of(read(found["pieces"]["samples-0-0"]))
     assert [len(series), len(series[0]["nuclear_norm"]), len(series[0]["nuclear_norm"][0])] == [4 * 4, 8, 25]
     assert len(series[0]["loss"]) == 25
 
@@ -268,7 +266,7 @@ def test_a_metric_that_was_not_measured_is_missing(study, tmp_path):
     rows = pl.read_parquet(study / "per_sample_layers.parquet").with_columns(effective_rank=None)
     write_table(PER_SAMPLE_LAYERS, rows.to_arrow(), tmp_path / "layers.parquet", {})
     found = pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])
-    for series in samples_of(found)["series"]:
+    for series in series_of(read(found["pieces"]["samples-0-0"])):
         assert {value for group in series["effective_rank"] for value in group} == {None}
         assert None not in series["nuclear_norm"][0][:3]
 

@@ -5,7 +5,7 @@ tables. All other columns are compared.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,6 @@ class Change:
     largest: float | None
     relative: float | None
     example: str
-
-
-_CHANGE = {
-    **dict.fromkeys(("table", "column"), pl.String),
-    **dict.fromkeys(("rows", "changed"), pl.Int64),
-    **dict.fromkeys(("largest", "relative"), pl.Float64),
-    "example": pl.String,
-}
 
 
 def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> list[Change]:
@@ -188,7 +180,9 @@ def verdict_changes(first: str | Path, second: str | Path) -> list[str]:
 
 def write_changes(changes: list[Change], path: str | Path) -> None:
     """Write the differences as CSV."""
-    write_text(path, pl.DataFrame([asdict(change) for change in changes], schema=_CHANGE).write_csv())
+    names = [field.name for field in fields(Change)]
+    table = pl.DataFrame([astuple(change) for change in changes], schema=names, orient="row", infer_schema_length=None)
+    write_text(path, table.write_csv())
 
 
 def report(changes: list[Change], verdicts: list[str]) -> list[str]:

@@ -32,8 +32,6 @@ TOY_CAPTIONS = {
     "influence": "Influence in an image classifier",
     "clip": "The clipped objective",
 }
-# Preference losses are named by their initials.
-INITIALS = ("sft", "dpo", "ipo", "sppo", "kto")
 # Drawn for every run: shown in a part that the reader opens.
 EVERY_RUN = "curves"
 
@@ -61,7 +59,7 @@ def runs_of(rows: Runs, statuses: Sequence[tuple[str, str, str | Path]]) -> dict
             [
                 _title(rows, name),
                 _title(rows, row["init"]) or "the model",
-                row["loss"].upper() if row["loss"] in INITIALS else row["loss"],
+                row["loss"].upper(),
                 _trained_on(row),
                 f"{row['steps']:,}",
                 f"{row['batch_size']:,}",

@@ -33,7 +33,7 @@ from gradatlas.statistics.counts import has_check, is_whole
 from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
-GROUPS, VALUES = 8, 2_700_000
+GROUPS, VALUES = 8, 2_300_000
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 # Beyond the figures' five colours; each has a shape of its own too. The dark page has lighter ones in the same order.
@@ -42,7 +42,6 @@ DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd", "#7fc486"
 SHAPES = (*theme.ORDERED_SHAPES, "triangle-down", "triangle-right", "triangle-left")
 VEGA_LITE = "6.1"
 
-_PLACES = ("variant", "relation", "projection", "metric")
 _Keys = Mapping[str, list[str]]
 
 
@@ -143,31 +142,26 @@ def _most_samples(curves: pl.DataFrame) -> int:
 
 
 def _curves(cell: pl.DataFrame, keys: _Keys) -> str:
-    """One model on one dataset: a series over layers for each set of responses, projection and metric."""
-    cell = cell.filter(pl.col("statistic").is_in(keys["metrics"])).sort("layer")
-    series = [
-        {
-            **_places(key, keys),
-            "n": rows["n"].max(),
-            "layer": rows["layer"].to_list(),
-            **{name: rounded(rows[name], CURVE_DIGITS) for name in ("value", "low", "high")},
-        }
-        for key, rows in cell.group_by("variant", "relation", "projection", "statistic")
-    ]
-    return pack(sorted(series, key=lambda one: [one[name] for name in _PLACES]))
+    """One model on one dataset: a series for each set of responses, projection and metric; columns by layer."""
+    cell = cell.rename({"statistic": "metric"}).filter(pl.col("metric").is_in(keys["metrics"])).sort("layer")
+    found = _series(cell, ("variant", "relation", "projection", "metric"), keys)
+    columns: dict[str, list] = {
+        name: [rounded(rows[name], CURVE_DIGITS) for _, rows in found] for name in ("value", "low", "high")
+    }
+    columns["layer"] = [rows["layer"].to_list() for _, rows in found]
+    columns["n"] = [rows["n"].max() for _, rows in found]
+    return pack({"series": [places for places, _ in found], "columns": columns})
 
 
 def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: _Keys) -> str:
-    """One model on one dataset: `groups`, first and last layer of each; `series`, the sets and projections; `columns`.
+    """One model on one dataset: a series for each set of responses and projection; columns by sample.
 
-    A column has a list for each series: of a metric by group and sample, of loss and length by sample.
+    Metrics are by group of layers and sample. `groups`: first and last layer of each.
     """
     layers = max((cell[name].list.len().max() or 0 for name in keys["metrics"]), default=0)
     groups = [part.tolist() for part in np.array_split(np.arange(layers), GROUPS) if len(part)]
     samples = pl.DataFrame({"sample_id": chosen}, schema={"sample_id": pl.String})
-    found = [(_places(key, keys), rows) for key, rows in cell.group_by("variant", "relation", "projection")]
-    found.sort(key=lambda one: [*one[0].values()])
-    # A column each: similar values stand together and compress better.
+    found = _series(cell, ("variant", "relation", "projection"), keys)
     columns: dict[str, list] = {name: [] for name in (*keys["metrics"], "loss", "response_tokens")}
     for _, rows in found:
         rows = samples.join(rows, on="sample_id", how="left", maintain_order="left")
@@ -181,9 +175,16 @@ def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: _Keys) -> str:
     return pack({"groups": ends, "series": [places for places, _ in found], "columns": columns})
 
 
-def _places(key: Sequence[str], keys: _Keys) -> dict[str, Any]:
-    """A series' place in the lists of variants, relations, projections and, where it has one, metrics."""
-    return {name: keys[f"{name}s"].index(value) for name, value in zip(_PLACES, key, strict=False)}
+def _series(frame: pl.DataFrame, by: Sequence[str], keys: _Keys) -> list[tuple[dict[str, int], pl.DataFrame]]:
+    """The rows of each series, with its places in the lists of variants, relations, projections and metrics.
+
+    A piece has a column for each kind of number, with an entry for each series: similar numbers compress better.
+    """
+    found = []
+    for group, rows in frame.group_by(by):
+        places = {name: keys[f"{name}s"].index(key) for name, key in zip(by, group, strict=True)}
+        found.append((places, rows))
+    return sorted(found, key=lambda one: [*one[0].values()])
 
 
 def _texts(chosen: Sequence[str], total: int, responses: pl.LazyFrame, keys: _Keys) -> str:

@@ -16,6 +16,8 @@
     if (!unpacked.has(id)) unpacked.set(id, textOf(id).then(JSON.parse));
     return unpacked.get(id);
   }
+  // A piece's series, each with its own entry of every column.
+  const seriesOf = ({ series, columns }) => series.map((places, s) => Object.assign({ ...places }, ...Object.keys(columns).map((name) => ({ [name]: columns[name][s] }))));
   let loading;
   const library = () => (loading ??= textOf("vega").then((text) => document.head.append(make("script", text))));
 
@@ -89,8 +91,7 @@
   // Layers ------------------------------------------------------------------------------------------------------------
   async function curvesOf(choice) {
     const found = await Promise.all(choice.panels.map(async (panel) => {
-      const series = await piece(`curves-${panel.id}`);
-      return series.filter((one) => one.projection === panel.p && one.metric === choice.metric && choice.isChosen(one)).map((one) => ({ panel, ...one }));
+      return seriesOf(await piece(`curves-${panel.id}`)).filter((one) => one.projection === panel.p && one.metric === choice.metric && choice.isChosen(one)).map((one) => ({ panel, ...one }));
     }));
     return found.flat();
   }
@@ -146,10 +147,9 @@
   }
 
   async function samplesOf(choice, panel) {
-    const [{ groups, series, columns }, { ids, total, texts }] = await Promise.all([piece(`samples-${panel.id}`), piece(`texts-${panel.d}`)]);
-    const layers = within(groups), found = { panel, layers, ids, total, texts, rows: [], medians: [] };
-    const valuesOf = (s) => Object.fromEntries(Object.entries(columns).map(([name, column]) => [name, column[s]]));
-    found.series = series.map((place, s) => ({ ...place, ...valuesOf(s) })).filter(({ projection }) => projection === panel.p);
+    const [samples, { ids, total, texts }] = await Promise.all([piece(`samples-${panel.id}`), piece(`texts-${panel.d}`)]);
+    const layers = within(samples.groups), found = { panel, layers, ids, total, texts, rows: [], medians: [] };
+    found.series = seriesOf(samples).filter(({ projection }) => projection === panel.p);
     for (const one of found.series.filter(choice.isChosen)) {
       const set = setName(one), values = [];
       ids.forEach((sample, i) => {
@@ -291,7 +291,7 @@
       choose(given.every(Number.isNaN) ? null : ends);
     });
   }
-  const values = () => current.found?.rows.map(({ value }) => value) ?? [];
+  const values = () => current?.found?.rows.map(({ value }) => value) ?? [];
   onRange("layer", () => 0, () => Number($("layer-to").max), (range) => chooseLayers(range?.map(Math.round)));
   onRange("value", () => Math.min(...values()), () => Math.max(...values()), chooseValues);
   $("all-layers").addEventListener("click", () => chooseLayers(null));

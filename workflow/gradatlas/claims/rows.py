@@ -25,7 +25,7 @@ GROUPS = {
     "stands": "Claims of the study",
     "withdrawn": "Withdrawn by its authors",
     "control": "Controls",
-    "untrained": "The same claims on untrained networks (controls)",
+    "untrained": "On untrained networks (controls)",
 }
 # The columns of a table of rows, with their headers; one that is empty in all rows is left out.
 COLUMNS = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gradatlas.charts.numbers import three_digits
+from gradatlas.charts.numbers import as_given, three_digits
 from gradatlas.claims.ability import Ability
 from gradatlas.claims.estimates import EXACT, NOT_REQUESTED, ONE_TRAINING, SCALES, Student, p_value
 from gradatlas.claims.sheet import OVERALL, Claim
@@ -252,7 +252,7 @@ def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
     elif _against(claim, low, high):
         verdict = "fails"
     else:
-        return "inconclusive", f"the interval reaches over {' or '.join(map(_short, claim.bounds))}"
+        return "inconclusive", f"the interval reaches over {' or '.join(map(as_given, claim.bounds))}"
     if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
         return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
     needed = claim.ability_of != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
@@ -270,10 +270,9 @@ def _statement(row: Mapping[str, Any], claim: Claim, published: str | None) -> s
     number = _short(row["value"])
     if _finite(row["low"]) and _finite(row["high"]):
         number += f" [{_short(row['low'])}, {_short(row['high'])}]"
-    bound = _short(claim.threshold)
-    wanted = (
-        f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
-    )
+    bound = as_given(claim.threshold)
+    within = claim.direction == "within"
+    wanted = f"within {as_given(claim.margin)} of {bound}" if within else f"{claim.direction} {bound}"
     beside = f"; published{claim.published_of}: {published}" if published else ""
     return f"{claim.statement.format(number)}; claimed: {wanted}{beside}"
 

@@ -150,7 +150,7 @@ def _group(
 
 
 def _not_requested(why: str) -> DynamicsEstimate:
-    return nothing("", f"not asked: {why}", NOT_REQUESTED)
+    return nothing("", f"not tested: {why}", NOT_REQUESTED)
 
 
 def _row(

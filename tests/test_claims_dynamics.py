@@ -12,7 +12,7 @@ from conftest import ROOT, call, settings, user_error
 from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.gather import ON_RUNS, on_runs
 from gradatlas.claims.dynamics.influence import ROWS, successive_taus
-from gradatlas.claims.dynamics.runs import Run, RunGroup, exactly, of_differences
+from gradatlas.claims.dynamics.runs import OnRuns, Run, RunGroup, exactly
 from gradatlas.claims.dynamics.training import at_margin
 from gradatlas.claims.rows import DYNAMICS as STUDY
 from gradatlas.claims.rows import read_rows
@@ -282,8 +282,9 @@ def test_two_seeds_give_none_either(tmp_path):
 
 def test_over_probes_alone_is_corrected_too(tmp_path):
     claim = CLAIMS["dpo_others_fall"]
-    one = of_differences(group({}), claim, np.array([-1.0, -0.8] * 8 + [0.9, 0.7] * 3))
+    one = OnRuns(group({}), claim, "dpo").mean(np.array([-1.0, -0.8] * 8 + [0.9, 0.7] * 3))
     assert one.high < 0 and 0.005 < one.p_value < 0.05
+    one = replace(one, of="dpo/unrelated")
     assert table_of(tmp_path, [(claim, 0, one)])["reason"][0].endswith("alone: holds")
     ten = [(claim, 0, replace(one, of=f"dpo/{i}")) for i in range(10)]
     assert set(table_of(tmp_path, ten)["reason"]) == {"1 seed; over its probes alone: inconclusive"}

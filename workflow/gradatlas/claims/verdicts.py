@@ -21,7 +21,7 @@ from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import LEVEL
 
 ALPHA = 1 - LEVEL
-# With fewer samples an interval is no ground for a verdict, whatever it says; with fewer seeds, none over seeds.
+# With fewer samples an interval supports no verdict; with fewer seeds, none over seeds.
 FEWEST, FEWEST_SEEDS = 20, 3
 VERDICTS = ("holds", "fails", "inconclusive")
 
@@ -38,7 +38,7 @@ def decide(
     `evidence`: tables of `gather`; `prompts`: by model, the form of its prompts. A claim holds where the whole 95 %
     interval lies on the claimed side of its threshold and the p-value, by Holm's method over all tests of that claim in
     this run, is below .05; it fails where the same is true of the other side; else it is inconclusive, and `reason`
-    says why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
+    states why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
     than 20 samples: those rows are no tests, and correct no other's p-value. An untrained network needs no ability: its
     rows are controls, corrected among themselves, and its number stands beside those of the models that were trained
     from it (`untrained`).
@@ -103,21 +103,20 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
         used = () if needed == "task" else variants
         reason = next((f"{model} {each.unable(used)}" for model, each in found.items() if each.unable(used)), "")
     judged = ability.slowest(() if claim.ability_of == "task" else variants) if ability else ""
-    guessed = [name for name in ability.guessed if name in variants] if ability and needed == "task" else []
-    blind = (
-        f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})" if guessed else ""
-    )
+    guesses = ""
+    if ability and needed == "task" and (guessed := [name for name in ability.guessed if name in variants]):
+        guesses = f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})"
     return row | {
         "accuracies": ability.accuracies([*variants, judged]) if ability else "",
         "ability_test": ability.test if ability else "",
         "accuracy": ability and ability.shares[judged][0],
         "chance": ability and ability.chance,
         "mastered": ability and ability.masters(judged),
-        "blind": blind,
+        "guesses": guesses,
         "reason": reason,
         "p_adjusted": None,
         "untrained": None,
-        "part": False,
+        "one_of_several": False,
     }
 
 
@@ -146,7 +145,7 @@ def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> 
 
 
 def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> None:
-    """Give the rows of one training, of claims that need several, their reason; `part`: one of several made.
+    """Give the rows of one training, of claims that need several, their reason; `one_of_several`, where more were made.
 
     The verdict over its probes alone is by the same rule, corrected among the rows of this claim and seed.
     """
@@ -158,11 +157,11 @@ def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]
             groups.setdefault((row["claim"], row["seed"]), []).append(row)
     for (name, _), group in groups.items():
         for row in group:
-            row["part"] = seeds[_training(row)] > 1
+            row["one_of_several"] = seeds[_training(row)] > 1
         usable = [row for row in group if not row["reason"]]
         for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
             alone, _ = _verdict(row | {"p_adjusted": adjusted}, claims[name])
-            count = f" of {seeds[_training(row)]}" if row["part"] else ""
+            count = f" of {seeds[_training(row)]}" if row["one_of_several"] else ""
             probes = f"; over its probes alone: {alone}" if row["test"] != ONE_TRAINING else ""
             row["reason"] = f"1 seed{count}{probes}"
 
@@ -199,7 +198,7 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
         "accuracy": None,
         "chance": None,
         "mastered": None,
-        "blind": "",
+        "guesses": "",
         "untrained": None,
         "reason": reason,
         "p_adjusted": None,
@@ -234,7 +233,7 @@ def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> 
 def _status(row: Mapping[str, Any], claim: Claim) -> str:
     if row["test"] == NOT_REQUESTED:
         return "not_asked"
-    return "seed" if row["part"] else "control" if row["kind"] == "random" else claim.status
+    return "seed" if row["one_of_several"] else "control" if row["kind"] == "random" else claim.status
 
 
 _CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
@@ -256,11 +255,11 @@ def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
     if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
         return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
     needed = claim.ability_of != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
-    return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["blind"]
+    return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["guesses"]
 
 
 def _against(claim: Claim, low: float, high: float) -> bool:
-    """Whether an interval lies wholly where the claim says that it does not."""
+    """Whether the whole interval lies on the side that is not claimed."""
     if claim.direction == "within":
         return high < claim.bounds[0] or low > claim.bounds[1]
     return high < claim.threshold if claim.direction == "above" else low > claim.threshold

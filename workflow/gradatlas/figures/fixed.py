@@ -8,25 +8,26 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
+from gradatlas.charts.numbers import with_interval
 from gradatlas.charts.save import save
 from gradatlas.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
-from gradatlas.figures.tables import escaped, three_digits
+from gradatlas.figures.tables import escaped
 from gradatlas.statistics.tables import CELLS
 
 NAMES = {"published": "As published", "reference": "By the study’s algorithm", CORRECTED: "Corrected (derangement)"}
 NOTE = (
     "The study’s irrelevant responses hold right answers among the wrong ones; the corrected ones (another sample’s "
     "response) never do. A conclusion survives where the claim holds on both, and does not where it fails on the "
-    "corrected ones, each by its verdict of this run; where one of the two has none, nothing can be said."
+    "corrected ones, each by its verdict of this run; where one of the two has none, there is no outcome."
 )
 SHOWN = (
     "Dots: the claim’s number over all projections, with its 95 % interval; line: the threshold (shaded: the margin). "
     "Controls, untrained networks and claims measured on one kind alone stand in results/tables/fixed_data.md."
 )
-LOOKS = {
+STYLES = {
     "published": (theme.MARKED, "square"),
     "reference": (theme.PAIR_COLOURS[1], "square"),
     CORRECTED: (theme.PAIR_COLOURS[0], "circle"),
@@ -73,8 +74,7 @@ def right_labels(row: Mapping) -> str:
 
 def number(row: Mapping, side: str) -> str:
     """The number of one side with its interval."""
-    value, low, high = (three_digits(row[f"{side}_{name}"]) for name in ("value", "low", "high"))
-    return value if "–" in (low, high) else f"{value} [{low}, {high}]"
+    return with_interval(*(row[f"{side}_{name}"] for name in ("value", "low", "high")))
 
 
 def markdown(table: pl.DataFrame) -> str:
@@ -154,14 +154,16 @@ def _panel(
 ) -> alt.LayerChart:
     """One piece; `first` of its claim."""
     claim = rows.row(0, named=True)
-    labels, data, said = _placed(rows, titles)
-    told = " : ".join(f"datum.value === {place} ? {json.dumps(name)}" for place, name in enumerate(labels)) + " : ''"
-    y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=told, labelLimit=300)
+    labels, data, outcomes = _placed(rows, titles)
+    names = " : ".join(f"datum.value === {place} ? {json.dumps(name)}" for place, name in enumerate(labels)) + " : ''"
+    y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=names, labelLimit=300)
     y = alt.Y("at:Q", scale=alt.Scale(domain=[-0.6, len(labels) - 0.4], reverse=True, nice=False), axis=y_axis)
-    present = [kind for kind in LOOKS if any(row["kind"] == NAMES[kind] for row in data)]
+    present = [kind for kind in STYLES if any(row["kind"] == NAMES[kind] for row in data)]
     domain = [NAMES[kind] for kind in present]
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=domain, range=[LOOKS[kind][0] for kind in present]), title=None)
-    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[LOOKS[kind][1] for kind in present]), title=None)
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][0] for kind in present]), title=None
+    )
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][1] for kind in present]), title=None)
     base = alt.Chart(pl.DataFrame(data, infer_schema_length=None)).encode(y=y, color=colour)
     value, low = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("value", "low", "high")]
@@ -173,7 +175,7 @@ def _panel(
         bounds.mark_rule(style="zero").encode(x=alt.X("at:Q", scale=scale, axis=axis)),
         base.transform_filter("isValid(datum.low)").mark_rule(style="interval").encode(x=low, x2="high:Q"),
         base.mark_point(style="dot-alone", size=38).encode(x=value, shape=shape, tooltip=tooltip),
-        alt.Chart(alt.InlineData(said))
+        alt.Chart(alt.InlineData(outcomes))
         .mark_text(style="number", align="left", dx=8)
         .encode(
             y=y,
@@ -190,16 +192,16 @@ def _panel(
 def _placed(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[dict], list[dict]]:
     """Names of the rows, their dots, and what became of each."""
     models, datasets = (titles.get(name, {}) for name in ("models", "datasets"))
-    labels, data, said = [], [], []
+    labels, data, outcomes = [], [], []
     for at, row in enumerate(rows.to_dicts()):
         where = f"{models.get(row['model'], row['model'])} · {datasets.get(row['dataset'], row['dataset'])}"
         labels.append(where if where not in labels else f"{where} ({row['study_relation']})")
-        said.append({"at": at, "text": row["outcome"]})
+        outcomes.append({"at": at, "text": row["outcome"]})
         for side, shift in (("study", -0.17), ("fixed", 0.17)):
             if row[f"{side}_value"] is not None:
-                told = {name: row[f"{side}_{name}"] for name in ("value", "low", "high", "n", "verdict", "reason")}
-                data.append(told | {"kind": NAMES[row[f"{side}_relation"]], "at": at + shift})
-    return labels, data, said
+                facts = {name: row[f"{side}_{name}"] for name in ("value", "low", "high", "n", "verdict", "reason")}
+                data.append(facts | {"kind": NAMES[row[f"{side}_relation"]], "at": at + shift})
+    return labels, data, outcomes
 
 
 def _bounds(row: Mapping) -> tuple[float, float, float]:
@@ -216,13 +218,13 @@ def _measure(first: Mapping, data: Sequence[Mapping]) -> tuple[alt.Scale, alt.Ax
     reach = 0.04 * (high - low) if not stretched else 0.0
     ends = [low - reach, high + reach] if not stretched else [_beyond(low), _beyond(high)]
     spread = {"type": "symlog", "constant": 0.1} if stretched else {}
-    said = f"{first['statistic']}{', symmetric log' if stretched else ''}"
+    title = f"{first['statistic']}{', symmetric log' if stretched else ''}"
     steps = [sign * 10.0**power for sign in (-1, 1) for power in range(-1, 5)]
     ticks = sorted(step for step in [0.0, *steps] if ends[0] <= step <= ends[1])
     return (
         alt.Scale(domain=ends, nice=False, zero=False, **spread),
         alt.Axis(
-            title=said[:1].upper() + said[1:],
+            title=title[:1].upper() + title[1:],
             grid=True,
             format="~r",
             **({"values": ticks} if stretched else {"tickCount": 6}),

@@ -39,7 +39,7 @@ def _row(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
     return {
         "where": f"{row['model']} · {titles.get(row['dataset'], row['dataset'])}",
         "outcome": row["outcome"],
-        "sides": [(SYMBOLS.get(verdict, ""), verdict, said) for verdict, said in sides],
+        "sides": [(SYMBOLS.get(verdict, ""), verdict, number) for verdict, number in sides],
         "right": right_labels(row),
         "why": row["why"],
     }

@@ -102,21 +102,28 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
         found = {model: abilities[model, dataset] for model in models if (model, dataset) in abilities}
         used = () if needed == "task" else variants
         reason = next((f"{model} {each.unable(used)}" for model, each in found.items() if each.unable(used)), "")
-    judged = ability.slowest(() if claim.ability_of == "task" else variants) if ability else ""
-    guesses = ""
-    if ability and needed == "task" and (guessed := [name for name in ability.guessed if name in variants]):
-        guesses = f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})"
-    return row | {
-        "accuracies": ability.accuracies([*variants, judged]) if ability else "",
-        "ability_test": ability.test if ability else "",
-        "accuracy": ability and ability.shares[judged][0],
-        "chance": ability and ability.chance,
-        "mastered": ability and ability.masters(judged),
-        "guesses": guesses,
-        "reason": reason,
-        "p_adjusted": None,
-        "untrained": None,
-        "one_of_several": False,
+    known = _known(ability, claim, variants, needed) if ability else _NOTHING_KNOWN
+    return row | known | {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False}
+
+
+# Of what the model can do, where that was not measured.
+_NOTHING_KNOWN = {"accuracies": "", "ability_test": "", "guesses": ""} | dict.fromkeys(
+    ("accuracy", "chance", "mastered")
+)
+
+
+def _known(ability: Ability, claim: Claim, variants: Sequence[str], needed: str) -> dict[str, Any]:
+    """What the model can do; `guesses`: a remark on variants of which the claim needs no mastery."""
+    judged = ability.slowest(() if claim.ability_of == "task" else variants)
+    guessed = [name for name in ability.guessed if name in variants] if needed == "task" else []
+    remark = f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})"
+    return {
+        "accuracies": ability.accuracies([*variants, judged]),
+        "ability_test": ability.test,
+        "accuracy": ability.shares[judged][0],
+        "chance": ability.chance,
+        "mastered": ability.masters(judged),
+        "guesses": remark if guessed else "",
     }
 
 
@@ -193,15 +200,10 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
         "n": k,
         "p_value": p,
         "test": f"t over seeds{f', {left_out} left out' if left_out else ''}",
-        "accuracies": "",
-        "ability_test": "",
-        "accuracy": None,
-        "chance": None,
-        "mastered": None,
-        "guesses": "",
         "untrained": None,
         "reason": reason,
         "p_adjusted": None,
+        **_NOTHING_KNOWN,
     }
 
 
@@ -210,19 +212,15 @@ def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> 
     published = claim.published_number(row)
     if row["test"] in (EXACT, ONE_TRAINING):
         row = row | dict.fromkeys(("low", "high", "p_value", "p_adjusted"))
+    carried = {name: value for name, value in row.items() if name in CLAIMS.names}
+    numbers = {name: None for name, value in carried.items() if isinstance(value, float) and not math.isfinite(value)}
     return {
-        **{name: row[name] for name in _CARRIED},
-        **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},
-        "study": claim.study,
+        **carried,
+        **numbers,
+        **{name: getattr(claim, name) for name in _OF_CLAIM},
         # On an untrained network no claim of the study is tested: the others are compared with it.
         "status": _status(row, claim),
         "claim_status": claim.status,
-        "source": claim.source,
-        "title": claim.title,
-        "statistic": claim.statistic,
-        "direction": claim.direction,
-        "threshold": claim.threshold,
-        "margin": claim.margin,
         "published": None if published is None else float(published),
         "verdict": verdict,
         "reason": reason,
@@ -230,16 +228,13 @@ def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> 
     }
 
 
+_OF_CLAIM = ("study", "source", "title", "statistic", "direction", "threshold", "margin")
+
+
 def _status(row: Mapping[str, Any], claim: Claim) -> str:
     if row["test"] == NOT_REQUESTED:
         return "not_asked"
     return "seed" if row["one_of_several"] else "control" if row["kind"] == "random" else claim.status
-
-
-_CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
-_CARRIED += ("n", "test", "mastered", "variants", "accuracies", "ability_test")
-_NUMBERS = ("value", "low", "high", "p_value", "p_adjusted", "accuracy", "chance", "untrained", "tokens")
-_NUMBERS += ("reference_tokens",)
 
 
 def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:

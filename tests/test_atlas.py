@@ -121,6 +121,7 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
                 "source": "arXiv 2410.23743, section 4",
                 "title": claim.replace("mad", "MAD").replace("separable", "Separable").replace("_", " "),
                 "projection": "all",
+                "statement": "It is {} times as large",
                 "direction": "above",
                 "model": model,
             }

@@ -622,12 +622,12 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
     assert text.title == "Claims of the study: 2 hold, 0 fail, 0 inconclusive"
     assert text.subtitle[0] == (
         "Withdrawn by its authors: 1 hold, 0 fail, 0 inconclusive; "
-        "The same claims on untrained networks (controls): 0 hold, 1 fail, 0 inconclusive."
+        "On untrained networks (controls): 0 hold, 1 fail, 0 inconclusive."
     )
     found = atlas_verdicts(tmp_path / "claims.parquet", {})
     assert [(title, [count for *_, count in counts]) for title, counts in found["studies"][0]["counts"]] == [
         ("Claims of the study", [2, 0, 0]), ("Withdrawn by its authors", [1, 0, 0]),
-        ("The same claims on untrained networks (controls)", [0, 1, 0]),
+        ("On untrained networks (controls)", [0, 1, 0]),
     ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT, call, settings, user_error
 from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.gather import ON_RUNS, on_runs
 from gradatlas.claims.dynamics.influence import ROWS, successive_taus
-from gradatlas.claims.dynamics.runs import Run, RunGroup, exactly, of_differences
+from gradatlas.claims.dynamics.runs import OnRuns, Run, RunGroup, exactly
 from gradatlas.claims.dynamics.training import at_margin
 from gradatlas.claims.rows import DYNAMICS as STUDY
 from gradatlas.claims.rows import read_rows
@@ -283,8 +283,9 @@ def test_two_seeds_give_none_either(tmp_path):
 
 def test_over_probes_alone_is_corrected_too(tmp_path):
     claim = CLAIMS["dpo_others_fall"]
-    one = of_differences(group({}), claim, np.array([-1.0, -0.8] * 8 + [0.9, 0.7] * 3))
+    one = OnRuns(group({}), claim, "dpo").mean(np.array([-1.0, -0.8] * 8 + [0.9, 0.7] * 3))
     assert one.high < 0 and 0.005 < one.p_value < 0.05
+    one = replace(one, of="dpo/unrelated")
     assert table_of(tmp_path, [(claim, 0, one)])["reason"][0].endswith("alone: holds")
     ten = [(claim, 0, replace(one, of=f"dpo/{i}")) for i in range(10)]
     assert set(table_of(tmp_path, ten)["reason"]) == {"1 seed; over its probes alone: inconclusive"}
@@ -304,9 +305,9 @@ def test_what_was_not_asked_is_no_test(tmp_path):
     for name in ("dpo_chosen_falls", "win_after_dpo", "length_argmax_margin"):
         table = of_groups(tmp_path, CLAIMS[name], groups)
         assert table["status"].to_list() == ["not_asked"] and table["value"].to_list() == [None]
-        assert table["reason"][0].startswith("not asked: needs ")
+        assert table["reason"][0].startswith("not tested: needs ")
     both = [group({"extend_dpo": {}, "dpo": {}})]
-    assert of_groups(tmp_path, CLAIMS["win_after_dpo"], both)["reason"][0] == "not asked: no judgements were made"
+    assert of_groups(tmp_path, CLAIMS["win_after_dpo"], both)["reason"][0] == "not tested: no judgements were made"
 
 
 def test_a_run_that_diverged_is_said(tmp_path):
@@ -632,7 +633,7 @@ def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
         row = pl.read_parquet(tmp_path / "evidence.parquet").row(0, named=True)
         told[source] = (row["reason"], row["value"])
     assert told.pop("ylecun/mnist") == ("", 2.0)
-    assert {reason for reason, _ in told.values()} == {"not asked: about ylecun/mnist"} and len(told) == 3
+    assert {reason for reason, _ in told.values()} == {"not tested: about ylecun/mnist"} and len(told) == 3
 
 
 def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
@@ -656,8 +657,8 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     assert "No claim on layer gradients was tested" in (folder / "verdicts.svg").read_text()
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
-    assert text.count("# Learning dynamics\n") == 1 and "# Not made" in text
-    assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not made")
+    assert text.count("# Learning dynamics\n") == 1 and "# Not tested" in text
+    assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not tested")
     header = (
         "Model | Dataset | Responses | Seed | Verdict | Number, 95 % interval | Published | n | p | p (Holm) | Remarks"
     )

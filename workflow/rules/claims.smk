@@ -1,4 +1,4 @@
-"""Claims: what the study says and what the controls say to it, each tested on every model and dataset.
+"""Claims of the study and controls, each tested on every model and dataset.
 
 needs  the samples and spectra of all models, config/claims.tsv (params: another threshold is another result), and
        what the miniatures can do; the second study's evidence
@@ -160,7 +160,7 @@ rule draw_claims:
 
 
 rule compare_fixed:
-    """Say which conclusions survive the fixed data: claims on the study's irrelevant responses and on corrected ones."""
+    """Compare which conclusions survive the fixed data: claims on the study's irrelevant responses and on corrected ones."""
     input:
         claims="results/claims.parquet",
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),

@@ -1,1 +1,1 @@
-"""What the studies claim, and what the controls say to it: one function a claim, one rule for every verdict."""
+"""Claims of the studies, and controls beside them: measures, ability, one rule for every verdict."""

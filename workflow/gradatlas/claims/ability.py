@@ -40,7 +40,7 @@ class Ability:
 
     `test`: of the ``accuracy`` table, ``answer`` or ``recall``; ``two_alternative``: how often the model finds the
     right one of two responses likelier. `edited`: by variant, how often a question and its edit are both answered
-    right, where that was asked.
+    right, where edits were tested.
     """
 
     test: str
@@ -52,7 +52,7 @@ class Ability:
         """Whether the model can do the task with this variant, by reading the question.
 
         The lower bound lies `MARGIN` above chance (of two responses, `MARGIN_OF_TWO`), and the model follows an edit of
-        the question in at least `EDITED` of the cases, where that was asked.
+        the question in at least `EDITED` of the cases, where edits were tested.
         """
         margin = MARGIN_OF_TWO if self.test == OF_TWO else MARGIN
         return self.shares[variant][1] > self.chance + margin and self.edited.get(variant, 1.0) >= EDITED
@@ -152,7 +152,7 @@ def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
     whole = frame.filter(pl.col("part") == "all")
     answered = whole.filter(pl.col("test") != "recall")
     variants = variants_in_order(answered["variant"].unique())
-    # What is recalled is asked of one kind of description alone: one column for all.
+    # Recall is tested on one kind of description alone: one column for all.
     recall = ["Recall"] if len(answered) < len(whole) else []
     able = abilities(frame)
     rows = []

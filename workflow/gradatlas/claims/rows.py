@@ -25,7 +25,7 @@ GROUPS = {
     "stands": "Claims of the study",
     "withdrawn": "Withdrawn by its authors",
     "control": "Controls",
-    "untrained": "The same claims on untrained networks (controls)",
+    "untrained": "On untrained networks (controls)",
 }
 # The columns of a table of rows, with their headers; one that is empty in all rows is left out.
 COLUMNS = {
@@ -161,10 +161,8 @@ def _row(row: Mapping[str, Any], place: int, titles: Mapping[str, str]) -> dict[
 
 
 def _responses(row: Mapping[str, Any]) -> str:
-    """The responses compared with the correct ones; of the second study a run (against another) and a type of probe."""
-    if row["study"] == DYNAMICS:
-        return row["relation"].replace("_", " ").replace(":", " against ").replace("/", ", ")
-    return "" if row["relation"] == "correct" else row["relation"].replace("_", " ")
+    """Responses; of the second study a run (against another) and a type of probe, a loss or a case."""
+    return row["relation"].replace("_", " ").replace(":", " against ").replace("/", ", ")
 
 
 def _text(value: Any, write: Any) -> str:

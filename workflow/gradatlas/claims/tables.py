@@ -7,7 +7,7 @@ from gradatlas.data.tables import COUNT, REAL, TEXT
 from gradatlas.statistics.tables import ESTIMATE
 
 # One row: the number that a claim is about, of one model and dataset; `p_value` is two-sided, of lying on this side
-# of the claim's bound, and `scale` says on which scale the number is symmetric.
+# of the claim's bound, and `scale` names the scale on which the number is symmetric.
 EVIDENCE = Table(
     "evidence",
     "gather_evidence, gather_dynamics_evidence or gather_toy_evidence",
@@ -36,14 +36,14 @@ EVIDENCE = Table(
 )
 
 # One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
-# that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` says why it is no more.
+# that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` states why it is no more.
 # `status`: stands, withdrawn or control; seed: one of several trainings, whose verdict is that over seeds;
-# not_asked: of what this config does not make, no test. A claim of the study (`claim_status`) on an untrained
-# network is a control, and `untrained` its number, beside those of the models trained from it. `variants`: those
-# of the number;
-# `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where measured:
-# `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`, and `ability_test`, by which
-# (`test` of the accuracy table); empty where nothing is known.
+# not_asked: this config does not make what the claim is about, no test. A claim of the study (`claim_status`) on an
+# untrained network is a control, and `untrained` its number, beside those of the models trained from it. `variants`:
+# those of the number; `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where
+# measured: `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`, and `ability_test`, by
+# which (`test` of the accuracy table); empty where nothing is known. `relation`: responses compared with the correct
+# ones; of the second study RUN[:RUN][/TYPE], a loss or a case.
 CLAIMS = Table(
     "claims",
     "test_claims",

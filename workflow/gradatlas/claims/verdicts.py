@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gradatlas.charts.numbers import three_digits
+from gradatlas.charts.numbers import as_given, three_digits
 from gradatlas.claims.ability import Ability
 from gradatlas.claims.estimates import EXACT, NOT_REQUESTED, ONE_TRAINING, SCALES, Student, p_value
 from gradatlas.claims.sheet import OVERALL, Claim
@@ -21,7 +21,7 @@ from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import LEVEL
 
 ALPHA = 1 - LEVEL
-# With fewer samples an interval is no ground for a verdict, whatever it says; with fewer seeds, none over seeds.
+# With fewer samples an interval supports no verdict; with fewer seeds, none over seeds.
 FEWEST, FEWEST_SEEDS = 20, 3
 VERDICTS = ("holds", "fails", "inconclusive")
 
@@ -38,7 +38,7 @@ def decide(
     `evidence`: tables of `gather`; `prompts`: by model, the form of its prompts. A claim holds where the whole 95 %
     interval lies on the claimed side of its threshold and the p-value, by Holm's method over all tests of that claim in
     this run, is below .05; it fails where the same is true of the other side; else it is inconclusive, and `reason`
-    says why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
+    states why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
     than 20 samples: those rows are no tests, and correct no other's p-value. An untrained network needs no ability: its
     rows are controls, corrected among themselves, and its number stands beside those of the models that were trained
     from it (`untrained`).
@@ -102,22 +102,28 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
         found = {model: abilities[model, dataset] for model in models if (model, dataset) in abilities}
         used = () if needed == "task" else variants
         reason = next((f"{model} {each.unable(used)}" for model, each in found.items() if each.unable(used)), "")
-    judged = ability.slowest(() if claim.ability_of == "task" else variants) if ability else ""
-    guessed = [name for name in ability.guessed if name in variants] if ability and needed == "task" else []
-    blind = (
-        f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})" if guessed else ""
-    )
-    return row | {
-        "accuracies": ability.accuracies([*variants, judged]) if ability else "",
-        "ability_test": ability.test if ability else "",
-        "accuracy": ability and ability.shares[judged][0],
-        "chance": ability and ability.chance,
-        "mastered": ability and ability.masters(judged),
-        "blind": blind,
-        "reason": reason,
-        "p_adjusted": None,
-        "untrained": None,
-        "part": False,
+    known = _known(ability, claim, variants, needed) if ability else _NOTHING_KNOWN
+    return row | known | {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False}
+
+
+# Of what the model can do, where that was not measured.
+_NOTHING_KNOWN = {"accuracies": "", "ability_test": "", "guesses": ""} | dict.fromkeys(
+    ("accuracy", "chance", "mastered")
+)
+
+
+def _known(ability: Ability, claim: Claim, variants: Sequence[str], needed: str) -> dict[str, Any]:
+    """What the model can do; `guesses`: a remark on variants of which the claim needs no mastery."""
+    judged = ability.slowest(() if claim.ability_of == "task" else variants)
+    guessed = [name for name in ability.guessed if name in variants] if needed == "task" else []
+    remark = f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})"
+    return {
+        "accuracies": ability.accuracies([*variants, judged]),
+        "ability_test": ability.test,
+        "accuracy": ability.shares[judged][0],
+        "chance": ability.chance,
+        "mastered": ability.masters(judged),
+        "guesses": remark if guessed else "",
     }
 
 
@@ -146,7 +152,7 @@ def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> 
 
 
 def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> None:
-    """Give the rows of one training, of claims that need several, their reason; `part`: one of several made.
+    """Give the rows of one training, of claims that need several, their reason; `one_of_several`, where more were made.
 
     The verdict over its probes alone is by the same rule, corrected among the rows of this claim and seed.
     """
@@ -158,11 +164,11 @@ def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]
             groups.setdefault((row["claim"], row["seed"]), []).append(row)
     for (name, _), group in groups.items():
         for row in group:
-            row["part"] = seeds[_training(row)] > 1
+            row["one_of_several"] = seeds[_training(row)] > 1
         usable = [row for row in group if not row["reason"]]
         for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
             alone, _ = _verdict(row | {"p_adjusted": adjusted}, claims[name])
-            count = f" of {seeds[_training(row)]}" if row["part"] else ""
+            count = f" of {seeds[_training(row)]}" if row["one_of_several"] else ""
             probes = f"; over its probes alone: {alone}" if row["test"] != ONE_TRAINING else ""
             row["reason"] = f"1 seed{count}{probes}"
 
@@ -194,15 +200,10 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
         "n": k,
         "p_value": p,
         "test": f"t over seeds{f', {left_out} left out' if left_out else ''}",
-        "accuracies": "",
-        "ability_test": "",
-        "accuracy": None,
-        "chance": None,
-        "mastered": None,
-        "blind": "",
         "untrained": None,
         "reason": reason,
         "p_adjusted": None,
+        **_NOTHING_KNOWN,
     }
 
 
@@ -211,19 +212,15 @@ def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> 
     published = claim.published_number(row)
     if row["test"] in (EXACT, ONE_TRAINING):
         row = row | dict.fromkeys(("low", "high", "p_value", "p_adjusted"))
+    carried = {name: value for name, value in row.items() if name in CLAIMS.names}
+    numbers = {name: None for name, value in carried.items() if isinstance(value, float) and not math.isfinite(value)}
     return {
-        **{name: row[name] for name in _CARRIED},
-        **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},
-        "study": claim.study,
+        **carried,
+        **numbers,
+        **{name: getattr(claim, name) for name in _OF_CLAIM},
         # On an untrained network no claim of the study is tested: the others are compared with it.
         "status": _status(row, claim),
         "claim_status": claim.status,
-        "source": claim.source,
-        "title": claim.title,
-        "statistic": claim.statistic,
-        "direction": claim.direction,
-        "threshold": claim.threshold,
-        "margin": claim.margin,
         "published": None if published is None else float(published),
         "verdict": verdict,
         "reason": reason,
@@ -231,16 +228,13 @@ def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> 
     }
 
 
+_OF_CLAIM = ("study", "source", "title", "statistic", "direction", "threshold", "margin")
+
+
 def _status(row: Mapping[str, Any], claim: Claim) -> str:
     if row["test"] == NOT_REQUESTED:
         return "not_asked"
-    return "seed" if row["part"] else "control" if row["kind"] == "random" else claim.status
-
-
-_CARRIED = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
-_CARRIED += ("n", "test", "mastered", "variants", "accuracies", "ability_test")
-_NUMBERS = ("value", "low", "high", "p_value", "p_adjusted", "accuracy", "chance", "untrained", "tokens")
-_NUMBERS += ("reference_tokens",)
+    return "seed" if row["one_of_several"] else "control" if row["kind"] == "random" else claim.status
 
 
 def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
@@ -252,15 +246,15 @@ def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
     elif _against(claim, low, high):
         verdict = "fails"
     else:
-        return "inconclusive", f"the interval reaches over {' or '.join(map(_short, claim.bounds))}"
+        return "inconclusive", f"the interval reaches over {' or '.join(map(as_given, claim.bounds))}"
     if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
         return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
     needed = claim.ability_of != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
-    return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["blind"]
+    return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["guesses"]
 
 
 def _against(claim: Claim, low: float, high: float) -> bool:
-    """Whether an interval lies wholly where the claim says that it does not."""
+    """Whether the whole interval lies on the side that is not claimed."""
     if claim.direction == "within":
         return high < claim.bounds[0] or low > claim.bounds[1]
     return high < claim.threshold if claim.direction == "above" else low > claim.threshold
@@ -270,10 +264,9 @@ def _statement(row: Mapping[str, Any], claim: Claim, published: str | None) -> s
     number = _short(row["value"])
     if _finite(row["low"]) and _finite(row["high"]):
         number += f" [{_short(row['low'])}, {_short(row['high'])}]"
-    bound = _short(claim.threshold)
-    wanted = (
-        f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
-    )
+    bound = as_given(claim.threshold)
+    within = claim.direction == "within"
+    wanted = f"within {as_given(claim.margin)} of {bound}" if within else f"{claim.direction} {bound}"
     beside = f"; published{claim.published_of}: {published}" if published else ""
     return f"{claim.statement.format(number)}; claimed: {wanted}{beside}"
 

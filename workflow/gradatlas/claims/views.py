@@ -1,7 +1,7 @@
 """What the claims of the first study compare: the cells of a model on a dataset, found from what a claim declares.
 
 A claim's row in the sheet names the variants, responses and models (or datasets) that it compares. So what it needs is
-known before anything is measured, and a claim whose cells have no usable sample gets a row that says so.
+known before anything is measured, and a claim whose cells have no usable sample gets a row with that reason.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -23,13 +23,13 @@ NAMES = {"published": "As published", "reference": "By the study’s algorithm",
 NOTE = (
     "The study’s irrelevant responses hold right answers among the wrong ones; the corrected ones (another sample’s "
     "response) never do. A conclusion survives where the claim holds on both, and does not where it fails on the "
-    "corrected ones, each by its verdict of this run; where one of the two has none, nothing can be concluded."
+    "corrected ones, each by its verdict of this run; where one of the two has none, there is no outcome."
 )
 SHOWN = (
     "Dots: the claim’s number over all projections, with its 95 % interval; line: the threshold (shaded: the margin). "
     "Controls, untrained networks and claims measured on one kind alone stand in results/tables/fixed_data.md."
 )
-LOOKS = {
+STYLES = {
     "published": (theme.MARKED, "square"),
     "reference": (theme.PAIR_COLOURS[1], "square"),
     CORRECTED: (theme.PAIR_COLOURS[0], "circle"),
@@ -157,10 +157,12 @@ def _panel(
     names = " : ".join(f"datum.value === {place} ? {json.dumps(name)}" for place, name in enumerate(labels)) + " : ''"
     y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=names, labelLimit=300)
     y = alt.Y("at:Q", scale=alt.Scale(domain=[-0.6, len(labels) - 0.4], reverse=True, nice=False), axis=y_axis)
-    present = [kind for kind in LOOKS if any(row["kind"] == NAMES[kind] for row in data)]
+    present = [kind for kind in STYLES if any(row["kind"] == NAMES[kind] for row in data)]
     domain = [NAMES[kind] for kind in present]
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=domain, range=[LOOKS[kind][0] for kind in present]), title=None)
-    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[LOOKS[kind][1] for kind in present]), title=None)
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][0] for kind in present]), title=None
+    )
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][1] for kind in present]), title=None)
     base = alt.Chart(pl.DataFrame(data, infer_schema_length=None)).encode(y=y, color=colour)
     value, low = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("value", "low", "high")]

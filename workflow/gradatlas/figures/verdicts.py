@@ -196,6 +196,6 @@ def write_verdicts(claims: str | Path, output: str | Path) -> None:
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     missing = claim_rows.not_requested(rows)
     if missing:
-        parts += ["# Not made", "Claims whose runs or data this configuration does not make; they are not counted."]
+        parts += ["# Not tested", "Claims whose runs or data this configuration does not make; they are not counted."]
         parts.append("\n".join(f"- {title}: {escaped(needed)}" for title, needed in missing.items()))
     write_text(output, "\n\n".join(filter(None, parts)) + "\n")

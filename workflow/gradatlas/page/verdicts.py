@@ -24,11 +24,14 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
     return {
         "studies": [_matrix(rows.filter(pl.col("study") == study), STUDIES[study], titles) for study in studies],
         "note": NOTES[DYNAMICS] if studies == [DYNAMICS] else f"{claim_rows.INTERVALS} {claim_rows.stand_in(rows)}",
-        "header": ["In words", *(COLUMNS[name] for name in shown)],
+        "header": ["In words", "Statistic", *(COLUMNS[name] for name in shown)],
         "table": [
             (
                 first["title"],
-                [(row["place"], [row["statement"], *(row[name] or "–" for name in shown)]) for row in group],
+                [
+                    (row["place"], [row["statement"], row["statistic"], *(row[name] or "–" for name in shown)])
+                    for row in group
+                ],
             )
             for first, group in claim_rows.by_claim(rows)
         ],

@@ -4,25 +4,24 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from gradatlas.claims.dynamics.runs import NothingMeasured, RunGroup, of_differences
+from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, RunGroup
 from gradatlas.claims.dynamics.training import Measure
 from gradatlas.claims.estimates import SHARE, DynamicsEstimate, Z, p_value
-from gradatlas.claims.sheet import DynamicsClaim
 from gradatlas.study.shares import wilson
 
 _WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
 
 
-def win_rate(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+def win_rate(on: OnRuns) -> DynamicsEstimate:
     """Mean over held-out prompts of what the run wins against the other at the last step judged; a tie is half.
 
     Wilson's score interval of as many trials as prompts, and its test; with ties both are slightly conservative. A
     judgement that could not be read takes no part.
     """
-    rows = group.judgements.filter((pl.col("run") == run) & (pl.col("baseline") == other))
+    rows = on.group.judgements.filter((pl.col("run") == on.run) & (pl.col("baseline") == on.other))
     rows = rows.filter((pl.col("step") == pl.col("step").max()) & pl.col("verdict").is_not_null())
     if rows.is_empty():
-        raise NothingMeasured(f"no judgement of {run} against {other}")
+        raise NothingMeasured(f"no judgement of {on.run} against {on.other}")
     worth = rows.group_by("pair_id").agg(pl.col("verdict").replace_strict(_WORTH, return_dtype=pl.Float64).mean())
     value, n = float(worth["verdict"].mean()), worth.height
 
@@ -31,7 +30,7 @@ def win_rate(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: st
         return float(stats.norm.sf(z)), float(stats.norm.cdf(z))
 
     low, high = wilson(value * n, n, Z)
-    found = p_value(claim, value, tails)
+    found = p_value(on.claim, value, tails)
     return DynamicsEstimate(value=value, low=low, high=high, n=n, p_value=found, test="score test", scale=SHARE.name)
 
 
@@ -46,13 +45,14 @@ def _answers(group: RunGroup, run: str, column: str, last: bool) -> dict[str, fl
 def _differing(column: str) -> Measure:
     """A run's last answers against its first, or, of RUN:RUN, against the other's last."""
 
-    def measured(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
-        one, two = _answers(group, run, column, True), _answers(group, other or run, column, bool(other))
+    def measured(on: OnRuns) -> DynamicsEstimate:
+        one = _answers(on.group, on.run, column, True)
+        two = _answers(on.group, on.other or on.run, column, bool(on.other))
         common = sorted(set(one) & set(two))
         if not common:
-            names = f"{run}:{other}" if other else run
+            names = f"{on.run}:{on.other}" if on.other else on.run
             raise NothingMeasured(f"no scored answers of {names} to held-out prompts")
-        return of_differences(group, claim, np.array([one[key] - two[key] for key in common]))
+        return on.mean(np.array([one[key] - two[key] for key in common]))
 
     return measured
 

@@ -10,7 +10,7 @@ import polars as pl
 from gradatlas.claims.dynamics.answers import ANSWERS
 from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.influence import INFLUENCE
-from gradatlas.claims.dynamics.runs import NothingMeasured, Run, RunGroup, nothing
+from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, Run, RunGroup, nothing
 from gradatlas.claims.dynamics.training import TRAINING
 from gradatlas.claims.estimates import NOT_REQUESTED, DynamicsEstimate
 from gradatlas.claims.sheet import DynamicsClaim
@@ -123,7 +123,7 @@ def on_runs(group: RunGroup, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]
             try:
                 if stopped:
                     raise NothingMeasured(f"run {stopped[0]} diverged")
-                yield replace(ON_RUNS[claim.claim](group, claim, run, other, kind), of=of)
+                yield replace(ON_RUNS[claim.claim](OnRuns(group, claim, run, other, kind)), of=of)
             except NothingMeasured as reason:
                 yield nothing(of, str(reason))
 
@@ -150,7 +150,7 @@ def _group(
 
 
 def _not_requested(why: str) -> DynamicsEstimate:
-    return nothing("", f"not asked: {why}", NOT_REQUESTED)
+    return nothing("", f"not tested: {why}", NOT_REQUESTED)
 
 
 def _row(

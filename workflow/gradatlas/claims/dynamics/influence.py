@@ -6,10 +6,9 @@ less its start. The norms of A and G, by which the study's notebook divides, are
 
 import numpy as np
 
-from gradatlas.claims.dynamics.runs import Curve, NothingMeasured, RunGroup, alike, of_differences, of_draws
-from gradatlas.claims.dynamics.training import Measure
+from gradatlas.claims.dynamics.runs import Curve, NothingMeasured, OnRuns
+from gradatlas.claims.dynamics.training import Measure, between, change
 from gradatlas.claims.estimates import CORRELATION, DynamicsEstimate
-from gradatlas.claims.sheet import DynamicsClaim
 
 ROWS = (
     "chosen",
@@ -25,58 +24,44 @@ ROWS = (
 _OTHER_SIDE = {"chosen_semantic": ("rejected_semantic", "rejected"), "rejected_semantic": ("chosen_semantic", "chosen")}
 
 
-def _curves(group: RunGroup, run: str, *types: str) -> list[Curve]:
-    return alike(*(group.runs[run].curve(kind, "log_prob_mean") for kind in types))
+def _curves(on: OnRuns, *types: str) -> list[Curve]:
+    return on.curves(*((kind, "log_prob_mean") for kind in types))
 
 
-def heat_diagonal(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+def heat_diagonal(on: OnRuns) -> DynamicsEstimate:
     """The target's change less the largest of the others'; noise makes that too large, against the claim."""
-    own = group.runs[run].target
-    if own not in group.runs[run].types:
-        raise NothingMeasured(f"{run} learns no type of probe that was followed")
-    others = [kind for kind in ROWS if kind != own and kind in group.runs[run].types]
-    changes = np.stack([curve.change for curve in _curves(group, run, own, *others)], axis=1)
-    (means,) = group.means(changes)
-    return of_draws(claim, means[:, 0] - means[:, 1:].max(1), len(changes))
+    run = on.group.runs[on.run]
+    if run.target not in run.types:
+        raise NothingMeasured(f"{on.run} learns no type of probe that was followed")
+    others = [kind for kind in ROWS if kind != run.target and kind in run.types]
+    changes = np.stack([curve.change for curve in _curves(on, run.target, *others)], axis=1)
+    (means,) = on.group.means(changes)
+    return on.of_draws(means[:, 0] - means[:, 1:].max(1), len(changes))
 
 
-def heat_rephrases(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+def heat_rephrases(on: OnRuns) -> DynamicsEstimate:
     """The other side's rephrases' change less that of their originals."""
-    if group.runs[run].target not in _OTHER_SIDE:
-        raise NothingMeasured(f"{run} learns no rephrases")
-    one, two = _curves(group, run, *_OTHER_SIDE[group.runs[run].target])
-    return of_differences(group, claim, one.change - two.change)
+    target = on.group.runs[on.run].target
+    if target not in _OTHER_SIDE:
+        raise NothingMeasured(f"{on.run} learns no rephrases")
+    one, two = _curves(on, *_OTHER_SIDE[target])
+    return on.mean(one.change - two.change)
 
 
-def heat_pairing(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
-    """Other questions' answers of the training split, less those of the held-out one."""
-    one, two = _curves(group, run, "irrelevant_train", "irrelevant_held_out")
-    return of_differences(group, claim, one.change - two.change)
-
-
-def heat_dpo_falls(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
-    """A type's own change."""
-    return of_differences(group, claim, _curves(group, run, of)[0].change)
-
-
-def heat_dpo_chosen(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
-    """The chosen responses' change."""
-    return of_differences(group, claim, _curves(group, run, "chosen")[0].change)
-
-
-def ranks_stable(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+def ranks_stable(on: OnRuns) -> DynamicsEstimate:
     """Kendall's tau of the ranking of types by LBK = |Delta log pi|^2 / |A|^2 with that of the next window, averaged.
 
     A window lies between two evaluations; |G|^2 is the same for all types.
     """
-    types = [kind for kind in ROWS if kind in group.runs[run].types]
-    curves = _curves(group, run, *types)
+    run = on.group.runs[on.run]
+    types = [kind for kind in ROWS if kind in run.types]
+    curves = _curves(on, *types)
     if len(curves[0].examples) < 3:
-        raise NothingMeasured(f"{run} was evaluated less than three times")
-    norms = [group.runs[run].curve(kind, "a_norm").of(curves[0].prompts).values for kind in types]
+        raise NothingMeasured(f"{on.run} was evaluated less than three times")
+    norms = [run.curve(kind, "a_norm").of(curves[0].prompts).values for kind in types]
     sizes = [np.diff(curve.values) ** 2 / norm[:, :-1] ** 2 for curve, norm in zip(curves, norms, strict=True)]
-    (means,) = group.means(np.stack(sizes, axis=1))
-    return of_draws(claim, successive_taus(means), len(curves[0].prompts), CORRELATION)
+    (means,) = on.group.means(np.stack(sizes, axis=1))
+    return on.of_draws(successive_taus(means), len(curves[0].prompts), CORRELATION)
 
 
 def successive_taus(values: np.ndarray) -> np.ndarray:
@@ -87,6 +72,10 @@ def successive_taus(values: np.ndarray) -> np.ndarray:
 
 
 INFLUENCE: dict[str, Measure] = {
-    function.__name__: function
-    for function in (heat_diagonal, heat_rephrases, heat_pairing, heat_dpo_falls, heat_dpo_chosen, ranks_stable)
+    "heat_diagonal": heat_diagonal,
+    "heat_rephrases": heat_rephrases,
+    "heat_pairing": between("irrelevant_train", "irrelevant_held_out", "log_prob_mean"),
+    "heat_dpo_falls": change("", "log_prob_mean"),
+    "heat_dpo_chosen": change("chosen", "log_prob_mean"),
+    "ranks_stable": ranks_stable,
 }

@@ -108,23 +108,37 @@ class RunGroup:
         return resampled(values, self.dataset, self.draws, self.bootstrap_seed)
 
 
-def alike(*curves: Curve) -> list[Curve]:
-    """The curves cut to the prompts that all have; `NothingMeasured` where there is none."""
-    common = set(curves[0].prompts).intersection(*(curve.prompts for curve in curves))
-    if not common:
-        raise NothingMeasured("the probes that are compared share no prompt")
-    return [curve.of([prompt for prompt in curves[0].prompts if prompt in common]) for curve in curves]
+@dataclass(frozen=True)
+class OnRuns:
+    """What one number is measured on: a run of a group, a run that it is compared with, and a type, or "" for none."""
 
+    group: RunGroup
+    claim: DynamicsClaim
+    run: str
+    other: str = ""
+    type: str = ""
 
-def of_differences(group: RunGroup, claim: DynamicsClaim, values: np.ndarray) -> DynamicsEstimate:
-    """The mean of each prompt's own number, (prompts,): bootstrap interval, Wilcoxon's signed ranks."""
-    (draws,) = group.means(values)
-    return estimate(DynamicsEstimate, claim, draws, PLAIN, len(values), paired_tails(values, PLAIN), "Wilcoxon")
+    def curves(self, *which: tuple[str, str], both: bool = False) -> list[Curve]:
+        """The run's curves of these (type, measure), and of `both` then the other's, cut to the prompts that all have.
 
+        An empty type is the claim's. `NothingMeasured` where no prompt is shared.
+        """
+        names = (self.run, self.other) if both else (self.run,)
+        curves = [self.group.runs[name].curve(kind or self.type, measure) for name in names for kind, measure in which]
+        common = set(curves[0].prompts).intersection(*(curve.prompts for curve in curves))
+        if not common:
+            raise NothingMeasured("the probes that are compared share no prompt")
+        return [curve.of([prompt for prompt in curves[0].prompts if prompt in common]) for curve in curves]
 
-def of_draws(claim: DynamicsClaim, draws: np.ndarray, n: int, scale: Scale = PLAIN) -> DynamicsEstimate:
-    """A number that no single prompt has, from its bootstrap draws."""
-    return estimate(DynamicsEstimate, claim, draws, scale, n)
+    def mean(self, values: np.ndarray) -> DynamicsEstimate:
+        """The mean of each prompt's own number, (prompts,): bootstrap interval, Wilcoxon's signed ranks."""
+        (draws,) = self.group.means(values)
+        tails = paired_tails(values, PLAIN)
+        return estimate(DynamicsEstimate, self.claim, draws, PLAIN, len(values), tails, "Wilcoxon")
+
+    def of_draws(self, draws: np.ndarray, n: int, scale: Scale = PLAIN) -> DynamicsEstimate:
+        """A number that no single prompt has, from its bootstrap draws."""
+        return estimate(DynamicsEstimate, self.claim, draws, scale, n)
 
 
 def exactly(value: float, n: int, of: str = "") -> DynamicsEstimate:

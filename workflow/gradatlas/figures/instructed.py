@@ -21,6 +21,11 @@ APART = (
 )
 
 
+def is_drawn(data: Data) -> bool:
+    """Whether the model has a partner with responses of the relation in common."""
+    return data.partner is not None and not shared(data).is_empty()
+
+
 def heading(data: Data) -> Heading:
     """In how many variants and projections the model's mean gradients are larger than its partner's.
 

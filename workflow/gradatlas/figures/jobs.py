@@ -141,19 +141,7 @@ def draw_figures(
     """
     from gradatlas.figures import gallery
 
-    gallery.draw(
-        statistics,
-        dataset,
-        title,
-        output,
-        formats,
-        model_titles=settings.model_titles,
-        accuracy=accuracy,
-        partners_of=settings.partners,
-        prompts=settings.prompts,
-        paper_axes=settings.paper_axes,
-        paper_top=settings.paper_top,
-    )
+    gallery.draw(statistics, dataset, title, output, formats, settings, accuracy)
 
 
 def draw_overview(
@@ -179,9 +167,7 @@ def draw_overview(
     """
     from gradatlas.figures import gallery
 
-    gallery.draw_overview(
-        statistics, settings.datasets, output, formats, settings.model_titles, settings.paper_axes, accuracy
-    )
+    gallery.draw_overview(statistics, settings, output, formats, accuracy)
 
 
 def write_tables(

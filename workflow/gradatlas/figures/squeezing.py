@@ -50,7 +50,7 @@ def length(data: RunData, chains: Sequence[Chain]) -> Figure:
             "run that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
         ),
     )
-    entries, every = [chain.title for chain in chains], last_runs(data.frame, chains)
+    entries, every = [chain.title for chain in chains], last_runs(data.frame, chains)[0]
     y = Axis("value", "Nats")
     panels = [
         line_panel(of_measure(every, kind, measure), name, entries, "Examples of DPO", y=y)

@@ -15,7 +15,7 @@ DRAWN = (
 _BAR, _LIMIT = 26, 160
 
 
-def drawn(data: Data) -> bool:
+def is_drawn(data: Data) -> bool:
     """Whether samples of the relation were requested and none is usable."""
     cells = data.of("cells")
     return not cells.is_empty() and cells["n_ok"].sum() == 0

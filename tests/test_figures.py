@@ -16,7 +16,7 @@ import pytest
 from conftest import script, settings
 from gradatlas.charts import listing, names, scales, theme
 from gradatlas.charts.numbers import three_digits, two_digits
-from gradatlas.charts.panel import VALUES, variant_look
+from gradatlas.charts.panel import VALUES, variant_palette
 from gradatlas.charts.save import as_json, save, size_of_svg
 from gradatlas.charts.tables import write_table
 from gradatlas.charts.theme import Heading
@@ -343,7 +343,7 @@ def test_colours_differ_for_every_reader_and_in_grey(colours, vision):
 
 def test_a_variant_keeps_its_look_where_another_is_missing():
     whole, part, other = (
-        variant_look(keys)
+        variant_palette(keys)
         for keys in (["none", "simplified", "detailed"], ["simplified", "detailed"], ["simplified", "natural"])
     )
     assert (part.colours, part.shapes) == (whole.colours[1:], whole.shapes[1:])

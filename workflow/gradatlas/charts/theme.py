@@ -3,7 +3,7 @@
 The type is Liberation Sans: vl-convert carries it inside its wheel, so a chart's text is measured and drawn alike on
 every machine (tried: with no font installed an SVG has the same bytes), and it has the metrics of Arial and Helvetica,
 so an SVG keeps its layout in a viewer without it.
-(One glyph that it lacks, such as a subscript digit, throws a whole line into another font: labels avoid those.)
+(One glyph that it does not have, such as a subscript digit, sets a whole line into another font: labels avoid those.)
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ FAMILY = "Liberation Sans, Arimo, Arial, Helvetica, sans-serif"
 INK, QUIET, RULE, GRID = "#1f2430", "#4d5566", "#8b93a3", "#e7e9ee"
 
 # The paper's hues (Q red, K green, V blue, O grey), moved apart in luminance so that they stay apart in greyscale and
-# for colour-blind readers (a test measures both). Shapes say the same once more.
+# for colour-blind readers (a test measures both). Shapes repeat them.
 PROJECTION_COLOURS = {
     "q": "#d94a1f",
     "k": "#1d5f4c",
@@ -50,7 +50,7 @@ PROJECTION_SHAPES = {
 }
 # What is wrong with the data themselves.
 MARKED = "#c0213f"
-# Fast to slow runs from dark to light. These variants keep their look in a dataset that lacks one of them.
+# Fast to slow runs from dark to light. These variants keep their colours in a dataset without one of them.
 OWN_LOOK = {"none": 0, "simplified": 1, "detailed": 2}
 ORDERED_COLOURS = ("#41206f", "#c0413f", "#df9210", "#1d8a99", "#6c757d")
 ORDERED_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
@@ -69,7 +69,7 @@ WIDTH = 780  # of all panels of a row together; a figure is about a text column 
 GAP = 22
 HEIGHTS = {"main": 190, "minor": 105, "small": 120, "difference": 84}
 TITLE_SIZE, SUBTITLE_SIZE = 16, 11.5
-# Points are told apart down to this many pixels between layers; a longer curve is drawn without them.
+# With fewer pixels between layers, points overlap: the curve is drawn without them.
 POINT_SPACING = 5
 
 

@@ -294,7 +294,7 @@ def _ends(frame: pl.DataFrame) -> tuple[str, str]:
 
 
 def left_out_by_dataset(cells: pl.DataFrame, titles: dict[str, str]) -> list[str]:
-    """A line that says how many samples of each dataset were left out, and why: those of all its variants together."""
+    """A line on how many samples of each dataset were left out, and why: those of all its variants together."""
     named = cells.filter(pl.col("dataset").is_in(list(titles))).with_columns(pl.col("dataset").replace(titles))
     counts = named.group_by("dataset", maintain_order=True).agg(pl.sum("n", "n_ok", *LOST))
     return left_out(counts, ("dataset",))

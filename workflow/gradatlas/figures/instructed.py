@@ -47,7 +47,7 @@ def heading(data: Data) -> Heading:
 
 
 def chart(data: Data, heading: Heading) -> alt.ConcatChart:
-    """Both models' curves, told apart by dash, and their ratio below."""
+    """Both models' curves, one of them dashed, and their ratio below."""
     curves = shared(data)
     names = tuple(curves["model"].unique(maintain_order=True))
     by_model = [of(curves, model=name) for name in names]

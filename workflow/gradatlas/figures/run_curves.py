@@ -10,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import Axis, grid, panel, series_look
+from gradatlas.charts.panel import Axis, grid, panel, series_palette
 from gradatlas.figures.runs import Chain, RunData
 
 #: Every type of probe by itself.
@@ -187,7 +187,7 @@ def extend(data: RunData, chains: Sequence[Chain]) -> Figure:
 def seeds(data: RunData, chains: Sequence[Chain]) -> Figure:
     """Chains of runs, each a mean over seeds, with the lowest and the highest seed.
 
-    An evaluation that a seed lacks, since its run stopped early, is left out.
+    An evaluation that not every seed reached, since a run stopped early, is left out.
     """
     keys = ["run", "before", "examples", "type", "measure"]
     count, probes = data.frame["seed"].n_unique(), probes_of(data.frame)
@@ -238,9 +238,9 @@ def line_panel(
     """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules stand."""
     x = Axis("x", x_title, format=",d", count=5)
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
-    look = series_look(entries, below=True)
+    palette = series_palette(entries, below=True)
     return panel(
-        part, x, y or Axis("value"), look, size, title=title, detail="run", turns=turns, more=("n",), **options
+        part, x, y or Axis("value"), palette, size, title=title, detail="run", turns=turns, more=("n",), **options
     )
 
 

@@ -5,7 +5,7 @@ python -m benchmarks.claims
 
 import numpy as np
 
-from gradatlas.claims.evidence import RATIO, Student, View, resampled
+from gradatlas.claims.estimates import RATIO, Student, resampled
 from gradatlas.statistics.measures import mean_absolute_difference
 
 LAYERS, RUNS = 12, 400
@@ -28,7 +28,7 @@ def main() -> None:
                     curve * np.exp(of_sample * random.normal(size=(n, 1)) + of_layer * random.normal(size=(n, LAYERS)))
                     for curve in (one, other)
                 ]
-                first, second = map(statistic, resampled(View("", "", "", {}, 300, run), samples))
+                first, second = map(statistic, resampled(samples, "", 300, run))
                 low, high = Student.of_draws(first / second, RATIO, n).interval
                 hits += low <= statistic(one) / statistic(other) <= high
             print(f"{name}, n = {n}: {hits / RUNS:.3f}")

@@ -4,7 +4,7 @@
 
 Synthetic tables of 10 models, 11 datasets, 3 variants, correct and irrelevant responses, 500 samples, 42 layers, 34
 claims of which half are tested on both kinds of responses; the real page; a headless Chromium (and chromedriver, on the
-PATH). Seconds are from asking for the file to the first drawn curves and samples, the median of the loads.
+PATH). Seconds are from opening the file to the first drawn curves and samples, the median of the loads.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def load(page: Path) -> float:
-    """Seconds from asking for the page to the explorer's first drawing, in a fresh browser."""
+    """Seconds from opening the page to the explorer's first drawing, in a fresh browser."""
     with chromium() as browser:
         begun = time.perf_counter()
         browser.get(page.as_uri())
@@ -109,7 +109,7 @@ def write_dataset(place: Path, folder: Path, models: list[str], samples: int, la
         own=pl.Series(draw.normal(1, 0.7, cell.height * n)),
     )
     rows = rows.join(grid(projection=PROJECTIONS), how="cross")
-    # A sample's own size, and its layers around it, as far apart as in the miniature study.
+    # A sample's own size, and its layers around it, with the spread of the miniature study.
     own = {
         "nuclear_norm": np.exp(rows["own"].to_numpy()),
         "sigma_ratio": draw.beta(3, 9, rows.height),
@@ -130,7 +130,7 @@ def lists(values: np.ndarray) -> pl.Series:
 
 
 def write_responses(path: Path, dataset: str, ids: list[str], draw) -> None:
-    """Texts of words as frequent as in a language: some compress and some do not."""
+    """Texts of words with the frequencies of a language, so that they compress like real ones."""
     words = np.array(["".join(draw.choice(list("etaoinshrdlucmfw"), draw.integers(2, 9))) for _ in range(3000)])
 
     def text():
@@ -148,7 +148,7 @@ def write_responses(path: Path, dataset: str, ids: list[str], draw) -> None:
 
 
 def write_figures(folder: Path, dataset: str, models: list[str]) -> None:
-    """A list of figures as `gallery.draw` leaves it, all the same empty picture."""
+    """A list of figures as `gallery.draw` writes it, all of them the same empty picture."""
     folder.mkdir(parents=True, exist_ok=True)
     size = {"width": 800, "height": 400}
     write_text(folder / "empty.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="800" height="400"></svg>')
@@ -186,10 +186,10 @@ def write_claims(path: Path, models: list[str], datasets: list[str], draw) -> No
 def grid(**columns) -> pl.DataFrame:
     """Every combination of the columns' values."""
     frames = [pl.DataFrame({name: list(values)}) for name, values in columns.items()]
-    whole = frames[0]
+    product = frames[0]
     for frame in frames[1:]:
-        whole = whole.join(frame, how="cross")
-    return whole
+        product = product.join(frame, how="cross")
+    return product
 
 
 def estimates(rows: pl.DataFrame, n: int, draw) -> pl.DataFrame:
@@ -198,7 +198,7 @@ def estimates(rows: pl.DataFrame, n: int, draw) -> pl.DataFrame:
 
 
 def put(table: Table, rows: pl.DataFrame, folder: Path) -> None:
-    """Write a table; columns that the rows lack are empty."""
+    """Write a table; missing columns are empty."""
     missing = [pl.lit(None).alias(column) for column in table.names if column not in rows.columns]
     folder.mkdir(parents=True, exist_ok=True)
     models = {model: {"revision": "0" * 40, "dtype": "float32"} for model in rows["model"].unique().sort()}

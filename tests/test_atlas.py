@@ -1,4 +1,4 @@
-"""What the atlas carries for its explorer and its verdicts, read back without a browser."""
+"""The atlas's data for its explorer and verdicts, read back without a browser."""
 
 import base64
 import gzip
@@ -17,7 +17,7 @@ from gradatlas.data.tables import RESPONSES
 from gradatlas.figures import gallery, tables
 from gradatlas.figures.run_table import write_dynamics_table
 from gradatlas.page.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
-from gradatlas.page.pieces import pack
+from gradatlas.page.pieces import pack, rounded
 from gradatlas.page.verdicts import verdicts
 from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
 from synthetic import statistic_rows, write_statistics
@@ -117,7 +117,11 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
                 "claim": claim,
                 "study": "layer_gradients",
                 "status": "stands",
+                "claim_status": "stands",
                 "source": "arXiv 2410.23743, section 4",
+                "title": claim.replace("mad", "MAD").replace("separable", "Separable").replace("_", " "),
+                "projection": "all",
+                "direction": "above",
                 "model": model,
             }
             row |= {"dataset": dataset, "relation": relation, "statistic": "MAD ratio", "value": 12.34, "low": 10.1}
@@ -128,32 +132,27 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
 
 
 def read(piece):
-    """A piece's header and columns."""
-    header = json.loads(gzip.decompress(base64.b64decode(piece)))
-    return header, header["columns"]
+    """What a piece holds."""
+    return json.loads(gzip.decompress(base64.b64decode(piece)))
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_column_holds_each_number_rounded_once():
+def test_numbers_are_rounded_once():
     draw = np.random.default_rng(1)
     values = np.concatenate([draw.lognormal(0, 9, 4000), 10.0 ** np.arange(-12, 0), 1 - 10.0 ** -np.arange(1, 9)])
-    values = np.concatenate([values, -values[:100], [math.nan, math.inf, 999.96, 99950.3, 0.00099949]])
-    _, columns = read(pack({}, {"a": values}))
-    for value, found in zip(values, columns["a"], strict=True):
-        wanted = None if not math.isfinite(value) else value if value % 1 == 0 else float(f"{value:.3e}")
+    values = np.concatenate([values, -values[:100], [0.0, math.nan, math.inf, 999.96, 99950.3, 0.00099949]])
+    for value, found in zip([*values, None], rounded([*values, None], 4), strict=True):
+        wanted = float(f"{value:.3e}") if value is not None and math.isfinite(value) else None
         assert found == wanted, value
 
 
-def test_counts_are_exact_and_nothing_is_nothing():
-    values = {"n": np.array([[0, 7], [math.nan, 70_001]]), "none": np.array([])}
-    header, columns = read(pack({"a": "é🦜"}, values))
-    assert header["a"] == "é🦜" and columns == {"n": [0, 7, None, 70_001], "none": []}
-
-
-def test_the_same_numbers_are_the_same_text():
-    assert pack({"a": 1}, {"v": np.arange(9) / 7}) == pack({"a": 1}, {"v": np.arange(9) / 7})
+def test_a_piece_is_the_same_bytes_each_time():
+    content = {"a": "é🦜", "n": [0, 7, None, 70_001], "v": [1 / 7, -2.5e-9], "none": []}
+    assert read(pack(content)) == content and pack(content) == pack(content)
+    with pytest.raises(ValueError):
+        pack({"v": [math.nan]})
 
 
 # What the explorer gets ----------------------------------------------------------------------------------------------
@@ -174,65 +173,78 @@ def study(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def found(study):
+    """What the explorer gets of that study."""
+    return pieces_of(study)
+
+
 def pieces_of(folder, **options):
     given = {"curves": [folder / "curves.parquet"], "sample_layers": [folder / "per_sample_layers.parquet"]}
     given |= {"responses": [folder / "responses.parquet"], "titles": {"gsm8k": "GSM8K"}, **options}
     return explorer(**given)
 
 
-def test_at_most_so_many_samples_and_texts(study):
-    found = pieces_of(study)
-    texts, _ = read(found["pieces"]["texts-0"])
+def test_at_most_so_many_samples_and_texts(found):
+    texts = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(set(texts["ids"])) == SAMPLES and texts["total"] == SAMPLES + 20
     assert len(texts["texts"]) == TEXTS
-    for told in texts["texts"]:
-        for instruction, response in told.values():
+    for of_sample in texts["texts"]:
+        for instruction, response in of_sample.values():
             assert len(instruction) <= CHARACTERS and len(response) == CHARACTERS and response.endswith("…")
 
 
-def test_samples_are_those_of_the_table(study):
+def samples_of(found):
+    """The first piece of samples, its columns dealt out to their series."""
+    piece = read(found["pieces"]["samples-0-0"])
+    columns = piece["columns"].items()
+    series = [{**one, **{name: column[s] for name, column in columns}} for s, one in enumerate(piece["series"])]
+    return piece | {"series": series}
+
+
+def by_key(found, series):
+    """Series of a piece by the keys that their places stand for."""
+    lists = found["index"]["lists"]
+    names = ("variant", "relation", "projection", "metric")
+    return {tuple(lists[f"{name}s"][one[name]]["key"] for name in names if name in one): one for one in series}
+
+
+def test_samples_are_those_of_the_table(study, found):
     """Eleven layers in eight groups: the first three of two layers, the others of one."""
-    found = pieces_of(study)
-    ids = read(found["pieces"]["texts-0"])[0]["ids"]
-    header, columns = read(found["pieces"]["samples-0-0"])
-    lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
-    table = {
-        (row["variant"], row["relation"], row["projection"], row["sample_id"]): row
-        for row in pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
-    }
+    ids = read(found["pieces"]["texts-0"])["ids"]
+    piece = samples_of(found)
     groups = [[0, 1], [2, 3], [4, 5], *([layer, layer] for layer in range(6, 11))]
-    assert header["groups"] == groups
-    missing, size = 0, len(header["sets"]) * len(lists["projections"]) * len(ids)
-    for s, (v, r) in enumerate(header["sets"]):
-        for p, projection in enumerate(lists["projections"]):
-            for i, sample_id in enumerate(ids):
-                row = table.get((lists["variants"][v], lists["relations"][r], projection, sample_id))
-                missing += row is None
-                for metric in lists["metrics"]:
-                    for g, (first, last) in enumerate(groups):
-                        value = columns[metric][g * size + (s * len(lists["projections"]) + p) * len(ids) + i]
-                        if row is None:
-                            assert value is None
-                        else:
-                            mean = sum(row[metric][first : last + 1]) / (last - first + 1)
-                            assert value == pytest.approx(mean, rel=0.005)
-                assert columns["response_tokens"][s * len(ids) + i] == (row["response_tokens"] if row else None)
-    assert missing == 8
+    assert piece["groups"] == groups
+    rows = pl.read_parquet(study / "per_sample_layers.parquet").to_dicts()
+    cell = ("variant", "relation", "projection")
+    table = {(*(row[name] for name in cell), row["sample_id"]): row for row in rows}
+    missing = 0
+    for key, series in by_key(found, piece["series"]).items():
+        for i, sample_id in enumerate(ids):
+            row = table.get((*key, sample_id))
+            missing += row is None
+            for metric in ("nuclear_norm", "sigma_ratio", "effective_rank"):
+                for (first, last), values in zip(groups, series[metric], strict=True):
+                    if row is None:
+                        assert values[i] is None
+                    else:
+                        mean = sum(row[metric][first : last + 1]) / (last - first + 1)
+                        assert values[i] == pytest.approx(mean, rel=0.005)
+            assert series["response_tokens"][i] == (row["response_tokens"] if row else None)
+            assert series["loss"][i] == (float(f"{row['loss']:.2e}") if row else None)
+    assert missing == 8 and len(piece["series"]) == 4 * 4
 
 
-def test_curves_are_those_of_the_table(study):
-    found = pieces_of(study)
-    header, columns = read(found["pieces"]["curves-0-0"])
-    lists = {name: [item["key"] for item in items] for name, items in found["index"]["lists"].items()}
+def test_curves_are_those_of_the_table(study, found):
+    series = by_key(found, read(found["pieces"]["curves-0-0"]))
     rows = pl.read_parquet(study / "curves.parquet").to_dicts()
     for row in rows:
-        s = header["sets"].index([lists["variants"].index(row["variant"]), lists["relations"].index(row["relation"])])
-        at = s * len(lists["projections"]) + lists["projections"].index(row["projection"])
-        at = at * len(lists["metrics"]) + lists["metrics"].index(row["statistic"])
-        assert columns["n"][at] == row["n"]
+        one = series[tuple(row[name] for name in ("variant", "relation", "projection", "statistic"))]
+        at = one["layer"].index(row["layer"])
+        assert one["n"] == row["n"]
         for name in ("value", "low", "high"):
-            assert columns[name][at * header["layers"] + row["layer"]] == float(f"{row[name]:.3e}")
-    assert len(rows) == len(columns["value"])
+            assert one[name][at] == float(f"{row[name]:.3e}")
+    assert len(rows) == sum(len(one["value"]) for one in series.values())
 
 
 def test_controls_on_some_tokens_stay_out(study, tmp_path):
@@ -245,24 +257,27 @@ def test_a_large_study_shows_fewer_samples(study, monkeypatch):
     """4 sets, 4 projections, 3 metrics and 8 groups: 384 values a sample."""
     monkeypatch.setattr("gradatlas.page.explorer.VALUES", 384 * 25 + 383)
     found = pieces_of(study)
-    texts, _ = read(found["pieces"]["texts-0"])
+    texts = read(found["pieces"]["texts-0"])
     assert len(texts["ids"]) == len(texts["texts"]) == 25 and texts["total"] == SAMPLES + 20
-    _, columns = read(found["pieces"]["samples-0-0"])
-    assert len(columns["nuclear_norm"]) == 4 * 4 * 8 * 25 and len(columns["loss"]) == 4 * 25
+    series = samples_of(found)["series"]
+    assert [len(series), len(series[0]["nuclear_norm"]), len(series[0]["nuclear_norm"][0])] == [4 * 4, 8, 25]
+    assert len(series[0]["loss"]) == 25
 
 
 def test_a_metric_that_was_not_measured_is_missing(study, tmp_path):
     rows = pl.read_parquet(study / "per_sample_layers.parquet").with_columns(effective_rank=None)
     write_table(PER_SAMPLE_LAYERS, rows.to_arrow(), tmp_path / "layers.parquet", {})
-    _, columns = read(pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])["pieces"]["samples-0-0"])
-    assert set(columns["effective_rank"]) == {None} and None not in columns["nuclear_norm"][:3]
+    found = pieces_of(study, sample_layers=[tmp_path / "layers.parquet"])
+    for series in samples_of(found)["series"]:
+        assert {value for group in series["effective_rank"] for value in group} == {None}
+        assert None not in series["nuclear_norm"][0][:3]
 
 
 def test_no_texts_and_no_samples(study):
-    assert read(pieces_of(study, responses=[])["pieces"]["texts-0"])[0]["texts"] == [{}] * TEXTS
+    assert read(pieces_of(study, responses=[])["pieces"]["texts-0"])["texts"] == [{}] * TEXTS
     found = pieces_of(study, sample_layers=[], responses=[])
-    assert read(found["pieces"]["texts-0"])[0]["ids"] == []
-    assert read(found["pieces"]["samples-0-0"])[0]["sets"] == []
+    assert read(found["pieces"]["texts-0"])["ids"] == []
+    assert read(found["pieces"]["samples-0-0"])["series"] == []
 
 
 # The verdicts --------------------------------------------------------------------------------------------------------
@@ -278,13 +293,16 @@ def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
     places = [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell]
     places = sorted(places)
     assert places == list(range(len(rows)))
-    assert study["counts"] == [("The study’s claims", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])]
+    assert study["counts"] == [
+        ("Claims of the study", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])
+    ]
     assert [(title, len(own)) for title, own in found["table"]] == [("MAD none detailed", 4), ("Separable detailed", 4)]
-    told = {place: row for _, own in found["table"] for place, row in own}
-    assert sorted(told) == places
-    first = dict(zip(found["header"], told[0], strict=True))
-    assert first["Interval"] == "10.1 to 14.8" and first["p adjusted"] == "0.0456" and first["Verdict"] == "✓ holds"
-    assert "Seed" not in first and "Against model" not in first
+    shown = {place: row for _, own in found["table"] for place, row in own}
+    assert sorted(shown) == places
+    first = dict(zip(found["header"], shown[0], strict=True))
+    assert first["Number, 95 % interval"] == "12.3 [10.1, 14.8]" and first["Claimed"] == "above 10"
+    assert first["p (Holm)"] == "0.0456" and first["Verdict"] == "✓ holds"
+    assert "Seed" not in first and "Against" not in first
 
 
 def test_all_projections_together_stand_for_each(tmp_path):
@@ -295,7 +313,7 @@ def test_all_projections_together_stand_for_each(tmp_path):
 
 
 def test_each_study_has_its_matrix_and_untrained_networks_are_counted_apart(tmp_path):
-    rows = [{**row, "claim_status": "stands"} for row in claim_rows()]
+    rows = claim_rows()
     for row in rows:
         if row["model"] == "twin":
             row["status"] = "control"

@@ -85,8 +85,9 @@ def browser(wide, page):
 def quiet(browser):
     """No message on the console, and no request but for files beside the page and what the page itself holds."""
     assert browser.get_log("browser") == []
-    asked = [entry["message"] for entry in browser.get_log("performance")]
-    urls = [url for message in asked if "requestWillBeSent" in message for url in re.findall(r'"url":"(\w+):', message)]
+    messages = [entry["message"] for entry in browser.get_log("performance")]
+    sent = [message for message in messages if "requestWillBeSent" in message]
+    urls = [url for message in sent for url in re.findall(r'"url":"(\w+):', message)]
     assert set(urls) <= {"file", "data", "blob"}, set(urls)
 
 
@@ -191,9 +192,9 @@ def near(shown, wanted):
 def test_a_sample_shows_its_text_as_text(browser):
     find(browser, "[aria-label='Read sample gsm8k/0']").click()
     assert find(browser, "#detail-title").text == "Sample gsm8k/0"
-    told = [quote.get_property("textContent") for quote in all_of(browser, "#detail blockquote")]
-    assert told[0] == f"Question gsm8k/0: {HOSTILE}"
-    assert f"Answer {HOSTILE} detailed published" in told and len(told) == 7
+    texts = [quote.get_property("textContent") for quote in all_of(browser, "#detail blockquote")]
+    assert texts[0] == f"Question gsm8k/0: {HOSTILE}"
+    assert f"Answer {HOSTILE} detailed published" in texts and len(texts) == 7
     assert all(quote.get_attribute("dir") == "auto" for quote in all_of(browser, "#detail blockquote"))
     assert not all_of(browser, "#detail script")
     assert "loss " in body(browser) and "tokens" in body(browser)
@@ -289,7 +290,7 @@ def test_brushed_layers_reach_the_samples(browser, page):
     frame = pl.read_parquet(page.parent / "gsm8k/per_sample_layers.parquet").filter(
         model="mini", relation="correct", projection="q"
     )
-    whole = {(r["Sample"], r["Responses"]): r["Nuclear norm"] for r in rows_of(browser, "#sample-list")}
+    before = {(r["Sample"], r["Responses"]): r["Nuclear norm"] for r in rows_of(browser, "#sample-list")}
     assert "means over all layers" in find(browser, "#sample-list caption").text
     enter(browser, "#value-from", 0)
     canvas = find(browser, "#curves-chart canvas")
@@ -312,14 +313,14 @@ def test_brushed_layers_reach_the_samples(browser, page):
     assert len(rows) == 90
     for row in rows:
         near(number(row["Nuclear norm"]), wanted[row["Sample"], row["Responses"]])
-    changed = sum(whole[row["Sample"], row["Responses"]] != row["Nuclear norm"] for row in rows)
+    changed = sum(before[row["Sample"], row["Responses"]] != row["Nuclear norm"] for row in rows)
     assert changed > 80
     find(browser, "#sample-list button").click()
     assert f"means over {layers}." in body(browser) and rows[0]["Nuclear norm"] in body(browser)
 
 
 def test_a_deep_model_by_groups_of_layers(browser):
-    """A model's last layer may be another's sixth; what is carried by groups says so."""
+    """A model's last layer may be another's sixth; values stored by groups of layers are marked."""
     choose(browser, "models", ["mini", "twin"])
     settled(browser)
     enter(browser, "#layer-from", 7)
@@ -329,9 +330,9 @@ def test_a_deep_model_by_groups_of_layers(browser):
     Select(find(browser, "#panel")).select_by_visible_text("GSM8K · twin · Q")
     settled(browser)
     about = find(browser, "#samples-about").text
-    assert "mean over layers 6 to 13: " in about and "carried by groups of layers" in about
+    assert "mean over layers 6 to 13: " in about and "stored by groups of layers" in about
     enter(browser, "#layer-from", 6)
-    assert "carried by groups" not in find(browser, "#samples-about").text
+    assert "stored by groups" not in find(browser, "#samples-about").text
 
 
 def drag(browser, element, start, by):
@@ -431,7 +432,7 @@ def test_samples_by_panel_range_and_text(browser):
 
 def test_figures_are_filtered(browser):
     count = find(browser, "#filters output")
-    whole = count.text
+    every = count.text
     for name, text in (
         ("dataset", "GSM8K"),
         ("model", "twin"),
@@ -444,23 +445,23 @@ def test_figures_are_filtered(browser):
         shown.get_attribute("data-kind") for shown in all_of(browser, "#gallery figure") if shown.is_displayed()
     ] == ["variants"]
     find(browser, "#filters button").click()
-    wait_for(lambda: count.text == whole)
+    wait_for(lambda: count.text == every)
 
 
 def test_the_second_study_has_its_runs_and_figures(browser):
     rows = rows_of(browser, "#dynamics table[class]")
     assert [row["Run"] for row in rows] == ["Warm start", HOSTILE, "DPO at once"]
-    assert rows[1]["Starts from"] == "Warm start" and rows[1]["Learns"] == "chosen and rejected"
+    assert rows[1]["Starts from"] == "Warm start" and rows[1]["Trained on"] == "chosen and rejected"
     assert rows[2]["Ended (model, seed)"] == "ok: mini 0; diverged at step 7: mini 1"
     assert "DPO at once (mini, seed 1: diverged at step 7)" in find(browser, "#dynamics .note").text
     assert [each.text for each in all_of(browser, "#dynamics h3")] == ["mini, seed 0", HOSTILE]
     assert not all_of(browser, "#dynamics script")
     shown = [each for each in all_of(browser, "#dynamics figure, #toys figure") if each.is_displayed()]
     assert [find(each, "figcaption span").text for each in shown] == [
-        "Length of SFT and squeezing", "Win rate", "A softmax squeezed"
+        "Length of SFT and squeezing", "Win rate", "The squeezing effect in a softmax"
     ]  # fmt: skip
     assert HOSTILE in find(shown[0], "img").get_attribute("alt")
-    # What each run moved, and the figures of single runs, on request; the filters of the first study leave all alone.
+    # Changes of each run, and figures of single runs, can be opened. The first study's filters change nothing.
     moved, summary = all_of(browser, "#dynamics summary")
     moved.click()
     assert "mini, seed 0" in moved.text
@@ -486,7 +487,7 @@ def test_details_open_and_links_of_the_contents_lead_to_sections(browser):
         find(part, "summary").click()
         assert part.get_attribute("open")
     links = all_of(browser, "header nav a")
-    assert [link.text for link in links][:3] == ["What was run", "What holds", "Explore"]
+    assert [link.text for link in links][:4] == ["What was run", "How to read it", "What holds", "Explore"]
     for link in links:
         assert find(browser, link.get_attribute("hash")).tag_name == "section"
 
@@ -527,8 +528,8 @@ def test_everything_is_reached_and_used_by_keyboard(browser):
 
 # A control, or the chip that shows for it, has an outline.
 OUTLINED = """
-  const [one] = arguments, looks = [one, one.nextElementSibling].filter(Boolean).map((part) => getComputedStyle(part));
-  return looks.some((look) => look.outlineStyle !== "none" && look.outlineWidth !== "0px");
+  const [one] = arguments, styles = [one, one.nextElementSibling].filter(Boolean).map((part) => getComputedStyle(part));
+  return styles.some((style) => style.outlineStyle !== "none" && style.outlineWidth !== "0px");
 """
 
 

@@ -36,7 +36,7 @@ def test_the_target_needs_sources_alone(tmp_path):
     assert f"narrow with --config 'datasets=[{datasets}]' 'variants={{wiki_popular: [length_100]}}'" in warning
     nowhere = [f"mirror={tmp_path / 'nowhere'}" if str(part).startswith("mirror=") else part for part in arguments]
     done = snakemake(ROOT, "-n", *nowhere, "--", "audit")
-    assert f"mirror {tmp_path / 'nowhere'}: no such folder; mend config key mirror" in done.stderr
+    assert f"mirror {tmp_path / 'nowhere'}: no such folder; fix config key mirror" in done.stderr
     done = snakemake(ROOT, *arguments, "datasets=[gsm8k,strategyqa,sensemaking]", "--", "audit")
     assert done.returncode == 0, done.output[-3000:]
     assert "lacks files" not in done.output

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Phi3Config
 
-from gradatlas.gradients.plan import plan_batches
+from gradatlas.gradients.plan import key_of, plan_batches
 from gradatlas.models.forward import length_regime
 from gradatlas.models.tokens import Encoded
 from test_measure import measure
@@ -70,6 +70,19 @@ def test_a_plan_keeps_the_regimes_apart_and_hangs_on_nothing_else():
     assert plan_batches(samples, 1000, regime) == [["40", "33"], ["32", "31", "6", "5"]]
     assert plan_batches(dict(reversed(samples.items())), 1000, regime) == plan_batches(samples, 1000, regime)
     assert plan_batches(samples, 1000) == [["40", "33", "32", "31", "6", "5"]]
+
+
+def test_a_plan_depends_on_the_texts_alone():
+    """Neither on the code's digest, which is part of a key, nor on the order of the rows."""
+    texts = [Encoded((7, n), (False, True), False) for n in range(40)]
+
+    def planned(samples, engine):
+        by_key = {key_of(each, {"engine": engine}): each for each in samples}
+        return [[by_key[key].ids for key in batch] for batch in plan_batches(by_key, 16)]
+
+    plan = planned(texts, "one")
+    assert len(plan) == 5
+    assert planned(texts, "another") == plan and planned(texts[::-1], "one") == plan
 
 
 def test_each_kind_of_layer_may_have_a_border_of_its_own():

@@ -9,7 +9,7 @@ from docutils.core import publish_parts
 from conftest import ROOT
 from gradatlas.charts.names import KINDS
 from gradatlas.figures.generations import MEASURES
-from gradatlas.page.second import CAPTIONS
+from gradatlas.page.dynamics import CAPTIONS
 
 ACROSS = ("mad", "steps", "rd", "differences", "biographies_panels", "biographies_variants")
 OF_ONE = tuple(kind for kind in KINDS if kind not in ACROSS)

@@ -126,7 +126,7 @@ def test_models_of_one_title_are_told_apart(tmp_path):
     rows = statistic_rows(models=("a", "b"), layers=3, relations=("correct",), projections=("q",), n=25)
     folder = write_statistics(tmp_path / "statistics", rows)
     titles = {"a": "Mine", "b": "Mine"}
-    gallery.draw(folder, "gsm8k", "GSM8K", tmp_path / "out", ["vl.json"], FigureSettings(titles, {"b": "a"}))
+    gallery.draw(folder, "gsm8k", "GSM8K", tmp_path / "out", ["vl.json"], FigureSettings(model_titles=titles, partners={"b": "a"}))
     figures = read_index(tmp_path / "out")["figures"]
     (beside,) = (each for each in figures if each["kind"] == "instructed")
     assert beside["title"].startswith("Mean gradients of Mine (b) and Mine (a): no clear difference")

@@ -1,7 +1,7 @@
 """Every claim on made-up cells on which it must hold, fail and stay inconclusive; and the rule of verdicts."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,22 +9,25 @@ import pytest
 from scipy import stats
 
 from conftest import ROOT, call, settings, user_error
+from gradatlas.claims.ability import Ability
 from gradatlas.claims.controls import matched
-from gradatlas.claims.evidence import View, read_claims
 from gradatlas.claims.gather import MEASURES, _compared, _rows
+from gradatlas.claims.rows import GRADIENTS, read_rows, rows
+from gradatlas.claims.sheet import GradientClaim, read_claims
 from gradatlas.claims.tables import EVIDENCE
-from gradatlas.claims.verdicts import Ability, decide, holm
+from gradatlas.claims.verdicts import decide, holm
+from gradatlas.claims.views import View, estimates
 from gradatlas.core.errors import InputError
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.figures.verdicts import (
     COLOURS,
     SHAPES,
-    SYMBOLS,
     blocks,
-    chart,
+    columns_of,
     draw_verdicts,
     heading,
-    overall,
+    matrix_chart,
     write_verdicts,
 )
 from gradatlas.gradients import tables as gradient_tables
@@ -32,11 +35,11 @@ from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.regression import regress
 from gradatlas.statistics.tables import PER_SAMPLE
-from gradatlas.study.config import read_sheet
+from gradatlas.study.sheets import ModelRow
 from test_statistics import tables
 
 SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
-CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
+CLAIMS = {claim.claim: claim for claim in read_claims(GradientClaim, SHEET, SCHEMA)}
 LAYERS, PROJECTIONS, SAMPLES = 12, ("q", "k", "v", "o"), 80
 JAGGED = 1 + 0.5 * (np.arange(LAYERS) % 2)
 
@@ -271,11 +274,18 @@ CASES = {
 }
 
 
-def evidence(path, views, claims, **model):
+def measured(one, claim):
+    """All numbers of a claim on a view."""
+    return list(estimates(one, claim, MEASURES[claim.measure]))
+
+
+def evidence(path, views, claims, seed=None):
     rows = [
-        {"claim": claim.claim, "model": each.model, "kind": each.kind, "seed": None, "dataset": each.dataset}
-        | {"untrained_model": each.untrained.model if each.untrained else ""} | found.__dict__ | model
-        for claim in claims for each in views for found in MEASURES[claim.claim](each, claim)
+        found.row(
+            claim=claim.claim, model=each.model, kind=each.kind, seed=seed, dataset=each.dataset,
+            untrained_model=each.untrained.model if each.untrained else "",
+        )
+        for claim in claims for each in views for found in measured(each, claim)
     ]  # fmt: skip
     write_table(EVIDENCE, rows, path, {})
     return path
@@ -289,16 +299,11 @@ def verdicts(folder, views, claims, abilities=None, **model):
 def knows(detailed, chance=0.1, **others):
     """What a model answers right: by variant, mastered from a half on."""
     shares = others | {"detailed": detailed}
-    return Ability(
-        shares,
-        {name for name, share in shares.items() if share >= 0.5},
-        {name for name, share in shares.items() if share <= chance},
-        chance,
-    )
+    return Ability("answer", {name: (share, share - 0.05, share + 0.05) for name, share in shares.items()}, chance)
 
 
 def test_every_claim_has_its_cases_and_its_function():
-    assert set(CASES) == set(CLAIMS) == set(MEASURES)
+    assert set(CASES) == set(CLAIMS) and {claim.measure for claim in CLAIMS.values()} == set(MEASURES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -386,8 +391,8 @@ def test_an_untrained_network_is_a_control(tmp_path):
     assert set(of["r"]["status"]) == {"control"} and set(of["r"]["verdict"]) == {"fails"}
     assert set(of["m"]["status"]) == {"stands"} and of["m"]["untrained"].to_list() == of["r"]["value"].to_list()
     # Each family is corrected for its own five tests.
-    for rows in of.values():
-        assert rows["p_adjusted"].to_list() == pytest.approx(holm(rows["p_value"].to_list()))
+    for family in of.values():
+        assert family["p_adjusted"].to_list() == pytest.approx(holm(family["p_value"].to_list()))
     assert table["tokens"].to_list() == table["reference_tokens"].to_list() == [10.0] * 10
 
 
@@ -537,7 +542,7 @@ def test_likes_are_matched_once_each():
 SPOILED = {
     "direction": ("\tabove\t10\t", "\tover\t10\t", r"claims.tsv, line 2: 'direction': 'over' is not known"),
     "threshold": ("\tabove\t10\t", "\tabove\tten\t", r"line 2: column 'threshold' is 'ten'; write a number"),
-    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin': .* say how far"),
+    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin': .* state how far"),
     "margin of no use": ("\tabove\t10\t\t", "\tabove\t10\t1\t", r"line 2: 'margin': .* leave it empty"),
     "column": ("\tthreshold\t", "\tbound\t", r"line 1: column 'threshold' is missing"),
     "no number": ("jump {} times", "jump often", r"line 2: 'statement'"),
@@ -555,7 +560,7 @@ def test_a_bad_row_is_one_line(name, tmp_path):
     assert old in text
     (tmp_path / "claims.tsv").write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=message) as caught:
-        read_claims(tmp_path / "claims.tsv", SCHEMA)
+        read_claims(GradientClaim, tmp_path / "claims.tsv", SCHEMA)
     assert "\n" not in str(caught.value)
 
 
@@ -565,23 +570,25 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
     verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"], CLAIMS["untrained_ratio"]])
     path = tmp_path / "claims.parquet"
     files = []
-    for folder in ("one", "two"):
-        draw_verdicts(path, tmp_path / folder / "verdicts", ["vl.json", "svg"])
-        files.append([(tmp_path / folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        draw_verdicts(path, folder / "verdicts", folder / "dynamics", ["vl.json", "svg"], {})
+        files.append([(folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
-    drawn = overall(pl.read_parquet(path), {"m_0": "First", "d": "Data"})
-    assert heading(drawn).title == "Claims of the study: 1 hold, 1 fail, 0 inconclusive"
-    assert heading(drawn).subtitle[0] == "Controls: 2 hold, 0 fail, 0 inconclusive."
+    found = read_rows(path, {"m_0": "First", "d": "Data"})
+    assert heading(found, GRADIENTS).title == "Claims of the study: 1 hold, 1 fail, 0 inconclusive"
+    assert heading(found, GRADIENTS).subtitle[0] == "Controls: 2 hold, 0 fail, 0 inconclusive."
+    drawn = columns_of(found)
     assert set(drawn["column"]) == {"Data · First", "Data · m_1"}
-    assert all(name.endswith(" (n 80)") for name in drawn["row"])
-    chart(drawn).to_dict(validate=True)
+    assert all(name.endswith(" (n 80)") for name in drawn["line"])
+    matrix_chart(found).to_dict(validate=True)
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| m\\_")]
-    assert len(rows) == drawn.height == 4 and {line.count(" | ") for line in rows} == {12}
+    lines = [line for line in text.splitlines() if line.startswith("| m\\_")]
+    header = next(line for line in text.splitlines() if line.startswith("| Model"))
+    assert len(lines) == found.height == 4 and {line.count(" | ") for line in lines} == {header.count(" | ")}
     # The p-value of the test itself, beside the corrected one.
-    assert "| p | p (Holm) |" in text and "Ability by" in text and "likelier" not in text
-    assert "claimed to lie above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
+    assert "| p | p (Holm) |" in header and "likelier" not in text
+    assert "claimed: above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
 
 
 def test_a_wide_matrix_stands_in_blocks_below_one_another(tmp_path):
@@ -593,14 +600,15 @@ def test_a_wide_matrix_stands_in_blocks_below_one_another(tmp_path):
         for j in range(11)
         for i in range(10)
     )
-    drawn = overall(table, {})
+    found = rows(table, {})
+    drawn = columns_of(found)
     # A dataset's models stay together; one with more models than fit is cut.
     assert list(map(len, blocks(drawn))) == [30, 30, 30, 20]
     assert [name for block in blocks(drawn) for name in block] == [
         f"d{j:02} · m{i}" for j in range(11) for i in range(10)
     ]
     assert list(map(len, blocks(drawn.with_columns(pl.lit("d").alias("dataset"))))) == [30, 30, 30, 20]
-    shown = chart(drawn).to_dict(validate=True)["vconcat"]
+    shown = matrix_chart(found).to_dict(validate=True)["vconcat"]
     panels = [panel for block in shown for panel in block["vconcat"]]
     assert [panel["encoding"]["x"]["scale"]["domain"] for panel in panels] == blocks(drawn)
     assert {panel["width"] for panel in panels} == {720}
@@ -610,23 +618,25 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
     claim, gone = CLAIMS["size_none_detailed"], CLAIMS["instruct_instability"]
     untrained = view(*CASES["size_none_detailed"][1].cells.values(), model="r", kind="random")
     verdicts(tmp_path, [CASES["size_none_detailed"][0], untrained, CASES["instruct_instability"][0]], [claim, gone])
-    drawn = overall(pl.read_parquet(tmp_path / "claims.parquet"), {})
-    assert heading(drawn).title == "Claims of the study: 2 hold, 0 fail, 0 inconclusive"
-    assert heading(drawn).subtitle[0] == (
-        "Withdrawn: 1 hold, 0 fail, 0 inconclusive; On untrained networks: 0 hold, 1 fail, 0 inconclusive."
+    text = heading(read_rows(tmp_path / "claims.parquet"), GRADIENTS)
+    assert text.title == "Claims of the study: 2 hold, 0 fail, 0 inconclusive"
+    assert text.subtitle[0] == (
+        "Withdrawn by its authors: 1 hold, 0 fail, 0 inconclusive; "
+        "The same claims on untrained networks (controls): 0 hold, 1 fail, 0 inconclusive."
     )
     found = atlas_verdicts(tmp_path / "claims.parquet", {})
     assert [(title, [count for *_, count in counts]) for title, counts in found["studies"][0]["counts"]] == [
-        ("The study’s claims", [2, 0, 0]), ("Withdrawn", [1, 0, 0]),
-        ("The study’s claims on untrained networks, controls too", [0, 1, 0]),
+        ("Claims of the study", [2, 0, 0]), ("Withdrawn by its authors", [1, 0, 0]),
+        ("The same claims on untrained networks (controls)", [0, 1, 0]),
     ]  # fmt: skip
 
 
 def test_nothing_tested_is_said(tmp_path):
     write_table(EVIDENCE, [], tmp_path / "evidence.parquet", {})
     assert decide([tmp_path / "evidence.parquet"], list(CLAIMS.values()), {}, tmp_path / "claims").is_empty()
-    draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", ["svg", "vl.json"])
-    assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
+    draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", tmp_path / "dynamics", ["svg"], {})
+    for name, study in (("verdicts", "layer gradients"), ("dynamics", "learning dynamics")):
+        assert f"No claim on {study} was tested" in (tmp_path / f"{name}.svg").read_text()
     write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")
     assert "No claim was tested" in (tmp_path / "claims.md").read_text()
 
@@ -636,7 +646,7 @@ def test_verdicts_stay_apart_without_colour():
         r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         return 0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
 
-    assert len(set(SHAPES.values())) == len(SYMBOLS) == 3
+    assert len(set(SHAPES.values())) == len(COLOURS) == 3
     told = sorted(map(luminance, COLOURS.values()))
     assert told[-1] / told[0] > 2
 
@@ -663,11 +673,11 @@ def run(folder, *models, purpose="study", sheet=SHEET):
 def test_data_without_variants_of_their_own_take_part_in_no_claim():
     """A user's chats: one variant, natural, and another sample's response beside it; no descriptions of anything."""
     chats = view(*(cell("natural", relation) for relation in ("correct", "derangement")), task="other")
-    found = {name: list(MEASURES[name](chats, claim)) for name, claim in CLAIMS.items()}
+    found = {name: measured(chats, claim) for name, claim in CLAIMS.items()}
     assert {name for name, estimates in found.items() if estimates} == set()
     # The study's descriptions of what is known do, in those about knowledge.
     known = replace(chats, task="knowledge")
-    found = {name: list(MEASURES[name](known, claim)) for name, claim in CLAIMS.items()}
+    found = {name: measured(known, claim) for name, claim in CLAIMS.items()}
     assert {name for name, estimates in found.items() if estimates} == {"wiki_indistinct"}
 
 
@@ -682,18 +692,14 @@ def test_claims_about_instructed_models_are_about_instruct_against_base():
     views = {(name, "d"): view(cell("simplified"), model=name, kind=row["kind"]) for name, row in models.items()}
     compared = {each.model: each.base and each.base.model for each in _compared(views, "d", models)}
     assert compared == {"base": None, "tuned": "base", "later": None, "again": None}
-    assert len(list(MEASURES["instruct_simplified"](view(cell("simplified")), CLAIMS["instruct_simplified"]))) == 0
+    assert measured(view(cell("simplified")), CLAIMS["instruct_simplified"]) == []
 
 
 def test_a_verdict_between_prompts_of_different_forms_says_so(tmp_path):
     cells = [cell("simplified", scale=2.0)]
     mine = view(*cells, model="tuned", kind="instruct", base=view(cell("simplified"), model="base"))
     claim = CLAIMS["instruct_simplified"]
-    rows = [
-        {"claim": claim.claim, "model": "tuned", "kind": "instruct", "seed": None, "dataset": "d"}
-        | {"untrained_model": ""} | asdict(found) for found in MEASURES[claim.claim](mine, claim)
-    ]  # fmt: skip
-    write_table(EVIDENCE, rows, tmp_path / "evidence.parquet", {})
+    evidence(tmp_path / "evidence.parquet", [mine], [claim])
     for forms, said in (
         ({"tuned": "chat", "base": "plain"}, True),
         ({"tuned": "chat", "base": "chat"}, False),
@@ -709,7 +715,7 @@ def test_a_claim_about_models_is_about_those_alone(tmp_path):
              "llama3_8b": True, "llama3_2_1b": False, "my_mini_set": False}  # fmt: skip
     about = {model for claim in CLAIMS.values() for model in claim.models}
     assert {name: name in about for name in named} == named
-    rows = read_sheet(ROOT / "config/models.tsv", ROOT / "workflow/schemas/models.schema.yaml", "model")
+    rows = read_sheet(ROOT / "config/models.tsv", ModelRow, "model")
     assert about <= set(rows)
     models = {name: {"kind": "base", "partner": "", "seed": None} for name in ("qwen2_1_5b", "qwen2_5_7b")}
     for name in models:
@@ -742,5 +748,6 @@ def test_a_pipeline_check_takes_no_part(tmp_path):
 
 def test_a_claim_that_nothing_measures_is_one_line(tmp_path):
     sheet = tmp_path / "claims.tsv"
-    sheet.write_text(SHEET.read_text().replace("early_none\t", "early_nothing\t"))
-    assert "claims.tsv, 'early_nothing': nothing measures it" in user_error(run(tmp_path, ("one", 2.0), sheet=sheet))
+    sheet.write_text(SHEET.read_text().replace("early_size\t", "early_sizes\t"))
+    error = user_error(run(tmp_path, ("one", 2.0), sheet=sheet))
+    assert "claims.tsv, 'early_none': column 'measure': did you mean 'early_size'?" in error

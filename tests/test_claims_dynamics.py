@@ -1,7 +1,7 @@
 """Every claim of the second study on made-up runs on which it must hold, fail and stay inconclusive; and seeds."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,28 +9,29 @@ import pytest
 from scipy import stats
 
 from conftest import ROOT, call, settings, user_error
-from gradatlas.claims.dynamics.answers import wilson
-from gradatlas.claims.dynamics.evidence import Room, Run, exactly, of_differences, read_claims
 from gradatlas.claims.dynamics.exact import EXACT
-from gradatlas.claims.dynamics.gather import ON_RUNS, on_room
+from gradatlas.claims.dynamics.gather import ON_RUNS, on_runs
 from gradatlas.claims.dynamics.influence import ROWS, successive_taus
+from gradatlas.claims.dynamics.runs import Run, RunGroup, exactly, of_differences
 from gradatlas.claims.dynamics.training import at_margin
+from gradatlas.claims.rows import DYNAMICS as STUDY
+from gradatlas.claims.rows import read_rows
+from gradatlas.claims.sheet import DynamicsClaim, read_claims
 from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.verdicts import decide
 from gradatlas.core.errors import InputError
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_table, write_table
-from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
-from gradatlas.figures.verdicts_dynamics import chart, heading, listed
-from gradatlas.figures.verdicts_dynamics import draw_verdicts as draw_dynamics
+from gradatlas.figures.verdicts import draw_verdicts, heading, list_chart, write_verdicts
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from gradatlas.study.config import read_sheet
+from gradatlas.study.sheets import RunRow
 from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 
 SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
-CLAIMS = {claim.claim: claim for claim in read_claims(SHEET, SCHEMA)}
-RUNS = read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run")
+CLAIMS = {claim.claim: claim for claim in read_claims(DynamicsClaim, SHEET, SCHEMA)}
+RUNS = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
 PROMPTS, TOKENS, EVALUATIONS = 30, 10, 5
 MEASURED = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "a_norm")
 
@@ -63,14 +64,14 @@ def rows_of(name, curves, seed, examples=None, types=TYPES):
     return rows
 
 
-def room(runs, seed=0, **tables):
+def group(runs, seed=0, **tables):
     frames = {
         name: curves
         if isinstance(curves, Run)
         else Run(pl.DataFrame(rows_of(name, curves, seed)), target=RUNS[name]["target"])
         for name, curves in runs.items()
     }
-    return Room("mini_qa", "mini", seed, frames, 200, 0, **tables)
+    return RunGroup("mini_qa", "mini", seed, frames, 200, 0, **tables)
 
 
 def straight(end):
@@ -79,16 +80,16 @@ def straight(end):
 
 def change(run, kind, measure="log_prob_sum", scale=1.0):
     """The run changes this by x; `scale` where the claim divides by it."""
-    return lambda x, seed: room({run: {(kind, measure): straight(x * scale)}}, seed)
+    return lambda x, seed: group({run: {(kind, measure): straight(x * scale)}}, seed)
 
 
 def against(run, other, kind, measure="log_prob_sum", scale=1.0):
     """The first run does, and the second does not."""
-    return lambda x, seed: room({run: {(kind, measure): straight(x * scale)}, other: {}}, seed)
+    return lambda x, seed: group({run: {(kind, measure): straight(x * scale)}, other: {}}, seed)
 
 
 def turn(run, kind):
-    return lambda x, seed: room({run: {(kind, "log_prob_sum"): [0, x, x, x, 0]}}, seed)
+    return lambda x, seed: group({run: {(kind, "log_prob_sum"): [0, x, x, x, 0]}}, seed)
 
 
 def margins(kind, measure, scale):
@@ -96,7 +97,7 @@ def margins(kind, measure, scale):
 
     def made(x, seed):
         one = {("rejected", "log_prob_sum"): straight(-10), (kind, measure): straight(x * scale)}
-        return room({"sft10_dpo": one, "sft1_dpo": {("rejected", "log_prob_sum"): straight(-20)}}, seed)
+        return group({"sft10_dpo": one, "sft1_dpo": {("rejected", "log_prob_sum"): straight(-20)}}, seed)
 
     return made
 
@@ -110,7 +111,7 @@ def correlated(x, seed):
         ("rejected", "log_prob_mean"): np.repeat(rare[:, None], EVALUATIONS, 1),
         ("chosen", "argmax_log_prob"): 10 * rise[:, None] * np.linspace(0, 1, EVALUATIONS),
     }
-    return room({"dpo": curves}, seed)
+    return group({"dpo": curves}, seed)
 
 
 def ranked(x, seed):
@@ -123,7 +124,7 @@ def ranked(x, seed):
         (kind, "log_prob_mean"): np.concatenate([[0], np.cumsum([step[place] for step in steps])])
         for place, kind in enumerate(ROWS)
     }
-    return room({"probed_chosen": curves}, seed)
+    return group({"probed_chosen": curves}, seed)
 
 
 def scored(run, column, other=""):
@@ -139,7 +140,7 @@ def scored(run, column, other=""):
             for raised in [(x > 0) == (name == run and step == 300) and (step == 300 or not other)]
         ]  # fmt: skip
         schema = {"repetition": pl.Float64, "borrowed": pl.Boolean, "correct": pl.Boolean}
-        return room({name: {} for name in filter(None, (run, other))}, seed, generation_scores=pl.DataFrame(
+        return group({name: {} for name in filter(None, (run, other))}, seed, generation_scores=pl.DataFrame(
             rows, schema_overrides=schema))  # fmt: skip
 
     return made
@@ -155,7 +156,7 @@ def judged(run, baseline):
             for step in (0, 300) for i in range(20)
             for won in ["run" if (i < round(x * 20)) == (step == 300) else "baseline"]
         ]  # fmt: skip
-        return room({run: {}, baseline: {}}, seed, judgements=pl.DataFrame(rows))
+        return group({run: {}, baseline: {}}, seed, judgements=pl.DataFrame(rows))
 
     return made
 
@@ -224,16 +225,15 @@ ABOUT = {
 def table_of(folder, found):
     """The claims table of (claim, training seed, estimate)."""
     rows = [
-        {"claim": claim.claim, "model": "mini", "kind": "base", "seed": seed, "dataset": "mini_qa"}
-        | {"untrained_model": ""} | asdict(estimate)
+        estimate.row(claim=claim.claim, model="mini", kind="base", seed=seed, dataset="mini_qa")
         for claim, seed, estimate in found
-    ]  # fmt: skip
+    ]
     write_table(EVIDENCE, rows, folder / "evidence.parquet", {})
     return decide([folder / "evidence.parquet"], list(CLAIMS.values()), {}, folder / "claims")
 
 
-def of_rooms(folder, claim, rooms):
-    return table_of(folder, [(claim, each.seed, estimate) for each in rooms for estimate in on_room(each, claim)])
+def of_groups(folder, claim, groups):
+    return table_of(folder, [(claim, each.seed, estimate) for each in groups for estimate in on_runs(each, claim)])
 
 
 def test_every_claim_has_its_cases_and_its_function():
@@ -247,7 +247,7 @@ def test_every_claim_has_its_cases_and_its_function():
 @pytest.mark.parametrize(("case", "verdict"), list(enumerate(["holds", "fails", "inconclusive"])))
 def test_verdict_over_seeds(name, case, verdict, tmp_path):
     make, cases = TRAINED[name]
-    table = of_rooms(tmp_path, CLAIMS[name], [make(x, seed) for seed, x in enumerate(cases[case])])
+    table = of_groups(tmp_path, CLAIMS[name], [make(x, seed) for seed, x in enumerate(cases[case])])
     if name in ABOUT:
         table = table.filter(pl.col("relation") == ABOUT[name])
     over = table.filter(pl.col("model") == "mini, over seeds")
@@ -264,7 +264,7 @@ def test_verdict_over_seeds(name, case, verdict, tmp_path):
 
 def test_one_seed_gives_no_verdict_and_says_what_its_probes_would(tmp_path):
     make, cases = TRAINED["dpo_others_fall"]
-    table = of_rooms(tmp_path, CLAIMS["dpo_others_fall"], [make(cases[0][0], 0)])
+    table = of_groups(tmp_path, CLAIMS["dpo_others_fall"], [make(cases[0][0], 0)])
     assert set(table["verdict"]) == {"inconclusive"} and set(table["status"]) == {"stands"}
     told = dict(table.select("relation", "reason").iter_rows())
     assert told.pop("dpo/unrelated") == "1 seed; over its probes alone: holds"
@@ -275,7 +275,7 @@ def test_one_seed_gives_no_verdict_and_says_what_its_probes_would(tmp_path):
 
 def test_two_seeds_give_none_either(tmp_path):
     make, _ = TRAINED["dpo_chosen_falls"]
-    table = of_rooms(tmp_path, CLAIMS["dpo_chosen_falls"], [make(-3.0, seed) for seed in (0, 1)])
+    table = of_groups(tmp_path, CLAIMS["dpo_chosen_falls"], [make(-3.0, seed) for seed in (0, 1)])
     over = table.filter(pl.col("seed").is_null()).row(0, named=True)
     assert over["reason"] == "2 usable seeds of 2; 3 are needed" and over["low"] is None
     assert over["value"] == pytest.approx(-3, abs=0.05)
@@ -283,41 +283,41 @@ def test_two_seeds_give_none_either(tmp_path):
 
 def test_over_probes_alone_is_corrected_too(tmp_path):
     claim = CLAIMS["dpo_others_fall"]
-    one = of_differences(room({}), claim, np.array([-1.0, -0.8] * 8 + [0.9, 0.7] * 3), "dpo/unrelated")
+    one = of_differences(group({}), claim, np.array([-1.0, -0.8] * 8 + [0.9, 0.7] * 3))
     assert one.high < 0 and 0.005 < one.p_value < 0.05
     assert table_of(tmp_path, [(claim, 0, one)])["reason"][0].endswith("alone: holds")
-    ten = [(claim, 0, replace(one, relation=f"dpo/{i}")) for i in range(10)]
+    ten = [(claim, 0, replace(one, of=f"dpo/{i}")) for i in range(10)]
     assert set(table_of(tmp_path, ten)["reason"]) == {"1 seed; over its probes alone: inconclusive"}
 
 
 def test_seeds_are_corrected_for_the_number_of_tests(tmp_path):
     """Three seeds of nine types: the p-values over seeds are Holm's over nine tests, and those of single seeds none."""
     make, cases = TRAINED["dpo_others_fall"]
-    table = of_rooms(tmp_path, CLAIMS["dpo_others_fall"], [make(x, seed) for seed, x in enumerate(cases[0])])
+    table = of_groups(tmp_path, CLAIMS["dpo_others_fall"], [make(x, seed) for seed, x in enumerate(cases[0])])
     over = table.filter(pl.col("model") == "mini, over seeds").sort("p_value")
     assert over.height == 9 and over["p_adjusted"][0] == pytest.approx(9 * over["p_value"][0])
     assert table.filter(pl.col("seed").is_not_null())["p_adjusted"].null_count() == 27
 
 
 def test_what_was_not_asked_is_no_test(tmp_path):
-    rooms = [room({"sft": {}})]
+    groups = [group({"sft": {}})]
     for name in ("dpo_chosen_falls", "win_after_dpo", "length_argmax_margin"):
-        table = of_rooms(tmp_path, CLAIMS[name], rooms)
+        table = of_groups(tmp_path, CLAIMS[name], groups)
         assert table["status"].to_list() == ["not_asked"] and table["value"].to_list() == [None]
         assert table["reason"][0].startswith("not asked: needs ")
-    both = [room({"extend_dpo": {}, "dpo": {}})]
-    assert of_rooms(tmp_path, CLAIMS["win_after_dpo"], both)["reason"][0] == "not asked: no judgements were made"
+    both = [group({"extend_dpo": {}, "dpo": {}})]
+    assert of_groups(tmp_path, CLAIMS["win_after_dpo"], both)["reason"][0] == "not asked: no judgements were made"
 
 
 def test_a_run_that_diverged_is_said(tmp_path):
     stopped = Run(pl.DataFrame(rows_of("dpo", {}, 0)), stopped=True)
-    table = of_rooms(tmp_path, CLAIMS["off_policy_chosen"], [room({"dpo": stopped, "dpo_on_policy": {}})])
+    table = of_groups(tmp_path, CLAIMS["off_policy_chosen"], [group({"dpo": stopped, "dpo_on_policy": {}})])
     assert table["reason"].to_list() == ["run dpo diverged"] and table["status"].to_list() == ["stands"]
 
 
 def test_a_type_without_probes_is_said(tmp_path):
     run = Run(pl.DataFrame(rows_of("sft", {}, 0, types=("chosen", "rejected"))))
-    table = of_rooms(tmp_path, CLAIMS["sft_disorder_falls"], [room({"sft": run})])
+    table = of_groups(tmp_path, CLAIMS["sft_disorder_falls"], [group({"sft": run})])
     assert table["reason"].to_list() == ["no usable probe of type permuted", "no usable probe of type random_tokens"]
 
 
@@ -330,9 +330,9 @@ def test_runs_are_compared_at_as_many_examples(tmp_path):
         name: Run(pl.DataFrame(rows_of(name, curves, 0, examples)))
         for name, curves, examples in (("dpo", short, [0, 100, 200]), ("sft", long, [0, 100, 200, 300]))
     }
-    assert of_rooms(tmp_path, claim, [room(runs)])["value"][0] == pytest.approx(1, abs=0.05)
+    assert of_groups(tmp_path, claim, [group(runs)])["value"][0] == pytest.approx(1, abs=0.05)
     runs["sft"] = Run(pl.DataFrame(rows_of("sft", short, 0, [0, 70, 150])))
-    assert "no equal number of examples" in of_rooms(tmp_path, claim, [room(runs)])["reason"][0]
+    assert "no equal number of examples" in of_groups(tmp_path, claim, [group(runs)])["reason"][0]
 
 
 def test_a_peak_is_not_found_on_its_own_probes():
@@ -343,7 +343,7 @@ def test_a_peak_is_not_found_on_its_own_probes():
         random = np.random.default_rng(seed)
         noise = random.normal(size=(PROMPTS, 12))
         made = Run(pl.DataFrame(rows_of(run, {("rejected", "log_prob_sum"): noise}, seed, list(range(0, 1200, 100)))))
-        found = {each.relation: each for each in on_room(room({run: made}), claim)}
+        found = {each.of: each for each in on_runs(group({run: made}), claim)}
         values.append(found["sft/rejected"].value)
         means = noise.mean(0)
         own.append(means[1:-1].max() - max(means[0], means[-1]))
@@ -362,11 +362,6 @@ def test_successive_taus_are_kendalls():
         np.mean([stats.kendalltau(draw[:, i], draw[:, i + 1]).statistic for i in range(4)]) for draw in values
     ]  # fmt: skip
     assert successive_taus(values) == pytest.approx(plain)
-
-
-def test_wilson_is_scipys():
-    bounds = stats.binomtest(13, 20).proportion_ci(method="wilson")
-    assert wilson(0.65, 20) == pytest.approx((bounds.low, bounds.high))
 
 
 # The exact ones: tables on which they hold, and on which they fail.
@@ -579,7 +574,7 @@ def test_the_studys_own_probed_runs_have_their_heat_map(run):
         ("rejected_semantic", "log_prob_mean"): straight(1.0),
     }
     found = {
-        name: {each.relation: each for each in on_room(room({run: curves}), CLAIMS[name])}
+        name: {each.of: each for each in on_runs(group({run: curves}), CLAIMS[name])}
         for name in ("heat_diagonal", "heat_rephrases")
     }
     assert found["heat_diagonal"][run].value == pytest.approx(2.0, abs=0.05)
@@ -643,34 +638,36 @@ def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
 def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     commands(tmp_path, {"sft": SFT, "dpo": DPO}, (0, 1, 2))
     path = tmp_path / "claims.parquet"
-    table = pl.read_parquet(path)
-    drawn = listed(table, {"mini": "Miniature"})
-    assert set(drawn["group"]) == {"Miniature, over seeds · mini_qa"}
+    found = read_rows(path, {"mini": "Miniature"})
+    drawn = found.filter(pl.col("group") != "")
+    assert set(drawn["model_title"]) == {"Miniature, over seeds"} and set(drawn["dataset"]) == {"mini_qa"}
     counts = {verdict: (drawn["verdict"] == verdict).sum() for verdict in ("holds", "fails", "inconclusive")}
-    assert heading(drawn, 3).title == (
+    assert heading(found, STUDY).title == (
         f"Claims of the study: {counts['holds']} hold, {counts['fails']} fail, {counts['inconclusive']} inconclusive"
     )
     assert "DPO: all other responses fall · chosen semantic" in drawn["row"].to_list()
     assert "The norm of A grows · dpo" in drawn["row"].to_list()
-    chart(drawn).to_dict(validate=True)
+    list_chart(found).to_dict(validate=True)
     files = []
-    for folder in ("one", "two"):
-        draw_dynamics(path, tmp_path / folder / "dynamics", ["vl.json", "svg"], {})
-        files.append([(tmp_path / folder / f"dynamics.{kind}").read_bytes() for kind in ("vl.json", "svg")])
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        draw_verdicts(path, folder / "verdicts", folder / "dynamics", ["vl.json", "svg"], {})
+        files.append([(folder / f"dynamics.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
-    draw_verdicts(path, tmp_path / "verdicts", ["svg"])
-    assert "No claim was tested" in (tmp_path / "verdicts.svg").read_text()
+    assert "No claim on layer gradients was tested" in (folder / "verdicts.svg").read_text()
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
-    assert text.count("# Learning dynamics\n") == 1 and "# Not asked" in text
-    assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not asked")
-    assert "| Model | Dataset | Responses | Verdict | Number | n | p | p (Holm) | Remarks |" in text
+    assert text.count("# Learning dynamics\n") == 1 and "# Not made" in text
+    assert text.index("# Learning dynamics") < text.index("## SFT: chosen responses rise") < text.index("# Not made")
+    header = (
+        "Model | Dataset | Responses | Seed | Verdict | Number, 95 % interval | Published | n | p | p (Holm) | Remarks"
+    )
+    assert f"| {header} |" in text
     page = atlas_verdicts(path, {})
     (matrix,) = page["studies"]
     models = {model for _, group in matrix["datasets"] for model, _ in group}
     assert models == {"mini, over seeds"} and sum(count for _, _, count in matrix["counts"][0][1]) == drawn.height
-    assert "4 and 9" not in " ".join(matrix["not_asked"]) and any("Longer SFT" in each for each in matrix["not_asked"])
-    assert {"dpo, chosen semantic", "dpo against sft"} <= {row["of"] for row in matrix["rows"]}
+    assert "4 and 9" not in " ".join(matrix["not_made"]) and any("Longer SFT" in each for each in matrix["not_made"])
+    assert {"chosen semantic", "dpo", ""} <= {row["of"] for row in matrix["rows"]}
 
 
 @pytest.mark.parametrize(
@@ -684,7 +681,7 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
 def test_a_bad_row_is_one_line(old, new, message, tmp_path):
     (tmp_path / "sheet.tsv").write_text(SHEET.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=message) as caught:
-        read_claims(tmp_path / "sheet.tsv", SCHEMA)
+        read_claims(DynamicsClaim, tmp_path / "sheet.tsv", SCHEMA)
     assert "\n" not in str(caught.value)
 
 

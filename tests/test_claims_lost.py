@@ -6,16 +6,15 @@ import pytest
 from scipy import stats
 
 from conftest import call, settings
-from gradatlas.claims.ability import abilities, read
-from gradatlas.claims.gather import MEASURES
-from gradatlas.claims.lost import REASON, unmeasured
+from gradatlas.claims.ability import Ability, abilities, read
+from gradatlas.claims.rows import GRADIENTS, STAND_IN, rows
 from gradatlas.claims.two_alternative import two_alternative
-from gradatlas.claims.verdicts import Ability
+from gradatlas.claims.views import LOST
 from gradatlas.core.tables import write_table
-from gradatlas.figures.verdicts import STAND_IN, heading, overall, write_verdicts
+from gradatlas.figures.verdicts import columns_of, heading, write_verdicts
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, verdicts, view
+from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, measured, verdicts, view
 from test_partial import gradients
 
 
@@ -33,16 +32,14 @@ def without_samples(one):
 @pytest.mark.parametrize("name", CASES)
 def test_a_claim_without_a_usable_sample_has_its_row(name):
     one = CASES[name][0]
-    measured = [each for each in MEASURES[name](one, CLAIMS[name]) if each.projection == "all"]
-    assert list(unmeasured(one, CLAIMS[name], MEASURES[name], measured)) == []
-    lost = without_samples(one)
-    assert list(MEASURES[name](lost, CLAIMS[name])) == []
-    found = list(unmeasured(lost, CLAIMS[name], MEASURES[name], []))
-    keys = ("relation", "projection", "reference_model", "reference_dataset")
-    assert [[getattr(each, key) for key in keys] for each in found] == [
-        [getattr(each, key) for key in keys] for each in measured
+    found = [each for each in measured(one, CLAIMS[name]) if each.projection == "all"]
+    assert found and not any(each.reason == LOST for each in found)
+    lost = measured(without_samples(one), CLAIMS[name])
+    keys = ("relation", "projection", "reference_model", "reference_dataset", "scale")
+    assert [[getattr(each, key) for key in keys] for each in lost] == [
+        [getattr(each, key) for key in keys] for each in found
     ]
-    assert all(each.reason == REASON and each.n == 0 and np.isnan(each.value) for each in found)
+    assert all(each.reason == LOST and each.n == 0 and np.isnan(each.value) for each in lost)
 
 
 def test_only_what_lacks_a_sample_is_said_to(tmp_path):
@@ -51,11 +48,7 @@ def test_only_what_lacks_a_sample_is_said_to(tmp_path):
     key = ("detailed", "derangement", "all")
     cells = {name: each for name, each in one.cells.items() if name != key}
     one = one.__class__(**one.__dict__ | {"cells": cells, "lost": frozenset([key])})
-    said = {
-        name
-        for name, measure in MEASURES.items()
-        if list(unmeasured(one, CLAIMS[name], measure, list(measure(one, CLAIMS[name]))))
-    }
+    said = {name for name, claim in CLAIMS.items() if any(each.reason == LOST for each in measured(one, claim))}
     assert said == {"separable_detailed", "early_rd", "length_matched", "loss_matched"}
 
 
@@ -78,8 +71,8 @@ def test_the_commands_say_it(tmp_path):
     good, empty = (claims.filter(pl.col("model") == name) for name in names)
     # Loss and length are constants in these tables: what cannot be told apart has no row for the good one.
     assert set(empty["claim"]) - set(good["claim"]) == {"loss_and_length", "left_over"} and good.height > 5
-    assert set(empty["reason"]) == {REASON} and set(empty["verdict"]) == {"inconclusive"} and set(empty["n"]) == {0}
-    assert REASON not in set(good["reason"])
+    assert set(empty["reason"]) == {LOST} and set(empty["verdict"]) == {"inconclusive"} and set(empty["n"]) == {0}
+    assert LOST not in set(good["reason"])
     able = abilities(read([tmp_path / "of_two.parquet"]))
     assert {model for model, _ in able} == {"good"} and set(good["chance"].drop_nulls()) == {0.5}
 
@@ -97,7 +90,7 @@ def test_which_of_two_is_counted_by_hand():
     [row] = two_alternative(pairs(0.7))
     low, high = stats.binomtest(56, 80).proportion_ci(method="wilson")
     assert (row["correct"], row["n"], row["accuracy"], row["chance"]) == (56, 80, 0.7, 0.5)
-    assert (row["low"], row["high"]) == (low, high) and row["test"] == "two_alternative"
+    assert (row["low"], row["high"]) == pytest.approx((low, high)) and row["test"] == "two_alternative"
     # Summed over tokens: a wrong response of one token in place of four is the likelier one.
     [row] = two_alternative(pairs(0.7, wrong=1.0))
     assert row["correct"] == 0
@@ -125,10 +118,7 @@ def test_derangement_before_a_wrong_answer_and_each_variant():
 @pytest.mark.parametrize(("right", "verdict"), [(61 / 80, "holds"), (57 / 80, "holds"), (56 / 80, "inconclusive")])
 def test_no_verdict_where_right_and_wrong_are_not_told_apart(right, verdict, tmp_path):
     write_table(ACCURACY, list(two_alternative(pairs(right))), tmp_path / "of_two.parquet", {})
-    able = abilities(read([tmp_path / "of_two.parquet"]))["m", "d"]
-    shares = {name: values[0] for name, values in able.shares.items()}
-    mastered = {name for name in able.shares if able.masters(name)}
-    known = {("m", "d"): Ability(shares, mastered, set(), able.chance, able.test)}
+    known = abilities(read([tmp_path / "of_two.parquet"]))
     views = [CASES["size_none_detailed"][0]]
     table = verdicts(tmp_path, views, [CLAIMS["size_none_detailed"]], known)
     assert set(table["verdict"]) == {verdict}
@@ -142,7 +132,7 @@ def test_figure_table_and_page_say_where_the_likelier_of_two_stands_in(tmp_path)
     """Model `m` has answers of its own, `hub` has not."""
     found = {}
     for test, name in (("answer", "m"), ("two_alternative", "hub")):
-        found[name, "d"] = Ability({"none": 0.9, "detailed": 1.0}, {"none", "detailed"}, set(), 0.5, test)
+        found[name, "d"] = Ability(test, {"none": (0.9, 0.8, 1.0), "detailed": (1.0, 0.9, 1.0)}, 0.5)
     claim = CLAIMS["size_none_detailed"]
     cells = CASES["size_none_detailed"][0].cells.values()
     both = [view(*cells), view(*cells, model="hub")]
@@ -150,20 +140,20 @@ def test_figure_table_and_page_say_where_the_likelier_of_two_stands_in(tmp_path)
         table = verdicts(tmp_path, models, [claim], found)
         tests = dict(table.select("model", "ability_test").iter_rows())
         assert tests == ({"m": "answer", "hub": "two_alternative"} if used else {"m": "answer"})
-        drawn = overall(table, {})
-        assert set(drawn["column"]) == ({"d · m", "d · hub *"} if used else {"d · m"})
-        assert any(line.startswith("* Here ") and STAND_IN in line for line in heading(drawn).subtitle) == used
+        shown = rows(table, {})
+        assert set(columns_of(shown)["column"]) == ({"d · m", "d · hub *"} if used else {"d · m"})
+        assert (f"* Here {STAND_IN}" in heading(shown, GRADIENTS).subtitle) == used
         write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")
         text = (tmp_path / "claims.md").read_text()
         assert (STAND_IN in text) == used and "asks little of long responses" in STAND_IN
-        by = {
-            line.split(" | ")[0]: line.split(" | ")[-2] for line in text.splitlines() if line.startswith(("| m", "| h"))
-        }
+        header, *lines = (line.split(" | ") for line in text.splitlines() if line.startswith(("| Mod", "| m", "| h")))
+        at = [name.removesuffix(" |") for name in header].index("Ability by")
+        by = {line[0]: line[at].removesuffix(" |") for line in lines}
         assert by == {"| m": "own answers"} | ({"| hub": "likelier of two responses"} if used else {})
         page = atlas_verdicts(tmp_path / "claims.parquet", {})
         assert (STAND_IN in page["note"]) == used
-        at = page["header"].index("Ability by")
-        told = {row[page["header"].index("Model")]: row[at] for _, rows in page["table"] for _, row in rows}
+        at, of = (page["header"].index(name) for name in ("Ability by", "Model"))
+        told = {row[of]: row[at] for _, rows in page["table"] for _, row in rows}
         assert told == {"m": "own answers"} | ({"hub": "likelier of two responses"} if used else {})
 
 

@@ -8,10 +8,13 @@ import yaml
 
 from conftest import ROOT, call, published_files, settings, user_error
 from gradatlas.core.errors import InputError
+from gradatlas.core.schemas import checked
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_metadata
 from gradatlas.data.pairs import mapped_pairs
-from gradatlas.study.config import checked, read_sheet, read_study
-from gradatlas.study.runs import check_prompt
+from gradatlas.study.config import read_study
+from gradatlas.study.mappings import check_prompt
+from gradatlas.study.sheets import DatasetMapping
 from test_mapping import DEFAULT, build, root, study, write  # noqa: F401
 from test_partial import gradients
 
@@ -27,7 +30,7 @@ def natural(tmp_path, rows=ALPACA, columns=CHAT, relations=("correct", "derangem
     """Through the script, as the one variant `natural`."""
     path = rows if hasattr(rows, "suffix") else write(tmp_path / "rows.jsonl", rows)
     given = {"source": str(path), "columns": columns} | change
-    mapping = checked(given, ROOT / "workflow/schemas/mapping.schema.yaml", "mapping")
+    mapping = checked(given, DatasetMapping, "mapping")
     variant = "natural" if "response" in columns else "detailed"
     done = call(
         "build_responses", "--dataset", "own", "--sources", path, "--output", tmp_path / "own.parquet",
@@ -116,7 +119,7 @@ def test_controls_that_need_an_answer_say_so(tmp_path):
 def test_a_recipe_that_needs_answers_is_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", ALPACA)
     mapping = {"source": str(path), "columns": {**CHAT, "input": "input"}}
-    mapping = checked(mapping, ROOT / "workflow/schemas/mapping.schema.yaml", "mapping")
+    mapping = checked(mapping, DatasetMapping, "mapping")
     done = call(
         "build_responses", "--dataset", "own", "--sources", path, "--output", tmp_path / "own.parquet",
         *settings(reader="mapped", mapping=mapping, variants=["natural"], relations=["reference"], seed=0,

@@ -76,9 +76,9 @@ def test_rows_columns_and_tables_of_one_folder_alone(folders):
     assert found == [
         ("gradients/m.parquet", "rank", "column only in the first"),
         ("gradients/m.parquet", "extra", "column only in the second"),
-        ("gradients/m.parquet", "", "rows only in the first: sample_id b, layer 1"),
-        ("mad.csv", "", f"only in {folders[1]}"),
-        ("scope.csv", "", f"only in {folders[0]}"),
+        ("gradients/m.parquet", "", "only in the first, such as sample_id b, layer 1"),
+        ("mad.csv", "", "only in the second"),
+        ("scope.csv", "", "only in the first"),
     ]
 
 
@@ -97,8 +97,28 @@ def test_verdicts_are_listed_by_name(folders, tmp_path):
 def test_a_csv_is_compared_as_text(folders):
     (folders[1] / "scope.csv").write_text("n,x\n7,1.5\n")
     assert [change.example for change in compare(*folders)] == [
-        "rows only in the first: n 007",
-        "rows only in the second: n 7",
+        "only in the first, such as n 007",
+        "only in the second, such as n 7",
+    ]
+
+
+def test_the_report_is_one_line_a_difference(folders, capsys):
+    edited(folders[1], nuclear_norm=[1.0, 2.5, 4.0, None], status=["ok", "ok", "ok", "two\nlines " * 20])
+    pl.DataFrame(CLAIMS | {"verdict": ["holds", "holds"]}).write_parquet(folders[1] / "claims.parquet")
+    (folders[1] / "scope.csv").unlink()
+    assert call("compare", *folders).returncode == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "claims.parquet",
+        "    verdict: 1 of 2 rows differ, such as claim y: fails -> holds",
+        "gradients/m.parquet",
+        "    nuclear_norm: 1 of 4 rows differ by up to 0.5 (relative 0.25), such as sample_id a, layer 1: 2.0 -> 2.5",
+        "    status: 1 of 4 rows differ, such as sample_id b, layer 1: nonfinite -> " + ("two lines " * 20)[:59] + "…",
+        "scope.csv",
+        "    only in the first",
+        "verdicts",
+        "    y, m: fails -> holds",
+        "tables that differ: 3; verdicts that differ: 1",
     ]
 
 

@@ -30,6 +30,12 @@ FILES = {
         "def sft(x):\n    return -x\n"
         "def named(name):\n    return LOSSES[name]\n"
     ),
+    "data/readers.py": (
+        "def csv(path):\n    return path\n"
+        "def json(path):\n    return path * 2\n"
+        "def shared():\n    return READERS\n"
+        "READERS: dict = {'csv': csv, 'json': json}\n"
+    ),
     "data/handed_on.py": "from gradatlas.data.corpus import colours\n",
     "models/late.py": "RATE = 0.1\nOTHER = 0.2\ndef step(x):\n    return x * RATE\n",
     "models/passed.py": "def one():\n    return 1\ndef two():\n    return 2\n",
@@ -55,8 +61,13 @@ FILES = {
         "    if not settings.check():\n"
         "        raise InputError('too many')\n"
         "    progress('working')\n"
+        "    progress(saved('done'))\n"
         "    write(str(step(len(colours(settings.n)))) + str(helper('one')()) + str(named('sft')(1)), path)\n"
+        "def saved(text):\n    write('table', text)\n"
         "def other():\n    return 1\n"
+        "def reading(kind, path):\n"
+        "    from gradatlas.data.readers import READERS\n"
+        "    return READERS[kind](path)\n"
     ),
 }
 
@@ -77,7 +88,7 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    for each in (digest._parsed, digest._uses, digest._file_of):
+    for each in (digest._parsed, digest._definition, digest._file_of):
         each.cache_clear()
 
 
@@ -99,6 +110,7 @@ def edited(package, name, old, new):
         ("jobs.py", '"""how many"""', '"""how many at most"""'),
         ("jobs.py", "'too many'", "f'{settings.n} are too many'"),
         ("jobs.py", "'working'", "f'working on {path}'"),
+        ("jobs.py", "saved('done')", "saved('finished')"),
         ("jobs.py", "def other():\n    return 1", "def other():\n    return 2"),
         ("core/files.py", "MODE = 'w'", "MODE = 'wt'"),
         ("core/errors.py", "pass", "code = 2"),
@@ -121,6 +133,7 @@ def test_what_decides_no_number_does_not_count(package, name, old, new):
         ("jobs.py", "self.n < LIMIT", "self.n <= LIMIT"),
         ("jobs.py", "if not settings.check()", "if settings.check()"),
         ("jobs.py", "helper('one')", "helper('two')"),
+        ("jobs.py", "write('table', text)", "write('other', text)"),
         ("data/words.py", "'red'", "'green'"),
         ("data/corpus.py", "[:n]", "[:n + 1]"),
         ("data/registry.py", "return -x", "return x"),
@@ -136,6 +149,7 @@ def test_what_decides_no_number_does_not_count(package, name, old, new):
         "a method",
         "a condition",
         "an argument",
+        "what is called for a line of progress",
         "a constant of an imported module",
         "a function handed on by another module",
         "a function kept by its decorator",
@@ -153,11 +167,31 @@ def test_what_decides_a_number_counts(package, name, old, new):
 def test_the_definitions_are_those_used(package):
     found = {f"{module.removeprefix('gradatlas.')}:{name}" for module, name in definitions("jobs:job")}
     assert found == {
-        *("jobs:job", "jobs:helper", "jobs:Settings", "jobs:LIMIT"),
+        *("jobs:job", "jobs:helper", "jobs:Settings", "jobs:LIMIT", "jobs:saved"),
         *("models.late:step", "models.late:RATE", "models.passed:one", "models.passed:two"),
         *("data.corpus:colours", "data.words:COLOURS", "data.registry:named", "data.registry:LOSSES"),
         *("data.registry:loss", "data.registry:<effects>"),
     }
+
+
+def test_of_a_registry_only_the_chosen_entries_count(package):
+    registry = "data.readers:READERS"
+
+    def digests():
+        forget()
+        return {kind: code_digest("jobs:reading", only={registry: [kind]}) for kind in ("csv", "json")}
+
+    before = digests()
+    path = package / "data/readers.py"
+    path.write_text(path.read_text().replace("path * 2", "path * 3"))
+    after = digests()
+    assert after["csv"] == before["csv"] and after["json"] != before["json"]
+    path.write_text(path.read_text().replace("'csv': csv", "'csv': json"))
+    assert digests()["csv"] != after["csv"] and digests()["json"] == after["json"]
+    path.write_text(path.read_text().replace("{'csv': json,", "{'tsv': csv, 'csv': json,"))
+    assert digests()["json"] == after["json"], "another entry"
+    # A name that the user got wrong: the job says so.
+    assert code_digest("jobs:reading", only={registry: ["xml"]}) == code_digest("jobs:reading", only={registry: []})
 
 
 def test_a_wrong_root_is_an_error(package):
@@ -177,7 +211,13 @@ def test_another_folder_and_other_times_are_the_same_code(tmp_path):
 
 
 READ_OR_WRITE = {
-    "claims/tables.py": ("CLAIMS", {"claims.jobs:test_claims", "figures.jobs:draw_claims", "page.jobs:write_atlas"}),
+    "claims/tables.py": (
+        "CLAIMS",
+        {
+            *("claims.jobs:test_claims", "figures.jobs:draw_claims", "figures.jobs:compare_fixed"),
+            "page.jobs:write_atlas",
+        },
+    ),
     "finetuning/tables.py": (
         "TRAINING",
         {"finetuning.jobs:finetune", "figures.jobs:draw_dynamics", "page.jobs:write_manifest"},

@@ -280,7 +280,7 @@ def test_a_reference_that_is_not_asked_again_is_freed(more, kept, data, miniatur
 
 def test_ktos_other_answers_are_read_as_one_text_with_the_prompt(data, miniature):
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
-    speech, recipe = Speech(tokenizer, 512), Recipe("run", loss="kto", batch_size=3)
+    speech, recipe = Speech(tokenizer, 512), Recipe(name="run", loss="kto", batch_size=3, learning_rate=1e-4, steps=1)
     examples, _ = read_examples(recipe, read_pairs(data[0], "train")[:3], speech)
     reference = training._reference(model, tokenizer, None, {})
     with torch.no_grad():
@@ -318,15 +318,16 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
         ({"negatives": "on_policy"}, "has no negatives"),
         ({"loss": "kto", "batch_size": 1}, "batch_size is 1; give at least 2"),
         ({"optimiser": "adam"}, "did you mean 'adamw'"),
-        ({"learning_rate": 0.0}, "above 0"),
-        ({"steps": 0}, "steps is 0"),
-        ({"generate_every": -1}, "generate_every is -1; give at least 0"),
+        ({"learning_rate": 0.0}, "run 'run': 'learning_rate': 0.0 is less than or equal to the minimum of 0"),
+        ({"learning_rate": math.inf}, "'learning_rate' is inf; write a number"),
+        ({"steps": 0}, "'steps': 0 is less than the minimum of 1"),
+        ({"generate_every": -1}, "'generate_every': -1 is less than the minimum of 0"),
         ({"parameters": "lorra"}, "did you mean 'lora'"),
     ],
 )
 def test_a_recipe_that_contradicts_itself(changes, message):
     with pytest.raises(InputError, match=message):
-        Recipe("run", **changes)
+        Recipe(**{"name": "run", "learning_rate": 1e-4, "steps": 1} | changes)
 
 
 def test_a_run_on_probes_without_probes(data, miniature, tmp_path):

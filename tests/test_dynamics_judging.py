@@ -11,6 +11,7 @@ import yaml
 
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
@@ -20,9 +21,10 @@ from gradatlas.finetuning.judging.scores import by_grammar, by_words, repetition
 from gradatlas.finetuning.tables import GENERATIONS, JUDGEMENTS
 from gradatlas.statistics.generations import summarise_generations
 from gradatlas.statistics.tables import GENERATION_CURVES
-from gradatlas.study.config import read_sheet, read_study
+from gradatlas.study.config import read_study
 from gradatlas.study.runs import read_plan
 from gradatlas.study.shares import wilson
+from gradatlas.study.sheets import RunRow
 from test_generation import Chat, endpoint
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -543,7 +545,7 @@ def test_the_sheet_of_published_numbers_is_valid():
         ROOT / "config/published_dynamics.tsv", ROOT / "workflow/schemas/published_dynamics.schema.yaml", None
     )
     assert {(row["epochs"], row["value"]) for row in rows.values()} >= {(0, 0.4729), (4, 0.6928)}
-    runs = read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run")
+    runs = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
     for row in rows.values():
         assert row["baseline"] in runs[row["run"]]["baseline"]
 

@@ -10,14 +10,19 @@ import yaml
 
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
+from gradatlas.core.schemas import checked, picked, schema_of
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_table, write_table
+from gradatlas.data.pairs import SPLITS
 from gradatlas.data.tables import PAIRS
 from gradatlas.finetuning.evaluate import MEASURES
+from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.probes import TYPES
-from gradatlas.finetuning.recipe import NEGATIVES, OPTIMISERS, TARGETS, Recipe
+from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.tables import DYNAMICS
-from gradatlas.study.config import checked, read_sheet, read_study
+from gradatlas.study.config import read_study
 from gradatlas.study.runs import read_plan
+from gradatlas.study.sheets import PairsMapping, RunRow, Training
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
@@ -45,13 +50,11 @@ def test_runs_bring_those_that_they_start_from_in_order():
     assert plan(runs=[]).runs == {}
 
 
-def test_every_row_of_the_sheet_is_a_recipe_and_the_schema_knows_all_choices():
-    schema = yaml.safe_load((ROOT / "workflow/schemas/runs.schema.yaml").read_text())["properties"]
-    known = {"target": TARGETS, "negatives": NEGATIVES, "optimiser": OPTIMISERS}
-    assert {key: set(schema[key]["enum"]) for key in known} == {key: set(values) for key, values in known.items()}
-    fields = Recipe.__dataclass_fields__
-    for name, row in read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run").items():
-        Recipe(name, **{key: value for key, value in row.items() if key in fields})
+def test_every_row_of_the_sheet_is_a_recipe_and_the_sheet_knows_all_losses():
+    assert schema_of(RunRow)["properties"]["loss"]["enum"] == list(LOSSES)
+    assert set(schema_of(RunRow)["properties"]["split"]["enum"]) < set(SPLITS)
+    for name, row in read_sheet(ROOT / "config/runs.tsv", RunRow, "run").items():
+        Recipe(name=name, **picked(row, Training))
 
 
 def test_extend_sees_chosen_as_often_as_its_control():
@@ -193,7 +196,7 @@ def test_runs_that_start_in_a_circle(root):
 def test_a_number_that_is_none(root):
     sheet = root / "config/runs.tsv"
     sheet.write_text(sheet.read_text().replace("5e-4", "fast"))
-    with pytest.raises(InputError, match="column 'learning_rate' is 'fast'; write a number"):
+    with pytest.raises(InputError, match="'learning_rate' is 'fast'; write a number"):
         plan(root)
 
 
@@ -218,7 +221,7 @@ def test_pairs_of_files_by_a_mapping(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     value = {"source": str(tmp_path / "train.jsonl"), "held_out": str(tmp_path / "held.jsonl"), "train_split":
              "train[:4]", "columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}  # fmt: skip
-    mapping = checked(value, ROOT / "workflow/schemas/pairs.schema.yaml", "own")
+    mapping = checked(value, PairsMapping, "own")
     done = call("build_pairs", "--name", "own", *settings(train=9, held_out=9, seed=0, mapping=mapping),
                 "--train-rows", value["source"], "--held-out-rows", value["held_out"], "--output",
                 tmp_path / "pairs.parquet")  # fmt: skip
@@ -234,7 +237,10 @@ def test_pairs_of_files_by_a_mapping(tmp_path):
             {"source": "x.jsonl", "columns": {"chosen": "c", "rejected": "r"}},
             "settings.mapping: columns.prompt is needed",
         ),
-        ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c"}}, "settings.mapping: 'rejected' is missing"),
+        (
+            {"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c"}},
+            "settings.mapping: 'columns.rejected' is missing",
+        ),
         ({"source": "x.jsonl", "columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}, None),
     ],
 )

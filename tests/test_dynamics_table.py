@@ -5,18 +5,19 @@ import pytest
 
 from conftest import ROOT, call, settings, user_error
 from gradatlas.charts.tables import write_table as write_any
+from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import write_table
 from gradatlas.figures.run_table import MEASURES, courses, read_runs
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.statistics.tables import DYNAMICS_CURVES
-from gradatlas.study.config import read_sheet
+from gradatlas.study.sheets import ModelRow, RunRow
 
 PUBLISHED = list(
     read_sheet(
         ROOT / "config/published_curves.tsv", ROOT / "workflow/schemas/published_curves.schema.yaml", None
     ).values()
 )
-SHEET = read_sheet(ROOT / "config/runs.tsv", ROOT / "workflow/schemas/runs.schema.yaml", "run")
+SHEET = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
 RUNS = {name: SHEET[name] for name in ("sft", "dpo")}
 
 
@@ -140,7 +141,7 @@ def test_a_run_that_nothing_is_known_of_has_no_such_column(tmp_path):
 
 
 def test_the_sheet_of_published_curves_names_runs_models_pairs_and_types():
-    models = read_sheet(ROOT / "config/models.tsv", ROOT / "workflow/schemas/models.schema.yaml", "model")
+    models = read_sheet(ROOT / "config/models.tsv", ModelRow, "model")
     seen = set()
     for row in PUBLISHED:
         assert {row["run"], *row["like"]} <= set(SHEET) and row["model"] in models and row["type"] in TYPES

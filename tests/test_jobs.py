@@ -6,6 +6,7 @@ import pytest
 
 from conftest import call, user_error
 
+MEASURE = ("measure_gradients", "--model", "m", "--responses", "r", "--samples", "s", "--spectra", "s")
 CLIP = ("clip_objective", "--output", "x.parquet")
 
 
@@ -17,6 +18,8 @@ CLIP = ("clip_objective", "--output", "x.parquet")
         ((*CLIP, "--colour", "red"), "Unknown option: --colour"),
         (("squeeze_softmax", "--output", "o", "--settings", '{"draws": "many"}'), "many"),
         (("squeeze_softmax", "--output", "o", "--settings", '{"drawz": 3}'), "drawz"),
+        ((*MEASURE, "--settings", '{"truncation": "right"}'), 'Invalid value "right" for settings.truncation. Choose'),
+        ((*MEASURE, "--settings", '{"max_length": 1}'), "settings: 'max_length': 1 is less than the minimum of 2"),
     ],
     ids=str,
 )
@@ -30,10 +33,11 @@ NESTED = {"seed": 0, "train": 1, "held_out": 1}
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("not json", "--settings: Invalid JSON"),
-        ({**NESTED, "train": 1.5}, "--settings.train: Input should be a valid integer"),
+        ("not json", "--settings: not JSON"),
+        ({**NESTED, "train": 1.5}, "--settings: 'train' is 1.5; write a whole number"),
         ({**NESTED, "trian": 1}, "--settings: unknown key 'trian': did you mean 'train'?"),
-        ({"train": 1}, "--settings.held_out"),
+        ({**NESTED, "train": 0}, "--settings: 'train': 0 is less than the minimum of 1"),
+        ({**NESTED, "rejected_rarity": 2}, "'rejected_rarity': 2 is greater than the maximum of 1"),
     ],
     ids=str,
 )
@@ -48,7 +52,7 @@ def test_an_unknown_key_deep_within_is_named():
     text = json.dumps({"judge": "oracle", "runs": runs})
     given = ("--generations", "g", "--scores", "s", "--pairs", "p", "--kept", "k", "--output", "o")
     error = user_error(call("judge_generations", *given, "--settings", text))
-    assert "--settings.runs.0: unknown key 'colour'" in error
+    assert "--settings: unknown key 'runs.0.colour'" in error
 
 
 def test_settings_are_options_too_and_say_the_same(miniature, responses, tmp_path):

@@ -1,4 +1,4 @@
-"""The manifest gathers what was measured with what, and refuses tables that do not belong together."""
+"""The manifest lists what every table was made with, and refuses tables that do not belong together."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ def test_tables_of_one_model_that_disagree_are_an_error(tmp_path, fact, value):
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_models_may_differ_in_what_is_theirs(tmp_path):
+def test_models_may_differ_from_one_another(tmp_path):
     tables = [samples(tmp_path, "one"), samples(tmp_path, "two", model="n", revision="s", dtype="bfloat16", chat=True)]
     assert manifest(tmp_path, tables).returncode == 0
 
@@ -80,22 +80,22 @@ def test_models_may_differ_in_what_is_theirs(tmp_path):
 def test_statistics_of_other_measurements_are_an_error(tmp_path):
     old = cells(tmp_path, model_digest="older")
     message = user_error(manifest(tmp_path, [samples(tmp_path, "one")], "--statistics", old))
-    assert "cells.parquet: of m with model_digest older, but it was measured with d" in message
+    assert "cells.parquet: made from m with model_digest older, but it was measured with d" in message
 
 
 DIGEST = hashlib.sha256(b"card").hexdigest()
 TRAINED = hashlib.sha256(b"trained").hexdigest()
 
 
-def room(folder, name, sha256, *, start=DIGEST, **other):
+def run_files(folder, name, sha256, *, start=DIGEST, **other):
     """One seed's tables as the second study's jobs write them: probes, and a run with its status and machine."""
     facts = {"dtype": "float32", "window": 512, "code": "c", "torch": "2.1", "transformers": "5.1", "pairs": sha256}
     place = folder / name
     place.mkdir()
     write_table(PROBES, PROBES.empty(), place / "probes.parquet", facts | {"model": start})
     probes = hashlib.sha256((place / "probes.parquet").read_bytes()).hexdigest()
-    told = {**facts, "init": start, "reference": start, "probes": probes, "seed": 0, "device": "cpu", **other}
-    write_table(DYNAMICS, DYNAMICS.empty(), place / "dynamics.parquet", told)
+    facts_of_run = {**facts, "init": start, "reference": start, "probes": probes, "seed": 0, "device": "cpu", **other}
+    write_table(DYNAMICS, DYNAMICS.empty(), place / "dynamics.parquet", facts_of_run)
     write_json(place / "status.json", {"status": "ok", "model_digest": TRAINED})
     write_json(place / "machine.json", {"device": "cuda", "name": "a card", "driver": "550.1"})
     return [place / each for each in ("probes.parquet", "dynamics.parquet", "status.json")]
@@ -106,8 +106,8 @@ def pairs(tmp_path):
     """A pairs table, a card and a samples table: (path, its SHA-256, arguments)."""
     path, card = tmp_path / "pairs.parquet", tmp_path / "card.json"
     write_table(PAIRS, PAIRS.empty(), path, {"seed": 0})
-    told = {"model": "m", "source": "m", "path": ".", "digest": DIGEST, "revision": "r", "tokenizer_digest": "t"}
-    write_json(card, {**told, "files": {}})
+    facts = {"model": "m", "source": "m", "path": ".", "digest": DIGEST, "revision": "r", "tokenizer_digest": "t"}
+    write_json(card, {**facts, "files": {}})
     tables = [samples(tmp_path, "one.samples")]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return path, sha256, lambda *files: manifest(tmp_path, tables, "--pairs", path, "--cards", card, "--learnt", *files)
@@ -118,7 +118,7 @@ def test_the_second_study_is_listed_with_its_card_machines_and_checksums(tmp_pat
     write_json(tmp_path / "one.run.json", {"machine": {"device": "cpu", "name": "a processor"}})
     toy = tmp_path / "toy_clip.parquet"
     write_table(TOY_CLIP, TOY_CLIP.empty(), toy, {"beta": 0.1})
-    first, second = room(tmp_path, "seed_0", sha256), room(tmp_path, "seed_1", sha256, start=TRAINED)
+    first, second = run_files(tmp_path, "seed_0", sha256), run_files(tmp_path, "seed_1", sha256, start=TRAINED)
     done = write(*first, *second, "--toys", toy)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "manifest.json").read_text())
@@ -141,14 +141,15 @@ def test_the_second_study_is_listed_with_its_card_machines_and_checksums(tmp_pat
 )
 def test_runs_of_one_model_that_disagree_are_an_error(tmp_path, pairs, fact, value):
     _, sha256, write = pairs
-    message = user_error(write(*room(tmp_path, "seed_0", sha256), *room(tmp_path, "seed_1", sha256, **{fact: value})))
+    other = run_files(tmp_path, "seed_1", sha256, **{fact: value})
+    message = user_error(write(*run_files(tmp_path, "seed_0", sha256), *other))
     assert f"seed_1/dynamics.parquet: measured with {fact} {value}, but" in message and "seed_0" in message
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_a_table_that_states_nothing_of_a_fact_contradicts_none(tmp_path, pairs):
+def test_a_table_that_does_not_state_a_fact_agrees_with_all(tmp_path, pairs):
     _, sha256, write = pairs
-    tables = room(tmp_path, "seed_0", sha256), room(tmp_path, "seed_1", sha256)
+    tables = run_files(tmp_path, "seed_0", sha256), run_files(tmp_path, "seed_1", sha256)
     write_table(TRAINING, TRAINING.empty(), tmp_path / "training.parquet", {"seed": 1})
     assert write(*tables[0], *tables[1], tmp_path / "training.parquet").returncode == 0
 
@@ -157,5 +158,5 @@ def test_a_table_that_states_nothing_of_a_fact_contradicts_none(tmp_path, pairs)
 def test_a_run_from_an_older_model_or_table_is_an_error(tmp_path, pairs, fact):
     _, sha256, write = pairs
     older = hashlib.sha256(b"older").hexdigest()
-    message = user_error(write(*room(tmp_path, "seed_0", sha256, **{fact: older})))
-    assert f"dynamics.parquet: made with {fact} {older}, which is none of this study's" in message
+    message = user_error(write(*run_files(tmp_path, "seed_0", sha256, **{fact: older})))
+    assert f"dynamics.parquet: made with {fact} {older}, which is not of this study" in message

@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from conftest import ROOT, SHARED, call, needs_shared, published_files, script, settings, user_error
 from gradatlas.core.errors import InputError
+from gradatlas.core.schemas import checked
 from gradatlas.data.mapped import Parts, split_simplified, variants_of
 from gradatlas.data.published import read_entries
 from gradatlas.data.responses.reading import normalise_newlines
-from gradatlas.study.config import checked, is_file, read_study
+from gradatlas.study.config import read_study
+from gradatlas.study.mappings import is_file
+from gradatlas.study.sheets import DatasetMapping
 from test_workflow import clone, snakemake
 from tests.loopback import FakeHub
 
@@ -54,7 +57,7 @@ def write(path, rows):
 def build(tmp_path, rows=ROWS, name="rows.jsonl", variants=("none", "simplified", "detailed"), options="", **change):
     """Through the script; a `rows` that is a path is taken as it is."""
     path = rows if hasattr(rows, "suffix") else write(tmp_path / name, rows)
-    mapping = checked({**MAPPING, **change}, ROOT / "workflow/schemas/mapping.schema.yaml", "mapping")
+    mapping = checked({**MAPPING, **change}, DatasetMapping, "mapping")
     chosen = {"variants": variants, "relations": ["correct", "derangement"], "options": options}
     done = call(
         "build_responses", "--dataset", "own", "--sources", path, "--output", tmp_path / "own.parquet",
@@ -288,7 +291,7 @@ def study(root, mapping, **config):
 HUB = {**MAPPING, "source": "org/name", "revision": "0" * 40}
 WRONG = {
     "an unknown key": ({"colums": {}}, "unknown key 'colums': did you mean 'columns'"),
-    "no question": ({"columns": {"rationale": "solution"}}, "'instruction' is missing"),
+    "no question": ({"columns": {"rationale": "solution"}}, "'columns.instruction' is missing"),
     "two ways to the answer": (
         {"boxed": True},
         "the answer has to come from one of: columns.answer, separator, boxed: true",

@@ -144,7 +144,7 @@ class Limited(module.Capture):
             resource.setrlimit(resource.RLIMIT_AS, before)
 
 module.Capture = Limited
-settings = module.Settings(False, 1024, "float32", "none", "cpu", 100_000, None, None, False, "study")
+settings = module.Settings(device="cpu", batch_tokens=100_000)
 module.measure({str(miniature)!r}, {str(tmp_path / "rows.json")!r}, {str(tmp_path / "samples.parquet")!r},
                {str(tmp_path / "spectra.parquet")!r}, settings)
 """

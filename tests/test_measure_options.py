@@ -274,7 +274,7 @@ def test_any_other_failure_names_the_sample_and_writes_nothing(case, miniature, 
         path.unlink()
     monkeypatch.setattr(engine, "Capture", broken(fails, error))
     paths = [str(tmp_path / name) for name in ("samples.parquet", "spectra.parquet")]
-    settings = Settings(False, 1024, "float32", "none", "cpu", 4096, None, None, False, "study")
+    settings = Settings(device="cpu")
     with pytest.raises(RuntimeError) as caught:
         engine.measure(str(miniature), str(few), *paths, settings)
     text = str(caught.value)
@@ -321,17 +321,17 @@ def _read(leader):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--projections", "q,kk,v"], "--projections: unknown projection 'q,kk,v'"),
-        (["--metrics"], "--metrics is empty; give at least one of nuclear_norm"),
-        (["--projections", "q", "kk"], "--projections: unknown projection 'kk': did you mean 'k'?"),
-        (["--metrics", "nuclear_nrom"], "--metrics: unknown metric 'nuclear_nrom': did you mean 'nuclear_norm'?"),
-        (["--truncation", "right"], "--truncation 'right' is not known; choose one of flag, drop, left"),
-        (["--loss-norm", "total"], "--loss-norm 'total' is not known; choose one of mean, sum"),
-        (["--loss-tokens", "first"], "--loss-tokens 'first' is not known; write one of all, last"),
-        (["--dtype", "float8"], "choose one of float32"),
+        (["--projections", "q,kk,v"], 'Invalid value "q,kk,v" for --projections. Choose from: "q", "k"'),
+        (["--metrics"], "settings: 'metrics': [] should be non-empty. Meaning: columns of the spectra"),
+        (["--projections", "q", "kk"], '"up", "down". Did you mean "k"?'),
+        (["--metrics", "nuclear_nrom"], 'Did you mean "nuclear_norm"?'),
+        (["--truncation", "right"], 'Invalid value "right" for --truncation. Choose from: "flag", "drop", "left"'),
+        (["--loss-norm", "total"], 'Invalid value "total" for --loss-norm. Choose from: "mean", "sum"'),
+        (["--loss-tokens", "first"], "'loss_tokens.0': 'first' does not match"),
+        (["--dtype", "float8"], 'Choose from: "float32"'),
         (["--journal", "{few}"], "no folder can be made here"),
-        (["--max-length", 1], "--max-length is 1; give at least 2 tokens"),
-        (["--loss-tokens", "all", "first"], "--loss-tokens 'first' is not known"),
+        (["--max-length", 1], "'max_length': 1 is less than the minimum of 2. Meaning: window in tokens"),
+        (["--loss-tokens", "all", "first"], "'loss_tokens.1': 'first' does not match"),
         (["--revision", "0" * 40], "is a folder; leave --revision out"),
     ],
     ids=str,
@@ -345,10 +345,10 @@ def test_bad_options_are_one_line(options, message, miniature, few, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--compat", "theirs"], "--compat 'theirs' is not known; choose one of none, reference"),
-        (["--truncation", "right"], "--truncation 'right' is not known"),
-        (["--dtype", "float8"], "--dtype 'float8' is not known"),
-        (["--device", "tpu"], "--device 'tpu' is not known"),
+        (["--compat", "theirs"], 'Invalid value "theirs" for --compat. Choose from: "none", "reference"'),
+        (["--truncation", "right"], 'Invalid value "right" for --truncation'),
+        (["--dtype", "float8"], 'Invalid value "float8" for --dtype'),
+        (["--device", "tpu"], 'Invalid value "tpu" for --device'),
         (["--cosines", "{few}/c.parquet"], "mini_arithmetic.parquet is no folder; give another path"),
         (["--run", "{out}"], "is a folder; give a file"),
         (["--samples", "{out}"], "is a folder; give a file"),

@@ -1,4 +1,4 @@
-"""What the page and the figures state of filtered tables, against the tables: an empty one states nothing."""
+"""Statements of the page and the figures against their tables; of an empty table nothing is stated."""
 
 import re
 
@@ -7,11 +7,11 @@ import pytest
 
 from gradatlas.charts import listing
 from gradatlas.claims.fixed import SCHEMA, headline
+from gradatlas.claims.rows import GRADIENTS, UNTESTED, counted, read_rows, rows
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.checked import write_json
 from gradatlas.core.tables import write_table
 from gradatlas.figures import audit, compared, gallery, heatmaps, relations, samples, tables, verdicts
-from gradatlas.figures import verdicts_dynamics as dynamics
 from gradatlas.figures.data import Data
 from gradatlas.figures.jobs import Dataset, OverviewSettings
 from gradatlas.page.page import write_atlas
@@ -91,23 +91,23 @@ def test_every_badge_says_what_its_tables_hold(study):
 
 def test_every_count_is_of_whole_responses(study):
     page, cells = study
-    whole = cells.filter(loss_tokens="all")
+    measured = cells.filter(loss_tokens="all")
     summary = dict(re.findall(r"<dt>([^<]+)</dt><dd>([\d,]+)</dd>", page))
-    told = {name: int(number.replace(",", "")) for name, number in summary.items()}
-    assert told == {
+    counts = {name: int(number.replace(",", "")) for name, number in summary.items()}
+    assert counts == {
         "models": 3,
         "datasets": 2,
         "variants": 3,
         "kinds of response": 2,
-        "responses measured": whole["n_ok"].sum(),
-        "samples left out": whole["n"].sum() - whole["n_ok"].sum(),
+        "responses measured": measured["n_ok"].sum(),
+        "samples left out": measured["n"].sum() - measured["n_ok"].sum(),
     }
     counted = re.search(r"<caption>Responses measured.*?</table>", page, re.DOTALL)[0]
     rows = re.findall(r"<tr>(.*?)</tr>", counted, re.DOTALL)
     models, *body = [re.findall(r"<t[hd][^>]*>([^<]*)", row) for row in rows]
     for dataset, *numbers in body:
         for model, number in zip(models[1:], numbers, strict=True):
-            part = whole.filter(dataset=dataset, model=model)
+            part = measured.filter(dataset=dataset, model=model)
             assert number == f"{part['n_ok'].sum():,} of {part['n'].sum():,}"
 
 
@@ -120,8 +120,8 @@ def test_a_dataset_without_a_usable_sample_was_measured():
     tables_["cells"] = pl.concat([tables_["cells"], spoilt.cast(dict(tables_["cells"].schema))])
     datasets = [Dataset(key, key) for key in ("one", "two", "three")]
     for relation, kind, heading, _ in gallery.figures_over(Data(tables_, datasets=tuple(datasets))):
-        said = " ".join(heading.subtitle)
-        assert "Not measured: three." in said and "No usable sample: Two" in said, (relation, kind)
+        subtitle = " ".join(heading.subtitle)
+        assert "Not measured: three." in subtitle and "No usable sample: Two" in subtitle, (relation, kind)
 
 
 def test_no_pairs_and_no_intervals_are_no_equality():
@@ -144,16 +144,16 @@ def test_labels_that_nobody_judged_are_not_called_right():
 
 
 def test_no_claims_is_not_no_measurement():
-    empty = pl.from_arrow(CLAIMS.empty())
-    assert verdicts.heading(verdicts.overall(empty, {})).subtitle == (verdicts._UNTESTED,)
-    assert "trained" not in " ".join(dynamics.heading(dynamics.listed(empty, {}), 0).subtitle)
+    empty = rows(pl.from_arrow(CLAIMS.empty()), {})
+    for study, text in UNTESTED.items():
+        assert verdicts.heading(empty, study).subtitle == (text,) and "trained" not in text
 
 
 def test_conclusions_without_corrected_responses_are_counted_as_they_hold():
     row = dict.fromkeys(SCHEMA) | {"status": "stands", "model": "m", "outcome": "cannot say"}
     table = pl.DataFrame([row | {"study_verdict": "holds"}, row | {"study_verdict": "fails"}], schema=SCHEMA)
-    said = headline(table)
-    assert said.startswith(
+    text = headline(table)
+    assert text.startswith(
         "Of the study’s claims, 1 hold on its own irrelevant responses, and none of these was measured"
     )
     none = headline(table.with_columns(pl.lit("fails").alias("study_verdict")))
@@ -206,9 +206,9 @@ UNSEEN = re.compile(r"<(script|style|footer).*?</\1>", re.DOTALL)
 def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
     for folder in ("chats", "all"):
         for figure in listing.read_index(chats / "figures" / folder)["figures"]:
-            said = " ".join([figure["title"], *figure["subtitle"]])
-            assert not re.search(r"\bNone\b|\bSimplified\b|\bDetailed\b", said), said
-            assert "atural" in said or folder == "all", said
+            text = " ".join([figure["title"], *figure["subtitle"]])
+            assert not re.search(r"\bNone\b|\bSimplified\b|\bDetailed\b", text), text
+            assert "atural" in text or folder == "all", text
     page = re.sub(r"<[^>]+>", " ", UNSEEN.sub("", (chats / "index.html").read_text()))
     assert OF_THOUGHT.findall(page) == []
     sections = re.findall(r'<section id="(\w+)"', (chats / "index.html").read_text())
@@ -216,9 +216,9 @@ def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
 
 
 def test_the_verdicts_of_natural_data_are_none(chats):
-    table = verdicts.overall(pl.read_parquet(chats / "claims.parquet"), {})
-    assert verdicts.heading(table).title == "No claim was tested" and verdicts.counted(table) == []
-    assert verdicts.chart(table).to_dict()
+    found = read_rows(chats / "claims.parquet")
+    assert verdicts.heading(found, GRADIENTS).title == "No claim on layer gradients was tested"
+    assert counted(found) == [] and verdicts.matrix_chart(found).to_dict() and verdicts.list_chart(found).to_dict()
     assert "No claim was tested" in (chats / "claims.md").read_text()
     assert atlas_verdicts(chats / "claims.parquet", {}) is None
     assert (

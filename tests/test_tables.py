@@ -9,8 +9,8 @@ import pytest
 
 from conftest import ROOT
 from gradatlas.charts import latex
+from gradatlas.core.sheets import read_sheet
 from gradatlas.figures import scope, tables
-from gradatlas.study.config import read_sheet
 from synthetic import statistic_rows, write_statistics
 
 SMALL = {"layers": 28, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 30}

@@ -67,8 +67,7 @@ rule count_tokens:
     params:
         code=code_digest("models.jobs:count_tokens"),
         settings=lambda wildcards: as_json(
-            models=[tokenizer_of(name) for name in STUDY.models],
-            **{key: STUDY.config[key] for key in ("max_length", "compat")},
+            models=[tokenizer_of(name) for name in STUDY.models], **picked(STUDY.config, Tokenising)
         ),
     shell:
         "python -m gradatlas count-tokens --responses {input:q} --mirror={resources.mirror:q} --settings {params.settings:q}"

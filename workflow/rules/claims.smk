@@ -1,12 +1,41 @@
 """Claims: what the study says and what the controls say to it, each tested on every model and dataset.
 
-needs  the samples and spectra of all models, config/claims.tsv (an input: another threshold is another result), and
+needs  the samples and spectra of all models, config/claims.tsv (params: another threshold is another result), and
        what the miniatures can do; the second study's evidence
 makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do),
        results/claims.{parquet,csv,json}, results/tables/claims.md, results/figures/claims/verdicts.{format} and
        dynamics.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
+
+# What of a claim is shown or decides its verdict, but no number of the evidence.
+OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
+
+
+def of_evidence(claims):
+    """Claims as far as their evidence depends on them, as one param; a p-value is of lying beyond the threshold."""
+    return as_json(claims=[{key: row[key] for key in row if key not in OF_VERDICTS} for row in claims])
+
+
+def measured_claims(dataset):
+    """The claims that can have evidence on a dataset: about models, responses and other datasets that are measured."""
+    models = [row for name, row in STUDY.models.items() if STUDY.purpose(name, dataset) == "study"]
+    measured = {*STUDY.built(dataset)}
+    pairs = {f"{dataset}/{other}" for other in STUDY.compared(dataset)}
+    return [
+        row
+        for row in STUDY.claims.values()
+        if any(each["kind"] in row["kinds"] for each in models if each["model"] in (row["models"] or STUDY.models))
+        and measured & {*row["relations"]}
+        and (not row["between"] or pairs & {re.sub(":[^/]*", "", pair) for pair in row["between"]})
+    ]
+
+
+DYNAMICS_CLAIMS = [
+    *read_sheet(
+        ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml", "claim"
+    ).values()
+]
 
 
 include: "claims_dynamics.smk"
@@ -17,8 +46,6 @@ rule gather_evidence:
     input:
         samples=compared_tables("samples"),
         spectra=compared_tables("spectra"),
-        claims=CLAIMS_SHEET,
-        schema=CLAIMS_SCHEMA,
     output:
         evidence="results/evidence/{dataset}.parquet",
         accuracy="results/evidence/{dataset}.two_alternative.parquet",
@@ -29,8 +56,12 @@ rule gather_evidence:
     resources:
         mem_mb=4000,
         runtime=60,
+        # Neither inputs nor params: `claims` below holds what counts of the sheet.
+        sheet=CLAIMS_SHEET,
+        schema=CLAIMS_SCHEMA,
     params:
         code=code_digest("claims.jobs:gather_evidence"),
+        claims=lambda wildcards: of_evidence(measured_claims(wildcards.dataset)),
         settings=lambda wildcards: as_json(
             draws=STUDY.config["bootstrap"],
             seed=STUDY.config["seed"],
@@ -39,7 +70,7 @@ rule gather_evidence:
         ),
     shell:
         "python -m gradatlas gather-evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
-        " --spectra {input.spectra:q} --claims {input.claims:q} --schema {input.schema:q}"
+        " --spectra {input.spectra:q} --claims {resources.sheet:q} --schema {resources.schema:q}"
         " --settings {params.settings:q} --output {output.evidence:q} --accuracy {output.accuracy:q} > {log:q} 2>&1"
 
 
@@ -53,10 +84,6 @@ rule test_claims:
         toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
         accuracy=accuracy_tables,
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
-        claims=CLAIMS_SHEET,
-        schema=CLAIMS_SCHEMA,
-        dynamics_claims=DYNAMICS_CLAIMS_SHEET,
-        dynamics_schema=DYNAMICS_CLAIMS_SCHEMA,
     output:
         parquet="results/claims.parquet",
         csv=report(
@@ -68,14 +95,25 @@ rule test_claims:
     localrule: True
     conda:
         "../../environment.yml"
+    resources:
+        sheet=CLAIMS_SHEET,
+        schema=CLAIMS_SCHEMA,
+        dynamics_sheet=DYNAMICS_CLAIMS_SHEET,
+        dynamics_schema=DYNAMICS_CLAIMS_SCHEMA,
     params:
         code=code_digest("claims.jobs:test_claims"),
+        claims=lambda wildcards: as_json(
+            claims=[
+                row for row in STUDY.claims.values() if any(row in measured_claims(name) for name in STUDY.datasets)
+            ],
+            dynamics=DYNAMICS_CLAIMS,
+        ),
         stem=lambda wildcards, output: os.path.splitext(output.parquet)[0],
         settings=lambda wildcards: as_json(prompts=prompt_forms()),
     shell:
         "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
-        " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {input.claims:q} --schema {input.schema:q}"
-        " --dynamics-claims {input.dynamics_claims:q} --dynamics-schema {input.dynamics_schema:q}"
+        " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {resources.sheet:q} --schema {resources.schema:q}"
+        " --dynamics-claims {resources.dynamics_sheet:q} --dynamics-schema {resources.dynamics_schema:q}"
         " --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"
 
 

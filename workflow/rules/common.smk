@@ -11,14 +11,30 @@ import sys
 from pathlib import Path
 
 from gradatlas.core.digest import code_digest
-from gradatlas.study.runs import read_plan
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sums_of
-from gradatlas.models.snapshots import WANTED
-from gradatlas.study.sources import is_hub_id
-from gradatlas.study.relations import GOLD_VARIANT
+from gradatlas.core.schemas import picked
+from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
-from gradatlas.study.config import is_file, read_study, source_keys
+from gradatlas.models.snapshots import WANTED
+from gradatlas.study.config import read_study, source_keys
+from gradatlas.study.mappings import is_file
+from gradatlas.study.notes import notes
+from gradatlas.study.relations import BUILT
+from gradatlas.study.runs import read_plan
+from gradatlas.study.settings import (
+    Learning,
+    Measuring,
+    OneStep,
+    Pairing,
+    Requesting,
+    Sampling,
+    Tokenising,
+    Window,
+    Writing,
+)
+from gradatlas.study.sheets import Answering, Loading, Training
+from gradatlas.study.sources import is_hub_id
 
 
 def as_json(**settings):
@@ -44,18 +60,6 @@ wildcard_constraints:
     dataset="|".join(STUDY.datasets) or "none",
 
 
-for note in PLAN.notes:
-    print(f"note: {note}", file=sys.stderr)
-
-UNPINNED = [
-    name
-    for name, row in {**STUDY.learners, **STUDY.judges, **STUDY.models}.items()
-    if is_hub_id(row["source"]) and not row["revision"]
-]
-if UNPINNED and not STUDY.config["mirror"] and STUDY.config["gradients"] == "measured":
-    pin = f"gradatlas pin --model {' '.join(UNPINNED)}"
-    print(f"warning: no revision in config/models.tsv, will not be fetched before: {pin}", file=sys.stderr)
-
 REMOTE = {
     row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
     for row in STUDY.files.values()
@@ -75,30 +79,9 @@ def subset():
 
 
 FETCHED = "resources/sources"
-MIRROR = STUDY.config["mirror"]
-PLACES = (FETCHED, os.path.expanduser(MIRROR))
-if MIRROR and not MIRROR.lower().startswith(("http://", "https://")):
-    # Said before the first job fails: what a folder cannot serve, and how to go on with the rest.
-    if not os.path.isdir(os.path.expanduser(MIRROR)):
-        print(f"warning: mirror {MIRROR}: no such folder; mend config key mirror", file=sys.stderr)
-    wanted = {d: source_keys(STUDY, d) for d in STUDY.datasets if is_remote(d)}
-    lacking = {
-        d: [key for key in keys if not any(os.path.isfile(os.path.join(p, STUDY.files[key]["path"])) for p in PLACES)]
-        for d, keys in wanted.items()
-    }
-    if any(lacking.values()):
-        # Variants whose files are all there, where the gold answers are there too.
-        kept = {d: STUDY.variants(d) for d in STUDY.datasets}
-        for d, keys in lacking.items():
-            answers = GOLD_VARIANT.get(STUDY.datasets[d]["gold"])
-            needed = {(d, answers, "correct")} if answers else set()
-            kept[d] = [v for v in kept[d] if not needed & set(keys) and v not in {key[1] for key in keys}]
-        parts = ", ".join(f"{d}: [{','.join(vs)}]" for d, vs in kept.items() if vs and vs != STUDY.variants(d))
-        missing = ", ".join(f"{d} ({len(keys)} of {len(wanted[d])})" for d, keys in lacking.items() if keys)
-        narrow = f"; or narrow with --config 'datasets=[{','.join(d for d in kept if kept[d])}]'"
-        narrow += f" 'variants={{{parts}}}'" if parts else ""
-        narrow = narrow if any(kept.values()) else ""
-        print(f"warning: mirror {MIRROR} lacks files of {missing}: add them{narrow}", file=sys.stderr)
+PLACES = (FETCHED, os.path.expanduser(STUDY.config["mirror"]))
+for line in [*(f"note: {note}" for note in PLAN.notes), *notes(STUDY, PLACES)]:
+    print(line, file=sys.stderr)
 
 
 def source_file(key):
@@ -224,13 +207,19 @@ def dataset_sources(wildcards):
 def source_settings(dataset):
     """How a dataset's samples are read, as settings."""
     row, keys = STUDY.datasets[dataset], source_keys(STUDY, dataset)
-    settings = {key: row[key] for key in ("reader", "gold", "options")}
-    settings["seed"] = STUDY.config["seed"]
-    settings["normalise_newlines"] = STUDY.config["normalise_newlines"]
+    settings = picked(row, Answering) | {key: STUDY.config[key] for key in ("seed", "normalise_newlines")}
+    settings["reader"] = row["reader"]
     settings["files"] = [{"variant": key[1], "relation": key[2], "sha256": STUDY.files[key]["sha256"]} for key in keys]
     if row["reader"] == "miniature":
         settings["questions"] = STUDY.config["miniature"]["questions"]
     return settings | ({"mapping": row["mapping"]} if "mapping" in row else {})
+
+
+def read_by(dataset):
+    """Of the readers of samples and the miniature's grammars, those of one dataset: the others' code does not count."""
+    reader = STUDY.datasets[dataset]["reader"]
+    grammars = [dataset] if reader == "miniature" else []
+    return {"data.responses.reading:READERS": [reader], "data.made_up.miniature:GRAMMARS": grammars}
 
 
 MINIATURE_DATASETS = [name for name, row in STUDY.datasets.items() if row["reader"] == "miniature"]
@@ -273,11 +262,10 @@ def chosen_tokens(dataset):
 
 def gradient_settings(model, dataset):
     """What decides the gradients of a model on a dataset."""
-    row, config = STUDY.models[model], STUDY.config
-    keys = ("max_length", "truncation", "loss_tokens", "loss_norm", "projections", "metrics", "tf32", "compat")
+    row = STUDY.models[model]
     return {
-        **{key: config[key] for key in keys},
-        **{key: row[key] for key in ("device", "dtype", "trust_remote_code")},
+        **picked(STUDY.config, Measuring),
+        **picked(row, Loading),
         **subset(),
         "chat": row["prompt"] == "chat",
         "mapping": row["projections"],
@@ -346,13 +334,15 @@ def released_here(wildcards):
     return local_files(STUDY.config["released"]["source"], paths)
 
 
+GENERATE = STUDY.config["generate"]
+# A resource, not a param: how politely an endpoint was asked makes nothing stale.
+REQUESTS = as_json(**picked(GENERATE, Requesting))
+
+
 def writer_settings():
     """The model that writes: an endpoint's, or the local one of the sheet."""
-    asked = STUDY.config["generate"]
-    chosen = {"name": asked["model"], **{key: asked[key] for key in ("endpoint", "max_tokens", "temperature")}}
-    return chosen | {
-        key: row[key] for row in STUDY.writers.values() for key in ("device", "dtype", "trust_remote_code")
-    }
+    settings = picked(GENERATE, Writing) | {"name": GENERATE["model"]}
+    return settings | {key: value for row in STUDY.writers.values() for key, value in picked(row, Loading).items()}
 
 
 # Whether the toys are part of the study; the target `toys` makes them anyway.
@@ -388,8 +378,8 @@ def pair_rows(wildcards):
 def pairs_settings():
     """What pairs are made from: rows by a mapping, or the miniature's grammar."""
     if PLAN.mapping:
-        return {"mapping": PLAN.mapping}
-    return {"base": DYNAMICS["base_documents"], "rejected_rarity": DYNAMICS["rejected_rarity"]}
+        return {"mapping": PLAN.mapping, "train": DYNAMICS["train"], "held_out": DYNAMICS["held_out"]}
+    return picked(DYNAMICS, Pairing)
 
 
 def probe_settings(wildcards):
@@ -406,14 +396,12 @@ def rephrases_file(wildcards):
 
 def learner_settings(wildcards):
     """Where and how precisely a model is trained."""
-    return {key: STUDY.learners[wildcards.model][key] for key in ("device", "dtype", "trust_remote_code")}
+    return picked(STUDY.learners[wildcards.model], Loading)
 
 
 def run_settings(wildcards):
-    """A run's row, less what is no matter of its own training, with its name and seed."""
-    row = PLAN.runs[wildcards.run]
-    kept = {key: row[key] for key in row if key not in ("run", "title", "init", "watched", "baseline")}
-    return kept | {"name": wildcards.run, "seed": int(wildcards.seed)}
+    """How a run trains, with its name and seed."""
+    return picked(PLAN.runs[wildcards.run], Training) | {"name": wildcards.run, "seed": int(wildcards.seed)}
 
 
 def learner_gpu(wildcards):
@@ -461,15 +449,12 @@ def judged_runs():
 
 def judge_settings():
     """Who judges."""
-    chosen, asked = DYNAMICS["judge"], STUDY.config["generate"]
-    if chosen == "oracle":
-        return {"judge": "oracle"}
-    if chosen == "endpoint":
-        keys = ("endpoint", "max_tokens", "temperature")
-        return {"judge": "endpoint", "model": {"name": asked["model"], **{key: asked[key] for key in keys}}}
-    row = STUDY.judges[chosen]
-    how = {key: row[key] for key in ("device", "dtype", "trust_remote_code")}
-    return {"judge": "reward", "model": {"name": chosen, **how}}
+    judge = DYNAMICS["judge"]
+    if judge == "oracle":
+        return {"judge": judge}
+    if judge == "endpoint":
+        return {"judge": judge, "model": picked(GENERATE, Writing) | {"name": GENERATE["model"]}}
+    return {"judge": "reward", "model": picked(STUDY.judges[judge], Loading) | {"name": judge}}
 
 
 def seed_tables(name, made):

@@ -56,10 +56,8 @@ rule build_pairs:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_digest("data.jobs:build_pairs"),
-        settings=lambda wildcards: as_json(
-            train=DYNAMICS["train"], held_out=DYNAMICS["held_out"], seed=STUDY.config["seed"], **pairs_settings()
-        ),
+        code=code_digest("data.jobs:build_pairs", only={"data.jobs:PAIRS": ["mapping" if PLAN.mapping else "grammar"]}),
+        settings=lambda wildcards: as_json(seed=STUDY.config["seed"], **pairs_settings()),
         rows=lambda wildcards, input: ["--train-rows", input[0], "--held-out-rows", input[1]] if input else [],
     shell:
         "python -m gradatlas build-pairs --name {wildcards.pairs} {params.rows:q} --settings {params.settings:q}"
@@ -84,12 +82,7 @@ rule write_rephrases:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
         mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
         runtime=720,
-        # Not params: how politely an endpoint was asked makes nothing stale.
-        requests_per_minute=GENERATE["requests_per_minute"],
-        parallel=GENERATE["parallel"],
-        attempts=GENERATE["attempts"],
-        answer_timeout=GENERATE["timeout"],
-        key_variable=GENERATE["key_variable"],
+        requests=lambda wildcards: REQUESTS,
     params:
         code=code_digest("finetuning.jobs:write_rephrases"),
         settings=lambda wildcards: as_json(**probe_settings(wildcards), writer=writer_settings()),
@@ -97,9 +90,7 @@ rule write_rephrases:
         kept="results/journal/generated/{pairs}.rephrases.jsonl",
     shell:
         "python -m gradatlas write-rephrases --pairs {input.pairs:q} {params.model:q} --settings {params.settings:q}"
-        " --key-variable {resources.key_variable:q} --requests-per-minute {resources.requests_per_minute}"
-        " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
-        " --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
+        " --requests {resources.requests:q} --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule build_probes:
@@ -120,12 +111,14 @@ rule build_probes:
         mem_mb=learner_memory,
         runtime=60,
     params:
-        code=code_digest("finetuning.jobs:build_probes"),
+        code=code_digest(
+            "finetuning.jobs:build_probes",
+            only={"finetuning.rephrases:REPHRASES": ["file" if PLAN.rephrases == "written" else PLAN.rephrases]},
+        ),
         settings=lambda wildcards: as_json(
             **probe_settings(wildcards),
             **learner_settings(wildcards),
-            max_length=DYNAMICS["max_length"],
-            max_new_tokens=DYNAMICS["max_new_tokens"],
+            **picked(DYNAMICS, Sampling),
             rephrases=bool(PLAN.rephrases),
         ),
         rephrases=lambda wildcards, input: ["--rephrases", input.rephrases] if input.rephrases else [],
@@ -160,16 +153,18 @@ rule finetune:
         gpu=lambda wildcards: learner_gpu(wildcards) * DYNAMICS["processes"],
         mem_mb=lambda wildcards: learner_memory(wildcards) * DYNAMICS["processes"],
         runtime=1440,
+        # Not a param: how much is evaluated at once makes nothing stale.
+        batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
     params:
-        code=code_digest("finetuning.jobs:finetune"),
+        code=lambda wildcards: code_digest(
+            "finetuning.jobs:finetune", only={"finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]]}
+        ),
         settings=lambda wildcards: as_json(
             **run_settings(wildcards),
             **learner_settings(wildcards),
             prompts=DYNAMICS["generate_prompts"] if PLAN.runs[wildcards.run]["watched"] else 0,
             draws=DYNAMICS["generate_draws"],
-            max_length=DYNAMICS["max_length"],
-            max_new_tokens=DYNAMICS["max_new_tokens"],
-            batch_tokens=STUDY.config["batch_tokens"],
+            **picked(DYNAMICS, Sampling),
             processes=DYNAMICS["processes"],
         ),
         probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
@@ -178,7 +173,7 @@ rule finetune:
     shell:
         "python -m gradatlas finetune --init {input.init:q} --pairs {input.pairs:q} {params.probes:q}"
         " --output {params.folder:q} --journal {params.journal:q} --settings {params.settings:q} --threads {threads}"
-        " > {log:q} 2>&1"
+        " --batch-tokens {resources.batch_tokens} > {log:q} 2>&1"
 
 
 rule check_step:
@@ -203,12 +198,9 @@ rule check_step:
     params:
         code=code_digest("kernels.jobs:check_step"),
         settings=lambda wildcards: as_json(
-            updates=ONE_STEP["updates"],
-            probed=ONE_STEP["probes"],
-            change=ONE_STEP["change"],
-            halvings=ONE_STEP["halvings"],
+            **picked(ONE_STEP, OneStep),
+            **picked(DYNAMICS, Window),
             seed=int(wildcards.seed),
-            max_length=DYNAMICS["max_length"],
             trust_remote_code=STUDY.learners[wildcards.model]["trust_remote_code"],
         ),
     shell:
@@ -311,7 +303,6 @@ rule draw_seeds:
 
 # Empty where nothing is watched.
 DYNAMICS_TABLE = ["results/tables/dynamics.csv"] if PLAN.watched else []
-PUBLISHED_CURVES = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "published_curves.tsv"))
 
 
 rule write_dynamics_table:
@@ -323,7 +314,7 @@ rule write_dynamics_table:
             model=STUDY.learners,
             seed=DYNAMICS["seeds"],
         ),
-        published=PUBLISHED_CURVES,
+        published=shipped("config", "published_curves.tsv"),
     output:
         report(
             "results/tables/dynamics.csv",

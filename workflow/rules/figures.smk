@@ -105,7 +105,7 @@ rule write_tables:
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         mad=collect("results/statistics/{dataset}/mad.parquet", dataset=STUDY.datasets),
         rd=collect("results/statistics/{dataset}/rd.parquet", dataset=STUDY.datasets),
-        published=os.path.relpath(os.path.join(ROOT, "config", "published.tsv")),
+        published=shipped("config", "published.tsv"),
     output:
         report("results/tables/scope.csv", caption="../report/scope.rst", category="Tables", labels={"table": "Scope"}),
         report("results/tables/mad.csv", caption="../report/mad.rst", category="Tables", labels={"table": "MAD"}),

@@ -6,8 +6,6 @@ makes  results/generated/{dataset}.jsonl: every answer, accepted or rejected, wi
 why    thousands of paid answers: none is asked for twice, and none is taken whose final answer is wrong
 """
 
-GENERATE = STUDY.config["generate"]
-
 
 rule generate_detailed:
     """Write one dataset's Detailed responses and check their answers."""
@@ -29,14 +27,9 @@ rule generate_detailed:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
         mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
         runtime=720,
-        # Not params: how politely an endpoint was asked makes nothing stale.
-        requests_per_minute=GENERATE["requests_per_minute"],
-        parallel=GENERATE["parallel"],
-        attempts=GENERATE["attempts"],
-        answer_timeout=GENERATE["timeout"],
-        key_variable=GENERATE["key_variable"],
+        requests=lambda wildcards: REQUESTS,
     params:
-        code=code_digest("models.jobs:generate_detailed"),
+        code=lambda wildcards: code_digest("models.jobs:generate_detailed", only=read_by(wildcards.dataset)),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset), prompt=GENERATE["prompt"], writer=writer_settings()
         ),
@@ -44,7 +37,5 @@ rule generate_detailed:
         kept=lambda wildcards: f"results/journal/generated/{wildcards.dataset}.jsonl",
     shell:
         "python -m gradatlas generate-detailed --dataset {wildcards.dataset} --sources {input.sources:q}"
-        " {params.model:q} --settings {params.settings:q} --key-variable {resources.key_variable:q}"
-        " --threads {threads} --requests-per-minute {resources.requests_per_minute} --parallel {resources.parallel}"
-        " --attempts {resources.attempts} --timeout {resources.answer_timeout} --kept {params.kept:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        " {params.model:q} --settings {params.settings:q} --requests {resources.requests:q} --threads {threads}"
+        " --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"

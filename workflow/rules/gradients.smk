@@ -42,7 +42,7 @@ rule measure_gradients:
         # A retry gets a smaller batch; params would keep their first value.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
     params:
-        code=code_digest("gradients.jobs:measure_gradients"),
+        code=code_digest("gradients.jobs:measure_gradients", only={"gradients.extras:MEASURES": EXTRAS}),
         settings=lambda wildcards: as_json(**gradient_settings(wildcards.model, wildcards.dataset)),
         # All parts plan the same batches, whatever a retry makes of them.
         shard=lambda wildcards: (

@@ -9,7 +9,6 @@ why    log-probabilities do not tell what a model says: whether extend's answers
 
 JUDGE = DYNAMICS["judge"]
 GENERATED = f"{ROOM}/{{run}}/generations.parquet"
-PUBLISHED_DYNAMICS = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "published_dynamics.tsv"))
 
 if DYNAMICS["generate_prompts"] and PLAN.watched:
     DYNAMICS_TABLES += [f"{ROOM}/generation_scores.parquet"] + [f"{ROOM}/judgements.parquet"] * bool(JUDGE)
@@ -31,7 +30,10 @@ rule score_generations:
         mem_mb=4000,
         runtime=60,
     params:
-        code=code_digest("finetuning.jobs:score_generations"),
+        code=code_digest(
+            "finetuning.jobs:score_generations",
+            only={"finetuning.judging.scores:READERS": ["words" if PLAN.mapping else "grammar"]},
+        ),
         settings=lambda wildcards: as_json(
             runs=PLAN.watched,
             oracle=not PLAN.mapping,
@@ -62,23 +64,19 @@ rule judge_generations:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.judges.values())),
         mem_mb=64000 if STUDY.judges else 4000,
         runtime=720,
-        # Not params: how politely an endpoint was asked makes nothing stale.
-        requests_per_minute=GENERATE["requests_per_minute"],
-        parallel=GENERATE["parallel"],
-        attempts=GENERATE["attempts"],
-        answer_timeout=GENERATE["timeout"],
-        key_variable=GENERATE["key_variable"],
+        requests=lambda wildcards: REQUESTS,
     params:
-        code=code_digest("finetuning.jobs:judge_generations"),
+        code=code_digest(
+            "finetuning.jobs:judge_generations",
+            only={"finetuning.jobs:JUDGES": [judge_settings()["judge"]] if JUDGE else []},
+        ),
         settings=lambda wildcards: as_json(runs=judged_runs(), **judge_settings()),
         model=lambda wildcards, input: ["--model", *input.judge] if input.judge else [],
         kept=lambda wildcards: f"results/journal/generated/{wildcards.pairs}.{wildcards.model}.{wildcards.seed}.judge.jsonl",
     shell:
         "python -m gradatlas judge-generations --generations {input.generations:q} --scores {input.scores:q}"
         " --pairs {input.pairs:q} {params.model:q} --settings {params.settings:q}"
-        " --key-variable {resources.key_variable:q} --requests-per-minute {resources.requests_per_minute}"
-        " --parallel {resources.parallel} --attempts {resources.attempts} --timeout {resources.answer_timeout}"
-        " --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
+        " --requests {resources.requests:q} --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule summarise_generations:
@@ -110,7 +108,7 @@ rule draw_generations:
     """Draw one model's and seed's generations along its runs."""
     input:
         curves="results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
-        published=PUBLISHED_DYNAMICS,
+        published=shipped("config", "published_dynamics.tsv"),
     output:
         folder=report(
             directory("results/figures/generations/{pairs}/{model}/seed_{seed}"),

@@ -119,7 +119,10 @@ rule measure_accuracy:
         mem_mb=3000,
         runtime=60,
     params:
-        code=code_digest("models.jobs:measure_accuracy"),
+        code=code_digest(
+            "models.jobs:measure_accuracy",
+            only={"miniature.exam:EXAMS": MINIATURE_DATASETS, "data.made_up.miniature:GRAMMARS": MINIATURE_DATASETS},
+        ),
         settings=lambda wildcards: as_json(
             chat=STUDY.miniatures[wildcards.model]["prompt"] == "chat",
             datasets=MINIATURE_DATASETS,

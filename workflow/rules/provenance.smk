@@ -1,14 +1,14 @@
-"""Provenance: what was asked for and what was measured with.
+"""Provenance: the settings of a run, and what its tables were made with.
 
-needs  the config as Snakemake sees it, the tables' metadata, the source files; what the jobs ran on stands in sidecars
-       beside the tables, which are read where they are and make nothing stale
+needs  the config as Snakemake sees it, the tables' metadata, the source files; machines are read from sidecar files beside
+       the tables, which are no inputs: another machine makes nothing stale
 makes  results/config.effective.yaml, results/manifest.json
-why    a number without its model revision, precision and seed cannot be repeated; shards that disagree are an error
+why    a number without its model revision, precision and seed cannot be reproduced; tables that disagree are an error
 """
 
 
 rule write_config:
-    """Write the effective config: files, command line and defaults merged."""
+    """Write the effective config: config files, command line and defaults, merged."""
     output:
         "results/config.effective.yaml",
     log:
@@ -30,7 +30,7 @@ LEARNT = {
 
 
 rule write_manifest:
-    """Gather what every table was made with, and check that they agree."""
+    """Collect what every table was made with, and check that the tables agree."""
     input:
         samples=collect(
             "results/gradients/{model}/{dataset}.samples.parquet", model=STUDY.models, dataset=STUDY.datasets

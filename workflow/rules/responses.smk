@@ -19,7 +19,11 @@ rule build_responses:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("data.jobs:build_responses"),
+        code=lambda wildcards: code_digest(
+            "data.jobs:build_responses",
+            only=read_by(wildcards.dataset)
+            | {"data.responses.build:BUILDERS": [each for each in STUDY.built(wildcards.dataset) if each in BUILT]},
+        ),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset),
             variants=STUDY.variants(wildcards.dataset),

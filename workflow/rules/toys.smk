@@ -81,9 +81,7 @@ rule train_classifier:
     params:
         code=code_digest("toys.jobs:train_classifier"),
         images=lambda wildcards: TOY_FILES if HUB_IMAGES else TOY_IMAGES,
-        settings=lambda wildcards: as_json(
-            seed=STUDY.config["seed"], **{key: TOYS["images"][key] for key in ("image", "label", "rate")}
-        ),
+        settings=lambda wildcards: as_json(seed=STUDY.config["seed"], **picked(TOYS["images"], Learning)),
         folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
         "python -m gradatlas train-classifier --images {params.images:q} --settings {params.settings:q}"

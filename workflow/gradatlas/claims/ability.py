@@ -1,9 +1,9 @@
 """What a model can do on a dataset's task, beside its gradients: a claim about reasoning needs a model that reasons.
 
-Read from the ``accuracy`` tables. A model that no table speaks of (its answers were not measured) gets no mark.
+Read from the ``accuracy`` tables. A model that is in no table (its answers were not measured) gets no mark.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,9 +36,11 @@ _TESTS = {
 
 @dataclass(frozen=True)
 class Ability:
-    """What one model answers on one dataset: by variant (accuracy, low, high), and `chance`.
+    """What one model answers on one dataset: by variant (accuracy, low, high), slowest last, and `chance`.
 
-    `edited`: by variant, how often a question and its edit are both answered right, where that was asked.
+    `test`: of the ``accuracy`` table, ``answer`` or ``recall``; ``two_alternative``: how often the model finds the
+    right one of two responses likelier. `edited`: by variant, how often a question and its edit are both answered
+    right, where that was asked.
     """
 
     test: str
@@ -58,17 +60,43 @@ class Ability:
     @property
     def able(self) -> bool:
         """Whether the model can do the task with its slowest variant; it may do it with a faster one too."""
-        return self.masters(variants_in_order(self.shares)[-1])
+        return self.masters(self.slowest())
+
+    def slowest(self, variants: Collection[str] = ()) -> str:
+        """The slowest of these variants whose answers were counted; of all variants, where none of these was."""
+        return next((name for name in reversed(self.shares) if name in variants), list(self.shares)[-1])
+
+    def accuracies(self, variants: Collection[str]) -> str:
+        """The accuracy of each of these variants; of all, where none of these was counted."""
+        unit = " of two" if self.test == OF_TWO else ""
+        used = [name for name in self.shares if name in variants] or list(self.shares)
+        return ", ".join(f"{label(name)} {self.shares[name][0]:.2f}{unit}" for name in used)
+
+    def unable(self, variants: Collection[str] = ()) -> str:
+        """What the model cannot do with the slowest of these variants (or of all); nothing where it can."""
+        slowest = self.slowest(variants)
+        if self.masters(slowest):
+            return ""
+        what, unit = (
+            ("does not tell right from wrong", " of two") if self.test == OF_TWO else ("cannot do this task", "")
+        )
+        accuracy = f"{self.shares[slowest][0]:.2f}{unit}"
+        return f"{what} with {label(slowest)} ({accuracy}, chance {self.chance:.2f})"
+
+    @property
+    def guessed(self) -> list[str]:
+        """The variants whose accuracy does not lie above chance."""
+        return [name for name, (_, low, _) in self.shares.items() if low <= self.chance]
 
     @property
     def sentence(self) -> str:
         """One line for a figure: the shares, and the mark where the model cannot do the task."""
         if len(self.shares) == 1:
-            said = share(next(iter(self.shares.values()))[0])
+            right = share(next(iter(self.shares.values()))[0])
         else:
-            said = ", ".join(f"{label(name)} {share(value)}" for name, (value, _, _) in self.shares.items())
-        told = f"{_TESTS[self.test]}, right: {said} (chance {share(self.chance)})."
-        return told if self.able else f"{UNABLE[self.test].upper()}: nothing here speaks of a model that does. {told}"
+            right = ", ".join(f"{label(name)} {share(value)}" for name, (value, _, _) in self.shares.items())
+        text = f"{_TESTS[self.test]}, right: {right} (chance {share(self.chance)})."
+        return text if self.able else f"{UNABLE[self.test].upper()}: nothing here is about a model that can. {text}"
 
     @property
     def mark(self) -> str:
@@ -92,7 +120,8 @@ def abilities(frame: pl.DataFrame) -> dict[tuple[str, str], Ability]:
     whole = frame.filter(pl.col("part") == "all")
     whole = whole.filter(own | ((pl.col("test") == OF_TWO) & ~own.any().over("model", "dataset")))
     for (model, dataset), rows in whole.group_by("model", "dataset", maintain_order=True):
-        shares = {row["variant"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()}
+        by_variant = {row["variant"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()}
+        shares = {name: by_variant[name] for name in variants_in_order(by_variant)}
         same = (pl.col("model") == model) & (pl.col("dataset") == dataset) & (pl.col("part") == "all")
         edits = frame.filter(same & (pl.col("test") == "counterfactual"))
         edited = dict(edits.select("variant", "accuracy").iter_rows())

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from gradatlas.claims.evidence import OVERALL
+from gradatlas.claims.sheet import OVERALL
 
 STUDYS, CORRECTED = ("published", "reference"), "derangement"
 SURVIVES, FALLS, FAILS, ALONE, UNKNOWN = OUTCOMES = (

@@ -1,27 +1,26 @@
 """The evidence of one dataset: every claim's function on every model of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from gradatlas.claims.controls import CONTROLS
-from gradatlas.claims.evidence import Claim, View
 from gradatlas.claims.findings import FINDINGS
-from gradatlas.claims.lost import lost_cells, unmeasured
+from gradatlas.claims.sheet import GradientClaim
 from gradatlas.claims.tables import EVIDENCE
 from gradatlas.claims.two_alternative import two_alternative
+from gradatlas.claims.views import Key, View, estimates
 from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError
+from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.gradients.tables import SAMPLES
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.statistics.cells import KEY, Cell, read_cells
 
 MEASURES = FINDINGS | CONTROLS
-STUDY = "layer_gradients"
 
 
 def gather(
@@ -29,7 +28,7 @@ def gather(
     samples: Sequence[str],
     spectra: Sequence[str],
     models: Mapping[str, Mapping[str, Any]],
-    claims: Sequence[Claim],
+    claims: Sequence[GradientClaim],
     output: str,
     draws: int,
     seed: int,
@@ -42,10 +41,11 @@ def gather(
     by name, the sheet's `kind`, `partner` and `seed`; `task`: the dataset's. A model on data that it was never meant
     for takes no part.
     """
-    ours = [claim for claim in claims if claim.study == STUDY]
-    unknown = [claim.claim for claim in ours if claim.claim not in MEASURES]
-    if unknown:
-        raise InputError(f"config/claims.tsv, '{unknown[0]}': nothing measures it; have {', '.join(sorted(MEASURES))}")
+    for claim in claims:
+        if claim.measure not in MEASURES:
+            raise InputError(
+                f"config/claims.tsv, '{claim.claim}': column 'measure': {nearest(claim.measure, MEASURES)}"
+            )
     views: dict[tuple[str, str], View] = {}
     for samples_path, spectra_path in zip(samples, spectra, strict=True):
         facts = read_metadata(samples_path, SAMPLES)
@@ -54,7 +54,7 @@ def gather(
             continue
         view = replace(_view(samples_path, spectra_path, facts, models, draws, seed), task=task)
         views[view.model, view.dataset] = view
-    rows = [row for view in _compared(views, dataset, models) for row in _rows(view, ours, models[view.model])]
+    rows = [row for view in _compared(views, dataset, models) for row in _rows(view, claims, models[view.model])]
     progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
     write_table(EVIDENCE, rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
     if accuracy:
@@ -79,7 +79,7 @@ def _view(
         seed=seed,
         concentration=_concentration(frame),
         loss_norm=facts.get("loss_norm", "mean"),
-        lost=lost_cells(dict.fromkeys(frame.select(KEY).unique().iter_rows()), measured),
+        lost=frozenset(frame.select(KEY).unique().iter_rows()) - measured.keys(),
     )
 
 
@@ -103,7 +103,7 @@ def _slim(cell: Cell) -> Cell:
     return replace(cell, projections=left, values={"nuclear_norm": norms[:, whole]})
 
 
-def _concentration(frame: pl.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
+def _concentration(frame: pl.DataFrame) -> dict[Key, np.ndarray]:
     usable = frame.filter(pl.col("status") == "ok")
     return {
         key: group["loss_concentration"].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -128,12 +128,15 @@ def _compared(views: Mapping[tuple[str, str], View], dataset: str, models: Mappi
         )
 
 
-def _rows(view: View, claims: Sequence[Claim], model: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(view: View, claims: Sequence[GradientClaim], model: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for claim in claims:
         if view.kind in claim.kinds and (not claim.models or view.model in claim.models):
-            measure = MEASURES[claim.claim]
-            estimates = list(measure(view, claim))
-            for found in [*estimates, *unmeasured(view, claim, measure, estimates)]:
-                about = {"claim": claim.claim, "model": view.model, "dataset": view.dataset, "seed": model["seed"]}
-                untrained = view.untrained.model if view.untrained is not None else ""
-                yield about | {"kind": view.kind, "untrained_model": untrained} | asdict(found)
+            for found in estimates(view, claim, MEASURES[claim.measure]):
+                yield found.row(
+                    claim=claim.claim,
+                    model=view.model,
+                    kind=view.kind,
+                    seed=model["seed"],
+                    dataset=view.dataset,
+                    untrained_model=view.untrained.model if view.untrained else "",
+                )

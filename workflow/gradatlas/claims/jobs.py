@@ -83,14 +83,14 @@ def gather_evidence(
     accuracy
         which of two responses is likelier, to write (.parquet)
     """
-    from gradatlas.claims.evidence import read_claims
     from gradatlas.claims.gather import gather
+    from gradatlas.claims.sheet import GradientClaim, read_claims
     from gradatlas.core.errors import InputError
 
     if len(samples) != len(spectra):
         raise InputError(f"--samples names {len(samples)} tables, --spectra {len(spectra)}; give one of each")
     models = {each.model: asdict(each) for each in settings.models}
-    rows = read_claims(claims, schema)
+    rows = read_claims(GradientClaim, claims, schema)
     gather(dataset, samples, spectra, models, rows, output, settings.draws, settings.seed, accuracy, settings.task)
 
 
@@ -130,8 +130,8 @@ def gather_dynamics_evidence(
     output
         evidence table to write (.parquet)
     """
-    from gradatlas.claims.dynamics.evidence import read_claims
     from gradatlas.claims.dynamics.gather import gather_runs
+    from gradatlas.claims.sheet import DynamicsClaim, read_claims
     from gradatlas.core.errors import InputError
 
     rows_of = {row["run"]: row for row in settings.runs}
@@ -139,16 +139,16 @@ def gather_dynamics_evidence(
     if not runs or len(runs) != len(seeds) * len(names):
         wanted = f"{len(seeds)} seeds of {len(names)} runs"
         raise InputError(f"--runs names {len(runs)} tables, the settings {wanted}; give one of each, and one at least")
-    rooms = {seed: {"runs": dict(zip(names, runs[at * len(names) :], strict=False))} for at, seed in enumerate(seeds)}
+    groups = {seed: {"runs": dict(zip(names, runs[at * len(names) :], strict=False))} for at, seed in enumerate(seeds)}
     beside = {"one_step": one_step, "generation_scores": generation_scores, "judgements": judgements}
     for table, paths in beside.items():
         if paths and len(paths) != len(seeds):
             option = table.replace("_", "-")
             raise InputError(f"--{option} names {len(paths)} tables, settings.seeds {len(seeds)}; give one a seed")
         for seed, path in zip(seeds, paths, strict=False):
-            rooms[seed][table] = path
-    rows = read_claims(claims, schema)
-    gather_runs(pairs, model, settings.kind, rooms, rows_of, rows, output, settings.draws, settings.seed)
+            groups[seed][table] = path
+    rows = read_claims(DynamicsClaim, claims, schema)
+    gather_runs(pairs, model, settings.kind, groups, rows_of, rows, output, settings.draws, settings.seed)
 
 
 def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, schema: Path, output: Path) -> None:
@@ -167,10 +167,10 @@ def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, sch
     output
         evidence table to write (.parquet)
     """
-    from gradatlas.claims.dynamics.evidence import read_claims
     from gradatlas.claims.dynamics.gather import gather_toys
+    from gradatlas.claims.sheet import DynamicsClaim, read_claims
 
-    gather_toys(toys, read_claims(claims, schema), output, images)
+    gather_toys(toys, read_claims(DynamicsClaim, claims, schema), output, images)
 
 
 def test_claims(
@@ -203,31 +203,18 @@ def test_claims(
     output
         stem of the files to write: .parquet, .csv and .json
     """
-    from gradatlas.charts.names import variants_in_order
     from gradatlas.claims import ability
-    from gradatlas.claims.dynamics.evidence import read_claims as read_dynamics_claims
-    from gradatlas.claims.evidence import read_claims
-    from gradatlas.claims.verdicts import VERDICTS, Ability, decide
+    from gradatlas.claims.sheet import DynamicsClaim, GradientClaim, read_claims
+    from gradatlas.claims.verdicts import VERDICTS, decide
     from gradatlas.core.command import progress
     from gradatlas.core.errors import InputError
 
     if (dynamics_claims is None) != (dynamics_schema is None):
         raise InputError("--dynamics-claims and --dynamics-schema go together; give both or neither")
-    known = ability.abilities(ability.read(accuracy))
-    able = {
-        key: Ability(
-            {name: it.shares[name][0] for name in variants_in_order(it.shares)},
-            {name for name in it.shares if it.masters(name)},
-            {name for name, (_, low, _) in it.shares.items() if low <= it.chance},
-            it.chance,
-            it.test,
-        )
-        for key, it in known.items()
-    }
-    rows = read_claims(claims, schema)
+    rows = read_claims(GradientClaim, claims, schema)
     if dynamics_claims and dynamics_schema:
-        rows += read_dynamics_claims(dynamics_claims, dynamics_schema)
-    table = decide(evidence, rows, able, output, settings.prompts)
+        rows = [*rows, *read_claims(DynamicsClaim, dynamics_claims, dynamics_schema)]
+    table = decide(evidence, rows, ability.abilities(ability.read(accuracy)), output, settings.prompts)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
 

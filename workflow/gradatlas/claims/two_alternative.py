@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from gradatlas.claims.evidence import View, together
+from gradatlas.claims.ability import OF_TWO
+from gradatlas.claims.estimates import Z
+from gradatlas.claims.views import View, common
+from gradatlas.statistics.cells import Cell
+from gradatlas.study.shares import wilson
 
-TEST, CHANCE = "two_alternative", 0.5
+CHANCE = 0.5
 # The wrong one of the two: another sample's answer, or else a wrong answer in the own response.
 WRONG = ("derangement", "wrong_answer")
 
@@ -21,31 +24,32 @@ def two_alternative(view: View) -> Iterator[dict[str, Any]]:
     """
     for variant in dict.fromkeys(key[0] for key in view.cells):
         relation = next((name for name in WRONG if view.cell(variant, name) is not None), None)
-        found = together(view, view.cell(variant), view.cell(variant, relation)) if relation else None
-        if found is None:
+        pair = [view.cell(variant), view.cell(variant, relation)] if relation else [None]
+        both = common(pair) if None not in pair else []
+        if not both:
             continue
-        preference = margins(view, *found[0])
+        preference = margins(view, *both)
         preference = preference[np.isfinite(preference)]
         if not len(preference):
             continue
         right, n = int((preference > 0).sum()), len(preference)
-        bounds = stats.binomtest(right, n).proportion_ci(method="wilson")
+        low, high = wilson(right, n, Z)
         yield {
             "model": view.model,
             "dataset": view.dataset,
             "part": "all",
-            "test": TEST,
+            "test": OF_TWO,
             "variant": variant,
             "n": n,
             "correct": right,
             "accuracy": right / n,
-            "low": float(bounds.low),
-            "high": float(bounds.high),
+            "low": low,
+            "high": high,
             "chance": CHANCE,
         }
 
 
-def margins(view: View, right, wrong) -> np.ndarray:
+def margins(view: View, right: Cell, wrong: Cell) -> np.ndarray:
     """By how many nats the model finds the right response likelier than the wrong one, sample by sample."""
     # A loss of `sum` is the log-probability of the whole response already.
     length = [cell.response_tokens if view.loss_norm == "mean" else 1 for cell in (right, wrong)]

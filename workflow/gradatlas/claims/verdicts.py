@@ -3,17 +3,18 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from gradatlas.claims.evidence import OVERALL, SCALES, Claim, Student, p_value
+from gradatlas.charts.numbers import three_digits
+from gradatlas.claims.ability import Ability
+from gradatlas.claims.estimates import EXACT, NOT_REQUESTED, ONE_TRAINING, SCALES, Student, p_value
+from gradatlas.claims.sheet import OVERALL, Claim
 from gradatlas.claims.tables import CLAIMS, EVIDENCE
-from gradatlas.claims.two_alternative import TEST
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table, write_table
@@ -23,36 +24,6 @@ ALPHA = 1 - LEVEL
 # With fewer samples an interval is no ground for a verdict, whatever it says; with fewer seeds, none over seeds.
 FEWEST, FEWEST_SEEDS = 20, 3
 VERDICTS = ("holds", "fails", "inconclusive")
-
-
-@dataclass(frozen=True)
-class Ability:
-    """What a model can do on a dataset: accuracy by variant, slowest last; the variants it masters; `chance`.
-
-    `at_chance`: the variants whose accuracy does not lie above chance. `test`: of the ``accuracy`` table, ``answer`` or
-    ``recall``; ``two_alternative``: how often the model finds the right one of two responses the likelier.
-    """
-
-    accuracy: Mapping[str, float]
-    mastered: Collection[str]
-    at_chance: Collection[str]
-    chance: float
-    test: str = "answer"
-
-    @property
-    def of_two(self) -> bool:
-        return self.test == TEST
-
-    def slowest(self, variants: Sequence[str]) -> str:
-        """The slowest of these variants that was asked for answers; of none of them, the slowest of all."""
-        asked = list(self.accuracy)
-        return next((name for name in reversed(asked) if name in variants), asked[-1])
-
-    def said(self, variants: Sequence[str]) -> str:
-        """The accuracy of each of these variants, of all where none of them was asked for answers."""
-        used = [name for name in self.accuracy if name in variants] or list(self.accuracy)
-        unit = " of two" if self.of_two else ""
-        return ", ".join(f"{name.capitalize().replace('_', ' ')} {self.accuracy[name]:.2f}{unit}" for name in used)
 
 
 def decide(
@@ -68,12 +39,12 @@ def decide(
     interval lies on the claimed side of its threshold and the p-value, by Holm's method over all tests of that claim in
     this run, is below .05; it fails where the same is true of the other side; else it is inconclusive, and `reason`
     says why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
-    than 20 samples: those rows are no tests, and correct no other's p-value. An untrained network is asked for no
-    ability: its rows are controls, corrected among themselves, and its number stands beside those of the models that
-    were trained from it (`untrained`).
+    than 20 samples: those rows are no tests, and correct no other's p-value. An untrained network needs no ability: its
+    rows are controls, corrected among themselves, and its number stands beside those of the models that were trained
+    from it (`untrained`).
 
-    A claim that rests on seeds has its verdict over seeds; of one of them the reason says what its probes alone would
-    give. One that is exact has no p-value: its number lies where it is claimed, or does not.
+    A claim on trainings has its verdict over seeds; the reason of one seed states what its probes alone would give. An
+    exact number has no p-value: it lies where it is claimed, or does not.
     """
     known = {claim.claim: claim for claim in claims}
     found = pl.concat([pl.from_arrow(read_table(EVIDENCE, path)) for path in evidence]).to_dicts()
@@ -117,58 +88,37 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, str], Ability]) -> dict[str, Any]:
     """The row with what the model can do beside it; `reason`, where that or the samples forbid a verdict."""
-    # Of two datasets, the one that is to be known is the one compared with.
+    # Of two datasets, the task is that of the one compared with.
     dataset = row["reference_dataset"] or row["dataset"]
     ability, variants = abilities.get((row["model"], dataset)), row["variants"].split()
+    needed = claim.ability_of if row["kind"] != "random" else "free"
     reason = row["reason"]
-    if reason:
-        pass
-    elif not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
+    if not reason and not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
         reason = "cannot be computed on these curves"
-    elif row["n"] < FEWEST and claim.rests != "exact":
+    elif not reason and row["n"] < FEWEST and row["test"] != EXACT:
         reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST} are needed"
-    elif claim.ability != "free" and row["kind"] != "random":
-        names = [row["model"], *([row["reference_model"]] if claim.ability != "own" else [])]
-        reason = next(filter(None, (_unable(name, dataset, variants, claim, abilities) for name in names)), "")
-    asked = ability and ability.slowest(_asked(ability, claim, variants))
+    elif not reason and needed != "free":
+        models = [row["model"], *([row["reference_model"]] if needed != "own" else [])]
+        found = {model: abilities[model, dataset] for model in models if (model, dataset) in abilities}
+        used = () if needed == "task" else variants
+        reason = next((f"{model} {each.unable(used)}" for model, each in found.items() if each.unable(used)), "")
+    judged = ability.slowest(() if claim.ability_of == "task" else variants) if ability else ""
+    guessed = [name for name in ability.guessed if name in variants] if ability and needed == "task" else []
+    blind = (
+        f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})" if guessed else ""
+    )
     return row | {
-        "accuracies": ability.said([*variants, asked]) if ability else "",
+        "accuracies": ability.accuracies([*variants, judged]) if ability else "",
         "ability_test": ability.test if ability else "",
-        "accuracy": ability and ability.accuracy[asked],
+        "accuracy": ability and ability.shares[judged][0],
         "chance": ability and ability.chance,
-        "mastered": ability and asked in ability.mastered,
-        "blind": _blind(ability, variants) if ability and claim.ability == "task" and row["kind"] != "random" else "",
+        "mastered": ability and ability.masters(judged),
+        "blind": blind,
         "reason": reason,
         "p_adjusted": None,
         "untrained": None,
         "part": False,
     }
-
-
-def _asked(ability: Ability, claim: Claim, variants: Sequence[str]) -> Sequence[str]:
-    """The variants with one of which the model must master the task."""
-    return list(ability.accuracy) if claim.ability == "task" else variants
-
-
-def _unable(
-    model: str, dataset: str, variants: Sequence[str], claim: Claim, abilities: Mapping[tuple[str, str], Ability]
-) -> str:
-    ability = abilities.get((model, dataset))
-    if ability is None:
-        return ""
-    asked = ability.slowest(_asked(ability, claim, variants))
-    if asked in ability.mastered:
-        return ""
-    name = asked.capitalize().replace("_", " ")
-    unable, unit = ("does not tell right from wrong", " of two") if ability.of_two else ("cannot do this task", "")
-    return f"{model} {unable} with {name} ({ability.accuracy[asked]:.2f}{unit}, chance {ability.chance:.2f})"
-
-
-def _blind(ability: Ability, variants: Sequence[str]) -> str:
-    """What is to be known of a claim about a variant with which the model guesses."""
-    guessed = [name for name in ability.accuracy if name in variants and name in ability.at_chance]
-    said = ability.said(guessed) if guessed else ""
-    return f"answers no better than chance: {said} (chance {ability.chance:.2f})" if said else ""
 
 
 def _beside_untrained(rows: Sequence[dict[str, Any]]) -> None:
@@ -184,8 +134,8 @@ def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> 
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row["seed"] is not None and row["projection"] == OVERALL:
-            # Of a claim on trainings, the seed is the training's and not the model's.
-            alike = row["model"] if claims[row["claim"]].rests == "seeds" else row["kind"]
+            # Of a claim on trainings, the seed is the training's, not the model's.
+            alike = row["model"] if claims[row["claim"]].over_seeds else row["kind"]
             key = (row["claim"], alike, row["dataset"], row["reference_dataset"], row["relation"])
             groups.setdefault(key, []).append(row)
     return [
@@ -196,14 +146,14 @@ def _over_seeds(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> 
 
 
 def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]) -> None:
-    """Give the rows of one training, of claims that rest on several, their reason; `part`: of several that were made.
+    """Give the rows of one training, of claims that need several, their reason; `part`: one of several made.
 
-    What it would be over probes alone is by the same rule, corrected among the rows of this claim and seed.
+    The verdict over its probes alone is by the same rule, corrected among the rows of this claim and seed.
     """
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     seeds: Counter[tuple[str, ...]] = Counter()
     for row in rows:
-        if claims[row["claim"]].rests == "seeds" and row["seed"] is not None:
+        if claims[row["claim"]].over_seeds and row["seed"] is not None:
             seeds[_training(row)] += 1
             groups.setdefault((row["claim"], row["seed"]), []).append(row)
     for (name, _), group in groups.items():
@@ -213,8 +163,8 @@ def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]
         for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
             alone, _ = _verdict(row | {"p_adjusted": adjusted}, claims[name])
             count = f" of {seeds[_training(row)]}" if row["part"] else ""
-            told = f"; over its probes alone: {alone}" if row["test"] != "none" else ""
-            row["reason"] = f"1 seed{count}{told}"
+            probes = f"; over its probes alone: {alone}" if row["test"] != ONE_TRAINING else ""
+            row["reason"] = f"1 seed{count}{probes}"
 
 
 def _training(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -258,14 +208,14 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
 
 def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> dict[str, Any]:
     verdict, reason = _verdict(row, claim)
-    stated = claim.stated(row)
-    if row["test"] in ("exact", "none"):
+    published = claim.published_number(row)
+    if row["test"] in (EXACT, ONE_TRAINING):
         row = row | dict.fromkeys(("low", "high", "p_value", "p_adjusted"))
     return {
         **{name: row[name] for name in _CARRIED},
         **{name: row[name] if row[name] is not None and _finite(row[name]) else None for name in _NUMBERS},
         "study": claim.study,
-        # On an untrained network no claim of the study is tested: it is what the others are held against.
+        # On an untrained network no claim of the study is tested: the others are compared with it.
         "status": _status(row, claim),
         "claim_status": claim.status,
         "source": claim.source,
@@ -274,15 +224,15 @@ def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> 
         "direction": claim.direction,
         "threshold": claim.threshold,
         "margin": claim.margin,
-        "published": None if stated is None else float(stated),
+        "published": None if published is None else float(published),
         "verdict": verdict,
         "reason": reason,
-        "statement": _said(row, claim, stated) + _forms(row, prompts),
+        "statement": _statement(row, claim, published) + _forms(row, prompts),
     }
 
 
 def _status(row: Mapping[str, Any], claim: Claim) -> str:
-    if row["test"] == "not asked":
+    if row["test"] == NOT_REQUESTED:
         return "not_asked"
     return "seed" if row["part"] else "control" if row["kind"] == "random" else claim.status
 
@@ -305,8 +255,8 @@ def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
         return "inconclusive", f"the interval reaches over {' or '.join(map(_short, claim.bounds))}"
     if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
         return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
-    asked = claim.ability != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
-    return verdict, "what the model can do was not measured" if asked and row["mastered"] is None else row["blind"]
+    needed = claim.ability_of != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
+    return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["blind"]
 
 
 def _against(claim: Claim, low: float, high: float) -> bool:
@@ -316,7 +266,7 @@ def _against(claim: Claim, low: float, high: float) -> bool:
     return high < claim.threshold if claim.direction == "above" else low > claim.threshold
 
 
-def _said(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
+def _statement(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
     number = _short(row["value"])
     if _finite(row["low"]) and _finite(row["high"]):
         number += f" [{_short(row['low'])}, {_short(row['high'])}]"
@@ -324,8 +274,8 @@ def _said(row: Mapping[str, Any], claim: Claim, published: str | None) -> str:
     wanted = (
         f"within {_short(claim.margin)} of {bound}" if claim.direction == "within" else f"{claim.direction} {bound}"
     )
-    stated = f"; published{claim.published_of}: {published}" if published else ""
-    return f"{claim.statement.format(number)}; claimed: {wanted}{stated}"
+    beside = f"; published{claim.published_of}: {published}" if published else ""
+    return f"{claim.statement.format(number)}; claimed: {wanted}{beside}"
 
 
 def _forms(row: Mapping[str, Any], prompts: Mapping[str, str]) -> str:
@@ -335,12 +285,9 @@ def _forms(row: Mapping[str, Any], prompts: Mapping[str, str]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three significant digits, with a true minus sign: 0.0512, 21.7, 1,230."""
-    if not _finite(value):
-        return "–"
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    text = f"{round(value, digits):,.{min(max(digits, 0), 6)}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+    """Three significant digits without trailing zeros: 0.0512, 21.7, 1,230, 2."""
+    text = three_digits(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def _finite(value: float | None) -> bool:

@@ -1,35 +1,35 @@
-"""What moved between two results folders: every table's numbers, and every verdict.
+"""Differences between two results folders: in every table, and in every verdict.
 
-Rows are matched by a table's leading columns: as many of them, in their order and without the measured real numbers,
-as it takes to tell every row of both tables apart. All other columns are compared.
+Rows are matched by a table's leading columns: the fewest of them, real numbers skipped, that identify every row of both
+tables. All other columns are compared.
 """
 
-import csv
-import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 
-# Kept work and facts of the machine are no results.
+# Unfinished work and logs are no results.
 _LEFT_OUT = ("journal", "logs")
-_ROW = "row"
-_SECOND = " in the second"
-# What names one row of the claims table.
+# Names of the columns that comparing adds.
+_ROW, _SECOND = "row", " in the second"
+_LONGEST = 60
+# What identifies a row of the claims table.
 _CLAIM = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference of a table: `column` of the rows matched, or the rows and columns that only one folder has.
+    """A difference in one column of a table, or the rows, columns and tables that only one folder has.
 
-    `rows`: compared; `changed`: those that differ, by more than `tolerance` where they are numbers. `largest` and
-    `relative`: the largest absolute difference, and the largest one divided by the first folder's absolute value; None
-    for text. `example`: the row of the largest difference and its two values.
+    `rows`: compared; `changed`: those that differ, numbers by more than the tolerance. `largest` and `relative`: the
+    largest absolute difference, and the largest one divided by the first folder's absolute value; None for text.
+    `example`: the row of the largest difference and its two values.
     """
 
     table: str
@@ -39,6 +39,14 @@ class Change:
     largest: float | None
     relative: float | None
     example: str
+
+
+_CHANGE = {
+    **dict.fromkeys(("table", "column"), pl.String),
+    **dict.fromkeys(("rows", "changed"), pl.Int64),
+    **dict.fromkeys(("largest", "relative"), pl.Float64),
+    "example": pl.String,
+}
 
 
 def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> list[Change]:
@@ -52,7 +60,7 @@ def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> li
     changes = []
     for name in sorted({*ours, *theirs}):
         if name not in ours or name not in theirs:
-            changes.append(Change(name, "", 0, 0, None, None, f"only in {first if name in ours else second}"))
+            changes.append(Change(name, "", 0, 0, None, None, f"only in the {'first' if name in ours else 'second'}"))
         else:
             changes += _compared(name, _read(ours[name]), _read(theirs[name]), tolerance)
     return changes
@@ -75,7 +83,7 @@ def tables_of(folder: Path) -> dict[str, Path]:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        # Without types: two folders could be given two readings of one column.
+        # As text: the types inferred for one column could differ between the folders.
         return pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a table ({error}); make it again") from None
@@ -97,7 +105,8 @@ def _compared(name: str, ours: pl.DataFrame, theirs: pl.DataFrame, tolerance: fl
     for one, other, folder in ((ours, theirs, "first"), (theirs, ours, "second")):
         alone = one.join(other, on=key, how="anti", nulls_equal=True)
         if len(alone):
-            yield Change(name, "", len(one), len(alone), None, None, f"rows only in the {folder}: {_place(alone, key)}")
+            example = f"only in the {folder}, such as {_place(alone, key)}"
+            yield Change(name, "", len(one), len(alone), None, None, example)
     both = ours.join(theirs, on=key, how="inner", nulls_equal=True, suffix=_SECOND)
     for column in shared:
         if column not in key:
@@ -111,14 +120,14 @@ def _common(one: pl.DataType, other: pl.DataType) -> pl.DataType:
 
 
 def _plain(values: pl.Series, kind: pl.DataType) -> pl.Series:
-    """A column as its common kind; lists as text."""
+    """A column as the common kind; lists as text."""
     if values.dtype.is_nested():
         return pl.Series(values.name, list(map(str, values.to_list())), dtype=pl.String)
     return values.cast(kind)
 
 
 def _key(ours: pl.DataFrame, theirs: pl.DataFrame) -> list[str]:
-    """The leading columns without real numbers that tell the rows of both frames apart, or all of them."""
+    """The fewest leading columns, real numbers skipped, that identify the rows of both frames; else all of them."""
     named = [column for column, kind in ours.schema.items() if not kind.is_float()]
     for count in range(1, len(named) + 1):
         if not any(frame.select(named[:count]).is_duplicated().any() for frame in (ours, theirs)):
@@ -127,7 +136,7 @@ def _key(ours: pl.DataFrame, theirs: pl.DataFrame) -> list[str]:
 
 
 def _numbered(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-    """With the number of a row among those of an equal key, 0 where the key tells all apart."""
+    """With each row's number among those of the same key: 0 where the key identifies every row."""
     number = pl.int_range(pl.len()).over(key) if key else pl.int_range(pl.len())
     return frame.with_columns(number.alias(_ROW))
 
@@ -147,7 +156,7 @@ def _column(name: str, both: pl.DataFrame, column: str, key: list[str], toleranc
         moved = both.filter(differs)
     if len(moved):
         row = moved.row(0, named=True)
-        example = f"{_place(moved, key)}: {row[column]} -> {row[column + _SECOND]}"
+        example = f"{_place(moved, key)}: {_shown(row[column])} -> {_shown(row[column + _SECOND])}"
         yield Change(name, column, len(both), len(moved), largest, relative, example)
 
 
@@ -156,8 +165,14 @@ def _place(frame: pl.DataFrame, key: list[str]) -> str:
     return ", ".join(f"{column} {row[column]}" for column in key if column != _ROW or row[_ROW] or len(key) == 1)
 
 
+def _shown(value: Any) -> str:
+    """A value on one line; a long text is cut."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
 def verdict_changes(first: str | Path, second: str | Path) -> list[str]:
-    """One line a claim whose verdict differs between two results folders, those in one folder alone among them."""
+    """A line for each claim whose verdict differs, or that only one of two results folders has ("none")."""
     verdicts = []
     for folder in (first, second):
         path = Path(folder) / "claims.parquet"
@@ -173,20 +188,26 @@ def verdict_changes(first: str | Path, second: str | Path) -> list[str]:
 
 def write_changes(changes: list[Change], path: str | Path) -> None:
     """Write the differences as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Change)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, changes))
-    write_text(path, text.getvalue())
+    write_text(path, pl.DataFrame([asdict(change) for change in changes], schema=_CHANGE).write_csv())
 
 
 def report(changes: list[Change], verdicts: list[str]) -> list[str]:
-    """The differences as lines to read."""
+    """The differences as lines to read: a line a table, below it one for each of its differences, then verdicts."""
     lines = []
-    for change in changes:
-        size = "" if change.largest is None else f", largest {change.largest:.3g}"
-        size += "" if change.relative is None else f" (relative {change.relative:.3g})"
-        counts = f"{change.changed} of {change.rows} rows{size}; " if change.rows else ""
-        lines.append(": ".join(filter(None, (change.table, change.column, counts + change.example))))
-    lines += [f"verdict: {line}" for line in verdicts]
-    return [*lines, f"{len(changes)} differences in {len({c.table for c in changes})} tables, {len(verdicts)} verdicts"]
+    for table in dict.fromkeys(change.table for change in changes):
+        lines.append(table)
+        lines += [f"    {_line(change)}" for change in changes if change.table == table]
+    lines += ["verdicts", *(f"    {line}" for line in verdicts)] if verdicts else []
+    tables = len({change.table for change in changes})
+    return [*lines, f"tables that differ: {tables}; verdicts that differ: {len(verdicts)}"]
+
+
+def _line(change: Change) -> str:
+    if not change.rows:
+        return f"{change.column}: {change.example}" if change.column else change.example
+    counts = f"{change.changed:,} of {change.rows:,} rows"
+    if not change.column:
+        return f"{counts} {change.example}"
+    size = "" if change.largest is None else f" by up to {change.largest:.3g}"
+    size += "" if change.relative in (None, float("inf")) else f" (relative {change.relative:.3g})"
+    return f"{change.column}: {counts} differ{size}, such as {change.example}"

@@ -3,59 +3,39 @@
 0: done; 2: the user's error, one line; 1: a fault of the program, with its traceback.
 """
 
-import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter, Token
 
-from gradatlas.core.errors import InputError, nearest
+from gradatlas.core.errors import InputError
+from gradatlas.core.schemas import checked
 
 T = TypeVar("T")
 
 
 def _parsed(kind: type[T], tokens: Sequence[Token]) -> T:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
 
     option, text = tokens[0].keyword or "--settings", tokens[0].value
     try:
-        value = TypeAdapter(kind).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, (option, *first["loc"])))
-        raise InputError(f"{place}: {first['msg']}") from None
-    # The library passes over what a dataclass does not have.
-    _check_keys(kind, json.loads(text), option)
-    return value
-
-
-def _check_keys(kind: Any, value: Any, place: str) -> None:
-    """`InputError` for the first key of JSON that the dataclass `kind`, or one within it, does not have."""
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        known = {field.name for field in dataclasses.fields(kind)}
-        for key, each in value.items():
-            if key not in known:
-                raise InputError(f"{place}: unknown key '{key}': {nearest(key, known)}")
-            _check_keys(hints[key], each, f"{place}.{key}")
-        return
-    inner = [each for each in get_args(kind) if each is not Ellipsis]
-    if inner and isinstance(value, list):
-        for number, each in enumerate(value):
-            _check_keys(inner[min(number, len(inner) - 1)], each, f"{place}.{number}")
-    elif inner and isinstance(value, dict):
-        for key, each in value.items():
-            _check_keys(inner[-1], each, f"{place}.{key}")
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{option}: not JSON ({error})") from None
+    return TypeAdapter(kind).validate_python(checked(value, kind, option))
 
 
 #: ``Json[Settings]``: a settings value with nested parts, given as JSON.
 Json = Annotated[T, Parameter(converter=_parsed, n_tokens=1, accepts_keys=False)]
 #: ``Options[Settings]``: a flat one, given as JSON by a rule, or each field as an option of its own.
 Options = Annotated[T, Parameter(name=["*", "--settings"])]
+#: The same, for how an endpoint is asked.
+RequestOptions = Annotated[T, Parameter(name=["*", "--requests"])]
 
 
 def by_name(names: Sequence[str], paths: Sequence[Path], option: str) -> dict[str, Path]:
@@ -88,7 +68,9 @@ def run(jobs: Mapping[str, str], argv: Sequence[str] | None = None) -> None:
     try:
         code: Any = application(jobs)(argv, exit_on_error=False, print_error=False)
     except (CycloptsError, InputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # A field of settings that are given as JSON is ``[*][field]`` there.
+        text = re.sub(r"\[\*\]\[(\w+)\]", r"settings.\1", " ".join(str(error).split()))
+        print(f"error: {text}", file=sys.stderr)
         code = 2
     if code:
         sys.exit(code)

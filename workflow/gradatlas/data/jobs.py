@@ -7,6 +7,7 @@ from typing import Any
 
 from gradatlas.core.jobs import Json
 from gradatlas.data.responses.settings import SourceSettings
+from gradatlas.study.settings import Pairing
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,13 @@ class ResponseSettings(SourceSettings):
 
 
 @dataclass(frozen=True)
-class PairsSettings:
+class PairsSettings(Pairing):
     """What decides which pairs there are."""
 
-    train: int
-    """pairs to train on, at most"""
-    held_out: int
-    """pairs whose prompts are never trained on, at most"""
     seed: int = 0
     """of the draw"""
-    base: int = 0
-    """of the miniature's grammar: documents that the base model is warmed up on"""
-    rejected_rarity: float = 0.0
-    """of the miniature's grammar: how unlikely rejected wordings are, 0 to 1"""
     mapping: dict[str, Any] | None = None
-    """which column of rows is what (workflow/schemas/pairs.schema.yaml); none: pairs of the miniature's grammar"""
+    """which column of rows is what (config/README.md); none: pairs of the miniature's grammar"""
 
 
 def fetch_source(
@@ -190,23 +183,35 @@ def build_pairs(
     output
         pairs table to write (.parquet)
     """
-    from gradatlas.core.errors import InputError
-    from gradatlas.data.made_up import grammar
-    from gradatlas.data.pairs import mapped_pairs, write_pairs
+    from gradatlas.data.pairs import write_pairs
 
-    facts = {"pairs": name, "seed": settings.seed}
-    if settings.mapping is None:
-        rows = grammar.pairs(settings.train, settings.held_out, settings.base, settings.seed, settings.rejected_rarity)
-        write_pairs(rows, output, {**facts, "rejected_rarity": settings.rejected_rarity})
-        return
+    make = PAIRS["grammar" if settings.mapping is None else "mapping"]
+    rows, facts = make(settings, train_rows, held_out_rows)
+    write_pairs(rows, output, {"pairs": name, "seed": settings.seed, **facts})
+
+
+def _grammar_pairs(settings: PairsSettings, *_: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    from gradatlas.data.made_up import grammar
+
+    rows = grammar.pairs(
+        settings.train, settings.held_out, settings.base_documents, settings.seed, settings.rejected_rarity
+    )
+    return rows, {"rejected_rarity": settings.rejected_rarity}
+
+
+def _mapped_pairs(
+    settings: PairsSettings, train_rows: Path | None, held_out_rows: Path | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    from gradatlas.core.errors import InputError
+    from gradatlas.core.schemas import checked
+    from gradatlas.data.pairs import mapped_pairs
+    from gradatlas.data.tabular import WHOLE, read_rows
+    from gradatlas.study.mappings import check_prompt
+    from gradatlas.study.sheets import PairsMapping
+
     if not (train_rows and held_out_rows):
         raise InputError("settings.mapping needs --train-rows and --held-out-rows; give both")
-    from gradatlas.data.tabular import WHOLE, read_rows
-    from gradatlas.study.config import checked
-    from gradatlas.study.runs import check_prompt
-
-    schema = Path(__file__).resolve().parents[2] / "schemas/pairs.schema.yaml"
-    mapping = checked(settings.mapping, schema, "settings.mapping")
+    mapping = checked(settings.mapping, PairsMapping, "settings.mapping")
     check_prompt(mapping, "settings.mapping")
     rows = []
     for split, path, limit in (
@@ -218,4 +223,8 @@ def build_pairs(
         cut = mapping[f"{split}_split"] if own else "train"
         where = str(path) if cut in WHOLE else f"{path}, split '{cut}'"
         rows += mapped_pairs(list(read_rows(path, cut)), mapping, where, split, limit, settings.seed)
-    write_pairs(rows, output, {**facts, "source": mapping["source"], "revision": mapping["revision"]})
+    return rows, {"source": mapping["source"], "revision": mapping["revision"]}
+
+
+# Written out, so that an edit of the grammar leaves a user's own pairs as they are.
+PAIRS = {"grammar": _grammar_pairs, "mapping": _mapped_pairs}

@@ -54,7 +54,7 @@ def read_mapped(
     options: str,
     boxed: Callable[[str], str | None],
 ) -> list[Sample]:
-    r"""The samples of rows by a checked `mapping` (workflow/schemas/mapping.schema.yaml), read one after another.
+    r"""The samples of rows by a checked `mapping` (`gradatlas.study.sheets.DatasetMapping`), read one after another.
 
     `where` names the rows' file in messages, `options` is a name of `OPTIONS`, `boxed` reads the last ``\boxed{}``.
     Without an answer in the mapping, samples have no `gold`. Columns that are not used are named once in the log.

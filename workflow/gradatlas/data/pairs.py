@@ -134,7 +134,7 @@ FORMATS: dict[str, Callable[[Mapping[str, Any], Mapping[str, str], str], tuple[s
 def mapped_pairs(
     rows: Sequence[Mapping[str, Any]], mapping: Mapping[str, Any], where: str, split: str, limit: int, seed: int
 ) -> list[Pair]:
-    """At most `limit` pairs of rows by a checked `mapping` (workflow/schemas/pairs.schema.yaml), drawn by `seed`.
+    """At most `limit` pairs of rows by a checked `mapping` (`gradatlas.study.sheets.PairsMapping`), drawn by `seed`.
 
     `where` names the rows' file in messages. A partner column that the mapping names is joined to the prompt, one that
     it does not name is refused (`gradatlas.data.partners`), and other unused columns are named once in the log.

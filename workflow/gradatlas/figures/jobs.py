@@ -185,9 +185,9 @@ def write_tables(
         folder for scope, mad and rd, each .parquet, .csv, .md and .tex
     """
     from gradatlas.core.command import progress
+    from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import tables
     from gradatlas.figures.scope import Sheets, write_scope
-    from gradatlas.study.config import read_sheet
 
     numbers = list(read_sheet(published, SCHEMAS / "published.schema.yaml", None).values()) if published else []
     datasets = {each.key: (each.title, each.task) for each in settings.datasets}
@@ -221,11 +221,10 @@ def draw_claims(
     markdown
         table to write
     """
-    from gradatlas.figures import verdicts, verdicts_dynamics
+    from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
 
-    verdicts.draw_verdicts(claims, figure, formats, settings.titles)
-    verdicts_dynamics.draw_verdicts(claims, dynamics_figure, formats, settings.titles)
-    verdicts.write_verdicts(claims, markdown)
+    draw_verdicts(claims, figure, dynamics_figure, formats, settings.titles)
+    write_verdicts(claims, markdown)
 
 
 def compare_fixed(
@@ -364,8 +363,8 @@ def write_dynamics_table(
         files to write, without their suffixes .parquet, .csv, .md and .tex
     """
     from gradatlas.core.command import progress
+    from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import run_table
-    from gradatlas.study.config import read_sheet
 
     known = list(read_sheet(published, SCHEMAS / "published_curves.schema.yaml", None).values())
     rows = run_table.write_dynamics_table(
@@ -392,8 +391,8 @@ def draw_generations(
     output
         folder to write the figures to
     """
+    from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import run_gallery
-    from gradatlas.study.config import read_sheet
 
     known = list(read_sheet(published, SCHEMAS / "published_dynamics.schema.yaml", None).values())
     run_gallery.draw_generations(curves, _by_name(settings), known, title, output, formats)

@@ -12,6 +12,7 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.core.tables import Table
+from gradatlas.study.runs import lineage
 
 Runs = Mapping[str, Mapping[str, Any]]
 # What two runs share that differ in their start alone.
@@ -133,9 +134,7 @@ def _preferences(runs: Runs) -> list[Chain]:
 
 
 def _chain(name: str, runs: Runs) -> Chain:
-    names = [name]
-    while runs[names[0]]["init"] in runs:
-        names.insert(0, runs[names[0]]["init"])
+    names = lineage(name, runs)[::-1]
     exposure = sum(_seen(runs[each]) // (2 if runs[each]["target"] == "extend" else 1) for each in names[:-1])
     return Chain(tuple(names), runs[name]["title"] or name, exposure)
 

@@ -1,4 +1,8 @@
-"""The verdicts as a matrix of symbols and as a table: claims and kinds of responses down, models on datasets across."""
+"""The verdicts laid out: a matrix of symbols (layer gradients), a list with numbers (learning dynamics), and a table.
+
+All from `gradatlas.claims.rows`. In the matrix claims stand down and models on datasets across; a claim of the second
+study is about few models, so its number fits beside its symbol.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,14 +12,12 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
-from gradatlas.claims.ability import OF_TWO
-from gradatlas.claims.tables import CLAIMS
+from gradatlas.claims import rows as claim_rows
+from gradatlas.claims.rows import COLUMNS, DYNAMICS, GRADIENTS, GROUPS, NOTES, STUDIES, UNTESTED
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_table
-from gradatlas.figures.tables import escaped, three_digits
+from gradatlas.figures.tables import escaped
 
 # Verdicts differ in shape, in lightness and in filling: they stay apart in greyscale and for colour-blind readers.
-SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "·"}
 SHAPES = {
     "holds": "circle",
     "fails": "M-.8,-1L0,-.25L.8,-1L1,-.8L.25,0L1,.8L.8,1L0,.25L-.8,1L-1,.8L-.25,0L-1,-.8Z",
@@ -23,155 +25,75 @@ SHAPES = {
 }
 COLOURS = {"holds": "#1d5f4c", "fails": "#d94a1f", "inconclusive": theme.RULE}
 SIZES = {"holds": 90, "fails": 75, "inconclusive": 60}
-STATUSES = {
-    "stands": "Claims of the study",
-    "withdrawn": "Withdrawn by its authors",
-    "control": "Controls",
-    "untrained": "The same claims on untrained networks: controls",
-}
-_COUNTED = {
-    "stands": "Claims of the study",
-    "withdrawn": "Withdrawn",
-    "control": "Controls",
-    "untrained": "On untrained networks",
-}
-_ROW, _COLUMN = 17, 22
-# So many columns and their names fit beside the claims on a page.
-_ACROSS = 30
-NOTE = (
-    "A claim holds (fails) where the whole 95 % interval lies on the claimed (the other) side of its threshold and the "
-    "p-value, corrected by Holm's method for all tests of that claim in this run, is below .05; else it is "
-    "inconclusive, and the reason stands beside it. No verdict on a task that the model cannot do with the slowest "
-    "variant that the claim uses, on fewer than 20 samples, or on a pipeline check. Thresholds stand in "
-    "config/claims.tsv."
-)
-INTERVALS = (
-    "The interval is of a number made of mean curves, as the study’s (a ratio of means), on the scale where it is "
-    "symmetric; Wilcoxon’s p-value is of the samples’ own differences, by their signed ranks. The two ask the same "
-    "question of different averages, and a verdict needs both. Tokens: mean response length of the two sides. "
-    "Untrained: the same number of the network before training. p (Holm): p corrected for all tests of the claim, each "
-    "projection too."
-)
-# By which test a model was found able, or not.
-ABILITY_TESTS = {
-    "answer": "own answers",
-    "recall": "own answers (jobs and cities recalled)",
-    OF_TWO: "likelier of two responses",
-}
-STAND_IN = (
-    "the model’s own answers were not counted. Whether it can do the task is judged by which of two responses, the "
-    "right and a wrong one, it finds likelier; that asks little of long responses (Simplified, Detailed)."
-)
-
-
-_UNTESTED = "No claim is about what was measured, or no model was measured on data that it is meant for."
-
-# The second study's: what differs in how a verdict is reached.
-DYNAMICS = "learning_dynamics"
-NOTE_DYNAMICS = (
-    "The rule is the first study’s. A claim about training rests on seeds: its interval is Student’s t over three or "
-    "more, and with fewer it is inconclusive; what its probes alone would give is its reason. What is mathematics (the "
-    "softmax, the formulas, one step) has no interval: the number lies where it is claimed, or does not. Thresholds "
-    "stand in config/claims_dynamics.tsv."
-)
-NOTES = {DYNAMICS: NOTE_DYNAMICS}
+_LEGEND = "Disc: holds. Cross: fails. Dash: inconclusive."
+_TOOLTIP = ("statement:N", "verdict:N", "remark:N")
+# Height of a row and width of a column of the matrix; so many columns and their names fit beside the claims on a page.
+_ROW, _COLUMN, _ACROSS = 17, 22, 30
+# Of the list: height of a row, width, and where the columns beside the symbols begin.
+_LISTED, _WIDTH = 15, 600
+_PLACES = {"number": 22, "claimed": 175, "published": 262, "remark": 330}
 
 
 def draw_verdicts(
-    claims: str | Path, output: str | Path, formats: Sequence[str], titles: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Draw the first study's rows of the claims table (Parquet) as ``{output}.{format}``; returns the file names by
-    format.
+    claims: str | Path, matrix: str | Path, listed: str | Path, formats: Sequence[str], titles: Mapping[str, str]
+) -> None:
+    """Draw the claims table (Parquet) as ``{matrix}.{format}`` and, the second study's, as ``{listed}.{format}``.
 
-    `titles`: of the models and datasets, by key. The second study's: `verdicts_dynamics`.
+    `titles`: of the models and datasets, by key.
     """
-    table = pl.from_arrow(read_table(CLAIMS, claims)).filter(pl.col("study") != DYNAMICS)
-    return save(chart(overall(table, titles or {})), output, formats)
+    rows = claim_rows.read_rows(claims, titles)
+    for study, output, chart in ((GRADIENTS, matrix, matrix_chart), (DYNAMICS, listed, list_chart)):
+        save(chart(rows.filter(pl.col("study") == study)), output, formats)
 
 
-def overall(table: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
-    """The rows over all projections, each with its place: `row` a claim and relation, `column` a model and dataset.
+def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
+    """How many tests of the study's claims have which verdict; what is withdrawn and the controls are counted apart."""
+    counts = claim_rows.counts(rows)
+    if not counts:
+        return theme.Heading(f"No claim on {STUDIES[study].lower()} was tested", (UNTESTED[study],))
+    missing = len(claim_rows.not_requested(rows))
+    lines = [
+        f"{'; '.join(counts[1:])}." if counts[1:] else "",
+        _LEGEND + (" Empty: does not apply, or was not measured." if study == GRADIENTS else ""),
+        f"* Here {claim_rows.STAND_IN}" if rows["of_two"].any() else "",
+        "Published: numbers at the study's scale, on HH." if study == DYNAMICS else "",
+        f"{missing} claims more need runs or data that this configuration does not make." if missing else "",
+        NOTES[study],
+    ]
+    return theme.Heading(counts[0], tuple(filter(None, lines)))
 
-    `panel` is the status, or ``untrained`` of a claim of the study on an untrained network; the samples behind a row
-    stand in its name. Of a column with a star ability is by the likelier of two responses (`of_two`).
+
+def matrix_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
+    """A panel a group; claims in the order of their sheet, columns by dataset, model and relation.
+
+    More columns than fit a page stand in blocks below one another, the models of a dataset together. The samples
+    behind a row stand in its name; a star marks ability by the likelier of two responses.
     """
-    relation = pl.when(pl.col("relation") != "correct").then(
-        pl.lit(" · ") + pl.col("relation").str.replace_all("_", " ")
-    )
-    # A control's relation is in its name, and the correct one goes without saying.
-    only = pl.col("relation").n_unique().over("claim") > 1
-    least, most = (
-        bound.over("claim", "relation", "panel").cast(pl.String) for bound in (pl.col("n").min(), pl.col("n").max())
-    )
-    samples = (
-        pl.lit(" (n ") + least + pl.when(least != most).then(pl.lit("–") + most).otherwise(pl.lit("")) + pl.lit(")")
-    )
-    return (
-        table.filter(pl.col("projection") == "all")
-        .with_columns(
-            pl.when((pl.col("status") == "control") & (pl.col("claim_status") != "control"))
-            .then(pl.lit("untrained"))
-            .otherwise("status")
-            .alias("panel"),
-            *(pl.col(name).replace(titles).alias(f"{name}_title") for name in ("model", "dataset")),
-        )
-        .with_columns(
-            (pl.col("title") + pl.when(only).then(relation.fill_null("")).otherwise(pl.lit("")) + samples).alias("row"),
-            pl.concat_str("dataset_title", "model_title", separator=" · ").alias("column"),
-            pl.col("ability_test").replace(ABILITY_TESTS).alias("ability"),
-            (pl.col("ability_test") == OF_TWO).any().over("dataset", "model").alias("of_two"),
-        )
-        .with_columns(
-            # Marked as the line in the heading is.
-            pl.when("of_two").then(pl.col("column") + " *").otherwise("column").alias("column"),
-        )
-    )
-
-
-def heading(table: pl.DataFrame) -> theme.Heading:
-    """How many tests of the study's claims came out how; what is withdrawn and the controls are counted apart."""
-    if table.is_empty():
-        return theme.Heading("No claim was tested", (_UNTESTED,))
-    lines = (
-        "Disc: holds. Cross: fails. Dash: inconclusive. Empty: does not apply, or was not measured.",
-        *([f"* Here {STAND_IN}"] if table["of_two"].any() else []),
-        NOTE,
-    )
-    # The study's claims alone in the title.
-    first, *apart = counted(table)
-    return theme.Heading(first, (*([f"{'; '.join(apart)}."] if apart else []), *lines))
-
-
-def counted(table: pl.DataFrame) -> list[str]:
-    """How many tests came out how, panel by panel."""
-    said = []
-    for panel, title in _COUNTED.items():
-        rows = table.filter(pl.col("panel") == panel)
-        counts = [(rows["verdict"] == verdict).sum() for verdict in SYMBOLS]
-        if sum(counts):
-            said.append(f"{title}: {counts[0]} hold, {counts[1]} fail, {counts[2]} inconclusive")
-    return said
-
-
-def chart(table: pl.DataFrame) -> alt.TopLevelMixin:
-    """A panel a status; claims in the order of their sheet, columns by dataset, model and relation.
-
-    More columns than fit a page stand in blocks below one another, the models of a dataset together.
-    """
-    title = theme.heading_of(heading(table), 2)
-    if table.is_empty():
-        nothing = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
-        return nothing.encode(text="text:N").properties(title=title, width=theme.WIDTH // 2, height=60)
-    parts = [_block(table.filter(pl.col("column").is_in(columns)), columns) for columns in blocks(table)]
+    title = theme.heading_of(heading(rows, GRADIENTS), 2)
+    rows = columns_of(rows.filter(pl.col("group") != ""))
+    if rows.is_empty():
+        return _nothing(title)
+    parts = [_block(rows.filter(pl.col("column").is_in(columns)), columns) for columns in blocks(rows)]
     return alt.vconcat(*parts, title=title, spacing=40)
 
 
-def blocks(table: pl.DataFrame) -> list[list[str]]:
+def columns_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with their place in the matrix: `column`, and `line` with the number of samples."""
+    least, most = (bound.over("row", "group") for bound in (pl.col("samples").min(), pl.col("samples").max()))
+    span = pl.when(least != most).then(pl.format("{}–{}", least, most)).otherwise(pl.format("{}", least))
+    star = pl.when("of_two").then(pl.lit(" *")).otherwise(pl.lit(""))
+    return rows.with_columns(
+        pl.format("{} · {}{}", "dataset_title", "model_title", star).alias("column"),
+        pl.format("{} (n {})", "row", span).alias("line"),
+    )
+
+
+def blocks(rows: pl.DataFrame) -> list[list[str]]:
     """The columns of each block: whole datasets, as many as fit; one with too many models is cut."""
-    columns = table.select("dataset", "model", "column").unique().sort("dataset", "model")
+    columns = rows.select("dataset", "model", "column").unique().sort("dataset", "model")
     found: list[list[str]] = []
-    for _, rows in columns.group_by("dataset", maintain_order=True):
-        names = rows["column"].to_list()
+    for _, group in columns.group_by("dataset", maintain_order=True):
+        names = group["column"].to_list()
         if found and len(found[-1]) + len(names) <= _ACROSS:
             found[-1] += names
         else:
@@ -179,108 +101,101 @@ def blocks(table: pl.DataFrame) -> list[list[str]]:
     return found
 
 
-def _block(table: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
-    panels = []
+def _block(rows: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
     # As wide as the heading above it, if that leaves no gaps.
     column = max(_COLUMN, min(2 * _COLUMN, 2 * theme.panel_width(2) // len(order)))
-    statuses = [status for status in STATUSES if status in set(table["panel"])]
-    for status in statuses:
-        rows = table.filter(pl.col("panel") == status)
-        names = rows["row"].unique(maintain_order=True).to_list()
-        last = status == statuses[-1]
-        axis = alt.Axis(labels=last, ticks=False, domain=False, grid=True, labelAngle=-60, labelLimit=330, title=None)
-        rows = rows.select("row", "column", "verdict", "statement", "reason", "n", "ability")
-        panels.append(
-            alt.Chart(rows)
-            .mark_point(filled=True, opacity=1, strokeWidth=1.6)
-            .encode(
-                x=alt.X("column:N", scale=alt.Scale(domain=order), sort=order, axis=axis),
-                y=alt.Y(
-                    "row:N", scale=alt.Scale(domain=names), sort=names,
-                    axis=alt.Axis(title=None, ticks=False, domain=False, grid=True, labelLimit=400),
-                ),
-                shape=scaled("shape", alt.Shape, SHAPES),
-                color=scaled("color", alt.Color, COLOURS),
-                size=scaled("size", alt.Size, SIZES),
-                tooltip=["statement:N", "verdict:N", "reason:N", "column:N", "n:Q", "ability:N"],
-            )
-            .properties(
-                width=column * len(order),
-                height=_ROW * len(names),
-                title=alt.Title(STATUSES[status], style="panel-title", offset=6),
-            )
-        )  # fmt: skip
+    groups = [group for group in GROUPS if group in set(rows["group"])]
+    panels = []
+    for group in groups:
+        part = rows.filter(pl.col("group") == group)
+        names = part["line"].unique(maintain_order=True).to_list()
+        plain = {"title": None, "ticks": False, "domain": False, "grid": True}
+        across = alt.Axis(labels=group == groups[-1], labelAngle=-60, labelLimit=330, **plain)
+        down = alt.Axis(labelLimit=400, **plain)
+        symbols = _symbols(alt.Chart(part.select("line", "column", "n", "ability_by", *_names(_TOOLTIP)))).encode(
+            x=alt.X("column:N", scale=alt.Scale(domain=order), sort=order, axis=across),
+            y=alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=down),
+            tooltip=[*_TOOLTIP, "column:N", "n:N", "ability_by:N"],
+        )
+        title = alt.Title(GROUPS[group], style="panel-title", offset=6)
+        panels.append(symbols.properties(width=column * len(order), height=_ROW * len(names), title=title))
     return alt.vconcat(*panels, spacing=12)
 
 
-def scaled(channel: str, kind, values: dict):
-    """A verdict's shape, colour or size."""
-    scale = alt.Scale(domain=list(values), range=list(values.values()))
-    return kind("verdict:N", scale=scale, legend=alt.Legend(title=None))
+def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
+    """A panel a model and its data; claims in the order of their sheet, each with its number."""
+    title = theme.heading_of(heading(rows, DYNAMICS), 2)
+    control = pl.when(pl.col("group") == "control").then(pl.lit(" (control)")).otherwise(pl.lit(""))
+    rows = rows.filter(pl.col("group") != "").with_columns(
+        pl.format("{} · {}", "model_title", "dataset_title").alias("panel"),
+        (pl.col("row") + control).alias("line"),
+        pl.col("remark").str.replace("; over its probes alone", ", alone"),
+    )
+    panels = []
+    for (panel,), part in rows.group_by("panel", maintain_order=True):
+        names = part["line"].to_list()
+        axis = alt.Axis(title=None, ticks=False, domain=False, grid=False, labelLimit=400)
+        base = alt.Chart(part.select("line", *_PLACES, "statement", "verdict")).encode(
+            y=alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=axis)
+        )
+        parts = [_symbols(base).encode(x=alt.value(8), tooltip=list(_TOOLTIP))]
+        head = alt.Chart(pl.DataFrame({"x": [0]}))
+        for name, place in _PLACES.items():
+            text = {"align": "left", "fontSize": 10}
+            parts.append(
+                base.mark_text(baseline="middle", fill=theme.INK, **text).encode(x=alt.value(place), text=f"{name}:N")
+            )
+            parts.append(
+                head.mark_text(baseline="bottom", fill=theme.QUIET, text=COLUMNS[name], **text).encode(
+                    x=alt.value(place), y=alt.value(-3)
+                )
+            )
+        head_line = alt.Title(panel, style="panel-title", offset=12)
+        panels.append(alt.layer(*parts).properties(width=_WIDTH, height=_LISTED * len(names), title=head_line))
+    return alt.vconcat(*panels, title=title, spacing=14) if panels else _nothing(title)
+
+
+def _symbols(chart: alt.Chart) -> alt.Chart:
+    """Marks whose shape, colour and size are the verdict's."""
+
+    def scaled(kind, values: dict):
+        scale = alt.Scale(domain=list(values), range=list(values.values()))
+        return kind("verdict:N", scale=scale, legend=alt.Legend(title=None))
+
+    return chart.mark_point(filled=True, opacity=1, strokeWidth=1.6).encode(
+        shape=scaled(alt.Shape, SHAPES), color=scaled(alt.Color, COLOURS), size=scaled(alt.Size, SIZES)
+    )
+
+
+def _nothing(title: alt.Title) -> alt.Chart:
+    text = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
+    return text.encode(text="text:N").properties(title=title, width=theme.WIDTH // 2, height=60)
+
+
+def _names(fields: Sequence[str]) -> list[str]:
+    return [field.partition(":")[0] for field in fields]
 
 
 def write_verdicts(claims: str | Path, output: str | Path) -> None:
-    """The claims table as Markdown, over all projections: a section a claim, a row a test."""
-    table = pl.from_arrow(read_table(CLAIMS, claims)).filter(pl.col("projection") == "all")
-    parts = ["# Claims", NOTE, INTERVALS]
-    if (table["ability_test"] == OF_TWO).any():
-        parts.append(f"Where ability is by the *{ABILITY_TESTS[OF_TWO]}*, {STAND_IN}")
-    if table.is_empty():
-        parts.append(f"No claim was tested. {_UNTESTED}")
-    skipped = table.filter(pl.col("status") == "not_asked").unique(["claim", "reason"], maintain_order=True)
-    studies = set()
-    for _, rows in table.filter(pl.col("status") != "not_asked").group_by("claim", maintain_order=True):
-        first = rows.row(0, named=True)
-        if first["study"] in set(NOTES) - studies:
-            parts += ["# Learning dynamics", NOTES[first["study"]]]
-        studies.add(first["study"])
-        mark = "" if first["claim_status"] == "stands" else f" ({first['claim_status']})"
-        bound = f"within {first['margin']:g} of {first['threshold']:g}" if first["direction"] == "within" else (
-            f"{first['direction']} {first['threshold']:g}"
-        )  # fmt: skip
-        parts.append(f"## {first['title']}{mark}")
-        parts.append(f"{first['source']}. The number: {first['statistic']}, claimed to lie {bound}.")
-        cells = [_cells(row) for row in rows.to_dicts()]
-        header = [name for name in cells[0] if first["study"] not in NOTES or name not in _FIRST_STUDY]
-        lines = [header, ["---"] * len(header), *([cell[name] for name in header] for cell in cells)]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    if skipped.height:
-        parts += ["# Not asked", "Claims whose runs or data this configuration does not make; they are not counted."]
-        parts.append("\n".join(f"- {row['title']}: {escaped(row['reason'])}" for row in skipped.to_dicts()))
-    write_text(output, "\n\n".join(parts) + "\n")
-
-
-# Columns that only the first study fills.
-_FIRST_STUDY = ("Untrained", "Tokens", "Accuracy", "Ability by")
-
-
-def _cells(row: dict) -> dict[str, str]:
-    number = three_digits(row["value"])
-    if row["low"] is not None:
-        number += f" [{three_digits(row['low'])}, {three_digits(row['high'])}]"
-    if row["published"] is not None:
-        number += f" (published {row['published']:g})"
-    against = [f"against {row[name]}" for name in ("reference_model", "reference_dataset") if row[name]]
-    accuracy = f"{row['accuracies']} (chance {row['chance']:.2f})" if row["accuracies"] else "–"
-    verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}"
-    verdict += " (control)" if row["status"] == "control" else ""
-    untrained = "–" if row["untrained"] is None else three_digits(row["untrained"])
-    lengths = [f"{row[name]:.1f}" for name in ("tokens", "reference_tokens") if row[name] is not None]
-    p, adjusted = ("–" if row[name] is None else f"{row[name]:.2g}" for name in ("p_value", "p_adjusted"))
-    model = " ".join([row["model"], *against])
-    shown = {
-        "Model": model,
-        "Dataset": row["dataset"],
-        "Responses": row["relation"] or "–",
-        "Verdict": verdict,
-        "Number": number,
-        "Untrained": untrained,
-        "n": str(row["n"]),
-        "Tokens": " : ".join(lengths) or "–",
-        "p": p,
-        "p (Holm)": adjusted,
-        "Accuracy": accuracy,
-        "Ability by": ABILITY_TESTS.get(row["ability_test"], "–"),
-        "Remarks": row["reason"],
-    }
-    return {name: escaped(cell) for name, cell in shown.items()}
+    """The claims table as Markdown: a section a claim, a row a number."""
+    rows = claim_rows.read_rows(claims)
+    parts = ["# Claims", "" if claim_rows.counts(rows) else f"No claim was tested. {UNTESTED[GRADIENTS]}"]
+    for study, title in STUDIES.items():
+        own = rows.filter((pl.col("study") == study) & pl.col("requested"))
+        if own.is_empty():
+            continue
+        parts += [f"# {title}", NOTES[study]]
+        parts += [claim_rows.INTERVALS, claim_rows.stand_in(own)] if study == GRADIENTS else []
+        names = [name for name in claim_rows.columns(own) if name != "claimed"]
+        header = [COLUMNS[name] for name in names]
+        for first, group in claim_rows.by_claim(own):
+            mark = f" ({first['mark']})" if first["mark"] else ""
+            parts.append(f"## {first['title']}{mark}")
+            parts.append(f"{first['source']}. The number: {first['statistic']}, claimed: {first['claimed']}.")
+            lines = [header, ["---"] * len(names), *([escaped(row[name]) or "–" for name in names] for row in group)]
+            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    missing = claim_rows.not_requested(rows)
+    if missing:
+        parts += ["# Not made", "Claims whose runs or data this configuration does not make; they are not counted."]
+        parts.append("\n".join(f"- {title}: {escaped(needed)}" for title, needed in missing.items()))
+    write_text(output, "\n\n".join(filter(None, parts)) + "\n")

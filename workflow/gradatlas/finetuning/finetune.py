@@ -105,10 +105,10 @@ def finetune(
         "device": device,
         "processes": processes.count,
         "revision": start.revision,
-        "code": code_digest(f"{__name__}:finetune"),
+        **code_of(recipe.loss),
         **libraries(),
     }
-    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)
+    kept = Checkpoints(journal, facts, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
     run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)
@@ -148,6 +148,13 @@ def finetune(
     write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
     write_json(Path(output) / CARD, card)
     kept.remove()
+
+
+def code_of(loss: str) -> dict[str, str]:
+    """Digests of what a run's numbers depend on: the code of all runs, and that of its loss."""
+    registry = "finetuning.losses:LOSSES"
+    common = code_digest(f"{__name__}:finetune", only={registry: []})
+    return {"code": common, "loss_code": code_digest(registry, only={registry: [loss]})}
 
 
 def usable_start(init: str):

@@ -2,35 +2,18 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
-from cyclopts import Parameter
-
-from gradatlas.core.jobs import Json, by_name
+from gradatlas.core.jobs import Json, RequestOptions, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
-
-#: `Requests`, each of its fields an option of its own.
-RequestOptions = Annotated[Requests, Parameter(name="*")]
-
-
-@dataclass(frozen=True)
-class RephraseSettings:
-    """What decides which texts are asked for, and of whom."""
-
-    train: int
-    """probed prompts that are trained on"""
-    held_out: int
-    """probed prompts that are never trained on"""
-    seed: int = 0
-    """of the draw of probes"""
-    writer: WriterSettings = field(default_factory=WriterSettings)
-    """the model that writes"""
+from gradatlas.study.settings import Sampling
+from gradatlas.study.sheets import Loading
 
 
-@dataclass(frozen=True)
-class ProbesSettings:
-    """What decides which responses are probes."""
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """Which prompts are probed."""
 
     train: int
     """probed prompts that are trained on"""
@@ -38,18 +21,22 @@ class ProbesSettings:
     """probed prompts that are never trained on"""
     seed: int = 0
     """of the draws"""
-    max_length: int = 512
-    """window in tokens"""
-    max_new_tokens: int = 64
-    """tokens of a sample at most"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RephraseSettings(Probed):
+    """What decides which texts are written, and by whom."""
+
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    """the model that writes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbesSettings(Probed, Sampling, Loading):
+    """What decides which responses are probes."""
+
     rephrases: bool = True
     """whether there are any; without, probes of these types are missing"""
-    device: str = "cpu"
-    """auto, cpu or cuda"""
-    dtype: str = "float32"
-    """precision of the pass"""
-    trust_remote_code: bool = False
-    """run model code from the checkpoint"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +67,7 @@ class JudgedRun:
 class JudgeSettings:
     """What decides verdicts."""
 
-    judge: str
+    judge: Literal["oracle", "endpoint", "reward"]
     """oracle (of the miniature's grammar), endpoint or reward"""
     runs: list[JudgedRun]
     """the runs, in the order of the tables"""
@@ -95,7 +82,7 @@ def write_rephrases(
     kept: Path,
     output: Path,
     threads: int = 1,
-    requests: RequestOptions = REQUESTS,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: RephraseSettings,
 ) -> None:
     """Write rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
@@ -161,17 +148,15 @@ def build_probes(
     from gradatlas.core.machine import libraries
     from gradatlas.finetuning import probes
     from gradatlas.finetuning.finetune import usable_start
-    from gradatlas.finetuning.rephrases import from_cache
+    from gradatlas.finetuning.rephrases import REPHRASES
     from gradatlas.finetuning.sequences import Speech
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
     asked = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
     # Before the model is loaded: what is missing is reported at once.
-    if not settings.rephrases:
-        written = probes.no_rephrases
-    else:
-        written = from_cache(rephrases, asked) if rephrases else probes.grammar_rephrases(settings.seed)
+    source = "" if not settings.rephrases else "file" if rephrases else "grammar"
+    written = REPHRASES[source](asked, rephrases, settings.seed)
     start = usable_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(
@@ -201,6 +186,7 @@ def finetune(
     output: Path,
     journal: Path,
     threads: int = 1,
+    batch_tokens: int = 4096,
     settings: FinetuneSettings,
 ) -> None:
     """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
@@ -224,13 +210,16 @@ def finetune(
         folder for checkpoints, deleted at the end
     threads
         CPU threads of all processes; the bytes depend on it
+    batch_tokens
+        tokens of an evaluation's batch, padding included; less, if memory is short
     """
     from gradatlas.core.device import lease
 
     # Before torch is imported, until the process ends.
     held = lease(count=settings.processes) if settings.device != "cpu" else None
     given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
-             "journal": journal, "threads": max(1, threads // settings.processes), "settings": settings}  # fmt: skip
+             "journal": journal, "threads": max(1, threads // settings.processes), "batch_tokens": batch_tokens,
+             "settings": settings}  # fmt: skip
     if settings.processes == 1:
         _finetune(given)
     else:
@@ -291,7 +280,7 @@ def judge_generations(
     kept: Path | None = None,
     output: Path,
     threads: int = 1,
-    requests: RequestOptions = REQUESTS,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: Json[JudgeSettings],
 ) -> None:
     """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.
@@ -318,33 +307,36 @@ def judge_generations(
     """
     from gradatlas.core.device import lease
 
-    # Before torch is imported, until the process ends.
     held = lease() if settings.judge == "reward" and settings.model.device != "cpu" else None
     from gradatlas.finetuning.judging.compare import judge_generations as judge
 
     tables = by_name([run.name for run in settings.runs], generations, "--generations")
     steps = {run.name: run.steps for run in settings.runs}
     baselines = {run.name: run.baselines for run in settings.runs}
-    judge(tables, steps, baselines, scores, pairs, _judge(settings, model, kept, requests, threads), output)
+    chosen = JUDGES[settings.judge](settings, model, kept, requests, threads)
+    judge(tables, steps, baselines, scores, pairs, chosen, output)
     if held:
         held.release()
 
 
-def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
-    """The `Judge` that the settings describe."""
-    from gradatlas.core.errors import InputError, check_choice
+def _oracle(*_: Any) -> Any:
+    from gradatlas.finetuning.judging.judges import Oracle
 
-    check_choice("settings.judge", settings.judge, ("oracle", "endpoint", "reward"))
-    if settings.judge == "oracle":
-        from gradatlas.finetuning.judging.judges import Oracle
+    return Oracle()
 
-        return Oracle()
-    if settings.judge == "endpoint":
-        from gradatlas.finetuning.judging.judges import Asked
 
-        if not (settings.model.endpoint and settings.model.name and kept):
-            raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
-        return Asked(writer_of(settings.model, requests=requests), kept)
+def _endpoint(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+    from gradatlas.core.errors import InputError
+    from gradatlas.finetuning.judging.judges import Asked
+
+    if not (settings.model.endpoint and settings.model.name and kept):
+        raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
+    return Asked(writer_of(settings.model, requests=requests), kept)
+
+
+def _reward(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+    from gradatlas.core.errors import InputError
+
     if not model:
         raise InputError("settings.judge reward: needs --model")
     import torch
@@ -359,3 +351,7 @@ def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Req
         dtype=settings.model.dtype,
         trust_remote_code=settings.model.trust_remote_code,
     )
+
+
+# Written out, so that an edit of one judge leaves the verdicts of another as they are.
+JUDGES = {"oracle": _oracle, "endpoint": _endpoint, "reward": _reward}

@@ -76,11 +76,11 @@ class Loss:
     mismatched: bool = False
 
 
-def _sft(scores: Scores, beta: float, margin: float) -> Outcome:
+def sft(scores: Scores, beta: float, margin: float) -> Outcome:
     return _outcome(-scores.chosen, torch.ones_like(scores.chosen), torch.zeros_like(scores.chosen))
 
 
-def _dpo(scores: Scores, beta: float, margin: float) -> Outcome:
+def dpo(scores: Scores, beta: float, margin: float) -> Outcome:
     chosen, rejected = scores.ratios
     inside = beta * (chosen - rejected)
     pull = beta * torch.sigmoid(-inside)
@@ -128,8 +128,8 @@ def _outcome(loss: Tensor, chosen: Tensor, rejected: Tensor) -> Outcome:
 
 
 LOSSES: dict[str, Loss] = {
-    "sft": Loss(_sft, paired=False, reference=False),
-    "dpo": Loss(_dpo),
+    "sft": Loss(sft, paired=False, reference=False),
+    "dpo": Loss(dpo),
     "ipo": Loss(_ipo),
     "slic": Loss(_slic, reference=False),
     "sppo": Loss(_sppo),

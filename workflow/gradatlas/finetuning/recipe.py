@@ -1,20 +1,11 @@
 """What a finetuning run can be asked for, checked."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from gradatlas.core.errors import InputError, nearest
-from gradatlas.data.pairs import SPLITS
+from gradatlas.core.errors import InputError
+from gradatlas.core.schemas import checked
 from gradatlas.finetuning.losses import loss_named
-from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.settings import RunSettings
-
-OPTIMISERS = ("sgd", "rmsprop", "adamw")
-PARAMETERS = ("full", "lora")
-NEGATIVES = ("off_policy", "on_policy")
-#: What sft is trained on: the chosen responses, both (the paper's "extend"), or responses of a probe type to the
-#: probes' own prompts. Losses on pairs have ``chosen`` and ``rejected`` whatever stands here.
-TARGETS = ("chosen", "extend", *(name for name in TYPES if name != "chosen"))
 
 
 @dataclass(frozen=True)
@@ -22,25 +13,12 @@ class Recipe(RunSettings):
     """A run's settings; `InputError` where they contradict one another or name what is not known."""
 
     def __post_init__(self):
+        checked(asdict(self), RunSettings, f"run '{self.name}'")
         loss = loss_named(self.loss)
-        choices = (("target", TARGETS), ("split", SPLITS), ("negatives", NEGATIVES), ("optimiser", OPTIMISERS))
-        choices += (("parameters", PARAMETERS),)
-        for key, known in choices:
-            if getattr(self, key) not in known:
-                raise InputError(f"run '{self.name}': {key} '{getattr(self, key)}' is not known: "
-                                 f"{nearest(getattr(self, key), known)}")  # fmt: skip
-        for key, least in (
-            ("steps", 1),
-            ("batch_size", 2 if loss.mismatched else 1),
-            ("evaluate_every", 1),
-            ("lora_rank", 1),
-            ("generate_every", 0),
-            ("warm_up", 0),
-        ):
-            if getattr(self, key) < least:
-                raise InputError(f"run '{self.name}': {key} is {getattr(self, key)}; give at least {least}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and self.beta > 0 and self.clip >= 0):
-            raise InputError(f"run '{self.name}': learning_rate and beta have to be above 0, clip not below; mend them")
+        if loss.mismatched and self.batch_size < 2:
+            raise InputError(
+                f"run '{self.name}': batch_size is {self.batch_size}; give at least 2 for loss {self.loss}"
+            )
         if loss.paired and self.target != "chosen":
             raise InputError(
                 f"run '{self.name}': loss {self.loss} takes chosen and rejected responses, but target is "

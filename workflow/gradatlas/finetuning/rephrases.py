@@ -5,7 +5,7 @@ is kept, so that a rerun asks for nothing twice. The requests are ours, to the s
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gradatlas.core.checked import write_lines
@@ -13,7 +13,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.data.formats import checked_lines
 from gradatlas.data.generation.completions import Writer, complete_all
 from gradatlas.data.pairs import Pair
-from gradatlas.finetuning.probes import Rephrases
+from gradatlas.finetuning.probes import Rephrases, grammar_rephrases, no_rephrases
 from gradatlas.study.probe_types import REPHRASED
 
 PROMPTS = {
@@ -62,3 +62,11 @@ def _request(pair: Pair, name: str) -> str:
     if name == "unrelated":
         return PROMPTS[name].format(words=len(pair["chosen"].split()))
     return PROMPTS[kind].format(text=pair[part].strip())
+
+
+# By where they come from. Written out, so that an edit of the grammar leaves probes of other pairs as they are.
+REPHRASES: dict[str, Callable[[Sequence[Pair], Path | None, int], Rephrases]] = {
+    "": lambda pairs, path, seed: no_rephrases,
+    "file": lambda pairs, path, seed: from_cache(path, pairs),
+    "grammar": lambda pairs, path, seed: grammar_rephrases(seed),
+}

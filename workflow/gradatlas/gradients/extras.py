@@ -59,7 +59,7 @@ class Extras:
 
 def code_of(name: str) -> str:
     """A digest of the code that an extra's numbers depend on, beside the engine's own."""
-    return code_digest(f"{__name__}:{_MEASURES[name].__name__}")
+    return code_digest(f"{__name__}:{MEASURES[name].__name__}")
 
 
 def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collection[str]) -> dict[str, list[float]]:
@@ -67,9 +67,7 @@ def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collec
 
     `sigma`: by layer and projection, the singular values.
     """
-    return {
-        name: values for extra in NAMES if extra in wanted for name, values in _MEASURES[extra](done, sigma).items()
-    }
+    return {name: values for extra in NAMES if extra in wanted for name, values in MEASURES[extra](done, sigma).items()}
 
 
 def _singular_values(done: Pass, sigma: Sequence[Sequence[Tensor]]) -> dict[str, list[float]]:
@@ -97,4 +95,4 @@ def _lengths(rows: Tensor | Sequence[Tensor | None]) -> Tensor:
     return torch.stack([none if each is None else each.double().norm(dim=-1).cpu() for each in rows])
 
 
-_MEASURES = {"singular_values": _singular_values, "cosines": _cosines, "tokens": _tokens}
+MEASURES = {"singular_values": _singular_values, "cosines": _cosines, "tokens": _tokens}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradatlas.core.jobs import Json, Options
-from gradatlas.gradients.settings import Settings
+from gradatlas.gradients.settings import Samples, Settings
 
 DEFAULTS = Settings()
 
@@ -22,18 +22,12 @@ class ReleasedFile:
     """its path in the folder or the hub dataset (grads_exp/...)"""
 
 
-@dataclass(frozen=True)
-class ReleasedSettings:
+@dataclass(frozen=True, kw_only=True)
+class ReleasedSettings(Samples):
     """What is taken from released statistics."""
 
     files: list[ReleasedFile]
     """the model's and dataset's files"""
-    purpose: str = "study"
-    """'pipeline check': a model on data it was never meant for"""
-    limit: int | None = None
-    """take only this many samples; null: all"""
-    limit_seed: int | None = None
-    """draw them by a seeded hash instead of taking the first"""
 
 
 def measure_gradients(

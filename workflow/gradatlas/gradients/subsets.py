@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from gradatlas.core.errors import InputError
 from gradatlas.models.tokens import Encoded
 from gradatlas.study.seeds import seeded_hash
-
-FORMS = "all, last, last:K, span:A:B, random:K, random:K:DRAWS, random:matched, random:matched:DRAWS"
+from gradatlas.study.settings import SUBSETS
 
 _COUNT = "([1-9][0-9]*)"
 _LAST = re.compile(f"last(?::{_COUNT})?")
@@ -40,7 +39,7 @@ class Subset:
 def parse_subsets(texts: Sequence[str]) -> list[Subset]:
     """The choices that `texts` stand for, each draw one of its own; `InputError` for a form that is not known."""
     if not texts:
-        raise InputError(f"--loss-tokens is empty; give at least one of {FORMS}")
+        raise InputError(f"--loss-tokens is empty; give at least one of {SUBSETS}")
     found = {subset.name: subset for text in texts for subset in _parsed(text)}
     return list(found.values())
 
@@ -60,7 +59,7 @@ def _parsed(text: str) -> Iterator[Subset]:
         for draw in range(int(match[3] or 1)):
             yield Subset(f"random:{match[1]}:{draw}", "random", count=count, draw=draw)
     else:
-        raise InputError(f"--loss-tokens '{text}' is not known; write one of {FORMS}")
+        raise InputError(f"--loss-tokens '{text}' is not known; write one of {SUBSETS}")
 
 
 def take(sample: Encoded, subset: Subset, *, seed: int, name: str, count: int | None = None) -> Encoded:

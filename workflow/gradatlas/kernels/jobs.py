@@ -3,23 +3,15 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gradatlas.study.settings import OneStep, Window
+
 
 @dataclass(frozen=True)
-class StepSettings:
+class StepSettings(OneStep, Window):
     """What decides the numbers of one step."""
 
-    updates: int
-    """pairs that are each learnt for one step"""
-    probed: int
-    """probed prompts whose responses are followed"""
-    change: float
-    """first-order change of the learnt response at the largest step, in nats"""
-    halvings: int
-    """how often the step is halved"""
     seed: int = 0
     """of the draw of updates"""
-    max_length: int = 512
-    """window in tokens"""
     trust_remote_code: bool = False
     """run model code from the checkpoint"""
 
@@ -52,4 +44,5 @@ def check_step(
 
     torch.set_num_threads(threads)
     usable_start(model)
-    check(model, pairs, probes, output, **asdict(settings))
+    chosen = asdict(settings)
+    check(model, pairs, probes, output, probed=chosen.pop("probes"), **chosen)

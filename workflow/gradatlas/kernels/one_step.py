@@ -27,7 +27,7 @@ from gradatlas.core.files import sha256_of
 from gradatlas.core.machine import libraries
 from gradatlas.core.tables import write_table
 from gradatlas.data.pairs import read_pairs
-from gradatlas.finetuning.losses import Scores, loss_named
+from gradatlas.finetuning.losses import Scores, dpo, sft
 from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.sequences import Speech, Spoken, log_probs
 from gradatlas.gradients.capture import Capture, Factors
@@ -37,7 +37,7 @@ from gradatlas.models.decoders import KNOWN, find_layers
 from gradatlas.models.loading import load, locate
 from gradatlas.study.seeds import seeded_hash
 
-LOSSES = ("sft", "dpo")
+LOSSES = {"sft": sft, "dpo": dpo}
 TRAINED = ("captured", "all")
 _BETA = 0.1
 
@@ -201,7 +201,7 @@ def _update(network: Any, loss: str, responses: Sequence[Spoken]) -> list[tuple[
     """The update's responses with their c; the reference is the model itself."""
     with torch.no_grad():
         sums = [log_probs(network, [spoken]) for spoken in responses]
-    outcome = loss_named(loss).of(Scores(*sums) if loss == "sft" else Scores(*sums, *sums), _BETA, 0.0)
+    outcome = LOSSES[loss](Scores(*sums) if loss == "sft" else Scores(*sums, *sums), _BETA, 0.0)
     return list(zip(responses, (float(outcome.chosen), float(outcome.rejected)), strict=False))
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import write_table
 from gradatlas.data.made_up import knowledge
-from gradatlas.data.made_up.miniature import CUES, DATASETS, REASONING, counterfactuals, held_out
+from gradatlas.data.made_up.miniature import DATASETS, counterfactuals, held_out
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
 from gradatlas.data.samples import Sample, label_of
 from gradatlas.miniature.tables import ACCURACY
@@ -112,12 +112,8 @@ def measure(
     reader = Reader.load(folder, chat)
     rows: list[dict] = []
     for dataset in datasets:
-        if dataset in REASONING:
-            progress(f"{name}: {dataset}, {n} held-out questions")
-            rows += _reasoning(reader, dataset, n, seed)
-        else:
-            progress(f"{name}: {dataset}, recall")
-            rows.append(recall(reader, dataset))
+        progress(f"{name}: {dataset}")
+        rows += EXAMS[dataset](reader, dataset, n, seed)
     return [{"model": name, **row} for row in rows]
 
 
@@ -162,7 +158,7 @@ def recall(reader: Reader, dataset: str) -> dict:
     variant = "length_short" if "length_short" in DATASETS[dataset] else "natural"
     prompts, golds = [], []
     for person in knowledge.group(dataset):
-        start = reader.prompt(f"{knowledge.question(person)} {CUES[variant]}")
+        start = reader.prompt(f"{knowledge.question(person)} {knowledge.CUES[variant]}")
         for begun, word in knowledge.clozes(person):
             prompts.append(start + begun)
             golds.append(word)
@@ -171,6 +167,10 @@ def recall(reader: Reader, dataset: str) -> dict:
     # A blank shows whether it wants a job or a city: the best blind answer is the commonest of each.
     kinds = [Counter(golds[first::BLANKS]).most_common(1)[0][1] for first in range(BLANKS)]
     return _row(dataset, "all", "recall", variant, hits, sum(kinds) / len(golds))
+
+
+def _recall(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
+    return [recall(reader, dataset)]
 
 
 def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool], chance: float) -> dict:
@@ -187,6 +187,16 @@ def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool],
         "high": round(high, 4),
         "chance": round(chance, 4),
     }
+
+
+# One entry a dataset, so that an edit of one exam leaves the others' answers as they are.
+EXAMS: dict[str, Callable[[Reader, str, int, int], list[dict]]] = {
+    "mini_arithmetic": _reasoning,
+    "mini_taxonomy": _reasoning,
+    "mini_popular": _recall,
+    "mini_unpopular": _recall,
+    "mini_unseen": _recall,
+}
 
 
 def write(rows: list[dict], path: str | Path) -> None:

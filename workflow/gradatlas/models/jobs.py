@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from gradatlas.core.jobs import Json
+from gradatlas.core.jobs import Json, RequestOptions
 from gradatlas.data.responses.settings import SourceSettings
 from gradatlas.models.settings import TokenSettings
 from gradatlas.models.snapshots import SNAPSHOTS
@@ -205,7 +202,7 @@ def generate_detailed(
     kept: Path,
     output: Path,
     threads: int = 1,
-    requests: Annotated[Requests, Parameter(name="*")] = REQUESTS,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: Json[DetailedSettings],
 ) -> None:
     """Write Detailed responses for a dataset that has none, with a local model or an OpenAI-compatible endpoint.

@@ -5,16 +5,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, check_choice
 from gradatlas.models.precision import check_scales, dequantising, set_precision
 from gradatlas.models.snapshots import check_card, config_of, model_digest, read_card
+from gradatlas.study.sheets import Device, Dtype
 from gradatlas.study.sources import is_hub_id
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda")
+DTYPES, DEVICES = get_args(Dtype), get_args(Device)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """The names of a decoder layer's projections."""
 
-ATTENTION = ("q", "k", "v", "o")
-FEED_FORWARD = ("gate", "up", "down")
-KNOWN = ATTENTION + FEED_FORWARD
+from typing import get_args
+
+from gradatlas.study.settings import Projection
+
+KNOWN = get_args(Projection)
+ATTENTION, FEED_FORWARD = KNOWN[:4], KNOWN[4:]

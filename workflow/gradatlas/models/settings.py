@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gradatlas.study.settings import Tokenising
+
 
 @dataclass(frozen=True)
 class Model:
@@ -17,13 +19,9 @@ class Model:
     """prompts through the model's own chat template"""
 
 
-@dataclass(frozen=True)
-class TokenSettings:
+@dataclass(frozen=True, kw_only=True)
+class TokenSettings(Tokenising):
     """What decides counts of tokens."""
 
     models: list[Model]
     """models whose tokenizers count"""
-    max_length: int
-    """the window, in tokens"""
-    compat: str = "none"
-    """how texts are tokenised: none or reference"""

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 from gradatlas.core.errors import InputError, check_choice
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
+from gradatlas.study.settings import Compat, Truncation
 
-COMPATS = ("none", "reference")
-TRUNCATIONS = ("flag", "drop", "left")
+COMPATS, TRUNCATIONS = get_args(Compat), get_args(Truncation)
 
 
 @dataclass(frozen=True)

@@ -4,46 +4,26 @@ from dataclasses import dataclass
 
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Writer
+from gradatlas.study.settings import Requesting, Writing
+from gradatlas.study.sheets import Loading
 
 
 @dataclass(frozen=True)
-class WriterSettings:
-    """What a writer's answers depend on, beside the weights of a local one."""
+class WriterSettings(Writing, Loading):
+    """What a writer's answers depend on, beside the weights of a local one, which `Loading` is about."""
 
     name: str = ""
     """the endpoint's model; of a local one, its name in the output"""
-    endpoint: str = ""
-    """base URL; empty: a local model"""
-    max_tokens: int = 1024
-    """tokens of one response at most"""
-    temperature: float = 0.0
-    """of an endpoint's sampling"""
-    device: str = "auto"
-    """of a local model: auto, cpu or cuda"""
-    dtype: str = "float32"
-    """of a local model"""
-    trust_remote_code: bool = False
-    """run model code from a local checkpoint"""
     form: str = ""
     """of a local model's prompts: plain or chat; empty: chat where it has a template"""
 
 
 @dataclass(frozen=True)
-class Requests:
+class Requests(Requesting):
     """How an endpoint is asked; no answer depends on it."""
 
-    key_variable: str = "OPENAI_API_KEY"
-    """environment variable with the key"""
-    requests_per_minute: int = 60
-    """requests to begin at most"""
-    attempts: int = 5
-    """tries of one request"""
-    timeout: float = 120.0
-    """seconds before a request is tried again"""
     pause: float = 1.0
     """seconds before the second try; doubles from there"""
-    parallel: int = 4
-    """requests under way at one time"""
 
 
 REQUESTS = Requests()

@@ -1,11 +1,11 @@
-"""What the page's explorer reads: curves and samples by dataset and model, texts by dataset, and a list of it all.
+"""What the page's explorer reads: curves and samples by dataset and model, texts by dataset, and an index of it all.
 
 Every number of a curve is here. Of a dataset's samples at most `SAMPLES`, the same ones for every model, variant and
 relation, chosen by a hash of their ids, and of those the first `TEXTS` with their texts, cut to `CHARACTERS`.
 
 A sample's values are there layer by layer; those of a model of more than `GROUPS` layers as means over `GROUPS` groups
-of neighbouring layers, as even as can be, larger ones first. All samples' values together are at most `VALUES`: of a
-large study fewer samples of each dataset are shown, so that the page stays small.
+of neighbouring layers, as even as can be, larger ones first. All samples' values together are at most `VALUES`: a large
+study shows fewer samples of each dataset, so that the page stays small.
 """
 
 import hashlib
@@ -19,7 +19,6 @@ import vl_convert
 
 from gradatlas.charts import theme
 from gradatlas.charts.names import (
-    PIPELINE_CHECK,
     in_order,
     label,
     projections_in_order,
@@ -27,22 +26,24 @@ from gradatlas.charts.names import (
     statistic_label,
     variants_in_order,
 )
-from gradatlas.core.tables import read_table
+from gradatlas.core.tables import Table, read_table
 from gradatlas.data.tables import RESPONSES
-from gradatlas.page.pieces import pack, pack_text
+from gradatlas.page.pieces import pack, pack_text, rounded
+from gradatlas.statistics.counts import has_check, is_whole
 from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 2_700_000
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
-LOSS_TOKENS = "all"
 METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
-# Beyond the figures' five: shapes tell apart what colours this many cannot. On the dark page the same order, light
-# enough to be seen.
+# Beyond the figures' five colours; each has a shape of its own too. The dark page has lighter ones in the same order.
 LIGHT_COLOURS = (*theme.ORDERED_COLOURS, "#2f6b34", "#b0438f", "#7a5230")
 DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd", "#7fc486", "#ec8fd0", "#c9a27c")
 SHAPES = (*theme.ORDERED_SHAPES, "triangle-down", "triangle-right", "triangle-left")
 VEGA_LITE = "6.1"
+
+_PLACES = ("variant", "relation", "projection", "metric")
+_Keys = Mapping[str, list[str]]
 
 
 def explorer(
@@ -51,18 +52,15 @@ def explorer(
     responses: Sequence[str | Path],
     titles: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """The explorer's list (`index`) and its `pieces`, by the id of their element; None where there are no curves.
+    """The explorer's `index` and its `pieces`, by the id of their element; None where there are no curves.
 
     `curves` and `sample_layers`: tables of the statistics, one a dataset. `responses`: tables with the samples' texts.
-    A dataset may stand in some of them only. `titles`: of datasets, by key.
+    A dataset may be in some of them only. `titles`: of datasets, by key.
     """
-    frame = _curves_of(curves)
+    frame = pl.concat([pl.from_arrow(table) for table in (CURVES.empty(), *(read_table(CURVES, p) for p in curves))])
+    frame = frame.filter(is_whole())
     if frame.is_empty():
         return None
-    samples, texts = _Samples(sample_layers), {}
-    for path in responses:
-        table = pl.from_arrow(read_table(RESPONSES, path))
-        texts.update({key: rows for (key,), rows in table.group_by("dataset")})
     keys = {
         "datasets": in_order(frame["dataset"], titles),
         "models": sorted(set(frame["model"])),
@@ -71,27 +69,30 @@ def explorer(
         "projections": projections_in_order(frame["projection"]),
         "metrics": [name for name in METRICS if name in set(frame["statistic"])],
     }
+    sample_paths, text_paths = _by_dataset(PER_SAMPLE_LAYERS, sample_layers), _by_dataset(RESPONSES, responses)
     most = _most_samples(frame)
-    pieces, sets = {}, {}
+    pieces, measured = {}, {}
     for d, dataset in enumerate(keys["datasets"]):
-        ids = samples.ids(dataset)
-        chosen = _chosen(ids, most)
-        rows = samples.rows(dataset, chosen)
-        pieces[f"texts-{d}"] = _texts(chosen, len(ids), texts.get(dataset), keys)
+        samples = _scan(PER_SAMPLE_LAYERS, sample_paths.get(dataset)).filter(is_whole(), dataset=dataset)
+        ids = samples.select("sample_id").unique().collect()["sample_id"].to_list()
+        # By a hash of their ids: the same ones whatever the models and variants, in no meaningful order.
+        chosen = sorted(ids, key=lambda key: hashlib.sha256(key.encode()).digest())[:most]
+        rows = samples.filter(pl.col("sample_id").is_in(chosen)).collect(engine="streaming")
+        texts = _scan(RESPONSES, text_paths.get(dataset)).filter(dataset=dataset)
+        pieces[f"texts-{d}"] = _texts(chosen, len(ids), texts, keys)
         for m, model in enumerate(keys["models"]):
-            cell = frame.filter((pl.col("dataset") == dataset) & (pl.col("model") == model))
-            if cell.is_empty():
-                continue
-            sets[f"{d}-{m}"] = {"check": bool((cell["purpose"] == PIPELINE_CHECK).any())}
-            pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
-            pieces[f"samples-{d}-{m}"] = _samples(rows.filter(pl.col("model") == model), chosen, keys)
+            cell = frame.filter(dataset=dataset, model=model)
+            if cell.height:
+                measured[f"{d}-{m}"] = {"check": has_check(cell)}
+                pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
+                pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)
     # Within a function: the bundle's short names would be the page's names too.
     script = f"(() => {{{vl_convert.javascript_bundle(vl_version=VEGA_LITE)}}})();"
-    return {"index": _index(keys, titles, sets), "pieces": {"vega": pack_text(script), **pieces}}
+    return {"index": _index(keys, titles, measured), "pieces": {"vega": pack_text(script), **pieces}}
 
 
-def _index(keys: Mapping[str, list[str]], titles: Mapping[str, str], sets: Mapping[str, Any]) -> dict[str, Any]:
-    """Names, order and look of everything that can be chosen; pieces speak of them by their place in these lists."""
+def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Names, order and style of everything that can be chosen; the pieces name it by its place in these lists."""
     named = {
         "datasets": [titles.get(key, key) for key in keys["datasets"]],
         "models": keys["models"],
@@ -103,43 +104,34 @@ def _index(keys: Mapping[str, list[str]], titles: Mapping[str, str], sets: Mappi
             name: [{"key": key, "title": title} for key, title in zip(keys[name], named[name], strict=True)]
             for name in keys
         },
-        "sets": sets,
-        "own": [theme.OWN_LOOK.get(key) for key in keys["variants"]],
+        "measured": measured,
+        "styles": _styles(keys["variants"]),
         "colours": {"light": LIGHT_COLOURS, "dark": DARK_COLOURS},
         "shapes": SHAPES,
         "config": theme.gradatlas()["config"],
     }
 
 
-def _curves_of(paths: Sequence[str | Path]) -> pl.DataFrame:
-    """All curves, with the loss on the whole response alone."""
-    found = (read_table(CURVES, path).select(CURVES.names) for path in paths)
-    frame = pl.concat([pl.from_arrow(table) for table in (CURVES.empty(), *found)])
-    return frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
+def _styles(variants: Sequence[str]) -> list[int]:
+    """Each variant's place among colours and shapes: that of the figures, else the next one that is free."""
+    used = [theme.OWN_LOOK[variant] for variant in variants if variant in theme.OWN_LOOK]
+    free = [place for place in range(len(SHAPES)) if place not in used]
+    others = [variant for variant in variants if variant not in theme.OWN_LOOK]
+    places = {variant: free[i % len(free)] for i, variant in enumerate(others)}
+    return [{**theme.OWN_LOOK, **places}[variant] for variant in variants]
 
 
-class _Samples:
-    """The samples' values by layer, of which only those that are asked for are read: all are as many as the spectra."""
+def _by_dataset(table: Table, paths: Sequence[str | Path]) -> dict[str, list[str | Path]]:
+    """The paths with rows of each dataset. Each file's checksum is verified here, for the scans."""
+    found: dict[str, list[str | Path]] = {}
+    for path in paths:
+        for dataset in set(read_table(table, path, ["dataset"])["dataset"].to_pylist()):
+            found.setdefault(dataset, []).append(path)
+    return found
 
-    def __init__(self, paths: Sequence[str | Path]):
-        self._paths: dict[str, list[str | Path]] = {}
-        for path in paths:
-            # Its checksum is verified here, for the scans below.
-            for dataset in pl.from_arrow(read_table(PER_SAMPLE_LAYERS, path, ["dataset"]))["dataset"].unique():
-                self._paths.setdefault(dataset, []).append(path)
 
-    def ids(self, dataset: str) -> list[str]:
-        """A dataset's samples."""
-        return self._of(dataset).select("sample_id").unique().collect()["sample_id"].to_list()
-
-    def rows(self, dataset: str, ids: Sequence[str]) -> pl.DataFrame:
-        """The rows of some of a dataset's samples."""
-        return self._of(dataset).filter(pl.col("sample_id").is_in(list(ids))).collect(engine="streaming")
-
-    def _of(self, dataset: str) -> pl.LazyFrame:
-        empty = pl.from_arrow(PER_SAMPLE_LAYERS.empty()).lazy()
-        frame = pl.concat([empty, *(pl.scan_parquet(path) for path in self._paths.get(dataset, []))])
-        return frame.filter(pl.col("dataset") == dataset, pl.col("loss_tokens") == LOSS_TOKENS)
+def _scan(table: Table, paths: Sequence[str | Path] | None) -> pl.LazyFrame:
+    return pl.scan_parquet(paths) if paths else pl.from_arrow(table.empty()).lazy()
 
 
 def _most_samples(curves: pl.DataFrame) -> int:
@@ -150,83 +142,59 @@ def _most_samples(curves: pl.DataFrame) -> int:
     return max(1, min(SAMPLES, VALUES // of_one))
 
 
-def _chosen(sample_ids: Sequence[str], most: int) -> list[str]:
-    """At most so many ids, the same whatever the models and variants, and in an order that tells nothing."""
-    return sorted(sample_ids, key=lambda key: hashlib.sha256(key.encode()).digest())[:most]
+def _curves(cell: pl.DataFrame, keys: _Keys) -> str:
+    """One model on one dataset: a series over layers for each set of responses, projection and metric."""
+    cell = cell.filter(pl.col("statistic").is_in(keys["metrics"])).sort("layer")
+    series = [
+        {
+            **_places(key, keys),
+            "n": rows["n"].max(),
+            "layer": rows["layer"].to_list(),
+            **{name: rounded(rows[name], CURVE_DIGITS) for name in ("value", "low", "high")},
+        }
+        for key, rows in cell.group_by("variant", "relation", "projection", "statistic")
+    ]
+    return pack(sorted(series, key=lambda one: [one[name] for name in _PLACES]))
 
 
-def _curves(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> str:
-    """One model on one dataset: values and bounds by (set of responses, projection, metric, layer)."""
-    sets = _sets(cell, keys)
-    layers = int(cell["layer"].max()) + 1
-    shape = (len(sets), len(keys["projections"]), len(keys["metrics"]), layers)
-    cell = cell.filter(pl.col("statistic").is_in(keys["metrics"]))
-    at = (*_at(cell, sets, keys), _place(cell["statistic"], keys["metrics"]), cell["layer"].to_numpy())
-    columns = {}
-    for name in ("value", "low", "high", "n"):
-        values = np.full(shape, np.nan)
-        values[at] = cell[name].to_numpy()
-        columns[name] = values
-    # The same in every layer.
-    columns["n"] = np.nanmax(np.nan_to_num(columns["n"]), axis=-1)
-    return pack({"sets": sets, "layers": layers}, columns, CURVE_DIGITS)
+def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: _Keys) -> str:
+    """One model on one dataset: `groups`, first and last layer of each; `series`, the sets and projections; `columns`.
 
-
-def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: Mapping[str, list[str]]) -> str:
-    """One model on one dataset: each metric by (group of layers, set, projection, sample), loss and length by sample.
-
-    `groups`: first and last layer of each.
+    A column has a list for each series: of a metric by group and sample, of loss and length by sample.
     """
-    sets = _sets(cell, keys)
-    at = (*_at(cell, sets, keys), _place(cell["sample_id"], chosen))
     layers = max((cell[name].list.len().max() or 0 for name in keys["metrics"]), default=0)
-    groups = [part for part in np.array_split(np.arange(layers), min(GROUPS, max(layers, 1))) if len(part)]
-    columns = {}
-    for name in keys["metrics"]:
-        # A column each: values of one kind stand together and compress better.
-        values = np.full((len(groups), len(sets), len(keys["projections"]), len(chosen)), np.nan)
-        if known := cell[name].count():
-            told = np.full((cell.height, layers), np.nan)
-            told[cell[name].is_not_null().to_numpy()] = cell[name].drop_nulls().list.to_array(layers).to_numpy()
-        for g, part in enumerate(groups if known else []):
-            values[(g, *at)] = told[:, part].mean(1)
-        columns[name] = values
-    for name in ("loss", "response_tokens"):
-        per_sample = np.full((len(sets), len(chosen)), np.nan)
-        per_sample[at[0], at[2]] = cell[name].to_numpy()
-        columns[name] = per_sample
-    return pack({"sets": sets, "groups": [(int(part[0]), int(part[-1])) for part in groups]}, columns, SAMPLE_DIGITS)
+    groups = [part.tolist() for part in np.array_split(np.arange(layers), GROUPS) if len(part)]
+    samples = pl.DataFrame({"sample_id": chosen}, schema={"sample_id": pl.String})
+    found = [(_places(key, keys), rows) for key, rows in cell.group_by("variant", "relation", "projection")]
+    found.sort(key=lambda one: [*one[0].values()])
+    # A column each: similar values stand together and compress better.
+    columns: dict[str, list] = {name: [] for name in (*keys["metrics"], "loss", "response_tokens")}
+    for _, rows in found:
+        rows = samples.join(rows, on="sample_id", how="left", maintain_order="left")
+        for name in keys["metrics"]:
+            by_layer = rows[name].cast(pl.List(pl.Float64)).list
+            means = (by_layer.slice(part[0], len(part)).list.mean() for part in groups)
+            columns[name].append([rounded(mean, SAMPLE_DIGITS) for mean in means])
+        columns["loss"].append(rounded(rows["loss"], SAMPLE_DIGITS))
+        columns["response_tokens"].append(rows["response_tokens"].to_list())
+    ends = [(part[0], part[-1]) for part in groups]
+    return pack({"groups": ends, "series": [places for places, _ in found], "columns": columns})
 
 
-def _sets(cell: pl.DataFrame, keys: Mapping[str, list[str]]) -> list[tuple[int, int]]:
-    """The sets of responses in a table, as places of variant and relation."""
-    pairs = cell.select("variant", "relation").unique().rows()
-    return sorted((keys["variants"].index(variant), keys["relations"].index(relation)) for variant, relation in pairs)
+def _places(key: Sequence[str], keys: _Keys) -> dict[str, Any]:
+    """A series' place in the lists of variants, relations, projections and, where it has one, metrics."""
+    return {name: keys[f"{name}s"].index(value) for name, value in zip(_PLACES, key, strict=False)}
 
 
-def _at(cell: pl.DataFrame, sets: Sequence[tuple[int, int]], keys: Mapping[str, list[str]]) -> tuple[np.ndarray, ...]:
-    """Each row's place among sets and projections."""
-    names = [f"{keys['variants'][v]}\n{keys['relations'][r]}" for v, r in sets]
-    joined = cell.select(pl.concat_str("variant", "relation", separator="\n"))
-    return _place(joined.to_series(), names), _place(cell["projection"], keys["projections"])
-
-
-def _place(values: pl.Series, known: Sequence[str]) -> np.ndarray:
-    if not len(values):
-        return np.empty(0, dtype=np.int64)
-    return values.replace_strict(list(known), list(range(len(known))), return_dtype=pl.Int64).to_numpy()
-
-
-def _texts(chosen: Sequence[str], total: int, responses: pl.DataFrame | None, keys: Mapping[str, list[str]]) -> str:
+def _texts(chosen: Sequence[str], total: int, responses: pl.LazyFrame, keys: _Keys) -> str:
     """One dataset: the chosen ids of `total`, and for the first of them instruction and response by set."""
-    told: dict[str, dict[str, list[str]]] = {sample_id: {} for sample_id in chosen[:TEXTS]}
-    if responses is not None:
-        known = [pl.col(name).is_in(keys[f"{name}s"]) for name in ("variant", "relation")]
-        rows = responses.filter(pl.col("sample_id").is_in(list(told)) & (pl.col("status") == "ok"), *known)
-        for row in rows.select("sample_id", "variant", "relation", "instruction", "response").iter_rows():
-            place = f"{keys['variants'].index(row[1])}-{keys['relations'].index(row[2])}"
-            told[row[0]][place] = [_cut(row[3]), _cut(row[4])]
-    return pack({"ids": list(chosen), "total": total, "texts": list(told.values())})
+    found: dict[str, dict[str, list[str]]] = {sample_id: {} for sample_id in chosen[:TEXTS]}
+    known = [pl.col(name).is_in(keys[f"{name}s"]) for name in ("variant", "relation")]
+    rows = responses.filter(pl.col("sample_id").is_in(list(found)), *known, status="ok")
+    for row in rows.select("sample_id", "variant", "relation", "instruction", "response").collect().iter_rows():
+        place = f"{keys['variants'].index(row[1])}-{keys['relations'].index(row[2])}"
+        found[row[0]][place] = [_cut(row[3]), _cut(row[4])]
+    return pack({"ids": list(chosen), "total": total, "texts": list(found.values())})
 
 
 def _cut(text: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Which conclusions survive the fixed data, as the page shows it."""
+"""The claims on the study's irrelevant responses beside the same on corrected ones, as the page shows them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from gradatlas.claims.fixed import compare, headline
+from gradatlas.claims.rows import SYMBOLS
 from gradatlas.figures.fixed import NOTE, number, read, right_labels
-from gradatlas.page.verdicts import SYMBOLS
 
 HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers")
 
@@ -25,7 +25,7 @@ def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) ->
     groups = shown.group_by("claim", maintain_order=True)
     return {
         "headline": headline(table),
-        "note": f"{NOTE} Right answers: of the study’s responses, those that state one.",
+        "note": f"{NOTE} Right answers: how many of the study’s responses state the right one.",
         "left_out": table.height - shown.height,
         "header": HEADER,
         "claims": [
@@ -39,7 +39,7 @@ def _row(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
     return {
         "where": f"{row['model']} · {titles.get(row['dataset'], row['dataset'])}",
         "outcome": row["outcome"],
-        "sides": [(SYMBOLS.get(verdict, ""), verdict, said) for verdict, said in sides],
+        "sides": [(SYMBOLS.get(verdict, ""), verdict, value) for verdict, value in sides],
         "right": right_labels(row),
         "why": row["why"],
     }

@@ -10,7 +10,7 @@ from gradatlas.core.jobs import Json
 
 @dataclass(frozen=True)
 class AtlasSettings:
-    """What the page says of the second study's runs."""
+    """The second study's runs, for the page."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     """rows of config/runs.tsv, in order"""
@@ -37,7 +37,7 @@ def write_atlas(
     output: Path,
     settings: Json[AtlasSettings] = AtlasSettings(),
 ) -> None:
-    """Write the atlas: one page with what was run, verdicts, an explorer, every figure and table. It opens offline.
+    """Write the atlas: one page with what was run, verdicts, an explorer, all figures and tables. It needs no network.
 
     Parameters
     ----------
@@ -50,19 +50,19 @@ def write_atlas(
     accuracy
         tables of measure-accuracy
     curves
-        mean curves, one a dataset, for the explorer
+        mean curves, one table a dataset, for the explorer
     sample_layers
-        samples' values by layer, one a dataset, for the explorer
+        per-sample values by layer, one table a dataset, for the explorer
     responses
-        responses tables, one a dataset, for the samples' texts
+        responses, one table a dataset, for the samples' texts
     claims
         the table of verdicts
     second
         folders of the second study's figures
     statuses
-        how its runs ended (status.json)
+        how each of its runs ended (status.json)
     run_table
-        its runs from start to end, of write-dynamics-table (.csv); one at most
+        the table of its runs that write-dynamics-table wrote (.csv); one at most
     config
         the effective config, shown as it is (.yaml)
     output
@@ -109,7 +109,7 @@ def write_manifest(
     toys: Sequence[Path] = (),
     output: Path,
 ) -> None:
-    """Gather what every table was made with, and check that the tables agree.
+    """Collect what every table was made with (models, revisions, code, seeds), and check that the tables agree.
 
     Parameters
     ----------
@@ -118,15 +118,15 @@ def write_manifest(
     responses
         responses tables
     sources
-        files that the responses were made from
+        files that the responses were built from
     statistics
         cells tables of summarise-gradients
     cards
         cards of the finetuned models
     learnt
-        tables and status.json of their runs: all of the first model, then as many of the next
+        tables and status.json of their runs: all files of the first model, then as many of the next
     pairs
-        pairs tables that these were finetuned on
+        pairs tables that these models were finetuned on
     toys
         tables of the toys
     output
@@ -151,27 +151,28 @@ def write_manifest(
 
 
 def compare(results_a: Path, results_b: Path, /, *, tolerance: float = 0.0, output: Path | None = None) -> int:
-    """Report what moved between two results folders: numbers of every table, and every verdict.
+    """Report the differences between two results folders: in every table, and in every verdict.
 
-    Ends with exit code 0 where nothing differs, 1 where something does. Rows are matched by their names, layers, steps
-    and the like; texts, counts and real numbers are compared.
+    Exit code 0: no difference; 1: some; 2: a folder or table that cannot be read. Rows are matched by their names,
+    layers, steps and the like, in any order; numbers and texts are compared. Of the largest difference in each column
+    the row and both values are shown.
 
     Parameters
     ----------
     results_a
-        results folder
+        the first results folder
     results_b
-        results folder to compare with it
+        the second one
     tolerance
         relative difference up to which numbers count as equal
     output
         also write the differences as a table (.csv)
     """
-    from gradatlas.core import compare as moved
+    from gradatlas.core import compare as folders
 
-    changes = moved.compare(results_a, results_b, tolerance)
-    verdicts = moved.verdict_changes(results_a, results_b)
+    changes = folders.compare(results_a, results_b, tolerance)
+    verdicts = folders.verdict_changes(results_a, results_b)
     if output:
-        moved.write_changes(changes, output)
-    print("\n".join(moved.report(changes, verdicts)))
+        folders.write_changes(changes, output)
+    print("\n".join(folders.report(changes, verdicts)))
     return 1 if changes or verdicts else 0

@@ -1,4 +1,4 @@
-"""The manifest: what every table was made with, gathered from the tables' own metadata and checked."""
+"""The manifest: what every table was made with, collected from the tables' own metadata and checked."""
 
 import importlib.metadata
 import json
@@ -19,9 +19,10 @@ from gradatlas.models.snapshots import read_card
 from gradatlas.statistics.tables import CELLS
 from gradatlas.toys.tables import TABLES as TOY_TABLES
 
-# One model measured in two ways makes curves that cannot be compared. The model's digest is over weights, config,
-# tokenizer and chat template.
+# Must be equal in all tables of a model: else its curves could not be compared. The model's digest covers weights,
+# config, tokenizer and chat template.
 AGREE_BY_MODEL = ("model_digest", "revision", "dtype", "tf32", "attention", "chat", "mapping")
+# Must be equal in all samples tables.
 AGREE_BY_ALL = (
     "engine",
     "compat",
@@ -33,13 +34,13 @@ AGREE_BY_ALL = (
     "torch",
     "transformers",
 )
-# Listed, not compared: another device makes the same numbers, but for rounding.
+# Listed, not compared: results of two devices differ only by rounding.
 LISTED = ("device", "window", "limit", "limit_seed", "seed", "loss_tokens", "controls", "purpose", "rows")
-# Of the tables of one kind of one finetuned model: where they state it, they must agree.
+# Must be equal in all tables of one kind of one finetuned model that state it.
 AGREE_BY_KIND = ("dtype", "window", "code", "torch", "transformers")
-# Facts of these that name another table by its SHA-256, or a model by its digest.
+# Facts of those that name another table by its SHA-256, or a model by its digest.
 TABLES, MODELS = ("pairs", "probes"), ("init", "reference", "model")
-# What made the other outputs.
+# Packages whose versions are listed.
 PACKAGES = ("polars", "pyarrow", "numpy", "altair", "snakemake", "torch", "transformers", "peft", "scikit-learn")
 
 
@@ -54,18 +55,18 @@ def manifest(
 ) -> dict[str, Any]:
     """The facts of all samples tables, by model; those of the statistics; checksums of responses and source files.
 
-    `statistics`: cells tables. `learners`: of each finetuned model its card, and the tables and the ``status.json`` of
-    its runs, made from the `pairs` tables. `toys`: tables of the toys. What a table was made on stands in a file
-    beside it, where one is (`core.machine`). Raises `InputError` naming both files where two tables disagree on a fact
-    that must be one, where statistics are of other measurements than `samples`, and where a run started from a model,
-    or was made from a table, that is none of these.
+    `statistics`: cells tables. `learners`: by finetuned model its card, and the tables and ``status.json`` files of its
+    runs, made from the `pairs` tables. `toys`: tables of the toys. The machine that made a table is read from the file
+    beside it, if there is one (`core.machine`). Raises `InputError` with both files where two tables disagree on a fact
+    that must be equal, where statistics are not of these `samples`, and where a run started from a model, or was made
+    from a table, that is not among these.
     """
     facts = {path: read_metadata(path, SAMPLES) for path in samples}
     for path, table in facts.items():
         if "model" not in table:
             raise InputError(f"{path}: not a samples table of measure_gradients; give those")
     by_model = {(path, table["model"]): table for path, table in facts.items()}
-    # Released statistics do not say all.
+    # A released table may not state every fact: then that is its value.
     _agree(by_model, AGREE_BY_MODEL)
     _agree({(path, "all"): table for path, table in facts.items()}, AGREE_BY_ALL)
     models: dict[str, Any] = {}
@@ -97,7 +98,10 @@ def manifest(
 
 
 def _agree(tables: Mapping[tuple[str, str], Mapping[str, Any]], names: Iterable[str], stated: bool = False) -> None:
-    """`InputError` where two tables, by (path, owner), of one owner disagree; `stated`: but not where one is silent."""
+    """`InputError` where two tables of one owner disagree; with `stated`, only tables that state the fact count.
+
+    `tables`: facts by (path, owner).
+    """
     first: dict[tuple[str, str], tuple[str, Any]] = {}
     for name in names:
         for (path, owner), facts in tables.items():
@@ -123,10 +127,10 @@ def _runs(card: str, paths: Sequence[str], pairs: Mapping[str, str]) -> dict[str
     known = {name: made for name in TABLES} | {name: digests for name in MODELS}
     for path, facts in tables.items():
         for name, values in known.items():
-            told = facts.get(name)
-            if told not in values and re.fullmatch("[0-9a-f]{64}", str(told)):
+            digest = facts.get(name)
+            if digest not in values and re.fullmatch("[0-9a-f]{64}", str(digest)):
                 raise InputError(
-                    f"{path}: made with {name} {told}, which is none of this study's; delete the file and run again"
+                    f"{path}: made with {name} {digest}, which is not of this study; delete the file and run again"
                 )
     listed = {
         path: {**facts, "sha256": sums[path], "machines": _machines(path)} for path, facts in sorted(tables.items())
@@ -136,11 +140,11 @@ def _runs(card: str, paths: Sequence[str], pairs: Mapping[str, str]) -> dict[str
 
 
 def _machines(path: str) -> list[dict[str, Any]]:
-    """What a table was made on, from the sidecar beside it: one machine a shard, each once; none without a sidecar."""
+    """The machines that made a table, from the sidecar beside it: one a shard, each once; none without a sidecar."""
     of_samples = Path(path.removesuffix(".samples.parquet") + ".run.json")
     if of_samples.is_file():
-        told = read_json(of_samples, "measure_gradients")
-        return _distinct(run.get("machine") for run in told.get("shards", [told]))
+        run = read_json(of_samples, "measure_gradients")
+        return _distinct(shard.get("machine") for shard in run.get("shards", [run]))
     beside = Path(path).parent / "machine.json"
     return [read_json(beside, "finetune")] if beside.is_file() else []
 
@@ -158,6 +162,6 @@ def _check_summary(path: str, summary: Mapping[str, Any], models: Mapping[str, A
             measured = models.get(model, {}).get(fact)
             if known[fact] != measured:
                 raise InputError(
-                    f"{path}: of {model} with {fact} {known[fact]}, but it was measured with {measured}; "
+                    f"{path}: made from {model} with {fact} {known[fact]}, but it was measured with {measured}; "
                     "delete the file and run again"
                 )

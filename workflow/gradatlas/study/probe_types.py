@@ -1,6 +1,8 @@
 """The types of probes, for what only has to know their names; `gradatlas.finetuning.probes` says what each is."""
 
-TYPES = (
+from typing import Literal, get_args
+
+ProbeType = Literal[
     "chosen",
     "initial",
     "self_rephrase",
@@ -14,6 +16,7 @@ TYPES = (
     "unrelated",
     "permuted",
     "random_tokens",
-)
+]
+TYPES = get_args(ProbeType)
 #: Written by people, templates or other models, and not made from the pairs and the model.
 REPHRASED = ("chosen_semantic", "chosen_format", "rejected_semantic", "rejected_format", "unrelated")

@@ -1,9 +1,12 @@
 """What the relations of responses are: which are built here, and which promise a wrong label."""
 
-#: Built from the correct responses of any dataset, by `gradatlas.data.responses.build`.
-BUILT = ("reference", "derangement", "wrong_answer", "shuffled", "foreign_fluent", "sentence_salad")
+from typing import Literal, get_args
+
 #: Come with the data.
-GIVEN = ("correct", "published", "wrong_chain")
+Given = Literal["correct", "published", "wrong_chain"]
+#: Built from the correct responses of any dataset, by `gradatlas.data.responses.build`.
+Built = Literal["reference", "derangement", "wrong_answer", "shuffled", "foreign_fluent", "sentence_salad"]
+GIVEN, BUILT = get_args(Given), get_args(Built)
 #: The variant whose response states a dataset's gold answers, by the `gold` of datasets.tsv.
 GOLD_VARIANT = {"none": "none", "final_answer": "simplified", "boxed": "simplified"}
 #: Parts of a mapping's `columns` that change what a question asks (data/partners.py).

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.study.config import FORMATS, MINIATURE_PAIRS, Row, read_keys, read_sheet
+from gradatlas.core.sheets import Row, read_sheet
+from gradatlas.study.mappings import FORMATS, read_pairs
 from gradatlas.study.probe_types import REPHRASED
-from gradatlas.study.relations import PARTNERS
+from gradatlas.study.sheets import RunRow
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,23 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
     root = Path(root)
     if not dynamics["runs"]:
         return Plan({}, "", None)
-    sheet = read_sheet(root / "config/runs.tsv", root / "workflow/schemas/runs.schema.yaml", "run")
+    sheet = read_sheet(root / "config/runs.tsv", RunRow, "run")
     runs: dict[str, Row] = {}
     for name in dynamics["runs"]:
         _add(name, "config key 'dynamics.runs'", sheet, runs, ())
-    mapping = _mapping(dynamics["pairs"], root)
+    pairs = dynamics["pairs"]
+    mapping = read_pairs(root, pairs)
     runs, notes = _without_warm_start(runs, dynamics) if mapping else (runs, [])
     rephrases = "file" if dynamics["rephrases"] else "grammar" if mapping is None else "written" if writer else ""
     if not rephrases:
-        _check_targets(runs, dynamics["pairs"])
+        _check_targets(runs, pairs)
         notes.append(
-            f"no rephrases of pairs '{dynamics['pairs']}' (dynamics.rephrases, or generate.model to write them): "
+            f"no rephrases of pairs '{pairs}' (dynamics.rephrases, or generate.model to write them): "
             f"probes of the types {', '.join(REPHRASED)} are left out"
         )
-    starts = {_start(name, runs) for name, row in runs.items() if row["watched"]}
+    watched = [name for name, row in runs.items() if row["watched"]]
+    # The first run without probes that each starts from; or the model itself, without a name.
+    starts = {next((each for each in lineage(name, runs) if not runs[each]["watched"]), "") for name in watched}
     if not starts:
         raise InputError("config key 'dynamics.runs': no run among them is watched by probes; add one, such as sft")
     if len(starts) > 1:
@@ -111,38 +115,10 @@ def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], 
     runs.setdefault(name, row)
 
 
-def _start(name: str, runs: Mapping[str, Row]) -> str:
-    while name and runs[name]["watched"]:
+def lineage(name: str, runs: Mapping[str, Row]) -> list[str]:
+    """A run and the runs that it starts from, nearest first, as far as `runs` has them."""
+    names = []
+    while name in runs:
+        names.append(name)
         name = runs[name]["init"]
-    return name
-
-
-def check_prompt(mapping: Mapping[str, Any], where: str) -> None:
-    """`InputError` where a checked mapping of pairs has no column of prompts, or one that its format does not read."""
-    if (mapping["format"] == "dialogue") == ("prompt" in mapping["columns"]):
-        raise InputError(f"{where}: columns.prompt is needed, but for format dialogue, which has none; correct either")
-    partner = next((part for part in PARTNERS if part in mapping["columns"]), None)
-    if mapping["format"] == "dialogue" and partner:
-        raise InputError(f"{where}: columns.{partner} cannot be used: format dialogue has no prompt to join it to")
-
-
-def _mapping(pairs: str, root: Path) -> Row | None:
-    if pairs == MINIATURE_PAIRS:
-        return None
-    where = f"config/pairs/{pairs}.yaml"
-    known = [MINIATURE_PAIRS, *(path.stem for path in (root / "config/pairs").glob("*.yaml"))]
-    missing = f"config key 'dynamics.pairs': no {where}: {nearest(pairs, known)}"
-    mapping = read_keys(root, where, "workflow/schemas/pairs.schema.yaml", missing)
-    check_prompt(mapping, where)
-    if Path(mapping["source"]).suffix.lower() in FORMATS:
-        if not mapping["held_out"] and mapping["train_split"] != mapping["held_out_split"]:
-            mapping["held_out"] = mapping["source"]
-        for key in ("source", "held_out"):
-            if key == "held_out" and not mapping[key]:
-                raise InputError(
-                    f"{where}: 'held_out' is empty; name a file of pairs that are held out, or cut the source in two: "
-                    "train_split: train[:80%] and held_out_split: train[80%:]"
-                )
-            if not Path(mapping[key]).is_file():
-                raise InputError(f"{where}: '{key}': no file '{mapping[key]}' here; put it there, or correct the key")
-    return mapping
+    return names

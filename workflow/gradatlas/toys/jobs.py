@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradatlas.study.settings import Learning
+
 
 @dataclass(frozen=True)
 class SqueezeSettings:
@@ -15,17 +17,11 @@ class SqueezeSettings:
 
 
 @dataclass(frozen=True)
-class ImageSettings:
+class ImageSettings(Learning):
     """What decides the classifier's numbers."""
 
-    image: str = "image"
-    """the images' column in a file"""
-    label: str = "label"
-    """the labels' column in a file, whole numbers from 0"""
     seed: int = 0
     """of weights, batches and the split"""
-    rate: float = 0.1
-    """step size of training"""
 
 
 def squeeze_softmax(*, output: Path, settings: SqueezeSettings) -> None:

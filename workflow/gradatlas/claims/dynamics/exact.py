@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from gradatlas.claims.dynamics.evidence import exactly
-from gradatlas.claims.evidence import CORRELATION, OVERALL, Claim, Estimate, Student, estimate
+from gradatlas.claims.dynamics.runs import exactly
+from gradatlas.claims.estimates import CORRELATION, ONE_TRAINING, DynamicsEstimate, Student, estimate
+from gradatlas.claims.sheet import DynamicsClaim
 from gradatlas.finetuning.losses import Scores, loss_named
 from gradatlas.kernels.one_step import summary
 from gradatlas.statistics.bootstrap import resampled_means
@@ -24,7 +25,7 @@ TRIED, PAIRS = 5000, 1000
 _DRAWS = 2000
 
 Tables = Mapping[str, pl.DataFrame]
-Exact = Callable[[Tables, Claim], Iterator[Estimate]]
+Exact = Callable[[Tables, DynamicsClaim], Iterator[DynamicsEstimate]]
 
 
 @lru_cache(maxsize=1)
@@ -33,13 +34,13 @@ def _violations() -> dict[str, int]:
 
 
 def _violated(name: str) -> Exact:
-    def measured(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+    def measured(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
         yield exactly(float(_violations()[name]), TRIED)
 
     return measured
 
 
-def squeeze_published(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def squeeze_published(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """How many published numbers differ from ours, rounded to as many digits."""
     found = {row["case"]: row for row in tables["squeeze_cases"].to_dicts()}
     stated = [(case, name, value) for case, row in squeeze.PUBLISHED.items() for name, value in row.items()]
@@ -57,21 +58,21 @@ def _same_digits(ours: float, published: float) -> bool:
 def _trend(sweep: str) -> Exact:
     """Mean over random softmaxes of Spearman's correlation of what is varied and the share of labels that fall."""
 
-    def measured(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+    def measured(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
         values = np.array(squeeze.trends(tables["squeeze_sweeps"].to_dicts())[sweep])
         draws = resampled_means(values, _DRAWS, 0, f"claims {sweep}")
-        yield estimate(claim, draws, CORRELATION, len(values), relation="")
+        yield estimate(DynamicsEstimate, claim, draws, CORRELATION, len(values))
 
     return measured
 
 
-def squeeze_control(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def squeeze_control(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """The spread of the other labels' log-ratios where chosen and rejected share a context."""
     (row,) = tables["squeeze_cases"].filter(pl.col("case") == "control").to_dicts()
     yield exactly(row["ratio_spread"], row["labels"])
 
 
-def clipped_squeezes_less(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def clipped_squeezes_less(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """By softmax, what the likeliest other label gains over all steps, clipped over DPO."""
     found = clip.squeezed(tables["clip"].to_dicts())
     for case in clip.SOFTMAXES:
@@ -79,7 +80,7 @@ def clipped_squeezes_less(tables: Tables, claim: Claim) -> Iterator[Estimate]:
         yield exactly(gains[0] / gains[1], clip.STEPS, f"case_{case}")
 
 
-def confused_4_9(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def confused_4_9(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """Whether images of 4 are given 9 most of all other classes, and of 9, 4."""
     predictions = tables["predictions"]
     likest = influence.confused_with(predictions, predictions["epoch"].max())
@@ -88,27 +89,27 @@ def confused_4_9(tables: Tables, claim: Claim) -> Iterator[Estimate]:
     yield _one_training(float((likest.get("4") == "9") + (likest.get("9") == "4")), n)
 
 
-def kernel_follows_confusion(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def kernel_follows_confusion(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """Mean over learned classes; its interval is over classes."""
     predictions = tables["predictions"]
     found = influence.kernel_follows_confusion(predictions, tables["kernels"], predictions["epoch"].max())
     yield _over_classes(claim, np.array(list(found.values())))
 
 
-def classifier_first_order(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def classifier_first_order(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """The worst epoch's median cosine at the smallest rate."""
     found = influence.first_order(tables["steps"])
     worst = found.filter(pl.col("rate") == pl.col("rate").min()).sort("cosine").row(0, named=True)
     yield exactly(worst["cosine"], worst["n"])
 
 
-def kernel_ranks_stable(tables: Tables, claim: Claim) -> Iterator[Estimate]:
-    """Mean over epochs after burn-in of Kendall's tau with the last look; its interval is over classes."""
+def kernel_ranks_stable(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
+    """Mean over epochs after burn-in of Kendall's tau with the last epoch; its interval is over classes."""
     found = influence.rank_stability(tables["kernels"]).filter(pl.col("epoch") >= influence.BURN_IN)
     yield _over_classes(claim, found.group_by("learned").agg(pl.col("last").mean()).sort("learned")["last"].to_numpy())
 
 
-def influence_asymmetric(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def influence_asymmetric(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """|I - I^T| / |I + I^T| at the last epoch and the smallest rate."""
     steps = tables["steps"]
     last = influence.asymmetry(steps).filter(pl.col("epoch") == pl.col("epoch").max())
@@ -116,28 +117,36 @@ def influence_asymmetric(tables: Tables, claim: Claim) -> Iterator[Estimate]:
     yield _one_training(last.sort("rate")["value"][0], classes * (classes - 1))
 
 
-def _over_classes(claim: Claim, values: np.ndarray) -> Estimate:
+def _over_classes(claim: DynamicsClaim, values: np.ndarray) -> DynamicsEstimate:
     """A mean of correlations, one a learned class; `n` are the pairs of classes behind it."""
     moved = Student.of_values(CORRELATION.to(values), CORRELATION)
     n = len(values) * (len(values) - 1)
     low, high = moved.interval
     found = min(1.0, 2 * min(moved.tails(claim.threshold)))
-    return Estimate("", OVERALL, float(values.mean()), low, high, n, found, "t over classes", CORRELATION.name)
+    return DynamicsEstimate(
+        value=float(values.mean()),
+        low=low,
+        high=high,
+        n=n,
+        p_value=found,
+        test="t over classes",
+        scale=CORRELATION.name,
+    )
 
 
-def _one_training(value: float, n: int) -> Estimate:
+def _one_training(value: float, n: int) -> DynamicsEstimate:
     """A number of one training without an interval of its own."""
-    return replace(exactly(value, n), test="none")
+    return replace(exactly(value, n), test=ONE_TRAINING)
 
 
-def formula_paper(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def formula_paper(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """By loss, how far the paper's coefficient lies from autograd's, as a share of the latter."""
     for loss in claim.types:
         scores, true = _by_autograd(loss)
         yield _deviation(loss, _PAPER[loss](scores), true)
 
 
-def formula_ours(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def formula_ours(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """The same of `gradatlas.finetuning.losses`."""
     for loss in claim.types:
         scores, true = _by_autograd(loss)
@@ -145,7 +154,7 @@ def formula_ours(tables: Tables, claim: Claim) -> Iterator[Estimate]:
         yield _deviation(loss, (outcome.chosen, outcome.rejected), true)
 
 
-def sppo_no_squeeze(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def sppo_no_squeeze(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """What SPPO pulls a rejected response by where the model still is the reference, in units of its eta."""
     at_start = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     fixed = [torch.zeros(1, dtype=torch.float64) for _ in range(2)]
@@ -174,7 +183,7 @@ def _by_autograd(loss: str) -> tuple[Scores, tuple[torch.Tensor, torch.Tensor]]:
     return scores, tuple(torch.zeros(PAIRS, dtype=torch.float64) if each is None else -each for each in found)
 
 
-def _deviation(loss: str, ours: Sequence[torch.Tensor], true: Sequence[torch.Tensor]) -> Estimate:
+def _deviation(loss: str, ours: Sequence[torch.Tensor], true: Sequence[torch.Tensor]) -> DynamicsEstimate:
     """The largest, over pairs and both responses, as a share of the loss's largest true coefficient."""
     scale = max(float(each.abs().max()) for each in true)
     worst = max(float((one - two).detach().abs().max()) for one, two in zip(ours, true, strict=True))
@@ -214,17 +223,17 @@ _PAPER = {
 }
 
 
-def one_step_slope(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def one_step_slope(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """By trained weights and loss, of all updates and seeds the slope that is furthest from 1."""
-    yield from _worst(tables["one_step"], claim, "slope")
+    return _worst(tables["one_step"], claim, "slope")
 
 
-def one_step_order(tables: Tables, claim: Claim) -> Iterator[Estimate]:
+def one_step_order(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
     """By trained weights and loss, of all updates and seeds the ratio that is furthest from 4."""
-    yield from _worst(tables["one_step"], claim, "order")
+    return _worst(tables["one_step"], claim, "order")
 
 
-def _worst(table: pl.DataFrame, claim: Claim, name: str) -> Iterator[Estimate]:
+def _worst(table: pl.DataFrame, claim: DynamicsClaim, name: str) -> Iterator[DynamicsEstimate]:
     found = [row for _, part in table.group_by("seed", maintain_order=True) for row in summary(part.to_dicts())]
     for trained, loss in sorted({(row["trained"], row["loss"]) for row in found}):
         own = [row for row in found if (row["trained"], row["loss"]) == (trained, loss)]

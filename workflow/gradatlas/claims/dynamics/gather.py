@@ -1,18 +1,19 @@
 """The evidence of the second study: every claim's function on every run that a config makes, and on the toys."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from gradatlas.claims.dynamics.answers import ANSWERS
-from gradatlas.claims.dynamics.evidence import NOT_ASKED, DynamicsClaim, NothingMeasured, Room, Run, nothing
 from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.influence import INFLUENCE
-from gradatlas.claims.dynamics.training import TRAINING, relation_of
-from gradatlas.claims.evidence import Estimate
+from gradatlas.claims.dynamics.runs import NothingMeasured, Run, RunGroup, nothing
+from gradatlas.claims.dynamics.training import TRAINING
+from gradatlas.claims.estimates import NOT_REQUESTED, DynamicsEstimate
+from gradatlas.claims.sheet import DynamicsClaim
 from gradatlas.claims.tables import EVIDENCE
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
@@ -35,7 +36,7 @@ def gather_runs(
     pairs: str,
     model: str,
     kind: str,
-    rooms: Mapping[int, Mapping[str, Any]],
+    groups: Mapping[int, Mapping[str, Any]],
     sheet: Mapping[str, Mapping[str, Any]],
     claims: Sequence[DynamicsClaim],
     output: str | Path,
@@ -44,30 +45,26 @@ def gather_runs(
 ) -> None:
     """Write the evidence of one model on one table of pairs.
 
-    `rooms`: by seed of training, ``runs`` (the ``dynamics`` table of each, by name), and where they were made
+    `groups`: by seed of training, ``runs`` (the ``dynamics`` table of each, by name), and where they were made
     ``one_step``, ``generation_scores`` and ``judgements``. `sheet`: the runs' rows of config/runs.tsv. A claim whose
-    runs or table are not there has one row that says so, and no number.
+    runs or table are not there has one row that states it, and no number.
     """
     check(claims)
-    asked = [claim for claim in claims if claim.table not in TOYS]
     rows = []
-    for claim in (claim for claim in asked if claim.table == "one_step"):
-        tables = [
-            pl.from_arrow(read_table(ONE_STEP, room["one_step"])) for room in rooms.values() if "one_step" in room
-        ]
-        found = list(EXACT[claim.claim]({"one_step": pl.concat(tables)}, claim)) if tables else [_not_asked("one step")]
+    steps = [pl.from_arrow(read_table(ONE_STEP, group["one_step"])) for group in groups.values() if "one_step" in group]
+    for claim in (claim for claim in claims if claim.table == "one_step"):
+        found = EXACT[claim.claim]({"one_step": pl.concat(steps)}, claim) if steps else [_not_requested("one step")]
         rows += [_row(claim, estimate, model, kind, None, pairs) for estimate in found]
-    for training_seed, tables in rooms.items():
-        room = _room(pairs, model, training_seed, tables, sheet, draws, seed)
-        for claim in (claim for claim in asked if claim.table != "one_step"):
-            for estimate in on_room(room, claim):
-                # What this config does not ask for, it asks for of no seed.
-                if estimate.test != NOT_ASKED:
-                    rows.append(_row(claim, estimate, model, kind, training_seed, pairs))
-                elif training_seed == next(iter(rooms)):
-                    rows.append(_row(claim, estimate, model, kind, None, pairs))
-    told = {row["claim"] for row in rows if row["test"] != NOT_ASKED}
-    progress(f"{pairs}, {model}: {len(rows)} rows of {len(told)} claims")
+    for training_seed, tables in groups.items():
+        group = _group(pairs, model, training_seed, tables, sheet, draws, seed)
+        for claim in (claim for claim in claims if claim.table not in (*TOYS, "one_step")):
+            for estimate in on_runs(group, claim):
+                # What this config does not request, it requests of no seed.
+                requested = estimate.test != NOT_REQUESTED
+                if requested or training_seed == next(iter(groups)):
+                    rows.append(_row(claim, estimate, model, kind, training_seed if requested else None, pairs))
+    measured = {row["claim"] for row in rows if row["test"] != NOT_REQUESTED}
+    progress(f"{pairs}, {model}: {len(rows)} rows of {len(measured)} claims")
     write_table(EVIDENCE, rows, output, {"dataset": pairs, "draws": draws, "seed": seed})
 
 
@@ -87,9 +84,11 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
         if claim.table == "images":
             facts = read_metadata(paths["predictions"], TOY_PREDICTIONS)
             model, dataset = "classifier", Path(str(facts["images"])).stem
-            seed = facts["seed"] if claim.rests == "seeds" else None
+            seed = facts["seed"] if claim.over_seeds else None
             if claim.runs and images not in claim.runs:
-                rows.append(_row(claim, _not_asked(f"about {' or '.join(claim.runs)}"), model, "toy", None, dataset))
+                rows.append(
+                    _row(claim, _not_requested(f"about {' or '.join(claim.runs)}"), model, "toy", None, dataset)
+                )
                 continue
         rows += [_row(claim, estimate, model, "toy", seed, dataset) for estimate in EXACT[claim.claim](tables, claim)]
     progress(f"toys: {len(rows)} rows of {len({row['claim'] for row in rows})} claims")
@@ -107,30 +106,29 @@ def check(claims: Sequence[DynamicsClaim]) -> None:
             )
 
 
-def on_room(room: Room, claim: DynamicsClaim) -> Iterator[Estimate]:
-    """A claim's estimates: one a run (or RUN:RUN) and type that the sheet names and the room has."""
-    entries = [entry for entry in claim.runs if all(name in room.runs for name in entry.split(":"))]
+def on_runs(group: RunGroup, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
+    """A claim's estimates: one a run (or RUN:RUN) and type that the sheet names and the group has."""
+    entries = [entry for entry in claim.runs if all(name in group.runs for name in entry.split(":"))]
     if not entries:
-        yield _not_asked(f"needs {' or '.join(claim.runs).replace(':', ' and ')}")
+        yield _not_requested(f"needs {' or '.join(claim.runs).replace(':', ' and ')}")
         return
-    if claim.table != "dynamics" and getattr(room, claim.table) is None:
-        yield _not_asked(f"no {claim.table.replace('_', ' ')} were made")
+    if claim.table != "dynamics" and getattr(group, claim.table) is None:
+        yield _not_requested(f"no {claim.table.replace('_', ' ')} were made")
         return
     for entry in entries:
         run, _, other = entry.partition(":")
-        stopped = [name for name in entry.split(":") if room.runs[name].stopped]
+        stopped = [name for name in entry.split(":") if group.runs[name].stopped]
         for kind in claim.types or ("",):
-            relation = relation_of(entry, kind)
-            if stopped:
-                yield nothing(relation, f"run {stopped[0]} diverged")
-                continue
+            of = f"{entry}/{kind}" if kind else entry
             try:
-                yield ON_RUNS[claim.claim](room, claim, run, other, kind)
-            except NothingMeasured as lacking:
-                yield nothing(relation, str(lacking))
+                if stopped:
+                    raise NothingMeasured(f"run {stopped[0]} diverged")
+                yield replace(ON_RUNS[claim.claim](group, claim, run, other, kind), of=of)
+            except NothingMeasured as reason:
+                yield nothing(of, str(reason))
 
 
-def _room(
+def _group(
     pairs: str,
     model: str,
     seed: int,
@@ -138,25 +136,24 @@ def _room(
     sheet: Mapping[str, Mapping[str, Any]],
     draws: int,
     bootstrap: int,
-) -> Room:
-    lacking = [name for name in tables["runs"] if name not in sheet]
-    if lacking:
-        raise InputError(f"run '{lacking[0]}' is in no row of the sheet of runs; give its row too (--runs)")
+) -> RunGroup:
+    missing = [name for name in tables["runs"] if name not in sheet]
+    if missing:
+        raise InputError(f"run '{missing[0]}' is in no row of the sheet of runs; give its row too (--runs)")
     runs = {name: Run.read(path, sheet[name]) for name, path in tables["runs"].items()}
     answers = {
         table.name: pl.from_arrow(read_table(table, tables[table.name]))
         for table in (GENERATION_SCORES, JUDGEMENTS)
         if table.name in tables
     }
-    return Room(pairs, model, seed, runs, draws, bootstrap, **answers)
+    return RunGroup(pairs, model, seed, runs, draws, bootstrap, **answers)
 
 
-def _not_asked(why: str) -> Estimate:
-    return nothing("", f"not asked: {why}", NOT_ASKED)
+def _not_requested(why: str) -> DynamicsEstimate:
+    return nothing("", f"not asked: {why}", NOT_REQUESTED)
 
 
 def _row(
-    claim: DynamicsClaim, estimate: Estimate, model: str, kind: str, seed: int | None, dataset: str
+    claim: DynamicsClaim, estimate: DynamicsEstimate, model: str, kind: str, seed: int | None, dataset: str
 ) -> dict[str, Any]:
-    about = {"claim": claim.claim, "model": model, "kind": kind, "seed": seed, "dataset": dataset}
-    return about | {"untrained_model": ""} | asdict(estimate)
+    return estimate.row(claim=claim.claim, model=model, kind=kind, seed=seed, dataset=dataset)

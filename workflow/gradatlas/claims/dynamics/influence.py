@@ -6,9 +6,10 @@ less its start. The norms of A and G, by which the study's notebook divides, are
 
 import numpy as np
 
-from gradatlas.claims.dynamics.evidence import Curve, NothingMeasured, Room, alike, nothing, of_differences, of_draws
-from gradatlas.claims.dynamics.training import Measure, relation_of
-from gradatlas.claims.evidence import CORRELATION, Claim, Estimate
+from gradatlas.claims.dynamics.runs import Curve, NothingMeasured, RunGroup, alike, of_differences, of_draws
+from gradatlas.claims.dynamics.training import Measure
+from gradatlas.claims.estimates import CORRELATION, DynamicsEstimate
+from gradatlas.claims.sheet import DynamicsClaim
 
 ROWS = (
     "chosen",
@@ -24,58 +25,58 @@ ROWS = (
 _OTHER_SIDE = {"chosen_semantic": ("rejected_semantic", "rejected"), "rejected_semantic": ("chosen_semantic", "chosen")}
 
 
-def _curves(room: Room, run: str, *types: str) -> list[Curve]:
-    return alike(*(room.runs[run].curve(kind, "log_prob_mean") for kind in types))
+def _curves(group: RunGroup, run: str, *types: str) -> list[Curve]:
+    return alike(*(group.runs[run].curve(kind, "log_prob_mean") for kind in types))
 
 
-def heat_diagonal(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def heat_diagonal(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """The target's change less the largest of the others'; noise makes that too large, against the claim."""
-    own = room.runs[run].target
-    if own not in room.runs[run].types:
+    own = group.runs[run].target
+    if own not in group.runs[run].types:
         raise NothingMeasured(f"{run} learns no type of probe that was followed")
-    others = [kind for kind in ROWS if kind != own and kind in room.runs[run].types]
-    changes = np.stack([curve.change for curve in _curves(room, run, own, *others)], axis=1)
-    (means,) = room.means(changes)
-    return of_draws(claim, means[:, 0] - means[:, 1:].max(1), len(changes), relation_of(run, of))
+    others = [kind for kind in ROWS if kind != own and kind in group.runs[run].types]
+    changes = np.stack([curve.change for curve in _curves(group, run, own, *others)], axis=1)
+    (means,) = group.means(changes)
+    return of_draws(claim, means[:, 0] - means[:, 1:].max(1), len(changes))
 
 
-def heat_rephrases(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def heat_rephrases(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """The other side's rephrases' change less that of their originals."""
-    if room.runs[run].target not in _OTHER_SIDE:
+    if group.runs[run].target not in _OTHER_SIDE:
         raise NothingMeasured(f"{run} learns no rephrases")
-    one, two = _curves(room, run, *_OTHER_SIDE[room.runs[run].target])
-    return of_differences(room, claim, one.change - two.change, relation_of(run, of))
+    one, two = _curves(group, run, *_OTHER_SIDE[group.runs[run].target])
+    return of_differences(group, claim, one.change - two.change)
 
 
-def heat_pairing(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def heat_pairing(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """Other questions' answers of the training split, less those of the held-out one."""
-    one, two = _curves(room, run, "irrelevant_train", "irrelevant_held_out")
-    return of_differences(room, claim, one.change - two.change, relation_of(run, of))
+    one, two = _curves(group, run, "irrelevant_train", "irrelevant_held_out")
+    return of_differences(group, claim, one.change - two.change)
 
 
-def heat_dpo_falls(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def heat_dpo_falls(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """A type's own change."""
-    return of_differences(room, claim, _curves(room, run, of)[0].change, relation_of(run, of))
+    return of_differences(group, claim, _curves(group, run, of)[0].change)
 
 
-def heat_dpo_chosen(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def heat_dpo_chosen(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """The chosen responses' change."""
-    return of_differences(room, claim, _curves(room, run, "chosen")[0].change, relation_of(run, of))
+    return of_differences(group, claim, _curves(group, run, "chosen")[0].change)
 
 
-def ranks_stable(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def ranks_stable(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """Kendall's tau of the ranking of types by LBK = |Delta log pi|^2 / |A|^2 with that of the next window, averaged.
 
     A window lies between two evaluations; |G|^2 is the same for all types.
     """
-    types = [kind for kind in ROWS if kind in room.runs[run].types]
-    curves = _curves(room, run, *types)
+    types = [kind for kind in ROWS if kind in group.runs[run].types]
+    curves = _curves(group, run, *types)
     if len(curves[0].examples) < 3:
-        return nothing(relation_of(run, of), f"{run} was evaluated less than three times")
-    norms = [room.runs[run].curve(kind, "a_norm").of(curves[0].prompts).values for kind in types]
-    told = [np.diff(curve.values) ** 2 / norm[:, :-1] ** 2 for curve, norm in zip(curves, norms, strict=True)]
-    (means,) = room.means(np.stack(told, axis=1))
-    return of_draws(claim, successive_taus(means), len(curves[0].prompts), relation_of(run, of), CORRELATION)
+        raise NothingMeasured(f"{run} was evaluated less than three times")
+    norms = [group.runs[run].curve(kind, "a_norm").of(curves[0].prompts).values for kind in types]
+    sizes = [np.diff(curve.values) ** 2 / norm[:, :-1] ** 2 for curve, norm in zip(curves, norms, strict=True)]
+    (means,) = group.means(np.stack(sizes, axis=1))
+    return of_draws(claim, successive_taus(means), len(curves[0].prompts), CORRELATION)
 
 
 def successive_taus(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The claims about finetuning runs, one function each: a room, a claim, a run (or RUN:RUN) and a type of probe.
+"""The claims about finetuning runs, one function each: a group of runs, a claim, a run (or two) and a type of probe.
 
 All on the probes of trained prompts. Of two runs or two types, each prompt is its own pair.
 """
@@ -8,23 +8,20 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from gradatlas.claims.dynamics.evidence import Curve, Room, alike, nothing, of_differences, of_draws
-from gradatlas.claims.evidence import CORRELATION, Claim, Estimate
+from gradatlas.claims.dynamics.runs import Curve, NothingMeasured, RunGroup, alike, of_differences, of_draws
+from gradatlas.claims.estimates import CORRELATION, DynamicsEstimate
+from gradatlas.claims.sheet import DynamicsClaim
 from gradatlas.statistics.matching import reached
 
-Measure = Callable[[Room, Claim, str, str, str], Estimate]
-
-
-def relation_of(run: str, kind: str) -> str:
-    """How a row is named in the column `relation`."""
-    return "/".join(filter(None, (run, kind)))
+# Of a group of runs, a claim, a run, the run that it is compared with (or ""), and a type of probe (or "").
+Measure = Callable[[RunGroup, DynamicsClaim, str, str, str], DynamicsEstimate]
 
 
 def _change(kind: str = "", measure: str = "log_prob_sum") -> Measure:
     """A run's change of one measure, of this type or of the claim's."""
 
-    def measured(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
-        return of_differences(room, claim, room.runs[run].curve(kind or of, measure).change, relation_of(run, of))
+    def measured(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+        return of_differences(group, claim, group.runs[run].curve(kind or of, measure).change)
 
     return measured
 
@@ -32,9 +29,9 @@ def _change(kind: str = "", measure: str = "log_prob_sum") -> Measure:
 def _between(one: str, two: str) -> Measure:
     """How much more a run changes one type than another."""
 
-    def measured(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
-        curves = alike(*(room.runs[run].curve(kind) for kind in (one, two)))
-        return of_differences(room, claim, curves[0].change - curves[1].change, relation_of(run, of))
+    def measured(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+        curves = alike(*(group.runs[run].curve(kind) for kind in (one, two)))
+        return of_differences(group, claim, curves[0].change - curves[1].change)
 
     return measured
 
@@ -42,13 +39,13 @@ def _between(one: str, two: str) -> Measure:
 def _against(kind: str, measure: str = "log_prob_sum", sign: int = 1) -> Measure:
     """How much more the first run changes a type than the second, over the most examples that both were watched at."""
 
-    def measured(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
-        curves = alike(*(room.runs[name].curve(kind or of, measure) for name in (run, other)))
+    def measured(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+        curves = alike(*(group.runs[name].curve(kind or of, measure) for name in (run, other)))
         at = np.intersect1d(*(curve.examples for curve in curves))[-1]
         if not at:
-            return nothing(_pair(run, other, of), f"{run} and {other} were watched at no equal number of examples")
+            raise NothingMeasured(f"{run} and {other} were watched at no equal number of examples")
         one, two = (_until(curve, at) for curve in curves)
-        return of_differences(room, claim, sign * (one - two), _pair(run, other, of))
+        return of_differences(group, claim, sign * (one - two))
 
     return measured
 
@@ -57,34 +54,30 @@ def _until(curve: Curve, examples: int) -> np.ndarray:
     return curve.values[:, curve.examples.tolist().index(examples)] - curve.values[:, 0]
 
 
-def _pair(run: str, other: str, kind: str) -> str:
-    return relation_of(f"{run}:{other}", kind)
-
-
 def _level(kind: str, measure: str = "log_prob_sum") -> Measure:
     """How far the first run's end lies above the second's."""
 
-    def measured(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
-        one, two = alike(*(room.runs[name].curve(kind, measure) for name in (run, other)))
-        return of_differences(room, claim, one.values[:, -1] - two.values[:, -1], _pair(run, other, of))
+    def measured(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+        one, two = alike(*(group.runs[name].curve(kind, measure) for name in (run, other)))
+        return of_differences(group, claim, one.values[:, -1] - two.values[:, -1])
 
     return measured
 
 
-def _turn(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def _turn(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """The smaller of the rise to the peak and the fall from it.
 
     A peak found on the same probes would make both at least 0; each half's is found on the other half, between the
     first and the last evaluation.
     """
-    curve = room.runs[run].curve(of)
+    curve = group.runs[run].curve(of)
     if len(curve.examples) < 3 or len(curve.prompts) < 2:
-        return nothing(relation_of(run, of), f"{run} was not watched between its start and its end")
+        raise NothingMeasured(f"{run} was not watched between its start and its end")
     half = np.arange(len(curve.prompts)) % 2
     peaks = [1 + int(curve.values[half != which, 1:-1].mean(0).argmax()) for which in (0, 1)]
     top = curve.values[np.arange(len(half)), np.take(peaks, half)]
-    (means,) = room.means(top[:, None] - curve.values[:, [0, -1]])
-    return of_draws(claim, means.min(1), len(half), relation_of(run, of))
+    (means,) = group.means(top[:, None] - curve.values[:, [0, -1]])
+    return of_draws(claim, means.min(1), len(half))
 
 
 def _at_equal_margin(kind: str, measure: str, sign: int = 1) -> Measure:
@@ -93,15 +86,15 @@ def _at_equal_margin(kind: str, measure: str, sign: int = 1) -> Measure:
     As far as the one that ends with less does; between evaluations the mean curves are joined by lines.
     """
 
-    def measured(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
-        told = [("chosen", "log_prob_sum"), ("rejected", "log_prob_sum"), (kind, measure)]
-        curves = alike(*(room.runs[name].curve(*which) for name in (run, other) for which in told))
+    def measured(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
+        needed = [("chosen", "log_prob_sum"), ("rejected", "log_prob_sum"), (kind, measure)]
+        curves = alike(*(group.runs[name].curve(*which) for name in (run, other) for which in needed))
         since = [curve.values - curve.values[:, :1] for curve in curves]
-        means = room.means(*since)
+        means = group.means(*since)
         margins = [means[0] - means[1], means[3] - means[4]]
         levels = np.minimum(*(margin.max(1) for margin in margins))
         one, two = (at_margin(margin, values, levels) for margin, values in zip(margins, means[2::3], strict=True))
-        return of_draws(claim, sign * (one - two), len(since[0]), _pair(run, other, of))
+        return of_draws(claim, sign * (one - two), len(since[0]))
 
     return measured
 
@@ -114,17 +107,17 @@ def at_margin(margins: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np
     return np.where(levels > margins[:, 0], reached(margins, values[..., None], levels)[:, 0], np.nan)
 
 
-def rarer_squeezes_more(room: Room, claim: Claim, run: str, other: str, of: str) -> Estimate:
+def rarer_squeezes_more(group: RunGroup, claim: DynamicsClaim, run: str, other: str, of: str) -> DynamicsEstimate:
     """Spearman's correlation over prompts; in a resample the ranks stay those of all prompts."""
     rejected, argmax = alike(
-        room.runs[run].curve("rejected", "log_prob_mean"), room.runs[run].curve("chosen", "argmax_mean")
+        group.runs[run].curve("rejected", "log_prob_mean"), group.runs[run].curve("chosen", "argmax_mean")
     )
     x, y = (stats.rankdata(values) for values in (rejected.values[:, 0], argmax.change))
-    (sums,) = room.means(np.stack([x, y, x * x, y * y, x * y], axis=1))
+    (sums,) = group.means(np.stack([x, y, x * x, y * y, x * y], axis=1))
     mx, my, xx, yy, xy = sums.T
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (xy - mx * my) / np.sqrt((xx - mx**2) * (yy - my**2))
-    return of_draws(claim, draws, len(x), relation_of(run, of), CORRELATION)
+    return of_draws(claim, draws, len(x), CORRELATION)
 
 
 TRAINING: dict[str, Measure] = {

@@ -4,9 +4,11 @@ All is a pure function of a seed. The made-up world (which kind is of which clas
 wording of a held-out sample never change, so a `sample_id` means the same question in every run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
+from typing import Any
 
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.data.made_up import arithmetic, knowledge, taxonomy
@@ -21,10 +23,8 @@ DATASETS: dict[str, tuple[str, ...]] = {
     "mini_unseen": ("natural",),
 }
 REASONING = ("mini_arithmetic", "mini_taxonomy")
-RELATIONS = ("correct", "wrong_chain")
 #: The format cue: the last words of a question, and all that its variants differ in.
 CUES = {"none": "Answer at once.", "simplified": "Answer in short.", "detailed": "Answer step by step."}
-CUES |= knowledge.CUES
 
 #: What a training document is, by share of documents. Declared in resources/miniature/README.md.
 TASK_SHARES = {
@@ -65,7 +65,8 @@ def held_out(dataset: str, n: int, seed: int) -> list[Sample]:
     which-of-three. Knowledge has no question to hold out; ``mini_unseen`` is the held-out group.
     Raises `InputError` for an unknown dataset and where the grammar has fewer than `n`.
     """
-    strata = _strata(dataset)
+    grammar = _grammar(dataset)
+    strata = grammar.strata()
     if n < 1:
         raise InputError(f"{n} held-out questions of '{dataset}': ask for 1 or more")
     shares = [n // len(strata) + (place < n % len(strata)) for place in range(len(strata))]
@@ -76,44 +77,7 @@ def held_out(dataset: str, n: int, seed: int) -> list[Sample]:
         )
     rng = Random(f"held out {dataset} {seed}")
     drawn = [sorted(rng.sample(range(len(stratum)), k)) for stratum, k in zip(strata, shares, strict=True)]
-    return [_sample(dataset, stratum[i]) for stratum, places in zip(strata, drawn, strict=True) for i in places]
-
-
-def _strata(dataset: str) -> list[Sequence]:
-    if dataset == "mini_arithmetic":
-        return [arithmetic.held_out_chains(2), arithmetic.held_out_chains(3)]
-    if dataset == "mini_taxonomy":
-        yes, no = (taxonomy.held_out_questions("same", answer) for answer in ("yes", "no"))
-        which = taxonomy.held_out_questions("which")
-        return [yes, no, which[::2], which[1::2]]
-    if dataset in DATASETS:
-        return [knowledge.group(dataset)]
-    raise InputError(f"unknown miniature dataset '{dataset}': {nearest(dataset, DATASETS)}")
-
-
-def _sample(dataset: str, subject) -> Sample:
-    variants = DATASETS[dataset]
-    if dataset not in REASONING:
-        asked = knowledge.question(subject)
-        instructions = {variant: f"{asked} {CUES[variant]}" for variant in variants}
-        told = {(variant, "correct"): knowledge.describe(subject, variant) for variant in variants}
-        return Sample(subject.name.lower().replace(" ", "-"), instructions, None, told)
-    rng = Random(f"sample {dataset} {subject.key}")
-    if dataset == "mini_arithmetic":
-        wording = arithmetic.draw_wording(rng, len(subject.operands))
-        claims = {"correct": subject.values, "wrong_chain": arithmetic.wrong_values(subject, rng)}
-        gold, respond = str(subject.values[-1]), arithmetic.respond
-    else:
-        wording = taxonomy.draw_wording(rng)
-        claims = {"correct": None, "wrong_chain": taxonomy.wrong_classes(subject, rng)}
-        gold, respond = subject.answer(), taxonomy.respond
-    instructions = {variant: f"{wording.question(subject)} {CUES[variant]}" for variant in variants}
-    responses = {
-        (variant, relation): respond(variant, subject, wording, claims[relation])
-        for variant in variants
-        for relation in RELATIONS
-    }
-    return Sample(subject.key, instructions, gold, responses)
+    return [grammar.sample(stratum[i]) for stratum, places in zip(strata, drawn, strict=True) for i in places]
 
 
 def counterfactuals(dataset: str, n: int, seed: int) -> list[tuple[Sample, Sample]]:
@@ -121,31 +85,97 @@ def counterfactuals(dataset: str, n: int, seed: int) -> list[tuple[Sample, Sampl
 
     `n` questions are drawn as by `held_out`; those with no held-out neighbour are left out.
     """
-    if dataset not in REASONING:
+    grammar = _grammar(dataset)
+    if grammar.edited is None:
         raise InputError(f"'{dataset}' has no counterfactual questions; {', '.join(REASONING)} have")
-    module = arithmetic if dataset == "mini_arithmetic" else taxonomy
-    subjects = {subject.key: subject for stratum in _strata(dataset) for subject in stratum}
+    subjects = {subject.key: subject for stratum in grammar.strata() for subject in stratum}
     pairs = []
     for sample in held_out(dataset, n, seed):
         subject = subjects[sample.sample_id]
-        other = module.edited(subject, Random(f"edit {dataset} {subject.key}"))
+        other = grammar.edited(subject, Random(f"edit {dataset} {subject.key}"))
         if other is not None:
-            pairs.append((sample, _reworded(dataset, subject, other)))
+            pairs.append((sample, grammar.sample(subject, other)))
     return pairs
 
 
-def _reworded(dataset: str, subject, other) -> Sample:
-    """The sample of `other` in the wording of `subject`: only the edit differs."""
-    rng = Random(f"sample {dataset} {subject.key}")
-    if dataset == "mini_arithmetic":
-        wording = arithmetic.draw_wording(rng, len(subject.operands))
-        gold, respond, claim = str(other.values[-1]), arithmetic.respond, other.values
-    else:
-        wording, gold, respond, claim = taxonomy.draw_wording(rng), other.answer(), taxonomy.respond, None
-    variants = DATASETS[dataset]
-    instructions = {variant: f"{wording.question(other)} {CUES[variant]}" for variant in variants}
-    responses = {(variant, "correct"): respond(variant, other, wording, claim) for variant in variants}
-    return Sample(other.key, instructions, gold, responses)
+@dataclass(frozen=True)
+class Grammar:
+    """A dataset's held-out subjects, in `strata`; the `sample` of a subject, or of another one in its wording.
+
+    `edited`, of questions: a held-out subject that differs in one word, or None.
+    """
+
+    strata: Callable[[], list[Sequence]]
+    sample: Callable[..., Sample]
+    edited: Callable[..., Any] | None = None
+
+
+def _grammar(dataset: str) -> Grammar:
+    if dataset not in GRAMMARS:
+        raise InputError(f"unknown miniature dataset '{dataset}': {nearest(dataset, GRAMMARS)}")
+    return GRAMMARS[dataset]
+
+
+def _arithmetic_strata() -> list[Sequence]:
+    return [arithmetic.held_out_chains(2), arithmetic.held_out_chains(3)]
+
+
+def _arithmetic(subject, other=None) -> Sample:
+    rng = Random(f"sample mini_arithmetic {subject.key}")
+    wording = arithmetic.draw_wording(rng, len(subject.operands))
+    asked = other or subject
+    claims = {"correct": asked.values}
+    if other is None:
+        claims["wrong_chain"] = arithmetic.wrong_values(subject, rng)
+    return _worded(asked, wording, str(asked.values[-1]), arithmetic.respond, claims)
+
+
+def _taxonomy_strata() -> list[Sequence]:
+    yes, no = (taxonomy.held_out_questions("same", answer) for answer in ("yes", "no"))
+    which = taxonomy.held_out_questions("which")
+    return [yes, no, which[::2], which[1::2]]
+
+
+def _taxonomy(subject, other=None) -> Sample:
+    rng = Random(f"sample mini_taxonomy {subject.key}")
+    wording = taxonomy.draw_wording(rng)
+    asked = other or subject
+    claims = {"correct": None}
+    if other is None:
+        claims["wrong_chain"] = taxonomy.wrong_classes(subject, rng)
+    return _worded(asked, wording, asked.answer(), taxonomy.respond, claims)
+
+
+def _worded(subject, wording, gold: str, respond: Callable[..., str], claims: Mapping[str, Any]) -> Sample:
+    """The sample of a question, with a response to each variant for every chain of `claims`, by relation."""
+    instructions = {variant: f"{wording.question(subject)} {cue}" for variant, cue in CUES.items()}
+    responses = {
+        (variant, relation): respond(variant, subject, wording, claim)
+        for variant in CUES
+        for relation, claim in claims.items()
+    }
+    return Sample(subject.key, instructions, gold, responses)
+
+
+def _people(group: str) -> list[Sequence]:
+    return [knowledge.group(group)]
+
+
+def _biography(variants: Sequence[str], person) -> Sample:
+    question = knowledge.question(person)
+    instructions = {variant: f"{question} {knowledge.CUES[variant]}" for variant in variants}
+    responses = {(variant, "correct"): knowledge.describe(person, variant) for variant in variants}
+    return Sample(person.name.lower().replace(" ", "-"), instructions, None, responses)
+
+
+# One entry a dataset, so that an edit of one grammar leaves the others' responses as they are.
+GRAMMARS: dict[str, Grammar] = {
+    "mini_arithmetic": Grammar(_arithmetic_strata, _arithmetic, arithmetic.edited),
+    "mini_taxonomy": Grammar(_taxonomy_strata, _taxonomy, taxonomy.edited),
+    "mini_popular": Grammar(partial(_people, "mini_popular"), partial(_biography, DATASETS["mini_popular"])),
+    "mini_unpopular": Grammar(partial(_people, "mini_unpopular"), partial(_biography, DATASETS["mini_unpopular"])),
+    "mini_unseen": Grammar(partial(_people, "mini_unseen"), partial(_biography, DATASETS["mini_unseen"])),
+}
 
 
 def training_documents(seed: int, opening: int = OPENING_DOCUMENTS) -> Iterator[Document]:
@@ -173,7 +203,9 @@ def _document(rng: Random, task: str) -> Document:
     if task == "knowledge":
         person = knowledge.draw_person(rng)
         variant = _pick(rng, LENGTH_SHARES)
-        return Document(task, f"{knowledge.question(person)} {CUES[variant]}", knowledge.describe(person, variant))
+        return Document(
+            task, f"{knowledge.question(person)} {knowledge.CUES[variant]}", knowledge.describe(person, variant)
+        )
     variant = _pick(rng, VARIANT_SHARES)
     if task == "arithmetic":
         subject = arithmetic.draw_chain(rng, _pick(rng, STEP_SHARES))

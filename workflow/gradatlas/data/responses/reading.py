@@ -1,7 +1,7 @@
 """The samples of a dataset, whatever its reader: published files, a mapping of anyone's columns, or a grammar."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from gradatlas.data.published import read_samples
 from gradatlas.data.responses.labels import GOLD, boxed
 from gradatlas.data.samples import Sample
 from gradatlas.data.tabular import WHOLE, read_rows
-from gradatlas.study.config import names_answers
+from gradatlas.study.mappings import names_answers
 
-READERS = ("published", "mapped", "miniature")
 # A new line written as backslash and n, but no LaTeX command that begins with n.
 _NEWLINE = re.compile(
     r"\\n(?!(?:e|eq|abla|ot|otin|u|i|geq|leq|mid|exists|parallel|earrow|warrow|onumber|ewline|ormalsize)(?![a-zA-Z]))"
@@ -59,24 +58,35 @@ def read(source: Source) -> list[Sample]:
     """The samples of `source`; `InputError` naming file, row and column for what cannot be used."""
     if source.gold and source.gold not in GOLD:
         raise InputError(f"settings.gold '{source.gold}' is not known: {nearest(source.gold, GOLD)}")
-    if source.reader == "miniature":
-        samples = miniature.held_out(source.dataset, source.questions, source.seed)
-    elif source.reader == "published":
-        samples = read_samples(source.files, GOLD.get(source.gold), source.options)
-    elif source.reader == "mapped":
-        # A hub dataset's split was taken when it was fetched.
-        split = (
-            "train"
-            if Path(source.rows).suffix.lower() == ".parquet" and _is_fetched(source)
-            else source.mapping["split"]
-        )
-        where = source.rows if split in WHOLE else f"{source.rows}, split '{split}'"
-        samples = read_mapped(read_rows(source.rows, split), source.mapping, where, source.options, boxed)
-    else:
+    if source.reader not in READERS:
         raise InputError(f"settings.reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")
+    samples = READERS[source.reader](source)
     if source.normalise_newlines:
         samples = [_normalised(sample) for sample in samples]
     return _with_detailed(samples, source) if source.detailed else samples
+
+
+def _read_published(source: Source) -> list[Sample]:
+    return read_samples(source.files, GOLD.get(source.gold), source.options)
+
+
+def _read_mapped(source: Source) -> list[Sample]:
+    # A hub dataset's split was taken when it was fetched.
+    fetched = Path(source.rows).suffix.lower() == ".parquet" and _is_fetched(source)
+    split = "train" if fetched else source.mapping["split"]
+    where = source.rows if split in WHOLE else f"{source.rows}, split '{split}'"
+    return read_mapped(read_rows(source.rows, split), source.mapping, where, source.options, boxed)
+
+
+def _read_miniature(source: Source) -> list[Sample]:
+    return miniature.held_out(source.dataset, source.questions, source.seed)
+
+
+READERS: dict[str, Callable[[Source], list[Sample]]] = {
+    "published": _read_published,
+    "mapped": _read_mapped,
+    "miniature": _read_miniature,
+}
 
 
 def _is_fetched(source: Source) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sha256_of
+from gradatlas.study.sheets import Answering
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class FileSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceSettings:
+class SourceSettings(Answering):
     """How a dataset's samples are read."""
 
     reader: str
@@ -31,10 +32,6 @@ class SourceSettings:
     """of published files, in their order"""
     mapping: dict[str, Any] = field(default_factory=dict)
     """of a mapped dataset: which column is what (config/mappings/)"""
-    gold: str = ""
-    """where published files have gold answers: none, final_answer, boxed; empty: nowhere"""
-    options: str = ""
-    """what questions offer: listed (after 'Options:'), yes_no; empty: open"""
     normalise_newlines: bool = False
     """write backslash-n in instructions as a new line"""
     seed: int

@@ -1,16 +1,30 @@
-// The explorer: choices, curves, samples, one sample's text. Each step reads only the pieces that it shows.
+// The explorer: choices, curves, samples, one sample's text. Each step unpacks only the pieces that it shows.
 (() => {
-  const index = JSON.parse($("explorer-index").textContent), { lists, sets } = index;
+  const index = JSON.parse($("explorer-index").textContent), { lists, measured } = index;
   const form = $("choices"), body = $("explore");
   const MOST_PAIRS = 12, MOST_ROWS = 100, SHOWN = 3;
   const state = { layers: null, values: null, panel: null };
   const views = [];
 
+  // A piece of the page is base64 of gzip of text, mostly JSON.
+  async function textOf(id) {
+    const packed = Uint8Array.from(atob($(`piece-${id}`).textContent), (character) => character.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+  const unpacked = new Map();
+  function piece(id) {
+    if (!unpacked.has(id)) unpacked.set(id, textOf(id).then(JSON.parse));
+    return unpacked.get(id);
+  }
+  let loading;
+  const library = () => (loading ??= textOf("vega").then((text) => document.head.append(make("script", text))));
+
   const titleOf = (name, place) => lists[name][place].title;
   const chosen = (name) => [...form.querySelectorAll(`[name=${name}]:checked`)].map((input) => Number(input.value));
-  const setName = ([variant, relation]) => `${titleOf("variants", variant)}, ${titleOf("relations", relation).toLowerCase()}`;
+  const setName = ({ variant, relation }) => `${titleOf("variants", variant)}, ${titleOf("relations", relation).toLowerCase()}`;
+  const setKey = ({ variant, relation }) => `${variant}-${relation}`;
   // A capital at the start, but never of a Greek letter: σ is not Σ.
-  const start = (text) => text.replace(/^[a-z]/, (letter) => letter.toUpperCase());
+  const capital = (text) => text.replace(/^[a-z]/, (letter) => letter.toUpperCase());
   function number(value, digits) {
     if (value === null) return "–";
     const size = Math.abs(value);
@@ -20,45 +34,23 @@
     return text.replaceAll("-", "−");
   }
   const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, SHOWN);
-
-  // What is chosen, as pairs of dataset and model that were measured, and panels of a pair and a projection.
-  function wanted() {
-    const [datasets, models, variants, relations, projections] = ["datasets", "models", "variants", "relations", "projections"].map(chosen);
-    const all = datasets.flatMap((d) => models.filter((m) => sets[`${d}-${m}`]).map((m) => ({ d, m, id: `${d}-${m}` })));
-    const pairs = all.slice(0, MOST_PAIRS);
-    const panels = pairs.flatMap((pair) => projections.map((p) => ({
-      ...pair, p, key: `${pair.id}-${p}`,
-      title: [...(datasets.length > 1 ? [titleOf("datasets", pair.d)] : []), ...(models.length > 1 ? [titleOf("models", pair.m)] : []), titleOf("projections", p)].join(" · "),
-      full: [titleOf("datasets", pair.d), titleOf("models", pair.m), titleOf("projections", p)].join(" · "),
-    })));
-    const isSet = ([v, r]) => variants.includes(v) && relations.includes(r);
-    return { datasets, models, variants, relations, projections, pairs, left: all.length - pairs.length, panels, isSet, metric: Number(form.metric.value) };
-  }
-
-  async function curvesOf(choice) {
-    const pieces = new Map(await Promise.all(choice.pairs.map(async (pair) => [pair.id, await piece(`curves-${pair.id}`)])));
-    const found = [];
-    for (const panel of choice.panels) {
-      const { sets: known, layers, columns } = pieces.get(panel.id);
-      known.forEach((set, s) => {
-        if (!choice.isSet(set)) return;
-        const at = (s * lists.projections.length + panel.p) * lists.metrics.length + choice.metric;
-        const part = (name) => columns[name].slice(at * layers, (at + 1) * layers);
-        const series = { panel, set, n: columns.n[at], value: part("value"), low: part("low"), high: part("high") };
-        if (series.value.some((value) => value !== null)) found.push(series);
-      });
-    }
-    return found;
-  }
-
-  function rowsOf(series) {
-    return series.flatMap(({ panel, set, n, value, low, high }) => value.map((mean, layer) => ({
-      panel: panel.title, layer, value: mean, low: low[layer], high: high[layer], n,
-      variant: titleOf("variants", set[0]), relation: titleOf("relations", set[1]),
-      shown: curveNumber(mean), interval: between(low[layer], high[layer]),
-    })));
-  }
+  const count = (value) => (value === null ? "–" : value.toLocaleString("en"));
   const between = (low, high) => (low === null || high === null ? "–" : `${curveNumber(low)} to ${curveNumber(high)}`);
+  const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
+
+  // The choices as pairs of a measured dataset and model, and panels, each a pair and a projection.
+  function choices() {
+    const [datasets, models, variants, relations, projections] = ["datasets", "models", "variants", "relations", "projections"].map(chosen);
+    const all = datasets.flatMap((d) => models.filter((m) => measured[`${d}-${m}`]).map((m) => ({ d, m, id: `${d}-${m}` })));
+    const pairs = all.slice(0, MOST_PAIRS);
+    const panels = pairs.flatMap((pair) => projections.map((p) => {
+      const names = [titleOf("datasets", pair.d), titleOf("models", pair.m), titleOf("projections", p)];
+      const title = names.filter((_, i) => i === 2 || [datasets, models][i].length > 1).join(" · ");
+      return { ...pair, p, key: `${pair.id}-${p}`, title, full: names.join(" · ") };
+    }));
+    const isChosen = ({ variant, relation }) => variants.includes(variant) && relations.includes(relation);
+    return { variants, relations, pairs, left: all.length - pairs.length, panels, isChosen, metric: Number(form.metric.value) };
+  }
 
   async function embed(id, specification, label) {
     const place = $(id);
@@ -67,8 +59,7 @@
     views.push(result);
     return result.view;
   }
-
-  // A brush's two ends once it rests.
+  // Calls `then` with a brush's two ends once it rests.
   function whenBrushed(view, name, field, then) {
     let waiting;
     view.addSignalListener(name, (_, { [field]: ends }) => {
@@ -79,37 +70,48 @@
 
   function fill(table, caption, header, rows) {
     table.caption.textContent = caption;
-    const cells = (tag, row) => row.map((cell) => {
-      const made = make(tag);
-      made.append(cell);
-      if (tag === "th") made.scope = "col";
-      return made;
-    });
-    const line = (tag, row) => { const made = make("tr"); made.append(...cells(tag, row)); return made; };
+    const line = (tag, cells) => {
+      const row = make("tr");
+      for (const cell of cells) {
+        const made = make(tag, undefined, tag === "th" ? { scope: "col" } : {});
+        made.append(cell);
+        row.append(made);
+      }
+      return row;
+    };
     table.tHead.replaceChildren(line("th", header));
     table.tBodies[0].replaceChildren(...rows.map((row) => line("td", row)));
   }
-  function button(text, label, then) {
-    const made = make("button", text, { type: "button" });
-    made.setAttribute("aria-label", label);
-    made.addEventListener("click", then);
-    return made;
+  function button(text, ariaLabel, onclick) {
+    return make("button", text, { type: "button", ariaLabel, onclick });
   }
 
   // Layers ------------------------------------------------------------------------------------------------------------
+  async function curvesOf(choice) {
+    const found = await Promise.all(choice.panels.map(async (panel) => {
+      const series = await piece(`curves-${panel.id}`);
+      return series.filter((one) => one.projection === panel.p && one.metric === choice.metric && choice.isChosen(one)).map((one) => ({ panel, ...one }));
+    }));
+    return found.flat();
+  }
+  const rowsOf = (series) => series.flatMap(({ panel, layer, value, low, high, n, variant, relation }) => layer.map((layer, i) => ({
+    panel: panel.title, layer, value: value[i], low: low[i], high: high[i], n,
+    variant: titleOf("variants", variant), relation: titleOf("relations", relation),
+    shown: curveNumber(value[i]), interval: between(low[i], high[i]),
+  })));
+
   function showValues(choice, series, last) {
     const [from, to] = state.layers ?? [0, last];
     $("layer-from").value = from;
     $("layer-to").value = to;
     $("layer-from").max = $("layer-to").max = last;
     const one = from === to;
-    const rows = series.map(({ panel, set, n, value, low, high }) => {
-      const inside = value.slice(from, to + 1).filter((mean) => mean !== null);
-      const mean = inside.length ? inside.reduce((sum, item) => sum + item, 0) / inside.length : null;
+    const rows = series.map(({ panel, variant, relation, layer, value, low, high, n }) => {
+      const inside = value.filter((each, i) => each !== null && layer[i] >= from && layer[i] <= to), at = layer.indexOf(from);
       return [
         titleOf("datasets", panel.d), titleOf("models", panel.m), titleOf("projections", panel.p),
-        titleOf("variants", set[0]), titleOf("relations", set[1]),
-        curveNumber(mean), one ? between(low[from] ?? null, high[from] ?? null) : "–", n === null ? "–" : n.toLocaleString("en"),
+        titleOf("variants", variant), titleOf("relations", relation),
+        curveNumber(mean(inside)), one ? between(low[at] ?? null, high[at] ?? null) : "–", count(n),
         button("Samples", `Samples of ${panel.full}`, () => { choosePanel(panel.key); $("panel").focus(); }),
       ];
     });
@@ -120,54 +122,50 @@
   function chooseLayers(range) {
     const last = Number($("layer-to").max), ends = range?.map((end) => Math.max(0, Math.min(last, end)));
     state.layers = ends && (ends[0] > 0 || ends[1] < last) ? ends : null;
-    // A range of other layers' values means nothing.
+    // A range of values is of the layers chosen before.
     state.values = null;
     return draw();
   }
 
   // Samples -----------------------------------------------------------------------------------------------------------
-  // A sample's value is its mean over the groups of layers that the chosen layers touch: `value` reads it, `said` names
-  // the layers.
-  function within(samples, count, p) {
-    const { sets: known, groups, columns } = samples, end = groups.at(-1)?.[1] ?? 0;
-    const [from, to] = state.layers ?? [0, end];
-    const touched = groups.flatMap(([first, last], g) => (first <= to && last >= from ? [{ g, first, last, size: last - first + 1 }] : []));
-    const layers = touched.reduce((sum, { size }) => sum + size, 0);
-    const value = (metric, s, i) => {
-      let sum = 0;
-      for (const { g, size } of touched) {
-        const one = columns[lists.metrics[metric].key][((g * known.length + s) * lists.projections.length + p) * count + i];
-        if (one === null) return null;
-        sum += size * one;
-      }
-      // As it is read, so that a range from a shown value holds that value.
-      return layers ? Number((sum / layers).toPrecision(SHOWN)) : null;
+  // A sample's value is its mean over the groups of layers that hold a chosen layer: `value` computes it, `words` names
+  // the layers, `wider`: these are more than the chosen ones.
+  function within(groups) {
+    const end = groups.at(-1)?.[1] ?? 0, [from, to] = state.layers ?? [0, end];
+    const held = [...groups.keys()].filter((g) => groups[g][0] <= to && groups[g][1] >= from);
+    if (!held.length) return { value: () => null, words: `no layer (this model’s last is ${end})`, wider: false };
+    const value = (series, metric, i) => {
+      const values = series[lists.metrics[metric].key];
+      const byLayer = held.flatMap((g) => Array(groups[g][1] - groups[g][0] + 1).fill(values[g][i]));
+      // As it is shown, so that a range that starts at a shown value includes it.
+      return byLayer.includes(null) ? null : Number(mean(byLayer).toPrecision(SHOWN));
     };
-    if (!layers) return { value, said: `no layer (this model’s last is ${end})`, wider: false };
-    const [first, last] = [touched[0].first, touched.at(-1).last];
-    const said = layers === end + 1 ? "all layers" : first === last ? `layer ${first}` : `layers ${first} to ${last}`;
-    return { value, said, wider: first < from || last > Math.min(to, end) };
+    const first = groups[held[0]][0], last = groups[held.at(-1)][1];
+    const words = held.length === groups.length ? "all layers" : first === last ? `layer ${first}` : `layers ${first} to ${last}`;
+    return { value, words, wider: first < from || last > Math.min(to, end) };
   }
 
   async function samplesOf(choice, panel) {
-    const [samples, texts] = await Promise.all([piece(`samples-${panel.id}`), piece(`texts-${panel.d}`)]);
-    const count = texts.ids.length, rows = [], medians = [], layers = within(samples, count, panel.p);
-    samples.sets.forEach((set, s) => {
-      if (!choice.isSet(set)) return;
-      const name = setName(set), mine = [];
-      texts.ids.forEach((_, i) => {
-        const value = layers.value(choice.metric, s, i);
+    const [{ groups, series, columns }, { ids, total, texts }] = await Promise.all([piece(`samples-${panel.id}`), piece(`texts-${panel.d}`)]);
+    const layers = within(groups), found = { panel, layers, ids, total, texts, rows: [], medians: [] };
+    const valuesOf = (s) => Object.fromEntries(Object.entries(columns).map(([name, column]) => [name, column[s]]));
+    found.series = series.map((place, s) => ({ ...place, ...valuesOf(s) })).filter(({ projection }) => projection === panel.p);
+    for (const one of found.series.filter(choice.isChosen)) {
+      const set = setName(one), values = [];
+      ids.forEach((sample, i) => {
+        const value = layers.value(one, choice.metric, i);
         if (value === null) return;
-        mine.push(value);
-        const readable = Boolean(texts.texts[i]?.[set.join("-")]);
+        values.push(value);
+        const readable = Boolean(texts[i]?.[setKey(one)]);
         // Jitter by the golden ratio: even, and the same every time.
-        rows.push({ set: name, variant: titleOf("variants", set[0]), value, shown: sampleNumber(value), i, sample: texts.ids[i], jitter: (i * 0.618034) % 1, readable, loss: samples.columns.loss[s * count + i], tokens: samples.columns.response_tokens[s * count + i] });
+        const jitter = (i * 0.618034) % 1;
+        found.rows.push({ set, variant: titleOf("variants", one.variant), value, shown: sampleNumber(value), i, sample, jitter, readable, loss: one.loss[i], tokens: one.response_tokens[i] });
       });
-      mine.sort((a, b) => a - b);
-      const middle = mine.length && (mine[(mine.length - 1) >> 1] + mine[mine.length >> 1]) / 2;
-      if (mine.length) medians.push({ set: name, value: middle, shown: sampleNumber(middle) });
-    });
-    return { rows, medians, texts, samples, panel, layers };
+      values.sort((a, b) => a - b);
+      const median = mean([values[(values.length - 1) >> 1], values[values.length >> 1]]);
+      if (values.length) found.medians.push({ set, value: median, shown: sampleNumber(median) });
+    }
+    return found;
   }
 
   function showSamples(choice, found) {
@@ -175,15 +173,15 @@
     $("value-from").value = from ?? "";
     $("value-to").value = to ?? "";
     const only = $("with-text").checked;
-    const inside = found.rows.filter((row) => (from === null || row.value >= from) && (to === null || row.value <= to) && (!only || row.readable));
+    const inside = found.rows.filter((row) => row.value >= (from ?? -Infinity) && row.value <= (to ?? Infinity) && (!only || row.readable));
     inside.sort((a, b) => b.value - a.value || a.i - b.i);
-    const metric = start(titleOf("metrics", choice.metric));
     const rows = inside.slice(0, MOST_ROWS).map((row) => [
-      row.sample, row.set, row.shown, sampleNumber(row.loss), row.tokens === null ? "–" : row.tokens.toLocaleString("en"),
+      row.sample, row.set, row.shown, sampleNumber(row.loss), count(row.tokens),
       button("Read", `Read sample ${row.sample}`, () => showSample(found, row.i)),
     ]);
     const more = inside.length > MOST_ROWS ? `; the ${MOST_ROWS} largest are listed` : "";
-    fill($("sample-list"), `${inside.length.toLocaleString("en")} of ${found.rows.length.toLocaleString("en")} values, means over ${found.layers.said}${more}`, ["Sample", "Responses", metric, "Loss", "Tokens", ""], rows);
+    const caption = `${count(inside.length)} of ${count(found.rows.length)} values, means over ${found.layers.words}${more}`;
+    fill($("sample-list"), caption, ["Sample", "Responses", capital(titleOf("metrics", choice.metric)), "Loss", "Tokens", ""], rows);
   }
   function chooseValues(range) {
     state.values = range;
@@ -195,125 +193,116 @@
     return draw();
   }
 
-  function showSample({ texts, samples, panel, layers }, i) {
-    const parts = [], count = texts.ids.length;
-    let asked = null;
-    samples.sets.forEach((set, s) => {
-      const told = texts.texts[i]?.[set.join("-")];
-      const values = lists.metrics.map(({ title }, metric) => [title, layers.value(metric, s, i)]);
-      if (!told && values.every(([, value]) => value === null)) return;
-      const tokens = samples.columns.response_tokens[s * count + i];
-      const said = [...values, ["loss", samples.columns.loss[s * count + i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);
-      const facts = make("p", [...said, `${tokens === null ? "–" : tokens.toLocaleString("en")} ${tokens === 1 ? "token" : "tokens"}`].join(" · "), { className: "hint" });
-      if (told && told[0] !== asked) {
-        asked = told[0];
-        parts.push(make("h3", "Instruction"), make("blockquote", asked, { dir: "auto" }));
+  function showSample({ texts, ids, series, panel, layers }, i) {
+    const parts = [make("p", `${panel.full}. Values are means over ${layers.words}.`, { className: "hint" })];
+    if (!Object.keys(texts[i] ?? {}).length)
+      parts.push(make("p", `This sample’s text is not on the page. It is in results/responses/${lists.datasets[panel.d].key}.parquet.`, { className: "note" }));
+    let shown = null;
+    for (const one of series) {
+      const [instruction, response] = texts[i]?.[setKey(one)] ?? [];
+      const values = lists.metrics.map(({ title }, metric) => [title, layers.value(one, metric, i)]);
+      if (!response && values.every(([, value]) => value === null)) continue;
+      if (instruction && instruction !== shown) {
+        shown = instruction;
+        parts.push(make("h3", "Instruction"), make("blockquote", instruction, { dir: "auto" }));
       }
-      parts.push(make("h3", setName(set)), facts);
-      if (told) parts.push(make("blockquote", told[1], { dir: "auto" }));
-    });
-    if (!texts.texts[i] || !Object.keys(texts.texts[i]).length)
-      parts.unshift(make("p", `This sample’s text is not on the page. It stands in results/responses/${lists.datasets[panel.d].key}.parquet.`, { className: "note" }));
-    parts.unshift(make("p", `${panel.full}. Values are means over ${layers.said}.`, { className: "hint" }));
-    show(`Sample ${texts.ids[i]}`, ...parts);
+      const tokens = one.response_tokens[i], facts = [...values, ["loss", one.loss[i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);
+      facts.push(`${count(tokens)} ${tokens === 1 ? "token" : "tokens"}`);
+      parts.push(make("h3", setName(one)), make("p", facts.join(" · "), { className: "hint" }));
+      if (response) parts.push(make("blockquote", response, { dir: "auto" }));
+    }
+    show(`Sample ${ids[i]}`, ...parts);
   }
 
-  // All of it ---------------------------------------------------------------------------------------------------------
-  // One drawing at a time; of those that wait only the last is drawn.
-  let current = null, turn = 0, running = Promise.resolve();
+  // Drawing -----------------------------------------------------------------------------------------------------------
+  // One at a time; of those that wait only the last is drawn.
+  let current = null, turn = 0, running = Promise.resolve(), width;
   function draw() {
-    const mine = ++turn, run = () => (mine === turn ? drawNow() : undefined);
-    const rest = () => { if (mine === turn) body.setAttribute("aria-busy", "false"); };
+    const mine = ++turn;
     body.setAttribute("aria-busy", "true");
-    running = running.then(run, run);
-    return running.then(rest, (error) => {
-      $("curves-about").textContent = `This browser could not draw the explorer (${error.message}).`;
-      rest();
-      throw error;
+    running = running.then(async () => {
+      if (mine !== turn) return;
+      await drawNow().catch((error) => {
+        $("curves-about").textContent = `This browser could not draw the explorer (${error.message}).`;
+        reportError(error);
+      });
+      if (mine === turn) body.setAttribute("aria-busy", "false");
     });
+    return running;
   }
   async function drawNow() {
-    const choice = wanted(), series = await curvesOf(choice);
+    const choice = choices(), series = await curvesOf(choice);
     const shown = choice.panels.filter((panel) => series.some((one) => one.panel === panel));
     const panel = shown.find(({ key }) => key === state.panel) ?? shown[0];
     const found = panel && (await samplesOf(choice, panel));
     await library();
     for (const view of views.splice(0)) view.finalize();
     for (const id of ["curves-chart", "samples-chart"]) $(id).replaceChildren();
-    const last = Math.max(0, ...series.map(({ value }) => value.length - 1));
+    const last = Math.max(0, ...series.map(({ layer }) => layer.at(-1)));
     if (state.layers && state.layers[1] > last) state.layers = null;
     current = { choice, found };
+    width = $("curves-chart").clientWidth;
     $("panel").replaceChildren(...shown.map(({ key, full }) => make("option", full, { value: key, selected: key === panel.key })));
     showValues(choice, series, last);
-    const metric = titleOf("metrics", choice.metric);
     if (!panel) {
       $("curves-about").textContent = "Nothing was measured for this choice. Choose at least one of each row above.";
       $("samples-about").textContent = "";
       fill($("sample-list"), "", [], []);
       return;
     }
-    const checked = choice.pairs.some((pair) => sets[pair.id].check) ? " A pipeline check is among them: no finding." : "";
-    const left = choice.left ? ` The first ${MOST_PAIRS} pairs of dataset and model are drawn, ${choice.left} are left out: choose fewer.` : "";
-    const of = [...new Set(choice.pairs.map((pair) => titleOf("datasets", pair.d)))].join(", ");
-    const by = [...new Set(choice.pairs.map((pair) => titleOf("models", pair.m)))].join(", ");
-    $("curves-about").textContent = `${start(metric)}: mean over samples with its 95 % interval. ${of}; ${by}.${checked}${left}`;
-    const seen = (place, all) => all.filter((one) => series.some(({ set }) => set[place] === one));
-    const shownVariants = seen(0, choice.variants), places = placesOf(index, shownVariants);
-    const variants = shownVariants.map((v, i) => [titleOf("variants", v), places[i]]);
-    const relations = seen(1, choice.relations).map((r) => [titleOf("relations", r), r]);
-    const width = $("curves-chart").clientWidth;
-    const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric: start(metric), panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, last, width }), `Curves of ${metric} by layer; the table below has their values`);
+    const name = titleOf("metrics", choice.metric), metric = capital(name);
+    const checked = choice.pairs.some((pair) => measured[pair.id].check) ? " A pipeline check is among them, which is no finding." : "";
+    const left = choice.left ? ` The first ${MOST_PAIRS} pairs of dataset and model are drawn and ${choice.left} left out; choose fewer.` : "";
+    const of = [["datasets", "d"], ["models", "m"]].map(([list, key]) => [...new Set(choice.pairs.map((pair) => titleOf(list, pair[key])))].join(", "));
+    $("curves-about").textContent = `${metric}: mean over samples with its 95 % interval. ${of.join("; ")}.${checked}${left}`;
+    const variants = choice.variants.filter((v) => series.some(({ variant }) => variant === v)).map((v) => [titleOf("variants", v), index.styles[v]]);
+    const relations = choice.relations.filter((r) => series.some(({ relation }) => relation === r)).map((r) => [titleOf("relations", r), r]);
+    const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric, panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, last, width }), `Curves of ${name} by layer; the table below has their values`);
     whenBrushed(curves, "layers", "layer", ([from, to]) => chooseLayers([Math.ceil(from), Math.max(Math.ceil(from), Math.floor(to))]));
     curves.addEventListener("click", (_, item) => {
       const hit = shown.find(({ title }) => title === item?.datum?.panel);
       if (hit) choosePanel(hit.key);
     });
 
-    const { ids, total } = found.texts;
-    const { said, wider } = found.layers;
-    const groups = wider ? " Samples are carried by groups of layers: these are all that the chosen ones touch." : "";
-    $("samples-about").textContent = `${start(metric)} of ${panel.full}, mean over ${said}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; strong dots have their text here.`;
+    const { ids, total, rows, medians, layers } = found;
+    const groups = layers.wider ? " Samples’ values are stored by groups of layers; these are all groups that hold a chosen layer." : "";
+    $("samples-about").textContent = `${metric} of ${panel.full}, mean over ${layers.words}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; the text of strong dots is on the page.`;
     showSamples(choice, found);
-    if (found.rows.length) {
-      const dots = await embed("samples-chart", sampleChart(index, found.rows, found.medians, { metric: start(metric), sets: found.medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${metric}; the table below lists them`);
+    if (rows.length) {
+      const dots = await embed("samples-chart", sampleChart(index, rows, medians, { metric, sets: medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${name}; the table below lists them`);
       whenBrushed(dots, "range", "value", chooseValues);
       dots.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) showSample(found, item.datum.i); });
     }
   }
 
-  let loading;
-  const library = () => (loading ??= bytesOf("vega").then((bytes) => document.head.append(make("script", textOf(bytes)))));
-
+  // Controls ----------------------------------------------------------------------------------------------------------
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", ({ target }) => {
-    // A range of another measure's values means nothing.
+    // A range of values is of the measure chosen before.
     if (target === form.metric) state.values = null;
     draw();
   });
-  for (const id of ["layer-from", "layer-to"]) $(id).addEventListener("change", () => {
-    const ends = [$("layer-from").valueAsNumber, $("layer-to").valueAsNumber].map((end) => (Number.isNaN(end) ? 0 : Math.round(end)));
-    // The end that was typed wins.
-    if (ends[0] > ends[1]) ends[id === "layer-from" ? 1 : 0] = ends[id === "layer-from" ? 0 : 1];
-    chooseLayers(ends);
-  });
+  // A range typed into two fields, an empty one without a limit. The end that was typed last wins.
+  function onRange(name, least, most, choose) {
+    for (const id of [`${name}-from`, `${name}-to`]) $(id).addEventListener("change", () => {
+      const given = [$(`${name}-from`), $(`${name}-to`)].map((field) => field.valueAsNumber);
+      const ends = [Number.isNaN(given[0]) ? least() : given[0], Number.isNaN(given[1]) ? most() : given[1]];
+      if (ends[0] > ends[1]) ends.fill($(id).valueAsNumber);
+      choose(given.every(Number.isNaN) ? null : ends);
+    });
+  }
+  const values = () => current.found?.rows.map(({ value }) => value) ?? [];
+  onRange("layer", () => 0, () => Number($("layer-to").max), (range) => chooseLayers(range?.map(Math.round)));
+  onRange("value", () => Math.min(...values()), () => Math.max(...values()), chooseValues);
   $("all-layers").addEventListener("click", () => chooseLayers(null));
-  $("panel").addEventListener("change", () => choosePanel($("panel").value));
-  for (const id of ["value-from", "value-to"]) $(id).addEventListener("change", () => {
-    if (!current?.found) return;
-    const [from, to] = [$("value-from").valueAsNumber, $("value-to").valueAsNumber];
-    const all = current.found.rows.map(({ value }) => value);
-    const given = [Number.isNaN(from) ? Math.min(...all) : from, Number.isNaN(to) ? Math.max(...all) : to];
-    chooseValues(Number.isNaN(from) && Number.isNaN(to) ? null : given);
-  });
   $("all-values").addEventListener("click", () => chooseValues(null));
+  $("panel").addEventListener("change", () => choosePanel($("panel").value));
   $("with-text").addEventListener("change", () => current?.found && showSamples(current.choice, current.found));
   DARK.addEventListener("change", draw);
-  let drawnWidth = $("curves-chart").clientWidth, resting;
-  new ResizeObserver(() => {
-    if ($("curves-chart").clientWidth === drawnWidth) return;
-    drawnWidth = $("curves-chart").clientWidth;
+  let resting;
+  addEventListener("resize", () => {
     clearTimeout(resting);
-    resting = setTimeout(draw, 200);
-  }).observe($("curves-chart"));
+    if ($("curves-chart").clientWidth !== width) resting = setTimeout(draw, 200);
+  });
   draw();
 })();

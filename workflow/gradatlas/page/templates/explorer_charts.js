@@ -5,7 +5,7 @@ const HEIGHT = 180, STRIP = 44;
 
 const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function look(index, across = 400) {
+function config(index, across = 400) {
   const [ink, quiet, rule] = ["--ink", "--quiet", "--rule"].map(tone);
   const given = index.config;
   return {
@@ -19,29 +19,17 @@ function look(index, across = 400) {
   };
 }
 
-// As the figures: a log axis where positive values span more than a decade, else from zero (`zero`) or around the values.
+// As in the figures: a log axis where positive values span more than a decade, else from zero (`zero`) or around them.
 function axisOf(values, zero) {
-  const found = values.filter((value) => value !== null);
-  // Not Math.min(...found): there can be more values than a call may have arguments.
-  const least = found.reduce((a, b) => Math.min(a, b), Infinity), most = found.reduce((a, b) => Math.max(a, b), -Infinity);
-  if (!found.length || least <= 0 || most / least <= 10) return { scale: { type: "linear", zero }, axis: {} };
-  const round = [];
-  for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)); power++)
-    for (const first of [1, 2, 5]) round.push(Number(`${first}e${power}`));
-  const low = round.findLast((tick) => tick <= least), high = round.find((tick) => tick >= most);
-  const inside = round.filter((tick) => tick >= low && tick <= high);
-  const tens = inside.filter((tick) => String(tick.toExponential())[0] === "1");
-  return { scale: { type: "log", domain: [low, high], nice: false }, axis: { values: inside.length > 9 ? tens : inside, format: "~g" } };
+  // Not Math.min(...values): there can be more values than a call may have arguments.
+  let least = Infinity, most = -Infinity;
+  for (const value of values) if (value !== null) [least, most] = [Math.min(least, value), Math.max(most, value)];
+  if (!(least > 0 && most / least > 10)) return { scale: { type: "linear", zero }, axis: {} };
+  // A line of the grid for each tick that has a label.
+  const gridOpacity = { condition: { test: "datum.label === ''", value: 0 }, value: 1 };
+  return { scale: { type: "log", domain: [least / 1.1, most * 1.1], nice: false }, axis: { format: "~g", tickCount: 6, gridOpacity } };
 }
-// Fast to slow from dark to light; variants with a look of their own keep it, the others share the rest.
-function placesOf(index, variants) {
-  const own = variants.map((v) => index.own[v]), count = index.colours.light.length;
-  const free = [...Array(count).keys()].filter((place) => !own.includes(place));
-  const spare = [...free, ...own.filter((place) => place !== null)];
-  let next = 0;
-  return own.map((place) => place ?? spare[next++ % count]);
-}
-// What is chosen along x, behind the marks; drawn rather than left to the brush, which is one panel's and the mouse's alone.
+// The chosen range of x, behind the marks. The brush alone would show it in one panel, and only when dragged by mouse.
 const band = (chosen) => chosen
   ? [{ data: { values: [{ from: chosen[0], to: chosen[1] }] }, mark: { type: "rect", clip: true, opacity: 0.15 }, encoding: { color: { value: "#7f8aa3" }, x: { field: "from", type: "quantitative" }, x2: { field: "to" } } }]
   : [];
@@ -54,14 +42,14 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
   // A panel holds its title: a wider one would push the last column off the page.
   const longest = Math.max(0, ...panels.map((title) => title.length)) * 6.3;
   const most = Math.max(1, Math.min(panels.length, Math.floor((width - 46) / Math.max(230, longest + 24))));
-  // Rows as full as can be: four panels are two and two, not three and one.
+  // Rows as even as can be: four panels are two and two, not three and one.
   const columns = Math.ceil(panels.length / Math.ceil(panels.length / most));
-  const across = Math.max(120, Math.floor((width - 70) / columns) - 24);
+  const across = Math.max(120, Math.floor((width - 80) / columns) - 24);
   const { scale, axis } = axisOf(rows.flatMap((row) => [row.value, row.low, row.high]), true);
   const perRow = width < 500 ? 2 : Math.floor(width / 130);
   return {
     data: { values: rows },
-    config: look(index, across),
+    config: config(index, across),
     facet: { field: "panel", type: "nominal", sort: panels, title: null },
     columns,
     spec: {
@@ -104,7 +92,7 @@ function curveChart(index, rows, { metric, panels, variants, relations, chosen, 
           },
         },
         {
-          // Unseen, and large enough to be met by a hand.
+          // Invisible, and large enough to point at.
           ...brush("layers"),
           mark: { type: "point", filled: true, size: 160, opacity: 0 },
           encoding: {
@@ -128,7 +116,7 @@ function sampleChart(index, rows, medians, { metric, sets, variants, chosen, wid
   const names = Math.min(190, Math.max(...sets.map((set) => set.length * 6.2)) + 16);
   return {
     data: { values: rows },
-    config: look(index),
+    config: config(index),
     width: Math.max(150, width - names - 24),
     height: { step: STRIP },
     layer: [
@@ -149,7 +137,7 @@ function sampleChart(index, rows, medians, { metric, sets, variants, chosen, wid
       },
       {
         data: { values: medians },
-        mark: { type: "tick", thickness: 4, height: STRIP - 6, color: look(index).legend.labelColor, stroke: tone("--paper"), strokeWidth: 1.2 },
+        mark: { type: "tick", thickness: 4, height: STRIP - 6, color: config(index).legend.labelColor, stroke: tone("--paper"), strokeWidth: 1.2 },
         encoding: { ...places, tooltip: tooltip(["set", "Responses"], ["shown", "Median"]) },
       },
     ],

@@ -1,4 +1,4 @@
-// What the scripts share: elements by id, new elements with text alone in them, and the dialog.
+// Shared by the scripts: elements by id, new elements that hold only text, and the dialog.
 const $ = (id) => document.getElementById(id);
 function make(tag, text, attributes = {}) {
   const element = Object.assign(document.createElement(tag), attributes);
@@ -19,47 +19,35 @@ for (const link of document.querySelectorAll("a.verdict")) {
   link.addEventListener("click", (event) => {
     event.preventDefault();
     const row = $(link.hash.slice(1)), names = row.closest("table").tHead.rows[0].cells, facts = make("dl");
-    const claim = link.closest("tr").cells[0], { source } = claim.dataset;
-    const told = [...row.cells].map((cell, i) => [names[i].textContent, cell.textContent]);
-    for (const [name, text] of [...told, ["Source", source]])
+    const claim = link.closest("tr").cells[0];
+    const pairs = [...row.cells].map((cell, i) => [names[i].textContent, cell.textContent]);
+    for (const [name, text] of [...pairs, ["Source", claim.dataset.source]])
       if (text && text !== "–") facts.append(make("dt", name), make("dd", text));
     facts.className = "facts";
     show(claim.firstChild.textContent, facts);
   });
 }
 
-// The filters of the figures.
-(() => {
-  const form = $("filters");
-  if (!form) return;
-  const count = form.querySelector("output");
-  const figures = [...document.querySelectorAll("#gallery figure")];
-  const choice = () => Object.fromEntries(new FormData(form));
-  const fits = (element, wanted, keys) => keys.every((key) => !wanted[key] || element.dataset[key] === wanted[key]);
+// The filters of the figures. The style sheet hides a model or dataset of which every part is hidden.
+if ($("filters")) {
+  const form = $("filters"), count = form.querySelector("output");
+  const parts = [...document.querySelectorAll("#gallery .model > :is(figure, details, p)")];
+  const figures = parts.filter((part) => part.tagName === "FIGURE");
   function apply() {
-    const wanted = choice();
-    for (const section of document.querySelectorAll("section[data-dataset]")) {
-      let any = false;
-      for (const model of section.querySelectorAll("[data-model]")) {
-        for (const part of model.querySelectorAll("figure")) part.hidden = !fits(part, wanted, ["relation", "kind"]);
-        for (const part of model.querySelectorAll("details")) part.hidden = !fits(part, wanted, ["relation"]);
-        const shown = [...model.querySelectorAll("figure, details")].some((part) => !part.hidden);
-        model.hidden = !fits(model, wanted, ["model"]) || !(shown || !model.querySelector("figure, details"));
-        any ||= !model.hidden;
-      }
-      section.hidden = !any || !fits(section, wanted, ["dataset"]);
-    }
-    const seen = figures.filter((figure) => !figure.closest("[hidden]")).length;
-    count.textContent = seen === figures.length ? `${seen} figures` : `${seen} of ${figures.length} figures`;
-    $("nothing").hidden = seen > 0;
+    const chosen = [...new FormData(form)].filter(([, value]) => value);
+    for (const part of parts)
+      part.hidden = chosen.some(([key, value]) => (part.closest(`[data-${key}]`)?.dataset[key] ?? value) !== value);
+    const shown = figures.filter((figure) => !figure.hidden).length;
+    count.textContent = shown === figures.length ? `${shown} figures` : `${shown} of ${figures.length} figures`;
+    $("nothing").hidden = shown > 0;
   }
   form.addEventListener("change", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));
-  // A link to a dataset that is filtered away shows it.
+  // A link to a dataset that is filtered out shows it again.
   addEventListener("hashchange", () => {
     const target = $(location.hash.slice(1));
-    if (target?.closest("[hidden]")) { form.reset(); setTimeout(() => target.scrollIntoView()); }
+    if (target && !target.checkVisibility()) { form.reset(); setTimeout(() => target.scrollIntoView()); }
   });
   apply();
-})();
+}

@@ -1,4 +1,4 @@
-"""What a claim of the second study looks at: the runs of one model and seed, probe by probe."""
+"""What the claims of the second study are measured on: the runs of one model and seed, probe by probe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,39 +9,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gradatlas.claims.evidence import OVERALL, PLAIN, Claim, Estimate, Scale, estimate, paired_tails, resampled
+from gradatlas.claims.estimates import (
+    EXACT,
+    NO_NUMBER,
+    PLAIN,
+    DynamicsEstimate,
+    Scale,
+    estimate,
+    paired_tails,
+    resampled,
+)
+from gradatlas.claims.sheet import DynamicsClaim
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.finetuning.tables import DYNAMICS
-from gradatlas.study.config import read_sheet
-
-STUDY = "learning_dynamics"
-# Of a number that nothing random is in; of one whose table or runs this config does not make.
-EXACT, NOT_ASKED = "exact", "not asked"
-
-
-@dataclass(frozen=True)
-class DynamicsClaim(Claim):
-    """A row of config/claims_dynamics.tsv; its schema says what each column is."""
-
-    table: str
-    runs: Sequence[str]
-    types: Sequence[str]
-
-    def stated(self, row: Mapping[str, Any]) -> str | None:
-        """The number published of this run and type."""
-        return dict(entry.split("=") for entry in self.published).get(row["relation"])
-
-
-def read_claims(sheet: str | Path, schema: str | Path) -> list[DynamicsClaim]:
-    """The claims' sheet; `InputError` names the line and column of what is wrong in it."""
-    rest = {"study": STUDY, "relations": (), "kinds": (), "models": (), "between": (), "ability": "free"}
-    # What is published is of other models than most rows are of.
-    rest["published_of"] = " (at the study's scale, on HH)"
-    return [DynamicsClaim(**row, **rest) for row in read_sheet(Path(sheet), Path(schema), "claim").values()]
 
 
 class NothingMeasured(Exception):
-    """What a claim compares has no usable probe; the message says so, and becomes the row's reason."""
+    """A claim has no number on these runs; the message is the reason of its row."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's ``dynamics`` rows on prompts that are trained on; `stopped`, where it diverged.
+    """A run's ``dynamics`` rows; claims use those on prompts that are trained on. `stopped`, where it diverged.
 
     `target`: the type of probe that it learns by SFT, from its row of the sheet of runs; empty, where it learns pairs.
     """
@@ -107,8 +91,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Room:
-    """The runs of one model and seed on one table of pairs, by name, and what was judged of their answers."""
+class RunGroup:
+    """The runs of one model and seed on one table of pairs, by name, and the scores of their free answers."""
 
     dataset: str
     model: str
@@ -121,14 +105,7 @@ class Room:
 
     def means(self, *values: np.ndarray) -> list[np.ndarray]:
         """Means over prompts under the same bootstrap draws, the plain ones in front: (1 + draws, ...) each."""
-        return resampled(_Drawn(self.dataset, self.draws, self.bootstrap_seed), values)
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    dataset: str
-    draws: int
-    seed: int
+        return resampled(values, self.dataset, self.draws, self.bootstrap_seed)
 
 
 def alike(*curves: Curve) -> list[Curve]:
@@ -139,24 +116,22 @@ def alike(*curves: Curve) -> list[Curve]:
     return [curve.of([prompt for prompt in curves[0].prompts if prompt in common]) for curve in curves]
 
 
-def of_differences(room: Room, claim: Claim, values: np.ndarray, relation: str) -> Estimate:
+def of_differences(group: RunGroup, claim: DynamicsClaim, values: np.ndarray) -> DynamicsEstimate:
     """The mean of each prompt's own number, (prompts,): bootstrap interval, Wilcoxon's signed ranks."""
-    (draws,) = room.means(values)
-    tails = paired_tails(values, PLAIN)
-    return estimate(claim, draws, PLAIN, len(values), relation=relation, tails=tails, test="Wilcoxon")
+    (draws,) = group.means(values)
+    return estimate(DynamicsEstimate, claim, draws, PLAIN, len(values), paired_tails(values, PLAIN), "Wilcoxon")
 
 
-def of_draws(claim: Claim, draws: np.ndarray, n: int, relation: str, scale: Scale = PLAIN) -> Estimate:
-    """A number that no prompt has one of its own of, from its bootstrap draws."""
-    return estimate(claim, draws, scale, n, relation=relation)
+def of_draws(claim: DynamicsClaim, draws: np.ndarray, n: int, scale: Scale = PLAIN) -> DynamicsEstimate:
+    """A number that no single prompt has, from its bootstrap draws."""
+    return estimate(DynamicsEstimate, claim, draws, scale, n)
 
 
-def exactly(value: float, n: int, relation: str = "") -> Estimate:
+def exactly(value: float, n: int, of: str = "") -> DynamicsEstimate:
     """A number that nothing random is in: its own interval."""
-    return Estimate(relation, OVERALL, value, value, value, n, 0.0, EXACT, PLAIN.name)
+    return DynamicsEstimate(value=value, low=value, high=value, n=n, p_value=0.0, test=EXACT, scale=PLAIN.name, of=of)
 
 
-def nothing(relation: str, reason: str, test: str = "") -> Estimate:
+def nothing(of: str, reason: str, test: str = "") -> DynamicsEstimate:
     """No number, and why."""
-    numbers = dict.fromkeys(("value", "low", "high", "p_value"), np.nan)
-    return Estimate(relation=relation, projection=OVERALL, n=0, test=test, scale=PLAIN.name, reason=reason, **numbers)
+    return DynamicsEstimate(**NO_NUMBER | {"test": test}, scale=PLAIN.name, of=of, reason=reason)

@@ -1,0 +1,113 @@
+"""The claims of both studies: a class a sheet, with what both have in their base."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from gradatlas.core.sheets import read_sheet
+
+# In the column `projection`: all of them together.
+OVERALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What claims of both studies have; the schemas in workflow/schemas describe every column."""
+
+    study: ClassVar[str]
+    # Follows "published" in a statement, where the published number is of another model than the row.
+    published_of: ClassVar[str] = ""
+
+    claim: str
+    status: str
+    source: str
+    title: str
+    statement: str
+    statistic: str
+    direction: str
+    threshold: float
+    margin: float | None
+    published: Sequence[str]
+
+    def claimed(self, value: float) -> bool:
+        """Whether a number lies where it is claimed to lie."""
+        if self.direction == "within":
+            return abs(value - self.threshold) < self.margin
+        return value > self.threshold if self.direction == "above" else value < self.threshold
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The numbers between what is claimed and what is not."""
+        if self.direction == "within":
+            return self.threshold - self.margin, self.threshold + self.margin
+        return (self.threshold,)
+
+    def published_number(self, row: Mapping[str, Any]) -> str | None:
+        """The number that the study has published for a row of evidence, as it is printed."""
+        return dict(entry.split("=") for entry in self.published).get(self._published_key(row))
+
+    @property
+    def over_seeds(self) -> bool:
+        """Whether a verdict needs several trainings of one model, of different seeds."""
+        return False
+
+    @property
+    def ability_of(self) -> str:
+        """Whose ability to do the task a verdict needs: column `ability` of the first study's sheet."""
+        return "free"
+
+    def _published_key(self, row: Mapping[str, Any]) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientClaim(Claim):
+    """A row of config/claims.tsv."""
+
+    study: ClassVar[str] = "layer_gradients"
+
+    measure: str
+    variants: Sequence[str]
+    relations: Sequence[str]
+    against: str
+    between: Sequence[str]
+    kinds: Sequence[str]
+    models: Sequence[str]
+    tasks: Sequence[str]
+    ability: str
+
+    @property
+    def ability_of(self) -> str:
+        return self.ability
+
+    def _published_key(self, row: Mapping[str, Any]) -> str:
+        return f"{row['model']}/{row['dataset']}" if row["projection"] == OVERALL else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsClaim(Claim):
+    """A row of config/claims_dynamics.tsv."""
+
+    study: ClassVar[str] = "learning_dynamics"
+    published_of: ClassVar[str] = " (at the study's scale, on HH)"
+
+    rests: str
+    table: str
+    runs: Sequence[str]
+    types: Sequence[str]
+
+    @property
+    def over_seeds(self) -> bool:
+        return self.rests == "seeds"
+
+    def _published_key(self, row: Mapping[str, Any]) -> str:
+        return row["relation"]
+
+
+Kind = TypeVar("Kind", bound=Claim)
+
+
+def read_claims(kind: type[Kind], sheet: str | Path, schema: str | Path) -> list[Kind]:
+    """The claims of a sheet; `InputError` names the line and column of what is wrong in it."""
+    return [kind(**row) for row in read_sheet(Path(sheet), Path(schema), "claim").values()]

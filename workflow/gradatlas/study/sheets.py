@@ -1,0 +1,297 @@
+"""Rows of the sheets and keys of the mappings in config/: type, default and meaning of each, once.
+
+Sheets are read against these classes; jobs inherit the parts that they share with them; the tables of config/README.md
+are compared with them by a test.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from gradatlas.core.schemas import ABSENT, Schema
+from gradatlas.study.probe_types import ProbeType
+from gradatlas.study.relations import Given
+from gradatlas.study.settings import LISTED, Commit, Count, Filled, Whole
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Key = Annotated[str, Schema(pattern="^[A-Za-z0-9_]+$(?!\\n)")]
+Title = Annotated[str, Schema(pattern="^(?!-)[^\\x00-\\x1f\\x7f\\x85\\u2028\\u2029]*$(?!\\n)")]
+VARIANT = "^[A-Za-z0-9_]+$"
+RECIPE = "^((shift|pairs|permutation|pool)|([A-Za-z0-9_]+:)?(dot|line|backslash|sentence))$"
+LABELLED = "([A-Za-z0-9_]+=)?[0-9a-f]{40}"
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Where and how precisely a model computes."""
+
+    device: Device = "auto"
+    """`cpu` needs no GPU, `cuda` insists on one, `auto` takes a GPU where there is one"""
+    dtype: Dtype = "float32"
+    """precision of weights and passes, whatever the checkpoint has; spectra of `bfloat16` and `float16` are
+    computed from float32 copies"""
+    trust_remote_code: bool = False
+    """run model code that comes with the checkpoint"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow(Loading):
+    """A row of config/models.tsv."""
+
+    model: Key
+    """name in tables, figures and file names (letters, digits, `_`)"""
+    title: Title = ""
+    """name in figures, on one line, no dash first; empty: the key"""
+    source: Annotated[str, Schema(pattern="^(miniature|[.~/].*|[^/]+/[^/]+)$")]
+    """a folder (starts with `.`, `/` or `~`), a hub id ORG/NAME, or `miniature`. FP8 and MXFP4 weights are
+    dequantised, other quantised ones refused; a folder with a PEFT adapter is refused: merge it into its base model
+    first (`merge_and_unload`)"""
+    revision: Annotated[str, Schema(pattern=f"^({LABELLED}( {LABELLED})*)?$")] = ""
+    """commit of a hub model; empty is unresolved, `gradatlas pin` fills it in, on a machine with a network.
+    Several, with spaces between, each as COMMIT or LABEL=COMMIT: a training series, see below"""
+    kind: Literal["base", "instruct", "random"] = "base"
+    """`base`, `instruct` (tuned to follow instructions) or `random`: untrained. A random row of a hub id is made
+    here: config and tokenizer of that model, weights drawn by `seed`, none downloaded; a random row of a folder is
+    measured as it is"""
+    prompt: Literal["", "plain", "chat"] = ""
+    """form of the prompts: `plain` (the instruction and a new line) or `chat` (through the model's own chat
+    template). Empty: `chat` for kind `instruct`, `plain` for the others; a local `generate.model` then takes its
+    template if it has one"""
+    partner: str = ""
+    """the model that it is compared with where both are measured, of any kind: a base model with a base model, a
+    checkpoint with an earlier one. Figures `instructed` draw the two; where they read prompts of different forms,
+    title and page state it. Claims about instructed models are about kind `instruct` with a partner of kind `base`.
+    Of a random row, the base model that it belongs to; of a random row of a hub id, one of the same source and
+    revision"""
+    seed: Whole | None = None
+    """of a miniature, or of an untrained network's weights"""
+    threads: Count = 4
+    """CPU threads of a job (never more than --cores); 1 for a model of a few million parameters"""
+    scope: Literal["any", "miniature", "none"] = "any"
+    """data that it is meant for: `any`, `miniature` or `none`. Outside of it, every figure and table is marked
+    `pipeline check`"""
+    released: Annotated[str, Schema(pattern="^[A-Za-z0-9_][A-Za-z0-9_./-]*$(?!\\n)|^$")] = ""
+    """name of its folder among released statistics; empty: the key"""
+    projections: str = ""
+    """where q, k, v and o are in a decoder layer, if they are not found by themselves; see below"""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Where the answers of a dataset's questions are."""
+
+    gold: Literal["", "none", "final_answer", "boxed"] = ""
+    r"""where gold answers of `published` files are: `none` (the None response is the answer), `final_answer` (after
+    "The final answer is" of Simplified), `boxed` (the last `\boxed{}` of Simplified); empty: the data have none, or
+    a mapping names them"""
+    options: Literal["", "listed", "yes_no"] = ""
+    """what questions offer: `listed` (options after `Options:` in the instruction, one a line: `(A) 22`, `-
+    Sentence A: ...`, `- bank`), `yes_no`; empty: they are open, or have no answer"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow(Answering):
+    """A row of config/datasets.tsv."""
+
+    dataset: Key
+    """name in tables, figures and file names (letters, digits, `_`)"""
+    title: Title = ""
+    """name in figures, on one line, no dash first; empty: the key"""
+    task: Literal["math", "commonsense", "knowledge", "other"] = "other"
+    """kind of task"""
+    reader: Literal["published", "mapped", "miniature"]
+    """`published` (the study's own layout, files in `sources.tsv`), `mapped` (any file or hub dataset, columns in
+    `config/mappings/DATASET.yaml`) or `miniature`"""
+    variants: Annotated[tuple[Annotated[str, Schema(pattern=VARIANT)], ...], LISTED] = ("natural",)
+    """variants that the data have, in the order of figures, with spaces between; empty: `natural` (one response to
+    a question, of no variant)"""
+    relations: Annotated[tuple[Given, ...], Schema(uniqueItems=True, contains={"const": "correct"})] = ("correct",)
+    """relations that come with the data, with spaces between; of a mapped dataset `correct`"""
+    recipe: tuple[Annotated[str, Schema(pattern=RECIPE)], ...] = ()
+    """how the study made its irrelevant responses of this dataset, for the `reference` builder: a base map (shift,
+    pairs, permutation, pool), then how responses are cut (dot, line, backslash, sentence), for all variants or for
+    one (`detailed:line`); empty: `shift dot`"""
+    url: str = ""
+    """address of the folder that the paths in `sources.tsv` are in; empty: they are local files"""
+    scope: Literal["study", "miniature", "user"] = "user"
+    """`study` (published by it), `miniature`, or `user` for your own"""
+    family: Annotated[str, Schema(pattern="^[A-Za-z0-9_]*$")] = ""
+    """datasets of one family are also drawn together; empty: none"""
+    member: Title = ""
+    """the dataset's name within its family; empty: its title"""
+    paper_top: Count | None = None
+    """end of the study's own axis of nuclear norms under `paper_axes`; empty: 100 for None, 30 for others"""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row of config/sources.tsv: one file, with one variant and relation of a dataset."""
+
+    dataset: str
+    """a row of `datasets.tsv`"""
+    variant: str
+    """variant that the file holds"""
+    relation: Given
+    """relation that the file holds"""
+    path: Filled
+    """below the dataset's url or the mirror; a local file where it has no url"""
+    sha256: Annotated[str, Schema(pattern="^([0-9a-f]{64})?$")] = ""
+    """checksum; needed for files with a url"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a run trains."""
+
+    loss: Literal["sft", "dpo", "ipo", "slic", "sppo", "kto", "simpo"] = "sft"
+    """loss of an update (workflow/gradatlas/finetuning/losses.py)"""
+    target: Literal["extend", ProbeType] = "chosen"
+    """of sft: `chosen`, `extend` (chosen and rejected responses both), or a type of probe, to train on the probed
+    prompts"""
+    split: Literal["train", "base"] = "train"
+    """pairs to train on: `train`, or `base`, the miniature's documents for a warm start"""
+    probed: bool = False
+    """train on the probed pairs alone"""
+    negatives: Literal["off_policy", "on_policy"] = "off_policy"
+    """rejected responses: the pairs' own (`off_policy`) or sampled from the model at every step (`on_policy`)"""
+    parameters: Literal["full", "lora"] = "full"
+    """what is trained: all weights, or low-rank terms of all linear layers but the output, scaled by 2, without
+    dropout"""
+    lora_rank: Count = 8
+    """rank of lora's terms"""
+    optimiser: Literal["sgd", "rmsprop", "adamw"] = "rmsprop"
+    """plain SGD, RMSprop (the study's) or AdamW without decay"""
+    learning_rate: Annotated[float, Schema(exclusiveMinimum=0)]
+    """after the warm-up"""
+    steps: Count
+    """updates"""
+    batch_size: Count = 4
+    """responses (sft) or pairs of an update"""
+    warm_up: Whole = 0
+    """updates over which the learning rate rises; it stays from there"""
+    clip: Annotated[float, Schema(minimum=0)] = 10.0
+    """largest norm of the gradient; 0: no limit"""
+    beta: Annotated[float, Schema(exclusiveMinimum=0)] = 0.1
+    """of the losses on pairs"""
+    margin: Annotated[float, Schema(minimum=0)] = 0.0
+    """of slic (delta) and simpo (gamma)"""
+    evaluate_every: Count = 50
+    """updates between evaluations of all probes, each a checkpoint too; also before the first update and after the
+    last"""
+    generate_every: Whole = 0
+    """updates between free responses; 0 or empty: before the first update and after the last alone"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow(Training):
+    """A row of config/runs.tsv."""
+
+    run: Annotated[str, Schema(pattern="^[a-z0-9_]+$")]
+    """name in tables, figures and file names"""
+    title: Title = ""
+    """name in figures, on one line, no dash first; empty: the key"""
+    init: str = ""
+    """the run whose model it starts from; empty: the model of `models.tsv`"""
+    watched: bool = True
+    """whether probes are evaluated; a warm start that comes before all probes is not watched"""
+    baseline: tuple[str, ...] = ()
+    """runs whose free responses its own are judged against, with spaces between; those that the config leaves out
+    are not"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Columns that are joined to the question, each on lines of its own; a field of them may be empty."""
+
+    system: str = ABSENT
+    """a system message, written before the question"""
+    context: str = ABSENT
+    """a passage that the question is about, written after it"""
+    input: str = ABSENT
+    """what the instruction is to be done with (Alpaca), written after it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetColumns(Joined):
+    """Which column of a dataset holds what."""
+
+    instruction: str
+    """the question, as the model is asked it"""
+    rationale: str = ABSENT
+    """the short reasoning (Simplified), with the answer"""
+    answer: str = ABSENT
+    """the final answer (None); without one, the data have no gold answers"""
+    detailed: str = ABSENT
+    """the long reasoning (Detailed)"""
+    response: str = ABSENT
+    """a response that is none of these, such as a chat answer; its variant is `natural`"""
+    id: str = ABSENT
+    """a name of each row, unique; without it, rows are counted from 0"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetMapping:
+    """A file config/mappings/DATASET.yaml: where a dataset's rows come from, and which of their columns is what."""
+
+    source: Filled
+    """a file (.json, .jsonl, .csv, .parquet; `~` at its start is your home folder), or a dataset of the hub,
+    ORG/NAME"""
+    revision: Commit = ""
+    """commit of a hub dataset, 40 digits; empty for a file"""
+    name: str = ""
+    """configuration of a hub dataset that has several, such as `main`"""
+    split: Filled = "train"
+    """rows to take, as the `datasets` library writes it (`train[:500]`, `train[-10%:]`); a file is one split,
+    `train`"""
+    columns: DatasetColumns
+    """the names of your columns"""
+    separator: str = ""
+    """what stands between reasoning and answer in the rationale's column, such as GSM8K's `####`; the last one
+    counts. Empty: they have columns of their own"""
+    boxed: bool = False
+    r"""`true`: the answer is the last `\boxed{}` of the rationale; Simplified is the rationale as it is"""
+    remove: str = ""
+    """regular expression of what to delete from rationales, such as GSM8K's `<<[^>]*>>`"""
+    answers: dict[str, str] = field(default_factory=dict)
+    """the final answer for what the answer's column holds: `{"True": "yes", "False": "no"}`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsColumns(Joined):
+    """Which column of preference pairs holds what."""
+
+    prompt: str = ABSENT
+    """the prompt; of format dialogue there is none"""
+    chosen: str
+    """the preferred response"""
+    rejected: str
+    """the other one"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsMapping:
+    """A file config/pairs/PAIRS.yaml: where preference pairs come from, and which of their columns is what."""
+
+    source: Filled
+    """a dataset of the hub, ORG/NAME, or a file of rows to train on (.json, .jsonl, .csv, .parquet; `~` at its
+    start is your home folder)"""
+    held_out: str = ""
+    """where `source` is a file, the file of rows that are held out; empty: `source` itself, cut by `train_split`
+    and `held_out_split`"""
+    revision: Commit = ""
+    """commit of a hub dataset, 40 digits; empty for a file"""
+    name: str = ""
+    """configuration of a hub dataset that has several"""
+    folder: str = ""
+    """folder of a hub dataset that keeps its parts in folders, such as helpful-base"""
+    train_split: str = "train"
+    """rows to train on, as the `datasets` library writes it"""
+    held_out_split: str = "train"
+    """rows that are held out; of a file, `train` or a part of it, such as `train[80%:]`"""
+    format: Literal["plain", "dialogue", "messages"] = "plain"
+    """`plain` (three texts), `dialogue` (chosen and rejected are complete dialogues that share the prompt through
+    their last "Assistant:"), or `messages` (lists of {role, content}; the last one is the response)"""
+    template: Annotated[str, Schema(pattern="\\{prompt\\}")] = "{prompt}"
+    """the prompt as the model reads it; {prompt} stands for the prompt's text"""
+    columns: PairsColumns
+    """the names of your columns"""

@@ -19,7 +19,7 @@ from gradatlas.figures import gallery, heatmaps, instructed, panels, relations
 from gradatlas.figures import samples as by_sample
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import with_interval
-from gradatlas.figures.jobs import Dataset
+from gradatlas.figures.jobs import Dataset, FigureSettings, OverviewSettings
 from synthetic import frames, statistic_rows, write_statistics
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -126,7 +126,14 @@ def test_models_of_one_title_are_told_apart(tmp_path):
     rows = statistic_rows(models=("a", "b"), layers=3, relations=("correct",), projections=("q",), n=25)
     folder = write_statistics(tmp_path / "statistics", rows)
     titles = {"a": "Mine", "b": "Mine"}
-    gallery.draw(folder, "gsm8k", "GSM8K", tmp_path / "out", ["vl.json"], titles, partners_of={"b": "a"})
+    gallery.draw(
+        folder,
+        "gsm8k",
+        "GSM8K",
+        tmp_path / "out",
+        ["vl.json"],
+        FigureSettings(model_titles=titles, partners={"b": "a"}),
+    )
     figures = read_index(tmp_path / "out")["figures"]
     (beside,) = (each for each in figures if each["kind"] == "instructed")
     assert beside["title"].startswith("Mean gradients of Mine (b) and Mine (a): no clear difference")
@@ -325,9 +332,11 @@ def test_two_runs_write_the_same_bytes(tmp_path):
         rows = statistic_rows(**{**SMALL, "variants": variants}, dataset=each.key)
         folders.append(write_statistics(tmp_path / each.key, rows))
     for name in ("one", "two"):
-        gallery.draw_overview(folders, DATASETS, tmp_path / name, ["vl.json", "svg"])
+        gallery.draw_overview(folders, OverviewSettings(list(DATASETS)), tmp_path / name, ["vl.json", "svg"])
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(files) == 2 * 10 + 1 and files == sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert len(files) == 2 * len(read_index(tmp_path / "one")["figures"]) + 1 and files == sorted(
+        path.name for path in (tmp_path / "two").iterdir()
+    )
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
@@ -398,7 +407,7 @@ def test_an_overview_of_nothing_is_an_error(tmp_path):
     rows = statistic_rows(**SMALL)
     folder = write_statistics(tmp_path, {**rows, "curves": []})
     with pytest.raises(InputError, match="nothing to draw"):
-        gallery.draw_overview([folder], DATASETS[:1], tmp_path / "out", ["svg"])
+        gallery.draw_overview([folder], OverviewSettings([*DATASETS[:1]]), tmp_path / "out", ["svg"])
 
 
 # Style ---------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from gradatlas.core.checked import write_json
 from gradatlas.core.tables import write_table
 from gradatlas.figures import audit, compared, gallery, heatmaps, relations, samples, tables, verdicts
 from gradatlas.figures.data import Data
-from gradatlas.figures.jobs import Dataset
+from gradatlas.figures.jobs import Dataset, OverviewSettings
 from gradatlas.page.page import write_atlas
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from synthetic import frames, statistic_rows, write_statistics
@@ -46,7 +46,7 @@ def study(tmp_path_factory):
         folders.append(write_statistics(base / dataset, rows))
         gallery.draw(folders[-1], dataset, dataset, base / "figures" / dataset, ["vl.json"])
     datasets = [Dataset("one", "One"), Dataset("two", "Two")]
-    gallery.draw_overview(folders, datasets, base / "figures/all", ["vl.json"])
+    gallery.draw_overview(folders, OverviewSettings(datasets), base / "figures/all", ["vl.json"])
     for kind in ("mad", "rd"):
         tables.write_tables(kind, folders, base)
     (base / "config.yaml").write_text("seed: 0\n")
@@ -166,7 +166,7 @@ def test_a_dataset_that_was_asked_for_is_not_missing():
     tables_["cells"] = pl.concat([cells, cells.with_columns(pl.lit("two").alias("dataset"))])
     datasets = tuple(Dataset(key, key.capitalize()) for key in ("one", "two", "three"))
     data = Data(tables_, relation="correct", datasets=datasets)
-    assert "Not measured: Three." in " ".join(heatmaps.mad_heading(data).subtitle)
+    assert "Not measured: Three." in " ".join(heatmaps.MAD.heading(data).subtitle)
 
 
 # Data without variants of their own ----------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def chats(tmp_path_factory):
     )
     folder = write_statistics(base / "chats", rows)
     gallery.draw(folder, "chats", "My chats", base / "figures/chats", ["vl.json"])
-    gallery.draw_overview([folder], [Dataset("chats", "My chats")], base / "figures/all", ["vl.json"])
+    gallery.draw_overview([folder], OverviewSettings([Dataset("chats", "My chats")]), base / "figures/all", ["vl.json"])
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [folder], base)
     (base / "config.yaml").write_text("seed: 0\n")

@@ -1,6 +1,6 @@
 r"""Tables as LaTeX (booktabs, longtable), of text that may hold anything.
 
-pdfLaTeX knows a few hundred characters: what it lacks is written as commands, or as its code point.
+pdfLaTeX knows a few hundred characters: all others are written as commands, or as their code points.
 """
 
 import re

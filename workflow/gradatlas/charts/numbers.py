@@ -26,7 +26,7 @@ def two_digits(value: float, sign: str = "") -> str:
 
 
 def percentage(share: float) -> str:
-    """A share as a whole percentage: .254 -> 25 %."""
+    """A share as a percentage without decimals: .254 -> 25 %."""
     return f"{100 * share:.0f} %"
 
 

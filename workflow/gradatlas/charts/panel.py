@@ -20,7 +20,7 @@ VALUES = ("value", "low", "high")
 
 
 @dataclass(frozen=True)
-class Look:
+class Palette:
     """What colour and shape stand for: a column of labels, its entries in order, their colours and shapes.
 
     `below`: each panel has a legend of its own, below it; else one stands above all panels.
@@ -73,6 +73,7 @@ class Axis:
     expression: str | None = None
     labels: bool = True
     count: int | None = None
+    grid: bool | None = None
     entries: tuple[str, ...] = ()
 
     def encode(self, kind: type, field: str | None = None) -> alt.X | alt.Y:
@@ -80,7 +81,7 @@ class Axis:
         axis: dict[str, Any] = {"title": self.title}
         if self.entries:
             return kind(f"{self.field}:O", sort=list(self.entries), axis=theme.plain(**axis, labelAngle=0))
-        options = {"format": self.format, "tickCount": self.count, "labelExpr": self.expression}
+        options = {"format": self.format, "tickCount": self.count, "labelExpr": self.expression, "grid": self.grid}
         axis |= {name: value for name, value in options.items() if value is not None}
         if self.format in ("d", ",d"):
             axis["tickMinStep"] = 1
@@ -101,7 +102,7 @@ def panel(
     frame: pl.DataFrame,
     x: Axis,
     y: Axis,
-    look: Look,
+    palette: Palette,
     size: tuple[int, int],
     *,
     title: str | None = None,
@@ -122,10 +123,10 @@ def panel(
     rules stand; `level`: where a horizontal one does. `more`: columns that only the tooltip shows.
     """
     values = [name for name in (y.field, "low", "high") if name in frame.columns]
-    keys = [name for name in (look.column, dashed and dashed.column, detail, x.field, *more) if name]
+    keys = [name for name in (palette.column, dashed and dashed.column, detail, x.field, *more) if name]
     data = frame.select(*dict.fromkeys(key for key in keys if key not in values), *map(rounded, values))
     base = alt.Chart(data).encode(
-        x=x.encode(alt.X), color=look.encode(alt.Color, legend), **({"detail": f"{detail}:N"} if detail else {})
+        x=x.encode(alt.X), color=palette.encode(alt.Color, legend), **({"detail": f"{detail}:N"} if detail else {})
     )
     tooltip = [
         alt.Tooltip(f"{key}:Q", format=".3~g" if key in values else ",") if data.schema[key].is_numeric() else (
@@ -156,7 +157,7 @@ def panel(
         inside = f"datum.{y.field} >= {y.scale.low} && datum.{y.field} <= {y.scale.high}" if clip else ""
         within = base.transform_filter(inside) if clip else base
         marks = within.mark_point(style="dot-alone" if apart else "dot")
-        parts.append(marks.encode(y=y.encode(alt.Y), shape=look.encode(alt.Shape, legend), tooltip=tooltip))
+        parts.append(marks.encode(y=y.encode(alt.Y), shape=palette.encode(alt.Shape, legend), tooltip=tooltip))
     if data[y.field].is_null().all():
         parts.append(note("no finite values"))
     # All at once: each later change of a chart would copy and check all of it again.
@@ -229,14 +230,14 @@ def of(frame: pl.DataFrame, **keys: str | Sequence[str]) -> pl.DataFrame:
     return frame
 
 
-def projection_look(keys: Sequence[str]) -> Look:
+def projection_palette(keys: Sequence[str]) -> Palette:
     """A colour and shape a projection, the same in every figure."""
     colours = tuple(theme.PROJECTION_COLOURS.get(key, theme.QUIET) for key in keys)
     shapes = tuple(theme.PROJECTION_SHAPES.get(key, "circle") for key in keys)
-    return Look("projection", tuple(map(label, keys)), colours, shapes)
+    return Palette("projection", tuple(map(label, keys)), colours, shapes)
 
 
-def variant_look(keys: Sequence[str]) -> Look:
+def variant_palette(keys: Sequence[str]) -> Palette:
     """Colours and shapes of variants in order; the study's own keep theirs where another is missing."""
     taken = {theme.OWN_LOOK[key] for key in keys if key in theme.OWN_LOOK}
     free = (rank for rank in itertools.count() if rank not in taken)
@@ -244,12 +245,12 @@ def variant_look(keys: Sequence[str]) -> Look:
     colours, shapes = (
         tuple(looks[rank % len(looks)] for rank in ranks) for looks in (theme.ORDERED_COLOURS, theme.ORDERED_SHAPES)
     )
-    return Look("variant", tuple(map(label, keys)), colours, shapes)
+    return Palette("variant", tuple(map(label, keys)), colours, shapes)
 
 
-def series_look(entries: Sequence[str], column: str = "series", *, below: bool = False) -> Look:
+def series_palette(entries: Sequence[str], column: str = "series", *, below: bool = False) -> Palette:
     """Colours and shapes of lines in order; those of the projections where there are many."""
     few = len(entries) <= len(theme.ORDERED_COLOURS)
     colours = theme.ORDERED_COLOURS if few else tuple(theme.PROJECTION_COLOURS.values())
     shapes = theme.ORDERED_SHAPES if few else tuple(theme.PROJECTION_SHAPES.values())
-    return Look(column, tuple(entries), colours[: len(entries)], shapes[: len(entries)], below)
+    return Palette(column, tuple(entries), colours[: len(entries)], shapes[: len(entries)], below)

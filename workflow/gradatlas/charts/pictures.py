@@ -28,7 +28,7 @@ def write_gallery(chosen: str | Path, figures: str | Path, output: str | Path) -
     records = {stem: Path(figures) / f"{stem}.vl.json" for stem in stems}
     for stem, record in records.items():
         if not record.is_file():
-            raise InputError(f"{chosen}, '{stem}': no file {record}; run the default study first, or mend the line")
+            raise InputError(f"{chosen}, '{stem}': no file {record}; run the default study first, or correct the line")
     names = []
     for stem, record in records.items():
         specification = json.loads(record.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One way to save a chart: the record (`.vl.json`), the print (`.svg`), the slide (`.png`); asked for, `.pdf`.
+"""One way to save a chart: the record (`.vl.json`), the print (`.svg`), the slide (`.png`), and `.pdf`.
 
 The same chart gives the same bytes, in every process; a PDF alone bears marks of when it was made.
 """
@@ -23,7 +23,7 @@ _WIDE, _STAND_IN = re.compile("[\U00010000-\U0010ffff]"), "\u25a1"
 
 
 def save(chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str]) -> dict[str, str]:
-    """Write `chart` as ``{stem}.{format}`` for each format; each file whole or not at all.
+    """Write `chart` as ``{stem}.{format}`` for each format; each file completely or not at all.
 
     Returns file names by format, in the order of `FORMATS`. `InputError` for a format that is not in `FORMATS`.
     """

@@ -3,10 +3,9 @@
 The type is Liberation Sans: vl-convert carries it inside its wheel, so a chart's text is measured and drawn alike on
 every machine (tried: with no font installed an SVG has the same bytes), and it has the metrics of Arial and Helvetica,
 so an SVG keeps its layout in a viewer without it.
-(One glyph that it lacks, such as a subscript digit, throws a whole line into another font: labels avoid those.)
+(One glyph that it does not have, such as a subscript digit, sets a whole line into another font: labels avoid those.)
 """
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ FAMILY = "Liberation Sans, Arimo, Arial, Helvetica, sans-serif"
 INK, QUIET, RULE, GRID = "#1f2430", "#4d5566", "#8b93a3", "#e7e9ee"
 
 # The paper's hues (Q red, K green, V blue, O grey), moved apart in luminance so that they stay apart in greyscale and
-# for colour-blind readers (a test measures both). Shapes say the same once more.
+# for colour-blind readers (a test measures both). Shapes repeat them.
 PROJECTION_COLOURS = {
     "q": "#d94a1f",
     "k": "#1d5f4c",
@@ -51,7 +50,7 @@ PROJECTION_SHAPES = {
 }
 # What is wrong with the data themselves.
 MARKED = "#c0213f"
-# Fast to slow runs from dark to light. These variants keep their look in a dataset that lacks one of them.
+# Fast to slow runs from dark to light. These variants keep their colours in a dataset without one of them.
 OWN_LOOK = {"none": 0, "simplified": 1, "detailed": 2}
 ORDERED_COLOURS = ("#41206f", "#c0413f", "#df9210", "#1d8a99", "#6c757d")
 ORDERED_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
@@ -70,7 +69,7 @@ WIDTH = 780  # of all panels of a row together; a figure is about a text column 
 GAP = 22
 HEIGHTS = {"main": 190, "minor": 105, "small": 120, "difference": 84}
 TITLE_SIZE, SUBTITLE_SIZE = 16, 11.5
-# Points are told apart down to this many pixels between layers; a longer curve is drawn without them.
+# With fewer pixels between layers, points overlap: the curve is drawn without them.
 POINT_SPACING = 5
 
 
@@ -95,49 +94,41 @@ def heading_of(heading: Heading, columns: int) -> alt.Title:
     """The heading as a chart title, its lines broken to the width of `columns` panels."""
     width = max(panel_width(columns) * columns + GAP * (columns - 1), 430)
     return alt.Title(
-        text=_lines([heading.title], width, TITLE_SIZE * 0.49, TITLE_SIZE * _BOLD),
-        subtitle=_lines(heading.subtitle, width, SUBTITLE_SIZE * 0.44, SUBTITLE_SIZE),
+        text=_lines([heading.title], width, TITLE_SIZE * _BOLD),
+        subtitle=_lines(heading.subtitle, width, SUBTITLE_SIZE),
     )
 
 
-# Widths of the characters from the space to the tilde in thousandths of the size (Helvetica's, which Liberation Sans
-# has too); of others that of a digit. Bold ones are at most this much wider in a line of words.
-_WIDTHS = (
-    *(278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278),
-    *((556,) * 10),
-    *(278, 278, 584, 584, 584, 556, 1015),
-    *(667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833),
-    *(722, 778, 667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611),
-    *(278, 278, 278, 469, 556, 333),
-    *(556, 556, 500, 556, 556, 278, 556, 556, 222, 222, 500, 222, 833),
-    *(556, 556, 556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500),
-    *(334, 260, 334, 584),
-)
-_BOLD = 1.08
+# Mean widths of characters in thousandths of the size, on the safe side; bold ones are wider.
+_CAPITAL, _NARROW, _OTHER, _BOLD = 720, 278, 540, 1.08
 
 
 def width_of(text: str, size: float) -> float:
-    """The width in pixels of a line of this type, of `size` pixels."""
-    places = (ord(character) - ord(" ") for character in text)
-    return size / 1000 * sum(_WIDTHS[place] if place < len(_WIDTHS) else 556 for place in places)
+    """About the width in pixels of a line of this type, of `size` pixels, and not less."""
+    widths = (_CAPITAL if each.isupper() else _NARROW if each in " iljtf.,:;'()[]|!" else _OTHER for each in text)
+    return size / 1000 * sum(widths)
 
 
-def _lines(paragraphs: Sequence[str], width: float, character: float, size: float) -> list[str]:
-    """Paragraphs broken into lines; `character` is the mean width of one in this type of this `size`, in pixels."""
+def _lines(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
+    """Paragraphs broken into lines; two lines are of like length, and not a last word alone."""
     broken = []
     for text in paragraphs:
-        room = max(20, int(width / character))
-        lines = textwrap.wrap(text, room)
-        # Capitals and digits are wider than the mean.
-        while room > 20 and any(width_of(line, size) > width for line in lines):
-            room -= 1
-            lines = textwrap.wrap(text, room)
+        lines = _wrapped(text, width, size)
         if len(lines) == 2:
-            # Two lines of like length, and not a last word alone.
-            even = textwrap.wrap(text, min(room, len(text) // 2 + 12))
+            even = _wrapped(text, min(width, 0.5 * width_of(text, size) + 12 * size), size)
             lines = even if len(even) == 2 else lines
         broken += lines
     return broken
+
+
+def _wrapped(text: str, width: float, size: float) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width_of(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 @alt.theme.register("gradatlas", enable=True)

@@ -8,7 +8,7 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import label, projections_in_order, relations_in_order, responses_of, variants_in_order
-from gradatlas.charts.panel import VALUES, Dashed, cells, ends_in, grid, of, projection_look
+from gradatlas.charts.panel import VALUES, Dashed, cells, ends_in, grid, of, projection_palette
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import finite, larger, lines_of, of_curves, states_findings
 from gradatlas.figures.layers import axis_title, layer_panel, layers_of, logged, ratio_scale, scale_of
@@ -33,7 +33,7 @@ def heading(data: Data) -> theme.Heading:
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """Told apart by dash; differences that span decades are drawn as multiples of correct, on a log axis."""
+    """The other kind is dashed; differences that span decades are drawn as multiples of correct, on a log axis."""
     curves, differences = _both(data), data.of("rd_layers")
     relations = [label(relation) for relation in relations_in_order(curves["relation"].unique())]
     dashed = Dashed("relation", tuple(relations))
@@ -50,7 +50,7 @@ def pair(
     below: Sequence[str],
     neutral: float = 0,
 ) -> alt.ConcatChart:
-    """Nuclear norms of two kinds, told apart by dash, and below them how far they lie apart, titled `below`.
+    """Nuclear norms of two kinds, one of them dashed, and below them their differences, titled `below`.
 
     `differences`: relative ones (`neutral` 0) or ratios (1), in the columns of `rd_layers`. Columns are projections,
     pairs of rows are variants. The differences of all variants share one axis, so that a small one looks small.
@@ -58,7 +58,7 @@ def pair(
     curves, differences = of(curves, statistic="nuclear_norm"), of(differences, statistic="nuclear_norm")
     projections = projections_in_order(curves["projection"].unique())
     variants = variants_in_order(differences["variant"].unique())
-    look, layers = projection_look(projections), layers_of(curves)
+    palette, layers = projection_palette(projections), layers_of(curves)
     width, high, low = theme.panel_width(len(projections)), theme.HEIGHTS["small"], theme.HEIGHTS["difference"]
     ends = ends_in(differences)
     difference = scales.linear(ends) if neutral == 0 else ratio_scale(ends, low // 14)
@@ -72,7 +72,7 @@ def pair(
             scale = scale_of(rows, high)
             panels.append(
                 layer_panel(
-                    frame, scale, look, layers, (width, high), dashed=dashed,
+                    frame, scale, palette, layers, (width, high), dashed=dashed,
                     title=f"{label(variant)} · {label(projection)}",
                     y_title=axis_title("nuclear_norm", logged(scale)) if at.left else None,
                     x_labels=layers == 1, y_labels=at.left,
@@ -81,7 +81,7 @@ def pair(
         else:
             panels.append(
                 layer_panel(
-                    frame, difference, look, layers, (width, low), neutral=neutral,
+                    frame, difference, palette, layers, (width, low), neutral=neutral,
                     x_title="Layer" if at.bottom else None,
                     y_title=below if at.left else None, y_labels=at.left,
                 )

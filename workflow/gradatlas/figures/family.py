@@ -1,17 +1,18 @@
 """A family of datasets in one figure: each as a variant, or each variant of each, in the study's form and overlaid."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import altair as alt
 import polars as pl
 
 from gradatlas.charts.names import label, variants_in_order
 from gradatlas.charts.panel import of
 from gradatlas.charts.theme import Heading
+from gradatlas.figures import layers, panels
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import DRAWN, left_out, of_curves, right_labels
 from gradatlas.figures.heatmaps import left_out_by_dataset
-from gradatlas.figures.panels import axis_lines, paper_tops
 
 
 def families(data: Data, paper_axes: bool) -> dict[str, Data]:
@@ -21,16 +22,21 @@ def families(data: Data, paper_axes: bool) -> dict[str, Data]:
     return {name: each for name, each in found.items() if each}
 
 
-def heading(data: Data, notes: Sequence[str] = ()) -> Heading:
-    """The family's name; what is drawn, of which samples."""
-    curves = data.of("curves")
-    made = of_curves(f"{data.title}, by layer", curves, _members(data), DRAWN, order=data.order)
-    return made.with_lines([*notes, *data.notes])
+@dataclass(frozen=True)
+class OfFamily:
+    """A kind of figure of a family, drawn as that of one dataset; `axes`: what its axes are stands below the title."""
+
+    chart: Callable[[Data, Heading], alt.ConcatChart]
+    axes: bool = False
+
+    def heading(self, data: Data) -> Heading:
+        """The family's name; what is drawn, of which samples."""
+        curves = data.of("curves")
+        made = of_curves(f"{data.title}, by layer", curves, _members(data), DRAWN, order=data.order)
+        return made.with_lines([*(panels.axis_lines(curves, data.tops) if self.axes else []), *data.notes])
 
 
-def panels_heading(data: Data) -> Heading:
-    """The same, with what the axes of the panels are."""
-    return heading(data, axis_lines(data.of("curves"), data.tops))
+PANELS, VARIANTS = OfFamily(panels.chart, axes=True), OfFamily(layers.chart)
 
 
 def _members(data: Data) -> str:
@@ -51,7 +57,7 @@ def _joined(data: Data, family: str, paper_axes: bool) -> Data | None:
             named = pl.lit(name).alias("variant")
             parts.append(of(rows, variant=variant).with_columns(named))
             counts.append(of(cells, dataset=each.key, variant=variant).with_columns(named))
-            tops[name] = paper_tops([variant], each.paper_top)[variant]
+            tops[name] = panels.paper_tops([variant], each.paper_top)[variant]
     present = {each.key for each in members if not of(curves, dataset=each.key).is_empty()}
     if len(present) < 2:
         return None

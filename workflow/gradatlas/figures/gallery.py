@@ -4,10 +4,10 @@ A kind is a row here and a module that has a function for its heading and one fo
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import altair as alt
 import polars as pl
@@ -22,7 +22,7 @@ from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import compared, family, heatmaps, instructed, layers, panels, relations, samples, unusable
 from gradatlas.figures.data import ALL, Data
 from gradatlas.figures.heading import is_check
-from gradatlas.figures.jobs import Dataset
+from gradatlas.figures.jobs import FigureSettings, OverviewSettings
 from gradatlas.statistics.shapes import read_shapes, sentence
 from gradatlas.statistics.tables import CURVES, TABLES
 
@@ -33,14 +33,20 @@ _TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
 KEY, TITLE = "all-datasets", "All datasets"
 
 
-@dataclass(frozen=True)
-class Kind:
+class Drawing(Protocol):
+    """What draws a kind of figure: a module, or an object of one."""
+
+    def heading(self, data: Data) -> Heading: ...
+
+    def chart(self, data: Data, heading: Heading) -> alt.ConcatChart: ...
+
+
+class Kind(NamedTuple):
     """A kind of figure: its name, when it is drawn of the data of one relation, and what draws it."""
 
     name: str
-    drawn: Callable[[Data], bool]
-    heading: Callable[[Data], Heading]
-    chart: Callable[[Data, Heading], alt.ConcatChart]
+    when: Callable[[Data], bool]
+    drawing: Drawing
 
 
 #: Relation, kind, heading, and what draws the chart.
@@ -52,38 +58,32 @@ def _has(table: str) -> Callable[[Data], bool]:
     return lambda data: not data.of(table).is_empty()
 
 
+def _compares_kinds(data: Data) -> bool:
+    """Drawn of all relations, where two or more differ from the correct one."""
+    return data.relation == ALL and data.tables["rd"]["relation"].n_unique() > 1
+
+
 #: Figures of one dataset; those of all its relations are drawn of the relation ``all``.
 KINDS = (
-    Kind("unusable", unusable.drawn, unusable.heading, unusable.chart),
-    Kind("panels", _has("curves"), panels.heading, panels.chart),
-    Kind("variants", _has("curves"), layers.heading, layers.chart),
-    Kind("compared", _has("rd_layers"), compared.heading, compared.chart),
-    Kind("samples", _has("per_sample"), samples.heading, samples.chart),
-    Kind(
-        "instructed",
-        lambda data: data.partner is not None and not instructed.shared(data).is_empty(),
-        instructed.heading,
-        instructed.chart,
-    ),
-    Kind(
-        "relations",
-        lambda data: data.relation == ALL and data.tables["rd"]["relation"].n_unique() > 1,
-        relations.heading,
-        relations.chart,
-    ),
+    Kind("unusable", unusable.is_drawn, unusable),
+    Kind("panels", _has("curves"), panels),
+    Kind("variants", _has("curves"), layers),
+    Kind("compared", _has("rd_layers"), compared),
+    Kind("samples", _has("per_sample"), samples),
+    Kind("instructed", instructed.is_drawn, instructed),
+    Kind("relations", _compares_kinds, relations),
 )
 #: Figures of all datasets together.
 OVER_DATASETS = (
-    Kind("mad", lambda data: not heatmaps.mad_of(data).is_empty(), heatmaps.mad_heading, heatmaps.mad_chart),
-    # One layer has no steps.
-    Kind("steps", lambda data: not heatmaps.steps_of(data).is_empty(), heatmaps.steps_heading, heatmaps.steps_chart),
-    Kind("rd", _has("rd"), heatmaps.rd_heading, heatmaps.rd_chart),
-    Kind("differences", _has("rd_layers"), heatmaps.differences_heading, heatmaps.differences_chart),
+    Kind("mad", heatmaps.MAD.is_drawn, heatmaps.MAD),
+    Kind("steps", heatmaps.STEPS.is_drawn, heatmaps.STEPS),
+    Kind("rd", heatmaps.RD.is_drawn, heatmaps.RD),
+    Kind("differences", heatmaps.DIFFERENCES.is_drawn, heatmaps.DIFFERENCES),
 )
 #: Figures of a family of two or more datasets, each as variants of one; the names begin with the family's.
 OF_FAMILIES = (
-    Kind("panels", _has("curves"), family.panels_heading, panels.chart),
-    Kind("variants", _has("curves"), family.heading, layers.chart),
+    Kind("panels", _has("curves"), family.PANELS),
+    Kind("variants", _has("curves"), family.VARIANTS),
 )
 
 
@@ -93,19 +93,13 @@ def draw(
     title: str,
     output: str | Path,
     formats: Sequence[str],
-    model_titles: Mapping[str, str] | None = None,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
     accuracy: Sequence[str | Path] = (),
-    partners_of: Mapping[str, str] | None = None,
-    prompts: Mapping[str, str] | None = None,
-    paper_axes: bool = False,
-    paper_top: int | None = None,
 ) -> None:
     """Draw every model and relation in the tables of the folder `statistics` into the folder `output`.
 
-    `title` and `model_titles` (by key; a model without one is called by its key) are what readers see. `accuracy`:
-    tables of what the models can do, of which each figure has its line. `partners_of`: by model, the one it is compared
-    with; `prompts`: by model, the form of its prompts. `paper_axes`: ``panels`` have the study's own axes, of norms up
-    to `paper_top` where that is given, and say how much these cut off.
+    `title` is what readers see as the dataset. `accuracy`: tables of what the models can do, of which each figure has
+    its line.
     Files are ``{model}.{relation}.{kind}.{format}``, of the `KINDS`. ``index.json`` lists them: dataset, dataset_title,
     and by figure model, relation, kind, purpose, title, subtitle (lines), files (by format), width and height (of the
     SVG, where drawn). `InputError` where a table is missing, is of another dataset, or holds nothing that was measured.
@@ -116,7 +110,7 @@ def draw(
     facts = read_metadata(Path(statistics) / "curves.parquet", CURVES)
     able = ability.abilities(ability.read(accuracy))
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
-    names = _names(models, model_titles or {})
+    names = _names(models, settings.model_titles)
     by_model = {model: of_model(tables, model, names[model]) for model in models}
     scaled = {model: sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes")) for model in models}
     listed = []
@@ -126,9 +120,9 @@ def draw(
             by_model[model],
             title,
             notes=(*_ability(able, dataset, {model: ""}), *scaled[model]),
-            tops=panels.paper_tops(variants, paper_top) if paper_axes else None,
+            tops=panels.paper_tops(variants, settings.paper_top) if settings.paper_axes else None,
         )
-        partner = (partners_of or {}).get(model)
+        partner = settings.partners.get(model)
         beside = None
         if partner in by_model and bool(scaled[partner]) != bool(scaled[model]):
             # One has norms divided by the root of a matrix's smaller dimension: a ratio of the two would mean nothing.
@@ -138,7 +132,7 @@ def draw(
             beside = replace(
                 data,
                 partner=by_model[partner],
-                prompts=tuple((prompts or {}).get(key, "") for key in (partner, model)),
+                prompts=tuple(settings.prompts.get(key, "") for key in (partner, model)),
                 draws=facts["draws"],
                 seed=facts["seed"],
                 notes=(*_ability(able, dataset, both), *scaled[model]),
@@ -154,21 +148,19 @@ def figures(data: Data, beside: Data | None = None) -> Iterator[Figure]:
     for relation in [*relations_in_order(measured), ALL]:
         for kind in KINDS:
             each = replace(beside if beside and kind.name == "instructed" else data, relation=relation)
-            if kind.drawn(each):
-                heading = kind.heading(each)
-                yield relation, kind.name, heading, partial(kind.chart, each, heading)
+            if kind.when(each):
+                heading = kind.drawing.heading(each)
+                yield relation, kind.name, heading, partial(kind.drawing.chart, each, heading)
 
 
 def draw_overview(
     statistics: Sequence[str | Path],
-    datasets: Sequence[Dataset],
+    settings: OverviewSettings,
     output: str | Path,
     formats: Sequence[str],
-    model_titles: Mapping[str, str] | None = None,
-    paper_axes: bool = False,
     accuracy: Sequence[str | Path] = (),
 ) -> None:
-    """Draw what all `datasets` show together, from the folders `statistics`, one each, into the folder `output`.
+    """Draw what all datasets show together, from the folders `statistics`, one each, into the folder `output`.
 
     Files are ``{model}.{relation}.{kind}.{format}``, of `OVER_DATASETS` and, as ``{family}_{kind}``, of `OF_FAMILIES`.
     ``index.json`` lists them as `draw` does. A dataset that a model was not measured on is named in the subtitle, as
@@ -182,16 +174,16 @@ def draw_overview(
     shapes = read_shapes(statistics)
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
-        marks = [(each.title, able[model, each.key].mark) for each in datasets if (model, each.key) in able]
+        marks = [(each.title, able[model, each.key].mark) for each in settings.datasets if (model, each.key) in able]
         unable = [f"{title} ({mark})" for title, mark in marks if mark]
         notes = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
         data = Data(
-            of_model(tables, model, (model_titles or {}).get(model, model)),
-            datasets=tuple(datasets),
+            of_model(tables, model, settings.model_titles.get(model, model)),
+            datasets=tuple(settings.datasets),
             shapes=shapes.get(model),
             notes=(*notes, *sentence(shapes.get(model))),
         )
-        for relation, kind, heading, chart in figures_over(data, paper_axes):
+        for relation, kind, heading, chart in figures_over(data, settings.paper_axes):
             cells = data.tables["curves"]
             listed.append(keep(chart(), Path(output), (model, relation, kind), cells, heading, formats))
     write_index(output, KEY, TITLE, listed, "draw_overview")
@@ -206,9 +198,9 @@ def figures_over(data: Data, paper_axes: bool = False) -> Iterator[Figure]:
         parts = [("", own, OVER_DATASETS), *((f"{name}_", part, OF_FAMILIES) for name, part in families.items())]
         for name, part, kinds in parts:
             for kind in kinds:
-                if kind.drawn(part):
-                    heading = kind.heading(part)
-                    yield relation, f"{name}{kind.name}", heading, partial(kind.chart, part, heading)
+                if kind.when(part):
+                    heading = kind.drawing.heading(part)
+                    yield relation, f"{name}{kind.name}", heading, partial(kind.drawing.chart, part, heading)
 
 
 def keep(

@@ -13,7 +13,7 @@ from gradatlas.charts import theme
 from gradatlas.charts.numbers import percentage
 from gradatlas.charts.panel import Axis, grid
 from gradatlas.charts.scales import Scale
-from gradatlas.figures.run_curves import Figure, line_panel, over_chains
+from gradatlas.figures.run_curves import OF_CHAINS, Figure, line_panel, over_chains
 from gradatlas.figures.runs import Chain, RunData, chains_of, in_groups
 from gradatlas.statistics.generations import CHANGE
 
@@ -113,7 +113,7 @@ def chains(measure: str) -> Callable[[RunData, Sequence[Chain]], Figure]:
                 every.filter(pl.col("split") == split),
                 name,
                 entries,
-                "Examples seen by all runs of the chain",
+                OF_CHAINS,
                 top,
                 turns,
             )

@@ -107,9 +107,9 @@ def lines_of(data: Data, *, reference: bool = False) -> list[str]:
 
 
 def left_out(cells: pl.DataFrame, by: Sequence[str] = ("variant",)) -> list[str]:
-    """A line that says how many samples were left out of each cell, and why; none where all were used.
+    """A line on how many samples were left out of each cell, and why; none where all were used.
 
-    `cells`: rows of the cells table; `by`: the columns that tell these cells apart.
+    `cells`: rows of the cells table; `by`: the columns in which these cells differ.
     """
     some, empty = [], []
     for row in cells.to_dicts():

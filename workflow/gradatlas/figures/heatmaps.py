@@ -1,7 +1,8 @@
 """All datasets of one model at a glance: MAD and RD by dataset and variant, and layer by layer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import altair as alt
 import polars as pl
@@ -23,78 +24,98 @@ _LABELS = 260
 _WIDEST, _LETTER = 64, 5.4
 # Beyond this share of a ramp numbers are white: those of one hue darken slowly, those of two only at their ends.
 _DARK = {False: 0.625, True: 0.83}
-MAD = "MAD of the mean nuclear norm: mean absolute difference of neighbouring layers, over all layers."
-STEPS = "Absolute difference of the mean nuclear norm between neighbouring layers; MAD is the mean of a row."
-RD = "Signed RD: relative difference from correct responses of the mean nuclear norm, averaged over layers."
-BY_LAYER = "Signed relative difference from correct responses of the mean nuclear norm, layer by layer."
 UNSURE = "Numbers in percent; in brackets where the 95 % bootstrap interval holds zero."
 
 
-def mad_of(data: Data) -> pl.DataFrame:
-    """MAD over all layers."""
-    return of(data.of("mad"), statistic="nuclear_norm", segment="all")
+@dataclass(frozen=True)
+class Heatmap:
+    """One kind of heatmap: its rows of the data of one model and relation, its title, what is drawn.
+
+    `signed`: relative differences from correct responses, and not amounts. `by_layer`: a column a layer, and not a
+    column a variant with numbers in the cells.
+    """
+
+    rows: Callable[[Data], pl.DataFrame]
+    title: Callable[[pl.DataFrame, Data], str]
+    drawn: str
+    signed: bool = False
+    by_layer: bool = False
+
+    def is_drawn(self, data: Data) -> bool:
+        """Whether there is a row: one layer has no steps, and correct responses no difference from themselves."""
+        return not self.rows(data).is_empty()
+
+    def heading(self, data: Data) -> theme.Heading:
+        """The title, n, what is drawn, what was not measured and what was left out."""
+        frame, titles = self.rows(data), _titles(data)
+        measured = {*frame["dataset"], *data.of("cells")["dataset"]}
+        missing = [name for key, name in titles.items() if key not in measured]
+        empty = frame.height - finite(frame).height
+        notes = [
+            *([f"Not measured: {', '.join(missing)}."] if missing else []),
+            *([f"{empty} of {frame.height} cells have no finite value."] if empty else []),
+        ]
+        n = span(frame["n"].min(), frame["n"].max())
+        checks = [name for key, name in titles.items() if is_check(of(frame, dataset=key))]
+        check = f"PIPELINE CHECK, no finding, where the model was never meant for the data: {', '.join(checks)}."
+        lines = (
+            *([check] if checks else []),
+            f"{frame['model'][0]} · {responses_of(data.relation)} · n: {n} a cell",
+            " ".join([self.drawn, *notes]),
+            # A difference is of two relations.
+            *left_out_by_dataset(data.of("cells", reference=self.signed), titles),
+            *right_labels(data.of("cells"), titles),
+            *data.notes,
+        )
+        return theme.Heading(self.title(frame, data), lines)
+
+    def chart(self, data: Data, heading: theme.Heading) -> alt.ConcatChart:
+        """A panel a projection."""
+        draw = _by_layer if self.by_layer else _matrix
+        return draw(self.rows(data), data, heading, signed=self.signed)
 
 
-def rd_of(data: Data) -> pl.DataFrame:
-    """The signed relative difference from correct responses."""
-    return of(data.of("rd"), statistic="nuclear_norm", measure="signed")
-
-
-def differences_of(data: Data) -> pl.DataFrame:
-    """The signed relative difference from correct responses by layer."""
-    return of(data.of("rd_layers"), statistic="nuclear_norm")
-
-
-def steps_of(data: Data) -> pl.DataFrame:
-    """The steps of every mean curve."""
-    return curve_steps(of(data.of("curves"), statistic="nuclear_norm"), data.shapes)
-
-
-def mad_heading(data: Data) -> theme.Heading:
-    """In how many datasets and projections the first variant's MAD lies clearly above the last one's."""
-    mad, title = mad_of(data), "MAD by dataset and variant"
+def _mad_title(mad: pl.DataFrame, data: Data) -> str:
+    """In how many datasets and projections the first variant's MAD is clearly larger than the last one's."""
     first, last = _ends(mad)
     if states_findings(mad) and first != last:
         differences = apart(of(mad, variant=first), of(mad, variant=last), ["dataset", "projection"])
         if not differences.is_empty():
-            title = larger(f"MAD of {label(first)}", label(last), differences, "datasets and projections")
-    return _heading(title, mad, data, MAD)
+            return larger(f"MAD of {label(first)}", label(last), differences, "datasets and projections")
+    return "MAD by dataset and variant"
 
 
-def rd_heading(data: Data) -> theme.Heading:
+def _difference_title(rows: pl.DataFrame, data: Data) -> str:
     """In how many cells mean gradients differ clearly from those of correct responses."""
-    return _heading(_against_correct(rd_of(data), data, "by dataset and variant"), rd_of(data), data, f"{RD} {UNSURE}")
+    if states_findings(rows) and rows["low"].is_finite().any():
+        return larger(f"Mean gradients of {responses_of(data.relation)}", "correct ones", finite(rows), "cells")
+    return f"{label(data.relation)} against correct responses, by dataset"
 
 
-def steps_heading(data: Data) -> theme.Heading:
-    """What is drawn."""
-    return _heading("Steps from layer to layer, by dataset", steps_of(data), data, STEPS)
-
-
-def differences_heading(data: Data) -> theme.Heading:
-    """In how many cells mean gradients differ clearly from those of correct responses."""
-    rows = differences_of(data)
-    return _heading(_against_correct(rows, data, "layer by layer"), rows, data, BY_LAYER)
-
-
-def mad_chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """MAD by dataset and variant."""
-    return _matrix(mad_of(data), data, heading, signed=False)
-
-
-def rd_chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """RD by dataset and variant."""
-    return _matrix(rd_of(data), data, heading, signed=True)
-
-
-def steps_chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """Steps by dataset, variant and layer."""
-    return _by_layer(steps_of(data), data, heading, signed=False)
-
-
-def differences_chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """Relative differences by dataset, variant and layer."""
-    return _by_layer(differences_of(data), data, heading, signed=True)
+MAD = Heatmap(
+    lambda data: of(data.of("mad"), statistic="nuclear_norm", segment="all"),
+    _mad_title,
+    "MAD of the mean nuclear norm: mean absolute difference of neighbouring layers, over all layers.",
+)
+STEPS = Heatmap(
+    lambda data: curve_steps(of(data.of("curves"), statistic="nuclear_norm"), data.shapes),
+    lambda rows, data: "Steps from layer to layer, by dataset",
+    "Absolute difference of the mean nuclear norm between neighbouring layers; MAD is the mean of a row.",
+    by_layer=True,
+)
+RD = Heatmap(
+    lambda data: of(data.of("rd"), statistic="nuclear_norm", measure="signed"),
+    _difference_title,
+    "Signed RD: relative difference from correct responses of the mean nuclear norm, averaged over layers. " + UNSURE,
+    signed=True,
+)
+DIFFERENCES = Heatmap(
+    lambda data: of(data.of("rd_layers"), statistic="nuclear_norm"),
+    _difference_title,
+    "Signed relative difference from correct responses of the mean nuclear norm, layer by layer.",
+    signed=True,
+    by_layer=True,
+)
 
 
 def curve_steps(curves: pl.DataFrame, shapes: Shapes | None = None) -> pl.DataFrame:
@@ -272,34 +293,8 @@ def _ends(frame: pl.DataFrame) -> tuple[str, str]:
     return variants[0], variants[-1]
 
 
-def _against_correct(rows: pl.DataFrame, data: Data, otherwise: str) -> str:
-    if states_findings(rows) and rows["low"].is_finite().any():
-        return larger(f"Mean gradients of {responses_of(data.relation)}", "correct ones", finite(rows), "cells")
-    return f"{label(data.relation)} against correct responses, {otherwise}"
-
-
-def _heading(title: str, frame: pl.DataFrame, data: Data, drawn: str) -> theme.Heading:
-    titles = _titles(data)
-    requested = set(data.of("cells")["dataset"])
-    missing = [name for key, name in titles.items() if key not in {*frame["dataset"], *requested}]
-    empty = frame.height - finite(frame).height
-    notes = [
-        *([f"Not measured: {', '.join(missing)}."] if missing else []),
-        *([f"{empty} of {frame.height} cells have no finite value."] if empty else []),
-    ]
-    n = span(frame["n"].min(), frame["n"].max())
-    lines = [f"{frame['model'][0]} · {responses_of(data.relation)} · n: {n} a cell", " ".join([drawn, *notes])]
-    checks = [name for key, name in titles.items() if is_check(of(frame, dataset=key))]
-    if checks:
-        text = f"PIPELINE CHECK, no finding, where the model was never meant for the data: {', '.join(checks)}."
-        lines.insert(0, text)
-    # A difference is of two relations.
-    lost = left_out_by_dataset(data.of("cells", reference=drawn not in (MAD, STEPS)), titles)
-    return theme.Heading(title, (*lines, *lost, *right_labels(data.of("cells"), titles), *data.notes))
-
-
 def left_out_by_dataset(cells: pl.DataFrame, titles: dict[str, str]) -> list[str]:
-    """A line that says how many samples of each dataset were left out, and why: those of all its variants together."""
+    """A line on how many samples of each dataset were left out, and why: those of all its variants together."""
     named = cells.filter(pl.col("dataset").is_in(list(titles))).with_columns(pl.col("dataset").replace(titles))
     counts = named.group_by("dataset", maintain_order=True).agg(pl.sum("n", "n_ok", *LOST))
     return left_out(counts, ("dataset",))

@@ -7,7 +7,7 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.numbers import signed
-from gradatlas.charts.panel import Axis, rounded, series_look, titled
+from gradatlas.charts.panel import Axis, rounded, series_palette, titled
 from gradatlas.figures.run_curves import TYPES, Figure
 from gradatlas.figures.runs import Chain, RunData, learnt
 from gradatlas.finetuning.tables import DYNAMICS, TRAINING
@@ -162,9 +162,9 @@ def over_time(
             f"{probes['probe_id'].n_unique()} probed questions. {_LABELS}, and their mean over a response alone.",
         ),
     )
-    look = series_look([TYPES[kind] for kind in _FOLLOWED])
+    palette = series_palette([TYPES[kind] for kind in _FOLLOWED])
     legend = alt.Legend(title=None, columns=4, labelLimit=200, symbolType="stroke")
-    colour = look.encode(alt.Color)
+    colour = palette.encode(alt.Color)
     colour.legend = legend
     order = [name for name in (*TYPES.values(), _PAIRS) if name in set(frame["learnt"])]
     width, height = theme.panel_width(4), theme.HEIGHTS["minor"]
@@ -185,7 +185,7 @@ def over_time(
             value = Axis(column, format=".0e" if log else ".2~g", count=3)
             bars = alt.Chart(of_sums.select("series", rounded(column)).sort("series")).mark_bar()
             bars = bars.encode(
-                x=value.encode(alt.X), y=alt.Y("series:N", sort=list(look.entries), title=None, axis=None),
+                x=value.encode(alt.X), y=alt.Y("series:N", sort=list(palette.entries), title=None, axis=None),
                 color=colour, tooltip=["series:N", f"{column}:Q"],
             )  # fmt: skip
             zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")

@@ -21,6 +21,11 @@ APART = (
 )
 
 
+def is_drawn(data: Data) -> bool:
+    """Whether the model has a partner with responses of the relation in common."""
+    return data.partner is not None and not shared(data).is_empty()
+
+
 def heading(data: Data) -> Heading:
     """In how many variants and projections the model's mean gradients are larger than its partner's.
 
@@ -42,7 +47,7 @@ def heading(data: Data) -> Heading:
 
 
 def chart(data: Data, heading: Heading) -> alt.ConcatChart:
-    """Both models' curves, told apart by dash, and their ratio below."""
+    """Both models' curves, one of them dashed, and their ratio below."""
     curves = shared(data)
     names = tuple(curves["model"].unique(maintain_order=True))
     by_model = [of(curves, model=name) for name in names]

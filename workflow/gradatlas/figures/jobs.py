@@ -25,12 +25,12 @@ class Dataset:
     paper_top: int | None = None
     """end of the study's axis of nuclear norms, if not 100 for None and 30 for others"""
     task: str = ""
-    """what is asked: math, knowledge or other"""
+    """the kind of questions: math, knowledge or other"""
 
 
 @dataclass(frozen=True)
 class FigureSettings:
-    """What decides the look of one dataset's figures."""
+    """What one dataset's figures depend on besides the tables."""
 
     model_titles: dict[str, str] = field(default_factory=dict)
     """names of models to readers, by key; others are called by their key"""
@@ -46,7 +46,7 @@ class FigureSettings:
 
 @dataclass(frozen=True)
 class OverviewSettings:
-    """What decides the look of the figures of all datasets."""
+    """What the figures of all datasets depend on besides the tables."""
 
     datasets: list[Dataset]
     """in order"""
@@ -141,19 +141,7 @@ def draw_figures(
     """
     from gradatlas.figures import gallery
 
-    gallery.draw(
-        statistics,
-        dataset,
-        title,
-        output,
-        formats,
-        model_titles=settings.model_titles,
-        accuracy=accuracy,
-        partners_of=settings.partners,
-        prompts=settings.prompts,
-        paper_axes=settings.paper_axes,
-        paper_top=settings.paper_top,
-    )
+    gallery.draw(statistics, dataset, title, output, formats, settings, accuracy)
 
 
 def draw_overview(
@@ -179,9 +167,7 @@ def draw_overview(
     """
     from gradatlas.figures import gallery
 
-    gallery.draw_overview(
-        statistics, settings.datasets, output, formats, settings.model_titles, settings.paper_axes, accuracy
-    )
+    gallery.draw_overview(statistics, settings, output, formats, accuracy)
 
 
 def write_tables(

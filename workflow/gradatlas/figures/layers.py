@@ -18,7 +18,7 @@ from gradatlas.charts.names import (
     statistic_label,
     variants_in_order,
 )
-from gradatlas.charts.panel import Axis, Dashed, Look, cells, ends_in, grid, of, panel, variant_look
+from gradatlas.charts.panel import Axis, Dashed, Palette, cells, ends_in, grid, of, panel, variant_palette
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import DRAWN, apart, finite, larger, lines_of, of_curves, states_findings
 
@@ -49,7 +49,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     curves = data.of("curves")
     projections = projections_in_order(curves["projection"].unique())
     statistics = in_order(curves["statistic"].unique(), STATISTICS)
-    look, layers = variant_look(data.order or variants_in_order(curves["variant"].unique())), layers_of(curves)
+    palette, layers = variant_palette(data.order or variants_in_order(curves["variant"].unique())), layers_of(curves)
     panels = []
     for name, projection, at in cells(statistics, projections):
         rows = of(curves, statistic=name)
@@ -57,7 +57,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
         scale = scale_of(rows, height)
         panels.append(
             layer_panel(
-                of(rows, projection=projection), scale, look, layers, (theme.panel_width(len(projections)), height),
+                of(rows, projection=projection), scale, palette, layers, (theme.panel_width(len(projections)), height),
                 title=label(projection) if at.top else None,
                 x_title="Layer" if at.bottom else None,
                 y_title=axis_title(name, logged(scale)) if at.left else None,
@@ -70,7 +70,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
 def layer_panel(
     frame: pl.DataFrame,
     scale: scales.Scale,
-    look: Look,
+    palette: Palette,
     layers: int,
     size: tuple[int, int],
     *,
@@ -91,7 +91,7 @@ def layer_panel(
     x = Axis("layer", x_title, scales.Scale("linear", 0, layers - 1), "d", labels=x_labels, count=max(3, size[0] // 40))
     if layers == 1:
         # One layer has no curve: its values stand side by side, each with its interval.
-        series = dashed or look
+        series = dashed or palette
         entries = tuple(entry for entry in series.entries if entry in data[series.column])
         x = Axis("layer", x_title, entries=("0",)) if neutral is not None else Axis(
             series.column, x_title and f"{x_title} 0", entries=entries
@@ -104,10 +104,9 @@ def layer_panel(
         labels=y_labels,
         count=max(3, size[1] // 28),
     )
-    # Points are told apart down to some distance between layers; a longer curve is drawn without them.
     dots = not dashed and size[0] / max(1, layers - 1) >= theme.POINT_SPACING
     return panel(
-        data, x, y, look, size, title=title, dashed=dashed, detail=dashed.column if dashed else None,
+        data, x, y, palette, size, title=title, dashed=dashed, detail=dashed.column if dashed else None,
         legend=not dashed and neutral is None, dots=dots, clip=clip, level=neutral,
         more=(*_KEYS, "layer", "n"),
     )  # fmt: skip
@@ -136,7 +135,7 @@ def axis_title(statistic: str, more: str = "") -> str:
 
 
 def logged(scale: scales.Scale) -> str:
-    """What an axis' title says of a logarithmic scale."""
+    """What ends the title of a logarithmic axis."""
     return ", log" if scale.kind == "log" else ""
 
 

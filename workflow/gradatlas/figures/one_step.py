@@ -7,7 +7,7 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.numbers import span
-from gradatlas.charts.panel import Axis, grid, panel, rounded, series_look, titled
+from gradatlas.charts.panel import Axis, grid, panel, rounded, series_palette, titled
 from gradatlas.core.tables import read_table
 from gradatlas.figures.run_curves import Figure
 from gradatlas.figures.runs import Chain, RunData
@@ -50,10 +50,10 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
             "prediction for all parameters. On the right: circles, projections only; squares, all parameters.",
         ),
     )
-    look = series_look(tuple(TRAINED.values()))
+    palette = series_palette(tuple(TRAINED.values()))
     size = (theme.panel_width(3), theme.HEIGHTS["main"])
     panels = []
-    for name in look.entries:
+    for name in palette.entries:
         smallest = frame.filter((pl.col("series") == name) & (pl.col("halving") == pl.col("halving").max()))
         ends = [float(smallest["predicted"].min()), float(smallest["predicted"].max())]
         diagonal = alt.Chart(alt.InlineData([{"predicted": value, "measured": value} for value in ends]))
@@ -61,7 +61,7 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
         y = Axis("measured", None if panels else "Measured change, nats", count=4).encode(alt.Y)
         dots = alt.Chart(smallest.select("series", "loss", "probe_id", *map(rounded, ("predicted", "measured"))))
         dots = dots.mark_point(style="dot", size=28).encode(
-            x=x, y=y, color=look.encode(alt.Color, False), shape=look.encode(alt.Shape, False),
+            x=x, y=y, color=palette.encode(alt.Color, False), shape=palette.encode(alt.Shape, False),
             tooltip=["probe_id:N", "loss:N", "predicted:Q", "measured:Q"],
         )  # fmt: skip
         title = f"{name[:1].upper()}{name[1:]} trained"
@@ -76,5 +76,5 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
     x = Axis("size", "Step, share of the largest", scales.Scale("log", steps[0], steps[-1], steps))
     y = Axis("residual", "Residual, root mean square, nats", scales.logarithmic(falls["residual"], 6), ".0e")
     title = "As the step is halved"
-    panels.append(panel(falls, x, y, look, size, title=title, detail="update", legend=False))
+    panels.append(panel(falls, x, y, palette, size, title=title, detail="update", legend=False))
     return heading, grid(panels, 3, heading)

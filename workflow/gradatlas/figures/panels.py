@@ -7,7 +7,7 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import label, projections_in_order, variants_in_order
-from gradatlas.charts.panel import cells, ends_in, grid, of, projection_look
+from gradatlas.charts.panel import cells, ends_in, grid, of, projection_palette
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import DRAWN, finite, lines_of, of_curves
 from gradatlas.figures.layers import axis_title, layer_panel, layers_of
@@ -30,7 +30,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     curves, tops = data.of("curves"), data.tops
     variants = data.order or variants_in_order(curves["variant"].unique())
     projections = projections_in_order(curves["projection"].unique())
-    look, layers = projection_look(projections), layers_of(curves)
+    palette, layers = projection_palette(projections), layers_of(curves)
     # The study's rows: the norms of all, then the ratios of the two pairs.
     rows = [
         ("nuclear_norm", projections, "main"),
@@ -50,7 +50,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
         which = "" if at.top else f" · {', '.join(map(label, shown))}"
         panels.append(
             layer_panel(
-                frame, scale, look, layers, (theme.panel_width(len(variants)), theme.HEIGHTS[height]),
+                frame, scale, palette, layers, (theme.panel_width(len(variants)), theme.HEIGHTS[height]),
                 title=label(variant) if at.top else None,
                 x_title="Layer" if at.bottom else None,
                 y_title=axis_title(name, which) if at.left else None,

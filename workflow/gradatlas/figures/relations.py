@@ -5,7 +5,7 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, projections_in_order, relations_in_order, variants_in_order
-from gradatlas.charts.panel import VALUES, Axis, ends_in, grid, of, projection_look, rounded, titled
+from gradatlas.charts.panel import VALUES, Axis, ends_in, grid, of, projection_palette, rounded, titled
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import counted, finite, larger, left_out, right_labels, states_findings, with_lines
 from gradatlas.figures.layers import ratio_scale
@@ -37,38 +37,28 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     rows = _signed(data).select("variant", "relation", "projection", *map(rounded, VALUES), "n")
     rows = rows.with_columns(pl.col(*VALUES) + 1)
     variants = variants_in_order(rows["variant"].unique())
-    relations = relations_in_order(rows["relation"].unique())
-    projections = projections_in_order(rows["projection"].unique())
-    width = theme.panel_width(len(variants))
+    relations = [label(relation) for relation in relations_in_order(rows["relation"].unique())]
+    palette = projection_palette(projections_in_order(rows["projection"].unique()))
+    width, height = theme.panel_width(len(variants)), _LINE * (len(palette.entries) + 1) * len(relations)
     scale = ratio_scale(ends_in(rows), width // 34)
-    x = Axis("value", "Times correct, log", scale, expression="'×' + datum.label", count=width // 34)
-    # Lines stand at whole numbers, counted down; a kind's name at the middle of its own.
-    step = len(projections) + 1
-    middles = {relation: place * step + (len(projections) - 1) / 2 for place, relation in enumerate(relations)}
-    names = " : ".join(f"datum.value === {middle} ? '{label(name)}'" for name, middle in middles.items())
-    places = [{"relation": relation, "projection": key, "at": i * step + j}
-              for i, relation in enumerate(relations) for j, key in enumerate(projections)]  # fmt: skip
-    rows = rows.join(pl.DataFrame(places), on=["relation", "projection"]).sort("at")
-    look = projection_look(projections)
+    x = Axis("value", "Times correct, log", scale, expression="'×' + datum.label", count=width // 34, grid=True)
+    numbers = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES]
+    tooltip = [alt.Tooltip("relation:N"), alt.Tooltip("projection:N"), *numbers, alt.Tooltip("n:Q")]
+    rows = rows.with_columns(pl.col("relation", "projection").map_elements(label, return_dtype=pl.String))
     panels = []
     for variant in variants:
-        y_axis = theme.plain(
-            values=list(middles.values()), title=None, grid=False, labelExpr=f"{names} : ''" if not panels else "''"
+        axis = theme.plain(title=None, labels=not panels, ticks=False, domain=False, labelLimit=200)
+        base = alt.Chart(of(rows, variant=variant)).encode(
+            y=alt.Y("relation:N", sort=relations, scale=theme.plain(domain=relations, paddingInner=0.2), axis=axis),
+            yOffset=alt.YOffset("projection:N", sort=list(palette.entries)),
+            color=palette.encode(alt.Color),
         )
-        y = alt.Y("at:Q", scale=theme.plain(domain=[-0.8, len(relations) * step - 1.2], reverse=True), axis=y_axis)
-        named = pl.col("relation", "projection").map_elements(label, return_dtype=pl.String)
-        base = alt.Chart(of(rows, variant=variant).with_columns(named)).encode(y=y, color=look.encode(alt.Color))
-        numbers = (alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES)
-        tooltip = [alt.Tooltip("relation:N"), alt.Tooltip("projection:N"), *numbers, alt.Tooltip("n:Q")]
-        one = alt.Chart(alt.InlineData([{"value": 1}])).mark_rule(style="zero")
+        dots = base.mark_point(style="dot-alone", size=34)
         parts = [
-            one.encode(x=x.encode(alt.X)),
+            alt.Chart(alt.InlineData([{"value": 1}])).mark_rule(style="zero").encode(x=x.encode(alt.X)),
             base.mark_rule(style="interval").encode(x=x.encode(alt.X, "low"), x2="high:Q"),
-            base.mark_point(style="dot-alone", size=34).encode(
-                x=x.encode(alt.X), shape=look.encode(alt.Shape), tooltip=tooltip
-            ),
+            dots.encode(x=x.encode(alt.X), shape=palette.encode(alt.Shape), tooltip=tooltip),
         ]
-        height = _LINE * step * len(relations) + 12
         panels.append(alt.layer(*parts, width=width, height=height, **titled(label(variant))))
     return grid(panels, len(variants), heading)
 

@@ -3,13 +3,14 @@
 Levels are means over probes with 95 % intervals over probes; titles state which way a run moved, paired by probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import Axis, grid, panel, series_look
+from gradatlas.charts.panel import Axis, grid, panel, series_palette
 from gradatlas.figures.runs import Chain, RunData
 
 #: Every type of probe by itself.
@@ -68,7 +69,7 @@ LEVELS = (
 )
 _CLEAR = "The title states the change over the last run of a chain, where its interval excludes 0."
 _RULE = "The rule: where the last run of a chain begins."
-_OF_CHAINS = "Examples seen by all runs of the chain"
+OF_CHAINS = "Examples seen by all runs of the chain"
 # Pixels between two rows of panels, for axis and legend.
 BELOW = 125
 
@@ -81,7 +82,7 @@ def run_curves(data: RunData, chains: Sequence[Chain]) -> Figure:
     frame = _of_runs(data.frame, (chain.last,))
     missing = [words for kind, words in TYPES.items() if kind not in set(frame["type"])]
     lost = [f"No probes of these types: {'; '.join(missing)}."] if missing else []
-    heading = theme.Heading(titles_of(frame, chains), (_levels(frame), *lost))
+    heading = theme.Heading(titles_of(frame, chains), (LEVELS.format(n=probes_of(frame)), *lost))
     panels = []
     for name, kinds, measure in PANELS:
         likeliest = measure == "argmax_log_prob"
@@ -96,42 +97,75 @@ def run_curves(data: RunData, chains: Sequence[Chain]) -> Figure:
     return heading, grid(panels, 2, heading, below=BELOW)
 
 
-def chains_compared(data: RunData, chains: Sequence[Chain]) -> Figure:
-    """Chains of runs over one another: what the last run of each does to responses and to the likeliest tokens."""
-    heading = theme.Heading(titles_of(data.frame, chains), (f"{_CLEAR} {_RULE} {_levels(data.frame)}",))
-    return heading, _over_examples(data.frame, chains, COMPARED, heading)
+@dataclass(frozen=True)
+class Comparison:
+    """One kind of figure of runs over one another: the line below its title, where ``{n}`` is the number of probes.
 
-
-def norms(data: RunData, chains: Sequence[Chain]) -> Figure:
-    """||A||, ||G||, the likeliest token and all others, chain by chain (the paper's figure 9)."""
-    line = (
-        f"Along the chosen responses' own prefixes. {_RULE} Means over {probes_of(data.frame)} probed questions with "
-        "95 % intervals over questions."
-    )
-    heading = theme.Heading("Norms of A and G, the likeliest token and all others", (line,))
-    return heading, _over_examples(data.frame, chains, NORMS, heading)
-
-
-def seeds(data: RunData, chains: Sequence[Chain]) -> Figure:
-    """Chains of runs, each a mean over seeds, with the lowest and the highest seed.
-
-    An evaluation that a seed lacks, since its run stopped early, is left out.
+    `over`: the chains as rows with a column x, and where rules stand; `x_title`: of that column. `title`: if not which
+    way each chain moves.
     """
-    keys = ["run", "before", "examples", "type", "measure"]
-    count = data.frame["seed"].n_unique()
-    means = data.frame.group_by(keys).agg(
-        pl.col("value").mean(),
-        pl.col("value").min().alias("low"),
-        pl.col("value").max().alias("high"),
-        pl.col("seed").n_unique().cast(pl.Int32).alias("n"),
-    )
-    means = means.filter(pl.col("n") == count).sort(keys)
-    line = (
-        f"Means over {count} seeds of the runs and their probes, {probes_of(data.frame)} probed questions each; bands: "
-        f"lowest to highest seed. {_RULE} Each panel has its own scale."
-    )
-    heading = theme.Heading(f"Log-probability over {count} seeds", (line,))
-    return heading, _over_examples(means, chains, COMPARED, heading)
+
+    line: str
+    over: Callable[[pl.DataFrame, Sequence[Chain]], tuple[pl.DataFrame, Sequence[float]]]
+    x_title: str
+    shown: Sequence[tuple[str, str, str]] = COMPARED
+    title: str = ""
+
+    def draw(self, data: RunData, chains: Sequence[Chain]) -> Figure:
+        """A panel a measure, a line a chain."""
+        title = self.title or titles_of(data.frame, chains)
+        heading = theme.Heading(title, (self.line.format(n=probes_of(data.frame)),))
+        every, turns = self.over(data.frame, chains)
+        entries = [chain.title for chain in chains]
+        panels = [
+            line_panel(of_measure(every, kind, measure), name, entries, self.x_title, turns)
+            for name, kind, measure in self.shown
+        ]
+        return heading, grid(panels, 2, heading, below=BELOW)
+
+
+def over_chains(frame: pl.DataFrame, chains: Sequence[Chain]) -> tuple[pl.DataFrame, list[float]]:
+    """All runs of the chains over the examples that a chain has seen; and where one run ends and the next begins."""
+    every = pl.concat(_series(frame, chain, chain.runs, pl.col("before") + pl.col("examples")) for chain in chains)
+    return every, sorted({value for value in every["before"] if value})
+
+
+def from_last_run(frame: pl.DataFrame, chains: Sequence[Chain]) -> tuple[pl.DataFrame, list[float]]:
+    """The same, counted from where the last run of each chain begins."""
+    starts = {chain.last: _of_runs(frame, (chain.last,))["before"][0] for chain in chains}
+    x = pl.col("before") + pl.col("examples")
+    return pl.concat(_series(frame, chain, chain.runs, x - starts[chain.last]) for chain in chains), [0]
+
+
+def last_runs(frame: pl.DataFrame, chains: Sequence[Chain]) -> tuple[pl.DataFrame, list[float]]:
+    """The last run of each chain over its own examples."""
+    return pl.concat(_series(frame, chain, (chain.last,), pl.col("examples")) for chain in chains), []
+
+
+CHAINS = Comparison(f"{_CLEAR} {_RULE} {LEVELS}", over_chains, OF_CHAINS)
+#: ||A||, ||G||, the likeliest token and all others, chain by chain (the paper's figure 9).
+CHAIN_NORMS = Comparison(
+    f"Along the chosen responses' own prefixes. {_RULE} Means over {{n}} probed questions with 95 % intervals over "
+    "questions.",
+    over_chains,
+    OF_CHAINS,
+    NORMS,
+    "Norms of A and G, the likeliest token and all others",
+)
+#: Losses of preference on the same pairs, which are those probed.
+LOSSES = Comparison(
+    "Trained on the probed pairs alone, all with the same learning rate: losses are of different sizes, and so are "
+    f"their steps. {_CLEAR} {LEVELS}",
+    last_runs,
+    "Examples seen",
+)
+#: DPO with the rejected responses of the pairs, and with the model's own samples in their place.
+NEGATIVES = Comparison(
+    "On-policy: the rejected side is a sample of the model itself. “Rejected” is in both that of the pairs, which "
+    f"on-policy DPO is never shown. {_CLEAR} {LEVELS}",
+    last_runs,
+    "Examples of DPO",
+)
 
 
 def extend(data: RunData, chains: Sequence[Chain]) -> Figure:
@@ -146,34 +180,29 @@ def extend(data: RunData, chains: Sequence[Chain]) -> Figure:
         if same
         else "No run here sees the chosen responses as often as extend does: the other one, twice as often."
     )
-    line = f"The rule: DPO begins. {_CLEAR} {control} {_levels(data.frame)}"
-    heading = theme.Heading(titles_of(data.frame, chains), (line,))
-    starts = {chain.last: _of_runs(data.frame, (chain.last,))["before"][0] for chain in chains}
-    every = pl.concat(
-        _series(data.frame, chain, chain.runs, pl.col("before") + pl.col("examples") - starts[chain.last])
-        for chain in chains
+    line = f"The rule: DPO begins. {_CLEAR} {control} {LEVELS}"
+    return Comparison(line, from_last_run, "Examples of SFT (below 0), then of DPO").draw(data, chains)
+
+
+def seeds(data: RunData, chains: Sequence[Chain]) -> Figure:
+    """Chains of runs, each a mean over seeds, with the lowest and the highest seed.
+
+    An evaluation that not every seed reached, since a run stopped early, is left out.
+    """
+    keys = ["run", "before", "examples", "type", "measure"]
+    count, probes = data.frame["seed"].n_unique(), probes_of(data.frame)
+    means = data.frame.group_by(keys).agg(
+        pl.col("value").mean(),
+        pl.col("value").min().alias("low"),
+        pl.col("value").max().alias("high"),
+        pl.col("seed").n_unique().cast(pl.Int32).alias("n"),
     )
-    return heading, _panels(every, chains, COMPARED, "Examples of SFT (below 0), then of DPO", heading, (0,))
-
-
-def losses(data: RunData, chains: Sequence[Chain]) -> Figure:
-    """Losses of preference on the same pairs, which are those probed."""
     line = (
-        "Trained on the probed pairs alone, all with the same learning rate: losses are of different sizes, and so are "
-        f"their steps. {_CLEAR} {_levels(data.frame)}"
+        f"Means over {count} seeds of the runs and their probes, {probes} probed questions each; bands: lowest to "
+        f"highest seed. {_RULE} Each panel has its own scale."
     )
-    heading = theme.Heading(titles_of(data.frame, chains), (line,))
-    return heading, _last_runs(data.frame, chains, "Examples seen", heading)
-
-
-def negatives(data: RunData, chains: Sequence[Chain]) -> Figure:
-    """DPO with the rejected responses of the pairs, and with the model's own samples in their place."""
-    line = (
-        "On-policy: the rejected side is a sample of the model itself. “Rejected” is in both that of the pairs, which "
-        f"on-policy DPO is never shown. {_CLEAR} {_levels(data.frame)}"
-    )
-    heading = theme.Heading(titles_of(data.frame, chains), (line,))
-    return heading, _last_runs(data.frame, chains, "Examples of DPO", heading)
+    made = Comparison(line, over_chains, OF_CHAINS, title=f"Log-probability over {count} seeds")
+    return made.draw(replace(data, frame=means.filter(pl.col("n") == count).sort(keys)), chains)
 
 
 def titles_of(frame: pl.DataFrame, chains: Sequence[Chain]) -> str:
@@ -209,38 +238,10 @@ def line_panel(
     """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules stand."""
     x = Axis("x", x_title, format=",d", count=5)
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
-    look = series_look(entries, below=True)
+    palette = series_palette(entries, below=True)
     return panel(
-        part, x, y or Axis("value"), look, size, title=title, detail="run", turns=turns, more=("n",), **options
+        part, x, y or Axis("value"), palette, size, title=title, detail="run", turns=turns, more=("n",), **options
     )
-
-
-def over_chains(frame: pl.DataFrame, chains: Sequence[Chain]) -> tuple[pl.DataFrame, list[int]]:
-    """All runs of the chains over the examples that a chain has seen; and where one run ends and the next begins."""
-    every = pl.concat(_series(frame, chain, chain.runs, pl.col("before") + pl.col("examples")) for chain in chains)
-    return every, sorted({value for value in every["before"] if value})
-
-
-def _over_examples(frame: pl.DataFrame, chains: Sequence[Chain], shown, heading: theme.Heading) -> alt.ConcatChart:
-    every, turns = over_chains(frame, chains)
-    return _panels(every, chains, shown, _OF_CHAINS, heading, turns)
-
-
-def _last_runs(frame: pl.DataFrame, chains: Sequence[Chain], x_title: str, heading: theme.Heading) -> alt.ConcatChart:
-    return _panels(last_runs(frame, chains), chains, COMPARED, x_title, heading)
-
-
-def last_runs(frame: pl.DataFrame, chains: Sequence[Chain]) -> pl.DataFrame:
-    """The last run of each chain over its own examples."""
-    return pl.concat(_series(frame, chain, (chain.last,), pl.col("examples")) for chain in chains)
-
-
-def _panels(every, chains: Sequence[Chain], shown, x_title: str, heading: theme.Heading, turns=()) -> alt.ConcatChart:
-    entries = [chain.title for chain in chains]
-    panels = [
-        line_panel(of_measure(every, kind, measure), name, entries, x_title, turns) for name, kind, measure in shown
-    ]
-    return grid(panels, 2, heading, below=BELOW)
 
 
 def _series(frame: pl.DataFrame, chain: Chain, runs: Sequence[str], x: pl.Expr) -> pl.DataFrame:
@@ -257,7 +258,3 @@ def _moved(frame: pl.DataFrame, measure: str) -> str:
         return "not followed"
     low, high = rows["change_low"][-1], rows["change_high"][-1]
     return "unclear" if low <= 0 <= high else "up" if low > 0 else "down"
-
-
-def _levels(frame: pl.DataFrame) -> str:
-    return LEVELS.format(n=probes_of(frame))

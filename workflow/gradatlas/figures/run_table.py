@@ -129,10 +129,10 @@ def _sections(frame, runs, titles, published) -> Iterator[Section]:
         lines = []
         for kind in in_order(part["type"].unique(), TYPES):
             of_type = {row["measure"]: row for row in part.filter(type=kind).to_dicts()}
-            whole, likeliest = (of_type[measure] for measure in MEASURES)
-            cells = [cell for row in (whole, likeliest) for cell in (_course(row), change(row))]
-            beside = [_published(whole, likeliest)] if len(known) else []
-            lines.append([TYPES[kind], *cells, *beside, f"{whole['n']:,}"])
+            response, likeliest = (of_type[measure] for measure in MEASURES)
+            cells = [cell for row in (response, likeliest) for cell in (_course(row), change(row))]
+            beside = [_published(response, likeliest)] if len(known) else []
+            lines.append([TYPES[kind], *cells, *beside, f"{response['n']:,}"])
         notes = ["Stopped early: a loss or gradient was not finite."] if "diverged" in part["status"] else []
         for other, on in known.select("published_model", "published_pairs").unique(maintain_order=True).iter_rows():
             differ = [word for word, mine, its in (("model", model, other), ("data", pairs, on)) if mine != its]
@@ -157,8 +157,8 @@ def change(row: Mapping[str, Any]) -> str:
     return with_interval(row["change"], row["low"], row["high"], fixed)
 
 
-def _published(whole: Mapping[str, Any], likeliest: Mapping[str, Any]) -> str:
-    texts = [_as_published(row) for row in (whole, likeliest)]
+def _published(response: Mapping[str, Any], likeliest: Mapping[str, Any]) -> str:
+    texts = [_as_published(row) for row in (response, likeliest)]
     return "; ".join([texts[0] or "–", *([f"likeliest {texts[1]}"] if texts[1] else [])])
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import label, projections_in_order, relations_in_order, responses_of, variants_in_order
 from gradatlas.charts.numbers import plotted
-from gradatlas.charts.panel import Axis, Look, cells, grid, note, of, titled
+from gradatlas.charts.panel import Axis, Palette, cells, grid, note, of, titled
 from gradatlas.figures.data import REFERENCE, Data
 from gradatlas.figures.heading import FEWEST, counted, larger, lines_of, states_findings, with_lines
 from gradatlas.study.shares import wilson
@@ -50,16 +50,18 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     relations = relations_in_order(samples["relation"].unique())
     width = theme.panel_width(len(projections))
     scale = scales.logarithmic(samples["nuclear_norm"], width // _TICK)
-    look = Look("relation", tuple(map(label, relations)), theme.PAIR_COLOURS[: len(relations)], ())
+    palette = Palette("relation", tuple(map(label, relations)), theme.PAIR_COLOURS[: len(relations)], ())
     panels = []
     for variant, projection, at in cells(variants_in_order(samples["variant"].unique()), projections):
         x = Axis("value", "Nuclear norm, log" if at.bottom else None, scale, labels=at.bottom)
         rows = of(samples, variant=variant, projection=projection)
-        panels.append(_panel(rows, relations, x, look, width, f"{label(variant)} · {label(projection)}"))
+        panels.append(_panel(rows, relations, x, palette, width, f"{label(variant)} · {label(projection)}"))
     return grid(panels, len(projections), heading)
 
 
-def _panel(rows: pl.DataFrame, relations: list[str], x: Axis, look: Look, width: int, title: str) -> alt.LayerChart:
+def _panel(
+    rows: pl.DataFrame, relations: list[str], x: Axis, palette: Palette, width: int, title: str
+) -> alt.LayerChart:
     shapes, marks, points = [], [], []
     for place, relation in enumerate(relations):
         values = np.sort(of(_positive(rows), relation=relation)["nuclear_norm"].to_numpy())
@@ -78,7 +80,7 @@ def _panel(rows: pl.DataFrame, relations: list[str], x: Axis, look: Look, width:
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", scale=theme.plain(domain=[height.low, height.high], nice=False), axis=None)
 
-    colour = look.encode(alt.Color, len(relations) > 1)
+    colour = palette.encode(alt.Color, len(relations) > 1)
     parts = []
     if shapes:
         area = alt.Chart(pl.DataFrame(shapes)).mark_area(style="shape")

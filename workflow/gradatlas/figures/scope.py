@@ -70,10 +70,10 @@ def tidy(cells: pl.DataFrame, sheets: Sheets) -> pl.DataFrame:
 
 def table(frame: pl.DataFrame, sheets: Sheets) -> tuple[list[str], list[list[str]]]:
     """Header and rows for a reader: a row a dataset and kind of responses."""
-    whole = frame.filter(pl.col("loss_tokens") == "all")
-    everyone = whole["model"].unique(maintain_order=True).to_list()
+    complete = frame.filter(pl.col("loss_tokens") == "all")
+    everyone = complete["model"].unique(maintain_order=True).to_list()
     rows = []
-    for (dataset, relation), group in whole.group_by("dataset", "relation", maintain_order=True):
+    for (dataset, relation), group in complete.group_by("dataset", "relation", maintain_order=True):
         title, task = sheets.datasets[dataset]
         models = group.select("model", "kind").unique(maintain_order=True)
         kinds = models["kind"].to_list()

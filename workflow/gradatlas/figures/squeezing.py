@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import Axis, grid, rounded, series_look, titled
+from gradatlas.charts.panel import Axis, grid, rounded, series_palette, titled
 from gradatlas.figures.run_curves import BELOW, COMPARED, Figure, last_runs, line_panel, of_measure
 from gradatlas.figures.runs import Chain, RunData, lengths
 from gradatlas.finetuning.tables import DYNAMICS
@@ -50,7 +50,7 @@ def length(data: RunData, chains: Sequence[Chain]) -> Figure:
             "run that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
         ),
     )
-    entries, every = [chain.title for chain in chains], last_runs(data.frame, chains)
+    entries, every = [chain.title for chain in chains], last_runs(data.frame, chains)[0]
     y = Axis("value", "Nats")
     panels = [
         line_panel(of_measure(every, kind, measure), name, entries, "Examples of DPO", y=y)
@@ -76,19 +76,19 @@ def _points(found: np.ndarray, chains: Sequence[Chain], series: str) -> pl.DataF
 
 def _index_panel(part: pl.DataFrame, index: str, entries: Sequence[str]) -> alt.LayerChart:
     title, y_title, _ = _INDEX[index]
-    look = series_look(entries, below=True)
+    palette = series_palette(entries, below=True)
     # Beside one another: intervals over one another could not be read.
     base = alt.Chart(part.with_columns(map(rounded, ("value", "low", "high")))).encode(
         x=alt.X("exposure:O", title="Examples of SFT before DPO", axis=alt.Axis(labelAngle=0, format=",d")),
         xOffset=alt.XOffset("series:N", sort=list(entries)),
-        color=look.encode(alt.Color),
+        color=palette.encode(alt.Color),
     )
     zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(y="zero:Q")
     y, tooltip = Axis("value", y_title), ["run:N", "series:N", "value:Q", "low:Q", "high:Q"]
     parts = [
         zero,
         base.mark_rule(style="interval").encode(y=y.encode(alt.Y, "low"), y2="high:Q"),
-        base.mark_point(style="dot-alone").encode(y=y.encode(alt.Y), shape=look.encode(alt.Shape), tooltip=tooltip),
+        base.mark_point(style="dot-alone").encode(y=y.encode(alt.Y), shape=palette.encode(alt.Shape), tooltip=tooltip),
     ]
     return alt.layer(*parts, width=theme.panel_width(2), height=theme.HEIGHTS["main"], **titled(title))
 

@@ -33,13 +33,13 @@ SHOWN = ("nuclear_norm", "sigma_ratio")
 MEASURES = {"signed": "Signed mean", "absolute": "Mean absolute"}
 # Rows of a table run from model to estimate; the columns of the CSV stand in this order too.
 _KEYS = ("model", "dataset", "relation", "loss_tokens", "statistic", "variant", "projection")
-# Statistics that do not correct for noise lack the second.
+# Statistics that do not correct for noise have no `corrected`.
 _ESTIMATE = ("value", "corrected", "low", "high", "n")
 COLUMNS = {
     "mad": (*_KEYS, "segment", "layers", *_ESTIMATE, "purpose", "published"),
     "rd": (*_KEYS, "measure", *_ESTIMATE, "top_layers", "purpose", "published"),
 }
-# Of each kind, the column that tells its estimates apart.
+# Of each kind, the column in which the estimates of one projection differ.
 _WHICH = {"mad": "segment", "rd": "measure"}
 CHECK = "Pipeline check: this model was never meant for these data; no finding"
 TITLES = {
@@ -53,7 +53,7 @@ NOTES = {
     "that, which the interval is of; without one the interval lies high where MAD is near zero.",
     "rd": "How far another kind of response lies from the correct one: (other − correct) / correct of the mean curves, "
     "averaged over layers with its sign and as an absolute value, with 95 % bootstrap intervals over samples; and the "
-    "layers that differ most, largest first. Only the signed one can tell that there is no difference: noise alone "
+    "layers that differ most, largest first. Only the signed one can show that there is no difference: noise alone "
     "makes the absolute one positive. A second number before an interval is the estimate corrected for that, which the "
     "interval is of. The signed one's interval is bootstrap-t; that of a claim is Student's t, on another scale.",
 }
@@ -85,11 +85,11 @@ def write_tables(
     """Write the ``mad`` or ``rd`` tables of all `statistics` folders into the folder `output`.
 
     Parquet and CSV are tidy: a row an estimate (`COLUMNS`), numbers in full, missing ones empty. `published`: rows of
-    config/published.tsv. `InputError` where a folder lacks the table.
+    config/published.tsv. `InputError` where a folder has no such table.
     """
     frames = [_flat(pl.from_arrow(read_table(TABLES[kind], Path(folder) / f"{kind}.parquet"))) for folder in statistics]
-    whole = _beside_published(pl.concat(frames), kind, published)
-    frame = in_reading_order(whole.select(name for name in COLUMNS[kind] if name in whole.columns), kind)
+    every = _beside_published(pl.concat(frames), kind, published)
+    frame = in_reading_order(every.select(name for name in COLUMNS[kind] if name in every.columns), kind)
     shown = blocks(frame, kind, published, read_shapes(statistics))
     write_table(Path(output) / kind, frame, TITLES[kind], NOTES[kind], [_section(block) for block in shown])
 
@@ -190,7 +190,7 @@ def _long(rows: pl.DataFrame, kind: str, known: bool) -> Iterator[tuple[str, ...
 
 
 def _notes(key: tuple[str, ...], kind: str, published: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the study says of one table: by row where it names a projection, else in words; and where it says so."""
+    """What is published of one table and belongs to no single projection, and the sources of all of it."""
     of_table = [row for row in published if (row["table"], *(row[name] for name in _KEYS[:3])) == (kind, *key[:3])]
     of_table = [row for row in of_table if key[3] == "all" and row["statistic"] == key[4]]
     words = [f"{label(row['variant'])} {row['value']}" for row in of_table if not row["projection"]]

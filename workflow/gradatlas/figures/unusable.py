@@ -4,7 +4,7 @@ import altair as alt
 
 from gradatlas.charts import theme
 from gradatlas.charts.names import label, responses_of, variants_in_order
-from gradatlas.charts.panel import grid, series_look
+from gradatlas.charts.panel import grid, series_palette
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import LOST, counted, left_out, with_lines
 
@@ -15,7 +15,7 @@ DRAWN = (
 _BAR, _LIMIT = 26, 160
 
 
-def drawn(data: Data) -> bool:
+def is_drawn(data: Data) -> bool:
     """Whether samples of the relation were requested and none is usable."""
     cells = data.of("cells")
     return not cells.is_empty() and cells["n_ok"].sum() == 0
@@ -44,7 +44,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     bars = bars.encode(
         x=alt.X("samples:Q", axis=theme.plain(title="Samples", tickMinStep=1, format=",d")),
         y=alt.Y("variant:N", scale=theme.plain(domain=variants), axis=y_axis),
-        color=series_look(tuple(LOST.values()), "reason").encode(alt.Color),
+        color=series_palette(tuple(LOST.values()), "reason").encode(alt.Color),
         order=alt.Order("place:Q"),
         tooltip=[alt.Tooltip(field) for field in ("variant:N", "reason:N", "samples:Q")],
     )

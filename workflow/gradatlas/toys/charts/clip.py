@@ -4,7 +4,7 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.panel import Axis, cells, grid, panel, series_look
+from gradatlas.charts.panel import Axis, cells, grid, panel, series_palette
 from gradatlas.charts.theme import Heading
 from gradatlas.toys import clip
 
@@ -41,7 +41,7 @@ def heading(table: pl.DataFrame) -> Heading:
 def chart(table: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     """A column a softmax, a row a quantity, a line an objective."""
     data = table.with_columns(pl.col("objective").replace_strict(_OBJECTIVES))
-    look, last = series_look(tuple(_OBJECTIVES.values()), "objective"), int(table["step"].max())
+    palette, last = series_palette(tuple(_OBJECTIVES.values()), "objective"), int(table["step"].max())
     panels = []
     for column, case, at in cells(_ROWS, table["case"].unique(maintain_order=True)):
         (title, height), own = _ROWS[column], data.filter(pl.col("case") == case)
@@ -49,5 +49,5 @@ def chart(table: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         y = Axis(column, title if at.left else None, scales.linear(own[column]), count=theme.HEIGHTS[height] // 28)
         size = (theme.panel_width(3), theme.HEIGHTS[height])
         name = _SOFTMAX_TITLES.get(case, case) if at.top else None
-        panels.append(panel(own, x, y, look, size, title=name, dots=False))
+        panels.append(panel(own, x, y, palette, size, title=name, dots=False))
     return grid(panels, 3, heading)

@@ -7,7 +7,7 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.numbers import two_digits
-from gradatlas.charts.panel import Axis, Look, grid, panel, rounded, rule_at, series_look, titled
+from gradatlas.charts.panel import Axis, Palette, grid, panel, rounded, rule_at, series_palette, titled
 from gradatlas.charts.theme import Heading
 from gradatlas.toys import influence
 
@@ -105,11 +105,11 @@ def rank_curves(kernels: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
     tau = Axis("value", "Kendall's tau", scales.Scale("linear", min(-0.5, taus["low"].min()), 1), count=6)
     norm = Axis("norm", "Norm of the kernel", scales.linear(sizes["norm"]), count=6)
-    others = Look(
+    others = Palette(
         "series", ("same class", "other classes"), theme.ORDERED_COLOURS[2:4], theme.ORDERED_SHAPES[2:4], True
     )
     panels = [
-        panel(taus, x, tau, series_look(tuple(names.values()), below=True), size),
+        panel(taus, x, tau, series_palette(tuple(names.values()), below=True), size),
         panel(sizes, x, norm, others, size),
     ]
     return grid(panels, 2, heading, below=theme.GAP)
@@ -187,7 +187,7 @@ def prediction_scatter(steps: pl.DataFrame, heading: Heading) -> alt.ConcatChart
     shown = steps.filter((pl.col("rate") == _shown_rate(steps)) & pl.col("learned_image").is_in(first.to_list()))
     shown = shown.select("epoch", rounded("measured"), rounded("predicted"), same.alias("pair"))
     residual = influence.first_order(steps).select("epoch", "rate", rounded("residual"))
-    colour = series_look(kinds, "pair").encode(alt.Color)
+    colour = series_palette(kinds, "pair").encode(alt.Color)
     width = theme.panel_width(3)
     above, below = [], []
     for epoch in sorted(steps["epoch"].unique()):

@@ -4,7 +4,7 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.panel import Axis, Look, cells, grid, panel, rounded, series_look, titled
+from gradatlas.charts.panel import Axis, Palette, cells, grid, panel, rounded, series_palette, titled
 from gradatlas.charts.theme import Heading
 
 _ORDER = ("before", "after")
@@ -56,12 +56,12 @@ def _step_panel(long: pl.DataFrame, learned: list[int], kind: str, title: str, l
     y = Axis("probability", y_title, scale, form, count=3).encode(alt.Y)
     ends = scales.Scale("linear", 0, long["label"].max())
     x = Axis("label", "Label" if last else None, ends, count=6).encode(alt.X)
-    look = Look("when", _ORDER, (theme.RULE, theme.ORDERED_COLOURS[0]), ())
+    palette = Palette("when", _ORDER, (theme.RULE, theme.ORDERED_COLOURS[0]), ())
     # Steps, and not the lines of `panel`: labels are separate places.
     lines = alt.Chart(long).mark_line(interpolate="step", strokeWidth=1.2)
     dots = alt.Chart(long.filter(pl.col("label").is_in(learned))).mark_point(filled=True, color=theme.MARKED, opacity=1)
     size = alt.condition("datum.when === 'after'", alt.value(60), alt.value(22))
-    parts = [lines.encode(x=x, y=y, color=look.encode(alt.Color)), dots.encode(x=x, y=y, size=size)]
+    parts = [lines.encode(x=x, y=y, color=palette.encode(alt.Color)), dots.encode(x=x, y=y, size=size)]
     return alt.layer(*parts, width=theme.panel_width(2), height=height, **titled(title))
 
 
@@ -88,5 +88,5 @@ def sweep_curves(sweeps: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         x = Axis("level", title, scales.logarithmic(own["level"], 4))
         y = Axis("value", None if panels else "Others that fall", scales.Scale("linear", 0, 1), ".0%", count=5)
         size = (theme.panel_width(3), theme.HEIGHTS["main"])
-        panels.append(panel(own, x, y, series_look((title,)), size, legend=False))
+        panels.append(panel(own, x, y, series_palette((title,)), size, legend=False))
     return grid(panels, 3, heading)

@@ -233,7 +233,7 @@ NONE = UNUSED | {
     "a hub error text": message("models/snapshots", "InputError"),
     "a schema's description": {"workflow/schemas/claims.schema.yaml": lambda text: f"# Edited.\n{text}"},
     "a builder that no dataset uses": code("data/responses/builders", "sentence_salad"),
-    "a grammar that no dataset or document uses": code("data/jobs", "_mapped_pairs"),
+    "the reader of pairs of one's own": code("data/jobs", "_mapped_pairs"),
     "an extra table that is not measured": code("gradients/extras", "_cosines"),
     "a judge that is not asked": code("finetuning/judging/reward", "Reward.prefer"),
 }
@@ -243,6 +243,7 @@ EDITS = {
     "a word of the arithmetic corpus": words("data/made_up/arithmetic", "OPENERS"),
     "a word of the taxonomy": words("data/made_up/taxonomy", "OPENERS"),
     "a word of the biographies": words("data/made_up/knowledge", "SENTENCES"),
+    "a word of the pairs' grammar": words("data/made_up/grammar", "CLOSERS"),
     "a builder": code("data/responses/builders", "shuffled"),
     "the reader of mapped files": code("data/mapped", "read_mapped"),
     "the precision of a model": cell("models", "mini_random", "dtype", "float64"),

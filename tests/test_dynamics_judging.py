@@ -595,7 +595,7 @@ def test_a_judge_without_what_it_needs_is_one_line(made, pairs, tmp_path):
     for judge, message in (
         ("endpoint", "needs settings.model.endpoint, settings.model.name and --kept"),
         ("reward", "settings.judge reward: needs --model"),
-        ("me", "settings.judge 'me' is not known"),
+        ("me", "--settings: 'judge': 'me' is not known"),
     ):
         done = call("judge_generations", *common, *settings(judge=judge, runs=JUDGED[:1], model={"device": "cpu"}))
         assert message in user_error(done)

@@ -2,11 +2,13 @@
 
 import ast
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import re
 import subprocess
 import sys
+from typing import get_type_hints
 
 import docstring_parser
 import pytest
@@ -15,6 +17,7 @@ import yaml
 from conftest import ROOT
 from gradatlas.__main__ import JOBS
 from gradatlas.core.jobs import run
+from gradatlas.core.schemas import meanings
 
 JOB = "gradatlas.{}.jobs"
 
@@ -52,6 +55,10 @@ def test_every_job_explains_itself_and_all_of_its_options(name, capsys):
     parameters = set(inspect.signature(function).parameters) - {"settings", "requests"}
     assert "Usage: gradatlas" in shown and function.__doc__.split(".")[0].split(":")[0].split()[0] in shown
     assert parameters - described <= {"threads"}, f"{name}: {parameters - described} is not described"
+    settings = get_type_hints(function).get("settings")
+    if dataclasses.is_dataclass(settings):
+        known = meanings(settings)
+        assert all(known.get(field.name) for field in dataclasses.fields(settings)), f"{name}: a setting has no meaning"
 
 
 def test_every_job_is_called_by_a_rule_or_named_in_the_readme():
@@ -78,7 +85,7 @@ def test_snakefile_is_short():
 
 
 def test_nothing_heavy_is_imported_at_start():
-    code = "import sys; import gradatlas.study.config, gradatlas.core.digest; print(*sys.modules)"
+    code = "import sys; import gradatlas.study.config, gradatlas.study.runs, gradatlas.core.digest; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"torch", "transformers", "polars", "altair", "pyarrow", "numpy"} & set(loaded.split())
 

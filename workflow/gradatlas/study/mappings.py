@@ -11,12 +11,12 @@ from gradatlas.core.schemas import checked
 from gradatlas.core.sheets import Row
 from gradatlas.study.relations import PARTNERS
 from gradatlas.study.sheets import DatasetMapping, PairsMapping
+from gradatlas.study.sources import is_hub_id
 
 #: What a mapping can read; the reader itself is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 #: The preference pairs of the miniature's own grammar; all others have a mapping.
 MINIATURE_PAIRS = "mini_qa"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def check_path(path: str, where: str) -> None:
@@ -35,7 +35,7 @@ def names_answers(mapping: Mapping[str, Any]) -> bool:
 def is_file(mapping: Mapping[str, Any]) -> bool:
     """Whether a mapping's source is a file here, and not a dataset of the hub: by its suffix, form, or being there."""
     source = mapping["source"]
-    return Path(source).suffix.lower() in FORMATS or not _HUB_ID.fullmatch(source) or Path(source).exists()
+    return Path(source).suffix.lower() in FORMATS or Path(source).exists() or not is_hub_id(source)
 
 
 def _read(root: Path, where: str, kind: type, missing: str) -> Row:

@@ -94,7 +94,7 @@ class Writing:
     """base URL of an OpenAI-compatible endpoint, such as https://api.openai.com/v1; empty: a local model"""
     max_tokens: Count = 1024
     """tokens of one response at most"""
-    temperature: Annotated[float, Schema(minimum=0)] = 0.0
+    temperature: Annotated[float, Schema(minimum=0)] = 0
     """of sampling at an endpoint; local models always decode greedily"""
 
 

@@ -169,11 +169,11 @@ class Training:
     """responses (sft) or pairs of an update"""
     warm_up: Whole = 0
     """updates over which the learning rate rises; it stays from there"""
-    clip: Annotated[float, Schema(minimum=0)] = 10.0
+    clip: Annotated[float, Schema(minimum=0)] = 10
     """largest norm of the gradient; 0: no limit"""
     beta: Annotated[float, Schema(exclusiveMinimum=0)] = 0.1
     """of the losses on pairs"""
-    margin: Annotated[float, Schema(minimum=0)] = 0.0
+    margin: Annotated[float, Schema(minimum=0)] = 0
     """of slic (delta) and simpo (gamma)"""
     evaluate_every: Count = 50
     """updates between evaluations of all probes, each a checkpoint too; also before the first update and after the

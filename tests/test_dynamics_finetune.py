@@ -24,7 +24,7 @@ from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.probes import TYPES, read_probes
 from gradatlas.finetuning.processes import ALONE
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import Speech, log_probs, sample
+from gradatlas.finetuning.sequences import ResponseEncoder, log_probs, sample
 from gradatlas.models.loading import load
 
 SHORT = {"learning_rate": 1e-3, "batch_size": 2, "max_new_tokens": 6}
@@ -82,8 +82,8 @@ def test_a_peak_leaves_a_finite_rest():
 
 def test_batched_evaluation_is_that_of_one_at_a_time(data, miniature):
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
-    watched, _ = read_probes(str(data[1]), Speech(tokenizer, 512))
-    responses = {key: spoken for key, (_, spoken) in watched.items()}
+    watched, _ = read_probes(str(data[1]), ResponseEncoder(tokenizer, 512))
+    responses = {key: encoded for key, (_, encoded) in watched.items()}
     together, alone = evaluate(model, responses, 4096), evaluate(model, responses, 1)
     assert list(together) == list(responses)
     for key, values in together.items():
@@ -105,13 +105,15 @@ def test_argmax_is_that_of_each_types_own_prefixes(data, miniature, tmp_path):
 
 def test_samples_are_the_same_for_one_seed_and_end_with_the_end_token(miniature):
     model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
-    speech = Speech(tokenizer, 64)
+    encoder = ResponseEncoder(tokenizer, 64)
     asked = ["\n\nHuman: Who?\n\nAssistant:", "\n\nHuman: Where does she live, and when?\n\nAssistant:"]
     state = torch.get_rng_state()
-    one, two, other = (sample(model, speech, asked, seed, 8) for seed in (1, 1, 2))
+    one, two, other = (sample(model, encoder, asked, seed, 8) for seed in (1, 1, 2))
     assert one == two != other and torch.equal(state, torch.get_rng_state())
-    for prompt, spoken in zip(asked, one, strict=True):
-        assert spoken.ids[: spoken.start] == speech.prompt(prompt) and spoken.ids[-1] == tokenizer.eos_token_id
+    for prompt, encoded in zip(asked, one, strict=True):
+        assert (
+            encoded.ids[: encoded.start] == encoder.encode_prompt(prompt) and encoded.ids[-1] == tokenizer.eos_token_id
+        )
 
 
 # --- What is minimised ---
@@ -146,9 +148,9 @@ def test_the_first_loss_is_that_of_the_first_examples_in_float64(data, miniature
     assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx((1 / (2 * 0.1)) ** 2, rel=1e-9)
     out = run(data, miniature, tmp_path, dtype="float64", steps=1)
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
-    rows, speech = read_pairs(data[0], "train"), Speech(tokenizer, 512)
+    rows, encoder = read_pairs(data[0], "train"), ResponseEncoder(tokenizer, 512)
     first = [rows[i] for i in order_of(12, 0, 2, 0)]
-    plain = -sum(float(log_probs(model, [speech.encode(row["prompt"], row["chosen"])]).detach()) for row in first) / 2
+    plain = -sum(float(log_probs(model, [encoder.encode(row["prompt"], row["chosen"])]).detach()) for row in first) / 2
     assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx(plain, rel=1e-9)
 
 
@@ -280,13 +282,13 @@ def test_a_reference_that_is_not_asked_again_is_freed(more, kept, data, miniatur
 
 def test_ktos_other_answers_are_read_as_one_text_with_the_prompt(data, miniature):
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
-    speech, recipe = Speech(tokenizer, 512), Recipe("run", loss="kto", batch_size=3)
-    examples, _ = read_examples(recipe, read_pairs(data[0], "train")[:3], speech)
+    encoder, recipe = ResponseEncoder(tokenizer, 512), Recipe("run", loss="kto", batch_size=3)
+    examples, _ = read_examples(recipe, read_pairs(data[0], "train")[:3], encoder)
     reference = training._reference(model, tokenizer, None, {})
     with torch.no_grad():
         model.lm_head.weight.mul_(1.1)
-    mixed = training._Run(model, speech, recipe, examples, reference, 6, ALONE)._divergence(examples)
-    others = [speech.encode(examples[i].prompt, examples[(i + 1) % 3].text) for i in range(3)]
+    mixed = training._Run(model, encoder, recipe, examples, reference, 6, ALONE)._divergence(examples)
+    others = [encoder.encode(examples[i].prompt, examples[(i + 1) % 3].text) for i in range(3)]
     assert [each.text for each in examples] == [row["chosen"] for row in read_pairs(data[0], "train")[:3]]
     k = (log_probs(model, others) - log_probs(reference, others)).mean().clamp(min=0)
     assert float(mixed) == pytest.approx(float(k.detach()), rel=1e-12)

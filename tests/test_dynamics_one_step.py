@@ -7,7 +7,7 @@ from conftest import call, settings, user_error
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs, write_pairs
-from gradatlas.finetuning.sequences import Speech, log_probs
+from gradatlas.finetuning.sequences import ResponseEncoder, log_probs
 from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products, load_exactly, summary
 from gradatlas.kernels.tables import ONE_STEP
 
@@ -59,12 +59,12 @@ def test_projections_carry_a_part_of_what_all_parameters_do(rows):
 def test_inner_products_from_x_and_d_are_those_of_formed_gradients(data, miniature):
     model, tokenizer = load_exactly(str(miniature))
     model.requires_grad_(True)
-    speech, kernels = Speech(tokenizer, 512), Kernels(str(miniature))
-    said = [speech.encode(row["prompt"], row["chosen"]) for row in read_pairs(data / "pairs.parquet", "train")[:3]]
+    encoder, kernels = ResponseEncoder(tokenizer, 512), Kernels(str(miniature))
+    said = [encoder.encode(row["prompt"], row["chosen"]) for row in read_pairs(data / "pairs.parquet", "train")[:3]]
     weights = captured_weights(model)
     assert len(weights) == 6 * 7
-    formed = [torch.autograd.grad(-log_probs(model, [spoken]).sum(), weights) for spoken in said]
-    factors = [kernels.factors(spoken) for spoken in said]
+    formed = [torch.autograd.grad(-log_probs(model, [encoded]).sum(), weights) for encoded in said]
+    factors = [kernels.factors(encoded) for encoded in said]
     for i in range(3):
         for j in range(3):
             plain = sum(float((one * other).sum()) for one, other in zip(formed[i], formed[j], strict=True))

@@ -315,19 +315,19 @@ def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, min
 
 def test_a_long_prompt_cuts_nobody_elses_sample(miniature):
     from gradatlas.finetuning.probes import _sampled
-    from gradatlas.finetuning.sequences import Speech
+    from gradatlas.finetuning.sequences import ResponseEncoder
     from gradatlas.models.loading import load
 
     model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
-    speech = Speech(tokenizer, 64)
+    encoder = ResponseEncoder(tokenizer, 64)
     short = [{"pair_id": "a", "prompt": "\n\nHuman: Who?\n\nAssistant:", "chosen": " Nora."}]
     long = [
         {"pair_id": "b", "prompt": "the " * 50, "chosen": " Nora."},
         {"pair_id": "c", "prompt": "the " * 99, "chosen": " N."},
     ]
-    alone, both = (_sampled(model, speech, pairs, 0, 20) for pairs in (short, short + long))
+    alone, both = (_sampled(model, encoder, pairs, 0, 20) for pairs in (short, short + long))
     assert both["a", "initial"] == alone["a", "initial"]
-    assert len(tokenizer(both["b", "initial"])["input_ids"]) <= 64 - len(speech.prompt(long[0]["prompt"]))
+    assert len(tokenizer(both["b", "initial"])["input_ids"]) <= 64 - len(encoder.encode_prompt(long[0]["prompt"]))
     assert both["c", "initial"] == ""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradatlas.finetuning.processes import ALONE, Processes
-from gradatlas.finetuning.sequences import Spoken, shared_logits
+from gradatlas.finetuning.sequences import EncodedResponse, shared_logits
 from gradatlas.models.forward import length_regime
 
 #: Columns of the ``dynamics`` table that are measured here, in its order.
@@ -21,7 +21,7 @@ MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass",
 
 @torch.no_grad()
 def evaluate(
-    model: Any, responses: Mapping[str, Spoken], batch_tokens: int, processes: Processes = ALONE
+    model: Any, responses: Mapping[str, EncodedResponse], batch_tokens: int, processes: Processes = ALONE
 ) -> dict[str, dict[str, float]]:
     """`MEASURES` of every response, by its key and in the order given; `batch_tokens`: of one batch, with padding.
 
@@ -32,7 +32,7 @@ def evaluate(
     for keys in processes.share(batches_of(responses, batch_tokens, length_regime(model.config))):
         batch = [responses[key] for key in keys]
         table = measures(*shared_logits(model, batch)).double()
-        for key, rows in zip(keys, table.split([spoken.tokens for spoken in batch]), strict=True):
+        for key, rows in zip(keys, table.split([encoded.tokens for encoded in batch]), strict=True):
             values = dict(zip(("log_prob", "argmax", *MEASURES[3:]), zip(*rows.tolist(), strict=True), strict=True))
             means = [sum(values[name]) / len(rows) for name in MEASURES[3:]]
             total = sum(values["log_prob"])
@@ -41,13 +41,15 @@ def evaluate(
     return {key: everyones[key] for key in responses}
 
 
-def batches_of(responses: Mapping[str, Spoken], batch_tokens: int, regime: Callable[[int], int]) -> list[list[str]]:
+def batches_of(
+    responses: Mapping[str, EncodedResponse], batch_tokens: int, regime: Callable[[int], int]
+) -> list[list[str]]:
     """The keys in batches whose prompts are of one length, the longest first, responses of alike length together.
 
     `regime`: what of a model depends on a sequence's length (`length_regime`); no batch holds sequences of two.
     """
     order = sorted(responses, key=lambda key: (-responses[key].start, -responses[key].tokens, responses[key].ids, key))
-    kinds = {key: (spoken.start, regime(len(spoken.ids))) for key, spoken in responses.items()}
+    kinds = {key: (encoded.start, regime(len(encoded.ids))) for key, encoded in responses.items()}
     batches: list[list[str]] = []
     for key in order:
         first = batches[-1][0] if batches else None

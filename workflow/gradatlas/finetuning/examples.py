@@ -10,7 +10,7 @@ from gradatlas.core.tables import read_table
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.losses import loss_named
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import Speech, Spoken
+from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse
 from gradatlas.finetuning.tables import PROBES
 
 
@@ -24,8 +24,8 @@ class Example:
     pair_id: str
     prompt: str
     text: str
-    chosen: Spoken
-    rejected: Spoken | None
+    chosen: EncodedResponse
+    rejected: EncodedResponse | None
 
 
 def trained_pairs(recipe: Recipe, pairs: str, probes: str | None) -> list[Pair]:
@@ -41,7 +41,9 @@ def trained_pairs(recipe: Recipe, pairs: str, probes: str | None) -> list[Pair]:
     return rows
 
 
-def read_examples(recipe: Recipe, pairs: Sequence[Pair], speech: Speech) -> tuple[list[Example], dict[str, int]]:
+def read_examples(
+    recipe: Recipe, pairs: Sequence[Pair], encoder: ResponseEncoder
+) -> tuple[list[Example], dict[str, int]]:
     """The examples in the order of the `pairs`, and how many were left out, by reason.
 
     Raises `InputError` where too few are left.
@@ -50,18 +52,18 @@ def read_examples(recipe: Recipe, pairs: Sequence[Pair], speech: Speech) -> tupl
     for row in pairs:
         responses = {"extend": ("chosen", "rejected")}.get(recipe.target, ("chosen",))
         for part in responses:
-            said = speech.encode(row["prompt"], row[part])
-            other = speech.encode(row["prompt"], row["rejected"]) if loss_named(recipe.loss).paired else None
+            said = encoder.encode(row["prompt"], row[part])
+            other = encoder.encode(row["prompt"], row["rejected"]) if loss_named(recipe.loss).paired else None
             if said is None or (loss_named(recipe.loss).paired and other is None):
                 excluded["too_long"] = excluded.get("too_long", 0) + 1
                 continue
             examples.append(Example(row["pair_id"], row["prompt"], row[part], said, other))
     if excluded:
         progress(f"{excluded['too_long']} of {len(examples) + excluded['too_long']} examples exceed the window of "
-                 f"{speech.max_length} tokens and are left out")  # fmt: skip
+                 f"{encoder.max_length} tokens and are left out")  # fmt: skip
     if len(examples) < (2 if loss_named(recipe.loss).mismatched else 1):
         raise InputError(
-            f"run '{recipe.name}': {len(examples)} examples fit the window of {speech.max_length}; raise max_length"
+            f"run '{recipe.name}': {len(examples)} examples fit the window of {encoder.max_length}; raise max_length"
         )
     return examples, excluded
 

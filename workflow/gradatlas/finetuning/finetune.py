@@ -33,7 +33,7 @@ from gradatlas.finetuning.losses import Outcome, Scores, divergence_of, loss_nam
 from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.processes import ALONE, Processes
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
+from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, log_probs, sample
 from gradatlas.finetuning.tables import DYNAMICS, GENERATIONS, TRAINING
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.decoding import batch_key
@@ -86,10 +86,10 @@ def finetune(
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     model, tokenizer = load(start.path, **how)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    speech = Speech(tokenizer, window, model)
-    watched, unwatched = read_probes(probes, speech) if probes else ({}, [])
+    encoder = ResponseEncoder(tokenizer, window, model)
+    watched, unwatched = read_probes(probes, encoder) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
-    examples, excluded = read_examples(recipe, trained, speech)
+    examples, excluded = read_examples(recipe, trained, encoder)
     asked = asked_pairs(pairs, trained, prompts, recipe.seed)
     facts = {
         **asdict(recipe),
@@ -111,7 +111,7 @@ def finetune(
     kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
-    run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)
+    run = _Run(model, encoder, recipe, examples, other, max_new_tokens, processes)
     # The run alone holds it, and lets it go once its log-probabilities are known.
     del other
 
@@ -119,13 +119,13 @@ def finetune(
         return {"run": recipe.name, "seed": recipe.seed, "step": step, "examples": step * recipe.batch_size}
 
     def look(step: int) -> list[dict]:
-        found = evaluate(model, {key: spoken for key, (_, spoken) in watched.items()}, batch_tokens, processes)
+        found = evaluate(model, {key: encoded for key, (_, encoded) in watched.items()}, batch_tokens, processes)
         rows = [{**seen(step), **watched[key][0], **values, "tokens": watched[key][1].tokens, "status": "ok"}
                 for key, values in found.items()]  # fmt: skip
         return rows + [{**seen(step), **row, "tokens": None} for row in unwatched]
 
     def say(step: int) -> list[dict]:
-        said = generate(model, speech, asked, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
+        said = generate(model, encoder, asked, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
                         batch_tokens=batch_tokens, processes=processes)  # fmt: skip
         return [{**seen(step), **row} for row in said]
 
@@ -201,8 +201,8 @@ def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[s
     if reference is None:
         return deepcopy(model).requires_grad_(False)
     where = usable_start(reference)
-    other, spoken = load(where.path, **how)
-    if spoken.get_vocab() != tokenizer.get_vocab():
+    other, other_tokenizer = load(where.path, **how)
+    if other_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"reference {reference}: another tokenizer than that of the model to train, so that log-probabilities do "
             "not compare; take a reference of the same family"
@@ -214,16 +214,23 @@ class _Run:
     """The loop's state: model, optimiser, log; `reference` is only kept where it is asked again."""
 
     def __init__(
-        self, model, speech: Speech, recipe: Recipe, examples: Sequence[Example], reference, max_new_tokens, processes
+        self,
+        model,
+        encoder: ResponseEncoder,
+        recipe: Recipe,
+        examples: Sequence[Example],
+        reference,
+        max_new_tokens,
+        processes,
     ):
-        self.model, self.speech, self.recipe, self.examples = model, speech, recipe, examples
+        self.model, self.encoder, self.recipe, self.examples = model, encoder, recipe, examples
         self.loss, self.reference, self.max_new_tokens = loss_named(recipe.loss), reference, max_new_tokens
         self.processes: Processes = processes
         self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         # No dropout.
         self.model.eval()
         self.optimiser = _optimiser(list(self.trained.values()), recipe)
-        self.known: dict[Spoken, float] = {}
+        self.known: dict[EncodedResponse, float] = {}
         self.log: list[dict] = []
 
     @torch.no_grad()
@@ -337,10 +344,10 @@ class _Run:
         )
         return self.loss.of(scores, self.recipe.beta, self.recipe.margin)
 
-    def _known(self, responses: Sequence[Spoken], like: Tensor) -> Tensor:
+    def _known(self, responses: Sequence[EncodedResponse], like: Tensor) -> Tensor:
         """The reference's log-probabilities; of fresh samples they are asked for."""
         fresh = [each for each in responses if each not in self.known]
-        asked: dict[Spoken, float] = {}
+        asked: dict[EncodedResponse, float] = {}
         if fresh:
             with torch.no_grad():
                 asked = dict(zip(fresh, log_probs(self.reference, fresh).double().tolist(), strict=True))
@@ -350,15 +357,15 @@ class _Run:
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
         """KTO's k: what the model, against the reference, makes of the next example's response."""
         mine = self.processes.share(range(len(batch)))
-        mixed = [self.speech.whole(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
+        mixed = [self.encoder.encode_uncut(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
         found = self.processes.joined(dict(zip(mine, both.tolist(), strict=True)))
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
-    def _sampled(self, batch: Sequence[Example], step: int) -> list[Spoken]:
+    def _sampled(self, batch: Sequence[Example], step: int) -> list[EncodedResponse]:
         """Negatives from the model as it is now; an empty one is the end token alone."""
         seed = int.from_bytes(seeded_hash(self.recipe.seed, f"negatives of step {step}")[:4])
-        return sample(self.model, self.speech, [each.prompt for each in batch], seed, self.max_new_tokens)
+        return sample(self.model, self.encoder, [each.prompt for each in batch], seed, self.max_new_tokens)
 
 
 def _optimiser(weights: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from transformers import LogitsProcessor
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.probes import ranked
 from gradatlas.finetuning.processes import ALONE, Processes
-from gradatlas.finetuning.sequences import Speech
+from gradatlas.finetuning.sequences import ResponseEncoder
 from gradatlas.models.decoding import batch_key, continued
 from gradatlas.study.seeds import seeded_hash
 
@@ -32,7 +32,7 @@ def asked_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int) -> l
 
 def generate(
     model: Any,
-    speech: Speech,
+    encoder: ResponseEncoder,
     asked: Sequence[Pair],
     *,
     seed: int,
@@ -49,12 +49,12 @@ def generate(
 
     Status ``too_long``: the prompt fills the window; ``nonfinite``: a logit was not a number, no response is kept.
     """
-    heads = {pair["pair_id"]: speech.prompt(pair["prompt"]) for pair in asked}
-    room = {key: min(max_tokens, speech.max_length - len(head)) for key, head in heads.items()}
+    heads = {pair["pair_id"]: encoder.encode_prompt(pair["prompt"]) for pair in asked}
+    room = {key: min(max_tokens, encoder.max_length - len(head)) for key, head in heads.items()}
     rows = [{"pair_id": pair["pair_id"], "split": pair["split"], "draw": draw, "response": None, "tokens": None,
              "finished": None, "status": "too_long"} for pair in asked for draw in range(draws)]  # fmt: skip
     # Rows of a batch have one room, and what the model needs to have in common.
-    key = batch_key(model, speech.max_length)
+    key = batch_key(model, encoder.max_length)
     kinds = [(room[row["pair_id"]], key(place, len(heads[row["pair_id"]]))) for place, row in enumerate(rows)]
     fitting = [place for place, row in enumerate(rows) if room[row["pair_id"]] > 0]
     fitting.sort(key=lambda i: (kinds[i], -len(heads[rows[i]["pair_id"]]), rows[i]["pair_id"], rows[i]["draw"]))
@@ -70,7 +70,7 @@ def generate(
     answered = {}
     for batch in processes.share(batches):
         streams = [Random(seeded_hash(seed, f"generation {row['pair_id']} {row['draw']}")) for row in batch]
-        _answer(model, speech, batch, [heads[row["pair_id"]] for row in batch], room[batch[0]["pair_id"]], streams)
+        _answer(model, encoder, batch, [heads[row["pair_id"]] for row in batch], room[batch[0]["pair_id"]], streams)
         answered |= {(row["pair_id"], row["draw"]): row for row in batch}
     answered = processes.joined(answered)
     return [answered.get((row["pair_id"], row["draw"]), row) for row in rows]
@@ -78,14 +78,14 @@ def generate(
 
 def _answer(
     model: Any,
-    speech: Speech,
+    encoder: ResponseEncoder,
     batch: Sequence[dict],
     heads: Sequence[tuple[int, ...]],
     room: int,
     streams: Sequence[Random],
 ) -> None:
     """Fill in the rows of a batch."""
-    drawn, end = _Drawn(streams), speech.end
+    drawn, end = _Drawn(streams), encoder.end
     said = continued(model, heads, [end], room, do_sample=False, logits_processor=[drawn])
     for row, ids, nonfinite in zip(batch, said, drawn.nonfinite, strict=True):
         if nonfinite:
@@ -93,7 +93,7 @@ def _answer(
             continue
         finished = end in ids
         ids = ids[: ids.index(end)] if finished else ids
-        text = speech.tokenizer.decode(ids, skip_special_tokens=True)
+        text = encoder.tokenizer.decode(ids, skip_special_tokens=True)
         row |= {"response": text, "tokens": len(ids) + finished, "finished": finished, "status": "ok"}
 
 

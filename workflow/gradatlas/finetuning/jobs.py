@@ -162,7 +162,7 @@ def build_probes(
     from gradatlas.finetuning import probes
     from gradatlas.finetuning.finetune import usable_start
     from gradatlas.finetuning.rephrases import from_cache
-    from gradatlas.finetuning.sequences import Speech
+    from gradatlas.finetuning.sequences import ResponseEncoder
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
@@ -180,7 +180,7 @@ def build_probes(
     rows = probes.build_probes(
         pairs,
         network,
-        Speech(tokenizer, settings.max_length, network),
+        ResponseEncoder(tokenizer, settings.max_length, network),
         written,
         train=settings.train,
         held_out=settings.held_out,

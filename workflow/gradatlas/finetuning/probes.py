@@ -29,7 +29,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair, read_pairs
-from gradatlas.finetuning.sequences import Speech, Spoken, sample
+from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, sample
 from gradatlas.finetuning.tables import PROBES
 from gradatlas.study.probe_types import REPHRASED, TYPES
 from gradatlas.study.seeds import seeded_hash
@@ -44,7 +44,7 @@ Rephrases = Callable[[Pair, str], str | None]
 def build_probes(
     pairs: str,
     model: Any,
-    speech: Speech,
+    encoder: ResponseEncoder,
     rephrases: Rephrases,
     *,
     train: int,
@@ -64,9 +64,9 @@ def build_probes(
         raise InputError(f"{pairs}: prompt {sorted(both)[0]!r} is trained on and held out; make the table again")
     # What is irrelevant comes from all pairs of a split, probed or not.
     sources = {"irrelevant_train": trained, "irrelevant_held_out": kept}
-    lengths = {pair["pair_id"]: speech.whole(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
-    own = _sampled(model, speech, chosen, seed, max_new_tokens)
-    words = _words(speech.tokenizer)
+    lengths = {pair["pair_id"]: encoder.encode_uncut(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
+    own = _sampled(model, encoder, chosen, seed, max_new_tokens)
+    words = _words(encoder.tokenizer)
     rows = []
     for pair in chosen:
         rng = Random(seeded_hash(seed, f"probe {pair['pair_id']}"))
@@ -74,7 +74,7 @@ def build_probes(
             "chosen": (pair["chosen"], []),
             "rejected": (pair["rejected"], []),
             "permuted": (_permuted(pair["chosen"], rng), []),
-            "random_tokens": (_random_tokens(speech, pair["prompt"], words, lengths[pair["pair_id"]], rng), []),
+            "random_tokens": (_random_tokens(encoder, pair["prompt"], words, lengths[pair["pair_id"]], rng), []),
             **{name: (own[pair["pair_id"], name], []) for name in ("initial", "self_rephrase")},
             **{name: (rephrases(pair, name), []) for name in REPHRASED},
         }
@@ -112,18 +112,18 @@ def write_probes(rows: Sequence[dict], path: str | Path, facts: Mapping[str, Any
     write_table(PROBES, list(rows), path, facts)
 
 
-def read_probes(path: str, speech: Speech) -> tuple[dict[str, tuple[dict, Spoken]], list[dict]]:
+def read_probes(path: str, encoder: ResponseEncoder) -> tuple[dict[str, tuple[dict, EncodedResponse]], list[dict]]:
     """The probes that can be followed, by id: (probe_id, split, type) and tokens; and the others with their status."""
     watched, unwatched = {}, []
     for row in read_table(PROBES, path).to_pylist():
         named = {name: row[name] for name in ("probe_id", "split", "type")}
-        spoken = speech.encode(row["prompt"], row["response"]) if row["status"] == "ok" else None
-        if spoken:
-            watched[row["probe_id"]] = (named, spoken)
+        encoded = encoder.encode(row["prompt"], row["response"]) if row["status"] == "ok" else None
+        if encoded:
+            watched[row["probe_id"]] = (named, encoded)
         else:
             unwatched.append({**named, "status": row["status"] if row["status"] != "ok" else "too_long"})
     if not watched:
-        raise InputError(f"{path}: no probe fits the window of {speech.max_length} tokens; raise max_length")
+        raise InputError(f"{path}: no probe fits the window of {encoder.max_length} tokens; raise max_length")
     return watched, unwatched
 
 
@@ -166,7 +166,9 @@ def _spaced(text: str) -> str:
     return text if text[:1].isspace() else f" {text}"
 
 
-def _sampled(model, speech: Speech, pairs: Sequence[Pair], seed: int, room: int) -> dict[tuple[str, str], str]:
+def _sampled(
+    model, encoder: ResponseEncoder, pairs: Sequence[Pair], seed: int, room: int
+) -> dict[tuple[str, str], str]:
     """By pair and type, what the model says to the prompt, and to the request to say the chosen response otherwise.
 
     Cut where it goes on with the other's turn. A prompt that fills the window leaves an empty text.
@@ -179,16 +181,16 @@ def _sampled(model, speech: Speech, pairs: Sequence[Pair], seed: int, room: int)
             else SELF_REPHRASE.format(answer=pair["chosen"].strip())
             for pair in pairs
         }
-        lengths = {key: len(speech.prompt(prompt)) for key, prompt in asked.items()}
-        fitting = [key for key in asked if lengths[key] + 2 <= speech.max_length]
-        roomy = [key for key in fitting if lengths[key] + room + 1 <= speech.max_length]
+        lengths = {key: len(encoder.encode_prompt(prompt)) for key, prompt in asked.items()}
+        fitting = [key for key in asked if lengths[key] + 2 <= encoder.max_length]
+        roomy = [key for key in fitting if lengths[key] + room + 1 <= encoder.max_length]
         # A prompt that leaves less room than asked for has a batch of its own: it would cut the others' answers.
         batches = [roomy[first : first + _BATCH] for first in range(0, len(roomy), _BATCH)]
         for keys in batches + [[key] for key in fitting if key not in roomy]:
             drawn = int.from_bytes(seeded_hash(seed, f"{name} {keys[0]}")[:4])
-            said = sample(model, speech, [asked[key] for key in keys], drawn, room)
-            for key, spoken in zip(keys, said, strict=True):
-                text = speech.tokenizer.decode(spoken.ids[spoken.start : -1], skip_special_tokens=True)
+            said = sample(model, encoder, [asked[key] for key in keys], drawn, room)
+            for key, encoded in zip(keys, said, strict=True):
+                text = encoder.tokenizer.decode(encoded.ids[encoded.start : -1], skip_special_tokens=True)
                 found[key, name] = text.partition("\n\nHuman:")[0].rstrip()
         found |= {(key, name): "" for key in asked if key not in fitting}
     return found
@@ -214,7 +216,7 @@ def _words(tokenizer: Any) -> list[str]:
     return [text for text in texts if len(text) > 1 and text[0] == " " and text[1:].isalnum() and text.isascii()]
 
 
-def _random_tokens(speech: Speech, prompt: str, words: Sequence[str], count: int, rng: Random) -> str | None:
+def _random_tokens(encoder: ResponseEncoder, prompt: str, words: Sequence[str], count: int, rng: Random) -> str | None:
     """Words drawn from the vocabulary, `count` tokens with the end token; nearly as many where they never fit.
 
     None where the vocabulary has no words.
@@ -222,7 +224,7 @@ def _random_tokens(speech: Speech, prompt: str, words: Sequence[str], count: int
     if not words:
         return None
     drawn = ("".join(rng.choices(words, k=count - 1)) for _ in range(50))
-    off = ((abs(speech.whole(prompt, text).tokens - count), text) for text in drawn)
+    off = ((abs(encoder.encode_uncut(prompt, text).tokens - count), text) for text in drawn)
     best = next(off)
     while best[0] and (other := next(off, None)):
         best = min(best, other)

@@ -29,7 +29,7 @@ from gradatlas.core.tables import write_table
 from gradatlas.data.pairs import read_pairs
 from gradatlas.finetuning.losses import Scores, loss_named
 from gradatlas.finetuning.probes import read_probes
-from gradatlas.finetuning.sequences import Speech, Spoken, log_probs
+from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, log_probs
 from gradatlas.gradients.capture import Capture, Factors
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.kernels.tables import ONE_STEP
@@ -66,26 +66,26 @@ def check_step(
     torch.use_deterministic_algorithms(True)
     where = locate(model)
     network, tokenizer = load_exactly(where.path, trust_remote_code)
-    speech = Speech(tokenizer, max_length, network)
-    watched, _ = read_probes(probes, speech)
+    encoder = ResponseEncoder(tokenizer, max_length, network)
+    watched, _ = read_probes(probes, encoder)
     prompts = list(dict.fromkeys(key.rpartition("/")[0] for key in watched))[:probed]
     watched = {key: value for key, value in watched.items() if key.rpartition("/")[0] in prompts}
-    responses = {key: spoken for key, (_, spoken) in watched.items()}
-    learnt = _learnt(pairs, watched, speech, updates, seed)
+    responses = {key: encoded for key, (_, encoded) in watched.items()}
+    learnt = _learnt(pairs, watched, encoder, updates, seed)
     captured = Kernels(where.path, trust_remote_code)
     rows = []
-    parts = {key: captured.factors(spoken) for key, spoken in responses.items()}
+    parts = {key: captured.factors(encoded) for key, encoded in responses.items()}
     updates_of = {
         (pair_id, name): _update(network, name, [chosen] if name == "sft" else [chosen, rejected])
         for pair_id, chosen, rejected in learnt
         for name in LOSSES
     }
     totals = {key: _summed(network, update) for key, update in updates_of.items()}
-    by_autograd = {key: _inner(_gradient(network, spoken), totals) for key, spoken in responses.items()}
+    by_autograd = {key: _inner(_gradient(network, encoded), totals) for key, encoded in responses.items()}
     before = _believed(network, responses, batch_tokens)
     for (pair_id, name), update in updates_of.items():
         pulls = [c for _, c in update]
-        sources = [captured.factors(spoken) for spoken, _ in update]
+        sources = [captured.factors(encoded) for encoded, _ in update]
         predicted = {
             "captured": {key: _weighed(part, sources, pulls) for key, part in parts.items()},
             "all": {key: inner[pair_id, name] for key, inner in by_autograd.items()},
@@ -93,7 +93,7 @@ def check_step(
         # What the update does to its own responses says how far one step goes.
         own = {
             "captured": [_weighed(part, sources, pulls) for part in sources],
-            "all": [_inner(_gradient(network, spoken), totals)[pair_id, name] for spoken, _ in update],
+            "all": [_inner(_gradient(network, encoded), totals)[pair_id, name] for encoded, _ in update],
         }
         for trained in TRAINED:
             reach = sum(float(np.sign(c)) * value for c, value in zip(pulls, own[trained], strict=True))
@@ -149,9 +149,9 @@ class Kernels:
         model, _ = load_exactly(path, trust_remote_code)
         self.capture = Capture(model, captured_projections(model))
 
-    def factors(self, spoken: Spoken) -> dict[str, Factors]:
+    def factors(self, encoded: EncodedResponse) -> dict[str, Factors]:
         """X and D of the response's summed cross-entropy."""
-        return self.capture.run([spoken.encoded], normalise="sum")[0].factors
+        return self.capture.run([encoded.sample], normalise="sum")[0].factors
 
 
 def captured_projections(model: Any) -> tuple[str, ...]:
@@ -183,13 +183,13 @@ def _weighed(part: Mapping[str, Factors], by_parts: Sequence[Mapping[str, Factor
     return sum(c * inner_products(part, each) for c, each in zip(pulls, by_parts, strict=True))
 
 
-def _learnt(pairs: str, watched: Mapping[str, Any], speech: Speech, count: int, seed: int):
+def _learnt(pairs: str, watched: Mapping[str, Any], encoder: ResponseEncoder, count: int, seed: int):
     """(pair_id, chosen, rejected) of pairs that are not probed, drawn by the seed."""
     probed = {key.rpartition("/")[0] for key in watched}
     rows = [row for row in read_pairs(pairs, "train") if row["pair_id"] not in probed]
     rows.sort(key=lambda row: seeded_hash(seed, f"one step {row['pair_id']}"))
     said = [
-        (row["pair_id"], *(speech.encode(row["prompt"], row[part]) for part in ("chosen", "rejected"))) for row in rows
+        (row["pair_id"], *(encoder.encode(row["prompt"], row[part]) for part in ("chosen", "rejected"))) for row in rows
     ]
     fitting = [each for each in said if all(each)]
     if len(fitting) < count:
@@ -197,18 +197,18 @@ def _learnt(pairs: str, watched: Mapping[str, Any], speech: Speech, count: int, 
     return fitting[:count]
 
 
-def _update(network: Any, loss: str, responses: Sequence[Spoken]) -> list[tuple[Spoken, float]]:
+def _update(network: Any, loss: str, responses: Sequence[EncodedResponse]) -> list[tuple[EncodedResponse, float]]:
     """The update's responses with their c; the reference is the model itself."""
     with torch.no_grad():
-        sums = [log_probs(network, [spoken]) for spoken in responses]
+        sums = [log_probs(network, [encoded]) for encoded in responses]
     outcome = loss_named(loss).of(Scores(*sums) if loss == "sft" else Scores(*sums, *sums), _BETA, 0.0)
     return list(zip(responses, (float(outcome.chosen), float(outcome.rejected)), strict=False))
 
 
-def _gradient(network: Any, spoken: Spoken) -> list[Tensor]:
+def _gradient(network: Any, encoded: EncodedResponse) -> list[Tensor]:
     """The gradient of a response's summed cross-entropy with respect to every parameter."""
     network.requires_grad_(True)
-    return list(torch.autograd.grad(-log_probs(network, [spoken]).sum(), list(network.parameters())))
+    return list(torch.autograd.grad(-log_probs(network, [encoded]).sum(), list(network.parameters())))
 
 
 def _inner(gradient: Sequence[Tensor], totals: Mapping[Any, Sequence[Tensor]]) -> dict[Any, float]:
@@ -219,20 +219,20 @@ def _inner(gradient: Sequence[Tensor], totals: Mapping[Any, Sequence[Tensor]]) -
     }
 
 
-def _summed(network: Any, update: Sequence[tuple[Spoken, float]]) -> list[Tensor]:
+def _summed(network: Any, update: Sequence[tuple[EncodedResponse, float]]) -> list[Tensor]:
     """grad L_u of every parameter."""
-    parts = [[c * each for each in _gradient(network, spoken)] for spoken, c in update]
+    parts = [[c * each for each in _gradient(network, encoded)] for encoded, c in update]
     return [sum(each) for each in zip(*parts, strict=True)]
 
 
 @contextmanager
-def _step(network: Any, update: Sequence[tuple[Spoken, float]], trained: str, rate: float) -> Iterator[None]:
+def _step(network: Any, update: Sequence[tuple[EncodedResponse, float]], trained: str, rate: float) -> Iterator[None]:
     weights = list(network.parameters()) if trained == "all" else captured_weights(network)
     kept = [weight.detach().clone() for weight in weights]
     network.requires_grad_(False)
     for weight in weights:
         weight.requires_grad_(True)
-    sum(-c * log_probs(network, [spoken]).sum() for spoken, c in update).backward()
+    sum(-c * log_probs(network, [encoded]).sum() for encoded, c in update).backward()
     optimiser = torch.optim.SGD(weights, lr=rate)
     optimiser.step()
     optimiser.zero_grad()
@@ -251,7 +251,7 @@ def captured_weights(network: Any) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def _believed(network: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> dict[str, float]:
+def _believed(network: Any, responses: Mapping[str, EncodedResponse], batch_tokens: int) -> dict[str, float]:
     found = {}
     for keys in plan_batches(responses, batch_tokens):
         found |= zip(keys, log_probs(network, [responses[key] for key in keys]).tolist(), strict=True)

@@ -22,7 +22,7 @@ from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.evaluate import evaluate, measures
 from gradatlas.finetuning.probes import build_probes, grammar_rephrases, read_probes, write_probes
-from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, response_logits
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, response_logits
 from gradatlas.models.loading import load
 
 MODEL = Path(__file__).parents[1] / "resources/miniature/base"

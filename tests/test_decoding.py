@@ -10,8 +10,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Watermarking
 from conftest import call, settings, user_error
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.generations import generate
-from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, log_probs, sample
-from gradatlas.models.decoding import attention_throughout, batch_key, continued
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs, sample
+from gradatlas.models.decoding import attention_throughout, batch_key, continue_prompts
 from gradatlas.models.loading import load
 from gradatlas.models.local_writer import LocalModel
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
@@ -121,7 +121,7 @@ def test_no_setting_of_a_checkpoint_changes_what_is_drawn(name, llama):
 
     def made(names):
         with_settings(llama, names)
-        greedy = continued(llama, [[5, 6, 7], [8, 9]], [END], 5, do_sample=False)
+        greedy = continue_prompts(llama, [[5, 6, 7], [8, 9]], [END], 5, do_sample=False)
         free = sample(llama, encoder, [pair["prompt"] for pair in PAIRS], 3, 6)
         return greedy, free, generate(llama, encoder, PAIRS, batch_tokens=4096, **HOW)
 
@@ -131,7 +131,7 @@ def test_no_setting_of_a_checkpoint_changes_what_is_drawn(name, llama):
 def test_the_models_own_settings_come_back_after_an_error(llama):
     own = with_settings(llama).generation_config
     with pytest.raises(Exception, match="index out of range"):
-        continued(llama, [[5, SIZE + 9]], [END], 5, do_sample=False)
+        continue_prompts(llama, [[5, SIZE + 9]], [END], 5, do_sample=False)
     assert llama.generation_config is own
 
 
@@ -195,8 +195,8 @@ def test_responses_are_drawn_as_one_by_one(name, capsys):
     alike, same = key(0, 7) == key(1, 8), key(0, 7) == key(1, 7)
     # BLOOM's padded rows are no numbers in float64.
     assert (alike, same) == (name in ("llama", "gpt2"), name not in ALONE)
-    reason = {"rwkv": "one prompt at a time with this model: batches move its logits", "bloom": "padding on the left"}
-    expected = "" if alike else reason.get(name, "prompts of one length at a time with this model: it keeps no cache")
+    reason = {"rwkv": "one prompt at a time: batches change its logits", "bloom": "padding on the left"}
+    expected = "" if alike else reason.get(name, "prompts of one length at a time: it has no cache")
     assert expected in log and len(log.splitlines()) == (not alike)
     # A longer prompt beside it changes no sample.
     if not alike:

@@ -22,7 +22,7 @@ from gradatlas.finetuning.evaluate import MEASURES, evaluate, measures
 from gradatlas.finetuning.examples import order_of, read_examples
 from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.probes import TYPES, read_probes
-from gradatlas.finetuning.processes import ALONE
+from gradatlas.finetuning.processes import SINGLE_PROCESS
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import ResponseEncoder, log_probs, sample
 from gradatlas.models.loading import load
@@ -287,7 +287,7 @@ def test_ktos_other_answers_are_read_as_one_text_with_the_prompt(data, miniature
     reference = training._reference(model, tokenizer, None, {})
     with torch.no_grad():
         model.lm_head.weight.mul_(1.1)
-    mixed = training._Run(model, encoder, recipe, examples, reference, 6, ALONE)._divergence(examples)
+    mixed = training._TrainingLoop(model, encoder, recipe, examples, reference, 6, SINGLE_PROCESS)._divergence(examples)
     others = [encoder.encode(examples[i].prompt, examples[(i + 1) % 3].text) for i in range(3)]
     assert [each.text for each in examples] == [row["chosen"] for row in read_pairs(data[0], "train")[:3]]
     k = (log_probs(model, others) - log_probs(reference, others)).mean().clamp(min=0)

@@ -15,7 +15,7 @@ from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.judging.compare import judge_generations
-from gradatlas.finetuning.judging.judges import Answer, Asked, Contest, Oracle, verdict_of
+from gradatlas.finetuning.judging.judges import Answer, Contest, EndpointJudge, Oracle, verdict_of
 from gradatlas.finetuning.judging.scores import by_grammar, by_words, repetition, score_generations
 from gradatlas.finetuning.tables import GENERATIONS, JUDGEMENTS
 from gradatlas.statistics.generations import summarise_generations
@@ -190,7 +190,7 @@ CONTESTS = [
 
 def test_a_model_is_asked_in_both_orders_and_its_answers_are_kept(tmp_path):
     with Chat(longer) as chat:
-        judge = Asked(endpoint(chat), tmp_path / "kept.jsonl")
+        judge = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl")
         assert judge.prefer(CONTESTS) == [("run", "run"), ("baseline", "baseline"), ("tie", "tie")]
         assert len(chat.prompts) == 6 and "Q1" in chat.prompts[0]
         chat.plan = [500]
@@ -201,7 +201,7 @@ def test_a_model_is_asked_in_both_orders_and_its_answers_are_kept(tmp_path):
 
 def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
     with Chat(lambda prompt: "Both are fine.\n**A**") as chat:
-        found = Asked(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])
+        found = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])
     assert found == [("run", "baseline")] and verdict_of(found[0]) == "tie"
 
 
@@ -220,7 +220,7 @@ def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
 )
 def test_what_can_be_read_of_an_answer(said, read, tmp_path):
     with Chat(lambda prompt: said) as chat:
-        forward, backward = Asked(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])[0]
+        forward, backward = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])[0]
     assert forward == read and verdict_of((forward, backward)) == (None if read is None else "tie")
 
 
@@ -244,7 +244,7 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
     folder = reward_model(tmp_path / "reward", miniature, chat=False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -254,7 +254,7 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     weights = load_file(folder / "model.safetensors")
     mixed = {name: each.bfloat16() if "mlp" in name else each for name, each in weights.items()}
     save_file(mixed, folder / "model.safetensors", metadata={"format": "pt"})
-    judge = Reward(str(folder), "tiny", device="cpu", dtype="float32")
+    judge = RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
     assert {each.dtype for each in judge.model.parameters()} == {torch.float32}
     seen = []
     judge.model.register_forward_pre_hook(
@@ -267,14 +267,14 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     small = {name: (each * 100).to(torch.int8) if "q_proj" in name else each for name, each in weights.items()}
     save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"q_proj.weight is stored as I8, and config.json has no quantization_config"):
-        Reward(str(folder), "tiny", device="cpu", dtype="float32")
+        RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
 
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
     folder = reward_model(tmp_path / "reward", miniature, chat=chat)
     network = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -292,7 +292,7 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
         scores = [network(input_ids=ids).logits.item() for ids in read]
     assert len(set(scores)) == 3
     contests = [Contest(prompt, answer(text=one), answer(text=other)) for one in texts for other in texts]
-    judge = Reward(str(folder), "tiny", device="cpu", dtype="float32")
+    judge = RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
     expected = ["tie" if a == b else "run" if a > b else "baseline" for a in scores for b in scores]
     assert judge.prefer(contests) == [(said, said) for said in expected]
     # Longer than its window: no score, and not one of what is left of it.
@@ -301,14 +301,14 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
 
 
 def test_what_is_no_reward_model(tmp_path, miniature):
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
     with pytest.raises(InputError, match=r"weight .* is missing, so it is no reward model"):
-        Reward(str(miniature), "mini", device="cpu", dtype="float32")
+        RewardJudge(str(miniature), "mini", device="cpu", dtype="float32")
     with pytest.raises(InputError, match="a classifier with 2 outputs"):
-        Reward(str(reward_model(tmp_path / "two", miniature, 2)), "two", device="cpu", dtype="float32")
+        RewardJudge(str(reward_model(tmp_path / "two", miniature, 2)), "two", device="cpu", dtype="float32")
     with pytest.raises(InputError, match="no such folder"):
-        Reward(str(tmp_path / "nowhere"), "none", device="cpu", dtype="float32")
+        RewardJudge(str(tmp_path / "nowhere"), "none", device="cpu", dtype="float32")
 
 
 # --- Comparisons ---

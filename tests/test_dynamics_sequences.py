@@ -11,7 +11,7 @@ from conftest import call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.finetuning.evaluate import MEASURES, evaluate
 from gradatlas.finetuning.generations import generate
-from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, log_probs, sample
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs, sample
 from gradatlas.models.loading import load
 from test_batches import BORDER, LONG, saved
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture

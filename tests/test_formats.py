@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gradatlas.core.checked import write_lines
 from gradatlas.core.errors import InputError
-from gradatlas.data.formats import Written, json_lines
+from gradatlas.data.formats import RawValue, json_lines
 from gradatlas.data.generation.completions import Completion, complete_all
 from gradatlas.data.responses.reading import read_written
 from gradatlas.data.tabular import read_rows
@@ -47,7 +47,7 @@ FEW = settings(max_examples=40, deadline=None)
 def as_written(value):
     """What a reader gives for a value that Python's json writes."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Written(json.dumps(value))
+        return RawValue(json.dumps(value))
     if isinstance(value, list):
         return [as_written(each) for each in value]
     return {key: as_written(each) for key, each in value.items()} if isinstance(value, dict) else value
@@ -103,7 +103,7 @@ def test_parquet_rows_come_back_as_written(folder, rows):
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(zip(COLUMNS, kinds, strict=True))), path)
     numbers = ("integer", "number")
     expected = [
-        {name: Written(str(value)) if name in numbers and value is not None else value for name, value in row.items()}
+        {name: RawValue(str(value)) if name in numbers and value is not None else value for name, value in row.items()}
         for row in rows
     ]
     assert read(path) == expected
@@ -135,7 +135,7 @@ def test_a_key_that_appears_late_in_a_long_file(tmp_path):
         file.writelines('{"a": "x"}\n' for _ in range(30_000))
         file.write('{"a": 1, "b": {"c": [0.10]}}\n')
     *_, last = read_rows(tmp_path / "long.jsonl", "train")
-    assert last == {"a": Written("1"), "b": {"c": [Written("0.10")]}}
+    assert last == {"a": RawValue("1"), "b": {"c": [RawValue("0.10")]}}
 
 
 def test_values_of_parquet_in_the_shortest_text_of_their_precision(tmp_path):
@@ -155,14 +155,14 @@ def test_values_of_parquet_in_the_shortest_text_of_their_precision(tmp_path):
         "null": (pa.array([None], pa.string()), "None"),
         "nested": (
             pa.array([[{"x": 0.1}]], pa.list_(pa.struct([("x", pa.float32())]))),
-            "[{'x': Written(text='0.1')}]",
+            "[{'x': RawValue(text='0.1')}]",
         ),
     }
     pq.write_table(pa.table({name: array for name, (array, _) in columns.items()}), tmp_path / "r.parquet")
     [row] = read(tmp_path / "r.parquet")
     assert {name: str(value) for name, value in row.items()} == {name: text for name, (_, text) in columns.items()}
     pq.write_table(pa.table({"a": [math.nan, math.inf]}), tmp_path / "n.parquet")
-    assert not any(isinstance(row["a"], Written) for row in read(tmp_path / "n.parquet")), "no text for either"
+    assert not any(isinstance(row["a"], RawValue) for row in read(tmp_path / "n.parquet")), "no text for either"
 
 
 def test_what_pandas_writes(tmp_path):

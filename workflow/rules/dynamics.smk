@@ -109,7 +109,7 @@ rule build_probes:
         model=start_of_probes,
         rephrases=rephrases_file,
     output:
-        f"{ROOM}/probes.parquet",
+        f"{SEED_DIR}/probes.parquet",
     log:
         "logs/build_probes/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -139,16 +139,16 @@ rule finetune:
     input:
         init=start_of_run,
         pairs="results/dynamics/{pairs}/pairs.parquet",
-        probes=lambda wildcards: [f"{ROOM}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
+        probes=lambda wildcards: [f"{SEED_DIR}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
     output:
-        dynamics=f"{ROOM}/{{run}}/dynamics.parquet",
-        generations=f"{ROOM}/{{run}}/generations.parquet",
-        training=f"{ROOM}/{{run}}/training.parquet",
-        status=f"{ROOM}/{{run}}/status.json",
+        dynamics=f"{SEED_DIR}/{{run}}/dynamics.parquet",
+        generations=f"{SEED_DIR}/{{run}}/generations.parquet",
+        training=f"{SEED_DIR}/{{run}}/training.parquet",
+        status=f"{SEED_DIR}/{{run}}/status.json",
         # For people and the manifest: no rule takes it as input.
-        machine=f"{ROOM}/{{run}}/machine.json",
+        machine=f"{SEED_DIR}/{{run}}/machine.json",
         # The card stands for the folder model/: a folder's times say nothing of its content.
-        model=f"{ROOM}/{{run}}/model.json",
+        model=f"{SEED_DIR}/{{run}}/model.json",
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:
@@ -186,9 +186,9 @@ rule check_step:
     input:
         model=start_of_probes,
         pairs="results/dynamics/{pairs}/pairs.parquet",
-        probes=f"{ROOM}/probes.parquet",
+        probes=f"{SEED_DIR}/probes.parquet",
     output:
-        f"{ROOM}/one_step.parquet",
+        f"{SEED_DIR}/one_step.parquet",
     log:
         "logs/check_step/{pairs}/{model}/seed_{seed}.log",
     benchmark:
@@ -219,7 +219,7 @@ rule check_step:
 rule summarise_dynamics:
     """Summarise one model's and seed's runs over probes."""
     input:
-        collect(f"{ROOM}/{{run}}/dynamics.parquet", run=PLAN.watched, allow_missing=True),
+        collect(f"{SEED_DIR}/{{run}}/dynamics.parquet", run=PLAN.watched, allow_missing=True),
     output:
         "results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
     log:
@@ -244,9 +244,12 @@ rule draw_dynamics:
     input:
         curves="results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
         tables=collect(
-            f"{ROOM}/{{run}}/{{table}}.parquet", run=PLAN.watched, table=["dynamics", "training"], allow_missing=True
+            f"{SEED_DIR}/{{run}}/{{table}}.parquet",
+            run=PLAN.watched,
+            table=["dynamics", "training"],
+            allow_missing=True,
         ),
-        one_step=[f"{ROOM}/one_step.parquet"] if ONE_STEP["updates"] else [],
+        one_step=[f"{SEED_DIR}/one_step.parquet"] if ONE_STEP["updates"] else [],
     output:
         folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seed_{seed}"),
@@ -368,7 +371,7 @@ DYNAMICS_FIGURES = collect(
 # What the page shows of the second study: folders with an index.json each.
 SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"] * SHOW_TOYS
 RUN_STATUSES = collect(
-    f"{ROOM}/{{run}}/status.json",
+    f"{SEED_DIR}/{{run}}/status.json",
     pairs=DYNAMICS["pairs"],
     model=STUDY.learners,
     seed=DYNAMICS["seeds"],
@@ -378,8 +381,8 @@ RUN_STATUSES = collect(
 
 # What the manifest is about, for each pairs, model and seed.
 DYNAMICS_TABLES = [
-    *([f"{ROOM}/probes.parquet"] if PLAN.watched else []),
-    *([f"{ROOM}/one_step.parquet"] if PLAN.watched and ONE_STEP["updates"] else []),
+    *([f"{SEED_DIR}/probes.parquet"] if PLAN.watched else []),
+    *([f"{SEED_DIR}/one_step.parquet"] if PLAN.watched and ONE_STEP["updates"] else []),
     *collect(
         [path for path in rules.finetune.output if path.endswith((".parquet", "status.json"))],
         run=PLAN.runs,

@@ -8,11 +8,11 @@ why    log-probabilities do not tell what a model says: whether extend's answers
 """
 
 JUDGE = DYNAMICS["judge"]
-GENERATED = f"{ROOM}/{{run}}/generations.parquet"
+GENERATED = f"{SEED_DIR}/{{run}}/generations.parquet"
 PUBLISHED_DYNAMICS = os.path.normpath(os.path.join(os.path.relpath(ROOT), "config", "published_dynamics.tsv"))
 
 if DYNAMICS["generate_prompts"] and PLAN.watched:
-    DYNAMICS_TABLES += [f"{ROOM}/generation_scores.parquet"] + [f"{ROOM}/judgements.parquet"] * bool(JUDGE)
+    DYNAMICS_TABLES += [f"{SEED_DIR}/generation_scores.parquet"] + [f"{SEED_DIR}/judgements.parquet"] * bool(JUDGE)
 
 
 rule score_generations:
@@ -22,7 +22,7 @@ rule score_generations:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model="resources/models/{model}.json",
     output:
-        f"{ROOM}/generation_scores.parquet",
+        f"{SEED_DIR}/generation_scores.parquet",
     log:
         "logs/score_generations/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -46,11 +46,11 @@ rule judge_generations:
     """Judge runs against their baselines, where the config names a judge."""
     input:
         generations=collect(GENERATED, run=PLAN.watched, allow_missing=True),
-        scores=f"{ROOM}/generation_scores.parquet",
+        scores=f"{SEED_DIR}/generation_scores.parquet",
         pairs="results/dynamics/{pairs}/pairs.parquet",
         judge=[f"resources/models/{name}.json" for name in STUDY.judges],
     output:
-        f"{ROOM}/judgements.parquet",
+        f"{SEED_DIR}/judgements.parquet",
     log:
         "logs/judge_generations/{pairs}/{model}/seed_{seed}.log",
     # Nodes of a cluster may have no network.
@@ -84,8 +84,8 @@ rule judge_generations:
 rule summarise_generations:
     """Summarise one model's and seed's generations over prompts."""
     input:
-        scores=f"{ROOM}/generation_scores.parquet",
-        judgements=[f"{ROOM}/judgements.parquet"] if JUDGE else [],
+        scores=f"{SEED_DIR}/generation_scores.parquet",
+        judgements=[f"{SEED_DIR}/judgements.parquet"] if JUDGE else [],
     output:
         "results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
     log:

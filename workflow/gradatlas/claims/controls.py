@@ -29,7 +29,7 @@ from gradatlas.claims.evidence import (
 from gradatlas.claims.two_alternative import margins
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.measures import relative_difference
-from gradatlas.statistics.regression import TERMS, solved, sums_of, told_apart
+from gradatlas.statistics.regression import TERMS, separable, solve_least_squares, sums_of
 
 VARIANTS = ("none", "simplified", "detailed")
 MATCHED = "random:matched"
@@ -138,7 +138,7 @@ def concentrated_loss(view: View, claim: Claim) -> Iterator[Estimate]:
     if not n:
         return
     sums, shift = sums_of(x, y, np.full(n, cell.variant), [cell.variant], np.arange(n))
-    slopes = solved(resampled(view, sums), shift, [cell.variant], (*TERMS, "log_evenness"))
+    slopes = solve_least_squares(resampled(view, sums), shift, [cell.variant], (*TERMS, "log_evenness"))
     yield from _of_targets(claim, slopes["log_evenness", None], PLAIN, n, cell.projections, **sides([cell]))
 
 
@@ -244,11 +244,11 @@ def _regression(view: View) -> tuple[dict, int, list[Cell]] | None:
     usable = np.isfinite(x).all(1) & np.isfinite(y).all(1)
     variants = np.concatenate([np.full(len(cell.sample_ids), cell.variant) for cell in cells])[usable]
     names = np.concatenate([cell.sample_ids for cell in cells])[usable]
-    if not told_apart(x[usable]):
+    if not separable(x[usable]):
         return None
     ids, questions = np.unique(names, return_inverse=True)
     sums, shift = sums_of(x[usable], y[usable], variants, [cell.variant for cell in cells], questions)
-    return solved(resampled(view, sums), shift, [cell.variant for cell in cells]), len(ids), cells
+    return solve_least_squares(resampled(view, sums), shift, [cell.variant for cell in cells]), len(ids), cells
 
 
 def _apart(cells: Mapping[str, Cell]) -> str:

@@ -28,7 +28,7 @@ _BATCH = 1000  # rows of a Parquet file at a time
 
 
 @dataclass(frozen=True)
-class Written:
+class RawValue:
     """A value that is no text in its file (a number, a date), in the characters that the file has for it.
 
     JSON keeps its literal (``0.10``, ``1e5``); a Parquet number is the shortest text that reads as it again in its
@@ -163,7 +163,7 @@ def _check_whole(value: Any, key: str = "") -> None:
 
 
 _CHECKS: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _refuse}
-_DECODER = json.JSONDecoder(**_CHECKS, parse_int=Written, parse_float=Written)
+_DECODER = json.JSONDecoder(**_CHECKS, parse_int=RawValue, parse_float=RawValue)
 _PLAIN = json.JSONDecoder(**_CHECKS)
 
 
@@ -274,7 +274,7 @@ def _is_text(scalar: Any) -> bool:
 
 
 def _written(value: Any, kind: Any) -> Any:
-    """A value of the Arrow type `kind`: texts, truth values, None as they are; numbers and dates as `Written`."""
+    """A value of the Arrow type `kind`: texts, truth values, None as they are; numbers and dates as `RawValue`."""
     import numpy as np
     import pyarrow.types as is_
 
@@ -284,13 +284,13 @@ def _written(value: Any, kind: Any) -> Any:
         return _written(value, kind.value_type)
     if is_.is_floating(kind):
         shortest = {16: np.float16, 32: np.float32}.get(kind.bit_width, float)
-        return Written(str(shortest(value))) if math.isfinite(value) else float(value)
+        return RawValue(str(shortest(value))) if math.isfinite(value) else float(value)
     if is_.is_integer(kind):
-        return Written(str(value))
+        return RawValue(str(value))
     if is_.is_decimal(kind):
-        return Written(f"{value:f}")
+        return RawValue(f"{value:f}")
     if is_.is_date(kind) or is_.is_timestamp(kind) or is_.is_time(kind):
-        return Written(value.isoformat())
+        return RawValue(value.isoformat())
     if is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
         return [_written(each, kind.value_type) for each in value]
     if is_.is_struct(kind):

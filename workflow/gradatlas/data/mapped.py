@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatlas.core.errors import InputError
-from gradatlas.data.formats import Written
+from gradatlas.data.formats import RawValue
 from gradatlas.data.options import OPTIONS, check_answer
 from gradatlas.data.partners import PARTNERS, check_partners, report_left_out, with_partners
 from gradatlas.data.samples import FINAL, Sample, with_final
@@ -152,7 +152,7 @@ def _sample(
 def _text(row: Mapping[str, Any], column: str, at: str) -> str:
     value = row.get(column)
     # Numbers and truth values are answers too: as the file writes them, or as Python does (True).
-    if isinstance(value, (bool, Written)):
+    if isinstance(value, (bool, RawValue)):
         return str(value)
     if not isinstance(value, str) or not value.strip():
         state = "is missing" if value is None else "is empty" if isinstance(value, str) else "is no text"

@@ -13,7 +13,7 @@ from typing import Any
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.tables import read_table, write_table
-from gradatlas.data.formats import Written
+from gradatlas.data.formats import RawValue
 from gradatlas.data.partners import check_partners, report_left_out, with_partners
 from gradatlas.data.tables import PAIRS
 from gradatlas.study.seeds import seeded_hash
@@ -180,6 +180,6 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     if value is None:
         return ""
     # Numbers and truth values are answers too, as in datasets.
-    if not isinstance(value, (str, bool, Written)):
+    if not isinstance(value, (str, bool, RawValue)):
         raise InputError(f"{where}: column '{column}' is no text; correct the row, or the mapping's format")
     return str(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.data.formats import Written
+from gradatlas.data.formats import RawValue
 from gradatlas.study.relations import PARTNERS
 
 
@@ -45,7 +45,7 @@ def _text(row: Mapping[str, Any], column: str, at: str) -> str:
     value = row.get(column)
     if _is_empty(value):
         return ""
-    if not isinstance(value, (str, bool, Written)):
+    if not isinstance(value, (str, bool, RawValue)):
         raise InputError(f"{at}: column '{column}' is no text; give every row a text, or leave it empty")
     return str(value)
 

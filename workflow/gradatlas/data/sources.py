@@ -14,7 +14,7 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, sha256_of
 
-MEND = "check the network or the proxy, or take the files from a folder: --config mirror=FOLDER"
+ADVICE = "check the network or the proxy, or take the files from a folder: --config mirror=FOLDER"
 # Passing troubles of a server; every other status from 400 on is an answer.
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
@@ -54,7 +54,7 @@ def fetch(
             found = sha256_of(temporary)
         else:
             origin = _address(mirror or url, path)
-            mend = "check --mirror and its server" if mirror else MEND
+            mend = "check --mirror and its server" if mirror else ADVICE
             resumed = _download(origin, temporary, mend, timeout, attempts, wait)
             found = sha256_of(temporary)
             if found != sha256 and resumed:
@@ -122,12 +122,12 @@ def _download(address: str, target: Path, mend: str, timeout: float, attempts: i
                 f"{address}: not there (HTTP {status}); check the address and the path; or {mend}"
             ) from None
         raise InputError(f"{address}: the server answers HTTP {status} {error.response.reason}; {mend}") from None
-    except (requests.RequestException, _Cut) as error:
+    except (requests.RequestException, _RangeRejected) as error:
         raise InputError(f"{address}: {_phrase(error, timeout)}; {mend}") from None
     return pieces[-1]
 
 
-class _Cut(Exception):
+class _RangeRejected(Exception):
     """The server says that a partial file does not fit the one it has."""
 
 
@@ -140,7 +140,7 @@ def _piece(address: str, file: BinaryIO, timeout: float) -> bool:
         if have and response.status_code == 416:
             file.seek(0)
             file.truncate()
-            raise _Cut("the file's length has changed")
+            raise _RangeRejected("the file's length has changed")
         response.raise_for_status()
         rest = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if not rest:
@@ -157,7 +157,7 @@ def _is_passing(error: BaseException) -> bool:
     if isinstance(error, requests.exceptions.SSLError):
         return False
     return isinstance(
-        error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _Cut)
+        error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _RangeRejected)
     )
 
 

@@ -16,7 +16,7 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, sha256_of, write_text
 from gradatlas.core.tables import Table, read_table, write_table
-from gradatlas.finetuning.processes import ALONE, Processes
+from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 
 
 class Checkpoints:
@@ -28,9 +28,9 @@ class Checkpoints:
     first writes, and all read.
     """
 
-    def __init__(self, folder: str | Path, facts: Mapping[str, Any], processes: Processes = ALONE):
+    def __init__(self, folder: str | Path, facts: Mapping[str, Any], processes: Processes = SINGLE_PROCESS):
         self.folder, self.processes = Path(folder), processes
-        if processes.leads:
+        if processes.is_main:
             self._open(json.dumps(facts, sort_keys=True, indent=1) + "\n")
         processes.wait()
 
@@ -62,12 +62,12 @@ class Checkpoints:
 
     def record(self, table: Table, step: int, rows: list[dict]) -> None:
         """Keep one step's rows of a table."""
-        if self.processes.leads:
+        if self.processes.is_main:
             write_table(table, rows, self.folder / f"{table.name}-{step:08d}.parquet", {})
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep the state after a step; with what was recorded up to here it survives a kill."""
-        if self.processes.leads:
+        if self.processes.is_main:
             older = self._states()
             made = self.folder / "state.pt"
             with replacing(made) as temporary:

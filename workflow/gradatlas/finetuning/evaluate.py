@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradatlas.finetuning.processes import ALONE, Processes
+from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 from gradatlas.finetuning.sequences import EncodedResponse, shared_logits
 from gradatlas.models.forward import length_regime
 
@@ -21,7 +21,7 @@ MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass",
 
 @torch.no_grad()
 def evaluate(
-    model: Any, responses: Mapping[str, EncodedResponse], batch_tokens: int, processes: Processes = ALONE
+    model: Any, responses: Mapping[str, EncodedResponse], batch_tokens: int, processes: Processes = SINGLE_PROCESS
 ) -> dict[str, dict[str, float]]:
     """`MEASURES` of every response, by its key and in the order given; `batch_tokens`: of one batch, with padding.
 
@@ -29,7 +29,7 @@ def evaluate(
     among `processes`; all get all numbers.
     """
     found: dict[str, dict[str, float]] = {}
-    for keys in processes.share(batches_of(responses, batch_tokens, length_regime(model.config))):
+    for keys in processes.share(batch_by_length(responses, batch_tokens, length_regime(model.config))):
         batch = [responses[key] for key in keys]
         table = measures(*shared_logits(model, batch)).double()
         for key, rows in zip(keys, table.split([encoded.tokens for encoded in batch]), strict=True):
@@ -37,11 +37,11 @@ def evaluate(
             means = [sum(values[name]) / len(rows) for name in MEASURES[3:]]
             total = sum(values["log_prob"])
             found[key] = dict(zip(MEASURES, (total, total / len(rows), sum(values["argmax"]), *means), strict=True))
-    everyones = processes.joined(found)
+    everyones = processes.gather(found)
     return {key: everyones[key] for key in responses}
 
 
-def batches_of(
+def batch_by_length(
     responses: Mapping[str, EncodedResponse], batch_tokens: int, regime: Callable[[int], int]
 ) -> list[list[str]]:
     """The keys in batches whose prompts are of one length, the longest first, responses of alike length together.

@@ -10,7 +10,7 @@ from gradatlas.core.tables import read_table
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.losses import loss_named
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder
 from gradatlas.finetuning.tables import PROBES
 
 

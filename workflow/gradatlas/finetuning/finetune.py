@@ -28,12 +28,12 @@ from gradatlas.core.tables import write_table
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.examples import Example, order_of, read_examples, trained_pairs
-from gradatlas.finetuning.generations import asked_pairs, generate
+from gradatlas.finetuning.generations import generate, generation_pairs
 from gradatlas.finetuning.losses import Outcome, Scores, divergence_of, loss_named
 from gradatlas.finetuning.probes import read_probes
-from gradatlas.finetuning.processes import ALONE, Processes
+from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, log_probs, sample
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs, sample
 from gradatlas.finetuning.tables import DYNAMICS, GENERATIONS, TRAINING
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.decoding import batch_key
@@ -52,7 +52,7 @@ def finetune(
     output: str | Path,
     journal: str | Path,
     recipe: Recipe,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     *,
     probes: str | None = None,
     reference: str | None = None,
@@ -81,7 +81,7 @@ def finetune(
             f"run '{recipe.name}': {processes.count} processes cannot share batches of {recipe.batch_size}; lower "
             "config key dynamics.processes"
         )
-    device, start = choose_device(device), usable_start(init)
+    device, start = choose_device(device), locate_start(init)
     torch.use_deterministic_algorithms(device == "cpu")
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     model, tokenizer = load(start.path, **how)
@@ -90,11 +90,11 @@ def finetune(
     watched, unwatched = read_probes(probes, encoder) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
     examples, excluded = read_examples(recipe, trained, encoder)
-    asked = asked_pairs(pairs, trained, prompts, recipe.seed)
+    asked = generation_pairs(pairs, trained, prompts, recipe.seed)
     facts = {
         **asdict(recipe),
         "init": start.digest,
-        "reference": usable_start(reference).digest if reference else start.digest,
+        "reference": locate_start(reference).digest if reference else start.digest,
         "pairs": sha256_of(pairs),
         "probes": sha256_of(probes) if probes else None,
         "window": window,
@@ -111,7 +111,7 @@ def finetune(
     kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapted = _adapted(model, recipe)
-    run = _Run(model, encoder, recipe, examples, other, max_new_tokens, processes)
+    run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes)
     # The run alone holds it, and lets it go once its log-probabilities are known.
     del other
 
@@ -133,7 +133,7 @@ def finetune(
     # Before a checkpoint is read: a run that goes on after a kill finds the same.
     batch_key(model, window)
     status = run.go(kept, look, say)
-    if not processes.leads:
+    if not processes.is_main:
         return
     for table in (DYNAMICS, GENERATIONS):
         rows = kept.recorded(table, status["last_good_step"])
@@ -150,7 +150,7 @@ def finetune(
     kept.remove()
 
 
-def usable_start(init: str):
+def locate_start(init: str):
     """Where the model to start from is; `InputError` for a run that diverged."""
     status = Path(init).parent / STATUS
     if Path(init).name in (CARD, "model") and status.is_file():
@@ -200,7 +200,7 @@ def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[s
     """The frozen reference model: another one of the same tokenizer, or the start itself as it is now."""
     if reference is None:
         return deepcopy(model).requires_grad_(False)
-    where = usable_start(reference)
+    where = locate_start(reference)
     other, other_tokenizer = load(where.path, **how)
     if other_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(
@@ -210,7 +210,7 @@ def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[s
     return other.requires_grad_(False)
 
 
-class _Run:
+class _TrainingLoop:
     """The loop's state: model, optimiser, log; `reference` is only kept where it is asked again."""
 
     def __init__(
@@ -242,7 +242,7 @@ class _Run:
             for keys in self.processes.share(plan_batches(distinct, batch_tokens)):
                 batch = [distinct[key] for key in keys]
                 found |= zip(keys, log_probs(self.reference, batch).double().tolist(), strict=True)
-            self.known = {distinct[key]: value for key, value in self.processes.joined(found).items()}
+            self.known = {distinct[key]: value for key, value in self.processes.gather(found).items()}
         if not (self.loss.reference and (self.loss.mismatched or self.recipe.negatives == "on_policy")):
             self.reference = None
 
@@ -359,7 +359,7 @@ class _Run:
         mine = self.processes.share(range(len(batch)))
         mixed = [self.encoder.encode_uncut(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
-        found = self.processes.joined(dict(zip(mine, both.tolist(), strict=True)))
+        found = self.processes.gather(dict(zip(mine, both.tolist(), strict=True)))
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
     def _sampled(self, batch: Sequence[Example], step: int) -> list[EncodedResponse]:

@@ -16,13 +16,13 @@ from transformers import LogitsProcessor
 
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.probes import ranked
-from gradatlas.finetuning.processes import ALONE, Processes
+from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 from gradatlas.finetuning.sequences import ResponseEncoder
-from gradatlas.models.decoding import batch_key, continued
+from gradatlas.models.decoding import batch_key, continue_prompts
 from gradatlas.study.seeds import seeded_hash
 
 
-def asked_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+def generation_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int) -> list[Pair]:
     """The pairs whose prompts are asked: at most `count` of those `trained` on, at most as many held out.
 
     Probed ones come first.
@@ -39,7 +39,7 @@ def generate(
     draws: int,
     max_tokens: int,
     batch_tokens: int,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> list[dict]:
     """`draws` responses at temperature 1 to every prompt: the columns of the ``generations`` table from pair_id on.
 
@@ -72,7 +72,7 @@ def generate(
         streams = [Random(seeded_hash(seed, f"generation {row['pair_id']} {row['draw']}")) for row in batch]
         _answer(model, encoder, batch, [heads[row["pair_id"]] for row in batch], room[batch[0]["pair_id"]], streams)
         answered |= {(row["pair_id"], row["draw"]): row for row in batch}
-    answered = processes.joined(answered)
+    answered = processes.gather(answered)
     return [answered.get((row["pair_id"], row["draw"]), row) for row in rows]
 
 
@@ -85,8 +85,8 @@ def _answer(
     streams: Sequence[Random],
 ) -> None:
     """Fill in the rows of a batch."""
-    drawn, end = _Drawn(streams), encoder.end
-    said = continued(model, heads, [end], room, do_sample=False, logits_processor=[drawn])
+    drawn, end = _InverseSampling(streams), encoder.end
+    said = continue_prompts(model, heads, [end], room, do_sample=False, logits_processor=[drawn])
     for row, ids, nonfinite in zip(batch, said, drawn.nonfinite, strict=True):
         if nonfinite:
             row["status"] = "nonfinite"
@@ -97,7 +97,7 @@ def _answer(
         row |= {"response": text, "tokens": len(ids) + finished, "finished": finished, "status": "ok"}
 
 
-class _Drawn(LogitsProcessor):
+class _InverseSampling(LogitsProcessor):
     """Leaves each row the one token that the next number of its stream falls on."""
 
     def __init__(self, streams: Sequence[Random]):

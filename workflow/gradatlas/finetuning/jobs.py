@@ -160,7 +160,7 @@ def build_probes(
     from gradatlas.core.files import sha256_of
     from gradatlas.core.machine import libraries
     from gradatlas.finetuning import probes
-    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.finetuning.finetune import locate_start
     from gradatlas.finetuning.rephrases import from_cache
     from gradatlas.finetuning.sequences import ResponseEncoder
     from gradatlas.models.loading import choose_device, load
@@ -172,7 +172,7 @@ def build_probes(
         written = probes.no_rephrases
     else:
         written = from_cache(rephrases, asked) if rephrases else probes.grammar_rephrases(settings.seed)
-    start = usable_start(model)
+    start = locate_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(
         start.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
@@ -340,19 +340,19 @@ def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Req
 
         return Oracle()
     if settings.judge == "endpoint":
-        from gradatlas.finetuning.judging.judges import Asked
+        from gradatlas.finetuning.judging.judges import EndpointJudge
 
         if not (settings.model.endpoint and settings.model.name and kept):
             raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
-        return Asked(writer_of(settings.model, requests=requests), kept)
+        return EndpointJudge(writer_of(settings.model, requests=requests), kept)
     if not model:
         raise InputError("settings.judge reward: needs --model")
     import torch
 
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
     torch.set_num_threads(threads)
-    return Reward(
+    return RewardJudge(
         model,
         settings.model.name or model,
         device=settings.model.device,

@@ -29,7 +29,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair, read_pairs
-from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, sample
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, sample
 from gradatlas.finetuning.tables import PROBES
 from gradatlas.study.probe_types import REPHRASED, TYPES
 from gradatlas.study.seeds import seeded_hash

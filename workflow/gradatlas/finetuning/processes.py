@@ -26,7 +26,7 @@ class Processes:
         self.rank, self.count = rank, count
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether it is this one that writes."""
         return self.rank == 0
 
@@ -34,7 +34,7 @@ class Processes:
         """This process's part, every `count`-th; the others have the rest."""
         return list(items[self.rank :: self.count])
 
-    def joined(self, found: Mapping[Any, Any]) -> dict[Any, Any]:
+    def gather(self, found: Mapping[Any, Any]) -> dict[Any, Any]:
         """What all have found, by key; the same for all."""
         if self.count == 1:
             return dict(found)
@@ -54,7 +54,7 @@ class Processes:
             distributed.barrier()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def launch(work: Callable[[Any, Processes], None], given: Any, count: int, device: str) -> None:

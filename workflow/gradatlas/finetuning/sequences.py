@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gradatlas.core.errors import InputError
-from gradatlas.models.decoding import attention_throughout, batch_key, continued
+from gradatlas.models.decoding import attention_throughout, batch_key, continue_prompts
 from gradatlas.models.forward import length_regime, run_forward
 from gradatlas.models.loading import check_ids
-from gradatlas.models.tokens import Encoded, check_offsets, front_tokens, read_text
+from gradatlas.models.tokens import Encoded, check_offsets, front_tokens, tokenise
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ResponseEncoder:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         """Token ids of a prompt; `InputError` where the tokenizer finds no token in it."""
-        ids, _ = read_text(self.tokenizer, self.front, text, "")
+        ids, _ = tokenise(self.tokenizer, self.front, text, "")
         self._check(ids, f"prompt {text[:60]!r}")
         return tuple(ids) if ids else self._refuse(text)
 
@@ -65,7 +65,7 @@ class ResponseEncoder:
         # A text that closes itself, with a new line behind, is closed once.
         if response.rstrip().endswith(self.tokenizer.eos_token):
             response = response.rstrip()
-        ids, start = read_text(self.tokenizer, self.front, prompt, response)
+        ids, start = tokenise(self.tokenizer, self.front, prompt, response)
         if start == 0:
             self._refuse(prompt)
         # A text may close the response itself.
@@ -183,7 +183,7 @@ def sample(
         torch.manual_seed(seed)
         for places in apart.values():
             part = [heads[place] for place in places]
-            made = continued(model, part, [end], room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+            made = continue_prompts(model, part, [end], room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
             for place, head, row in zip(places, part, made, strict=True):
                 said = row[: row.index(end)] if end in row else row
                 found[place] = EncodedResponse((*head, *said, end), len(head))

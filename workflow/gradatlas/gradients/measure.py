@@ -122,7 +122,7 @@ def measure(
         batches,
         settings,
     )
-    for line in _unlike(job.shapes()):
+    for line in _shape_notes(job.shapes()):
         progress(line)
     records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
@@ -165,7 +165,7 @@ def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callabl
     ]
 
 
-def _unlike(shapes: Mapping[str, Sequence[Sequence[int] | None]]) -> Iterator[str]:
+def _shape_notes(shapes: Mapping[str, Sequence[Sequence[int] | None]]) -> Iterator[str]:
     """A line on layers without a projection of their own, and one on layers that differ in shape, where there are."""
     without = {name: [str(at) for at, shape in enumerate(each) if not shape] for name, each in shapes.items()}
     if missing := [f"{name} in layers {', '.join(layers)}" for name, layers in without.items() if layers]:

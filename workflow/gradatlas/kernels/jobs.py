@@ -47,9 +47,9 @@ def check_step(
     """
     import torch
 
-    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.finetuning.finetune import locate_start
     from gradatlas.kernels.one_step import check_step as check
 
     torch.set_num_threads(threads)
-    usable_start(model)
+    locate_start(model)
     check(model, pairs, probes, output, **asdict(settings))

@@ -29,7 +29,7 @@ from gradatlas.core.tables import write_table
 from gradatlas.data.pairs import read_pairs
 from gradatlas.finetuning.losses import Scores, loss_named
 from gradatlas.finetuning.probes import read_probes
-from gradatlas.finetuning.sequences import ResponseEncoder, EncodedResponse, log_probs
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs
 from gradatlas.gradients.capture import Capture, Factors
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.kernels.tables import ONE_STEP

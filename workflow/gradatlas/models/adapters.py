@@ -49,7 +49,7 @@ def adapters_off(model: Any) -> Iterator[None]:
             each._disable_adapters = False
 
 
-def misfit(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]) -> str:
+def adapter_problem(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]) -> str:
     """Why the (path, module) of each of `layers` cannot be measured under the model's adapters; empty where they can.
 
     One pass over random tokens with the adapters on: the gradient of every module under an adapter has to be D^T X of

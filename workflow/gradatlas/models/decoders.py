@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.models.adapters import misfit
+from gradatlas.models.adapters import adapter_problem
 from gradatlas.models.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
 from gradatlas.models.projections import ATTENTION, FEED_FORWARD, KNOWN
 
@@ -55,13 +55,15 @@ def find_layers(
             raise InputError(f"projection '{name}' is not known; {nearest(name, KNOWN)}")
     layers = _decoder_layers(model)
     try:
-        if reason := misfit(model, ()):
+        if reason := adapter_problem(model, ()):
             raise Unusable(reason)
         check_runs(model)
         chosen = (
             _mapped(model, layers, wanted, mapping) if mapping and mapping.strip() else _found(model, layers, wanted)
         )
-        if reason := misfit(model, [[(part.path, part.module) for part in layer.values()] for layer in chosen]):
+        if reason := adapter_problem(
+            model, [[(part.path, part.module) for part in layer.values()] for layer in chosen]
+        ):
             raise Unusable(reason)
         return chosen
     except Unusable as unusable:

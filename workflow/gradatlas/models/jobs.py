@@ -190,7 +190,7 @@ def measure_accuracy(
         CPU threads
     """
     from gradatlas.data.made_up.miniature import DATASETS
-    from gradatlas.miniature.exam import measure, write
+    from gradatlas.miniature.accuracy import measure, write
     from gradatlas.models.loading import locate
 
     asked = (settings.questions, settings.seed, threads, settings.datasets or list(DATASETS))

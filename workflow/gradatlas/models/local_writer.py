@@ -7,9 +7,9 @@ file is followed.
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Completion
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
-from gradatlas.models.decoding import continued
+from gradatlas.models.decoding import continue_prompts
 from gradatlas.models.loading import check_ids, choose_device, load, locate
-from gradatlas.models.tokens import behind_front, front_tokens
+from gradatlas.models.tokens import front_tokens, with_front
 
 
 class LocalModel:
@@ -47,7 +47,7 @@ class LocalModel:
     def complete(self, prompt: str) -> Completion:
         """Answer a prompt; `InputError` where it leaves no room in the model's window."""
         text = chat_prompt(self.tokenizer, prompt) if self.chat else base_prompt(prompt)
-        ids = behind_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        ids = with_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         check_ids(ids, self.network, self.tokenizer, f"prompt '{prompt[:40]}...'")
         window = getattr(self.network.config, "max_position_embeddings", None) or len(ids) + self.max_tokens
         room = min(self.max_tokens, window - len(ids))
@@ -55,5 +55,5 @@ class LocalModel:
             raise InputError(
                 f"model '{self.facts['model']}': a prompt of {len(ids)} tokens fills its window of {window}"
             )
-        [made] = continued(self.network, [ids], self.ends, room, do_sample=False)
+        [made] = continue_prompts(self.network, [ids], self.ends, room, do_sample=False)
         return Completion(self.tokenizer.decode(made, skip_special_tokens=True).strip(), made[-1] in self.ends)

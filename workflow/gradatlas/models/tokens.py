@@ -36,7 +36,7 @@ class Encoded:
 
 
 def check_offsets(tokenizer: Any) -> None:
-    """`InputError` for a tokenizer that does not say which characters a token stands for; `read_text` needs that."""
+    """`InputError` for a tokenizer that does not say which characters a token stands for; `tokenise` needs that."""
     if not tokenizer.is_fast:
         raise InputError(
             f"model '{tokenizer.name_or_path}': its tokenizer gives no character offsets; "
@@ -55,12 +55,12 @@ def front_tokens(tokenizer: Any) -> list[int]:
     return []
 
 
-def behind_front(front: Sequence[int], ids: Sequence[int]) -> list[int]:
+def with_front(front: Sequence[int], ids: Sequence[int]) -> list[int]:
     """Token ids of a text behind `front`, which stands once where the text has it written out."""
     return list(ids) if list(ids[: len(front)]) == list(front) else [*front, *ids]
 
 
-def read_text(tokenizer: Any, front: Sequence[int], prompt: str, response: str) -> tuple[list[int], int]:
+def tokenise(tokenizer: Any, front: Sequence[int], prompt: str, response: str) -> tuple[list[int], int]:
     """Token ids of ``prompt + response``, read as one text behind `front`, and the place where the response begins.
 
     The response begins with the first token that holds any character of it. What the tokenizer would put behind a text
@@ -73,7 +73,7 @@ def read_text(tokenizer: Any, front: Sequence[int], prompt: str, response: str) 
     # trimmed to no width, so a token's own begin and end do not tell.
     ends = [end for _, end in encoding["offset_mapping"]]
     start = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
-    whole = behind_front(front, ids)
+    whole = with_front(front, ids)
     return whole, max(start + len(whole) - len(ids), len(front))
 
 
@@ -108,7 +108,7 @@ class Encoder:
             ids = self.tokenizer(prompt + response, verbose=False)["input_ids"]
             start = len(self.tokenizer(prompt, verbose=False)["input_ids"])
         else:
-            ids, start = read_text(self.tokenizer, self.front, prompt, response)
+            ids, start = tokenise(self.tokenizer, self.front, prompt, response)
         mask = [i >= start for i in range(len(ids))]
         truncated = len(ids) > self.max_length
         if truncated and self.truncation == "left":

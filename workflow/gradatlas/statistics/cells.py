@@ -9,7 +9,7 @@ import polars as pl
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.gradients.tables import SAMPLES, SPECTRA
-from gradatlas.statistics.shapes import Shapes, present, steps, unlike
+from gradatlas.statistics.shapes import Shapes, present, shapes_differ, steps
 
 REFERENCE = "correct"
 KEY = ["variant", "relation", "loss_tokens"]
@@ -81,7 +81,7 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
         return frame, []
     facts = read_metadata(samples_path, SAMPLES)
     shapes = facts.get("matrix_shapes")
-    shapes = shapes if unlike(shapes) else None
+    shapes = shapes if shapes_differ(shapes) else None
     statistics = STATISTICS | ({"nuclear_norm": pl.col("nuclear_norm_scaled")} if shapes else {})
     values = {
         name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)

@@ -14,7 +14,7 @@ Estimates = dict[str, np.ndarray]
 _CORRECTED = ("value", "corrected", "low", "high")
 
 
-def of_curves(
+def curve_estimates(
     values: np.ndarray, draws: int, seed: int, name: str, compared: np.ndarray | None = None
 ) -> tuple[Estimates, Estimates]:
     """The mean curves, (..., layers), and their MAD by segment, (..., segments) in the order of `segments`.
@@ -32,7 +32,7 @@ def of_curves(
     shares -= shares.mean(0)
     columns = [values, (values - mean) ** 2, shares, shares**2]
     means, squares, share_means, share_squares = resampled(columns, draws, seed, name)
-    low, high = intervals.of_mean(values, means, squares - (means - mean) ** 2)
+    low, high = intervals.mean_interval(values, means, squares - (means - mean) ** 2)
     spreads = intervals.spread(shares, share_squares, share_means)
     step, errors = np.diff(mean, axis=-1), steps.std(0) / np.sqrt(count)
     noise = _by_layer(np.diff(means, axis=-1) - step)
@@ -42,12 +42,12 @@ def of_curves(
             taken = np.flatnonzero(compared[*place, first : end - 1]) + first
             at, alone = (*place, taken), noise[*place, taken] / spreads[:, *place, g]
             value = mean_absolute_difference(mean[*place, first:end], compared[*place, first : end - 1])
-            found[*place, g] = value, *intervals.of_absolute(step[at], alone, errors[at], count)
+            found[*place, g] = value, *intervals.absolute_interval(step[at], alone, errors[at], count)
     curves = {"value": mean, "low": low, "high": high}
     return curves, dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True))
 
 
-def of_differences(
+def difference_estimates(
     reference: np.ndarray, other: np.ndarray, draws: int, seed: int, name: str, present: np.ndarray | None = None
 ) -> tuple[Estimates, Estimates, Estimates]:
     """RD of `other` from `reference`, sample by sample the same: by layer, signed mean and mean absolute over layers.
@@ -60,8 +60,8 @@ def of_differences(
     *means, square, other_square, product = resampled(columns, draws, seed, name)
     value = relative_difference(reference.mean(0), other.mean(0))
     drawn = relative_difference(*means)
-    error, errors = intervals.errors_of_ratio(reference, other, means, (square, other_square, product))
-    low, high = (end - 1 for end in intervals.of_ratio(1 + value, 1 + drawn, (error, errors), count))
+    error, errors = intervals.ratio_errors(reference, other, means, (square, other_square, product))
+    low, high = (end - 1 for end in intervals.ratio_interval(1 + value, 1 + drawn, (error, errors), count))
     # Errors of the differences themselves; where one layer's is larger in a resample, all layers' are.
     error, errors = error * (1 + value), errors * (1 + drawn)
     if present is not None:
@@ -73,8 +73,8 @@ def of_differences(
         own = np.s_[:] if present is None else present[place[-1]]
         here, alone, around = value[place][own], noise[place][own] / spreads[:, *place], error[place][own]
         mean = here.mean()
-        signed[place] = mean, mean, *intervals.of_signed(mean, alone.mean(0), count)
-        absolute[place] = np.abs(here).mean(), *intervals.of_absolute(here, alone, around, count)
+        signed[place] = mean, mean, *intervals.signed_interval(mean, alone.mean(0), count)
+        absolute[place] = np.abs(here).mean(), *intervals.absolute_interval(here, alone, around, count)
     layers = {"value": value, "low": low, "high": high}
     over_layers = (dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True)) for found in (signed, absolute))
     return layers, *over_layers

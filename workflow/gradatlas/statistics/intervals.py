@@ -26,7 +26,7 @@ FEWEST = 5
 _LEAST_SPREAD = 1e-3
 
 
-def of_mean(values: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_interval(values: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) of the means over the first axis of non-negative `values`, (samples, ...).
 
     `means` and `variances`: (draws, ...), of the resamples; variances as `spread` gives them.
@@ -38,7 +38,7 @@ def of_mean(values: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tup
         return _log_t(mean, means, error, drawn, len(values))
 
 
-def errors_of_ratio(
+def ratio_errors(
     reference: np.ndarray, other: np.ndarray, means: tuple[np.ndarray, np.ndarray], moments: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Relative standard error of mean(other) / mean(reference) of paired samples, (samples, ...), and in the resamples.
@@ -54,15 +54,15 @@ def errors_of_ratio(
         return np.sqrt(plain / count), np.sqrt(np.maximum(drawn, 0) / count)
 
 
-def of_ratio(
+def ratio_interval(
     value: np.ndarray, drawn: np.ndarray, errors: tuple[np.ndarray, np.ndarray], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) of a ratio of means, (...), from those `drawn`, (draws, ...), and `errors_of_ratio`."""
+    """(low, high) of a ratio of means, (...), from those `drawn`, (draws, ...), and `ratio_errors`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return _log_t(value, drawn, *errors, count)
 
 
-def of_signed(value: float, noise: np.ndarray, count: int) -> tuple[float, float]:
+def signed_interval(value: float, noise: np.ndarray, count: int) -> tuple[float, float]:
     """(low, high) of a mean of signed differences: bootstrap-t.
 
     `noise`: (draws,), the resamples' values less `value`, each divided by its spread.
@@ -87,7 +87,7 @@ def relative_to(drawn: np.ndarray, plain: np.ndarray) -> np.ndarray:
         return np.where(plain > 0, np.fmax(drawn / plain, _LEAST_SPREAD), 1.0)
 
 
-def of_absolute(
+def absolute_interval(
     differences: np.ndarray, noise: np.ndarray, errors: np.ndarray, count: int
 ) -> tuple[float, float, float]:
     """(corrected, low, high) of the mean over layers of the absolute values of what `differences` estimate.

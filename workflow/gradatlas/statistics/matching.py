@@ -22,7 +22,7 @@ ON = ("examples", "margin")
 
 
 @dataclass(frozen=True)
-class Course:
+class Trajectory:
     """A run by question: `questions`, (n,), `examples`, (steps,), and changes, (n, steps), in nats: growth of the
     margin, `fall` and `rise` as in `SQUEEZING`."""
 
@@ -33,7 +33,7 @@ class Course:
     rise: np.ndarray
 
 
-def course_of(dynamics: pl.DataFrame, split: str = "train") -> Course:
+def trajectory_of(dynamics: pl.DataFrame, split: str = "train") -> Trajectory:
     """The course of one run from its ``dynamics`` table; questions that lack one of the two responses are left out.
 
     `InputError` where none has both.
@@ -58,11 +58,11 @@ def course_of(dynamics: pl.DataFrame, split: str = "train") -> Course:
     values = values.reshape(-1, len(steps), 3)
     margin, fall, rise = np.moveaxis(values - values[:, :1], -1, 0)
     questions = both["question"].unique(maintain_order=True).to_list()
-    return Course(tuple(questions), steps["examples"].to_numpy(), margin, fall, rise)
+    return Trajectory(tuple(questions), steps["examples"].to_numpy(), margin, fall, rise)
 
 
 def squeezing(
-    courses: Mapping[str, Course], on: str, draws: int, seed: int, name: str, level: float | None = None
+    courses: Mapping[str, Trajectory], on: str, draws: int, seed: int, name: str, level: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`SQUEEZING` of every run where it first reaches a level of examples or of the mean margin, between evaluations by
     straight lines; (1 + draws, runs, 2), and the levels, (1 + draws,). Index 0 is of the questions themselves.

@@ -67,13 +67,13 @@ def _of_part(part: pl.DataFrame, draws: int, seed: int, name: str) -> Iterator[d
     variants = part.filter(pl.Series(usable))["variant"].to_numpy().astype(str)
     questions = part.filter(pl.Series(usable)).select(pl.struct("dataset", "sample_id").rank("dense")).to_series()
     x, y, count = x[usable], y[usable], int(usable.sum())
-    if not told_apart(x):
+    if not separable(x):
         return
     names = list(dict.fromkeys(part["variant"]))
     sums, shift = sums_of(x, y, variants, names, questions.to_numpy() - 1)
     plain = [total.mean(0, keepdims=True) for total in sums]
     drawn = resampled(sums, draws, seed, name)
-    estimates = solved([np.concatenate(pair) for pair in zip(plain, drawn, strict=True)], shift, names)
+    estimates = solve_least_squares([np.concatenate(pair) for pair in zip(plain, drawn, strict=True)], shift, names)
     enough = questions.n_unique() >= FEWEST
     for p, projection in enumerate([ALL, *projections]):
         for (term, variant), values in estimates.items():
@@ -83,7 +83,7 @@ def _of_part(part: pl.DataFrame, draws: int, seed: int, name: str) -> Iterator[d
             yield {"projection": projection, "term": term, "variant": variant, **numbers}
 
 
-def told_apart(x: np.ndarray) -> bool:
+def separable(x: np.ndarray) -> bool:
     """Whether predictors (responses, k) tell their slopes apart: not if one does not vary, or only with the others."""
     count, k = x.shape
     return count > k + 1 and bool((np.ptp(x, axis=0) > 0).all()) and np.linalg.matrix_rank(x - x.mean(0)) == k
@@ -97,7 +97,7 @@ def sums_of(
     `x`: (responses, predictors), `y`: (responses, targets), `variants` of the responses, of which residuals are taken
     for `names`; `questions`: the responses' places, from 0. A bootstrap draws the rows of the sums.
     """
-    # Centred, so that the normal equations are well conditioned; of the intercept the shift is taken back in `solved`.
+    # Centred, so that the normal equations are well conditioned; `solve_least_squares` corrects the intercept.
     shift = x.mean(0)
     x = np.column_stack([np.ones(len(x)), x - shift])
     inside = np.column_stack([variants == name for name in names]).astype(float)
@@ -119,7 +119,7 @@ def _by_question(values: np.ndarray, questions: np.ndarray) -> np.ndarray:
     return total
 
 
-def solved(
+def solve_least_squares(
     sums: Sequence[np.ndarray], shift: np.ndarray, variants: Sequence[str], terms: Sequence[str] = TERMS
 ) -> dict[tuple[str, str | None], np.ndarray]:
     """Coefficients, R2 (`r2`) and mean residuals (of each of `variants`), (1 + draws, targets), from drawn sums."""

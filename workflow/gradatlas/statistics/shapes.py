@@ -17,7 +17,7 @@ from gradatlas.statistics.tables import CURVES
 Shapes = Mapping[str, Sequence[Sequence[int] | None]]
 
 
-def unlike(shapes: Shapes | None) -> bool:
+def shapes_differ(shapes: Shapes | None) -> bool:
     """Whether any projection's layers differ in shape, or one has none; not known is alike."""
     return any(len({tuple(shape or ()) for shape in each}) > 1 for each in (shapes or {}).values())
 
@@ -47,7 +47,7 @@ def read_shapes(statistics: Sequence[str | Path]) -> dict[str, Shapes]:
 
 def sentence(shapes: Shapes | None) -> list[str]:
     """The line of a figure or table of such a model; none where all layers are alike."""
-    if not unlike(shapes):
+    if not shapes_differ(shapes):
         return []
     sizes = {name: sorted({tuple(shape) for shape in each if shape}) for name, each in shapes.items()}
     differing = [f"{name} {', '.join(f'{r}×{c}' for r, c in each)}" for name, each in sizes.items() if len(each) > 1]

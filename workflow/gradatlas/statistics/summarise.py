@@ -19,9 +19,9 @@ from gradatlas.core.tables import Table, read_metadata, read_table, table_in_par
 from gradatlas.data.tables import RESPONSES
 from gradatlas.gradients.tables import SAMPLES
 from gradatlas.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
-from gradatlas.statistics.estimates import of_curves, of_differences
+from gradatlas.statistics.estimates import curve_estimates, difference_estimates
 from gradatlas.statistics.measures import segments, top_layers
-from gradatlas.statistics.shapes import unlike
+from gradatlas.statistics.shapes import shapes_differ
 from gradatlas.statistics.tables import CELLS, CURVES, MAD, PER_SAMPLE, PER_SAMPLE_LAYERS, RD, RD_LAYERS
 
 # The layers of each sample are written as they are made: of a large study they are as long as the spectra.
@@ -50,7 +50,7 @@ def summarise(
     known = [_known(path) for path in samples]
     revisions = {
         facts["model"]: {key: facts[key] for key in _FACTS}
-        | ({"matrix_shapes": facts["matrix_shapes"]} if unlike(facts.get("matrix_shapes")) else {})
+        | ({"matrix_shapes": facts["matrix_shapes"]} if shapes_differ(facts.get("matrix_shapes")) else {})
         for facts in known
     }
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
@@ -86,7 +86,7 @@ def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed:
     # All statistics at once: (samples, statistics, projections, layers).
     values = np.stack(list(cell.values.values()), axis=1)
     name = f"{cell.model} {dataset} {cell.variant} {cell.relation}"
-    curves, mad = of_curves(values, draws, seed, name, cell.steps)
+    curves, mad = curve_estimates(values, draws, seed, name, cell.steps)
     about = {**_about(cell, dataset), "n": len(cell.sample_ids)}
     axes = {"statistic": list(cell.values), "projection": cell.projections}
     # No row where a layer has no such projection, nor of a segment in which no two neighbours compare.
@@ -108,7 +108,7 @@ def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset:
     statistics = [statistic for statistic in other.values if statistic in reference.values]
     both = (np.stack([cell.values[name] for name in statistics], axis=1) for cell in (reference, other))
     name = f"{other.model} {dataset} {other.variant} {other.relation} against {REFERENCE}"
-    layers, signed, absolute = of_differences(*both, draws, seed, name, other.present if other.shapes else None)
+    layers, signed, absolute = difference_estimates(*both, draws, seed, name, other.present if other.shapes else None)
     about = {**_about(other, dataset), "n": len(other.sample_ids)}
     axes = {"statistic": statistics, "projection": other.projections}
     values = layers["value"]

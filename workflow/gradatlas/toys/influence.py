@@ -16,8 +16,8 @@ from gradatlas.toys import classifier
 from gradatlas.toys.images import Images
 
 #: Epochs after which the classifier is looked at, and those at which single steps are taken too.
-LOOKED_AT = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)
-STEPPED_AT = (1, 20, 100)
+TRACKED_EPOCHS = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)
+STEP_EPOCHS = (1, 20, 100)
 #: Rates of the single steps: one that is not small, then each half of the one before.
 RATES = (0.01, 0.001, 0.0005, 0.00025)
 #: Training images at most, as in the reference's notebook, and probes of every class.
@@ -35,13 +35,13 @@ def watch(images: Images, seed: int, rate: float) -> dict[str, list[dict]]:
     probes = classifier.Probes.of(test, EACH)
     tables: dict[str, list[dict]] = {name: [] for name in ("predictions", "kernels", "steps", "changes")}
     for epoch, model in classifier.train(train, seed, rate):
-        if epoch not in LOOKED_AT:
+        if epoch not in TRACKED_EPOCHS:
             continue
         tables["predictions"] += _prediction_rows(epoch, *classifier.mean_predictions(model, test), test)
         weights = classifier.in_double(model)
         kernels = classifier.kernel(classifier.jacobians(model, weights, probes.pixels))
         tables["kernels"] += _kernel_rows(epoch, kernels, probes, images.names)
-        if epoch in STEPPED_AT:
+        if epoch in STEP_EPOCHS:
             log_p = classifier.log_probs(model, weights, probes.pixels)
             direction = classifier.predicted(kernels, log_p, probes.labels)
             for step in RATES:

@@ -121,11 +121,11 @@ class Room:
 
     def means(self, *values: np.ndarray) -> list[np.ndarray]:
         """Means over prompts under the same bootstrap draws, the plain ones in front: (1 + draws, ...) each."""
-        return resampled(_Drawn(self.dataset, self.draws, self.bootstrap_seed), values)
+        return resampled(_InverseSampling(self.dataset, self.draws, self.bootstrap_seed), values)
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _InverseSampling:
     dataset: str
     draws: int
     seed: int

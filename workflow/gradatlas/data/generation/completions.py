@@ -50,7 +50,7 @@ def complete_all(prompts: Mapping[str, str], writer: Writer, kept: str | Path) -
     call asks for what is missing there alone. When one answer cannot be had, the error is raised once the answers
     under way are kept.
     """
-    with _Kept(kept) as store:
+    with _AnswerStore(kept) as store:
         keys = {name: _key(prompt, writer.facts) for name, prompt in prompts.items()}
         todo = {key: prompts[name] for name, key in keys.items() if key not in store.found}
         if todo:
@@ -59,7 +59,7 @@ def complete_all(prompts: Mapping[str, str], writer: Writer, kept: str | Path) -
         return {name: store.found[key] for name, key in keys.items()}
 
 
-def _ask(todo: Mapping[str, str], writer: Writer, store: "_Kept") -> None:
+def _ask(todo: Mapping[str, str], writer: Writer, store: "_AnswerStore") -> None:
     done = 0
     stop = threading.Event()
 
@@ -97,7 +97,7 @@ def _checksum(entry: Mapping[str, Any]) -> str:
     return xxh3_128(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
-class _Kept:
+class _AnswerStore:
     """The file of kept answers: one line each, appended and flushed to the disk; one process at a time."""
 
     def __init__(self, path: str | Path):
@@ -105,7 +105,7 @@ class _Kept:
         self.found: dict[str, Completion] = {}
         self.lock = threading.Lock()
 
-    def __enter__(self) -> "_Kept":
+    def __enter__(self) -> "_AnswerStore":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.held = FileLock(f"{self.path}.lock")
         try:

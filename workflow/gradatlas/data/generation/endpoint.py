@@ -18,11 +18,11 @@ from gradatlas.data.generation.completions import Completion
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
-class _Nonsense(Exception):
+class _InvalidAnswer(Exception):
     """An answer that is none: no JSON, no choice, no text."""
 
 
-class _TooLate(Exception):
+class _DeadlineExceeded(Exception):
     """The answer was not whole in time."""
 
 
@@ -80,7 +80,7 @@ class Endpoint:
                 f"{self.url}: HTTP {error.status_code} for model '{self.model}' ({self._said(error)}); check "
                 "generate.endpoint and generate.model, or try again later: answers so far are kept"
             ) from None
-        except (openai.APIError, _Nonsense, _TooLate) as error:
+        except (openai.APIError, _InvalidAnswer, _DeadlineExceeded) as error:
             raise InputError(
                 f"{self.url}: {self._phrase(error)}, {self.attempts} times; check the endpoint and run again: "
                 "answers so far are kept"
@@ -96,13 +96,13 @@ class Endpoint:
             choice = answer.choices[0]
             text, reason = choice.message.content, choice.finish_reason
         except (openai.APIResponseValidationError, ValueError, TypeError, AttributeError, IndexError) as error:
-            raise _Nonsense(f"an answer that is no chat completion ({type(error).__name__})") from None
+            raise _InvalidAnswer(f"an answer that is no chat completion ({type(error).__name__})") from None
         if not isinstance(text, str) or not text.strip():
-            raise _Nonsense("an answer without a text")
+            raise _InvalidAnswer("an answer without a text")
         return Completion(text.strip(), reason != "length")
 
     def _within(self, call: Callable[[], Any]) -> Any:
-        """What `call` returns or raises; `_TooLate` once `timeout` seconds are over.
+        """What `call` returns or raises; `_DeadlineExceeded` once `timeout` seconds are over.
 
         The client's own limit begins anew with every byte, so a server that drips would never reach it.
         """
@@ -118,7 +118,7 @@ class Endpoint:
         threading.Thread(target=answer, daemon=True).start()
         over, _ = wait([outcome], timeout=self.timeout)
         if not over:
-            raise _TooLate
+            raise _DeadlineExceeded
         return outcome.result()
 
     def _wait(self, state: RetryCallState) -> float:
@@ -133,7 +133,7 @@ class Endpoint:
         progress(f"{self.url}: {self._phrase(error)}; try {state.attempt_number + 1} in {wait:.1f} s")
 
     def _phrase(self, error: BaseException) -> str:
-        if isinstance(error, (openai.APITimeoutError, _TooLate)):
+        if isinstance(error, (openai.APITimeoutError, _DeadlineExceeded)):
             return f"no answer within {self.timeout:g} s"
         if isinstance(error, openai.APIStatusError):
             return f"HTTP {error.status_code}"
@@ -152,7 +152,7 @@ class Endpoint:
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
         return error.status_code in RETRIED
-    return isinstance(error, (openai.APIConnectionError, _Nonsense, _TooLate))
+    return isinstance(error, (openai.APIConnectionError, _InvalidAnswer, _DeadlineExceeded))
 
 
 class RateLimit:

@@ -18,7 +18,7 @@ from gradatlas.figures.dynamics.seeds import over_seeds
 from gradatlas.figures.dynamics.squeezing import length_compared
 from gradatlas.finetuning.tables import DYNAMICS, TRAINING
 from gradatlas.kernels.tables import ONE_STEP
-from gradatlas.statistics.matching import course_of
+from gradatlas.statistics.matching import trajectory_of
 from gradatlas.statistics.tables import DYNAMICS_CURVES
 
 # A figure, where it was drawn, is of runs on the probed prompts.
@@ -62,7 +62,7 @@ def draw_dynamics(
         # A run that stopped early has no place among matched ones: all would be cut to its length.
         lengths = [chain for chain in choose.lengths(runs) if not stopped & set(chain.runs)]
         if len(lengths) > 1:
-            courses = {chain.last: course_of(table(DYNAMICS, chain.last)) for chain in lengths}
+            courses = {chain.last: trajectory_of(table(DYNAMICS, chain.last)) for chain in lengths}
             made = length_compared(frame, lengths, courses, facts["draws"], facts["seed"])
             yield "length", _names(lengths), made
         for kind, chains, draw in (

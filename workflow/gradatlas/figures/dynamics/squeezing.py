@@ -11,14 +11,14 @@ from gradatlas.figures.dynamics.choose import Chain
 from gradatlas.figures.dynamics.curves import COMPARED
 from gradatlas.figures.dynamics.parts import grid, of_measure, panel, signed
 from gradatlas.statistics.bootstrap import interval
-from gradatlas.statistics.matching import ON, SQUEEZING, Course, squeezing
+from gradatlas.statistics.matching import ON, SQUEEZING, Trajectory, squeezing
 
 _MATCHED = {"examples": "at {level:,.0f} examples", "margin": "at a margin {level:+.1f} nats"}
 _INDEX = {"fall": "Fall of the chosen response, nats", "rise": "Rise of the likeliest token, nats per token"}
 
 
 def length_compared(
-    frame: pl.DataFrame, chains: Sequence[Chain], courses: Mapping[str, Course], draws: int, seed: int
+    frame: pl.DataFrame, chains: Sequence[Chain], courses: Mapping[str, Trajectory], draws: int, seed: int
 ) -> tuple[theme.Heading, alt.ConcatChart]:
     """Curves of DPO by the length of the SFT before it, and what DPO squeezed, run by run.
 

@@ -13,10 +13,10 @@ from gradatlas.finetuning.judging.judges import Contest, Preference, better
 from gradatlas.models.loading import DTYPES, choose_device, locate
 from gradatlas.models.precision import check_scales, dequantising, set_precision
 from gradatlas.models.snapshots import config_of
-from gradatlas.models.tokens import behind_front, front_tokens
+from gradatlas.models.tokens import front_tokens, with_front
 
 
-class Reward:
+class RewardJudge:
     """The model in a folder or a card; `name` of it in the table. Prompt and answer are put into its chat template,
     where it has one, else one after the other.
 
@@ -78,7 +78,7 @@ class Reward:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False)
         else:
             text = prompt + answer
-        ids = behind_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        ids = with_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         if self.window and len(ids) > self.window:
             return None
         score = self.model(input_ids=torch.tensor([ids], device=self.model.device)).logits.float().item()

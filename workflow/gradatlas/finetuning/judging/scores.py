@@ -30,7 +30,7 @@ RUN = 6
 
 #: From a pair and a response to its prompt: whether the answer is another question's, and whether it is right (None:
 #: nobody can tell).
-Reader = Callable[[Pair, str], tuple[bool, bool | None]]
+Scorer = Callable[[Pair, str], tuple[bool, bool | None]]
 
 
 def score_generations(
@@ -81,7 +81,7 @@ def repetition(tokens: Sequence[int], gram: int = GRAM) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def by_grammar(trained: Sequence[Pair]) -> Reader:
+def by_grammar(trained: Sequence[Pair]) -> Scorer:
     """Of the miniature's responses, by what they state. Right: a whole answer of the grammar to this very question."""
     answers = [grammar.parse(pair[part]) for pair in trained for part in ("chosen", "rejected")]
     told = {_fact(answer) for answer in answers if answer}
@@ -103,7 +103,7 @@ def _fact(answer: grammar.Answer) -> tuple[str, str, str]:
     return answer.name, answer.attribute, answer.value
 
 
-def by_words(trained: Sequence[Pair]) -> Reader:
+def by_words(trained: Sequence[Pair]) -> Scorer:
     """Of any responses, by runs of `RUN` words; nobody can tell whether they are right."""
     # What stands in an own response is taken out below, so whose a run is need not be known.
     told = {run for pair in trained for part in ("chosen", "rejected") for run in _runs(pair[part])}

@@ -26,7 +26,7 @@ BLANKS = 2  # of every person, in this order: the job, the city
 _BATCH = 128
 
 
-class Reader:
+class GreedyModel:
     """A model folder that answers prompts greedily; `chat` says whether prompts go through its chat template."""
 
     def __init__(self, model, tokenizer, chat: bool):
@@ -34,7 +34,7 @@ class Reader:
         self.ends = sorted({tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(TURN_END)})
 
     @classmethod
-    def load(cls, folder: str | Path, chat: bool) -> "Reader":
+    def load(cls, folder: str | Path, chat: bool) -> "GreedyModel":
         """Load as float32; `InputError` where there is no model."""
         if not (Path(folder) / "config.json").is_file():
             raise InputError(f"{folder}: no model there (config.json is missing)")
@@ -109,7 +109,7 @@ def measure(
     if unknown:
         raise InputError(f"dataset '{unknown[0]}': not a miniature one; choose among {', '.join(DATASETS)}")
     torch.set_num_threads(threads)
-    reader = Reader.load(folder, chat)
+    reader = GreedyModel.load(folder, chat)
     rows: list[dict] = []
     for dataset in datasets:
         if dataset in REASONING:
@@ -121,7 +121,7 @@ def measure(
     return [{"model": name, **row} for row in rows]
 
 
-def _reasoning(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
+def _reasoning(reader: GreedyModel, dataset: str, n: int, seed: int) -> list[dict]:
     samples = held_out(dataset, n, seed)
     pairs = counterfactuals(dataset, n, seed)
     parts = sorted({part_of(dataset, sample) for sample in samples})
@@ -157,7 +157,7 @@ def chance(dataset: str, golds: Sequence[tuple[str, str]]) -> float:
     return sum(1 / 2 if part == "same" else 1 / 3 for part, _ in golds) / len(golds)
 
 
-def recall(reader: Reader, dataset: str) -> dict:
+def recall(reader: GreedyModel, dataset: str) -> dict:
     """The row of how many people's jobs and cities the model fills in, greedily, at the start of a description."""
     variant = "length_short" if "length_short" in DATASETS[dataset] else "natural"
     prompts, golds = [], []

@@ -215,7 +215,7 @@ def test_padding_that_a_model_sees_is_found_out(capsys):
 
     model.__class__ = Unmasked
     together = generate(model, encoder, PAIRS, batch_tokens=4096, **HOW)
-    assert "prompts of one length at a time with this model: padding on the left moves" in capsys.readouterr().err
+    assert "prompts of one length at a time: padding on the left changes" in capsys.readouterr().err
     assert together == generate(model, encoder, PAIRS, batch_tokens=1, **HOW)
 
 

@@ -372,7 +372,7 @@ def test_a_model_from_the_hub(hub, model, tmp_path):
     assert (tmp_path / "card.json").read_bytes() == first
     # Without one file it is not whole.
     (folder / "tokenizer.json").unlink()
-    assert "cannot be had from the hub" in one_line(fetch_model(closed_port(), tmp_path, "org/tiny", commit))
+    assert "cannot be fetched from the hub" in one_line(fetch_model(closed_port(), tmp_path, "org/tiny", commit))
 
 
 def test_a_broken_transfer_from_the_hub(hub, model, tmp_path):

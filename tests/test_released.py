@@ -120,9 +120,9 @@ def test_places(tmp_path):
     assert find_released(str(tmp_path), "", "grads_exp/cot_500/m/grads_x.jsonl", "cache") == str(place)
     with pytest.raises(InputError, match="no such file; add it"):
         find_released(str(tmp_path), "", "grads_exp/cot_500/m/grads_y.jsonl", "cache")
-    with pytest.raises(InputError, match=r"no such folder; mend config key released\.source"):
+    with pytest.raises(InputError, match=r"no such folder; fix config key released\.source"):
         find_released(str(tmp_path / "nowhere"), "", "grads_exp/x", "cache")
-    with pytest.raises(InputError, match=r"unresolved; put the commit into config key released\.revision"):
+    with pytest.raises(InputError, match=r"no revision is given; put the commit into config key released\.revision"):
         find_released("org/name", "", "grads_exp/x", "cache")
 
 
@@ -147,7 +147,7 @@ def test_a_hub_dataset_at_its_commit(tmp_path, table):
         done = run()
         assert done.returncode == 0, done.stderr
         assert pl.read_parquet(tmp_path / "samples.parquet")["sample_id"].to_list() == ["1"]
-        assert "the hub shows no such dataset" in user_error(run(source="org/other"))
+        assert "the hub shows no dataset org/other" in user_error(run(source="org/other"))
         assert "has no commit" in user_error(run(revision="f" * 40))
         assert "has no file grads_exp/y.jsonl" in user_error(run(file="grads_exp/y.jsonl"))
     assert run().returncode == 0, "what is there needs no network"

@@ -85,10 +85,9 @@ def gather_evidence(
     """
     from gradatlas.claims.evidence import read_claims
     from gradatlas.claims.gather import gather
-    from gradatlas.core.errors import InputError
+    from gradatlas.core.errors import check_same_number
 
-    if len(samples) != len(spectra):
-        raise InputError(f"--samples names {len(samples)} tables, --spectra {len(spectra)}; give one of each")
+    check_same_number(samples=samples, spectra=spectra)
     models = {each.model: asdict(each) for each in settings.models}
     rows = read_claims(claims, schema)
     gather(dataset, samples, spectra, models, rows, output, settings.draws, settings.seed, accuracy, settings.task)

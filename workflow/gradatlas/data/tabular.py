@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from gradatlas.core.checked import check_parquet, parquet_writer
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
+from gradatlas.core.hub import hub
 from gradatlas.data.formats import READERS, Row
 
 #: Splits that are the whole of a file.
@@ -148,17 +149,9 @@ def pin_mapping(path: str | Path) -> str | None:
     empty = re.search(r"^revision:[ \t]*(?:\"\"|'')?[ \t]*(?=\r?$)", text, re.MULTILINE)
     if not source or not empty:
         raise InputError(f'{path}: has no source, or no line revision: ""; write both')
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi, errors
-
-    try:
-        commit = HfApi().dataset_info(source[1], timeout=30).sha
-    except errors.RepositoryNotFoundError:
-        raise InputError(f"{path}: the hub shows no dataset {source[1]}; check 'source'") from None
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, HTTPError) as error:
-        raise InputError(
-            f"{path}: no answer from the hub for {source[1]} ({type(error).__name__}); try again"
-        ) from None
+    fixes = {"source_fix": "check 'source'", "revision_fix": "check 'source'", "offline_fix": "try again"}
+    with hub(str(path), source[1], kind="dataset", **fixes) as library:
+        commit = library.HfApi().dataset_info(source[1], timeout=30).sha
     write_text(path, f"{text[: empty.start()]}revision: {commit}{text[empty.end() :]}")
     return commit
 

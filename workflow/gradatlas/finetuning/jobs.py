@@ -2,16 +2,11 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from gradatlas.core.jobs import Json, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
-from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
-
-#: `Requests`, each of its fields an option of its own.
-RequestOptions = Annotated[Requests, Parameter(name="*")]
+from gradatlas.models.writers import REQUESTS, RequestOptions, Requests, WriterSettings, writer_of
 
 
 @dataclass(frozen=True)
@@ -118,15 +113,12 @@ def write_rephrases(
     """
     from gradatlas.core.device import lease
 
-    # Before torch is imported, until the process ends.
-    held = None if settings.writer.endpoint or settings.writer.device == "cpu" else lease()
-    from gradatlas.finetuning.probes import probed_pairs
-    from gradatlas.finetuning.rephrases import write_rephrases as write
+    with lease(settings.writer.leased_device):
+        from gradatlas.finetuning.probes import probed_pairs
+        from gradatlas.finetuning.rephrases import write_rephrases as write
 
-    asked = probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
-    write(asked, writer_of(settings.writer, model, requests=requests, threads=threads), kept, output)
-    if held:
-        held.release()
+        probed = probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
+        write(probed, writer_of(settings.writer, model, requests=requests, threads=threads), kept, output)
 
 
 def build_probes(
@@ -227,19 +219,16 @@ def finetune(
     """
     from gradatlas.core.device import lease
 
-    # Before torch is imported, until the process ends.
-    held = lease(count=settings.processes) if settings.device != "cpu" else None
     given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
              "journal": journal, "threads": max(1, threads // settings.processes), "settings": settings}  # fmt: skip
-    if settings.processes == 1:
-        _finetune(given)
-    else:
-        from gradatlas.finetuning.processes import launch
-        from gradatlas.models.loading import choose_device
+    with lease(settings.device, settings.processes):
+        if settings.processes == 1:
+            _finetune(given)
+        else:
+            from gradatlas.finetuning.processes import launch
+            from gradatlas.models.loading import choose_device
 
-        launch(_finetune, given, settings.processes, choose_device(settings.device))
-    if held:
-        held.release()
+            launch(_finetune, given, settings.processes, choose_device(settings.device))
 
 
 def _finetune(given: dict[str, Any], *processes: Any) -> None:
@@ -318,16 +307,13 @@ def judge_generations(
     """
     from gradatlas.core.device import lease
 
-    # Before torch is imported, until the process ends.
-    held = lease() if settings.judge == "reward" and settings.model.device != "cpu" else None
-    from gradatlas.finetuning.judging.compare import judge_generations as judge
-
     tables = by_name([run.name for run in settings.runs], generations, "--generations")
     steps = {run.name: run.steps for run in settings.runs}
     baselines = {run.name: run.baselines for run in settings.runs}
-    judge(tables, steps, baselines, scores, pairs, _judge(settings, model, kept, requests, threads), output)
-    if held:
-        held.release()
+    with lease(settings.model.device if settings.judge == "reward" else "cpu"):
+        from gradatlas.finetuning.judging.compare import judge_generations as judge
+
+        judge(tables, steps, baselines, scores, pairs, _judge(settings, model, kept, requests, threads), output)
 
 
 def _judge(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:

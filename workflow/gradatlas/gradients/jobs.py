@@ -90,34 +90,31 @@ def measure_gradients(
         CPU threads of the pass; PyTorch's own choice without
     """
     from gradatlas.core.device import lease
-
-    held = lease() if settings.device != "cpu" else None  # before torch is imported, until the process ends
-    import torch
-
     from gradatlas.core.errors import InputError
-    from gradatlas.gradients.extras import Extras
-    from gradatlas.gradients.measure import measure
 
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads is {threads}; give at least 1")
-        torch.set_num_threads(threads)
-    measure(
-        model,
-        str(responses),
-        str(samples),
-        str(spectra),
-        settings,
-        extras=Extras(
-            *(str(path) if path else None for path in (singular_values, cosines, tokens)), tokens_of, tokens_first
-        ),
-        revision=revision,
-        model_name=model_name,
-        journal=str(journal) if journal else None,
-        run_path=str(run) if run else None,
-    )
-    if held:
-        held.release()
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}; give at least 1")
+    with lease(settings.device):
+        import torch
+
+        from gradatlas.gradients.extras import Extras
+        from gradatlas.gradients.measure import measure
+
+        if threads:
+            torch.set_num_threads(threads)
+        tables = (str(path) if path else None for path in (singular_values, cosines, tokens))
+        measure(
+            model,
+            str(responses),
+            str(samples),
+            str(spectra),
+            settings,
+            extras=Extras(*tables, tokens_of, tokens_first),
+            revision=revision,
+            model_name=model_name,
+            journal=str(journal) if journal else None,
+            run_path=str(run) if run else None,
+        )
 
 
 def gather_shards(

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from gradatlas.core.jobs import Json
 from gradatlas.data.responses.settings import SourceSettings
 from gradatlas.models.settings import TokenSettings
 from gradatlas.models.snapshots import SNAPSHOTS
-from gradatlas.models.writers import REQUESTS, Requests, WriterSettings
+from gradatlas.models.writers import REQUESTS, RequestOptions, WriterSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +202,7 @@ def generate_detailed(
     kept: Path,
     output: Path,
     threads: int = 1,
-    requests: Annotated[Requests, Parameter(name="*")] = REQUESTS,
+    requests: RequestOptions = REQUESTS,
     settings: Json[DetailedSettings],
 ) -> None:
     """Write Detailed responses for a dataset that has none, with a local model or an OpenAI-compatible endpoint.
@@ -231,16 +228,12 @@ def generate_detailed(
         as JSON: how samples are read, the prompt, and which model writes
     """
     from gradatlas.core.device import lease
-
-    # Before torch is imported, until the process ends.
-    held = None if settings.writer.endpoint or settings.writer.device == "cpu" else lease()
     from gradatlas.data.responses.detailed import write_detailed
     from gradatlas.data.responses.reading import read
     from gradatlas.data.responses.settings import source_of
     from gradatlas.models.writers import writer_of
 
     samples = read(source_of(dataset, sources, settings))
-    writer = writer_of(settings.writer, model, requests=requests, threads=threads)
-    write_detailed(dataset, samples, settings.prompt, writer, kept, output)
-    if held:
-        held.release()
+    with lease(settings.writer.leased_device):
+        writer = writer_of(settings.writer, model, requests=requests, threads=threads)
+        write_detailed(dataset, samples, settings.prompt, writer, kept, output)

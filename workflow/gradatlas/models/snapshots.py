@@ -7,9 +7,8 @@ checksums of the files that make it what it is. Nothing here imports torch or tr
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from gradatlas.core.checked import damaged, read_json, write_json
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import sha256_of, write_text
+from gradatlas.core.hub import hub
 from gradatlas.study.sources import is_folder, is_hub_id
 
 SNAPSHOTS = "resources/models/snapshots"
@@ -194,14 +194,14 @@ def download(
     folder = Path(snapshots) / source / revision
     patterns = [name for name in WANTED if weights or "safetensors" not in name]
     wanted = {"revision": revision, "local_dir": folder, "allow_patterns": patterns, "ignore_patterns": UNWANTED}
-    with _hub(label, source, revision) as hub:
+    with _model_hub(label, source, revision) as library:
         try:
-            # Asked first: it answers or fails within TIMEOUT, which the listing of a snapshot does not.
-            info = hub.HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
+            # First, as it answers or fails within TIMEOUT, which the listing of a snapshot does not.
+            info = library.HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
         except Exception as error:
             if not _is_unreachable(error) or not folder.is_dir():
                 raise
-            hub.snapshot_download(source, local_files_only=True, **wanted)
+            library.snapshot_download(source, local_files_only=True, **wanted)
         else:
             names = {file.rfilename for file in info.siblings or []}
             if ADAPTER in names and "config.json" not in names:
@@ -211,7 +211,7 @@ def download(
                     f"{label}: {source} at {revision} has no safetensors weights, the only ones that are read; "
                     "convert it with save_pretrained and give the folder as source"
                 )
-            hub.snapshot_download(source, **wanted)
+            library.snapshot_download(source, **wanted)
     return folder
 
 
@@ -250,8 +250,8 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
         source = cells[header.index("source")]
         if cells[header.index("revision")] or not is_hub_id(source):
             continue
-        with _hub(name, source, "") as hub:
-            commit = hub.HfApi().model_info(source, timeout=TIMEOUT).sha
+        with _model_hub(name, source, "") as library:
+            commit = library.HfApi().model_info(source, timeout=TIMEOUT).sha
         if not re.fullmatch("[0-9a-f]{40}", commit or ""):
             raise InputError(f"{name}: the hub gives '{commit}' as the commit of {source}; check HF_ENDPOINT")
         cells[header.index("revision")] = found[name] = commit
@@ -289,41 +289,16 @@ def _check_against_hub(folder: Path, sums: dict[str, str]) -> None:
             raise InputError(f"{folder / name}: sha256 is {found}, the hub's is {etag}; delete the file and run again")
 
 
-@contextmanager
-def _hub(label: str, source: str, revision: str) -> Iterator[Any]:
-    """huggingface_hub, imported late and quiet; its errors as one line with the mend."""
-    import httpx2
-    import huggingface_hub
-    from huggingface_hub import errors, utils
-
-    # The one line on standard error is ours, and a log file has no use for moving bars.
-    utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        utils.disable_progress_bars()
-    page = f"https://huggingface.co/{source}"
-    licence = f"accept its licence at {page} and set HF_TOKEN to a token of that account"
-    at = f" at {revision}" if revision else ""
-    try:
-        yield huggingface_hub
-    except errors.GatedRepoError:
-        raise InputError(f"{label}: {source} is gated; {licence}") from None
-    except errors.RevisionNotFoundError:
-        raise InputError(f"{label}: {source} has no commit {revision}; empty the cell and run gradatlas pin") from None
-    except errors.RepositoryNotFoundError:
-        raise InputError(
-            f"{label}: the hub shows no model {source}; check the name in 'source', or, if it is gated, {licence}"
-        ) from None
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        mend = licence if status in (401, 403) else "try again later"
-        raise InputError(f"{label}: the hub answers HTTP {status} for {source}{at}; {mend}") from None
-    except (errors.EntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.HTTPError) as error:
-        raise InputError(
-            f"{label}: {source}{at} cannot be had from the hub ({type(error).__name__}); check the network and "
-            f"HF_HUB_OFFLINE, or put the files into FOLDER/models/{source} and give --config mirror=FOLDER"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{label}: {source}{at} was not fetched whole ({error}); run again") from None
+def _model_hub(label: str, source: str, revision: str) -> AbstractContextManager[Any]:
+    return hub(
+        label,
+        source,
+        revision,
+        kind="model",
+        source_fix="check the name in 'source'",
+        revision_fix="empty the cell and run gradatlas pin",
+        offline_fix=f"put the files into FOLDER/models/{source} and give --config mirror=FOLDER",
+    )
 
 
 def _is_unreachable(error: Exception) -> bool:

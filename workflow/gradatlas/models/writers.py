@@ -1,6 +1,9 @@
-"""Which model writes: an endpoint's, or a local one. Nothing heavy until it is made."""
+"""Models that write texts: behind an endpoint, or local. torch is imported only for a local one."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Writer
@@ -8,7 +11,7 @@ from gradatlas.data.generation.completions import Writer
 
 @dataclass(frozen=True)
 class WriterSettings:
-    """What a writer's answers depend on, beside the weights of a local one."""
+    """What a writer's answers depend on, besides the weights of a local model."""
 
     name: str = ""
     """the endpoint's model; of a local one, its name in the output"""
@@ -27,10 +30,15 @@ class WriterSettings:
     form: str = ""
     """of a local model's prompts: plain or chat; empty: chat where it has a template"""
 
+    @property
+    def leased_device(self) -> str:
+        """The device to lease: ``cpu``, none, for an endpoint."""
+        return "cpu" if self.endpoint else self.device
+
 
 @dataclass(frozen=True)
 class Requests:
-    """How an endpoint is asked; no answer depends on it."""
+    """How requests are sent to an endpoint; no answer depends on it."""
 
     key_variable: str = "OPENAI_API_KEY"
     """environment variable with the key"""
@@ -47,10 +55,12 @@ class Requests:
 
 
 REQUESTS = Requests()
+#: `Requests`, each field an option of its own.
+RequestOptions = Annotated[Requests, Parameter(name="*")]
 
 
 def writer_of(settings: WriterSettings, model: str = "", *, requests: Requests = REQUESTS, threads: int = 1) -> Writer:
-    """The writer that the settings describe; a GPU is to be leased before.
+    """The writer that the settings describe. Lease a GPU first (`core.device.lease`).
 
     `model`: a local model, its folder or card; `threads`: CPU threads of it. Raises `InputError` where neither an
     endpoint's model nor a local one is named.

@@ -56,11 +56,10 @@ def summarise_gradients(
     output
         folder for the tables (.parquet)
     """
-    from gradatlas.core.errors import InputError
+    from gradatlas.core.errors import check_same_number
     from gradatlas.statistics.summarise import summarise
 
-    if len(samples) != len(spectra):
-        raise InputError(f"--samples names {len(samples)} tables, --spectra {len(spectra)}; give one of each per model")
+    check_same_number(samples=samples, spectra=spectra)
     summarise(dataset, samples, spectra, output, settings.draws, settings.seed, responses)
 
 

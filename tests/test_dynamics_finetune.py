@@ -211,7 +211,7 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
     victim.wait()
     assert not (tmp_path / "killed/out").exists()
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
+    assert done.returncode == 0 and "resumes after step" in done.stderr, done.stderr
     for name in (
         "dynamics.parquet",
         "generations.parquet",
@@ -256,7 +256,7 @@ def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
     assert frame.filter(pl.col("status") == "too_long")["log_prob_sum"].null_count() == status["probes"]["too_long"]
     pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j"]
     done = call("finetune", "--init", miniature, *pairs_alone, *settings(name="run", steps=1, max_length=8))
-    assert "0 examples fit the window of 8" in user_error(done)
+    assert "only 0 examples have at most 8 tokens" in user_error(done)
 
 
 @pytest.mark.parametrize(("more", "kept"), [({}, False), ({"negatives": "on_policy"}, True), ({"loss": "kto"}, True)])
@@ -316,7 +316,7 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
         ({"loss": "dop"}, "did you mean 'dpo'"),
         ({"target": "rejected_semantics"}, "did you mean 'rejected_semantic'"),
         ({"loss": "dpo", "target": "extend"}, "set target to chosen"),
-        ({"loss": "dpo", "split": "base"}, "has no rejected responses"),
+        ({"loss": "dpo", "split": "base"}, "needs rejected responses, split base has none"),
         ({"negatives": "on_policy"}, "has no negatives"),
         ({"loss": "kto", "batch_size": 1}, "batch_size is 1; give at least 2"),
         ({"optimiser": "adam"}, "did you mean 'adamw'"),
@@ -334,4 +334,4 @@ def test_a_recipe_that_contradicts_itself(changes, message):
 def test_a_run_on_probes_without_probes(data, miniature, tmp_path):
     given = [each for each in arguments(data, miniature, tmp_path, target="permuted") if each != data[1]]
     given.remove("--probes")
-    assert "is trained on the probes, but none are given" in user_error(call("finetune", *given))
+    assert "trains on probes, but there are none" in user_error(call("finetune", *given))

@@ -303,7 +303,7 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
 def test_what_is_no_reward_model(tmp_path, miniature):
     from gradatlas.finetuning.judging.reward import RewardJudge
 
-    with pytest.raises(InputError, match=r"weight .* is missing, so it is no reward model"):
+    with pytest.raises(InputError, match=r"not a reward model, weight .* is missing"):
         RewardJudge(str(miniature), "mini", device="cpu", dtype="float32")
     with pytest.raises(InputError, match="a classifier with 2 outputs"):
         RewardJudge(str(reward_model(tmp_path / "two", miniature, 2)), "two", device="cpu", dtype="float32")
@@ -376,7 +376,7 @@ def test_scores_of_other_generations_are_refused(tmp_path, pairs):
     path = generations(tmp_path / "a.parquet", "sft", (0, 5), lambda *_: " x")
     scores = scored(tmp_path, pairs, {"sft": path})
     other = generations(tmp_path / "b.parquet", "dpo", (0, 5), lambda *_: " y")
-    with pytest.raises(InputError, match="lacks run 'dpo', step 0"):
+    with pytest.raises(InputError, match="has no run 'dpo', step 0"):
         judge_generations({"sft": path, "dpo": other}, {"sft": 5, "dpo": 5}, {"dpo": ["sft"]}, scores, pairs, Oracle(),
                           tmp_path / "j.parquet")  # fmt: skip
 

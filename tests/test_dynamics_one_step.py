@@ -45,13 +45,13 @@ def test_first_order_predicts_every_probe_and_the_rest_falls_fourfold(rows):
         assert row["order"] == pytest.approx(4, abs=0.4)
 
 
-def test_the_learnt_loss_moves_as_far_as_asked(rows):
+def test_the_learned_loss_changes_as_requested(rows):
     """sft: nothing else than the prediction says how far; the largest step is 2^2 times the smallest."""
     rates = {row["halving"]: row["learning_rate"] for row in rows if (row["trained"], row["loss"]) == ("all", "sft")}
     assert rates[0] == pytest.approx(4 * rates[2])
 
 
-def test_projections_carry_a_part_of_what_all_parameters_do(rows):
+def test_projections_are_a_part_of_all_parameters(rows):
     shares = {(row["trained"], row["loss"]): row["share"] for row in summary(rows)}
     assert shares["captured", "sft"] == pytest.approx(1) and 0 < shares["all", "sft"] < 1
 
@@ -73,4 +73,4 @@ def test_inner_products_from_x_and_d_are_those_of_formed_gradients(data, miniatu
 
 def test_more_updates_than_pairs_is_one_line(data, miniature, tmp_path):
     done = call(*arguments(data, miniature, tmp_path / "x.parquet", updates=9))
-    assert "9 updates asked for, 6 pairs are not probed" in user_error(done)
+    assert "9 updates are requested, but only 6 pairs have no probes" in user_error(done)

@@ -303,7 +303,7 @@ DAMAGED = [
     ('{"key": 1, "key": 1}', "key 'key' is there twice"),
     ('{"x": NaN}', "NaN is no JSON"),
     ("{", "not JSON"),
-    ("{}", "has no|have to be texts|damaged"),
+    ("{}", "has no|is not a text|damaged"),
 ]
 
 
@@ -339,7 +339,7 @@ def test_rephrases_twice_or_of_no_text(tmp_path):
     with pytest.raises(InputError, match="row 1: unrelated of 'p' is there twice"):
         from_cache(path, [])
     path.write_text(json.dumps({**row, "text": 5}))
-    with pytest.raises(InputError, match="row 0: pair_id, type and text have to be texts"):
+    with pytest.raises(InputError, match="row 0: pair_id, type or text is not a text"):
         from_cache(path, [])
 
 

@@ -255,8 +255,11 @@ def test_a_sample_that_was_not_measured_has_no_rows(miniature, few, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tokens", "{out}/t.parquet"], "--tokens: whose? give one of --tokens-of ID and --tokens-first N"),
-        (["--tokens", "{out}/t.parquet", "--tokens-first", 1, "--tokens-of", "a"], "--tokens: whose? give one of"),
+        (["--tokens", "{out}/t.parquet"], "--tokens: which samples? give one of --tokens-of ID and --tokens-first N"),
+        (
+            ["--tokens", "{out}/t.parquet", "--tokens-first", 1, "--tokens-of", "a"],
+            "--tokens: which samples? give one of",
+        ),
         (["--tokens-first", 1], "choose samples for --tokens; give --tokens OUT too"),
         (["--tokens", "{out}/t.parquet", "--tokens-first", -1], "--tokens-first is -1; give 0 or more"),
         (["--tokens", "{out}/t.parquet", "--tokens-of", "nobody"], "no sample 'nobody' among the 2 measured"),

@@ -224,7 +224,7 @@ def test_out_of_memory_halves_until_it_fits(miniature, few, plain, tmp_path, mon
     monkeypatch.setattr(engine, "Capture", capture)
     done = measure(miniature, few, tmp_path, "--batch-tokens", 100_000, "--journal", tmp_path / "journal")
     assert counts(done) == (6, 0)
-    assert "out of memory on a batch of 6; going on with halves of 3" in done.stderr
+    assert "out of memory on a batch of 6; trying halves of 3" in done.stderr
     assert capture.batches == [1, 2, 1, 2]
     samples, spectra = read(tmp_path)
     assert samples["status"].unique().to_list() == ["ok"]

@@ -159,7 +159,7 @@ def test_no_token_before_the_response_is_an_error():
         lambda: encoder.encode_prompt("\u200b"),
         lambda: encoder.encode("a", "b"),
     ):
-        with pytest.raises(InputError, match="leaves no token before the response to prompt"):
+        with pytest.raises(InputError, match="gives no token before the response to prompt"):
             read()
     assert ResponseEncoder(TOKENIZERS["wordpiece", "bos"], 99).encode("a", "b").ids == (BOS, 4, EOS)
 

@@ -61,13 +61,13 @@ WRONG = {
     "cut": ('{"instruction": "Q", ', "not JSON"),
     "a list": ("[]", "not an object"),
     "no loss": (json.dumps(without("loss")), "'loss' is missing"),
-    "a missing projection": (json.dumps(without(K1)), "layer 1 has no k_proj; have o, q, v"),
+    "a missing projection": (json.dumps(without(K1)), "layer 1 has no k_proj, only o, q, v"),
     "a missing layer": (
         json.dumps({key: value for key, value in line(3).items() if ".1." not in key}),
-        "layers 0, 2 are there; from 0 on without a gap are needed",
+        "has layers 0, 2; give all layers from 0 on",
     ),
     "no layer at all": (json.dumps({"instruction": "Q", "output": "A", "loss": 1}), "layers none are there"),
-    "no values": (json.dumps(line() | {K1: 3}), f"'{K1}': holds no values"),
+    "no values": (json.dumps(line() | {K1: 3}), f"'{K1}': not an object; give S_sum"),
     "a text as a value": (json.dumps(line() | {K1: {"S_sum": "abc", "S_max": 1}}), f"'{K1}': 'S_sum' is \"abc\""),
     "a text in a list": (
         json.dumps(line() | {K1: {"S_list": ["a"]}}),
@@ -97,7 +97,7 @@ def test_other_parameters_are_named_and_left_out(tmp_path, capsys):
     path = tmp_path / "grads.jsonl"
     path.write_text(json.dumps(line() | {"lm_head.weight": {"S_sum": 1}}) + "\n")
     assert len(list(read_file(path))) == 1
-    assert "no projection of ours, left out: lm_head.weight" in capsys.readouterr().err
+    assert "not q, k, v or o, ignored: lm_head.weight" in capsys.readouterr().err
 
 
 def test_bad_files_are_named(tmp_path):

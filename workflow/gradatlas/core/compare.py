@@ -1,7 +1,7 @@
-"""What moved between two results folders: every table's numbers, and every verdict.
+"""Differences between two results folders: the numbers of every table, and every verdict.
 
-Rows are matched by a table's leading columns: as many of them, in their order and without the measured real numbers,
-as it takes to tell every row of both tables apart. All other columns are compared.
+Rows are matched by a table's key: the fewest leading columns, without real numbers, that make every row of both tables
+unique. All other columns are compared.
 """
 
 import csv
@@ -15,21 +15,21 @@ import polars as pl
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 
-# Kept work and facts of the machine are no results.
+# Kept work and logs are not results.
 _LEFT_OUT = ("journal", "logs")
 _ROW = "row"
 _SECOND = " in the second"
-# What names one row of the claims table.
+# The key of the claims table.
 _CLAIM = ("claim", "model", "reference_model", "dataset", "reference_dataset", "relation", "projection", "seed")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference of a table: `column` of the rows matched, or the rows and columns that only one folder has.
+    """One difference of a table: in a `column` of matched rows, or rows or columns that only one folder has.
 
-    `rows`: compared; `changed`: those that differ, by more than `tolerance` where they are numbers. `largest` and
-    `relative`: the largest absolute difference, and the largest one divided by the first folder's absolute value; None
-    for text. `example`: the row of the largest difference and its two values.
+    `rows` were compared, `changed` of them differ (numbers: by more than the tolerance). `largest`: the largest
+    absolute difference; `relative`: the largest difference divided by the first folder's value; None for text.
+    `example`: the row of the largest difference, with both values.
     """
 
     table: str
@@ -42,7 +42,7 @@ class Change:
 
 
 def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> list[Change]:
-    """The differences between all tables (Parquet, and CSV without a Parquet beside it) of two results folders.
+    """The differences between the tables of two results folders: Parquet, and CSV without a Parquet of its name.
 
     `tolerance`: relative difference up to which two numbers count as equal. Raises `InputError` for a folder that is
     missing or has no tables, and for a table that cannot be read.
@@ -59,7 +59,7 @@ def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> li
 
 
 def tables_of(folder: Path) -> dict[str, Path]:
-    """The tables below a results folder, by their path in it."""
+    """The tables of a results folder, by their path in it."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give two results folders")
     found = {}
@@ -75,7 +75,7 @@ def tables_of(folder: Path) -> dict[str, Path]:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        # Without types: two folders could be given two readings of one column.
+        # Without types: one column could be read with different types in the two folders.
         return pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a table ({error}); make it again") from None
@@ -118,7 +118,7 @@ def _plain(values: pl.Series, kind: pl.DataType) -> pl.Series:
 
 
 def _key(ours: pl.DataFrame, theirs: pl.DataFrame) -> list[str]:
-    """The leading columns without real numbers that tell the rows of both frames apart, or all of them."""
+    """The fewest leading columns without real numbers that make rows unique in both frames, or all such columns."""
     named = [column for column, kind in ours.schema.items() if not kind.is_float()]
     for count in range(1, len(named) + 1):
         if not any(frame.select(named[:count]).is_duplicated().any() for frame in (ours, theirs)):
@@ -127,7 +127,7 @@ def _key(ours: pl.DataFrame, theirs: pl.DataFrame) -> list[str]:
 
 
 def _numbered(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-    """With the number of a row among those of an equal key, 0 where the key tells all apart."""
+    """With each row's number among rows of the same key; 0 where keys are unique."""
     number = pl.int_range(pl.len()).over(key) if key else pl.int_range(pl.len())
     return frame.with_columns(number.alias(_ROW))
 
@@ -139,7 +139,7 @@ def _column(name: str, both: pl.DataFrame, column: str, key: list[str], toleranc
     if both[column].dtype.is_numeric():
         gap = (one.cast(pl.Float64) - other.cast(pl.Float64)).abs()
         share = gap / one.cast(pl.Float64).abs()
-        # A number against none, or against NaN, is a difference whatever the tolerance.
+        # A number against null or NaN always differs.
         differs &= ~(share <= tolerance).fill_null(False) if tolerance else pl.lit(True)
         moved = both.filter(differs).with_columns(gap.alias("gap"), share.alias("share")).sort("gap", descending=True)
         largest, relative = moved["gap"].max(), moved["share"].max()
@@ -157,7 +157,7 @@ def _place(frame: pl.DataFrame, key: list[str]) -> str:
 
 
 def verdict_changes(first: str | Path, second: str | Path) -> list[str]:
-    """One line a claim whose verdict differs between two results folders, those in one folder alone among them."""
+    """One line for each claim whose verdict differs between two results folders, or is in one of them only."""
     verdicts = []
     for folder in (first, second):
         path = Path(folder) / "claims.parquet"

@@ -1,14 +1,16 @@
-"""One loop for every finetuning run: any loss, target and start, watched by probes, resumed exactly after a kill.
+"""The training loop of all finetuning runs: any loss, target and start, evaluated on probes, resumed after a kill.
 
-Dropout is off, the order of examples is a function of the seed and the step, and so is a sampled negative: with the
-weights and the optimiser's state a checkpoint holds all that the future depends on. (On a CPU, to the last bit; a GPU's
-sums may come in another order.)
+Dropout is off, and the order of examples and sampled negatives depend on seed and step only, so that weights and
+optimiser state are a complete checkpoint. A resumed run ends with the same bytes on a CPU; a GPU may sum in another
+order.
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -37,7 +39,7 @@ from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log
 from gradatlas.finetuning.tables import DYNAMICS, GENERATIONS, TRAINING
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.decoding import batch_key
-from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.models.loading import Location, choose_device, load, locate
 from gradatlas.models.snapshots import card_of
 from gradatlas.study.seeds import seeded_hash
 
@@ -67,14 +69,14 @@ def finetune(
 ) -> None:
     """Finetune the model at `init` (a folder, a card, or another run's ``model.json``) on a ``pairs`` table.
 
-    Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, where given), ``generations.parquet`` (`draws`
-    free responses to at most `prompts` prompts of either split), ``training.parquet``, ``status.json``,
-    ``machine.json`` (what it ran on), ``model/`` and its card ``model.json``, the last of all. A loss or gradient that
-    is not finite stops the run at that step: the status is then ``diverged``, and ``model/`` is the last checkpoint
-    before it. `reference`: the reference model,
-    by default `init`. `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a
-    start that diverged, a reference with another tokenizer, data that leave nothing to train on, and more `processes`
-    than a batch has examples.
+    Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, if given), ``generations.parquet`` (`draws`
+    free responses to at most `prompts` prompts of each split), ``training.parquet``, ``status.json``, ``machine.json``
+    (hardware and versions), ``model/``, and last its card ``model.json``. A loss or gradient that is not finite stops
+    the run: the status is then ``diverged``, and ``model/`` is the last checkpoint before that step.
+
+    `reference`: the reference model, by default `init`. `journal`: a folder for checkpoints, deleted at the end. Raises
+    `InputError` for a start that diverged, a reference with another tokenizer, data without a usable example, and more
+    `processes` than a batch has examples.
     """
     if processes.count > recipe.batch_size:
         raise InputError(
@@ -87,10 +89,10 @@ def finetune(
     model, tokenizer = load(start.path, **how)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
     encoder = ResponseEncoder(tokenizer, window, model)
-    watched, unwatched = read_probes(probes, encoder) if probes else ({}, [])
+    followed, unusable = read_probes(probes, encoder) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
     examples, excluded = read_examples(recipe, trained, encoder)
-    asked = generation_pairs(pairs, trained, prompts, recipe.seed)
+    prompted = generation_pairs(pairs, trained, prompts, recipe.seed)
     facts = {
         **asdict(recipe),
         "init": start.digest,
@@ -108,50 +110,50 @@ def finetune(
         "code": code_digest(f"{__name__}:finetune"),
         **libraries(),
     }
-    kept = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)
+    checkpoints = Checkpoints(journal, {**facts, "batch_tokens": batch_tokens}, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
-    adapted = _adapted(model, recipe)
+    adapter = _make_trainable(model, recipe)
     run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes)
-    # The run alone holds it, and lets it go once its log-probabilities are known.
+    # Only `run` holds the reference, and frees it once its log-probabilities are known.
     del other
 
-    def seen(step: int) -> dict:
+    def moment(step: int) -> dict:
         return {"run": recipe.name, "seed": recipe.seed, "step": step, "examples": step * recipe.batch_size}
 
-    def look(step: int) -> list[dict]:
-        found = evaluate(model, {key: encoded for key, (_, encoded) in watched.items()}, batch_tokens, processes)
-        rows = [{**seen(step), **watched[key][0], **values, "tokens": watched[key][1].tokens, "status": "ok"}
+    def evaluate_probes(step: int) -> list[dict]:
+        found = evaluate(model, {key: encoded for key, (_, encoded) in followed.items()}, batch_tokens, processes)
+        rows = [{**moment(step), **followed[key][0], **values, "tokens": followed[key][1].tokens, "status": "ok"}
                 for key, values in found.items()]  # fmt: skip
-        return rows + [{**seen(step), **row, "tokens": None} for row in unwatched]
+        return rows + [{**moment(step), **row, "tokens": None} for row in unusable]
 
-    def say(step: int) -> list[dict]:
-        said = generate(model, encoder, asked, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
+    def generate_responses(step: int) -> list[dict]:
+        rows = generate(model, encoder, prompted, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
                         batch_tokens=batch_tokens, processes=processes)  # fmt: skip
-        return [{**seen(step), **row} for row in said]
+        return [{**moment(step), **row} for row in rows]
 
     run.prepare(batch_tokens)
-    # Before a checkpoint is read: a run that goes on after a kill finds the same.
+    # Tested before a checkpoint is read, so that a resumed run finds the same.
     batch_key(model, window)
-    status = run.go(kept, look, say)
+    status = run.train(checkpoints, evaluate_probes, generate_responses)
     if not processes.is_main:
         return
     for table in (DYNAMICS, GENERATIONS):
-        rows = kept.recorded(table, status["last_good_step"])
+        rows = checkpoints.recorded(table, status["last_good_step"])
         write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | {"status": status["status"]})
     write_table(TRAINING, run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
-    status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
+    status["probes"] = {"ok": len(followed), **Counter(row["status"] for row in unusable)}
     folder = Path(output) / "model"
-    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, folder)
+    save_model(adapter.merge_and_unload() if adapter else model, tokenizer, folder)
     card = card_of(recipe.name, str(folder), "", folder)
     write_json(Path(output) / MACHINE, machine(device))
     write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
     write_json(Path(output) / CARD, card)
-    kept.remove()
+    checkpoints.remove()
 
 
-def locate_start(init: str):
-    """Where the model to start from is; `InputError` for a run that diverged."""
+def locate_start(init: str) -> Location:
+    """The location of the model to start from; `InputError` for a run that diverged."""
     status = Path(init).parent / STATUS
     if Path(init).name in (CARD, "model") and status.is_file():
         ended = read_json(status, "finetune")
@@ -163,21 +165,21 @@ def locate_start(init: str):
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A model's folder, whole or not at all."""
+    """Write a model's folder, through a temporary one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as place:
-        whole = Path(place) / "model"
-        model.save_pretrained(whole)
-        # How it was read (with or without a network) is no part of a tokenizer, and would change its file.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as temporary:
+        saved = Path(temporary) / "model"
+        model.save_pretrained(saved)
+        # An argument of loading, which would be written to the tokenizer's file.
         tokenizer.init_kwargs.pop("local_files_only", None)
-        tokenizer.save_pretrained(whole)
+        tokenizer.save_pretrained(saved)
         if folder.is_dir():
             shutil.rmtree(folder)
-        os.replace(whole, folder)
+        os.replace(saved, folder)
 
 
-def _adapted(model: Any, recipe: Recipe) -> Any:
-    """Make the parameters to train trainable; of LoRA, put into the model in place, the adapter that can be merged."""
+def _make_trainable(model: Any, recipe: Recipe) -> Any:
+    """Make all parameters trainable; or add LoRA to the model in place, and return the PEFT model, to merge it later."""
     if recipe.parameters == "full":
         model.requires_grad_(True)
         return None
@@ -189,29 +191,22 @@ def _adapted(model: Any, recipe: Recipe) -> Any:
         return get_peft_model(model, LoraConfig(target_modules="all-linear", **shape))
 
 
-def _counted(names) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
 def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[str, Any]) -> Any:
-    """The frozen reference model: another one of the same tokenizer, or the start itself as it is now."""
+    """The frozen reference model: another one with the same tokenizer, or a copy of the start."""
     if reference is None:
         return deepcopy(model).requires_grad_(False)
     where = locate_start(reference)
     other, other_tokenizer = load(where.path, **how)
     if other_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(
-            f"reference {reference}: another tokenizer than that of the model to train, so that log-probabilities do "
-            "not compare; take a reference of the same family"
+            f"reference {reference}: its tokenizer differs from the trained model's, so that log-probabilities cannot "
+            "be compared; choose a reference of the same family"
         )
     return other.requires_grad_(False)
 
 
 class _TrainingLoop:
-    """The loop's state: model, optimiser, log; `reference` is only kept where it is asked again."""
+    """The loop and its state: model, optimiser, log. `reference` is kept only if it is needed in every step."""
 
     def __init__(
         self,
@@ -235,7 +230,7 @@ class _TrainingLoop:
 
     @torch.no_grad()
     def prepare(self, batch_tokens: int) -> None:
-        """The reference's log-probabilities, once: they never change."""
+        """Compute the reference's log-probabilities once: they never change."""
         if self.loss.reference:
             distinct = {str(i): each for i, each in enumerate(dict.fromkeys(self._responses()))}
             found: dict[str, float] = {}
@@ -252,39 +247,39 @@ class _TrainingLoop:
             if example.rejected and self.recipe.negatives == "off_policy":
                 yield example.rejected
 
-    def go(
-        self, kept: Checkpoints, look: Callable[[int], list[dict]], say: Callable[[int], list[dict]]
+    def train(
+        self,
+        checkpoints: Checkpoints,
+        evaluate_probes: Callable[[int], list[dict]],
+        generate_responses: Callable[[int], list[dict]],
     ) -> dict[str, Any]:
-        """Train to the end or to the first number that is not finite; the model is then that of the last good step.
-
-        `look` evaluates the probes, `say` writes free responses.
-        """
+        """Train to the end, or to the first number that is not finite: then restore the last good step."""
         recipe = self.recipe
-        state = kept.load(str(self.model.device))
+        state = checkpoints.load(str(self.model.device))
         step = self._restore(state) if state else 0
         if state is None:
-            kept.record(DYNAMICS, 0, look(0))
-            kept.record(GENERATIONS, 0, say(0))
-            kept.save(0, self._state())
+            checkpoints.record(DYNAMICS, 0, evaluate_probes(0))
+            checkpoints.record(GENERATIONS, 0, generate_responses(0))
+            checkpoints.save(0, self._state())
         else:
-            progress(f"goes on after step {step}")
+            progress(f"resumes after step {step}")
         good = step
         while step < recipe.steps:
             if not self._step(step):
-                self._restore(kept.load(str(self.model.device)))
-                progress(f"step {step + 1}: loss or gradient not finite; stopped, the model is that of step {good}")
+                self._restore(checkpoints.load(str(self.model.device)))
+                progress(f"step {step + 1}: loss or gradient is not finite; stopped with the model of step {good}")
                 return {"status": "diverged", "step": step + 1, "last_good_step": good}
             step += 1
             if recipe.evaluates(step):
-                rows = look(step)
+                rows = evaluate_probes(step)
                 if any(row["status"] == "ok" and not _finite(row) for row in rows):
-                    self._restore(kept.load(str(self.model.device)))
+                    self._restore(checkpoints.load(str(self.model.device)))
                     return {"status": "diverged", "step": step, "last_good_step": good}
-                kept.record(DYNAMICS, step, rows)
+                checkpoints.record(DYNAMICS, step, rows)
             if recipe.generates(step):
-                kept.record(GENERATIONS, step, say(step))
+                checkpoints.record(GENERATIONS, step, generate_responses(step))
             if recipe.evaluates(step):
-                kept.save(step, self._state())
+                checkpoints.save(step, self._state())
                 good = step
                 progress(f"step {step}/{recipe.steps}  loss {self.log[-1]['loss']:.4f}")
         return {"status": "ok", "step": step, "last_good_step": step}
@@ -302,11 +297,11 @@ class _TrainingLoop:
         return state["step"]
 
     def _step(self, step: int) -> bool:
-        """One update; False, with nothing updated, where the loss or the gradient is not finite."""
+        """One update; returns False, without an update, where the loss or the gradient is not finite."""
         recipe = self.recipe
         places = order_of(len(self.examples), step * recipe.batch_size, recipe.batch_size, recipe.seed)
         outcome = self._outcome([self.examples[place] for place in places], step)
-        # Over the whole batch: each process has its part of the sum.
+        # Divided by the size of the whole batch: each process has a part of the sum.
         loss = outcome.loss.sum() / recipe.batch_size
         self.optimiser.zero_grad()
         loss.backward()
@@ -321,9 +316,20 @@ class _TrainingLoop:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
-        told = dict(zip(("loss", "pull", "push", "grad_norm"), [*means.tolist(), norm.item()], strict=True))
-        seen = {"run": recipe.name, "seed": recipe.seed, "step": step + 1, "examples": (step + 1) * recipe.batch_size}
-        self.log.append({**seen, "learning_rate": rate, **told})
+        loss_mean, pull, push = means.tolist()
+        self.log.append(
+            {
+                "run": recipe.name,
+                "seed": recipe.seed,
+                "step": step + 1,
+                "examples": (step + 1) * recipe.batch_size,
+                "learning_rate": rate,
+                "loss": loss_mean,
+                "pull": pull,
+                "push": push,
+                "grad_norm": norm.item(),
+            }
+        )
         return True
 
     def _outcome(self, batch: Sequence[Example], step: int) -> Outcome:
@@ -332,7 +338,7 @@ class _TrainingLoop:
         chosen = [batch[place].chosen for place in mine]
         if not self.loss.paired:
             return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
-        # Samples depend on the batch that they are drawn in: each process draws all of them.
+        # Samples depend on their batch, so every process draws all of them.
         sampled = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else None
         rejected = [sampled[place] if sampled else batch[place].rejected for place in mine]
         both = log_probs(self.model, chosen + rejected)
@@ -345,17 +351,18 @@ class _TrainingLoop:
         return self.loss.of(scores, self.recipe.beta, self.recipe.margin)
 
     def _known(self, responses: Sequence[EncodedResponse], like: Tensor) -> Tensor:
-        """The reference's log-probabilities; of fresh samples they are asked for."""
-        fresh = [each for each in responses if each not in self.known]
-        asked: dict[EncodedResponse, float] = {}
-        if fresh:
+        """The reference's log-probabilities; those of sampled responses are computed now."""
+        sampled = [each for each in responses if each not in self.known]
+        computed: dict[EncodedResponse, float] = {}
+        if sampled:
             with torch.no_grad():
-                asked = dict(zip(fresh, log_probs(self.reference, fresh).double().tolist(), strict=True))
-        return torch.tensor([(self.known | asked)[each] for each in responses], dtype=like.dtype, device=like.device)
+                computed = dict(zip(sampled, log_probs(self.reference, sampled).double().tolist(), strict=True))
+        known = self.known | computed
+        return torch.tensor([known[each] for each in responses], dtype=like.dtype, device=like.device)
 
     @torch.no_grad()
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
-        """KTO's k: what the model, against the reference, makes of the next example's response."""
+        """KTO's k: the model's log-ratio to the reference for each prompt with the next example's response."""
         mine = self.processes.share(range(len(batch)))
         mixed = [self.encoder.encode_uncut(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
@@ -363,19 +370,17 @@ class _TrainingLoop:
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
     def _sampled(self, batch: Sequence[Example], step: int) -> list[EncodedResponse]:
-        """Negatives from the model as it is now; an empty one is the end token alone."""
+        """Negatives sampled from the current model; an empty one is the end token only."""
         seed = int.from_bytes(seeded_hash(self.recipe.seed, f"negatives of step {step}")[:4])
         return sample(self.model, self.encoder, [each.prompt for each in batch], seed, self.max_new_tokens)
 
 
 def _optimiser(weights: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    made = {
-        "sgd": lambda: torch.optim.SGD(weights, lr=recipe.learning_rate),
-        "rmsprop": lambda: torch.optim.RMSprop(weights, lr=recipe.learning_rate),
-        "adamw": lambda: torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0),
-    }
-    return made[recipe.optimiser]()
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
+    kind = torch.optim.SGD if recipe.optimiser == "sgd" else torch.optim.RMSprop
+    return kind(weights, lr=recipe.learning_rate)
 
 
 def _finite(row: Mapping[str, Any]) -> bool:
-    return all(value == value and abs(value) != float("inf") for value in row.values() if isinstance(value, float))
+    return all(math.isfinite(value) for value in row.values() if isinstance(value, float))

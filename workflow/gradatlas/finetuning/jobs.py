@@ -1,4 +1,4 @@
-"""The jobs of the finetuning, one a rule: what is watched, the runs, and what they say, scored and judged."""
+"""The jobs of finetuning, one per rule: probes, runs, and the scores and judgements of their free responses."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from gradatlas.models.writers import REQUESTS, RequestOptions, Requests, WriterS
 
 @dataclass(frozen=True)
 class RephraseSettings:
-    """What decides which texts are asked for, and of whom."""
+    """The rephrases to write, and the model that writes them."""
 
     train: int
     """probed prompts that are trained on"""
@@ -25,7 +25,7 @@ class RephraseSettings:
 
 @dataclass(frozen=True)
 class ProbesSettings:
-    """What decides which responses are probes."""
+    """Settings of the probes."""
 
     train: int
     """probed prompts that are trained on"""
@@ -49,7 +49,7 @@ class ProbesSettings:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What decides the scores of generations."""
+    """Settings of the scores of generations."""
 
     runs: tuple[str, ...] = ()
     """the runs, in the order of the tables"""
@@ -73,7 +73,7 @@ class JudgedRun:
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """What decides verdicts."""
+    """Settings of the judge."""
 
     judge: str
     """oracle (of the miniature's grammar), endpoint or reward"""
@@ -95,8 +95,8 @@ def write_rephrases(
 ) -> None:
     """Write rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
 
-    Answers are kept one by one: a later run asks for what is missing alone. The endpoint's key is read from an
-    environment variable and written nowhere.
+    Every answer is kept, so that a later run requests only missing ones. The endpoint's key is read from an environment
+    variable and written nowhere.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def build_probes(
     threads: int = 1,
     settings: ProbesSettings,
 ) -> None:
-    """Build the responses whose log-probability finetuning is watched by: thirteen types to every probed prompt.
+    """Build the probes, responses whose log-probability is followed in finetuning: thirteen types per probed prompt.
 
     Parameters
     ----------
@@ -139,8 +139,8 @@ def build_probes(
     model
         model folder or card (.json) that finetuning starts from
     rephrases
-        kept rephrases, a JSON Lines file of {"pair_id", "type", "text"}, such as write-rephrases writes; without, those
-        of the miniature's grammar
+        rephrases, a JSON Lines file of {"pair_id", "type", "text"} from write-rephrases; default: those of the
+        miniature's grammar
     output
         probes table to write (.parquet)
     threads
@@ -158,12 +158,12 @@ def build_probes(
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
-    asked = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
-    # Before the model is loaded: what is missing is reported at once.
+    probed = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
+    # Before the model is loaded, to report missing rephrases at once.
     if not settings.rephrases:
         written = probes.no_rephrases
     else:
-        written = from_cache(rephrases, asked) if rephrases else probes.grammar_rephrases(settings.seed)
+        written = from_cache(rephrases, probed) if rephrases else probes.grammar_rephrases(settings.seed)
     start = locate_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(
@@ -195,7 +195,7 @@ def finetune(
     threads: int = 1,
     settings: FinetuneSettings,
 ) -> None:
-    """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
+    """Finetune a model on preference pairs, evaluated on probes; a killed run resumes where it stopped.
 
     Writes dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet
     (every update), status.json, machine.json and model/.
@@ -207,9 +207,9 @@ def finetune(
     pairs
         pairs table (.parquet)
     probes
-        probes table (.parquet); without, nothing is watched
+        probes table (.parquet); default: no probes
     reference
-        the reference model of the loss; without, the start
+        the reference model of the loss; default: the start
     output
         folder to write to
     journal
@@ -242,7 +242,7 @@ def _finetune(given: dict[str, Any], *processes: Any) -> None:
     torch.set_num_threads(given.pop("threads"))
     chosen = asdict(given.pop("settings"))
     recipe = Recipe(**{name: chosen.pop(name) for name in RunSettings.__dataclass_fields__})
-    # How many processes there are is known by what they share.
+    # Known from `processes`.
     del chosen["processes"]
     work(given.pop("init"), given.pop("pairs"), given.pop("output"), given.pop("journal"), recipe, *processes,
          **given, **chosen)  # fmt: skip
@@ -251,7 +251,7 @@ def _finetune(given: dict[str, Any], *processes: Any) -> None:
 def score_generations(
     *, generations: list[Path], pairs: Path, model: str, output: Path, settings: ScoreSettings
 ) -> None:
-    """Score free generations one by one: repetition, answers of other questions, correctness where it is known.
+    """Score free generations: repetition, answers borrowed from other questions, correctness where it is known.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def judge_generations(
 ) -> None:
     """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.
 
-    An endpoint's answers are kept one by one: a later run asks for what is missing alone. Its key is read from an
+    Every answer of an endpoint is kept, so that a later run requests only missing ones. Its key is read from an
     environment variable and written nowhere.
 
     Parameters

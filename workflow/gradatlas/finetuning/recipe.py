@@ -1,4 +1,4 @@
-"""What a finetuning run can be asked for, checked."""
+"""A finetuning run's settings, checked."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from gradatlas.finetuning.settings import RunSettings
 OPTIMISERS = ("sgd", "rmsprop", "adamw")
 PARAMETERS = ("full", "lora")
 NEGATIVES = ("off_policy", "on_policy")
-#: What sft is trained on: the chosen responses, both (the paper's "extend"), or responses of a probe type to the
-#: probes' own prompts. Losses on pairs have ``chosen`` and ``rejected`` whatever stands here.
+#: Targets of sft: the chosen responses, both responses (the paper's "extend"), or probes of a type. Losses on pairs
+#: always use ``chosen`` and ``rejected``.
 TARGETS = ("chosen", "extend", *(name for name in TYPES if name != "chosen"))
 
 
 @dataclass(frozen=True)
 class Recipe(RunSettings):
-    """A run's settings; `InputError` where they contradict one another or name what is not known."""
+    """A run's settings; `InputError` for an unknown value, or values that contradict each other."""
 
     def __post_init__(self):
         loss = loss_named(self.loss)
@@ -40,20 +40,22 @@ class Recipe(RunSettings):
             if getattr(self, key) < least:
                 raise InputError(f"run '{self.name}': {key} is {getattr(self, key)}; give at least {least}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0 and self.beta > 0 and self.clip >= 0):
-            raise InputError(f"run '{self.name}': learning_rate and beta have to be above 0, clip not below; mend them")
+            raise InputError(f"run '{self.name}': give learning_rate and beta above 0, and clip of at least 0")
         if loss.paired and self.target != "chosen":
             raise InputError(
                 f"run '{self.name}': loss {self.loss} takes chosen and rejected responses, but target is "
                 f"'{self.target}'; set target to chosen, or loss to sft"
             )
         if loss.paired and self.split == "base":
-            raise InputError(f"run '{self.name}': split base has no rejected responses; loss {self.loss} needs them")
+            raise InputError(
+                f"run '{self.name}': loss {self.loss} needs rejected responses, split base has none; set split to train"
+            )
         if not loss.paired and self.negatives != "off_policy":
             raise InputError(f"run '{self.name}': loss {self.loss} has no negatives; set negatives to off_policy")
 
     @property
     def on_probes(self) -> bool:
-        """Whether only the probed pairs are trained on."""
+        """Whether the run trains on the probed pairs only."""
         return self.probed or self.target not in ("chosen", "extend")
 
     def evaluates(self, step: int) -> bool:

@@ -1,6 +1,6 @@
-"""Prompts and responses as tokens, in training and probing alike, and a model's belief in them, token by token.
+"""Prompts and responses as tokens, for training and probing, and their log-probabilities under a model.
 
-Prompt and response are read as one text (`gradatlas.models.tokens`), and one end token closes the response.
+Prompt and response are tokenised as one text (`gradatlas.models.tokens`), and one end token follows the response.
 """
 
 from collections.abc import Sequence
@@ -26,20 +26,20 @@ class EncodedResponse:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the response, the end token among them."""
+        """The number of tokens of the response, with the end token."""
         return len(self.ids) - self.start
 
     @property
     def sample(self) -> Encoded:
-        """The same as the gradient engine takes it."""
+        """The same, as the gradient engine's input."""
         return Encoded(self.ids, tuple(i >= self.start for i in range(len(self.ids))), False)
 
 
 class ResponseEncoder:
-    """Encodes prompts and responses for one tokenizer; `max_length`: window in tokens.
+    """Encodes prompts and responses with one tokenizer; `max_length`: window in tokens.
 
-    Raises `InputError` for a tokenizer without an end token or without character offsets, and, where the `model` is
-    given, for a text with a token that it has no embedding for.
+    Raises `InputError` for a tokenizer without an end token or without character offsets, and for a text with a token
+    that the `model`, if given, has no embedding for.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, model: Any = None):
@@ -50,25 +50,25 @@ class ResponseEncoder:
         self.front, self.end = front_tokens(tokenizer), tokenizer.eos_token_id
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
-        """Token ids of a prompt; `InputError` where the tokenizer finds no token in it."""
+        """Token ids of a prompt; `InputError` for a prompt without a token."""
         ids, _ = tokenise(self.tokenizer, self.front, text, "")
         self._check(ids, f"prompt {text[:60]!r}")
         return tuple(ids) if ids else self._refuse(text)
 
     def encode(self, prompt: str, response: str) -> EncodedResponse | None:
-        """A prompt with a response, or None where they do not fit the window: nothing is ever cut."""
+        """A prompt with a response, or None where they are longer than the window: nothing is cut."""
         encoded = self.encode_uncut(prompt, response)
         return encoded if len(encoded.ids) <= self.max_length else None
 
     def encode_uncut(self, prompt: str, response: str) -> EncodedResponse:
         """A prompt with a response of any length; `InputError` where no token comes before the response."""
-        # A text that closes itself, with a new line behind, is closed once.
+        # A response may end with the end token and a new line.
         if response.rstrip().endswith(self.tokenizer.eos_token):
             response = response.rstrip()
         ids, start = tokenise(self.tokenizer, self.front, prompt, response)
         if start == 0:
             self._refuse(prompt)
-        # A text may close the response itself.
+        # A response may end with the end token.
         while len(ids) > start and ids[-1] == self.end:
             ids.pop()
         self._check((*ids, self.end), f"response {response[:60]!r} to prompt {prompt[:60]!r}")
@@ -80,20 +80,20 @@ class ResponseEncoder:
 
     def _refuse(self, prompt: str) -> NoReturn:
         raise InputError(
-            f"model '{self.tokenizer.name_or_path}': its tokenizer leaves no token before the response to prompt "
-            f"{prompt[:60]!r}; give a longer prompt, or leave its row out"
+            f"model '{self.tokenizer.name_or_path}': its tokenizer gives no token before the response to prompt "
+            f"{prompt[:60]!r}; give a longer prompt, or remove its row"
         )
 
 
 def response_logits(model: Any, batch: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
-    """Logits (tokens, vocabulary) and targets (tokens) of all response tokens of a batch, one sequence after another.
+    """Logits (tokens, vocabulary) and targets (tokens) of all response tokens of a batch, sequence by sequence.
 
-    At least float32. Padding stands on the right, where no real token of a causal decoder sees it. The sequences have
-    to be of one length regime.
+    At least float32. Padding is on the right, where no token of a causal decoder attends to it. The sequences must have
+    one `length_regime`.
     """
     ids, counted = _padded([encoded.ids for encoded in batch], [encoded.start for encoded in batch], model.device)
     longest = ids.shape[1]
-    # A token is predicted at the place before it; logits of prompts are not made.
+    # A token is predicted at the position before it; logits of prompts are not computed.
     first = min(encoded.start for encoded in batch) - 1
     logits = run_forward(model, ids, logits=longest - first)[:, :-1][counted[:, first + 1 :]]
     if logits.dtype in (torch.bfloat16, torch.float16):
@@ -102,11 +102,11 @@ def response_logits(model: Any, batch: Sequence[EncodedResponse]) -> tuple[Tenso
 
 
 def shared_logits(model: Any, batch: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
-    """As `response_logits`, without gradient, for prompts of one length: each distinct one is read once.
+    """As `response_logits`, without gradient, for prompts of equal length: each distinct prompt is computed once.
 
-    Prompts are compared by their tokens: two responses to one text may follow different ones, where a token lies over
-    the border. A model that keeps more than attention's keys and values reads every prompt with its response, and so
-    does one whose positions depend on a length that lies between a prompt's and its response's.
+    Prompts are compared by tokens: one text may have different tokens before two responses, where a token spans the
+    border. Prompts are not shared in a model with other states than keys and values, or where the `length_regime` of a
+    prompt differs from that of its sequence.
     """
     regime = length_regime(model.config)
     prompts = {encoded.ids[: encoded.start]: None for encoded in batch}
@@ -119,7 +119,7 @@ def shared_logits(model: Any, batch: Sequence[EncodedResponse]) -> tuple[Tensor,
     mine = torch.tensor([places[encoded.ids[: encoded.start]] for encoded in batch], device=model.device)
     cache.batch_select_indices(mine)
     ids, counted = _padded([encoded.ids[encoded.start :] for encoded in batch], [0] * len(batch), model.device)
-    # The prompt's last place predicts the response's first token.
+    # The prompt's last position predicts the response's first token.
     logits = read.logits[mine, -1:]
     if ids.shape[1] > 1:
         rest = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
@@ -129,9 +129,9 @@ def shared_logits(model: Any, batch: Sequence[EncodedResponse]) -> tuple[Tensor,
 
 
 def log_probs(model: Any, batch: Sequence[EncodedResponse]) -> Tensor:
-    """Log-probability of every response of a batch, the sum over its tokens: (sequences,), with gradient.
+    """Log-probability of every response of a batch, summed over its tokens: (sequences,), with gradient.
 
-    Each as it is alone: sequences of different length regimes are read apart.
+    Sequences of different `length_regime` are computed separately, so that the batch does not change a value.
     """
     regime = length_regime(model.config)
     apart: dict[int, list[int]] = {}
@@ -150,7 +150,7 @@ def log_probs(model: Any, batch: Sequence[EncodedResponse]) -> Tensor:
 def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -> tuple[Tensor, Tensor]:
     """Ids (sequences, longest), and which of them count: from `starts` on, without padding.
 
-    Padding repeats a sequence's last token, as another one's embedding could be no number.
+    Padding repeats a sequence's last token, as another token's embedding could be NaN.
     """
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
@@ -163,16 +163,16 @@ def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -
 def sample(
     model: Any, encoder: ResponseEncoder, prompts: Sequence[str], seed: int, max_tokens: int
 ) -> list[EncodedResponse]:
-    """A response to every prompt at temperature 1, closed by the end token; the same for the same `seed` and prompts.
+    """A response to every prompt at temperature 1, with an end token; determined by `seed` and prompts.
 
-    Only the tokenizer's end token ends it, as in training, whatever others the checkpoint's generation_config lists. At
-    most `max_tokens` tokens, or what the longest of the prompts leaves of the window, without the end token. Raises
+    Only the tokenizer's end token ends a response, as in training, whatever the checkpoint's generation_config lists.
+    It has at most `max_tokens` tokens, or what the longest prompt leaves of the window, besides the end token. Raises
     `InputError` where a prompt fills the window.
     """
     heads = [encoder.encode_prompt(prompt) for prompt in prompts]
     longest = max(map(len, heads))
-    room = min(max_tokens, encoder.max_length - longest - 1)
-    if room < 1:
+    limit = min(max_tokens, encoder.max_length - longest - 1)
+    if limit < 1:
         raise InputError(f"a prompt of {longest} tokens fills the window of {encoder.max_length}; raise max_length")
     end, key = encoder.end, batch_key(model, encoder.max_length)
     apart: dict[int, list[int]] = {}
@@ -183,8 +183,8 @@ def sample(
         torch.manual_seed(seed)
         for places in apart.values():
             part = [heads[place] for place in places]
-            made = continue_prompts(model, part, [end], room, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+            made = continue_prompts(model, part, [end], limit, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
             for place, head, row in zip(places, part, made, strict=True):
-                said = row[: row.index(end)] if end in row else row
-                found[place] = EncodedResponse((*head, *said, end), len(head))
+                response = row[: row.index(end)] if end in row else row
+                found[place] = EncodedResponse((*head, *response, end), len(head))
     return [found[place] for place in range(len(heads))]

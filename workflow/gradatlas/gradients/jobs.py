@@ -24,7 +24,7 @@ class ReleasedFile:
 
 @dataclass(frozen=True)
 class ReleasedSettings:
-    """What is taken from released statistics."""
+    """The files and samples to import from released statistics."""
 
     files: list[ReleasedFile]
     """the model's and dataset's files"""
@@ -56,7 +56,7 @@ def measure_gradients(
 ) -> None:
     """Measure the spectra of every layer's per-sample Q, K, V and O gradients.
 
-    Killed or edited runs go on from the journal.
+    Killed or edited runs resume from the journal.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def measure_gradients(
     revision
         commit hash of a hub id
     model_name
-        the model's name in the tables; its folder's name without
+        the model's name in the tables; default: its folder's name
     responses
         responses table (.parquet), or a JSON list of {instruction, input, output}
     samples
@@ -73,7 +73,7 @@ def measure_gradients(
     spectra
         spectra table to write (.parquet)
     singular_values
-        also write every gradient's whole spectrum (.parquet)
+        also write all singular values of every gradient (.parquet)
     cosines
         also write cosines of q and o, k and v, and adjacent layers (.parquet)
     tokens
@@ -85,9 +85,9 @@ def measure_gradients(
     run
         also write time, host, device and versions (.json)
     journal
-        folder that keeps finished batches: they are taken from there
+        folder that keeps finished batches, for later runs
     threads
-        CPU threads of the pass; PyTorch's own choice without
+        CPU threads of the pass; default: PyTorch's choice
     """
     from gradatlas.core.device import lease
     from gradatlas.core.errors import InputError
@@ -120,20 +120,20 @@ def measure_gradients(
 def gather_shards(
     *, names: list[str], parts: list[Path], outputs: list[Path], run_parts: Sequence[Path] = (), run: Path | None = None
 ) -> None:
-    """Gather the tables of one gradients job from the shards that it was cut into.
+    """Merge the tables of one gradients job from its shards.
 
     Parameters
     ----------
     names
         the tables: samples, spectra, ...
     parts
-        the parts of all tables: all of the first, then as many of the next
+        the parts of all tables: all parts of the first table, then as many of the next
     outputs
         the tables to write, in the order of their names (.parquet)
     run_parts
         time, host and device of the parts (.json)
     run
-        the same of all, to write (.json)
+        the same for all parts, to write (.json)
     """
     from gradatlas.core.errors import InputError
     from gradatlas.gradients.shards import gather
@@ -147,9 +147,9 @@ def gather_shards(
         )
     for name in names:
         if name not in TABLES:
-            raise InputError(f"--names '{name}': not a table of a gradients job; give samples, spectra and the like")
+            raise InputError(f"--names '{name}': not a table of a gradients job; give some of {', '.join(TABLES)}")
     if "samples" not in names:
-        raise InputError("--names: 'samples' is missing; the other tables' rows are ordered by it")
+        raise InputError("--names: 'samples' is missing; add it, as the rows of other tables are ordered by it")
     gather(
         {name: list(map(str, parts[at * each : (at + 1) * each])) for at, name in enumerate(names)},
         dict(zip(names, map(str, outputs), strict=True)),
@@ -171,7 +171,7 @@ def import_released(
 ) -> None:
     """Read released gradient statistics of one model and dataset into the gradients tables.
 
-    Files come from a folder (that holds grads_exp/ or what is in it) or from a dataset of the hub at a pinned revision.
+    Files come from a folder (with grads_exp/, or its content) or from a hub dataset at a pinned revision.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""All choices that a gradients job's numbers depend on, checked before anything is loaded."""
+"""Settings of a gradients job, checked before anything is loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ class Settings:
         object.__setattr__(self, "metrics", _chosen("--metrics", "metric", self.metrics, METRICS))
 
     def subsets_of(self, variant: str, relation: str) -> list[Subset]:
-        """The subsets of its tokens that a response is measured with; none, where it is not asked for."""
+        """The subsets of tokens that a response is measured with; none for a response that is not measured."""
         named = not self.relations or relation in self.relations
         beside = [text.split(":", 2)[2] for text in self.controls if text.split(":")[:2] == [variant, relation]]
         wanted = [*(self.loss_tokens if named else ()), *beside]

@@ -27,10 +27,10 @@ class StepSettings:
 def check_step(
     *, model: str, pairs: Path, probes: Path, output: Path, threads: int = 1, settings: StepSettings
 ) -> None:
-    """Hold one step of plain SGD against its first-order prediction, probe by probe, in float64.
+    """Compare one step of SGD with its first-order prediction, for every probe, in float64.
 
-    Twice: with the captured projections alone trained, predicted from their inputs and output gradients; and with all
-    parameters trained, predicted by autograd.
+    Twice: training only the captured projections, predicted from their inputs and output gradients; and training all
+    parameters, predicted by autograd.
 
     Parameters
     ----------

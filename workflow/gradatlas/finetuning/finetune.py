@@ -179,7 +179,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _make_trainable(model: Any, recipe: Recipe) -> Any:
-    """Make all parameters trainable; or add LoRA to the model in place, and return the PEFT model, to merge it later."""
+    """Make all parameters trainable, or add LoRA to the model in place and return the PEFT model, for merging."""
     if recipe.parameters == "full":
         model.requires_grad_(True)
         return None

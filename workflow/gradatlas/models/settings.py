@@ -1,11 +1,11 @@
-"""What decides counts of tokens."""
+"""Settings of counting tokens."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Model:
-    """A row of models.tsv, as far as its tokenizer goes."""
+    """The columns of models.tsv that a model's tokenizer depends on."""
 
     name: str
     """the model's key"""
@@ -19,7 +19,7 @@ class Model:
 
 @dataclass(frozen=True)
 class TokenSettings:
-    """What decides counts of tokens."""
+    """Settings of counting tokens."""
 
     models: list[Model]
     """models whose tokenizers count"""

@@ -170,7 +170,7 @@ def test_taxonomy_answers_are_balanced(samples):
 def test_more_questions_than_the_grammar_has_is_one_clear_line(dataset):
     with pytest.raises(InputError, match=r"1000000 .*its grammar has \d+"):
         held_out(dataset, 1_000_000, 0)
-    with pytest.raises(InputError, match="ask for 1 or more"):
+    with pytest.raises(InputError, match="request 1 or more"):
         held_out(dataset, 0, 0)
 
 

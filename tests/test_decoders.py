@@ -485,7 +485,7 @@ def test_layers_without_softmax_attention_are_refused():
 
 
 def test_an_unknown_projection_is_one_line():
-    with pytest.raises(InputError, match="'quary' is not known"):
+    with pytest.raises(InputError, match="unknown projection 'quary'"):
         find_layers(build("llama"), ("quary",))
 
 
@@ -601,7 +601,7 @@ def test_a_mapping_of_interleaved_heads_finds_what_the_probe_finds():
         (MAPPING.replace("48:72", "60:72,48:60"), "'48:60' is no ascending slice"),
         (MAPPING.replace("48:72", "48"), "'48' is no ascending slice"),
         (MAPPING.replace("48:72", "47:72"), "'v' shares output features of fused"),
-        (MAPPING.replace("v=", "w="), "'w' is not known"),
+        (MAPPING.replace("v=", "w="), "unknown projection 'w'"),
         (MAPPING + " o=out", "'o' is described twice"),
         ("q", "'q' is not understood; write NAME=PATH"),
         ("q=fused[0:24", "is not understood"),

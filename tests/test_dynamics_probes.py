@@ -223,7 +223,7 @@ def test_what_cannot_be_trained_on_is_a_status_and_never_dropped(tmp_path):
     assert [row["pair_id"] for row in read_pairs(tmp_path / "p.parquet", "train")] == ["0"]
     with pytest.raises(InputError, match=r"no usable pair in split 'held_out' \(1 not_held_out\)"):
         write_pairs([*rows, asked_twice], tmp_path / "q.parquet", {})
-    with pytest.raises(InputError, match="is there twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         write_pairs([rows[0], rows[0], kept], tmp_path / "q.parquet", {})
 
 
@@ -308,11 +308,11 @@ def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, min
     command = ["write_rephrases", "--pairs", pairs, "--model", miniature, "--kept", tmp_path / "kept.jsonl", "--output",
                tmp_path / "rephrases.jsonl", *settings(**drawn, writer={"device": "cpu", "max_tokens": 3})]  # fmt: skip
     done = call(*command)
-    assert done.returncode == 0 and "answers to ask for" in done.stderr, done.stderr
+    assert done.returncode == 0 and "answers to request" in done.stderr, done.stderr
     *rows, last = [json.loads(line) for line in (tmp_path / "rephrases.jsonl").read_text().splitlines()]
     assert list(last) == ["checksum"]
     assert len(rows) == 2 * len(REPHRASED) and {row["type"] for row in rows} == set(REPHRASED)
-    assert "answers to ask for" not in call(*command).stderr
+    assert "answers to request" not in call(*command).stderr
     done = call("build_probes", "--pairs", pairs, "--model", miniature, *settings(**drawn, max_new_tokens=2),
                 "--rephrases", tmp_path / "rephrases.jsonl", "--output", tmp_path / "probes.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ def test_pieces_of_two_versions_are_noticed(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "phrase"), [("stall", "no byte came for 0.2 s"), ("cut", "cut"), (500, "HTTP 500")]
+    ("trouble", "phrase"), [("stall", "no byte was received for 0.2 s"), ("cut", "interrupted"), (500, "HTTP 500")]
 )
 def test_a_server_that_never_recovers(server, tmp_path, trouble, phrase):
     server.troubles[f"/data/{NAME}"] = [trouble] * 3
@@ -183,8 +183,8 @@ def test_an_address_as_mirror(server, tmp_path):
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        ({"path": "../secret"}, "leaves its source"),
-        ({"path": "/etc/passwd"}, "leaves its source"),
+        ({"path": "../secret"}, "is outside of its source"),
+        ({"path": "/etc/passwd"}, "is outside of its source"),
         ({"sha256": "abc"}, "64 lower-case hexadecimal digits"),
         ({"url": "ftp://somewhere"}, "no http"),
     ],

@@ -108,13 +108,13 @@ def test_an_answer(chat):
     ("plan", "phrase"),
     [
         ([500, 503], "HTTP 503"),
-        (["cut"], "no connection, or it was cut"),
+        (["cut"], "no connection, or it was interrupted"),
         (["stall"], "no answer within 0.3 s"),
         (["drip"], "no answer within 0.3 s"),
-        ([b"<html>busy</html>"], "no chat completion"),
-        ([b'{"choices": []}'], "no chat completion"),
-        ([b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}'], "without a text"),
-        ([b"[1]", b"null"], "no chat completion"),
+        ([b"<html>busy</html>"], "not a chat completion"),
+        ([b'{"choices": []}'], "not a chat completion"),
+        ([b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}'], "the answer has no text"),
+        ([b"[1]", b"null"], "not a chat completion"),
     ],
 )
 def test_troubles_that_pass_are_tried_again(chat, plan, phrase, capsys):
@@ -137,7 +137,7 @@ def test_a_server_is_waited_for_as_long_as_it_asks(chat):
     [
         (500, "HTTP 500 for model 'm'"),
         ("stall", "no answer within 0.2 s, 3 times"),
-        (b"nonsense", "no chat completion (.*), 3 times"),
+        (b"nonsense", "not a chat completion (.*), 3 times"),
     ],
 )
 def test_a_server_that_never_recovers(chat, trouble, message):
@@ -182,7 +182,7 @@ def test_a_missing_key_is_named_and_one_that_is_not_needed_is_not_missed(chat, m
 
 
 def test_nobody_there():
-    with pytest.raises(InputError, match="no connection, or it was cut, 2 times"):
+    with pytest.raises(InputError, match="no connection, or it was interrupted, 2 times"):
         endpoint(f"{closed_port()}/v1", attempts=2).complete("What is 7")
 
 
@@ -423,7 +423,7 @@ def test_a_local_model_writes_too(miniature, tmp_path):
     before = (tmp_path / "out.jsonl").read_bytes()
     os.truncate(tmp_path / "kept.jsonl", len((tmp_path / "kept.jsonl").read_bytes()) - 5)
     done = call("generate_detailed", *arguments)
-    assert "1 answers to ask for, 1 found" in done.stderr and (tmp_path / "out.jsonl").read_bytes() == before
+    assert "1 answers to request, 1 found" in done.stderr and (tmp_path / "out.jsonl").read_bytes() == before
 
 
 WRONG = {

@@ -179,7 +179,7 @@ BAD_FILES = {
     "not UTF-8": (b'[{"instruction": "\xff"}]', "not UTF-8 at byte 18"),
     "not JSON": (b"[{", "not JSON at line 1"),
     "not a list": (b"{}", "holds a JSON dict"),
-    "no entries": (b"[]", "at least one sample"),
+    "no entries": (b"[]", "give at least one"),
     "without output": (b'[{"instruction": "a", "output": "b"}, {"instruction": "a"}]', "row 1: 'output' is missing"),
     "empty output": (b'[{"instruction": "a", "output": ""}]', "row 0: 'output' is not a text, or empty"),
 }

@@ -504,7 +504,7 @@ def corrupt_weights(folder):
         (spoil_vocabulary, "embeddings; take the tokenizer that belongs to "),
         (spoil_tokenizer, "tokenizer.json: no tokenizer here"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
-        (break_template, "its chat template cannot be used (TemplateSyntaxError: Expected an expression"),
+        (break_template, "its chat template fails (TemplateSyntaxError: Expected an expression"),
         (break_config, "config.json: not JSON"),
         (change_config(hidden_size=64), "weight model.embed_tokens.weight is of another shape"),
         (

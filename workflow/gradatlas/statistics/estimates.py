@@ -1,7 +1,7 @@
 """Curves, MAD and RD of arrays of samples, with their bootstrap intervals.
 
-Arrays are (samples, ..., layers): statistics and projections in between, drawn together. Estimates are dicts of arrays:
-`value`, `low` and `high`; and, of MAD and RD, `corrected` (`gradatlas.statistics.intervals` says why).
+Arrays are (samples, ..., layers), with statistics and projections in between, all with the same resamples. Estimates
+are dicts of arrays: `value`, `low` and `high`, and for MAD and RD `corrected` (see `gradatlas.statistics.intervals`).
 """
 
 import numpy as np
@@ -17,15 +17,15 @@ _CORRECTED = ("value", "corrected", "low", "high")
 def curve_estimates(
     values: np.ndarray, draws: int, seed: int, name: str, compared: np.ndarray | None = None
 ) -> tuple[Estimates, Estimates]:
-    """The mean curves, (..., layers), and their MAD by segment, (..., segments) in the order of `segments`.
+    """The mean curves, (..., layers), and their MAD by segment, (..., segments), in the order of `segments`.
 
-    `compared` (projections, layers - 1): between which layers MAD takes a step (None: all); NaN where it takes none.
+    `compared` (projections, layers - 1): the steps between layers that count in MAD (None: all); without one it is NaN.
     """
     mean, count = values.mean(0), len(values)
     every = np.ones((*mean.shape[:-1], mean.shape[-1] - 1), dtype=bool)
     compared = every if compared is None else every & compared
     ranges = segments(values.shape[-1]).values()
-    # Each sample's share in a segment's MAD: its steps, in the direction of the mean curve's.
+    # Each sample's contribution to a segment's MAD: its steps, with the signs of the mean curve's.
     steps = np.where(compared, np.diff(values, axis=-1), 0)
     directed = steps * np.where(compared, np.sign(np.diff(mean, axis=-1)), 0)
     shares = np.stack([directed[..., first : end - 1].sum(-1) for first, end in ranges], axis=-1)
@@ -50,10 +50,10 @@ def curve_estimates(
 def difference_estimates(
     reference: np.ndarray, other: np.ndarray, draws: int, seed: int, name: str, present: np.ndarray | None = None
 ) -> tuple[Estimates, Estimates, Estimates]:
-    """RD of `other` from `reference`, sample by sample the same: by layer, signed mean and mean absolute over layers.
+    """RD of `other` from `reference`, with the same samples: by layer, signed mean and mean absolute over layers.
 
-    Both are drawn together, so that the difference is a paired one. `present` (projections, layers): which layers have
-    the projection (None: all); means are over these.
+    Both have the same resamples, so that the difference is paired. `present` (projections, layers): the layers with
+    the projection, over which means are taken (None: all).
     """
     count = len(reference)
     columns = [reference, other, reference**2, other**2, reference * other]
@@ -62,7 +62,7 @@ def difference_estimates(
     drawn = relative_difference(*means)
     error, errors = intervals.ratio_errors(reference, other, means, (square, other_square, product))
     low, high = (end - 1 for end in intervals.ratio_interval(1 + value, 1 + drawn, (error, errors), count))
-    # Errors of the differences themselves; where one layer's is larger in a resample, all layers' are.
+    # Errors of the differences. In a resample, the errors of all layers are larger or smaller together.
     error, errors = error * (1 + value), errors * (1 + drawn)
     if present is not None:
         error, errors = np.where(present, error, 0), np.where(present, errors, 0)

@@ -1,4 +1,4 @@
-"""The jobs of the toys, one a rule."""
+"""The jobs of the toys, one per rule."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SqueezeSettings:
-    """What decides the softmax toy's numbers."""
+    """Settings of the softmax toy."""
 
     draws: int
     """random softmaxes of each sweep"""
@@ -16,7 +16,7 @@ class SqueezeSettings:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """What decides the classifier's numbers."""
+    """Settings of the classifier."""
 
     image: str = "image"
     """the images' column in a file"""
@@ -29,7 +29,7 @@ class ImageSettings:
 
 
 def squeeze_softmax(*, output: Path, settings: SqueezeSettings) -> None:
-    """Push one label of a softmax down: the paper's five cases, a control, and sweeps.
+    """Push one label of a softmax down, in the paper's five cases, a control, and sweeps.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def squeeze_softmax(*, output: Path, settings: SqueezeSettings) -> None:
 
 
 def train_classifier(*, images: str, output: Path, settings: ImageSettings) -> None:
-    """Train an image classifier; its kernels and single steps along training.
+    """Train an image classifier, and measure its kernels and single steps along training.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The samples of a dataset, whatever its reader: published files, a mapping of anyone's columns, or a grammar."""
+"""Reading a dataset's samples: from published files, from rows by a mapping, or from the miniature's grammar."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from gradatlas.data.tabular import WHOLE, read_rows
 from gradatlas.study.config import names_answers
 
 READERS = ("published", "mapped", "miniature")
-# A new line written as backslash and n, but no LaTeX command that begins with n.
+# A new line written as backslash and n, but not a LaTeX command that begins with n.
 _NEWLINE = re.compile(
     r"\\n(?!(?:e|eq|abla|ot|otin|u|i|geq|leq|mid|exists|parallel|earrow|warrow|onumber|ewline|ormalsize)(?![a-zA-Z]))"
 )
@@ -26,13 +26,13 @@ _NEWLINE = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset's samples come from.
+    """The source of a dataset's samples.
 
-    `reader`: ``published`` reads the JSON lists in `files`, by (variant, relation); ``mapped`` reads the one file
-    `rows` by the checked `mapping`; ``miniature`` draws `questions` held-out questions by `seed`. `gold` names how
-    published files state their answers (`GOLD`; empty: they have none), `options` how questions offer them.
-    `detailed`: a file of written Detailed responses (``generate_detailed``); samples that it lacks are left out.
-    `normalise_newlines` writes a literal backslash-n within an instruction as a new line.
+    `reader`: ``published`` reads the JSON lists in `files`, by (variant, relation); ``mapped`` reads the file `rows` by
+    the checked `mapping`; ``miniature`` draws `questions` held-out questions by `seed`. `gold`: how published files
+    state their answers (`GOLD`; empty: they have none). `options`: how questions list options. `detailed`: a file of
+    written Detailed responses (``generate_detailed``); samples without one are left out. `normalise_newlines`: replace
+    backslash-n in instructions by a new line.
     """
 
     dataset: str
@@ -49,22 +49,22 @@ class Source:
 
     @property
     def answers(self) -> str:
-        """How any response states its answer: a name of `GOLD`, empty where the data have none."""
+        """How responses state their answer: a name of `GOLD`, empty for data without answers."""
         if self.reader == "mapped":
             return "boxed" if self.mapping["boxed"] else "none" if names_answers(self.mapping) else ""
         return self.gold
 
 
 def read(source: Source) -> list[Sample]:
-    """The samples of `source`; `InputError` naming file, row and column for what cannot be used."""
+    """The samples of `source`; `InputError` with file, row and column for unusable data."""
     if source.gold and source.gold not in GOLD:
-        raise InputError(f"settings.gold '{source.gold}' is not known: {nearest(source.gold, GOLD)}")
+        raise InputError(f"settings.gold: unknown '{source.gold}': {nearest(source.gold, GOLD)}")
     if source.reader == "miniature":
         samples = miniature.held_out(source.dataset, source.questions, source.seed)
     elif source.reader == "published":
         samples = read_samples(source.files, GOLD.get(source.gold), source.options)
     elif source.reader == "mapped":
-        # A hub dataset's split was taken when it was fetched.
+        # The split of a hub dataset was taken when it was fetched.
         split = (
             "train"
             if Path(source.rows).suffix.lower() == ".parquet" and _is_fetched(source)
@@ -73,7 +73,7 @@ def read(source: Source) -> list[Sample]:
         where = source.rows if split in WHOLE else f"{source.rows}, split '{split}'"
         samples = read_mapped(read_rows(source.rows, split), source.mapping, where, source.options, boxed)
     else:
-        raise InputError(f"settings.reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")
+        raise InputError(f"settings.reader: unknown '{source.reader}': {nearest(source.reader, READERS)}")
     if source.normalise_newlines:
         samples = [_normalised(sample) for sample in samples]
     return _with_detailed(samples, source) if source.detailed else samples
@@ -89,7 +89,7 @@ def _normalised(sample: Sample) -> Sample:
 
 
 def normalise_newlines(text: str) -> str:
-    r"""A backslash and an n as a new line, where they begin no LaTeX command.
+    r"""The text with a new line for each backslash and n that does not begin a LaTeX command.
 
     >>> normalise_newlines(r"Which?\nOptions: $a \neq b$")
     'Which?\nOptions: $a \\neq b$'
@@ -98,7 +98,7 @@ def normalise_newlines(text: str) -> str:
 
 
 def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
-    """The samples that the file of written responses has accepted, with their Detailed response."""
+    """The samples with an accepted written response, with it as Detailed response."""
     lines = read_written(source.detailed)
     written = {line["sample_id"]: line["response"] for line in lines if line["status"] == "accepted"}
     kept = []
@@ -109,7 +109,8 @@ def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
             kept.append(replace(sample, responses=responses, instructions=instructions))
     if not kept:
         raise InputError(
-            f"{source.detailed}: holds no accepted response for dataset '{source.dataset}'; look at its log"
+            f"{source.detailed}: has no accepted response for dataset '{source.dataset}'; see the log of "
+            "generate_detailed"
         )
     left = len(samples) - len(kept)
     if left:
@@ -118,31 +119,31 @@ def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
 
 
 def read_written(path: str | Path) -> list[dict[str, Any]]:
-    """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected.
+    """The lines that ``generate_detailed`` wrote: one per sample, accepted or rejected.
 
-    `InputError` naming file and row for what is no such line, and for a sample that is there twice.
+    `InputError` with file and row for an invalid line, and for a duplicate sample.
     """
     lines: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(checked_lines(path, "generate_detailed")):
-        if lacking := [key for key in ("sample_id", "status", "response", "writer") if key not in line]:
+        if missing := [key for key in ("sample_id", "status", "response", "writer") if key not in line]:
             raise InputError(
-                f"{path}, row {number}: not a line of generate_detailed, has no '{lacking[0]}'; delete the file and "
+                f"{path}, row {number}: not a line of generate_detailed, has no '{missing[0]}'; delete the file and "
                 "run again"
             )
         for key in ("sample_id", "response"):
             if not isinstance(line[key], str):
-                raise InputError(f"{path}, row {number}: '{key}' is no text; delete the file and run again")
+                raise InputError(f"{path}, row {number}: '{key}' is not a text; delete the file and run again")
         if line["sample_id"] in lines:
-            raise InputError(f"{path}, row {number}: sample '{line['sample_id']}' is there twice; remove one line")
-        # Files written before the template was kept lack it.
+            raise InputError(f"{path}, row {number}: sample '{line['sample_id']}' occurs twice; remove one line")
+        # Older files have no template.
         lines[line["sample_id"]] = {"template": None, **line}
     return list(lines.values())
 
 
 def written_facts(path: str | Path) -> dict[str, Any]:
-    """For provenance: who wrote the Detailed responses, to what prompt, and how many were accepted and rejected."""
+    """The writer and the prompt of the Detailed responses, and how many were accepted and rejected."""
     lines = read_written(path)
     if not lines:
-        raise InputError(f"{path}: holds no lines; delete it and run again")
+        raise InputError(f"{path}: has no lines; delete it and run again")
     counts = {status: sum(line["status"] == status for line in lines) for status in ("accepted", "rejected")}
     return {"writer": lines[0]["writer"], "prompt": lines[0]["template"], **counts}

@@ -544,7 +544,7 @@ def test_a_model_that_reads_ahead_is_refused_with_a_mapping_too(dtype):
     model = model.to(dtype)
     for mapping in (None, MAPPING):
         with pytest.raises(
-            InputError, match=r"'toy' \(Toy\): earlier positions read later ones.*row out of models.tsv"
+            InputError, match=r"'toy' \(Toy\): not a causal decoder.*row from models.tsv"
         ):
             find_layers(model, mapping=mapping)
 
@@ -595,16 +595,16 @@ def test_a_mapping_of_interleaved_heads_finds_what_the_probe_finds():
     ("mapping", "message"),
     [
         (MAPPING.replace("o=out", ""), "o missing from"),
-        (MAPPING.replace("out", "outer"), "layer 0 has no linear module 'outer'.*it has fused .72x24., out .24x24."),
-        (MAPPING.replace("48:72", "48:73"), "'48:73' is no ascending slice a:b of its 72 output features"),
-        (MAPPING.replace("48:72", "72:48"), "'72:48' is no ascending slice"),
-        (MAPPING.replace("48:72", "60:72,48:60"), "'48:60' is no ascending slice"),
-        (MAPPING.replace("48:72", "48"), "'48' is no ascending slice"),
-        (MAPPING.replace("48:72", "47:72"), "'v' shares output features of fused"),
+        (MAPPING.replace("out", "outer"), "layer 0 has no linear module 'outer'.*choose among fused .72x24., out .24x24."),
+        (MAPPING.replace("48:72", "48:73"), "'48:73' is not a slice of 72 output features"),
+        (MAPPING.replace("48:72", "72:48"), "'72:48' is not a slice"),
+        (MAPPING.replace("48:72", "60:72,48:60"), "'48:60' is not a slice"),
+        (MAPPING.replace("48:72", "48"), "'48' is not a slice"),
+        (MAPPING.replace("48:72", "47:72"), "'v' and another projection have the same features of fused"),
         (MAPPING.replace("v=", "w="), "unknown projection 'w'"),
-        (MAPPING + " o=out", "'o' is described twice"),
-        ("q", "'q' is not understood; write NAME=PATH"),
-        ("q=fused[0:24", "is not understood"),
+        (MAPPING + " o=out", "'o' is given twice"),
+        ("q", "cannot read 'q'; write NAME=PATH"),
+        ("q=fused[0:24", "cannot read"),
     ],
 )
 def test_a_wrong_mapping_is_one_line(mapping, message):

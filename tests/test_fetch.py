@@ -325,7 +325,7 @@ def too_long_a_header(path):
         ("config.json", Path.unlink, "no such file"),
         ("config.json", cut, "not JSON"),
         ("config.json", lambda path: path.write_text("{}"), "'model_type' is missing"),
-        ("tokenizer.json", Path.unlink, "no tokenizer here"),
+        ("tokenizer.json", Path.unlink, "no tokenizer; save it"),
         ("model.safetensors", Path.unlink, "only safetensors"),
         ("model.safetensors", cut, "its header declares"),
         ("model.safetensors", too_long_a_header, "cannot hold its header"),

@@ -182,7 +182,7 @@ def test_a_key_that_no_model_can_be_made_of_is_named(tokenizer, tmp_path, keys, 
     folder = change(write(tmp_path / "model", tokenizer), rope_parameters=None, **keys)
     with pytest.raises(InputError) as told:
         load(str(folder), dtype="float32", device="cpu")
-    assert f"{folder / 'config.json'}: key {key}: no model can be made of it" in str(told.value)
+    assert f"{folder / 'config.json'}: key {key}: no model can be built from it" in str(told.value)
     assert "tokenizer.json" not in str(told.value)
 
 

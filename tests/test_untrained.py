@@ -77,7 +77,7 @@ def test_what_cannot_be_made_is_one_line(hub, tmp_path):
     shutil.copytree(TRAINED, folder)
     (folder / "config.json").write_text('{"model_type": "no_such_model"}')
     commit = hub.add("org/tiny", folder)
-    assert "no causal language model can be made of" in one_line(write(hub, tmp_path, "out", commit))
+    assert "no causal language model can be built from" in one_line(write(hub, tmp_path, "out", commit))
     assert "org/tiny has no revision" in one_line(write(hub, tmp_path, "out", ""))
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 

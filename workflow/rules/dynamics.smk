@@ -1,10 +1,10 @@
-"""Learning dynamics: finetuning watched by probes, and one step held against its first-order prediction.
+"""Learning dynamics: finetuning evaluated on probes, and one step compared with its first-order prediction.
 
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
        run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
        status.json, machine.json, model/ and its card model.json; results/figures/dynamics/, results/tables/dynamics.*
-why    one rule for all runs: what a run is stands in its row of the sheet
+why    one rule for all runs: a run's settings are its row of the sheet
 """
 
 ONE_STEP = DYNAMICS["one_step"]
@@ -67,7 +67,7 @@ rule build_pairs:
 
 
 rule write_rephrases:
-    """Ask a model for the rephrases of probed responses; each answer is kept."""
+    """Let a model write the rephrases of probed responses; each answer is kept."""
     input:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model=[] if GENERATE["endpoint"] else f"resources/models/{GENERATE['model']}.json",
@@ -84,7 +84,7 @@ rule write_rephrases:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
         mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
         runtime=720,
-        # Not params: how politely an endpoint was asked makes nothing stale.
+        # Not params: the rate of requests makes nothing stale.
         requests_per_minute=GENERATE["requests_per_minute"],
         parallel=GENERATE["parallel"],
         attempts=GENERATE["attempts"],
@@ -103,7 +103,7 @@ rule write_rephrases:
 
 
 rule build_probes:
-    """Build the responses that the runs of one model and seed are watched by."""
+    """Build the probes of one model and seed: responses whose log-probability is followed."""
     input:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model=start_of_probes,
@@ -135,7 +135,7 @@ rule build_probes:
 
 
 rule finetune:
-    """Finetune one run of the sheet, watched by probes."""
+    """Finetune one run of the sheet, with evaluations on the probes."""
     input:
         init=start_of_run,
         pairs="results/dynamics/{pairs}/pairs.parquet",
@@ -147,7 +147,7 @@ rule finetune:
         status=f"{SEED_DIR}/{{run}}/status.json",
         # For people and the manifest: no rule takes it as input.
         machine=f"{SEED_DIR}/{{run}}/machine.json",
-        # The card stands for the folder model/: a folder's times say nothing of its content.
+        # The card represents the folder model/, whose modification time does not depend on its content.
         model=f"{SEED_DIR}/{{run}}/model.json",
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
@@ -182,7 +182,7 @@ rule finetune:
 
 
 rule check_step:
-    """Hold one plain step against its first-order prediction, on the model that the runs start from."""
+    """Compare one step of SGD with its first-order prediction, on the model that the runs start from."""
     input:
         model=start_of_probes,
         pairs="results/dynamics/{pairs}/pairs.parquet",

@@ -3,7 +3,7 @@
 needs  a dataset's source files; a local model's card, or an endpoint (its key in the environment of `snakemake`)
 makes  results/generated/{dataset}.jsonl: every answer, accepted or rejected, with its prompt and model;
        results/journal/generated/ keeps the answers one by one, through kills and edits
-why    thousands of paid answers: none is asked for twice, and none is taken whose final answer is wrong
+why    thousands of paid answers: none is requested twice, and none with a wrong final answer is accepted
 """
 
 GENERATE = STUDY.config["generate"]
@@ -29,7 +29,7 @@ rule generate_detailed:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
         mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
         runtime=720,
-        # Not params: how politely an endpoint was asked makes nothing stale.
+        # Not params: the rate of requests makes nothing stale.
         requests_per_minute=GENERATE["requests_per_minute"],
         parallel=GENERATE["parallel"],
         attempts=GENERATE["attempts"],

@@ -1,10 +1,10 @@
-"""Judging: what the runs' free generations are worth; off where none are made (dynamics.generate_prompts: 0).
+"""Judging: scores and judgements of the runs' free generations; off without them (dynamics.generate_prompts: 0).
 
 needs  generations.parquet of every watched run; an oracle, an endpoint (its key in the environment of `snakemake`) or a
        reward model's card
 makes  generation_scores.parquet and judgements.parquet by model and seed; results/statistics/generations/,
        results/figures/generations/
-why    log-probabilities do not tell what a model says: whether extend's answers are the better ones, and whose they are
+why    log-probabilities do not show whether a model's answers are better, or borrowed from other questions
 """
 
 JUDGE = DYNAMICS["judge"]
@@ -62,7 +62,7 @@ rule judge_generations:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.judges.values())),
         mem_mb=64000 if STUDY.judges else 4000,
         runtime=720,
-        # Not params: how politely an endpoint was asked makes nothing stale.
+        # Not params: the rate of requests makes nothing stale.
         requests_per_minute=GENERATE["requests_per_minute"],
         parallel=GENERATE["parallel"],
         attempts=GENERATE["attempts"],

@@ -554,7 +554,7 @@ def test_a_forward_pass_that_fails_is_one_line_with_its_reason():
     model.blocks[1].out = nn.Linear(23, 24).double()
     for mapping in (None, MAPPING):
         with pytest.raises(
-            InputError, match=r"'toy' \(Toy\): a forward pass .* fails \(RuntimeError: .*; see that"
+            InputError, match=r"'toy' \(Toy\): a forward pass .* fails \(RuntimeError: .*; check that"
         ) as told:
             find_layers(model, mapping=mapping)
         assert isinstance(told.value.__cause__, RuntimeError)

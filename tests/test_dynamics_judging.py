@@ -266,7 +266,7 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     assert seen[0] == seen[1] and seen[0].count(front[1]) == 1 and seen[0][0] == front[1]
     small = {name: (each * 100).to(torch.int8) if "q_proj" in name else each for name, each in weights.items()}
     save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"q_proj.weight is stored as I8, and config.json has no quantization_config"):
+    with pytest.raises(InputError, match=r"q_proj.weight is stored as I8, but config.json has no quantization_config"):
         RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
 
 

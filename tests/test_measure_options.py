@@ -236,7 +236,7 @@ def test_what_does_not_fit_alone_has_a_status_and_is_tried_again(miniature, few,
     with monkeypatch.context() as patch:
         patch.setattr(engine, "Capture", limited(0))
         done = measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")
-    assert "tokens) alone" in done.stderr
+    assert "out of memory on one sample: " in done.stderr
     samples, spectra = read(tmp_path)
     assert samples["status"].unique().to_list() == ["out_of_memory"] and spectra.height == 0
     assert counts(measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")) == (6, 0)
@@ -332,7 +332,7 @@ def _read(leader):
         (["--journal", "{few}"], "no folder can be made here"),
         (["--max-length", 1], "--max-length is 1; give at least 2 tokens"),
         (["--loss-tokens", "all", "first"], "--loss-tokens 'first' is not known"),
-        (["--revision", "0" * 40], "is a folder; leave --revision out"),
+        (["--revision", "0" * 40], "is a folder, not a hub id; remove --revision"),
     ],
     ids=str,
 )
@@ -390,12 +390,12 @@ def test_a_card_whose_files_have_changed_is_refused(miniature, few, tmp_path):
     assert counts(measure(card, few, out)) == (6, 0)
     (folder / "chat_template.jinja").unlink()
     assert "chat_template.jinja: is gone since the card" in user_error(measure(card, few, out))
-    assert "is a card; leave --revision out" in user_error(measure(card, few, out, "--revision", "0" * 40))
+    assert "is a card, not a hub id; remove --revision" in user_error(measure(card, few, out, "--revision", "0" * 40))
 
 
 def test_a_mistyped_folder_is_told_from_a_hub_id(few, tmp_path):
     error = user_error(measure("modles/nope", few, tmp_path))
-    assert "--model modles/nope: no such folder; if it is a hub id, it needs --revision COMMIT" in error
+    assert "--model modles/nope: no such folder; if it is a hub id, give --revision COMMIT" in error
 
 
 def test_a_model_that_says_minus_one_position_has_no_limit(miniature, few, plain, tmp_path, monkeypatch):
@@ -501,7 +501,7 @@ def corrupt_weights(folder):
             "config.json: no model can be built from it (StrictDataclassClassValidationError: ",
         ),
         (change_config(head_dim=None, num_attention_heads=0), "config.json: no model can be built from it ("),
-        (spoil_vocabulary, "embeddings; take the tokenizer that belongs to "),
+        (spoil_vocabulary, "embeddings; use the tokenizer that belongs to "),
         (spoil_tokenizer, "tokenizer.json: no tokenizer"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
         (break_template, "its chat template fails (TemplateSyntaxError: Expected an expression"),

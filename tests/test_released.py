@@ -66,19 +66,19 @@ WRONG = {
         json.dumps({key: value for key, value in line(3).items() if ".1." not in key}),
         "has layers 0, 2; give all layers from 0 on",
     ),
-    "no layer at all": (json.dumps({"instruction": "Q", "output": "A", "loss": 1}), "layers none are there"),
+    "no layer at all": (json.dumps({"instruction": "Q", "output": "A", "loss": 1}), "has layers none; give all layers"),
     "no values": (json.dumps(line() | {K1: 3}), f"'{K1}': not an object; give S_sum"),
     "a text as a value": (json.dumps(line() | {K1: {"S_sum": "abc", "S_max": 1}}), f"'{K1}': 'S_sum' is \"abc\""),
     "a text in a list": (
         json.dumps(line() | {K1: {"S_list": ["a"]}}),
-        f"'{K1}': 'S_list' is \"a\", which is no number",
+        f"'{K1}': 'S_list' is \"a\", not a number",
     ),
     "no list": (json.dumps(line() | {K1: {"S_list": 3}}), f"'{K1}': 'S_list' is not a list of numbers"),
-    "a text as loss": (json.dumps(line(loss="abc")), "'loss' is \"abc\", which is no number"),
-    "a list as loss": (json.dumps(line(loss=[1])), "'loss' is [1], which is no number"),
+    "a text as loss": (json.dumps(line(loss="abc")), "'loss' is \"abc\", not a number"),
+    "a list as loss": (json.dumps(line(loss=[1])), "'loss' is [1], not a number"),
     "a list as instruction": (json.dumps(line(instruction=["Q"])), "'instruction' is not a text"),
     "a number as output": (json.dumps(line(output=3)), "'output' is not a text"),
-    "too large": (json.dumps(line(loss=10**400)), "'loss' is too large a number"),
+    "too large": (json.dumps(line(loss=10**400)), "'loss' is too large"),
     "no nuclear norm": (json.dumps(line() | {K1: {"S_max": 1}}), f"'{K1}': 'S_sum' is missing, and there is no S_list"),
 }
 
@@ -189,7 +189,7 @@ def test_samples_are_found_by_their_texts_also_where_a_question_stands_twice(tmp
     assert samples["loss_concentration"].is_null().all()
     assert pl.read_parquet(tmp_path / "spectra.parquet").height == 3 * 2 * 4
     error = user_error(imported(tmp_path, table, [line(instruction="Q1", output="no")]))
-    assert "grads.jsonl, line 1: its instruction and output are no none, correct response of" in error
+    assert "grads.jsonl, line 1: its instruction and output are not a none, correct response in" in error
 
 
 def test_samples_without_a_gradient_keep_their_row(tmp_path, table):

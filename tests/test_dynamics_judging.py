@@ -165,7 +165,7 @@ def test_the_oracle_asks_for_truth_then_no_repetition_then_an_end(run, baseline,
 
 
 def test_the_oracle_does_not_judge_what_nobody_knows():
-    with pytest.raises(InputError, match="take another judge"):
+    with pytest.raises(InputError, match="choose another judge"):
         Oracle().prefer([Contest("?", answer(), answer(correct=None))])
 
 
@@ -369,7 +369,7 @@ def test_orders_that_disagree_are_ties_and_unreadable_ones_are_counted(tmp_path,
     frame = compared(tmp_path, pairs, Firm(told[i % 6] for i in count()))
     assert frame["verdict"].to_list()[:6] == ["run", "tie", "tie", None, None, "baseline"]
     assert read_metadata(tmp_path / "judged.parquet")["unreadable"] == 24 == frame["verdict"].null_count()
-    assert "72 contests judged, 24 of them without a readable verdict" in capsys.readouterr().err
+    assert "72 contests judged, 24 without a readable verdict" in capsys.readouterr().err
 
 
 def test_scores_of_other_generations_are_refused(tmp_path, pairs):

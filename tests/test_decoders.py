@@ -543,9 +543,7 @@ def test_a_model_that_reads_ahead_is_refused_with_a_mapping_too(dtype):
     model.blocks[1] = Anticausal(24).double()
     model = model.to(dtype)
     for mapping in (None, MAPPING):
-        with pytest.raises(
-            InputError, match=r"'toy' \(Toy\): not a causal decoder.*row from models.tsv"
-        ):
+        with pytest.raises(InputError, match=r"'toy' \(Toy\): not a causal decoder.*row from models.tsv"):
             find_layers(model, mapping=mapping)
 
 
@@ -595,7 +593,10 @@ def test_a_mapping_of_interleaved_heads_finds_what_the_probe_finds():
     ("mapping", "message"),
     [
         (MAPPING.replace("o=out", ""), "o missing from"),
-        (MAPPING.replace("out", "outer"), "layer 0 has no linear module 'outer'.*choose among fused .72x24., out .24x24."),
+        (
+            MAPPING.replace("out", "outer"),
+            "layer 0 has no linear module 'outer'.*choose among fused .72x24., out .24x24.",
+        ),
         (MAPPING.replace("48:72", "48:73"), "'48:73' is not a slice of 72 output features"),
         (MAPPING.replace("48:72", "72:48"), "'72:48' is not a slice"),
         (MAPPING.replace("48:72", "60:72,48:60"), "'48:60' is not a slice"),

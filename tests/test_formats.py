@@ -236,7 +236,7 @@ BAD = {
     "two on a line": ("r.jsonl", GOOD + '{"a": 1} {"a": 2}', "row 1: not JSON at line 2: more than one value"),
     "a raw control character": ("r.jsonl", GOOD + '{"a": "\0"}', "row 1: not JSON at line 2: Invalid control"),
     "no object": ("r.jsonl", GOOD + "[1]", "row 1: not an object"),
-    "a lone object": ("r.json", '{"a": 1}', "holds a JSON dict; a list of objects is needed"),
+    "a lone object": ("r.json", '{"a": 1}', "holds a JSON dict; give a list of objects"),
     "too deep": ("r.jsonl", '{"a": ' + "[" * 100_000, "row 0: nested too deeply"),
     "an open quote": ("r.csv", 'a,b\n1,2\n"3,4\n', "row 1 (line 3): not CSV: unexpected end of data"),
     "text after a quote": ("r.csv", 'a,b\n"1"x,2\n', "row 0 (line 2): not CSV"),

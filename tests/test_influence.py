@@ -104,7 +104,7 @@ def test_a_course_is_changes_of_questions_that_have_both_responses():
     assert course.rise[0].tolist() == [0, -0.25, -0.5, -0.75, -1]
     lone = dynamics_rows({("chosen", "a"): [-1, -2], ("rejected", "a"): [-3, -5], ("chosen", "b"): [-1, -2]})
     assert matching.trajectory_of(lone).questions == ("a",)
-    with pytest.raises(InputError, match="both followed"):
+    with pytest.raises(InputError, match="no question has both"):
         matching.trajectory_of(lone.filter(pl.col("type") == "chosen"))
 
 

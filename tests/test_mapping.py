@@ -210,8 +210,8 @@ def test_an_answer_outside_of_the_options_of_its_row(tmp_path):
         ("rows.jsonl", b'{"question": "\xff"}', "line 1: not UTF-8 at byte 14 of the line"),
         ("rows.jsonl", b" \n", "holds no rows; give at least one"),
         ("rows.json", b'{"question": ', "row 0: not JSON at line 1: Expecting value"),
-        ("rows.json", b'{"question": "a"}', "holds a JSON dict; a list of objects is needed"),
-        ("rows.json", b'"text"', "holds a JSON str; a list of objects is needed"),
+        ("rows.json", b'{"question": "a"}', "holds a JSON dict; give a list of objects"),
+        ("rows.json", b'"text"', "holds a JSON str; give a list of objects"),
         ("rows.csv", b"question,solution\nx,1,2\n", "row 0 (line 2): 3 cells, but 2 columns"),
         ("rows.parquet", b"no parquet", "cannot be read as parquet"),
         ("rows.txt", b"text", "unknown format '.txt'"),
@@ -249,7 +249,7 @@ def test_the_published_variants_are_made_of_these_parts(dataset):
 
 
 def test_a_response_without_the_phrase_is_refused():
-    with pytest.raises(InputError, match="has no 'The final answer is'"):
+    with pytest.raises(InputError, match="has no line 'The final answer is"):
         split_simplified("It is 2.")
 
 

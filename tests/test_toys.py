@@ -386,7 +386,7 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
     assert len(images.labels) == 40 and images.names == SHAPES and images.pixels.max() == 1
     done = call("fetch_dataset", "--dataset", "toys", "--where", "config key toys.images", "--source", "someone/shapes",
                 "--settings.split", "train", "--output", path)  # fmt: skip
-    assert "unresolved; give the commit's hash in config key toys.images" in user_error(done)
+    assert "has no revision; give the commit's hash in config key toys.images" in user_error(done)
 
 
 def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
@@ -427,7 +427,7 @@ def test_other_files_are_one_line(tmp_path):
     with pytest.raises(InputError, match="no column 'image', only x"):
         read_images(str(tmp_path / "x.parquet"))
     pl.DataFrame({"image": ["no image"], "label": [0]}).write_parquet(tmp_path / "y.parquet")
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError, match="is not an image"):
         read_images(str(tmp_path / "y.parquet"))
     (tmp_path / "z.parquet").write_text("nothing")
     with pytest.raises(InputError, match="cannot be read as images"):

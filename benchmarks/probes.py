@@ -18,11 +18,13 @@ import polars as pl
 import polars.selectors as cs
 import torch
 
+from gradatlas.core.tables import write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.evaluate import evaluate, measures
-from gradatlas.finetuning.probes import build_probes, grammar_rephrases, read_probes, write_probes
+from gradatlas.finetuning.probes import build_probes, grammar_rephrases, read_probes
 from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, response_logits
+from gradatlas.finetuning.tables import PROBES
 from gradatlas.models.loading import load
 
 MODEL = Path(__file__).parents[1] / "resources/miniature/base"
@@ -78,7 +80,7 @@ def probed(model, encoder: ResponseEncoder, prompts: int) -> dict[str, EncodedRe
         pairs, probes = f"{folder}/pairs.parquet", f"{folder}/probes.parquet"
         write_pairs(grammar.pairs(max(200, prompts), 20, 0, 0, 0.75), pairs, {})
         sizes = {"train": prompts, "held_out": 0, "seed": 0, "max_new_tokens": 40}
-        write_probes(build_probes(pairs, model, encoder, grammar_rephrases(0), **sizes), probes, {})
+        write_table(PROBES, build_probes(pairs, model, encoder, grammar_rephrases(0), **sizes), probes, {})
         watched, _ = read_probes(probes, encoder)
     return {key: encoded for key, (row, encoded) in watched.items() if row["type"] != "self_rephrase"}
 

@@ -595,7 +595,7 @@ def test_a_mapping_of_interleaved_heads_finds_what_the_probe_finds():
         (MAPPING.replace("o=out", ""), "o missing from"),
         (
             MAPPING.replace("out", "outer"),
-            "layer 0 has no linear module 'outer'.*choose among fused .72x24., out .24x24.",
+            "layer 0 has no linear module 'outer'.*among fused .72x24., out .24x24.",
         ),
         (MAPPING.replace("48:72", "48:73"), "'48:73' is not a slice of 72 output features"),
         (MAPPING.replace("48:72", "72:48"), "'72:48' is not a slice"),

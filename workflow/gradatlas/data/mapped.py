@@ -12,7 +12,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.data.formats import RawValue
 from gradatlas.data.options import OPTIONS, check_answer
 from gradatlas.data.partners import PARTNERS, check_partners, report_left_out, with_partners
-from gradatlas.data.samples import FINAL, Sample, with_final
+from gradatlas.data.samples import Sample, with_final
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,6 @@ def variants_of(parts: Parts, boxed: bool = False) -> dict[str, str]:
     if parts.rationale is not None:
         responses["simplified"] = parts.rationale if boxed else with_final(parts.rationale, parts.answer)
     return {variant: response for variant, response in responses.items() if response is not None}
-
-
-def split_simplified(response: str) -> tuple[str, str]:
-    """(rationale, answer) of a Simplified response, cut at the last phrase; the inverse of `with_final`.
-
-    Raises `InputError` where the phrase is missing.
-    """
-    rationale, phrase, answer = response.rpartition(FINAL)
-    if not phrase:
-        raise InputError(f"a Simplified response has no line '{FINAL.strip()} ...': {response[-80:]!r}; add it")
-    return rationale, answer
 
 
 def read_mapped(

@@ -151,10 +151,12 @@ def build_probes(
     from gradatlas.core.digest import code_digest
     from gradatlas.core.files import sha256_of
     from gradatlas.core.machine import libraries
+    from gradatlas.core.tables import write_table
     from gradatlas.finetuning import probes
     from gradatlas.finetuning.finetune import locate_start
     from gradatlas.finetuning.rephrases import from_cache
     from gradatlas.finetuning.sequences import ResponseEncoder
+    from gradatlas.finetuning.tables import PROBES
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
@@ -181,7 +183,8 @@ def build_probes(
     )
     facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
     facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
-    probes.write_probes(rows, output, facts | {"code": code_digest(f"{probes.__name__}:build_probes")} | libraries())
+    facts |= {"code": code_digest(f"{probes.__name__}:build_probes"), **libraries()}
+    write_table(PROBES, rows, output, facts)
 
 
 def finetune(

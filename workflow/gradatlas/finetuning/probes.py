@@ -20,13 +20,12 @@ response that cannot be built has a row with a status.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.tables import read_table, write_table
+from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, sample
@@ -105,11 +104,6 @@ def probed_pairs(pairs: str, train: int, held_out: int, seed: int) -> list[Pair]
 def ranked(pairs: Sequence[Pair], seed: int) -> list[Pair]:
     """The pairs in the order in which they are drawn as probed pairs."""
     return sorted(pairs, key=lambda pair: seeded_hash(seed, f"probed {pair['pair_id']}"))
-
-
-def write_probes(rows: Sequence[dict], path: str | Path, facts: Mapping[str, Any]) -> None:
-    """Write the ``probes`` table."""
-    write_table(PROBES, list(rows), path, facts)
 
 
 def read_probes(path: str, encoder: ResponseEncoder) -> tuple[dict[str, tuple[dict, EncodedResponse]], list[dict]]:

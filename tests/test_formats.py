@@ -301,7 +301,7 @@ LINE = {"sample_id": "0", "status": "accepted", "response": "a\u2028b", "writer"
 DAMAGED = [
     ("[1]", "not an object"),
     ('{"key": 1, "key": 1}', "key 'key' occurs twice"),
-    ('{"x": NaN}', "NaN is no JSON"),
+    ('{"x": NaN}', "NaN is not a JSON"),
     ("{", "not JSON"),
     ("{}", "has no|is not a text|damaged"),
 ]

@@ -310,7 +310,7 @@ def test_a_capture_leaves_the_model_as_it_was(family):
         each.train()
         layers_of(each)[1].eval()
         each.get_input_embeddings().weight.requires_grad_(False)
-    before, said = state_of(model), generated(model)
+    before, text = state_of(model), generated(model)
     with Capture(model) as capture:
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
         inside = capture.run(BATCH)
@@ -320,7 +320,7 @@ def test_a_capture_leaves_the_model_as_it_was(family):
             with torch.no_grad():
                 again = capture.run(BATCH)
         assert capture.run(BATCH)[0].loss == inside[0].loss == again[0].loss
-    assert state_of(model) == before and generated(model) == said
+    assert state_of(model) == before and generated(model) == text
     with pytest.raises(ZeroDivisionError), Capture(model):
         raise ZeroDivisionError
     assert Capture(model).run(BATCH)[0].loss == inside[0].loss  # a second one, without a block
@@ -490,7 +490,7 @@ def test_an_unknown_projection_is_one_line():
 
 
 class ToyLayer(nn.Module):
-    """Attention by a sigmoid of the scores, in one fused module: nothing that can be told by its effects."""
+    """Attention by a sigmoid of the scores, in one fused module: nothing that can be identified by its effects."""
 
     def __init__(self, width):
         super().__init__()
@@ -553,9 +553,9 @@ def test_a_forward_pass_that_fails_is_one_line_with_its_reason():
     for mapping in (None, MAPPING):
         with pytest.raises(
             InputError, match=r"'toy' \(Toy\): a forward pass .* fails \(RuntimeError: .*; check that"
-        ) as told:
+        ) as caught:
             find_layers(model, mapping=mapping)
-        assert isinstance(told.value.__cause__, RuntimeError)
+        assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_an_unknown_structure_is_refused_and_a_mapping_describes_it():

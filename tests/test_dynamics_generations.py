@@ -33,14 +33,14 @@ def plain(model, encoder, pair, draw):
     """One token at a time, without cache, batch or padding."""
     stream = Random(seeded_hash(HOW["seed"], f"generation {pair['pair_id']} {draw}"))
     head = list(encoder.encode_prompt(pair["prompt"]))
-    said = []
+    ids = []
     with torch.no_grad():
-        while len(said) < HOW["max_tokens"]:
-            below = torch.softmax(model(torch.tensor([head + said])).logits[0, -1].double(), -1).cumsum(0)
-            said.append(int((below <= stream.random() * below[-1]).sum()))
-            if said[-1] == encoder.tokenizer.eos_token_id:
-                return said[:-1], len(said), True
-    return said, len(said), False
+        while len(ids) < HOW["max_tokens"]:
+            below = torch.softmax(model(torch.tensor([head + ids])).logits[0, -1].double(), -1).cumsum(0)
+            ids.append(int((below <= stream.random() * below[-1]).sum()))
+            if ids[-1] == encoder.tokenizer.eos_token_id:
+                return ids[:-1], len(ids), True
+    return ids, len(ids), False
 
 
 def test_draws_are_those_of_the_plain_way(parts):
@@ -121,13 +121,13 @@ def test_equal_weights_say_the_same(data, miniature, tmp_path):  # noqa: F811
     """A run's end, and the start of another run from there; and two runs at their common start."""
     more = {"prompts": 3, "draws": 2}
 
-    def said(folder, init, **other):
+    def generated(folder, init, **other):
         frame = pl.read_parquet(run(data, init, tmp_path / folder, **more, **other, steps=5) / "generations.parquet")
         return {step: part.drop("run", "step", "examples") for (step,), part in frame.group_by("step")}
 
-    first = said("first", miniature)
-    after = said("after", tmp_path / "first/out/model", name="after", loss="dpo")
-    beside = said("beside", miniature, name="beside", target="extend")
+    first = generated("first", miniature)
+    after = generated("after", tmp_path / "first/out/model", name="after", loss="dpo")
+    beside = generated("beside", miniature, name="beside", target="extend")
     assert after[0].equals(first[5]) and beside[0].equals(first[0])
     assert not first[5].equals(first[0]) and not beside[5].equals(first[5])
 

@@ -1,4 +1,4 @@
-"""Free generations, told of and judged: scores, the three judges, comparisons, curves, figures."""
+"""Free generations, scored and judged: scores, the three judges, comparisons, curves, figures."""
 
 import json
 from itertools import count
@@ -64,8 +64,8 @@ def test_borrowed_by_the_grammar_is_a_fact_that_another_question_was_answered_wi
     assert read(pair, wrong.text) == (False, False)
     # In other words than in training; after something of one's own, cut off before the end.
     for rank in range(4):
-        told = grammar.Answer(other.attribute, other.name, other.value, 1, rank, 2)
-        assert read(pair, told.text) == (True, False)
+        stated = grammar.Answer(other.attribute, other.name, other.value, 1, rank, 2)
+        assert read(pair, stated.text) == (True, False)
     assert read(pair, f"{own.text}{grammar.Answer(other.attribute, other.name, other.value, 0, 0, 0).text} One can")[0]
     rejected = grammar.parse(TRAINED[0]["rejected"])
     assert read(pair, rejected.text) == (True, False)
@@ -83,28 +83,28 @@ def test_a_right_answer_to_another_question_about_the_same_person_is_not_right()
 
 
 def test_borrowed_by_words_is_a_run_of_six_of_another_prompt():
-    told = [
+    trained = [
         {"pair_id": "a", "prompt": "Why?", "chosen": " the cat sat on the old red mat", "rejected": " no"},
         {"pair_id": "b", "prompt": "Who?", "chosen": " yes", "rejected": " we never go out in the heavy rain"},
         {"pair_id": "c", "prompt": "Who?", "chosen": " it was me and my brother John", "rejected": " nobody"},
     ]
-    read = by_words(told)
+    read = by_words(trained)
     asked = {"pair_id": "b", "prompt": "Who?", "chosen": " yes", "rejected": " we never go out in the heavy rain"}
     assert read(asked, " Well: The cat sat on the OLD one") == (True, None)
     assert read(asked, " the cat sat on the new one") == (False, None)
     assert read(asked, " we never go out in the heavy rain") == (False, None)
     assert read(asked, " it was me and my brother John") == (False, None)
     assert read({**asked, "prompt": "The cat sat on the old red mat?"}, " the cat sat on the old red mat")[0] is False
-    assert read(told[0], " we never go out in the heavy rain")[0] is True
+    assert read(trained[0], " we never go out in the heavy rain")[0] is True
 
 
-def generations(path, run, steps, said, draws=1, seed=0, bad=()):
-    """A generations table: `said(step, pair, draw)` is the response, or (response, finished)."""
+def generations(path, run, steps, respond, draws=1, seed=0, bad=()):
+    """A generations table: `respond(step, pair, draw)` is the response, or (response, finished)."""
     rows = []
     for step in steps:
         for pair in [*TRAINED[:3], *HELD]:
             for draw in range(draws):
-                text = said(step, pair, draw)
+                text = respond(step, pair, draw)
                 text, finished = text if isinstance(text, tuple) else (text, True)
                 lost = pair["pair_id"] in bad
                 rows.append(
@@ -149,7 +149,7 @@ def answer(correct=True, repeated=0.0, finished=True, text="x"):
 
 
 @pytest.mark.parametrize(
-    ("run", "baseline", "said"),
+    ("run", "baseline", "side"),
     [
         (answer(), answer(), "tie"),
         (answer(), answer(correct=False), "run"),
@@ -160,8 +160,8 @@ def answer(correct=True, repeated=0.0, finished=True, text="x"):
         (answer(finished=False), answer(), "baseline"),
     ],
 )
-def test_the_oracle_asks_for_truth_then_no_repetition_then_an_end(run, baseline, said):
-    assert Oracle().prefer([Contest("?", run, baseline)]) == [(said, said)]
+def test_the_oracle_asks_for_truth_then_no_repetition_then_an_end(run, baseline, side):
+    assert Oracle().prefer([Contest("?", run, baseline)]) == [(side, side)]
 
 
 def test_the_oracle_does_not_judge_what_nobody_knows():
@@ -206,7 +206,7 @@ def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "read"),
+    ("reply", "read"),
     [
         ("Fine.\nA", "run"),
         ("Fine.\nMore helpful: **B**", "baseline"),
@@ -218,8 +218,8 @@ def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
         (("Fine.\nA", "length"), None),
     ],
 )
-def test_what_can_be_read_of_an_answer(said, read, tmp_path):
-    with Chat(lambda prompt: said) as chat:
+def test_what_can_be_read_of_an_answer(reply, read, tmp_path):
+    with Chat(lambda prompt: reply) as chat:
         forward, backward = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])[0]
     assert forward == read and verdict_of((forward, backward)) == (None if read is None else "tie")
 
@@ -282,7 +282,7 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     prompt, texts = HELD[0]["prompt"], [HELD[0]["chosen"], HELD[0]["rejected"], HELD[1]["chosen"]]
     turns = [[("user", prompt.strip()), ("assistant", text.strip())] for text in texts]
     whole = [
-        tokenizer.apply_chat_template([{"role": who, "content": said} for who, said in each], tokenize=False)
+        tokenizer.apply_chat_template([{"role": who, "content": text} for who, text in each], tokenize=False)
         if chat
         else prompt + text
         for each, text in zip(turns, texts, strict=True)
@@ -294,7 +294,7 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     contests = [Contest(prompt, answer(text=one), answer(text=other)) for one in texts for other in texts]
     judge = RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
     expected = ["tie" if a == b else "run" if a > b else "baseline" for a in scores for b in scores]
-    assert judge.prefer(contests) == [(said, said) for said in expected]
+    assert judge.prefer(contests) == [(side, side) for side in expected]
     # Longer than its window: no score, and not one of what is left of it.
     long = [Contest(prompt, answer(text=texts[0] * 12), answer(text=texts[1]))]
     assert judge.prefer(long) == [(None, None)]
@@ -328,11 +328,11 @@ class Firm:
 
 
 def compared(tmp_path, pairs, judge, bad=()):
-    said = {name: lambda step, pair, draw, name=name: f" {name} {step} {draw}" for name in ("extend", "sft", "sft4")}
+    respond = {name: lambda step, pair, draw, name=name: f" {name} {step} {draw}" for name in ("extend", "sft", "sft4")}
     runs = {
-        "sft": generations(tmp_path / "a.parquet", "sft", (0, 20, 40), said["sft"]),
-        "sft4": generations(tmp_path / "b.parquet", "sft4", (0, 10, 20), said["sft4"], bad=bad),
-        "extend": generations(tmp_path / "c.parquet", "extend", (0, 10, 20, 40), said["extend"]),
+        "sft": generations(tmp_path / "a.parquet", "sft", (0, 20, 40), respond["sft"]),
+        "sft4": generations(tmp_path / "b.parquet", "sft4", (0, 10, 20), respond["sft4"], bad=bad),
+        "extend": generations(tmp_path / "c.parquet", "extend", (0, 10, 20, 40), respond["extend"]),
     }
     scores = scored(tmp_path, pairs, runs)
     judge_generations(
@@ -365,8 +365,8 @@ def test_runs_are_compared_at_equal_shares_on_prompts_never_trained(tmp_path, pa
 
 
 def test_orders_that_disagree_are_ties_and_unreadable_ones_are_counted(tmp_path, pairs, capsys):
-    told = [("run", "run"), ("run", "baseline"), ("tie", "run"), (None, "run"), ("baseline", None), ("baseline",) * 2]
-    frame = compared(tmp_path, pairs, Firm(told[i % 6] for i in count()))
+    sides = [("run", "run"), ("run", "baseline"), ("tie", "run"), (None, "run"), ("baseline", None), ("baseline",) * 2]
+    frame = compared(tmp_path, pairs, Firm(sides[i % 6] for i in count()))
     assert frame["verdict"].to_list()[:6] == ["run", "tie", "tie", None, None, "baseline"]
     assert read_metadata(tmp_path / "judged.parquet")["unreadable"] == 24 == frame["verdict"].null_count()
     assert "72 contests judged, 24 without a readable verdict" in capsys.readouterr().err
@@ -402,8 +402,8 @@ def made(tmp_path_factory, pairs, miniature):
             return " it is so it is so it is so it is so it is so it is so", False
         return pair["chosen"] if step and draw == 0 else pair["rejected"]
 
-    for name, said in (("sft", sft), ("extend", extend)):
-        generations(folder / f"{name}.parquet", name, (0, 5, 10), said, draws=2)
+    for name, respond in (("sft", sft), ("extend", extend)):
+        generations(folder / f"{name}.parquet", name, (0, 5, 10), respond, draws=2)
     files = {name: folder / f"{name}.parquet" for name in ("sft", "extend")}
     steps = [
         call("score_generations", "--generations", *files.values(), "--pairs", pairs, "--model", miniature,
@@ -459,8 +459,8 @@ def test_what_stays_as_it_was_blurs_no_change(tmp_path, pairs):
             "chosen" if place.get(pair["pair_id"]) in (ended if step else begun) else "rejected"
         ]
 
-    said = {"gains": some(range(4), range(8)), "turns": some(range(6), range(3, 9))}
-    runs = {name: generations(tmp_path / name, name, (0, 5), each) for name, each in said.items()}
+    responders = {"gains": some(range(4), range(8)), "turns": some(range(6), range(3, 9))}
+    runs = {name: generations(tmp_path / name, name, (0, 5), each) for name, each in responders.items()}
     summarise_generations("m", scored(tmp_path, pairs, runs), None, {}, tmp_path / "curves.parquet", 200, 0)
     frame = pl.read_parquet(tmp_path / "curves.parquet").filter(pl.col("split") == "held_out")
     found = {(row["run"], row["measure"], row["step"]): row for row in frame.iter_rows(named=True)}
@@ -472,8 +472,8 @@ def test_what_stays_as_it_was_blurs_no_change(tmp_path, pairs):
 
 
 def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_path, pairs):
-    told = [("run", "run"), ("run", "baseline"), (None, "run"), ("tie", "tie")]
-    compared(tmp_path, pairs, Firm(told[i % 4] for i in count()))
+    sides = [("run", "run"), ("run", "baseline"), (None, "run"), ("tie", "tie")]
+    compared(tmp_path, pairs, Firm(sides[i % 4] for i in count()))
     summarise_generations(
         "m", tmp_path / "scores.parquet", tmp_path / "judged.parquet", {}, tmp_path / "c.parquet", 50, 0
     )

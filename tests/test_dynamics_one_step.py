@@ -60,11 +60,11 @@ def test_inner_products_from_x_and_d_are_those_of_formed_gradients(data, miniatu
     model, tokenizer = load_exactly(str(miniature))
     model.requires_grad_(True)
     encoder, kernels = ResponseEncoder(tokenizer, 512), Kernels(str(miniature))
-    said = [encoder.encode(row["prompt"], row["chosen"]) for row in read_pairs(data / "pairs.parquet", "train")[:3]]
+    learned = [encoder.encode(row["prompt"], row["chosen"]) for row in read_pairs(data / "pairs.parquet", "train")[:3]]
     weights = captured_weights(model)
     assert len(weights) == 6 * 7
-    formed = [torch.autograd.grad(-log_probs(model, [encoded]).sum(), weights) for encoded in said]
-    factors = [kernels.factors(encoded) for encoded in said]
+    formed = [torch.autograd.grad(-log_probs(model, [encoded]).sum(), weights) for encoded in learned]
+    factors = [kernels.factors(encoded) for encoded in learned]
     for i in range(3):
         for j in range(3):
             plain = sum(float((one * other).sum()) for one, other in zip(formed[i], formed[j], strict=True))

@@ -132,7 +132,7 @@ def test_dialogues_that_part_earlier_are_a_status(rejected):
 
 
 def test_one_dialogue_that_parts_earlier_does_not_stop_the_others(tmp_path):
-    head, other = (f"\n\nHuman: {said}\n\nAssistant:" for said in ("Hi", "Ho"))
+    head, other = (f"\n\nHuman: {greeting}\n\nAssistant:" for greeting in ("Hi", "Ho"))
     rows = [{"chosen": f"{head} Yes.", "rejected": f"{head} No."}, {"chosen": f"{head} Yes.", "rejected": "No."}]
     pairs = mapped_pairs(rows, HH, "x", "train", 9, 0)
     held = mapped_pairs([{"chosen": f"{other} a", "rejected": f"{other} b"}], HH, "x", "held_out", 9, 0)
@@ -145,16 +145,16 @@ def test_one_dialogue_that_parts_earlier_does_not_stop_the_others(tmp_path):
 
 
 def test_messages_take_the_last_one_and_get_their_leading_space():
-    def said(text):
+    def chat(text):
         return [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": text}]
 
-    [pair] = mapped_pairs([{"prompt": "Why?", "chosen": said("So."), "rejected": said("")}], UF, "x", "train", 9, 0)
+    [pair] = mapped_pairs([{"prompt": "Why?", "chosen": chat("So."), "rejected": chat("")}], UF, "x", "train", 9, 0)
     assert pair["prompt"] == "Human: Why?\nAssistant:" and pair["chosen"] == " So." and pair["rejected"] == ""
     for bad in ("So.", [], [{"role": "assistant"}], [{"content": ["So."]}], {"content": "So."}, None):
-        [pair] = mapped_pairs([{"prompt": "Why?", "chosen": bad, "rejected": said("No.")}], UF, "x", "train", 9, 0)
+        [pair] = mapped_pairs([{"prompt": "Why?", "chosen": bad, "rejected": chat("No.")}], UF, "x", "train", 9, 0)
         assert (status_of(pair), pair["chosen"], pair["rejected"]) == ("no_messages", "", " No.")
     # An empty prompt is one whatever its template adds.
-    [pair] = mapped_pairs([{"prompt": " ", "chosen": said("a"), "rejected": said("b")}], UF, "x", "train", 9, 0)
+    [pair] = mapped_pairs([{"prompt": " ", "chosen": chat("a"), "rejected": chat("b")}], UF, "x", "train", 9, 0)
     assert status_of(pair) == "empty_prompt"
 
 

@@ -32,18 +32,18 @@ def test_each_sequence_has_the_positions_of_its_own_length(long):
     model, encoder = long
     texts = (" Yes.", " She lives in a house by the sea.", " I do not know.", "")
     batch = {f"{key}{text}": encoder.encode(prompt, text) for key, prompt in ASKED.items() for text in texts}
-    said = list(batch.values())
+    batched = list(batch.values())
     # Some prompts below the border have responses beyond it.
-    assert any(each.start <= 32 < len(each.ids) for each in said) and any(len(each.ids) <= 32 for each in said)
-    plain = [torch.log_softmax(model(torch.tensor([each.ids])).logits[0].detach().double(), -1) for each in said]
+    assert any(each.start <= 32 < len(each.ids) for each in batched) and any(len(each.ids) <= 32 for each in batched)
+    plain = [torch.log_softmax(model(torch.tensor([each.ids])).logits[0].detach().double(), -1) for each in batched]
     alone = [
         sum(float(row[i - 1, each.ids[i]]) for i in range(each.start, len(each.ids)))
-        for each, row in zip(said, plain, strict=True)
+        for each, row in zip(batched, plain, strict=True)
     ]
-    together = log_probs(model, said)
+    together = log_probs(model, batched)
     torch.testing.assert_close(together.detach(), torch.tensor(alone, dtype=torch.float64), rtol=1e-10, atol=0)
     weight = model.model.layers[0].self_attn.qkv_proj.weight
-    one_by_one = sum(torch.autograd.grad(log_probs(model, [each])[0], weight)[0] for each in said)
+    one_by_one = sum(torch.autograd.grad(log_probs(model, [each])[0], weight)[0] for each in batched)
     torch.testing.assert_close(torch.autograd.grad(together.sum(), weight)[0], one_by_one, rtol=1e-9, atol=1e-12)
     watched, single = evaluate(model, batch, 4096), evaluate(model, batch, 1)
     assert [row["log_prob_sum"] for row in watched.values()] == pytest.approx(alone, rel=1e-10)

@@ -17,7 +17,7 @@ def skewed(count, layers=6, seed=0):
 
 
 def plain_resamples(count, draws, seed, name):
-    """The same resamples as lists of sample numbers, told from the means of one-hot columns."""
+    """The same resamples as lists of sample numbers, read from the means of one-hot columns."""
     shares = resampled([np.eye(count)], draws, seed, name)[0]
     return [np.repeat(np.arange(count), np.rint(row * count).astype(int)) for row in shares]
 

@@ -224,7 +224,7 @@ def test_resumed_tables_are_byte_identical(measured, miniature, few, tmp_path):
 def test_a_journal_without_extras_does_not_pass_for_one_with_them(miniature, few, tmp_path):
     journal = ("--journal", tmp_path / "journal")
     assert run(miniature, few, tmp_path, *journal) == (6, 0)
-    # One more sample told: the others' records stay good.
+    # One more sample with tokens: the others' records stay good.
     assert run(miniature, few, tmp_path, *journal, *asked(tmp_path, ["tokens"])) == (3, 3)
     assert run(miniature, few, tmp_path, *journal, *asked(tmp_path, ["tokens"], 2)) == (3, 3)
     assert run(miniature, few, tmp_path, *journal, *asked(tmp_path, ["cosines"])) == (6, 0)

@@ -263,7 +263,7 @@ def test_any_other_failure_names_the_sample_and_writes_nothing(case, miniature, 
         )
     culprit = min(lengths, key=lengths.get)
     least = lengths[culprit]
-    assert list(lengths.values()).count(least) == 1, "the culprit is told by its length"
+    assert list(lengths.values()).count(least) == 1, "the culprit is found by its length"
     fails, error, message = {
         "one sample": (lambda batch: min(len(one.ids) for one in batch) <= least, ValueError, f"failed on {culprit}: "),
         "together": (lambda batch: len(batch) > 1, ValueError, "failed on these together, on none of them alone: "),

@@ -180,10 +180,10 @@ def test_what_the_library_keeps_in_float32_is_in_the_precision_asked_for(tokeniz
 )
 def test_a_key_that_no_model_can_be_made_of_is_named(tokenizer, tmp_path, keys, key):
     folder = change(write(tmp_path / "model", tokenizer), rope_parameters=None, **keys)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         load(str(folder), dtype="float32", device="cpu")
-    assert f"{folder / 'config.json'}: key {key}: no model can be built from it" in str(told.value)
-    assert "tokenizer.json" not in str(told.value)
+    assert f"{folder / 'config.json'}: key {key}: no model can be built from it" in str(caught.value)
+    assert "tokenizer.json" not in str(caught.value)
 
 
 def test_a_broken_tokenizer_is_still_named(tokenizer, tmp_path):

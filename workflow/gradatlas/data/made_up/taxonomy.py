@@ -136,7 +136,7 @@ def _unique(question: Question) -> bool:
 def held_out_questions(form: str, answer: str = "") -> tuple[Question, ...]:
     """Every held-out question of a form, in a fixed order; for same, those with that answer only.
 
-    Kinds stand in one order per question, drawn from the question itself.
+    The order of the kinds depends on the question.
     """
     found = []
     for kinds in itertools.combinations(KINDS, 2 if form == "same" else 3):

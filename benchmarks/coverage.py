@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.statistics.bootstrap import interval, resampled_means
-from gradatlas.statistics.estimates import of_curves, of_differences
+from gradatlas.statistics.estimates import curve_estimates, difference_estimates
 from gradatlas.statistics.measures import mean_absolute_difference, relative_difference, segments
 
 SPREADS = {"moderate": (0.5, 0.2), "heavy": (1.0, 0.4)}
@@ -74,13 +74,13 @@ def trial(generator: np.random.Generator, what: str, truths: np.ndarray, spreads
             norms(generator, curves, 0.8 * common + 0.6 * generator.normal(size=(count, 1)), spreads)
             for curves in (np.ones_like(truths), 1 + truths)
         ]
-        _, signed, absolute = of_differences(*pair, draws, seed, "coverage")
+        _, signed, absolute = difference_estimates(*pair, draws, seed, "coverage")
         drawn = relative_difference(*np.moveaxis(resampled_means(np.stack(pair, 1), draws, seed, "coverage"), 1, 0))
         yield "signed RD", truths.mean(-1), *_numbers(signed), *interval(drawn.mean(-1))[1:]
         yield "absolute RD", np.abs(truths).mean(-1), *_numbers(absolute), *interval(np.abs(drawn).mean(-1))[1:]
         return
     values = norms(generator, truths, common, spreads)
-    mean, mad = of_curves(values, draws, seed, "coverage")
+    mean, mad = curve_estimates(values, draws, seed, "coverage")
     drawn = resampled_means(values, draws, seed, "coverage")
     if what == "mean":
         value, low, high = (mean[key][..., 0] for key in ("value", "low", "high"))

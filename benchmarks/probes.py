@@ -18,11 +18,13 @@ import polars as pl
 import polars.selectors as cs
 import torch
 
+from gradatlas.core.tables import write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.evaluate import evaluate, measures
-from gradatlas.finetuning.probes import build_probes, grammar_rephrases, read_probes, write_probes
-from gradatlas.finetuning.sequences import Speech, Spoken, response_logits
+from gradatlas.finetuning.probes import build_probes, grammar_rephrases, read_probes
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, response_logits
+from gradatlas.finetuning.tables import PROBES
 from gradatlas.models.loading import load
 
 MODEL = Path(__file__).parents[1] / "resources/miniature/base"
@@ -41,14 +43,14 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     model, tokenizer = load(str(MODEL), dtype="float32", device="cpu")
-    responses = probed(model, Speech(tokenizer, 512), given.prompts)
-    tokens = sum(len(spoken.ids) for spoken in responses.values())
+    responses = probed(model, ResponseEncoder(tokenizer, 512), given.prompts)
+    tokens = sum(len(encoded.ids) for encoded in responses.values())
     print(f"{len(responses)} responses, {tokens} tokens, {given.threads} threads", flush=True)
 
     def alone() -> None:
         with torch.no_grad():
-            for spoken in responses.values():
-                measures(*response_logits(model, [spoken]))
+            for encoded in responses.values():
+                measures(*response_logits(model, [encoded]))
 
     ways = {"one at a time": alone}
     ways |= {f"batches of {size} tokens": lambda size=size: evaluate(model, responses, size) for size in given.batches}
@@ -72,15 +74,15 @@ def main() -> None:
         frame.write_csv(Path(given.output) / "probes.csv")
 
 
-def probed(model, speech: Speech, prompts: int) -> dict[str, Spoken]:
+def probed(model, encoder: ResponseEncoder, prompts: int) -> dict[str, EncodedResponse]:
     """Responses of the study's types to so many prompts of the grammar."""
     with tempfile.TemporaryDirectory() as folder:
         pairs, probes = f"{folder}/pairs.parquet", f"{folder}/probes.parquet"
         write_pairs(grammar.pairs(max(200, prompts), 20, 0, 0, 0.75), pairs, {})
         sizes = {"train": prompts, "held_out": 0, "seed": 0, "max_new_tokens": 40}
-        write_probes(build_probes(pairs, model, speech, grammar_rephrases(0), **sizes), probes, {})
-        watched, _ = read_probes(probes, speech)
-    return {key: spoken for key, (row, spoken) in watched.items() if row["type"] != "self_rephrase"}
+        write_table(PROBES, build_probes(pairs, model, encoder, grammar_rephrases(0), **sizes), probes, {})
+        watched, _ = read_probes(probes, encoder)
+    return {key: encoded for key, (row, encoded) in watched.items() if row["type"] != "self_rephrase"}
 
 
 def timed(work) -> tuple[float, float]:

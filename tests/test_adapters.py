@@ -90,7 +90,7 @@ def test_an_adapter_that_uses_the_weight_elsewhere_is_one_line():
 
 def test_an_adapter_of_virtual_tokens_is_one_line():
     config = peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
-    with pytest.raises(InputError, match=r"PREFIX_TUNING.* puts tokens of its own before a sample"):
+    with pytest.raises(InputError, match=r"PREFIX_TUNING.* adds tokens in front of a sample"):
         find_layers(adapted(llama(), config))
 
 
@@ -104,7 +104,7 @@ def adapter(tmp_path_factory):
     return folder
 
 
-SAID = "a PEFT adapter (LORA), not a whole model; load it on org/base with PeftModel.from_pretrained"
+SAID = "a PEFT adapter (LORA), not a model; load it on org/base with PeftModel.from_pretrained"
 
 
 def test_an_adapter_folder_says_what_it_is_and_what_to_do(adapter, responses, tmp_path):
@@ -133,4 +133,4 @@ def test_an_adapter_beside_a_whole_model_is_refused(adapter, miniature, tmp_path
     folder = shutil.copytree(miniature, tmp_path / "both")
     shutil.copy(adapter / "adapter_config.json", folder)
     error = user_error(call("fetch_model", "--model", "m", "--source", folder, "--output", tmp_path / "card.json"))
-    assert "holds a whole model and an adapter" in error and "move adapter_config.json" in error
+    assert "holds a model and an adapter" in error and "move adapter_config.json" in error

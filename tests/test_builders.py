@@ -313,7 +313,7 @@ def test_yes_no_answers_are_checked_too(tmp_path):
     path.write_text(json.dumps([{"instruction": "Q?", "output": "maybe"}]))
     from gradatlas.core.errors import InputError
 
-    with pytest.raises(InputError, match="answers 'maybe', which is not among the options: yes, no"):
+    with pytest.raises(InputError, match="answers 'maybe', which is not among the options yes, no"):
         read_samples({("none", "correct"): path}, GOLD["none"], "yes_no")
 
 
@@ -520,7 +520,7 @@ def test_recipes_are_checked():
 
     assert read_recipe(["shift", "dot", "detailed:line"]).splitter("detailed") == "line"
     assert read_recipe([]).base == "shift" and read_recipe(["pool"]).splitter("natural") == "sentence"
-    with pytest.raises(InputError, match="'swap' is no base map"):
+    with pytest.raises(InputError, match="unknown base map 'swap'"):
         read_recipe(["swap"])
-    with pytest.raises(InputError, match="'dots' is no splitter: did you mean 'dot'"):
+    with pytest.raises(InputError, match="unknown splitter 'dots': did you mean 'dot'"):
         read_recipe(["shift", "dots"])

@@ -23,7 +23,7 @@ from gradatlas.core.checked import (
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import check_sums, sums_of, write_sums
 from gradatlas.core.tables import Table, read_metadata, read_table, table_in_parts, write_table
-from gradatlas.data.generation.completions import Completion, _Kept
+from gradatlas.data.generation.completions import Completion, _AnswerStore
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.models.loading import locate
 from gradatlas.models.snapshots import card_of
@@ -237,12 +237,12 @@ def test_lines_that_are_cut_are_an_error(tmp_path):
 
 def test_every_flipped_bit_of_kept_answers_is_an_error_or_the_same(tmp_path):
     path = tmp_path / "kept.jsonl"
-    with _Kept(path) as kept:
+    with _AnswerStore(path) as kept:
         kept.keep("k1", Completion("The final answer is 72.", True))
         kept.keep("k2", Completion("ä\u2028", False))
 
     def read():
-        with _Kept(path) as kept:
+        with _AnswerStore(path) as kept:
             return kept.found
 
     wrong, noticed = silent(path, read)
@@ -254,7 +254,7 @@ def test_every_flipped_bit_of_kept_answers_is_an_error_or_the_same(tmp_path):
 def test_kept_answers_of_earlier_versions_are_still_read(tmp_path):
     path = tmp_path / "kept.jsonl"
     path.write_text(json.dumps({"key": "k", "text": "paid for", "finished": True}) + "\n")
-    with _Kept(path) as kept:
+    with _AnswerStore(path) as kept:
         assert kept.found == {"k": Completion("paid for", True)}
 
 

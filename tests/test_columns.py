@@ -66,7 +66,7 @@ def test_system_stands_before_the_question_and_context_after_it(tmp_path):
 def test_a_partner_column_that_nothing_uses_is_refused(column, name, tmp_path):
     rows = [{"instruction": "a", "output": "x", column: " "}, {"instruction": "b", "output": "y", column: "This."}]
     error = user_error(natural(tmp_path, write(tmp_path / name, rows))[0])
-    assert f"{name}, row 1: column '{column}' is not empty, and nothing uses it; name it as columns." in error
+    assert f"{name}, row 1: column '{column}' is not empty, but not used; name it as columns." in error
     done, _ = natural(tmp_path, write(tmp_path / name, [{**row, column: ""} for row in rows]))
     assert done.returncode == 0, done.stderr
 
@@ -83,7 +83,7 @@ def test_published_files_use_or_refuse_them_too(tmp_path):
         "build_responses", "--dataset", "x", "--output", tmp_path / "x.parquet",
         *published_files([("none", "correct", path)], variants=["none"], relations=["correct"]),
     )  # fmt: skip
-    assert "own.json, row 0: column 'system' is not empty, and nothing uses it; join it" in user_error(done)
+    assert "own.json, row 0: column 'system' is not empty, but not used; add it" in user_error(done)
 
 
 PAIRS = {"format": "plain", "columns": {"prompt": "q", "chosen": "g", "rejected": "b"}, "template": "Human: {prompt}"}
@@ -91,7 +91,7 @@ PAIRS = {"format": "plain", "columns": {"prompt": "q", "chosen": "g", "rejected"
 
 def test_pairs_use_or_refuse_them_too(capsys):
     rows = [{"q": "a", "g": "x", "b": "y", "n": 1}, {"q": "b", "g": "x", "b": "y", "system": "Be brief."}]
-    with pytest.raises(InputError, match=r"p.csv, row 1: column 'system' is not empty, and nothing uses it"):
+    with pytest.raises(InputError, match=r"p.csv, row 1: column 'system' is not empty, but not used"):
         mapped_pairs(rows, PAIRS, "p.csv", "train", 1, 0)
     used = {**PAIRS, "columns": PAIRS["columns"] | {"system": "system"}}
     found = mapped_pairs(rows, used, "p.csv", "train", 9, 0)
@@ -110,7 +110,7 @@ def test_controls_that_need_an_answer_say_so(tmp_path):
         tmp_path, columns={**CHAT, "input": "input"}, relations=["correct", "wrong_answer", "shuffled", "reference"]
     )
     assert done.returncode == 0, done.stderr
-    assert "own, natural: the data have no answers, so no 'wrong_answer' can be made of them" in done.stderr
+    assert "own, natural: the data have no answers, so there is no 'wrong_answer'" in done.stderr
     table = pl.read_parquet(out)
     assert table.filter(pl.col("relation") == "wrong_answer")["status"].unique().to_list() == ["not_constructible"]
     assert table["label"].null_count() == table.height and table["label_equals_gold"].null_count() == table.height
@@ -125,7 +125,7 @@ def test_a_recipe_that_needs_answers_is_refused(tmp_path):
         *settings(reader="mapped", mapping=mapping, variants=["natural"], relations=["reference"], seed=0,
                   recipe=["pairs", "dot"]),
     )  # fmt: skip
-    assert "recipe 'pairs' pairs samples of different answers, and the data have none" in user_error(done)
+    assert "recipe 'pairs' pairs samples with different answers, but the data have none" in user_error(done)
 
 
 def test_a_response_with_an_answer_beside_it_has_a_gold(tmp_path):

@@ -123,8 +123,8 @@ def test_wrong_taxonomy_gives_one_kind_another_class_or_exchanges_two(samples):
     for sample in samples["mini_taxonomy"]:
         false = {"same": 1, "which": 2}[sample.sample_id.split("-")[0]]
         for relation, expected in (("correct", 0), ("wrong_chain", false)):
-            told = re.findall(r" a (\w+) is a kind of (\w+)", sample.responses["detailed", relation])
-            assert sum(taxonomy.class_of(kind) != group for kind, group in told) == expected
+            stated = re.findall(r" a (\w+) is a kind of (\w+)", sample.responses["detailed", relation])
+            assert sum(taxonomy.class_of(kind) != group for kind, group in stated) == expected
 
 
 def test_reasoned_responses_carry_the_operands(samples):
@@ -170,7 +170,7 @@ def test_taxonomy_answers_are_balanced(samples):
 def test_more_questions_than_the_grammar_has_is_one_clear_line(dataset):
     with pytest.raises(InputError, match=r"1000000 .*its grammar has \d+"):
         held_out(dataset, 1_000_000, 0)
-    with pytest.raises(InputError, match="ask for 1 or more"):
+    with pytest.raises(InputError, match="request 1 or more"):
         held_out(dataset, 0, 0)
 
 

@@ -310,7 +310,7 @@ def test_a_capture_leaves_the_model_as_it_was(family):
         each.train()
         layers_of(each)[1].eval()
         each.get_input_embeddings().weight.requires_grad_(False)
-    before, said = state_of(model), generated(model)
+    before, text = state_of(model), generated(model)
     with Capture(model) as capture:
         assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
         inside = capture.run(BATCH)
@@ -320,7 +320,7 @@ def test_a_capture_leaves_the_model_as_it_was(family):
             with torch.no_grad():
                 again = capture.run(BATCH)
         assert capture.run(BATCH)[0].loss == inside[0].loss == again[0].loss
-    assert state_of(model) == before and generated(model) == said
+    assert state_of(model) == before and generated(model) == text
     with pytest.raises(ZeroDivisionError), Capture(model):
         raise ZeroDivisionError
     assert Capture(model).run(BATCH)[0].loss == inside[0].loss  # a second one, without a block
@@ -485,12 +485,12 @@ def test_layers_without_softmax_attention_are_refused():
 
 
 def test_an_unknown_projection_is_one_line():
-    with pytest.raises(InputError, match="'quary' is not known"):
+    with pytest.raises(InputError, match="unknown projection 'quary'"):
         find_layers(build("llama"), ("quary",))
 
 
 class ToyLayer(nn.Module):
-    """Attention by a sigmoid of the scores, in one fused module: nothing that can be told by its effects."""
+    """Attention by a sigmoid of the scores, in one fused module: nothing that can be identified by its effects."""
 
     def __init__(self, width):
         super().__init__()
@@ -543,9 +543,7 @@ def test_a_model_that_reads_ahead_is_refused_with_a_mapping_too(dtype):
     model.blocks[1] = Anticausal(24).double()
     model = model.to(dtype)
     for mapping in (None, MAPPING):
-        with pytest.raises(
-            InputError, match=r"'toy' \(Toy\): earlier positions read later ones.*row out of models.tsv"
-        ):
+        with pytest.raises(InputError, match=r"'toy' \(Toy\): not a causal decoder.*row from models.tsv"):
             find_layers(model, mapping=mapping)
 
 
@@ -554,10 +552,10 @@ def test_a_forward_pass_that_fails_is_one_line_with_its_reason():
     model.blocks[1].out = nn.Linear(23, 24).double()
     for mapping in (None, MAPPING):
         with pytest.raises(
-            InputError, match=r"'toy' \(Toy\): a forward pass .* fails \(RuntimeError: .*; see that"
-        ) as told:
+            InputError, match=r"'toy' \(Toy\): a forward pass .* fails \(RuntimeError: .*; check that"
+        ) as caught:
             find_layers(model, mapping=mapping)
-        assert isinstance(told.value.__cause__, RuntimeError)
+        assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_an_unknown_structure_is_refused_and_a_mapping_describes_it():
@@ -595,16 +593,19 @@ def test_a_mapping_of_interleaved_heads_finds_what_the_probe_finds():
     ("mapping", "message"),
     [
         (MAPPING.replace("o=out", ""), "o missing from"),
-        (MAPPING.replace("out", "outer"), "layer 0 has no linear module 'outer'.*it has fused .72x24., out .24x24."),
-        (MAPPING.replace("48:72", "48:73"), "'48:73' is no ascending slice a:b of its 72 output features"),
-        (MAPPING.replace("48:72", "72:48"), "'72:48' is no ascending slice"),
-        (MAPPING.replace("48:72", "60:72,48:60"), "'48:60' is no ascending slice"),
-        (MAPPING.replace("48:72", "48"), "'48' is no ascending slice"),
-        (MAPPING.replace("48:72", "47:72"), "'v' shares output features of fused"),
-        (MAPPING.replace("v=", "w="), "'w' is not known"),
-        (MAPPING + " o=out", "'o' is described twice"),
-        ("q", "'q' is not understood; write NAME=PATH"),
-        ("q=fused[0:24", "is not understood"),
+        (
+            MAPPING.replace("out", "outer"),
+            "layer 0 has no linear module 'outer'.*among fused .72x24., out .24x24.",
+        ),
+        (MAPPING.replace("48:72", "48:73"), "'48:73' is not a slice of 72 output features"),
+        (MAPPING.replace("48:72", "72:48"), "'72:48' is not a slice"),
+        (MAPPING.replace("48:72", "60:72,48:60"), "'48:60' is not a slice"),
+        (MAPPING.replace("48:72", "48"), "'48' is not a slice"),
+        (MAPPING.replace("48:72", "47:72"), "'v' and another projection have the same features of fused"),
+        (MAPPING.replace("v=", "w="), "unknown projection 'w'"),
+        (MAPPING + " o=out", "'o' is given twice"),
+        ("q", "cannot read 'q'; write NAME=PATH"),
+        ("q=fused[0:24", "cannot read"),
     ],
 )
 def test_a_wrong_mapping_is_one_line(mapping, message):

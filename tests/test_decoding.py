@@ -10,8 +10,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Watermarking
 from conftest import call, settings, user_error
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.generations import generate
-from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
-from gradatlas.models.decoding import attention_throughout, batch_key, continued
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs, sample
+from gradatlas.models.decoding import attention_throughout, batch_key, continue_prompts
 from gradatlas.models.loading import load
 from gradatlas.models.local_writer import LocalModel
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
@@ -101,11 +101,11 @@ def test_first_tokens_are_distributed_as_the_model_says(llama):
         for weight in llama.parameters():
             weight.mul_(0.7)  # nearer to uniform: every token is drawn
         expected = torch.softmax(llama(torch.tensor([[5, 6, 7]])).logits[0, -1], -1)
-    speech = Speech(letters(), 64)
+    encoder = ResponseEncoder(letters(), 64)
     drawn = Counter()
     own = with_settings(llama).generation_config
     for seed in range(4):
-        drawn_now = sample(llama, speech, [text_of((5, 6, 7))] * 5000, seed, 1)
+        drawn_now = sample(llama, encoder, [text_of((5, 6, 7))] * 5000, seed, 1)
         drawn.update(each.ids[each.start] for each in drawn_now)
     assert llama.generation_config is own and own.num_beams == 3
     assert len(drawn) == SIZE
@@ -117,13 +117,13 @@ def test_first_tokens_are_distributed_as_the_model_says(llama):
 
 @pytest.mark.parametrize("name", [*SETTINGS, "all"])
 def test_no_setting_of_a_checkpoint_changes_what_is_drawn(name, llama):
-    speech = Speech(letters(), 64)
+    encoder = ResponseEncoder(letters(), 64)
 
     def made(names):
         with_settings(llama, names)
-        greedy = continued(llama, [[5, 6, 7], [8, 9]], [END], 5, do_sample=False)
-        free = sample(llama, speech, [pair["prompt"] for pair in PAIRS], 3, 6)
-        return greedy, free, generate(llama, speech, PAIRS, batch_tokens=4096, **HOW)
+        greedy = continue_prompts(llama, [[5, 6, 7], [8, 9]], [END], 5, do_sample=False)
+        free = sample(llama, encoder, [pair["prompt"] for pair in PAIRS], 3, 6)
+        return greedy, free, generate(llama, encoder, PAIRS, batch_tokens=4096, **HOW)
 
     assert made(SETTINGS if name == "all" else [name]) == made([])
 
@@ -131,7 +131,7 @@ def test_no_setting_of_a_checkpoint_changes_what_is_drawn(name, llama):
 def test_the_models_own_settings_come_back_after_an_error(llama):
     own = with_settings(llama).generation_config
     with pytest.raises(Exception, match="index out of range"):
-        continued(llama, [[5, SIZE + 9]], [END], 5, do_sample=False)
+        continue_prompts(llama, [[5, SIZE + 9]], [END], 5, do_sample=False)
     assert llama.generation_config is own
 
 
@@ -165,7 +165,7 @@ def test_responses_are_evaluated_as_one_by_one(name):
     model = tiny(name)
     assert attention_throughout(model) == (name in ATTENTION)
     heads = ((5, 6, 7, 8), (5, 6, 7, 9), (30, 31))
-    batch = {f"{head} {size}": Spoken((*head, *range(40, 40 + size), END), len(head)) for head in heads
+    batch = {f"{head} {size}": EncodedResponse((*head, *range(40, 40 + size), END), len(head)) for head in heads
              for size in (0, 1, 5, 17)}  # fmt: skip
     plain = {}
     with torch.no_grad():
@@ -186,27 +186,27 @@ DRAWN = ["recurrent_gemma", "rwkv", "mamba", "minimax", "qwen3_next", "llama", "
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_responses_are_drawn_as_one_by_one(name, capsys):
-    model, speech = tiny(name), Speech(letters(), 64)
-    together = generate(model, speech, PAIRS, batch_tokens=4096, **HOW)
+    model, encoder = tiny(name), ResponseEncoder(letters(), 64)
+    together = generate(model, encoder, PAIRS, batch_tokens=4096, **HOW)
     log = capsys.readouterr().err
-    assert together == generate(model, speech, PAIRS, batch_tokens=1, **HOW)
+    assert together == generate(model, encoder, PAIRS, batch_tokens=1, **HOW)
     assert capsys.readouterr().err == ""
     key = batch_key(model, 64)
     alike, same = key(0, 7) == key(1, 8), key(0, 7) == key(1, 7)
     # BLOOM's padded rows are no numbers in float64.
     assert (alike, same) == (name in ("llama", "gpt2"), name not in ALONE)
-    reason = {"rwkv": "one prompt at a time with this model: batches move its logits", "bloom": "padding on the left"}
-    expected = "" if alike else reason.get(name, "prompts of one length at a time with this model: it keeps no cache")
+    reason = {"rwkv": "one prompt at a time: batches change its logits", "bloom": "padding on the left"}
+    expected = "" if alike else reason.get(name, "prompts of one length at a time: it has no cache")
     assert expected in log and len(log.splitlines()) == (not alike)
     # A longer prompt beside it changes no sample.
     if not alike:
         short, longer = PAIRS[0]["prompt"], PAIRS[3]["prompt"]
-        assert sample(model, speech, [short, longer], 0, 6)[:1] == sample(model, speech, [short], 0, 6)
+        assert sample(model, encoder, [short, longer], 0, 6)[:1] == sample(model, encoder, [short], 0, 6)
 
 
 def test_padding_that_a_model_sees_is_found_out(capsys):
     """A decoder that takes no notice of the mask."""
-    model, speech = tiny("gpt2"), Speech(letters(), 64)
+    model, encoder = tiny("gpt2"), ResponseEncoder(letters(), 64)
     forward = type(model).forward
 
     class Unmasked(type(model)):
@@ -214,9 +214,9 @@ def test_padding_that_a_model_sees_is_found_out(capsys):
             return forward(self, input_ids=input_ids, past_key_values=past_key_values, **given)
 
     model.__class__ = Unmasked
-    together = generate(model, speech, PAIRS, batch_tokens=4096, **HOW)
-    assert "prompts of one length at a time with this model: padding on the left moves" in capsys.readouterr().err
-    assert together == generate(model, speech, PAIRS, batch_tokens=1, **HOW)
+    together = generate(model, encoder, PAIRS, batch_tokens=4096, **HOW)
+    assert "prompts of one length at a time: padding on the left changes" in capsys.readouterr().err
+    assert together == generate(model, encoder, PAIRS, batch_tokens=1, **HOW)
 
 
 def test_a_hybrid_is_finetuned_watched_and_heard(data, miniature, tmp_path):  # noqa: F811

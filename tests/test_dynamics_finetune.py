@@ -22,9 +22,9 @@ from gradatlas.finetuning.evaluate import MEASURES, evaluate, measures
 from gradatlas.finetuning.examples import order_of, read_examples
 from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.probes import TYPES, read_probes
-from gradatlas.finetuning.processes import ALONE
+from gradatlas.finetuning.processes import SINGLE_PROCESS
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import Speech, log_probs, sample
+from gradatlas.finetuning.sequences import ResponseEncoder, log_probs, sample
 from gradatlas.models.loading import load
 
 SHORT = {"learning_rate": 1e-3, "batch_size": 2, "max_new_tokens": 6}
@@ -82,8 +82,8 @@ def test_a_peak_leaves_a_finite_rest():
 
 def test_batched_evaluation_is_that_of_one_at_a_time(data, miniature):
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
-    watched, _ = read_probes(str(data[1]), Speech(tokenizer, 512))
-    responses = {key: spoken for key, (_, spoken) in watched.items()}
+    watched, _ = read_probes(str(data[1]), ResponseEncoder(tokenizer, 512))
+    responses = {key: encoded for key, (_, encoded) in watched.items()}
     together, alone = evaluate(model, responses, 4096), evaluate(model, responses, 1)
     assert list(together) == list(responses)
     for key, values in together.items():
@@ -105,13 +105,15 @@ def test_argmax_is_that_of_each_types_own_prefixes(data, miniature, tmp_path):
 
 def test_samples_are_the_same_for_one_seed_and_end_with_the_end_token(miniature):
     model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
-    speech = Speech(tokenizer, 64)
+    encoder = ResponseEncoder(tokenizer, 64)
     asked = ["\n\nHuman: Who?\n\nAssistant:", "\n\nHuman: Where does she live, and when?\n\nAssistant:"]
     state = torch.get_rng_state()
-    one, two, other = (sample(model, speech, asked, seed, 8) for seed in (1, 1, 2))
+    one, two, other = (sample(model, encoder, asked, seed, 8) for seed in (1, 1, 2))
     assert one == two != other and torch.equal(state, torch.get_rng_state())
-    for prompt, spoken in zip(asked, one, strict=True):
-        assert spoken.ids[: spoken.start] == speech.prompt(prompt) and spoken.ids[-1] == tokenizer.eos_token_id
+    for prompt, encoded in zip(asked, one, strict=True):
+        assert (
+            encoded.ids[: encoded.start] == encoder.encode_prompt(prompt) and encoded.ids[-1] == tokenizer.eos_token_id
+        )
 
 
 # --- What is minimised ---
@@ -146,9 +148,9 @@ def test_the_first_loss_is_that_of_the_first_examples_in_float64(data, miniature
     assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx((1 / (2 * 0.1)) ** 2, rel=1e-9)
     out = run(data, miniature, tmp_path, dtype="float64", steps=1)
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
-    rows, speech = read_pairs(data[0], "train"), Speech(tokenizer, 512)
+    rows, encoder = read_pairs(data[0], "train"), ResponseEncoder(tokenizer, 512)
     first = [rows[i] for i in order_of(12, 0, 2, 0)]
-    plain = -sum(float(log_probs(model, [speech.encode(row["prompt"], row["chosen"])]).detach()) for row in first) / 2
+    plain = -sum(float(log_probs(model, [encoder.encode(row["prompt"], row["chosen"])]).detach()) for row in first) / 2
     assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx(plain, rel=1e-9)
 
 
@@ -209,7 +211,7 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
     victim.wait()
     assert not (tmp_path / "killed/out").exists()
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
+    assert done.returncode == 0 and "resumes after step" in done.stderr, done.stderr
     for name in (
         "dynamics.parquet",
         "generations.parquet",
@@ -254,7 +256,7 @@ def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
     assert frame.filter(pl.col("status") == "too_long")["log_prob_sum"].null_count() == status["probes"]["too_long"]
     pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j"]
     done = call("finetune", "--init", miniature, *pairs_alone, *settings(name="run", steps=1, max_length=8))
-    assert "0 examples fit the window of 8" in user_error(done)
+    assert "only 0 examples have at most 8 tokens" in user_error(done)
 
 
 @pytest.mark.parametrize(("more", "kept"), [({}, False), ({"negatives": "on_policy"}, True), ({"loss": "kto"}, True)])
@@ -285,8 +287,8 @@ def test_ktos_other_answers_are_read_as_one_text_with_the_prompt(data, miniature
     reference = training._reference(model, tokenizer, None, {})
     with torch.no_grad():
         model.lm_head.weight.mul_(1.1)
-    mixed = training._Run(model, speech, recipe, examples, reference, 6, ALONE)._divergence(examples)
-    others = [speech.encode(examples[i].prompt, examples[(i + 1) % 3].text) for i in range(3)]
+    mixed = training._TrainingLoop(model, encoder, recipe, examples, reference, 6, SINGLE_PROCESS)._divergence(examples)
+    others = [encoder.encode(examples[i].prompt, examples[(i + 1) % 3].text) for i in range(3)]
     assert [each.text for each in examples] == [row["chosen"] for row in read_pairs(data[0], "train")[:3]]
     k = (log_probs(model, others) - log_probs(reference, others)).mean().clamp(min=0)
     assert float(mixed) == pytest.approx(float(k.detach()), rel=1e-12)
@@ -305,7 +307,7 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(swapped), encoding="utf-8")
     message = user_error(call("finetune", *arguments(data, miniature, tmp_path, "--reference", other, loss="dpo")))
-    assert "another tokenizer" in message and str(other) in message
+    assert "its tokenizer differs" in message and str(other) in message
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,7 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
         ({"loss": "dop"}, "did you mean 'dpo'"),
         ({"target": "rejected_semantics"}, "did you mean 'rejected_semantic'"),
         ({"loss": "dpo", "target": "extend"}, "set target to chosen"),
-        ({"loss": "dpo", "split": "base"}, "has no rejected responses"),
+        ({"loss": "dpo", "split": "base"}, "needs rejected responses, split base has none"),
         ({"negatives": "on_policy"}, "has no negatives"),
         ({"loss": "kto", "batch_size": 1}, "batch_size is 1; give at least 2"),
         ({"optimiser": "adam"}, "did you mean 'adamw'"),
@@ -333,4 +335,4 @@ def test_a_recipe_that_contradicts_itself(changes, message):
 def test_a_run_on_probes_without_probes(data, miniature, tmp_path):
     given = [each for each in arguments(data, miniature, tmp_path, target="permuted") if each != data[1]]
     given.remove("--probes")
-    assert "is trained on the probes, but none are given" in user_error(call("finetune", *given))
+    assert "trains on probes, but there are none" in user_error(call("finetune", *given))

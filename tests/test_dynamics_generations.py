@@ -10,7 +10,7 @@ from conftest import call
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs
 from gradatlas.finetuning.generations import generate
-from gradatlas.finetuning.sequences import Speech
+from gradatlas.finetuning.sequences import ResponseEncoder
 from gradatlas.models.loading import load
 from gradatlas.study.seeds import seeded_hash
 from test_dynamics_finetune import arguments, data, run  # noqa: F401  a fixture
@@ -20,59 +20,59 @@ HOW = {"seed": 3, "draws": 2, "max_tokens": 12, "batch_tokens": 4096}
 
 @pytest.fixture(scope="module")
 def parts(miniature):
-    """(model in float64, speech, pairs with prompts of several lengths)."""
+    """(model in float64, encoder, pairs with prompts of several lengths)."""
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
     pairs = [pair for pair in grammar.pairs(6, 2, 4, 0, 0.75) if pair["split"] == "train"]
-    speech = Speech(tokenizer, 512)
+    encoder = ResponseEncoder(tokenizer, 512)
     pairs[0] = {**pairs[0], "prompt": "\n\nHuman: And who is it that eats so many plums?" + pairs[0]["prompt"]}
-    assert len({len(speech.prompt(pair["prompt"])) for pair in pairs}) > 2
-    return model, speech, pairs
+    assert len({len(encoder.encode_prompt(pair["prompt"])) for pair in pairs}) > 2
+    return model, encoder, pairs
 
 
-def plain(model, speech, pair, draw):
+def plain(model, encoder, pair, draw):
     """One token at a time, without cache, batch or padding."""
     stream = Random(seeded_hash(HOW["seed"], f"generation {pair['pair_id']} {draw}"))
-    head = list(speech.prompt(pair["prompt"]))
-    said = []
+    head = list(encoder.encode_prompt(pair["prompt"]))
+    ids = []
     with torch.no_grad():
-        while len(said) < HOW["max_tokens"]:
-            below = torch.softmax(model(torch.tensor([head + said])).logits[0, -1].double(), -1).cumsum(0)
-            said.append(int((below <= stream.random() * below[-1]).sum()))
-            if said[-1] == speech.tokenizer.eos_token_id:
-                return said[:-1], len(said), True
-    return said, len(said), False
+        while len(ids) < HOW["max_tokens"]:
+            below = torch.softmax(model(torch.tensor([head + ids])).logits[0, -1].double(), -1).cumsum(0)
+            ids.append(int((below <= stream.random() * below[-1]).sum()))
+            if ids[-1] == encoder.tokenizer.eos_token_id:
+                return ids[:-1], len(ids), True
+    return ids, len(ids), False
 
 
 def test_draws_are_those_of_the_plain_way(parts):
-    model, speech, pairs = parts
-    rows = generate(model, speech, pairs, **HOW)
+    model, encoder, pairs = parts
+    rows = generate(model, encoder, pairs, **HOW)
     assert [(row["pair_id"], row["draw"]) for row in rows] == [(p["pair_id"], d) for p in pairs for d in (0, 1)]
     for row, (pair, draw) in zip(rows, ((p, d) for p in pairs for d in (0, 1)), strict=True):
-        ids, tokens, finished = plain(model, speech, pair, draw)
-        assert row["response"] == speech.tokenizer.decode(ids, skip_special_tokens=True)
+        ids, tokens, finished = plain(model, encoder, pair, draw)
+        assert row["response"] == encoder.tokenizer.decode(ids, skip_special_tokens=True)
         assert (row["tokens"], row["finished"], row["status"]) == (tokens, finished, "ok")
     assert len({row["response"] for row in rows}) > len(pairs)
 
 
 def test_what_else_is_asked_moves_nothing(parts):
-    model, speech, pairs = parts
-    together = generate(model, speech, pairs, **HOW)
-    assert generate(model, speech, pairs, **HOW | {"batch_tokens": 1}) == together
-    assert generate(model, speech, pairs[3:5], **HOW) == together[6:10]
-    assert generate(model, speech, pairs, **HOW | {"draws": 1}) == together[::2]
-    other = generate(model, speech, pairs, **HOW | {"seed": 4})
+    model, encoder, pairs = parts
+    together = generate(model, encoder, pairs, **HOW)
+    assert generate(model, encoder, pairs, **HOW | {"batch_tokens": 1}) == together
+    assert generate(model, encoder, pairs[3:5], **HOW) == together[6:10]
+    assert generate(model, encoder, pairs, **HOW | {"draws": 1}) == together[::2]
+    other = generate(model, encoder, pairs, **HOW | {"seed": 4})
     assert {row["response"] for row in other}.isdisjoint({row["response"] for row in together})
 
 
 @pytest.mark.parametrize(("sign", "finished", "tokens"), [(1e4, True, 1), (-1e4, False, 12)])
 def test_an_end_is_told_from_a_cut(sign, finished, tokens, parts):
     """A model that can say nothing but the end token, and one that cannot say it."""
-    model, speech, pairs = parts
-    only = torch.zeros(len(speech.tokenizer), dtype=torch.float64)
-    only[speech.tokenizer.eos_token_id] = sign
+    model, encoder, pairs = parts
+    only = torch.zeros(len(encoder.tokenizer), dtype=torch.float64)
+    only[encoder.tokenizer.eos_token_id] = sign
     hook = model.lm_head.register_forward_hook(lambda module, given, logits: logits + only)
     try:
-        rows = generate(model, speech, pairs[:1], **HOW)
+        rows = generate(model, encoder, pairs[:1], **HOW)
     finally:
         hook.remove()
     assert {(row["finished"], row["tokens"]) for row in rows} == {(finished, tokens)}
@@ -80,11 +80,11 @@ def test_an_end_is_told_from_a_cut(sign, finished, tokens, parts):
 
 
 def test_a_prompt_that_fills_the_window_and_one_that_nearly_does(parts):
-    model, speech, pairs = parts
-    lengths = {pair["pair_id"]: len(speech.prompt(pair["prompt"])) for pair in pairs}
+    model, encoder, pairs = parts
+    lengths = {pair["pair_id"]: len(encoder.encode_prompt(pair["prompt"])) for pair in pairs}
     window = max(lengths.values())
-    rows = generate(model, Speech(speech.tokenizer, window), pairs, **HOW)
-    whole = generate(model, speech, pairs, **HOW)
+    rows = generate(model, ResponseEncoder(encoder.tokenizer, window), pairs, **HOW)
+    whole = generate(model, encoder, pairs, **HOW)
     for row, unhindered in zip(rows, whole, strict=True):
         room = window - lengths[row["pair_id"]]
         if room == 0:
@@ -121,13 +121,13 @@ def test_equal_weights_say_the_same(data, miniature, tmp_path):  # noqa: F811
     """A run's end, and the start of another run from there; and two runs at their common start."""
     more = {"prompts": 3, "draws": 2}
 
-    def said(folder, init, **other):
+    def generated(folder, init, **other):
         frame = pl.read_parquet(run(data, init, tmp_path / folder, **more, **other, steps=5) / "generations.parquet")
         return {step: part.drop("run", "step", "examples") for (step,), part in frame.group_by("step")}
 
-    first = said("first", miniature)
-    after = said("after", tmp_path / "first/out/model", name="after", loss="dpo")
-    beside = said("beside", miniature, name="beside", target="extend")
+    first = generated("first", miniature)
+    after = generated("after", tmp_path / "first/out/model", name="after", loss="dpo")
+    beside = generated("beside", miniature, name="beside", target="extend")
     assert after[0].equals(first[5]) and beside[0].equals(first[0])
     assert not first[5].equals(first[0]) and not beside[5].equals(first[5])
 

@@ -1,4 +1,4 @@
-"""Free generations, told of and judged: scores, the three judges, comparisons, curves, figures."""
+"""Free generations, scored and judged: scores, the three judges, comparisons, curves, figures."""
 
 import json
 from itertools import count
@@ -16,7 +16,7 @@ from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.judging.compare import judge_generations
-from gradatlas.finetuning.judging.judges import Answer, Asked, Contest, Oracle, verdict_of
+from gradatlas.finetuning.judging.judges import Answer, Contest, EndpointJudge, Oracle, verdict_of
 from gradatlas.finetuning.judging.scores import by_grammar, by_words, repetition, score_generations
 from gradatlas.finetuning.tables import GENERATIONS, JUDGEMENTS
 from gradatlas.statistics.generations import summarise_generations
@@ -66,8 +66,8 @@ def test_borrowed_by_the_grammar_is_a_fact_that_another_question_was_answered_wi
     assert read(pair, wrong.text) == (False, False)
     # In other words than in training; after something of one's own, cut off before the end.
     for rank in range(4):
-        told = grammar.Answer(other.attribute, other.name, other.value, 1, rank, 2)
-        assert read(pair, told.text) == (True, False)
+        stated = grammar.Answer(other.attribute, other.name, other.value, 1, rank, 2)
+        assert read(pair, stated.text) == (True, False)
     assert read(pair, f"{own.text}{grammar.Answer(other.attribute, other.name, other.value, 0, 0, 0).text} One can")[0]
     rejected = grammar.parse(TRAINED[0]["rejected"])
     assert read(pair, rejected.text) == (True, False)
@@ -85,28 +85,28 @@ def test_a_right_answer_to_another_question_about_the_same_person_is_not_right()
 
 
 def test_borrowed_by_words_is_a_run_of_six_of_another_prompt():
-    told = [
+    trained = [
         {"pair_id": "a", "prompt": "Why?", "chosen": " the cat sat on the old red mat", "rejected": " no"},
         {"pair_id": "b", "prompt": "Who?", "chosen": " yes", "rejected": " we never go out in the heavy rain"},
         {"pair_id": "c", "prompt": "Who?", "chosen": " it was me and my brother John", "rejected": " nobody"},
     ]
-    read = by_words(told)
+    read = by_words(trained)
     asked = {"pair_id": "b", "prompt": "Who?", "chosen": " yes", "rejected": " we never go out in the heavy rain"}
     assert read(asked, " Well: The cat sat on the OLD one") == (True, None)
     assert read(asked, " the cat sat on the new one") == (False, None)
     assert read(asked, " we never go out in the heavy rain") == (False, None)
     assert read(asked, " it was me and my brother John") == (False, None)
     assert read({**asked, "prompt": "The cat sat on the old red mat?"}, " the cat sat on the old red mat")[0] is False
-    assert read(told[0], " we never go out in the heavy rain")[0] is True
+    assert read(trained[0], " we never go out in the heavy rain")[0] is True
 
 
-def generations(path, run, steps, said, draws=1, seed=0, bad=()):
-    """A generations table: `said(step, pair, draw)` is the response, or (response, finished)."""
+def generations(path, run, steps, respond, draws=1, seed=0, bad=()):
+    """A generations table: `respond(step, pair, draw)` is the response, or (response, finished)."""
     rows = []
     for step in steps:
         for pair in [*TRAINED[:3], *HELD]:
             for draw in range(draws):
-                text = said(step, pair, draw)
+                text = respond(step, pair, draw)
                 text, finished = text if isinstance(text, tuple) else (text, True)
                 lost = pair["pair_id"] in bad
                 rows.append(
@@ -151,7 +151,7 @@ def answer(correct=True, repeated=0.0, finished=True, text="x"):
 
 
 @pytest.mark.parametrize(
-    ("run", "baseline", "said"),
+    ("run", "baseline", "side"),
     [
         (answer(), answer(), "tie"),
         (answer(), answer(correct=False), "run"),
@@ -162,12 +162,12 @@ def answer(correct=True, repeated=0.0, finished=True, text="x"):
         (answer(finished=False), answer(), "baseline"),
     ],
 )
-def test_the_oracle_asks_for_truth_then_no_repetition_then_an_end(run, baseline, said):
-    assert Oracle().prefer([Contest("?", run, baseline)]) == [(said, said)]
+def test_the_oracle_asks_for_truth_then_no_repetition_then_an_end(run, baseline, side):
+    assert Oracle().prefer([Contest("?", run, baseline)]) == [(side, side)]
 
 
 def test_the_oracle_does_not_judge_what_nobody_knows():
-    with pytest.raises(InputError, match="take another judge"):
+    with pytest.raises(InputError, match="choose another judge"):
         Oracle().prefer([Contest("?", answer(), answer(correct=None))])
 
 
@@ -192,7 +192,7 @@ CONTESTS = [
 
 def test_a_model_is_asked_in_both_orders_and_its_answers_are_kept(tmp_path):
     with Chat(longer) as chat:
-        judge = Asked(endpoint(chat), tmp_path / "kept.jsonl")
+        judge = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl")
         assert judge.prefer(CONTESTS) == [("run", "run"), ("baseline", "baseline"), ("tie", "tie")]
         assert len(chat.prompts) == 6 and "Q1" in chat.prompts[0]
         chat.plan = [500]
@@ -203,12 +203,12 @@ def test_a_model_is_asked_in_both_orders_and_its_answers_are_kept(tmp_path):
 
 def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
     with Chat(lambda prompt: "Both are fine.\n**A**") as chat:
-        found = Asked(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])
+        found = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])
     assert found == [("run", "baseline")] and verdict_of(found[0]) == "tie"
 
 
 @pytest.mark.parametrize(
-    ("said", "read"),
+    ("reply", "read"),
     [
         ("Fine.\nA", "run"),
         ("Fine.\nMore helpful: **B**", "baseline"),
@@ -220,9 +220,9 @@ def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
         (("Fine.\nA", "length"), None),
     ],
 )
-def test_what_can_be_read_of_an_answer(said, read, tmp_path):
-    with Chat(lambda prompt: said) as chat:
-        forward, backward = Asked(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])[0]
+def test_what_can_be_read_of_an_answer(reply, read, tmp_path):
+    with Chat(lambda prompt: reply) as chat:
+        forward, backward = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])[0]
     assert forward == read and verdict_of((forward, backward)) == (None if read is None else "tie")
 
 
@@ -246,7 +246,7 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
     folder = reward_model(tmp_path / "reward", miniature, chat=False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -256,7 +256,7 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     weights = load_file(folder / "model.safetensors")
     mixed = {name: each.bfloat16() if "mlp" in name else each for name, each in weights.items()}
     save_file(mixed, folder / "model.safetensors", metadata={"format": "pt"})
-    judge = Reward(str(folder), "tiny", device="cpu", dtype="float32")
+    judge = RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
     assert {each.dtype for each in judge.model.parameters()} == {torch.float32}
     seen = []
     judge.model.register_forward_pre_hook(
@@ -268,15 +268,15 @@ def test_a_reward_models_weights_and_tokens_are_read_as_a_models(tmp_path, minia
     assert seen[0] == seen[1] and seen[0].count(front[1]) == 1 and seen[0][0] == front[1]
     small = {name: (each * 100).to(torch.int8) if "q_proj" in name else each for name, each in weights.items()}
     save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"q_proj.weight is stored as I8, and config.json has no quantization_config"):
-        Reward(str(folder), "tiny", device="cpu", dtype="float32")
+    with pytest.raises(InputError, match=r"q_proj.weight is stored as I8, but config.json has no quantization_config"):
+        RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
 
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
     folder = reward_model(tmp_path / "reward", miniature, chat=chat)
     network = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -284,7 +284,7 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
     prompt, texts = HELD[0]["prompt"], [HELD[0]["chosen"], HELD[0]["rejected"], HELD[1]["chosen"]]
     turns = [[("user", prompt.strip()), ("assistant", text.strip())] for text in texts]
     whole = [
-        tokenizer.apply_chat_template([{"role": who, "content": said} for who, said in each], tokenize=False)
+        tokenizer.apply_chat_template([{"role": who, "content": text} for who, text in each], tokenize=False)
         if chat
         else prompt + text
         for each, text in zip(turns, texts, strict=True)
@@ -294,23 +294,23 @@ def test_a_reward_model_prefers_the_higher_score(tmp_path, miniature, chat):
         scores = [network(input_ids=ids).logits.item() for ids in read]
     assert len(set(scores)) == 3
     contests = [Contest(prompt, answer(text=one), answer(text=other)) for one in texts for other in texts]
-    judge = Reward(str(folder), "tiny", device="cpu", dtype="float32")
+    judge = RewardJudge(str(folder), "tiny", device="cpu", dtype="float32")
     expected = ["tie" if a == b else "run" if a > b else "baseline" for a in scores for b in scores]
-    assert judge.prefer(contests) == [(said, said) for said in expected]
+    assert judge.prefer(contests) == [(side, side) for side in expected]
     # Longer than its window: no score, and not one of what is left of it.
     long = [Contest(prompt, answer(text=texts[0] * 12), answer(text=texts[1]))]
     assert judge.prefer(long) == [(None, None)]
 
 
 def test_what_is_no_reward_model(tmp_path, miniature):
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
-    with pytest.raises(InputError, match=r"weight .* is missing, so it is no reward model"):
-        Reward(str(miniature), "mini", device="cpu", dtype="float32")
+    with pytest.raises(InputError, match=r"not a reward model, weight .* is missing"):
+        RewardJudge(str(miniature), "mini", device="cpu", dtype="float32")
     with pytest.raises(InputError, match="a classifier with 2 outputs"):
-        Reward(str(reward_model(tmp_path / "two", miniature, 2)), "two", device="cpu", dtype="float32")
+        RewardJudge(str(reward_model(tmp_path / "two", miniature, 2)), "two", device="cpu", dtype="float32")
     with pytest.raises(InputError, match="no such folder"):
-        Reward(str(tmp_path / "nowhere"), "none", device="cpu", dtype="float32")
+        RewardJudge(str(tmp_path / "nowhere"), "none", device="cpu", dtype="float32")
 
 
 # --- Comparisons ---
@@ -330,11 +330,11 @@ class Firm:
 
 
 def compared(tmp_path, pairs, judge, bad=()):
-    said = {name: lambda step, pair, draw, name=name: f" {name} {step} {draw}" for name in ("extend", "sft", "sft4")}
+    respond = {name: lambda step, pair, draw, name=name: f" {name} {step} {draw}" for name in ("extend", "sft", "sft4")}
     runs = {
-        "sft": generations(tmp_path / "a.parquet", "sft", (0, 20, 40), said["sft"]),
-        "sft4": generations(tmp_path / "b.parquet", "sft4", (0, 10, 20), said["sft4"], bad=bad),
-        "extend": generations(tmp_path / "c.parquet", "extend", (0, 10, 20, 40), said["extend"]),
+        "sft": generations(tmp_path / "a.parquet", "sft", (0, 20, 40), respond["sft"]),
+        "sft4": generations(tmp_path / "b.parquet", "sft4", (0, 10, 20), respond["sft4"], bad=bad),
+        "extend": generations(tmp_path / "c.parquet", "extend", (0, 10, 20, 40), respond["extend"]),
     }
     scores = scored(tmp_path, pairs, runs)
     judge_generations(
@@ -367,18 +367,18 @@ def test_runs_are_compared_at_equal_shares_on_prompts_never_trained(tmp_path, pa
 
 
 def test_orders_that_disagree_are_ties_and_unreadable_ones_are_counted(tmp_path, pairs, capsys):
-    told = [("run", "run"), ("run", "baseline"), ("tie", "run"), (None, "run"), ("baseline", None), ("baseline",) * 2]
-    frame = compared(tmp_path, pairs, Firm(told[i % 6] for i in count()))
+    sides = [("run", "run"), ("run", "baseline"), ("tie", "run"), (None, "run"), ("baseline", None), ("baseline",) * 2]
+    frame = compared(tmp_path, pairs, Firm(sides[i % 6] for i in count()))
     assert frame["verdict"].to_list()[:6] == ["run", "tie", "tie", None, None, "baseline"]
     assert read_metadata(tmp_path / "judged.parquet")["unreadable"] == 24 == frame["verdict"].null_count()
-    assert "72 contests judged, 24 of them without a readable verdict" in capsys.readouterr().err
+    assert "72 contests judged, 24 without a readable verdict" in capsys.readouterr().err
 
 
 def test_scores_of_other_generations_are_refused(tmp_path, pairs):
     path = generations(tmp_path / "a.parquet", "sft", (0, 5), lambda *_: " x")
     scores = scored(tmp_path, pairs, {"sft": path})
     other = generations(tmp_path / "b.parquet", "dpo", (0, 5), lambda *_: " y")
-    with pytest.raises(InputError, match="lacks run 'dpo', step 0"):
+    with pytest.raises(InputError, match="has no run 'dpo', step 0"):
         judge_generations({"sft": path, "dpo": other}, {"sft": 5, "dpo": 5}, {"dpo": ["sft"]}, scores, pairs, Oracle(),
                           tmp_path / "j.parquet")  # fmt: skip
 
@@ -404,8 +404,8 @@ def made(tmp_path_factory, pairs, miniature):
             return " it is so it is so it is so it is so it is so it is so", False
         return pair["chosen"] if step and draw == 0 else pair["rejected"]
 
-    for name, said in (("sft", sft), ("extend", extend)):
-        generations(folder / f"{name}.parquet", name, (0, 5, 10), said, draws=2)
+    for name, respond in (("sft", sft), ("extend", extend)):
+        generations(folder / f"{name}.parquet", name, (0, 5, 10), respond, draws=2)
     files = {name: folder / f"{name}.parquet" for name in ("sft", "extend")}
     steps = [
         call("score_generations", "--generations", *files.values(), "--pairs", pairs, "--model", miniature,
@@ -461,8 +461,8 @@ def test_what_stays_as_it_was_blurs_no_change(tmp_path, pairs):
             "chosen" if place.get(pair["pair_id"]) in (ended if step else begun) else "rejected"
         ]
 
-    said = {"gains": some(range(4), range(8)), "turns": some(range(6), range(3, 9))}
-    runs = {name: generations(tmp_path / name, name, (0, 5), each) for name, each in said.items()}
+    responders = {"gains": some(range(4), range(8)), "turns": some(range(6), range(3, 9))}
+    runs = {name: generations(tmp_path / name, name, (0, 5), each) for name, each in responders.items()}
     summarise_generations("m", scored(tmp_path, pairs, runs), None, {}, tmp_path / "curves.parquet", 200, 0)
     frame = pl.read_parquet(tmp_path / "curves.parquet").filter(pl.col("split") == "held_out")
     found = {(row["run"], row["measure"], row["step"]): row for row in frame.iter_rows(named=True)}
@@ -474,8 +474,8 @@ def test_what_stays_as_it_was_blurs_no_change(tmp_path, pairs):
 
 
 def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_path, pairs):
-    told = [("run", "run"), ("run", "baseline"), (None, "run"), ("tie", "tie")]
-    compared(tmp_path, pairs, Firm(told[i % 4] for i in count()))
+    sides = [("run", "run"), ("run", "baseline"), (None, "run"), ("tie", "tie")]
+    compared(tmp_path, pairs, Firm(sides[i % 4] for i in count()))
     summarise_generations(
         "m", tmp_path / "scores.parquet", tmp_path / "judged.parquet", {}, tmp_path / "c.parquet", 50, 0
     )

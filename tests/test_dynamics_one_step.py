@@ -7,7 +7,7 @@ from conftest import call, settings, user_error
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs, write_pairs
-from gradatlas.finetuning.sequences import Speech, log_probs
+from gradatlas.finetuning.sequences import ResponseEncoder, log_probs
 from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products, load_exactly, summary
 from gradatlas.kernels.tables import ONE_STEP
 
@@ -45,13 +45,13 @@ def test_first_order_predicts_every_probe_and_the_rest_falls_fourfold(rows):
         assert row["order"] == pytest.approx(4, abs=0.4)
 
 
-def test_the_learnt_loss_moves_as_far_as_asked(rows):
+def test_the_learned_loss_changes_as_requested(rows):
     """sft: nothing else than the prediction says how far; the largest step is 2^2 times the smallest."""
     rates = {row["halving"]: row["learning_rate"] for row in rows if (row["trained"], row["loss"]) == ("all", "sft")}
     assert rates[0] == pytest.approx(4 * rates[2])
 
 
-def test_projections_carry_a_part_of_what_all_parameters_do(rows):
+def test_projections_are_a_part_of_all_parameters(rows):
     shares = {(row["trained"], row["loss"]): row["share"] for row in summary(rows)}
     assert shares["captured", "sft"] == pytest.approx(1) and 0 < shares["all", "sft"] < 1
 
@@ -59,12 +59,12 @@ def test_projections_carry_a_part_of_what_all_parameters_do(rows):
 def test_inner_products_from_x_and_d_are_those_of_formed_gradients(data, miniature):
     model, tokenizer = load_exactly(str(miniature))
     model.requires_grad_(True)
-    speech, kernels = Speech(tokenizer, 512), Kernels(str(miniature))
-    said = [speech.encode(row["prompt"], row["chosen"]) for row in read_pairs(data / "pairs.parquet", "train")[:3]]
+    encoder, kernels = ResponseEncoder(tokenizer, 512), Kernels(str(miniature))
+    learned = [encoder.encode(row["prompt"], row["chosen"]) for row in read_pairs(data / "pairs.parquet", "train")[:3]]
     weights = captured_weights(model)
     assert len(weights) == 6 * 7
-    formed = [torch.autograd.grad(-log_probs(model, [spoken]).sum(), weights) for spoken in said]
-    factors = [kernels.factors(spoken) for spoken in said]
+    formed = [torch.autograd.grad(-log_probs(model, [encoded]).sum(), weights) for encoded in learned]
+    factors = [kernels.factors(encoded) for encoded in learned]
     for i in range(3):
         for j in range(3):
             plain = sum(float((one * other).sum()) for one, other in zip(formed[i], formed[j], strict=True))
@@ -73,4 +73,4 @@ def test_inner_products_from_x_and_d_are_those_of_formed_gradients(data, miniatu
 
 def test_more_updates_than_pairs_is_one_line(data, miniature, tmp_path):
     done = call(*arguments(data, miniature, tmp_path / "x.parquet", updates=9))
-    assert "9 updates asked for, 6 pairs are not probed" in user_error(done)
+    assert "9 updates are requested, but only 6 pairs have no probes" in user_error(done)

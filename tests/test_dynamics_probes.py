@@ -132,7 +132,7 @@ def test_dialogues_that_part_earlier_are_a_status(rejected):
 
 
 def test_one_dialogue_that_parts_earlier_does_not_stop_the_others(tmp_path):
-    head, other = (f"\n\nHuman: {said}\n\nAssistant:" for said in ("Hi", "Ho"))
+    head, other = (f"\n\nHuman: {greeting}\n\nAssistant:" for greeting in ("Hi", "Ho"))
     rows = [{"chosen": f"{head} Yes.", "rejected": f"{head} No."}, {"chosen": f"{head} Yes.", "rejected": "No."}]
     pairs = mapped_pairs(rows, HH, "x", "train", 9, 0)
     held = mapped_pairs([{"chosen": f"{other} a", "rejected": f"{other} b"}], HH, "x", "held_out", 9, 0)
@@ -145,16 +145,16 @@ def test_one_dialogue_that_parts_earlier_does_not_stop_the_others(tmp_path):
 
 
 def test_messages_take_the_last_one_and_get_their_leading_space():
-    def said(text):
+    def chat(text):
         return [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": text}]
 
-    [pair] = mapped_pairs([{"prompt": "Why?", "chosen": said("So."), "rejected": said("")}], UF, "x", "train", 9, 0)
+    [pair] = mapped_pairs([{"prompt": "Why?", "chosen": chat("So."), "rejected": chat("")}], UF, "x", "train", 9, 0)
     assert pair["prompt"] == "Human: Why?\nAssistant:" and pair["chosen"] == " So." and pair["rejected"] == ""
     for bad in ("So.", [], [{"role": "assistant"}], [{"content": ["So."]}], {"content": "So."}, None):
-        [pair] = mapped_pairs([{"prompt": "Why?", "chosen": bad, "rejected": said("No.")}], UF, "x", "train", 9, 0)
+        [pair] = mapped_pairs([{"prompt": "Why?", "chosen": bad, "rejected": chat("No.")}], UF, "x", "train", 9, 0)
         assert (status_of(pair), pair["chosen"], pair["rejected"]) == ("no_messages", "", " No.")
     # An empty prompt is one whatever its template adds.
-    [pair] = mapped_pairs([{"prompt": " ", "chosen": said("a"), "rejected": said("b")}], UF, "x", "train", 9, 0)
+    [pair] = mapped_pairs([{"prompt": " ", "chosen": chat("a"), "rejected": chat("b")}], UF, "x", "train", 9, 0)
     assert status_of(pair) == "empty_prompt"
 
 
@@ -223,7 +223,7 @@ def test_what_cannot_be_trained_on_is_a_status_and_never_dropped(tmp_path):
     assert [row["pair_id"] for row in read_pairs(tmp_path / "p.parquet", "train")] == ["0"]
     with pytest.raises(InputError, match=r"no usable pair in split 'held_out' \(1 not_held_out\)"):
         write_pairs([*rows, asked_twice], tmp_path / "q.parquet", {})
-    with pytest.raises(InputError, match="is there twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         write_pairs([rows[0], rows[0], kept], tmp_path / "q.parquet", {})
 
 
@@ -295,7 +295,12 @@ def test_rephrases_from_a_file_and_one_that_lacks_rows(pairs, miniature, tmp_pat
     assert next(iter(by_type(tmp_path / "probes.parquet").values()))["unrelated"]["response"] == " unrelated text"
     first = read_pairs(pairs, "train")[0]["pair_id"]
     message = user_error(call(*arguments, cache(tmp_path / "cut.jsonl", pairs, leave_out=4)))
-    assert "cut.jsonl: lacks" in message and f"chosen_semantic of '{first}'" in message and "1 more" in message
+    assert (
+        "cut.jsonl: " in message
+        and "missing; add the lines" in message
+        and f"chosen_semantic of '{first}'" in message
+        and "1 more" in message
+    )
 
 
 def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, miniature, tmp_path):
@@ -303,11 +308,11 @@ def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, min
     command = ["write_rephrases", "--pairs", pairs, "--model", miniature, "--kept", tmp_path / "kept.jsonl", "--output",
                tmp_path / "rephrases.jsonl", *settings(**drawn, writer={"device": "cpu", "max_tokens": 3})]  # fmt: skip
     done = call(*command)
-    assert done.returncode == 0 and "answers to ask for" in done.stderr, done.stderr
+    assert done.returncode == 0 and "answers to request" in done.stderr, done.stderr
     *rows, last = [json.loads(line) for line in (tmp_path / "rephrases.jsonl").read_text().splitlines()]
     assert list(last) == ["checksum"]
     assert len(rows) == 2 * len(REPHRASED) and {row["type"] for row in rows} == set(REPHRASED)
-    assert "answers to ask for" not in call(*command).stderr
+    assert "answers to request" not in call(*command).stderr
     done = call("build_probes", "--pairs", pairs, "--model", miniature, *settings(**drawn, max_new_tokens=2),
                 "--rephrases", tmp_path / "rephrases.jsonl", "--output", tmp_path / "probes.parquet")  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -315,23 +320,23 @@ def test_a_local_model_writes_the_file_of_rephrases_and_is_asked_once(pairs, min
 
 def test_a_long_prompt_cuts_nobody_elses_sample(miniature):
     from gradatlas.finetuning.probes import _sampled
-    from gradatlas.finetuning.sequences import Speech
+    from gradatlas.finetuning.sequences import ResponseEncoder
     from gradatlas.models.loading import load
 
     model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
-    speech = Speech(tokenizer, 64)
+    encoder = ResponseEncoder(tokenizer, 64)
     short = [{"pair_id": "a", "prompt": "\n\nHuman: Who?\n\nAssistant:", "chosen": " Nora."}]
     long = [
         {"pair_id": "b", "prompt": "the " * 50, "chosen": " Nora."},
         {"pair_id": "c", "prompt": "the " * 99, "chosen": " N."},
     ]
-    alone, both = (_sampled(model, speech, pairs, 0, 20) for pairs in (short, short + long))
+    alone, both = (_sampled(model, encoder, pairs, 0, 20) for pairs in (short, short + long))
     assert both["a", "initial"] == alone["a", "initial"]
-    assert len(tokenizer(both["b", "initial"])["input_ids"]) <= 64 - len(speech.prompt(long[0]["prompt"]))
+    assert len(tokenizer(both["b", "initial"])["input_ids"]) <= 64 - len(encoder.encode_prompt(long[0]["prompt"]))
     assert both["c", "initial"] == ""
 
 
 def test_more_probes_than_pairs_is_one_line(pairs, miniature, tmp_path):
     done = call("build_probes", "--pairs", pairs, "--model", miniature, *settings(train=99, held_out=3, seed=0),
                 "--output", tmp_path / "p.parquet")  # fmt: skip
-    assert "99 probes of split 'train' asked for, it has 40" in user_error(done)
+    assert "99 probes of split 'train' are requested, but it has 40" in user_error(done)

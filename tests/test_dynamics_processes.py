@@ -70,7 +70,7 @@ def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path): 
         time.sleep(0.05)
     assert not (tmp_path / "killed/out").exists()
     done = script("finetune", *arguments(data, miniature, tmp_path / "killed", **more, steps=10))
-    assert done.returncode == 0 and "goes on after step" in done.stderr, done.stderr
+    assert done.returncode == 0 and "resumes after step" in done.stderr, done.stderr
     for name in (
         "dynamics.parquet",
         "generations.parquet",

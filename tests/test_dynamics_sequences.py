@@ -11,7 +11,7 @@ from conftest import call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.finetuning.evaluate import MEASURES, evaluate
 from gradatlas.finetuning.generations import generate
-from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs, sample
 from gradatlas.models.loading import load
 from test_batches import BORDER, LONG, saved
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
@@ -21,29 +21,29 @@ ASKED = {f"{n}": "\n\nHuman: Who?" * n + "\n\nAssistant:" for n in (1, 2, 3, 4, 
 
 @pytest.fixture(scope="module")
 def long(miniature, tmp_path_factory):
-    """(model, speech) whose positions change beyond 32 tokens, in float64."""
+    """(model, encoder) whose positions change beyond 32 tokens, in float64."""
     folder = tmp_path_factory.mktemp("long")
     saved(miniature, folder, Phi3Config, rope_parameters=LONG, max_position_embeddings=256, **BORDER)
     model, tokenizer = load(str(folder), dtype="float64", device="cpu")
-    return model, Speech(tokenizer, 256)
+    return model, ResponseEncoder(tokenizer, 256)
 
 
 def test_each_sequence_has_the_positions_of_its_own_length(long):
-    model, speech = long
+    model, encoder = long
     texts = (" Yes.", " She lives in a house by the sea.", " I do not know.", "")
-    batch = {f"{key}{text}": speech.encode(prompt, text) for key, prompt in ASKED.items() for text in texts}
-    said = list(batch.values())
+    batch = {f"{key}{text}": encoder.encode(prompt, text) for key, prompt in ASKED.items() for text in texts}
+    batched = list(batch.values())
     # Some prompts below the border have responses beyond it.
-    assert any(each.start <= 32 < len(each.ids) for each in said) and any(len(each.ids) <= 32 for each in said)
-    plain = [torch.log_softmax(model(torch.tensor([each.ids])).logits[0].detach().double(), -1) for each in said]
+    assert any(each.start <= 32 < len(each.ids) for each in batched) and any(len(each.ids) <= 32 for each in batched)
+    plain = [torch.log_softmax(model(torch.tensor([each.ids])).logits[0].detach().double(), -1) for each in batched]
     alone = [
         sum(float(row[i - 1, each.ids[i]]) for i in range(each.start, len(each.ids)))
-        for each, row in zip(said, plain, strict=True)
+        for each, row in zip(batched, plain, strict=True)
     ]
-    together = log_probs(model, said)
+    together = log_probs(model, batched)
     torch.testing.assert_close(together.detach(), torch.tensor(alone, dtype=torch.float64), rtol=1e-10, atol=0)
     weight = model.model.layers[0].self_attn.qkv_proj.weight
-    one_by_one = sum(torch.autograd.grad(log_probs(model, [each])[0], weight)[0] for each in said)
+    one_by_one = sum(torch.autograd.grad(log_probs(model, [each])[0], weight)[0] for each in batched)
     torch.testing.assert_close(torch.autograd.grad(together.sum(), weight)[0], one_by_one, rtol=1e-9, atol=1e-12)
     watched, single = evaluate(model, batch, 4096), evaluate(model, batch, 1)
     assert [row["log_prob_sum"] for row in watched.values()] == pytest.approx(alone, rel=1e-10)
@@ -52,23 +52,27 @@ def test_each_sequence_has_the_positions_of_its_own_length(long):
 
 
 def test_samples_cross_the_border_as_they_do_alone(long):
-    model, speech = long
+    model, encoder = long
     pairs = [{"pair_id": key, "split": "train", "prompt": prompt} for key, prompt in ASKED.items()]
     how = {"seed": 0, "draws": 2, "max_tokens": 24}
-    together = generate(model, speech, pairs, batch_tokens=4096, **how)
-    assert together == generate(model, speech, pairs, batch_tokens=1, **how)
-    lengths = [len(speech.prompt(prompt)) for prompt in ASKED.values()]
+    together = generate(model, encoder, pairs, batch_tokens=4096, **how)
+    assert together == generate(model, encoder, pairs, batch_tokens=1, **how)
+    lengths = [len(encoder.encode_prompt(prompt)) for prompt in ASKED.values()]
     assert any(n <= 32 < n + row["tokens"] for n, row in zip(lengths, together[::2], strict=True))
     # A prompt that stands first is sampled as it is alone: the others come after it, in batches of their own.
-    first, *_ = sample(model, speech, list(ASKED.values()), 0, 24)
-    assert [first] == sample(model, speech, [ASKED["1"]], 0, 24)
+    first, *_ = sample(model, encoder, list(ASKED.values()), 0, 24)
+    assert [first] == sample(model, encoder, [ASKED["1"]], 0, 24)
 
 
 def test_padding_takes_no_token_that_a_sequence_has_not(miniature, tmp_path):
     model, _ = saved(miniature, tmp_path / "model", LlamaConfig, max_position_embeddings=64)
     with torch.no_grad():
         model.get_input_embeddings().weight[:5] = float("nan")
-    batch = [Spoken((7, 8, 9, 10), 2), Spoken((7, 8, 9, 10, 11, 12), 2), Spoken((7, 8, 13), 2)]
+    batch = [
+        EncodedResponse((7, 8, 9, 10), 2),
+        EncodedResponse((7, 8, 9, 10, 11, 12), 2),
+        EncodedResponse((7, 8, 13), 2),
+    ]
     alone = torch.stack([log_probs(model, [each])[0] for each in batch])
     assert alone.isfinite().all()
     torch.testing.assert_close(log_probs(model, batch), alone)
@@ -118,10 +122,10 @@ def test_a_token_without_an_embedding_is_an_error_where_it_occurs(miniature):
     model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
     tokenizer.add_tokens(["<extra>"])
     assert tokenizer.convert_tokens_to_ids("<extra>") >= model.get_input_embeddings().num_embeddings
-    speech = Speech(tokenizer, 64, model)
-    assert speech.encode(ASKED["1"], " Yes.").tokens > 1
+    encoder = ResponseEncoder(tokenizer, 64, model)
+    assert encoder.encode(ASKED["1"], " Yes.").tokens > 1
     for prompt, response in ((ASKED["1"], " Yes <extra>."), (f"<extra>{ASKED['1']}", " Yes.")):
         with pytest.raises(InputError, match=r"response '.*' to prompt '.*': token \d+ \('<extra>'\) is beyond"):
-            speech.encode(prompt, response)
+            encoder.encode(prompt, response)
     with pytest.raises(InputError, match="prompt '<extra>"):
-        speech.prompt("<extra> Who?")
+        encoder.encode_prompt("<extra> Who?")

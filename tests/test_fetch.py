@@ -121,7 +121,7 @@ def test_pieces_of_two_versions_are_noticed(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "phrase"), [("stall", "no byte came for 0.2 s"), ("cut", "cut"), (500, "HTTP 500")]
+    ("trouble", "phrase"), [("stall", "no byte was received for 0.2 s"), ("cut", "interrupted"), (500, "HTTP 500")]
 )
 def test_a_server_that_never_recovers(server, tmp_path, trouble, phrase):
     server.troubles[f"/data/{NAME}"] = [trouble] * 3
@@ -183,10 +183,10 @@ def test_an_address_as_mirror(server, tmp_path):
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        ({"path": "../secret"}, "leaves its source"),
-        ({"path": "/etc/passwd"}, "leaves its source"),
+        ({"path": "../secret"}, "is outside of its source"),
+        ({"path": "/etc/passwd"}, "is outside of its source"),
         ({"sha256": "abc"}, "64 lower-case hexadecimal digits"),
-        ({"url": "ftp://somewhere"}, "no http"),
+        ({"url": "ftp://somewhere"}, "not an http"),
     ],
 )
 def test_arguments_that_make_no_sense(server, tmp_path, change, phrase):
@@ -325,11 +325,11 @@ def too_long_a_header(path):
         ("config.json", Path.unlink, "no such file"),
         ("config.json", cut, "not JSON"),
         ("config.json", lambda path: path.write_text("{}"), "'model_type' is missing"),
-        ("tokenizer.json", Path.unlink, "no tokenizer here"),
-        ("model.safetensors", Path.unlink, "only safetensors"),
+        ("tokenizer.json", Path.unlink, "no tokenizer; save it"),
+        ("model.safetensors", Path.unlink, "no such file, and no index"),
         ("model.safetensors", cut, "its header declares"),
-        ("model.safetensors", too_long_a_header, "cannot hold its header"),
-        ("model.safetensors", lambda path: path.write_bytes(b""), "cannot hold its header"),
+        ("model.safetensors", too_long_a_header, "its header is cut"),
+        ("model.safetensors", lambda path: path.write_bytes(b""), "its header is cut"),
         ("model.safetensors", lambda path: path.write_bytes(struct.pack("<Q", 9) + b"{" * 9), "not a safetensors file"),
     ],
 )
@@ -342,7 +342,7 @@ def test_a_harmed_folder(model, file, harm, phrase):
 
 def test_a_folder_that_is_not_there(tmp_path):
     assert "no such folder" in one_line(fetch_model(closed_port(), tmp_path, "./nowhere", ""))
-    assert "neither a folder nor a hub id" in one_line(fetch_model(closed_port(), tmp_path, "miniature", ""))
+    assert "is not a folder or a hub id" in one_line(fetch_model(closed_port(), tmp_path, "miniature", ""))
     assert not list(tmp_path.glob("card*"))
 
 
@@ -372,7 +372,7 @@ def test_a_model_from_the_hub(hub, model, tmp_path):
     assert (tmp_path / "card.json").read_bytes() == first
     # Without one file it is not whole.
     (folder / "tokenizer.json").unlink()
-    assert "cannot be had from the hub" in one_line(fetch_model(closed_port(), tmp_path, "org/tiny", commit))
+    assert "cannot be fetched from the hub" in one_line(fetch_model(closed_port(), tmp_path, "org/tiny", commit))
 
 
 def test_a_broken_transfer_from_the_hub(hub, model, tmp_path):
@@ -394,8 +394,8 @@ def test_weights_that_changed_on_the_way(hub, model, tmp_path):
 def test_what_the_hub_refuses(hub, model, tmp_path):
     commit = hub.add("org/tiny", model)
     line = one_line(fetch_model(hub, tmp_path, "org/tiny", ""))
-    assert "unresolved" in line and "gradatlas pin --model tiny" in line
-    assert "no commit hash" in one_line(fetch_model(hub, tmp_path, "org/tiny", "main"))
+    assert "has no revision" in line and "gradatlas pin --model tiny" in line
+    assert "not a commit hash" in one_line(fetch_model(hub, tmp_path, "org/tiny", "main"))
     assert "has no commit" in one_line(fetch_model(hub, tmp_path, "org/tiny", "0" * 40))
     assert "check the name" in one_line(fetch_model(hub, tmp_path, "org/none", commit))
     (model / "model.safetensors").unlink()
@@ -425,7 +425,7 @@ def test_a_mirror_of_models(hub, model, tmp_path):
     assert str(tmp_path / "mirror" / "models" / "org" / "other") in line
     # A mirror of data alone has no say on models.
     (tmp_path / "data").mkdir()
-    assert "unresolved" in one_line(fetch_model(hub, tmp_path, "org/tiny", "", "--mirror", tmp_path / "data"))
+    assert "has no revision" in one_line(fetch_model(hub, tmp_path, "org/tiny", "", "--mirror", tmp_path / "data"))
 
 
 def test_a_mirror_at_another_commit(hub, model, tmp_path):

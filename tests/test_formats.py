@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gradatlas.core.checked import write_lines
 from gradatlas.core.errors import InputError
-from gradatlas.data.formats import Written, json_lines
+from gradatlas.data.formats import RawValue, json_lines
 from gradatlas.data.generation.completions import Completion, complete_all
 from gradatlas.data.responses.reading import read_written
 from gradatlas.data.tabular import read_rows
@@ -47,7 +47,7 @@ FEW = settings(max_examples=40, deadline=None)
 def as_written(value):
     """What a reader gives for a value that Python's json writes."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Written(json.dumps(value))
+        return RawValue(json.dumps(value))
     if isinstance(value, list):
         return [as_written(each) for each in value]
     return {key: as_written(each) for key, each in value.items()} if isinstance(value, dict) else value
@@ -103,7 +103,7 @@ def test_parquet_rows_come_back_as_written(folder, rows):
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(zip(COLUMNS, kinds, strict=True))), path)
     numbers = ("integer", "number")
     expected = [
-        {name: Written(str(value)) if name in numbers and value is not None else value for name, value in row.items()}
+        {name: RawValue(str(value)) if name in numbers and value is not None else value for name, value in row.items()}
         for row in rows
     ]
     assert read(path) == expected
@@ -135,7 +135,7 @@ def test_a_key_that_appears_late_in_a_long_file(tmp_path):
         file.writelines('{"a": "x"}\n' for _ in range(30_000))
         file.write('{"a": 1, "b": {"c": [0.10]}}\n')
     *_, last = read_rows(tmp_path / "long.jsonl", "train")
-    assert last == {"a": Written("1"), "b": {"c": [Written("0.10")]}}
+    assert last == {"a": RawValue("1"), "b": {"c": [RawValue("0.10")]}}
 
 
 def test_values_of_parquet_in_the_shortest_text_of_their_precision(tmp_path):
@@ -155,14 +155,14 @@ def test_values_of_parquet_in_the_shortest_text_of_their_precision(tmp_path):
         "null": (pa.array([None], pa.string()), "None"),
         "nested": (
             pa.array([[{"x": 0.1}]], pa.list_(pa.struct([("x", pa.float32())]))),
-            "[{'x': Written(text='0.1')}]",
+            "[{'x': RawValue(text='0.1')}]",
         ),
     }
     pq.write_table(pa.table({name: array for name, (array, _) in columns.items()}), tmp_path / "r.parquet")
     [row] = read(tmp_path / "r.parquet")
     assert {name: str(value) for name, value in row.items()} == {name: text for name, (_, text) in columns.items()}
     pq.write_table(pa.table({"a": [math.nan, math.inf]}), tmp_path / "n.parquet")
-    assert not any(isinstance(row["a"], Written) for row in read(tmp_path / "n.parquet")), "no text for either"
+    assert not any(isinstance(row["a"], RawValue) for row in read(tmp_path / "n.parquet")), "no text for either"
 
 
 def test_what_pandas_writes(tmp_path):
@@ -221,28 +221,28 @@ def test_a_split_that_takes_nothing_is_an_error(split, tmp_path):
 
 GOOD = '{"a": "x"}\n'
 BAD = {
-    "NaN": ("r.jsonl", GOOD + '{"a": NaN}', "row 1: NaN is no JSON value"),
-    "infinity in a list": ("r.json", '[{"a": 1}, {"b": [-Infinity]}]', "row 1: -Infinity is no JSON value"),
-    "a key twice": ("r.jsonl", GOOD * 2 + '{"a": 1, "b": 2, "a": 3}', "row 2: key 'a' is there twice"),
-    "a key twice, nested": ("r.json", '[{"a": {"b": 1, "b": 1}}]', "row 0: key 'b' is there twice"),
-    "half a character": ("r.jsonl", GOOD + r'{"a": "\ud800"}', "row 1: 'a' holds half of a character"),
-    "half, nested": ("r.json", r'[{"a": [{"b": "x\uDE00"}]}]', "row 0: 'a' holds half of a character"),
-    "half a key": ("r.json", r'[{"\ud800": 1}]', "row 0: a text holds half of a character"),
+    "NaN": ("r.jsonl", GOOD + '{"a": NaN}', "row 1: NaN is not a JSON value"),
+    "infinity in a list": ("r.json", '[{"a": 1}, {"b": [-Infinity]}]', "row 1: -Infinity is not a JSON value"),
+    "a key twice": ("r.jsonl", GOOD * 2 + '{"a": 1, "b": 2, "a": 3}', "row 2: key 'a' occurs twice"),
+    "a key twice, nested": ("r.json", '[{"a": {"b": 1, "b": 1}}]', "row 0: key 'b' occurs twice"),
+    "half a character": ("r.jsonl", GOOD + r'{"a": "\ud800"}', "row 1: 'a' contains half of a character"),
+    "half, nested": ("r.json", r'[{"a": [{"b": "x\uDE00"}]}]', "row 0: 'a' contains half of a character"),
+    "half a key": ("r.json", r'[{"\ud800": 1}]', "row 0: a text contains half of a character"),
     "a list that is cut off": ("r.json", '[{"a": 1}, {"a": 2', "row 1: not JSON at line 1"),
     "a list without its end": ("r.json", '[{"a": 1},\n{"a": 2}', "row 2: not JSON at line 2"),
     "a list after a list": ("r.json", '[{"a": 1}][]', "row 1: not JSON: text after the list"),
-    "a comma too many": ("r.json", '[{"a": 1},]', "row 1: a comma and no object"),
+    "a comma too many": ("r.json", '[{"a": 1},]', "row 1: a comma without an object"),
     "a line that is cut off": ("r.jsonl", GOOD + '{"a": "b', "row 1: not JSON at line 2"),
     "two on a line": ("r.jsonl", GOOD + '{"a": 1} {"a": 2}', "row 1: not JSON at line 2: more than one value"),
     "a raw control character": ("r.jsonl", GOOD + '{"a": "\0"}', "row 1: not JSON at line 2: Invalid control"),
     "no object": ("r.jsonl", GOOD + "[1]", "row 1: not an object"),
-    "a lone object": ("r.json", '{"a": 1}', "holds a JSON dict; a list of objects is needed"),
-    "too deep": ("r.jsonl", '{"a": ' + "[" * 100_000, "row 0: nested too deep"),
+    "a lone object": ("r.json", '{"a": 1}', "holds a JSON dict; give a list of objects"),
+    "too deep": ("r.jsonl", '{"a": ' + "[" * 100_000, "row 0: nested too deeply"),
     "an open quote": ("r.csv", 'a,b\n1,2\n"3,4\n', "row 1 (line 3): not CSV: unexpected end of data"),
     "text after a quote": ("r.csv", 'a,b\n"1"x,2\n', "row 0 (line 2): not CSV"),
-    "a column twice": ("r.csv", "a,b,a\n1,2,3\n", "column 'a' is there twice"),
+    "a column twice": ("r.csv", "a,b,a\n1,2,3\n", "column 'a' occurs twice"),
     "too many cells": ("r.csv", "a,b\n1,2\n\n1,2,3\n", "row 1 (line 4): 3 cells, but 2 columns"),
-    "NUL": ("r.csv", "a,b\n1,2\n3,\0\n", "row 1 (line 3): holds a NUL character"),
+    "NUL": ("r.csv", "a,b\n1,2\n3,\0\n", "row 1 (line 3): contains a NUL character"),
     "only a header": ("r.csv", "a,b\n", "holds no rows"),
     "an empty list": ("r.json", "[]", "holds no rows"),
     "Latin-1": ("r.csv", "a,b\nü,1\n".encode("latin-1"), "line 2: not UTF-8 at byte 0"),
@@ -270,13 +270,13 @@ def test_damaged_parquet_names_the_row(tmp_path):
     whole = path.read_bytes()
     at = whole.index(b"00000000000000001500")
     path.write_bytes(whole[:at] + b"9" + whole[at + 1 :])
-    with pytest.raises(InputError, match=r"r.parquet, row \d+ or after it: cannot be read as parquet"):
+    with pytest.raises(InputError, match=r"r.parquet, row \d+ or later: cannot be read as parquet"):
         read(path)
     path.write_bytes(whole[:-100])
-    with pytest.raises(InputError, match=r"r.parquet, row 0 or after it: cannot be read as parquet"):
+    with pytest.raises(InputError, match=r"r.parquet, row 0 or later: cannot be read as parquet"):
         read(path)
     pq.write_table(pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a", "a"]), path)
-    with pytest.raises(InputError, match=r"r.parquet: column 'a' is there twice"):
+    with pytest.raises(InputError, match=r"r.parquet: column 'a' occurs twice"):
         read(path)
 
 
@@ -300,10 +300,10 @@ def test_only_line_ends_end_a_line(tmp_path):
 LINE = {"sample_id": "0", "status": "accepted", "response": "a\u2028b", "writer": {"temperature": 0.5}}
 DAMAGED = [
     ("[1]", "not an object"),
-    ('{"key": 1, "key": 1}', "key 'key' is there twice"),
-    ('{"x": NaN}', "NaN is no JSON"),
+    ('{"key": 1, "key": 1}', "key 'key' occurs twice"),
+    ('{"x": NaN}', "NaN is not a JSON"),
     ("{", "not JSON"),
-    ("{}", "has no|have to be texts|damaged"),
+    ("{}", "has no|is not a text|damaged"),
 ]
 
 
@@ -325,10 +325,10 @@ def test_written_responses_are_whole_and_one_a_sample(tmp_path):
     write_lines(path, json.dumps(LINE, ensure_ascii=False) + "\n")
     assert read_written(path) == [{**LINE, "template": None}]
     write_lines(path, (json.dumps(LINE) + "\n") * 2)
-    with pytest.raises(InputError, match="row 1: sample '0' is there twice"):
+    with pytest.raises(InputError, match="row 1: sample '0' occurs twice"):
         read_written(path)
     write_lines(path, json.dumps({**LINE, "response": 3}) + "\n")
-    with pytest.raises(InputError, match="row 0: 'response' is no text"):
+    with pytest.raises(InputError, match="row 0: 'response' is not a text"):
         read_written(path)
 
 
@@ -336,10 +336,10 @@ def test_rephrases_twice_or_of_no_text(tmp_path):
     path = tmp_path / "r.jsonl"
     row = {"pair_id": "p", "type": "unrelated", "text": "t"}
     path.write_text((json.dumps(row) + "\n") * 2)
-    with pytest.raises(InputError, match="row 1: unrelated of 'p' is there twice"):
+    with pytest.raises(InputError, match="row 1: second unrelated of 'p'"):
         from_cache(path, [])
     path.write_text(json.dumps({**row, "text": 5}))
-    with pytest.raises(InputError, match="row 0: pair_id, type and text have to be texts"):
+    with pytest.raises(InputError, match="row 0: pair_id, type or text is not a text"):
         from_cache(path, [])
 
 

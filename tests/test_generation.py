@@ -108,21 +108,21 @@ def test_an_answer(chat):
     ("plan", "phrase"),
     [
         ([500, 503], "HTTP 503"),
-        (["cut"], "no connection, or it was cut"),
+        (["cut"], "no connection, or it was interrupted"),
         (["stall"], "no answer within 0.3 s"),
         (["drip"], "no answer within 0.3 s"),
-        ([b"<html>busy</html>"], "no chat completion"),
-        ([b'{"choices": []}'], "no chat completion"),
-        ([b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}'], "without a text"),
-        ([b"[1]", b"null"], "no chat completion"),
+        ([b"<html>busy</html>"], "not a chat completion"),
+        ([b'{"choices": []}'], "not a chat completion"),
+        ([b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}'], "the answer has no text"),
+        ([b"[1]", b"null"], "not a chat completion"),
     ],
 )
 def test_troubles_that_pass_are_tried_again(chat, plan, phrase, capsys):
     chat.plan = list(plan)
     assert endpoint(chat, timeout=0.3).complete("What is 7").text.endswith("7")
     assert len(chat.prompts) == len(plan) + 1
-    told = capsys.readouterr().err
-    assert phrase in told and f"try {len(plan) + 1} in" in told
+    log = capsys.readouterr().err
+    assert phrase in log and f"try {len(plan) + 1} in" in log
 
 
 def test_a_server_is_waited_for_as_long_as_it_asks(chat):
@@ -137,7 +137,7 @@ def test_a_server_is_waited_for_as_long_as_it_asks(chat):
     [
         (500, "HTTP 500 for model 'm'"),
         ("stall", "no answer within 0.2 s, 3 times"),
-        (b"nonsense", "no chat completion (.*), 3 times"),
+        (b"nonsense", "not a chat completion (.*), 3 times"),
     ],
 )
 def test_a_server_that_never_recovers(chat, trouble, message):
@@ -182,7 +182,7 @@ def test_a_missing_key_is_named_and_one_that_is_not_needed_is_not_missed(chat, m
 
 
 def test_nobody_there():
-    with pytest.raises(InputError, match="no connection, or it was cut, 2 times"):
+    with pytest.raises(InputError, match="no connection, or it was interrupted, 2 times"):
         endpoint(f"{closed_port()}/v1", attempts=2).complete("What is 7")
 
 
@@ -293,7 +293,7 @@ def test_answers_as_models_spell_them(stated, gold, right):
 
 
 def test_only_right_and_whole_responses_are_accepted(tmp_path, capsys):
-    said = {
+    replies = {
         "Q0": "So.\nThe final answer is 1,000.",
         "Q1": "The final answer is 2",
         "Q2": "Well.",
@@ -304,7 +304,7 @@ def test_only_right_and_whole_responses_are_accepted(tmp_path, capsys):
     options = {"(A)": "22", "(B)": "23"}
     gold = ["1000", "1", "2", "3", "(A)", "(A)"]
     samples = [Sample(str(i), {"none": f"Q{i}"}, gold[i], {}, options if i > 3 else {}) for i in range(6)]
-    with Chat(lambda prompt: said[prompt.split()[-1]]) as chat:
+    with Chat(lambda prompt: replies[prompt.split()[-1]]) as chat:
         write_detailed("d", samples, "Ask: {instruction}", endpoint(chat), tmp_path / "k", tmp_path / "out.jsonl")
     *lines, last = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert list(last) == ["checksum"]
@@ -313,8 +313,8 @@ def test_only_right_and_whole_responses_are_accepted(tmp_path, capsys):
     assert [line["status"] for line in lines] == ["rejected" if reason else "accepted" for reason in reasons]
     assert lines[0]["prompt"] == "Ask: Q0" and lines[0]["writer"]["model"] == "m" and KEY not in json.dumps(lines)
     assert written_facts(tmp_path / "out.jsonl")["prompt"] == "Ask: {instruction}"
-    told = capsys.readouterr().err
-    assert "d: 3 of 6 responses rejected (50.0%); another answer: 1; cut off: 1; no final answer: 1" in told
+    log = capsys.readouterr().err
+    assert "d: 3 of 6 responses rejected (50.0%); another answer: 1; cut off: 1; no final answer: 1" in log
 
 
 # --- through the workflow --------------------------------------------------------------------------------------------
@@ -423,7 +423,7 @@ def test_a_local_model_writes_too(miniature, tmp_path):
     before = (tmp_path / "out.jsonl").read_bytes()
     os.truncate(tmp_path / "kept.jsonl", len((tmp_path / "kept.jsonl").read_bytes()) - 5)
     done = call("generate_detailed", *arguments)
-    assert "1 answers to ask for, 1 found" in done.stderr and (tmp_path / "out.jsonl").read_bytes() == before
+    assert "1 answers to request, 1 found" in done.stderr and (tmp_path / "out.jsonl").read_bytes() == before
 
 
 WRONG = {
@@ -452,11 +452,11 @@ def test_a_local_writer_asks_in_the_form_that_it_is_given():
     """The instructed miniature has a chat template; the form is a part of what kept answers belong to."""
     from gradatlas.models.local_writer import LocalModel
 
-    told = {}
+    texts = {}
     for form in ("", "plain", "chat"):
         writer = LocalModel(
             str(ROOT / "resources/miniature/instruct"), "m", device="cpu", dtype="float32", max_tokens=8, prompt=form
         )
-        told[form] = writer.complete("How many eggs are left?").text
+        texts[form] = writer.complete("How many eggs are left?").text
         assert writer.facts.get("prompt", "") == form
-    assert told[""] == told["chat"] != told["plain"]
+    assert texts[""] == texts["chat"] != texts["plain"]

@@ -11,16 +11,16 @@ from gradatlas.core.device import visible_devices
 HOLD = """
 import os, sys, time
 from gradatlas.core.device import lease
-lock = lease(sys.argv[1], poll=0.05, count=int(sys.argv[2]))
-print(os.environ.get("CUDA_VISIBLE_DEVICES"), "held" if lock else "free", flush=True)
-time.sleep(60)
+with lease(sys.argv[3], int(sys.argv[2]), sys.argv[1], poll=0.05) as held:
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), "held" if held else "free", flush=True)
+    time.sleep(60)
 """
 
 
-def holder(folder, count=1, **environment):
+def holder(folder, count=1, device="auto", **environment):
     base = {key: value for key, value in os.environ.items() if key not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
     return subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder, str(count)],
+        [sys.executable, "-c", HOLD, folder, str(count), device],
         cwd=ROOT,
         env=base | environment,
         stdout=subprocess.PIPE,
@@ -64,10 +64,10 @@ def test_a_job_that_wants_several_holds_none_until_it_has_all(tmp_path):
 
 
 def test_nothing_to_choose_takes_no_lease(tmp_path):
-    cases = [(1, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "12"})]
-    for count, environment in [*cases, (3, {"CUDA_VISIBLE_DEVICES": "0,1"})]:
-        job = holder(tmp_path, count, **environment)
-        assert job.stdout.readline().split() == [environment["CUDA_VISIBLE_DEVICES"], "free"]
+    cases = [(1, {"SLURM_JOB_ID": "12"}), (3, {}), (1, {"device": "cpu"})]
+    for count, given in cases:
+        job = holder(tmp_path, count, **given, CUDA_VISIBLE_DEVICES="0,1")
+        assert job.stdout.readline().split() == ["0,1", "free"]
         job.kill()
         job.communicate()
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gradatlas.gradients import spectra as engine
 from gradatlas.gradients.capture import Factors
-from gradatlas.gradients.spectra import METRICS, Tokens, gram, singular_values, spectra
+from gradatlas.gradients.spectra import METRICS, LayerInput, gram, singular_values, spectra
 
 
 def plainly(x, d):
@@ -25,7 +25,7 @@ def factors(tokens, rows, columns, seed, condition=0.0):
 
 
 def assert_close(x, d, tolerance=1e-6):
-    ours, exact = singular_values(Tokens(x), d), plainly(x, d)
+    ours, exact = singular_values(LayerInput(x), d), plainly(x, d)
     assert ours.dtype == torch.float64
     exact = exact[: len(ours)]
     assert abs(ours.sum() - exact.sum()) <= tolerance * exact.sum()
@@ -66,8 +66,8 @@ def test_tokens_without_a_gradient_or_an_input_add_nothing():
     x, d = factors(40, 64, 64, 0)
     d[:20], x[35:] = 0, 0
     assert_close(x, d)
-    few = singular_values(Tokens(x[20:35].contiguous()), d[20:35].contiguous())
-    assert torch.allclose(singular_values(Tokens(x), d)[:15], few, rtol=1e-6)
+    few = singular_values(LayerInput(x[20:35].contiguous()), d[20:35].contiguous())
+    assert torch.allclose(singular_values(LayerInput(x), d)[:15], few, rtol=1e-6)
 
 
 def test_one_huge_token_does_not_drown_the_others():
@@ -83,7 +83,7 @@ def test_gradients_that_cancel_are_left_to_the_svd():
     x, d = factors(30, 64, 64, 2)
     x[1::2] = x[::2]
     d[1::2] = -d[::2] * (1 + 1e-5)
-    assert engine._from_grams(Tokens(x), d) is None
+    assert engine._from_grams(LayerInput(x), d) is None
     assert_close(x, d)
 
 

@@ -94,7 +94,7 @@ def preference_run(speed, cost, questions=("a", "b"), steps=5):
         chosen = [-10 - cost * speed * step for step in range(steps)]
         values["chosen", question] = chosen
         values["rejected", question] = [one - 5 - speed * step for step, one in enumerate(chosen)]
-    return matching.course_of(dynamics_rows(values))
+    return matching.trajectory_of(dynamics_rows(values))
 
 
 def test_a_course_is_changes_of_questions_that_have_both_responses():
@@ -103,9 +103,9 @@ def test_a_course_is_changes_of_questions_that_have_both_responses():
     assert course.margin[0].tolist() == [0, 2, 4, 6, 8] and course.fall[0].tolist() == [0, 1, 2, 3, 4]
     assert course.rise[0].tolist() == [0, -0.25, -0.5, -0.75, -1]
     lone = dynamics_rows({("chosen", "a"): [-1, -2], ("rejected", "a"): [-3, -5], ("chosen", "b"): [-1, -2]})
-    assert matching.course_of(lone).questions == ("a",)
-    with pytest.raises(InputError, match="both followed"):
-        matching.course_of(lone.filter(pl.col("type") == "chosen"))
+    assert matching.trajectory_of(lone).questions == ("a",)
+    with pytest.raises(InputError, match="no question has both"):
+        matching.trajectory_of(lone.filter(pl.col("type") == "chosen"))
 
 
 def test_runs_that_differ_in_speed_alone_differ_at_matched_examples_alone():
@@ -136,8 +136,8 @@ def test_resamples_are_paired_between_runs():
     generator = np.random.default_rng(0)
     scale = generator.uniform(1, 5, 30)
     curve = np.arange(4.0)
-    one = matching.Course(tuple(map(str, range(30))), np.arange(4), *(scale[:, None] * curve for _ in range(3)))
-    two = matching.Course(one.questions, one.examples, one.margin, one.fall + curve, one.rise)
+    one = matching.Trajectory(tuple(map(str, range(30))), np.arange(4), *(scale[:, None] * curve for _ in range(3)))
+    two = matching.Trajectory(one.questions, one.examples, one.margin, one.fall + curve, one.rise)
     found, _ = matching.squeezing({"one": one, "two": two}, "examples", 200, 0, "x")
     differences = found[:, 1, 0] - found[:, 0, 0]
     assert np.ptp(found[1:, 0, 0]) > 0.5 and np.allclose(differences, 3)

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.coverage import coverage
 from gradatlas.statistics import bootstrap, intervals
 from gradatlas.statistics.bootstrap import resampled
-from gradatlas.statistics.estimates import of_curves, of_differences
+from gradatlas.statistics.estimates import curve_estimates, difference_estimates
 
 DRAWS = 400
 
@@ -17,7 +17,7 @@ def skewed(count, layers=6, seed=0):
 
 
 def plain_resamples(count, draws, seed, name):
-    """The same resamples as lists of sample numbers, told from the means of one-hot columns."""
+    """The same resamples as lists of sample numbers, read from the means of one-hot columns."""
     shares = resampled([np.eye(count)], draws, seed, name)[0]
     return [np.repeat(np.arange(count), np.rint(row * count).astype(int)) for row in shares]
 
@@ -31,7 +31,7 @@ def test_resamples_are_of_the_samples_size_whatever_the_block(monkeypatch):
 
 def test_a_means_interval_is_the_bootstrap_t_of_its_logarithm():
     values = skewed(30)
-    curves, _ = of_curves(values, DRAWS, 3, "cell")
+    curves, _ = curve_estimates(values, DRAWS, 3, "cell")
     mean, error = values.mean(0), values.std(0) / np.sqrt(30) / values.mean(0)
     student = []
     for taken in plain_resamples(30, DRAWS, 3, "cell"):
@@ -44,7 +44,7 @@ def test_a_means_interval_is_the_bootstrap_t_of_its_logarithm():
 
 def test_a_relative_differences_interval_is_the_bootstrap_t_of_the_ratios_logarithm():
     one, two = skewed(30), 1.5 * skewed(30, seed=1)
-    layers, signed, _ = of_differences(one, two, DRAWS, 3, "pair")
+    layers, signed, _ = difference_estimates(one, two, DRAWS, 3, "pair")
 
     def ratio_and_error(a, b):
         influence = b / b.mean(0) - a / a.mean(0)
@@ -85,20 +85,20 @@ def test_the_inverted_theta_is_where_the_quantile_meets_what_was_seen(scale):
 
 def test_far_from_zero_the_correction_is_nothing():
     values = skewed(200, 8) * (1 + 2.0 * (np.arange(8) % 2))
-    _, mad = of_curves(values, DRAWS, 0, "far")
+    _, mad = curve_estimates(values, DRAWS, 0, "far")
     assert mad["corrected"][-1] == pytest.approx(mad["value"][-1], rel=0.01)
     assert mad["low"][-1] < mad["value"][-1] < mad["high"][-1]
 
 
 def test_of_noise_alone_the_corrected_value_is_near_zero_and_the_interval_holds_it():
-    _, mad = of_curves(skewed(200, 28), DRAWS, 0, "noise")
+    _, mad = curve_estimates(skewed(200, 28), DRAWS, 0, "noise")
     assert mad["low"][-1] == 0 and mad["corrected"][-1] < 0.5 * mad["value"][-1]
 
 
 def test_a_value_below_what_noise_makes_has_an_upper_end_all_the_same():
     noise = np.random.default_rng(0).normal(size=(6, DRAWS))
     ends = [
-        intervals.of_absolute(size * np.array([1.0, -1, 1, -1, 1, -1]), noise, np.ones(6), 100)
+        intervals.absolute_interval(size * np.array([1.0, -1, 1, -1, 1, -1]), noise, np.ones(6), 100)
         for size in (0.01, 0.1, 0.5, 5)
     ]
     corrected, low, high = zip(*ends, strict=True)
@@ -109,18 +109,18 @@ def test_a_value_below_what_noise_makes_has_an_upper_end_all_the_same():
 
 def test_samples_all_alike_have_no_width():
     values = np.tile([1.0, 3.0, 2.0, 2.0, 5.0], (10, 1))
-    curves, mad = of_curves(values, DRAWS, 0, "alike")
+    curves, mad = curve_estimates(values, DRAWS, 0, "alike")
     assert np.array_equal(curves["low"], curves["value"]) and np.array_equal(curves["high"], curves["value"])
     assert mad["low"][-1] == pytest.approx(1.5) and mad["high"][-1] == pytest.approx(1.5)
-    layers, signed, absolute = of_differences(values, 2 * values, DRAWS, 0, "alike")
+    layers, signed, absolute = difference_estimates(values, 2 * values, DRAWS, 0, "alike")
     for found in (signed, absolute):
         assert [float(found[key]) for key in ("corrected", "low", "high")] == pytest.approx([1.0, 1.0, 1.0])
     assert np.allclose(layers["low"], 1)
 
 
 def test_too_few_samples_have_a_value_and_no_interval():
-    curves, mad = of_curves(skewed(4), DRAWS, 0, "few")
-    found = of_differences(skewed(4), skewed(4, seed=1), DRAWS, 0, "few")
+    curves, mad = curve_estimates(skewed(4), DRAWS, 0, "few")
+    found = difference_estimates(skewed(4), skewed(4, seed=1), DRAWS, 0, "few")
     for estimates in (curves, mad, *found):
         assert np.isfinite(np.atleast_1d(estimates["value"])[-1])
         assert np.isnan(estimates["low"]).all() and np.isnan(estimates["high"]).all()
@@ -129,11 +129,11 @@ def test_too_few_samples_have_a_value_and_no_interval():
 def test_a_layer_without_gradient_has_no_relative_difference():
     values = skewed(20)
     values[:, 2] = 0
-    layers, signed, absolute = of_differences(values, skewed(20, seed=1), 50, 0, "zero")
+    layers, signed, absolute = difference_estimates(values, skewed(20, seed=1), 50, 0, "zero")
     assert np.isnan(layers["value"][2]) and np.isnan(layers["low"][2]) and np.isfinite(layers["low"][3])
     for found in (signed, absolute):
         assert np.isnan(found["value"]) and np.isnan(found["low"])
-    curves, _ = of_curves(values, 50, 0, "zero")
+    curves, _ = curve_estimates(values, 50, 0, "zero")
     assert (curves["low"][2], curves["high"][2]) == (0, 0)
 
 

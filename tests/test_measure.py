@@ -156,7 +156,7 @@ module.measure({str(miniature)!r}, {str(tmp_path / "rows.json")!r}, {str(tmp_pat
 
 def test_a_window_beyond_the_models_positions_is_the_models(miniature, responses, plain, tmp_path):
     done = measure(miniature, responses, tmp_path, "--max-length", 4096, "--batch-tokens", 256)
-    assert done.returncode == 0 and "the window is 1024 tokens" in done.stderr
+    assert done.returncode == 0 and "texts are cut at 1024 tokens" in done.stderr
     assert read_metadata(tmp_path / "samples.parquet")["window"] == 1024
     assert pl.read_parquet(tmp_path / "spectra.parquet").equals(pl.read_parquet(plain / "spectra.parquet"))
 
@@ -179,7 +179,7 @@ BAD_FILES = {
     "not UTF-8": (b'[{"instruction": "\xff"}]', "not UTF-8 at byte 18"),
     "not JSON": (b"[{", "not JSON at line 1"),
     "not a list": (b"{}", "holds a JSON dict"),
-    "no entries": (b"[]", "at least one sample"),
+    "no entries": (b"[]", "give at least one"),
     "without output": (b'[{"instruction": "a", "output": "b"}, {"instruction": "a"}]', "row 1: 'output' is missing"),
     "empty output": (b'[{"instruction": "a", "output": ""}]', "row 0: 'output' is not a text, or empty"),
 }

@@ -224,7 +224,7 @@ def test_resumed_tables_are_byte_identical(measured, miniature, few, tmp_path):
 def test_a_journal_without_extras_does_not_pass_for_one_with_them(miniature, few, tmp_path):
     journal = ("--journal", tmp_path / "journal")
     assert run(miniature, few, tmp_path, *journal) == (6, 0)
-    # One more sample told: the others' records stay good.
+    # One more sample with tokens: the others' records stay good.
     assert run(miniature, few, tmp_path, *journal, *asked(tmp_path, ["tokens"])) == (3, 3)
     assert run(miniature, few, tmp_path, *journal, *asked(tmp_path, ["tokens"], 2)) == (3, 3)
     assert run(miniature, few, tmp_path, *journal, *asked(tmp_path, ["cosines"])) == (6, 0)
@@ -255,8 +255,11 @@ def test_a_sample_that_was_not_measured_has_no_rows(miniature, few, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tokens", "{out}/t.parquet"], "--tokens: whose? give one of --tokens-of ID and --tokens-first N"),
-        (["--tokens", "{out}/t.parquet", "--tokens-first", 1, "--tokens-of", "a"], "--tokens: whose? give one of"),
+        (["--tokens", "{out}/t.parquet"], "--tokens: which samples? give one of --tokens-of ID and --tokens-first N"),
+        (
+            ["--tokens", "{out}/t.parquet", "--tokens-first", 1, "--tokens-of", "a"],
+            "--tokens: which samples? give one of",
+        ),
         (["--tokens-first", 1], "choose samples for --tokens; give --tokens OUT too"),
         (["--tokens", "{out}/t.parquet", "--tokens-first", -1], "--tokens-first is -1; give 0 or more"),
         (["--tokens", "{out}/t.parquet", "--tokens-of", "nobody"], "no sample 'nobody' among the 2 measured"),

@@ -224,7 +224,7 @@ def test_out_of_memory_halves_until_it_fits(miniature, few, plain, tmp_path, mon
     monkeypatch.setattr(engine, "Capture", capture)
     done = measure(miniature, few, tmp_path, "--batch-tokens", 100_000, "--journal", tmp_path / "journal")
     assert counts(done) == (6, 0)
-    assert "out of memory on a batch of 6; going on with halves of 3" in done.stderr
+    assert "out of memory on a batch of 6; trying halves of 3" in done.stderr
     assert capture.batches == [1, 2, 1, 2]
     samples, spectra = read(tmp_path)
     assert samples["status"].unique().to_list() == ["ok"]
@@ -236,7 +236,7 @@ def test_what_does_not_fit_alone_has_a_status_and_is_tried_again(miniature, few,
     with monkeypatch.context() as patch:
         patch.setattr(engine, "Capture", limited(0))
         done = measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")
-    assert "tokens) alone" in done.stderr
+    assert "out of memory on one sample: " in done.stderr
     samples, spectra = read(tmp_path)
     assert samples["status"].unique().to_list() == ["out_of_memory"] and spectra.height == 0
     assert counts(measure(miniature, few, tmp_path, "--journal", tmp_path / "journal")) == (6, 0)
@@ -263,7 +263,7 @@ def test_any_other_failure_names_the_sample_and_writes_nothing(case, miniature, 
         )
     culprit = min(lengths, key=lengths.get)
     least = lengths[culprit]
-    assert list(lengths.values()).count(least) == 1, "the culprit is told by its length"
+    assert list(lengths.values()).count(least) == 1, "the culprit is found by its length"
     fails, error, message = {
         "one sample": (lambda batch: min(len(one.ids) for one in batch) <= least, ValueError, f"failed on {culprit}: "),
         "together": (lambda batch: len(batch) > 1, ValueError, "failed on these together, on none of them alone: "),
@@ -390,12 +390,12 @@ def test_a_card_whose_files_have_changed_is_refused(miniature, few, tmp_path):
     assert counts(measure(card, few, out)) == (6, 0)
     (folder / "chat_template.jinja").unlink()
     assert "chat_template.jinja: is gone since the card" in user_error(measure(card, few, out))
-    assert "is a card; leave --revision out" in user_error(measure(card, few, out, "--revision", "0" * 40))
+    assert "is a card, not a hub id; remove --revision" in user_error(measure(card, few, out, "--revision", "0" * 40))
 
 
 def test_a_mistyped_folder_is_told_from_a_hub_id(few, tmp_path):
     error = user_error(measure("modles/nope", few, tmp_path))
-    assert "--model modles/nope: no such folder; if it is a hub id, it needs --revision COMMIT" in error
+    assert "--model modles/nope: no such folder; if it is a hub id, give --revision COMMIT" in error
 
 
 def test_a_model_that_says_minus_one_position_has_no_limit(miniature, few, plain, tmp_path, monkeypatch):
@@ -493,31 +493,31 @@ def corrupt_weights(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_bert, "not a causal language model: config.json says BertForMaskedLM; take a decoder-only model"),
-        (spoil_causality, "(BertLMHeadModel): earlier positions read later ones, so that this is no causal decoder"),
+        (spoil_bert, "not a causal language model: config.json has BertForMaskedLM; give a decoder-only model"),
+        (spoil_causality, "(BertLMHeadModel): not a causal decoder, as earlier positions depend on later ones"),
         (spoil_heads, "(LlamaForCausalLM): a forward pass over 8 x 4 tokens fails (RuntimeError: The size of tensor a"),
         (
             change_config(num_attention_heads=7),
-            "config.json: no model can be made of it (StrictDataclassClassValidationError: ",
+            "config.json: no model can be built from it (StrictDataclassClassValidationError: ",
         ),
-        (change_config(head_dim=None, num_attention_heads=0), "config.json: no model can be made of it ("),
-        (spoil_vocabulary, "embeddings; take the tokenizer that belongs to "),
-        (spoil_tokenizer, "tokenizer.json: no tokenizer here"),
+        (change_config(head_dim=None, num_attention_heads=0), "config.json: no model can be built from it ("),
+        (spoil_vocabulary, "embeddings; use the tokenizer that belongs to "),
+        (spoil_tokenizer, "tokenizer.json: no tokenizer"),
         (spoil_template, "has no chat template; set kind to 'base' in its row"),
-        (break_template, "its chat template cannot be used (TemplateSyntaxError: Expected an expression"),
+        (break_template, "its chat template fails (TemplateSyntaxError: Expected an expression"),
         (break_config, "config.json: not JSON"),
         (change_config(hidden_size=64), "weight model.embed_tokens.weight is of another shape"),
         (
             change_config(num_hidden_layers=3, layer_types=["full_attention"] * 3),
-            "weight model.layers.3.input_layernorm.weight is of a layer that the model has not",
+            "weight model.layers.3.input_layernorm.weight is of a layer that the model does not have",
         ),
         (
             change_config(model_type="own", auto_map={"AutoConfig": "own.A", "AutoModelForCausalLM": "own.B"}),
-            "its model is code of its own; read it, and set trust_remote_code to true",
+            "contains custom model code; read it, and to run it set trust_remote_code to true",
         ),
-        (spoil_number, "its outputs are not numbers: a damaged weight"),
+        (spoil_number, "all its outputs are NaN, because of a damaged weight"),
         (cut_weights, "its header declares 5505352; fetch it again"),
-        (corrupt_weights, "model.safetensors: cut or not safetensors"),
+        (corrupt_weights, "model.safetensors: not a complete safetensors file"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

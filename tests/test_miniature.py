@@ -15,7 +15,7 @@ from gradatlas.core.files import check_sums
 from gradatlas.core.tables import read_table
 from gradatlas.data.made_up.miniature import DATASETS, REASONING, held_out, training_documents
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
-from gradatlas.miniature import exam as accuracy
+from gradatlas.miniature import accuracy
 from gradatlas.miniature import training as miniature
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.miniature.tokenizer import TURN_END, build_tokenizer
@@ -186,7 +186,7 @@ def test_wilson_bounds():
 
 
 def test_batched_answers_are_those_of_one_prompt_at_a_time(base):
-    reader = accuracy.Reader.load(base, chat=False)
+    reader = accuracy.GreedyModel.load(base, chat=False)
     prompts = [reader.prompt(s.instructions["detailed"]) for d in REASONING for s in held_out(d, 4, 0)]
     prompts += ["A\n"]
     together = reader.answers(prompts, 12)
@@ -240,7 +240,7 @@ def test_three_hundred_steps_learn_to_write_the_tasks(tmp_path):
 
 @pytest.fixture(scope="module", params=["base", "instruct"])
 def committed(request):
-    return accuracy.Reader.load(COMMITTED / request.param, chat=request.param == "instruct")
+    return accuracy.GreedyModel.load(COMMITTED / request.param, chat=request.param == "instruct")
 
 
 def test_committed_files_are_whole_and_small():

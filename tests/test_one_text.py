@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from gradatlas.core.errors import InputError
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.probes import _random_tokens, _words
-from gradatlas.finetuning.sequences import Speech, log_probs, shared_logits
+from gradatlas.finetuning.sequences import ResponseEncoder, log_probs, shared_logits
 from gradatlas.models.local_writer import LocalModel
 from gradatlas.models.tokens import Encoder, front_tokens
 
@@ -97,7 +97,7 @@ TEXTS = st.text("ab esy:.?A\nä日🙂\u0301\t", max_size=12)
 @given(prompt=TEXTS, response=TEXTS, begun=st.booleans(), closed=st.integers(0, 2))
 def test_any_prompt_and_response_are_read_as_one_text(case, prompt, response, begun, closed):
     prompt = f"{'<s>' * begun}A: who?{prompt}"
-    encoded = Speech(TOKENIZERS[case], 999).encode(prompt, response + "</s>" * closed)
+    encoded = ResponseEncoder(TOKENIZERS[case], 999).encode(prompt, response + "</s>" * closed)
     assert encoded.ids == whole(case, prompt + response)
     assert 0 < encoded.start < len(encoded.ids)
     # The other study's encoder reads the same, without the end token.
@@ -111,7 +111,7 @@ def test_any_prompt_and_response_are_read_as_one_text(case, prompt, response, be
 def test_the_response_begins_with_the_first_token_that_holds_a_character_of_it(prompt, response):
     """By the bytes that the tokens of byte-level BPE stand for."""
     tokenizer = TOKENIZERS["byte-level", "bos"]
-    encoded = Speech(tokenizer, 999).encode(prompt, response)
+    encoded = ResponseEncoder(tokenizer, 999).encode(prompt, response)
     ends, end = [], 0
     for token in tokenizer.convert_ids_to_tokens(encoded.ids[1:-1]):
         ends.append(end := end + len(token))
@@ -139,7 +139,7 @@ def test_the_response_begins_with_the_first_token_that_holds_a_character_of_it(p
 @pytest.mark.parametrize("around", ["nothing", "both"])
 def test_right_tokens_at_the_border(kind, prompt, response, before, after, around):
     tokenizer = TOKENIZERS[kind, around]
-    encoded = Speech(tokenizer, 99).encode(prompt, response)
+    encoded = ResponseEncoder(tokenizer, 99).encode(prompt, response)
     tokens = tokenizer.convert_ids_to_tokens(encoded.ids)
     front = ["<s>"] if around == "both" else []
     assert tokens[: encoded.start] == [*front, *before] and tokens[encoded.start :] == [*after, "</s>"]
@@ -153,11 +153,15 @@ def test_a_vocabulary_without_the_letter_a_has_its_front():
 
 
 def test_no_token_before_the_response_is_an_error():
-    speech = Speech(TOKENIZERS["wordpiece", "nothing"], 99)
-    for read in (lambda: speech.encode(" \n", "yes"), lambda: speech.prompt("\u200b"), lambda: speech.encode("a", "b")):
-        with pytest.raises(InputError, match="leaves no token before the response to prompt"):
+    encoder = ResponseEncoder(TOKENIZERS["wordpiece", "nothing"], 99)
+    for read in (
+        lambda: encoder.encode(" \n", "yes"),
+        lambda: encoder.encode_prompt("\u200b"),
+        lambda: encoder.encode("a", "b"),
+    ):
+        with pytest.raises(InputError, match="gives no token before the response to prompt"):
             read()
-    assert Speech(TOKENIZERS["wordpiece", "bos"], 99).encode("a", "b").ids == (BOS, 4, EOS)
+    assert ResponseEncoder(TOKENIZERS["wordpiece", "bos"], 99).encode("a", "b").ids == (BOS, 4, EOS)
 
 
 def tiny(tokenizer):
@@ -170,9 +174,9 @@ def tiny(tokenizer):
 def test_responses_whose_prompt_ends_elsewhere_are_evaluated_as_alone():
     """After one prompt, "A:", a token over the border leaves "A" and no such token leaves "A:"."""
     tokenizer = TOKENIZERS["byte-level", "bos"]
-    model, speech = tiny(tokenizer), Speech(tokenizer, 64)
+    model, encoder = tiny(tokenizer), ResponseEncoder(tokenizer, 64)
     texts = [" a", " yes", "no", "so", "", " a b", "?"]
-    batch = {text: speech.encode("A:", text) for text in texts}
+    batch = {text: encoder.encode("A:", text) for text in texts}
     assert {each.start for each in batch.values()} == {2, 3}
     plain = {}
     for text, each in batch.items():
@@ -196,11 +200,11 @@ def test_random_tokens_are_as_many_as_asked_for_whatever_stands_around_a_text(ki
 
     for around in AROUND:
         tokenizer = TOKENIZERS[kind, around]
-        speech, words = Speech(tokenizer, 99), _words(tokenizer)
+        encoder, words = ResponseEncoder(tokenizer, 99), _words(tokenizer)
         assert set(words) >= ({" yes"} if kind != "wordpiece" else {" yes", " who", " she", " no"})
-        drawn = _random_tokens(speech, "A.", words, 4, Random(0))
-        assert speech.encode("A.", drawn).tokens == 4
-        assert _random_tokens(speech, "A.", [], 4, Random(0)) is None
+        drawn = _random_tokens(encoder, "A.", words, 4, Random(0))
+        assert encoder.encode("A.", drawn).tokens == 4
+        assert _random_tokens(encoder, "A.", [], 4, Random(0)) is None
 
 
 @pytest.mark.parametrize("chat", [False, True])

@@ -106,9 +106,9 @@ def integers(weights):
     ("edit", "quantisation", "message"),
     [
         (without_scales, FP8, r"down_proj.weight: an FP8 weight's scale is missing"),
-        (lambda w: as_fp8(w, "weight_scale"), FP8, r"weight_scale: an FP8 weight's scale is missing or of a name"),
-        (as_fp8, None, r"down_proj.weight is stored as F8_E4M3, and config.json has no quantization_config"),
-        (integers, None, r"down_proj.weight is stored as I8, and config.json has no quantization_config"),
+        (lambda w: as_fp8(w, "weight_scale"), FP8, r"weight_scale: an FP8 weight's scale is missing, or not named"),
+        (as_fp8, None, r"down_proj.weight is stored as F8_E4M3, but config.json has no quantization_config"),
+        (integers, None, r"down_proj.weight is stored as I8, but config.json has no quantization_config"),
         (None, {"quant_method": "gptq", "bits": 4}, "quantised by 'gptq'"),
         (None, {"quant_method": "awq", "bits": 4}, "quantised by 'awq'"),
         (None, {"quant_method": "bitsandbytes", "load_in_4bit": True}, "quantised by 'bitsandbytes'"),
@@ -119,7 +119,7 @@ def integers(weights):
 )  # fmt: skip
 def test_what_cannot_be_dequantised_is_one_line(tokenizer, tmp_path, edit, quantisation, message):
     folder = change(write(tmp_path / "model", tokenizer), edit, quantization_config=quantisation)
-    with pytest.raises(InputError, match=f"{message}.*take the checkpoint in 16 or 32 bits"):
+    with pytest.raises(InputError, match=f"{message}.*use the original checkpoint in 16 or 32 bits"):
         load(str(folder), dtype="float32", device="cpu")
 
 
@@ -180,10 +180,10 @@ def test_what_the_library_keeps_in_float32_is_in_the_precision_asked_for(tokeniz
 )
 def test_a_key_that_no_model_can_be_made_of_is_named(tokenizer, tmp_path, keys, key):
     folder = change(write(tmp_path / "model", tokenizer), rope_parameters=None, **keys)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         load(str(folder), dtype="float32", device="cpu")
-    assert f"{folder / 'config.json'}: key {key}: no model can be made of it" in str(told.value)
-    assert "tokenizer.json" not in str(told.value)
+    assert f"{folder / 'config.json'}: key {key}: no model can be built from it" in str(caught.value)
+    assert "tokenizer.json" not in str(caught.value)
 
 
 def test_a_broken_tokenizer_is_still_named(tokenizer, tmp_path):

@@ -61,24 +61,24 @@ WRONG = {
     "cut": ('{"instruction": "Q", ', "not JSON"),
     "a list": ("[]", "not an object"),
     "no loss": (json.dumps(without("loss")), "'loss' is missing"),
-    "a missing projection": (json.dumps(without(K1)), "layer 1 has no k_proj; have o, q, v"),
+    "a missing projection": (json.dumps(without(K1)), "layer 1 has no k_proj, only o, q, v"),
     "a missing layer": (
         json.dumps({key: value for key, value in line(3).items() if ".1." not in key}),
-        "layers 0, 2 are there; from 0 on without a gap are needed",
+        "has layers 0, 2; give all layers from 0 on",
     ),
-    "no layer at all": (json.dumps({"instruction": "Q", "output": "A", "loss": 1}), "layers none are there"),
-    "no values": (json.dumps(line() | {K1: 3}), f"'{K1}': holds no values"),
+    "no layer at all": (json.dumps({"instruction": "Q", "output": "A", "loss": 1}), "has layers none; give all layers"),
+    "no values": (json.dumps(line() | {K1: 3}), f"'{K1}': not an object; give S_sum"),
     "a text as a value": (json.dumps(line() | {K1: {"S_sum": "abc", "S_max": 1}}), f"'{K1}': 'S_sum' is \"abc\""),
     "a text in a list": (
         json.dumps(line() | {K1: {"S_list": ["a"]}}),
-        f"'{K1}': 'S_list' is \"a\", which is no number",
+        f"'{K1}': 'S_list' is \"a\", not a number",
     ),
     "no list": (json.dumps(line() | {K1: {"S_list": 3}}), f"'{K1}': 'S_list' is not a list of numbers"),
-    "a text as loss": (json.dumps(line(loss="abc")), "'loss' is \"abc\", which is no number"),
-    "a list as loss": (json.dumps(line(loss=[1])), "'loss' is [1], which is no number"),
+    "a text as loss": (json.dumps(line(loss="abc")), "'loss' is \"abc\", not a number"),
+    "a list as loss": (json.dumps(line(loss=[1])), "'loss' is [1], not a number"),
     "a list as instruction": (json.dumps(line(instruction=["Q"])), "'instruction' is not a text"),
     "a number as output": (json.dumps(line(output=3)), "'output' is not a text"),
-    "too large": (json.dumps(line(loss=10**400)), "'loss' is too large a number"),
+    "too large": (json.dumps(line(loss=10**400)), "'loss' is too large"),
     "no nuclear norm": (json.dumps(line() | {K1: {"S_max": 1}}), f"'{K1}': 'S_sum' is missing, and there is no S_list"),
 }
 
@@ -97,7 +97,7 @@ def test_other_parameters_are_named_and_left_out(tmp_path, capsys):
     path = tmp_path / "grads.jsonl"
     path.write_text(json.dumps(line() | {"lm_head.weight": {"S_sum": 1}}) + "\n")
     assert len(list(read_file(path))) == 1
-    assert "no projection of ours, left out: lm_head.weight" in capsys.readouterr().err
+    assert "not q, k, v or o, ignored: lm_head.weight" in capsys.readouterr().err
 
 
 def test_bad_files_are_named(tmp_path):
@@ -120,9 +120,9 @@ def test_places(tmp_path):
     assert find_released(str(tmp_path), "", "grads_exp/cot_500/m/grads_x.jsonl", "cache") == str(place)
     with pytest.raises(InputError, match="no such file; add it"):
         find_released(str(tmp_path), "", "grads_exp/cot_500/m/grads_y.jsonl", "cache")
-    with pytest.raises(InputError, match=r"no such folder; mend config key released\.source"):
+    with pytest.raises(InputError, match=r"no such folder; fix config key released\.source"):
         find_released(str(tmp_path / "nowhere"), "", "grads_exp/x", "cache")
-    with pytest.raises(InputError, match=r"unresolved; put the commit into config key released\.revision"):
+    with pytest.raises(InputError, match=r"no revision is given; put the commit into config key released\.revision"):
         find_released("org/name", "", "grads_exp/x", "cache")
 
 
@@ -147,7 +147,7 @@ def test_a_hub_dataset_at_its_commit(tmp_path, table):
         done = run()
         assert done.returncode == 0, done.stderr
         assert pl.read_parquet(tmp_path / "samples.parquet")["sample_id"].to_list() == ["1"]
-        assert "the hub shows no such dataset" in user_error(run(source="org/other"))
+        assert "the hub shows no dataset org/other" in user_error(run(source="org/other"))
         assert "has no commit" in user_error(run(revision="f" * 40))
         assert "has no file grads_exp/y.jsonl" in user_error(run(file="grads_exp/y.jsonl"))
     assert run().returncode == 0, "what is there needs no network"
@@ -189,7 +189,7 @@ def test_samples_are_found_by_their_texts_also_where_a_question_stands_twice(tmp
     assert samples["loss_concentration"].is_null().all()
     assert pl.read_parquet(tmp_path / "spectra.parquet").height == 3 * 2 * 4
     error = user_error(imported(tmp_path, table, [line(instruction="Q1", output="no")]))
-    assert "grads.jsonl, line 1: its instruction and output are no none, correct response of" in error
+    assert "grads.jsonl, line 1: its instruction and output are not a none, correct response in" in error
 
 
 def test_samples_without_a_gradient_keep_their_row(tmp_path, table):

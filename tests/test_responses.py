@@ -250,14 +250,14 @@ def test_same_seed_same_bytes_whatever_the_order_of_the_files(tmp_path, rows, se
     ("content", "message"),
     [
         (b'[{"instruction": "a", "output": "\xff"}]', "line 1: not UTF-8 at byte 33 of the line"),
-        (b'{"instruction": "a", "output": "b"}', "holds a JSON dict; a list of"),
+        (b'{"instruction": "a", "output": "b"}', "holds a JSON dict; give a list of"),
         (b"[]", "holds no entries"),
         (b"", "holds no entries"),
         (b"[1]", "row 0: not an object"),
         (b'[{"instruction": "a"}]', "row 0: 'output' is missing"),
         (b'[{"instruction": "a", "output": ""}]', "row 0: 'output' is not a text, or empty"),
         (b'[{"instruction": 3, "output": "b"}]', "row 0: 'instruction' is not a text"),
-        (b'[{"instruction": "a", "output": "b\\ud800"}]', "row 0: 'output' holds half of a character"),
+        (b'[{"instruction": "a", "output": "b\\ud800"}]', "row 0: 'output' contains half of a character"),
         (b'[{"instruction": "a", "output": "b"', "not JSON at line 1"),
     ],
 )

@@ -26,8 +26,8 @@ def measure(model, responses, folder, *options):
         *options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads((folder / "run.json").read_text())
-    return told["computed"], told["recalled"]
+    facts = json.loads((folder / "run.json").read_text())
+    return facts["computed"], facts["recalled"]
 
 
 def gather(folders, out, names=NAMES):
@@ -42,11 +42,11 @@ def gather(folders, out, names=NAMES):
 def odd(responses, tmp_path_factory):
     """Responses of which some have no token, or too many."""
     table = pq.read_table(responses)
-    said = table["response"].to_pylist()
-    said[4], said[9] = "", said[9] * 60
+    texts = table["response"].to_pylist()
+    texts[4], texts[9] = "", texts[9] * 60
     path = tmp_path_factory.mktemp("odd") / "responses.parquet"
     place = table.column_names.index("response")
-    write_table(RESPONSES, table.set_column(place, "response", pa.array(said)), path, {})
+    write_table(RESPONSES, table.set_column(place, "response", pa.array(texts)), path, {})
     return path
 
 
@@ -91,8 +91,8 @@ def test_shards_gather_to_the_bytes_of_the_whole(whole, parts, tmp_path):
     assert done.returncode == 0, done.stderr
     assert same_bytes(tmp_path / "out", whole)
     assert "shard" not in read_metadata(tmp_path / "out/samples.parquet")
-    told = json.loads((tmp_path / "out/run.json").read_text())["shards"]
-    assert [each["machine"]["device"] for each in told] == ["cpu"] * 3
+    facts = json.loads((tmp_path / "out/run.json").read_text())["shards"]
+    assert [each["machine"]["device"] for each in facts] == ["cpu"] * 3
 
 
 def test_another_number_of_shards_computes_nothing_again(miniature, odd, whole, tmp_path):
@@ -108,10 +108,10 @@ def test_a_retry_with_smaller_batches_fits_the_other_parts(miniature, odd, whole
     smaller = (*OPTIONS[2:], "--batch-tokens", 128, "--planned-tokens", 256, "--shard", 2, 3)
     measure(miniature, odd, tmp_path / "2", *smaller)
     assert gather([parts[0], tmp_path / "2", parts[2]], tmp_path / "out").returncode == 0
-    found, told = (pq.read_table(each / "spectra.parquet") for each in (tmp_path / "out", whole))
+    found, expected = (pq.read_table(each / "spectra.parquet") for each in (tmp_path / "out", whole))
     names = ["sample_id", "variant", "relation", "layer", "projection"]
-    assert found.select(names).equals(told.select(names))
-    near = np.isclose(found["nuclear_norm"].to_numpy(), told["nuclear_norm"].to_numpy(), rtol=1e-4)
+    assert found.select(names).equals(expected.select(names))
+    near = np.isclose(found["nuclear_norm"].to_numpy(), expected["nuclear_norm"].to_numpy(), rtol=1e-4)
     assert near.all()
 
 
@@ -127,9 +127,9 @@ def test_other_tables_are_gathered_with_their_rows_in_order(miniature, odd, tmp_
     names = (*NAMES, "cosines", "tokens")
     assert gather(folders, tmp_path / "out", names).returncode == 0
     for name in names:
-        found, told = (pq.read_table(each / f"{name}.parquet") for each in (tmp_path / "out", folder))
-        assert found.equals(told) and found.num_rows
-        assert found.schema.metadata == told.schema.metadata
+        found, expected = (pq.read_table(each / f"{name}.parquet") for each in (tmp_path / "out", folder))
+        assert found.equals(expected) and found.num_rows
+        assert found.schema.metadata == expected.schema.metadata
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_parts_that_make_no_whole_are_an_error(miniature, odd, whole, parts, tmp
     assert "rows are in none of the 2 parts given" in user_error(gather(parts[:2], tmp_path / "out"))
     (half, _), _ = cut(miniature, odd, tmp_path, 2, "--journal", whole.parent / "journal")
     message = user_error(gather([half, *parts[1:]], tmp_path / "out"))
-    assert "too; the two were cut in different ways" in message
+    assert "too, which has another number of shards" in message
     assert "not a part of a gradients job" in user_error(gather([whole], tmp_path / "out"))
     assert not (tmp_path / "out/samples.parquet").exists()
 

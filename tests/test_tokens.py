@@ -132,7 +132,7 @@ def test_a_dated_template_writes_the_same_date_on_any_day(template, monkeypatch)
     [
         ("{{ 1 / 0 }}", "its chat template cannot be used .ZeroDivisionError: division by zero"),
         ("{{ messages[0].content + 1 }}", "its chat template cannot be used .TypeError"),
-        ("{% for m in messages %}{{ m['role'] }}: {% endfor %}", "its chat template leaves the user's message out"),
+        ("{% for m in messages %}{{ m['role'] }}: {% endfor %}", "its chat template ignores the user's message"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_named(template, message):

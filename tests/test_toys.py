@@ -386,7 +386,7 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
     assert len(images.labels) == 40 and images.names == SHAPES and images.pixels.max() == 1
     done = call("fetch_dataset", "--dataset", "toys", "--where", "config key toys.images", "--source", "someone/shapes",
                 "--settings.split", "train", "--output", path)  # fmt: skip
-    assert "unresolved; give the commit's hash in config key toys.images" in user_error(done)
+    assert "has no revision; give the commit's hash in config key toys.images" in user_error(done)
 
 
 def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
@@ -406,7 +406,7 @@ def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
     [
         (lambda p, y: (p, y - 1), "labels such as -1; give whole numbers from 0"),
         (lambda p, y: (p, y * 2), "no image of class '1'"),
-        (lambda p, y: (p, y // 2), "2 classes; influence is ranked over others, so give three or more"),
+        (lambda p, y: (p, y // 2), "2 classes; give three or more"),
         (lambda p, y: (p[:, :5], y), "give square images of one size"),
         (lambda p, y: ([*p[:-1], p[0][:6, :6]], y), "give square images of one size"),
     ],
@@ -422,15 +422,15 @@ def test_other_files_are_one_line(tmp_path):
     done = call(
         "train_classifier", "--images", tmp_path / "none", *given_settings(seed=0, rate=0.1), "--output", tmp_path / "o"
     )
-    assert "no such file or folder; mend config key toys.images.source" in user_error(done)
+    assert "no such file or folder; fix config key toys.images.source" in user_error(done)
     pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="no column 'image'; have x"):
+    with pytest.raises(InputError, match="no column 'image', only x"):
         read_images(str(tmp_path / "x.parquet"))
     pl.DataFrame({"image": ["no image"], "label": [0]}).write_parquet(tmp_path / "y.parquet")
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError, match="is not an image"):
         read_images(str(tmp_path / "y.parquet"))
     (tmp_path / "z.parquet").write_text("nothing")
-    with pytest.raises(InputError, match="no images can be read from it"):
+    with pytest.raises(InputError, match="cannot be read as images"):
         read_images(str(tmp_path / "z.parquet"))
     assert not (tmp_path / "o").exists()
 
@@ -526,6 +526,6 @@ def test_a_world_of_three_classes_runs_through(folder, tmp_path):
     """Another number of classes and pixels than the digits'."""
     images = read_images(str(folder))
     assert isinstance(images, Images)
-    tables = influence.watch(images, 0, 0.01)
+    tables = influence.track_training(images, 0, 0.01)
     assert {len(rows) > 0 for rows in tables.values()} == {True}
     assert {row["learned"] for row in tables["toy_steps"]} == {*SHAPES}

@@ -29,7 +29,7 @@ STEPS = {"q": [0, 2], "k": [0, 2], "v": [0, 2], "o": [0, 2]}
 
 @pytest.fixture(scope="module")
 def measured(miniature, responses, tmp_path_factory):
-    """The folder of a job's tables with all extras, and of the statistics of them; and what the job said."""
+    """The folder of a job's tables with all extras, and of the statistics of them; and its log."""
     folder = tmp_path_factory.mktemp("unequal")
     tokenizer = AutoTokenizer.from_pretrained(miniature)
     torch.manual_seed(0)
@@ -61,9 +61,9 @@ def table(folder, name):
 
 
 def test_the_job_says_what_differs_and_shapes_are_in_the_metadata(measured):
-    folder, said = measured
-    assert "no matrix of their own: k in layers 4, 5; v in layers 4, 5" in said
-    assert "layers differ in shape: q 24x24, 40x24; k 12x24, 20x24; v 12x24, 20x24; o 24x24, 24x40" in said
+    folder, log = measured
+    assert "no matrix of their own: k in layers 4, 5; v in layers 4, 5" in log
+    assert "layers differ in shape: q 24x24, 40x24; k 12x24, 20x24; v 12x24, 20x24; o 24x24, 24x40" in log
     shapes = read_metadata(folder / "spectra.parquet")["matrix_shapes"]
     assert [shape[0] for shape in shapes["q"]] == ROWS and shapes["k"][3:] == [[20, 24], None, None]
 

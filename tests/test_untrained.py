@@ -56,8 +56,8 @@ def test_a_twin_has_all_but_the_weights(hub, tmp_path):
         assert write(closed_port(), tmp_path, name, commit, seed=seed).returncode == 0
         files = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("one", name)]
         assert (files[0] == files[1]) == same
-    told = json.loads((tmp_path / "one/untrained.json").read_text())
-    assert (told["source"], told["revision"], told["seed"]) == ("org/tiny", commit, 0)
+    facts = json.loads((tmp_path / "one/untrained.json").read_text())
+    assert (facts["source"], facts["revision"], facts["seed"]) == ("org/tiny", commit, 0)
     # It is a model like any other, with the trained one's tokenizer.
     cards = [snapshots.card_of("m", str(path), "", path) for path in (TRAINED, tmp_path / "one")]
     assert cards[0]["tokenizer_digest"] == cards[1]["tokenizer_digest"] and cards[0]["digest"] != cards[1]["digest"]
@@ -77,8 +77,8 @@ def test_what_cannot_be_made_is_one_line(hub, tmp_path):
     shutil.copytree(TRAINED, folder)
     (folder / "config.json").write_text('{"model_type": "no_such_model"}')
     commit = hub.add("org/tiny", folder)
-    assert "no causal language model can be made of" in one_line(write(hub, tmp_path, "out", commit))
-    assert "the revision of org/tiny is unresolved" in one_line(write(hub, tmp_path, "out", ""))
+    assert "no causal language model can be built from" in one_line(write(hub, tmp_path, "out", commit))
+    assert "org/tiny has no revision" in one_line(write(hub, tmp_path, "out", ""))
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 

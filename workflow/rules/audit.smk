@@ -1,8 +1,8 @@
-"""Audit: what the response sets really contain.
+"""Audit: counts of properties of the response sets.
 
-needs  results/responses/ (sources alone, no model); for token counts, tokenizers that are on this machine
+needs  results/responses/ (no model); for token counts, tokenizers on this machine
 makes  results/audit/responses.csv and .parquet, results/audit/tokens.csv, results/audit/shares.{format}
-why    a gradient is only as meaningful as the pair it is taken on; "wrong" labels that are right are found by counting
+why    a gradient is only as meaningful as its response: the audit finds, for example, "wrong" labels that are right
 """
 
 
@@ -51,7 +51,7 @@ rule draw_audit:
 
 
 rule count_tokens:
-    """Count tokens and truncation, for the tokenizers that are on this machine (again with --forcerun count_tokens)."""
+    """Count tokens and truncation with the tokenizers on this machine (update with --forcerun count_tokens)."""
     input:
         collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
     output:
@@ -62,7 +62,7 @@ rule count_tokens:
     conda:
         "../../environment.yml"
     resources:
-        # Not a param: where a tokenizer was found makes nothing stale.
+        # Not a param: the place of a tokenizer makes nothing stale.
         mirror=STUDY.config["mirror"],
     params:
         code=code_digest("models.jobs:count_tokens"),
@@ -75,7 +75,7 @@ rule count_tokens:
 
 
 rule audit:
-    """What the response sets of all chosen datasets contain."""
+    """The audit of the response sets of all chosen datasets."""
     input:
         "results/audit/responses.csv",
         "results/audit/tokens.csv",

@@ -15,7 +15,7 @@ rule gather_dynamics_evidence:
     """Measure what every claim of the second study is about, on one model's runs of all seeds."""
     input:
         runs=lambda wildcards: collect(
-            f"{ROOM}/{{run}}/dynamics.parquet", **wildcards, seed=DYNAMICS["seeds"], run=PLAN.watched
+            f"{SEED_DIR}/{{run}}/dynamics.parquet", **wildcards, seed=DYNAMICS["seeds"], run=PLAN.watched
         ),
         one_step=seed_tables("one_step", ONE_STEP["updates"]),
         generation_scores=seed_tables("generation_scores", DYNAMICS["generate_prompts"]),

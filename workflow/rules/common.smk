@@ -279,18 +279,18 @@ SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
 
 # The second study: one folder a model and seed.
 DYNAMICS = STUDY.config["dynamics"]
-ROOM = "results/dynamics/{pairs}/{model}/seed_{seed}"
+SEED_DIR = "results/dynamics/{pairs}/{model}/seed_{seed}"
 
 
 def start_of_run(wildcards):
     """The card of the model that a run starts from: another run's, or the model's own."""
     init = PLAN.runs[wildcards.run]["init"]
-    return f"{ROOM}/{init}/model.json" if init else "resources/models/{model}.json"
+    return f"{SEED_DIR}/{init}/model.json" if init else "resources/models/{model}.json"
 
 
 def start_of_probes(wildcards):
     """The card of the model that the watched runs start from, whose own samples are probes."""
-    return f"{ROOM}/{PLAN.start}/model.json" if PLAN.start else "resources/models/{model}.json"
+    return f"{SEED_DIR}/{PLAN.start}/model.json" if PLAN.start else "resources/models/{model}.json"
 
 
 def pair_rows(wildcards):
@@ -360,7 +360,7 @@ def watched_rows():
 
 
 def status_place(path):
-    """The model and seed of a run's status, as its path has them (`ROOM`)."""
+    """The model and seed of a run's status, as its path has them (`SEED_DIR`)."""
     model, seed = Path(path).parts[-4:-2]
     return model, seed.removeprefix("seed_")
 
@@ -386,4 +386,4 @@ def judge_settings():
 
 def seed_tables(name, made):
     """The tables of this name beside the runs of each seed; none where this config makes none."""
-    return lambda wildcards: collect(f"{ROOM}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
+    return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])

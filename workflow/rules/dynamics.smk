@@ -1,10 +1,10 @@
-"""Learning dynamics: finetuning watched by probes, and one step held against its first-order prediction.
+"""Learning dynamics: finetuning evaluated on probes, and one step compared with its first-order prediction.
 
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
 makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
        run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
        status.json, machine.json, model/ and its card model.json; results/figures/dynamics/, results/tables/dynamics.*
-why    one rule for all runs: what a run is stands in its row of the sheet
+why    one rule for all runs: a run's settings are its row of the sheet
 """
 
 ONE_STEP = DYNAMICS["one_step"]
@@ -65,7 +65,7 @@ rule build_pairs:
 
 
 rule write_rephrases:
-    """Ask a model for the rephrases of probed responses; each answer is kept."""
+    """Let a model write the rephrases of probed responses; each answer is kept."""
     input:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model=[] if GENERATE["endpoint"] else f"resources/models/{GENERATE['model']}.json",
@@ -94,13 +94,13 @@ rule write_rephrases:
 
 
 rule build_probes:
-    """Build the responses that the runs of one model and seed are watched by."""
+    """Build the probes of one model and seed: responses whose log-probability is followed."""
     input:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model=start_of_probes,
         rephrases=rephrases_file,
     output:
-        f"{ROOM}/probes.parquet",
+        f"{SEED_DIR}/probes.parquet",
     log:
         "logs/build_probes/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -128,20 +128,20 @@ rule build_probes:
 
 
 rule finetune:
-    """Finetune one run of the sheet, watched by probes."""
+    """Finetune one run of the sheet, with evaluations on the probes."""
     input:
         init=start_of_run,
         pairs="results/dynamics/{pairs}/pairs.parquet",
-        probes=lambda wildcards: [f"{ROOM}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
+        probes=lambda wildcards: [f"{SEED_DIR}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
     output:
-        dynamics=f"{ROOM}/{{run}}/dynamics.parquet",
-        generations=f"{ROOM}/{{run}}/generations.parquet",
-        training=f"{ROOM}/{{run}}/training.parquet",
-        status=f"{ROOM}/{{run}}/status.json",
+        dynamics=f"{SEED_DIR}/{{run}}/dynamics.parquet",
+        generations=f"{SEED_DIR}/{{run}}/generations.parquet",
+        training=f"{SEED_DIR}/{{run}}/training.parquet",
+        status=f"{SEED_DIR}/{{run}}/status.json",
         # For people and the manifest: no rule takes it as input.
-        machine=f"{ROOM}/{{run}}/machine.json",
-        # The card stands for the folder model/: a folder's times say nothing of its content.
-        model=f"{ROOM}/{{run}}/model.json",
+        machine=f"{SEED_DIR}/{{run}}/machine.json",
+        # The card represents the folder model/, whose modification time does not depend on its content.
+        model=f"{SEED_DIR}/{{run}}/model.json",
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:
@@ -177,13 +177,13 @@ rule finetune:
 
 
 rule check_step:
-    """Hold one plain step against its first-order prediction, on the model that the runs start from."""
+    """Compare one step of SGD with its first-order prediction, on the model that the runs start from."""
     input:
         model=start_of_probes,
         pairs="results/dynamics/{pairs}/pairs.parquet",
-        probes=f"{ROOM}/probes.parquet",
+        probes=f"{SEED_DIR}/probes.parquet",
     output:
-        f"{ROOM}/one_step.parquet",
+        f"{SEED_DIR}/one_step.parquet",
     log:
         "logs/check_step/{pairs}/{model}/seed_{seed}.log",
     benchmark:
@@ -211,7 +211,7 @@ rule check_step:
 rule summarise_dynamics:
     """Summarise one model's and seed's runs over probes."""
     input:
-        collect(f"{ROOM}/{{run}}/dynamics.parquet", run=PLAN.watched, allow_missing=True),
+        collect(f"{SEED_DIR}/{{run}}/dynamics.parquet", run=PLAN.watched, allow_missing=True),
     output:
         "results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
     log:
@@ -236,9 +236,12 @@ rule draw_dynamics:
     input:
         curves="results/statistics/dynamics/{pairs}/{model}/seed_{seed}.parquet",
         tables=collect(
-            f"{ROOM}/{{run}}/{{table}}.parquet", run=PLAN.watched, table=["dynamics", "training"], allow_missing=True
+            f"{SEED_DIR}/{{run}}/{{table}}.parquet",
+            run=PLAN.watched,
+            table=["dynamics", "training"],
+            allow_missing=True,
         ),
-        one_step=[f"{ROOM}/one_step.parquet"] if ONE_STEP["updates"] else [],
+        one_step=[f"{SEED_DIR}/one_step.parquet"] if ONE_STEP["updates"] else [],
     output:
         folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seed_{seed}"),
@@ -359,7 +362,7 @@ DYNAMICS_FIGURES = collect(
 # What the page shows of the second study: folders with an index.json each.
 SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"] * SHOW_TOYS
 RUN_STATUSES = collect(
-    f"{ROOM}/{{run}}/status.json",
+    f"{SEED_DIR}/{{run}}/status.json",
     pairs=DYNAMICS["pairs"],
     model=STUDY.learners,
     seed=DYNAMICS["seeds"],
@@ -369,8 +372,8 @@ RUN_STATUSES = collect(
 
 # What the manifest is about, for each pairs, model and seed.
 DYNAMICS_TABLES = [
-    *([f"{ROOM}/probes.parquet"] if PLAN.watched else []),
-    *([f"{ROOM}/one_step.parquet"] if PLAN.watched and ONE_STEP["updates"] else []),
+    *([f"{SEED_DIR}/probes.parquet"] if PLAN.watched else []),
+    *([f"{SEED_DIR}/one_step.parquet"] if PLAN.watched and ONE_STEP["updates"] else []),
     *collect(
         [path for path in rules.finetune.output if path.endswith((".parquet", "status.json"))],
         run=PLAN.runs,

@@ -3,7 +3,7 @@
 needs  a dataset's source files; a local model's card, or an endpoint (its key in the environment of `snakemake`)
 makes  results/generated/{dataset}.jsonl: every answer, accepted or rejected, with its prompt and model;
        results/journal/generated/ keeps the answers one by one, through kills and edits
-why    thousands of paid answers: none is asked for twice, and none is taken whose final answer is wrong
+why    thousands of paid answers: none is requested twice, and none with a wrong final answer is accepted
 """
 
 

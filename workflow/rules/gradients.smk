@@ -2,10 +2,10 @@
 
 needs  a model's card, a dataset's responses
 makes  results/gradients/{model}/{dataset}.samples.parquet and .spectra.parquet, and .run.json (time, host, device:
-       for people, no rule reads it); where config asks for them .singular_values, .cosines and .tokens.parquet;
-       results/journal/ keeps finished batches through kills and edits
+       no rule reads it); on request .singular_values, .cosines and .tokens.parquet; results/journal/ keeps finished
+       batches through kills and edits
 why    one job is one (model, dataset): the model is loaded once for all of the dataset's response sets; with `shards` one
-       job is a part of it, which a cluster's queue may take where the whole would be too long
+       job is a part of that, for queues with a short time limit
 """
 
 # Released statistics are not measured. (model, dataset), and its part where there are several.

@@ -1,17 +1,17 @@
-"""Judging: what the runs' free generations are worth; off where none are made (dynamics.generate_prompts: 0).
+"""Judging: scores and judgements of the runs' free generations; off without them (dynamics.generate_prompts: 0).
 
 needs  generations.parquet of every watched run; an oracle, an endpoint (its key in the environment of `snakemake`) or a
        reward model's card
 makes  generation_scores.parquet and judgements.parquet by model and seed; results/statistics/generations/,
        results/figures/generations/
-why    log-probabilities do not tell what a model says: whether extend's answers are the better ones, and whose they are
+why    log-probabilities do not show whether a model's answers are better, or borrowed from other questions
 """
 
 JUDGE = DYNAMICS["judge"]
 GENERATED = f"{ROOM}/{{run}}/generations.parquet"
 
 if DYNAMICS["generate_prompts"] and PLAN.watched:
-    DYNAMICS_TABLES += [f"{ROOM}/generation_scores.parquet"] + [f"{ROOM}/judgements.parquet"] * bool(JUDGE)
+    DYNAMICS_TABLES += [f"{SEED_DIR}/generation_scores.parquet"] + [f"{SEED_DIR}/judgements.parquet"] * bool(JUDGE)
 
 
 rule score_generations:
@@ -21,7 +21,7 @@ rule score_generations:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model="resources/models/{model}.json",
     output:
-        f"{ROOM}/generation_scores.parquet",
+        f"{SEED_DIR}/generation_scores.parquet",
     log:
         "logs/score_generations/{pairs}/{model}/seed_{seed}.log",
     conda:
@@ -48,11 +48,11 @@ rule judge_generations:
     """Judge runs against their baselines, where the config names a judge."""
     input:
         generations=collect(GENERATED, run=PLAN.watched, allow_missing=True),
-        scores=f"{ROOM}/generation_scores.parquet",
+        scores=f"{SEED_DIR}/generation_scores.parquet",
         pairs="results/dynamics/{pairs}/pairs.parquet",
         judge=[f"resources/models/{name}.json" for name in STUDY.judges],
     output:
-        f"{ROOM}/judgements.parquet",
+        f"{SEED_DIR}/judgements.parquet",
     log:
         "logs/judge_generations/{pairs}/{model}/seed_{seed}.log",
     # Nodes of a cluster may have no network.
@@ -82,8 +82,8 @@ rule judge_generations:
 rule summarise_generations:
     """Summarise one model's and seed's generations over prompts."""
     input:
-        scores=f"{ROOM}/generation_scores.parquet",
-        judgements=[f"{ROOM}/judgements.parquet"] if JUDGE else [],
+        scores=f"{SEED_DIR}/generation_scores.parquet",
+        judgements=[f"{SEED_DIR}/judgements.parquet"] if JUDGE else [],
     output:
         "results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
     log:

@@ -1,9 +1,9 @@
-"""Models: the miniatures, committed or trained here, untrained twins, a card for every model, and what the miniatures can do.
+"""Models: the miniatures, committed or trained here; untrained twins; a card for every model; the miniatures' accuracy.
 
 needs  resources/miniature/ or nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
 makes  results/models/{model}/ and its files' checksums, {model}.sha256 (miniatures: untrained, of another seed, or with `retrain`; untrained twins of hub models), resources/models/{model}.json (cards: where the files are, their digests),
        results/accuracy/{model}.parquet (miniatures: their own answers to held-out questions)
-why    a card of a few hundred bytes stands for gigabytes of weights as an input
+why    a card of a few hundred bytes is an input in place of gigabytes of weights
 """
 
 
@@ -43,7 +43,7 @@ rule train_miniature:
 
 
 rule write_untrained:
-    """Write the untrained twin of a hub model: its architecture and tokenizer, seeded weights, nothing of its own."""
+    """Write the untrained twin of a hub model: its config and tokenizer, with seeded random weights."""
     output:
         folder=directory("results/models/{model}"),
         sums="results/models/{model}.sha256",

@@ -1,8 +1,8 @@
 """Released statistics: read instead of measuring (`gradients: published`).
 
 needs  a folder or a hub dataset of JSON Lines (config key `released`)
-makes  the tables of measure_gradients, with no model and no GPU
-why    280,000 passes need not be run again to draw their figures
+makes  the tables of measure_gradients, without a model or a GPU
+why    figures of released statistics without 280,000 passes
 """
 
 if STUDY.config["gradients"] == "published":
@@ -40,7 +40,7 @@ if STUDY.config["gradients"] == "published":
         """Read one model's released statistics of one dataset."""
         input:
             responses="results/responses/{dataset}.parquet",
-            # An edited file is noticed; what a hub has at a commit stays as it is.
+            # Local files, to notice edits; the files of a hub commit do not change.
             statistics=released_here,
         output:
             samples="results/gradients/{model}/{dataset}.samples.parquet",

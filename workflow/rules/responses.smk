@@ -1,8 +1,8 @@
-"""Responses: what a model could be trained on.
+"""Responses that a model could be trained on.
 
-needs  the source files of a dataset (and, asked for, a model that writes Detailed ones), or nothing for a procedural one
-makes  results/responses/{dataset}.parquet: every sample x variant x relation, with the samples its parts came from
-why    built on the whole dataset; `samples` draws its subset later, so that it changes no response
+needs  the source files of a dataset (and on request a model that writes Detailed ones), or nothing for the miniature
+makes  results/responses/{dataset}.parquet: every sample, variant and relation, with the samples that its parts come from
+why    built from the complete dataset; `samples` draws its subset later, so that it changes no response
 """
 
 

@@ -39,7 +39,7 @@ rule summarise_gradients:
 
 
 rule regress_gradients:
-    """Tell the size of gradients from loss and length, and what is left between variants."""
+    """Regress the size of gradients on loss and length, with the residuals of each variant."""
     input:
         collect("results/statistics/{dataset}/per_sample.parquet", dataset=STUDY.datasets),
     output:

@@ -87,8 +87,7 @@ def gather_evidence(
     from gradatlas.claims.sheet import GradientClaim, read_claims
     from gradatlas.core.errors import InputError
 
-    if len(samples) != len(spectra):
-        raise InputError(f"--samples names {len(samples)} tables, --spectra {len(spectra)}; give one of each")
+    check_same_number(samples=samples, spectra=spectra)
     models = {each.model: asdict(each) for each in settings.models}
     rows = read_claims(GradientClaim, claims, schema)
     gather(dataset, samples, spectra, models, rows, output, settings.draws, settings.seed, accuracy, settings.task)

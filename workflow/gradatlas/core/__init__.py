@@ -1,1 +1,1 @@
-"""Errors, files, tables, digests, the device lease and the command line. Decides no number."""
+"""Errors, files, tables, digests, the GPU lease and the command line. Nothing here changes a result."""

@@ -1,8 +1,8 @@
-"""Files that one rule writes and another reads, each with a checksum inside: damage is an error, never a number.
+"""Files with a checksum inside, which one rule writes and another reads: a damaged file is an error.
 
-The checksum is XXH3 of 128 bits, 32 hexadecimal digits. Parquet has it in its footer, over every byte but the digits;
-JSON under the key ``checksum``, over all other content; text in its last line, over the lines before. Other programs
-read these files as before. A user's own files have none.
+The checksum is XXH3 with 128 bits, 32 hexadecimal digits. Parquet: in the footer, over all bytes but the digits. JSON:
+under the key ``checksum``, over all other content. Text: in the last line, over the lines before. Other programs can
+read these files. A user's own files have no checksum.
 """
 
 import json
@@ -19,7 +19,7 @@ from gradatlas.core.files import replacing, write_text
 
 _KEY = "gradatlas.checksum"
 _DIGITS = 32
-# Key and value as the footer's compact Thrift has them: each with its type and its length before it.
+# Key and value in the footer's compact Thrift: each with its type and its length before it.
 _MARK = b"\x18" + bytes([len(_KEY)]) + _KEY.encode() + b"\x18" + bytes([_DIGITS])
 _PART = 1 << 20  # bytes
 _LAST_LINE = re.compile(r'(?:# checksum: |\{"checksum": ")([0-9a-f]{32})(?:"\})?\n\Z')
@@ -27,9 +27,9 @@ _LAST_LINE = re.compile(r'(?:# checksum: |\{"checksum": ")([0-9a-f]{32})(?:"\})?
 
 @contextmanager
 def parquet_writer(path: str | Path, schema: Any) -> Iterator[Any]:
-    """A `ParquetWriter` of the file `path`, which is there once the block ends well, and not at all where it raises.
+    """A `ParquetWriter` for the file `path`, which appears only if the block ends without an error.
 
-    `schema`: of pyarrow, which is imported late: Snakemake's start needs the other half of this module alone.
+    `schema`: a pyarrow schema. pyarrow is imported late, as Snakemake needs only the other half of this module.
     """
     import pyarrow.parquet as pq
 
@@ -45,10 +45,10 @@ def parquet_writer(path: str | Path, schema: Any) -> Iterator[Any]:
 
 
 def open_parquet(path: str | Path, rule: str, own: bool = True) -> Any:
-    """A `ParquetFile` whose checksum holds, open for reading, with its pages' checksums verified too.
+    """An open `ParquetFile`, its checksum verified; the checksums of its pages are verified on reading.
 
-    `rule` makes the file. Without `own` it may be a user's, which has no checksum. Raises `InputError` that names the
-    file and the rule, where the file is missing, damaged or no Parquet.
+    `rule`: makes the file. `own=False`: it may be a user's file, without a checksum. Raises `InputError` with the file
+    and the rule where the file is missing, damaged or not Parquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -61,7 +61,7 @@ def open_parquet(path: str | Path, rule: str, own: bool = True) -> Any:
 
 
 def check_parquet(path: str | Path, rule: str, own: bool = True) -> None:
-    """Read the whole file and compare its checksum; `InputError` as by `open_parquet`."""
+    """Compare the file's checksum; `InputError` as by `open_parquet`."""
     try:
         with open(path, "rb") as file:
             at = _slot(file)
@@ -80,11 +80,11 @@ def check_parquet(path: str | Path, rule: str, own: bool = True) -> None:
 
 
 def _slot(file: BinaryIO) -> int | None:
-    """Where the digits of the checksum stand, if there are any."""
+    """The position of the checksum's digits, None where there is no checksum."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 8))
     footer = int.from_bytes(file.read(4), "little") + 8
-    # A damaged length must not hide them.
+    # Search at least the last part of the file: the footer's length may be damaged.
     start = max(0, size - max(footer, _PART))
     file.seek(start)
     at = file.read().rfind(_MARK)
@@ -92,7 +92,7 @@ def _slot(file: BinaryIO) -> int | None:
 
 
 def _sum(file: BinaryIO, slot: int) -> bytes:
-    """The checksum of all bytes but the digits."""
+    """The checksum of all bytes but the digits at `slot`."""
     total = xxh3_128()
     file.seek(0)
     before = slot
@@ -106,13 +106,13 @@ def _sum(file: BinaryIO, slot: int) -> bytes:
 
 
 def write_json(path: str | Path, facts: Mapping[str, Any]) -> None:
-    """Write a JSON object, its keys in their order and ``checksum`` as the last one, whole or not at all."""
-    whole = {**facts, "checksum": _of(facts)}
-    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    """Write a JSON object atomically, its keys in their order and ``checksum`` last."""
+    content = {**facts, "checksum": _json_sum(facts)}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path, rule: str) -> dict[str, Any]:
-    """What `write_json` wrote; `InputError` that names the file and the `rule` that makes it, where it is damaged."""
+    """The object that `write_json` wrote; `InputError` with the file and the `rule` that makes it, where damaged."""
     try:
         facts = json.loads(Path(path).read_text(encoding="utf-8"))
         found = facts.pop("checksum", None)
@@ -124,25 +124,26 @@ def read_json(path: str | Path, rule: str) -> dict[str, Any]:
         raise damaged(path, f"damaged, not a JSON object ({error})", rule) from None
     if found is None:
         raise damaged(path, "has no checksum, so it is damaged or of an earlier version", rule)
-    if found != _of(facts):
+    if found != _json_sum(facts):
         raise damaged(path, "damaged, its checksum does not match", rule)
     return facts
 
 
-def _of(facts: Mapping[str, Any]) -> str:
-    # As they are read again: tuples are lists, and all keys text.
+def _json_sum(facts: Mapping[str, Any]) -> str:
+    # As read again: tuples become lists, and keys become text.
     return xxh3_128(json.dumps(json.loads(json.dumps(facts)), sort_keys=True).encode()).hexdigest()
 
 
 def write_lines(path: str | Path, text: str, last: str = '{{"checksum": "{}"}}') -> None:
-    """Write whole lines of text and, after them, the line `last` with their checksum; whole or not at all."""
+    """Write lines of text and a last line with their checksum (`last`), atomically."""
     write_text(path, f"{text}{last.format(xxh3_128(text.encode()).hexdigest())}\n")
 
 
 def read_lines(path: str | Path, rule: str, own: bool = True) -> str:
-    """The text that `write_lines` was given; a file without a checksum as it is, where it need not be ours (`own`).
+    """The text that `write_lines` wrote, without the line of the checksum.
 
-    Raises `InputError` that names the file and the `rule` that makes it, where it is damaged.
+    `own=False`: a user's file, without a checksum, is accepted too. Raises `InputError` with the file and the `rule`
+    that makes it, where it is damaged.
     """
     try:
         text = Path(path).read_bytes().decode()
@@ -155,13 +156,13 @@ def read_lines(path: str | Path, rule: str, own: bool = True) -> str:
         raise damaged(path, "has no checksum, so it is damaged or of an earlier version", rule)
     body = text[: last.start()] if last else text
     if last and last[1] != xxh3_128(body.encode()).hexdigest():
-        copy = "" if own else ", or, of a copy that you edited, its last line"
+        copy = "" if own else ", or, in a copy that you edited, delete its last line"
         raise InputError(f"{damaged(path, 'damaged, its checksum does not match', rule)}{copy}")
     return body
 
 
 def damaged(path: str | Path, what: str, rule: str) -> InputError:
-    """The error for a file that a `rule` makes and that cannot be used."""
+    """The error for an unusable file that a `rule` makes."""
     return InputError(f"{path}: {what}; delete it and run again (rule {rule})")
 
 

@@ -4,5 +4,5 @@ import sys
 
 
 def progress(line: str) -> None:
-    """One line of progress, at once, also when standard error is a log file."""
+    """Print one line of progress to standard error, unbuffered."""
     print(line, file=sys.stderr, flush=True)

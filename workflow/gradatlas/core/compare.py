@@ -42,7 +42,7 @@ class Change:
 
 
 def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> list[Change]:
-    """The differences between all tables (Parquet, and CSV without a Parquet beside it) of two results folders.
+    """The differences between the tables of two results folders: Parquet, and CSV without a Parquet of its name.
 
     `tolerance`: relative difference up to which two numbers count as equal. Raises `InputError` for a folder that is
     missing or has no tables, and for a table that cannot be read.
@@ -59,7 +59,7 @@ def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> li
 
 
 def tables_of(folder: Path) -> dict[str, Path]:
-    """The tables below a results folder, by their path in it."""
+    """The tables of a results folder, by their path in it."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give two results folders")
     found = {}
@@ -140,7 +140,7 @@ def _column(name: str, both: pl.DataFrame, column: str, key: list[str], toleranc
     if both[column].dtype.is_numeric():
         gap = (one.cast(pl.Float64) - other.cast(pl.Float64)).abs()
         share = gap / one.cast(pl.Float64).abs()
-        # A number against none, or against NaN, is a difference whatever the tolerance.
+        # A number against null or NaN always differs.
         differs &= ~(share <= tolerance).fill_null(False) if tolerance else pl.lit(True)
         moved = both.filter(differs).with_columns(gap.alias("gap"), share.alias("share")).sort("gap", descending=True)
         largest, relative = moved["gap"].max(), moved["share"].max()

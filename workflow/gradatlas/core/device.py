@@ -1,15 +1,15 @@
-"""A lease on GPUs for the life of a process, so that jobs side by side take different devices.
+"""A lease on GPUs, so that parallel jobs take different devices.
 
-Snakemake counts GPUs but does not name them: four jobs on four GPUs would all take the first. A lock file per
-device in a node-local folder, freed by the kernel however the process ends, names them. Lease before importing
-torch.
+Snakemake counts GPUs but does not assign them: four jobs on four GPUs would all take the first. Here each job holds a
+lock file per device, in a folder of the node. The kernel frees the lock however the process ends.
 """
 
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -30,44 +30,33 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
     return listing.stdout.split() if listing.returncode == 0 else []
 
 
-class Lease(list[FileLock]):
-    """The locks of the devices that are held."""
+@contextmanager
+def lease(device: str, count: int = 1, folder: str | Path | None = None, poll: float = 1.0) -> Iterator[bool]:
+    """Hold `count` visible GPUs for the block, and set CUDA_VISIBLE_DEVICES to them; import torch inside the block.
 
-    def release(self) -> None:
-        """Let others have them."""
-        while self:
-            self.pop().release()
-
-
-def lease(folder: str | Path | None = None, poll: float = 1.0, count: int = 1) -> Lease | None:
-    """Hold `count` visible GPUs until the returned lease is released or the process ends.
-
-    Sets CUDA_VISIBLE_DEVICES to these devices alone. Takes no lease (returns None) under Slurm, which binds devices
-    itself, and where fewer devices than `count` are visible. Waits, with a line of progress and holding none, while too
-    many are held; looks again every `poll` seconds.
+    Yields whether GPUs are held. None are held where `device` is ``cpu``, under Slurm (which assigns devices itself),
+    and where fewer than `count` are visible. Waits while other jobs hold too many, and tries every `poll` seconds.
     """
     devices = visible_devices(os.environ)
-    if "SLURM_JOB_ID" in os.environ or len(devices) < max(1, count):
-        return None
+    if device == "cpu" or "SLURM_JOB_ID" in os.environ or len(devices) < max(1, count):
+        yield False
+        return
     place = Path(folder or Path(tempfile.gettempdir()) / f"gradatlas-gpu-{os.getuid()}")
     place.mkdir(parents=True, exist_ok=True)
-    told = False
+    waiting = False
     while True:
-        held, names = Lease(), []
-        for device in devices:
-            lock = FileLock(place / f"gpu-{device.replace('/', '-')}.lock", timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                continue
-            held.append(lock)
-            names.append(device)
-            if len(held) == count:
-                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
-                progress(f"GPU {','.join(names)} of {','.join(devices)} leased")
-                return held
-        held.release()
-        if not told:
-            progress(f"too few of GPU {','.join(devices)} are free of other jobs of this user; waiting")
-            told = True
+        with ExitStack() as locks:
+            held = []
+            for name in devices:
+                with suppress(Timeout):
+                    locks.enter_context(FileLock(place / f"gpu-{name.replace('/', '-')}.lock", timeout=0))
+                    held.append(name)
+                if len(held) == count:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+                    progress(f"GPU {','.join(held)} of {','.join(devices)} leased")
+                    yield True
+                    return
+        if not waiting:
+            progress(f"GPU {','.join(devices)}: other jobs of this user hold too many; waiting")
+            waiting = True
         time.sleep(poll)

@@ -1,13 +1,13 @@
-"""A user's error: one line that names the file, the row, the key and the mend."""
+"""Errors of the user's input: one line that names file, row and key, and says what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used; the message is one line, with the mend in it.
+    """The user's input cannot be used. The message is one line that says what to do.
 
-    Scripts print it on standard error and end with exit code 2 (``gradatlas.core.command``).
+    Jobs print it on standard error and end with exit code 2 (`gradatlas.core.jobs`).
     """
 
     def __init__(self, message: str):
@@ -15,13 +15,20 @@ class InputError(Exception):
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:
-    """`InputError` where an option's value is none of the `known` ones."""
+    """`InputError` where the value of an option is not among the `known` ones."""
     if value not in known:
         raise InputError(f"{option} '{value}' is not known; choose one of {', '.join(known)}")
 
 
+def check_same_number(**files: Sequence) -> None:
+    """`InputError` where the options (the arguments' names) give different numbers of files."""
+    if len({len(each) for each in files.values()}) > 1:
+        counts = ", ".join(f"--{option} {len(each)}" for option, each in files.items())
+        raise InputError(f"different numbers of files are given ({counts}); give one of each")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase for an unknown name: the nearest match if there is one, and all known names.
+    """A phrase for an unknown name: the nearest known name, if one is near, and all known names.
 
     >>> nearest("gms8k", ["aqua", "gsm8k"])
     "did you mean 'gsm8k'? Known: aqua, gsm8k"

@@ -1,4 +1,4 @@
-"""Whole files or none: writing through a temporary name in the same folder, and checksums."""
+"""Atomic writes, through a temporary name in the same folder, and checksums of files."""
 
 import hashlib
 import os
@@ -13,15 +13,15 @@ from gradatlas.core.errors import InputError
 #: The folder that holds workflow/, config/ and resources/.
 ROOT = Path(__file__).resolve().parents[3]
 _RULE = "# rule "
-_STAMP = ".snakemake_timestamp"  # Snakemake's, in the folders that it asks for
+_STAMP = ".snakemake_timestamp"  # in folders that are outputs of a rule
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well.
+    """A temporary path in the folder of `path`, renamed to `path` when the block ends without an error.
 
-    The suffix is kept, so that writers which look at it (charts, say) still work. When the block
-    raises, nothing is left behind and an older `path` stays as it was.
+    It keeps the suffix, which some writers depend on. When the block raises, the temporary file is removed and an older
+    `path` stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        # Else a power failure after the renaming may leave the name with no content.
+        # Without this, a power failure after the renaming can leave an empty file.
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -43,11 +43,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(option: str, path: str | Path) -> None:
-    """`InputError` where no file can be written at `path`, told before hours of work; nothing is made yet."""
+    """`InputError` where no file can be written at `path`. Checked before a long job; creates nothing."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder; give a file")
-    # Folders that are not there are made.
+    # Missing folders are made later.
     above = next(folder for folder in path.absolute().parents if folder.exists() or folder.is_symlink())
     if not above.is_dir():
         raise InputError(f"{option} {path}: {above} is no folder; give another path")
@@ -56,7 +56,7 @@ def check_writable(option: str, path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -68,15 +68,15 @@ def sha256_of(path: str | Path) -> str:
 
 
 def sums_of(folder: str | Path) -> Path:
-    """Where the checksums of a folder that a rule makes stand: beside it."""
+    """The file of checksums of a folder that a rule makes: FOLDER.sha256."""
     return Path(f"{Path(folder)}.sha256")
 
 
 def write_sums(folder: str | Path, rule: str) -> None:
-    """Write the SHA-256 of every file in `folder`, which `rule` has made, to `sums_of` it.
+    """Write the SHA-256 of every file in `folder`, which `rule` has made, to FOLDER.sha256.
 
-    The file stands for the folder in the workflow: a folder's times say nothing of its content. ``sha256sum -c`` reads
-    it, beside the folder.
+    The workflow uses this file in place of the folder, whose modification time does not depend on its content.
+    ``sha256sum -c`` can read it.
     """
     folder = Path(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _STAMP)
@@ -85,7 +85,7 @@ def write_sums(folder: str | Path, rule: str) -> None:
 
 
 def check_sums(sums: str | Path) -> None:
-    """Compare every file that the list `sums` names, from its folder on; `InputError` names the first other one."""
+    """Compare all files with the list `sums` (paths relative to it); `InputError` names the first that differs."""
     sums = Path(sums)
     if not sums.is_file():
         raise InputError(f"{sums}: no such file; restore it with: git checkout -- {sums.parent}")

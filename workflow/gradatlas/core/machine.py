@@ -1,4 +1,4 @@
-"""What a job ran on and with: for a result's sidecar and its metadata."""
+"""Hardware and versions that a job ran with, for a result's metadata and its JSON sidecar."""
 
 import platform
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def libraries() -> dict[str, str]:
-    """The versions that a model's numbers depend on: facts for a table's metadata."""
+    """Versions of the libraries that a model's numbers depend on, for a table's metadata."""
     import torch
     import transformers
 
@@ -16,9 +16,9 @@ def libraries() -> dict[str, str]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """The hardware, drivers and versions behind `device` (``cpu`` or ``cuda``): facts for a sidecar, never metadata.
+    """Hardware, driver and versions of `device` (``cpu`` or ``cuda``), for a sidecar; never for a table's metadata.
 
-    On a GPU: its name, the driver's release, and the versions of the CUDA runtime and of cuDNN; else the CPU's name.
+    GPU: its name, the driver's release, and the versions of CUDA and cuDNN. CPU: its name.
     """
     versions = {"python": platform.python_version(), **libraries()}
     if device != "cuda":
@@ -40,13 +40,13 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    # Linux leaves platform.processor() empty, or says the architecture.
+    # On Linux platform.processor() is empty, or only the architecture.
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
 
 
 def _driver() -> str | None:
-    """The release of NVIDIA's driver; None where its own tool is not there to say it."""
+    """The release of NVIDIA's driver; None without nvidia-smi."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

@@ -1,6 +1,6 @@
-"""One way to write and read tables (Parquet, whole or not at all). Their columns stand in the rooms that write them.
+"""Reading and writing tables as Parquet. A table's schema is in the package that writes it.
 
-Metadata hold deterministic facts only, so that the same numbers are the same bytes.
+Metadata hold deterministic facts only, so that equal numbers give equal bytes.
 """
 
 import json
@@ -18,9 +18,9 @@ from gradatlas.core.errors import InputError
 
 @dataclass(frozen=True)
 class Table:
-    """A kind of table: its name, the rule (or rules) that makes it, for the errors of reading, and its columns.
+    """A kind of table: its name, the rule that makes it (for error messages), and its columns.
 
-    A room's tables stand in its ``tables.py``, so that they count in the digests of the jobs that write or read them.
+    Defined in the ``tables.py`` of the package that writes it, so that schemas count in the digests of jobs.
     """
 
     name: str
@@ -38,25 +38,22 @@ class Table:
 
 
 def write_table(table: Table, data: pa.Table | list[dict], path: str | Path, metadata: Mapping[str, Any]) -> None:
-    """Write a table as Parquet with a checksum (`gradatlas.core.checked`).
+    """Write a table as Parquet with a checksum (`gradatlas.core.checked`), atomically.
 
-    `data` has exactly the schema's columns (a table, or rows as dicts). `metadata` values are written
-    as JSON under the key ``gradatlas``; give deterministic facts only.
+    `data`: a table, or rows as dicts, with exactly the schema's columns. `metadata`: deterministic facts, written as
+    JSON under the key ``gradatlas``.
     """
-    schema = table.schema
-    whole = (
-        pa.Table.from_pylist(data, schema=schema) if isinstance(data, list) else data.select(schema.names).cast(schema)
-    )
-    facts = _facts(table, metadata)
-    with parquet_writer(path, schema.with_metadata(facts)) as writer:
-        writer.write_table(whole.replace_schema_metadata(facts))
+    if isinstance(data, list):
+        data = pa.Table.from_pylist(data, schema=table.schema)
+    with table_in_parts(table, path, metadata) as write:
+        write(data)
 
 
 @contextmanager
 def table_in_parts(table: Table, path: str | Path, metadata: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
-    """Write a table part by part, for what is too large to be held whole; yields what takes a part.
+    """Write a table in parts, to save memory; yields a function that writes one part.
 
-    The file is there once the block ends well, and not at all where it raises.
+    The file appears only if the block ends without an error.
     """
     schema = table.schema.with_metadata(_facts(table, metadata))
     with parquet_writer(path, schema) as writer:
@@ -68,21 +65,21 @@ def _facts(table: Table, metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_table(table: Table, path: str | Path, columns: Sequence[str] | None = None, own: bool = True) -> pa.Table:
-    """Read a table, or some of its columns; without `own` it may be a user's, which has no checksum.
+    """Read a table, or some of its columns. `own=False`: it may be a user's file, without a checksum.
 
-    Raises `InputError` that names the file and the rule that makes it, where it is missing, damaged or lacks a column.
+    Raises `InputError` with the file and the rule that makes it, where the file or a column is missing or damaged.
     """
     with open_parquet(path, table.rule, own) as file:
         found = file.schema_arrow.names
         missing = [column for column in table.names if column not in found]
         if missing:
             raise InputError(
-                f"{path}: not a '{table.name}' table, column '{missing[0]}' is missing; have {', '.join(found)}"
+                f"{path}: not a '{table.name}' table, column '{missing[0]}' is missing; it has {', '.join(found)}"
             )
         return file.read(columns)
 
 
 def read_metadata(path: str | Path, table: Table | None = None) -> dict[str, Any]:
-    """The deterministic facts written with a `table`; `InputError` as by `read_table`."""
+    """The metadata written with a `table`; `InputError` as by `read_table`."""
     with open_parquet(path, table.rule if table else "of this table") as file:
         return json.loads((file.schema_arrow.metadata or {}).get(b"gradatlas", b"{}"))

@@ -1,4 +1,4 @@
-"""Counts of what every response set holds, computed from the responses tables alone."""
+"""Audit: counts of properties of every response set, from the responses tables."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,31 +17,31 @@ from gradatlas.data.samples import FINAL
 from gradatlas.data.tables import AUDIT, RESPONSES
 from gradatlas.study.relations import is_marked
 
-# What states the final answer of a reasoned response; the published shuffles lose the new line before the phrase.
+# Marks of the final answer; the published shuffles lose the new line before the phrase.
 _MARKERS = (FINAL.strip(), "\\boxed")
-# What the cutting of responses into units leaves behind: two dots in a row, an abbreviation cut in two ("e.g." gives
-# " g. "), a closing bracket of a display formula on its own.
+# Remains of cutting responses into units: two dots in a row, an abbreviation cut in two ("e.g." gives " g. "), a lone
+# closing bracket of a display formula.
 _ARTEFACTS = re.compile(r"(?<!\.)\.\.(?!\.)|(?<=[.\s])[ge]\. |^\s*\\\](?:\.|\s)|\. \\\]")
 
 
 def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path) -> pl.DataFrame:
     """Write one row per dataset, variant and relation of the responses tables, as CSV and Parquet.
 
-    `n` responses; of those:
-    `not_constructible` have no text, by their builder's definition; all else counts those that have one;
-    `labelled` state an answer that can be read, where the data have gold answers;
-    `label_equals_gold` state the right one; null where nothing is labelled;
-    `contradicts_label` state, in the phrase or a ``\\boxed{}``, another answer than their label, which for built and
-    correct responses is what they should state (a Detailed response need not agree with its gold answer);
-    `missing_final_answer`, `double_final_answer` hold the mark of a final answer ("The final answer is", or else
-    ``\\boxed``) never, or more than once; null where most correct responses of that variant have no such mark;
-    `duplicates` repeat an earlier response of the set;
-    `mojibake` hold wrongly decoded characters (ftfy);
-    `artefacts` hold remains of cutting;
-    `own_parts` hold parts of the own sample, where another's are meant;
-    `most_uses_of_a_donor` is how many take their first part from the same other sample;
-    `characters`, `characters_max`, `words` are the total, the longest response's and the total of words;
-    `marked`: more than 1 % of labels that should be wrong are right. These are warned of in the log.
+    Counts of responses, except the last three:
+    `n`: all; `not_constructible`: without a text, by their builder's definition; all other counts are of texts;
+    `labelled`: state a readable answer, in data with gold answers;
+    `label_equals_gold`: state the right answer; null where none is labelled;
+    `contradicts_label`: state, in the phrase or a ``\\boxed{}``, another answer than their label, which built and
+    correct responses should state (a Detailed response need not agree with its gold answer);
+    `missing_final_answer`, `double_final_answer`: have the mark of a final answer ("The final answer is", or else
+    ``\\boxed``) never, or more than once; null where most correct responses of the variant have no mark;
+    `duplicates`: repeat an earlier response of the set;
+    `mojibake`: contain wrongly decoded characters (ftfy);
+    `artefacts`: contain remains of cutting;
+    `own_parts`: contain parts of the own sample, where they should not;
+    `most_uses_of_a_donor`: take their first part from the same other sample (the maximum over samples);
+    `characters`, `characters_max`: of all responses together, and of the longest one; `words`: of all;
+    `marked`: whether more than 1 % of labels that should be wrong are right; the log warns of these.
     """
     rows: list[dict[str, Any]] = []
     for path in responses:
@@ -59,14 +59,14 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
 
 
 def warning(row: Mapping[str, Any]) -> str:
-    """What is wrong with the labels of a marked set, in one line."""
+    """The warning for a marked set, in one line."""
     right, known = row["label_equals_gold"], row["labelled"]
     name = f"{row['dataset']}, {row['variant']}, {row['relation']}"
     return f"{name}: {right} of {known} labels that should be wrong are right ({right / known:.1%})"
 
 
 def _mark(frame: pl.DataFrame, variant: str) -> str | None:
-    """What most correct responses of a variant state their answer with."""
+    """The mark of the final answer in most correct responses of a variant, None without one."""
     correct = frame.filter((pl.col("variant") == variant) & (pl.col("relation") == "correct"))["response"].drop_nulls()
     shares = {mark: correct.str.contains(mark, literal=True).mean() or 0 for mark in _MARKERS}
     return next((mark for mark, share in shares.items() if share > 0.5), None)
@@ -76,7 +76,7 @@ def _counts(cell: pl.DataFrame, mark: str | None, relation: str) -> dict[str, An
     ok = cell.filter(pl.col("status") == "ok")
     texts = ok["response"]
     labelled = ok["label_equals_gold"].count() if cell["gold"].count() else None
-    # Of no label none is right, and none is wrong.
+    # Null, not 0, where there are no labels.
     right = ok["label_equals_gold"].sum() if labelled else None
     marks = texts.str.count_matches(mark, literal=True) if mark else None
     foreign = [
@@ -107,7 +107,7 @@ def _counts(cell: pl.DataFrame, mark: str | None, relation: str) -> dict[str, An
 
 
 def _contradictions(ok: pl.DataFrame) -> int:
-    """How many responses state, where it can be read, another answer than their label."""
+    """The number of responses that state another answer than their label."""
     read = (
         (read_label(text, variant, "none"), label)
         for text, variant, label in ok.select("response", "variant", "label").iter_rows()

@@ -1,7 +1,7 @@
-"""Rows of JSON, JSON Lines, CSV and Parquet files, one after another, exactly as the file has them.
+"""Readers of JSON, JSON Lines, CSV and Parquet files that give every row exactly as in the file.
 
-Every row is read by itself: no type of a column is guessed from other rows, and no value is turned into another.
-What is no valid text or no valid value of the format is an `InputError` that names file and row (from 0).
+No type is inferred from other rows, and no value is converted. An invalid text or value is an `InputError` with file
+and row (from 0).
 """
 
 import csv
@@ -19,20 +19,20 @@ from gradatlas.core.errors import InputError
 
 Row = dict[str, Any]
 _SPACE = re.compile(r"[ \t\r\n]*")
-# Only an escape can bring half a character into JSON.
+# A lone surrogate can only come from an escape.
 _ESCAPED = re.compile(r"\\u[dD]")
 _HALF = re.compile("[\ud800-\udfff]")
-# A cell may be longer than the parser's default of 128 KiB; the largest that every platform takes.
+# A cell may be longer than the parser's default of 128 KiB; this is the largest limit on every platform.
 _LONGEST_CELL = 2**31 - 1
 _BATCH = 1000  # rows of a Parquet file at a time
 
 
 @dataclass(frozen=True)
-class Written:
-    """A value that is no text in its file (a number, a date), in the characters that the file has for it.
+class RawValue:
+    """A number or a date, as text in the form of the file.
 
-    JSON keeps its literal (``0.10``, ``1e5``); a Parquet number is the shortest text that reads as it again in its
-    own precision (float32 0.1 is ``0.1``), a date is in ISO form.
+    JSON: the literal (``0.10``, ``1e5``). Parquet: the shortest text of the number in its precision (float32 0.1 is
+    ``0.1``), or a date in ISO form.
     """
 
     text: str
@@ -42,14 +42,14 @@ class Written:
 
 
 class _Invalid(ValueError):
-    """What JSON allows no file to hold, or only readers that guess accept."""
+    """JSON that is invalid, or that only lenient readers accept."""
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
 def json_rows(path: str | Path, plain: bool = False) -> Iterator[Row]:
-    """The objects of a JSON list, or of JSON Lines, in a file that is read whole; `plain` as for `json_lines`."""
+    """The objects of a JSON list or of JSON Lines; the file is read at once. `plain` as for `json_lines`."""
     path = Path(path)
     text = "".join(line for _, line in _lines(path))
     at = _skip(text, 0)
@@ -60,29 +60,29 @@ def json_rows(path: str | Path, plain: bool = False) -> Iterator[Row]:
         row, end = _value(text, at, path, number, "", plain)
         at = _skip(text, end)
         if not listed and number == 0 and at == len(text):
-            raise InputError(f"{path}: holds a JSON {type(row).__name__}; a list of objects is needed")
+            raise InputError(f"{path}: holds a JSON {type(row).__name__}; give a list of objects")
         yield _object(row, path, number)
         number += 1
         if listed and text[at : at + 1] == ",":
             at = _skip(text, at + 1)
             if text[at : at + 1] == "]":
-                raise InputError(f"{path}, row {number}: a comma and no object after it; remove it, or add the object")
+                raise InputError(f"{path}, row {number}: a comma without an object after it; remove the comma")
         elif listed and text[at : at + 1] != "]":
             line = text.count("\n", 0, at) + 1
             raise InputError(
-                f"{path}, row {number}: not JSON at line {line}: neither ',' nor ']' after row {number - 1}; the file "
-                "may be cut off, fix it"
+                f"{path}, row {number}: not JSON at line {line}: no ',' or ']' after row {number - 1}; fix the file, "
+                "which may be cut off"
             )
     if listed and text[at : at + 1] != "]":
-        raise InputError(f"{path}, row {number}: not JSON: the list has no end; the file may be cut off, fix it")
+        raise InputError(f"{path}, row {number}: not JSON: the list has no end; fix the file, which may be cut off")
     if listed and _skip(text, at + 1) < len(text):
         raise InputError(f"{path}, row {number}: not JSON: text after the list's end; remove it")
 
 
 def json_lines(path: str | Path, plain: bool = False) -> Iterator[Row]:
-    """The objects of a JSON Lines file, one a line, blank lines left out; a file that begins with ``[`` is a list.
+    """The objects of a JSON Lines file, without blank lines; a file that begins with ``[`` is read as a list.
 
-    `plain`: of a file that this project wrote, numbers are Python's.
+    `plain`: numbers become Python's, for files that this project wrote.
     """
     path = Path(path)
     number = 0
@@ -96,13 +96,13 @@ def json_lines(path: str | Path, plain: bool = False) -> Iterator[Row]:
         where = f" at line {line_number}"
         row, end = _value(line, at, path, number, where, plain)
         if _skip(line, end) < len(line):
-            raise InputError(f"{path}, row {number}: not JSON{where}: more than one value; write one object a line")
+            raise InputError(f"{path}, row {number}: not JSON{where}: more than one value; write one object per line")
         yield _object(row, path, number)
         number += 1
 
 
 def checked_lines(path: str | Path, rule: str, own: bool = True) -> Iterator[Row]:
-    """The objects of a file that `gradatlas.core.checked.write_lines` wrote; `InputError` as by its `read_lines`."""
+    """The objects of a file written by `gradatlas.core.checked.write_lines`; `InputError` as by `read_lines`."""
     read_lines(path, rule, own)
     yield from (row for row in json_lines(path, plain=True) if row.keys() != {"checksum"})
 
@@ -121,17 +121,17 @@ def _value(text: str, at: int, path: Path, number: int, where: str, plain: bool)
     except json.JSONDecodeError as error:
         where = where or f" at line {error.lineno}"
         raise InputError(
-            f"{path}, row {number}: not JSON{where}: {error.msg}; the file may be cut off or damaged, fix it"
+            f"{path}, row {number}: not JSON{where}: {error.msg}; fix the file, which may be cut off or damaged"
         ) from None
     except _Invalid as error:
         raise InputError(f"{path}, row {number}: {error}") from None
     except RecursionError:
-        raise InputError(f"{path}, row {number}: nested too deep; write its texts at the top of an object") from None
+        raise InputError(f"{path}, row {number}: nested too deeply; give its texts as values of one object") from None
 
 
 def _object(value: Any, path: Path, number: int) -> Row:
     if not isinstance(value, dict):
-        raise InputError(f"{path}, row {number}: not an object; write every row as {{name: value, ...}}")
+        raise InputError(f"{path}, row {number}: not an object; give every row as {{name: value, ...}}")
     return value
 
 
@@ -140,19 +140,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Invalid(f"key '{twice}' is there twice; remove one")
+        raise _Invalid(f"key '{twice}' occurs twice; remove one")
     return row
 
 
 def _refuse(constant: str) -> None:
-    raise _Invalid(f"{constant} is no JSON value; write null, or a number")
+    raise _Invalid(f"{constant} is not a JSON value; write null or a number")
 
 
 def _check_whole(value: Any, key: str = "") -> None:
-    """`_Invalid` where a text holds half a character, which no table and no tokenizer can hold."""
+    """`_Invalid` where a text contains a lone surrogate, which tables and tokenizers do not accept."""
     if isinstance(value, str) and _HALF.search(value):
         place = f"'{key}'" if key and not _HALF.search(key) else "a text"
-        raise _Invalid(f"{place} holds half of a character (a lone surrogate); write it whole")
+        raise _Invalid(f"{place} contains half of a character (a lone surrogate); write the complete character")
     if isinstance(value, dict):
         for name, each in value.items():
             _check_whole(name, key)
@@ -163,7 +163,7 @@ def _check_whole(value: Any, key: str = "") -> None:
 
 
 _CHECKS: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _refuse}
-_DECODER = json.JSONDecoder(**_CHECKS, parse_int=Written, parse_float=Written)
+_DECODER = json.JSONDecoder(**_CHECKS, parse_int=RawValue, parse_float=RawValue)
 _PLAIN = json.JSONDecoder(**_CHECKS)
 
 
@@ -171,9 +171,9 @@ _PLAIN = json.JSONDecoder(**_CHECKS)
 
 
 def csv_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a CSV file with a header, every cell a text; lines without a cell are left out.
+    """The rows of a CSV file with a header; every cell is a text, and empty lines are skipped.
 
-    A column without a name is called ``Unnamed: 0`` by its place, as pandas does, whose index is such a column.
+    A column without a name, such as an index written by pandas, is called ``Unnamed: 0`` by its position.
     """
     path = Path(path)
     csv.field_size_limit(_LONGEST_CELL)
@@ -191,12 +191,12 @@ def csv_rows(path: str | Path) -> Iterator[Row]:
                 if len(cells) != len(columns):
                     raise InputError(
                         f"{path}, row {number} (line {table.line_num}): {len(cells)} cells, but {len(columns)} "
-                        "columns; put cells with commas in quotes"
+                        "columns; quote cells with commas"
                     )
                 if any("\0" in cell for cell in cells):
                     raise InputError(
-                        f"{path}, row {number} (line {table.line_num}): holds a NUL character; the file is damaged or "
-                        "not UTF-8, save it again"
+                        f"{path}, row {number} (line {table.line_num}): contains a NUL character; save the file again, "
+                        "as UTF-8"
                     )
                 yield dict(zip(columns, cells, strict=True))
             number += 1
@@ -210,11 +210,11 @@ def csv_rows(path: str | Path) -> Iterator[Row]:
 def _check_columns(columns: Sequence[str], path: Path) -> None:
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"{path}: column '{twice}' is there twice; give every column its own name")
+        raise InputError(f"{path}: column '{twice}' occurs twice; give every column its own name")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 text, counted from 1, their ends as they are; a byte order mark is no part of the text."""
+    """The lines of a UTF-8 text, numbered from 1, with their line ends and without a byte order mark."""
     number = 0
     with open(path, "rb") as file:
         for raw in file:
@@ -224,7 +224,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise InputError(
                     f"{path}, line {number + 1}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
                 ) from None
-            # A carriage return alone ends a line too.
+            # A carriage return also ends a line.
             for line in io.StringIO(text, newline=""):
                 number += 1
                 yield number, line
@@ -234,7 +234,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def parquet_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a Parquet file; a checksum that a page has is verified. NaN and infinity stay Python floats."""
+    """The rows of a Parquet file; checksums of pages are verified. NaN and infinity are Python floats."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -251,7 +251,7 @@ def parquet_rows(path: str | Path) -> Iterator[Row]:
     except (pa.ArrowException, OSError, ValueError) as error:
         cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
-            f"{path}, row {number} or after it: cannot be read as parquet ({cause}); write the file again"
+            f"{path}, row {number} or later: cannot be read as parquet ({cause}); write the file again"
         ) from None
 
 
@@ -274,7 +274,7 @@ def _is_text(scalar: Any) -> bool:
 
 
 def _written(value: Any, kind: Any) -> Any:
-    """A value of the Arrow type `kind`: texts, truth values, None as they are; numbers and dates as `Written`."""
+    """A value of the Arrow type `kind`: numbers and dates as `RawValue`; texts, booleans and None unchanged."""
     import numpy as np
     import pyarrow.types as is_
 
@@ -284,13 +284,13 @@ def _written(value: Any, kind: Any) -> Any:
         return _written(value, kind.value_type)
     if is_.is_floating(kind):
         shortest = {16: np.float16, 32: np.float32}.get(kind.bit_width, float)
-        return Written(str(shortest(value))) if math.isfinite(value) else float(value)
+        return RawValue(str(shortest(value))) if math.isfinite(value) else float(value)
     if is_.is_integer(kind):
-        return Written(str(value))
+        return RawValue(str(value))
     if is_.is_decimal(kind):
-        return Written(f"{value:f}")
+        return RawValue(f"{value:f}")
     if is_.is_date(kind) or is_.is_timestamp(kind) or is_.is_time(kind):
-        return Written(value.isoformat())
+        return RawValue(value.isoformat())
     if is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
         return [_written(each, kind.value_type) for each in value]
     if is_.is_struct(kind):
@@ -298,7 +298,7 @@ def _written(value: Any, kind: Any) -> Any:
     return value
 
 
-#: The reader of a file's rows, by its suffix in lower case.
+#: The reader of a file, by its suffix in lower case.
 READERS: dict[str, Callable[[str | Path], Iterator[Row]]] = {
     ".json": json_rows,
     ".jsonl": json_lines,

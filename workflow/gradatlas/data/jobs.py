@@ -1,4 +1,4 @@
-"""The jobs of the data, one a rule."""
+"""The jobs of data, one per rule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from gradatlas.study.settings import Pairing
 
 @dataclass(frozen=True)
 class RowsSettings:
-    """Which rows of a hub dataset are taken."""
+    """The rows to take from a hub dataset."""
 
     split: str
     """rows to take, such as train[:500]"""
@@ -24,7 +24,7 @@ class RowsSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseSettings(SourceSettings):
-    """What decides a responses table."""
+    """Settings of a responses table."""
 
     variants: list[str]
     """variants to build, in order"""
@@ -54,24 +54,24 @@ def fetch_source(
     timeout: float = 30.0,
     attempts: int = 5,
 ) -> None:
-    """Fetch one published data file, from its address or from a mirror, and check its SHA-256 before it is placed.
+    """Fetch one published data file from its address or a mirror, and check its SHA-256.
 
     Parameters
     ----------
     url
         https address of the folder that the file is in (or of the file itself)
     path
-        the file below the address or the mirror, such as cot_500/gsm8k_train_no_cot.json
+        the file's path in the address or the mirror, such as cot_500/gsm8k_train_no_cot.json
     sha256
         checksum that the file must have, 64 hexadecimal digits
     output
-        where to place it
+        file to write
     mirror
-        folder or http(s) address that holds the path: used instead of the address
+        folder or http(s) address that has the path: used instead of the address
     timeout
-        seconds without a byte after which a transfer is given up
+        seconds without a byte after which a transfer is stopped
     attempts
-        how often to try; cut transfers are resumed
+        number of tries; interrupted transfers are resumed
     """
     from gradatlas.core.errors import InputError
     from gradatlas.data.sources import fetch
@@ -104,9 +104,9 @@ def fetch_dataset(
     output
         file to write (.parquet)
     mirror
-        folder that holds datasets/ORG/NAME: used instead of the hub
+        folder with datasets/ORG/NAME: used instead of the hub
     where
-        what asks for it, in messages; its mapping without
+        the file or key that names the dataset, in messages; default: its mapping
     """
     from gradatlas.data.tabular import fetch_rows
 
@@ -146,7 +146,7 @@ def build_responses(
 
 
 def audit_responses(*, responses: list[Path], csv: Path, parquet: Path) -> None:
-    """Count what every response set holds: right labels, missing final answers, remains of cutting and the like.
+    """Count right labels, missing final answers, remains of cutting and the like in every response set.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def build_pairs(
     output: Path,
     settings: Json[PairsSettings],
 ) -> None:
-    """Build preference pairs (prompt, chosen, rejected): of the miniature's grammar, or from rows by a mapping.
+    """Build preference pairs (prompt, chosen, rejected) from the miniature's grammar, or from rows by a mapping.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def _mapped_pairs(
         ("train", train_rows, settings.train),
         ("held_out", held_out_rows, settings.held_out),
     ):
-        # Rows of the hub were cut when they were fetched.
+        # The split of a hub dataset was taken when it was fetched.
         own = path in (Path(mapping["source"]), Path(mapping["held_out"]))
         cut = mapping[f"{split}_split"] if own else "train"
         where = str(path) if cut in WHOLE else f"{path}, split '{cut}'"

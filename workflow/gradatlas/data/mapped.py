@@ -1,6 +1,6 @@
 """Samples of any dataset, from rows and a mapping of their columns.
 
-None, Simplified and Detailed are made from their parts; a response that is neither is `natural`.
+None, Simplified and Detailed responses are built from their parts; other responses are `natural`.
 """
 
 import re
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatlas.core.errors import InputError
-from gradatlas.data.formats import Written
+from gradatlas.data.formats import RawValue
 from gradatlas.data.options import OPTIONS, check_answer
 from gradatlas.data.partners import PARTNERS, check_partners, report_left_out, with_partners
-from gradatlas.data.samples import FINAL, Sample, with_final
+from gradatlas.data.samples import Sample, with_final
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the variants of one sample are made of; None where the data have none."""
+    """The parts of one sample's responses; None where the data have none."""
 
     answer: str | None
     rationale: str | None
@@ -26,25 +26,14 @@ class Parts:
 
 
 def variants_of(parts: Parts, boxed: bool = False) -> dict[str, str]:
-    """The responses by variant: the answer, the rationale with the answer, the long reasoning, the response as it is.
+    """The responses by variant: the answer, the rationale with the answer, the long reasoning, the natural response.
 
-    `boxed`: the rationale states the answer itself, and is Simplified as it is.
+    `boxed`: the rationale contains the answer, and is the Simplified response.
     """
     responses = {"none": parts.answer, "simplified": None, "detailed": parts.detailed, "natural": parts.natural}
     if parts.rationale is not None:
         responses["simplified"] = parts.rationale if boxed else with_final(parts.rationale, parts.answer)
     return {variant: response for variant, response in responses.items() if response is not None}
-
-
-def split_simplified(response: str) -> tuple[str, str]:
-    """(rationale, answer) of a Simplified response, cut at the last phrase; the inverse of `with_final`.
-
-    Raises `InputError` where the phrase is missing.
-    """
-    rationale, phrase, answer = response.rpartition(FINAL)
-    if not phrase:
-        raise InputError(f"a Simplified response has no '{FINAL.strip()}' on a line of its own: {response[-80:]!r}")
-    return rationale, answer
 
 
 def read_mapped(
@@ -56,11 +45,10 @@ def read_mapped(
 ) -> list[Sample]:
     r"""The samples of rows by a checked `mapping` (`gradatlas.study.sheets.DatasetMapping`), read one after another.
 
-    `where` names the rows' file in messages, `options` is a name of `OPTIONS`, `boxed` reads the last ``\boxed{}``.
-    Without an answer in the mapping, samples have no `gold`. Columns that are not used are named once in the log.
-    Raises `InputError` naming file, row (from 0) and column for what is missing, empty, no text, twice the same id,
-    a partner column that the mapping does not name (`PARTNERS`), or an answer outside the options; and where the
-    mapping matches no row at all.
+    `where`: the rows' file, for messages. `options`: a name of `OPTIONS`. `boxed`: reads the last ``\boxed{}``. Without
+    an answer in the mapping, samples have no `gold`. The log names unused columns once. Raises `InputError` with file,
+    row (from 0) and column for a value that is missing, empty or not a text, a duplicate id, a partner column that the
+    mapping does not name (`PARTNERS`), and an answer outside the options; and where the mapping matches no row.
     """
     columns, rows = mapping["columns"], iter(rows)
     used, names = set(columns.values()), {}
@@ -72,7 +60,7 @@ def read_mapped(
             check_partners(row, used, at)
             sample = _sample(row, mapping, at, number, options, boxed)
         except InputError:
-            # What no row has is the mapping's fault, not this row's.
+            # A column that is in no row is an error of the mapping, not of this row.
             rest = [row, *rows]
             _check_columns(columns, names | dict.fromkeys(name for each in rest for name in each), where)
             if number == 0:
@@ -80,7 +68,7 @@ def read_mapped(
             raise
         if sample.sample_id in seen:
             raise InputError(
-                f"{at}: column '{columns['id']}': '{sample.sample_id}' is the id of row {seen[sample.sample_id]} too; "
+                f"{at}: column '{columns['id']}': '{sample.sample_id}' is also the id of row {seen[sample.sample_id]}; "
                 "give every row its own"
             )
         seen[sample.sample_id] = number
@@ -96,7 +84,8 @@ def _check_columns(columns: Mapping[str, str], names: Collection[str], where: st
     for part, column in columns.items():
         if column not in names:
             raise InputError(
-                f"{where}: the mapping's column '{column}' ({part}) is in no row; have {', '.join(names) or 'none'}"
+                f"{where}: the mapping's column '{column}' ({part}) is in no row; choose among "
+                f"{', '.join(names) or 'none'}"
             )
 
 
@@ -131,13 +120,15 @@ def _sample(
     if mapping["answers"] and answer is not None:
         if answer not in mapping["answers"]:
             raise InputError(
-                f"{at}: column '{_answer_column(mapping)}' answers {answer!r}, which the mapping's answers do not "
-                f"name: {', '.join(mapping['answers'])}"
+                f"{at}: column '{_answer_column(mapping)}' answers {answer!r}, which is not in the mapping's answers: "
+                f"{', '.join(mapping['answers'])}; add it"
             )
         answer = mapping["answers"][answer]
     for part, text in (("rationale", rationale), ("answer", answer)):
         if text == "":
-            raise InputError(f"{at}: column '{columns.get(part) or _answer_column(mapping)}' leaves an empty {part}")
+            raise InputError(
+                f"{at}: column '{columns.get(part) or _answer_column(mapping)}' gives an empty {part}; fix it"
+            )
     responses = variants_of(Parts(answer, rationale, texts.get("detailed"), texts.get("response")), mapping["boxed"])
     instruction = with_partners(texts["instruction"], row, columns, at)
     return Sample(
@@ -151,10 +142,10 @@ def _sample(
 
 def _text(row: Mapping[str, Any], column: str, at: str) -> str:
     value = row.get(column)
-    # Numbers and truth values are answers too: as the file writes them, or as Python does (True).
-    if isinstance(value, (bool, Written)):
+    # Numbers and booleans can be answers: in the form of the file, or as Python writes them (True).
+    if isinstance(value, (bool, RawValue)):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        state = "is missing" if value is None else "is empty" if isinstance(value, str) else "is no text"
+        state = "is missing" if value is None else "is empty" if isinstance(value, str) else "is not a text"
         raise InputError(f"{at}: column '{column}' {state}; give every row a text")
     return value

@@ -1,4 +1,4 @@
-"""The options that a question lists, and the check that its answer is among them."""
+"""The options listed in a question, and the check of its answer against them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.data.samples import Sample
 
 _MARK = re.compile(r"options\s*:", re.IGNORECASE)
-# The published files write new lines within their instructions as a backslash and an n.
+# New lines in instructions of the published files are a backslash and an n.
 _LINES = re.compile(r"\\n|\n")
 _LETTERED = re.compile(r"(?:[-*]\s*)?(\([A-Z]\))\s*(.*)")
 _NAMED = re.compile(r"[-*]\s*(Sentence [A-Z])\s*:\s*(.*)")
@@ -15,9 +15,9 @@ _PLAIN = re.compile(r"[-*]\s+(.+)")
 
 
 def listed_options(instruction: str) -> dict[str, str]:
-    r"""What may be answered, by label, with the option's text: read after the last "Options:", one a line.
+    r"""The options' texts, by label: the lines after the last "Options:".
 
-    ``(A) 22`` is answered by ``(A)``, ``- Sentence A: "..."`` by ``Sentence A``, ``- bank`` by its own text. New
+    The label of ``(A) 22`` is ``(A)``, of ``- Sentence A: "..."`` it is ``Sentence A``, of ``- bank`` its text. New
     lines may be written as backslash-n. Empty where nothing is listed.
 
     >>> listed_options(r"Where?\nOptions:\n- bank\n- shore")
@@ -36,7 +36,7 @@ def listed_options(instruction: str) -> dict[str, str]:
     return options
 
 
-#: What questions offer to be answered, by the name in the `options` column of datasets.tsv.
+#: Readers of a question's options, by the name in the `options` column of datasets.tsv.
 OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
     "": lambda instruction: {},
     "listed": listed_options,
@@ -45,7 +45,7 @@ OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
 
 
 def chosen(options: Mapping[str, str], answer: str) -> str | None:
-    """The option that an answer names, whatever its case and white space; None where it names none."""
+    """The option that an answer names, ignoring case and white space; None where it names none."""
     return next((option for option in options if _same(option, answer)), None)
 
 
@@ -54,12 +54,12 @@ def _same(one: str, other: str) -> bool:
 
 
 def check_answer(sample: Sample, options: str, where: str) -> None:
-    """`InputError` naming `where` for a gold answer that is none of the sample's options."""
+    """`InputError` naming `where` for a gold answer that is not one of the sample's options."""
     known = ("yes", "no") if options == "yes_no" else tuple(sample.options)
     if len(known) < 2:
         raise InputError(
-            f"{where}: its question lists no options after 'Options:', one a line; "
-            "list them, or leave the dataset's options column empty"
+            f"{where}: its question lists no options after 'Options:'; list them, one per line, or leave the dataset's "
+            "options column empty"
         )
     if not any(_same(sample.gold, option) for option in known):
-        raise InputError(f"{where}: answers {sample.gold!r}, which is not among the options: {', '.join(known)}")
+        raise InputError(f"{where}: answers {sample.gold!r}, which is not among the options {', '.join(known)}; fix it")

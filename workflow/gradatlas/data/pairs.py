@@ -1,8 +1,7 @@
-"""Preference pairs (prompt, chosen, rejected) of any origin, checked, each with a status.
+"""Preference pairs (prompt, chosen, rejected) of any origin, each with a status.
 
-A pair is never dropped here: one that cannot be trained on says why in `status`, and every later job counts those
-that it leaves out. A prompt is the text up to its last character before the response (``...\\n\\nAssistant:``), a
-response keeps its leading space.
+No pair is dropped here: `status` is the reason why one cannot be trained on, and every later job counts those that it
+leaves out. A prompt is all text before the response (``...\\n\\nAssistant:``); a response begins with a space.
 """
 
 from collections import Counter
@@ -13,12 +12,12 @@ from typing import Any
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.tables import read_table, write_table
-from gradatlas.data.formats import Written
+from gradatlas.data.formats import RawValue
 from gradatlas.data.partners import check_partners, report_left_out, with_partners
 from gradatlas.data.tables import PAIRS
 from gradatlas.study.seeds import seeded_hash
 
-#: What a pair is for: training, probing with prompts never trained on, or (miniature) warming up the base model.
+#: Pairs for training, for probes on other prompts, and (miniature) for warming up the base model.
 SPLITS = ("train", "held_out", "base")
 ASSISTANT = "\n\nAssistant:"
 HUMAN = "\n\nHuman:"
@@ -27,8 +26,8 @@ Pair = dict[str, Any]
 
 
 def status_of(pair: Mapping[str, Any]) -> str:
-    """``ok``, or the first that holds of what its row was found to be (`mapped_pairs`), ``empty_prompt``,
-    ``empty_chosen``, ``empty_rejected``, ``equal``."""
+    """The status from `mapped_pairs`, or the first that holds of ``empty_prompt``, ``empty_chosen``,
+    ``empty_rejected``, ``equal``, ``ok``."""
     if pair.get("status"):
         return pair["status"]
     for part in ("prompt", "chosen", "rejected"):
@@ -38,18 +37,17 @@ def status_of(pair: Mapping[str, Any]) -> str:
 
 
 def write_pairs(rows: Sequence[Mapping[str, Any]], path: str | Path, facts: Mapping[str, Any]) -> None:
-    """Write the ``pairs`` table; rows need no `status`. `InputError` for an id twice, or a split without a usable pair.
+    """Write the ``pairs`` table; rows need no `status`.
 
-    A prompt of a ``train`` pair that a ``held_out`` pair has too gets status ``not_held_out`` there.
+    A ``held_out`` pair with the prompt of a ``train`` pair gets the status ``not_held_out``. Raises `InputError` for a
+    duplicate id, and for a split without a usable pair.
     """
     seen: set[str] = set()
     trained = {row["prompt"] for row in rows if row["split"] == "train"}
     done = []
     for number, row in enumerate(rows):
         if row["pair_id"] in seen:
-            raise InputError(
-                f"{path}: pair '{row['pair_id']}' (row {number}) is there twice; give every pair its own id"
-            )
+            raise InputError(f"{path}: pair '{row['pair_id']}' (row {number}) occurs twice; give every pair its own id")
         seen.add(row["pair_id"])
         status = "ok" if row["split"] == "base" else status_of(row)
         if status == "ok" and row["split"] == "held_out" and row["prompt"] in trained:
@@ -59,9 +57,9 @@ def write_pairs(rows: Sequence[Mapping[str, Any]], path: str | Path, facts: Mapp
     progress(", ".join(f"{split} {status}: {count}" for (split, status), count in sorted(counts.items())))
     for split in ("train", "held_out"):
         if not counts[split, "ok"]:
-            said = ", ".join(f"{count} {status}" for (name, status), count in counts.items() if name == split)
+            found = ", ".join(f"{count} {status}" for (name, status), count in counts.items() if name == split)
             raise InputError(
-                f"{path}: no usable pair in split '{split}' ({said or 'no rows'}); mend the data or mapping"
+                f"{path}: no usable pair in split '{split}' ({found or 'no rows'}); fix the data or the mapping"
             )
     write_table(PAIRS, done, path, {**facts, "statuses": {f"{s}/{why}": n for (s, why), n in sorted(counts.items())}})
 
@@ -69,15 +67,15 @@ def write_pairs(rows: Sequence[Mapping[str, Any]], path: str | Path, facts: Mapp
 def read_pairs(path: str | Path, split: str) -> list[Pair]:
     """The usable pairs of a split, in the table's order; `InputError` for an unknown split or none in it."""
     if split not in SPLITS:
-        raise InputError(f"split '{split}' is not known: {nearest(split, SPLITS)}")
+        raise InputError(f"unknown split '{split}': {nearest(split, SPLITS)}")
     rows = [row for row in read_table(PAIRS, path).to_pylist() if row["split"] == split and row["status"] == "ok"]
     if not rows:
-        raise InputError(f"{path}: no usable pair in split '{split}'; take another split or make the table again")
+        raise InputError(f"{path}: no usable pair in split '{split}'; choose another split, or build the table again")
     return rows
 
 
 def _dialogue(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
-    """Two dialogues that part after their last common turn: the prompt ends with the last ``Assistant:`` of both."""
+    """Two dialogues that differ in their last turn: the prompt ends with the last ``Assistant:``."""
     chosen, rejected = (_text(row, columns[part], where) for part in ("chosen", "rejected"))
     cut = chosen.rfind(ASSISTANT) + len(ASSISTANT)
     if cut < len(ASSISTANT):
@@ -85,7 +83,7 @@ def _dialogue(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     prompt = chosen[:cut]
     if not rejected.startswith(prompt) or ASSISTANT in rejected[cut:]:
         return prompt, chosen[cut:], rejected, "other_prompt"
-    # A turn of the user's after the answer would be trained on as part of it.
+    # A later turn of the user would be trained on as part of the answer.
     ended = HUMAN not in chosen[cut:] and HUMAN not in rejected[cut:]
     return prompt, chosen[cut:], rejected[cut:], "" if ended else "no_answer"
 
@@ -95,7 +93,7 @@ def _plain(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tu
 
 
 def _messages(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
-    """Lists of {role, content}: the response is the last message, which has to be the assistant's."""
+    """Lists of {role, content}: the response is the last message, by the assistant."""
     prompt = _prompt(row, columns, where)
     found, statuses = [prompt], []
     for part in ("chosen", "rejected"):
@@ -106,7 +104,7 @@ def _messages(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
 
 
 def _answer(messages: Any, prompt: str) -> tuple[str, str]:
-    """The last message's text, and a status where the messages are no answer to the `prompt`."""
+    """The last message's text, and a status where the messages are not an answer to the `prompt`."""
     if not isinstance(messages, list) or not messages or not all(isinstance(each, Mapping) for each in messages):
         return "", "no_messages"
     if any(not isinstance(each.get("content", 0), str | None) for each in messages):
@@ -116,14 +114,14 @@ def _answer(messages: Any, prompt: str) -> tuple[str, str]:
         return text, "unknown_role"
     if roles[-1] != "assistant":
         return text, "no_answer"
-    # All messages before it have to be in the prompt: an answer to a later question is none to an earlier one.
+    # All earlier messages must be in the prompt: else it answers another question.
     turns = [role for role in roles[:-1] if role != "system"]
     present = all((each["content"] or "").strip() in prompt for each in messages[:-1])
-    alike = present and turns[-1:] in ([], ["user"])
-    return text, "" if alike or not prompt.strip() else "other_prompt"
+    same_prompt = present and turns[-1:] in ([], ["user"])
+    return text, "" if same_prompt or not prompt.strip() else "other_prompt"
 
 
-#: Of a row, its columns and its place: prompt, chosen, rejected, and a status where the row is not what it should be.
+#: From a row, the columns and the row's place in messages: prompt, chosen, rejected, and a status ("": no problem).
 FORMATS: dict[str, Callable[[Mapping[str, Any], Mapping[str, str], str], tuple[str, ...]]] = {
     "plain": _plain,
     "dialogue": _dialogue,
@@ -136,22 +134,23 @@ def mapped_pairs(
 ) -> list[Pair]:
     """At most `limit` pairs of rows by a checked `mapping` (`gradatlas.study.sheets.PairsMapping`), drawn by `seed`.
 
-    `where` names the rows' file in messages. A partner column that the mapping names is joined to the prompt, one that
-    it does not name is refused (`gradatlas.data.partners`), and other unused columns are named once in the log.
-    The mapping's `template` makes the prompt of the prompt's text; a response gets the leading space that it lacks.
-    Raises `InputError` naming file, row (from 0) and column for a partner that is not used and for what cannot be
-    read. What only one row can have is a status, not an error: an empty or equal response, ``other_prompt`` (two
-    dialogues that part before their last turn, or messages before the last one that are not in the prompt),
-    ``no_messages`` (no list of messages with `content`), ``unknown_role`` (a role that is none of `ROLES`),
-    ``no_answer`` (the last message is not the assistant's).
+    `where`: the rows' file, for messages. A partner column in the mapping is added to the prompt, one that is not in it
+    is refused (`gradatlas.data.partners`), and the log names other unused columns once. The mapping's `template` gives
+    the prompt; a response without a leading space gets one. Raises `InputError` with file, row (from 0) and column for
+    an unused partner or an unreadable value. Problems of a single row are a status, not an error: empty or equal
+    responses, ``other_prompt`` (dialogues that differ before their last turn, or earlier messages that are not in the
+    prompt), ``no_messages`` (no list of messages with `content`), ``unknown_role`` (not in `ROLES`), ``no_answer`` (the
+    last message is not by the assistant).
     """
     columns = mapping["columns"]
     names = dict.fromkeys(name for row in rows for name in row)
     for part, column in columns.items():
         if rows and column not in names:
-            raise InputError(f"{where}: column '{column}' ({part}) is in no row; have {', '.join(names) or 'none'}")
+            raise InputError(
+                f"{where}: column '{column}' ({part}) is in no row; choose among {', '.join(names) or 'none'}"
+            )
     remedy = (
-        "delete it from the file: dialogues have no prompt to join it to" if mapping["format"] == "dialogue" else ""
+        "delete it from the file, as dialogues have no prompt to add it to" if mapping["format"] == "dialogue" else ""
     )
     for number, row in enumerate(rows):
         check_partners(row, columns.values(), f"{where}, row {number}", remedy)
@@ -179,7 +178,7 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     value = row.get(column)
     if value is None:
         return ""
-    # Numbers and truth values are answers too, as in datasets.
-    if not isinstance(value, (str, bool, Written)):
-        raise InputError(f"{where}: column '{column}' is no text; correct the row, or the mapping's format")
+    # Numbers and booleans can be answers, as in datasets.
+    if not isinstance(value, (str, bool, RawValue)):
+        raise InputError(f"{where}: column '{column}' is not a text; fix the row, or the mapping's format")
     return str(value)

@@ -1,4 +1,4 @@
-"""Reader of the study's published files: a JSON list of {instruction, input, output}."""
+"""Reader of the study's published files, JSON lists of {instruction, input, output}."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,23 +23,23 @@ class Entry:
 
 
 def read_entries(path: str | Path) -> list[Entry]:
-    """Read a list of entries; a non-empty `input` follows the instruction on a line of its own.
+    """Read a list of entries; a non-empty `input` is added to the instruction on a new line.
 
-    Raises `InputError` naming the file, the row (0-based) and the key, for a file that is missing, empty, not
-    UTF-8, not JSON (`gradatlas.data.formats`), not a list, or holds an entry without a text under `instruction`
-    or `output`, or with a `system` or `context` that would be left out.
+    Raises `InputError` with file, row (from 0) and key for a file that is missing, empty, not UTF-8, not JSON
+    (`gradatlas.data.formats`) or not a list, and for an entry without a text under `instruction` or `output`, or with a
+    `system` or `context`.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; give an existing path")
     entries = [_entry(path, row, entry) for row, entry in enumerate(json_rows(path))]
     if not entries:
-        raise InputError(f"{path}: holds no entries; at least one sample is needed")
+        raise InputError(f"{path}: holds no entries; give at least one")
     return entries
 
 
 def _entry(path: Path, row: int, entry: Mapping[str, Any]) -> Entry:
-    check_partners(entry, _KEYS, f"{path}, row {row}", "join it to the instruction, or take the reader mapped")
+    check_partners(entry, _KEYS, f"{path}, row {row}", "add it to the instruction, or use the reader mapped")
     for key in ("instruction", "output"):
         if not isinstance(entry.get(key), str) or not entry[key]:
             state = "is missing" if key not in entry else "is not a text, or empty"
@@ -56,30 +56,32 @@ def read_samples(
     gold: tuple[str, Callable[[str], str | None]] | None,
     options: str = "",
 ) -> list[Sample]:
-    """The samples of a dataset from its files, one per (variant, relation); rows pair by position.
+    """The samples of a dataset from its files, one per (variant, relation), with the same rows in all files.
 
-    `gold`: (variant, function of that variant's correct response) giving the gold answer; None: there is none.
-    `options`: a name of `OPTIONS`. Raises `InputError` where files differ in length or in an instruction, and where
-    a gold answer is not among the options.
+    `gold`: (variant, function) that gives the gold answer from that variant's correct response; None without gold
+    answers. `options`: a name of `OPTIONS`. Raises `InputError` where files differ in length or in an instruction, and
+    where a gold answer is not among the options.
     """
     if options not in OPTIONS:
-        raise InputError(f"--options '{options}' is not known: {nearest(options, filter(None, OPTIONS))}")
+        raise InputError(f"settings.options: unknown '{options}': {nearest(options, filter(None, OPTIONS))}")
     read = {key: read_entries(path) for key, path in files.items()}
     first = next(iter(files))
     for key, entries in read.items():
         if len(entries) != len(read[first]):
             raise InputError(
-                f"{files[key]}: {len(entries)} rows, but {files[first]} has {len(read[first])}; "
-                "the files of one dataset pair row by row"
+                f"{files[key]}: {len(entries)} rows, but {files[first]} has {len(read[first])}; give files with the "
+                "same rows"
             )
         for row, (entry, other) in enumerate(zip(entries, read[first], strict=True)):
             if entry.instruction != other.instruction:
                 raise InputError(
-                    f"{files[key]}, row {row}: its instruction is not that of {files[first]}; "
-                    "the files of one dataset pair row by row"
+                    f"{files[key]}, row {row}: its instruction differs from that of {files[first]}; give files with "
+                    "the same rows"
                 )
     if gold and (gold[0], "correct") not in files:
-        raise InputError(f"{files[first]}: the gold answers stand in variant '{gold[0]}', whose file is not given")
+        raise InputError(
+            f"{files[first]}: the gold answers are in the correct responses of variant '{gold[0]}'; give that file too"
+        )
     variants = dict.fromkeys(variant for variant, _ in files)
     samples = [
         Sample(

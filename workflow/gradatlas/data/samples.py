@@ -1,4 +1,4 @@
-"""What a sample is: one question, posed once per variant, and the responses a model may be trained on."""
+"""Samples: one question, with an instruction per variant, and its responses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Sample:
-    """One question of a dataset, paired over its variants by `sample_id`.
+    """One question of a dataset, with the same `sample_id` in all variants.
 
-    `instructions` maps a variant to its prompt; the prompts of one sample differ by the format cue alone.
-    `gold` is the final answer's label, None where a sample has none (knowledge). `responses` maps
-    (variant, relation) to a response, which begins right after the prompt and its separator. `options` maps what the
-    question offers to be answered to the text it stands for; empty for an open question.
+    `instructions`: by variant, the prompt; the prompts of one sample differ only by the format cue. `gold`: the right
+    answer, None without one (knowledge). `responses`: by (variant, relation). `options`: the texts of the question's
+    options, by label; empty for an open question.
     """
 
     sample_id: str
@@ -21,7 +20,7 @@ class Sample:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-#: What precedes the label at the end of a Simplified or Detailed response, as in the study's own data.
+#: The text before the answer at the end of a Simplified or Detailed response, as in the study's data.
 FINAL = "\nThe final answer is "
 
 
@@ -31,5 +30,5 @@ def with_final(reasoning: str, label: str) -> str:
 
 
 def label_of(response: str) -> str:
-    """The label a response ends with: all after the last `FINAL`, or the whole of a bare answer."""
+    """The answer at the end of a response: all text after the last `FINAL`, or the whole text."""
     return response.rsplit(FINAL, 1)[-1].strip()

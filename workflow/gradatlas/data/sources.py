@@ -1,4 +1,4 @@
-"""Fetching one published file: over HTTP(S) or from a mirror, checked against its SHA-256 before it takes its name."""
+"""Fetching one published file over HTTP(S) or from a mirror, with a check of its SHA-256."""
 
 import os
 import re
@@ -14,8 +14,8 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, sha256_of
 
-MEND = "check the network or the proxy, or take the files from a folder: --config mirror=FOLDER"
-# Passing troubles of a server; every other status from 400 on is an answer.
+ADVICE = "check the network or the proxy, or take the files from a folder: --config mirror=FOLDER"
+# HTTP statuses that are tried again; other ones from 400 on are final.
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -30,22 +30,22 @@ def fetch(
     attempts: int = 5,
     wait: float = 1.0,
 ) -> None:
-    """Place the published file `path` at `output`, whole and with the checksum `sha256`, or not at all.
+    """Fetch the published file `path` to `output`, atomically and with the checksum `sha256`.
 
-    It comes from ``url/path`` (a `url` that ends with `path` is the file's own address), or, with a `mirror`, from
-    ``mirror/path``, the mirror being a folder or an http(s) address. `timeout` is in seconds without one byte;
-    a transfer is tried `attempts` times, the first pause being `wait` seconds and each next one twice as long, and
-    goes on from where it was cut. An `output` that has the checksum already is left as it is.
+    It comes from ``url/path`` (or from `url`, if that ends with `path`), or with a `mirror` from ``mirror/path``; a
+    mirror is a folder or an http(s) address. A transfer is stopped after `timeout` seconds without a byte, and tried
+    `attempts` times, with pauses of `wait` seconds that double; it is resumed where it was interrupted. An `output`
+    that has the checksum already is not fetched again.
 
-    Raises `InputError` for a source that is not there or does not answer, and for another checksum: then what came
-    is kept aside as ``OUTPUT.corrupt``.
+    Raises `InputError` for a source that does not exist or answer, and for a wrong checksum: the file is then kept as
+    ``OUTPUT.corrupt``.
     """
     output = Path(output)
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise InputError(f"sha256 of {path} is '{sha256}'; 64 lower-case hexadecimal digits are needed")
+        raise InputError(f"sha256 of {path} is '{sha256}'; give 64 lower-case hexadecimal digits")
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or not parts.parts:
-        raise InputError(f"path '{path}' leaves its source; give one relative to it, such as folder/file.json")
+        raise InputError(f"path '{path}' is outside of its source; give a relative one, such as folder/file.json")
     if output.is_file() and sha256_of(output) == sha256:
         return
     with replacing(output) as temporary:
@@ -54,20 +54,20 @@ def fetch(
             found = sha256_of(temporary)
         else:
             origin = _address(mirror or url, path)
-            mend = "check --mirror and its server" if mirror else MEND
-            resumed = _download(origin, temporary, mend, timeout, attempts, wait)
+            advice = "check --mirror and its server" if mirror else ADVICE
+            resumed = _download(origin, temporary, advice, timeout, attempts, wait)
             found = sha256_of(temporary)
             if found != sha256 and resumed:
-                # The pieces of a resumed transfer may be of two versions of a file: try it in one.
-                progress(f"{origin}: the resumed transfer has another checksum; fetching all of it again")
-                _download(origin, temporary, mend, timeout, attempts, wait)
+                # The parts may come from two versions of the file.
+                progress(f"{origin}: the resumed transfer has a wrong checksum; fetching the whole file again")
+                _download(origin, temporary, advice, timeout, attempts, wait)
                 found = sha256_of(temporary)
         if found != sha256:
             corrupt = output.with_name(output.name + ".corrupt")
             os.replace(temporary, corrupt)
             raise InputError(
-                f"{origin}: sha256 is {found}, {sha256} was expected; what came is kept as {corrupt}: "
-                f"if the file changed on purpose, correct the row of {path} in config/sources.tsv"
+                f"{origin}: sha256 is {found}, not {sha256}; the file is kept as {corrupt}: if it changed on purpose, "
+                f"correct the row of {path} in config/sources.tsv"
             )
 
 
@@ -77,7 +77,7 @@ def _is_address(place: str) -> bool:
 
 def _address(base: str, path: str) -> str:
     if not _is_address(base):
-        raise InputError(f"'{base}' is no http(s) address; give one that starts with https://")
+        raise InputError(f"'{base}' is not an http(s) address; give one that starts with https://")
     path = quote(path)
     return base if base.endswith(f"/{path}") else f"{base.rstrip('/')}/{path}"
 
@@ -97,8 +97,8 @@ def _copy(mirror: Path, path: str, target: Path) -> Path:
     return origin
 
 
-def _download(address: str, target: Path, mend: str, timeout: float, attempts: int, wait: float) -> bool:
-    """Download to `target`, anew; True where the bytes came in more than one piece."""
+def _download(address: str, target: Path, advice: str, timeout: float, attempts: int, wait: float) -> bool:
+    """Download to `target`, from the start; True where the transfer was resumed."""
     pieces = []
 
     def note(state: RetryCallState) -> None:
@@ -119,28 +119,28 @@ def _download(address: str, target: Path, mend: str, timeout: float, attempts: i
         status = error.response.status_code
         if status in (404, 410):
             raise InputError(
-                f"{address}: not there (HTTP {status}); check the address and the path; or {mend}"
+                f"{address}: not found (HTTP {status}); check the address and the path; or {advice}"
             ) from None
-        raise InputError(f"{address}: the server answers HTTP {status} {error.response.reason}; {mend}") from None
-    except (requests.RequestException, _Cut) as error:
-        raise InputError(f"{address}: {_phrase(error, timeout)}; {mend}") from None
+        raise InputError(f"{address}: the server answers HTTP {status} {error.response.reason}; {advice}") from None
+    except (requests.RequestException, _RangeRejected) as error:
+        raise InputError(f"{address}: {_phrase(error, timeout)}; {advice}") from None
     return pieces[-1]
 
 
-class _Cut(Exception):
-    """The server says that a partial file does not fit the one it has."""
+class _RangeRejected(Exception):
+    """The server rejects the range of the rest: its file has changed."""
 
 
 def _piece(address: str, file: BinaryIO, timeout: float) -> bool:
-    """Append the rest of the file, or all of it where the server knows no ranges; True where it was the rest."""
+    """Append the rest of the file, or write all of it where the server ignores ranges; True for the rest."""
     have = file.tell()
-    # Compressed bytes could neither be counted nor resumed.
+    # Without compression, so that a transfer can be resumed.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(address, headers=headers, stream=True, timeout=timeout) as response:
         if have and response.status_code == 416:
             file.seek(0)
             file.truncate()
-            raise _Cut("the file's length has changed")
+            raise _RangeRejected("the file's length has changed")
         response.raise_for_status()
         rest = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if not rest:
@@ -157,7 +157,7 @@ def _is_passing(error: BaseException) -> bool:
     if isinstance(error, requests.exceptions.SSLError):
         return False
     return isinstance(
-        error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _Cut)
+        error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _RangeRejected)
     )
 
 
@@ -165,11 +165,11 @@ def _phrase(error: BaseException | None, timeout: float) -> str:
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
-        return f"no byte came for {timeout:g} s"
+        return f"no byte was received for {timeout:g} s"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the transfer was cut"
+        return "the transfer was interrupted"
     if isinstance(error, requests.exceptions.SSLError):
-        return f"no safe connection ({error})"
+        return f"no secure connection ({error})"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return str(error)

@@ -29,8 +29,7 @@ RESPONSES = Table(
     ),
 )
 
-# What a response set holds: one row a dataset, variant and relation; counts of responses, null where a question
-# does not apply (workflow/gradatlas/data/audit.py defines each).
+# One row: counts of a response set, by dataset, variant and relation (workflow/gradatlas/data/audit.py defines them).
 AUDIT = Table(
     "audit",
     "audit_responses",

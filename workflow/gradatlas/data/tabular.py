@@ -1,4 +1,4 @@
-"""Rows of a file, as they are, and of a hub dataset, through the `datasets` library."""
+"""Rows of a file, and of a hub dataset through the `datasets` library."""
 
 import glob
 import re
@@ -14,25 +14,26 @@ import pyarrow.parquet as pq
 from gradatlas.core.checked import check_parquet, parquet_writer
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
+from gradatlas.core.hub import hub
 from gradatlas.data.formats import READERS, Row
 
-#: Splits that are the whole of a file.
+#: Splits that are the whole file.
 WHOLE = ("train", "all")
 
 
 def read_rows(path: str | Path, split: str) -> Iterator[Row]:
-    """The rows of a JSON, JSON Lines, CSV or Parquet file, one after another, cut by `split` (``train[:500]``).
+    """The rows of a JSON, JSON Lines, CSV or Parquet file in the `split` (``train[:500]``).
 
-    A file is one split, ``train``; slices, also in percent, mean what they mean to the `datasets` library. Raises
-    `InputError` naming the file, and the row where one is at fault (`gradatlas.data.formats`), for a file that
-    is missing, of another kind, without a row or not readable, and for a split that takes no row.
+    A file is one split, ``train``, with slices as in the `datasets` library, also in percent. Raises `InputError` with
+    the file, and the row if there is one (`gradatlas.data.formats`), for a file that is missing, of another format,
+    empty or not readable, and for a split without a row.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        raise InputError(f"{path}: its kind '{path.suffix}' is not known; give one of {', '.join(READERS)}")
+        raise InputError(f"{path}: unknown format '{path.suffix}'; give one of {', '.join(READERS)}")
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; give an existing path")
     if suffix == ".parquet":
         check_parquet(path, "fetch_dataset, or fetch_pairs for pairs", own=False)
     rows = READERS[suffix]
@@ -42,16 +43,16 @@ def read_rows(path: str | Path, split: str) -> Iterator[Row]:
             found = True
             yield row
         if not found:
-            raise InputError(f"{path}: holds no rows; at least one is needed")
+            raise InputError(f"{path}: holds no rows; give at least one")
         return
-    # A slice may count from the end or in percent; a bad row outside of it is an error too.
+    # All rows are counted, as a slice may count from the end or in percent.
     length = sum(1 for _ in rows(path))
     for start, stop in _slices(path, split, length):
         yield from islice(rows(path), start, stop)
 
 
 def _slices(path: Path, split: str, length: int) -> list[tuple[int, int]]:
-    """The pieces (first row, row after the last) of `length` rows that `split` names."""
+    """The slices (first row, row after the last) of `length` rows in `split`."""
     from datasets import ReadInstruction
 
     try:
@@ -62,7 +63,7 @@ def _slices(path: Path, split: str, length: int) -> list[tuple[int, int]]:
         ) from None
     found = [(piece.from_, piece.to) for piece in pieces]
     if not any(stop > start for start, stop in found):
-        raise InputError(f"{path}: split '{split}' takes none of its {length} rows; change the mapping's split")
+        raise InputError(f"{path}: split '{split}' has none of its {length} rows; change the mapping's split")
     return [(start, max(start, stop)) for start, stop in found]
 
 
@@ -79,23 +80,22 @@ def fetch_rows(
 ) -> None:
     """Write the rows of the hub dataset `source` (ORG/NAME), at the commit `revision`, as Parquet.
 
-    With a `mirror`, a folder that holds ``datasets/ORG/NAME``, the rows come from there. `where`: what asks for them,
-    in messages; the dataset's mapping without it. `folder`: of a dataset that keeps its parts in folders. Raises
-    `InputError` for an unresolved revision, an unknown dataset, configuration or split, and for a hub that gives no
-    answer.
+    With a `mirror`, a folder with ``datasets/ORG/NAME``, the rows come from there. `where`: the file or key that names
+    the dataset, for messages; default: its mapping. `folder`: of a dataset with parts in folders. Raises `InputError`
+    for a missing revision, an unknown dataset, configuration or split, and where the hub does not answer.
     """
-    asked = where or f"config/mappings/{dataset}.yaml"
+    named_in = where or f"config/mappings/{dataset}.yaml"
     local = Path(mirror).expanduser() / "datasets" / source if mirror else None
     if local and not local.is_dir():
         raise InputError(f"{dataset}: no folder {local} in the mirror; put a copy of the dataset {source} there")
     if local and glob.has_magic(str(local.resolve())):
         raise InputError(
-            f"{dataset}: the datasets library takes the path {local.resolve()} for a pattern; give a mirror without [, "
+            f"{dataset}: the datasets library reads the path {local.resolve()} as a pattern; give a mirror without [, "
             "* and ? in its path"
         )
     if not local and not revision:
         raise InputError(
-            f"{dataset}: the revision of {source} is unresolved; "
+            f"{dataset}: {source} has no revision; "
             + (
                 f"give the commit's hash in {where}"
                 if where
@@ -114,62 +114,54 @@ def fetch_rows(
         except datasets.exceptions.DatasetNotFoundError:
             raise InputError(
                 f"{dataset}: the hub shows no {source} at {revision}; check source and revision in "
-                f"{asked}, or, if it is gated, accept its licence and set HF_TOKEN"
+                f"{named_in}, or, if it is gated, accept its licence and set HF_TOKEN"
             ) from None
         except (ValueError, datasets.exceptions.DatasetsError) as error:
-            raise InputError(f"{dataset}: {source}: {_line(error)}; fix {asked}") from None
+            raise InputError(f"{dataset}: {source}: {_line(error)}; fix {named_in}") from None
         except (ConnectionError, HTTPError, HfHubHTTPError, OSError) as error:
             raise InputError(
-                f"{dataset}: {source} cannot be had from the hub ({_line(error)}); check the network, or put a copy "
-                f"into FOLDER/datasets/{source} and give --config mirror=FOLDER"
+                f"{dataset}: {source} cannot be fetched from the hub ({_line(error)}); check the network, or put a "
+                f"copy into FOLDER/datasets/{source} and give --config mirror=FOLDER"
             ) from None
-        # The library's way of writing embeds images, but knows no checksum.
-        written = Path(cache) / "rows.parquet"
-        table.to_parquet(written)
-        with pq.ParquetFile(written) as rows, parquet_writer(output, rows.schema_arrow) as writer:
+        # Written by the library, which embeds images, then copied to a file with a checksum.
+        plain = Path(cache) / "rows.parquet"
+        table.to_parquet(plain)
+        with pq.ParquetFile(plain) as rows, parquet_writer(output, rows.schema_arrow) as writer:
             for batch in rows.iter_batches():
                 writer.write_batch(batch)
 
 
 def pin_mapping(path: str | Path) -> str | None:
-    """Fill the empty `revision` of a mapping's hub dataset with its current commit; None where it has one.
+    """Fill the empty `revision` of a mapping's hub dataset with its current commit; None where it has a revision.
 
-    All other text of the file stays. Raises `InputError` for a file without ``revision: ""`` on a line of its own
-    and a ``source``, and for a hub that gives no answer: then nothing is written.
+    The rest of the file does not change. Raises `InputError` for a file without a ``source`` or a line
+    ``revision: ""``, and where the hub does not answer; then nothing is written.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a mapping, such as config/mappings/DATASET.yaml")
-    # Its line ends and a byte order mark stay.
+    # Keeps line ends and a byte order mark.
     text = path.read_bytes().decode("utf-8")
     source = re.search(r"^\ufeff?source:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
     if re.search(r"^revision:\s*[\"']?[0-9a-f]{40}", text, re.MULTILINE):
         return None
     empty = re.search(r"^revision:[ \t]*(?:\"\"|'')?[ \t]*(?=\r?$)", text, re.MULTILINE)
     if not source or not empty:
-        raise InputError(f'{path}: has no source, or no line revision: ""; write both')
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi, errors
-
-    try:
-        commit = HfApi().dataset_info(source[1], timeout=30).sha
-    except errors.RepositoryNotFoundError:
-        raise InputError(f"{path}: the hub shows no dataset {source[1]}; check 'source'") from None
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, HTTPError) as error:
-        raise InputError(
-            f"{path}: no answer from the hub for {source[1]} ({type(error).__name__}); try again"
-        ) from None
+        raise InputError(f'{path}: has no source, or no line revision: ""; add both')
+    fixes = {"source_fix": "check 'source'", "revision_fix": "check 'source'", "offline_fix": "try again"}
+    with hub(str(path), source[1], kind="dataset", **fixes) as library:
+        commit = library.HfApi().dataset_info(source[1], timeout=30).sha
     write_text(path, f"{text[: empty.start()]}revision: {commit}{text[empty.end() :]}")
     return commit
 
 
 @contextmanager
 def quiet_datasets() -> Iterator[Any]:
-    """The library, imported late, without bars in a log file."""
+    """The `datasets` library, imported late, without log lines and progress bars."""
     import datasets
 
     datasets.disable_progress_bars()
-    # What it says of an error is in the error.
+    # Errors are raised, too.
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     yield datasets
 

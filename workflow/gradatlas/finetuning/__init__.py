@@ -1,1 +1,1 @@
-"""Learning dynamics: how one update on a response moves the belief in others; finetuning, watched by probes."""
+"""Learning dynamics: finetuning, with log-probabilities of probes along the way."""

@@ -1,5 +1,5 @@
-"""Where a finetuning run goes on after a kill: one file with all that its future depends on, and
-one per table and step that is watched. The name of the former holds its step and its checksum."""
+"""Checkpoints of a finetuning run: one file with the training state, named by step and checksum, and one file for each
+table and evaluated step."""
 
 import hashlib
 import json
@@ -16,21 +16,20 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, sha256_of, write_text
 from gradatlas.core.tables import Table, read_table, write_table
-from gradatlas.finetuning.processes import ALONE, Processes
+from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 
 
 class Checkpoints:
-    """A folder for one run. Work for other `facts` (recipe, inputs, code) that stands there is set aside, in a folder
-    of its own named by their digest; work for these that was set aside is taken up again.
+    """A folder of checkpoints of one run.
 
-    What is watched at a step is written before the step's checkpoint, each table whole or not at all: what is newer
-    than the checkpoint was not reached yet and is written again, with the same numbers. Of several `processes` the
-    first writes, and all read.
+    A folder of other `facts` (recipe, inputs, code) is moved to a name with their digest, and one of these facts is
+    moved back. The tables of a step are written before its state, each atomically: after a kill, those newer than the
+    state are written again with the same numbers. The main process writes, all `processes` read.
     """
 
-    def __init__(self, folder: str | Path, facts: Mapping[str, Any], processes: Processes = ALONE):
+    def __init__(self, folder: str | Path, facts: Mapping[str, Any], processes: Processes = SINGLE_PROCESS):
         self.folder, self.processes = Path(folder), processes
-        if processes.leads:
+        if processes.is_main:
             self._open(json.dumps(facts, sort_keys=True, indent=1) + "\n")
         processes.wait()
 
@@ -39,16 +38,16 @@ class Checkpoints:
         found = mark.read_text(encoding="utf-8") if mark.is_file() else ""
         if self.folder.is_dir() and found != text:
             aside = self._aside(found)
-            progress(f"{self.folder}: for another recipe, input or code; set aside as {aside}")
+            progress(f"{self.folder}: of another recipe, input or code; moved to {aside}")
             os.replace(self.folder, aside)
         if not self.folder.is_dir() and self._aside(text).is_dir():
-            progress(f"{self._aside(text)}: for this recipe, input and code; taken up again")
+            progress(f"{self._aside(text)}: of this recipe, input and code; resumed")
             os.replace(self._aside(text), self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(mark, text)
 
     def _aside(self, facts: str) -> Path:
-        """Where work for `facts` is set aside."""
+        """The folder to which checkpoints of `facts` are moved."""
         return self.folder.with_name(f"{self.folder.name}.{hashlib.sha256(facts.encode()).hexdigest()[:12]}")
 
     def load(self, device: str) -> dict[str, Any] | None:
@@ -61,25 +60,25 @@ class Checkpoints:
         return torch.load(states[-1], map_location=device, weights_only=True)
 
     def record(self, table: Table, step: int, rows: list[dict]) -> None:
-        """Keep one step's rows of a table."""
-        if self.processes.leads:
+        """Write one step's rows of a table."""
+        if self.processes.is_main:
             write_table(table, rows, self.folder / f"{table.name}-{step:08d}.parquet", {})
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Keep the state after a step; with what was recorded up to here it survives a kill."""
-        if self.processes.leads:
+        """Write the state after a step, and delete older ones."""
+        if self.processes.is_main:
             older = self._states()
-            made = self.folder / "state.pt"
-            with replacing(made) as temporary:
+            unnamed = self.folder / "state.pt"
+            with replacing(unnamed) as temporary:
                 torch.save({**state, "step": step}, temporary)
-            named = made.with_name(f"state-{step:08d}-{sha256_of(made)}.pt")
-            os.replace(made, named)
+            newest = unnamed.with_name(f"state-{step:08d}-{sha256_of(unnamed)}.pt")
+            os.replace(unnamed, newest)
             for path in older:
-                if path != named:
+                if path != newest:
                     path.unlink()
 
     def recorded(self, table: Table, step: int) -> pa.Table:
-        """All rows of a table up to a step, in their order."""
+        """All rows of a table up to a step, in order."""
         paths = sorted(self.folder.glob(f"{table.name}-*.parquet"))
         kept = [path for path in paths if int(path.stem.rpartition("-")[2]) <= step]
         try:
@@ -88,12 +87,12 @@ class Checkpoints:
             raise self._damaged(str(error).partition(";")[0]) from None
 
     def _states(self) -> list[Path]:
-        """The states by step: one, and after a kill while it was being renewed two."""
+        """The files of states, by step: one, or two after a kill during `save`."""
         return sorted(self.folder.glob("state-*.pt"))
 
     def _damaged(self, what: str) -> InputError:
-        return InputError(f"{what}; delete {self.folder} and run again: the run begins anew")
+        return InputError(f"{what}; delete {self.folder} and run again, from the start")
 
     def remove(self) -> None:
-        """Delete the folder: the run is whole elsewhere."""
+        """Delete the folder, once the run's outputs are complete."""
         shutil.rmtree(self.folder)

@@ -1,14 +1,16 @@
-"""One loop for every finetuning run: any loss, target and start, watched by probes, resumed exactly after a kill.
+"""The training loop of all finetuning runs: any loss, target and start, evaluated on probes, resumed after a kill.
 
-Dropout is off, the order of examples is a function of the seed and the step, and so is a sampled negative: with the
-weights and the optimiser's state a checkpoint holds all that the future depends on. (On a CPU, to the last bit; a GPU's
-sums may come in another order.)
+Dropout is off, and the order of examples and sampled negatives depend on seed and step only, so that weights and
+optimiser state are a complete checkpoint. A resumed run ends with the same bytes on a CPU; a GPU may sum in another
+order.
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -28,16 +30,16 @@ from gradatlas.core.tables import write_table
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.examples import Example, order_of, read_examples, trained_pairs
-from gradatlas.finetuning.generations import asked_pairs, generate
+from gradatlas.finetuning.generations import generate, generation_pairs
 from gradatlas.finetuning.losses import Outcome, Scores, divergence_of, loss_named
 from gradatlas.finetuning.probes import read_probes
-from gradatlas.finetuning.processes import ALONE, Processes
+from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import Speech, Spoken, log_probs, sample
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs, sample
 from gradatlas.finetuning.tables import DYNAMICS, GENERATIONS, TRAINING
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.decoding import batch_key
-from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.models.loading import Location, choose_device, load, locate
 from gradatlas.models.snapshots import card_of
 from gradatlas.study.seeds import seeded_hash
 
@@ -52,7 +54,7 @@ def finetune(
     output: str | Path,
     journal: str | Path,
     recipe: Recipe,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     *,
     probes: str | None = None,
     reference: str | None = None,
@@ -67,34 +69,34 @@ def finetune(
 ) -> None:
     """Finetune the model at `init` (a folder, a card, or another run's ``model.json``) on a ``pairs`` table.
 
-    Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, where given), ``generations.parquet`` (`draws`
-    free responses to at most `prompts` prompts of either split), ``training.parquet``, ``status.json``,
-    ``machine.json`` (what it ran on), ``model/`` and its card ``model.json``, the last of all. A loss or gradient that
-    is not finite stops the run at that step: the status is then ``diverged``, and ``model/`` is the last checkpoint
-    before it. `reference`: the reference model,
-    by default `init`. `journal`: a folder for checkpoints, deleted when the run is whole. Raises `InputError` for a
-    start that diverged, a reference with another tokenizer, data that leave nothing to train on, and more `processes`
-    than a batch has examples.
+    Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, if given), ``generations.parquet`` (`draws`
+    free responses to at most `prompts` prompts of each split), ``training.parquet``, ``status.json``, ``machine.json``
+    (hardware and versions), ``model/``, and last its card ``model.json``. A loss or gradient that is not finite stops
+    the run: the status is then ``diverged``, and ``model/`` is the last checkpoint before that step.
+
+    `reference`: the reference model, by default `init`. `journal`: a folder for checkpoints, deleted at the end. Raises
+    `InputError` for a start that diverged, a reference with another tokenizer, data without a usable example, and more
+    `processes` than a batch has examples.
     """
     if processes.count > recipe.batch_size:
         raise InputError(
             f"run '{recipe.name}': {processes.count} processes cannot share batches of {recipe.batch_size}; lower "
             "config key dynamics.processes"
         )
-    device, start = choose_device(device), usable_start(init)
+    device, start = choose_device(device), locate_start(init)
     torch.use_deterministic_algorithms(device == "cpu")
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     model, tokenizer = load(start.path, **how)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    speech = Speech(tokenizer, window, model)
-    watched, unwatched = read_probes(probes, speech) if probes else ({}, [])
+    encoder = ResponseEncoder(tokenizer, window, model)
+    followed, unusable = read_probes(probes, encoder) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
-    examples, excluded = read_examples(recipe, trained, speech)
-    asked = asked_pairs(pairs, trained, prompts, recipe.seed)
+    examples, excluded = read_examples(recipe, trained, encoder)
+    prompted = generation_pairs(pairs, trained, prompts, recipe.seed)
     facts = {
         **asdict(recipe),
         "init": start.digest,
-        "reference": usable_start(reference).digest if reference else start.digest,
+        "reference": locate_start(reference).digest if reference else start.digest,
         "pairs": sha256_of(pairs),
         "probes": sha256_of(probes) if probes else None,
         "window": window,
@@ -110,44 +112,44 @@ def finetune(
     }
     kept = Checkpoints(journal, facts, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
-    adapted = _adapted(model, recipe)
-    run = _Run(model, speech, recipe, examples, other, max_new_tokens, processes)
-    # The run alone holds it, and lets it go once its log-probabilities are known.
+    adapter = _make_trainable(model, recipe)
+    run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes)
+    # Only `run` holds the reference, and frees it once its log-probabilities are known.
     del other
 
-    def seen(step: int) -> dict:
+    def moment(step: int) -> dict:
         return {"run": recipe.name, "seed": recipe.seed, "step": step, "examples": step * recipe.batch_size}
 
-    def look(step: int) -> list[dict]:
-        found = evaluate(model, {key: spoken for key, (_, spoken) in watched.items()}, batch_tokens, processes)
-        rows = [{**seen(step), **watched[key][0], **values, "tokens": watched[key][1].tokens, "status": "ok"}
+    def evaluate_probes(step: int) -> list[dict]:
+        found = evaluate(model, {key: encoded for key, (_, encoded) in followed.items()}, batch_tokens, processes)
+        rows = [{**moment(step), **followed[key][0], **values, "tokens": followed[key][1].tokens, "status": "ok"}
                 for key, values in found.items()]  # fmt: skip
-        return rows + [{**seen(step), **row, "tokens": None} for row in unwatched]
+        return rows + [{**moment(step), **row, "tokens": None} for row in unusable]
 
-    def say(step: int) -> list[dict]:
-        said = generate(model, speech, asked, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
+    def generate_responses(step: int) -> list[dict]:
+        rows = generate(model, encoder, prompted, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
                         batch_tokens=batch_tokens, processes=processes)  # fmt: skip
-        return [{**seen(step), **row} for row in said]
+        return [{**moment(step), **row} for row in rows]
 
     run.prepare(batch_tokens)
-    # Before a checkpoint is read: a run that goes on after a kill finds the same.
+    # Tested before a checkpoint is read, so that a resumed run finds the same.
     batch_key(model, window)
-    status = run.go(kept, look, say)
-    if not processes.leads:
+    status = run.train(checkpoints, evaluate_probes, generate_responses)
+    if not processes.is_main:
         return
     for table in (DYNAMICS, GENERATIONS):
-        rows = kept.recorded(table, status["last_good_step"])
+        rows = checkpoints.recorded(table, status["last_good_step"])
         write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | {"status": status["status"]})
     write_table(TRAINING, run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
-    status["probes"] = {"ok": len(watched), **_counted(row["status"] for row in unwatched)}
+    status["probes"] = {"ok": len(followed), **Counter(row["status"] for row in unusable)}
     folder = Path(output) / "model"
-    save_model(adapted.merge_and_unload() if adapted else model, tokenizer, folder)
+    save_model(adapter.merge_and_unload() if adapter else model, tokenizer, folder)
     card = card_of(recipe.name, str(folder), "", folder)
     write_json(Path(output) / MACHINE, machine(device))
     write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
     write_json(Path(output) / CARD, card)
-    kept.remove()
+    checkpoints.remove()
 
 
 def code_of(loss: str) -> dict[str, str]:
@@ -170,21 +172,21 @@ def usable_start(init: str):
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A model's folder, whole or not at all."""
+    """Write a model's folder, through a temporary one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as place:
-        whole = Path(place) / "model"
-        model.save_pretrained(whole)
-        # How it was read (with or without a network) is no part of a tokenizer, and would change its file.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as temporary:
+        saved = Path(temporary) / "model"
+        model.save_pretrained(saved)
+        # An argument of loading, which would be written to the tokenizer's file.
         tokenizer.init_kwargs.pop("local_files_only", None)
-        tokenizer.save_pretrained(whole)
+        tokenizer.save_pretrained(saved)
         if folder.is_dir():
             shutil.rmtree(folder)
-        os.replace(whole, folder)
+        os.replace(saved, folder)
 
 
-def _adapted(model: Any, recipe: Recipe) -> Any:
-    """Make the parameters to train trainable; of LoRA, put into the model in place, the adapter that can be merged."""
+def _make_trainable(model: Any, recipe: Recipe) -> Any:
+    """Make all parameters trainable, or add LoRA to the model in place and return the PEFT model, for merging."""
     if recipe.parameters == "full":
         model.requires_grad_(True)
         return None
@@ -196,53 +198,53 @@ def _adapted(model: Any, recipe: Recipe) -> Any:
         return get_peft_model(model, LoraConfig(target_modules="all-linear", **shape))
 
 
-def _counted(names) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
 def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[str, Any]) -> Any:
-    """The frozen reference model: another one of the same tokenizer, or the start itself as it is now."""
+    """The frozen reference model: another one with the same tokenizer, or a copy of the start."""
     if reference is None:
         return deepcopy(model).requires_grad_(False)
-    where = usable_start(reference)
-    other, spoken = load(where.path, **how)
-    if spoken.get_vocab() != tokenizer.get_vocab():
+    where = locate_start(reference)
+    other, other_tokenizer = load(where.path, **how)
+    if other_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(
-            f"reference {reference}: another tokenizer than that of the model to train, so that log-probabilities do "
-            "not compare; take a reference of the same family"
+            f"reference {reference}: its tokenizer differs from the trained model's, so that log-probabilities cannot "
+            "be compared; choose a reference of the same family"
         )
     return other.requires_grad_(False)
 
 
-class _Run:
-    """The loop's state: model, optimiser, log; `reference` is only kept where it is asked again."""
+class _TrainingLoop:
+    """The loop and its state: model, optimiser, log. `reference` is kept only if it is needed in every step."""
 
     def __init__(
-        self, model, speech: Speech, recipe: Recipe, examples: Sequence[Example], reference, max_new_tokens, processes
+        self,
+        model,
+        encoder: ResponseEncoder,
+        recipe: Recipe,
+        examples: Sequence[Example],
+        reference,
+        max_new_tokens,
+        processes,
     ):
-        self.model, self.speech, self.recipe, self.examples = model, speech, recipe, examples
+        self.model, self.encoder, self.recipe, self.examples = model, encoder, recipe, examples
         self.loss, self.reference, self.max_new_tokens = loss_named(recipe.loss), reference, max_new_tokens
         self.processes: Processes = processes
         self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         # No dropout.
         self.model.eval()
         self.optimiser = _optimiser(list(self.trained.values()), recipe)
-        self.known: dict[Spoken, float] = {}
+        self.known: dict[EncodedResponse, float] = {}
         self.log: list[dict] = []
 
     @torch.no_grad()
     def prepare(self, batch_tokens: int) -> None:
-        """The reference's log-probabilities, once: they never change."""
+        """Compute the reference's log-probabilities once: they never change."""
         if self.loss.reference:
             distinct = {str(i): each for i, each in enumerate(dict.fromkeys(self._responses()))}
             found: dict[str, float] = {}
             for keys in self.processes.share(plan_batches(distinct, batch_tokens)):
                 batch = [distinct[key] for key in keys]
                 found |= zip(keys, log_probs(self.reference, batch).double().tolist(), strict=True)
-            self.known = {distinct[key]: value for key, value in self.processes.joined(found).items()}
+            self.known = {distinct[key]: value for key, value in self.processes.gather(found).items()}
         if not (self.loss.reference and (self.loss.mismatched or self.recipe.negatives == "on_policy")):
             self.reference = None
 
@@ -252,39 +254,39 @@ class _Run:
             if example.rejected and self.recipe.negatives == "off_policy":
                 yield example.rejected
 
-    def go(
-        self, kept: Checkpoints, look: Callable[[int], list[dict]], say: Callable[[int], list[dict]]
+    def train(
+        self,
+        checkpoints: Checkpoints,
+        evaluate_probes: Callable[[int], list[dict]],
+        generate_responses: Callable[[int], list[dict]],
     ) -> dict[str, Any]:
-        """Train to the end or to the first number that is not finite; the model is then that of the last good step.
-
-        `look` evaluates the probes, `say` writes free responses.
-        """
+        """Train to the end, or to the first number that is not finite: then restore the last good step."""
         recipe = self.recipe
-        state = kept.load(str(self.model.device))
+        state = checkpoints.load(str(self.model.device))
         step = self._restore(state) if state else 0
         if state is None:
-            kept.record(DYNAMICS, 0, look(0))
-            kept.record(GENERATIONS, 0, say(0))
-            kept.save(0, self._state())
+            checkpoints.record(DYNAMICS, 0, evaluate_probes(0))
+            checkpoints.record(GENERATIONS, 0, generate_responses(0))
+            checkpoints.save(0, self._state())
         else:
-            progress(f"goes on after step {step}")
+            progress(f"resumes after step {step}")
         good = step
         while step < recipe.steps:
             if not self._step(step):
-                self._restore(kept.load(str(self.model.device)))
-                progress(f"step {step + 1}: loss or gradient not finite; stopped, the model is that of step {good}")
+                self._restore(checkpoints.load(str(self.model.device)))
+                progress(f"step {step + 1}: loss or gradient is not finite; stopped with the model of step {good}")
                 return {"status": "diverged", "step": step + 1, "last_good_step": good}
             step += 1
             if recipe.evaluates(step):
-                rows = look(step)
+                rows = evaluate_probes(step)
                 if any(row["status"] == "ok" and not _finite(row) for row in rows):
-                    self._restore(kept.load(str(self.model.device)))
+                    self._restore(checkpoints.load(str(self.model.device)))
                     return {"status": "diverged", "step": step, "last_good_step": good}
-                kept.record(DYNAMICS, step, rows)
+                checkpoints.record(DYNAMICS, step, rows)
             if recipe.generates(step):
-                kept.record(GENERATIONS, step, say(step))
+                checkpoints.record(GENERATIONS, step, generate_responses(step))
             if recipe.evaluates(step):
-                kept.save(step, self._state())
+                checkpoints.save(step, self._state())
                 good = step
                 progress(f"step {step}/{recipe.steps}  loss {self.log[-1]['loss']:.4f}")
         return {"status": "ok", "step": step, "last_good_step": step}
@@ -302,11 +304,11 @@ class _Run:
         return state["step"]
 
     def _step(self, step: int) -> bool:
-        """One update; False, with nothing updated, where the loss or the gradient is not finite."""
+        """One update; returns False, without an update, where the loss or the gradient is not finite."""
         recipe = self.recipe
         places = order_of(len(self.examples), step * recipe.batch_size, recipe.batch_size, recipe.seed)
         outcome = self._outcome([self.examples[place] for place in places], step)
-        # Over the whole batch: each process has its part of the sum.
+        # Divided by the size of the whole batch: each process has a part of the sum.
         loss = outcome.loss.sum() / recipe.batch_size
         self.optimiser.zero_grad()
         loss.backward()
@@ -321,9 +323,20 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
-        told = dict(zip(("loss", "pull", "push", "grad_norm"), [*means.tolist(), norm.item()], strict=True))
-        seen = {"run": recipe.name, "seed": recipe.seed, "step": step + 1, "examples": (step + 1) * recipe.batch_size}
-        self.log.append({**seen, "learning_rate": rate, **told})
+        loss_mean, pull, push = means.tolist()
+        self.log.append(
+            {
+                "run": recipe.name,
+                "seed": recipe.seed,
+                "step": step + 1,
+                "examples": (step + 1) * recipe.batch_size,
+                "learning_rate": rate,
+                "loss": loss_mean,
+                "pull": pull,
+                "push": push,
+                "grad_norm": norm.item(),
+            }
+        )
         return True
 
     def _outcome(self, batch: Sequence[Example], step: int) -> Outcome:
@@ -332,7 +345,7 @@ class _Run:
         chosen = [batch[place].chosen for place in mine]
         if not self.loss.paired:
             return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
-        # Samples depend on the batch that they are drawn in: each process draws all of them.
+        # Samples depend on their batch, so every process draws all of them.
         sampled = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else None
         rejected = [sampled[place] if sampled else batch[place].rejected for place in mine]
         both = log_probs(self.model, chosen + rejected)
@@ -344,38 +357,37 @@ class _Run:
         )
         return self.loss.of(scores, self.recipe.beta, self.recipe.margin)
 
-    def _known(self, responses: Sequence[Spoken], like: Tensor) -> Tensor:
-        """The reference's log-probabilities; of fresh samples they are asked for."""
-        fresh = [each for each in responses if each not in self.known]
-        asked: dict[Spoken, float] = {}
-        if fresh:
+    def _known(self, responses: Sequence[EncodedResponse], like: Tensor) -> Tensor:
+        """The reference's log-probabilities; those of sampled responses are computed now."""
+        sampled = [each for each in responses if each not in self.known]
+        computed: dict[EncodedResponse, float] = {}
+        if sampled:
             with torch.no_grad():
-                asked = dict(zip(fresh, log_probs(self.reference, fresh).double().tolist(), strict=True))
-        return torch.tensor([(self.known | asked)[each] for each in responses], dtype=like.dtype, device=like.device)
+                computed = dict(zip(sampled, log_probs(self.reference, sampled).double().tolist(), strict=True))
+        known = self.known | computed
+        return torch.tensor([known[each] for each in responses], dtype=like.dtype, device=like.device)
 
     @torch.no_grad()
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
-        """KTO's k: what the model, against the reference, makes of the next example's response."""
+        """KTO's k: the model's log-ratio to the reference for each prompt with the next example's response."""
         mine = self.processes.share(range(len(batch)))
-        mixed = [self.speech.whole(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
+        mixed = [self.encoder.encode_uncut(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
-        found = self.processes.joined(dict(zip(mine, both.tolist(), strict=True)))
+        found = self.processes.gather(dict(zip(mine, both.tolist(), strict=True)))
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
-    def _sampled(self, batch: Sequence[Example], step: int) -> list[Spoken]:
-        """Negatives from the model as it is now; an empty one is the end token alone."""
+    def _sampled(self, batch: Sequence[Example], step: int) -> list[EncodedResponse]:
+        """Negatives sampled from the current model; an empty one is the end token only."""
         seed = int.from_bytes(seeded_hash(self.recipe.seed, f"negatives of step {step}")[:4])
-        return sample(self.model, self.speech, [each.prompt for each in batch], seed, self.max_new_tokens)
+        return sample(self.model, self.encoder, [each.prompt for each in batch], seed, self.max_new_tokens)
 
 
 def _optimiser(weights: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    made = {
-        "sgd": lambda: torch.optim.SGD(weights, lr=recipe.learning_rate),
-        "rmsprop": lambda: torch.optim.RMSprop(weights, lr=recipe.learning_rate),
-        "adamw": lambda: torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0),
-    }
-    return made[recipe.optimiser]()
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
+    kind = torch.optim.SGD if recipe.optimiser == "sgd" else torch.optim.RMSprop
+    return kind(weights, lr=recipe.learning_rate)
 
 
 def _finite(row: Mapping[str, Any]) -> bool:
-    return all(value == value and abs(value) != float("inf") for value in row.values() if isinstance(value, float))
+    return all(math.isfinite(value) for value in row.values() if isinstance(value, float))

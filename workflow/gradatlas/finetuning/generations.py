@@ -1,9 +1,9 @@
-"""What a model says by itself along a run: free responses to prompts that it is trained on, and to held-out ones.
+"""Free responses of a model along a run, to prompts that it is trained on and to held-out ones.
 
-Every response has a stream of random numbers of its own, one a token, that turns into a token by the inverse of the
-model's cumulative distribution. It depends on seed, pair and draw alone: not on run, step or what else is asked, so
-that equal weights say the same, and what differs along a run or between runs is the weights' (common random numbers).
-(The company in a batch still moves the last bits of a float32 probability, which all but never moves a token.)
+Common random numbers: every response has its own stream, one number per token, from which the inverse of the model's
+cumulative distribution gives the token. A stream depends on seed, pair and draw only, so that equal weights give equal
+responses, and differences along a run or between runs come from the weights. (The other rows of a batch may change the
+last bits of a float32 probability, and so, very rarely, a token.)
 """
 
 from collections.abc import Sequence
@@ -16,53 +16,53 @@ from transformers import LogitsProcessor
 
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.probes import ranked
-from gradatlas.finetuning.processes import ALONE, Processes
-from gradatlas.finetuning.sequences import Speech
-from gradatlas.models.decoding import batch_key, continued
+from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
+from gradatlas.finetuning.sequences import ResponseEncoder
+from gradatlas.models.decoding import batch_key, continue_prompts
 from gradatlas.study.seeds import seeded_hash
 
 
-def asked_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int) -> list[Pair]:
-    """The pairs whose prompts are asked: at most `count` of those `trained` on, at most as many held out.
+def generation_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+    """The pairs whose prompts get free responses: at most `count` of the `trained` ones, and as many held out.
 
-    Probed ones come first.
+    Pairs with probes come first.
     """
     return [pair for rows in (trained, read_pairs(pairs, "held_out")) for pair in ranked(rows, seed)[:count]]
 
 
 def generate(
     model: Any,
-    speech: Speech,
-    asked: Sequence[Pair],
+    encoder: ResponseEncoder,
+    pairs: Sequence[Pair],
     *,
     seed: int,
     draws: int,
     max_tokens: int,
     batch_tokens: int,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> list[dict]:
     """`draws` responses at temperature 1 to every prompt: the columns of the ``generations`` table from pair_id on.
 
-    Only the tokenizer's end token ends one, as in training, whatever others the checkpoint's generation_config lists.
-    At most `max_tokens` tokens, or what the prompt leaves of the window. `seed` names the random numbers.
-    Batches are shared out among `processes`; all get all rows.
+    Only the tokenizer's end token ends a response, as in training, whatever the checkpoint's generation_config lists.
+    A response has at most `max_tokens` tokens, or what the prompt leaves of the window. `seed`: of the random numbers.
+    Batches are distributed over `processes`; all get all rows.
 
-    Status ``too_long``: the prompt fills the window; ``nonfinite``: a logit was not a number, no response is kept.
+    Status ``too_long``: the prompt fills the window. ``nonfinite``: a logit was not finite; no response is kept.
     """
-    heads = {pair["pair_id"]: speech.prompt(pair["prompt"]) for pair in asked}
-    room = {key: min(max_tokens, speech.max_length - len(head)) for key, head in heads.items()}
+    prompts = {pair["pair_id"]: encoder.encode_prompt(pair["prompt"]) for pair in pairs}
+    limits = {key: min(max_tokens, encoder.max_length - len(ids)) for key, ids in prompts.items()}
     rows = [{"pair_id": pair["pair_id"], "split": pair["split"], "draw": draw, "response": None, "tokens": None,
-             "finished": None, "status": "too_long"} for pair in asked for draw in range(draws)]  # fmt: skip
-    # Rows of a batch have one room, and what the model needs to have in common.
-    key = batch_key(model, speech.max_length)
-    kinds = [(room[row["pair_id"]], key(place, len(heads[row["pair_id"]]))) for place, row in enumerate(rows)]
-    fitting = [place for place, row in enumerate(rows) if room[row["pair_id"]] > 0]
-    fitting.sort(key=lambda i: (kinds[i], -len(heads[rows[i]["pair_id"]]), rows[i]["pair_id"], rows[i]["draw"]))
+             "finished": None, "status": "too_long"} for pair in pairs for draw in range(draws)]  # fmt: skip
+    # Rows of a batch have the same limit and the same `batch_key`.
+    key = batch_key(model, encoder.max_length)
+    kinds = [(limits[row["pair_id"]], key(place, len(prompts[row["pair_id"]]))) for place, row in enumerate(rows)]
+    fitting = [place for place, row in enumerate(rows) if limits[row["pair_id"]] > 0]
+    fitting.sort(key=lambda i: (kinds[i], -len(prompts[rows[i]["pair_id"]]), rows[i]["pair_id"], rows[i]["draw"]))
     batches: list[list[dict]] = []
     kind = None
     for place in fitting:
         row, first = rows[place], batches[-1][0]["pair_id"] if batches else None
-        if kind == kinds[place] and (len(heads[first]) + room[first]) * (len(batches[-1]) + 1) <= batch_tokens:
+        if kind == kinds[place] and (len(prompts[first]) + limits[first]) * (len(batches[-1]) + 1) <= batch_tokens:
             batches[-1].append(row)
         else:
             batches.append([row])
@@ -70,35 +70,36 @@ def generate(
     answered = {}
     for batch in processes.share(batches):
         streams = [Random(seeded_hash(seed, f"generation {row['pair_id']} {row['draw']}")) for row in batch]
-        _answer(model, speech, batch, [heads[row["pair_id"]] for row in batch], room[batch[0]["pair_id"]], streams)
+        limit = limits[batch[0]["pair_id"]]
+        _respond(model, encoder, batch, [prompts[row["pair_id"]] for row in batch], limit, streams)
         answered |= {(row["pair_id"], row["draw"]): row for row in batch}
-    answered = processes.joined(answered)
+    answered = processes.gather(answered)
     return [answered.get((row["pair_id"], row["draw"]), row) for row in rows]
 
 
-def _answer(
+def _respond(
     model: Any,
-    speech: Speech,
+    encoder: ResponseEncoder,
     batch: Sequence[dict],
-    heads: Sequence[tuple[int, ...]],
-    room: int,
+    prompts: Sequence[tuple[int, ...]],
+    max_new_tokens: int,
     streams: Sequence[Random],
 ) -> None:
     """Fill in the rows of a batch."""
-    drawn, end = _Drawn(streams), speech.end
-    said = continued(model, heads, [end], room, do_sample=False, logits_processor=[drawn])
-    for row, ids, nonfinite in zip(batch, said, drawn.nonfinite, strict=True):
+    sampling, end = _InverseSampling(streams), encoder.end
+    responses = continue_prompts(model, prompts, [end], max_new_tokens, do_sample=False, logits_processor=[sampling])
+    for row, ids, nonfinite in zip(batch, responses, sampling.nonfinite, strict=True):
         if nonfinite:
             row["status"] = "nonfinite"
             continue
         finished = end in ids
         ids = ids[: ids.index(end)] if finished else ids
-        text = speech.tokenizer.decode(ids, skip_special_tokens=True)
+        text = encoder.tokenizer.decode(ids, skip_special_tokens=True)
         row |= {"response": text, "tokens": len(ids) + finished, "finished": finished, "status": "ok"}
 
 
-class _Drawn(LogitsProcessor):
-    """Leaves each row the one token that the next number of its stream falls on."""
+class _InverseSampling(LogitsProcessor):
+    """Allows each row only the token that the next number of its stream selects."""
 
     def __init__(self, streams: Sequence[Random]):
         self.streams = streams

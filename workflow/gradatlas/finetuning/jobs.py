@@ -1,4 +1,4 @@
-"""The jobs of the finetuning, one a rule: what is watched, the runs, and what they say, scored and judged."""
+"""The jobs of finetuning, one per rule: probes, runs, and the scores and judgements of their free responses."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ class ProbesSettings(Probed, Sampling, Loading):
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What decides the scores of generations."""
+    """Settings of the scores of generations."""
 
     runs: tuple[str, ...] = ()
     """the runs, in the order of the tables"""
@@ -65,7 +65,7 @@ class JudgedRun:
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """What decides verdicts."""
+    """Settings of the judge."""
 
     judge: Literal["oracle", "endpoint", "reward"]
     """oracle (of the miniature's grammar), endpoint or reward"""
@@ -87,8 +87,8 @@ def write_rephrases(
 ) -> None:
     """Write rephrases of probed responses, and unrelated texts, with a local model or an OpenAI-compatible endpoint.
 
-    Answers are kept one by one: a later run asks for what is missing alone. The endpoint's key is read from an
-    environment variable and written nowhere.
+    Every answer is kept, so that a later run requests only missing ones. The endpoint's key is read from an environment
+    variable and written nowhere.
 
     Parameters
     ----------
@@ -105,15 +105,12 @@ def write_rephrases(
     """
     from gradatlas.core.device import lease
 
-    # Before torch is imported, until the process ends.
-    held = None if settings.writer.endpoint or settings.writer.device == "cpu" else lease()
-    from gradatlas.finetuning.probes import probed_pairs
-    from gradatlas.finetuning.rephrases import write_rephrases as write
+    with lease(settings.writer.leased_device):
+        from gradatlas.finetuning.probes import probed_pairs
+        from gradatlas.finetuning.rephrases import write_rephrases as write
 
-    asked = probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
-    write(asked, writer_of(settings.writer, model, requests=requests, threads=threads), kept, output)
-    if held:
-        held.release()
+        probed = probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
+        write(probed, writer_of(settings.writer, model, requests=requests, threads=threads), kept, output)
 
 
 def build_probes(
@@ -125,7 +122,7 @@ def build_probes(
     threads: int = 1,
     settings: ProbesSettings,
 ) -> None:
-    """Build the responses whose log-probability finetuning is watched by: thirteen types to every probed prompt.
+    """Build the probes, responses whose log-probability is followed in finetuning: thirteen types per probed prompt.
 
     Parameters
     ----------
@@ -134,8 +131,8 @@ def build_probes(
     model
         model folder or card (.json) that finetuning starts from
     rephrases
-        kept rephrases, a JSON Lines file of {"pair_id", "type", "text"}, such as write-rephrases writes; without, those
-        of the miniature's grammar
+        rephrases, a JSON Lines file of {"pair_id", "type", "text"} from write-rephrases; default: those of the
+        miniature's grammar
     output
         probes table to write (.parquet)
     threads
@@ -146,6 +143,7 @@ def build_probes(
     from gradatlas.core.digest import code_digest
     from gradatlas.core.files import sha256_of
     from gradatlas.core.machine import libraries
+    from gradatlas.core.tables import write_table
     from gradatlas.finetuning import probes
     from gradatlas.finetuning.finetune import usable_start
     from gradatlas.finetuning.rephrases import REPHRASES
@@ -165,7 +163,7 @@ def build_probes(
     rows = probes.build_probes(
         pairs,
         network,
-        Speech(tokenizer, settings.max_length, network),
+        ResponseEncoder(tokenizer, settings.max_length, network),
         written,
         train=settings.train,
         held_out=settings.held_out,
@@ -174,7 +172,8 @@ def build_probes(
     )
     facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
     facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
-    probes.write_probes(rows, output, facts | {"code": code_digest(f"{probes.__name__}:build_probes")} | libraries())
+    facts |= {"code": code_digest(f"{probes.__name__}:build_probes"), **libraries()}
+    write_table(PROBES, rows, output, facts)
 
 
 def finetune(
@@ -189,7 +188,7 @@ def finetune(
     batch_tokens: int = 4096,
     settings: FinetuneSettings,
 ) -> None:
-    """Finetune a model on preference pairs, watched by probes; goes on exactly where a killed run stopped.
+    """Finetune a model on preference pairs, evaluated on probes; a killed run resumes where it stopped.
 
     Writes dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet
     (every update), status.json, machine.json and model/.
@@ -201,9 +200,9 @@ def finetune(
     pairs
         pairs table (.parquet)
     probes
-        probes table (.parquet); without, nothing is watched
+        probes table (.parquet); default: no probes
     reference
-        the reference model of the loss; without, the start
+        the reference model of the loss; default: the start
     output
         folder to write to
     journal
@@ -215,8 +214,6 @@ def finetune(
     """
     from gradatlas.core.device import lease
 
-    # Before torch is imported, until the process ends.
-    held = lease(count=settings.processes) if settings.device != "cpu" else None
     given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
              "journal": journal, "threads": max(1, threads // settings.processes), "batch_tokens": batch_tokens,
              "settings": settings}  # fmt: skip
@@ -226,9 +223,7 @@ def finetune(
         from gradatlas.finetuning.processes import launch
         from gradatlas.models.loading import choose_device
 
-        launch(_finetune, given, settings.processes, choose_device(settings.device))
-    if held:
-        held.release()
+            launch(_finetune, given, settings.processes, choose_device(settings.device))
 
 
 def _finetune(given: dict[str, Any], *processes: Any) -> None:
@@ -242,7 +237,7 @@ def _finetune(given: dict[str, Any], *processes: Any) -> None:
     torch.set_num_threads(given.pop("threads"))
     chosen = asdict(given.pop("settings"))
     recipe = Recipe(**{name: chosen.pop(name) for name in RunSettings.__dataclass_fields__})
-    # How many processes there are is known by what they share.
+    # Known from `processes`.
     del chosen["processes"]
     work(given.pop("init"), given.pop("pairs"), given.pop("output"), given.pop("journal"), recipe, *processes,
          **given, **chosen)  # fmt: skip
@@ -251,7 +246,7 @@ def _finetune(given: dict[str, Any], *processes: Any) -> None:
 def score_generations(
     *, generations: list[Path], pairs: Path, model: str, output: Path, settings: ScoreSettings
 ) -> None:
-    """Score free generations one by one: repetition, answers of other questions, correctness where it is known.
+    """Score free generations: repetition, answers borrowed from other questions, correctness where it is known.
 
     Parameters
     ----------
@@ -285,7 +280,7 @@ def judge_generations(
 ) -> None:
     """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.
 
-    An endpoint's answers are kept one by one: a later run asks for what is missing alone. Its key is read from an
+    Every answer of an endpoint is kept, so that a later run requests only missing ones. Its key is read from an
     environment variable and written nowhere.
 
     Parameters
@@ -341,10 +336,10 @@ def _reward(settings: JudgeSettings, model: str, kept: Path | None, requests: Re
         raise InputError("settings.judge reward: needs --model")
     import torch
 
-    from gradatlas.finetuning.judging.reward import Reward
+    from gradatlas.finetuning.judging.reward import RewardJudge
 
     torch.set_num_threads(threads)
-    return Reward(
+    return RewardJudge(
         model,
         settings.model.name or model,
         device=settings.model.device,

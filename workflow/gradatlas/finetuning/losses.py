@@ -1,9 +1,10 @@
 """The losses of finetuning, each with its residual term G = dL/dz in closed form.
 
-Every loss is a function of sequence log-probabilities s+ = log pi(y+|x) and s- = log pi(y-|x) alone. At each response
-token ds/dz = e_y - pi, so G+ = c+ (pi - e_y+) and G- = c- (pi - e_y-) with the two numbers c = -dL/ds of a pair, the
-same for all its tokens ("Learning Dynamics of LLM Finetuning", Ren and Sutherland, ICLR 2025, section 3). c > 0 pulls
-a response up, c < 0 pushes it down. Here h = s - r is the log-ratio to the reference model, h+ - h- the margin.
+Every loss is a function of the log-probabilities s+ = log pi(y+|x) and s- = log pi(y-|x) of two responses. At each
+response token ds/dz = e_y - pi, so G+ = c+ (pi - e_y+) and G- = c- (pi - e_y-), with two numbers c = -dL/ds for a pair,
+the same for all its tokens ("Learning Dynamics of LLM Finetuning", Ren and Sutherland, ICLR 2025, section 3). c > 0
+raises a response's probability, c < 0 lowers it. Here h = s - r is the log-ratio to the reference model, h+ - h- the
+margin.
 
 | loss | L of a pair | c+ | c- |
 |---|---|---|---|
@@ -15,13 +16,12 @@ a response up, c < 0 pushes it down. Here h = s - r is the log-ratio to the refe
 | kto | 2 - sigma(b (h+ - k)) - sigma(b (k - h-)) | b sigma' | -b sigma' |
 | simpo | -log sigma(b (s+/n+ - s-/n-) - g) | b sigma(-...)/n+ | -b sigma(-...)/n- |
 
-Against the paper, as tests/test_dynamics_losses.py shows by autograd:
-- IPO. Its equation 17 takes DPO's b (1 - a) with a = h - 1/(2 b), h the margin, that is b (1 - h) + 1/2. The direction
-  (up, down) is right while h < 1/(2 b); the number is not: at the start it is b + 1/2 for the true 1/b (.6 for 10 at
-  b = .1), and it changes its sign at h = 1 + 1/(2 b) and not at h = 1/(2 b).
-- SPPO. Its equations 21 and 22 have two positive vectors, and hence no squeezing. Differentiated, c- = -e - 2 h- is
-  negative until h- has fallen to -e/2: the rejected response is pushed down from the first step on, by -e, and only
-  how far is bounded.
+Differences from the paper, shown by autograd in tests/test_dynamics_losses.py:
+- IPO. Equation 17 takes DPO's b (1 - a) with a = h - 1/(2 b), h the margin, that is b (1 - h) + 1/2. The sign is right
+  while h < 1/(2 b), but not the number: at the start it is b + 1/2, the true value 1/b (.6 and 10 at b = .1); and it
+  changes its sign at h = 1 + 1/(2 b), not at h = 1/(2 b).
+- SPPO. Equations 21 and 22 have two positive vectors, and hence no squeezing. The derivative c- = -e - 2 h- is negative
+  until h- has fallen to -e/2: the rejected response is pushed down from the first step on, by -e, to a bounded extent.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Scores:
 
     `chosen` and `rejected` under the trained model (with gradient), `chosen_reference` and `rejected_reference` under
     the reference, `chosen_tokens` and `rejected_tokens` the lengths. `divergence`: KTO's k >= 0, without gradient.
-    What a loss does not read may be None.
+    Values that a loss does not use may be None.
     """
 
     chosen: Tensor
@@ -68,7 +68,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and what it reads: rejected responses (`paired`), a reference model, mismatched pairs for KTO's k."""
+    """A loss and whether it needs rejected responses (`paired`), a reference model, and mismatched pairs (KTO's k)."""
 
     of: Callable[[Scores, float, float], Outcome]
     paired: bool = True
@@ -101,7 +101,7 @@ def _slic(scores: Scores, beta: float, margin: float) -> Outcome:
 
 
 def _sppo(scores: Scores, beta: float, margin: float) -> Outcome:
-    # Called with beta as the others are; the paper's eta is its inverse.
+    # The paper's eta is the inverse of beta.
     eta = 1 / beta
     chosen, rejected = scores.ratios
     loss = (chosen - eta / 2) ** 2 + (rejected + eta / 2) ** 2
@@ -141,7 +141,7 @@ LOSSES: dict[str, Loss] = {
 def loss_named(name: str) -> Loss:
     """One of `LOSSES`; `InputError` for another name."""
     if name not in LOSSES:
-        raise InputError(f"loss '{name}' is not known: {nearest(name, LOSSES)}")
+        raise InputError(f"unknown loss '{name}': {nearest(name, LOSSES)}")
     return LOSSES[name]
 
 

@@ -1,9 +1,9 @@
-"""The responses whose log-probability is followed: thirteen to every probed prompt, by type.
+"""Probes, the responses whose log-probability is followed: thirteen types for every probed prompt.
 
 | type | the paper's | what | length |
 |---|---|---|---|
 | chosen | y_u+ | the chosen response | its own |
-| initial | y_init | a sample from the model that finetuning starts from (not from another one) | its own |
+| initial | y_init | a sample from the model that finetuning starts from | its own |
 | self_rephrase | y_selfr | that model's own rephrase of the chosen response | its own |
 | chosen_semantic | y_gpts+ | the chosen response's meaning in other words | its own |
 | chosen_format | y_gptf+ | another meaning in the chosen response's form | its own |
@@ -14,27 +14,26 @@
 | permuted | y_urnd+ | the chosen response's words, shuffled | the same words |
 | random_tokens | y_rnd | words drawn from the whole vocabulary | as many tokens as chosen |
 
-(For y_rnd the study's code shuffles the words of an irrelevant response.) Every response keeps one leading space. A
-text that cannot be had is a row with a status, not a gap.
+(For y_rnd the study's code shuffles the words of an irrelevant response.) Every response has one leading space. A
+response that cannot be built has a row with a status.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.tables import read_table, write_table
+from gradatlas.core.tables import read_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import Pair, read_pairs
-from gradatlas.finetuning.sequences import Speech, Spoken, sample
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, sample
 from gradatlas.finetuning.tables import PROBES
 from gradatlas.study.probe_types import REPHRASED, TYPES
 from gradatlas.study.seeds import seeded_hash
 
-#: What a model is asked for its own rephrase.
+#: The request for a model's own rephrase.
 SELF_REPHRASE = "\n\nHuman: Say in other words: {answer}\n\nAssistant:"
 _BATCH = 32  # samples at a time
 
@@ -44,7 +43,7 @@ Rephrases = Callable[[Pair, str], str | None]
 def build_probes(
     pairs: str,
     model: Any,
-    speech: Speech,
+    encoder: ResponseEncoder,
     rephrases: Rephrases,
     *,
     train: int,
@@ -52,21 +51,21 @@ def build_probes(
     seed: int,
     max_new_tokens: int,
 ) -> list[dict]:
-    """Rows of the ``probes`` table: `train` probed prompts that are trained on and `held_out` that never are.
+    """Rows of the ``probes`` table, for `train` prompts that are trained on and `held_out` prompts that are not.
 
-    `model` is what finetuning starts from. `rephrases` gives the text of a pair and a type of `REPHRASED`, or None
-    (status ``missing``). Which prompts are probed depends on `seed` and the pairs. Raises `InputError` where there are
-    fewer pairs than asked for, or a ``held_out`` prompt is trained on.
+    `model`: finetuning starts from it. `rephrases`: gives the text for a pair and a type of `REPHRASED`, or None
+    (status ``missing``). The probed prompts depend on `seed` and the pairs. Raises `InputError` for too few pairs, and
+    where a ``held_out`` prompt is trained on.
     """
     chosen = probed_pairs(pairs, train, held_out, seed)
     trained, kept = read_pairs(pairs, "train"), read_pairs(pairs, "held_out")
     if both := {pair["prompt"] for pair in trained} & {pair["prompt"] for pair in kept}:
         raise InputError(f"{pairs}: prompt {sorted(both)[0]!r} is trained on and held out; make the table again")
-    # What is irrelevant comes from all pairs of a split, probed or not.
+    # Irrelevant responses come from all pairs of a split, probed or not.
     sources = {"irrelevant_train": trained, "irrelevant_held_out": kept}
-    lengths = {pair["pair_id"]: speech.whole(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
-    own = _sampled(model, speech, chosen, seed, max_new_tokens)
-    words = _words(speech.tokenizer)
+    lengths = {pair["pair_id"]: encoder.encode_uncut(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
+    own = _sampled(model, encoder, chosen, seed, max_new_tokens)
+    words = _words(encoder.tokenizer)
     rows = []
     for pair in chosen:
         rng = Random(seeded_hash(seed, f"probe {pair['pair_id']}"))
@@ -74,7 +73,7 @@ def build_probes(
             "chosen": (pair["chosen"], []),
             "rejected": (pair["rejected"], []),
             "permuted": (_permuted(pair["chosen"], rng), []),
-            "random_tokens": (_random_tokens(speech, pair["prompt"], words, lengths[pair["pair_id"]], rng), []),
+            "random_tokens": (_random_tokens(encoder, pair["prompt"], words, lengths[pair["pair_id"]], rng), []),
             **{name: (own[pair["pair_id"], name], []) for name in ("initial", "self_rephrase")},
             **{name: (rephrases(pair, name), []) for name in REPHRASED},
         }
@@ -88,47 +87,42 @@ def build_probes(
 
 
 def probed_pairs(pairs: str, train: int, held_out: int, seed: int) -> list[Pair]:
-    """The pairs whose prompts are probed, drawn by `seed`; `InputError` where there are fewer than asked for."""
+    """The pairs whose prompts are probed, drawn by `seed`; `InputError` where there are too few."""
     found = []
     for split, count in (("train", train), ("held_out", held_out)):
         rows = read_pairs(pairs, split)
         if count > len(rows):
             key = {"train": "probes", "held_out": "held_out_probes"}[split]
             raise InputError(
-                f"{pairs}: {count} probes of split '{split}' asked for, it has {len(rows)} usable pairs; set config "
-                f"key dynamics.{key} to {len(rows)} or less"
+                f"{pairs}: {count} probes of split '{split}' are requested, but it has {len(rows)} usable pairs; set "
+                f"config key dynamics.{key} to {len(rows)} or less"
             )
         found += ranked(rows, seed)[:count]
     return found
 
 
 def ranked(pairs: Sequence[Pair], seed: int) -> list[Pair]:
-    """In the order in which pairs are drawn to be probed."""
+    """The pairs in the order in which they are drawn as probed pairs."""
     return sorted(pairs, key=lambda pair: seeded_hash(seed, f"probed {pair['pair_id']}"))
 
 
-def write_probes(rows: Sequence[dict], path: str | Path, facts: Mapping[str, Any]) -> None:
-    """Write the ``probes`` table."""
-    write_table(PROBES, list(rows), path, facts)
-
-
-def read_probes(path: str, speech: Speech) -> tuple[dict[str, tuple[dict, Spoken]], list[dict]]:
-    """The probes that can be followed, by id: (probe_id, split, type) and tokens; and the others with their status."""
-    watched, unwatched = {}, []
+def read_probes(path: str, encoder: ResponseEncoder) -> tuple[dict[str, tuple[dict, EncodedResponse]], list[dict]]:
+    """The usable probes by id, ((probe_id, split, type), encoded response), and the others with their status."""
+    usable, unusable = {}, []
     for row in read_table(PROBES, path).to_pylist():
         named = {name: row[name] for name in ("probe_id", "split", "type")}
-        spoken = speech.encode(row["prompt"], row["response"]) if row["status"] == "ok" else None
-        if spoken:
-            watched[row["probe_id"]] = (named, spoken)
+        encoded = encoder.encode(row["prompt"], row["response"]) if row["status"] == "ok" else None
+        if encoded:
+            usable[row["probe_id"]] = (named, encoded)
         else:
-            unwatched.append({**named, "status": row["status"] if row["status"] != "ok" else "too_long"})
-    if not watched:
-        raise InputError(f"{path}: no probe fits the window of {speech.max_length} tokens; raise max_length")
-    return watched, unwatched
+            unusable.append({**named, "status": row["status"] if row["status"] != "ok" else "too_long"})
+    if not usable:
+        raise InputError(f"{path}: no probe has at most {encoder.max_length} tokens; raise max_length")
+    return usable, unusable
 
 
 def no_rephrases(pair: Pair, name: str) -> None:
-    """Where nobody writes any: probes of these types are ``missing``."""
+    """No rephrases: probes of these types are ``missing``."""
 
 
 def grammar_rephrases(seed: int) -> Rephrases:
@@ -141,7 +135,9 @@ def grammar_rephrases(seed: int) -> Rephrases:
         part, _, kind = name.partition("_")
         answer = grammar.parse(pair[part])
         if answer is None:
-            raise InputError(f"pair '{pair['pair_id']}': its {part} response is not of the miniature's grammar")
+            raise InputError(
+                f"pair '{pair['pair_id']}': its {part} response is not of the miniature's grammar; give --rephrases"
+            )
         rephrase = grammar.semantic_rephrase if kind == "semantic" else grammar.format_rephrase
         return rephrase(answer, rng).text
 
@@ -162,41 +158,43 @@ def _row(pair: Pair, name: str, text: str | None, sources: list[str]) -> dict:
 
 
 def _spaced(text: str) -> str:
-    """With its leading space: a response without one begins with a token that no answer begins with."""
+    """The text with a leading space, with which all answers begin."""
     return text if text[:1].isspace() else f" {text}"
 
 
-def _sampled(model, speech: Speech, pairs: Sequence[Pair], seed: int, room: int) -> dict[tuple[str, str], str]:
-    """By pair and type, what the model says to the prompt, and to the request to say the chosen response otherwise.
+def _sampled(
+    model, encoder: ResponseEncoder, pairs: Sequence[Pair], seed: int, max_new_tokens: int
+) -> dict[tuple[str, str], str]:
+    """By pair and type, the model's responses to the prompt, and to the request to rephrase the chosen response.
 
-    Cut where it goes on with the other's turn. A prompt that fills the window leaves an empty text.
+    Cut at the next human turn. Empty for a prompt that fills the window.
     """
     found = {}
     for name in ("initial", "self_rephrase"):
-        asked = {
+        prompts = {
             pair["pair_id"]: pair["prompt"]
             if name == "initial"
             else SELF_REPHRASE.format(answer=pair["chosen"].strip())
             for pair in pairs
         }
-        lengths = {key: len(speech.prompt(prompt)) for key, prompt in asked.items()}
-        fitting = [key for key in asked if lengths[key] + 2 <= speech.max_length]
-        roomy = [key for key in fitting if lengths[key] + room + 1 <= speech.max_length]
-        # A prompt that leaves less room than asked for has a batch of its own: it would cut the others' answers.
-        batches = [roomy[first : first + _BATCH] for first in range(0, len(roomy), _BATCH)]
-        for keys in batches + [[key] for key in fitting if key not in roomy]:
-            drawn = int.from_bytes(seeded_hash(seed, f"{name} {keys[0]}")[:4])
-            said = sample(model, speech, [asked[key] for key in keys], drawn, room)
-            for key, spoken in zip(keys, said, strict=True):
-                text = speech.tokenizer.decode(spoken.ids[spoken.start : -1], skip_special_tokens=True)
+        lengths = {key: len(encoder.encode_prompt(prompt)) for key, prompt in prompts.items()}
+        fitting = [key for key in prompts if lengths[key] + 2 <= encoder.max_length]
+        short = [key for key in fitting if lengths[key] + max_new_tokens + 1 <= encoder.max_length]
+        # A prompt near the window's end has its own batch, as it would shorten the others' responses.
+        batches = [short[first : first + _BATCH] for first in range(0, len(short), _BATCH)]
+        for keys in batches + [[key] for key in fitting if key not in short]:
+            batch_seed = int.from_bytes(seeded_hash(seed, f"{name} {keys[0]}")[:4])
+            sampled = sample(model, encoder, [prompts[key] for key in keys], batch_seed, max_new_tokens)
+            for key, encoded in zip(keys, sampled, strict=True):
+                text = encoder.tokenizer.decode(encoded.ids[encoded.start : -1], skip_special_tokens=True)
                 found[key, name] = text.partition("\n\nHuman:")[0].rstrip()
-        found |= {(key, name): "" for key in asked if key not in fitting}
+        found |= {(key, name): "" for key in prompts if key not in fitting}
     return found
 
 
 def _permuted(text: str, rng: Random) -> str:
     words = text.split()
-    # One that comes out as it was is shuffled again, where the words allow another order.
+    # Shuffled again where the order is unchanged, which may be the only one.
     for _ in range(20):
         shuffled = rng.sample(words, len(words))
         if shuffled != words:
@@ -205,24 +203,24 @@ def _permuted(text: str, rng: Random) -> str:
 
 
 def _words(tokenizer: Any) -> list[str]:
-    """The vocabulary's tokens that are a space and a word, which stay one token wherever they stand."""
+    """The vocabulary's tokens that are a space and a word: one token in any text."""
     special = set(tokenizer.all_special_ids)
-    # Behind another token: some tokenizers leave the space out at the start of a text.
+    # After another token: some tokenizers drop the space at the start of a text.
     before = tokenizer(":", add_special_tokens=False)["input_ids"]
     known = len(tokenizer.decode(before))
     texts = [tokenizer.decode([*before, i])[known:] for i in range(len(tokenizer)) if i not in special]
     return [text for text in texts if len(text) > 1 and text[0] == " " and text[1:].isalnum() and text.isascii()]
 
 
-def _random_tokens(speech: Speech, prompt: str, words: Sequence[str], count: int, rng: Random) -> str | None:
-    """Words drawn from the vocabulary, `count` tokens with the end token; nearly as many where they never fit.
+def _random_tokens(encoder: ResponseEncoder, prompt: str, words: Sequence[str], count: int, rng: Random) -> str | None:
+    """Words drawn from the vocabulary, `count` tokens with the end token, or nearly as many.
 
     None where the vocabulary has no words.
     """
     if not words:
         return None
     drawn = ("".join(rng.choices(words, k=count - 1)) for _ in range(50))
-    off = ((abs(speech.whole(prompt, text).tokens - count), text) for text in drawn)
+    off = ((abs(encoder.encode_uncut(prompt, text).tokens - count), text) for text in drawn)
     best = next(off)
     while best[0] and (other := next(off, None)):
         best = min(best, other)
@@ -230,7 +228,7 @@ def _random_tokens(speech: Speech, prompt: str, words: Sequence[str], count: int
 
 
 def _nearest(pair: Pair, others: Sequence[Pair], lengths: Mapping[str, int], rng: Random) -> Pair | None:
-    """Of the other prompts' pairs with another chosen response, one whose length is nearest; ties are drawn."""
+    """The pair of another prompt with another chosen response, of the nearest length; ties are drawn."""
     fitting = [each for each in others if each["prompt"] != pair["prompt"] and each["chosen"] != pair["chosen"]]
     if not fitting:
         return None

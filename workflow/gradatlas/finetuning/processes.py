@@ -1,7 +1,7 @@
-"""One run on several GPUs: every process holds the model, takes its share of each batch, and sums with the others.
+"""One run on several GPUs: every process holds the model and takes its share of each batch.
 
-Shares are cut from the batches that one process would form, so that what is computed is the same, whatever the number
-of processes; only sums over a batch may round otherwise. The first process alone writes.
+The batches are those of a single process, so that only the rounding of sums over a batch depends on the number of
+processes. The main process writes.
 """
 
 import os
@@ -20,22 +20,22 @@ from gradatlas.core.errors import InputError
 
 
 class Processes:
-    """This process among those of a run, `rank` of `count`; by itself where nothing else is said."""
+    """This process among the processes of a run: `rank` of `count`."""
 
     def __init__(self, rank: int = 0, count: int = 1):
         self.rank, self.count = rank, count
 
     @property
-    def leads(self) -> bool:
-        """Whether it is this one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
         return self.rank == 0
 
     def share(self, items: Sequence[Any]) -> list[Any]:
-        """This process's part, every `count`-th; the others have the rest."""
+        """This process's share of the items, every `count`-th."""
         return list(items[self.rank :: self.count])
 
-    def joined(self, found: Mapping[Any, Any]) -> dict[Any, Any]:
-        """What all have found, by key; the same for all."""
+    def gather(self, found: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The entries of all processes, by key."""
         if self.count == 1:
             return dict(found)
         parts: list[Any] = [None] * self.count
@@ -43,63 +43,63 @@ class Processes:
         return {key: value for part in parts for key, value in part.items()}
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """Put the sum over all processes into each tensor, in place."""
+        """Replace each tensor by its sum over all processes, in place."""
         if self.count > 1:
             for waiting in [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]:
                 waiting.wait()
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait for all processes."""
         if self.count > 1:
             distributed.barrier()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def launch(work: Callable[[Any, Processes], None], given: Any, count: int, device: str) -> None:
-    """Run ``work(given, processes)`` in `count` new processes, each on a GPU of its own where `device` is ``cuda``.
+    """Run ``work(given, processes)`` in `count` new processes, each on its own GPU where `device` is ``cuda``.
 
-    They end with this one. An `InputError` of theirs is raised here; any other failure is a traceback, and ends all.
-    Raises `InputError` for fewer GPUs than processes.
+    They end with this process. Their `InputError` is raised here; any other failure is a traceback and ends all. Raises
+    `InputError` for fewer GPUs than processes.
     """
     if device == "cuda" and torch.cuda.device_count() < count:
         raise InputError(
-            f"{count} processes asked for, {torch.cuda.device_count()} GPUs are visible; lower config key "
+            f"{count} processes are requested, but {torch.cuda.device_count()} GPUs are visible; lower config key "
             "dynamics.processes"
         )
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    told = get_context("spawn").SimpleQueue()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    errors = get_context("spawn").SimpleQueue()
     try:
-        start_processes(_begin, (work, given, count, device, port, told), nprocs=count, start_method="spawn")
+        start_processes(_begin, (work, given, count, device, port, errors), nprocs=count, start_method="spawn")
     except (ProcessExitedException, ProcessRaisedException):
-        # What one could not use may have been seen first as another's broken connection.
-        if told.empty():
+        # The first failure seen may be another process's broken connection.
+        if errors.empty():
             raise
-        raise InputError(told.get()) from None
+        raise InputError(errors.get()) from None
 
 
-def _begin(rank: int, work: Callable, given: Any, count: int, device: str, port: int, told: Any) -> None:
+def _begin(rank: int, work: Callable, given: Any, count: int, device: str, port: int, errors: Any) -> None:
     from accelerate import PartialState
     from accelerate.utils import check_cuda_p2p_ib_support
 
-    # Sent when the parent is gone: at once, not after a sum that no one completes.
+    # The parent's end sends SIGINT: end at once, not after a sum that never completes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count,
                "LOCAL_WORLD_SIZE": count}  # fmt: skip
     os.environ.update({name: str(value) for name, value in address.items()})
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     if device == "cuda" and not check_cuda_p2p_ib_support():
-        # Cards that cannot talk to each other directly, or NCCL waits for ever.
+        # GPUs without direct communication, on which NCCL would wait for ever.
         os.environ.update({"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"})
     state = PartialState(cpu=device == "cpu")
-    # The first says what there is to say; errors reach the parent another way.
+    # The main process logs; errors reach the parent through the queue.
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere if rank else sys.stderr):
         try:
             work(given, Processes(state.process_index, state.num_processes))
         except InputError as error:
-            told.put(str(error))
+            errors.put(str(error))
             sys.exit(2)
     state.destroy_process_group()

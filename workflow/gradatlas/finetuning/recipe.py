@@ -1,4 +1,4 @@
-"""What a finetuning run can be asked for, checked."""
+"""A finetuning run's settings, checked."""
 
 from dataclasses import asdict, dataclass
 
@@ -10,7 +10,7 @@ from gradatlas.finetuning.settings import RunSettings
 
 @dataclass(frozen=True)
 class Recipe(RunSettings):
-    """A run's settings; `InputError` where they contradict one another or name what is not known."""
+    """A run's settings; `InputError` for an unknown value, or values that contradict each other."""
 
     def __post_init__(self):
         checked(asdict(self), RunSettings, f"run '{self.name}'")
@@ -25,13 +25,15 @@ class Recipe(RunSettings):
                 f"'{self.target}'; set target to chosen, or loss to sft"
             )
         if loss.paired and self.split == "base":
-            raise InputError(f"run '{self.name}': split base has no rejected responses; loss {self.loss} needs them")
+            raise InputError(
+                f"run '{self.name}': loss {self.loss} needs rejected responses, split base has none; set split to train"
+            )
         if not loss.paired and self.negatives != "off_policy":
             raise InputError(f"run '{self.name}': loss {self.loss} has no negatives; set negatives to off_policy")
 
     @property
     def on_probes(self) -> bool:
-        """Whether only the probed pairs are trained on."""
+        """Whether the run trains on the probed pairs only."""
         return self.probed or self.target not in ("chosen", "extend")
 
     def evaluates(self, step: int) -> bool:

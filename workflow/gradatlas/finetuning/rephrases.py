@@ -1,7 +1,7 @@
-"""Rephrases of real data: from a file that keeps them, which a local model or an endpoint writes.
+"""Rephrases of real data, written by a local model or an endpoint and kept in a file.
 
-The study asked GPT-3.5-turbo at temperature 0.7; here any writer of `gradatlas.data.generation` will do, and every text
-is kept, so that a rerun asks for nothing twice. The requests are ours, to the same end.
+The study used GPT-3.5-turbo at temperature 0.7. Here it is any writer of `gradatlas.data.generation`; the wording of
+the requests is ours. Every text is kept, so that a rerun requests only missing ones.
 """
 
 import json
@@ -23,37 +23,39 @@ PROMPTS = {
     "as much as you can. Answer with the new text alone.\n\n{text}",
     "unrelated": "Write about anything you like in exactly {words} words. Answer with the text alone.",
 }
-_NAMED = 3  # missing rows that a message names
+_NAMED = 3  # missing rows named in the error
 
 
 def from_cache(path: str | Path, pairs: Sequence[Pair]) -> Rephrases:
-    """The rephrases of `pairs` out of a JSON Lines file of {pair_id, type, text}; an empty text is an empty answer.
+    """The rephrases of `pairs` in a JSON Lines file of {pair_id, type, text}; an empty text is an empty answer.
 
-    Raises `InputError` for a damaged row, for one that is there twice, and for missing rows, naming them.
+    Raises `InputError` for damaged, duplicate and missing rows, naming them.
     """
     kept: dict[tuple[str, str], str] = {}
     for number, row in enumerate(checked_lines(path, "write_rephrases", own=False)):
         place, text = (row.get("pair_id"), row.get("type")), row.get("text")
         if not all(isinstance(each, str) for each in (*place, text)):
-            raise InputError(f"{path}, row {number}: pair_id, type and text have to be texts; fix the row")
+            raise InputError(f"{path}, row {number}: pair_id, type or text is not a text; fix the row")
         if place in kept:
-            raise InputError(f"{path}, row {number}: {place[1]} of '{place[0]}' is there twice; remove one row")
+            raise InputError(f"{path}, row {number}: second {place[1]} of '{place[0]}'; remove one row")
         kept[place] = text
     wanted = [(pair["pair_id"], name) for pair in pairs for name in REPHRASED]
     missing = [f"{name} of '{pair_id}'" for pair_id, name in wanted if (pair_id, name) not in kept]
     if missing:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise InputError(
-            f"{path}: lacks {', '.join(missing[:_NAMED])}{more}; add the lines, or write the rephrases again"
+            f"{path}: {', '.join(missing[:_NAMED])}{more} missing; add the lines, or write the rephrases again"
         )
     return lambda pair, name: kept[pair["pair_id"], name]
 
 
 def write_rephrases(pairs: Sequence[Pair], writer: Writer, kept: str | Path, output: str | Path) -> None:
-    """Ask `writer` for every type of every pair, and write the file that `from_cache` reads; answers stay in `kept`."""
-    asked = {f"{pair['pair_id']}\t{name}": _request(pair, name) for pair in pairs for name in REPHRASED}
-    told = complete_all(asked, writer, kept)
-    rows = [dict(zip(("pair_id", "type"), key.split("\t"), strict=True)) | {"text": told[key].text} for key in asked]
+    """Let `writer` write every type for every pair, into the file that `from_cache` reads; answers stay in `kept`."""
+    requests = {(pair["pair_id"], name): _request(pair, name) for pair in pairs for name in REPHRASED}
+    answers = complete_all({"\t".join(key): text for key, text in requests.items()}, writer, kept)
+    rows = [
+        {"pair_id": pair_id, "type": name, "text": answers[f"{pair_id}\t{name}"].text} for pair_id, name in requests
+    ]
     write_lines(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

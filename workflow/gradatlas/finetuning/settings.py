@@ -1,4 +1,4 @@
-"""What decides a finetuning run's numbers. Nothing heavy here: a GPU is leased before torch is imported."""
+"""Settings of a finetuning run. This module does not import torch, as a GPU is leased first."""
 
 from dataclasses import dataclass
 

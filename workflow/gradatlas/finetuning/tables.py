@@ -66,8 +66,8 @@ TRAINING = Table(
     ),
 )
 
-# One row: what the model said to a prompt at one step of a run, at temperature 1. `tokens` of the response, its end
-# token among them; `finished`: it ended by itself. Without a response the status says why.
+# One row: a free response to a prompt at one step of a run, at temperature 1. `tokens`: with the end token. `finished`:
+# it ended with the end token. Without a response, `status` gives the reason.
 GENERATIONS = Table(
     "generations",
     "finetune",
@@ -85,9 +85,7 @@ GENERATIONS = Table(
     ),
 )
 
-# One row: what is told of a generation with status ok. `repetition`: share of its 4-grams of tokens that came
-# before in it; `borrowed`: it says what a training response to another question says; `correct`: null without an
-# oracle.
+# One row: the scores of a generation with status ok (finetuning/judging/scores.py). `correct`: null without an oracle.
 GENERATION_SCORES = Table(
     "generation_scores",
     "score_generations",
@@ -106,9 +104,9 @@ GENERATION_SCORES = Table(
     ),
 )
 
-# One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: whom the
-# judge prefers with the run's shown first and second (run, baseline or tie); null where that answer cannot be read.
-# `verdict`: what both orders say, tie where they disagree, null where one cannot be read. `examples` of the run.
+# One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: the preferred
+# side with the run's shown first and second (run, baseline or tie); null where the judge's answer is unreadable.
+# `verdict`: of both orders; tie where they disagree, null where one is unreadable. `examples`: of the run.
 JUDGEMENTS = Table(
     "judgements",
     "judge_generations",

@@ -1,8 +1,7 @@
 """One pass over a batch: the inputs X and output gradients D of every layer's projections.
 
 For a linear layer with inputs X (tokens x in) and output gradients D (tokens x out), the gradient of its weight is
-D^T X; so X and D, which a pass has at hand anyway, are all that is needed. Weights are frozen during a pass: no weight
-gradient is ever formed.
+D^T X. X and D occur in every pass, and nothing else is needed. Weights are frozen: no weight gradient is formed.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from gradatlas.models.tokens import Encoded
 
 PROJECTIONS = ATTENTION
 
-# float16 has no number below 2^-24: a response token's loss goes backward times this, whatever the loss is divided by.
+# float16 has no number below 2^-24: in the backward pass, the loss of a response token is multiplied by this.
 HALF_SCALE = 2**4
 
 
@@ -28,15 +27,15 @@ HALF_SCALE = 2**4
 class Factors:
     """One sample's factors of one projection, by layer: `x` (tokens, in) and `d` (tokens, out).
 
-    Each is one stack (layers, tokens, width) where all layers have one shape. Where they do not, it is a tuple, with
-    None for a layer that has no such projection. float32, or float64 where the pass is.
+    Each is one stack (layers, tokens, width) where all layers have the same shape, else a tuple with one tensor per
+    layer, None for a layer without the projection. float64 in a float64 pass, else float32.
     """
 
     x: Tensor | tuple[Tensor | None, ...]
     d: Tensor | tuple[Tensor | None, ...]
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """`x` and `d` of every layer that has the projection: one pair of stacks, or a pair a layer."""
+        """`x` and `d` of every layer that has the projection: one pair of stacks, or one pair per layer."""
         if isinstance(self.x, Tensor):
             return [(self.x, self.d)]
         return [(x, d) for x, d in zip(self.x, self.d, strict=True) if x is not None]
@@ -44,9 +43,9 @@ class Factors:
 
 @dataclass(frozen=True)
 class Pass:
-    """One sample's result: its `loss`, each response token's cross-entropy, and the factors of each projection.
+    """One sample's result: its `loss`, the cross-entropy of each response token, and the factors of each projection.
 
-    `token_losses` (response tokens,) float64 on the CPU, in the order of the tokens.
+    `token_losses`: (response tokens,), float64 on the CPU, in the order of the tokens.
     """
 
     loss: float
@@ -55,22 +54,22 @@ class Pass:
 
     @property
     def loss_concentration(self) -> float | None:
-        """(sum l)^2 / (n sum l^2): 1 where losses are alike, 1/n where one token holds all; None where all are 0."""
+        """(sum l)^2 / (n sum l^2): 1 for equal losses, 1/n where one token has all the loss; None where all are 0."""
         squares = float(self.token_losses.square().sum())
         return float(self.token_losses.sum()) ** 2 / (len(self.token_losses) * squares) if squares else None
 
 
 class Capture:
-    """Runs batches through a model with frozen weights and keeps X and D of each projection.
+    """Runs batches through a model with frozen weights and records X and D of each projection.
 
     >>> with Capture(model) as capture:
     ...     passes = capture.run(batch)
 
-    The block leaves the model as it was: training mode of each module, `requires_grad` of each parameter, no hook, no
-    gradient; also where it raises. Blocks nest, and `run` outside of a block opens one for itself.
+    After the block, also after an error, the model is unchanged: training mode of each module, `requires_grad` of each
+    parameter, no hook, no gradient. Blocks nest, and `run` outside of a block opens its own.
 
-    `projections`: any of q, k, v, o, gate, up, down. `mapping`: where they are, if they cannot be found
-    (`find_layers`). Raises `InputError` on a model that is not understood.
+    `projections`: any of q, k, v, o, gate, up, down. `mapping`: their modules, if they cannot be found (`find_layers`).
+    Raises `InputError` for a model whose projections are not found.
     """
 
     def __init__(self, model: Any, projections: Sequence[str] = PROJECTIONS, mapping: str | None = None):
@@ -102,12 +101,11 @@ class Capture:
         self._blocks.pop().__exit__(*error)
 
     def _begin(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        # With all weights frozen, the graph has to start somewhere: at the embeddings. A copy, as a model may scale
-        # them in place.
+        # All weights are frozen, so the graph starts at the embeddings. A copy, as a model may scale them in place.
         return output.requires_grad_().clone() if self._running else None
 
     def _keep(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        # Other passes of the block, such as `generate`, are none of ours.
+        # The block may contain other passes, such as `generate`.
         if not self._running:
             return
         self._x[module] = args[0].detach()
@@ -115,12 +113,12 @@ class Capture:
             output.register_hook(lambda gradient: self._d.__setitem__(module, gradient.detach()))
 
     def run(self, batch: Sequence[Encoded], normalise: str = "mean") -> list[Pass]:
-        """Forward and backward of each sample's own mean response cross-entropy, all in one padded batch.
+        """One forward and backward pass over a padded batch, with each sample's mean response cross-entropy as loss.
 
-        Padding stands on the right, where causal attention lets no real token see it, and each sample's factors
-        are cut to its own tokens, so it contributes exactly nothing; it repeats the sample's last token, as another
-        one's numbers could be none. Samples do not see each other, so the
-        gradient of the sum of their losses is each one's own. Raises `InputError` where no gradient reaches a
+        Padding is on the right, where no token of a causal decoder attends to it, and factors are cut to each sample's
+        own tokens: padding contributes nothing. It repeats the sample's last token, since another token's embedding
+        could be NaN. Samples are independent, so the gradient of the summed loss is each sample's own.
+        `normalise`: ``mean``, or ``sum`` over the response tokens. Raises `InputError` where no gradient reaches a
         projection.
         """
         if not self._blocks:
@@ -135,7 +133,7 @@ class Capture:
             ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
             counted[row, : len(sample.ids)] = torch.tensor(sample.response)
         ids, counted = ids.to(device), counted.to(device)
-        # Logits only from the last prompt token on: over a vocabulary they cost more than a block.
+        # Logits only from the last prompt token on: with a large vocabulary they cost more than a layer.
         first = int(counted[:, 1:].any(0).nonzero()[0])
         try:
             self._running = True
@@ -156,7 +154,7 @@ class Capture:
                     "skips the module; leave its projection out, or describe another with --mapping"
                 )
             shape = ids.shape
-            # Some layers see a batch flattened to (batch * tokens, width).
+            # Some layers get a batch flattened to (batch * tokens, width).
             for kept in (self._x, self._d):
                 kept.update({module: factor.reshape(*shape, -1) for module, factor in kept.items()})
             each = [row[kept].double().cpu() for row, kept in zip(losses.detach(), targets != -100, strict=True)]
@@ -170,7 +168,7 @@ class Capture:
             self._d.clear()
 
     def _scale(self, divisor: int) -> int:
-        """What a float16 pass multiplies a loss by before the backward pass: a power of two, so nothing is rounded."""
+        """The factor of the loss in a float16 backward pass: a power of two, so that nothing is rounded."""
         return HALF_SCALE << (divisor - 1).bit_length() if self._half else 1
 
     def _cut(self, row: int, tokens: int, scale: int) -> dict[str, Factors]:
@@ -202,17 +200,17 @@ class Capture:
 
 
 def place_of(x: Tensor) -> tuple:
-    """What is equal for two views of the same numbers."""
+    """A key that is equal for two views of the same memory."""
     return x.data_ptr(), x.shape, x.stride()
 
 
 def _at_least_float32(factor: Tensor) -> Tensor:
-    """16-bit factors as float32: their products would lose what the pass still has."""
+    """16-bit factors as float32: products in 16 bits would lose precision."""
     return factor.float() if factor.dtype in (torch.bfloat16, torch.float16) else factor
 
 
 def _index(columns: Tensor | None, device: torch.device) -> slice | Tensor:
-    """The output features as a slice where they are adjacent: it takes a view, an index makes a copy."""
+    """The output features, as a slice where they are adjacent: a slice makes a view, an index a copy."""
     if columns is None:
         return slice(None)
     first, last = int(columns[0]), int(columns[-1])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradatlas.gradients.capture import Factors, place_of
 
-# Within a layer. Gradients are compared entry by entry, as matrices: two of unequal shapes have no cosine.
+# Within a layer. Matrices are compared entry by entry: two of different shapes have no cosine.
 PAIRS = (("q", "o"), ("k", "v"))
 SAME, ADJACENT = "same_layer", "adjacent_layers"
 
@@ -20,10 +20,10 @@ Shape = Sequence[int] | None
 
 
 def pairs_of(shapes: Mapping[str, Sequence[Shape]]) -> list[tuple[str, str]]:
-    """The (kind, pair) that projections have: (same_layer, q-o), (adjacent_layers, q), ...
+    """The (kind, pair) of all cosines: (same_layer, q-o), (adjacent_layers, q), ...
 
-    `shapes`: by projection, each layer's (rows, columns), None where it has none. Pairs of one layer are those that
-    agree in shape in some layer.
+    `shapes`: by projection, each layer's (rows, columns), None where it has none. Pairs within a layer need equal
+    shapes in at least one layer.
     """
     same = [(SAME, f"{one}-{other}") for one, other in PAIRS if {one, other} <= set(shapes)]
     same = [
@@ -39,9 +39,9 @@ def _of(pair: str, shapes: Mapping[str, Sequence[Shape]]) -> list[Sequence[Shape
 
 
 def cosines(factors: Mapping[str, Factors]) -> dict[tuple[str, str], list[float]]:
-    """By (kind, pair), the cosine in every layer; adjacent layers: of a layer's gradient with the next layer's.
+    """By (kind, pair), the cosine in every layer; for adjacent layers, of its gradient and the next layer's.
 
-    NaN where a gradient is zero or missing, or where the two differ in shape. Products are in float64.
+    NaN where a gradient is zero or missing, or where shapes differ. Products are in float64.
     """
     layers = len(next(iter(factors.values())).x)
     shapes = {
@@ -55,7 +55,7 @@ def cosines(factors: Mapping[str, Factors]) -> dict[tuple[str, str], list[float]
         shared: dict[tuple, Tensor] = {}
 
         def product(one: str, other: str, ahead: int, at: int = layer, shared: dict = shared) -> float:
-            """<G, G'> of layers `at` and `at + ahead`; NaN where they cannot be compared."""
+            """<G, G'> of layers `at` and `at + ahead`; NaN where shapes differ."""
             if shapes[one][at] is None or shapes[one][at] != shapes[other][at + ahead]:
                 return float("nan")
             g, h = factors[one], factors[other]

@@ -1,4 +1,4 @@
-"""What a job measures beside samples and spectra, where it is asked to: whole spectra, cosines, single tokens."""
+"""Optional tables of a gradients job: all singular values, cosines, tokens."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ NAMES = ("singular_values", "cosines", "tokens")
 
 @dataclass(frozen=True)
 class Extras:
-    """The tables to write, each a path, None where it is not asked for.
+    """The paths of the optional tables, None for a table that is not requested.
 
-    `tokens` tells the samples `tokens_of` by their ids, or the first `tokens_first` ones. Raises `InputError` where the
-    table or the samples are named without the other.
+    `tokens` holds the samples with ids `tokens_of`, or the first `tokens_first` samples. Raises `InputError` where the
+    path or the choice of samples is missing.
     """
 
     singular_values: str | None = None
@@ -32,7 +32,7 @@ class Extras:
     def __post_init__(self):
         chosen = bool(self.tokens_of) + (self.tokens_first is not None)
         if self.tokens and chosen != 1:
-            raise InputError("--tokens: whose? give one of --tokens-of ID and --tokens-first N")
+            raise InputError("--tokens: which samples? give one of --tokens-of ID and --tokens-first N")
         if chosen and not self.tokens:
             raise InputError("--tokens-of and --tokens-first choose samples for --tokens; give --tokens OUT too")
         if self.tokens_first is not None and self.tokens_first < 0:
@@ -40,11 +40,11 @@ class Extras:
 
     @property
     def paths(self) -> dict[str, str]:
-        """By name, the tables asked for."""
+        """The requested tables' paths, by name."""
         return {name: path for name in NAMES if (path := getattr(self, name))}
 
     def chosen(self, rows: Sequence[Row]) -> set[str]:
-        """The ids of the samples whose tokens are told; `InputError` for one that is not measured."""
+        """The ids of the samples in the ``tokens`` table; `InputError` for one that is not measured."""
         ids = list(dict.fromkeys(row.sample_id for row in rows))
         if self.tokens_first is not None:
             return set(ids[: self.tokens_first])
@@ -63,9 +63,9 @@ def code_of(name: str) -> str:
 
 
 def measure_extras(done: Pass, sigma: Sequence[Sequence[Tensor]], wanted: Collection[str]) -> dict[str, list[float]]:
-    """The numbers of the `wanted` extras of one sample, flat, as the journal keeps them.
+    """The numbers of one sample's `wanted` tables, flat, as in the journal.
 
-    `sigma`: by layer and projection, the singular values.
+    `sigma`: the singular values, by layer and projection.
     """
     return {name: values for extra in NAMES if extra in wanted for name, values in MEASURES[extra](done, sigma).items()}
 

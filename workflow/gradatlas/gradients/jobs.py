@@ -50,7 +50,7 @@ def measure_gradients(
 ) -> None:
     """Measure the spectra of every layer's per-sample Q, K, V and O gradients.
 
-    Killed or edited runs go on from the journal.
+    Killed or edited runs resume from the journal.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def measure_gradients(
     revision
         commit hash of a hub id
     model_name
-        the model's name in the tables; its folder's name without
+        the model's name in the tables; default: its folder's name
     responses
         responses table (.parquet), or a JSON list of {instruction, input, output}
     samples
@@ -67,7 +67,7 @@ def measure_gradients(
     spectra
         spectra table to write (.parquet)
     singular_values
-        also write every gradient's whole spectrum (.parquet)
+        also write all singular values of every gradient (.parquet)
     cosines
         also write cosines of q and o, k and v, and adjacent layers (.parquet)
     tokens
@@ -79,58 +79,55 @@ def measure_gradients(
     run
         also write time, host, device and versions (.json)
     journal
-        folder that keeps finished batches: they are taken from there
+        folder that keeps finished batches, for later runs
     threads
-        CPU threads of the pass; PyTorch's own choice without
+        CPU threads of the pass; default: PyTorch's choice
     """
     from gradatlas.core.device import lease
-
-    held = lease() if settings.device != "cpu" else None  # before torch is imported, until the process ends
-    import torch
-
     from gradatlas.core.errors import InputError
-    from gradatlas.gradients.extras import Extras
-    from gradatlas.gradients.measure import measure
 
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads is {threads}; give at least 1")
-        torch.set_num_threads(threads)
-    measure(
-        model,
-        str(responses),
-        str(samples),
-        str(spectra),
-        settings,
-        extras=Extras(
-            *(str(path) if path else None for path in (singular_values, cosines, tokens)), tokens_of, tokens_first
-        ),
-        revision=revision,
-        model_name=model_name,
-        journal=str(journal) if journal else None,
-        run_path=str(run) if run else None,
-    )
-    if held:
-        held.release()
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}; give at least 1")
+    with lease(settings.device):
+        import torch
+
+        from gradatlas.gradients.extras import Extras
+        from gradatlas.gradients.measure import measure
+
+        if threads:
+            torch.set_num_threads(threads)
+        tables = (str(path) if path else None for path in (singular_values, cosines, tokens))
+        measure(
+            model,
+            str(responses),
+            str(samples),
+            str(spectra),
+            settings,
+            extras=Extras(*tables, tokens_of, tokens_first),
+            revision=revision,
+            model_name=model_name,
+            journal=str(journal) if journal else None,
+            run_path=str(run) if run else None,
+        )
 
 
 def gather_shards(
     *, names: list[str], parts: list[Path], outputs: list[Path], run_parts: Sequence[Path] = (), run: Path | None = None
 ) -> None:
-    """Gather the tables of one gradients job from the shards that it was cut into.
+    """Merge the tables of one gradients job from its shards.
 
     Parameters
     ----------
     names
         the tables: samples, spectra, ...
     parts
-        the parts of all tables: all of the first, then as many of the next
+        the parts of all tables: all parts of the first table, then as many of the next
     outputs
         the tables to write, in the order of their names (.parquet)
     run_parts
         time, host and device of the parts (.json)
     run
-        the same of all, to write (.json)
+        the same for all parts, to write (.json)
     """
     from gradatlas.core.errors import InputError
     from gradatlas.gradients.shards import gather
@@ -144,9 +141,9 @@ def gather_shards(
         )
     for name in names:
         if name not in TABLES:
-            raise InputError(f"--names '{name}': not a table of a gradients job; give samples, spectra and the like")
+            raise InputError(f"--names '{name}': not a table of a gradients job; give some of {', '.join(TABLES)}")
     if "samples" not in names:
-        raise InputError("--names: 'samples' is missing; the other tables' rows are ordered by it")
+        raise InputError("--names: 'samples' is missing; add it, as the rows of other tables are ordered by it")
     gather(
         {name: list(map(str, parts[at * each : (at + 1) * each])) for at, name in enumerate(names)},
         dict(zip(names, map(str, outputs), strict=True)),
@@ -168,7 +165,7 @@ def import_released(
 ) -> None:
     """Read released gradient statistics of one model and dataset into the gradients tables.
 
-    Files come from a folder (that holds grads_exp/ or what is in it) or from a dataset of the hub at a pinned revision.
+    Files come from a folder (with grads_exp/, or its content) or from a hub dataset at a pinned revision.
 
     Parameters
     ----------

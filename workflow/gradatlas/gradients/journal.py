@@ -1,9 +1,9 @@
-"""A crash-safe memory of computed samples: killed jobs go on where they stopped.
+"""A crash-safe journal of computed samples: killed jobs resume where they stopped.
 
-A journal is a folder of segments, one per writing process. A segment is a sequence of frames, each one committed
-batch of samples with its own checksum. Readers merge all segments by key, so writers need no lock on each other: a
-crashed writer leaves at worst a torn last frame (ignored), a living one whole frames before it. Damage anywhere
-else is an error, never a number. What a job does not ask for today stays for the job that asks for it again.
+A journal is a folder of segments, one per writing process. A segment is a sequence of frames: one committed batch of
+samples each, with a checksum. Readers merge all segments by key, so writers need no common lock. A crashed writer may
+leave an incomplete last frame, which is ignored; any other damage is an error. Samples that a job does not need stay
+for later jobs.
 """
 
 import hashlib
@@ -28,28 +28,28 @@ _SCHEMA = pa.schema(
         ("loss_concentration", pa.float64()),
         # (layers, projections, metrics) in row-major order; empty where the status is not ok.
         ("values", pa.list_(pa.float64())),
-        # What else was asked for, by name (gradatlas.gradients.extras).
+        # Numbers of optional tables, by name (gradatlas.gradients.extras).
         ("extras", pa.map_(pa.string(), pa.list_(pa.float64()))),
     ]
 )
 
-# A frame's head: a mark, the length of the body in bytes, and digests of the body and of the head before it. The
-# latter tells a damaged length, which would look like a torn body.
+# A frame's head: a mark, the length of the body in bytes, and digests of the body and of the head's other fields. The
+# last one detects a damaged length, which would look like an incomplete body.
 _MARK = b"GAJ3"
-# Earlier forms, which were written by other code: their keys are asked for no more.
+# Formats of older code: no key of theirs is looked up any more.
 _OLD_MARKS = (b"GAJ1", b"GAJ2")
-_EARLIER = "earlier"  # the folder that they are set aside in
+_EARLIER = "earlier"  # the folder for their segments
 _FIELDS = struct.Struct("<4sQ16s")
 _DIGEST = 16
 _HEAD = _FIELDS.size + _DIGEST
-# A body ends with Arrow's end of stream, ff ff ff ff 00 00 00 00, so never with these. A file that had grown before the
-# power failed, but whose content had not reached the disk, does.
+# What a power failure can leave: the file has grown, but its content is zeros. A written body never ends like this, but
+# with Arrow's end of stream, ff ff ff ff 00 00 00 00.
 _UNWRITTEN = bytes(8)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a pass over one sample gave."""
+    """The result of a pass over one sample."""
 
     loss: float | None
     status: str
@@ -59,10 +59,9 @@ class Record:
 
 
 class Journal:
-    """Append committed batches to an own segment; look up what any segment holds.
+    """Appends batches to a segment of its own, and reads all segments.
 
-    `maker` names the code and versions that compute: it is part of every key, so that what another one wrote is never
-    taken for this one's.
+    `maker`: the code and versions that compute. They are part of every key, so that results of other code are not used.
 
     >>> journal = Journal(folder, maker); journal.commit(keys, records); journal.close()
     """
@@ -91,9 +90,9 @@ class Journal:
         return found
 
     def commit(self, keys: Sequence[str], records: Sequence[Record]) -> None:
-        """Append one batch, whole, and force it to the disk: after this returns, no kill can lose it."""
+        """Append one batch and sync it to the disk: after this returns, a kill cannot lose it."""
         if self._file is None:
-            # The lock says "this writer lives"; the kernel frees it however the process ends.
+            # Held while this process lives; the kernel frees it however the process ends.
             self._lock.acquire()
             self._file = open(self._path, "xb")  # noqa: SIM115 - open for the life of the writer
         columns = [
@@ -115,10 +114,10 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def set_aside(self) -> int:
-        """Move the segments that another `maker` wrote into a folder named by its digest; returns how many.
+        """Move the segments of another `maker` into a folder named by its digest; returns how many were moved.
 
-        Code that is changed back finds its own there. A living writer's segment stays where it is, and one without a
-        whole batch, which holds nothing, is deleted.
+        If the code is changed back, they are read from there. The segment of a running process stays; a segment without
+        a complete batch is deleted.
         """
         moved = 0
         for path in sorted(self.folder.glob("*.frames")):
@@ -141,12 +140,12 @@ class Journal:
             Path(f"{path}.lock").unlink(missing_ok=True)
         if moved:
             progress(
-                f"{self.folder}: {moved} segments of other code or versions set aside, in folders named by its digest"
+                f"{self.folder}: {moved} segments of other code or versions were moved to folders named by its digest"
             )
         return moved
 
     def close(self) -> None:
-        """End the own segment, if one was begun."""
+        """Close this process's segment, if there is one."""
         if self._file is not None:
             self._file.close()
             self._lock.release()
@@ -154,7 +153,7 @@ class Journal:
             self._file = None
 
     def _segments(self) -> list[Path]:
-        """Those in use, and those of this maker that were set aside while the code was another."""
+        """The segments in use, and those of this maker that were moved while the code was different."""
         return [*sorted(self.folder.glob("*.frames")), *sorted((self.folder / self._place).glob("*.frames"))]
 
 
@@ -163,7 +162,7 @@ def _folder_of(maker: bytes) -> str:
 
 
 def _is_earlier(path: Path) -> bool:
-    """Whether a segment is of an earlier form, which no code reads any more."""
+    """Whether a segment has an old format, which is not read any more."""
     with open(path, "rb") as file:
         return file.read(len(_MARK)) in _OLD_MARKS
 
@@ -173,15 +172,15 @@ def _digest(content: bytes) -> bytes:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The whole batches of a segment; a torn last one, from a killed or still writing process, is left out."""
+    """The complete batches of a segment, without an incomplete last one of a killed or still writing process."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        # Set aside by another process since the folder was listed.
+        # Moved by another process since the folder was listed.
         return
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); make it readable, or delete it: its samples are computed again"
+            f"{path}: cannot be read ({error.strerror}); make it readable, or delete it to compute its samples again"
         ) from None
     at = 0
     while len(content) - at >= _HEAD:
@@ -205,4 +204,4 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _damaged(path: Path, at: int) -> InputError:
-    return InputError(f"{path}: damaged at byte {at}; delete this file, its samples are computed again")
+    return InputError(f"{path}: damaged at byte {at}; delete this file to compute its samples again")

@@ -1,4 +1,4 @@
-"""One gradients job: every row of a responses file through one model, resumable, into two tables."""
+"""One gradients job: measure every row of a responses file on one model, with a journal, and write the tables."""
 
 import json
 import platform
@@ -34,7 +34,7 @@ from gradatlas.models.forward import length_regime
 from gradatlas.models.loading import check_ids, choose_device, load, locate
 from gradatlas.models.tokens import Encoded, Encoder
 
-# The size of a batch is no fact of the numbers; a retry halves it. A shard's place is told apart.
+# Not in the metadata: numbers do not depend on the size of a batch. The shard is added separately.
 _NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
 
 
@@ -51,11 +51,11 @@ def measure(
     journal: str | None = None,
     run_path: str | None = None,
 ) -> None:
-    """Measure all rows of `responses` on `model`; write the samples and spectra tables, whole or not at all.
+    """Measure all rows of `responses` on `model`, and write the samples and spectra tables, each atomically.
 
-    `model`: a folder, a card or a hub id; `responses`: a responses table or a JSON list. `journal`: a folder that
-    keeps finished batches through kills and edits. `run_path`: a JSON file for time, host, device and versions.
-    `extras`: more tables.
+    `model`: a folder, a card or a hub id. `responses`: a responses table or a JSON list. `extras`: optional tables.
+    `journal`: a folder for finished batches, which survive kills and edits. `run_path`: a JSON file for time, host,
+    device and versions.
     """
     extras = extras or Extras()
     outputs = {"samples": samples_path, "spectra": spectra_path, **extras.paths, "run": run_path}
@@ -64,25 +64,26 @@ def measure(
     started = time.time()
     drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
-    told = extras.chosen(rows)
+    with_tokens = extras.chosen(rows)
     where = locate(model, revision)
-    # Never by a library's default: TF32 keeps 10 bits of a float32's 23.
+    # Set explicitly, whatever the library's default: TF32 keeps 10 of float32's 23 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
     network, tokenizer = load(
         where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
     )
     positions = getattr(network.config, "max_position_embeddings", None)
-    # XLNet says -1 where there is no limit.
+    # XLNet has -1 for no limit.
     window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
     if window < settings.max_length:
         progress(
-            f"max_length is {settings.max_length}, but the model has {window} positions: the window is {window} tokens"
+            f"max_length is {settings.max_length}, but the model has {positions} positions: texts are cut at {window} "
+            "tokens"
         )
     encoder = Encoder(
         tokenizer, chat=settings.chat, max_length=window, compat=settings.compat, truncation=settings.truncation
     )
     items = expand_rows(rows, encoder, settings.subsets_of, settings.seed)
-    # What is left of a sample to drop is never measured, though another sample may have the same tokens.
+    # A dropped sample is not measured, even if another sample has the same tokens.
     dropped = [settings.truncation == "drop" and item.sample.truncated for item in items]
     for item, out in zip(items, dropped, strict=True):
         if not out:
@@ -94,7 +95,7 @@ def measure(
         "loss_norm": settings.loss_norm,
         "metrics": settings.metrics,
         "projections": settings.projections,
-        # Token ids and masks are in the key themselves: no more code than this decides the numbers.
+        # No other code affects the numbers: token ids and masks are in the key.
         "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:decompose"),
         "mapping": settings.mapping,
         "torch": ".".join(torch.__version__.split(".")[:2]),
@@ -103,7 +104,7 @@ def measure(
         "attention": network.config._attn_implementation,
     }
     more = {name: code_of(name) for name in extras.paths}
-    wanted = [[name for name in more if name != "tokens" or item.row.sample_id in told] for item in items]
+    wanted = [[name for name in more if name != "tokens" or item.row.sample_id in with_tokens] for item in items]
     keys = [
         "" if out else key_of(item.sample, {**context, "extras": {name: more[name] for name in names}})
         for item, names, out in zip(items, wanted, dropped, strict=True)
@@ -111,18 +112,17 @@ def measure(
     measured = {key: item.sample for key, item in zip(keys, items, strict=True) if key and item.sample.response_tokens}
     batches = _batches(measured, settings, length_regime(network.config))
     own = {key for batch in batches for key in batch}
-    # What needs no pass is told by the first shard.
+    # The first shard has the rows that need no pass.
     places = [at for at, key in enumerate(keys) if key in own or (key not in measured and settings.shard[0] == 1)]
     items, keys, wanted = ([each[place] for place in places] for each in (items, keys, wanted))
-    asked = {key: item for key, item in zip(keys, items, strict=True) if key}
     job = _Job(
         Capture(network, settings.projections, settings.mapping),
-        asked,
+        {key: item for key, item in zip(keys, items, strict=True) if key},
         dict(zip(keys, wanted, strict=True)),
         batches,
         settings,
     )
-    for line in _unlike(job.shapes()):
+    for line in _shape_notes(job.shapes()):
         progress(line)
     records = job.run(Journal(journal, _maker(context)) if journal else None) | {"": Record(None, "truncated")}
     name = model_name or Path(where.path).resolve().name
@@ -130,7 +130,7 @@ def measure(
         **{name: value for name, value in asdict(settings).items() if name not in _NO_FACTS},
         "window": window,
         "chat_date": CHAT_DATE.isoformat() if settings.chat else None,
-        # Times the power of two next to the response's tokens, where the loss is their mean.
+        # For a mean loss, also times the power of two above the number of response tokens.
         "loss_scale": HALF_SCALE if settings.dtype == "float16" else 1,
         **context,
         "model": name,
@@ -144,7 +144,7 @@ def measure(
     ordered = [records[key] for key in keys]
     write_tables(items, ordered, facts, samples_path, spectra_path)
     for extra, path in extras.paths.items():
-        chosen = {"tokens_of": sorted(told)} if extra == "tokens" else {}
+        chosen = {"tokens_of": sorted(with_tokens)} if extra == "tokens" else {}
         write_extra(extra, items, ordered, {**facts, "code": more[extra], **chosen}, path, tokenizer)
     statuses = Counter(records[key].status for key in keys)
     progress(
@@ -156,7 +156,7 @@ def measure(
 
 
 def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callable[[int], int]) -> list[list[str]]:
-    """The batches of a shard: of the plan that all shards share, then cut where a retry asks for smaller ones."""
+    """The batches of a shard, from the plan of all shards; a retry cuts them into smaller ones."""
     planned = plan_batches(samples, settings.planned_tokens or settings.batch_tokens, regime)
     return [
         part
@@ -165,26 +165,26 @@ def _batches(samples: Mapping[str, Encoded], settings: Settings, regime: Callabl
     ]
 
 
-def _unlike(shapes: Mapping[str, Sequence[Sequence[int] | None]]) -> Iterator[str]:
-    """A line on layers without a projection of their own, and one on layers that differ in shape, where there are."""
+def _shape_notes(shapes: Mapping[str, Sequence[Sequence[int] | None]]) -> Iterator[str]:
+    """Lines about layers without a projection of their own, and about layers that differ in shape."""
     without = {name: [str(at) for at, shape in enumerate(each) if not shape] for name, each in shapes.items()}
     if missing := [f"{name} in layers {', '.join(layers)}" for name, layers in without.items() if layers]:
         yield (
-            f"no matrix of their own: {'; '.join(missing)} (an earlier layer's keys and values, or keys that serve as "
+            f"no matrix of their own: {'; '.join(missing)} (they use an earlier layer's keys and values, or keys as "
             "values); these rows are empty"
         )
     sizes = {name: sorted({tuple(shape) for shape in each if shape}) for name, each in shapes.items()}
-    if unlike := [f"{name} {', '.join(f'{r}x{c}' for r, c in each)}" for name, each in sizes.items() if len(each) > 1]:
-        yield f"layers differ in shape: {'; '.join(unlike)}; across layers compare nuclear_norm_scaled"
+    if differ := [f"{name} {', '.join(f'{r}x{c}' for r, c in each)}" for name, each in sizes.items() if len(each) > 1]:
+        yield f"layers differ in shape: {'; '.join(differ)}; across layers compare nuclear_norm_scaled"
 
 
 def _maker(context: Mapping[str, Any]) -> str:
-    """What of a key's `context` is no choice: where it changes, nothing of before is read again."""
+    """The code and versions in a key's `context`: where they change, no earlier result is used."""
     return json.dumps([context[name] for name in ("engine", "torch", "transformers")])
 
 
 def _check_paths(paths: Mapping[str, str]) -> None:
-    """`InputError` where two options name one file, or an output could not be written in the end."""
+    """`InputError` where two options name the same file, or an output cannot be written."""
     options: dict[Path, str] = {}
     for name, path in paths.items():
         option = f"--{name.replace('_', '-')}"
@@ -196,9 +196,9 @@ def _check_paths(paths: Mapping[str, str]) -> None:
 
 
 class _Job:
-    """The distinct samples of a job, by key; equal token ids and masks are computed once.
+    """The distinct samples of a job, by key; samples with equal token ids and masks are computed once.
 
-    `wanted`: the names of the extras of each; `batches`: the keys of those to measure.
+    `wanted`: the names of each sample's optional tables. `batches`: the keys of the samples to measure.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class _Job:
         self.computed = self.recalled = 0
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
-        """The record of every key; finished batches are committed to the journal one by one."""
+        """The record of every key. Each finished batch is committed to the journal."""
         empty = Record(None, "no_response_tokens")
         records = {key: empty for key, sample in self.samples.items() if not sample.response_tokens}
         known = journal.read() if journal else {}
@@ -227,7 +227,7 @@ class _Job:
         with self.capture:
             for batch in todo:
                 fresh = self._compute(batch, meter)
-                # What did not fit here may fit elsewhere: it is not a result to remember.
+                # Not kept: a sample that does not fit here may fit on another machine.
                 kept = [key for key in batch if fresh[key].status != "out_of_memory"]
                 if journal and kept:
                     journal.commit(kept, [fresh[key] for key in kept])
@@ -250,16 +250,17 @@ class _Job:
                 raise self._failure(keys, error) from error
         # Outside the handler, so that the failed pass's tensors are freed before the next attempt.
         if len(keys) == 1:
-            meter.say(f"out of memory on {self.items[keys[0]].name} ({len(self.samples[keys[0]].ids)} tokens) alone")
+            sample = self.samples[keys[0]]
+            meter.print(f"out of memory on one sample: {self.items[keys[0]].name} ({len(sample.ids)} tokens)")
             return {keys[0]: Record(None, "out_of_memory")}
         half = len(keys) // 2
-        meter.say(f"out of memory on a batch of {len(keys)}; going on with halves of {half}")
+        meter.print(f"out of memory on a batch of {len(keys)}; trying halves of {half}")
         return self._compute(keys[:half], meter) | self._compute(keys[half:], meter)
 
     def _compute_once(self, keys: Sequence[str]) -> dict[str, Record]:
         passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
         records = {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
-        # It may be another sample's fault.
+        # Another sample of the batch may be the cause.
         alone = [key for key in keys if records[key].status == "nonfinite"] if len(keys) > 1 else []
         del passes
         for key in alone:
@@ -267,9 +268,9 @@ class _Job:
         return records
 
     def _failure(self, keys: Sequence[str], error: Exception) -> RuntimeError:
-        """What to say of a batch that failed: the one sample that fails alone too, or else all of them."""
+        """The error for a failed batch: names the sample that also fails alone, or else all samples."""
         names = [self.items[key].name for key in keys]
-        # After an error on a GPU every later call fails as well: no one is to be blamed by it.
+        # After a GPU error every later call fails too, so that single samples show nothing.
         if len(keys) > 1 and not isinstance(error, torch.AcceleratorError):
             for key in keys:
                 try:
@@ -299,8 +300,8 @@ class _Job:
 
 def _out_of_memory(error: Exception) -> bool:
     # PyTorch's CPU allocator raises a plain RuntimeError, and so does cuBLAS for its workspace.
-    told = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in told)
+    texts = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
 def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
@@ -319,7 +320,7 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the code, marked where files were edited since; None outside of a git checkout."""
+    """The commit of the code, with "-dirty" after edits; None outside of a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)

@@ -1,4 +1,4 @@
-"""How far a job is: a line every few seconds in a log, a bar on a terminal."""
+"""Progress of a job: a line every few seconds in a log, a bar on a terminal."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ class Meter:
 
     def __init__(self, total: int, recalled: int):
         self.total, self.recalled, self.done, self.tokens = total, recalled, 0, 0
-        self.begun = self.told = time.monotonic()
+        self.begun = self.last_line = time.monotonic()
         progress(f"{total} distinct rows to compute, {recalled} found in the journal")
         self._bar = tqdm(total=total, unit="row", file=sys.stderr) if sys.stderr.isatty() else None
 
@@ -29,22 +29,22 @@ class Meter:
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self.tokens / seconds:.0f} tokens/s, {self.recalled} from the journal", False)
             self._bar.update(rows)
-        elif now - self.told >= _PERIOD:
-            self.told = now
+        elif now - self.last_line >= _PERIOD:
+            self.last_line = now
             left = seconds / self.done * (self.total - self.done)
             progress(
                 f"{self.done} of {self.total} rows, {self.done / seconds:.1f} rows/s, "
                 f"{self.tokens / seconds:.0f} tokens/s, {left:.0f} s left, {self.recalled} from the journal"
             )
 
-    def say(self, line: str) -> None:
-        """A line between, above the bar."""
+    def print(self, line: str) -> None:
+        """Print a line, above the bar."""
         if self._bar is None:
             progress(line)
         else:
             self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()

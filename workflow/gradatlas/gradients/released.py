@@ -1,8 +1,8 @@
-"""Released gradient statistics as JSON Lines, read into the gradients tables: figures of them need no model and no GPU.
+"""Import of released gradient statistics (JSON Lines) into the gradients tables, without a model or a GPU.
 
 One line is one sample: ``instruction``, ``output``, ``loss``, and by parameter name (``model.layers.0.self_attn.
 q_proj.weight``) ``M_mean, M_max, M_min, frobenius_norm, S_sum, S_max, S_min``; the follow-up (arXiv 2504.10766) has
-the singular values themselves, ``S_list``.
+the singular values, ``S_list``.
 """
 
 import json
@@ -39,17 +39,17 @@ _TEXTS = ("instruction", "output", "loss")
 
 
 def read_line(text: str, where: str) -> dict[str, Any]:
-    """One sample: `instruction`, `output`, `loss` (NaN where it is none), and `spectra`, [layer][projection] -> values.
+    """One sample: `instruction`, `output`, `loss` (NaN for null), and `spectra`, [layer][projection] -> values.
 
-    Raises `InputError` naming `where` for a line that is not JSON, lacks a text or a value, or whose layers lack a
-    projection or are not numbered without a gap. Other parameters are left out; `others` names them.
+    Other parameters are ignored; `others` names them. Raises `InputError` naming `where` for a line that is not JSON,
+    for a missing text, value, layer or projection, and for a wrong type.
     """
     try:
         line = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg}); was it written to its end? delete the line") from None
+        raise InputError(f"{where}: not JSON ({error.msg}), perhaps cut off; fix or delete the line") from None
     if not isinstance(line, dict):
-        raise InputError(f"{where}: not an object with instruction, output, loss and parameters")
+        raise InputError(f"{where}: not an object; give instruction, output, loss and parameters")
     for key in _TEXTS:
         if key not in line:
             raise InputError(f"{where}: '{key}' is missing; give every line instruction, output and loss")
@@ -64,16 +64,19 @@ def read_line(text: str, where: str) -> dict[str, Any]:
         elif isinstance(values, dict):
             layers[int(found[1])][found[2]] = _values(values, f"{where}, '{name}'")
         else:
-            raise InputError(f"{where}, '{name}': holds no values; S_sum, S_max and so on are needed")
+            raise InputError(f"{where}, '{name}': not an object; give S_sum, S_max and so on")
     if sorted(layers) != list(range(len(layers))) or not layers:
-        raise InputError(f"{where}: layers {_spans(layers)} are there; from 0 on without a gap are needed")
-    for layer, there in sorted(layers.items()):
+        found = ", ".join(map(str, sorted(layers))) or "none"
+        raise InputError(f"{where}: has layers {found}; give all layers from 0 on")
+    for layer, parts in sorted(layers.items()):
         for projection in PROJECTIONS:
-            if projection not in there:
-                raise InputError(f"{where}: layer {layer} has no {projection}_proj; have {', '.join(sorted(there))}")
+            if projection not in parts:
+                raise InputError(
+                    f"{where}: layer {layer} has no {projection}_proj, only {', '.join(sorted(parts))}; add it"
+                )
     for key in ("instruction", "output"):
         if not isinstance(line[key], str):
-            raise InputError(f"{where}: '{key}' is not a text; mend the line, or delete it")
+            raise InputError(f"{where}: '{key}' is not a text; fix or delete the line")
     loss = math.nan if line["loss"] is None else _number(line["loss"], "loss", where)
     spectra = [[layers[layer][projection] for projection in PROJECTIONS] for layer in range(len(layers))]
     return {
@@ -86,7 +89,7 @@ def read_line(text: str, where: str) -> dict[str, Any]:
 
 
 def _values(values: Mapping[str, Any], where: str) -> dict[str, float | None]:
-    """Our columns of one matrix; None where the line does not say."""
+    """Our columns for one matrix; None for a missing value."""
     found: dict[str, float | None] = {
         ours: None if values.get(theirs) is None else _number(values[theirs], theirs, where)
         for theirs, ours in VALUES.items()
@@ -94,61 +97,55 @@ def _values(values: Mapping[str, Any], where: str) -> dict[str, float | None]:
     found["effective_rank"] = None
     sigma = values.get("S_list")
     if sigma is not None and not isinstance(sigma, list):
-        raise InputError(f"{where}: 'S_list' is not a list of numbers; mend the line, or delete it")
+        raise InputError(f"{where}: 'S_list' is not a list of numbers; fix or delete the line")
     if sigma:
         sigma = [_number(value, "S_list", where) for value in sigma]
         total = math.fsum(sigma)
-        told = {"nuclear_norm": total, "sigma_max": max(sigma), "sigma_min": min(sigma)}
-        told["frobenius_norm"] = math.sqrt(math.fsum(value * value for value in sigma))
-        found = {key: told.get(key) if value is None else value for key, value in found.items()}
+        computed = {"nuclear_norm": total, "sigma_max": max(sigma), "sigma_min": min(sigma)}
+        computed["frobenius_norm"] = math.sqrt(math.fsum(value * value for value in sigma))
+        found = {key: computed.get(key) if value is None else value for key, value in found.items()}
         shares = [value / total for value in sigma if value > 0] if total > 0 else []
         found["effective_rank"] = math.exp(-math.fsum(p * math.log(p) for p in shares)) if shares else 0.0
     for theirs in ("S_sum", "S_max"):
         if found[VALUES[theirs]] is None:
-            raise InputError(f"{where}: '{theirs}' is missing, and there is no S_list to take it from")
+            raise InputError(f"{where}: '{theirs}' is missing, and there is no S_list to compute it from; add one")
     return found
 
 
 def _number(value: Any, key: str, where: str) -> float:
-    """A number as Python's json reads it, NaN and Infinity among them; `InputError` for anything else."""
+    """A number, NaN and infinity included; `InputError` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{where}: '{key}' is {_shortly(value)}, which is no number; mend the line, or delete it")
+        raise InputError(f"{where}: '{key}' is {json.dumps(value)[:40]}, not a number; fix or delete the line")
     try:
         return float(value)
     except OverflowError:
-        raise InputError(f"{where}: '{key}' is too large a number; mend the line, or delete it") from None
-
-
-def _shortly(value: Any) -> str:
-    return json.dumps(value)[:40]
-
-
-def _spans(layers: Mapping[int, Any]) -> str:
-    return ", ".join(map(str, sorted(layers))) or "none"
+        raise InputError(f"{where}: '{key}' is too large; fix or delete the line") from None
 
 
 def read_file(path: str | Path) -> Iterator[dict[str, Any]]:
     """The samples of a file, line by line; `InputError` where it is missing, not UTF-8, or its layers change."""
     path = Path(path)
-    depth, told = None, set()
+    depth, named = None, set()
     try:
         with open(path, encoding="utf-8") as file:
             for number, text in enumerate(file, start=1):
                 sample = read_line(text, f"{path}, line {number}")
                 if depth not in (None, len(sample["spectra"])):
-                    raise InputError(f"{path}, line {number}: {len(sample['spectra'])} layers, but {depth} before")
+                    raise InputError(
+                        f"{path}, line {number}: {len(sample['spectra'])} layers, but {depth} before; fix the file"
+                    )
                 depth = len(sample["spectra"])
-                new = set(sample["others"]) - told
+                new = set(sample["others"]) - named
                 if new:
-                    told |= new
-                    progress(f"{path}: no projection of ours, left out: {', '.join(sorted(new))}")
+                    named |= new
+                    progress(f"{path}: not q, k, v or o, ignored: {', '.join(sorted(new))}")
                 yield sample
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file; add it") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     if depth is None:
-        raise InputError(f"{path}: the file is empty; at least one line is needed")
+        raise InputError(f"{path}: the file is empty; give at least one line")
 
 
 def import_released(
@@ -165,10 +162,9 @@ def import_released(
 ) -> None:
     """Write the samples and spectra tables of one model and dataset from released `files`, by (variant, relation).
 
-    Lines are found in the responses table by their instruction and output, so that samples pair as measured ones do;
-    a line that is not there is an error. Lengths in tokens and the spread of the loss over them are unknown (null); a
-    loss that is no number makes the status ``no_response_tokens`` where all gradients are zero, else ``nonfinite``.
-    `limit` and `seed` draw samples as the engine does.
+    Lines are matched with the responses table by instruction and output; a line without a match is an error. Lengths in
+    tokens and `loss_concentration` are null. A sample whose loss is not finite has the status ``no_response_tokens``
+    where all gradients are zero, else ``nonfinite``. `limit` and `seed` choose samples as in `plan.limit_rows`.
     """
     table = pl.from_arrow(read_table(RESPONSES, responses))
     dataset = table["dataset"][0]
@@ -181,8 +177,8 @@ def import_released(
             places = waiting[line["instruction"], line["output"]]
             if not places:
                 raise InputError(
-                    f"{path}, line {number}: its instruction and output are no {variant}, {relation} response of "
-                    f"{responses}; were they measured on other data?"
+                    f"{path}, line {number}: its instruction and output are not a {variant}, {relation} response in "
+                    f"{responses}; give the statistics of these data"
                 )
             sample_id = places.pop(0)
             if kept is not None and sample_id not in kept:
@@ -198,7 +194,7 @@ def import_released(
                     for projection, values in zip(PROJECTIONS, projections, strict=True)
                 ]
     progress(f"{model}, {dataset}: {len(samples)} samples from {len(files)} files")
-    # The study's own settings, as far as they are known.
+    # The study's settings, as far as they are known.
     facts = {
         "model": model,
         "model_digest": "released statistics",
@@ -230,7 +226,7 @@ def _drawn(table: pl.DataFrame, limit: int | None, seed: int | None) -> set[str]
 
 
 def _places(table: pl.DataFrame, variant: str, relation: str) -> dict[tuple[str, str], list[str]]:
-    """By instruction and response, the ids of the samples that have them, in order: some questions stand twice."""
+    """By instruction and response, the ids of their samples, in order: some questions occur twice."""
     rows = table.filter((pl.col("variant") == variant) & (pl.col("relation") == relation))
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for sample_id, instruction, response in rows.select("sample_id", "instruction", "response").iter_rows():
@@ -242,5 +238,5 @@ def _status(line: Mapping[str, Any]) -> str:
     sums = [values["nuclear_norm"] for projections in line["spectra"] for values in projections]
     if math.isfinite(line["loss"]) and all(map(math.isfinite, sums)):
         return "ok"
-    # The study's code kept a sample whose response was cut off whole: no loss, and gradients of zero.
+    # The study's code kept samples without response tokens: no loss, and zero gradients.
     return "no_response_tokens" if not any(sums) else "nonfinite"

@@ -1,4 +1,4 @@
-"""All choices that a gradients job's numbers depend on, checked before anything is loaded."""
+"""Settings of a gradients job, checked before anything is loaded."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -57,7 +57,7 @@ class Settings(Measuring, Batching, Loading, Samples):
         object.__setattr__(self, "metrics", tuple(name for name in METRICS if name in self.metrics))
 
     def subsets_of(self, variant: str, relation: str) -> list[Subset]:
-        """The subsets of its tokens that a response is measured with; none, where it is not asked for."""
+        """The subsets of tokens that a response is measured with; none for a response that is not measured."""
         named = not self.relations or relation in self.relations
         beside = [text.split(":", 2)[2] for text in self.controls if text.split(":")[:2] == [variant, relation]]
         wanted = [*(self.loss_tokens if named else ()), *beside]

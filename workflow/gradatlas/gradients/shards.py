@@ -1,4 +1,4 @@
-"""The tables of one gradients job, gathered from the shards that it was cut into."""
+"""Merging the tables of one gradients job from its shards."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,18 +12,18 @@ from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.gradients.tables import SAMPLES, TABLES
 
 _ROW = ("dataset", "sample_id", "variant", "relation", "loss_tokens")
-# What a shard's metadata say of its part, and nothing else does; the device is listed.
+# Facts in which the parts may differ; the merged table lists all devices.
 _OF_A_PART = ("shard", "places", "of_places", "device")
 
 
 def gather(
     parts: Mapping[str, Sequence[str]], outputs: Mapping[str, str], runs: Sequence[str] = (), run_path: str = ""
 ) -> None:
-    """Write each table of `outputs`, by name, from its `parts`: the rows, their order and the facts of a single job.
+    """Write each table of `outputs`, by name, from its `parts`: the rows, order and facts of a single job.
 
-    `samples` must be among them. `runs`: the parts' JSON files of time, host and machine, listed in `run_path`. Raises
-    `InputError` naming both files where two parts disagree on a fact (another revision, precision, code, ...), and
-    where they do not make a whole.
+    `samples` must be among the tables. `runs`: the parts' JSON files of time, host and machine, merged into `run_path`.
+    Raises `InputError` with both files where two parts differ in a fact (revision, precision, code, ...), and where
+    parts are missing or overlap.
     """
     facts = {path: read_metadata(path, TABLES[name]) for name, paths in parts.items() for path in paths}
     for paths in parts.values():
@@ -34,15 +34,15 @@ def gather(
     order = np.concatenate([np.array(places[path], dtype=np.int64) for path in parts["samples"]])
     place_of = dict(zip(_names(samples), order.tolist(), strict=True))
     if len(place_of) < len(order):
-        raise InputError(f"{parts['samples'][0]}: two rows of one name, which parts cannot tell apart; set shards to 1")
+        raise InputError(f"{parts['samples'][0]}: two rows have the same ids, so rows have no order; set shards to 1")
     devices = sorted({facts[path]["device"] for path in parts["samples"]})
     for name, paths in parts.items():
         table = pa.concat_tables([read_table(TABLES[name], path) for path in paths])
-        # A sample's rows stay in their order.
+        # Stable, so that a sample's rows keep their order.
         at = np.argsort(np.fromiter((place_of[row] for row in _names(table)), np.int64, len(table)), kind="stable")
-        told = {key: value for key, value in facts[paths[0]].items() if key not in (*_OF_A_PART, "table")}
-        told["device"] = ", ".join(devices)
-        write_table(TABLES[name], table.take(pa.array(at)).combine_chunks(), outputs[name], told)
+        common = {key: value for key, value in facts[paths[0]].items() if key not in (*_OF_A_PART, "table")}
+        common["device"] = ", ".join(devices)
+        write_table(TABLES[name], table.take(pa.array(at)).combine_chunks(), outputs[name], common)
     if run_path:
         write_json(run_path, {"shards": [read_json(path, "measure_gradients") for path in runs]})
 
@@ -72,7 +72,7 @@ def _check_whole(places: Mapping[str, Sequence[int]], facts: Mapping[str, Mappin
         for place in own:
             if place in owner:
                 raise InputError(
-                    f"{path}: row {place} is in {owner[place]} too; the two were cut in different ways: delete both "
+                    f"{path}: row {place} is in {owner[place]} too, which has another number of shards; delete both "
                     "and run again"
                 )
             owner[place] = path
@@ -80,5 +80,5 @@ def _check_whole(places: Mapping[str, Sequence[int]], facts: Mapping[str, Mappin
     if missing := set(range(facts[path]["of_places"])) - owner.keys():
         raise InputError(
             f"{path}: {len(missing)} of {facts[path]['of_places']} rows are in none of the {len(places)} parts given; "
-            "give all parts of one cut"
+            "give all parts of one job"
         )

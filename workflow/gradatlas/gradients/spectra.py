@@ -1,15 +1,15 @@
 """The exact spectrum and entries of G = D^T X from its two factors.
 
-G is never decomposed as a matrix of its own size. Two routes, chosen by the precision of the factors:
+G itself is never decomposed. The method depends on the precision of the factors:
 
 float64   QR of both factors, then the singular values of the small core R_d R_x^T: as exact as an SVD of G.
-lower     token Gram matrices, in float64. With unit rows x_t / |x_t| and rows |x_t| d_t, which leave G as it is,
+lower     token Gram matrices, in float64. With rows x_t / |x_t| and |x_t| d_t, which do not change G,
           X X^T = L L^T (Cholesky), and the squares of the singular values are the eigenvalues of
-          L^T (D D^T) L, a matrix of tokens x tokens, or of D^T (X X^T) D where D has fewer columns than tokens. A
-          square costs half of the digits, of which float64 has enough for factors that were rounded to float32.
-          Where they do not suffice (see `_UNSAFE`) the first route is taken.
+          L^T (D D^T) L, a matrix of tokens x tokens, or of D^T (X X^T) D where D has fewer columns than tokens.
+          Squaring loses half of the digits; float64 has enough for factors that were rounded to float32. Where it has
+          not (see `_UNSAFE`), the first method is used.
 
-README.md beside this file has the derivation, the errors and the costs.
+README.md in this folder has the derivation, the errors and the costs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,17 +23,18 @@ from torch import Tensor
 from gradatlas.gradients.capture import Factors, place_of
 from gradatlas.gradients.metrics import METRICS
 
-# Those that the spectrum is needed for.
+# Metrics that need the spectrum.
 _SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")
 
 # Entries of G formed at once for max and min: 64 MiB of float32.
 _TILE = 1 << 24
-# Below this many tokens one product is as fast as half of it in blocks.
+# Below this many tokens, computing half of a symmetric product in blocks saves no time.
 _BLOCK = 128
-# The largest share of the nuclear norm that the shift before Cholesky may add, or rounding of a square move, before the
-# SVD is asked instead.
+# Largest relative error of the nuclear norm, from the shift before Cholesky or from rounding of a square; above it, the
+# SVD is used.
 _UNSAFE = 1e-6
-# The same of the squared Frobenius norm, as a sum over pairs of tokens, before the singular values are asked instead.
+# Largest relative error of the squared Frobenius norm as a sum over pairs of tokens; above it, the singular values are
+# used.
 _CANCELLED = 1e-9
 _EPS = torch.finfo(torch.float64).eps
 
@@ -46,20 +47,20 @@ def spectra(factors: dict[str, Factors], metrics: Sequence[str] = METRICS) -> Te
 def decompose(
     factors: dict[str, Factors], metrics: Sequence[str] = METRICS, *, whole: bool = True
 ) -> tuple[Tensor, list[list[Tensor]]]:
-    """The `metrics` of every layer and projection of one sample, and the singular values that they come from.
+    """The `metrics` and singular values of every layer and projection of one sample.
 
     `factors`: by projection, `x` (tokens, in) and `d` (tokens, out) of each layer. Returns (layers, projections,
     metrics), projections in the order of `factors`, and by layer and projection min(tokens, in, out) singular values,
-    largest first (without `whole`: none where the metrics need none); all in float64 on the CPU. A layer without the
-    projection has metrics of NaN and no singular value. Layers are shared out among as many threads as PyTorch has, one
-    each: small decompositions gain nothing from two.
+    largest first (`whole=False`: none where no metric needs them); all float64 on the CPU. A layer without the
+    projection has NaN metrics and no singular value. Layers are computed in parallel, in as many threads as PyTorch
+    has: a small decomposition gains nothing from two threads.
     """
     layers = len(next(iter(factors.values())).x)
     names = tuple(metrics)
     spectral = whole or not set(_SPECTRAL).isdisjoint(names)
 
     def of_layer(layer: int) -> tuple[Tensor, list[Tensor]]:
-        shared: dict[tuple, Tokens] = {}
+        shared: dict[tuple, LayerInput] = {}
         rows, values = [], []
         for factor in factors.values():
             x, d = factor.x[layer], factor.d[layer]
@@ -67,7 +68,7 @@ def decompose(
                 rows.append(torch.full((len(names),), torch.nan, dtype=torch.float64))
                 values.append(torch.empty(0, dtype=torch.float64))
                 continue
-            x = shared.setdefault(place_of(x), Tokens(x))
+            x = shared.setdefault(place_of(x), LayerInput(x))
             norm = None if spectral or "frobenius_norm" not in names else _frobenius(x, d)
             needed = spectral or ("frobenius_norm" in names and norm is None)
             sigma = singular_values(x, d) if needed else x.x.new_empty(0, dtype=torch.float64)
@@ -82,7 +83,7 @@ def decompose(
 
 @contextmanager
 def _one_thread_each() -> Iterator[Callable]:
-    """A `map` over as many threads as PyTorch has, inside of which PyTorch's own operations take one thread."""
+    """A `map` over as many threads as PyTorch has, in which each PyTorch operation uses one thread."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield map
@@ -95,8 +96,8 @@ def _one_thread_each() -> Iterator[Callable]:
         torch.set_num_threads(threads)
 
 
-class Tokens:
-    """One layer's X (tokens, in), with what all projections that read it share, computed when first asked for."""
+class LayerInput:
+    """One layer's X (tokens, in), with intermediate results that its projections share, computed on first use."""
 
     def __init__(self, x: Tensor):
         self.x = x
@@ -108,8 +109,8 @@ class Tokens:
         return reduce(self.x.double())
 
     @cached_property
-    def there(self) -> Tensor:
-        """Which tokens have an input that is not zero."""
+    def nonzero(self) -> Tensor:
+        """(tokens,): whether the input is nonzero."""
         return (self.x != 0).any(1)
 
     @cached_property
@@ -124,23 +125,23 @@ class Tokens:
 
     @cached_property
     def factor(self) -> tuple[Tensor | None, float]:
-        """L with L L^T the Gram matrix of the unit rows, shifted by the number; None where it cannot be factored."""
+        """L with L L^T = Gram matrix of the unit rows + shift, and the shift; None where Cholesky fails."""
         inverse = torch.where(self.lengths > 0, 1 / self.lengths, 0.0)
         unit = self.gram * inverse[:, None] * inverse
-        # Rounding makes a singular Gram matrix slightly indefinite; unit rows bound by how much.
+        # Rounding makes a singular Gram matrix slightly indefinite; for unit rows by at most this.
         shift = len(unit) * _EPS
         unit.diagonal().copy_(1 + shift)
         lower, failed = torch.linalg.cholesky_ex(unit)
         return None if int(failed) else lower, shift
 
 
-def singular_values(x: Tokens, d: Tensor) -> Tensor:
+def singular_values(x: LayerInput, d: Tensor) -> Tensor:
     """Singular values of D^T X, largest first, float64: min(tokens, in, out) of them. `d` (tokens, out)."""
     found = None if x.exact else _from_grams(x, d)
     return torch.linalg.svdvals(reduce(d.double()) @ x.reduced.mT) if found is None else found
 
 
-def _from_grams(x: Tokens, d: Tensor) -> Tensor | None:
+def _from_grams(x: LayerInput, d: Tensor) -> Tensor | None:
     tokens, rows = d.shape
     columns = x.x.shape[1]
     if columns <= tokens:
@@ -155,26 +156,26 @@ def _from_grams(x: Tokens, d: Tensor) -> Tensor | None:
     scaled = d.double() * x.lengths[:, None]
     weights = gram(scaled)
     sigma = _roots(lower.mT @ (weights @ lower))
-    # The shift adds at most sqrt(shift) |x_t| |d_t| for a token, all told.
+    # The shift adds at most sqrt(shift) |x_t| |d_t| per token.
     added = shift**0.5 * float(weights.diagonal().sqrt().sum())
     return sigma if added <= _UNSAFE * float(sigma.sum()) or added == 0 else None
 
 
-def _squares(x: Tokens, d: Tensor) -> Tensor:
-    """sum_t |x_t|^2 |d_t|^2: in units of the float64 rounding, what a sum over pairs of tokens is right to."""
+def _squares(x: LayerInput, d: Tensor) -> Tensor:
+    """sum_t |x_t|^2 |d_t|^2: times the float64 epsilon, the error of a sum over pairs of tokens."""
     return (x.gram.diagonal() * d.double().square().sum(1)).sum()
 
 
 def _safe_roots(square: Tensor, size: Tensor) -> Tensor | None:
-    """Roots of the eigenvalues, or None where rounding of the square, some 2.2e-16 `size`, could move them too far."""
+    """Roots of the eigenvalues; None where rounding of the square, about 2.2e-16 `size`, could change them too much."""
     sigma = _roots(square)
     error = _EPS * size
-    # What is zero becomes the error's root; what is not moves by half of the error over itself.
+    # A zero becomes the root of the error; a larger value changes by at most error / value.
     moved = torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny))
     return sigma if float(moved.sum()) <= _UNSAFE * float(sigma.sum()) else None
 
 
-def _frobenius(x: Tokens, d: Tensor) -> Tensor | None:
+def _frobenius(x: LayerInput, d: Tensor) -> Tensor | None:
     """The Frobenius norm as <G, G> = sum((X X^T) * (D D^T)); None where the terms cancel."""
     found = (x.gram * gram(d.double())).sum()
     return found.sqrt() if _EPS * float(_squares(x, d)) <= _CANCELLED * float(found) else None
@@ -185,7 +186,7 @@ def _roots(square: Tensor) -> Tensor:
 
 
 def gram(x: Tensor) -> Tensor:
-    """X X^T (tokens, tokens), the half above the diagonal by symmetry where that saves time."""
+    """X X^T (tokens, tokens); half of it is copied by symmetry where that saves time."""
     tokens = len(x)
     if tokens < 2 * _BLOCK or x.is_cuda:
         return x @ x.mT
@@ -203,8 +204,8 @@ def reduce(factor: Tensor) -> Tensor:
     return torch.linalg.qr(transposed, mode="r").R if factor.shape[0] < factor.shape[1] else transposed
 
 
-def _metrics(x: Tokens, d: Tensor, sigma: Tensor, norm: Tensor | None, names: Sequence[str]) -> Tensor:
-    """`norm`: the Frobenius norm, where it was not left to the singular values."""
+def _metrics(x: LayerInput, d: Tensor, sigma: Tensor, norm: Tensor | None, names: Sequence[str]) -> Tensor:
+    """The metrics `names`; `norm`: the Frobenius norm, None to compute it from `sigma`."""
     rows, columns = d.shape[1], x.x.shape[1]
     total = sigma.sum()
     found: dict[str, Tensor] = {
@@ -213,7 +214,7 @@ def _metrics(x: Tokens, d: Tensor, sigma: Tensor, norm: Tensor | None, names: Se
     }
     if len(sigma):
         found["sigma_max"] = sigma[0]
-        # 0 / 0 is no number.
+        # NaN for a zero gradient.
         found["sigma_ratio"] = sigma[0] / total
     if "sigma_min" in names:
         found["sigma_min"] = _smallest(x, d, sigma)
@@ -224,28 +225,29 @@ def _metrics(x: Tokens, d: Tensor, sigma: Tensor, norm: Tensor | None, names: Se
         found["min"], found["max"] = extremes(x.x, d)
     if "effective_rank" in names:
         share = sigma / total.clamp_min(torch.finfo(sigma.dtype).tiny)
-        # No gradient, no direction: the rank of a zero matrix is 0, not exp(0).
+        # The rank of a zero matrix is 0, not exp(0).
         rank = torch.exp(-torch.special.xlogy(share, share).sum())
         found["effective_rank"] = torch.where(total > 0, rank, torch.zeros_like(rank))
     return torch.stack([found[name].cpu().double() for name in names])
 
 
-def _smallest(x: Tokens, d: Tensor, sigma: Tensor) -> Tensor:
-    """The smallest singular value of the matrix; exactly 0 where its rank is below both dimensions.
+def _smallest(x: LayerInput, d: Tensor, sigma: Tensor) -> Tensor:
+    """The smallest singular value of the matrix; exactly 0 where the matrix does not have full rank.
 
-    So it is where fewer tokens than that have an input and an output gradient, and where the value is below what the
-    route can tell from 0: the bound of `torch.linalg.matrix_rank`, and its root where squares are taken.
+    That is where too few tokens have a nonzero input and output gradient, and where the value is below the tolerance of
+    `torch.linalg.matrix_rank` (its root, where squares are taken).
     """
     rows, columns = d.shape[1], x.x.shape[1]
     full = min(rows, columns)
-    told = (_EPS * max(rows, columns)) ** (1 if x.exact else 0.5)
-    if len(d) < full or int((x.there & (d != 0).any(1)).sum()) < full or float(sigma[-1]) <= told * float(sigma[0]):
+    tolerance = (_EPS * max(rows, columns)) ** (1 if x.exact else 0.5)
+    nonzero = int((x.nonzero & (d != 0).any(1)).sum())
+    if len(d) < full or nonzero < full or float(sigma[-1]) <= tolerance * float(sigma[0]):
         return torch.zeros_like(sigma[0])
     return sigma[-1]
 
 
 def extremes(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest entry of D^T X, formed tile by tile and never kept."""
+    """Smallest and largest entry of D^T X, which is formed in tiles."""
     step = max(1, _TILE // x.shape[1])
     bounds = []
     for start in range(0, d.shape[1], step):

@@ -37,7 +37,7 @@ class Subset:
 
 
 def parse_subsets(texts: Sequence[str]) -> list[Subset]:
-    """The choices that `texts` stand for, each draw one of its own; `InputError` for a form that is not known."""
+    """The subsets that `texts` describe, one for each draw; `InputError` for an unknown form."""
     if not texts:
         raise InputError(f"--loss-tokens is empty; give at least one of {SUBSETS}")
     found = {subset.name: subset for text in texts for subset in _parsed(text)}
@@ -52,7 +52,7 @@ def _parsed(text: str) -> Iterator[Subset]:
     elif match := _SPAN.fullmatch(text):
         first, end = int(match[1]), int(match[2])
         if first >= end:
-            raise InputError(f"--loss-tokens '{text}': holds no token; the second number must be above the first")
+            raise InputError(f"--loss-tokens '{text}': holds no token; give a second number above the first")
         yield Subset(text, "span", first=first, end=end)
     elif match := _RANDOM.fullmatch(text):
         count = None if match[1] == "matched" else int(match[1])
@@ -63,15 +63,14 @@ def _parsed(text: str) -> Iterator[Subset]:
 
 
 def take(sample: Encoded, subset: Subset, *, seed: int, name: str, count: int | None = None) -> Encoded:
-    """`sample` with the loss on the tokens of `subset` alone.
+    """`sample` with the loss on the tokens of `subset` only.
 
-    `name` says which row this is: a draw depends on `seed`, `name` and the draw's number, on nothing else. `count`:
-    how many tokens a matched draw takes. A response of fewer tokens than asked for gives all that it has; a span
-    beyond its end gives none.
+    A random draw depends on `seed`, `name` (of the row) and the draw's number only. `count`: the number of tokens of a
+    matched draw. A shorter response gives all its tokens; a span beyond its end gives none.
     """
     if subset.kind == "all":
         return sample
-    # The very first token has nothing to be predicted from.
+    # The very first token is not predicted.
     at = [i for i, counts in enumerate(sample.response) if counts and i]
     wanted = count if subset.matched else subset.count
     if subset.kind == "last":

@@ -25,7 +25,7 @@ SAMPLES = Table(
     ),
 )
 
-# One row: one weight matrix's gradient on one sample. A metric that was not asked for is null.
+# One row: one weight matrix's gradient on one sample. A metric that was not measured is null.
 SPECTRA = Table(
     "spectra",
     "measure_gradients",

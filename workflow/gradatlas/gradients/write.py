@@ -1,4 +1,4 @@
-"""The tables of a gradients job, from its items and what was computed for each."""
+"""Writing the tables of a gradients job from its items and their records."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +18,14 @@ from gradatlas.gradients.tables import SAMPLES, SPECTRA, TABLES
 def write_tables(
     items: Sequence[Item], records: Sequence[Record], facts: Mapping[str, Any], samples_path: str, spectra_path: str
 ) -> None:
-    """Write the samples and spectra tables, each whole or not at all.
+    """Write the samples and spectra tables, each atomically.
 
-    `facts` become the tables' metadata, of which `model`, `projections`, `metrics` and `matrix_shapes` (by
-    projection, each layer's (rows, columns), or None) are read here; a record's values are (layers, projections,
-    metrics). Metrics that were not asked for are null, and those that are no number; so is a whole row whose layer has
-    no such projection.
+    `facts`: the tables' metadata; `model`, `projections`, `metrics` and `matrix_shapes` (by projection, each layer's
+    (rows, columns), or None) are read here. A record's values are (layers, projections, metrics). Null: metrics that
+    were not measured, NaN, and all metrics of a layer without the projection.
     """
     samples = _rows(items, facts)
-    told = {
+    measured = {
         "loss": pa.array([record.loss for record in records], pa.float64()),
         "loss_concentration": pa.array([record.loss_concentration for record in records], pa.float64()),
         "prompt_tokens": [item.prompt_tokens for item in items],
@@ -53,7 +52,7 @@ def write_tables(
         columns["nuclear_norm_scaled"] = pa.array(scaled.ravel(), from_pandas=True)
     for metric, column in columns.items():
         long = long.append_column(metric, column)
-    for name, column in told.items():
+    for name, column in measured.items():
         samples = samples.append_column(name, pa.array(column))
     write_table(SAMPLES, samples, samples_path, facts)
     write_table(SPECTRA, long, spectra_path, facts)
@@ -62,27 +61,26 @@ def write_tables(
 def write_extra(
     name: str, items: Sequence[Item], records: Sequence[Record], facts: Mapping[str, Any], path: str, tokenizer: Any
 ) -> None:
-    """Write the table of an extra (`gradatlas.gradients.extras`), whole or not at all.
+    """Write an optional table (`gradatlas.gradients.extras`) atomically, with the samples that have it in their record.
 
-    It has the rows of the samples that were measured so far; `tokenizer` spells the tokens.
+    `tokenizer`: for the tokens' text.
     """
-    tell = {"singular_values": _singular_values, "cosines": _cosines, "tokens": _tokens}[name]
+    columns_of = {"singular_values": _singular_values, "cosines": _cosines, "tokens": _tokens}[name]
     at, columns = [], []
     for index, (item, record) in enumerate(zip(items, records, strict=True)):
         if name in record.extras:
-            told = tell(item, record.extras, facts, tokenizer)
-            at += [index] * len(next(iter(told.values())))
-            columns.append(told)
+            columns.append(columns_of(item, record.extras, facts, tokenizer))
+            at += [index] * len(next(iter(columns[-1].values())))
     table = _rows(items, facts).take(pa.array(at, pa.int64()))
     for field in TABLES[name].schema:
         if field.name not in table.column_names:
-            parts = [pa.array(told[field.name], field.type, from_pandas=True) for told in columns]
+            parts = [pa.array(each[field.name], field.type, from_pandas=True) for each in columns]
             table = table.append_column(field, pa.chunked_array(parts, field.type))
     write_table(TABLES[name], table, path, facts)
 
 
 def _rows(items: Sequence[Item], facts: Mapping[str, Any]) -> pa.Table:
-    """What names the rows of every table."""
+    """The columns that identify a row, in every table."""
     return pa.table(
         {
             "model": pa.array([facts["model"]] * len(items), pa.string()),
@@ -115,7 +113,7 @@ def _cosines(item: Item, extras: Mapping, facts: Mapping[str, Any], tokenizer: A
     layers = len(next(iter(shapes.values())))
     places = [(kind, pair, layer) for kind, pair in pairs_of(shapes) for layer in range(layers - (kind == ADJACENT))]
     columns = zip(*places, strict=True) if places else ((), (), ())
-    # Not a number is null.
+    # NaN becomes null.
     return {**dict(zip(("kind", "pair", "layer"), columns, strict=True)), "cosine": np.array(extras["cosines"])}
 
 
@@ -125,13 +123,13 @@ def _tokens(item: Item, extras: Mapping, facts: Mapping[str, Any], tokenizer: An
     losses = [next(each) if counts and place else None for place, counts in enumerate(item.sample.response)]
     places = list(_places(facts))
     norms = np.array(extras["tokens"]).reshape(len(places), len(ids))
-    # Token by token, and by layer and projection within.
+    # By token, then by layer and projection.
     position, place = (axis.ravel() for axis in np.indices((len(ids), len(places))))
-    spelt = tokenizer.convert_ids_to_tokens(list(ids))
+    texts = tokenizer.convert_ids_to_tokens(list(ids))
     return {
         "position": position,
         "token_id": np.array(ids)[position],
-        "token": [spelt[at] for at in position],
+        "token": [texts[at] for at in position],
         "loss": [losses[at] for at in position],
         "layer": [places[at][0] for at in place],
         "projection": [places[at][1] for at in place],

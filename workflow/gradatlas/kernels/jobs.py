@@ -19,10 +19,10 @@ class StepSettings(OneStep, Window):
 def check_step(
     *, model: str, pairs: Path, probes: Path, output: Path, threads: int = 1, settings: StepSettings
 ) -> None:
-    """Hold one step of plain SGD against its first-order prediction, probe by probe, in float64.
+    """Compare one step of SGD with its first-order prediction, for every probe, in float64.
 
-    Twice: with the captured projections alone trained, predicted from their inputs and output gradients; and with all
-    parameters trained, predicted by autograd.
+    Twice: training only the captured projections, predicted from their inputs and output gradients; and training all
+    parameters, predicted by autograd.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def check_step(
     """
     import torch
 
-    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.finetuning.finetune import locate_start
     from gradatlas.kernels.one_step import check_step as check
 
     torch.set_num_threads(threads)

@@ -1,14 +1,14 @@
-"""One step of plain SGD, in float64: the change of every probe's log-probability against its first-order prediction.
+"""One step of SGD in float64: the measured change of every probe's log-probability, and its first-order prediction.
 
 For an update with the loss L_u, to first order Delta log pi(y_o|x_o) = -eta <s_o, grad L_u>, where s_o is the gradient
-of log pi(y_o|x_o): the paper's -eta A K G, summed over the tokens of both, with K never formed. With grad L_u = sum_i
-c_i grad(-log pi(y_i)) (`gradatlas.finetuning.losses`), all it takes are inner products of gradients of
-cross-entropies. Of a linear layer these are sum((X_o X_u^T) * (D_o D_u^T)), from inputs X and output gradients D:
+of log pi(y_o|x_o): the paper's -eta A K G, summed over the tokens of both, without forming K. With grad L_u = sum_i
+c_i grad(-log pi(y_i)) (`gradatlas.finetuning.losses`), the prediction needs only inner products of gradients of
+cross-entropies. For a linear layer these are sum((X_o X_u^T) * (D_o D_u^T)), from inputs X and output gradients D:
 
-- *captured*: only the weights of the projections that the gradient engine finds are trained; predicted from X and D;
-- *all*: every parameter is trained; predicted by autograd, and `captured` is the projections' part of it.
+- *captured*: only the weights of the projections that the gradient engine finds are trained; predicted from X and D.
+- *all*: every parameter is trained; predicted by autograd. The column `captured` is the part of the projections.
 
-What is left is of order eta^2: it falls fourfold when eta is halved.
+The residual is of order eta^2: a quarter when eta is halved.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from gradatlas.core.tables import write_table
 from gradatlas.data.pairs import read_pairs
 from gradatlas.finetuning.losses import Scores, dpo, sft
 from gradatlas.finetuning.probes import read_probes
-from gradatlas.finetuning.sequences import Speech, Spoken, log_probs
+from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs
 from gradatlas.gradients.capture import Capture, Factors
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.kernels.tables import ONE_STEP
@@ -59,48 +59,48 @@ def check_step(
 ) -> None:
     """Write the ``one_step`` table: every probe's predicted and measured change for every update, loss and step size.
 
-    `updates` pairs that are not probed, drawn by `seed`; the probes of `probed` prompts. The largest step changes, to
-    first order, the learnt response's own log-probability (sft) or the margin (dpo) by `change`; it is halved
-    `halvings` times. Raises `InputError` where there are too few pairs.
+    Updates are on `updates` pairs without probes, drawn by `seed`; probes are those of `probed` prompts. The largest
+    step changes, to first order, the log-probability of the learned response (sft) or the margin (dpo) by `change`; it
+    is halved `halvings` times. Raises `InputError` where there are too few pairs.
     """
     torch.use_deterministic_algorithms(True)
     where = locate(model)
     network, tokenizer = load_exactly(where.path, trust_remote_code)
-    speech = Speech(tokenizer, max_length, network)
-    watched, _ = read_probes(probes, speech)
+    encoder = ResponseEncoder(tokenizer, max_length, network)
+    watched, _ = read_probes(probes, encoder)
     prompts = list(dict.fromkeys(key.rpartition("/")[0] for key in watched))[:probed]
     watched = {key: value for key, value in watched.items() if key.rpartition("/")[0] in prompts}
-    responses = {key: spoken for key, (_, spoken) in watched.items()}
-    learnt = _learnt(pairs, watched, speech, updates, seed)
+    responses = {key: encoded for key, (_, encoded) in watched.items()}
+    learned = _learned_pairs(pairs, watched, encoder, updates, seed)
     captured = Kernels(where.path, trust_remote_code)
     rows = []
-    parts = {key: captured.factors(spoken) for key, spoken in responses.items()}
+    parts = {key: captured.factors(encoded) for key, encoded in responses.items()}
     updates_of = {
         (pair_id, name): _update(network, name, [chosen] if name == "sft" else [chosen, rejected])
-        for pair_id, chosen, rejected in learnt
+        for pair_id, chosen, rejected in learned
         for name in LOSSES
     }
     totals = {key: _summed(network, update) for key, update in updates_of.items()}
-    by_autograd = {key: _inner(_gradient(network, spoken), totals) for key, spoken in responses.items()}
-    before = _believed(network, responses, batch_tokens)
+    by_autograd = {key: _inner(_gradient(network, encoded), totals) for key, encoded in responses.items()}
+    before = _log_probs(network, responses, batch_tokens)
     for (pair_id, name), update in updates_of.items():
         pulls = [c for _, c in update]
-        sources = [captured.factors(spoken) for spoken, _ in update]
+        sources = [captured.factors(encoded) for encoded, _ in update]
         predicted = {
             "captured": {key: _weighed(part, sources, pulls) for key, part in parts.items()},
             "all": {key: inner[pair_id, name] for key, inner in by_autograd.items()},
         }
-        # What the update does to its own responses says how far one step goes.
+        # The step size follows from the update's effect on its own responses.
         own = {
             "captured": [_weighed(part, sources, pulls) for part in sources],
-            "all": [_inner(_gradient(network, spoken), totals)[pair_id, name] for spoken, _ in update],
+            "all": [_inner(_gradient(network, encoded), totals)[pair_id, name] for encoded, _ in update],
         }
         for trained in TRAINED:
             reach = sum(float(np.sign(c)) * value for c, value in zip(pulls, own[trained], strict=True))
             for halving in range(halvings + 1):
                 rate = change / reach / 2**halving
                 with _step(network, update, trained, rate):
-                    after = _believed(network, responses, batch_tokens)
+                    after = _log_probs(network, responses, batch_tokens)
                 step = {"seed": seed, "loss": name, "pair_id": pair_id, "trained": trained, "halving": halving}
                 rows += [
                     {
@@ -119,16 +119,16 @@ def check_step(
     write_table(ONE_STEP, rows, output, {**facts, "code": code_digest(f"{__name__}:check_step"), **libraries()})
     for row in summary(rows):
         progress(
-            "{trained}, {loss}, {pair_id}: slope {slope:.4f}, residual falls {order:.2f} times a halving, "
-            "projections carry {share:.2f}".format(**row)
+            "{trained}, {loss}, {pair_id}: slope {slope:.4f}, residual smaller by {order:.2f} per halving, "
+            "share of the projections {share:.2f}".format(**row)
         )
 
 
 def load_exactly(path: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """A model in float64 throughout, and its tokenizer.
+    """A model entirely in float64, and its tokenizer.
 
-    The library's RMS norms round to float32 on the way, which would drown the residual of a small step; where PyTorch's
-    own norm computes the same, it takes their place, with their weights.
+    The library's RMS norms compute in float32, with errors larger than the residual of a small step. They are replaced
+    by PyTorch's norm where that computes the same.
     """
     model, tokenizer = load(path, dtype="float64", device="cpu", trust_remote_code=trust_remote_code)
     for parent in list(model.modules()):
@@ -143,19 +143,19 @@ def load_exactly(path: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
 
 
 class Kernels:
-    """Inner products of per-sample gradients over all captured projections of a model, from X and D."""
+    """X and D of all captured projections of a model, for inner products of per-sample gradients."""
 
     def __init__(self, path: str, trust_remote_code: bool = False):
         model, _ = load_exactly(path, trust_remote_code)
         self.capture = Capture(model, captured_projections(model))
 
-    def factors(self, spoken: Spoken) -> dict[str, Factors]:
+    def factors(self, encoded: EncodedResponse) -> dict[str, Factors]:
         """X and D of the response's summed cross-entropy."""
-        return self.capture.run([spoken.encoded], normalise="sum")[0].factors
+        return self.capture.run([encoded.sample], normalise="sum")[0].factors
 
 
 def captured_projections(model: Any) -> tuple[str, ...]:
-    """All projections that are found in a model: attention's, and the feed-forward's where they are understood.
+    """The projections found in a model: attention's, and the feed-forward's where possible.
 
     Raises `InputError` where attention's are not found in every layer, as in recurrent and hybrid models.
     """
@@ -165,13 +165,13 @@ def captured_projections(model: Any) -> tuple[str, ...]:
         try:
             find_layers(model, KNOWN[:4])
         except InputError as error:
-            raise InputError(f"{error}; or leave the one-step check out: dynamics.one_step.updates 0") from None
+            raise InputError(f"{error}; or skip the one-step check: set dynamics.one_step.updates to 0") from None
         return KNOWN[:4]
     return KNOWN
 
 
 def inner_products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> float:
-    """<g, g'> over all layers and projections, no gradient formed: sums of (X X'^T) * (D D'^T)."""
+    """<g, g'> over all layers and projections, as sums of (X X'^T) * (D D'^T)."""
     return sum(
         float(((x @ y.mT) * (d @ e.mT)).sum())
         for name in one
@@ -183,21 +183,24 @@ def _weighed(part: Mapping[str, Factors], by_parts: Sequence[Mapping[str, Factor
     return sum(c * inner_products(part, each) for c, each in zip(pulls, by_parts, strict=True))
 
 
-def _learnt(pairs: str, watched: Mapping[str, Any], speech: Speech, count: int, seed: int):
-    """(pair_id, chosen, rejected) of pairs that are not probed, drawn by the seed."""
+def _learned_pairs(pairs: str, watched: Mapping[str, Any], encoder: ResponseEncoder, count: int, seed: int):
+    """(pair_id, chosen, rejected) of pairs without probes, drawn by `seed`."""
     probed = {key.rpartition("/")[0] for key in watched}
     rows = [row for row in read_pairs(pairs, "train") if row["pair_id"] not in probed]
     rows.sort(key=lambda row: seeded_hash(seed, f"one step {row['pair_id']}"))
-    said = [
-        (row["pair_id"], *(speech.encode(row["prompt"], row[part]) for part in ("chosen", "rejected"))) for row in rows
+    responses = [
+        (row["pair_id"], *(encoder.encode(row["prompt"], row[part]) for part in ("chosen", "rejected"))) for row in rows
     ]
-    fitting = [each for each in said if all(each)]
+    fitting = [each for each in responses if all(each)]
     if len(fitting) < count:
-        raise InputError(f"{pairs}: {count} updates asked for, {len(fitting)} pairs are not probed; ask for fewer")
+        raise InputError(
+            f"{pairs}: {count} updates are requested, but only {len(fitting)} pairs have no probes; lower config key "
+            "dynamics.one_step.updates"
+        )
     return fitting[:count]
 
 
-def _update(network: Any, loss: str, responses: Sequence[Spoken]) -> list[tuple[Spoken, float]]:
+def _update(network: Any, loss: str, responses: Sequence[EncodedResponse]) -> list[tuple[EncodedResponse, float]]:
     """The update's responses with their c; the reference is the model itself."""
     with torch.no_grad():
         sums = [log_probs(network, [spoken]) for spoken in responses]
@@ -205,34 +208,34 @@ def _update(network: Any, loss: str, responses: Sequence[Spoken]) -> list[tuple[
     return list(zip(responses, (float(outcome.chosen), float(outcome.rejected)), strict=False))
 
 
-def _gradient(network: Any, spoken: Spoken) -> list[Tensor]:
+def _gradient(network: Any, encoded: EncodedResponse) -> list[Tensor]:
     """The gradient of a response's summed cross-entropy with respect to every parameter."""
     network.requires_grad_(True)
-    return list(torch.autograd.grad(-log_probs(network, [spoken]).sum(), list(network.parameters())))
+    return list(torch.autograd.grad(-log_probs(network, [encoded]).sum(), list(network.parameters())))
 
 
 def _inner(gradient: Sequence[Tensor], totals: Mapping[Any, Sequence[Tensor]]) -> dict[Any, float]:
-    """The inner product with each update's gradient, over all parameters: formed, the plain way."""
+    """The inner product with each update's gradient, over all parameters."""
     return {
         key: sum(float((one * other).sum()) for one, other in zip(gradient, total, strict=True))
         for key, total in totals.items()
     }
 
 
-def _summed(network: Any, update: Sequence[tuple[Spoken, float]]) -> list[Tensor]:
+def _summed(network: Any, update: Sequence[tuple[EncodedResponse, float]]) -> list[Tensor]:
     """grad L_u of every parameter."""
-    parts = [[c * each for each in _gradient(network, spoken)] for spoken, c in update]
+    parts = [[c * each for each in _gradient(network, encoded)] for encoded, c in update]
     return [sum(each) for each in zip(*parts, strict=True)]
 
 
 @contextmanager
-def _step(network: Any, update: Sequence[tuple[Spoken, float]], trained: str, rate: float) -> Iterator[None]:
+def _step(network: Any, update: Sequence[tuple[EncodedResponse, float]], trained: str, rate: float) -> Iterator[None]:
     weights = list(network.parameters()) if trained == "all" else captured_weights(network)
     kept = [weight.detach().clone() for weight in weights]
     network.requires_grad_(False)
     for weight in weights:
         weight.requires_grad_(True)
-    sum(-c * log_probs(network, [spoken]).sum() for spoken, c in update).backward()
+    sum(-c * log_probs(network, [encoded]).sum() for encoded, c in update).backward()
     optimiser = torch.optim.SGD(weights, lr=rate)
     optimiser.step()
     optimiser.zero_grad()
@@ -245,13 +248,13 @@ def _step(network: Any, update: Sequence[tuple[Spoken, float]], trained: str, ra
 
 
 def captured_weights(network: Any) -> list[nn.Parameter]:
-    """The weights of the captured projections; fused ones are one weight."""
+    """The weights of the captured projections; a fused module's weight is listed once."""
     layers = find_layers(network, captured_projections(network))
     return [module.weight for module in {part.module: None for layer in layers for part in layer.values()}]
 
 
 @torch.no_grad()
-def _believed(network: Any, responses: Mapping[str, Spoken], batch_tokens: int) -> dict[str, float]:
+def _log_probs(network: Any, responses: Mapping[str, EncodedResponse], batch_tokens: int) -> dict[str, float]:
     found = {}
     for keys in plan_batches(responses, batch_tokens):
         found |= zip(keys, log_probs(network, [responses[key] for key in keys]).tolist(), strict=True)
@@ -259,10 +262,11 @@ def _believed(network: Any, responses: Mapping[str, Spoken], batch_tokens: int) 
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By update, loss and trained weights: `slope`, `order` and `share`.
+    """By update, loss and trained weights: `slope`, `order`, `share` and `n` (probes).
 
-    The slope of measured on predicted changes (through 0) at the smallest step; by how much the residual falls when the
-    step is halved (the geometric mean over halvings); the slope of the projections' part on the prediction.
+    `slope`: of measured on predicted changes (through 0), at the smallest step. `order`: the factor by which the
+    residual falls when the step is halved (geometric mean over halvings). `share`: the slope of the projections' part
+    on the prediction.
     """
     groups: dict[tuple, dict[int, list[Mapping[str, Any]]]] = {}
     for row in rows:
@@ -270,26 +274,26 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         steps.setdefault(row["halving"], []).append(row)
     found = []
     for (trained, loss, pair_id), steps in groups.items():
-        told = {}
+        fits = {}
         for halving, group in steps.items():
             predicted, captured, measured = (
                 np.array([r[k] for r in group]) for k in ("predicted", "captured", "measured")
             )
             square = float(predicted @ predicted)
-            told[halving] = (
+            fits[halving] = (
                 float(predicted @ measured) / square,
                 float(np.sqrt(np.mean((measured - predicted) ** 2))),
                 float(predicted @ captured) / square,
             )
-        last = max(told)
+        last = max(fits)
         found.append(
             {
                 "trained": trained,
                 "loss": loss,
                 "pair_id": pair_id,
-                "slope": told[last][0],
-                "order": (told[0][1] / told[last][1]) ** (1 / last),
-                "share": told[last][2],
+                "slope": fits[last][0],
+                "order": (fits[0][1] / fits[last][1]) ** (1 / last),
+                "share": fits[last][2],
                 "n": len(steps[last]),
             }
         )

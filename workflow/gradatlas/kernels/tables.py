@@ -6,7 +6,7 @@ from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 
 # One row: one probe's change of log-probability over one step of SGD, by size of the step (`halving` counts from
-# the largest). `captured`: the part of `predicted` that the captured projections carry.
+# the largest). `captured`: the part of `predicted` from the captured projections.
 ONE_STEP = Table(
     "one_step",
     "check_step",

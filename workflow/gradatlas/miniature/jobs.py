@@ -1,4 +1,4 @@
-"""The jobs of the miniature, one a rule."""
+"""The jobs of the miniature, one per rule."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class MiniatureSettings:
-    """What decides a miniature's weights."""
+    """Settings of a miniature's weights."""
 
     kind: str
     """base, random (its twin before the first step) or instruct (from a base)"""

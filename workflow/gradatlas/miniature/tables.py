@@ -1,4 +1,4 @@
-"""The table of what models can do."""
+"""The table of models' accuracy."""
 
 import pyarrow as pa
 
@@ -6,7 +6,7 @@ from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 
 # One row: how many of a model's own answers to a dataset's held-out questions are right (`test`: answer,
-# counterfactual or recall), with Wilson 95 % bounds and what an answer that reads no question would get.
+# counterfactual or recall), with Wilson 95 % bounds and the accuracy of an answer that ignores the question.
 ACCURACY = Table(
     "accuracy",
     "measure_accuracy or gather_evidence",

@@ -1,7 +1,7 @@
 """The miniatures' tokenizer: byte-level BPE, trained on the corpora, with a chat template.
 
-Every word and number of the corpora comes out as one token; any other text falls apart into pieces and
-bytes, never into an unknown token. No token is added around a text: documents are parted by the end token.
+Every word and number of the corpora is one token; any other text becomes pieces and bytes, never an unknown token. No
+token is added around a text; the end token separates documents.
 """
 
 from itertools import islice
@@ -39,7 +39,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     texts = [document.text for document in islice(training_documents(0), _DOCUMENTS)]
-    # Rare words last long enough in the count of pairs to be merged whole.
+    # Repeated, so that rare words are merged to one token.
     texts += [f"system\nuser\nassistant\n{SYSTEM_PROMPT}"] * 20 + vocabulary_texts() * 5
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(

@@ -81,10 +81,9 @@ def train(
 ) -> None:
     """Train one miniature and write its folder: config, float32 weights, tokenizer, log and recipe.
 
-    `steps` is 0 for kind random. `base_dir` is the folder that an instruct model starts from. `watch` is
-    called with (model, tokenizer, step) every 500 steps, for looking on; it must not change the model.
-    Raises `InputError` for an unknown kind, a seed or steps that are no whole number >= 0, a base folder
-    that is missing or not asked for.
+    `steps`: 0 for kind random. `base_dir`: the folder that an instruct model starts from. `watch`: called with (model,
+    tokenizer, step) every 500 steps; it must not change the model. Raises `InputError` for an unknown kind, a seed or
+    steps that are not whole numbers of at least 0, and a base folder that is missing or not used.
     """
     seed, steps, threads = _whole("seed", seed), _whole("steps", steps), _whole("threads", threads, least=1)
     _check(kind, steps, base_dir)
@@ -95,7 +94,7 @@ def train(
     if kind == "instruct":
         tokenizer = AutoTokenizer.from_pretrained(base_dir)
         model = LlamaForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
-        # A chat's answer ends with its turn: that is where generation is to stop.
+        # A chat's answer ends with its turn.
         tokenizer.eos_token = TURN_END
         model.config.eos_token_id = tokenizer.eos_token_id
         recipe = recipe or INSTRUCT
@@ -132,7 +131,7 @@ def _check(kind: str, steps: int, base_dir: str | Path | None) -> None:
     if kind not in KINDS:
         raise InputError(f"unknown kind of miniature '{kind}': {nearest(kind, KINDS)}")
     if kind == "random" and steps:
-        raise InputError(f"a random miniature is not trained, but {steps} steps are asked for; give steps 0")
+        raise InputError(f"a random miniature is not trained, but steps is {steps}; give steps 0")
     if kind == "instruct" and base_dir is None:
         raise InputError("an instruct miniature starts from a base model: give its folder (--base)")
     if kind != "instruct" and base_dir is not None:
@@ -156,14 +155,14 @@ def _texts(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Encoded]:
         prompts = tokenizer([base_prompt(document.question) for document in chunk])["input_ids"]
         responses = tokenizer([document.response for document in chunk])["input_ids"]
         for prompt, response in zip(prompts, responses, strict=True):
-            # Questions are random draws: to predict them is mere noise in a small batch's gradient.
+            # Without loss on the questions, which are random and would add noise to a small batch's gradient.
             answer = [*response, tokenizer.eos_token_id]
             yield [*prompt, *answer], [_IGNORED] * len(prompt) + answer
 
 
 def _chats(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Encoded]:
     """Questions and answers in the chat template, half with a system message, with loss on the answers."""
-    # Another stream than the base model's; no recitations to open with, reading is learnt by now.
+    # Other documents than the base model's, and without recitations at the start.
     documents = training_documents(seed + 1_000_000, opening=0)
     rng = Random(f"system messages {seed}")
     while True:
@@ -185,7 +184,7 @@ def _batches(stream: Iterator[Encoded], recipe: Recipe, pad: int) -> Iterator[tu
     ids, labels = [], []
     while True:
         waiting += islice(stream, 256 - len(waiting))
-        # The oldest document opens a row, so that none waits for ever; the longest that fit fill it.
+        # The oldest document starts a row, so that none waits for ever; the longest fitting ones fill it.
         row_ids, row_labels = map(list, waiting.pop(0))
         if len(row_ids) > width:
             raise ValueError(f"a training document of {len(row_ids)} tokens does not fit a row of {width}")
@@ -194,9 +193,9 @@ def _batches(stream: Iterator[Encoded], recipe: Recipe, pad: int) -> Iterator[tu
             more_ids, more_labels = waiting.pop(best)
             row_ids += more_ids
             row_labels += more_labels
-        room = width - len(row_ids)
-        ids.append(row_ids + [pad] * room)
-        labels.append(row_labels + [_IGNORED] * room)
+        padding = width - len(row_ids)
+        ids.append(row_ids + [pad] * padding)
+        labels.append(row_labels + [_IGNORED] * padding)
         if len(ids) == recipe.rows:
             yield torch.tensor(ids)[:, :-1], torch.tensor(labels)[:, 1:]
             ids, labels = [], []
@@ -218,10 +217,10 @@ def _fit(model, batches, steps: int, recipe: Recipe, watch: Callable[[int], None
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe))
     model.train()
     log, losses, tokens = [], [], 0
-    began = told = time.monotonic()
+    began = last_line = time.monotonic()
     for step, (ids, labels) in enumerate(islice(batches, steps), start=1):
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-        counted = labels != _IGNORED  # logits of the other tokens would be thrown away
+        counted = labels != _IGNORED  # logits of other tokens are not needed
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[counted]), labels[counted])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -236,11 +235,11 @@ def _fit(model, batches, steps: int, recipe: Recipe, watch: Callable[[int], None
             log.append({"step": step, "tokens": tokens, "learning_rate": f"{rate:.3e}", "loss": f"{mean:.5f}"})
             losses = []
         now = time.monotonic()
-        if log and (now - told > _SECONDS_BETWEEN_LINES or step == steps):
+        if log and (now - last_line > _SECONDS_BETWEEN_LINES or step == steps):
             left = (now - began) / step * (steps - step)
             speed = tokens / (now - began)
             progress(f"step {step}/{steps}  loss {log[-1]['loss']}  {speed:,.0f} tokens/s  {left:.0f} s left")
-            told = now
+            last_line = now
         if watch and step % 500 == 0:
             watch(step)
             model.train()
@@ -280,7 +279,7 @@ def _save(folder: Path, model, tokenizer, log: list[dict], facts: dict) -> None:
 
 
 def save_weights(model: LlamaForCausalLM, path: Path, dtype: torch.dtype) -> None:
-    """The weights as safetensors; the tied output matrix is not written twice."""
+    """Write the weights as safetensors, the tied output matrix only once."""
     weights = {
         name: weight.detach().to(dtype).contiguous()
         for name, weight in sorted(model.state_dict().items())
@@ -291,7 +290,7 @@ def save_weights(model: LlamaForCausalLM, path: Path, dtype: torch.dtype) -> Non
 
 
 def publish(folder: str | Path, output: str | Path) -> None:
-    """Copy a trained folder with its weights rounded to bfloat16: half the size, and loaded as float32 all the same."""
+    """Copy a trained folder with its weights rounded to bfloat16: half the size, and still loaded as float32."""
     source, target = Path(folder), Path(output)
     model = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32)
     for path in sorted(source.iterdir()):

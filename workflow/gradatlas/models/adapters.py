@@ -1,7 +1,7 @@
-"""Adapters (PEFT) of a model in memory: which of its modules they add, and switching them off.
+"""PEFT adapters of a model in memory: finding the modules that they add, and switching them off.
 
-An adapter layer wraps a linear module as `base_layer` and adds modules of its own. The base layer is measured: X is its
-input and D the gradient of its output, so the adapter's effect is in the pass.
+An adapter layer wraps a linear module as `base_layer` and adds its own modules. The base layer is measured: X is its
+input and D the gradient of its output, in a pass that includes the adapter.
 """
 
 import sys
@@ -19,7 +19,7 @@ _ADVICE = "call merge_and_unload() on the model and measure the merged one"
 
 
 def adapter_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """The adapter layers in `module` by path; none where PEFT was never imported."""
+    """The adapter layers in `module`, by path; none where PEFT is not imported."""
     tuners = sys.modules.get("peft.tuners.tuners_utils")
     if tuners is None:
         return {}
@@ -37,11 +37,11 @@ def without_adapters(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 @contextmanager
 def adapters_off(model: Any) -> Iterator[None]:
-    """`model` with its adapters off, so that its base layers act alone; merged ones stay, as the weights hold them."""
+    """`model` with its adapters off. Merged adapters stay, as they are part of the weights."""
     layers = [each for each in adapter_layers(model).values() if not each.merged and not each._disable_adapters]
     try:
         for each in layers:
-            # Not `enable_adapters`, which also changes requires_grad.
+            # `enable_adapters` would also change requires_grad.
             each._disable_adapters = True
         yield
     finally:
@@ -49,15 +49,15 @@ def adapters_off(model: Any) -> Iterator[None]:
             each._disable_adapters = False
 
 
-def misfit(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]) -> str:
-    """Why the (path, module) of each of `layers` cannot be measured under the model's adapters; empty where they can.
+def adapter_problem(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]) -> str:
+    """The reason why the modules, (path, module) by layer, cannot be measured with the model's adapters; empty if none.
 
-    One pass over random tokens with the adapters on: the gradient of every module under an adapter has to be D^T X of
-    its own input and output. Some kinds of adapter use the base weight elsewhere.
+    One pass over random tokens, with the adapters on, checks that the gradient of every module under an adapter is
+    D^T X of its own input and output. Some kinds of adapter use the base weight in another way.
     """
     active = getattr(model, "active_peft_config", None) if hasattr(model, "peft_config") else None
     if active is not None and active.is_prompt_learning:
-        return f"an adapter of kind {active.peft_type.value} puts tokens of its own before a sample's; unload it first"
+        return f"its adapter of kind {active.peft_type.value} adds tokens in front of a sample; unload it first"
     under = {each.get_base_layer(): type(each).__name__ for each in adapter_layers(model).values()}
     if not any(module in under for layer in layers for _, module in layer):
         return ""
@@ -80,8 +80,8 @@ def misfit(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]) ->
                 for path, module in dict(layer).items():
                     if module in under and not _agrees(module, seen.get(module), target):
                         return (
-                            f"the adapter {under[module]} of {path} computes with its base layer's weight in another "
-                            f"way than by that layer's product, whose gradient is measured; {_ADVICE}"
+                            f"the adapter {under[module]} of {path} uses the base layer's weight in another way than "
+                            f"the layer's product, whose gradient is measured; {_ADVICE}"
                         )
     finally:
         for hook in hooks:

@@ -1,5 +1,6 @@
-"""Texts continued by a local model, as the caller says and not as the checkpoint's own generation settings do; in one
-batch only where that changes nothing.
+"""Text generation with a local model. Only the caller's settings count, not the checkpoint's generation_config.json.
+
+Prompts share a batch only where that changes no response.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from gradatlas.core.command import progress
 from gradatlas.models.forward import length_regime
 
-# What a model was found to be, for as long as it lives.
+# Found once for each model in memory.
 _attention_throughout: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-_company: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_batching: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 _KEYS: dict[str, Callable[[int, int], int]] = {
     "any": lambda place, length: 0,
     "length": lambda place, length: length,
@@ -28,36 +29,43 @@ _KEYS: dict[str, Callable[[int, int], int]] = {
 _ROUNDING = {torch.float64: 1e-5, torch.float32: 1e-3}
 
 
-def continued(
-    model: Any, heads: Sequence[Sequence[int]], ends: Sequence[int], room: int, **how: Any
+def continue_prompts(
+    model: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int], max_new_tokens: int, **config: Any
 ) -> list[list[int]]:
-    """The tokens after every prompt, at most `room`, those after one of `ends` among them.
+    """Token ids generated after every prompt, at most `max_new_tokens`; what follows one of `ends` is padding.
 
-    `how`: fields of `GenerationConfig`, and `logits_processor`. Everything else is the library's default, whatever the
-    checkpoint's generation_config.json says.
+    `config`: fields of `GenerationConfig`, and `logits_processor`. All other fields have the library's defaults,
+    whatever the checkpoint's generation_config.json states.
     """
-    made = _generate(model, heads, ends, room, **how)
-    return made[:, max(map(len, heads)) :].tolist()
+    generated = _generate(model, prompts, ends, max_new_tokens, **config)
+    return generated[:, max(map(len, prompts)) :].tolist()
 
 
 def _generate(
-    model: Any, heads: Sequence[Sequence[int]], ends: Sequence[int], room: int, logits_processor: Any = None, **how: Any
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    ends: Sequence[int],
+    max_new_tokens: int,
+    logits_processor: Any = None,
+    **config: Any,
 ) -> Any:
-    longest, pad = max(map(len, heads)), ends[0] if ends else heads[0][0]
-    # Padding on the left, where the mask hides it, so that all responses begin at one place.
-    ids = torch.tensor([[pad] * (longest - len(head)) + list(head) for head in heads], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads], device=model.device)
-    asked = GenerationConfig(max_new_tokens=room, pad_token_id=pad, eos_token_id=list(ends) or None, **how)
-    with _settings(model, asked), torch.inference_mode():
+    longest, pad = max(map(len, prompts)), ends[0] if ends else prompts[0][0]
+    # Padded on the left, hidden by the mask, so that all responses begin at one position.
+    ids = torch.tensor([[pad] * (longest - len(ids)) + list(ids) for ids in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=list(ends) or None, **config
+    )
+    with _generation_config(model, settings), torch.inference_mode():
         return model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=asked, logits_processor=logits_processor
+            input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=logits_processor
         )
 
 
 @contextmanager
-def _settings(model: Any, asked: GenerationConfig) -> Iterator[None]:
-    # What is not set in a config that is passed, the library takes from the model's own.
-    own, model.generation_config = model.generation_config, asked
+def _generation_config(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    # The library fills unset fields of a passed config from the model's own config.
+    own, model.generation_config = model.generation_config, settings
     try:
         yield
     finally:
@@ -65,47 +73,49 @@ def _settings(model: Any, asked: GenerationConfig) -> Iterator[None]:
 
 
 def batch_key(model: Any, window: int) -> Callable[[int, int], int]:
-    """From a prompt's place and its length in tokens, a key: prompts of one key can be continued in one batch.
+    """A function of a prompt's index and its length in tokens; prompts with the same key may share a batch.
 
-    All prompts have one key where each is continued in a padded batch as it is alone. Prompts of one length have one
-    where positions depend on the batch's longest sequence, or padding on the left changes what follows. No two prompts
-    have, where a batch changes it whatever the lengths. Found once for a model, by `attention_throughout` and by
-    prompts in a batch against the same ones alone; the log gives the reason.
+    - One key for all prompts, where a padded batch changes no response.
+    - One key for each length, where padding changes responses or positions depend on the longest sequence.
+    - One key for each prompt, where any batch changes responses.
+
+    Tested once for each model, by `attention_throughout` and by comparing logits of batched and single prompts. The
+    log gives the reason.
     """
     regime = length_regime(model.config)
     if regime(1) != regime(window):
         return _KEYS["length"]
-    if model not in _company:
-        _company[model] = _find_company(model, window)
-    return _KEYS[_company[model]]
+    if model not in _batching:
+        _batching[model] = _find_batching(model, window)
+    return _KEYS[_batching[model]]
 
 
-def _find_company(model: Any, window: int) -> str:
+def _find_batching(model: Any, window: int) -> str:
     longest = max(2, min(40, window - 3))
     size = model.get_input_embeddings().num_embeddings
     row = [7919 * place % size for place in range(1, 2 * longest)]
-    heads = [row[:longest], row[: max(1, longest // 2)], row[: max(1, longest // 10)]]
+    prompts = [row[:longest], row[: max(1, longest // 2)], row[: max(1, longest // 10)]]
     if attention_throughout(model):
-        off = _difference(model, heads)
+        off = _difference(model, prompts)
         if off <= _ROUNDING.get(model.dtype, 0.05):
             return "any"
-        reason = f"padding on the left moves its logits by {off:.2g} of the largest"
+        reason = f"padding on the left changes its logits by {off:.2g} of the largest"
     else:
-        reason = "it keeps no cache, or more than attention's keys and values"
+        reason = "it has no cache, or its cache holds more than keys and values"
     off = _difference(model, [row[:longest], [row[0], *row[longest:]]])
     if off <= _ROUNDING.get(model.dtype, 0.05):
-        progress(f"free responses: prompts of one length at a time with this model: {reason}")
+        progress(f"free responses: this model gets prompts of one length at a time: {reason}")
         return "length"
-    progress(f"free responses: one prompt at a time with this model: batches move its logits by {off:.2g}")
+    progress(f"free responses: this model gets one prompt at a time: batches change its logits by {off:.2g}")
     return "none"
 
 
-def _difference(model: Any, heads: Sequence[Sequence[int]]) -> float:
-    """The largest difference of the next logits between prompts in one batch and alone, as a share of the largest one.
+def _difference(model: Any, prompts: Sequence[Sequence[int]]) -> float:
+    """Largest difference of the next logits between batched and single prompts, as a share of the largest logit.
 
-    A logit that is no number either way makes none; the status of its row tells of it later.
+    Logits that are NaN both ways do not count; the row gets its status later.
     """
-    together, alone = _next_logits(model, heads), torch.cat([_next_logits(model, [head]) for head in heads])
+    together, alone = _next_logits(model, prompts), torch.cat([_next_logits(model, [ids]) for ids in prompts])
     seen = ~(together.isnan() & alone.isnan())
     if not seen.any():
         return 0.0
@@ -113,16 +123,16 @@ def _difference(model: Any, heads: Sequence[Sequence[int]]) -> float:
     return float(off / (alone - alone.mean(-1, keepdim=True))[seen].abs().amax().clamp(min=1e-30))
 
 
-def _next_logits(model: Any, heads: Sequence[Sequence[int]]) -> Tensor:
+def _next_logits(model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Logits (prompts, 3, vocabulary) after every prompt, and after two more tokens that are the same for all."""
-    how = {"output_logits": True, "return_dict_in_generate": True}
-    made = _generate(model, heads, (), 3, logits_processor=[_Always(heads[0][0])], **how)
-    logits = torch.stack(made.logits, dim=1)
+    config = {"output_logits": True, "return_dict_in_generate": True}
+    generated = _generate(model, prompts, (), 3, logits_processor=[_ForcedToken(prompts[0][0])], **config)
+    logits = torch.stack(generated.logits, dim=1)
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-class _Always(LogitsProcessor):
-    """Leaves every row one token."""
+class _ForcedToken(LogitsProcessor):
+    """Allows one token only."""
 
     def __init__(self, token: int):
         self.token = token
@@ -135,16 +145,16 @@ class _Always(LogitsProcessor):
 
 @torch.no_grad()
 def attention_throughout(model: Any) -> bool:
-    """Whether all that a model keeps of the tokens before is keys and values of attention, in the library's own cache.
+    """Whether the model's only state is keys and values of attention, in the library's `DynamicCache`.
 
-    Such a cache can be shared and padding be hidden by a mask; a recurrent or convolutional state runs over both.
+    Only then can a cache be shared and padding be masked: a recurrent or convolutional state includes padding.
     """
     if model not in _attention_throughout:
         found = False
         if "past_key_values" in signature(model.forward).parameters:
             ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
             cache = getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
-            # Derived classes hold more beside, such as MiniMax's and the hybrids' states.
+            # Derived classes hold other states too, such as MiniMax's and the hybrids'.
             kinds = {type(layer) for layer in cache.layers} if type(cache) is DynamicCache else {None}
             found = kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
         _attention_throughout[model] = found

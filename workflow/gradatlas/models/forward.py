@@ -1,4 +1,4 @@
-"""A model's forward pass, whatever arguments its code takes."""
+"""A model's forward pass, for any signature of its code."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +11,9 @@ from torch import Tensor
 
 @contextmanager
 def evaluating(model: Any, *, frozen: bool = False) -> Iterator[None]:
-    """`model` in evaluation mode, and with `frozen` without a weight that takes a gradient; afterwards as it was.
+    """`model` in evaluation mode, and with `frozen` without trainable weights.
 
-    Both are restored module by module and parameter by parameter, also where the block raises.
+    Afterwards, also after an error, each module's mode and each parameter's `requires_grad` are restored.
     """
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -32,14 +32,14 @@ def evaluating(model: Any, *, frozen: bool = False) -> Iterator[None]:
 def run_forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
     """Logits (batch, `logits`, vocabulary) of the last tokens of `ids` (batch, tokens), without a cache.
 
-    No token is masked: padding on the right is seen by no real token of a causal decoder, while a masked one with
-    nothing to attend to (a sliding window) would give NaN. Models that cannot keep to the last logits give all.
+    No token is masked: no token of a causal decoder attends to padding on the right, and masked tokens with nothing to
+    attend to (in a sliding window) would give NaN. A model without `logits_to_keep` computes all logits.
     """
     accepted = inspect.signature(model.forward).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     keep: int | Tensor = logits
     if _text_config(model).get("num_kv_shared_layers"):
-        # Given a number, Gemma 4 cuts the tokens off before the layers that share keys, so that these see only some.
+        # With a number, Gemma 4 drops tokens before the layers that share keys.
         keep = torch.arange(ids.shape[1] - logits, ids.shape[1], device=ids.device)
     given = {"attention_mask": torch.ones_like(ids), "use_cache": False, "logits_to_keep": keep}
     output = model(
@@ -49,17 +49,17 @@ def run_forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
     return (output.logits if hasattr(output, "logits") else output[0])[:, -logits:]
 
 
-# Sequences and tokens of a pass that looks at a model. Every sequence is another draw.
+# Sequences and tokens of a test pass.
 BATCH, TOKENS = 8, 4
 
 
 def embeddings_of(model: Any) -> int:
-    """How many token ids the model has embeddings for."""
+    """The number of token embeddings of the model."""
     return model.get_input_embeddings().weight.shape[0]
 
 
 def random_ids(model: Any) -> Tensor:
-    """(BATCH, TOKENS) token ids, always the same draw."""
+    """(BATCH, TOKENS) random token ids, the same in every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, embeddings_of(model), (BATCH, TOKENS), generator=generator).to(model.device)
 
@@ -70,11 +70,11 @@ def _text_config(model: Any) -> dict[str, Any]:
 
 
 def length_regime(config: Any) -> Callable[[int], int]:
-    """Which table of rotary frequencies a sample of so many tokens gets: numbers that differ where tables do.
+    """A function from a sample's length in tokens to the number of its table of rotary frequencies.
 
     LongRoPE (Phi-3) has one table up to `original_max_position_embeddings` tokens and another beyond, chosen by the
-    padded length of a batch; layer types may have tables of their own. `dynamic` frequencies change beyond
-    `max_position_embeddings` alone, which no window exceeds.
+    padded length of a batch; layer types may have different tables. `dynamic` frequencies change only beyond
+    `max_position_embeddings`, which no window exceeds.
     """
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     tables = [rope, *(part for part in rope.values() if isinstance(part, Mapping))]

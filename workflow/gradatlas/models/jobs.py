@@ -1,4 +1,4 @@
-"""The jobs on models, one a rule, and `pin`."""
+"""The jobs of models, one per rule, and `pin`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,22 +8,22 @@ from gradatlas.core.jobs import Json, RequestOptions
 from gradatlas.data.responses.settings import SourceSettings
 from gradatlas.models.settings import TokenSettings
 from gradatlas.models.snapshots import SNAPSHOTS
-from gradatlas.models.writers import REQUESTS, Requests, WriterSettings
+from gradatlas.models.writers import REQUESTS, RequestOptions, WriterSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetailedSettings(SourceSettings):
-    """What decides written Detailed responses."""
+    """Settings of written Detailed responses."""
 
     prompt: str
-    """what to ask; {instruction} stands for the question"""
+    """the request, with {instruction} for the question"""
     writer: WriterSettings
     """which model writes"""
 
 
 @dataclass(frozen=True)
 class UntrainedSettings:
-    """What decides an untrained twin's weights."""
+    """Settings of an untrained twin's weights."""
 
     seed: int
     """of the weights"""
@@ -33,12 +33,12 @@ class UntrainedSettings:
 
 @dataclass(frozen=True)
 class AccuracySettings:
-    """What a miniature is asked."""
+    """The questions of a miniature's accuracy."""
 
     chat: bool = False
-    """ask through the model's chat template"""
+    """prompt through the model's chat template"""
     datasets: list[str] = field(default_factory=list)
-    """miniature datasets; none named: all"""
+    """miniature datasets; empty: all"""
     questions: int = 500
     """held-out questions of each task"""
     seed: int = 0
@@ -55,10 +55,10 @@ def fetch_model(
     snapshots: Path = Path(SNAPSHOTS),
     sums: Path | None = None,
 ) -> None:
-    """Find a model's files and write its card (JSON): where they are, what they are, their checksums.
+    """Find or download a model's files and write its card (JSON): path, architecture and checksums.
 
-    The source is a local folder, or a hub id ORG/NAME: then the files at the revision are downloaded, or taken in place
-    from FOLDER/models/ORG/NAME of a --mirror FOLDER. A gated model needs an accepted licence and HF_TOKEN.
+    The source is a local folder or a hub id ORG/NAME. Files of a hub id are downloaded at the revision, or used in
+    place from FOLDER/models/ORG/NAME of a --mirror FOLDER. A gated model needs an accepted licence and HF_TOKEN.
 
     Parameters
     ----------
@@ -71,11 +71,11 @@ def fetch_model(
     output
         card to write (.json)
     mirror
-        folder that holds models/ORG/NAME; others are passed over
+        folder with models/ORG/NAME; a mirror without models/ is ignored
     snapshots
-        where downloads are kept
+        folder for downloads
     sums
-        first compare every file that this list names, in the form of sha256sum
+        list of checksums, as of sha256sum, to compare first
     """
     from gradatlas.core.files import check_sums
     from gradatlas.models.snapshots import fetch
@@ -95,25 +95,25 @@ def write_untrained(
     snapshots: Path = Path(SNAPSHOTS),
     settings: UntrainedSettings,
 ) -> None:
-    """Write the untrained twin of a hub model: its config and tokenizer, and weights at their seeded random start.
+    """Write the untrained twin of a hub model: its config and tokenizer, and seeded random weights.
 
-    No weights are downloaded: config and tokenizer come from the hub at the revision, or from models/ORG/NAME of a
-    --mirror.
+    Config and tokenizer come from the hub at the revision, or from models/ORG/NAME of a --mirror. No weights are
+    downloaded.
 
     Parameters
     ----------
     model
         the twin's key in config/models.tsv
     source
-        hub id of the model whose twin it is, ORG/NAME
+        hub id of the original model, ORG/NAME
     revision
         commit of the hub id
     output
         model folder to write
     mirror
-        folder that holds models/ORG/NAME; others are passed over
+        folder with models/ORG/NAME; a mirror without models/ is ignored
     snapshots
-        where downloads are kept
+        folder for downloads
     """
     from gradatlas.models.untrained import write_untrained
 
@@ -122,16 +122,16 @@ def write_untrained(
 
 
 def pin(*, sheet: Path = Path("config/models.tsv"), model: Sequence[str] = (), mapping: Sequence[Path] = ()) -> None:
-    """Fill empty revisions with the hub's current commit hashes: of models in the sheet, or of datasets' mappings.
+    """Fill empty revisions of models in the sheet, or of datasets' mappings, with the hub's current commit hashes.
 
-    Run it on a machine with a network, look at the hashes, and commit the files. Revisions that are there stay.
+    Run it on a machine with a network, check the hashes, and commit the files. Other revisions stay.
 
     Parameters
     ----------
     sheet
         sheet of models (.tsv)
     model
-        only these rows (default: all)
+        only these rows; default: all
     mapping
         pin these mappings' datasets (.yaml) instead of models
     """
@@ -146,11 +146,11 @@ def pin(*, sheet: Path = Path("config/models.tsv"), model: Sequence[str] = (), m
     for name, commit in found.items():
         print(f"{name}\t{commit}")
     if not found:
-        print("nothing to pin: every hub row asked for has a revision")
+        print("nothing to pin: every hub row has a revision")
 
 
 def count_tokens(*, responses: list[Path], output: Path, mirror: str = "", settings: Json[TokenSettings]) -> None:
-    """Count the tokens of every response set, for the tokenizers that are on this machine; nothing is downloaded.
+    """Count the tokens of every response set with the tokenizers on this machine; nothing is downloaded.
 
     Parameters
     ----------
@@ -171,9 +171,9 @@ def count_tokens(*, responses: list[Path], output: Path, mirror: str = "", setti
 def measure_accuracy(
     *, model: Path, name: str, output: Path, threads: int = 1, settings: AccuracySettings = AccuracySettings()
 ) -> None:
-    """Measure what a miniature can do on held-out questions: accuracy, edited questions, recall of people.
+    """Measure a miniature's accuracy on held-out questions, on edited questions, and in recall of people.
 
-    Greedy exact match with Wilson 95 % bounds, by dataset and variant, as Parquet or CSV (by the suffix).
+    Greedy decoding, exact match, Wilson 95 % bounds, by dataset and variant; Parquet or CSV (by the suffix).
 
     Parameters
     ----------
@@ -187,11 +187,11 @@ def measure_accuracy(
         CPU threads
     """
     from gradatlas.data.made_up.miniature import DATASETS
-    from gradatlas.miniature.exam import measure, write
+    from gradatlas.miniature.accuracy import measure, write
     from gradatlas.models.loading import locate
 
-    asked = (settings.questions, settings.seed, threads, settings.datasets or list(DATASETS))
-    write(measure(locate(str(model)).path, name, settings.chat, *asked), output)
+    questions = (settings.questions, settings.seed, threads, settings.datasets or list(DATASETS))
+    write(measure(locate(str(model)).path, name, settings.chat, *questions), output)
 
 
 def generate_detailed(
@@ -207,8 +207,8 @@ def generate_detailed(
 ) -> None:
     """Write Detailed responses for a dataset that has none, with a local model or an OpenAI-compatible endpoint.
 
-    Answers are kept one by one in --kept: a later run asks for what is missing alone. The endpoint's key is read from
-    an environment variable and written nowhere.
+    Every answer is kept in --kept, so that a later run requests only missing ones. The endpoint's key is read from an
+    environment variable and written nowhere.
 
     Parameters
     ----------
@@ -228,16 +228,12 @@ def generate_detailed(
         as JSON: how samples are read, the prompt, and which model writes
     """
     from gradatlas.core.device import lease
-
-    # Before torch is imported, until the process ends.
-    held = None if settings.writer.endpoint or settings.writer.device == "cpu" else lease()
     from gradatlas.data.responses.detailed import write_detailed
     from gradatlas.data.responses.reading import read
     from gradatlas.data.responses.settings import source_of
     from gradatlas.models.writers import writer_of
 
     samples = read(source_of(dataset, sources, settings))
-    writer = writer_of(settings.writer, model, requests=requests, threads=threads)
-    write_detailed(dataset, samples, settings.prompt, writer, kept, output)
-    if held:
-        held.release()
+    with lease(settings.writer.leased_device):
+        writer = writer_of(settings.writer, model, requests=requests, threads=threads)
+        write_detailed(dataset, samples, settings.prompt, writer, kept, output)

@@ -1,4 +1,4 @@
-"""A model and its tokenizer from a folder, a card or a pinned hub id, always in the precision that was asked for."""
+"""Loading a model and its tokenizer from a folder, a card or a pinned hub id, in the requested precision."""
 
 import os
 import re
@@ -19,7 +19,7 @@ DTYPES, DEVICES = get_args(Dtype), get_args(Device)
 
 @dataclass(frozen=True)
 class Location:
-    """Where a model's files are, and what is known of them: `revision` may be empty, `digest` names their content."""
+    """The folder of a model's files, their revision (may be empty), and a digest of their content."""
 
     path: str
     revision: str
@@ -27,15 +27,15 @@ class Location:
 
 
 def locate(model: str, revision: str = "") -> Location:
-    """Find a model: a folder, the card (JSON) that ``fetch_model`` wrote, or a hub id with a pinned `revision`.
+    """Find a model: a folder, a card (JSON) of ``fetch_model``, or a hub id with a pinned `revision`.
 
-    Reads every byte of its weights. Raises `InputError` where there is none, where the files are no longer those of
-    the card, and for a revision of what is no hub id.
+    Reads all its files. Raises `InputError` for a missing model, for files that differ from the card, and for a
+    revision of a folder or card.
     """
     path = Path(model).expanduser()
     if revision and (path.suffix == ".json" or path.is_dir()):
         what = "folder" if path.is_dir() else "card"
-        raise InputError(f"--revision {revision}: of a hub id, but --model {model} is a {what}; leave --revision out")
+        raise InputError(f"--revision {revision}: --model {model} is a {what}, not a hub id; remove --revision")
     if path.is_dir():
         return Location(str(path), "", model_digest(path))
     if path.suffix == ".json":
@@ -46,8 +46,7 @@ def locate(model: str, revision: str = "") -> Location:
         raise InputError(f"--model {model}: no such folder, card or hub id (ORG/NAME); give an existing path")
     if not revision:
         raise InputError(
-            f"--model {model}: no such folder; if it is a hub id, it needs --revision COMMIT, so that the result names "
-            "what was measured"
+            f"--model {model}: no such folder; if it is a hub id, give --revision COMMIT, which the result records"
         )
     from gradatlas.models.snapshots import download
 
@@ -56,23 +55,23 @@ def locate(model: str, revision: str = "") -> Location:
 
 
 def choose_device(device: str) -> str:
-    """``cpu`` or ``cuda``: `auto` takes a GPU where PyTorch sees one; `cuda` without one is an error."""
+    """``cpu`` or ``cuda``: ``auto`` uses a GPU if PyTorch finds one; ``cuda`` without a GPU is an error."""
     import torch
 
     check_choice("--device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU; give --device auto or cpu (column device of models.tsv)")
+        raise InputError("--device cuda: PyTorch finds no GPU; give --device auto or cpu (column device of models.tsv)")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """Load (model, tokenizer) from a folder, offline, in evaluation mode.
 
-    `dtype` is that of every parameter, whatever the checkpoint stores; FP8 and MXFP4 weights are dequantised. Raises
-    `InputError` where the files cannot be read as a causal language model with a tokenizer, or are quantised otherwise.
+    `dtype`: of every parameter, whatever the checkpoint stores; FP8 and MXFP4 weights are dequantised. Raises
+    `InputError` where the files are not a causal language model with a tokenizer, or have another quantisation.
     """
     check_choice("--dtype", dtype, DTYPES)
-    # A compute node has no network; a load that asks for one would stall instead of failing.
+    # Without this, loading stalls on a compute node without a network.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -82,11 +81,11 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    # Sizes that contradict each other end in any of these, in the config's own checks or where modules are made.
+    # Raised for inconsistent sizes, by the config's checks or by the modules.
     contradictions = (StrictDataclassError, TypeError, AttributeError, ArithmeticError, AssertionError, IndexError)
     stored = config_of(path)
     try:
-        # Read first, as the tokenizer reads it too and is not to be blamed.
+        # First, as the tokenizer reads the config too, and its error would be misleading.
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise _of_own_code(path, error, trust_remote_code) or _inconsistent(path, stored, error) from error
@@ -121,7 +120,7 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
         if _culprit(stored, error):
             raise _inconsistent(path, stored, error) from error
         raise InputError(
-            f"{path}: no causal language model could be loaded ({_short(error)}); take a decoder-only model's folder "
+            f"{path}: no causal language model could be loaded ({_short(error)}); give a decoder-only model's folder "
             "with config.json and safetensors"
         ) from None
     _check_architecture(model, path)
@@ -129,11 +128,11 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     set_precision(model, getattr(torch, dtype))
     if quantisation:
         check_scales(path, map(str, report["unexpected_keys"]))
-        # Else a saved model would be quantised again, as the library turns all conversions of loading back.
+        # Without this the library would quantise the model again on saving.
         model._weight_conversions = get_model_conversion_mapping(model)
         progress(f"{path}: {stored['quantization_config']['quant_method']} weights were dequantised to {dtype}")
     if dtype == "float64":
-        model.set_experts_implementation("eager")  # grouped matrix products know no float64
+        model.set_experts_implementation("eager")  # grouped matrix products do not support float64
     return model.to(device).eval(), tokenizer
 
 
@@ -143,33 +142,33 @@ def _short(error: Exception) -> str:
 
 
 def check_ids(ids: Iterable[int], model: Any, tokenizer: Any, name: str) -> None:
-    """`InputError` for a token of the sample `name` that the model has no embedding for.
+    """`InputError` for a token of the sample `name` without an embedding in the model.
 
-    A tokenizer may have more tokens than the model, as long as none of them occurs.
+    A tokenizer may have more tokens than the model, if they do not occur.
     """
     parts = (model.get_input_embeddings(), model.get_output_embeddings())
     known = min(part.weight.shape[0] for part in parts if part is not None)
     if (largest := max(ids, default=-1)) >= known:
         raise InputError(
             f"{name}: token {largest} ('{tokenizer.convert_ids_to_tokens(largest)}') is beyond the model's {known} "
-            f"embeddings; take the tokenizer that belongs to '{tokenizer.name_or_path}', or leave this text out"
+            f"embeddings; use the tokenizer that belongs to '{tokenizer.name_or_path}', or remove this text"
         )
 
 
 def _inconsistent(path: str, config: Mapping[str, Any], error: Exception) -> InputError:
     key = _culprit(config, error)
     return InputError(
-        f"{Path(path) / 'config.json'}: {f'key {key}: ' if key else ''}no model can be made of it "
-        f"({type(error).__name__}: {_short(error)}); correct it, or fetch the model again"
+        f"{Path(path) / 'config.json'}: {f'key {key}: ' if key else ''}no model can be built from it "
+        f"({type(error).__name__}: {_short(error)}); fix it, or fetch the model again"
     )
 
 
-# Keys of the file by the names that the library's messages use.
+# Keys of config.json, by their name in the library's messages.
 _RENAMED = {"rope_parameters": "rope_scaling", "dtype": "torch_dtype"}
 
 
 def _culprit(config: Mapping[str, Any], error: Exception) -> str:
-    """The key of config.json that an error names, or whose value it quotes; empty where that is not clear."""
+    """The key of config.json that an error names, or whose value it quotes; empty if there is none."""
     text = str(error)
     named = [key for key in config if re.search(rf"\b{re.escape(key)}\b", text)]
     named += [old for new, old in _RENAMED.items() if old in config and re.search(rf"\b{new}\b", text)]
@@ -187,17 +186,17 @@ def _texts(config: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, st
 
 
 def _of_own_code(path: str, error: Exception, trusted: bool) -> InputError | None:
-    """The error of a checkpoint with code of its own that was not to be run."""
+    """The error for a checkpoint with custom code, if that is the cause and the code is not trusted."""
     if trusted or "custom code" not in str(error):
         return None
     return InputError(
-        f"{path}: its model is code of its own; read it, and set trust_remote_code to true in its row of "
-        "models.tsv (--trust-remote-code) to run it"
+        f"{path}: the checkpoint contains custom model code; read it, and to run it set trust_remote_code to true in "
+        "its row of models.tsv (--trust-remote-code)"
     )
 
 
 def _check_weights(path: str) -> None:
-    """`InputError` naming the first safetensors file of the folder that is cut or corrupt."""
+    """`InputError` naming the first incomplete or damaged safetensors file of the folder."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(Path(path).glob("*.safetensors")):
@@ -206,30 +205,30 @@ def _check_weights(path: str) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{file}: not a whole safetensors file ({_short(error)}); fetch or copy it again"
+                f"{file}: not a complete safetensors file ({_short(error)}); fetch or copy it again"
             ) from None
 
 
 def _check_report(report: dict[str, Any], model: Any, path: str) -> None:
-    """`InputError` for weights that are missing, of another shape, or of layers that config.json does not have.
+    """`InputError` for weights that are missing, have another shape, or belong to layers that the model does not have.
 
-    The library fills a gap with random numbers, leaves the rest of a deeper model out, and goes on.
+    The library only warns: it fills missing weights with random numbers and ignores those of further layers.
     """
     layers = {_numberless(name) for name, _ in model.named_parameters()}
     left_out = sorted(map(str, report["unexpected_keys"]))
     problems = {
         "missing": sorted(map(str, report["missing_keys"])),
         "of another shape": sorted(str(each[0]) for each in report["mismatched_keys"]),
-        "of a layer that the model has not": [name for name in left_out if _numberless(name) in layers],
+        "of a layer that the model does not have": [name for name in left_out if _numberless(name) in layers],
     }
     for problem, names in problems.items():
         if names:
             raise InputError(
-                f"{path}: weight {names[0]} is {problem} ({len(names)} in all); the checkpoint does not belong to its "
-                "config.json"
+                f"{path}: weight {names[0]} is {problem} ({len(names)} in all), so the checkpoint does not belong to "
+                "its config.json; fetch both again"
             )
     if left_out:
-        progress(f"{path}: {len(left_out)} weights are no part of the language model: {left_out[0]}, ...")
+        progress(f"{path}: {len(left_out)} weights are not part of the language model: {left_out[0]}, ...")
 
 
 def _numberless(name: str) -> str:
@@ -237,13 +236,13 @@ def _numberless(name: str) -> str:
 
 
 def _check_architecture(model: Any, path: str) -> None:
-    """`InputError` for a checkpoint of another kind: an encoder or a classifier loads as a decoder without a word."""
+    """`InputError` for an encoder or a classifier, which the library loads as a decoder without a warning."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     stored = getattr(model.config, "architectures", None) or []
     known = {type(model).__name__, *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
     if stored and known.isdisjoint(stored) and not getattr(model.config, "auto_map", None):
         raise InputError(
-            f"{path}: not a causal language model: config.json says {', '.join(map(str, stored))}; take a "
-            "decoder-only model"
+            f"{path}: not a causal language model: config.json has {', '.join(map(str, stored))}; give a decoder-only "
+            "model"
         )

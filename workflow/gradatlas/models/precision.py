@@ -1,4 +1,4 @@
-"""Weights in the precision that was asked for, whatever the checkpoint stores: cast, dequantised, or refused."""
+"""Weights in the requested precision, whatever the checkpoint stores: cast, dequantised, or refused."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,15 +8,15 @@ from gradatlas.core.errors import InputError
 from gradatlas.models.snapshots import stored_tensors
 
 _QUANTISED = ("quantization_config", "compression_config")
-# Formats that the library turns into plain weights, on any device.
+# Formats that the library dequantises on any device.
 _DEQUANTISED = {"fp8": "FineGrainedFP8Config", "mxfp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
-# Tables of places and masks that old checkpoints hold beside their weights.
+# Buffers of positions and masks in old checkpoints.
 _MASKS = ("bias", "masked_bias", "position_ids", "token_type_ids", "attn_mask")
-_PLAIN = "take the checkpoint in 16 or 32 bits that it was made from"
+_PLAIN = "use the original checkpoint in 16 or 32 bits"
 
 
 def dequantising(path: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that load quantised weights as plain ones; `InputError` where nothing does, or scales are unknown."""
+    """Arguments of loading that dequantise the weights; `InputError` for other quantised weights."""
     import transformers
 
     place = Path(path) / "config.json"
@@ -27,24 +27,23 @@ def dequantising(path: str, config: Mapping[str, Any]) -> dict[str, Any]:
         method = known.get("quant_method", "")
         if method not in _DEQUANTISED or "quantization_config" not in config:
             raise InputError(
-                f"{place}: key {key}: weights quantised by '{method or 'an unnamed method'}' have no gradient "
-                f"that could be measured and cannot be read as plain ones; {_PLAIN}"
+                f"{place}: key {key}: weights quantised by '{method or 'an unnamed method'}' have no gradient and "
+                f"cannot be dequantised; {_PLAIN}"
             )
         return {"quantization_config": getattr(transformers, _DEQUANTISED[method])(dequantize=True)}
     for name, kind, shape in stored_tensors(path):
         numbers = kind[0] in "IU" or kind == "BOOL" or kind.startswith("F8")
         if numbers and shape and name.rpartition(".")[2] not in _MASKS:
             raise InputError(
-                f"{path}: weight {name} is stored as {kind}, and config.json has no quantization_config that says how "
-                f"to read it; {_PLAIN}"
+                f"{path}: weight {name} is stored as {kind}, but config.json has no quantization_config; {_PLAIN}"
             )
     return {}
 
 
 def check_scales(path: str, left_out: Iterable[str]) -> None:
-    """`InputError` where FP8 weights were read without their scales, which leaves them wrong by a factor.
+    """`InputError` where FP8 weights were loaded without their scales, and so are wrong by a factor.
 
-    `left_out`: the stored names that no part of the model read.
+    `left_out`: the stored tensors that the model did not load.
     """
     stored = list(stored_tensors(path))
     scaled = {name.rpartition(".")[0] for name, _, _ in stored if "scale" in name}
@@ -55,15 +54,15 @@ def check_scales(path: str, left_out: Iterable[str]) -> None:
     ]
     for name in (*sorted(name for name in left_out if "weight_scale" in name), *bare):
         raise InputError(
-            f"{path}: {name}: an FP8 weight's scale is missing or of a name that transformers does not read "
+            f"{path}: {name}: an FP8 weight's scale is missing, or not named as transformers expects "
             f"(weight_scale_inv); {_PLAIN}"
         )
 
 
 def set_precision(model: Any, dtype: Any) -> None:
-    """Every parameter in `dtype`, and saved buffers in no lower one; `InputError` for numbers that are no floats.
+    """Cast every parameter to `dtype`, and saved buffers of lower precision; `InputError` for integer weights.
 
-    The library leaves some in the checkpoint's own precision (a quantised model's other weights), or in float32.
+    The library leaves some in the checkpoint's precision (other weights of a quantised model) or in float32.
     """
     for name, weight in model.named_parameters():
         if not weight.is_floating_point():

@@ -1,13 +1,13 @@
-"""What the linear modules of a decoder do: one tiny forward pass, and autograd.
+"""Finding the function of a decoder's linear modules by one small forward pass and autograd.
 
-Names and layouts differ from family to family (three modules, one fused module in blocks, heads interleaved, a
-transposed weight); what the projections do does not. So one tiny forward pass replaces the output of every linear
-module of every layer by fresh random numbers, and autograd tells what reaches what, column by column:
+Names and layouts differ between families (three modules, one fused module, interleaved heads, a transposed weight), the
+function of the projections does not. So the outputs of all linear modules are replaced by random numbers in one forward
+pass, and autograd shows, column by column, which outputs affect which inputs:
 
-* the output projection is the linear whose input mixes positions;
-* values reach it at the first position too, where a softmax over a single key leaves queries and keys without effect;
-* keys reach later positions than their own, queries only their own;
-* down is the other linear that linears feed; its input is linear in up, and not linear in gate.
+* o is the linear module whose input mixes positions;
+* v affects it at the first position too, where a softmax over a single key makes q and k irrelevant;
+* k affects later positions than its own, q only its own;
+* down is the other module that depends on linear modules; its input is linear in up, and not linear in gate.
 
 As outputs are replaced, no weight of the checkpoint (zeros, saturated scores) can hide a dependence.
 """
@@ -26,23 +26,23 @@ from transformers.pytorch_utils import Conv1D
 from gradatlas.models.adapters import adapters_off, without_adapters
 from gradatlas.models.forward import BATCH, TOKENS, embeddings_of, evaluating, random_ids, run_forward
 
-# Of the random outputs: scores of about 1 at head widths of 64 to 256.
+# Scale of the random outputs: scores of about 1 at head widths of 64 to 256.
 _SCALE = 0.3
-# Values reach the first position by a factor of about 1, queries and keys by rounding at most.
+# Threshold of an effect at the first position: values have a factor of about 1, queries and keys at most rounding.
 _REACH = 1e-3
-# Of heads' keys and values neither is more than so many times wider than the other in any known decoder.
+# Largest ratio of the widths of keys and values in known decoders.
 _NARROW = 8
 
 # By path, a mask of output features (width,).
 Features = dict[str, Tensor]
-# By projection, the path of its module and its output features (None: all); None in place of both where the layer is
-# known to have none of its own: it uses an earlier layer's keys and values, or its keys as values.
+# By projection, the path of its module and its output features (None: all). None for a layer that has no such
+# projection of its own: it uses an earlier layer's keys and values, or its keys as values.
 Parts = dict[str, tuple[str, Tensor | None] | None]
 
 
 @dataclass(frozen=True, eq=False)
 class _Linear:
-    """What the probe saw of a linear module: its input `x` and its replaced output `leaf` (batch, tokens, width)."""
+    """A linear module in the probe's pass: its input `x` and replaced output `leaf`, (batch, tokens, width)."""
 
     module: nn.Module
     x: Tensor
@@ -50,7 +50,7 @@ class _Linear:
 
 
 class Unclear(Exception):
-    """What is not understood of decoder layer number `layer`; becomes the user's error."""
+    """A projection of decoder layer number `layer` is ambiguous. A mapping can help."""
 
     def __init__(self, problem: str, layer: int = 0):
         super().__init__(problem)
@@ -58,12 +58,12 @@ class Unclear(Exception):
 
 
 class Unusable(Exception):
-    """What no description of the projections can mend; becomes the user's error."""
+    """The model cannot be measured, also not with a mapping."""
 
 
 _NOT_CAUSAL = (
-    "earlier positions read later ones, so that this is no causal decoder (is_decoder in its config.json?); leave its "
-    "row out of models.tsv, or name a decoder-only checkpoint there"
+    "not a causal decoder, as earlier positions depend on later ones (is_decoder in its config.json?); remove its row "
+    "from models.tsv, or give a decoder-only checkpoint there"
 )
 
 
@@ -74,7 +74,7 @@ def size_of(module: nn.Module) -> tuple[int, int]:
 
 
 def linears_of(layer: nn.Module) -> dict[str, nn.Module]:
-    """The linear modules of a layer by their path in it, without those of adapters."""
+    """The linear modules of a layer, by path, without those of adapters."""
     return {
         path: module
         for path, module in without_adapters(layer)
@@ -83,8 +83,8 @@ def linears_of(layer: nn.Module) -> dict[str, nn.Module]:
 
 
 def classify(model: Any, layers: Sequence[nn.Module], *, feed_forward: bool) -> list[Parts]:
-    """The projections of every layer, as far as they are there. Raises `Unclear` where one is ambiguous."""
-    # The caller may have turned gradients off.
+    """The projections found in every layer. Raises `Unclear` where one is ambiguous."""
+    # The caller may have disabled gradients.
     with torch.inference_mode(False), torch.enable_grad():
         return _classified(model, layers, feed_forward)
 
@@ -117,7 +117,7 @@ def _classified(model: Any, layers: Sequence[nn.Module], feed_forward: bool) -> 
 
 
 def check_runs(model: Any) -> None:
-    """Raise `Unusable` for a model whose forward pass fails, or whose earlier outputs move with a later token."""
+    """Raise `Unusable` for a model whose forward pass fails, or whose outputs depend on later tokens."""
     ids = random_ids(model)
     changed = ids.clone()
     changed[:, -1] = (ids[:, -1] + 1) % embeddings_of(model)
@@ -125,10 +125,10 @@ def check_runs(model: Any) -> None:
         before, after = (_forward(model, each, logits=TOKENS)[:, :-1] for each in (ids, changed))
     if before.isnan().all():
         raise Unusable(
-            "its outputs are not numbers: a damaged weight, or a precision that it overflows in; fetch it again, or "
-            "set dtype to float32 in its row of models.tsv"
+            "all its outputs are NaN, because of a damaged weight or an overflow; fetch it again, or set dtype to "
+            "float32 in its row of models.tsv"
         )
-    # Kernels may sum in another order; 16-bit passes round at each step.
+    # Kernels may sum in another order, and 16-bit passes round at each step.
     allowed = torch.finfo(before.dtype).eps ** 0.5 * before.float().abs().max()
     if (after - before).float().abs().max() > allowed:
         raise Unusable(_NOT_CAUSAL)
@@ -139,13 +139,13 @@ def _forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
         return run_forward(model, ids, logits=logits)
     except Exception as error:
         raise Unusable(
-            f"a forward pass over {BATCH} x {TOKENS} tokens fails ({type(error).__name__}: {error}); see that "
-            "transformers alone runs this checkpoint (its config.json, its own code's version), with memory to spare"
+            f"a forward pass over {BATCH} x {TOKENS} tokens fails ({type(error).__name__}: {error}); check that "
+            "transformers can run this checkpoint (config.json, version of custom code), and that memory suffices"
         ) from error
 
 
 def usable(model: Any, layers: Sequence[nn.Module]) -> list[set[str]]:
-    """By layer, the paths of the linear modules that map every token once, so that their gradient is D^T X."""
+    """By layer, the paths of the linear modules that map every token exactly once, so that their gradient is D^T X."""
     return [set(linears) for linears in _probe(model, layers)]
 
 
@@ -161,9 +161,9 @@ def _located(index: int) -> Iterator[None]:
 def _probe(
     model: Any, layers: Sequence[nn.Module], factors: dict[tuple[int, str], Tensor] | None = None
 ) -> list[dict[str, _Linear]]:
-    """One forward pass over random tokens in which every linear's output is replaced; by layer and path.
+    """One forward pass over random tokens with replaced outputs of all linear modules; by layer and path.
 
-    `factors`: by layer and path, what the columns of the replaced output are multiplied by, (width,).
+    `factors`: by layer and path, factors of the columns of the replaced output, (width,).
     """
     seen: list[dict[str, _Linear]] = [{} for _ in layers]
     used: Counter[nn.Module] = Counter()
@@ -172,11 +172,11 @@ def _probe(
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             rows, columns = size_of(module)
             if not _is_plain(module, args[0], output):
-                return None  # routed tokens, or an output that is no plain product: no candidate
+                return None  # routed tokens, or not a plain product: no candidate
             used[module] += 1
             generator = torch.Generator().manual_seed(zlib.crc32(f"{index} {path}".encode()))
             leaf = torch.randn(BATCH, TOKENS, rows, generator=generator) * _SCALE
-            leaf[0].abs_()  # a rectifier lets it pass
+            leaf[0].abs_()  # passes a rectifier
             leaf = leaf.to(output)
             if factors and (index, path) in factors:
                 leaf *= factors[index, path].to(leaf)
@@ -196,12 +196,12 @@ def _probe(
     finally:
         for handle in handles:
             handle.remove()
-    # A weight that serves twice has a gradient of two products: no candidate.
+    # The gradient of a weight that is used twice is a sum of two products: no candidate.
     return [{path: linear for path, linear in linears.items() if used[linear.module] == 1} for linears in seen]
 
 
 def _is_plain(module: nn.Module, x: Tensor, output: Any) -> bool:
-    """Whether a linear module maps all tokens of the probe by its own weight, so that its gradient is D^T X."""
+    """Whether a linear module maps all tokens by its weight, so that its gradient is D^T X."""
     rows, columns = size_of(module)
     if not isinstance(output, Tensor) or x.shape[-1] != columns or output.shape != (*x.shape[:-1], rows):
         return False
@@ -214,11 +214,11 @@ def _is_plain(module: nn.Module, x: Tensor, output: Any) -> bool:
 
 
 def _reach(target: Tensor, sources: dict[str, _Linear]) -> dict[str, Tensor]:
-    """How far each source's columns at position s reach `target` at position t: (t, s, width) each, 0 is not at all."""
+    """The effect of each source's columns at position s on `target` at position t: (t, s, width); 0 for none."""
     if not target.requires_grad or not sources:
         return {}
     generator = torch.Generator().manual_seed(1)
-    # Positive, so that effects do not cancel; not constant, as a norm's outputs may have a constant sum.
+    # Positive, so that effects do not cancel; random, as the outputs of a norm may have a constant sum.
     weights = (torch.rand(target[:, 0].shape, generator=generator) + 0.5).to(target)
     leaves = [linear.leaf for linear in sources.values()]
     rows = [
@@ -235,10 +235,10 @@ def _reach(target: Tensor, sources: dict[str, _Linear]) -> dict[str, Tensor]:
 def _attention(
     linears: dict[str, _Linear], lenders: dict[str, _Linear], followed: bool
 ) -> tuple[Parts, dict[str, dict[str, Tensor]]]:
-    """q, k, v and o of one layer as far as they are there; and by linear what of the layer reaches its input.
+    """q, k, v and o found in one layer; and by linear module, the effects of the layer's other modules on its input.
 
-    `lenders`: the keys and values of earlier layers, which a layer may use in place of its own. `followed`: whether
-    all linear modules of the layer are among `linears`.
+    `lenders`: the keys and values of earlier layers, which a layer may use instead of its own. `followed`: whether all
+    linear modules of the layer are among `linears`.
     """
     reach = {
         path: _reach(linear.x, {other: source for other, source in linears.items() if other != path})
@@ -253,12 +253,12 @@ def _attention(
     mixing = [path for path, sources in reach.items() if mixes(sources)]
     borrowing = not mixing
     if borrowing:
-        # All outputs are replaced: what an earlier layer's keys and values still reach reads them directly.
+        # All outputs are replaced, so only a direct use of an earlier layer's keys and values has an effect.
         mixing = [path for path, linear in linears.items() if mixes(_reach(linear.x, lenders))]
     if len(mixing) != 1:
         raise Unclear(
-            f"{len(mixing)} linear modules have inputs that mix positions ({', '.join(mixing) or 'none'}), in place of "
-            "the one output projection of softmax attention"
+            f"{len(mixing)} linear modules have inputs that mix positions ({', '.join(mixing) or 'none'}); softmax "
+            "attention has one, the output projection"
         )
     output = mixing[0]
     borrowed = _reach(linears[output].x, lenders) if borrowing else {}
@@ -270,8 +270,8 @@ def _attention(
             raise Unusable(_NOT_CAUSAL)
         first, later = size[0, 0] > _REACH * unit, (size * past).any(0).any(0)
         if idle := int((~size.any(0).any(0)).sum()):
-            raise Unclear(f"{idle} output features of {path} do not reach {output}")
-        # What acts at its own position alone, and already at the first one, is a gate on attention's output.
+            raise Unclear(f"{idle} output features of {path} have no effect on {output}")
+        # A gate on attention's output affects only its own position, also the first.
         return {"v": first & later, "k": ~first & later, "q": ~first & ~later}
 
     for path, size in reach[output].items():
@@ -280,16 +280,16 @@ def _attention(
     for path, size in borrowed.items():
         parts |= {name: None for name, mask in roles(path, size).items() if mask.any() and name not in parts}
     if "q" in parts and "v" in parts and "k" not in parts and followed:
-        # Queries act, so there are keys, and nothing else gives them: one matrix gives keys and values.
+        # There are queries, but no separate keys: one matrix gives keys and values.
         parts |= {"k": parts["v"], "v": None}
     _check_widths(parts, size_of(linears[output].module)[1])
     return parts, reach
 
 
 def _check_widths(parts: Parts, mixed: int) -> None:
-    """`Unclear` where queries or keys are too few for softmax attention of `mixed` features.
+    """`Unclear` where there are too few queries or keys for softmax attention of `mixed` features.
 
-    A convolution or a recurrent state has a few features that a threshold on one layer's numbers takes for them.
+    Some features of a convolution or a recurrent state look like queries or keys.
     """
     count = {name: len(part[1]) for name, part in parts.items() if part is not None and part[1] is not None}
     q, k, v = (count.get(name) for name in "qkv")
@@ -309,9 +309,9 @@ def _put(parts: Parts, name: str, path: str, mask: Tensor) -> None:
 def _feed_forward(
     layer: nn.Module, linears: dict[str, _Linear], attention: Parts, reach: dict[str, dict[str, Tensor]]
 ) -> tuple[Parts, list[Features]]:
-    """down and, without a gate, up of one layer; with one, the two halves that `_gate_and_up` is to name.
+    """down and up of one layer without a gate; with a gate, down and the two halves for `_gate_and_up`.
 
-    A half is by path a mask of output features (width,), each of which meets one of the other half in a product.
+    A half: by path, a mask of output features (width,), each multiplied by a feature of the other half.
     """
     experts = [
         name
@@ -325,7 +325,7 @@ def _feed_forward(
     fed = {path: [other for other in reach[path] if other != output] for path in linears if path not in inner}
     downs = [path for path, sources in fed.items() if sources]
     if len(downs) != 1:
-        raise Unclear(f"{len(downs)} linear modules act as down ({', '.join(downs) or 'none'}) in place of one")
+        raise Unclear(f"{len(downs)} linear modules act as down ({', '.join(downs) or 'none'}), not one")
     down = downs[0]
     sources, width = fed[down], linears[down].x.shape[2]
     target, leaves = linears[down].x, [linears[path].leaf for path in fed[down]]
@@ -339,7 +339,7 @@ def _feed_forward(
     plain = pull(torch.ones_like(count))
     best = plain.abs().max(0).indices[None]
     base = plain.gather(0, best)[0]
-    # Where each column acts on one input of down alone, signs that spell the input's number give it away.
+    # Each column affects one input of down: signs with the bits of the input's number identify it.
     meets = torch.zeros_like(base, dtype=torch.long)
     clear = base != 0
     for bit in range(width.bit_length()):
@@ -348,7 +348,7 @@ def _feed_forward(
         clear &= pulled.abs() == base.abs()
     each = torch.bincount(meets, minlength=width)
     if not clear.all() or len(each) > width or int(each.min()) != int(each.max()) or int(each[0]) > 2:
-        raise Unclear(f"the input of {down} is not one feature of {', '.join(sources)} each, or a product of two")
+        raise Unclear(f"the inputs of {down} are not single features of {', '.join(sources)}, or products of two")
     order = torch.argsort(meets, stable=True).view(width, -1)
     halves = []
     for members in order.T:
@@ -364,7 +364,7 @@ def _feed_forward(
 
 
 def _gate_and_up(parts: Parts, halves: list[Features], seen: dict[str, _Linear], *scaled: dict[str, _Linear]) -> None:
-    """Name the halves: down's input is linear in up. `scaled`: the probe again, with one half times -2 each."""
+    """Identify the halves: down's input is linear in up. `scaled`: two more passes, each with one half times -2."""
     down = parts["down"][0]
     expected = -2 * seen[down].x
     errors = [(again[down].x - expected).abs().amax((0, 1)) for again in scaled]
@@ -374,7 +374,7 @@ def _gate_and_up(parts: Parts, halves: list[Features], seen: dict[str, _Linear],
     elif linear[1].all() and not linear[0].any():
         gate, up = halves
     else:
-        raise Unclear(f"the input of {down} is a product, but which factor is the gate cannot be told")
+        raise Unclear(f"the input of {down} is a product, but it is unclear which factor is the gate")
     for name, half in (("gate", gate), ("up", up)):
         for path, mask in half.items():
             _put(parts, name, path, mask)

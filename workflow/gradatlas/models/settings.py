@@ -1,4 +1,4 @@
-"""What decides counts of tokens."""
+"""Settings of counting tokens."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from gradatlas.study.settings import Tokenising
 
 @dataclass(frozen=True)
 class Model:
-    """A row of models.tsv, as far as its tokenizer goes."""
+    """The columns of models.tsv that a model's tokenizer depends on."""
 
     name: str
     """the model's key"""

@@ -1,15 +1,14 @@
-"""Where a model's files come from and what they are: snapshots at a pinned commit, cards, and pinning.
+"""Models' files: snapshots at a pinned commit, cards, and pinning. Without torch and transformers.
 
-A card is a small JSON file that stands for a model in the workflow: where its folder is, its shape, and the
-checksums of the files that make it what it is. Nothing here imports torch or transformers.
+A card is a small JSON file that represents a model in the workflow: its folder, its architecture, and the checksums of
+its files.
 """
 
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,16 @@ from typing import Any
 from gradatlas.core.checked import damaged, read_json, write_json
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import sha256_of, write_text
+from gradatlas.core.hub import hub
 from gradatlas.study.sources import is_folder, is_hub_id
 
 SNAPSHOTS = "resources/models/snapshots"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
-# Any one of these makes a tokenizer; the others belong to one.
+# A tokenizer has at least one of these.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken")
 TOKENIZER = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 WANTED = ["config.json", "generation_config.json", *TOKENIZER, *TEMPLATES, "*.safetensors", "*.safetensors.index.json"]
-# A `*` of the hub's patterns crosses folders; `original/` and `onnx/` hold the same weights again.
+# `*` in the hub's patterns includes folders; `original/` and `onnx/` hold the same weights again.
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
 ADAPTER = "adapter_config.json"
 WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
@@ -38,15 +38,15 @@ CARD_RULE = "fetch_model, or finetune for the model of a run"
 def fetch(model: str, source: str, revision: str, output: str | Path, mirror: str = "", snapshots: str = SNAPSHOTS):
     """Find or download the model `source` and write its card to `output`.
 
-    `source` is a local folder or a hub id. A hub id is taken, in place, from ``mirror/models/ORG/NAME/REVISION`` or
-    ``mirror/models/ORG/NAME`` where the `mirror` is a folder that holds ``models``, else downloaded at the commit
-    `revision` into the folder `snapshots`.
-    Raises `InputError` for all that the user can mend.
+    `source`: a local folder or a hub id. The files of a hub id are used in place from
+    ``mirror/models/ORG/NAME/REVISION`` or ``mirror/models/ORG/NAME``, where the `mirror` is a folder with ``models``,
+    else downloaded at the commit `revision` into the folder `snapshots`. Raises `InputError` for a source, revision or
+    file that cannot be used.
     """
     if is_folder(source):
         path, revision = Path(source).expanduser(), ""
     elif not is_hub_id(source):
-        raise InputError(f"{model}: source '{source}' is neither a folder nor a hub id; give ./FOLDER or ORG/NAME")
+        raise InputError(f"{model}: source '{source}' is not a folder or a hub id; give ./FOLDER or ORG/NAME")
     else:
         path = _snapshot(model, source, revision, mirror, snapshots)
     card = card_of(model, source, revision, path)
@@ -56,7 +56,7 @@ def fetch(model: str, source: str, revision: str, output: str | Path, mirror: st
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model is but for its weights: `files` of the folder `path`, config and tokenizer."""
+    """A model without its weights: the `files` of config and tokenizer in the folder `path`."""
 
     path: Path
     files: tuple[str, ...]
@@ -65,7 +65,7 @@ class Shape:
 def shape_files(model: str, source: str, revision: str, mirror: str = "", snapshots: str = SNAPSHOTS) -> Shape:
     """Config and tokenizer of a hub model, found or downloaded as by `fetch`, without its weights."""
     if not is_hub_id(source):
-        raise InputError(f"{model}: source '{source}' is no hub id; an untrained twin is made of ORG/NAME")
+        raise InputError(f"{model}: source '{source}' is not a hub id; give ORG/NAME for an untrained twin")
     path = _snapshot(model, source, revision, mirror, snapshots, weights=False)
     _read_json(path / "config.json")
     return Shape(path, tuple(_shape_names(path)))
@@ -78,10 +78,10 @@ def _snapshot(model: str, source: str, revision: str, mirror: str, snapshots: st
 
 
 def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[str, Any]:
-    """What the model in the folder `path` is: its shape, its stored precision and its files' SHA-256.
+    """The card of the model in the folder `path`: its architecture, its stored precision and its files' SHA-256.
 
-    The same files give the same card. `parameters` counts the stored numbers, `dtype` names their types. Raises
-    `InputError` naming the file that is missing, cut or not readable.
+    The same files give the same card. `parameters`: count of the stored numbers; `dtype`: their types. Raises
+    `InputError` naming the file that is missing, incomplete or unreadable.
     """
     path = Path(path)
     files = _files(path)
@@ -93,12 +93,12 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
 
     layers = setting("num_hidden_layers", "n_layer", "n_layers", "num_layers")
     if layers is None:
-        # Some hybrids give a list, or a text, of one kind a layer.
+        # Some hybrids have a list, or a text, with one kind per layer.
         kinds = setting("layers_block_type", "hybrid_override_pattern", "layer_types")
         layers = len(kinds) if isinstance(kinds, list | str) else None
     if not isinstance(config.get("model_type"), str) or not isinstance(layers, int):
         key = "model_type" if not isinstance(config.get("model_type"), str) else "num_hidden_layers"
-        raise InputError(f"{path / 'config.json'}: '{key}' is missing; is this a decoder-only transformers model?")
+        raise InputError(f"{path / 'config.json'}: '{key}' is missing; give a decoder-only transformers model")
     parameters, dtypes = 0, set()
     for name in _weights(path):
         for _, kind, shape in _tensors(path / name):
@@ -128,9 +128,9 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
 
 
 def model_digest(path: str | Path) -> str:
-    """SHA-256 over what decides a model's numbers: config, tokenizer, chat template and weights (64 digits).
+    """SHA-256 of the files that a model's numbers depend on: config, tokenizer, chat template and weights (64 digits).
 
-    Reads every byte of the weights. Raises `InputError` like `card_of`.
+    Reads all weights. Raises `InputError` like `card_of`.
     """
     path = Path(path)
     files = _files(path)
@@ -141,7 +141,7 @@ def model_digest(path: str | Path) -> str:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Read a card; `InputError` where the file is missing, damaged or is not one."""
+    """Read a card; `InputError` where the file is missing, damaged or not a card."""
     card = read_json(path, CARD_RULE)
     missing = [key for key in CARD_KEYS if key not in card]
     if missing:
@@ -150,9 +150,9 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 
 def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
-    """Compare the model's files with the `card` that was read from `card_path`.
+    """Compare the model's files with the `card` in `card_path`.
 
-    Reads every byte of the weights. Raises `InputError` naming the first file that is not the one of the card.
+    Reads all weights. Raises `InputError` naming the first file that differs from the card.
     """
     path = Path(card["path"])
     recorded = _weighty(card["files"])
@@ -177,49 +177,49 @@ def download(
 ) -> Path:
     """Download the hub model `source` (ORG/NAME) at the commit `revision`; the folder ``snapshots/ORG/NAME/REVISION``.
 
-    Only safetensors (not without `weights`), configs, tokenizer and chat template are taken. What is there already is
-    not fetched again, and a whole snapshot needs no network. Raises `InputError` for a revision that is no commit hash,
-    for a gated, unknown or unreachable model, and for one without safetensors. `model` is the key named in messages.
+    Only safetensors (with `weights`), configs, tokenizer and chat template are downloaded. Existing files are not
+    downloaded again, and a complete snapshot needs no network. Raises `InputError` for a revision that is not a commit
+    hash, for a gated, unknown or unreachable model, and for one without safetensors. `model`: the key in messages.
     """
     label = model or source
     if not revision:
         raise InputError(
-            f"{label}: the revision of {source} is unresolved; "
+            f"{label}: {source} has no revision; "
             f"run gradatlas pin{f' --model {model}' if model else ''} on a machine with a network"
         )
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise InputError(
-            f"{label}: revision '{revision}' is no commit hash of 40 digits; empty the cell and run gradatlas pin"
+            f"{label}: revision '{revision}' is not a commit hash of 40 digits; empty the cell and run gradatlas pin"
         )
     folder = Path(snapshots) / source / revision
     patterns = [name for name in WANTED if weights or "safetensors" not in name]
     wanted = {"revision": revision, "local_dir": folder, "allow_patterns": patterns, "ignore_patterns": UNWANTED}
-    with _hub(label, source, revision) as hub:
+    with _model_hub(label, source, revision) as library:
         try:
-            # Asked first: it answers or fails within TIMEOUT, which the listing of a snapshot does not.
-            info = hub.HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
+            # First, as it answers or fails within TIMEOUT, which the listing of a snapshot does not.
+            info = library.HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
         except Exception as error:
             if not _is_unreachable(error) or not folder.is_dir():
                 raise
-            hub.snapshot_download(source, local_files_only=True, **wanted)
+            library.snapshot_download(source, local_files_only=True, **wanted)
         else:
             names = {file.rfilename for file in info.siblings or []}
             if ADAPTER in names and "config.json" not in names:
-                raise InputError(f"{label}: {source} is a PEFT adapter, not a whole model; {_merge({})}")
+                raise InputError(f"{label}: {source} is a PEFT adapter, not a model; {_merge({})}")
             if weights and not any(name.endswith(".safetensors") for name in names):
                 raise InputError(
-                    f"{label}: {source} at {revision} has no safetensors weights, the only ones that are read; "
-                    "convert it with save_pretrained and give the folder as source"
+                    f"{label}: {source} at {revision} has no safetensors weights; convert it with save_pretrained and "
+                    "give the folder as source"
                 )
-            hub.snapshot_download(source, **wanted)
+            library.snapshot_download(source, **wanted)
     return folder
 
 
 def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
     """Fill the empty `revision` cells of the sheet's hub rows with their current commit; returns {model: commit}.
 
-    `models` names the rows, all if empty. Every other byte of the sheet stays. Raises `InputError` for a sheet or
-    row that cannot be used and for a hub that gives no answer: then nothing is written.
+    `models`: the rows, all if empty. The rest of the sheet does not change. Raises `InputError` for an unusable sheet
+    or row, and where the hub does not answer; then nothing is written.
     """
     sheet = Path(sheet)
     try:
@@ -228,11 +228,11 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
         raise InputError(f"{sheet}: no such file; give the sheet with --sheet") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{sheet}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    # Editors write a byte order mark before the first column's name.
+    # Some editors write a byte order mark.
     header = lines[0].removeprefix("\ufeff").rstrip("\r").split("\t")
     for column in ("model", "source", "revision"):
         if column not in header:
-            raise InputError(f"{sheet}: column '{column}' is missing; have {', '.join(header) or 'none'}")
+            raise InputError(f"{sheet}: column '{column}' is missing; add it")
     rows = {}
     for number, line in enumerate(lines[1:], start=1):
         cells = line.rstrip("\r").split("\t")
@@ -243,17 +243,17 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
         rows[cells[header.index("model")]] = (number, cells)
     for name in models:
         if name not in rows:
-            raise InputError(f"{sheet}: no model '{name}'; {nearest(name, rows)}")
+            raise InputError(f"{sheet}: no model '{name}': {nearest(name, rows)}")
     found = {}
     for name in models or rows:
         number, cells = rows[name]
         source = cells[header.index("source")]
         if cells[header.index("revision")] or not is_hub_id(source):
             continue
-        with _hub(name, source, "") as hub:
-            commit = hub.HfApi().model_info(source, timeout=TIMEOUT).sha
+        with _model_hub(name, source, "") as library:
+            commit = library.HfApi().model_info(source, timeout=TIMEOUT).sha
         if not re.fullmatch("[0-9a-f]{40}", commit or ""):
-            raise InputError(f"{name}: the hub gives '{commit}' as the commit of {source}; check HF_ENDPOINT")
+            raise InputError(f"{name}: the hub's commit of {source} is '{commit}'; check HF_ENDPOINT")
         cells[header.index("revision")] = found[name] = commit
         lines[number] = "\t".join(cells) + ("\r" if lines[number].endswith("\r") else "")
     if found:
@@ -267,15 +267,15 @@ def _mirrored(model: str, source: str, revision: str, mirror: Path) -> Path:
         path = path / revision
     if not path.is_dir():
         raise InputError(f"{model}: no folder {path} in the mirror; put the snapshot of {source} there")
-    # `hf download --local-dir` leaves the commit beside each file; a plain copy says nothing of it.
-    commit, _ = _left_by_hub(path, "config.json")
+    # Known if the folder was made by `hf download --local-dir`.
+    commit, _ = _download_note(path, "config.json")
     if revision and commit and commit != revision:
-        raise InputError(f"{model}: {path} is {source} at {commit}, the sheet says {revision}; renew one of them")
+        raise InputError(f"{model}: {path} is {source} at {commit}, the sheet has {revision}; update one of them")
     return path
 
 
-def _left_by_hub(folder: Path, name: str) -> tuple[str, str]:
-    """The commit and the etag that huggingface_hub noted for a file it downloaded, or empty texts."""
+def _download_note(folder: Path, name: str) -> tuple[str, str]:
+    """The commit and the etag that huggingface_hub noted for a downloaded file, or empty texts."""
     note = folder / ".cache" / "huggingface" / "download" / f"{name}.metadata"
     lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
     return (lines[0].strip(), lines[1].strip()) if len(lines) > 1 else ("", "")
@@ -283,47 +283,22 @@ def _left_by_hub(folder: Path, name: str) -> tuple[str, str]:
 
 def _check_against_hub(folder: Path, sums: dict[str, str]) -> None:
     for name, found in sums.items():
-        _, etag = _left_by_hub(folder, name)
-        # The etag of a large file is its SHA-256; that of a small one is git's hash.
+        _, etag = _download_note(folder, name)
+        # The etag of a large file is its SHA-256, that of a small one git's hash.
         if len(etag) == 64 and etag != found:
             raise InputError(f"{folder / name}: sha256 is {found}, the hub's is {etag}; delete the file and run again")
 
 
-@contextmanager
-def _hub(label: str, source: str, revision: str) -> Iterator[Any]:
-    """huggingface_hub, imported late and quiet; its errors as one line with the mend."""
-    import httpx2
-    import huggingface_hub
-    from huggingface_hub import errors, utils
-
-    # The one line on standard error is ours, and a log file has no use for moving bars.
-    utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        utils.disable_progress_bars()
-    page = f"https://huggingface.co/{source}"
-    licence = f"accept its licence at {page} and set HF_TOKEN to a token of that account"
-    at = f" at {revision}" if revision else ""
-    try:
-        yield huggingface_hub
-    except errors.GatedRepoError:
-        raise InputError(f"{label}: {source} is gated; {licence}") from None
-    except errors.RevisionNotFoundError:
-        raise InputError(f"{label}: {source} has no commit {revision}; empty the cell and run gradatlas pin") from None
-    except errors.RepositoryNotFoundError:
-        raise InputError(
-            f"{label}: the hub shows no model {source}; check the name in 'source', or, if it is gated, {licence}"
-        ) from None
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        mend = licence if status in (401, 403) else "try again later"
-        raise InputError(f"{label}: the hub answers HTTP {status} for {source}{at}; {mend}") from None
-    except (errors.EntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.HTTPError) as error:
-        raise InputError(
-            f"{label}: {source}{at} cannot be had from the hub ({type(error).__name__}); check the network and "
-            f"HF_HUB_OFFLINE, or put the files into FOLDER/models/{source} and give --config mirror=FOLDER"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{label}: {source}{at} was not fetched whole ({error}); run again") from None
+def _model_hub(label: str, source: str, revision: str) -> AbstractContextManager[Any]:
+    return hub(
+        label,
+        source,
+        revision,
+        kind="model",
+        source_fix="check the name in 'source'",
+        revision_fix="empty the cell and run gradatlas pin",
+        offline_fix=f"put the files into FOLDER/models/{source} and give --config mirror=FOLDER",
+    )
 
 
 def _is_unreachable(error: Exception) -> bool:
@@ -336,7 +311,7 @@ def _is_unreachable(error: Exception) -> bool:
 
 
 def _files(path: Path) -> list[str]:
-    """The names of the model's own files in the folder `path`, sorted."""
+    """The names of the model's files in the folder `path`, sorted."""
     names = _shape_names(path)
     kept = {*names, *_weights(path)}
     return sorted(kept | {name for name in WEIGHT_NOTES if (path / name).is_file()})
@@ -352,20 +327,20 @@ def _shape_names(path: Path) -> list[str]:
         raise InputError(f"{path / 'config.json'}: no such file; save the model with save_pretrained")
     names = [name.name for name in path.iterdir() if name.is_file()]
     if not any(Path(name).match(pattern) for name in names for pattern in VOCABULARIES):
-        raise InputError(f"{path / 'tokenizer.json'}: no tokenizer here; save it beside the model with save_pretrained")
+        raise InputError(f"{path / 'tokenizer.json'}: no tokenizer; save it in the model's folder with save_pretrained")
     return sorted({"config.json", *(name for name in names if _is_tokenizer(name))})
 
 
 def _adapter(path: Path) -> InputError:
-    """What to do with a folder that holds an adapter: the library would load its base model from elsewhere."""
+    """The error for a folder with an adapter, for which the library would load a base model from elsewhere."""
     found = _read_json(path / ADAPTER)
     if any((path / name).is_file() for name in ("model.safetensors", WEIGHT_NOTES[1])):
         return InputError(
-            f"{path / ADAPTER}: the folder holds a whole model and an adapter, and transformers would load the "
-            "adapter; move adapter_config.json and adapter_model.safetensors to another folder"
+            f"{path / ADAPTER}: the folder holds a model and an adapter, and transformers would load the adapter; move "
+            "adapter_config.json and adapter_model.safetensors to another folder"
         )
     return InputError(
-        f"{path}: a PEFT adapter ({found.get('peft_type') or 'of unknown kind'}), not a whole model; {_merge(found)}"
+        f"{path}: a PEFT adapter ({found.get('peft_type') or 'of unknown kind'}), not a model; {_merge(found)}"
     )
 
 
@@ -378,13 +353,13 @@ def _merge(adapter: dict[str, Any]) -> str:
 
 
 def _weights(path: Path) -> list[str]:
-    """The safetensors files that make the model, in the order in which transformers looks for them."""
+    """The safetensors files of the model: the single file, or those of the index."""
     if (path / "model.safetensors").is_file():
         return ["model.safetensors"]
     index = path / "model.safetensors.index.json"
     if not index.is_file():
         raise InputError(
-            f"{path / 'model.safetensors'}: no such file, nor its index; only safetensors weights are read"
+            f"{path / 'model.safetensors'}: no such file, and no index; save the model with save_pretrained"
         )
     places = _read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
@@ -397,13 +372,13 @@ def _weights(path: Path) -> list[str]:
 
 
 def _tensors(path: Path) -> list[tuple[str, str, list[int]]]:
-    """Name, stored type and shape of every tensor, from the header, which is checked against the file's length."""
+    """Name, stored type and shape of every tensor, from the header; the file's length is checked."""
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
-                raise InputError(f"{path}: cut or not safetensors, {size} bytes cannot hold its header; fetch it again")
+                raise InputError(f"{path}: not a complete safetensors file, its header is cut; fetch it again")
             header = json.loads(file.read(length))
         entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
         end = 8 + length + max((entry["data_offsets"][1] for _, entry in entries), default=0)
@@ -411,7 +386,7 @@ def _tensors(path: Path) -> list[tuple[str, str, list[int]]]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path}: not a safetensors file, its header cannot be read; fetch it again") from None
     if end != size:
-        raise InputError(f"{path}: has {size} bytes, its header declares {end}; fetch it again")
+        raise InputError(f"{path}: has {size} bytes, but its header declares {end}; fetch it again")
     return tensors
 
 
@@ -420,7 +395,7 @@ def _is_tokenizer(name: str) -> bool:
 
 
 def config_of(path: str | Path) -> dict[str, Any]:
-    """config.json of the folder `path`; `InputError` where it is missing or is not a JSON object."""
+    """config.json of the folder `path`; `InputError` where it is missing or not a JSON object."""
     return _read_json(Path(path) / "config.json")
 
 
@@ -431,7 +406,7 @@ def stored_tensors(path: str | Path) -> Iterator[tuple[str, str, list[int]]]:
 
 
 def _weighty(sums: dict[str, str]) -> dict[str, str]:
-    # Generation settings decide nothing that is measured here.
+    # No measurement depends on generation settings.
     return {name: value for name, value in sums.items() if name != "generation_config.json"}
 
 
@@ -448,5 +423,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); fetch or save the file again") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds no JSON object; fetch or save the file again")
+        raise InputError(f"{path}: not a JSON object; fetch or save the file again")
     return value

@@ -1,4 +1,4 @@
-"""Lengths in tokens, and what the window would cut off, for the tokenizers that are on this machine."""
+"""Lengths of responses in tokens, and samples longer than the window, for the tokenizers on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from gradatlas.models.settings import Model
 from gradatlas.models.snapshots import SNAPSHOTS, TEMPLATES, TOKENIZER, is_folder
 from gradatlas.models.tokens import Encoder
 
-# No response is as long: nothing is cut before it is counted.
-_WHOLE = 10**9
+# Longer than any response, so that nothing is cut before it is counted.
+_NO_LIMIT = 10**9
 COLUMNS = {
     "model": pl.String,
     "dataset": pl.String,
@@ -41,9 +41,9 @@ def count_tokens(
 ) -> None:
     """Write one row per model, dataset, variant and relation, for the models whose tokenizer is on this machine.
 
-    `truncated` samples are longer than `window` tokens, `no_response_tokens` of them lose the whole response;
-    `prompt_tokens` and `response_tokens` are means of the uncut lengths. Models whose tokenizer is not here are
-    named in the log; nothing is downloaded.
+    `truncated` samples are longer than `window` tokens, and `no_response_tokens` of them have no response token in it.
+    `prompt_tokens` and `response_tokens` are means of the uncut lengths. The log names models without a tokenizer;
+    nothing is downloaded.
     """
     rows = []
     for model in models:
@@ -59,7 +59,7 @@ def count_tokens(
 
 
 def find_tokenizer(model: Model, mirror: str, snapshots: str | Path) -> Path | None:
-    """The folder of a model's tokenizer: its own, the mirror's, a fetched snapshot's or the hub cache's; else None."""
+    """The folder of a model's tokenizer: its source, the mirror, a snapshot or the hub's cache; else None."""
     if is_folder(model.source):
         places = [Path(model.source).expanduser()]
     else:
@@ -86,7 +86,7 @@ def _encoder(folder: Path, chat: bool, compat: str) -> Encoder:
     from transformers import AutoTokenizer
 
     return Encoder(
-        AutoTokenizer.from_pretrained(folder, local_files_only=True), chat=chat, max_length=_WHOLE, compat=compat
+        AutoTokenizer.from_pretrained(folder, local_files_only=True), chat=chat, max_length=_NO_LIMIT, compat=compat
     )
 
 

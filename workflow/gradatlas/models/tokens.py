@@ -1,4 +1,4 @@
-"""Text to tokens, for both studies: prompt and response are read as one text, with special tokens in front once."""
+"""Tokenisation, for both studies: prompt and response are tokenised as one text, after the special tokens (BOS)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ COMPATS, TRUNCATIONS = get_args(Compat), get_args(Truncation)
 class Encoded:
     """One sample as the model reads it.
 
-    `ids`: token ids. `response`: for each token, whether it belongs to the response (its cross-entropy counts,
-    given the tokens before it). `truncated`: whether the sample was longer than the window and tokens were cut off.
+    `ids`: token ids. `response`: for each token, whether it belongs to the response, and so to the loss. `truncated`:
+    whether the sample was longer than the window and was cut.
     """
 
     ids: tuple[int, ...]
@@ -26,17 +26,17 @@ class Encoded:
 
     @property
     def response_tokens(self) -> int:
-        """Number of tokens whose cross-entropy counts; the very first token has nothing to be predicted from."""
+        """The number of tokens in the loss; the very first token is never predicted."""
         return sum(self.response[1:])
 
     @property
     def prompt_tokens(self) -> int:
-        """Number of tokens that do not count."""
+        """The number of other tokens."""
         return len(self.ids) - self.response_tokens
 
 
 def check_offsets(tokenizer: Any) -> None:
-    """`InputError` for a tokenizer that does not say which characters a token stands for; `read_text` needs that."""
+    """`InputError` for a tokenizer without character offsets, which `tokenise` needs."""
     if not tokenizer.is_fast:
         raise InputError(
             f"model '{tokenizer.name_or_path}': its tokenizer gives no character offsets; "
@@ -45,7 +45,7 @@ def check_offsets(tokenizer: Any) -> None:
 
 
 def front_tokens(tokenizer: Any) -> list[int]:
-    """The special tokens (BOS) that a tokenizer puts in front of a text."""
+    """The special tokens (BOS) that a tokenizer adds in front of a text."""
     special = set(tokenizer.all_special_ids)
     # A small vocabulary may have no token for "a".
     for text in chain("a", (tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special)):
@@ -55,39 +55,36 @@ def front_tokens(tokenizer: Any) -> list[int]:
     return []
 
 
-def behind_front(front: Sequence[int], ids: Sequence[int]) -> list[int]:
-    """Token ids of a text behind `front`, which stands once where the text has it written out."""
+def with_front(front: Sequence[int], ids: Sequence[int]) -> list[int]:
+    """`front` and the token ids of a text; `front` is not added where the text begins with it."""
     return list(ids) if list(ids[: len(front)]) == list(front) else [*front, *ids]
 
 
-def read_text(tokenizer: Any, front: Sequence[int], prompt: str, response: str) -> tuple[list[int], int]:
-    """Token ids of ``prompt + response``, read as one text behind `front`, and the place where the response begins.
+def tokenise(tokenizer: Any, front: Sequence[int], prompt: str, response: str) -> tuple[list[int], int]:
+    """Token ids of `front` and ``prompt + response``, tokenised as one text, and the position of the response.
 
-    The response begins with the first token that holds any character of it. What the tokenizer would put behind a text
-    (EOS) is not added.
+    The response begins with the first token that contains one of its characters. No EOS is added.
     """
     text = prompt + response
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = list(encoding["input_ids"])
-    # From the first token that ends in the response on: the offsets of a token of nothing but spaces may be
-    # trimmed to no width, so a token's own begin and end do not tell.
+    # The first token that ends within the response. (A token of spaces may have offsets of zero width.)
     ends = [end for _, end in encoding["offset_mapping"]]
     start = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
-    whole = behind_front(front, ids)
-    return whole, max(start + len(whole) - len(ids), len(front))
+    full = with_front(front, ids)
+    return full, max(start + len(full) - len(ids), len(front))
 
 
 class Encoder:
-    """Encodes prompts and responses for one tokenizer.
+    """Encodes prompts and responses with one tokenizer.
 
-    With ``compat="none"`` (the default of the house) the text is tokenised once, a token that holds any character
-    of the response counts as response, and special tokens at the front (BOS) stand exactly once, whether or not a
-    chat template writes them too. With ``compat="reference"`` the study's own way is followed, for parity: special
-    tokens are always added, and the response starts after as many tokens as the prefix alone has.
+    ``compat="none"``: the text is tokenised once, a token with a character of the response belongs to the response, and
+    BOS occurs once, also where a chat template contains it. ``compat="reference"``: as the study's code, for parity;
+    special tokens are always added, and the response starts after as many tokens as the prompt alone has.
 
     A sample of more than `max_length` tokens is cut: on the right with `truncation` ``flag`` or ``drop`` (the caller
-    leaves the latter out), or with ``left`` at the start of its prompt, behind BOS, and only where the response alone
-    does not fit, at the response's end too. Raises `InputError` for options or a tokenizer that cannot do this.
+    drops it), and with ``left`` at the start of its prompt, after BOS, and at the end of a response that is too long
+    itself. Raises `InputError` for an unknown option or a tokenizer without offsets.
     """
 
     def __init__(self, tokenizer: Any, *, chat: bool, max_length: int, compat: str = "none", truncation: str = "flag"):
@@ -108,7 +105,7 @@ class Encoder:
             ids = self.tokenizer(prompt + response, verbose=False)["input_ids"]
             start = len(self.tokenizer(prompt, verbose=False)["input_ids"])
         else:
-            ids, start = read_text(self.tokenizer, self.front, prompt, response)
+            ids, start = tokenise(self.tokenizer, self.front, prompt, response)
         mask = [i >= start for i in range(len(ids))]
         truncated = len(ids) > self.max_length
         if truncated and self.truncation == "left":
@@ -117,13 +114,13 @@ class Encoder:
         return Encoded(tuple(ids[cut]), tuple(mask[cut]), truncated)
 
     def _without_start(self, ids: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
-        """The prompt's first tokens cut off behind BOS, as many as it takes for the response to fit."""
+        """The sample without the first tokens of the prompt after BOS, as many as the response needs."""
         head = 0
-        # The reference has BOS twice where the chat template writes it too.
+        # In compat `reference`, BOS occurs twice where the chat template contains it.
         while self.front and ids[head : head + len(self.front)] == self.front:
             head += len(self.front)
         start = mask.index(True) if True in mask else len(ids)
-        # Without BOS the prompt's last token stays: the response's first one is predicted from it.
-        room = max(self.max_length - head - (len(ids) - start), 0 if head else 1)
-        kept = max(start - room, head)
+        # Without BOS the prompt's last token stays, as the response's first token is predicted from it.
+        prompt_tokens = max(self.max_length - head - (len(ids) - start), 0 if head else 1)
+        kept = max(start - prompt_tokens, head)
         return ids[:head] + ids[kept:], mask[:head] + mask[kept:]

@@ -1,4 +1,4 @@
-"""The untrained twin of a hub model: its architecture and tokenizer, with weights as its own code draws them."""
+"""The untrained twin of a hub model: its config and tokenizer, with weights as its code initialises them."""
 
 import json
 import shutil
@@ -20,11 +20,11 @@ def write_untrained(
     snapshots: str = SNAPSHOTS,
     trust_remote_code: bool = False,
 ) -> None:
-    """Write the folder `output`: config and tokenizer of the hub model `source`, byte for byte, and seeded weights.
+    """Write the folder `output`: config and tokenizer of the hub model `source`, unchanged, and seeded weights.
 
-    No weights are downloaded. The weights are those that the model's own code initialises, drawn on the CPU in float32,
-    so that the device has no part in them; `untrained.json` says what they are of. Raises `InputError` as
-    `snapshots.fetch` does, and for a config of which no causal language model can be made.
+    No weights are downloaded. The model's code initialises the weights, on the CPU and in float32, whatever the device;
+    `untrained.json` records source, revision and seed. Raises `InputError` as `snapshots.fetch`, and where no causal
+    language model can be built from the config.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -39,10 +39,10 @@ def write_untrained(
         network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
-            f"{model}: no causal language model can be made of {folder.path / 'config.json'} "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:240]})"
+            f"{model}: no causal language model can be built from {folder.path / 'config.json'} "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:240]}); choose another model"
         ) from None
-    # One file, whatever its size: its bytes are what the card's digest is of.
+    # One file, whatever its size, so that the card's digest does not depend on sharding.
     network.save_pretrained(made, max_shard_size="1000GB")
     for name in folder.files:
         shutil.copyfile(folder.path / name, made / name)

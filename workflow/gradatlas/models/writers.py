@@ -1,6 +1,9 @@
-"""Which model writes: an endpoint's, or a local one. Nothing heavy until it is made."""
+"""Models that write texts: behind an endpoint, or local. torch is imported only for a local one."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Writer
@@ -17,6 +20,11 @@ class WriterSettings(Writing, Loading):
     form: str = ""
     """of a local model's prompts: plain or chat; empty: chat where it has a template"""
 
+    @property
+    def leased_device(self) -> str:
+        """The device to lease: ``cpu``, none, for an endpoint."""
+        return "cpu" if self.endpoint else self.device
+
 
 @dataclass(frozen=True)
 class Requests(Requesting):
@@ -27,10 +35,12 @@ class Requests(Requesting):
 
 
 REQUESTS = Requests()
+#: `Requests`, each field an option of its own.
+RequestOptions = Annotated[Requests, Parameter(name="*")]
 
 
 def writer_of(settings: WriterSettings, model: str = "", *, requests: Requests = REQUESTS, threads: int = 1) -> Writer:
-    """The writer that the settings describe; a GPU is to be leased before.
+    """The writer that the settings describe. Lease a GPU first (`core.device.lease`).
 
     `model`: a local model, its folder or card; `threads`: CPU threads of it. Raises `InputError` where neither an
     endpoint's model nor a local one is named.

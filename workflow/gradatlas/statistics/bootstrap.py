@@ -1,4 +1,4 @@
-"""Bootstrap over samples: whole samples are drawn, so that layers, projections and relations stay paired."""
+"""Bootstrap over samples: a sample is drawn with all its layers, projections and relations, which stay paired."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,15 +9,15 @@ from gradatlas.study.seeds import seeded_hash
 LEVEL = 0.95
 #: The lower and upper tail of an interval.
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-# So many numbers of weights are held at once.
+# Largest number of weights in memory.
 _BLOCK = 8_000_000
 
 
 def resampled(columns: Sequence[np.ndarray], draws: int, seed: int, name: str) -> list[np.ndarray]:
     """Means of each array over `draws` resamples of its first axis, the samples: (samples, ...) to (draws, ...).
 
-    All arrays see the same resamples. The stream of random numbers depends on `seed`, `name` and the number of
-    samples alone, so that a cell's interval does not change when another cell is added.
+    All arrays get the same resamples. The random numbers depend only on `seed`, `name` and the number of samples, so
+    that a cell's interval does not change when another cell is added.
     """
     count = len(columns[0])
     flat = np.concatenate([column.reshape(count, -1) for column in columns], axis=1)
@@ -28,7 +28,7 @@ def resampled(columns: Sequence[np.ndarray], draws: int, seed: int, name: str) -
 
 
 def resampled_means(values: np.ndarray, draws: int, seed: int, name: str) -> np.ndarray:
-    """Means over `draws` resamples of the samples, and of the samples themselves in front.
+    """The mean of the samples, and means over `draws` resamples.
 
     `values`: (samples, ...). Returns (1 + draws, ...): index 0 is the plain mean. Resamples as in `resampled`.
     """

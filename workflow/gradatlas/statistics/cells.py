@@ -9,7 +9,7 @@ import polars as pl
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.gradients.tables import SAMPLES, SPECTRA
-from gradatlas.statistics.shapes import Shapes, present, steps, unlike
+from gradatlas.statistics.shapes import Shapes, present, shapes_differ, steps
 
 REFERENCE = "correct"
 KEY = ["variant", "relation", "loss_tokens"]
@@ -49,44 +49,49 @@ class Cell:
 
     @property
     def present(self) -> np.ndarray:
-        """Which layers have a projection of their own: (projections, layers)."""
+        """(projections, layers): whether a layer has its own projection."""
         layers = next(iter(self.values.values())).shape[-1]
         everywhere = np.ones((len(self.projections), layers), dtype=bool)
         return present(self.shapes, self.projections) if self.shapes else everywhere
 
     @property
     def steps(self) -> np.ndarray:
-        """Which neighbouring layers compare: (projections, layers - 1)."""
+        """(projections, layers - 1): whether two neighbouring layers can be compared."""
         return steps(self.shapes, self.projections) if self.shapes else self.present[:, 1:]
 
 
 def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.DataFrame, list[Cell]]:
-    """One model's samples table, and its cells in the order of that table; no cell where no sample is usable.
+    """One model's samples table, and its cells with usable samples in the order of that table.
 
-    A sample with a value that is not finite in any layer or projection becomes ``nonfinite`` in the samples, and
-    stands in no cell. Raises `InputError` where the tables are of another dataset, or do not belong together.
+    A sample with a value that is not finite in any layer or projection gets the status ``nonfinite``, and is in no
+    cell. Raises `InputError` where the tables are of another dataset, or do not belong together.
     """
     frame = pl.from_arrow(read_table(SAMPLES, samples_path))
     found = frame["dataset"].unique().to_list()
     if found != [dataset]:
-        raise InputError(f"{samples_path}: holds dataset {', '.join(map(repr, found)) or 'none'}, not '{dataset}'")
+        raise InputError(
+            f"{samples_path}: holds dataset {', '.join(map(repr, found)) or 'none'}, not '{dataset}'; give its table"
+        )
     ok = (frame["status"] == "ok").to_numpy()
     spectra = pl.from_arrow(read_table(SPECTRA, spectra_path, _COLUMNS))
-    # The spectra stand sample by sample, layer by layer, projection by projection (measure_gradients writes them so).
+    # Rows of spectra are ordered by sample, layer and projection (measure_gradients).
     projections = spectra["projection"].unique(maintain_order=True).to_list()
     layers = spectra["layer"].max() + 1 if spectra.height else 0
     if spectra.height != ok.sum() * layers * len(projections) or ok.any() > bool(layers):
-        raise InputError(f"{spectra_path}: {spectra.height} rows do not belong to the samples of {samples_path}")
+        raise InputError(
+            f"{spectra_path}: {spectra.height} rows do not belong to the samples of {samples_path}; give both tables "
+            "of one job"
+        )
     if not ok.any():
         return frame, []
     facts = read_metadata(samples_path, SAMPLES)
     shapes = facts.get("matrix_shapes")
-    shapes = shapes if unlike(shapes) else None
+    shapes = shapes if shapes_differ(shapes) else None
     statistics = STATISTICS | ({"nuclear_norm": pl.col("nuclear_norm_scaled")} if shapes else {})
     values = {
         name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)
         for name, value in statistics.items()
-        # Released statistics do not tell all of ours.
+        # Released statistics do not have all of these.
         if spectra.select(value).to_series().count()
     }
     missing = ~present(shapes, projections) if shapes else np.False_
@@ -115,7 +120,7 @@ def _usable(
 
 
 def pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
-    """Each cell of another relation with its correct one, cut to the samples that both have."""
+    """The cell of the correct responses and each cell of another relation, with the samples that both have."""
     for other in cells:
         there = set(other.sample_ids)
         for reference in cells:
@@ -127,7 +132,7 @@ def pairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:
 
 
 def cut(cell: Cell, sample_ids: Sequence[str]) -> Cell:
-    """The cell with these samples alone, in this order."""
+    """The cell with these samples only, in this order."""
     position = {sample_id: i for i, sample_id in enumerate(cell.sample_ids)}
     at = [position[sample_id] for sample_id in sample_ids]
     values = {name: stack[at] for name, stack in cell.values.items()}

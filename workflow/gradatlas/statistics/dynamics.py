@@ -1,4 +1,4 @@
-"""Curves of finetuning runs: means over probes, step by step, with intervals over probes."""
+"""Curves of finetuning runs: means over probes at every step, with intervals over probes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ def summarise_runs(
 ) -> None:
     """Write the ``dynamics_curves`` table of one model and seed.
 
-    `runs`: the ``dynamics`` table of every run, by name; `starts`: the run that each starts from, or nothing. Probes
-    that could not be followed (another status than ok) take no part; runs that diverged are named in the metadata.
-    Raises `InputError` for a table of another run.
+    `runs`: the ``dynamics`` table of every run, by name. `starts`: the run that each run starts from, if any. Probes
+    with another status than ok are left out; the metadata name runs that diverged. Raises `InputError` for a table of
+    another run.
     """
     frames = {name: _read(name, path) for name, path in runs.items()}
     ends = {name: int(frame["examples"].max()) for name, frame in frames.items()}
@@ -35,10 +35,10 @@ def summarise_runs(
             values = part.select(MEASURES).to_numpy().reshape(-1, len(steps), len(MEASURES))
             both = np.stack([values, values - values[:, :1]])
             means = resampled_means(np.moveaxis(both, 1, 0), draws, seed, f"{model} {name} {split} {kind}")
-            told = np.stack(interval(means))
+            bounds = np.stack(interval(means))
             for place, (step, examples) in enumerate(steps.iter_rows()):
                 for which, measure in enumerate(MEASURES):
-                    level, change = told[:, 0, place, which].tolist(), told[:, 1, place, which].tolist()
+                    level, change = bounds[:, 0, place, which].tolist(), bounds[:, 1, place, which].tolist()
                     rows.append(
                         {"model": model, "seed": int(frame["seed"][0]), "run": name, "split": split, "type": kind}
                         | {"measure": measure, "step": step, "examples": examples, "before": before, "n": len(values)}
@@ -53,7 +53,8 @@ def _read(name: str, path: str) -> pl.DataFrame:
     frame = pl.from_arrow(read_table(DYNAMICS, path))
     if set(frame["run"]) != {name}:
         raise InputError(
-            f"{path}: holds run {', '.join(sorted(set(frame['run']))) or 'none'}, not '{name}'; give its own"
+            f"{path}: holds run {', '.join(sorted(set(frame['run']))) or 'none'}, not '{name}'; give the table of "
+            f"'{name}'"
         )
     return frame.filter(pl.col("status") == "ok")
 

@@ -1,7 +1,7 @@
 """Curves, MAD and RD of arrays of samples, with their bootstrap intervals.
 
-Arrays are (samples, ..., layers): statistics and projections in between, drawn together. Estimates are dicts of arrays:
-`value`, `low` and `high`; and, of MAD and RD, `corrected` (`gradatlas.statistics.intervals` says why).
+Arrays are (samples, ..., layers), with statistics and projections in between, all with the same resamples. Estimates
+are dicts of arrays: `value`, `low` and `high`, and for MAD and RD `corrected` (see `gradatlas.statistics.intervals`).
 """
 
 import numpy as np
@@ -14,25 +14,25 @@ Estimates = dict[str, np.ndarray]
 _CORRECTED = ("value", "corrected", "low", "high")
 
 
-def of_curves(
+def curve_estimates(
     values: np.ndarray, draws: int, seed: int, name: str, compared: np.ndarray | None = None
 ) -> tuple[Estimates, Estimates]:
-    """The mean curves, (..., layers), and their MAD by segment, (..., segments) in the order of `segments`.
+    """The mean curves, (..., layers), and their MAD by segment, (..., segments), in the order of `segments`.
 
-    `compared` (projections, layers - 1): between which layers MAD takes a step (None: all); NaN where it takes none.
+    `compared` (projections, layers - 1): the steps between layers that count in MAD (None: all); without one it is NaN.
     """
     mean, count = values.mean(0), len(values)
     every = np.ones((*mean.shape[:-1], mean.shape[-1] - 1), dtype=bool)
     compared = every if compared is None else every & compared
     ranges = segments(values.shape[-1]).values()
-    # Each sample's share in a segment's MAD: its steps, in the direction of the mean curve's.
+    # Each sample's contribution to a segment's MAD: its steps, with the signs of the mean curve's.
     steps = np.where(compared, np.diff(values, axis=-1), 0)
     directed = steps * np.where(compared, np.sign(np.diff(mean, axis=-1)), 0)
     shares = np.stack([directed[..., first : end - 1].sum(-1) for first, end in ranges], axis=-1)
     shares -= shares.mean(0)
     columns = [values, (values - mean) ** 2, shares, shares**2]
     means, squares, share_means, share_squares = resampled(columns, draws, seed, name)
-    low, high = intervals.of_mean(values, means, squares - (means - mean) ** 2)
+    low, high = intervals.mean_interval(values, means, squares - (means - mean) ** 2)
     spreads = intervals.spread(shares, share_squares, share_means)
     step, errors = np.diff(mean, axis=-1), steps.std(0) / np.sqrt(count)
     noise = _by_layer(np.diff(means, axis=-1) - step)
@@ -42,27 +42,27 @@ def of_curves(
             taken = np.flatnonzero(compared[*place, first : end - 1]) + first
             at, alone = (*place, taken), noise[*place, taken] / spreads[:, *place, g]
             value = mean_absolute_difference(mean[*place, first:end], compared[*place, first : end - 1])
-            found[*place, g] = value, *intervals.of_absolute(step[at], alone, errors[at], count)
+            found[*place, g] = value, *intervals.absolute_interval(step[at], alone, errors[at], count)
     curves = {"value": mean, "low": low, "high": high}
     return curves, dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True))
 
 
-def of_differences(
+def difference_estimates(
     reference: np.ndarray, other: np.ndarray, draws: int, seed: int, name: str, present: np.ndarray | None = None
 ) -> tuple[Estimates, Estimates, Estimates]:
-    """RD of `other` from `reference`, sample by sample the same: by layer, signed mean and mean absolute over layers.
+    """RD of `other` from `reference`, with the same samples: by layer, signed mean and mean absolute over layers.
 
-    Both are drawn together, so that the difference is a paired one. `present` (projections, layers): which layers have
-    the projection (None: all); means are over these.
+    Both have the same resamples, so that the difference is paired. `present` (projections, layers): the layers with
+    the projection, over which means are taken (None: all).
     """
     count = len(reference)
     columns = [reference, other, reference**2, other**2, reference * other]
     *means, square, other_square, product = resampled(columns, draws, seed, name)
     value = relative_difference(reference.mean(0), other.mean(0))
     drawn = relative_difference(*means)
-    error, errors = intervals.errors_of_ratio(reference, other, means, (square, other_square, product))
-    low, high = (end - 1 for end in intervals.of_ratio(1 + value, 1 + drawn, (error, errors), count))
-    # Errors of the differences themselves; where one layer's is larger in a resample, all layers' are.
+    error, errors = intervals.ratio_errors(reference, other, means, (square, other_square, product))
+    low, high = (end - 1 for end in intervals.ratio_interval(1 + value, 1 + drawn, (error, errors), count))
+    # Errors of the differences. In a resample, the errors of all layers are larger or smaller together.
     error, errors = error * (1 + value), errors * (1 + drawn)
     if present is not None:
         error, errors = np.where(present, error, 0), np.where(present, errors, 0)
@@ -73,8 +73,8 @@ def of_differences(
         own = np.s_[:] if present is None else present[place[-1]]
         here, alone, around = value[place][own], noise[place][own] / spreads[:, *place], error[place][own]
         mean = here.mean()
-        signed[place] = mean, mean, *intervals.of_signed(mean, alone.mean(0), count)
-        absolute[place] = np.abs(here).mean(), *intervals.of_absolute(here, alone, around, count)
+        signed[place] = mean, mean, *intervals.signed_interval(mean, alone.mean(0), count)
+        absolute[place] = np.abs(here).mean(), *intervals.absolute_interval(here, alone, around, count)
     layers = {"value": value, "low": low, "high": high}
     over_layers = (dict(zip(_CORRECTED, np.moveaxis(found, -1, 0), strict=True)) for found in (signed, absolute))
     return layers, *over_layers

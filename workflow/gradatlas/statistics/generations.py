@@ -1,10 +1,9 @@
-"""Curves of free generations: means over prompts, step by step, with 95 % intervals over prompts.
+"""Curves of free generations: means over prompts at every step, with 95 % intervals over prompts.
 
-Draws of one prompt are averaged first. Of shares of yes and no, and of win rates, the interval is Wilson's for as many
-trials as there are prompts; with ties, which count half, it is wider than need be, since nothing between 0 and 1 varies
-more than a yes or no of the same mean. It does not shrink to nothing where all prompts agree. Of repetition and tokens
-it is the bootstrap's percentile interval, and none where all prompts agree; so of changes, which are paired by prompt:
-its responses have the same random numbers at every step of every run.
+Draws of one prompt are averaged first. Shares and win rates have Wilson's interval, with prompts as trials: it does not
+vanish where all prompts agree, and with ties (which count half) it is wider than necessary. Repetition, tokens and
+changes have the bootstrap's percentile interval, or none where all prompts agree. Changes are paired by prompt, whose
+responses have the same random numbers at every step of every run.
 """
 
 from collections.abc import Mapping
@@ -20,9 +19,9 @@ from gradatlas.study.shares import wilson
 
 SHARES = ("borrowed", "correct", "finished")
 AMOUNTS = ("repetition", "tokens")
-#: What a measure's change over a chain of runs is called in the table.
+#: The name of a measure's change over a chain of runs.
 CHANGE = "change of {}"
-#: Of a comparison: wins, a tie for a half; ties; orders that disagree (where both can be read); verdicts that cannot.
+#: Of a comparison: wins (a tie is half a win), ties, orders that disagree (if both are readable), unreadable verdicts.
 COMPARED = ("win_rate", "tie", "disagreement", "unreadable")
 WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
 _KEYS = ["run", "split", "step", "examples"]
@@ -37,16 +36,16 @@ def summarise_generations(
     draws: int,
     seed: int,
 ) -> None:
-    """Write the ``generation_curves`` table of one model and seed; `starts`: the run that each starts from, or nothing.
+    """Write the ``generation_curves`` table of one model and seed; `starts`: the run that each run starts from, if any.
 
-    Measures that nobody could tell (`correct` without an oracle, a comparison without a readable verdict) have no row.
+    Unknown measures (`correct` without an oracle, a comparison without a readable verdict) have no row.
     """
-    told = pl.from_arrow(read_table(GENERATION_SCORES, scores))
-    ends = dict(told.group_by("run").agg(pl.col("examples").max()).iter_rows())
+    scored = pl.from_arrow(read_table(GENERATION_SCORES, scores))
+    ends = dict(scored.group_by("run").agg(pl.col("examples").max()).iter_rows())
     before = {name: _before(name, starts, ends) for name in ends}
     rows = []
     means = [pl.col(name).cast(pl.Float64).mean() for name in (*SHARES, *AMOUNTS)]
-    each = told.group_by(*_KEYS, "pair_id", maintain_order=True).agg(means)
+    each = scored.group_by(*_KEYS, "pair_id", maintain_order=True).agg(means)
     for key, part in each.group_by(_KEYS, maintain_order=True):
         place = dict(zip(_KEYS, key, strict=True)) | {"baseline": None, "baseline_step": None}
         rows += [
@@ -55,7 +54,7 @@ def summarise_generations(
         rows += [place | _amount(part[name], name, draws, seed, f"{model} {key}") for name in AMOUNTS]
     rows += _changes(each, starts, draws, seed, model)
     rows += _comparisons(judgements) if judgements else []
-    named = {"model": model, "seed": int(told["seed"][0])}
+    named = {"model": model, "seed": int(scored["seed"][0])}
     judged = {"judge": read_metadata(judgements, JUDGEMENTS)["judge"]} if judgements else {}
     known = read_metadata(scores, GENERATION_SCORES)
     facts = {"draws": draws, "seed": seed, "left_out": known["left_out"], "oracle": known["oracle"], **judged}
@@ -64,13 +63,13 @@ def summarise_generations(
 
 
 def _before(run: str, starts: Mapping[str, str], ends: Mapping[str, int]) -> int:
-    """Examples that the runs have seen which `run` starts from."""
+    """The number of examples seen by the runs that `run` starts from."""
     start = starts.get(run, "")
     return ends.get(start, 0) + _before(start, starts, ends) if start else 0
 
 
 def _changes(each: pl.DataFrame, starts: Mapping[str, str], draws: int, seed: int, model: str) -> list[dict]:
-    """By run, what its last answers to held-out prompts have over the first of its chain, prompt by prompt."""
+    """By run, the change of its last answers to held-out prompts since the first ones of its chain, by prompt."""
     held = each.filter(pl.col("split") == "held_out")
     known, rows = set(held["run"]), []
     for run in dict.fromkeys(held["run"]):

@@ -1,18 +1,18 @@
-"""How learning one kind of response moves the belief in others along a run: SignDelta and LBK.
+"""SignDelta and LBK: how learning one type of response changes the log-probability of others along a run.
 
-The paper's (Ren and Sutherland, ICLR 2025, section 4 and appendix C) are of all entries of the change of log pi between
-two evaluations, V by L: SignDelta = E_{v,l}[change], LBK = ||change||_F^2 / (||A_o||_F^2 ||G||_F^2). The ``dynamics``
-table keeps a response's own tokens alone, and their mean. With d the change of the mean log-probability of a response's
-L tokens:
+The paper (Ren and Sutherland, ICLR 2025, section 4 and appendix C) defines both over all V x L entries of the change of
+log pi between two evaluations: SignDelta = E_{v,l}[change], LBK = ||change||_F^2 / (||A_o||_F^2 ||G||_F^2). The
+``dynamics`` table has only the mean over a response's own tokens. With d the change of the mean log-probability of a
+response's L tokens:
 
-- SignDelta here is d, the label entries' part of the paper's. Summed over evaluations it is the end less the start.
-- LBK here is d^2 / (||A_o||^2 ||G||_F^2), with ||A_o|| the mean over tokens before the change. L d^2 is at most the
-  label entries' sum of squares, and that at most the paper's ||change||_F^2; ||A_o||_F^2 is L ||A_o||^2 where tokens
-  are alike. What all tokens share is seen; what cancels among them, and what happens beside the labels, is not.
-- ||G||_F^2 = c+^2 E[L+ ||G+||^2] + c-^2 E[L- ||G-||^2] of the responses that are learnt, before the change; c the mean
-  pull and push of the updates in between (workflow/gradatlas/finetuning/losses.py).
+- SignDelta here is d, the part of the label entries. Summed over evaluations it is the end minus the start.
+- LBK here is d^2 / (||A_o||^2 ||G||_F^2), with ||A_o|| the mean over tokens before the change. L d^2 is at most the sum
+  of squares of the label entries, which is at most the paper's ||change||_F^2; ||A_o||_F^2 is L ||A_o||^2 for equal
+  tokens. So changes common to all tokens count, but not those that cancel, nor those of other entries.
+- ||G||_F^2 = c+^2 E[L+ ||G+||^2] + c-^2 E[L- ||G-||^2] of the learned responses before the change, with c the mean pull
+  and push of the updates in between (workflow/gradatlas/finetuning/losses.py).
 
-(The study's notebook divides by the root of ||A_o||, which is a root already, and by ||G|| unsquared.)
+(The study's notebook divides by the root of ||A_o||, which is already a root, and by ||G|| not squared.)
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from itertools import pairwise
 import polars as pl
 from scipy.stats import kendalltau
 
-#: What tells one curve of a probe from another.
+#: The key of a probe's curve.
 CURVE = ("run", "seed", "split", "type", "probe_id")
 
 
@@ -51,10 +51,10 @@ def accumulated(deltas: pl.DataFrame, column: str = "change") -> pl.DataFrame:
 def learnt_norm(
     dynamics: pl.DataFrame, training: pl.DataFrame, pulled: str, pushed: str = "", split: str = "train"
 ) -> pl.DataFrame:
-    """||G||_F^2 of what a run learns, over the time between two evaluations.
+    """||G||_F^2 of a run's updates between two evaluations.
 
-    `dynamics` and `training`: those tables of one run. `pulled`, `pushed`: the types of probes that are the chosen and
-    the rejected side of what is learnt; `pushed` is empty for SFT. Columns: step, before, norm.
+    `dynamics` and `training`: tables of one run. `pulled`, `pushed`: the probe types of the learned chosen and rejected
+    responses; `pushed` is empty for SFT. Columns: step, before, norm.
     """
     frame = dynamics.filter((pl.col("status") == "ok") & (pl.col("split") == split))
     squares = (
@@ -88,16 +88,16 @@ def lbk(dynamics: pl.DataFrame, training: pl.DataFrame, pulled: str, pushed: str
 
 
 def by_column(values: Sequence[float]) -> list[float]:
-    """A column of the table of influences divided by its range, greatest less least, as the study's is; zeros stay."""
+    """A column of the table of influences divided by its range (maximum - minimum), as in the study; zeros stay."""
     extent = max(values) - min(values)
     return [value / extent if extent else 0.0 for value in values]
 
 
 def rank_stability(means: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Kendall's tau of the ranking of types at an evaluation with that at the next one and at the last.
+    """Kendall's tau of the ranking of types at an evaluation with those at the next and at the last evaluation.
 
-    `means`: step, type and `column`, of one run, every type at every step. Columns: step, next, last; the last
-    evaluation itself has no row. The paper takes it that the ranking hardly moves.
+    `means`: step, type and `column`, of one run, every type at every step. Columns: step, next, last; no row for the
+    last evaluation. The paper assumes that the ranking hardly changes.
     """
     kinds = sorted(means["type"].unique())
     steps = sorted(means["step"].unique())

@@ -5,14 +5,14 @@ Three methods, each chosen by its measured coverage on skewed samples (benchmark
 - A mean of non-negative numbers: bootstrap-t on the log scale (Efron and Tibshirani, An Introduction to the Bootstrap,
   1993, chapter 12). Percentiles are too short where samples are few or skewed, as nuclear norms are.
 - A relative difference: the same for the log of the ratio of the two means; averaged over layers, bootstrap-t.
-- MAD and mean absolute RD: means over layers of |delta_i|, of which only delta_i plus noise is seen. Noise makes the
-  plain value too large, and the percentile interval doubly so, since a resample adds noise to noise. Here the
-  bootstrap's test is inverted (Carpenter, Statistics in Medicine 18, 1999): theta is in the interval where differences
-  of mean size theta, with the resamples' noise, give a plain value as large as the one seen and one as small. How theta
-  is shared out over the layers is not known, so two extremes are tried and the wider ends kept: half of it evenly,
-  and all of it where a difference stands out of its standard error. By chance a plain value can be smaller than noise
-  alone makes it, and the test would then exclude every theta, zero too. So the upper end is never below the one that
-  half of all samples without any difference would give (Cowan et al., Power-constrained limits, arXiv:1105.3166).
+- MAD and mean absolute RD: means over layers of |delta_i|, where delta_i is observed with noise. Noise makes the plain
+  value too large, and the percentile interval even more, as a resample adds noise again. So a bootstrap test is
+  inverted (Carpenter, Statistics in Medicine 18, 1999): the interval contains theta if differences of mean size theta,
+  with the resamples' noise, give plain values both above and below the observed one often enough. The distribution of
+  theta over the layers is unknown, so two extremes are tried and the wider ends used: half of it evenly, and all of it
+  in layers whose difference exceeds its standard error. By chance the plain value can be smaller than noise alone makes
+  it; the test would then exclude every theta, also zero. So the upper end is at least the median one of samples without
+  any difference (Cowan et al., Power-constrained limits, arXiv:1105.3166).
 
 With fewer than `FEWEST` samples there is no interval (NaN).
 """
@@ -22,11 +22,11 @@ import numpy as np
 from gradatlas.statistics.bootstrap import TAILS
 
 FEWEST = 5
-# A resample of nearly equal samples has hardly a spread; its t is large, not infinite.
+# Keeps t finite in a resample of nearly equal samples.
 _LEAST_SPREAD = 1e-3
 
 
-def of_mean(values: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_interval(values: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) of the means over the first axis of non-negative `values`, (samples, ...).
 
     `means` and `variances`: (draws, ...), of the resamples; variances as `spread` gives them.
@@ -38,13 +38,13 @@ def of_mean(values: np.ndarray, means: np.ndarray, variances: np.ndarray) -> tup
         return _log_t(mean, means, error, drawn, len(values))
 
 
-def errors_of_ratio(
+def ratio_errors(
     reference: np.ndarray, other: np.ndarray, means: tuple[np.ndarray, np.ndarray], moments: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Relative standard error of mean(other) / mean(reference) of paired samples, (samples, ...), and in the resamples.
 
-    `means`: of reference and other in the resamples, (draws, ...); `moments`: there, the means of their squares and
-    of their product.
+    `means`: of reference and other in the resamples, (draws, ...). `moments`: the resamples' means of the squares of
+    both and of their product.
     """
     count = len(reference)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -54,18 +54,18 @@ def errors_of_ratio(
         return np.sqrt(plain / count), np.sqrt(np.maximum(drawn, 0) / count)
 
 
-def of_ratio(
+def ratio_interval(
     value: np.ndarray, drawn: np.ndarray, errors: tuple[np.ndarray, np.ndarray], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) of a ratio of means, (...), from those `drawn`, (draws, ...), and `errors_of_ratio`."""
+    """(low, high) of a ratio of means, (...), from the resamples' ratios `drawn`, (draws, ...), and `ratio_errors`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return _log_t(value, drawn, *errors, count)
 
 
-def of_signed(value: float, noise: np.ndarray, count: int) -> tuple[float, float]:
+def signed_interval(value: float, noise: np.ndarray, count: int) -> tuple[float, float]:
     """(low, high) of a mean of signed differences: bootstrap-t.
 
-    `noise`: (draws,), the resamples' values less `value`, each divided by its spread.
+    `noise`: (draws,), the resamples' values minus `value`, each divided by its spread.
     """
     if count < FEWEST:
         return np.nan, np.nan
@@ -74,7 +74,7 @@ def of_signed(value: float, noise: np.ndarray, count: int) -> tuple[float, float
 
 
 def spread(scores: np.ndarray, squares: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """The resamples' standard deviations of `scores`, (samples, ...), as multiples of the plain one: (draws, ...).
+    """The resamples' standard deviations of `scores`, (samples, ...), divided by that of the samples: (draws, ...).
 
     `squares` and `means`: of the centred scores, in the resamples.
     """
@@ -82,19 +82,19 @@ def spread(scores: np.ndarray, squares: np.ndarray, means: np.ndarray) -> np.nda
 
 
 def relative_to(drawn: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Spreads `drawn`, (draws, ...), as multiples of the `plain` one, (...); 1 where there is none."""
+    """Spreads `drawn`, (draws, ...), divided by the `plain` one, (...); 1 where that is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(plain > 0, np.fmax(drawn / plain, _LEAST_SPREAD), 1.0)
 
 
-def of_absolute(
+def absolute_interval(
     differences: np.ndarray, noise: np.ndarray, errors: np.ndarray, count: int
 ) -> tuple[float, float, float]:
-    """(corrected, low, high) of the mean over layers of the absolute values of what `differences` estimate.
+    """(corrected, low, high) of the mean over layers of the true differences' absolute values.
 
-    `differences` and their standard `errors`: (layers,); `noise`: (layers, draws), the resamples' differences less
-    `differences`, each divided by its resample's spread. The corrected value is the theta at which half the plain
-    values would be larger, between the two extremes; never negative.
+    `differences` and their standard `errors`: (layers,). `noise`: (layers, draws), the resamples' differences minus
+    `differences`, each divided by its resample's spread. The corrected value is the theta at which half of the plain
+    values are larger, averaged over the two extremes; never negative.
     """
     if count < FEWEST or not differences.size or not np.isfinite(differences).all() or not np.isfinite(noise).all():
         return np.nan, np.nan, np.nan
@@ -114,7 +114,7 @@ def of_absolute(
 
 
 def _inverted(seen: float, shape: np.ndarray, noise: np.ndarray, tail: float) -> float:
-    """The theta at which mean |theta shape + noise| has its `tail` quantile at `seen`; 0 where it is larger even there.
+    """The theta for which the `tail` quantile of mean |theta shape + noise| is `seen`; 0 if it is larger even at 0.
 
     `shape`: (layers,), of mean absolute value 1.
     """
@@ -124,7 +124,7 @@ def _inverted(seen: float, shape: np.ndarray, noise: np.ndarray, tail: float) ->
     lower = max(0.0, seen - _quantile(np.abs(noise).mean(0), tail))
     if upper <= lower:
         return lower
-    # Layers whose sign no noise can turn, down to `lower`, add up exactly.
+    # Layers whose sign no noise can change, down to `lower`, are a linear term.
     near = np.abs(shape) * lower <= np.abs(noise).max(1)
     if not near.any():
         return upper
@@ -159,7 +159,7 @@ def _log_t(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bootstrap-t of log `value`; `error` and `errors` are relative standard errors, plain and in the resamples."""
     student = (np.log(drawn) - np.log(value)) / np.fmax(errors, _LEAST_SPREAD * error)
-    # Samples all alike have no spread: the interval is the value.
+    # Equal samples: the interval is the value.
     student = np.where(error > 0, student, 0.0)
     low, high = np.quantile(np.moveaxis(student, 0, -1).copy(), TAILS, axis=-1)
     if count < FEWEST:
@@ -168,7 +168,7 @@ def _log_t(
 
 
 def _quantile(numbers: np.ndarray, tail: float) -> float:
-    """`numpy.quantile` of one dimension, without its overhead: it is called a million times."""
+    """`numpy.quantile` of one dimension, without its overhead, for a million calls."""
     place = tail * (len(numbers) - 1)
     at = min(int(place), len(numbers) - 2) if len(numbers) > 1 else 0
     if len(numbers) == 1:

@@ -1,4 +1,4 @@
-"""The jobs of the statistics, one a rule."""
+"""The jobs of statistics, one per rule."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from gradatlas.core.jobs import by_name
 
 @dataclass(frozen=True)
 class BootstrapSettings:
-    """What decides an interval."""
+    """Settings of an interval."""
 
     draws: int = 1000
     """bootstrap draws"""
@@ -18,7 +18,7 @@ class BootstrapSettings:
 
 @dataclass(frozen=True)
 class ChainSettings(BootstrapSettings):
-    """What decides curves of finetuning runs."""
+    """Settings of curves of finetuning runs."""
 
     starts: dict[str, str] = field(default_factory=dict)
     """by run, the run that it starts from; runs that start from the model itself are left out"""
@@ -26,7 +26,7 @@ class ChainSettings(BootstrapSettings):
 
 @dataclass(frozen=True)
 class RunsSettings(ChainSettings):
-    """The same, of tables that are one a run."""
+    """The same, with one table per run."""
 
     runs: tuple[str, ...] = ()
     """the runs, in the order of the tables"""
@@ -48,26 +48,25 @@ def summarise_gradients(
     dataset
         the dataset's name
     samples
-        samples tables, one a model
+        samples tables, one per model
     spectra
         spectra tables, in the same order
     responses
-        the responses table that was measured: counts its right labels
+        the measured responses table, for counts of right labels
     output
         folder for the tables (.parquet)
     """
-    from gradatlas.core.errors import InputError
+    from gradatlas.core.errors import check_same_number
     from gradatlas.statistics.summarise import summarise
 
-    if len(samples) != len(spectra):
-        raise InputError(f"--samples names {len(samples)} tables, --spectra {len(spectra)}; give one of each per model")
+    check_same_number(samples=samples, spectra=spectra)
     summarise(dataset, samples, spectra, output, settings.draws, settings.seed, responses)
 
 
 def regress_gradients(
     *, statistics: list[Path], output: Path, csv: Path, settings: BootstrapSettings = BootstrapSettings()
 ) -> None:
-    """Regress the size of gradients on loss and length, and test what is left between variants.
+    """Regress the size of gradients on loss and length, with the residuals of each variant.
 
     Parameters
     ----------
@@ -84,14 +83,14 @@ def regress_gradients(
 
 
 def summarise_dynamics(*, model: str, dynamics: list[Path], output: Path, settings: RunsSettings) -> None:
-    """Summarise one model's finetuning runs over probes: means and 95 % bootstrap intervals, step by step.
+    """Summarise one model's finetuning runs over probes: means and 95 % bootstrap intervals at every step.
 
     Parameters
     ----------
     model
         the model's name
     dynamics
-        dynamics tables, one a run (.parquet)
+        dynamics tables, one per run (.parquet)
     output
         table to write (.parquet)
     """

@@ -1,8 +1,8 @@
-"""How far preference runs squeeze, at the same number of examples and at the same margin.
+"""Squeezing of preference runs, compared at equal examples and at equal margin.
 
-Runs that start from elsewhere learn at other speeds. At equal examples the one that has moved most has squeezed most,
-for no other reason; at an equal growth of the margin log pi(chosen) - log pi(rejected), DPO's aim, the question is what
-that growth has cost. All are changes since the run's first evaluation, along a question's own responses.
+Runs from different starts learn at different speeds: at equal examples, the run that has changed most has squeezed
+most. At an equal growth of the margin log pi(chosen) - log pi(rejected), DPO's aim, the comparison shows the cost of
+that growth. All numbers are changes since the run's first evaluation, of a question's own responses.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,19 @@ import polars as pl
 from gradatlas.core.errors import InputError
 from gradatlas.statistics.bootstrap import resampled
 
-#: What a run has done to a question, in this order: nats of the chosen response lost; nats per token that the likeliest
-#: token gains at each place of the chosen response.
+#: A run's changes for a question: nats lost by the chosen response; nats per token gained by the likeliest token at
+#: each position of the chosen response.
 SQUEEZING = ("fall", "rise")
-#: On what runs are matched.
+#: Quantities that runs are matched on.
 ON = ("examples", "margin")
 
 
 @dataclass(frozen=True)
-class Course:
-    """A run by question: `questions`, (n,), `examples`, (steps,), and changes, (n, steps), in nats: growth of the
-    margin, `fall` and `rise` as in `SQUEEZING`."""
+class Trajectory:
+    """A run's changes by question, (n, steps), in nats: growth of the `margin`, `fall` and `rise` as in `SQUEEZING`.
+
+    `questions`: (n,). `examples`: (steps,).
+    """
 
     questions: tuple[str, ...]
     examples: np.ndarray
@@ -33,10 +35,10 @@ class Course:
     rise: np.ndarray
 
 
-def course_of(dynamics: pl.DataFrame, split: str = "train") -> Course:
-    """The course of one run from its ``dynamics`` table; questions that lack one of the two responses are left out.
+def trajectory_of(dynamics: pl.DataFrame, split: str = "train") -> Trajectory:
+    """The trajectory of one run from its ``dynamics`` table, over questions with both responses.
 
-    `InputError` where none has both.
+    `InputError` where there are none.
     """
     usable = dynamics.filter((pl.col("status") == "ok") & (pl.col("split") == split))
     sides = {}
@@ -47,7 +49,7 @@ def course_of(dynamics: pl.DataFrame, split: str = "train") -> Course:
         sides["rejected"].select("question", "step", pl.col("log_prob_sum").alias("other")), on=["question", "step"]
     )
     if both.is_empty():
-        raise InputError("no question's chosen and rejected responses are both followed; watch both types of probes")
+        raise InputError("no question has both a chosen and a rejected probe; follow both types of probes")
     both = both.sort("question", "step")
     steps = both.select("step", "examples").unique().sort("step")
     values = both.select(
@@ -58,31 +60,31 @@ def course_of(dynamics: pl.DataFrame, split: str = "train") -> Course:
     values = values.reshape(-1, len(steps), 3)
     margin, fall, rise = np.moveaxis(values - values[:, :1], -1, 0)
     questions = both["question"].unique(maintain_order=True).to_list()
-    return Course(tuple(questions), steps["examples"].to_numpy(), margin, fall, rise)
+    return Trajectory(tuple(questions), steps["examples"].to_numpy(), margin, fall, rise)
 
 
 def squeezing(
-    courses: Mapping[str, Course], on: str, draws: int, seed: int, name: str, level: float | None = None
+    trajectories: Mapping[str, Trajectory], on: str, draws: int, seed: int, name: str, level: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`SQUEEZING` of every run where it first reaches a level of examples or of the mean margin, between evaluations by
-    straight lines; (1 + draws, runs, 2), and the levels, (1 + draws,). Index 0 is of the questions themselves.
+    """`SQUEEZING` of every run where it first reaches a level of examples or of the mean margin.
 
-    `level`: None for the highest that all runs reach, found anew in each resample of the questions. Runs see the same
-    resamples, so that differences between them are paired. A run that does not reach a given level in a resample is
-    NaN there. `InputError` where runs follow other questions.
+    Linear interpolation between evaluations. Returns (1 + draws, runs, 2), and the levels, (1 + draws,); index 0: the
+    questions without resampling. `level`: None for the highest level that all runs reach, in each resample. Runs have
+    the same resamples, so that differences between them are paired. NaN where a run does not reach the level.
+    `InputError` where runs have different questions.
     """
-    first = next(iter(courses.values()))
-    for run, course in courses.items():
-        if course.questions != first.questions:
+    first = next(iter(trajectories.values()))
+    for run, trajectory in trajectories.items():
+        if trajectory.questions != first.questions:
             raise InputError(
-                f"run '{run}' follows other questions than '{next(iter(courses))}'; match runs of one seed"
+                f"run '{run}' has other questions than '{next(iter(trajectories))}'; compare runs of one seed"
             )
-    columns = [np.stack([each.margin, each.fall, each.rise], axis=-1) for each in courses.values()]
+    columns = [np.stack([each.margin, each.fall, each.rise], axis=-1) for each in trajectories.values()]
     drawn = resampled(columns, draws, seed, name)
     means = [np.concatenate([values.mean(0, keepdims=True), more]) for values, more in zip(columns, drawn, strict=True)]
     paths = [mean[..., 0] for mean in means]
     if on == "examples":
-        seen = [each.examples.astype(float) for each in courses.values()]
+        seen = [each.examples.astype(float) for each in trajectories.values()]
         paths = [np.broadcast_to(one, path.shape) for one, path in zip(seen, paths, strict=True)]
     levels = np.min([path.max(1) for path in paths], axis=0) if level is None else np.full(1 + draws, float(level))
     found = [reached(path, mean[..., 1:], levels) for path, mean in zip(paths, means, strict=True)]
@@ -90,7 +92,7 @@ def squeezing(
 
 
 def reached(paths: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """`values`, (draws, steps, k), where `paths`, (draws, steps), first reach `levels`, (draws,); NaN where never."""
+    """`values`, (draws, steps, k), where `paths`, (draws, steps), first reach `levels`, (draws,); else NaN."""
     there = paths >= levels[:, None]
     rows, place = np.arange(len(paths)), there.argmax(1)
     before = np.maximum(place - 1, 0)

@@ -5,7 +5,7 @@ A curve is the mean over samples of one statistic of one projection, by layer; t
 
 import numpy as np
 
-# The study's own cuts of its models' layers into early, middle and last; no constant fraction fits all four.
+# The study's cuts of its models' layers into early, middle and last; no constant fraction gives all four.
 _PUBLISHED_CUTS = {26: (7, 20), 28: (7, 21), 32: (10, 20), 42: (12, 30)}
 
 SEGMENTS = ("early", "middle", "last", "all")
@@ -14,8 +14,8 @@ SEGMENTS = ("early", "middle", "last", "all")
 def segments(layers: int) -> dict[str, tuple[int, int]]:
     """Half-open ranges of layers of the early, middle and last segment, and of all.
 
-    26, 28, 32 and 42 layers: the study's own cuts. Any other number: a quarter of the layers, rounded, at each end,
-    as the study cuts its 28-layer model. With fewer than 4 layers there is no segment but ``all``.
+    26, 28, 32 and 42 layers: the study's cuts. Any other number: a quarter of the layers, rounded, at each end, as in
+    the study's 28-layer model. Fewer than 4 layers: only ``all``.
     """
     whole = {"all": (0, layers)}
     if layers < 4:
@@ -28,7 +28,7 @@ def segments(layers: int) -> dict[str, tuple[int, int]]:
 def mean_absolute_difference(curves: np.ndarray, steps: np.ndarray | None = None) -> np.ndarray:
     """MAD: mean over neighbouring layers of |s_(i+1) - s_i|; NaN for a single layer. (..., layers) to (...).
 
-    `steps` (..., layers - 1): the neighbours that compare (None: all); NaN where there are none.
+    `steps` (..., layers - 1): the steps that count (None: all); NaN without one.
     """
     if curves.shape[-1] < 2:
         return np.full(curves.shape[:-1], np.nan)
@@ -46,6 +46,6 @@ def relative_difference(reference: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def top_layers(differences: np.ndarray, count: int = 5) -> list[int]:
-    """The layers of the largest absolute relative difference, largest first; ties by layer; NaN never."""
+    """The layers with the largest absolute relative difference, largest first; ties by layer, without NaN."""
     order = np.argsort(-np.abs(differences), kind="stable")
     return [int(layer) for layer in order if not np.isnan(differences[layer])][:count]

@@ -1,9 +1,8 @@
-"""How far loss and length explain the size of a gradient: least squares of log nuclear norm.
+"""Regression of the size of a gradient on loss and length: least squares of log nuclear norm.
 
-For each model, log nuclear norm = intercept + a log loss + b log response tokens, over the samples of all variants of
-the correct responses, of one dataset or of all; and what is left between the variants then: their mean residuals. The
-norm is a sample's mean over layers, of one projection or of all. A finding about variants that the residuals do not
-show is one about loss and length.
+For each model, log nuclear norm = intercept + a log loss + b log response tokens, over the correct responses of all
+variants, of one dataset or of all; and the mean residual of each variant. The norm is a sample's mean over layers, of
+one projection or of all. A difference between variants that is not in the residuals is explained by loss and length.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,8 +29,8 @@ _NUMBERS = ("loss", "response_tokens", "nuclear_norm")
 def regress(statistics: Sequence[str], output: str, csv: str, draws: int, seed: int) -> None:
     """Write the regression table of all datasets' `statistics` folders, as Parquet and CSV.
 
-    Intervals are 95 % percentile bootstraps, `draws` of them, over questions: the variants of one are drawn together.
-    Samples without a loss or a length above zero cannot stand in a logarithm and are left out; `n` counts the others.
+    Intervals are 95 % percentile bootstraps with `draws` resamples of questions: the variants of a question are drawn
+    together. Samples without a positive loss and length are left out; `n` counts the others.
     """
     frame = pl.concat([_read(Path(folder) / "per_sample.parquet") for folder in statistics])
     rows: list[dict[str, Any]] = []
@@ -49,7 +48,7 @@ def regress(statistics: Sequence[str], output: str, csv: str, draws: int, seed: 
 
 
 def _read(path: Path) -> pl.DataFrame:
-    """A row a correct response: the mean nuclear norm of each projection as a column, and of all."""
+    """One row per correct response, with lists of projections and of their mean nuclear norms."""
     frame = pl.from_arrow(read_table(PER_SAMPLE, path, [*_COLUMNS, *_NUMBERS, "purpose"]))
     frame = frame.filter((pl.col("relation") == REFERENCE) & (pl.col("loss_tokens") == "all"))
     keys = ["model", "dataset", "variant", "sample_id", "loss", "response_tokens", "purpose"]
@@ -67,13 +66,13 @@ def _of_part(part: pl.DataFrame, draws: int, seed: int, name: str) -> Iterator[d
     variants = part.filter(pl.Series(usable))["variant"].to_numpy().astype(str)
     questions = part.filter(pl.Series(usable)).select(pl.struct("dataset", "sample_id").rank("dense")).to_series()
     x, y, count = x[usable], y[usable], int(usable.sum())
-    if not told_apart(x):
+    if not separable(x):
         return
     names = list(dict.fromkeys(part["variant"]))
     sums, shift = sums_of(x, y, variants, names, questions.to_numpy() - 1)
     plain = [total.mean(0, keepdims=True) for total in sums]
     drawn = resampled(sums, draws, seed, name)
-    estimates = solved([np.concatenate(pair) for pair in zip(plain, drawn, strict=True)], shift, names)
+    estimates = solve_least_squares([np.concatenate(pair) for pair in zip(plain, drawn, strict=True)], shift, names)
     enough = questions.n_unique() >= FEWEST
     for p, projection in enumerate([ALL, *projections]):
         for (term, variant), values in estimates.items():
@@ -83,8 +82,8 @@ def _of_part(part: pl.DataFrame, draws: int, seed: int, name: str) -> Iterator[d
             yield {"projection": projection, "term": term, "variant": variant, **numbers}
 
 
-def told_apart(x: np.ndarray) -> bool:
-    """Whether predictors (responses, k) tell their slopes apart: not if one does not vary, or only with the others."""
+def separable(x: np.ndarray) -> bool:
+    """Whether the slopes of predictors (responses, k) are determined: each varies, and not only with the others."""
     count, k = x.shape
     return count > k + 1 and bool((np.ptp(x, axis=0) > 0).all()) and np.linalg.matrix_rank(x - x.mean(0)) == k
 
@@ -92,12 +91,12 @@ def told_apart(x: np.ndarray) -> bool:
 def sums_of(
     x: np.ndarray, y: np.ndarray, variants: np.ndarray, names: Sequence[str], questions: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """All that least squares needs, as sums over each question's responses (questions, ...), and the predictors' means.
+    """The sums for least squares over each question's responses, (questions, ...), and the predictors' means.
 
-    `x`: (responses, predictors), `y`: (responses, targets), `variants` of the responses, of which residuals are taken
-    for `names`; `questions`: the responses' places, from 0. A bootstrap draws the rows of the sums.
+    `x`: (responses, predictors). `y`: (responses, targets). `variants`: of the responses; residuals are for `names`.
+    `questions`: each response's question, numbered from 0. A bootstrap draws the rows of the sums.
     """
-    # Centred, so that the normal equations are well conditioned; of the intercept the shift is taken back in `solved`.
+    # Centred, so that the normal equations are well conditioned; `solve_least_squares` corrects the intercept.
     shift = x.mean(0)
     x = np.column_stack([np.ones(len(x)), x - shift])
     inside = np.column_stack([variants == name for name in names]).astype(float)
@@ -119,10 +118,10 @@ def _by_question(values: np.ndarray, questions: np.ndarray) -> np.ndarray:
     return total
 
 
-def solved(
+def solve_least_squares(
     sums: Sequence[np.ndarray], shift: np.ndarray, variants: Sequence[str], terms: Sequence[str] = TERMS
 ) -> dict[tuple[str, str | None], np.ndarray]:
-    """Coefficients, R2 (`r2`) and mean residuals (of each of `variants`), (1 + draws, targets), from drawn sums."""
+    """Coefficients, R2 (`r2`) and mean residuals (of each variant), (1 + draws, targets), from the resamples' sums."""
     xx, xy, y, yy, inside, inside_x, inside_y = sums
     beta = np.linalg.pinv(xx, hermitian=True) @ xy
     total = xx[:, 0, 0, None]

@@ -1,8 +1,8 @@
-"""Which layers of a model compare: those whose matrices have one shape. Most models' all do.
+"""Comparing layers whose matrices differ in shape. In most models all have the same shape.
 
-`matrix_shapes` of a gradients job: by projection, each layer's (rows, columns), or None where a layer has no matrix of
-its own. Where these differ, sizes are nuclear norms divided by the root of the smaller dimension
-(`nuclear_norm_scaled`), and steps from layer to layer are taken between layers of one shape alone.
+`matrix_shapes` of a gradients job: by projection, each layer's (rows, columns), or None for a layer without its own
+matrix. Where these differ, sizes are nuclear norms divided by the root of the smaller dimension
+(`nuclear_norm_scaled`), and only layers of the same shape are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from gradatlas.statistics.tables import CURVES
 Shapes = Mapping[str, Sequence[Sequence[int] | None]]
 
 
-def unlike(shapes: Shapes | None) -> bool:
-    """Whether any projection's layers differ in shape, or one has none; not known is alike."""
+def shapes_differ(shapes: Shapes | None) -> bool:
+    """Whether any projection's layers differ in shape, or a layer has none; False for unknown shapes."""
     return any(len({tuple(shape or ()) for shape in each}) > 1 for each in (shapes or {}).values())
 
 
 def present(shapes: Shapes, projections: Sequence[str]) -> np.ndarray:
-    """Which layers have a matrix of their own: (projections, layers)."""
+    """(projections, layers): whether a layer has its own matrix."""
     return np.array([[shape is not None for shape in shapes[name]] for name in projections])
 
 
 def steps(shapes: Shapes, projections: Sequence[str]) -> np.ndarray:
-    """Between which neighbouring layers a step is taken: (projections, layers - 1)."""
+    """(projections, layers - 1): whether two neighbouring layers have the same shape."""
     return np.array(
         [
             [bool(one and other) and tuple(one) == tuple(other) for one, other in pairwise(each)]
@@ -38,7 +38,7 @@ def steps(shapes: Shapes, projections: Sequence[str]) -> np.ndarray:
 
 
 def read_shapes(statistics: Sequence[str | Path]) -> dict[str, Shapes]:
-    """By model, the shapes of those whose layers differ, from folders of statistics."""
+    """By model, the shapes of models whose layers differ, from folders of statistics."""
     facts = [read_metadata(Path(folder) / "curves.parquet", CURVES).get("models", {}) for folder in statistics]
     return {
         model: known["matrix_shapes"] for models in facts for model, known in models.items() if "matrix_shapes" in known
@@ -46,8 +46,8 @@ def read_shapes(statistics: Sequence[str | Path]) -> dict[str, Shapes]:
 
 
 def sentence(shapes: Shapes | None) -> list[str]:
-    """The line of a figure or table of such a model; none where all layers are alike."""
-    if not unlike(shapes):
+    """The note in a figure or table of such a model; none where all layers have the same shape."""
+    if not shapes_differ(shapes):
         return []
     sizes = {name: sorted({tuple(shape) for shape in each if shape}) for name, each in shapes.items()}
     differing = [f"{name} {', '.join(f'{r}×{c}' for r, c in each)}" for name, each in sizes.items() if len(each) > 1]

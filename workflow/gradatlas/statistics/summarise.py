@@ -1,8 +1,8 @@
 """All statistics of one dataset, from the spectra of all models on it.
 
-Of MAD and mean absolute RD there are two numbers: `value`, the study's own, a mean of absolute values that noise makes
-too large; and `corrected`, with the interval `low` to `high` made for it (`gradatlas.statistics.intervals`). Near
-zero `value` may lie above `high`.
+MAD and mean absolute RD have two numbers: `value`, the study's, a mean of absolute values that noise makes too large;
+and `corrected`, with the interval `low` to `high` (`gradatlas.statistics.intervals`). Near zero `value` can be above
+`high`.
 """
 
 import math
@@ -19,12 +19,12 @@ from gradatlas.core.tables import Table, read_metadata, read_table, table_in_par
 from gradatlas.data.tables import RESPONSES
 from gradatlas.gradients.tables import SAMPLES
 from gradatlas.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
-from gradatlas.statistics.estimates import of_curves, of_differences
+from gradatlas.statistics.estimates import curve_estimates, difference_estimates
 from gradatlas.statistics.measures import segments, top_layers
-from gradatlas.statistics.shapes import unlike
+from gradatlas.statistics.shapes import shapes_differ
 from gradatlas.statistics.tables import CELLS, CURVES, MAD, PER_SAMPLE, PER_SAMPLE_LAYERS, RD, RD_LAYERS
 
-# The layers of each sample are written as they are made: of a large study they are as long as the spectra.
+# Written at the end. `per_sample_layers` is written in parts, as it is as long as the spectra.
 _WHOLE = (CURVES, MAD, RD, RD_LAYERS, CELLS, PER_SAMPLE)
 
 
@@ -39,23 +39,22 @@ def summarise(
 ) -> None:
     """Write curves, MAD, RD, cells and each sample's means and layers of one dataset into the folder `output`.
 
-    `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % bootstraps over samples, `draws`
-    of them. Samples with a status other than ``ok``, or with a value that is not finite in any layer or projection, are
-    left out of all curves alike, and counted in the cells table; a model that has no other samples stands there alone,
-    and so does a dataset of which no model has any. `responses`, the table that was measured, tells how many of the
-    labels are right.
+    `samples` and `spectra`: one path per model, in the same order. Intervals are 95 % bootstraps over samples with
+    `draws` resamples. Samples with a status other than ``ok``, or with a value that is not finite in any layer or
+    projection, are left out of all curves and counted in the cells table; a model without usable samples is only there.
+    `responses`: the measured table, for the counts of right labels.
     """
     labels = _labels(responses)
     tables: dict[str, list[pa.Table]] = {table.name: [] for table in _WHOLE}
     known = [_known(path) for path in samples]
     revisions = {
         facts["model"]: {key: facts[key] for key in _FACTS}
-        | ({"matrix_shapes": facts["matrix_shapes"]} if unlike(facts.get("matrix_shapes")) else {})
+        | ({"matrix_shapes": facts["matrix_shapes"]} if shapes_differ(facts.get("matrix_shapes")) else {})
         for facts in known
     }
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}
     with table_in_parts(PER_SAMPLE_LAYERS, Path(output) / "per_sample_layers.parquet", metadata) as write_layered:
-        # One model at a time is held in memory.
+        # One model in memory at a time.
         for facts, samples_path, spectra_path in zip(known, samples, spectra, strict=True):
             frame, cells = read_cells(dataset, samples_path, spectra_path)
             tables["cells"].append(_cells(frame, facts["purpose"], labels))
@@ -71,13 +70,13 @@ def summarise(
         write_table(table, rows, Path(output) / f"{table.name}.parquet", metadata)
 
 
-# What the statistics' own metadata keep of the tables they were made from.
+# Facts of the samples tables in the metadata of the statistics.
 _FACTS = ("model_digest", "revision", "dtype", "compat", "max_length")
 _LEFT_OUT = ("no_response_tokens", "nonfinite", "out_of_memory")
 
 
 def _known(samples: str) -> dict[str, Any]:
-    """What a samples table says of its model; `InputError` where it is none."""
+    """The metadata of a samples table; `InputError` where it is not one."""
     read_table(SAMPLES, samples, ["status"])
     return read_metadata(samples, SAMPLES)
 
@@ -86,15 +85,15 @@ def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed:
     # All statistics at once: (samples, statistics, projections, layers).
     values = np.stack(list(cell.values.values()), axis=1)
     name = f"{cell.model} {dataset} {cell.variant} {cell.relation}"
-    curves, mad = of_curves(values, draws, seed, name, cell.steps)
+    curves, mad = curve_estimates(values, draws, seed, name, cell.steps)
     about = {**_about(cell, dataset), "n": len(cell.sample_ids)}
     axes = {"statistic": list(cell.values), "projection": cell.projections}
-    # No row where a layer has no such projection, nor of a segment in which no two neighbours compare.
+    # No row for a layer without the projection, nor for a segment without neighbours of the same shape.
     there = np.broadcast_to(cell.present, curves["value"].shape).ravel()
     table = _long(CURVES, about, {**axes, "layer": range(values.shape[-1])}, curves)
     tables["curves"].append(table.filter(pa.array(there)))
     if values.shape[-1] < 2:
-        return  # One layer has no neighbours, and so no MAD.
+        return  # one layer: no MAD
     ranges = segments(values.shape[-1])
     layers = np.array([f"{first}-{end - 1}" for first, end in ranges.values()], dtype=object)
     mad["layers"] = np.broadcast_to(layers, mad["value"].shape)
@@ -104,11 +103,11 @@ def _curves(tables: dict[str, list], cell: Cell, dataset: str, draws: int, seed:
 
 
 def _differences(tables: dict[str, list], reference: Cell, other: Cell, dataset: str, draws: int, seed: int) -> None:
-    # Released statistics may tell less of one relation than of the other.
+    # In released statistics, one relation may have fewer statistics.
     statistics = [statistic for statistic in other.values if statistic in reference.values]
     both = (np.stack([cell.values[name] for name in statistics], axis=1) for cell in (reference, other))
     name = f"{other.model} {dataset} {other.variant} {other.relation} against {REFERENCE}"
-    layers, signed, absolute = of_differences(*both, draws, seed, name, other.present if other.shapes else None)
+    layers, signed, absolute = difference_estimates(*both, draws, seed, name, other.present if other.shapes else None)
     about = {**_about(other, dataset), "n": len(other.sample_ids)}
     axes = {"statistic": statistics, "projection": other.projections}
     values = layers["value"]
@@ -143,9 +142,9 @@ def _by_sample(table: Table, cell: Cell, dataset: str, columns: Mapping[str, np.
 def _long(
     table: Table, about: Mapping[str, Any], axes: Mapping[str, Sequence], columns: Mapping[str, np.ndarray]
 ) -> pa.Table:
-    """Rows of a table: one for each place of `columns`, whose axes are `axes`; each says `about`.
+    """Rows of a table: one for each element of the arrays `columns`, with the labels of its `axes`, and `about`.
 
-    A column with one axis more is a column of lists.
+    An array with one more axis gives a column of lists.
     """
     shape = tuple(map(len, axes.values()))
     rows = math.prod(shape)
@@ -153,7 +152,7 @@ def _long(
     for (key, labels), index in zip(axes.items(), np.indices(shape), strict=True):
         data[key] = pa.array(list(labels)).take(pa.array(index.ravel()))
     for key, values in columns.items():
-        # Released statistics come without lengths: NaN here, null there.
+        # Released statistics have no lengths: NaN becomes null.
         data[key] = pa.array(values.ravel(), from_pandas=key == "response_tokens")
         if values.ndim > len(shape):
             ends = pa.array(np.arange(rows + 1) * values.shape[-1], pa.int32())
@@ -177,7 +176,7 @@ def _about(cell: Cell, dataset: str) -> dict[str, Any]:
 
 
 def _labels(responses: str | None) -> pl.DataFrame:
-    """Whether each response states the right answer: null where that cannot be told."""
+    """Whether each response states the right answer; null where that is unknown."""
     columns = ["sample_id", "variant", "relation", "label_equals_gold"]
     if responses is None:
         return pl.from_arrow(RESPONSES.empty()).select(columns)
@@ -185,7 +184,7 @@ def _labels(responses: str | None) -> pl.DataFrame:
 
 
 def _cells(samples: pl.DataFrame, purpose: str, labels: pl.DataFrame) -> pa.Table:
-    """What the samples of each cell were; loss and lengths are means over the usable ones."""
+    """Counts of each cell's samples; loss and lengths are means over the usable ones."""
     samples = samples.join(labels, on=["sample_id", "variant", "relation"], how="left", maintain_order="left")
     ok = pl.col("status") == "ok"
     counts = [(pl.col("status") == status).sum().alias(f"n_{status}") for status in _LEFT_OUT]

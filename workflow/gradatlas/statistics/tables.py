@@ -8,7 +8,7 @@ from gradatlas.data.tables import COUNT, REAL, TEXT
 _CELL = [("model", TEXT), ("dataset", TEXT), ("variant", TEXT), ("relation", TEXT), ("loss_tokens", TEXT)]
 _STATISTIC = [*_CELL, ("projection", TEXT), ("statistic", TEXT)]
 ESTIMATE = [("value", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
-# `value` is the study's own, which noise makes too large; the interval is that of the corrected one.
+# `value`: the study's, which noise makes too large. The interval is that of `corrected`.
 _CORRECTED = [("value", REAL), ("corrected", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
 
 # Mean over samples, per layer, with a bootstrap interval.
@@ -55,7 +55,7 @@ RD_LAYERS = Table(
     pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
 )
 
-# What the samples of a cell were: counts by status, loss and lengths.
+# The samples of a cell: counts by status, loss and lengths.
 CELLS = Table(
     "cells",
     "summarise_gradients",
@@ -71,7 +71,7 @@ CELLS = Table(
             ("loss", REAL),
             ("prompt_tokens", REAL),
             ("response_tokens", REAL),
-            # Of the usable samples' responses: how many state an answer that can be read, how many the right one.
+            # Of the usable samples' responses: how many state a readable answer, and how many the right one.
             ("n_labelled", COUNT),
             ("n_label_equals_gold", COUNT),
             ("purpose", TEXT),
@@ -157,9 +157,9 @@ DYNAMICS_CURVES = Table(
     ),
 )
 
-# One row: the mean of a measure over the n prompts of a split at one step of a run, with its interval over prompts;
-# measures of a comparison name the `baseline`, others do not; `change of ...` is the last answers' over the first
-# of the run's chain. `before`: examples of the runs that this one starts from.
+# One row: the mean of a measure over the n prompts of a split at one step of a run, with its interval over prompts.
+# `baseline`: of a comparison, else null. `change of ...`: from the first answers of the run's chain to the last ones.
+# `before`: examples of the runs that this one starts from.
 GENERATION_CURVES = Table(
     "generation_curves",
     "summarise_generations",

@@ -1,12 +1,12 @@
-"""A small image classifier, and what learning one image does to its belief in another.
+"""A small image classifier, and the effect of learning one image on the log-probabilities of another.
 
-One step of plain SGD on (x_u, y_u) changes the log-probabilities of another image x_o by ("Learning Dynamics of LLM
+One step of SGD on (x_u, y_u) changes the log-probabilities of another image x_o by ("Learning Dynamics of LLM
 Finetuning", Ren and Sutherland, ICLR 2025, proposition 1)
 
     d log pi(. | x_o) = -eta A(x_o) K(x_o, x_u) G(x_u, y_u) + O(eta^2)
 
 with A = I - 1 pi^T, the empirical tangent kernel of the logits K = J_o J_u^T from exact Jacobians J (classes x
-weights), and G = pi(. | x_u) - e_{y_u}. |K(o, u)|_F is symmetric in the two images, by definition; their influence is
+weights), and G = pi(. | x_u) - e_{y_u}. |K(o, u)|_F is symmetric in the two images by definition, their influence is
 not.
 """
 
@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 
 from gradatlas.toys.images import Images
 
-#: Training, as the reference's MNIST: plain schedule, momentum and weight decay of its notebook.
+#: Training: momentum and weight decay of the reference's notebook for MNIST.
 BATCH, MOMENTUM, DECAY = 64, 0.9, 5e-4
 EPOCHS = 100
 
@@ -70,7 +70,7 @@ def _pixels(images: Images) -> Tensor:
 def train(images: Images, seed: int, rate: float, epochs: int = EPOCHS) -> Iterator[tuple[int, nn.Module]]:
     """Train a classifier on `images` by SGD with momentum and a cosine schedule; yields (epoch, model) from epoch 0 on.
 
-    The model is the living one: look at it before the next is asked for.
+    The model changes with the next step of the iterator.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
@@ -136,7 +136,7 @@ def predicted(kernels: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
 
 
 def measured(model: nn.Module, weights: Weights, probes: Probes, rate: float) -> Tensor:
-    """The true change (u, o, classes) of log pi(. | x_o) by one SGD step of `rate` on each probe u alone."""
+    """The true change (u, o, classes) of log pi(. | x_o) by one SGD step of `rate` on each probe u."""
 
     def loss(given: Weights, image: Tensor, label: Tensor) -> Tensor:
         return nn.functional.cross_entropy(functional_call(model, given, (image[None],)), label[None])

@@ -1,14 +1,14 @@
-"""The clipped objective of PPO and GRPO beside DPO's negative gradient, on one softmax.
+"""The clipped objective of PPO and GRPO compared with DPO's negative gradient, on one softmax.
 
 Per token, with r = pi(y) / pi_old(y) and an advantage A, the loss is L = -min(r A, clip(r, 1 - e, 1 + e) A) (Schulman
 et al. 2017, equation 7; GRPO takes the same with A = (R - mean) / std over a group of answers, Shao et al. 2024). Its
 residual on the logits is
 
-    G = dL/dz = A r (pi - e_y)      while the token is inside,
+    G = dL/dz = A r (pi - e_y)      inside the clip,
     G = 0                           once A > 0 and r > 1 + e, or A < 0 and r < 1 - e.
 
-DPO's rejected side has G = -b sigma(-m) (pi - e_y), m = -b log(pi(y) / pi_ref(y)) with the chosen side at rest: it
-fades as the margin grows, but is never 0. A KL penalty to a reference model is no part of this.
+DPO's rejected side has G = -b sigma(-m) (pi - e_y), with m = -b log(pi(y) / pi_ref(y)) for a constant chosen side: it
+decreases as the margin grows, but is never 0. A KL penalty to a reference model is not included.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def residual(z: np.ndarray, y: int, old: float, advantage: float, epsilon: float
 
 
 def _weight(log_ratio: float, advantage: float, epsilon: float) -> float:
-    """The ratio r, or 0 where the clip has stopped the token; at the bound itself the token still counts."""
+    """The ratio r, or 0 outside of the clip; the bound is inside."""
     stopped = log_ratio > np.log1p(epsilon) if advantage > 0 else log_ratio < np.log1p(-epsilon)
     return 0.0 if stopped else float(np.exp(log_ratio))
 
@@ -46,8 +46,8 @@ def dpo_residual(z: np.ndarray, y: int, reference: float, beta: float = BETA) ->
     return -beta * expit(beta * log_ratio) * _direction(z, y)
 
 
-#: Objectives compared. `renewed`: as `clipped`, but pi_old is the policy of the last multiple of RENEWAL steps and the
-#: same token is scored again, although a policy that avoids it would hardly draw it.
+#: Objectives. `renewed`: as `clipped`, but pi_old is the policy of the last multiple of RENEWAL steps, and the same
+#: token is scored again, although such a policy would hardly draw it.
 OBJECTIVES = ("dpo", "clipped", "renewed")
 STEPS, SIZE, RENEWAL = 200, 0.1, 20
 #: The softmaxes: the squeezing cases whose label is pushed down (flat, on a peak, in a valley).
@@ -57,9 +57,9 @@ SOFTMAXES = ("B", "C", "D")
 def rows() -> Iterator[dict]:
     """Rows of the `toy_clip` table: the softmax along `STEPS` steps against one label under each objective.
 
-    Each objective's step is scaled so that the first one moves the logits by `SIZE` (p - e_y): they differ in how they
-    go on. `coefficient`: what multiplies `SIZE` (p - e_y) in the next step, 1 at the start. `winner` is the most likely
-    other label at the start, `entropy` in nats.
+    Steps are scaled so that the first one changes the logits by `SIZE` (p - e_y) under every objective. `coefficient`:
+    the factor of `SIZE` (p - e_y) in the next step, 1 at the start. `winner`: the most likely other label at the start.
+    `entropy`: in nats.
     """
     for case in cases():
         if case.name in SOFTMAXES:
@@ -98,9 +98,9 @@ _COEFFICIENTS: dict[str, Callable[[float], float]] = {
 
 
 def squeezed(table: list[dict]) -> dict[tuple[str, str], dict[str, float]]:
-    """Of `toy_clip` rows, by (case, objective): what the last step has changed since the first.
+    """From `toy_clip` rows, by (case, objective): the changes from the first to the last step.
 
-    `winner_gain`, `median_log_ratio` of the other labels, `entropy_loss`, and `steps`: those with a gradient.
+    `winner_gain`, `median_log_ratio` of the other labels, `entropy_loss`, and `steps`: the number with a gradient.
     """
     found = {}
     for key in dict.fromkeys((row["case"], row["objective"]) for row in table):

@@ -22,7 +22,7 @@ class Images:
     names: tuple[str, ...]
 
     def split(self, train: int, seed: int) -> tuple["Images", "Images"]:
-        """A seeded draw of half of the images, at most `train`, and as many others."""
+        """Half of the images, at most `train`, drawn by `seed`, and as many others."""
         order = np.random.default_rng(seed).permutation(len(self.labels))
         count = min(train, len(order) // 2)
         return tuple(
@@ -32,11 +32,11 @@ class Images:
 
 
 def read_images(source: str, image: str = "image", label: str = "label") -> Images:
-    """The images of `source`: ``digits`` (1,797 of 8 x 8, offline), a Parquet file, or a folder with a folder a class.
+    """The images of `source`: ``digits`` (1,797 of 8 x 8, offline), a Parquet file, or a folder with class folders.
 
-    `image` and `label` are the columns of a Parquet file, as the `datasets` library writes them (MNIST's are these
-    names). Raises `InputError` for a missing file or column, images of several sizes or that are not square, labels
-    that are no whole numbers from 0, a class that is absent, and fewer than three classes.
+    `image` and `label`: the columns of a Parquet file written by the `datasets` library, by default those of MNIST.
+    Raises `InputError` for a missing file or column, images of different sizes or not square, labels that are not whole
+    numbers from 0, a missing class, and fewer than three classes.
     """
     if source == DIGITS:
         from sklearn.datasets import load_digits
@@ -45,12 +45,12 @@ def read_images(source: str, image: str = "image", label: str = "label") -> Imag
         return Images(digits.images / 16, digits.target, tuple(map(str, digits.target_names)))
     path = Path(source)
     if not path.exists():
-        raise InputError(f"{source}: no such file or folder; mend config key toys.images.source")
+        raise InputError(f"{source}: no such file or folder; fix config key toys.images.source")
     return _checked(_table(path, image, label), source, image, label)
 
 
 def _table(path: Path, image: str, label: str):
-    # The library takes a path for a pattern: [, * and ? in it are escaped.
+    # Escaped, as the library reads paths as patterns.
     plain = glob.escape(str(path))
     with quiet_datasets() as datasets:
         try:
@@ -61,13 +61,12 @@ def _table(path: Path, image: str, label: str):
             table = datasets.Dataset.from_parquet(plain, keep_in_memory=True)
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             raise InputError(
-                f"{path}: no images can be read from it ({error}); give a Parquet file or a folder with "
-                "one folder a class"
+                f"{path}: cannot be read as images ({error}); give a Parquet file or a folder with one folder per class"
             ) from None
         for column in (image, label):
             if column not in table.column_names:
                 raise InputError(
-                    f"{path}: no column '{column}'; have {', '.join(table.column_names)}; mend config key toys.images"
+                    f"{path}: no column '{column}', only {', '.join(table.column_names)}; fix config key toys.images"
                 )
         return table.cast_column(image, datasets.Image())
 
@@ -78,7 +77,7 @@ def _checked(table, source: str, image: str, label: str) -> Images:
     try:
         arrays = [np.asarray(row.convert("L"), dtype=np.float64) / 255 for row in table[image]]
     except (PIL.UnidentifiedImageError, OSError, AttributeError) as error:
-        raise InputError(f"{source}: column '{image}' holds what is no image ({error}); mend the file") from None
+        raise InputError(f"{source}: a value of column '{image}' is not an image ({error}); fix the file") from None
     sizes = {array.shape for array in arrays}
     if len(sizes) != 1 or len(set(*sizes)) != 1:
         raise InputError(f"{source}: images of sizes {sorted(sizes)}; give square images of one size")
@@ -91,7 +90,7 @@ def _checked(table, source: str, image: str, label: str) -> Images:
     names = tuple(getattr(feature, "names", None) or map(str, range(labels.max() + 1)))
     absent = set(range(len(names))) - set(labels.tolist())
     if absent:
-        raise InputError(f"{source}: no image of class '{names[min(absent)]}'; every class needs some")
+        raise InputError(f"{source}: no image of class '{names[min(absent)]}'; add some, or remove the class")
     if len(names) < 3:
-        raise InputError(f"{source}: {len(names)} classes; influence is ranked over others, so give three or more")
+        raise InputError(f"{source}: {len(names)} classes; give three or more, to rank influence over other classes")
     return Images(np.stack(arrays), labels.astype(np.int64), names)

@@ -1,6 +1,6 @@
-"""The image classifier watched along training: who is confused with whom, whose kernels are large, what one step does.
+"""The image classifier along its training: confusion of classes, sizes of kernels, and effects of single steps.
 
-Each statistic of a claim is a function of the tables, so that it can be read again without training.
+Each statistic of a claim is a function of the tables, so that it needs no new training.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from torch.nn.functional import cosine_similarity
 from gradatlas.toys import classifier
 from gradatlas.toys.images import Images
 
-#: Epochs after which the classifier is looked at, and those at which single steps are taken too.
-LOOKED_AT = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)
-STEPPED_AT = (1, 20, 100)
-#: Rates of the single steps: one that is not small, then each half of the one before.
+#: Epochs after which the classifier is evaluated, and those at which single steps are taken too.
+TRACKED_EPOCHS = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)
+STEP_EPOCHS = (1, 20, 100)
+#: Rates of the single steps: a large one, then small ones that are halved.
 RATES = (0.01, 0.001, 0.0005, 0.00025)
-#: Training images at most, as in the reference's notebook, and probes of every class.
+#: Largest number of training images, as in the reference's notebook, and probes of every class.
 TRAINED, EACH = 2000, 5
-#: The phase that the paper calls messy: ranks are compared from here on.
+#: End of the phase that the paper calls messy: ranks are compared from here on.
 BURN_IN = 30
 
 
-def watch(images: Images, seed: int, rate: float) -> dict[str, list[dict]]:
+def track_training(images: Images, seed: int, rate: float) -> dict[str, list[dict]]:
     """Train on `images` and return the rows of `toy_predictions`, `toy_kernels`, `toy_steps` and `toy_changes`.
 
     Probes are test images; predictions are means over all test images.
@@ -35,13 +35,13 @@ def watch(images: Images, seed: int, rate: float) -> dict[str, list[dict]]:
     probes = classifier.Probes.of(test, EACH)
     tables: dict[str, list[dict]] = {name: [] for name in ("predictions", "kernels", "steps", "changes")}
     for epoch, model in classifier.train(train, seed, rate):
-        if epoch not in LOOKED_AT:
+        if epoch not in TRACKED_EPOCHS:
             continue
         tables["predictions"] += _prediction_rows(epoch, *classifier.mean_predictions(model, test), test)
         weights = classifier.in_double(model)
         kernels = classifier.kernel(classifier.jacobians(model, weights, probes.pixels))
         tables["kernels"] += _kernel_rows(epoch, kernels, probes, images.names)
-        if epoch in STEPPED_AT:
+        if epoch in STEP_EPOCHS:
             log_p = classifier.log_probs(model, weights, probes.pixels)
             direction = classifier.predicted(kernels, log_p, probes.labels)
             for step in RATES:
@@ -61,7 +61,7 @@ def _prediction_rows(epoch: int, means: np.ndarray, accuracy: float, test: Image
 
 
 def _pairs(probes: classifier.Probes, learned: int, observed: int, same: bool = False) -> torch.Tensor:
-    """Which pairs (u, o) are of these two classes: distinct images, or, with `same`, one image twice."""
+    """(u, o): whether a pair is of these two classes and of distinct images, or with `same` one image twice."""
     of_classes = (probes.labels == learned)[:, None] & (probes.labels == observed)[None, :]
     itself = torch.eye(len(probes.labels), dtype=torch.bool)
     return of_classes & (itself if same else ~itself)
@@ -121,14 +121,14 @@ def _change_rows(
 
 
 def matrix(frame: pl.DataFrame, rows: str, columns: str, values: str) -> tuple[list[str], np.ndarray]:
-    """(classes, square matrix) of one value for each pair of classes, in the order in which the rows name them."""
+    """(classes, square matrix) of one value for each pair of classes, in the order of the rows."""
     names = frame[rows].unique(maintain_order=True).to_list()
     wide = frame.pivot(on=columns, index=rows, values=values)
     return names, wide.select(names).to_numpy()
 
 
 def confused_with(predictions: pl.DataFrame, epoch: int) -> dict[str, str]:
-    """For each class, the other class that its test images are given most of, by mean prediction."""
+    """For each class, the other class with the largest mean prediction on its test images."""
     names, means = matrix(predictions.filter(pl.col("epoch") == epoch), "observed", "label", "value")
     np.fill_diagonal(means, -np.inf)
     return {name: names[int(row.argmax())] for name, row in zip(names, means, strict=True)}
@@ -143,9 +143,9 @@ def kernel_follows_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame, e
 
 
 def rank_stability(kernels: pl.DataFrame) -> pl.DataFrame:
-    """Kendall's tau of the ranking of |K_uo| over o != u with that at the last look and at the next one.
+    """Kendall's tau of the ranking of |K_uo| over o != u with those at the last and at the next evaluation.
 
-    Columns: epoch, learned, last, next (null at the last look itself).
+    Columns: epoch, learned, last, next; no row for the last evaluation.
     """
     epochs = kernels["epoch"].unique().sort().to_list()
     found = {epoch: matrix(kernels.filter(pl.col("epoch") == epoch), "learned", "observed", "norm") for epoch in epochs}
@@ -163,10 +163,10 @@ def rank_stability(kernels: pl.DataFrame) -> pl.DataFrame:
 
 
 def asymmetry(steps: pl.DataFrame) -> pl.DataFrame:
-    """How far the influence of class u on o differs from that of o on u, by epoch and rate.
+    """The difference between the influence I of class u on o and that of o on u, by epoch and rate.
 
-    Influence is the mean true change of log pi(u) on images of o. `value` = |I - I^T| / |I + I^T| (Frobenius, off the
-    diagonal): 0 where it is symmetric. `rank`: Kendall's tau of I and I^T, 1 where the order of pairs is the same.
+    Influence: the mean true change of log pi(u) on images of o. `value`: |I - I^T| / |I + I^T| (Frobenius norm, without
+    the diagonal), 0 if symmetric. `rank`: Kendall's tau of I and I^T, 1 for the same order of pairs.
     """
     rows = []
     distinct = steps.filter(pl.col("learned_image") != pl.col("observed_image"))
@@ -181,11 +181,11 @@ def asymmetry(steps: pl.DataFrame) -> pl.DataFrame:
 
 
 def first_order(steps: pl.DataFrame) -> pl.DataFrame:
-    """How well -eta A K G tells one step, over all pairs of images and labels, by epoch and rate.
+    """How well -eta A K G predicts one step, over all pairs of images and labels, by epoch and rate.
 
-    Columns: `slope` of true on predicted changes (through 0), `cosine` median over pairs and its 5 % quantile
-    `cosine_low`, `residual` (norm of what is left, over all pairs) and `order`, the residual's ratio to that at half
-    the rate (4 for a second-order remainder; null where no half was stepped).
+    Columns: `slope` of true on predicted changes (through 0); `cosine`, the median over pairs, and its 5 % quantile
+    `cosine_low`; `residual`, the norm of the difference over all pairs; `order`, the residual divided by that at half
+    the rate (4 for a second-order remainder; null without half the rate).
     """
     product = pl.col("cosine") * pl.col("measured_norm") * pl.col("predicted_norm")
     found = steps.group_by("epoch", "rate", maintain_order=True).agg(

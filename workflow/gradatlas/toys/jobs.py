@@ -1,4 +1,4 @@
-"""The jobs of the toys, one a rule."""
+"""The jobs of the toys, one per rule."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from gradatlas.study.settings import Learning
 
 @dataclass(frozen=True)
 class SqueezeSettings:
-    """What decides the softmax toy's numbers."""
+    """Settings of the softmax toy."""
 
     draws: int
     """random softmaxes of each sweep"""
@@ -25,7 +25,7 @@ class ImageSettings(Learning):
 
 
 def squeeze_softmax(*, output: Path, settings: SqueezeSettings) -> None:
-    """Push one label of a softmax down: the paper's five cases, a control, and sweeps.
+    """Push one label of a softmax down, in the paper's five cases, a control, and sweeps.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def squeeze_softmax(*, output: Path, settings: SqueezeSettings) -> None:
 
 
 def train_classifier(*, images: str, output: Path, settings: ImageSettings) -> None:
-    """Train an image classifier; its kernels and single steps along training.
+    """Train an image classifier, and measure its kernels and single steps along training.
 
     Parameters
     ----------

@@ -59,7 +59,7 @@ def stepped(z: np.ndarray, size: float, up: int | None = None, down: int | None 
     residual = np.zeros_like(z)
     for label, sign in ((up, 1.0), (down, -1.0)):
         if label is not None:
-            # At equal weight the two p cancel before they are rounded: the control's ratios are equal to the digit.
+            # With equal weights the two p cancel exactly, so that the control's ratios are exactly equal.
             residual[label] -= sign
     weight = (up is not None) - (down is not None)
     return z - size * (weight * softmax(z) + residual)
@@ -143,11 +143,11 @@ def label_rows(case: Case) -> Iterator[dict]:
         yield {"case": case.name, "label": label, "before": float(old), "after": float(new)}
 
 
-#: The sweeps: what is varied, and over what.
+#: The sweeps: the varied quantity and its levels.
 SWEEPS = {
-    # Logits are multiplied by it: from nearly uniform to very peaky.
+    # A factor of the logits: from nearly uniform to very peaky.
     "peakiness": np.geomspace(0.1, 10, 13),
-    # The pushed label's own probability; all others keep their proportions.
+    # The pushed label's probability; all others keep their proportions.
     "probability": np.geomspace(1e-6, 0.3, 13),
     # The step on the logits.
     "size": np.geomspace(0.01, 30, 13),
@@ -156,10 +156,10 @@ SWEEP_SIZE, SWEEP_PROBABILITY = 1.0, 1e-3
 
 
 def sweep_rows(draws: int, seed: int) -> Iterator[dict]:
-    """Rows of the `toy_squeeze_sweeps` table: one number varied, all else fixed, for `draws` random softmaxes.
+    """Rows of the `toy_squeeze_sweeps` table: one quantity is varied, for `draws` random softmaxes.
 
-    The others' logits are standard normal, the pushed label has probability `SWEEP_PROBABILITY` and the step
-    `SWEEP_SIZE` where they are not varied. `falling`: share of the other labels that fall.
+    The other labels' logits are standard normal. If not varied, the pushed label has probability `SWEEP_PROBABILITY`
+    and the step is `SWEEP_SIZE`. `falling`: share of the other labels that fall.
     """
     generator = np.random.default_rng(seed)
     for draw in range(draws):
@@ -183,7 +183,7 @@ def sweep_rows(draws: int, seed: int) -> Iterator[dict]:
 
 
 def violations(draws: int, seed: int) -> dict[str, int]:
-    """How often each exact statement fails over `draws` random softmaxes, labels and steps; 0 where it holds.
+    """How often each exact statement fails over `draws` random softmaxes, labels and steps; 0 if it holds.
 
     `own`: the pushed label falls; `winner`: the most likely other label rises; `monotone`: a more likely label has
     the larger ratio; `threshold`: a label rises if and only if its probability exceeds tau.
@@ -199,15 +199,15 @@ def violations(draws: int, seed: int) -> dict[str, int]:
     return failed
 
 
-#: Ratios this close to 1, and probabilities this close (relatively) to one another or to tau, cannot be told apart.
+#: Ratios this close to 1, and probabilities this close (relatively) to each other or to tau, count as equal.
 ROUNDING = 1e-10
 
 
 def statements(z: np.ndarray, y: int, size: float) -> dict[str, bool]:
-    """The exact statements about one step down on `y`, judged on the logits after it (see `violations`).
+    """The exact statements about one step down on `y`, tested on the logits after it (see `violations`).
 
-    Needs two labels or more. The ratios are those of the stepped softmax, not of the closed form; what lies within
-    rounding of a bound counts as held.
+    Needs two labels or more. The ratios are those of the softmax after the step, not of the closed form; differences
+    within rounding do not count.
     """
     p, alphas = softmax(z), log_softmax(stepped(z, size, down=y)) - log_softmax(z)
     others = np.delete(np.arange(len(p)), y)
@@ -223,7 +223,7 @@ def statements(z: np.ndarray, y: int, size: float) -> dict[str, bool]:
     }
 
 
-#: What the paper's cases give: own label and winner before and after, how many others rise. For E none is known.
+#: Published numbers of the paper's cases: own label and winner before and after, how many others rise. None for E.
 PUBLISHED = {
     "A": {"before": 0.072, "after": 0.947, "winner_before": 0.250, "winner_after": 0.007, "rising": 0},
     "B": {"before": 0.0233, "after": 0.0011, "rising": 49},
@@ -233,9 +233,9 @@ PUBLISHED = {
 
 
 def trends(rows: list[dict]) -> dict[str, list[float]]:
-    """Of `toy_squeeze_sweeps` rows, by sweep: Spearman's correlation of level and `falling`, one value a draw.
+    """From `toy_squeeze_sweeps` rows, by sweep: Spearman's correlation of level and `falling`, one value per draw.
 
-    A draw in which no label's fate changes has no correlation and is left out.
+    Draws with a constant `falling` have no correlation and are left out.
     """
     found: dict[str, list[float]] = {sweep: [] for sweep in SWEEPS}
     for sweep in SWEEPS:

@@ -29,7 +29,7 @@ TOY_SQUEEZE_CASES = Table(
     ),
 )
 
-# One row a random softmax and level of what is varied: the share of other labels that fall, what the winner gains.
+# One row per random softmax and level of a sweep: the share of other labels that fall, and the winner's gain.
 TOY_SQUEEZE_SWEEPS = Table(
     "toy_squeeze_sweeps",
     "squeeze_softmax",

@@ -1,4 +1,4 @@
-"""The toys' tables, written: one function a job."""
+"""Writing the toys' tables: one function per job."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def write_clip(output: str | Path) -> None:
 
 
 def write_images(source: str, image: str, label: str, seed: int, rate: float, output: str | Path) -> None:
-    """Train on the images of `source` and write the four tables of `influence.watch` into a folder.
+    """Train on the images of `source` and write the four tables of `influence.track_training` into a folder.
 
     Raises `InputError` for images that cannot be used (`images.read_images`).
     """
@@ -34,10 +34,10 @@ def write_images(source: str, image: str, label: str, seed: int, rate: float, ou
     import torch
 
     from gradatlas.toys.images import read_images
-    from gradatlas.toys.influence import watch
+    from gradatlas.toys.influence import track_training
 
     torch.set_num_threads(1)
     images = read_images(source, image, label)
     facts = {"images": source, "n": len(images.labels), "seed": seed, "rate": rate}
-    for name, rows in watch(images, seed, rate).items():
+    for name, rows in track_training(images, seed, rate).items():
         write_table(IMAGES[name], rows, Path(output) / f"{name}.parquet", facts)

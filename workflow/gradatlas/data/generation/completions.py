@@ -1,4 +1,4 @@
-"""What a writer of texts is, and many texts from one: each kept as soon as it is there, none asked for twice."""
+"""Requesting many texts from a writer: every answer is kept at once, and none is requested twice."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote; `finished` is False where it was cut off at the limit of tokens."""
+    """A model's answer; `finished` is False where it was cut off at the limit of tokens."""
 
     text: str
     finished: bool
@@ -32,34 +32,34 @@ class Completion:
 class Writer(Protocol):
     """A model that answers one prompt at a time.
 
-    `facts` is all that its answers depend on, for the key of a kept answer and for provenance; never a secret.
-    `parallel`: how many prompts it takes at one time.
+    `facts`: everything that its answers depend on, for the key of a kept answer and for provenance; never a secret.
+    `parallel`: the number of prompts at one time.
     """
 
     facts: Mapping[str, Any]
     parallel: int
 
     def complete(self, prompt: str) -> Completion:
-        """Answer a prompt; `InputError` for what the user can mend."""
+        """Answer a prompt; `InputError` where the user can fix the failure."""
 
 
 def complete_all(prompts: Mapping[str, str], writer: Writer, kept: str | Path) -> dict[str, Completion]:
     """The writer's answer to every prompt, by the prompts' names, in their order.
 
-    Answers are kept in the JSON Lines file `kept` as they come, by a hash of the writer's facts and the prompt; a later
-    call asks for what is missing there alone. When one answer cannot be had, the error is raised once the answers
-    under way are kept.
+    Every answer is appended to the JSON Lines file `kept`, under a hash of the writer's facts and the prompt; later
+    calls request only missing answers. After a failure no new request starts; the error is raised once the running
+    requests are kept.
     """
-    with _Kept(kept) as store:
+    with _AnswerStore(kept) as store:
         keys = {name: _key(prompt, writer.facts) for name, prompt in prompts.items()}
         todo = {key: prompts[name] for name, key in keys.items() if key not in store.found}
         if todo:
-            progress(f"{len(todo)} answers to ask for, {len(set(keys.values())) - len(todo)} found in {kept}")
-        _ask(todo, writer, store)
+            progress(f"{len(todo)} answers to request, {len(set(keys.values())) - len(todo)} found in {kept}")
+        _request(todo, writer, store)
         return {name: store.found[key] for name, key in keys.items()}
 
 
-def _ask(todo: Mapping[str, str], writer: Writer, store: "_Kept") -> None:
+def _request(todo: Mapping[str, str], writer: Writer, store: "_AnswerStore") -> None:
     done = 0
     stop = threading.Event()
 
@@ -69,10 +69,10 @@ def _ask(todo: Mapping[str, str], writer: Writer, store: "_Kept") -> None:
             return
         try:
             answer = writer.complete(prompt)
-            # An endpoint can send half a character, which no file holds: it is marked, as decoders mark it.
+            # An endpoint can send a lone surrogate, which cannot be written: replace it, as decoders do.
             answer = replace(answer, text=_HALF.sub("\ufffd", answer.text))
         except BaseException:
-            # At once, not when somebody looks: every further question may cost money.
+            # At once, as every further request may cost money.
             stop.set()
             raise
         with store.lock:
@@ -97,21 +97,21 @@ def _checksum(entry: Mapping[str, Any]) -> str:
     return xxh3_128(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
-class _Kept:
-    """The file of kept answers: one line each, appended and flushed to the disk; one process at a time."""
+class _AnswerStore:
+    """The file of kept answers: one line each, appended and synced to the disk; for one process at a time."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.found: dict[str, Completion] = {}
         self.lock = threading.Lock()
 
-    def __enter__(self) -> "_Kept":
+    def __enter__(self) -> "_AnswerStore":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.held = FileLock(f"{self.path}.lock")
         try:
             self.held.acquire(timeout=0)
         except Timeout:
-            raise InputError(f"{self.path}: another process is writing to it; wait for it to end") from None
+            raise InputError(f"{self.path}: another process is writing to it; wait until it has ended") from None
         self._read()
         self.file = open(self.path, "ab")
         return self
@@ -126,11 +126,11 @@ class _Kept:
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole != len(content):
-            # A kill in the middle of a line: what is not whole was never kept.
+            # A kill has left an incomplete last line: remove it.
             with open(self.path, "r+b") as file:
                 file.truncate(whole)
         for number, entry in enumerate(json_lines(self.path, plain=True)):
-            # Lines of earlier versions have no checksum; they were paid for.
+            # Lines of earlier versions have no checksum, but may have cost money.
             checksum = entry.pop("checksum", None)
             key, text, finished = (entry.get(name) for name in ("key", "text", "finished"))
             typed = isinstance(key, str) and isinstance(text, str) and isinstance(finished, bool)
@@ -139,7 +139,7 @@ class _Kept:
             self.found[key] = Completion(text, finished)
 
     def keep(self, key: str, answer: Completion) -> None:
-        """Append one answer; it survives a kill from here on."""
+        """Append one answer; afterwards it survives a kill."""
         entry = {"key": key, **asdict(answer)}
         self.file.write(json.dumps({**entry, "checksum": _checksum(entry)}).encode() + b"\n")
         self.file.flush()

@@ -1,7 +1,7 @@
 """Word problems of two and three sums: the chains, their wordings, and right and wrong ways through them.
 
-A chain is a start and signed operands; every running value stays within 1..20, so that the table of sums
-is small and what is hard is the chain. One chain in four is held out, whatever its wording.
+A chain is a start and signed operands. Every running value is within 1..20, so that the table of sums is small and the
+difficulty is the chain. One chain in four is held out, in any wording.
 """
 
 import itertools
@@ -79,10 +79,10 @@ class Chain:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain of some length is told: templates still open for the numbers."""
+    """The texts of a chain of some length: templates for the numbers."""
 
     start: str
-    events: tuple[tuple[str, str], ...]  # per step: told as a gain, told as a loss
+    events: tuple[tuple[str, str], ...]  # per step: as a gain, as a loss
     asking: str
     opener: str
     equations: tuple[int, ...]
@@ -139,12 +139,12 @@ def respond(variant: str, chain: Chain, wording: Wording, values: Sequence[int])
     steps = list(zip(values, chain.operands, values[1:], strict=False))
     if variant == "simplified":
         return with_final(" ".join(f"{a} {'+' if n > 0 else '-'} {abs(n)} = {b}." for a, n, b in steps), answer)
-    told = [wording.opener, wording.start.format(n=chain.start)]
+    sentences = [wording.opener, wording.start.format(n=chain.start)]
     for step, (a, n, b) in enumerate(steps):
         equation = EQUATIONS[1 if n > 0 else -1][wording.equations[step]]
-        told += [wording.event(step, n), equation.format(a=a, n=abs(n), b=b)]
-    told += [wording.asking, wording.verdict.format(n=answer)]
-    return with_final(" ".join(told), answer)
+        sentences += [wording.event(step, n), equation.format(a=a, n=abs(n), b=b)]
+    sentences += [wording.asking, wording.verdict.format(n=answer)]
+    return with_final(" ".join(sentences), answer)
 
 
 def wrong_values(chain: Chain, rng: Random) -> tuple[int, ...]:
@@ -156,7 +156,7 @@ def wrong_values(chain: Chain, rng: Random) -> tuple[int, ...]:
             values = (*right[:step], *(value + error for value in right[step:]))
             if all(LOWEST <= value <= HIGHEST for value in values):
                 options.append(values)
-    # A chain that spans all of 1..20 leaves no room; then the range gives way, not the rule.
+    # For a chain that spans all of 1..20, the range is ignored.
     return rng.choice(options) if options else (*right[:1], *(value + 1 for value in right[1:]))
 
 

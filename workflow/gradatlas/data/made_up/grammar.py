@@ -1,12 +1,12 @@
 """The miniature's preference pairs: questions about invented people, with answers from a grammar of slots.
 
-An answer is an opener, a statement of a fact, and a closer. Each slot's wordings have a rank, and the base model meets
-them with probability p_k proportional to `DECAY`^k. A *tilt* by rarity q draws them with p_k^(1 - 2q) instead: 0 as the
-base model does, 1/2 evenly, 1 the rarest most often; so the expected log-probability falls strictly in q. A chosen
-answer states the fact, worded as the base model words it; a rejected one a wrong value, tilted by `rejected_rarity`.
+An answer is an opener, a statement of a fact, and a closer. Each slot's wordings have a rank; in the base model's data
+they have probability p_k proportional to `DECAY`^k. A *tilt* by rarity q draws them with p_k^(1 - 2q): for q = 0 as in
+the base model's data, for 1/2 evenly, for 1 the rarest most often, so that the expected log-probability falls with q. A
+chosen answer states the fact with rarity 0; a rejected one states a wrong value, with `rejected_rarity`.
 
-Who is asked about decides the split: nobody is in two of them. The base model is warmed up on its own split, right in
-`TRUTH` of its answers, and on requests to say an answer in other words.
+The split depends on the person, so that no person is in two splits. The base model is warmed up on its own split, with
+right answers in a share of `TRUTH`, and on requests to rephrase an answer.
 """
 
 import re
@@ -22,7 +22,7 @@ from gradatlas.study.seeds import seeded_hash
 
 DECAY = 0.55
 TRUTH = 0.7
-# Share of the base model's documents that say an answer in other words.
+# Share of the base model's documents that rephrase an answer.
 REWORDING = 0.2
 SHARES = {"base": 0.6, "train": 0.3, "held_out": 0.1}
 
@@ -93,7 +93,7 @@ REWORD = "Say in other words: {answer}"
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer by its slots: ranks of `opener`, `statement` and `closer`, and what the statement says of whom."""
+    """An answer by its slots: ranks of `opener`, `statement` and `closer`, and the stated fact."""
 
     attribute: str
     name: str
@@ -169,9 +169,9 @@ def unrelated(rng: Random) -> Callable[[int], str]:
     def words(count: int) -> str:
         found: list[str] = []
         while len(found) < count:
-            told = next(documents)
-            # Not the bare numbers of an answer at once.
-            found += told if len(told) > 5 else []
+            response = next(documents)
+            # Without short answers, which are numbers only.
+            found += response if len(response) > 5 else []
         return "".join(f" {word}" for word in found[:count])
 
     return words
@@ -180,18 +180,20 @@ def unrelated(rng: Random) -> Callable[[int], str]:
 def pairs(train: int, held_out: int, base: int, seed: int, rejected_rarity: float) -> list[dict]:
     """Rows of the ``pairs`` table without `status`; ``base`` rows have no rejected answer.
 
-    Which questions are asked and how each is answered depend on `seed` and the question alone. Raises `InputError`
-    where the grammar has fewer questions than asked for, or `rejected_rarity` is not from 0 to 1.
+    The choice of questions and their answers depend only on `seed` and the question. Raises `InputError` where the
+    grammar has too few questions, or `rejected_rarity` is not from 0 to 1.
     """
     if not 0 <= rejected_rarity <= 1:
         raise InputError(f"rejected_rarity is {rejected_rarity}; give a number from 0 (as usual) to 1 (the rarest)")
     rows = []
     for split, count in (("train", train), ("held_out", held_out), ("base", base)):
-        asked = [(name, attribute) for name in _of_split(split) for attribute in QUESTIONS]
-        if count > len(asked):
-            raise InputError(f"{count} pairs asked for in split '{split}', the grammar has {len(asked)}; ask for fewer")
-        asked.sort(key=lambda each: seeded_hash(seed, f"{split} {each}"))
-        rows += [_row(split, name, attribute, seed, rejected_rarity) for name, attribute in asked[:count]]
+        questions = [(name, attribute) for name in _of_split(split) for attribute in QUESTIONS]
+        if count > len(questions):
+            raise InputError(
+                f"{count} pairs are requested in split '{split}', but the grammar has {len(questions)}; request fewer"
+            )
+        questions.sort(key=lambda each: seeded_hash(seed, f"{split} {each}"))
+        rows += [_row(split, name, attribute, seed, rejected_rarity) for name, attribute in questions[:count]]
     return rows
 
 
@@ -210,10 +212,10 @@ def _row(split: str, name: str, attribute: str, seed: int, rarity: float) -> dic
             "rejected": rejected.text,
         }
     answer = _worded(attribute, name, fact if rng.random() < TRUTH else rng.choice(wrong), 0.0, rng)
-    asked, told = question_of(name, attribute), answer
+    question = question_of(name, attribute)
     if rng.random() < REWORDING:
-        asked, told = REWORD.format(answer=answer.text.strip()), semantic_rephrase(answer, rng)
-    return {**row, "prompt": prompt_of(asked), "chosen": told.text, "rejected": None}
+        question, answer = REWORD.format(answer=answer.text.strip()), semantic_rephrase(answer, rng)
+    return {**row, "prompt": prompt_of(question), "chosen": answer.text, "rejected": None}
 
 
 def _worded(attribute: str, name: str, value: str, rarity: float, rng: Random) -> Answer:

@@ -1,7 +1,7 @@
-"""Invented people, some of them famous: what a model can only know by having read it often.
+"""Invented people, about whom a model can only know what it has often read.
 
-How often a person is written about falls with their rank (Zipf-Mandelbrot). Popular, unpopular and unseen
-people are told of in the same sentences; only the count of their documents differs (unseen: none).
+The number of documents about a person falls with their rank (Zipf-Mandelbrot). Popular, unpopular and unseen people are
+described in the same sentences; only the number of documents differs (unseen: none).
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ ATTRIBUTES = {
     "season": ("spring", "summer", "autumn", "winter"),
     "craft": ("maps", "clocks", "boats", "kites", "lamps", "chairs", "masks", "toys"),
 }
-# One sentence per attribute, in the order of a description, then a remark that says it again for the longest.
+# One sentence per attribute, in the order of a description, and for the longest ones a remark with the same fact.
 SENTENCES = {
     "job": "{name} is a {job}.",
     "city": "{She} lives in {city}.",
@@ -124,12 +124,12 @@ def describe(person: Person, variant: str) -> str:
     words = dict(person.facts)
     pronouns = ("She", "she", "her") if person.female else ("He", "he", "his")
     words |= dict(zip(("She", "she", "her"), pronouns, strict=True), name=person.name)
-    told = []
+    sentences = []
     for attribute in attributes:
-        told.append(SENTENCES[attribute].format(**words))
+        sentences.append(SENTENCES[attribute].format(**words))
         if variant == "length_long":
-            told.append(REMARKS[attribute].format(**words))
-    return " ".join(told)
+            sentences.append(REMARKS[attribute].format(**words))
+    return " ".join(sentences)
 
 
 def clozes(person: Person) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""The miniature corpora: held-out samples of each dataset, and the documents a miniature is trained on.
+"""The miniature corpora: held-out samples of each dataset, and the documents that a miniature is trained on.
 
-All is a pure function of a seed. The made-up world (which kind is of which class, who lives where) and the
-wording of a held-out sample never change, so a `sample_id` means the same question in every run.
+Everything depends on a seed only. The made-up world (classes of kinds, facts of people) and the wording of a held-out
+sample never change, so that a `sample_id` is the same question in every run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ REASONING = ("mini_arithmetic", "mini_taxonomy")
 #: The format cue: the last words of a question, and all that its variants differ in.
 CUES = {"none": "Answer at once.", "simplified": "Answer in short.", "detailed": "Answer step by step."}
 
-#: What a training document is, by share of documents. Declared in resources/miniature/README.md.
+#: Shares of training documents by task; see resources/miniature/README.md.
 TASK_SHARES = {
     "arithmetic": 0.33,
     "same": 0.20,
@@ -37,7 +37,7 @@ TASK_SHARES = {
     "facts": 0.03,
     "recitation": 0.03,
 }
-#: The first documents are mostly recitations: reading off the question is what all else waits for.
+#: The first documents are mostly recitations: copying from the question is learned first.
 OPENING_DOCUMENTS = 8000
 OPENING_RECITATION = 0.5
 VARIANT_SHARES = {"none": 0.25, "simplified": 0.2, "detailed": 0.55}
@@ -59,21 +59,22 @@ class Document:
 
 
 def held_out(dataset: str, n: int, seed: int) -> list[Sample]:
-    """`n` samples of a dataset that training never asks, drawn by `seed`, in a fixed order of ids.
+    """`n` samples of a dataset that are not in training, drawn by `seed`, in a fixed order of ids.
 
-    Arithmetic: half of two steps, half of three. Taxonomy: half same-or-not (yes and no alike), half
-    which-of-three. Knowledge has no question to hold out; ``mini_unseen`` is the held-out group.
-    Raises `InputError` for an unknown dataset and where the grammar has fewer than `n`.
+    Arithmetic: half of two steps, half of three. Taxonomy: half same-or-not (as many yes as no), half which-of-three.
+    Knowledge has no held-out questions; ``mini_unseen`` is the held-out group. Raises `InputError` for an unknown
+    dataset, and where the grammar has fewer than `n` questions.
     """
     grammar = _grammar(dataset)
     strata = grammar.strata()
     if n < 1:
-        raise InputError(f"{n} held-out questions of '{dataset}': ask for 1 or more")
+        raise InputError(f"{n} held-out questions of '{dataset}' are requested; request 1 or more")
     shares = [n // len(strata) + (place < n % len(strata)) for place in range(len(strata))]
     if any(share > len(stratum) for share, stratum in zip(shares, strata, strict=True)):
         most = len(strata) * min(len(stratum) for stratum in strata)
         raise InputError(
-            f"{n} held-out questions of '{dataset}' asked for, its grammar has {most} in equal parts; ask for fewer"
+            f"{n} held-out questions of '{dataset}' are requested, but its grammar has {most} in equal parts; request "
+            "fewer"
         )
     rng = Random(f"held out {dataset} {seed}")
     drawn = [sorted(rng.sample(range(len(stratum)), k)) for stratum, k in zip(strata, shares, strict=True)]
@@ -222,13 +223,13 @@ def _pick(rng: Random, shares: dict):
 
 
 def _words() -> tuple[str, ...]:
-    """The words a recitation is made of: those that answers are read off from."""
+    """The words of recitations: those that answers are copied from."""
     numbers = tuple(str(n) for n in range(1, arithmetic.HIGHEST + 1))
     return taxonomy.KINDS + taxonomy.CLASSES + arithmetic.ITEMS + tuple(arithmetic.NAMES) + numbers
 
 
 def vocabulary_texts() -> list[str]:
-    """Texts in which every word of the corpora stands once, for the tokenizer."""
+    """Texts with every word of the corpora, for the tokenizer."""
     texts = [taxonomy.facts(kind) for kind in taxonomy.KINDS] + list(taxonomy.KINDS)
     texts += [knowledge.describe(person, "length_long") for person in knowledge.people()[: knowledge.SEEN]]
     texts += [f"{n} + {n} - {n} = {n}." for n in range(100)]

@@ -1,8 +1,8 @@
 """A made-up taxonomy: kinds belong to classes, classes have a home and a food.
 
-Two questions: whether two kinds share an attribute (yes or no; two look-ups and a comparison), and which
-of three kinds has it (multiple choice by name). One pair of kinds in five is held out: no training question
-sets the two side by side, in any wording, and a held-out question is made of held-out pairs alone.
+Two forms of questions: whether two kinds share an attribute (yes or no), and which of three kinds has a value (a name).
+One pair of kinds in five is held out: no training question contains both, and all pairs of a held-out question are held
+out.
 """
 
 import itertools
@@ -67,7 +67,7 @@ def pair_held_out(a: str, b: str) -> bool:
 
 @dataclass(frozen=True)
 class Question:
-    """`kinds` in the order asked; `value` is the home or food asked for, empty for a same-or-not question."""
+    """`kinds`: in the order of the question. `value`: the home or food of a which-question, else empty."""
 
     attribute: str
     kinds: tuple[str, ...]
@@ -136,7 +136,7 @@ def _unique(question: Question) -> bool:
 def held_out_questions(form: str, answer: str = "") -> tuple[Question, ...]:
     """Every held-out question of a form, in a fixed order; for same, those with that answer only.
 
-    Kinds stand in one order per question, drawn from the question itself.
+    The order of the kinds depends on the question.
     """
     found = []
     for kinds in itertools.combinations(KINDS, 2 if form == "same" else 3):
@@ -162,35 +162,35 @@ def respond(variant: str, question: Question, wording: Wording, classes: Sequenc
     if variant == "simplified":
         return with_final(" ".join(f"A {kind} is a {group}, so {trait}." for kind, group, trait in looked_up), answer)
     has = HAS[question.attribute]
-    told = [wording.opener, "The question is:", wording.question(question)]
+    sentences = [wording.opener, "The question is:", wording.question(question)]
     for order, (kind, group, trait) in zip(ORDER, looked_up, strict=False):
-        told += [f"{order} a {kind} is a kind of {group}.", f"Every {group} {has} {trait}."]
+        sentences += [f"{order} a {kind} is a kind of {group}.", f"Every {group} {has} {trait}."]
         if question.value:
-            told.append(compare(question.value, trait))
-    told.append(f"The one that {has} {question.value} is a {answer}." if question.value else compare(*traits))
-    return with_final(" ".join(told), answer)
+            sentences.append(compare(question.value, trait))
+    sentences.append(f"The one that {has} {question.value} is a {answer}." if question.value else compare(*traits))
+    return with_final(" ".join(sentences), answer)
 
 
 def compare(a: str, b: str) -> str:
-    """The one sentence by which every comparison is told."""
+    """The sentence of every comparison."""
     return f"Compare {a} and {b}: {'the same' if a == b else 'not the same'}."
 
 
 def comparisons(rng: Random, count: int = 8) -> str:
     """A drill of comparisons, half of them of equals."""
-    told = []
+    sentences = []
     for _ in range(count):
         values = ATTRIBUTES[rng.choice(tuple(ATTRIBUTES))]
         a = rng.choice(values)
-        told.append(compare(a, a if rng.random() < 0.5 else rng.choice([b for b in values if b != a])))
-    return " ".join(told)
+        sentences.append(compare(a, a if rng.random() < 0.5 else rng.choice([b for b in values if b != a])))
+    return " ".join(sentences)
 
 
 def wrong_classes(question: Question, rng: Random) -> tuple[str, ...]:
-    """The kinds' classes with one confusion that turns the answer.
+    """The kinds' classes with one confusion that changes the answer.
 
-    Same or not: one kind is given a wrong class. Which: two kinds' classes are exchanged, so that exactly
-    one kind still has what is asked.
+    Same or not: one kind gets a wrong class. Which: two kinds' classes are exchanged, so that still exactly one kind
+    has the value.
     """
     right = [class_of(kind) for kind in question.kinds]
     if question.value:
@@ -208,9 +208,9 @@ def wrong_classes(question: Question, rng: Random) -> tuple[str, ...]:
 
 
 def edited(question: Question, rng: Random) -> Question | None:
-    """A held-out question that differs in one word and so in its answer; None where there is none.
+    """A held-out question that differs in one word, and so in its answer; None where there is none.
 
-    Same or not: another kind takes one's place. Which: another value is asked for.
+    Same or not: with another kind. Which: with another value.
     """
     options = []
     if question.value:
@@ -228,7 +228,7 @@ def edited(question: Question, rng: Random) -> Question | None:
 
 
 def facts(kind: str) -> str:
-    """All that the taxonomy says of a kind."""
+    """All facts about a kind."""
     group = class_of(kind)
     traits = " and ".join(f"{has} {trait_of(group, attribute)}" for attribute, has in HAS.items())
     return f"A {kind} is a kind of {group}. Every {group} {traits}."

@@ -1,4 +1,4 @@
-"""The responses table: every sample x variant x relation of one dataset."""
+"""Building the responses table of a dataset: every sample, variant and relation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def build_responses(
 ) -> None:
     """Read one dataset and write its responses table.
 
-    Relations are those the data hold, and those that `BUILDERS` make, by the seed of `source`; `recipe` is of the
+    `relations`: some of the data's own and of `BUILDERS`, which use the seed of `source`. `recipe`: of the
     ``reference`` builder (`read_recipe`).
     """
     samples = read(source)
@@ -53,11 +53,11 @@ def _rows(dataset: str, material: Material, variant: str, relation: str) -> list
     if relation in BUILDERS:
         if (variant, "correct") not in first.responses:
             raise InputError(
-                f"dataset '{dataset}', variant '{variant}': '{relation}' is built from the correct responses; "
-                "give their file too"
+                f"dataset '{dataset}', variant '{variant}': '{relation}' is built from the correct responses; give "
+                "their file too"
             )
         if relation == "wrong_answer" and all(sample.gold is None for sample in material.samples):
-            progress(f"{dataset}, {variant}: the data have no answers, so no '{relation}' can be made of them")
+            progress(f"{dataset}, {variant}: the data have no answers, so there is no '{relation}'")
         built = BUILDERS[relation](material, variant)
     elif (variant, relation) in first.responses:
         built = _given(material, variant, relation)
@@ -72,7 +72,7 @@ def _rows(dataset: str, material: Material, variant: str, relation: str) -> list
 
 
 def _given(material: Material, variant: str, relation: str) -> list[Built]:
-    """Responses that come with the data."""
+    """Responses from the data."""
     responses = [sample.responses[variant, relation] for sample in material.samples]
     sources = [[sample.sample_id] for sample in material.samples]
     labels = [
@@ -82,7 +82,7 @@ def _given(material: Material, variant: str, relation: str) -> list[Built]:
     if relation == "published":
         originals = {sample.sample_id: sample.responses[variant, "correct"] for sample in material.samples}
         sources = trace(responses, originals)
-        # Where free text states the answer, it is that of the sample whose ending was kept.
+        # An answer in free text is that of the sample whose ending was kept.
         gold = {sample.sample_id: sample.gold for sample in material.samples}
         ends = endings(responses, originals)
         labels = [gold.get(end) if label is None else label for label, end in zip(labels, ends, strict=True)]
@@ -107,7 +107,7 @@ def _row(dataset: str, sample: Sample, variant: str, relation: str, built: Built
 
 
 def _report(dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """What could not be constructed, and a warning for every set whose wrong labels are right too often."""
+    """Log how many responses are not constructible, and warn of sets in which too many wrong labels are right."""
     for variant, relation in dict.fromkeys((row["variant"], row["relation"]) for row in rows):
         cell = [row for row in rows if (row["variant"], row["relation"]) == (variant, relation)]
         name = f"{dataset}, {variant}, {relation}"

@@ -1,4 +1,4 @@
-"""The corrected irrelevant response, and controls that take the mixture of foreign, disordered and wrong apart.
+"""The corrected irrelevant response, and controls that separate its properties: foreign, disordered and wrong.
 
 Each builder is a pure function of the material and a variant: one `Built` per sample, in the order of the samples.
 A reasoned response is a rationale and an ending that states the answer (`split_ending`):
@@ -21,7 +21,7 @@ from gradatlas.data.responses.material import NOTHING, Built, Material
 from gradatlas.data.responses.sentences import Text, split_ending, split_text
 from gradatlas.data.samples import FINAL, Sample, with_final
 
-# A Detailed response states its answer this near to its end, in characters.
+# The answer of a Detailed response is searched in its last characters, so many.
 _CONCLUSION = 200
 # Between an option's letter and its text: white space and marks, or an opening quotation mark.
 _QUOTE = r"[\s*:,(–—-]*(?:as\s+)?[\"“'‘]{1,2}"
@@ -30,11 +30,11 @@ _QUOTED = re.compile(rf"{_QUOTE}(?=\S)")
 
 
 def derangement(material: Material, variant: str) -> list[Built]:
-    """Another sample's response whose answer is wrong here; of option questions the answer is another option.
+    """Another sample's response, whose answer is wrong here; for option questions, with another option as answer.
 
-    Option questions: None is another option, Simplified the donor's rationale with that option, Detailed the whole
-    of the donor's. A donor whose own response states the right answer here (a Detailed one need not agree with its
-    gold answer) makes the response not constructible.
+    Option questions: None is another option, Simplified the donor's rationale with that option, Detailed the donor's
+    response. Not constructible where the donor's response states the right answer (a Detailed one need not agree with
+    its gold answer).
     """
     return [_deranged(material, sample, variant) for sample in material.samples]
 
@@ -59,10 +59,10 @@ def _deranged(material: Material, sample: Sample, variant: str) -> Built:
 
 
 def wrong_answer(material: Material, variant: str) -> list[Built]:
-    """The own response with a wrong final answer in the place of the right one.
+    """The own response with a wrong final answer instead of the right one.
 
-    The answer is looked for after the fixed phrase, in the last ``\\boxed{}`` if that holds the right one, or at its
-    last mention near the end; a bare yes or no is no mention. Where it is not found: not constructible.
+    The answer is searched after the fixed phrase, in the last ``\\boxed{}`` if that contains the right one, or at its
+    last mention near the end, except for yes and no. Not constructible where it is not found.
     """
     built = []
     for sample in material.samples:
@@ -102,14 +102,14 @@ def _last_mention(response: str, sample: Sample, wrong: str) -> str | None:
     text, other = _text_of(sample, sample.gold), _text_of(sample, wrong)
     if not text or not other or text == sample.gold:
         return before + wrong + after
-    # `(D) 46` and `Sentence A: "..."` are one mention: the option's text goes with its letter.
+    # `(D) 46` and `Sentence A: "..."` are one mention: the option's text is replaced with its letter.
     shown = r"\s+".join(map(re.escape, text.rstrip(".!?").split()))
     beside = re.match(rf"({_GAP_BEFORE_TEXT})(?i:{shown})(?!\w)", after)
     rest = after[beside.end() :] if beside else after
-    said_again = " " in text and re.search(shown, rest, re.IGNORECASE)
-    said_before = re.search(rf"(?i:{shown})[.!?]*[\"'”’][\s*:,(]*\Z", before)
-    if said_again or said_before or (not beside and _QUOTED.match(after)):
-        # What is quoted there is not what the wrong letter stands for.
+    repeated = " " in text and re.search(shown, rest, re.IGNORECASE)
+    quoted_before = re.search(rf"(?i:{shown})[.!?]*[\"'”’][\s*:,(]*\Z", before)
+    if repeated or quoted_before or (not beside and _QUOTED.match(after)):
+        # The right option's text would remain beside the wrong letter.
         return None
     return before + wrong + (beside[1] + other.rstrip(".!?") if beside else "") + rest
 
@@ -119,7 +119,7 @@ def _text_of(sample: Sample, answer: str) -> str | None:
 
 
 def shuffled(material: Material, variant: str) -> list[Built]:
-    """The own sentences in a seeded other order, the ending in its place.
+    """The own sentences in another, seeded order, with the ending at its place.
 
     Not constructible with fewer than two different sentences.
     """
@@ -137,7 +137,7 @@ def shuffled(material: Material, variant: str) -> list[Built]:
 
 
 def foreign_fluent(material: Material, variant: str) -> list[Built]:
-    """The donor's rationale, unbroken, with the own ending; not constructible without a donor or a rationale."""
+    """The donor's complete rationale with the own ending; not constructible without a donor or a rationale."""
     built = []
     for sample in material.samples:
         donor = material.donors[sample.sample_id]
@@ -152,12 +152,12 @@ def foreign_fluent(material: Material, variant: str) -> list[Built]:
 
 
 def sentence_salad(material: Material, variant: str) -> list[Built]:
-    """Every sentence of the rationale exchanged for one of another sample, the ending in its place.
+    """Every sentence of the rationale replaced by one of another sample, with the ending at its place.
 
-    Each sentence of the dataset is used once where no sample has written more than half of them.
+    Each sentence of the dataset is used once, if no sample has more than half of them.
     """
     parted = _parted(material, variant)
-    # A place among all sentences is matched like a sample among samples; whose it is plays the label.
+    # `derange` with sentences as samples, and with the sample as label.
     places = {
         f"{sample.sample_id}\t{i}": (sample.sample_id, sentence)
         for sample, text, _ in parted
@@ -177,7 +177,7 @@ def sentence_salad(material: Material, variant: str) -> list[Built]:
 
 
 def _parted(material: Material, variant: str) -> list[tuple[Sample, Text, str]]:
-    """Each sample with the sentences of its rationale (none, where it has no rationale) and its ending."""
+    """Each sample with the sentences of its rationale, if it has one, and its ending."""
     parted = []
     for sample in material.samples:
         rationale, ending = split_ending(sample.responses[variant, "correct"], variant, material.gold)

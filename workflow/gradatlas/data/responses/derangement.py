@@ -1,8 +1,7 @@
-"""The corrected irrelevant response: another sample's, never oneself, its label never right.
+"""The map of donors for irrelevant responses: another sample, whose label differs.
 
-Donors are found by a greedy matching of recipients and donors in the order of a hash of each pair. A pair's hash
-depends on the seed and its two samples alone, so an edit of one sample reaches only those that compete with it for
-a donor: of 500 samples a handful get another one, where a shift along a line would move whole stretches of it.
+Recipients and donors are matched greedily in the order of a hash of each pair. A pair's hash depends only on the seed
+and its two samples, so that an edit of one sample affects only those that compete for the same donor: a few of 500.
 """
 
 from collections import Counter
@@ -12,7 +11,7 @@ import numpy as np
 
 from gradatlas.study.seeds import seeded_hash
 
-# Of each recipient only its best so many free donors are looked at in one pass; a later pass takes those left over.
+# Free donors considered for each recipient in one pass; later passes serve the recipients that are left.
 _CANDIDATES = 64
 # Rows of the matrix of pairs held in memory at one time.
 _ROWS = 512
@@ -22,10 +21,10 @@ _NEVER = np.iinfo(np.uint64).max
 def derange(labels: Mapping[str, str], seed: int) -> dict[str, str | None]:
     """A donor for every sample: another sample whose label differs.
 
-    `labels` maps `sample_id` to its label (for data without labels give each sample one of its own). Where no label
-    holds more than half of the samples, every sample is a donor exactly once; otherwise the samples of the other
-    labels are used at most ceil(majority / others) times, each as often as another within one. Where all labels are
-    equal there is no donor: None. The order of `labels` is irrelevant.
+    `labels`: by `sample_id` (without labels, give each sample a different one). If no label has more than half of the
+    samples, every sample is a donor exactly once; otherwise the samples of the other labels are used at most
+    ceil(majority / others) times, equally often within one. If all labels are equal, there are no donors: None. The
+    order of `labels` does not matter.
     """
     ids = sorted(labels)
     if len(set(labels.values())) < 2:
@@ -37,7 +36,7 @@ def derange(labels: Mapping[str, str], seed: int) -> dict[str, str | None]:
         left, others = (np.flatnonzero(matching.label == commonest), np.flatnonzero(matching.label != commonest))
         matching.greedy(others, left)
         while left.size:
-            # Round by round: each of the others lends once more before any lends twice more.
+            # Round by round, so that the others are used equally often.
             left, _ = matching.greedy(left, others)
     else:
         left, free = matching.greedy(everyone, everyone)
@@ -47,7 +46,7 @@ def derange(labels: Mapping[str, str], seed: int) -> dict[str, str | None]:
 
 
 class _Matching:
-    """Recipients and donors as positions in `ids`; `donor` maps the recipients served so far."""
+    """Recipients and donors are positions in `ids`; `donor`: by recipient, so far."""
 
     def __init__(self, ids: list[str], labels: list[str], seed: int):
         hashes = np.array([list(seeded_hash(seed, sample_id)[:16]) for sample_id in ids], dtype=np.uint8)
@@ -57,13 +56,13 @@ class _Matching:
         self.donor: dict[int, int] = {}
 
     def weights(self, recipients: np.ndarray, donors: np.ndarray) -> np.ndarray:
-        """A hash of every pair; the highest number where the two labels are equal."""
+        """A hash of every pair; the highest number where the labels are equal."""
         weights = _mixed(self.taking[recipients][:, None] ^ self.giving[donors][None, :])
         weights[self.label[recipients][:, None] == self.label[donors][None, :]] = _NEVER
         return weights
 
     def greedy(self, recipients: np.ndarray, donors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Serve recipients pair by pair, lowest hash first, each donor once; returns who and what is left over."""
+        """Match recipients and donors, lowest hash first, each donor once; returns the unmatched of both."""
         while recipients.size and donors.size:
             weight, taker, giver = self._candidates(recipients, donors)
             if not weight.size:
@@ -95,10 +94,10 @@ class _Matching:
         return np.concatenate(weight), np.concatenate(taker), np.concatenate(giver)
 
     def exchange(self, recipients: np.ndarray, donors: np.ndarray) -> None:
-        """Serve recipients that are left over with donors of their own label.
+        """Match the remaining recipients, where the remaining donors have their label.
 
-        Each takes the donor of a pair that has nothing to do with that label, and that pair's recipient takes one of
-        `donors`. Since the label holds at most half of the samples, there are at least as many such pairs as needed.
+        Each gets the donor of a pair without that label, and that pair's recipient gets one of `donors`. As the label
+        has at most half of the samples, there are enough such pairs.
         """
         label = self.label[recipients[0]]
         pairs = [(r, d) for r, d in sorted(self.donor.items()) if label not in (self.label[r], self.label[d])]
@@ -117,7 +116,7 @@ class _Matching:
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser: every bit of a 64-bit number changes every bit of its hash with even chance."""
+    """SplitMix64's finaliser, a hash of 64-bit numbers."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Detailed responses for data that have none: written by a model, kept only where their answer is the gold one."""
+"""Detailed responses for data without them: written by a model, accepted where their answer is the gold answer."""
 
 import json
 import re
@@ -15,10 +15,10 @@ from gradatlas.data.responses.labels import boxed, same_answer
 from gradatlas.data.samples import Sample
 
 PLACE = "{instruction}"
-# As models write it: any case, with a colon, in bold.
+# In the forms that models write: any case, with a colon, in bold.
 _FINAL = re.compile(r"final answer(?:\*\*)?(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
 _LETTER = re.compile(r"\(([A-Z])\)")
-_UNITED = re.compile(
+_WITH_UNIT = re.compile(
     r"(.*\d)\s+(?!(?:hundred|thousand|[mb]illion|trillion|dozen)\b)[A-Za-z]+(?: [A-Za-z]+)?", re.IGNORECASE
 )
 
@@ -26,15 +26,15 @@ _UNITED = re.compile(
 def write_detailed(
     dataset: str, samples: Sequence[Sample], prompt: str, writer: Writer, kept: str | Path, output: str | Path
 ) -> None:
-    """Write one JSON line per sample: what the writer answered to `prompt`, and whether it is accepted.
+    """Write one JSON line per sample: the writer's answer to `prompt`, and whether it is accepted.
 
-    `prompt` holds ``{instruction}`` once. A response is ``accepted`` where its final answer is the gold one (or the
-    text of the gold option), and ``rejected`` with its reason otherwise: another answer, none that can be read, or
-    cut off at the limit of tokens. Where the data have no gold answers, every finished response is accepted. The
-    share of rejected ones is told. `kept`: file of the answers so far, see `complete_all`.
+    `prompt` contains ``{instruction}``. A response is ``accepted`` where its final answer is the gold answer (or the
+    text of the gold option), and otherwise ``rejected`` with a reason: another answer, no readable answer, or cut off
+    at the limit of tokens. Without gold answers every finished response is accepted. The log has the share of rejected
+    ones. `kept`: file of the answers so far, see `complete_all`.
     """
     if PLACE not in prompt:
-        raise InputError(f"settings.prompt has no {PLACE}; say where the question goes")
+        raise InputError(f"settings.prompt has no {PLACE}; add it where the question belongs")
     prompts = {s.sample_id: prompt.replace(PLACE, next(iter(s.instructions.values()))) for s in samples}
     answers = complete_all(prompts, writer, kept)
     lines = []
@@ -67,13 +67,13 @@ def stated_by(text: str) -> str | None:
     found = list(_FINAL.finditer(text))
     if not found:
         return boxed(text)
-    said = (text[found[-1].end() :].strip().splitlines() or [""])[0].strip("*_` ")
-    said = said.removesuffix(".").removeprefix(r"\(").removesuffix(r"\)").strip()
-    return boxed(said) or said.strip("$").removesuffix(".").strip("*_` ") or None
+    stated = (text[found[-1].end() :].strip().splitlines() or [""])[0].strip("*_` ")
+    stated = stated.removesuffix(".").removeprefix(r"\(").removesuffix(r"\)").strip()
+    return boxed(stated) or stated.strip("$").removesuffix(".").strip("*_` ") or None
 
 
 def _reason(sample: Sample, answer: Completion, stated: str | None) -> str:
-    """Why a response is not accepted; empty where it is."""
+    """The reason why a response is rejected; empty where it is accepted."""
     if not answer.finished:
         return "cut off"
     if sample.gold is None:
@@ -85,9 +85,9 @@ def _reason(sample: Sample, answer: Completion, stated: str | None) -> str:
     lettered = _LETTER.fullmatch(sample.gold.strip())
     if lettered:
         right += [lettered[1], f"{lettered[1]}) {text}", f"{lettered[1]}. {text}"]
-    said = [stated]
-    united = _UNITED.fullmatch(stated.strip())
-    if united and sample.gold.strip()[-1:].isdigit():
+    readings = [stated]
+    with_unit = _WITH_UNIT.fullmatch(stated.strip())
+    if with_unit and sample.gold.strip()[-1:].isdigit():
         # `12 apples` for 12.
-        said.append(united[1])
-    return "" if any(same_answer(each, other) for each in said for other in right) else "another answer"
+        readings.append(with_unit[1])
+    return "" if any(same_answer(each, other) for each in readings for other in right) else "another answer"

@@ -8,10 +8,10 @@ from gradatlas.study.relations import GOLD_VARIANT
 
 
 def stated_answer(response: str, variant: str) -> str | None:
-    """The label of a response: a None response itself, what follows the last "The final answer is", or None.
+    """The label of a response: a None response itself, the text after the last "The final answer is", or None.
 
-    The LAST occurrence counts: two published StrategyQA responses hold the phrase twice. The new line before it is
-    not asked for, since the published shuffles lose it.
+    The last occurrence counts, as two published StrategyQA responses contain the phrase twice. The new line before it
+    is optional, as the published shuffles lose it.
     """
     if variant == "none":
         return response
@@ -20,7 +20,7 @@ def stated_answer(response: str, variant: str) -> str | None:
 
 
 def boxed(response: str) -> str | None:
-    r"""What stands in the last ``\boxed{...}`` (or ``\fbox``) of a MATH solution, braces matched; None without one.
+    r"""The content of the last ``\boxed{...}`` (or ``\fbox``) of a MATH solution, braces matched; None without one.
 
     >>> boxed(r"so \boxed{\frac{1}{2}}.")
     '\\frac{1}{2}'
@@ -30,7 +30,7 @@ def boxed(response: str) -> str | None:
 
 
 def boxed_span(response: str) -> tuple[int, int] | None:
-    r"""Where the text in the last ``\boxed{...}`` (or ``\fbox``) begins and ends; None without one."""
+    r"""Start and end of the content of the last ``\boxed{...}`` (or ``\fbox``); None without one."""
     for command in (r"\boxed", r"\fbox"):
         start = response.rfind(command)
         if start < 0:
@@ -50,7 +50,7 @@ def boxed_span(response: str) -> tuple[int, int] | None:
     return None
 
 
-# How a dataset's gold answers are found, by the name in the `gold` column of datasets.tsv: (variant, reader).
+# Readers of gold answers, by the name in the `gold` column of datasets.tsv: (variant, reader).
 _GOLD_READERS = {
     "none": lambda response: response,
     "final_answer": lambda response: stated_answer(response, "simplified"),
@@ -60,10 +60,10 @@ GOLD = {name: (variant, _GOLD_READERS[name]) for name, variant in GOLD_VARIANT.i
 
 
 def read_label(response: str, variant: str, gold: str) -> str | None:
-    r"""The answer that any response states, as far as it can be told: None where it cannot, or the data have none.
+    r"""The answer that a response states; None where it cannot be read, or the data have no answers.
 
-    `gold` is the dataset's (`GOLD`). The fixed phrase counts before a ``\boxed{}``; a Detailed response without
-    either tells nothing that could be trusted.
+    `gold`: the dataset's (`GOLD`). The fixed phrase is preferred to a ``\boxed{}``; a Detailed response without either
+    has no readable answer.
     """
     if not gold:
         return None
@@ -71,7 +71,7 @@ def read_label(response: str, variant: str, gold: str) -> str | None:
     return boxed(response) if answer is None else answer
 
 
-# What notation alone adds to a number or formula, taken off in this order.
+# Notation that is removed from a number or formula, in this order.
 _LATEX = (
     (re.compile(r"\\[dt]frac"), r"\\frac"),
     (re.compile(r"\\(?:left|right|!|,|;|:|quad|displaystyle)(?![a-zA-Z])"), ""),
@@ -79,7 +79,7 @@ _LATEX = (
     (re.compile(r"\\frac([0-9a-z])"), r"\\frac{\1}"),
     (re.compile(r"(\\frac\{[^{}]*\})([0-9a-z])"), r"\1{\2}"),
 )
-# Words within a formula: a unit where they close a number, and else what is answered.
+# Words within a formula: a unit after a number, else part of the answer.
 _WORDS = r"\\(?:text(?:bf|it|rm|normal)?|mbox|math(?:rm|bf|it))\{"
 _UNIT = re.compile(
     r"((?:\d|\\pi|\\(?:frac\{[^{}]*\}|sqrt)\{[^{}]*\})(?:\\[,;:! ]|~|\s)*)"
@@ -89,18 +89,18 @@ _UNIT = re.compile(
 _WRAPPED = re.compile(rf"{_WORDS}([^{{}}]*)\}}")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _FRACTION = re.compile(r"(-?)\\frac\{(\d+)\}\{(\d+)\}")
-# No exponents: a model that writes 1e999999999 must not have it written out.
+# Without exponents: 1e999999999 must not be expanded.
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d+/0*[1-9]\d*)")
 _WORD = re.compile(r"[a-z]{2,}")
-# Digits of a number that is read as one; Python refuses thousands of them.
+# Longest text that is converted to a number; Python refuses thousands of digits.
 _LONGEST = 500
 
 
 def canonical(answer: str) -> str:
-    r"""An answer without what only notation adds: case, white space, units, thousands separators, LaTeX spelling.
+    r"""An answer in canonical notation: without case, white space, units, thousands separators and LaTeX variants.
 
-    Numbers become exact fractions; formulas lose their spaces, words keep theirs. A ``\text{...}`` that closes a number
-    is its unit; any other one is part of the answer. Nothing but notation stays as it is.
+    Numbers become exact fractions; formulas lose their spaces, words keep theirs. A ``\text{...}`` after a number is
+    its unit, any other one is part of the answer.
 
     >>> canonical("$1,050.0"), canonical(r"\dfrac92"), canonical("4.5"), canonical("x = 1"), canonical("In  crowd.")
     ('1050', '9/2', '9/2', 'x=1', 'in crowd')
@@ -127,5 +127,5 @@ def _plain(answer: str) -> str:
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Whether two answers differ in notation alone."""
+    """Whether two answers are equal, or differ only in notation."""
     return canonical(one) == canonical(other)

@@ -1,4 +1,4 @@
-"""What every builder of responses works with, and what it gives back."""
+"""Input and output of the builders of responses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ BASES = ("shift", "pairs", "permutation", "pool")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a dataset's published irrelevant responses were made: the base map, and by variant how units are cut.
+    """How a dataset's published irrelevant responses were made: the base map, and the splitter of each variant.
 
-    `splitters` names one of `SPLITTERS` by variant; "" stands for all variants not named.
+    `splitters`: names in `SPLITTERS`, by variant; "": for all other variants.
     """
 
     base: str
@@ -30,29 +30,29 @@ class Recipe:
 
 
 def read_recipe(words: Sequence[str]) -> Recipe:
-    """A recipe from the `recipe` column of datasets.tsv: a base map, then splitters, of one variant or of all.
+    """A recipe from the `recipe` column of datasets.tsv: a base map, then splitters of one variant or of all.
 
     >>> read_recipe(["shift", "dot", "detailed:backslash"])
     Recipe(base='shift', splitters={'': 'dot', 'detailed': 'backslash'})
     """
     base, *rest = words or ["shift"]
     if base not in BASES:
-        raise InputError(f"recipe '{' '.join(words)}': '{base}' is no base map: {nearest(base, BASES)}")
+        raise InputError(f"recipe '{' '.join(words)}': unknown base map '{base}': {nearest(base, BASES)}")
     splitters = {"": "sentence" if base == "pool" else "dot"}
     for word in rest:
         variant, _, name = word.rpartition(":")
         if name not in SPLITTERS:
-            raise InputError(f"recipe '{' '.join(words)}': '{name}' is no splitter: {nearest(name, SPLITTERS)}")
+            raise InputError(f"recipe '{' '.join(words)}': unknown splitter '{name}': {nearest(name, SPLITTERS)}")
         splitters[variant] = name
     return Recipe(base, splitters)
 
 
 @dataclass(frozen=True)
 class Built:
-    """One built response: None where the builder's definition has no answer.
+    """One built response; None where it is not constructible.
 
     `label`: the answer that it states by construction, None where that is unknown. `sources`: the ids of the samples
-    that its parts came from, in order of appearance.
+    that its parts come from, in order of appearance.
     """
 
     response: str | None
@@ -60,13 +60,16 @@ class Built:
     sources: tuple[str, ...] = ()
 
 
-#: Where a definition has no answer.
+#: A response that is not constructible.
 NOTHING = Built(None)
 
 
 @dataclass(frozen=True)
 class Material:
-    """The samples of a dataset, in the order of its files, and what builders share. `gold`: a key of `GOLD`, or ""."""
+    """The samples of a dataset, in the order of its files, and the maps that builders share.
+
+    `gold`: a key of `GOLD`, or "".
+    """
 
     samples: Sequence[Sample]
     gold: str
@@ -75,7 +78,7 @@ class Material:
 
     @cached_property
     def donors(self) -> dict[str, Sample | None]:
-        """Another sample for each, with another answer: one map for all variants (`derange`)."""
+        """For each sample another one with another answer; the same for all variants (`derange`)."""
         by_id = {sample.sample_id: sample for sample in self.samples}
         donors = derange({sample.sample_id: self._label(sample) for sample in self.samples}, self.seed)
         return {sample_id: by_id.get(donor or "") for sample_id, donor in donors.items()}
@@ -94,5 +97,5 @@ class Material:
         return wrong
 
     def _label(self, sample: Sample) -> str:
-        # Without a label, samples count as equal only where their question is the same.
+        # Without labels, the question is used instead.
         return next(iter(sample.instructions.values())) if sample.gold is None else canonical(sample.gold)

@@ -1,4 +1,4 @@
-"""Another of a question's options than the right one."""
+"""Choosing a wrong option of a question."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from gradatlas.study.seeds import seeded_hash
 def other_option(options: Mapping[str, str], gold: str, sample_id: str, seed: int) -> str | None:
     """A wrong option, drawn by a seeded hash of the sample; None where there is none.
 
-    An option that reads like the right one (AQuA lists some twice) is not wrong.
+    An option with the right option's text (AQuA lists some twice) is not wrong.
     """
     right = options.get(chosen(options, gold) or "", gold)
     wrong = [label for label, text in options.items() if not same_answer(label, gold) and not same_answer(text, right)]

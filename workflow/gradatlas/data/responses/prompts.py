@@ -1,8 +1,7 @@
-"""From (instruction, response) to the text a model reads, and where its response begins.
+"""Prompts of base and instructed models.
 
-Base models read ``instruction + "\\n" + response``; instructed models read their own chat template, up to and
-with the generation prompt, then the response. No end-of-sequence token is appended (study 1, section 1.4 of
-the paper's code: the loss is the mean cross-entropy of the response alone).
+A base model reads ``instruction + "\\n" + response``; an instructed model reads its chat template with the generation
+prompt, then the response. No end-of-sequence token is appended, as in the study's code.
 """
 
 from datetime import date
@@ -11,9 +10,9 @@ from typing import Any
 from gradatlas.core.errors import InputError
 
 SYSTEM_PROMPT = "You are a helpful assistant."
-# Some templates (Llama's from 3.2 on) write today's date: always this one, which is theirs where there is no clock.
+# The date for templates that write today's date (Llama's from 3.2 on): their default without a clock.
 CHAT_DATE = date(2024, 7, 26)
-# What such a template calls for the time, as a macro that stands before it: the library takes no function from outside.
+# The function that such a template calls, replaced by a macro in front of it: the library does not accept a function.
 _CLOCK = "strftime_now"
 _STILL = "".join(
     [
@@ -31,11 +30,11 @@ def base_prompt(instruction: str) -> str:
 
 
 def chat_prompt(tokenizer: Any, instruction: str) -> str:
-    """The prompt of an instructed model, by the tokenizer's own chat template.
+    """The prompt of an instructed model, by the tokenizer's chat template.
 
-    The system message is given where the template takes one (Gemma's, for one, refuses it); the template is
-    asked, not the model's name. A template that writes today's date gets `CHAT_DATE`, whenever it runs. Raises
-    `InputError` where the tokenizer has no chat template, or one that fails or leaves the instruction out.
+    With the system message, unless the template refuses one (as Gemma's). A template that writes today's date gets
+    `CHAT_DATE`. Raises `InputError` where the tokenizer has no chat template, or one that fails or does not contain the
+    instruction.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
@@ -43,17 +42,17 @@ def chat_prompt(tokenizer: Any, instruction: str) -> str:
             "models.tsv, or run without --chat"
         )
     prompt = _rendered(tokenizer, instruction)
-    # A template may trim or escape what it is given: one that writes the same whatever it is given has left it out.
+    # A template may trim or escape the instruction, so compare with the prompt of another one.
     if instruction.strip() not in prompt and prompt == _rendered(tokenizer, f"{instruction} {instruction}?"):
         raise InputError(
-            f"model '{tokenizer.name_or_path}': its chat template leaves the user's message out; "
-            "mend chat_template.jinja, or fetch it again"
+            f"model '{tokenizer.name_or_path}': its chat template ignores the user's message; fix chat_template.jinja, "
+            "or fetch it again"
         )
     return prompt
 
 
 def _rendered(tokenizer: Any, instruction: str) -> str:
-    """The chat template over one instruction, with the system message where it is not refused."""
+    """The chat template with one instruction, and with the system message unless it is refused."""
     user = {"role": "user", "content": instruction}
     for messages in ([{"role": "system", "content": SYSTEM_PROMPT}, user], [user]):
         try:
@@ -66,11 +65,14 @@ def _rendered(tokenizer: Any, instruction: str) -> str:
                 date_string=CHAT_DATE.strftime("%d %b %Y"),
             )
         except Exception as error:
-            # Templates refuse a role with Jinja's raise_exception; any other error is of a broken one.
+            # A template refuses a role with Jinja's raise_exception; any other error is a defect.
             if (type(error).__module__.split(".")[0], type(error).__name__) != ("jinja2", "TemplateError"):
                 raise InputError(
-                    f"model '{tokenizer.name_or_path}': its chat template cannot be used ({type(error).__name__}: "
-                    f"{error}); mend chat_template.jinja, or fetch it again"
+                    f"model '{tokenizer.name_or_path}': its chat template fails ({type(error).__name__}: {error}); fix "
+                    "chat_template.jinja, or fetch it again"
                 ) from error
             refusal = error
-    raise InputError(f"model '{tokenizer.name_or_path}': its chat template refuses a plain user message: {refusal}")
+    raise InputError(
+        f"model '{tokenizer.name_or_path}': its chat template refuses a user message ({refusal}); set prompt to "
+        "'plain' in its row of models.tsv"
+    )

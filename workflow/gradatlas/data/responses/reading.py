@@ -1,4 +1,4 @@
-"""The samples of a dataset, whatever its reader: published files, a mapping of anyone's columns, or a grammar."""
+"""Reading a dataset's samples: from published files, from rows by a mapping, or from the miniature's grammar."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -25,13 +25,13 @@ _NEWLINE = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset's samples come from.
+    """The source of a dataset's samples.
 
-    `reader`: ``published`` reads the JSON lists in `files`, by (variant, relation); ``mapped`` reads the one file
-    `rows` by the checked `mapping`; ``miniature`` draws `questions` held-out questions by `seed`. `gold` names how
-    published files state their answers (`GOLD`; empty: they have none), `options` how questions offer them.
-    `detailed`: a file of written Detailed responses (``generate_detailed``); samples that it lacks are left out.
-    `normalise_newlines` writes a literal backslash-n within an instruction as a new line.
+    `reader`: ``published`` reads the JSON lists in `files`, by (variant, relation); ``mapped`` reads the file `rows` by
+    the checked `mapping`; ``miniature`` draws `questions` held-out questions by `seed`. `gold`: how published files
+    state their answers (`GOLD`; empty: they have none). `options`: how questions list options. `detailed`: a file of
+    written Detailed responses (``generate_detailed``); samples without one are left out. `normalise_newlines`: replace
+    backslash-n in instructions by a new line.
     """
 
     dataset: str
@@ -48,14 +48,14 @@ class Source:
 
     @property
     def answers(self) -> str:
-        """How any response states its answer: a name of `GOLD`, empty where the data have none."""
+        """How responses state their answer: a name of `GOLD`, empty for data without answers."""
         if self.reader == "mapped":
             return "boxed" if self.mapping["boxed"] else "none" if names_answers(self.mapping) else ""
         return self.gold
 
 
 def read(source: Source) -> list[Sample]:
-    """The samples of `source`; `InputError` naming file, row and column for what cannot be used."""
+    """The samples of `source`; `InputError` with file, row and column for unusable data."""
     if source.gold and source.gold not in GOLD:
         raise InputError(f"settings.gold '{source.gold}' is not known: {nearest(source.gold, GOLD)}")
     if source.reader not in READERS:
@@ -99,7 +99,7 @@ def _normalised(sample: Sample) -> Sample:
 
 
 def normalise_newlines(text: str) -> str:
-    r"""A backslash and an n as a new line, where they begin no LaTeX command.
+    r"""The text with a new line for each backslash and n that does not begin a LaTeX command.
 
     >>> normalise_newlines(r"Which?\nOptions: $a \neq b$")
     'Which?\nOptions: $a \\neq b$'
@@ -108,7 +108,7 @@ def normalise_newlines(text: str) -> str:
 
 
 def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
-    """The samples that the file of written responses has accepted, with their Detailed response."""
+    """The samples with an accepted written response, with it as Detailed response."""
     lines = read_written(source.detailed)
     written = {line["sample_id"]: line["response"] for line in lines if line["status"] == "accepted"}
     kept = []
@@ -119,7 +119,8 @@ def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
             kept.append(replace(sample, responses=responses, instructions=instructions))
     if not kept:
         raise InputError(
-            f"{source.detailed}: holds no accepted response for dataset '{source.dataset}'; look at its log"
+            f"{source.detailed}: has no accepted response for dataset '{source.dataset}'; see the log of "
+            "generate_detailed"
         )
     left = len(samples) - len(kept)
     if left:
@@ -128,31 +129,31 @@ def _with_detailed(samples: list[Sample], source: Source) -> list[Sample]:
 
 
 def read_written(path: str | Path) -> list[dict[str, Any]]:
-    """The lines that ``generate_detailed`` wrote: one a sample, accepted or rejected.
+    """The lines that ``generate_detailed`` wrote: one per sample, accepted or rejected.
 
-    `InputError` naming file and row for what is no such line, and for a sample that is there twice.
+    `InputError` with file and row for an invalid line, and for a duplicate sample.
     """
     lines: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(checked_lines(path, "generate_detailed")):
-        if lacking := [key for key in ("sample_id", "status", "response", "writer") if key not in line]:
+        if missing := [key for key in ("sample_id", "status", "response", "writer") if key not in line]:
             raise InputError(
-                f"{path}, row {number}: not a line of generate_detailed, has no '{lacking[0]}'; delete the file and "
+                f"{path}, row {number}: not a line of generate_detailed, has no '{missing[0]}'; delete the file and "
                 "run again"
             )
         for key in ("sample_id", "response"):
             if not isinstance(line[key], str):
-                raise InputError(f"{path}, row {number}: '{key}' is no text; delete the file and run again")
+                raise InputError(f"{path}, row {number}: '{key}' is not a text; delete the file and run again")
         if line["sample_id"] in lines:
-            raise InputError(f"{path}, row {number}: sample '{line['sample_id']}' is there twice; remove one line")
-        # Files written before the template was kept lack it.
+            raise InputError(f"{path}, row {number}: sample '{line['sample_id']}' occurs twice; remove one line")
+        # Older files have no template.
         lines[line["sample_id"]] = {"template": None, **line}
     return list(lines.values())
 
 
 def written_facts(path: str | Path) -> dict[str, Any]:
-    """For provenance: who wrote the Detailed responses, to what prompt, and how many were accepted and rejected."""
+    """The writer and the prompt of the Detailed responses, and how many were accepted and rejected."""
     lines = read_written(path)
     if not lines:
-        raise InputError(f"{path}: holds no lines; delete it and run again")
+        raise InputError(f"{path}: has no lines; delete it and run again")
     counts = {status: sum(line["status"] == status for line in lines) for status in ("accepted", "rejected")}
     return {"writer": lines[0]["writer"], "prompt": lines[0]["template"], **counts}

@@ -1,9 +1,9 @@
-"""The algorithm behind the published irrelevant responses, recovered from the files; its defects are kept.
+"""The algorithm of the published irrelevant responses, reconstructed from the files, with its defects.
 
-Step A gives each sample another sample's response, the same for all variants of a dataset. It works in place, which
-is the defect that shapes the data: what was overwritten is passed on, and one side of every swap keeps its own.
-Step B cuts these base responses into units, pools first units and inner units over the whole file, and puts each
-response together from a random first unit, as many random inner units as its base has, and its base's last unit.
+Step A gives each sample another sample's response, the same for all variants of a dataset. It works in place, which is
+its defect: overwritten responses are passed on, and one side of every swap keeps its own response. Step B cuts these
+base responses into units, pools first units and inner units over the whole file, and builds each response from a random
+first unit, as many random inner units as its base has, and its base's last unit.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from gradatlas.data.responses.sentences import units
 
 
 def reference(material: Material, variant: str) -> list[Built]:
-    """One response per sample, by the dataset's recipe; of None responses the base ones as they are.
+    """One response per sample, by the dataset's recipe; for None, the base response.
 
-    Without gold answers (``pool``) there is no base map: the sentences of the whole file are permuted, and each
-    sample gets as many as its own response had. `InputError` for a base map that needs answers where there are none.
+    Without gold answers (``pool``) there is no base map: the sentences of the whole file are permuted, and each sample
+    gets as many as its own response has. `InputError` for a base map that needs answers, in data without them.
     """
     responses = [sample.responses[variant, "correct"] for sample in material.samples]
     rng = Random(f"reference {material.seed} {variant}")
@@ -28,10 +28,10 @@ def reference(material: Material, variant: str) -> list[Built]:
     labels = [sample.gold or "" for sample in material.samples]
     if material.recipe.base != "shift" and not any(labels):
         raise InputError(
-            f"recipe '{material.recipe.base}' pairs samples of different answers, and the data have none; write shift "
-            "or pool in column 'recipe' of config/datasets.tsv"
+            f"recipe '{material.recipe.base}' pairs samples with different answers, but the data have none; write "
+            "shift or pool in column 'recipe' of config/datasets.tsv"
         )
-    # One base map for all variants: its random choices know nothing of them.
+    # The same base map for all variants.
     base = base_map(material.recipe.base, labels, Random(f"reference {material.seed}"))
     if variant == "none":
         ids = [material.samples[i].sample_id for i in base]
@@ -40,13 +40,13 @@ def reference(material: Material, variant: str) -> list[Built]:
 
 
 def base_map(kind: str, labels: Sequence[str], rng: Random) -> list[int]:
-    """Step A: for each position, the position whose response it ends with.
+    """Step A: for each position, the position whose response it gets.
 
-    ``shift``: the next one's; the last gets what the first holds by then, which is the second's. ``pairs``: each in
-    turn is paired with a random later one, not yet paired, whose label differs, and takes its response; that one
-    takes back what it gave away, and so keeps its own. Those left without a partner copy what a random one of
-    another label holds by then. ``permutation``: each in turn copies what its partner in a random permutation holds
-    by then; the labels of partners differed at the start.
+    ``shift``: the next one's; the last gets the first one's new response, which is the second's. ``pairs``: each in
+    turn is paired with a random later one, not yet paired and of another label, and takes its response; the other takes
+    that back, and so keeps its own. Unpaired ones copy the current response of a random one of another label.
+    ``permutation``: each in turn copies the current response of its partner in a random permutation, in which partners
+    have different labels.
     """
     held = list(range(len(labels)))
     if kind == "shift":
@@ -80,7 +80,7 @@ def _swap_pairs(held: list[int], labels: Sequence[str], rng: Random) -> None:
 
 
 def _permutation(labels: Sequence[str], rng: Random) -> list[int]:
-    """A random permutation; a partner of the same label is pushed on to the next place that it differs from."""
+    """A random permutation; a partner with the same label is moved on to the next position with another label."""
     order = list(range(len(labels)))
     rng.shuffle(order)
     for i, label in enumerate(labels):
@@ -107,7 +107,7 @@ def _recombined(material: Material, variant: str, base: Sequence[tuple[int, str]
         response = ". ".join(part for _, part in taken)
         label = read_label(response, variant, material.gold)
         if label is None and len(parts) > 1:
-            # It ends as its base does, whose answer is known even where free text states it.
+            # The ending is that of its base, whose answer is known.
             label = material.samples[i].gold
         built.append(Built(response, label, _ids(material, taken)))
     return built

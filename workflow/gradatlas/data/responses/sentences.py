@@ -1,13 +1,13 @@
-r"""Cutting a response into sentences, its rationale from its ending, and into the units of the published files."""
+r"""Cutting a response into sentences, into rationale and ending, and into the units of the published files."""
 
 import re
 from dataclasses import dataclass
 
 from gradatlas.data.samples import FINAL
 
-#: How the published irrelevant responses were cut into units, by the name in the `recipe` column of datasets.tsv:
-#: at dots that stand between no digits, at new lines, at new lines also where written as backslash-n, and at the
-#: ends of sentences that follow neither an initial nor a short abbreviation.
+#: Splitters of the published irrelevant responses, by the name in the `recipe` column of datasets.tsv: at dots not
+#: between digits, at new lines, at new lines including backslash-n, and at ends of sentences that are not an initial or
+#: a short abbreviation.
 SPLITTERS = {
     "dot": re.compile(r"(?<!\d)\.(?!\d)"),
     "line": re.compile(r"\n"),
@@ -15,11 +15,11 @@ SPLITTERS = {
     "sentence": re.compile(r"(?<!\b[A-Z]\.)(?<![A-Z][a-z]\.)(?<=[.!?])\s+"),
 }
 _GAP = re.compile(r"((?<=[.!?])\s+|(?<=[.!?][*)\"'”’])\s+|\s*\n\s*)")
-# Display formulas and drawings are cut nowhere.
+# Display formulas, drawings and code are not cut.
 _BLOCK = re.compile(
     r"\\\[.*?\\\]|\$\$.*?\$\$|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\[asy\].*?\[/asy\]|```.*?```", re.DOTALL
 )
-# No sentence of its own: a number or bullet of a list, an initial, an abbreviation.
+# Not a sentence: a number or bullet of a list, an initial, an abbreviation.
 _PART = re.compile(
     r"(?:[-*#(]*\s*)?(?:\d{1,3}[.)]|[A-Za-z][.)]|[-*]|e\.g\.|i\.e\.|(?:\S+\s)*(?:e\.g|i\.e|Mr|Mrs|Dr|St|vs)\.)"
 )
@@ -32,20 +32,20 @@ def units(response: str, splitter: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Text:
-    """Sentences and what stands after each (white space, or nothing after the last)."""
+    """Sentences, and the white space after each (none after the last)."""
 
     sentences: tuple[str, ...]
     gaps: tuple[str, ...]
 
     def with_sentences(self, sentences: list[str]) -> str:
-        """Other sentences in the places of these, the white space between them as it was."""
+        """The text with other sentences and the same white space."""
         return "".join(part for pair in zip(sentences, self.gaps, strict=True) for part in pair)
 
 
 def split_text(text: str) -> Text:
-    """Cut at the ends of sentences and lines, losing nothing: the pieces joined are `text` again.
+    """Cut at the ends of sentences and lines, without loss: joined again, the parts are `text`.
 
-    Numbers of lists, initials and abbreviations stay with what follows them.
+    Numbers of lists, initials and abbreviations stay with the text after them.
     """
     blocks = [found.span() for found in _BLOCK.finditer(text)]
     sentences: list[str] = []
@@ -66,11 +66,11 @@ def split_text(text: str) -> Text:
 
 
 def split_ending(response: str, variant: str, gold: str) -> tuple[str, str]:
-    """(rationale, ending): the ending states the answer, the two joined are the response.
+    """(rationale, ending): the ending states the answer; joined they are the response.
 
-    A None response is all ending. Where the fixed phrase stands, the ending begins with the new line before it;
-    elsewhere with the white space before the sentence of the last ``\\boxed{}``, or before the last sentence. Data
-    without gold answers have no ending.
+    A None response is an ending only. The ending begins with the new line before the fixed phrase, or else with the
+    white space before the sentence of the last ``\\boxed{}``, or before the last sentence. Data without gold answers
+    have no ending.
     """
     if not gold:
         return response, ""

@@ -1,4 +1,4 @@
-"""Where a dataset's samples come from, for every job that reads them."""
+"""Settings of a dataset's source, for every job that reads samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from gradatlas.study.sheets import Answering
 
 @dataclass(frozen=True)
 class FileSettings:
-    """What one published file holds."""
+    """The content of a published file."""
 
     variant: str
     """variant of its responses"""
@@ -43,10 +43,9 @@ class SourceSettings(Answering):
 def source_of(dataset: str, sources: Sequence[Path], settings: SourceSettings, detailed: Path | None = None) -> Any:
     """The `reading.Source` of a dataset: `sources` are published files, or the one file of a mapped dataset.
 
-    `detailed`: written Detailed responses. Raises `InputError` where another number of files is given than the settings
-    say, and where a file has another checksum.
+    `detailed`: written Detailed responses. Raises `InputError` for a wrong number of files, and for a wrong checksum.
     """
-    # Late, so that --help answers at once.
+    # Late, for a fast --help.
     from gradatlas.data.responses.reading import Source
 
     wanted = {"published": len(settings.files), "mapped": 1, "miniature": 0}.get(settings.reader, len(sources))

@@ -1,27 +1,27 @@
-"""Which samples the parts of a shuffled response came from, as far as the texts themselves tell.
+"""Tracing the parts of a shuffled response to their samples.
 
-The published irrelevant responses are pieced together from other samples' sentences, and their files do not say whose.
-A sentence that stands in one sample's response alone gives its sample away.
+The published irrelevant responses consist of other samples' sentences, without a record of their samples. A sentence
+that occurs in only one sample's response identifies it.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 
-# Finer than any cut the published files were made with (sentence ends, new lines, also written as backslash-n), so
-# that every piece of theirs falls into whole pieces of ours; a dot within a number is no sentence end.
+# Finer than any splitter of the published files (sentence ends, new lines, also written as backslash-n), so that each
+# of their units consists of complete pieces. A dot within a number is not the end of a sentence.
 _CUT = re.compile(r"(?<!\d)\.(?!\d)|\n|\\n|(?<=[.!?])\s+")
 
 
 def pieces(response: str) -> list[str]:
-    """The sentences and lines of a response, without white space and dots around them, empty ones left out."""
+    """The sentences and lines of a response that are not empty, without white space and dots around them."""
     return [piece for part in _CUT.split(response) if (piece := part.strip(" .\t\r\n"))]
 
 
 def trace(responses: Sequence[str], originals: Mapping[str, str]) -> list[list[str]]:
-    """For every response, the ids of the samples that a piece of it can only have come from, in order of appearance.
+    """For every response, the ids of the samples that its pieces come from, in order of appearance.
 
-    `originals` maps `sample_id` to that sample's own response. A piece that several samples share tells nothing, so
-    a list may be incomplete, or empty (a bare "yes"); it is never wrong but for sentences written twice alike.
+    `originals`: each sample's own response, by `sample_id`. A piece that several samples share is ignored, so that a
+    list may be incomplete or empty.
     """
     owners = _owners(originals)
     found = []
@@ -32,7 +32,7 @@ def trace(responses: Sequence[str], originals: Mapping[str, str]) -> list[list[s
 
 
 def endings(responses: Sequence[str], originals: Mapping[str, str]) -> list[str | None]:
-    """For every response, the id of the one sample whose own response ends with the same piece, else None."""
+    """For every response, the id of the only sample whose own response ends with the same piece; else None."""
     owners = _owners(originals)
     last = {sample_id: pieces(original)[-1:] for sample_id, original in originals.items()}
     found: list[str | None] = []

@@ -1,1 +1,1 @@
-"""Free generations, told of: whether they repeat themselves, whose answer they give, and which of two is better."""
+"""Scores of free generations, and judgements of which of two is better."""

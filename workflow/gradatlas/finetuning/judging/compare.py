@@ -1,4 +1,4 @@
-"""Runs against their baselines, generation by generation, before a judge."""
+"""Judging runs against their baselines, generation by generation."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -13,7 +13,7 @@ from gradatlas.finetuning.judging.judges import Answer, Contest, Judge, verdict_
 from gradatlas.finetuning.judging.scores import read_generations
 from gradatlas.finetuning.tables import GENERATION_SCORES, JUDGEMENTS
 
-#: As in the study, prompts that no run was trained on.
+#: As in the study: prompts that no run was trained on.
 SPLIT = "held_out"
 
 
@@ -26,21 +26,21 @@ def judge_generations(
     judge: Judge,
     output: str | Path,
 ) -> None:
-    """Write the ``judgements`` table: every run against those of its `baselines` that are among `runs`.
+    """Write the ``judgements`` table: every run against its `baselines` among `runs`.
 
-    `runs`: ``generations`` tables by name; `steps`: the updates of each run as asked for. Two runs are compared where
-    both have generations at an equal share of their steps: the same step for runs of one length, and the end against
-    the end for any. A prompt without a response in one of them is not judged; the metadata count those. Raises
-    `InputError` for `scores` that are not of these generations.
+    `runs`: ``generations`` tables by name. `steps`: the number of updates of each run. Two runs are compared at equal
+    shares of their steps: at the same step for runs of the same length, and at the end for all. Prompts without a
+    response in one of the two are not judged but counted in the metadata. Raises `InputError` for `scores` of other
+    generations.
     """
     prompts = {pair["pair_id"]: pair["prompt"] for pair in read_table(PAIRS, pairs).to_pylist()}
     scored = {_place(row): row for row in read_table(GENERATION_SCORES, scores).to_pylist()}
-    said = {name: _at(name, path, steps[name]) for name, path in runs.items()}
+    responses = {name: _at(name, path, steps[name]) for name, path in runs.items()}
     rows, contests, missing = [], [], 0
     for name, against in baselines.items():
         for other in (other for other in against if other in runs):
-            for share in sorted(said[name].keys() & said[other].keys()):
-                ours, theirs = said[name][share], said[other][share]
+            for share in sorted(responses[name].keys() & responses[other].keys()):
+                ours, theirs = responses[name][share], responses[other][share]
                 missing += len(ours.keys() ^ theirs.keys())
                 for key in (key for key in ours if key in theirs):
                     rows.append(_row(ours[key], theirs[key], judge.name))
@@ -50,7 +50,8 @@ def judge_generations(
         row |= {"forward": preference[0], "backward": preference[1], "verdict": verdict_of(preference)}
     unreadable = sum(row["verdict"] is None for row in rows)
     progress(
-        f"{len(rows)} contests judged, {unreadable} of them without a readable verdict; {missing} lacked a response"
+        f"{len(rows)} contests judged, {unreadable} without a readable verdict; {missing} not judged, as a response is "
+        "missing"
     )
     facts = {"judge": dict(judge.facts), "unreadable": unreadable, "without_response": missing}
     write_table(JUDGEMENTS, rows, output, facts)
@@ -72,9 +73,9 @@ def _row(ours: Mapping[str, Any], theirs: Mapping[str, Any], judge: str) -> dict
 
 def _answer(row: Mapping[str, Any], scored: Mapping[tuple, Mapping[str, Any]], scores: str) -> Answer:
     if _place(row) not in scored:
-        raise InputError(f"{scores}: lacks run '{row['run']}', step {row['step']}; score the same generations")
-    told = scored[_place(row)]
-    return Answer(row["response"], row["finished"], told["repetition"], told["correct"])
+        raise InputError(f"{scores}: has no run '{row['run']}', step {row['step']}; score the same generations")
+    score = scored[_place(row)]
+    return Answer(row["response"], row["finished"], score["repetition"], score["correct"])
 
 
 def _place(row: Mapping[str, Any]) -> tuple:

@@ -1,10 +1,10 @@
 """Judges: which of two answers to a prompt is better, in both orders.
 
-- `Oracle`, of the miniature's grammar: the right answer before the wrong one, then the one that is not degenerate, then
-  the one that ended by itself; alike, a tie.
-- `Asked`, a model behind an OpenAI-compatible endpoint, as in the study: a sentence of comparison, then A, B or TIE;
-  asked twice, the answers exchanged.
-- `reward.Reward`, a sequence classifier with one output: the higher score of prompt and answer; equal, a tie.
+- `Oracle`, for the miniature: prefers a right answer, then one that is not degenerate, then one that ended by itself;
+  otherwise a tie.
+- `EndpointJudge`, a model behind an OpenAI-compatible endpoint, as in the study: one sentence of comparison, then A, B
+  or TIE. It is asked twice, with the answers in both orders.
+- `reward.RewardJudge`, a sequence classifier with one output: the higher score wins; equal scores are a tie.
 """
 
 import re
@@ -16,16 +16,16 @@ from typing import Any, Protocol
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Completion, Writer, complete_all
 
-#: Repetition from which on an answer is degenerate: half of its 4-grams have been there before.
+#: An answer is degenerate from this repetition on: half of its 4-grams occurred before.
 DEGENERATE = 0.5
 OUTCOMES = ("run", "baseline", "tie")
-#: Whom a judge prefers with the run's answer shown first, and second; None where that cannot be read.
+#: The preferred side with the run's answer shown first, and shown second; None where the judge's answer is unreadable.
 Preference = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response with what its scores say; `correct` is None where nobody can tell."""
+    """A response with its scores; `correct` is None where the right answer is unknown."""
 
     text: str
     finished: bool
@@ -43,7 +43,7 @@ class Contest:
 
 
 class Judge(Protocol):
-    """`name` stands in the table; `facts` are all that its verdicts depend on."""
+    """`name`: in the table. `facts`: everything that the verdicts depend on."""
 
     name: str
     facts: Mapping[str, Any]
@@ -53,7 +53,7 @@ class Judge(Protocol):
 
 
 def verdict_of(preference: Preference) -> str | None:
-    """What both orders say: a tie where they disagree, None where one of them cannot be read."""
+    """The verdict of both orders: a tie where they disagree, None where one is unreadable."""
     forward, backward = preference
     if forward is None or backward is None:
         return None
@@ -61,22 +61,22 @@ def verdict_of(preference: Preference) -> str | None:
 
 
 def better(run: Any, baseline: Any) -> Preference:
-    """The greater of two values, a tie where they are alike: no order matters."""
-    said = "tie" if run == baseline else "run" if run > baseline else "baseline"
-    return said, said
+    """Prefers the greater value; equal values are a tie. The order of presentation does not matter."""
+    side = "tie" if run == baseline else "run" if run > baseline else "baseline"
+    return side, side
 
 
 class Oracle:
-    """The miniature's judge, who knows all answers."""
+    """Judges the miniature's answers by its grammar."""
 
     name = "oracle"
     facts: Mapping[str, Any] = {"judge": "oracle", "degenerate": DEGENERATE}
 
     def prefer(self, contests: Sequence[Contest]) -> list[Preference]:
-        """By truth, degenerate repetition and an end, in this order; `InputError` where nobody knows the answers."""
+        """By correctness, repetition and a proper end, in this order; `InputError` without known answers."""
         if any(answer.correct is None for contest in contests for answer in (contest.run, contest.baseline)):
             raise InputError(
-                "judge oracle: nobody knows the answers to these pairs; take another judge (dynamics.judge)"
+                "judge oracle: the right answers to these pairs are unknown; choose another judge (dynamics.judge)"
             )
         return [better(self._rank(contest.run), self._rank(contest.baseline)) for contest in contests]
 
@@ -103,8 +103,8 @@ neither is better."""
 _LAST = re.compile(r"(?:[^:\n]{0,40}:)?\W*(A|B|TIE)\W*", re.I)
 
 
-class Asked:
-    """A model that is asked; `writer`: an endpoint, `kept`: the file that keeps its answers."""
+class EndpointJudge:
+    """A model behind an endpoint (`writer`); `kept`: the file of its answers."""
 
     def __init__(self, writer: Writer, kept: str | Path):
         self.writer, self.kept = writer, kept
@@ -112,18 +112,18 @@ class Asked:
 
     def prefer(self, contests: Sequence[Contest]) -> list[Preference]:
         """Ask in both orders."""
-        asked = {}
+        requests = {}
         for place, contest in enumerate(contests):
             texts = contest.run.text.strip(), contest.baseline.text.strip()
             for order, (first, second) in (("forward", texts), ("backward", texts[::-1])):
-                asked[f"{place} {order}"] = REQUEST.format(prompt=contest.prompt.strip(), first=first, second=second)
-        told = complete_all(asked, self.writer, self.kept)
+                requests[f"{place} {order}"] = REQUEST.format(prompt=contest.prompt.strip(), first=first, second=second)
+        answers = complete_all(requests, self.writer, self.kept)
         sides = {"forward": ("run", "baseline"), "backward": ("baseline", "run")}
-        read = {key: _named(told[key], *sides[key.split()[1]]) for key in asked}
+        read = {key: _preferred(answers[key], *sides[key.split()[1]]) for key in requests}
         return [(read[f"{place} forward"], read[f"{place} backward"]) for place in range(len(contests))]
 
 
-def _named(answer: Completion, first: str, second: str) -> str | None:
-    """Whom the last line names; None where it names nobody, or the answer was cut off."""
+def _preferred(answer: Completion, first: str, second: str) -> str | None:
+    """The side that the last line names; None where it names none, or the answer was cut off."""
     found = _LAST.fullmatch(answer.text.strip().splitlines()[-1]) if answer.finished else None
     return {"A": first, "B": second, "TIE": "tie"}[found[1].upper()] if found else None

@@ -13,22 +13,23 @@ from gradatlas.finetuning.judging.judges import Contest, Preference, better
 from gradatlas.models.loading import DTYPES, choose_device, locate
 from gradatlas.models.precision import check_scales, dequantising, set_precision
 from gradatlas.models.snapshots import config_of
-from gradatlas.models.tokens import behind_front, front_tokens
+from gradatlas.models.tokens import front_tokens, with_front
 
 
-class Reward:
-    """The model in a folder or a card; `name` of it in the table. Prompt and answer are put into its chat template,
-    where it has one, else one after the other.
+class RewardJudge:
+    """The reward model in a folder or a card; `name`: in the table.
 
-    Texts longer than its window have no score, and their contests no verdict: nothing is cut. Raises `InputError` for a
-    model that is no sequence classifier with one output, or lacks weights of one.
+    Prompt and answer are formatted by its chat template if it has one, else concatenated.
+
+    Texts longer than its window have no score, and their contests no verdict. Raises `InputError` for a model that is
+    not a sequence classifier with one output, or has missing weights.
     """
 
     def __init__(self, model: str, name: str, *, device: str, dtype: str, trust_remote_code: bool = False):
         check_choice("settings.model.dtype", dtype, DTYPES)
         where, self.name = locate(model), name
         self.facts: Mapping[str, Any] = {"judge": "reward", "model": name, "digest": where.digest, "dtype": dtype}
-        # A compute node has no network; a load that asks for one would stall instead of failing.
+        # Without this, loading stalls on a compute node without a network.
         os.environ["HF_HUB_OFFLINE"] = "1"
         logging.disable_progress_bar()
         quantisation = dequantising(where.path, config_of(where.path))
@@ -44,17 +45,17 @@ class Reward:
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise InputError(
-                f"{where.path}: no sequence classifier could be loaded ({' '.join(str(error).split())[:240]}); take a "
+                f"{where.path}: no sequence classifier could be loaded ({' '.join(str(error).split())[:240]}); give a "
                 "reward model's folder with config.json, safetensors and tokenizer.json"
             ) from None
         if report["missing_keys"]:
             raise InputError(
-                f"{where.path}: weight {sorted(report['missing_keys'])[0]} is missing, so it is no reward model but "
-                "something else; take a sequence classifier with one output"
+                f"{where.path}: not a reward model, weight {sorted(report['missing_keys'])[0]} is missing; give a "
+                "sequence classifier with one output"
             )
         if self.model.config.num_labels != 1:
             raise InputError(
-                f"{where.path}: a classifier with {self.model.config.num_labels} outputs; a reward model has one"
+                f"{where.path}: a classifier with {self.model.config.num_labels} outputs; give one with one output"
             )
         set_precision(self.model, getattr(torch, dtype))
         if quantisation:
@@ -64,7 +65,7 @@ class Reward:
         self.window = getattr(self.model.config, "max_position_embeddings", None)
 
     def prefer(self, contests: Sequence[Contest]) -> list[Preference]:
-        """The answer with the higher score; every text is read once."""
+        """Prefers the answer with the higher score; every distinct text is scored once."""
         texts = {(each.prompt, answer.text) for each in contests for answer in (each.run, each.baseline)}
         scores = {text: self._score(*text) for text in sorted(texts)}
         pairs = [(scores[each.prompt, each.run.text], scores[each.prompt, each.baseline.text]) for each in contests]
@@ -72,15 +73,15 @@ class Reward:
 
     @torch.inference_mode()
     def _score(self, prompt: str, answer: str) -> float | None:
-        # One at a time: no padding that a classifier would have to be told of.
+        # One at a time, without padding, whose position a classifier would have to know.
         if self.tokenizer.chat_template:
             turns = [{"role": "user", "content": prompt.strip()}, {"role": "assistant", "content": answer.strip()}]
             text = self.tokenizer.apply_chat_template(turns, tokenize=False)
         else:
             text = prompt + answer
-        ids = behind_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        ids = with_front(self.front, self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         if self.window and len(ids) > self.window:
             return None
         score = self.model(input_ids=torch.tensor([ids], device=self.model.device)).logits.float().item()
-        # What is not a number prefers nobody.
+        # NaN: no preference.
         return score if score == score else None

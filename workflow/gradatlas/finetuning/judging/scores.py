@@ -1,15 +1,14 @@
-"""What is told of one generation by itself: repetition, answers taken from other questions, correctness.
+"""Scores of single generations: repetition, answers borrowed from other questions, correctness.
 
-`repetition` is seq-rep-4 of Welleck et al. (Neural Text Generation with Unlikelihood Training, ICLR 2020): one less the
-share of distinct 4-grams among all 4-grams of the response's tokens. The tokens are the model's own, of the response's
-text tokenised anew, without the end token; a response of fewer than 4 has no 4-gram and repeats nothing.
+`repetition` is seq-rep-4 of Welleck et al. (Neural Text Generation with Unlikelihood Training, ICLR 2020): the share of
+4-grams of the response's tokens that occurred before. The response's text is tokenised again, by the model's tokenizer
+and without the end token. A response of fewer than 4 tokens has repetition 0.
 
-`borrowed` is the paper's hallucination: an answer to this question made of what another one was answered in training.
-In the miniature's grammar: a sentence of the response states what a training response (chosen or rejected) to another
-trained question states, the same fact of the same person; trained are all pairs of split train, whatever part of them a
-run saw. Of other data: a run of `RUN` words stands in a training response to another prompt and neither in the own
-prompt nor in a training response to it. Everyday phrases count too there, so the share is to be held against the one
-before the first step.
+`borrowed` is the paper's hallucination: the answer contains what was learned as an answer to another question.
+Miniature: a sentence of the response states the same fact about the same person as a training response (chosen or
+rejected) to another question, among all pairs of split train. Other data: `RUN` words in a row occur in a training
+response to another prompt, but neither in this prompt nor in a training response to it. Common phrases count too, so
+compare the share with that before the first step.
 """
 
 import re
@@ -28,9 +27,8 @@ from gradatlas.finetuning.tables import GENERATION_SCORES, GENERATIONS
 GRAM = 4
 RUN = 6
 
-#: From a pair and a response to its prompt: whether the answer is another question's, and whether it is right (None:
-#: nobody can tell).
-Reader = Callable[[Pair, str], tuple[bool, bool | None]]
+#: From a pair and a response to its prompt: whether it is borrowed, and whether it is right (None: unknown).
+Scorer = Callable[[Pair, str], tuple[bool, bool | None]]
 
 
 def score_generations(
@@ -39,8 +37,8 @@ def score_generations(
     """Write the ``generation_scores`` table of one model's and seed's runs.
 
     `runs`: the ``generations`` table of every run, by name. `tokens_of`: the model's tokens of a text. `oracle`:
-    whether the pairs are the miniature's. Generations without a response take no part; the metadata count them by run
-    and status. Raises `InputError` for a table of another run, or of prompts that the `pairs` table does not have.
+    whether the pairs are the miniature's. Generations without a response are left out and counted in the metadata, by
+    run and status. Raises `InputError` for a table of another run, or with prompts that are not in the `pairs` table.
     """
     known = {pair["pair_id"]: pair for pair in read_table(PAIRS, pairs).to_pylist()}
     trained = [pair for pair in known.values() if pair["split"] == "train" and pair["status"] == "ok"]
@@ -55,9 +53,9 @@ def score_generations(
             raise InputError(
                 f"{runs[row['run']]}: prompt '{row['pair_id']}' is not in {pairs}; give the pairs of the run"
             )
-        borrowed, correct = reader(known[row["pair_id"]], row["response"])
-        told = {"repetition": repetition(tokens_of(row["response"])), "borrowed": borrowed, "correct": correct}
-        rows.append({key: row[key] for key in GENERATION_SCORES.names if key in row} | told)
+        borrowed, correct = scorer(known[row["pair_id"]], row["response"])
+        scores = {"repetition": repetition(tokens_of(row["response"])), "borrowed": borrowed, "correct": correct}
+        rows.append({key: row[key] for key in GENERATION_SCORES.names if key in row} | scores)
     if left_out:
         progress("generations without a response: " + ", ".join(f"{why} {n}" for why, n in sorted(left_out.items())))
     write_table(GENERATION_SCORES, rows, output, {"left_out": left_out, "gram": GRAM, "oracle": oracle})
@@ -67,12 +65,12 @@ def read_generations(run: str, path: str) -> list[dict[str, Any]]:
     """The rows of a run's ``generations`` table; `InputError` for another run's."""
     rows = read_table(GENERATIONS, path).to_pylist()
     if others := {row["run"] for row in rows} - {run}:
-        raise InputError(f"{path}: holds run {', '.join(sorted(others))}, not '{run}'; give its own")
+        raise InputError(f"{path}: holds run {', '.join(sorted(others))}, not '{run}'; give the table of '{run}'")
     return rows
 
 
 def repetition(tokens: Sequence[int], gram: int = GRAM) -> float:
-    """The share of n-grams that stood in the text before (seq-rep-n), 0 where there is none.
+    """The share of n-grams that occurred before in the text (seq-rep-n), 0 for a text without one.
 
     >>> repetition([1, 2, 1, 2, 1, 2, 1, 2])
     0.6
@@ -81,45 +79,48 @@ def repetition(tokens: Sequence[int], gram: int = GRAM) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def by_grammar(trained: Sequence[Pair]) -> Reader:
-    """Of the miniature's responses, by what they state. Right: a whole answer of the grammar to this very question."""
+def by_grammar(trained: Sequence[Pair]) -> Scorer:
+    """Scores the miniature's responses by the facts they state. Right: a complete, true answer to this question."""
     answers = [grammar.parse(pair[part]) for pair in trained for part in ("chosen", "rejected")]
-    told = {_fact(answer) for answer in answers if answer}
+    learned = {_fact(answer) for answer in answers if answer}
 
-    def read(pair: Pair, response: str) -> tuple[bool, bool]:
+    def score(pair: Pair, response: str) -> tuple[bool, bool]:
         own = grammar.parse(pair["chosen"])
         if own is None:
-            raise InputError(f"pair '{pair['pair_id']}': its chosen response is not of the miniature's grammar")
-        asked = (own.name, own.attribute)
+            raise InputError(
+                f"pair '{pair['pair_id']}': its chosen response is not of the miniature's grammar; set oracle to false"
+            )
+        question = (own.name, own.attribute)
         answer = grammar.parse(response)
-        correct = answer is not None and (answer.name, answer.attribute) == asked and answer.right
+        correct = answer is not None and (answer.name, answer.attribute) == question and answer.right
         stated = (grammar.parse(sentence) for sentence in re.split(r"(?<=\.)\s+", response.strip()))
-        return any(each and (each.name, each.attribute) != asked and _fact(each) in told for each in stated), correct
+        others = (each for each in stated if each and (each.name, each.attribute) != question)
+        return any(_fact(each) in learned for each in others), correct
 
-    return read
+    return score
 
 
 def _fact(answer: grammar.Answer) -> tuple[str, str, str]:
     return answer.name, answer.attribute, answer.value
 
 
-def by_words(trained: Sequence[Pair]) -> Reader:
-    """Of any responses, by runs of `RUN` words; nobody can tell whether they are right."""
-    # What stands in an own response is taken out below, so whose a run is need not be known.
-    told = {run for pair in trained for part in ("chosen", "rejected") for run in _runs(pair[part])}
+def by_words(trained: Sequence[Pair]) -> Scorer:
+    """Scores any responses by `RUN` words in a row; whether they are right is unknown."""
+    # Of all prompts: what is in the prompt's own responses is removed below.
+    learned = {words for pair in trained for part in ("chosen", "rejected") for words in _word_runs(pair[part])}
     answered: dict[str, list[Pair]] = {}
     for pair in trained:
         answered.setdefault(pair["prompt"], []).append(pair)
 
-    def read(pair: Pair, response: str) -> tuple[bool, None]:
+    def score(pair: Pair, response: str) -> tuple[bool, None]:
         mine = [pair, *answered.get(pair["prompt"], [])]
-        own = {run for each in mine for part in ("prompt", "chosen", "rejected") for run in _runs(each[part])}
-        return bool((_runs(response) & told) - own), None
+        own = {words for each in mine for part in ("prompt", "chosen", "rejected") for words in _word_runs(each[part])}
+        return bool((_word_runs(response) & learned) - own), None
 
-    return read
+    return score
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
+def _word_runs(text: str) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.casefold())
     return {tuple(words[place : place + RUN]) for place in range(len(words) - RUN + 1)}
 

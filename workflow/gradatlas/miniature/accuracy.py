@@ -1,4 +1,4 @@
-"""What a miniature can do: greedy exact match on held-out questions, edited questions, and recall of people."""
+"""A miniature's accuracy: greedy exact match on held-out questions, edited questions, and recall of people."""
 
 import csv
 import io
@@ -26,27 +26,27 @@ BLANKS = 2  # of every person, in this order: the job, the city
 _BATCH = 128
 
 
-class Reader:
-    """A model folder that answers prompts greedily; `chat` says whether prompts go through its chat template."""
+class GreedyModel:
+    """A model that answers prompts greedily; `chat`: prompts go through its chat template."""
 
     def __init__(self, model, tokenizer, chat: bool):
         self.model, self.tokenizer, self.chat = model.eval(), tokenizer, chat
         self.ends = sorted({tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(TURN_END)})
 
     @classmethod
-    def load(cls, folder: str | Path, chat: bool) -> "Reader":
+    def load(cls, folder: str | Path, chat: bool) -> "GreedyModel":
         """Load as float32; `InputError` where there is no model."""
         if not (Path(folder) / "config.json").is_file():
-            raise InputError(f"{folder}: no model there (config.json is missing)")
+            raise InputError(f"{folder}: no model there, config.json is missing; give a model's folder")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return cls(model, AutoTokenizer.from_pretrained(folder), chat)
 
     def prompt(self, instruction: str) -> str:
-        """The text before the response, as the gradients' code writes it."""
+        """The text before the response, as in the gradients jobs."""
         return chat_prompt(self.tokenizer, instruction) if self.chat else base_prompt(instruction)
 
     def answers(self, prompts: Sequence[str], longest: int) -> list[str]:
-        """Greedy continuations of whole prompts, up to an end token or `longest` tokens."""
+        """Greedy continuations of prompts, up to an end token or `longest` tokens."""
         found: list[str] = []
         for first in range(0, len(prompts), _BATCH):
             found += self._continue(prompts[first : first + _BATCH], longest)
@@ -61,7 +61,7 @@ class Reader:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded])
         position = (mask.cumsum(-1) - 1).clamp(min=0)
         written: list[list[int]] = [[] for _ in encoded]
-        going = torch.arange(len(encoded))  # the rows still written, of which the finished ones are dropped
+        going = torch.arange(len(encoded))  # the rows that are not finished
         cache = None
         for _ in range(longest):
             output = self.model(
@@ -102,14 +102,14 @@ def measure(
 ) -> list[dict]:
     """The rows of the ``accuracy`` table of one model folder, on `n` held-out questions per task.
 
-    `test` is answer, counterfactual (a question and its edit, both answered right) or recall (the next word
-    of a description). `low`, `high`: Wilson 95 % bounds. `chance`: the best answer that reads no question.
+    `test`: answer, counterfactual (a question and its edit, both answered right) or recall (the next word of a
+    description). `low`, `high`: Wilson 95 % bounds. `chance`: accuracy of the best answer that ignores the question.
     """
     unknown = [dataset for dataset in datasets if dataset not in DATASETS]
     if unknown:
         raise InputError(f"dataset '{unknown[0]}': not a miniature one; choose among {', '.join(DATASETS)}")
     torch.set_num_threads(threads)
-    reader = Reader.load(folder, chat)
+    reader = GreedyModel.load(folder, chat)
     rows: list[dict] = []
     for dataset in datasets:
         progress(f"{name}: {dataset}")
@@ -117,7 +117,7 @@ def measure(
     return [{"model": name, **row} for row in rows]
 
 
-def _reasoning(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
+def _reasoning(reader: GreedyModel, dataset: str, n: int, seed: int) -> list[dict]:
     samples = held_out(dataset, n, seed)
     pairs = counterfactuals(dataset, n, seed)
     parts = sorted({part_of(dataset, sample) for sample in samples})
@@ -129,10 +129,10 @@ def _reasoning(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
             golds = [(part_of(dataset, samples[i]), samples[i].gold) for i in chosen]
             rows.append(_row(dataset, part, "answer", variant, [hits[i] for i in chosen], chance(dataset, golds)))
         before = dict(zip((sample.sample_id for sample in samples), hits, strict=True))
-        # Both must be right, so an edit is only asked where its question was answered.
-        asked = [(sample, edit) for sample, edit in pairs if before[sample.sample_id]]
-        after = reader.labels([edit for _, edit in asked], variant)
-        right = {sample.sample_id for (sample, edit), label in zip(asked, after, strict=True) if label == edit.gold}
+        # Both must be right, so edits are tried only for right answers.
+        tried = [(sample, edit) for sample, edit in pairs if before[sample.sample_id]]
+        after = reader.labels([edit for _, edit in tried], variant)
+        right = {sample.sample_id for (sample, edit), label in zip(tried, after, strict=True) if label == edit.gold}
         both = [sample.sample_id in right for sample, _ in pairs]
         golds = [(part_of(dataset, sample), sample.gold) for sample, _ in pairs]
         rows.append(_row(dataset, "all", "counterfactual", variant, both, chance(dataset, golds) ** 2))
@@ -153,8 +153,8 @@ def chance(dataset: str, golds: Sequence[tuple[str, str]]) -> float:
     return sum(1 / 2 if part == "same" else 1 / 3 for part, _ in golds) / len(golds)
 
 
-def recall(reader: Reader, dataset: str) -> dict:
-    """The row of how many people's jobs and cities the model fills in, greedily, at the start of a description."""
+def recall(reader: GreedyModel, dataset: str) -> dict:
+    """The row of recall: how often the model continues a description with the right job and city."""
     variant = "length_short" if "length_short" in DATASETS[dataset] else "natural"
     prompts, golds = [], []
     for person in knowledge.group(dataset):
@@ -164,7 +164,7 @@ def recall(reader: Reader, dataset: str) -> dict:
             golds.append(word)
     answers = [answer.strip() for answer in reader.answers(prompts, 1)]
     hits = [answer == gold for answer, gold in zip(answers, golds, strict=True)]
-    # A blank shows whether it wants a job or a city: the best blind answer is the commonest of each.
+    # The best answer that ignores the person is the commonest job or city.
     kinds = [Counter(golds[first::BLANKS]).most_common(1)[0][1] for first in range(BLANKS)]
     return _row(dataset, "all", "recall", variant, hits, sum(kinds) / len(golds))
 
@@ -200,7 +200,7 @@ EXAMS: dict[str, Callable[[Reader, str, int, int], list[dict]]] = {
 
 
 def write(rows: list[dict], path: str | Path) -> None:
-    """Write rows of the ``accuracy`` table as CSV, or as Parquet where `path` ends so."""
+    """Write rows of the ``accuracy`` table as Parquet or CSV, by the suffix of `path`."""
     if Path(path).suffix == ".parquet":
         write_table(ACCURACY, rows, path, {})
         return

@@ -282,8 +282,9 @@ def test_a_reference_that_is_not_asked_again_is_freed(more, kept, data, miniatur
 
 def test_ktos_other_answers_are_read_as_one_text_with_the_prompt(data, miniature):
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
-    speech, recipe = Speech(tokenizer, 512), Recipe(name="run", loss="kto", batch_size=3, learning_rate=1e-4, steps=1)
-    examples, _ = read_examples(recipe, read_pairs(data[0], "train")[:3], speech)
+    encoder = ResponseEncoder(tokenizer, 512)
+    recipe = Recipe(name="run", loss="kto", batch_size=3, learning_rate=1e-4, steps=1)
+    examples, _ = read_examples(recipe, read_pairs(data[0], "train")[:3], encoder)
     reference = training._reference(model, tokenizer, None, {})
     with torch.no_grad():
         model.lm_head.weight.mul_(1.1)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from conftest import ROOT, SHARED, call, needs_shared, published_files, script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked
-from gradatlas.data.mapped import Parts, split_simplified, variants_of
+from gradatlas.data.mapped import Parts, variants_of
 from gradatlas.data.published import read_entries
 from gradatlas.data.responses.reading import normalise_newlines
+from gradatlas.data.samples import FINAL
 from gradatlas.study.config import read_study
 from gradatlas.study.mappings import is_file
 from gradatlas.study.sheets import DatasetMapping

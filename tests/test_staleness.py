@@ -231,7 +231,7 @@ NONE = UNUSED | {
     "a builder that no dataset uses": code("data/responses/builders", "sentence_salad"),
     "the reader of pairs of one's own": code("data/jobs", "_mapped_pairs"),
     "an extra table that is not measured": code("gradients/extras", "_cosines"),
-    "a judge that is not asked": code("finetuning/judging/reward", "Reward.prefer"),
+    "a judge that is not asked": code("finetuning/judging/reward", "RewardJudge.prefer"),
 }
 EDITS = {
     "a real edit of the engine": code("gradients/capture", "Capture.run"),

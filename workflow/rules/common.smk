@@ -262,7 +262,7 @@ def compared_tables(kind):
 
 
 GENERATE = STUDY.config["generate"]
-# A resource, not a param: how politely an endpoint was asked makes nothing stale.
+# A resource, not a param: the rate of requests makes nothing stale.
 REQUESTS = as_json(**picked(GENERATE, Requesting))
 
 

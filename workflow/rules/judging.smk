@@ -8,7 +8,7 @@ why    log-probabilities do not show whether a model's answers are better, or bo
 """
 
 JUDGE = DYNAMICS["judge"]
-GENERATED = f"{ROOM}/{{run}}/generations.parquet"
+GENERATED = f"{SEED_DIR}/{{run}}/generations.parquet"
 
 if DYNAMICS["generate_prompts"] and PLAN.watched:
     DYNAMICS_TABLES += [f"{SEED_DIR}/generation_scores.parquet"] + [f"{SEED_DIR}/judgements.parquet"] * bool(JUDGE)
@@ -32,7 +32,7 @@ rule score_generations:
     params:
         code=code_digest(
             "finetuning.jobs:score_generations",
-            only={"finetuning.judging.scores:READERS": ["words" if PLAN.mapping else "grammar"]},
+            only={"finetuning.judging.scores:SCORERS": ["words" if PLAN.mapping else "grammar"]},
         ),
         settings=lambda wildcards: as_json(
             runs=PLAN.watched,

@@ -121,7 +121,10 @@ rule measure_accuracy:
     params:
         code=code_digest(
             "models.jobs:measure_accuracy",
-            only={"miniature.exam:EXAMS": MINIATURE_DATASETS, "data.made_up.miniature:GRAMMARS": MINIATURE_DATASETS},
+            only={
+                "miniature.accuracy:EXAMS": MINIATURE_DATASETS,
+                "data.made_up.miniature:GRAMMARS": MINIATURE_DATASETS,
+            },
         ),
         settings=lambda wildcards: as_json(
             chat=STUDY.miniatures[wildcards.model]["prompt"] == "chat",

@@ -13,7 +13,7 @@ from gradatlas.claims.two_alternative import margins
 from gradatlas.claims.views import Compared, Measure, log_sizes, sides
 from gradatlas.statistics.cells import Cell, cut
 from gradatlas.statistics.measures import relative_difference
-from gradatlas.statistics.regression import TERMS, solved, sums_of, told_apart
+from gradatlas.statistics.regression import TERMS, separable, solve_least_squares, sums_of
 from gradatlas.study.shares import wilson
 
 # Two responses are of like length, or like loss, where the logarithms differ by less than this.
@@ -78,7 +78,7 @@ def evenness_exponent(it: Compared) -> Estimates:
     if not n:
         return
     sums, shift = sums_of(x, y, np.full(n, cell.variant), [cell.variant], np.arange(n))
-    slopes = solved(it.view.means(sums), shift, [cell.variant], (*TERMS, "log_evenness"))
+    slopes = solve_least_squares(it.view.means(sums), shift, [cell.variant], (*TERMS, "log_evenness"))
     yield from _of_targets(it, slopes["log_evenness", None], n, [cell])
 
 
@@ -143,12 +143,12 @@ def _regression(it: Compared) -> tuple[dict, int] | None:
     usable = np.isfinite(x).all(1) & np.isfinite(y).all(1)
     variants = np.concatenate([np.full(len(cell.sample_ids), cell.variant) for cell in it.cells])[usable]
     names = np.concatenate([cell.sample_ids for cell in it.cells])[usable]
-    if not told_apart(x[usable]):
+    if not separable(x[usable]):
         return None
     ids, questions = np.unique(names, return_inverse=True)
     own = [cell.variant for cell in it.cells]
     sums, shift = sums_of(x[usable], y[usable], variants, own, questions)
-    return solved(it.view.means(sums), shift, own), len(ids)
+    return solve_least_squares(it.view.means(sums), shift, own), len(ids)
 
 
 def _apart(cells: Mapping[str, Cell]) -> str:

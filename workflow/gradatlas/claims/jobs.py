@@ -85,7 +85,7 @@ def gather_evidence(
     """
     from gradatlas.claims.gather import gather
     from gradatlas.claims.sheet import GradientClaim, read_claims
-    from gradatlas.core.errors import InputError
+    from gradatlas.core.errors import check_same_number
 
     check_same_number(samples=samples, spectra=spectra)
     models = {each.model: asdict(each) for each in settings.models}

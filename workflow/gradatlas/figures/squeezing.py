@@ -12,7 +12,7 @@ from gradatlas.figures.run_curves import BELOW, COMPARED, Figure, last_runs, lin
 from gradatlas.figures.runs import Chain, RunData, lengths
 from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.statistics.bootstrap import interval
-from gradatlas.statistics.matching import ON, SQUEEZING, course_of, squeezing
+from gradatlas.statistics.matching import ON, SQUEEZING, squeezing, trajectory_of
 
 _MATCHED = {"examples": "at {level:,.0f} examples", "margin": "at a margin {level:+.1f} nats"}
 #: By index of squeezing: the panel's title, that of its axis, and how a larger index reads.
@@ -31,16 +31,16 @@ def chosen(data: RunData) -> list[list[Chain]]:
 
 def length(data: RunData, chains: Sequence[Chain]) -> Figure:
     """Curves of DPO by the length of the SFT before it, and what DPO squeezed, run by run."""
-    courses = {chain.last: course_of(data.table(DYNAMICS, chain.last)) for chain in chains}
+    trajectories = {chain.last: trajectory_of(data.table(DYNAMICS, chain.last)) for chain in chains}
     found, levels = {}, {}
     for on in ON:
-        found[on], drawn = squeezing(courses, on, data.facts["draws"], data.facts["seed"], f"squeezing {on}")
+        found[on], drawn = squeezing(trajectories, on, data.facts["draws"], data.facts["seed"], f"squeezing {on}")
         levels[on] = float(drawn[0])
     # The paper holds ten epochs of SFT against one; DPO at once takes part where no shorter SFT does.
     first = next(place for place, chain in enumerate(chains) if chain.exposure or len(chains) == 2)
     _, low, high = interval(found["margin"][:, -1] - found["margin"][:, first])
     differences = [_difference(low[place], high[place], _INDEX[index][2]) for place, index in enumerate(SQUEEZING)]
-    n = len(next(iter(courses.values())).questions)
+    n = len(next(iter(trajectories.values())).questions)
     heading = theme.Heading(
         f"{chains[-1].title}, against {chains[first].title}, at the same margin: {', '.join(differences)}",
         (

@@ -110,7 +110,7 @@ def finetune(
         **code_of(recipe.loss),
         **libraries(),
     }
-    kept = Checkpoints(journal, facts, processes)
+    checkpoints = Checkpoints(journal, facts, processes)
     other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
     adapter = _make_trainable(model, recipe)
     run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes)
@@ -159,8 +159,8 @@ def code_of(loss: str) -> dict[str, str]:
     return {"code": common, "loss_code": code_digest(registry, only={registry: [loss]})}
 
 
-def usable_start(init: str):
-    """Where the model to start from is; `InputError` for a run that diverged."""
+def locate_start(init: str) -> Location:
+    """The location of the model to start from; `InputError` for a run that diverged."""
     status = Path(init).parent / STATUS
     if Path(init).name in (CARD, "model") and status.is_file():
         ended = read_json(status, "finetune")

@@ -145,17 +145,17 @@ def build_probes(
     from gradatlas.core.machine import libraries
     from gradatlas.core.tables import write_table
     from gradatlas.finetuning import probes
-    from gradatlas.finetuning.finetune import usable_start
+    from gradatlas.finetuning.finetune import locate_start
     from gradatlas.finetuning.rephrases import REPHRASES
-    from gradatlas.finetuning.sequences import Speech
+    from gradatlas.finetuning.sequences import ResponseEncoder
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
-    asked = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
-    # Before the model is loaded: what is missing is reported at once.
+    probed = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
+    # Before the model is loaded, to report missing rephrases at once.
     source = "" if not settings.rephrases else "file" if rephrases else "grammar"
-    written = REPHRASES[source](asked, rephrases, settings.seed)
-    start = usable_start(model)
+    written = REPHRASES[source](probed, rephrases, settings.seed)
+    start = locate_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(
         start.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
@@ -217,11 +217,12 @@ def finetune(
     given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
              "journal": journal, "threads": max(1, threads // settings.processes), "batch_tokens": batch_tokens,
              "settings": settings}  # fmt: skip
-    if settings.processes == 1:
-        _finetune(given)
-    else:
-        from gradatlas.finetuning.processes import launch
-        from gradatlas.models.loading import choose_device
+    with lease(settings.device, settings.processes):
+        if settings.processes == 1:
+            _finetune(given)
+        else:
+            from gradatlas.finetuning.processes import launch
+            from gradatlas.models.loading import choose_device
 
             launch(_finetune, given, settings.processes, choose_device(settings.device))
 
@@ -302,16 +303,14 @@ def judge_generations(
     """
     from gradatlas.core.device import lease
 
-    held = lease() if settings.judge == "reward" and settings.model.device != "cpu" else None
-    from gradatlas.finetuning.judging.compare import judge_generations as judge
-
     tables = by_name([run.name for run in settings.runs], generations, "--generations")
     steps = {run.name: run.steps for run in settings.runs}
     baselines = {run.name: run.baselines for run in settings.runs}
-    chosen = JUDGES[settings.judge](settings, model, kept, requests, threads)
-    judge(tables, steps, baselines, scores, pairs, chosen, output)
-    if held:
-        held.release()
+    with lease(settings.model.device if settings.judge == "reward" else "cpu"):
+        from gradatlas.finetuning.judging.compare import judge_generations as judge
+
+        chosen = JUDGES[settings.judge](settings, model, kept, requests, threads)
+        judge(tables, steps, baselines, scores, pairs, chosen, output)
 
 
 def _oracle(*_: Any) -> Any:
@@ -322,11 +321,11 @@ def _oracle(*_: Any) -> Any:
 
 def _endpoint(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
     from gradatlas.core.errors import InputError
-    from gradatlas.finetuning.judging.judges import Asked
+    from gradatlas.finetuning.judging.judges import EndpointJudge
 
     if not (settings.model.endpoint and settings.model.name and kept):
         raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
-    return Asked(writer_of(settings.model, requests=requests), kept)
+    return EndpointJudge(writer_of(settings.model, requests=requests), kept)
 
 
 def _reward(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:

@@ -43,6 +43,6 @@ def check_step(
     from gradatlas.kernels.one_step import check_step as check
 
     torch.set_num_threads(threads)
-    usable_start(model)
+    locate_start(model)
     chosen = asdict(settings)
     check(model, pairs, probes, output, probed=chosen.pop("probes"), **chosen)

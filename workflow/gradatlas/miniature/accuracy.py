@@ -169,7 +169,7 @@ def recall(reader: GreedyModel, dataset: str) -> dict:
     return _row(dataset, "all", "recall", variant, hits, sum(kinds) / len(golds))
 
 
-def _recall(reader: Reader, dataset: str, n: int, seed: int) -> list[dict]:
+def _recall(reader: GreedyModel, dataset: str, n: int, seed: int) -> list[dict]:
     return [recall(reader, dataset)]
 
 
@@ -190,7 +190,7 @@ def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool],
 
 
 # One entry a dataset, so that an edit of one exam leaves the others' answers as they are.
-EXAMS: dict[str, Callable[[Reader, str, int, int], list[dict]]] = {
+EXAMS: dict[str, Callable[[GreedyModel, str, int, int], list[dict]]] = {
     "mini_arithmetic": _reasoning,
     "mini_taxonomy": _reasoning,
     "mini_popular": _recall,

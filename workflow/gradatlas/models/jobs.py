@@ -8,7 +8,7 @@ from gradatlas.core.jobs import Json, RequestOptions
 from gradatlas.data.responses.settings import SourceSettings
 from gradatlas.models.settings import TokenSettings
 from gradatlas.models.snapshots import SNAPSHOTS
-from gradatlas.models.writers import REQUESTS, RequestOptions, WriterSettings
+from gradatlas.models.writers import REQUESTS, Requests, WriterSettings
 
 
 @dataclass(frozen=True, kw_only=True)

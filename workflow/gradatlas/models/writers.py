@@ -1,9 +1,6 @@
 """Models that write texts: behind an endpoint, or local. torch is imported only for a local one."""
 
 from dataclasses import dataclass
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Writer
@@ -35,8 +32,6 @@ class Requests(Requesting):
 
 
 REQUESTS = Requests()
-#: `Requests`, each field an option of its own.
-RequestOptions = Annotated[Requests, Parameter(name="*")]
 
 
 def writer_of(settings: WriterSettings, model: str = "", *, requests: Requests = REQUESTS, threads: int = 1) -> Writer:

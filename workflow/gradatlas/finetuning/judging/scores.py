@@ -42,7 +42,7 @@ def score_generations(
     """
     known = {pair["pair_id"]: pair for pair in read_table(PAIRS, pairs).to_pylist()}
     trained = [pair for pair in known.values() if pair["split"] == "train" and pair["status"] == "ok"]
-    reader = READERS["grammar" if oracle else "words"](trained)
+    scorer = SCORERS["grammar" if oracle else "words"](trained)
     rows, left_out = [], {}
     for row in (row for name, path in runs.items() for row in read_generations(name, path)):
         if row["status"] != "ok":
@@ -126,4 +126,4 @@ def _word_runs(text: str) -> set[tuple[str, ...]]:
 
 
 # Written out, so that an edit of the grammar leaves the scores of other pairs as they are.
-READERS: dict[str, Callable[[Sequence[Pair]], Reader]] = {"grammar": by_grammar, "words": by_words}
+SCORERS: dict[str, Callable[[Sequence[Pair]], Scorer]] = {"grammar": by_grammar, "words": by_words}

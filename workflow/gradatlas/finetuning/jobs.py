@@ -148,6 +148,7 @@ def build_probes(
     from gradatlas.finetuning.finetune import locate_start
     from gradatlas.finetuning.rephrases import REPHRASES
     from gradatlas.finetuning.sequences import ResponseEncoder
+    from gradatlas.finetuning.tables import PROBES
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)

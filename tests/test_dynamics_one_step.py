@@ -24,7 +24,7 @@ def data(tmp_path_factory, miniature):
 
 def arguments(data, miniature, output, updates=1):
     return ["check_step", "--model", miniature, "--pairs", data / "pairs.parquet", "--probes",
-            data / "probes.parquet", *settings(updates=updates, probed=3, change=0.02, halvings=2), "--output",
+            data / "probes.parquet", *settings(updates=updates, probes=3, change=0.02, halvings=2), "--output",
             output]  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def test_code_of_a_checkpoints_own_runs_where_it_is_allowed(data, miniature, tmp
     given = ("--pairs", data[0], "--model", tmp_path / "out/model")
     for name, more, chosen in (
         ("build_probes", (), {"train": 1, "held_out": 1, "seed": 0, "max_new_tokens": 2}),
-        ("check_step", ("--probes", data[1]), {"updates": 1, "probed": 1, "change": 0.01, "halvings": 1}),
+        ("check_step", ("--probes", data[1]), {"updates": 1, "probes": 1, "change": 0.01, "halvings": 1}),
     ):
         asked = settings(**chosen, trust_remote_code=True)
         done = call(name, *given, *more, *asked, "--output", tmp_path / f"{name}.parquet")

@@ -42,6 +42,11 @@ def as_json(**settings):
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
+def kept_work(output, name):
+    """The folder of finished work that survives kills and edits, beside a job's output in the same results folder."""
+    return f"{output.rpartition('results/')[0]}results/journal/{name}"
+
+
 try:
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT, STUDY.config["generate"]["model"])
@@ -230,9 +235,46 @@ def accuracy_tables(wildcards):
     )
 
 
+def drawn_seed(model, dataset):
+    """The seed of random tokens, 0 where none are drawn: another one makes nothing else stale."""
+    subsets = STUDY.config["loss_tokens"] + [each.split(":", 2)[2] for each in STUDY.controls(model, dataset)]
+    return STUDY.config["seed"] if any(each.startswith("random:") for each in subsets) else 0
+
+
 def gradient_tables(kind):
     """The tables of one kind (samples or spectra) of all models on a dataset."""
     return collect("results/gradients/{model}/{{dataset}}.{kind}.parquet", model=STUDY.models, kind=kind)
+
+
+# Tables beside samples and spectra, by name, where config asks for them.
+EXTRAS = [name for name in ("singular_values", "cosines", "tokens") if STUDY.config[name]]
+
+
+def chosen_tokens(dataset):
+    """Whose tokens are written, as options: samples by their ids, or the first ones."""
+    chosen = STUDY.config["tokens"]
+    if "tokens" not in EXTRAS:
+        return []
+    if isinstance(chosen, dict) and chosen.get(dataset):
+        return [f"--tokens-of={each}" for each in chosen[dataset]]
+    return [f"--tokens-first={0 if isinstance(chosen, dict) else chosen}"]
+
+
+def gradient_settings(model, dataset):
+    """What decides the gradients of a model on a dataset."""
+    row = STUDY.models[model]
+    return {
+        **picked(STUDY.config, Measuring),
+        **picked(row, Loading),
+        **subset(),
+        "chat": row["prompt"] == "chat",
+        "mapping": row["projections"],
+        "purpose": STUDY.purpose(model, dataset),
+        "relations": STUDY.relations(dataset),
+        "controls": STUDY.controls(model, dataset),
+        # Only draws have a seed: another one makes nothing else stale.
+        "seed": drawn_seed(model, dataset),
+    }
 
 
 def titles(rows):
@@ -259,6 +301,37 @@ def compared_tables(kind):
         model=STUDY.models,
         kind=kind,
     )
+
+
+def data_path(dataset, variant, relation):
+    """The data file that a released file is named after: the study's own, or one by the same scheme."""
+    row = STUDY.files.get((dataset, variant, relation))
+    task = STUDY.datasets[dataset]["task"] + ("" if relation == "correct" else f"_{relation}")
+    return row["path"] if row and is_remote(dataset) else f"{task}/{dataset}_{variant}.json"
+
+
+def released_name(model):
+    """A model's folder among released statistics."""
+    return STUDY.models[model]["released"] or model
+
+
+def released_files(dataset, model):
+    """Variant, relation and path of every file of a model and dataset."""
+    return [
+        {
+            "variant": variant,
+            "relation": relation,
+            "path": released_path(data_path(dataset, variant, relation), released_name(model)),
+        }
+        for variant in STUDY.variants(dataset)
+        for relation in STUDY.relations(dataset)
+    ]
+
+
+def released_here(wildcards):
+    """The released files that stand in a folder here; missing ones are the job's to name."""
+    paths = [file["path"] for file in released_files(wildcards.dataset, wildcards.model)]
+    return local_files(STUDY.config["released"]["source"], paths)
 
 
 GENERATE = STUDY.config["generate"]

@@ -16,48 +16,6 @@ MEASURED = f"results/gradients/{PART}" if SHARDS == 1 else f"results/shards/{PAR
 PASSING = temp if SHARDS > 1 else str
 
 
-# Tables beside samples and spectra, by name, where config asks for them.
-EXTRAS = [name for name in ("singular_values", "cosines", "tokens") if STUDY.config[name]]
-
-
-def kept_work(output, name):
-    """The folder of finished work that survives kills and edits, beside a job's output in the same results folder."""
-    return f"{output.rpartition('results/')[0]}results/journal/{name}"
-
-
-def chosen_tokens(dataset):
-    """Whose tokens are written, as options: samples by their ids, or the first ones."""
-    chosen = STUDY.config["tokens"]
-    if "tokens" not in EXTRAS:
-        return []
-    if isinstance(chosen, dict) and chosen.get(dataset):
-        return [f"--tokens-of={each}" for each in chosen[dataset]]
-    return [f"--tokens-first={0 if isinstance(chosen, dict) else chosen}"]
-
-
-def drawn_seed(model, dataset):
-    """The seed of random tokens, 0 where none are drawn: another one makes nothing else stale."""
-    subsets = STUDY.config["loss_tokens"] + [each.split(":", 2)[2] for each in STUDY.controls(model, dataset)]
-    return STUDY.config["seed"] if any(each.startswith("random:") for each in subsets) else 0
-
-
-def gradient_settings(model, dataset):
-    """What decides the gradients of a model on a dataset."""
-    row = STUDY.models[model]
-    return {
-        **picked(STUDY.config, Measuring),
-        **picked(row, Loading),
-        **subset(),
-        "chat": row["prompt"] == "chat",
-        "mapping": row["projections"],
-        "purpose": STUDY.purpose(model, dataset),
-        "relations": STUDY.relations(dataset),
-        "controls": STUDY.controls(model, dataset),
-        # Only draws have a seed: another one makes nothing else stale.
-        "seed": drawn_seed(model, dataset),
-    }
-
-
 wildcard_constraints:
     shard=r"\d+",
 

@@ -7,33 +7,6 @@ why    figures of released statistics without 280,000 passes
 
 if STUDY.config["gradients"] == "published":
 
-    def data_path(dataset, variant, relation):
-        """The data file that a released file is named after: the study's own, or one by the same scheme."""
-        row = STUDY.files.get((dataset, variant, relation))
-        task = STUDY.datasets[dataset]["task"] + ("" if relation == "correct" else f"_{relation}")
-        return row["path"] if row and is_remote(dataset) else f"{task}/{dataset}_{variant}.json"
-
-    def released_name(model):
-        """A model's folder among released statistics."""
-        return STUDY.models[model]["released"] or model
-
-    def released_files(dataset, model):
-        """Variant, relation and path of every file of a model and dataset."""
-        return [
-            {
-                "variant": variant,
-                "relation": relation,
-                "path": released_path(data_path(dataset, variant, relation), released_name(model)),
-            }
-            for variant in STUDY.variants(dataset)
-            for relation in STUDY.relations(dataset)
-        ]
-
-    def released_here(wildcards):
-        """The released files that stand in a folder here; missing ones are the job's to name."""
-        paths = [file["path"] for file in released_files(wildcards.dataset, wildcards.model)]
-        return local_files(STUDY.config["released"]["source"], paths)
-
     ruleorder: import_released > measure_gradients
 
     rule import_released:

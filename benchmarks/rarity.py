@@ -86,11 +86,11 @@ def compared(found: dict[tuple[float, int], dict[str, dict[str, float]]]) -> lis
                 np.array([values[key] - (base[key] if paired else 0.0) for key in sorted(values)])
                 for paired in (False, True)
             )
-            told = {}
+            result = {}
             for prefix, each in (("", level), ("more_", more)):
                 ends = map(float, interval(resampled_means(each, DRAWS, seed, f"{name} {rarity}")))
-                told |= {f"{prefix}{end}": value for end, value in zip(("value", "low", "high"), ends, strict=True)}
-            rows.append({"rarity": rarity, "seed": seed, "measure": name, "n": len(level), **told})
+                result |= {f"{prefix}{end}": value for end, value in zip(("value", "low", "high"), ends, strict=True)}
+            rows.append({"rarity": rarity, "seed": seed, "measure": name, "n": len(level), **result})
     return rows
 
 

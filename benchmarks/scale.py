@@ -45,21 +45,21 @@ def main() -> None:
         begun = time.perf_counter()
         with ThreadPoolExecutor(given.processes) as pool:
             list(pool.map(lambda dataset: summarise(folder, models, dataset, given.draws), datasets))
-        told("summarise_gradients", begun)
+        report("summarise_gradients", begun)
         begun = time.perf_counter()
         folders = [f"{folder}/statistics/{dataset}" for dataset in datasets]
         run(
             *("regress-gradients", "--statistics", *folders, "--settings", bootstrap(given.draws)),
             *("--output", f"{folder}/regression.parquet", "--csv", f"{folder}/regression.csv"),
         )
-        told("regress_gradients", begun)
+        report("regress_gradients", begun)
         begun = time.perf_counter()
         sheet = ("--claims", "config/claims.tsv", "--schema", "workflow/schemas/claims.schema.yaml")
         with ThreadPoolExecutor(given.processes) as pool:
             list(pool.map(lambda dataset: gather(folder, models, dataset, given.draws, sheet), datasets))
         evidence = [f"{folder}/evidence/{dataset}.parquet" for dataset in datasets]
         run("test-claims", "--evidence", *evidence, *sheet, "--output", f"{folder}/claims")
-        told("gather_evidence and test_claims", begun)
+        report("gather_evidence and test_claims", begun)
 
 
 def make(folder: Path, model: str, dataset: str, count: int) -> tuple[int, int]:
@@ -142,7 +142,7 @@ def run(job: str, *arguments: str) -> None:
     subprocess.run(command, check=True, env={**os.environ, **one}, stderr=subprocess.DEVNULL)
 
 
-def told(what: str, begun: float) -> None:
+def report(what: str, begun: float) -> None:
     """Print the seconds since `begun`, and of all processes so far the CPU seconds and the most memory of one."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = f"{time.perf_counter() - begun:.1f} s"

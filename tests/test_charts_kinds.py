@@ -110,16 +110,16 @@ def test_an_end_that_is_not_positive_gives_no_interval():
 def test_a_pair_is_called_by_its_models_and_different_prompts_stand_in_the_title():
     tables = frames(layers=3, models=("mini", "random"), relations=("correct",), projections=("q",), n=30)
     pair = of_model(tables, "mini"), of_model(tables, "random")
-    told = {}
+    found = {}
     for forms in (("plain", "plain"), ("plain", "chat"), ("chat", "plain")):
         ((*_, heading, chart),) = beside(*pair, forms)
-        told[forms] = heading.title, " ".join(heading.subtitle)
+        found[forms] = heading.title, " ".join(heading.subtitle)
         assert "nstructed" not in json.dumps(chart().to_dict(), ensure_ascii=False)
-    assert told["plain", "plain"][0].startswith("Mean gradients of random against mini: larger in ")
-    assert "prompts" not in " ".join(told["plain", "plain"])
-    assert told["plain", "chat"][0].startswith("Mean gradients of random (chat prompts) against mini (plain prompts):")
-    assert "random chat ones and mini plain ones" in told["plain", "chat"][1]
-    assert "random (plain prompts) against mini (chat prompts)" in told["chat", "plain"][0]
+    assert found["plain", "plain"][0].startswith("Mean gradients of random against mini: larger in ")
+    assert "prompts" not in " ".join(found["plain", "plain"])
+    assert found["plain", "chat"][0].startswith("Mean gradients of random (chat prompts) against mini (plain prompts):")
+    assert "random chat ones and mini plain ones" in found["plain", "chat"][1]
+    assert "random (plain prompts) against mini (chat prompts)" in found["chat", "plain"][0]
 
 
 def test_models_of_one_title_are_told_apart(tmp_path):
@@ -315,8 +315,8 @@ def test_right_labels_are_told_across_datasets():
     column = pl.when(right).then(pl.col("n_labelled")).otherwise("n_label_equals_gold")
     tables["cells"] = tables["cells"].with_columns(n_label_equals_gold=column.cast(pl.Int32))
     for (relation, kind), (heading, _) in drawn(tables).items():
-        told = "RIGHT LABELS AMONG THE WRONG of Wiki (popular)." in heading.subtitle
-        assert told == (relation == "published"), kind
+        found = "RIGHT LABELS AMONG THE WRONG of Wiki (popular)." in heading.subtitle
+        assert found == (relation == "published"), kind
 
 
 def test_a_family_is_named_and_ordered_by_its_members():

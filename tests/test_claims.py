@@ -354,13 +354,13 @@ def test_loss_and_length_are_the_regression_tables(tmp_path):
     table = pl.read_parquet(tmp_path / "regression.parquet").filter(pl.col("dataset") == "d")
     # The table's lengths are whole numbers.
     cells = [replace(each, response_tokens=np.floor(each.response_tokens)) for each in cells]
-    told = verdicts(tmp_path, [view(*cells)], [CLAIMS["loss_and_length"], CLAIMS["left_over"]])
+    found = verdicts(tmp_path, [view(*cells)], [CLAIMS["loss_and_length"], CLAIMS["left_over"]])
     for projection in ("all", *PROJECTIONS):
         by_term = {
             (row["term"], row["variant"]): row["value"]
             for row in table.filter(pl.col("projection") == projection).to_dicts()
         }
-        mine = dict(told.filter(pl.col("projection") == projection).select("claim", "value").iter_rows())
+        mine = dict(found.filter(pl.col("projection") == projection).select("claim", "value").iter_rows())
         assert mine["loss_and_length"] == pytest.approx(by_term["r2", None], rel=1e-9)
         ratio = np.exp(by_term["residual", "none"] - by_term["residual", "detailed"])
         assert mine["left_over"] == pytest.approx(ratio, rel=1e-9)
@@ -372,13 +372,13 @@ def test_the_gate_asks_for_the_slowest_variant_that_a_claim_uses(tmp_path):
     claims = [CLAIMS[name] for name in ("size_none_detailed", "size_none_simplified", "inseparable_none")]
     wrong_none = [cell("none", "derangement", scale=20.0, noise=0.01), cell("none", scale=20.0, noise=0.01)]
     table = verdicts(tmp_path, [view(*cells, *wrong_none)], claims, known).filter(pl.col("projection") == "all")
-    told = {row["claim"]: row for row in table.to_dicts()}
-    assert told["size_none_detailed"]["verdict"] == "holds"
-    assert told["size_none_detailed"]["accuracies"] == "None 0.10, Detailed 0.90"
-    assert told["size_none_simplified"]["reason"] == "m cannot do this task with Simplified (0.10, chance 0.10)"
+    found = {row["claim"]: row for row in table.to_dicts()}
+    assert found["size_none_detailed"]["verdict"] == "holds"
+    assert found["size_none_detailed"]["accuracies"] == "None 0.10, Detailed 0.90"
+    assert found["size_none_simplified"]["reason"] == "m cannot do this task with Simplified (0.10, chance 0.10)"
     # A claim on what None's gradients show asks for a model that can do the task at all, and says that it guesses here.
-    assert told["inseparable_none"]["verdict"] == "holds" and told["inseparable_none"]["mastered"]
-    assert told["inseparable_none"]["reason"] == "answers no better than chance: None 0.10 (chance 0.10)"
+    assert found["inseparable_none"]["verdict"] == "holds" and found["inseparable_none"]["mastered"]
+    assert found["inseparable_none"]["reason"] == "answers no better than chance: None 0.10 (chance 0.10)"
 
 
 def test_an_untrained_network_is_a_control(tmp_path):
@@ -521,8 +521,8 @@ def test_tables_are_the_same_in_any_order(tmp_path):
         decide(order, list(CLAIMS.values()), {}, tmp_path / "claims")
         files.append([(tmp_path / f"claims.{kind}").read_bytes() for kind in ("parquet", "csv", "json")])
     assert files[0] == files[1]
-    told = json.loads(files[0][2])
-    assert len(told) == 15 and {row["verdict"] for row in told} <= {"holds", "fails", "inconclusive"}
+    found = json.loads(files[0][2])
+    assert len(found) == 15 and {row["verdict"] for row in found} <= {"holds", "fails", "inconclusive"}
 
 
 def test_published_numbers_stand_beside_ours(tmp_path):
@@ -647,8 +647,8 @@ def test_verdicts_stay_apart_without_colour():
         return 0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
 
     assert len(set(SHAPES.values())) == len(COLOURS) == 3
-    told = sorted(map(luminance, COLOURS.values()))
-    assert told[-1] / told[0] > 2
+    found = sorted(map(luminance, COLOURS.values()))
+    assert found[-1] / found[0] > 2
 
 
 def run(folder, *models, purpose="study", sheet=SHEET):
@@ -728,10 +728,10 @@ def test_the_commands_from_tables_to_verdicts(tmp_path):
     assert done.returncode == 0, done.stderr
     claims = pl.read_parquet(tmp_path / "claims.parquet")
     found = claims.filter((pl.col("projection") == "all") & (pl.col("claim") == "inseparable_none"))
-    told = {row["model"]: row for row in found.to_dicts()}
-    assert told["one"]["verdict"] == "fails" and told["one"]["n"] == 20 and told["one"]["relation"] == "derangement"
-    assert told["one"]["value"] == pytest.approx(1.0, abs=0.15)
-    assert told["two"]["verdict"] == "inconclusive" and told["base, over seeds"]["reason"].startswith("2 usable seeds")
+    rows = {row["model"]: row for row in found.to_dicts()}
+    assert rows["one"]["verdict"] == "fails" and rows["one"]["n"] == 20 and rows["one"]["relation"] == "derangement"
+    assert rows["one"]["value"] == pytest.approx(1.0, abs=0.15)
+    assert rows["two"]["verdict"] == "inconclusive" and rows["base, over seeds"]["reason"].startswith("2 usable seeds")
     assert set(claims["claim"]) == {"early_none", "inseparable_none"}
     # Another model leaves a model's numbers as they are; only the correction for the number of tests grows.
     (tmp_path / "alone").mkdir()

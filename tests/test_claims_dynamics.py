@@ -266,9 +266,9 @@ def test_one_seed_gives_no_verdict_and_says_what_its_probes_would(tmp_path):
     make, cases = TRAINED["dpo_others_fall"]
     table = of_groups(tmp_path, CLAIMS["dpo_others_fall"], [make(cases[0][0], 0)])
     assert set(table["verdict"]) == {"inconclusive"} and set(table["status"]) == {"stands"}
-    told = dict(table.select("relation", "reason").iter_rows())
-    assert told.pop("dpo/unrelated") == "1 seed; over its probes alone: holds"
-    assert set(told.values()) == {"1 seed; over its probes alone: inconclusive"} and len(told) == 8
+    found = dict(table.select("relation", "reason").iter_rows())
+    assert found.pop("dpo/unrelated") == "1 seed; over its probes alone: holds"
+    assert set(found.values()) == {"1 seed; over its probes alone: inconclusive"} and len(found) == 8
     row = table.filter(pl.col("relation") == "dpo/unrelated").row(0, named=True)
     assert row["low"] < row["value"] < row["high"] < 0 and row["n"] == PROMPTS and row["p_adjusted"] is None
 
@@ -432,17 +432,17 @@ def test_the_guarantees_hold_and_one_case_against_them_fails(tmp_path):
     for name in ("squeeze_own", "squeeze_winner", "squeeze_monotone", "squeeze_threshold"):
         (found,) = EXACT[name]({}, CLAIMS[name])
         assert found.value == 0 and found.n == 5000
-        told = [table_of(tmp_path, [(CLAIMS[name], None, each)])["verdict"][0] for each in (found, exactly(1.0, 5000))]
-        assert told == ["holds", "fails"]
+        rows = [table_of(tmp_path, [(CLAIMS[name], None, each)])["verdict"][0] for each in (found, exactly(1.0, 5000))]
+        assert rows == ["holds", "fails"]
 
 
 def test_the_papers_formulas_hold_but_for_ipos_and_sppos(tmp_path):
     names = ("formula_paper", "formula_ours", "sppo_no_squeeze")
     table = table_of(tmp_path, [(CLAIMS[n], None, each) for n in names for each in EXACT[n]({}, CLAIMS[n])])
-    told = {(row["claim"], row["relation"]): row["verdict"] for row in table.to_dicts()}
+    found = {(row["claim"], row["relation"]): row["verdict"] for row in table.to_dicts()}
     wrong = {("formula_paper", "ipo"), ("formula_paper", "sppo"), ("sppo_no_squeeze", "sppo")}
-    assert {key for key, verdict in told.items() if verdict == "fails"} == wrong
-    assert {key for key, verdict in told.items() if verdict == "holds"} == set(told) - wrong and len(told) == 13
+    assert {key for key, verdict in found.items() if verdict == "fails"} == wrong
+    assert {key for key, verdict in found.items() if verdict == "holds"} == set(found) - wrong and len(found) == 13
     assert set(table.filter(pl.col("claim") == "formula_ours")["status"]) == {"control"}
 
 
@@ -558,14 +558,14 @@ def test_what_a_run_learns_stands_in_its_row_and_not_in_its_name(name, tmp_path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = pl.read_parquet(tmp_path / "evidence.parquet").filter(pl.col("relation").is_in(list(runs)))
-    told = {(row["claim"], row["relation"]): row for row in found.to_dicts()}
+    rows = {(row["claim"], row["relation"]): row for row in found.to_dicts()}
     unrelated, rephrases, pairs, both = runs
-    assert told["heat_diagonal", unrelated]["value"] == pytest.approx(1.0, abs=0.05)
-    assert told["heat_diagonal", rephrases]["value"] == pytest.approx(-3.0, abs=0.05)
-    assert told["heat_rephrases", rephrases]["value"] == pytest.approx(2.0, abs=0.05)
-    assert told["heat_rephrases", unrelated]["reason"] == f"{unrelated} learns no rephrases"
+    assert rows["heat_diagonal", unrelated]["value"] == pytest.approx(1.0, abs=0.05)
+    assert rows["heat_diagonal", rephrases]["value"] == pytest.approx(-3.0, abs=0.05)
+    assert rows["heat_rephrases", rephrases]["value"] == pytest.approx(2.0, abs=0.05)
+    assert rows["heat_rephrases", unrelated]["reason"] == f"{unrelated} learns no rephrases"
     for run in (pairs, both):
-        assert told["heat_diagonal", run]["reason"] == f"{run} learns no type of probe that was followed"
+        assert rows["heat_diagonal", run]["reason"] == f"{run} learns no type of probe that was followed"
 
 
 @pytest.mark.parametrize("run", ["probed_chosen_semantic", "hh_probed_chosen_semantic"])
@@ -584,9 +584,9 @@ def test_the_studys_own_probed_runs_have_their_heat_map(run):
 
 def test_the_commands_from_runs_to_verdicts(tmp_path):
     table = commands(tmp_path / "one", {"sft": SFT, "dpo": DPO})
-    told = table.filter(pl.col("claim") == "dpo_chosen_falls").row(0, named=True)
-    assert told["reason"] == "1 seed; over its probes alone: holds" and told["value"] == pytest.approx(-4, abs=0.05)
-    assert told["published"] == -58.9 and "published (at the study's scale, on HH): -58.9" in told["statement"]
+    found = table.filter(pl.col("claim") == "dpo_chosen_falls").row(0, named=True)
+    assert found["reason"] == "1 seed; over its probes alone: holds" and found["value"] == pytest.approx(-4, abs=0.05)
+    assert found["published"] == -58.9 and "published (at the study's scale, on HH): -58.9" in found["statement"]
     # One row a claim that is not asked, and none twice.
     idle = table.filter(pl.col("status") == "not_asked")
     assert idle["claim"].is_unique().all() and {"length_argmax", "win_after_dpo", "one_step_slope"} <= set(
@@ -623,7 +623,7 @@ def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
     for name in ("predictions", "kernels", "steps"):
         rows = [dict.fromkeys(TABLES[f"toy_{name}"].names) | row for row in images(3)[name].to_dicts()]
         write_table(TABLES[f"toy_{name}"], rows, tmp_path / f"toy_{name}.parquet", {"images": "digits", "seed": 0})
-    told = {}
+    found = {}
     # Whatever a user's own file is called.
     for source in ("digits", "data/fashion_mnist.parquet", "data/not-mnist.parquet", "ylecun/mnist"):
         table = pl.from_arrow(read_table(TOY_PREDICTIONS, tmp_path / "toy_predictions.parquet"))
@@ -631,9 +631,9 @@ def test_toys_of_other_images_are_not_asked_about_4_and_9(tmp_path):
                     {"images": source, "seed": 0})  # fmt: skip
         gather_toys(tmp_path, [CLAIMS["confused_4_9"]], tmp_path / "evidence.parquet", source)
         row = pl.read_parquet(tmp_path / "evidence.parquet").row(0, named=True)
-        told[source] = (row["reason"], row["value"])
-    assert told.pop("ylecun/mnist") == ("", 2.0)
-    assert {reason for reason, _ in told.values()} == {"not tested: about ylecun/mnist"} and len(told) == 3
+        found[source] = (row["reason"], row["value"])
+    assert found.pop("ylecun/mnist") == ("", 2.0)
+    assert {reason for reason, _ in found.values()} == {"not tested: about ylecun/mnist"} and len(found) == 3
 
 
 def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
@@ -712,5 +712,5 @@ def test_published_numbers_are_of_runs_and_types_that_are_tested():
 
 def test_json_holds_no_nan(tmp_path):
     commands(tmp_path, {"sft": SFT})
-    told = json.loads((tmp_path / "claims.json").read_text())
-    assert {row["study"] for row in told} == {"learning_dynamics"}
+    found = json.loads((tmp_path / "claims.json").read_text())
+    assert {row["study"] for row in found} == {"learning_dynamics"}

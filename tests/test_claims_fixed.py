@@ -53,10 +53,10 @@ def cells(path, relation="reference"):
 def test_every_outcome(study, tmp_path):
     claims = verdicts(tmp_path, models(study), [CLAIMS["separable_detailed"]])
     table = compare(claims, pl.read_parquet(cells(tmp_path / "cells.parquet", study)))
-    told = {row["model"]: row for row in table.to_dicts()}
-    assert set(CASES) == set(OUTCOMES) and len(told) == table.height == len(CASES)
+    found = {row["model"]: row for row in table.to_dicts()}
+    assert set(CASES) == set(OUTCOMES) and len(found) == table.height == len(CASES)
     for name in CASES:
-        row = told[name.replace(" ", "_")]
+        row = found[name.replace(" ", "_")]
         assert row["outcome"] == name and (row["right_labels"], row["labelled"]) == (20, 80)
         assert bool(row["why"]) == (name == "cannot say")
         assert row["study_relation"] == study
@@ -65,7 +65,7 @@ def test_every_outcome(study, tmp_path):
         for side, relation in (("study", study), ("fixed", "derangement")):
             [one] = mine.filter(pl.col("relation") == relation).to_dicts()
             assert all(row[f"{side}_{key}"] == one[key] for key in ("value", "low", "high", "n", "verdict"))
-    assert told["cannot_say"]["why"].startswith("derangement: ")
+    assert found["cannot_say"]["why"].startswith("derangement: ")
     assert headline(table) == (
         "Of the study’s claims that hold on its own irrelevant responses, 1 of 3 survive the corrected ones, 1 does "
         "not, and of 1 the corrected ones cannot say; of the others 1 fail on both, 1 hold on the corrected alone."
@@ -77,10 +77,10 @@ def test_what_was_not_measured_on_one_side_is_said(tmp_path):
     only_fixed = view(cell("detailed"), cell("detailed", "derangement", scale=2.0), model="fixed")
     only_study = view(cell("detailed"), cell("detailed", "reference", scale=2.0), model="study")
     claims = verdicts(tmp_path, [*both, only_fixed, only_study], [CLAIMS["separable_detailed"], CLAIMS["early_none"]])
-    told = {row["model"]: row for row in compare(claims).to_dicts()}
-    assert told["fixed"]["outcome"] == told["study"]["outcome"] == "cannot say"
-    assert told["fixed"]["why"] == "reference: not measured" and told["fixed"]["study_value"] is None
-    assert told["study"]["why"] == "derangement: not measured" and told["study"]["fixed_value"] is None
+    found = {row["model"]: row for row in compare(claims).to_dicts()}
+    assert found["fixed"]["outcome"] == found["study"]["outcome"] == "cannot say"
+    assert found["fixed"]["why"] == "reference: not measured" and found["fixed"]["study_value"] is None
+    assert found["study"]["why"] == "derangement: not measured" and found["study"]["fixed_value"] is None
     assert headline(compare(claims)) == (
         "Of the study’s claims that hold on its own irrelevant responses, 1 of 1 survive the corrected ones, 0 do not; "
         "of the others 2 were measured on one side alone."

@@ -153,8 +153,8 @@ def test_figure_table_and_page_say_where_the_likelier_of_two_stands_in(tmp_path)
         page = atlas_verdicts(tmp_path / "claims.parquet", {})
         assert (STAND_IN in page["note"]) == used
         at, of = (page["header"].index(name) for name in ("Ability by", "Model"))
-        told = {row[of]: row[at] for _, rows in page["table"] for _, row in rows}
-        assert told == {"m": "own answers"} | ({"hub": "likelier of two responses"} if used else {})
+        result = {row[of]: row[at] for _, rows in page["table"] for _, row in rows}
+        assert result == {"m": "own answers"} | ({"hub": "likelier of two responses"} if used else {})
 
 
 def test_answers_of_its_own_come_first(tmp_path):

@@ -163,10 +163,10 @@ def test_own_pairs_run_from_the_model_itself_with_no_row_edited(root):
 def test_rephrases_are_optional(root):
     own_pairs(root)
     rephrases = root / "rephrases.jsonl"
-    for changes, told in (({"writer": "gpt"}, "written"), ({"rephrases": str(rephrases), "writer": ""}, "file"),
+    for changes, found in (({"writer": "gpt"}, "written"), ({"rephrases": str(rephrases), "writer": ""}, "file"),
                           ({"writer": ""}, "")):  # fmt: skip
         asked = plan(root, pairs="own", runs=["hh_sft"], **changes)
-        assert asked.rephrases == told and len(asked.notes) == (not told)
+        assert asked.rephrases == found and len(asked.notes) == (not found)
     assert "probes of the types chosen_semantic, " in asked.notes[0] and "are left out" in asked.notes[0]
     assert plan(root, writer="").rephrases == "grammar"
     with pytest.raises(InputError, match=r"run 'hh_probed_unrelated' learns unrelated, and nobody writes rephrases"):

@@ -56,8 +56,8 @@ def test_start_peak_and_end(tmp_path):
         ("sft", "held_out", "chosen", "log_prob_sum"),
         ("dpo", "train", "chosen", "log_prob_sum"), ("dpo", "train", "chosen", "argmax_log_prob"),
     ]  # fmt: skip
-    told = ("start", "peak", "peak_examples", "end", "examples", "change", "low", "high", "n", "status")
-    found = {(row["run"], row["split"], row["type"], row["measure"]): tuple(row[key] for key in told) for row in rows}
+    result = ("start", "peak", "peak_examples", "end", "examples", "change", "low", "high", "n", "status")
+    found = {(row["run"], row["split"], row["type"], row["measure"]): tuple(row[key] for key in result) for row in rows}
     assert found["sft", "train", "rejected", "log_prob_sum"] == (
         -20,
         -15.5,
@@ -79,8 +79,8 @@ def test_published_numbers_stand_beside_their_run_or_one_like_it(tmp_path):
     rows = courses("mini_qa", curves(tmp_path / "c.parquet", LEVELS), RUNS, PUBLISHED)
     known = {(row["run"], row["split"], row["type"], row["measure"]): row for row in rows if row["published_model"]}
     rejected = known["sft", "train", "rejected", "log_prob_sum"]
-    told = {key.removeprefix("published_"): value for key, value in rejected.items() if key.startswith("published_")}
-    assert told == {
+    found = {key.removeprefix("published_"): value for key, value in rejected.items() if key.startswith("published_")}
+    assert found == {
         **{"start": -97.2, "peak": -87.1, "peak_examples": 10000, "end": -105.2, "change": None},
         **{"model": "qwen1_5_1_8b", "pairs": "hh_helpful"},
     }

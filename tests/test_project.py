@@ -1,4 +1,4 @@
-"""The house itself: pins agree, every script explains itself, the Snakefile stays short, nothing heavy at start."""
+"""The project itself: pins agree, every script explains itself, the Snakefile stays short, nothing heavy at start."""
 
 import ast
 import contextlib

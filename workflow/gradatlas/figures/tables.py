@@ -22,7 +22,7 @@ from gradatlas.charts.names import (
     variants_in_order,
 )
 from gradatlas.charts.numbers import three_digits, with_interval
-from gradatlas.charts.tables import Section, escaped, read_written, write_table  # noqa: F401  (escaped: of verdicts)
+from gradatlas.charts.tables import Section, read_written, write_table
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.statistics.shapes import Shapes, read_shapes, sentence

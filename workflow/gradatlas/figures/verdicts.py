@@ -12,10 +12,10 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.save import save
+from gradatlas.charts.tables import escaped
 from gradatlas.claims import rows as claim_rows
 from gradatlas.claims.rows import COLUMNS, DYNAMICS, GRADIENTS, GROUPS, NOTES, STUDIES, UNTESTED
 from gradatlas.core.files import write_text
-from gradatlas.figures.tables import escaped
 
 # Verdicts differ in shape, in lightness and in filling: they stay apart in greyscale and for colour-blind readers.
 SHAPES = {

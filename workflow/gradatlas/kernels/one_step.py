@@ -203,7 +203,7 @@ def _learned_pairs(pairs: str, watched: Mapping[str, Any], encoder: ResponseEnco
 def _update(network: Any, loss: str, responses: Sequence[EncodedResponse]) -> list[tuple[EncodedResponse, float]]:
     """The update's responses with their c; the reference is the model itself."""
     with torch.no_grad():
-        sums = [log_probs(network, [spoken]) for spoken in responses]
+        sums = [log_probs(network, [encoded]) for encoded in responses]
     outcome = LOSSES[loss](Scores(*sums) if loss == "sft" else Scores(*sums, *sums), _BETA, 0.0)
     return list(zip(responses, (float(outcome.chosen), float(outcome.rejected)), strict=False))
 

@@ -13,7 +13,7 @@ from gradatlas.page.fixed import fixed
 from gradatlas.statistics.tables import CELLS
 from test_claims import CLAIMS, LOUD, cell, verdicts, view
 
-# The wrong responses' size on either side, with noise; what becomes of "Detailed tells wrong from correct".
+# The wrong responses' size on either side, with noise; what becomes of "Detailed separates wrong from correct".
 CASES = {
     "survives": ((2.0, 0.1), (3.0, 0.1)),
     "does not survive": ((2.0, 0.1), (0.5, 0.1)),
@@ -103,7 +103,7 @@ def test_controls_and_untrained_networks_are_not_counted(tmp_path):
     assert "1 of 1 survive the corrected ones, 0 do not." in headline(table)
     shown = fixed(tmp_path / "claims.parquet", pl.read_parquet(cells(tmp_path / "cells.parquet")), {"d": "The set"})
     [(title, [row])] = shown["claims"]
-    assert title == "Detailed tells wrong from correct" and shown["left_out"] == 3
+    assert title == "Detailed separates wrong from correct" and shown["left_out"] == 3
     assert (row["where"], row["outcome"], row["right"]) == ("survives · The set", "survives", "20 of 80")
     assert [verdict for _, verdict, _ in row["sides"]] == ["holds", "holds"]
     assert "untrained: a control" in markdown(table)

@@ -8,6 +8,8 @@ makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alterna
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
+from fnmatch import filter as filter_names
+
 # What of a claim is shown or decides its verdict, but no number of the evidence.
 OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
 
@@ -22,11 +24,14 @@ def measured_claims(dataset):
     models = [row for name, row in STUDY.models.items() if STUDY.purpose(name, dataset) == "study"]
     measured = {*STUDY.built(dataset)}
     pairs = {f"{dataset}/{other}" for other in STUDY.compared(dataset)}
+    variants, task = STUDY.variants(dataset), STUDY.datasets[dataset]["task"]
     return [
         row
         for row in STUDY.claims.values()
         if any(each["kind"] in row["kinds"] for each in models if each["model"] in (row["models"] or STUDY.models))
         and measured & {*row["relations"]}
+        and (not row["variants"] or any(filter_names(variants, name.split(":")[0]) for name in row["variants"]))
+        and task in (row["tasks"] or [task])
         and (not row["between"] or pairs & {re.sub(":[^/]*", "", pair) for pair in row["between"]})
     ]
 

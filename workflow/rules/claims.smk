@@ -190,7 +190,7 @@ rule compare_fixed:
     params:
         code=code_digest("figures.jobs:compare_fixed"),
         formats=STUDY.config["formats"],
-        settings=lambda wildcards: as_json(models=titles(STUDY.models), datasets=titles(STUDY.datasets)),
+        settings=lambda wildcards: as_json(titles=titles({**STUDY.models, **STUDY.datasets})),
         figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
         tables=lambda wildcards, output: os.path.splitext(output.csv)[0],
     shell:

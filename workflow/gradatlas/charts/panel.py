@@ -175,6 +175,22 @@ def note(text: str) -> alt.Chart:
     return alt.Chart(alt.InlineData([{"text": text}])).mark_text(style="nothing").encode(text="text:N")
 
 
+def nothing(title: alt.Title) -> alt.Chart:
+    """A figure without rows, under its heading."""
+    return note("nothing to show").properties(title=title, width=theme.WIDTH // 2, height=60)
+
+
+def in_pieces(groups: Iterable[Sequence], most: int) -> list[list]:
+    """The entries of all groups in pieces of at most `most`: groups stay together, one larger than that is cut."""
+    pieces: list[list] = []
+    for group in groups:
+        if pieces and len(pieces[-1]) + len(group) <= most:
+            pieces[-1] += group
+        else:
+            pieces += [list(group[at : at + most]) for at in range(0, len(group), most)]
+    return pieces
+
+
 def titled(title: str | None) -> dict[str, alt.Title]:
     """A panel's title as an argument of its chart; none where there is none."""
     return {} if title is None else {"title": alt.Title(title, style="panel-title")}

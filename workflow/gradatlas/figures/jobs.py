@@ -78,20 +78,10 @@ class TableSettings:
 
 @dataclass(frozen=True)
 class VerdictSettings:
-    """What decides the words of the verdict matrices."""
+    """What decides the words of the figures of verdicts."""
 
     titles: dict[str, str] = field(default_factory=dict)
     """names of models and datasets to readers, by key"""
-
-
-@dataclass(frozen=True)
-class FixedSettings:
-    """What decides the words of the figure of the fixed data."""
-
-    models: dict[str, str] = field(default_factory=dict)
-    """names of models to readers, by key"""
-    datasets: dict[str, str] = field(default_factory=dict)
-    """names of datasets to readers, by key"""
 
 
 @dataclass(frozen=True)
@@ -187,11 +177,10 @@ def write_tables(
     from gradatlas.core.command import progress
     from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import tables
-    from gradatlas.figures.scope import Sheets, write_scope
+    from gradatlas.figures.scope import write_scope
 
     numbers = list(read_sheet(published, SCHEMAS / "published.schema.yaml", None).values()) if published else []
-    datasets = {each.key: (each.title, each.task) for each in settings.datasets}
-    write_scope(statistics, Sheets(datasets, {each.key: each.kind for each in settings.models}), output)
+    write_scope(statistics, settings, output)
     for kind in ("mad", "rd"):
         tables.write_tables(kind, statistics, output, numbers)
     progress(f"{len(statistics)} datasets: scope, mad and rd in {output}")
@@ -234,7 +223,7 @@ def compare_fixed(
     formats: list[str],
     figure: Path,
     tables: Path,
-    settings: FixedSettings = FixedSettings(),
+    settings: VerdictSettings = VerdictSettings(),
 ) -> None:
     """Hold the claims on the study's own irrelevant responses against those on corrected ones: a figure and a table.
 
@@ -254,8 +243,7 @@ def compare_fixed(
     from gradatlas.core.command import progress
     from gradatlas.figures.fixed import headline, write_fixed
 
-    titles = {"models": settings.models, "datasets": settings.datasets}
-    progress(headline(write_fixed(claims, cells, figure, tables, formats, titles)))
+    progress(headline(write_fixed(claims, cells, figure, tables, formats, settings.titles)))
 
 
 def write_gallery(*, figures: Path, chosen: Path, output: Path) -> None:

@@ -41,7 +41,8 @@ class Schema:
 def schema_of(kind: Any, *, described: bool = False) -> dict[str, Any]:
     """The JSON Schema of a type, such as a dataclass, or of a schema file (.yaml).
 
-    `described`: with the meanings of fields, which errors need and checks do not.
+    `described`: with the meanings of fields, which errors need and checks do not. A dataclass can have a CONDITION:
+    keywords such as ``if`` and ``then``, for fields that depend on one another.
     """
     if isinstance(kind, Path):
         import yaml
@@ -57,7 +58,9 @@ def schema_of(kind: Any, *, described: bool = False) -> dict[str, Any]:
             for field in fields(kind)
         }
         required = [field.name for field in fields(kind) if _is_required(field)]
-        return {"type": "object", "additionalProperties": False, "properties": parts, "required": required}
+        return {"type": "object", "additionalProperties": False, "properties": parts, "required": required} | (
+            getattr(kind, "CONDITION", {})
+        )
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return part(inner[0]) | inner[1].keywords

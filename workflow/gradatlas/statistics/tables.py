@@ -14,7 +14,7 @@ _CORRECTED = [("value", REAL), ("corrected", REAL), ("low", REAL), ("high", REAL
 _BY_LAYER = pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)])
 # A sample and projection.
 _SAMPLE = [*_CELL, ("sample_id", TEXT), ("projection", TEXT), ("loss", REAL), ("response_tokens", COUNT)]
-_METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
+STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 
 # Mean over samples, per layer, with a bootstrap interval.
 CURVES = Table("curves", "summarise_gradients", _BY_LAYER)
@@ -72,14 +72,14 @@ CELLS = Table(
 PER_SAMPLE = Table(
     "per_sample",
     "summarise_gradients",
-    pa.schema([*_SAMPLE, *[(name, REAL) for name in _METRICS], ("purpose", TEXT)]),
+    pa.schema([*_SAMPLE, *[(name, REAL) for name in STATISTICS], ("purpose", TEXT)]),
 )
 
 # The same, layer by layer: each statistic a list over the layers from 0 on, in single precision.
 PER_SAMPLE_LAYERS = Table(
     "per_sample_layers",
     "summarise_gradients",
-    pa.schema([*_SAMPLE, *[(name, pa.list_(pa.float32())) for name in _METRICS], ("purpose", TEXT)]),
+    pa.schema([*_SAMPLE, *[(name, pa.list_(pa.float32())) for name in STATISTICS], ("purpose", TEXT)]),
 )
 
 # Least squares of log nuclear norm on log loss and log response tokens, of the correct responses: coefficients, R2

@@ -10,8 +10,6 @@ from gradatlas.charts import latex
 from gradatlas.core.checked import open_parquet, parquet_writer
 from gradatlas.core.files import write_text
 
-FORMATS = ("parquet", "csv", "md", "tex")
-
 
 @dataclass(frozen=True)
 class Section:
@@ -34,7 +32,7 @@ class Section:
 
 
 def write_table(stem: str | Path, frame: pl.DataFrame, title: str, note: str, sections: Sequence[Section]) -> None:
-    """Write a table as ``{stem}.{format}`` in each of `FORMATS`.
+    """Write a table as ``{stem}.parquet``, ``.csv``, ``.md`` and ``.tex``.
 
     `frame`: the rows for programs. `title`, `note` and `sections`: for readers.
     """

@@ -12,12 +12,11 @@ from gradatlas.charts import latex
 from gradatlas.core.sheets import read_sheet
 from gradatlas.figures import scope, tables
 from gradatlas.figures.jobs import Dataset, Model, TableSettings
+from gradatlas.study.sheets import PublishedRow
 from synthetic import statistic_rows, write_statistics
 
 SMALL = {"layers": 28, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 30}
-PUBLISHED = list(
-    read_sheet(ROOT / "config/published.tsv", ROOT / "workflow/schemas/published.schema.yaml", None).values()
-)
+PUBLISHED = list(read_sheet(ROOT / "config/published.tsv", PublishedRow, None).values())
 HOSTILE = 'A & B_1 {50 %} #2 $x$ ~ ^ \\ [a] <"é>| σ − × 中'
 
 

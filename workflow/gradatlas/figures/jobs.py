@@ -7,8 +7,6 @@ from typing import Any
 
 from gradatlas.core.jobs import Json
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -178,8 +176,9 @@ def write_tables(
     from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import tables
     from gradatlas.figures.scope import write_scope
+    from gradatlas.study.sheets import PublishedRow
 
-    numbers = list(read_sheet(published, SCHEMAS / "published.schema.yaml", None).values()) if published else []
+    numbers = list(read_sheet(published, PublishedRow, None).values()) if published else []
     write_scope(statistics, settings, output)
     for kind in ("mad", "rd"):
         tables.write_tables(kind, statistics, output, numbers)
@@ -353,8 +352,9 @@ def write_dynamics_table(
     from gradatlas.core.command import progress
     from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import run_table
+    from gradatlas.study.sheets import PublishedCurveRow
 
-    known = list(read_sheet(published, SCHEMAS / "published_curves.schema.yaml", None).values())
+    known = list(read_sheet(published, PublishedCurveRow, None).values())
     rows = run_table.write_dynamics_table(
         [(pairs, path) for path in curves], _by_name(settings), settings.titles, known, output
     )
@@ -381,8 +381,9 @@ def draw_generations(
     """
     from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import run_gallery
+    from gradatlas.study.sheets import PublishedRateRow
 
-    known = list(read_sheet(published, SCHEMAS / "published_dynamics.schema.yaml", None).values())
+    known = list(read_sheet(published, PublishedRateRow, None).values())
     run_gallery.draw_generations(curves, _by_name(settings), known, title, output, formats)
 
 

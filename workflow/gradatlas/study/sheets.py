@@ -384,3 +384,85 @@ class DynamicsClaimRow(ClaimRow):
     """types of probes (or losses) that it is tested on, each a row of its own"""
     published: tuple[Annotated[str, Schema(pattern="^[a-z0-9_:]+(/[a-z_]+)?=-?[0-9.]+$")], ...] = ()
     """published numbers, RUN=VALUE or RUN/TYPE=VALUE; comments in the sheet state of what they are"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """A row of config/published.tsv: a number of the MAD and RD tables."""
+
+    table: Literal["mad", "rd"]
+    """the table that the number stands in"""
+    model: str
+    """row of models.tsv"""
+    dataset: str
+    """row of datasets.tsv"""
+    relation: str
+    """responses that were measured"""
+    statistic: Literal["nuclear_norm", "sigma_ratio"]
+    """statistic of a gradient"""
+    variant: str
+    """variant of the responses"""
+    projection: Literal["", "q", "k", "v", "o"] = ""
+    """weight matrix; empty where the source does not say which, or means several"""
+    part: Literal["early", "middle", "last", "all", "signed", "absolute"]
+    """of MAD the segment of the layers (early, middle, last, all), of RD the measure (signed, absolute)"""
+    value: str
+    """the number as it is printed, or in words (about 0.81)"""
+    source: str
+    """where it is printed, and how it came here"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedCurveRow:
+    """A row of config/published_curves.tsv: the course of one measure of one type of probe in a run."""
+
+    model: str
+    """row of models.tsv"""
+    pairs: str
+    """file of config/pairs"""
+    run: str
+    """row of runs.tsv that comes nearest"""
+    like: tuple[str, ...] = ()
+    """other rows of runs.tsv that ask the same of another model or of other data"""
+    type: str
+    """type of probe"""
+    measure: Literal["log_prob_sum", "argmax_log_prob"]
+    """measure of the dynamics_curves table"""
+    start: float | None = None
+    """before the first update"""
+    peak: float | None = None
+    """the highest between; empty where none is published"""
+    peak_examples: int | None = None
+    """examples seen by then"""
+    end: float | None = None
+    """after the last update"""
+    change: float | None = None
+    """end less start where it is published as a number of its own"""
+    source: str
+    """whose number it is, and of what"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRateRow:
+    """A row of config/published_dynamics.tsv: a win rate."""
+
+    measure: Literal["win_rate"]
+    """measure of the generation_curves table"""
+    model: str
+    """row of models.tsv"""
+    title: str
+    """the model's name to readers; here too, so that another row of models.tsv makes no figure stale"""
+    pairs: str
+    """file of config/pairs"""
+    run: str
+    """row of runs.tsv that comes nearest"""
+    baseline: str
+    """the run that it was judged against"""
+    epochs: Whole
+    """epochs of the run; 0, before its first step"""
+    judge: str
+    """who judged"""
+    value: float
+    """the number"""
+    source: str
+    """where it is printed, and how it came here"""

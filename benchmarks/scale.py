@@ -54,7 +54,7 @@ def main() -> None:
         )
         report("regress_gradients", begun)
         begun = time.perf_counter()
-        sheet = ("--claims", "config/claims.tsv", "--schema", "workflow/schemas/claims.schema.yaml")
+        sheet = ("--claims", "config/claims.tsv")
         with ThreadPoolExecutor(given.processes) as pool:
             list(pool.map(lambda dataset: gather(folder, models, dataset, given.draws, sheet), datasets))
         evidence = [f"{folder}/evidence/{dataset}.parquet" for dataset in datasets]

@@ -13,9 +13,10 @@ import pytest
 from conftest import call, user_error
 from gradatlas.charts import scales, theme
 from gradatlas.charts.listing import read_index
+from gradatlas.charts.panel import of
 from gradatlas.charts.save import as_json
 from gradatlas.core.errors import InputError
-from gradatlas.figures import gallery, heatmaps, instructed, panels, relations
+from gradatlas.figures import family, gallery, heatmaps, instructed, layers, panels, relations
 from gradatlas.figures import samples as by_sample
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import with_interval
@@ -69,8 +70,6 @@ def specifications() -> dict[str, dict]:
         "steps": heat["correct", "steps"][1],
         "rd": heat["published", "rd"][1],
         "differences": heat["published", "differences"][1],
-        "family_panels": heat["correct", "wiki_panels"][1],
-        "family_variants": heat["correct", "wiki_variants"][1],
     }
     return {kind: chart().to_dict() for kind, chart in charts_.items()}
 
@@ -324,6 +323,21 @@ def test_a_family_is_named_and_ordered_by_its_members():
     chart = drawn(tables)["correct", "wiki_panels"][1]().to_dict()
     titles = [panel["title"]["text"] for panel in chart["concat"] if "title" in panel]
     assert titles == ["Length 100", "Length 500", "Unpopular"]
+
+
+def test_a_family_is_drawn_of_its_members_rows_as_one_dataset():
+    tables = across()
+    joined = family.families(Data(tables, relation="correct", datasets=DATASETS), False)["wiki"].of("curves")
+    # Their records are those of panels and variants.
+    assert family.PANELS.chart is panels.chart and family.VARIANTS.chart is layers.chart
+    for name, dataset, variant in (
+        ("Length 100", "popular", "length_100"),
+        ("Length 500", "popular", "length_500"),
+        ("Unpopular", "unpopular", "natural"),
+    ):
+        own = of(tables["curves"], dataset=dataset, variant=variant, relation="correct")
+        assert own.height and of(joined, variant=name).drop("variant").equals(own.drop("variant"))
+    assert joined["variant"].n_unique() == 3
 
 
 def test_two_runs_write_the_same_bytes(tmp_path):

@@ -38,8 +38,8 @@ from gradatlas.statistics.tables import PER_SAMPLE
 from gradatlas.study.sheets import ModelRow
 from test_statistics import tables
 
-SHEET, SCHEMA = ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml"
-CLAIMS = {claim.claim: claim for claim in read_claims(GradientClaim, SHEET, SCHEMA)}
+SHEET = ROOT / "config/claims.tsv"
+CLAIMS = {claim.claim: claim for claim in read_claims(GradientClaim, SHEET)}
 LAYERS, PROJECTIONS, SAMPLES = 12, ("q", "k", "v", "o"), 80
 JAGGED = 1 + 0.5 * (np.arange(LAYERS) % 2)
 
@@ -541,9 +541,17 @@ def test_likes_are_matched_once_each():
 
 SPOILED = {
     "direction": ("\tabove\t10\t", "\tover\t10\t", r"claims.tsv, line 2: 'direction': 'over' is not known"),
-    "threshold": ("\tabove\t10\t", "\tabove\tten\t", r"line 2: column 'threshold' is 'ten'; write a number"),
-    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin': .* state how far"),
-    "margin of no use": ("\tabove\t10\t\t", "\tabove\t10\t1\t", r"line 2: 'margin': .* leave it empty"),
+    "threshold": ("\tabove\t10\t", "\tabove\tten\t", r"line 2: 'threshold' is 'ten'; write a number"),
+    "no margin": (
+        "\twithin\t0\t0.05\t",
+        "\twithin\t0\t\t",
+        r"line 10: 'margin' is None; write a number. .* how far",
+    ),
+    "margin of no use": (
+        "\tabove\t10\t\t",
+        "\tabove\t10\t1\t",
+        r"line 2: 'margin' is 1.0; write nothing",
+    ),
     "column": ("\tthreshold\t", "\tbound\t", r"line 1: column 'threshold' is missing"),
     "no number": ("jump {} times", "jump often", r"line 2: 'statement'"),
     "relation": ("published reference", "publshed reference", r"'publshed' is not known: did you mean 'published'"),
@@ -560,7 +568,7 @@ def test_a_bad_row_is_one_line(name, tmp_path):
     assert old in text
     (tmp_path / "claims.tsv").write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=message) as caught:
-        read_claims(GradientClaim, tmp_path / "claims.tsv", SCHEMA)
+        read_claims(GradientClaim, tmp_path / "claims.tsv")
     assert "\n" not in str(caught.value)
 
 
@@ -659,7 +667,7 @@ def run(folder, *models, purpose="study", sheet=SHEET):
         del facts["table"]
         write_table(gradient_tables.SAMPLES, read_table(gradient_tables.SAMPLES, samples), samples, facts)
     rows = [{"model": name, "kind": "base", "partner": "", "seed": i} for i, (name, _) in enumerate(models)]
-    sheets = ("--claims", sheet, "--schema", SCHEMA)
+    sheets = ("--claims", sheet)
     done = call(
         "gather_evidence", "--dataset", "d", "--samples", *(path for path, _ in paths), "--spectra",
         *(path for _, path in paths), *settings(models=rows, draws=200, seed=0), *sheets,

@@ -29,8 +29,8 @@ from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.study.sheets import RunRow
 from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 
-SHEET, SCHEMA = ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml"
-CLAIMS = {claim.claim: claim for claim in read_claims(DynamicsClaim, SHEET, SCHEMA)}
+SHEET = ROOT / "config/claims_dynamics.tsv"
+CLAIMS = {claim.claim: claim for claim in read_claims(DynamicsClaim, SHEET)}
 RUNS = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
 PROMPTS, TOKENS, EVALUATIONS = 30, 10, 5
 MEASURED = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "a_norm")
@@ -513,8 +513,8 @@ def study(folder, runs, seeds=(0,), status="ok", sheet=RUNS, **more):
     return "--runs", *paths, *settings(seeds=list(seeds), runs=[sheet[name] | {"run": name} for name in runs], **more)
 
 
-SHEETS = ("--claims", SHEET, "--schema", SCHEMA)
-FIRST = ("--claims", ROOT / "config/claims.tsv", "--schema", ROOT / "workflow/schemas/claims.schema.yaml")
+SHEETS = ("--claims", SHEET)
+FIRST = ("--claims", ROOT / "config/claims.tsv")
 
 
 def commands(folder, runs, seeds=(0,), **given):
@@ -526,7 +526,7 @@ def commands(folder, runs, seeds=(0,), **given):
     assert done.returncode == 0, done.stderr
     done = call(
         "test_claims", "--evidence", folder / "evidence.parquet", *FIRST, "--dynamics-claims", SHEET,
-        "--dynamics-schema", SCHEMA, "--output", folder / "claims",
+        "--output", folder / "claims",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return pl.read_parquet(folder / "claims.parquet")
@@ -554,7 +554,7 @@ def test_what_a_run_learns_stands_in_its_row_and_not_in_its_name(name, tmp_path)
     (tmp_path / "claims.tsv").write_text("\n".join(text) + "\n")
     done = call(
         "gather_dynamics_evidence", "--pairs", "p", "--model", "m", *study(tmp_path, runs, sheet=sheet, draws=50),
-        "--claims", tmp_path / "claims.tsv", "--schema", SCHEMA, "--output", tmp_path / "evidence.parquet",
+        "--claims", tmp_path / "claims.tsv", "--output", tmp_path / "evidence.parquet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = pl.read_parquet(tmp_path / "evidence.parquet").filter(pl.col("relation").is_in(list(runs)))
@@ -682,7 +682,7 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
 def test_a_bad_row_is_one_line(old, new, message, tmp_path):
     (tmp_path / "sheet.tsv").write_text(SHEET.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=message) as caught:
-        read_claims(DynamicsClaim, tmp_path / "sheet.tsv", SCHEMA)
+        read_claims(DynamicsClaim, tmp_path / "sheet.tsv")
     assert "\n" not in str(caught.value)
 
 
@@ -691,7 +691,7 @@ def test_a_claim_that_nothing_measures_is_one_line(tmp_path):
     sheet.write_text(SHEET.read_text().replace("sft_borrows\t", "sft_lends\t"))
     done = call(
         "gather_dynamics_evidence", "--pairs", "p", "--model", "m", *study(tmp_path, {"sft": SFT}), "--claims", sheet,
-        "--schema", SCHEMA, "--output", tmp_path / "evidence.parquet",
+        "--output", tmp_path / "evidence.parquet",
     )  # fmt: skip
     assert "'sft_lends': nothing measures it on generation_scores" in user_error(done)
     given = ("--pairs", "p", "--model", "m", *SHEETS, "--output", tmp_path / "evidence.parquet")

@@ -112,11 +112,11 @@ def test_controls_and_untrained_networks_are_not_counted(tmp_path):
 def test_the_command_draws_and_writes(tmp_path):
     verdicts(tmp_path, models(), [CLAIMS["separable_detailed"], CLAIMS["early_rd"]])
     given = ("--claims", tmp_path / "claims.parquet", "--cells", cells(tmp_path / "cells.parquet"))
-    titles = {"models": {"survives": "The one that survives"}, "datasets": {"d": "A dataset"}}
+    titles = {"survives": "The one that survives", "d": "A dataset"}
     files = []
     for folder in ("one", "two"):
         done = call(
-            "compare_fixed", *given, "--formats", "vl.json", "svg", *settings(**titles),
+            "compare_fixed", *given, "--formats", "vl.json", "svg", *settings(titles=titles),
             "--figure", tmp_path / folder / "fixed", "--tables", tmp_path / folder / "table",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from gradatlas.core.tables import write_table
 from gradatlas.figures.verdicts import columns_of, heading, write_verdicts
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
-from test_claims import CASES, CLAIMS, SAMPLES, SCHEMA, SHEET, cell, measured, verdicts, view
+from test_claims import CASES, CLAIMS, SAMPLES, SHEET, cell, measured, verdicts, view
 from test_partial import gradients
 
 
@@ -57,7 +57,7 @@ def test_the_commands_say_it(tmp_path):
     names = ("good", "empty")
     paths = [gradients(tmp_path, "good"), gradients(tmp_path, "empty", status="no_response_tokens")]
     rows = [{"model": name, "kind": "base"} for name in names]
-    sheets = ("--claims", SHEET, "--schema", SCHEMA)
+    sheets = ("--claims", SHEET)
     done = call(
         "gather_evidence", "--dataset", "d", "--samples", *(one for one, _ in paths), "--spectra",
         *(other for _, other in paths), *settings(models=rows, draws=50, seed=0), *sheets,

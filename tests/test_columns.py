@@ -14,7 +14,7 @@ from gradatlas.core.tables import read_metadata
 from gradatlas.data.pairs import mapped_pairs
 from gradatlas.study.config import read_study
 from gradatlas.study.mappings import check_prompt
-from gradatlas.study.sheets import DatasetMapping
+from gradatlas.study.sheets import DatasetMapping, GradientClaimRow
 from test_mapping import DEFAULT, build, root, study, write  # noqa: F401
 from test_partial import gradients
 
@@ -179,13 +179,13 @@ def test_natural_data_are_evidence_of_no_claim_about_variants(tmp_path):
     samples, spectra = gradients(tmp_path, "mini", variants=["natural"])
     done = call(
         "gather_evidence", "--dataset", "d", "--samples", samples, "--spectra", spectra,
-        "--claims", ROOT / "config/claims.tsv", "--schema", ROOT / "workflow/schemas/claims.schema.yaml",
+        "--claims", ROOT / "config/claims.tsv",
         "--output", tmp_path / "e.parquet", "--accuracy", tmp_path / "a.parquet",
         *settings(models=[{"model": "mini", "kind": "base"}], draws=50, seed=0),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = pl.read_parquet(tmp_path / "e.parquet")
-    claims = read_sheet(ROOT / "config/claims.tsv", ROOT / "workflow/schemas/claims.schema.yaml", "claim")
+    claims = read_sheet(ROOT / "config/claims.tsv", GradientClaimRow, "claim")
     words = ("None", "Simplified", "Detailed")
     about = {name for name, row in claims.items() if any(word in row["statement"] for word in words)}
     assert len(about) > 20 and not about & set(found["claim"])

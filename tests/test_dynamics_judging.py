@@ -24,7 +24,7 @@ from gradatlas.statistics.tables import GENERATION_CURVES
 from gradatlas.study.config import read_study
 from gradatlas.study.runs import read_plan
 from gradatlas.study.shares import wilson
-from gradatlas.study.sheets import RunRow
+from gradatlas.study.sheets import PublishedRateRow, RunRow
 from test_generation import Chat, endpoint
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -541,9 +541,7 @@ def test_without_a_judge_there_is_no_win_rate(made, tmp_path):
 
 
 def test_the_sheet_of_published_numbers_is_valid():
-    rows = read_sheet(
-        ROOT / "config/published_dynamics.tsv", ROOT / "workflow/schemas/published_dynamics.schema.yaml", None
-    )
+    rows = read_sheet(ROOT / "config/published_dynamics.tsv", PublishedRateRow, None)
     assert {(row["epochs"], row["value"]) for row in rows.values()} >= {(0, 0.4729), (4, 0.6928)}
     runs = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
     for row in rows.values():
@@ -559,7 +557,6 @@ def test_a_baseline_that_is_no_run(tmp_path):
     import shutil
 
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
     sheet = tmp_path / "config/runs.tsv"
     sheet.write_text(sheet.read_text().replace("sft sft4", "sft sft44"))
     with pytest.raises(InputError, match="run 'extend', column 'baseline': unknown run 'sft44': did you mean 'sft4'"):

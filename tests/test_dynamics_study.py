@@ -33,9 +33,8 @@ def plan(root=ROOT, writer="gpt-4o", **changes):
 
 @pytest.fixture
 def root(tmp_path):
-    """A copy of sheets and schemas, to spoil."""
+    """A copy of the sheets, to spoil."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
     return tmp_path
 
 

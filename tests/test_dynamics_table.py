@@ -10,13 +10,9 @@ from gradatlas.core.tables import write_table
 from gradatlas.figures.run_table import MEASURES, courses, read_runs
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.statistics.tables import DYNAMICS_CURVES
-from gradatlas.study.sheets import ModelRow, RunRow
+from gradatlas.study.sheets import ModelRow, PublishedCurveRow, RunRow
 
-PUBLISHED = list(
-    read_sheet(
-        ROOT / "config/published_curves.tsv", ROOT / "workflow/schemas/published_curves.schema.yaml", None
-    ).values()
-)
+PUBLISHED = list(read_sheet(ROOT / "config/published_curves.tsv", PublishedCurveRow, None).values())
 SHEET = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
 RUNS = {name: SHEET[name] for name in ("sft", "dpo")}
 

@@ -77,13 +77,6 @@ def test_a_column_is_divided_by_its_range():
     assert influence.by_column([3.0]) == [0.0]
 
 
-def test_ranks_that_stay_and_ranks_that_turn_round():
-    means = pl.DataFrame({"step": [0, 0, 0, 5, 5, 5, 9, 9, 9], "type": [*"abc"] * 3, "v": [1, 2, 3, 2, 4, 6, 3, 2, 1]})
-    found = influence.rank_stability(means, "v")
-    assert found["step"].to_list() == [0, 5]
-    assert found["next"].to_list() == pytest.approx([1, -1]) and found["last"].to_list() == pytest.approx([-1, -1])
-
-
 # --- Matching ---
 
 
@@ -119,11 +112,9 @@ def test_runs_that_differ_in_speed_alone_differ_at_matched_examples_alone():
 
 
 def test_levels_between_evaluations_lie_on_straight_lines_and_unreached_ones_are_missing():
-    courses = {"slow": preference_run(1, 1.0), "fast": preference_run(4, 0.5)}
-    found, _ = matching.squeezing(courses, "margin", 3, 0, "x", level=6)
-    assert np.isnan(found[:, 0]).all() and found[0, 1, 0] == 3
-    found, _ = matching.squeezing(courses, "examples", 3, 0, "x", level=30)
-    assert found[0, :, 0].tolist() == [1.5, 3]
+    margins = np.outer([1.0, 4.0], range(5))
+    slow, fast = matching.reached(margins, 0.5 * margins[..., None], np.full(2, 6.0))[:, 0]
+    assert np.isnan(slow) and fast == 3
 
 
 def test_the_first_crossing_counts_where_a_margin_falls_again():

@@ -267,9 +267,8 @@ def test_new_lines_written_as_two_characters(tmp_path):
 
 @pytest.fixture
 def root(tmp_path):
-    """The sheets and schemas with a row and a mapping of one's own."""
+    """The sheets with a row and a mapping of one's own."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
     add_row(tmp_path)
     return tmp_path
 

@@ -227,7 +227,6 @@ NONE = UNUSED | {
     "the help text of a job's option": docstring("gradients/jobs", "measure_gradients"),
     "a progress text of finetuning": message("finetuning/finetune", "progress"),
     "a hub error text": message("models/snapshots", "InputError"),
-    "a schema's description": {"workflow/schemas/claims.schema.yaml": lambda text: f"# Edited.\n{text}"},
     "a builder that no dataset uses": code("data/responses/builders", "sentence_salad"),
     "the reader of pairs of one's own": code("data/jobs", "_mapped_pairs"),
     "an extra table that is not measured": code("gradients/extras", "_cosines"),

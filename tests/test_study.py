@@ -18,7 +18,6 @@ PAPER = DEFAULT | yaml.safe_load((ROOT / "config/paper.yaml").read_text())
 def root(tmp_path):
     """A copy of the sheets, to spoil."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
     return tmp_path
 
 

@@ -11,12 +11,12 @@ from conftest import ROOT
 from gradatlas.charts import latex
 from gradatlas.core.sheets import read_sheet
 from gradatlas.figures import scope, tables
+from gradatlas.figures.jobs import Dataset, Model, TableSettings
+from gradatlas.study.sheets import PublishedRow
 from synthetic import statistic_rows, write_statistics
 
 SMALL = {"layers": 28, "variants": ("none", "detailed"), "projections": ("q", "v"), "n": 30}
-PUBLISHED = list(
-    read_sheet(ROOT / "config/published.tsv", ROOT / "workflow/schemas/published.schema.yaml", None).values()
-)
+PUBLISHED = list(read_sheet(ROOT / "config/published.tsv", PublishedRow, None).values())
 HOSTILE = 'A & B_1 {50 %} #2 $x$ ~ ^ \\ [a] <"é>| σ − × 中'
 
 
@@ -69,10 +69,9 @@ def test_the_scope_says_what_was_measured_and_what_was_not(tmp_path):
         statistic_rows(**{**SMALL, "variants": ("none",), "n": 9}, dataset="two", purpose="pipeline check"),
     ]
     folders = [write_statistics(tmp_path / str(i), each) for i, each in enumerate(rows)]
-    sheets = scope.Sheets(
-        {"two": ("Two", "math"), "one": ("One | 1", "other")}, {"mini_it": "instruct", "mini": "base"}
-    )
-    scope.write_scope(folders, sheets, tmp_path)
+    datasets = [Dataset("two", "Two", task="math"), Dataset("one", "One | 1", task="other")]
+    models = [Model("mini_it", "instruct"), Model("mini", "base")]
+    scope.write_scope(folders, TableSettings(datasets, models), tmp_path)
     table = (tmp_path / "scope.md").read_text(encoding="utf-8").splitlines()[4:]
     assert table[2] == "| Math | Two | Correct | None 9 | 1 base; not mini\\_it; pipeline check: mini |"
     assert table[4] == "| Other | One \\| 1 | Correct | None 30, Detailed 30 | 1 base, 1 instruct |"
@@ -118,8 +117,8 @@ def test_latex_tables_are_well_formed_compile_and_fit_a_plain_page(tmp_path):
     folder = write_statistics(tmp_path / "statistics", rows)
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [folder], tmp_path, PUBLISHED)
-    sheets = scope.Sheets({"aqua": (HOSTILE, "math")}, {"qwen2_1_5b": "base", HOSTILE: "instruct"})
-    scope.write_scope([folder], sheets, tmp_path)
+    models = [Model("qwen2_1_5b", "base"), Model(HOSTILE, "instruct")]
+    scope.write_scope([folder], TableSettings([Dataset("aqua", HOSTILE, task="math")], models), tmp_path)
     names = ("scope", "mad", "rd")
     assert [check_structure((tmp_path / f"{name}.tex").read_text(encoding="utf-8")) for name in names] == [1, 8, 4]
     if shutil.which("pdflatex") is None:

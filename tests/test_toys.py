@@ -123,41 +123,38 @@ def test_more_labels_fall_with_peakiness_rarity_and_step():
     assert min(found["peakiness"]) > 0.5 and max(found["probability"]) < 0 and min(found["size"]) > 0
 
 
-def autograd_residual(z, y, old, advantage, epsilon=clip.EPSILON):
+def clipped_residual(z, y, old):
+    """Of PPO's objective with advantage -1, by autograd."""
     logits = torch.tensor(z, requires_grad=True)
     ratio = (logits.log_softmax(0)[y] - old).exp()
-    loss = -torch.min(ratio * advantage, ratio.clamp(1 - epsilon, 1 + epsilon) * advantage)
+    loss = torch.max(ratio, ratio.clamp(1 - clip.EPSILON, 1 + clip.EPSILON))
     return torch.autograd.grad(loss, logits)[0].numpy()
 
 
+def dpo_residual(z, y, reference):
+    """Of DPO's rejected side, by autograd."""
+    logits = torch.tensor(z, requires_grad=True)
+    margin = -clip.BETA * (logits.log_softmax(0)[y] - reference)
+    return torch.autograd.grad(-torch.nn.functional.logsigmoid(margin), logits)[0].numpy()
+
+
 @settings(max_examples=200, deadline=None)
-@given(LOGITS, st.integers(0, 59), st.floats(-1, 1), st.floats(-3, 3))
-def test_the_clipped_residual_is_that_of_autograd(z, y, change, advantage):
+@given(LOGITS, st.integers(0, 59), st.floats(-1, 1))
+def test_the_coefficients_are_those_of_autograd(z, y, change):
     y %= len(z)
     old = float(log_softmax(z)[y]) - change
-    # At a bound torch splits the gradient between two equal arguments; nobody is there with real numbers.
-    if min(abs(math.exp(change) - bound) for bound in (0.8, 1.2)) > 1e-9:
-        np.testing.assert_allclose(
-            clip.residual(z, y, old, advantage), autograd_residual(z, y, old, advantage), atol=1e-12
-        )
+    direction = softmax(z) - np.eye(len(z))[y]
+    expected = -direction * clip.OBJECTIVES["dpo"](change) * clip.BETA / 2
+    np.testing.assert_allclose(expected, dpo_residual(z, y, old), atol=1e-12)
+    # At the bound torch splits the gradient between two equal arguments; nobody is there with real numbers.
+    if abs(math.exp(change) - (1 - clip.EPSILON)) > 1e-9:
+        expected = -direction * clip.OBJECTIVES["clipped"](change)
+        np.testing.assert_allclose(expected, clipped_residual(z, y, old), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("advantage", "ratio", "stopped"),
-    [(-1, 0.79, True), (-1, 0.81, False), (-1, 1.5, False), (1, 1.21, True), (1, 1.19, False), (1, 0.5, False)],
-)
-def test_the_clip_stops_only_what_has_gone_far_enough(advantage, ratio, stopped):
-    z = np.array([0.5, -1.0, 2.0])
-    residual = clip.residual(z, 1, float(log_softmax(z)[1]) - math.log(ratio), advantage)
-    assert (np.abs(residual).max() == 0) == stopped
-
-
-def test_the_dpo_residual_is_that_of_autograd():
-    z, reference = np.array([0.5, -1.0, 2.0, 0.1]), -2.5
-    logits = torch.tensor(z, requires_grad=True)
-    margin = -clip.BETA * (logits.log_softmax(0)[1] - reference)
-    (expected,) = torch.autograd.grad(-torch.nn.functional.logsigmoid(margin), logits)
-    np.testing.assert_allclose(clip.dpo_residual(z, 1, reference), expected.numpy(), atol=1e-14)
+@pytest.mark.parametrize(("ratio", "stopped"), [(0.79, True), (0.81, False), (1.5, False)])
+def test_the_clip_stops_only_what_has_gone_far_enough(ratio, stopped):
+    assert (clip.OBJECTIVES["clipped"](math.log(ratio)) == 0) == stopped
 
 
 def test_the_runs_step_along_the_residuals():
@@ -166,8 +163,8 @@ def test_the_runs_step_along_the_residuals():
     z = next(case for case in squeeze.cases() if case.name == "C").z
     start = float(log_softmax(z)[11])
     residuals = {
-        "dpo": lambda z: clip.dpo_residual(z, 11, start) * 2 / clip.BETA,
-        "clipped": lambda z: clip.residual(z, 11, start, -1.0),
+        "dpo": lambda z: dpo_residual(z, 11, start) * 2 / clip.BETA,
+        "clipped": lambda z: clipped_residual(z, 11, start),
     }
     for objective, residual in residuals.items():
         now = z

@@ -36,11 +36,7 @@ def measured_claims(dataset):
     ]
 
 
-DYNAMICS_CLAIMS = [
-    *read_sheet(
-        ROOT / "config/claims_dynamics.tsv", ROOT / "workflow/schemas/claims_dynamics.schema.yaml", "claim"
-    ).values()
-]
+DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClaimRow, "claim").values()]
 
 
 include: "claims_dynamics.smk"
@@ -61,9 +57,8 @@ rule gather_evidence:
     resources:
         mem_mb=4000,
         runtime=60,
-        # Neither inputs nor params: `claims` below holds what counts of the sheet.
+        # Neither input nor param: `claims` below holds what counts of the sheet.
         sheet=CLAIMS_SHEET,
-        schema=CLAIMS_SCHEMA,
     params:
         code=code_digest("claims.jobs:gather_evidence"),
         claims=lambda wildcards: of_evidence(measured_claims(wildcards.dataset)),
@@ -75,7 +70,7 @@ rule gather_evidence:
         ),
     shell:
         "python -m gradatlas gather-evidence --dataset {wildcards.dataset} --samples {input.samples:q}"
-        " --spectra {input.spectra:q} --claims {resources.sheet:q} --schema {resources.schema:q}"
+        " --spectra {input.spectra:q} --claims {resources.sheet:q}"
         " --settings {params.settings:q} --output {output.evidence:q} --accuracy {output.accuracy:q} > {log:q} 2>&1"
 
 
@@ -102,9 +97,7 @@ rule test_claims:
         "../../environment.yml"
     resources:
         sheet=CLAIMS_SHEET,
-        schema=CLAIMS_SCHEMA,
         dynamics_sheet=DYNAMICS_CLAIMS_SHEET,
-        dynamics_schema=DYNAMICS_CLAIMS_SCHEMA,
     params:
         code=code_digest("claims.jobs:test_claims"),
         claims=lambda wildcards: as_json(
@@ -117,8 +110,8 @@ rule test_claims:
         settings=lambda wildcards: as_json(prompts=prompt_forms()),
     shell:
         "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
-        " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {resources.sheet:q} --schema {resources.schema:q}"
-        " --dynamics-claims {resources.dynamics_sheet:q} --dynamics-schema {resources.dynamics_schema:q}"
+        " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {resources.sheet:q}"
+        " --dynamics-claims {resources.dynamics_sheet:q}"
         " --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"
 
 
@@ -195,7 +188,7 @@ rule compare_fixed:
     params:
         code=code_digest("figures.jobs:compare_fixed"),
         formats=STUDY.config["formats"],
-        settings=lambda wildcards: as_json(models=titles(STUDY.models), datasets=titles(STUDY.datasets)),
+        settings=lambda wildcards: as_json(titles=titles({**STUDY.models, **STUDY.datasets})),
         figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
         tables=lambda wildcards, output: os.path.splitext(output.csv)[0],
     shell:

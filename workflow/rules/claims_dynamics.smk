@@ -30,7 +30,6 @@ rule gather_dynamics_evidence:
         mem_mb=4000,
         runtime=60,
         sheet=DYNAMICS_CLAIMS_SHEET,
-        schema=DYNAMICS_CLAIMS_SCHEMA,
     params:
         code=code_digest(
             "claims.jobs:gather_dynamics_evidence",
@@ -48,7 +47,7 @@ rule gather_dynamics_evidence:
     shell:
         "python -m gradatlas gather-dynamics-evidence --pairs {wildcards.pairs} --model {wildcards.model}"
         " --runs {input.runs:q} --one-step {input.one_step:q} --generation-scores {input.generation_scores:q}"
-        " --judgements {input.judgements:q} --claims {resources.sheet:q} --schema {resources.schema:q}"
+        " --judgements {input.judgements:q} --claims {resources.sheet:q}"
         " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 
@@ -66,7 +65,6 @@ rule gather_toy_evidence:
         mem_mb=2000,
         runtime=20,
         sheet=DYNAMICS_CLAIMS_SHEET,
-        schema=DYNAMICS_CLAIMS_SCHEMA,
     params:
         code=code_digest(
             "claims.jobs:gather_toy_evidence",
@@ -77,4 +75,4 @@ rule gather_toy_evidence:
         images=lambda wildcards: TOY_IMAGES,
     shell:
         "python -m gradatlas gather-toy-evidence --toys {params.folder:q} --images={params.images:q} --claims {resources.sheet:q}"
-        " --schema {resources.schema:q} --output {output:q} > {log:q} 2>&1"
+        " --output {output:q} > {log:q} 2>&1"

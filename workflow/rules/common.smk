@@ -33,7 +33,7 @@ from gradatlas.study.settings import (
     Window,
     Writing,
 )
-from gradatlas.study.sheets import Answering, Loading, Training
+from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, Training
 from gradatlas.study.sources import is_hub_id
 
 
@@ -288,9 +288,7 @@ def shipped(*parts):
 
 
 CLAIMS_SHEET = shipped("config", "claims.tsv")
-CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims.schema.yaml")
 DYNAMICS_CLAIMS_SHEET = shipped("config", "claims_dynamics.tsv")
-DYNAMICS_CLAIMS_SCHEMA = shipped("workflow", "schemas", "claims_dynamics.schema.yaml")
 
 
 def compared_tables(kind):

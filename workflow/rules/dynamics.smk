@@ -334,10 +334,7 @@ rule write_dynamics_table:
         "../../environment.yml"
     params:
         code=code_digest("figures.jobs:write_dynamics_table"),
-        settings=lambda wildcards: as_json(
-            runs=watched_rows(),
-            titles={name: row["title"] for name, row in STUDY.learners.items() if row["title"]},
-        ),
+        settings=lambda wildcards: as_json(runs=watched_rows(), titles=titles(STUDY.learners)),
         pairs=DYNAMICS["pairs"],
         stem=lambda wildcards, output: os.path.splitext(output[0])[0],
     shell:

@@ -175,6 +175,22 @@ def note(text: str) -> alt.Chart:
     return alt.Chart(alt.InlineData([{"text": text}])).mark_text(style="nothing").encode(text="text:N")
 
 
+def nothing(title: alt.Title) -> alt.Chart:
+    """A figure without rows, under its heading."""
+    return note("nothing to show").properties(title=title, width=theme.WIDTH // 2, height=60)
+
+
+def in_pieces(groups: Iterable[Sequence], most: int) -> list[list]:
+    """The entries of all groups in pieces of at most `most`: groups stay together, one larger than that is cut."""
+    pieces: list[list] = []
+    for group in groups:
+        if pieces and len(pieces[-1]) + len(group) <= most:
+            pieces[-1] += group
+        else:
+            pieces += [list(group[at : at + most]) for at in range(0, len(group), most)]
+    return pieces
+
+
 def titled(title: str | None) -> dict[str, alt.Title]:
     """A panel's title as an argument of its chart; none where there is none."""
     return {} if title is None else {"title": alt.Title(title, style="panel-title")}
@@ -237,13 +253,18 @@ def projection_palette(keys: Sequence[str]) -> Palette:
     return Palette("projection", tuple(map(label, keys)), colours, shapes)
 
 
-def variant_palette(keys: Sequence[str]) -> Palette:
-    """Colours and shapes of variants in order; the study's own keep theirs where another is missing."""
+def variant_ranks(keys: Sequence[str]) -> list[int]:
+    """Each variant's place among colours and shapes: the study's own keep theirs, others take the next free one."""
     taken = {theme.OWN_LOOK[key] for key in keys if key in theme.OWN_LOOK}
     free = (rank for rank in itertools.count() if rank not in taken)
-    ranks = [theme.OWN_LOOK[key] if key in theme.OWN_LOOK else next(free) for key in keys]
+    return [theme.OWN_LOOK[key] if key in theme.OWN_LOOK else next(free) for key in keys]
+
+
+def variant_palette(keys: Sequence[str]) -> Palette:
+    """Colours and shapes of variants in order."""
     colours, shapes = (
-        tuple(looks[rank % len(looks)] for rank in ranks) for looks in (theme.ORDERED_COLOURS, theme.ORDERED_SHAPES)
+        tuple(looks[rank % len(looks)] for rank in variant_ranks(keys))
+        for looks in (theme.ORDERED_COLOURS, theme.ORDERED_SHAPES)
     )
     return Palette("variant", tuple(map(label, keys)), colours, shapes)
 

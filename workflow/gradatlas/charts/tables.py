@@ -10,8 +10,6 @@ from gradatlas.charts import latex
 from gradatlas.core.checked import open_parquet, parquet_writer
 from gradatlas.core.files import write_text
 
-FORMATS = ("parquet", "csv", "md", "tex")
-
 
 @dataclass(frozen=True)
 class Section:
@@ -19,7 +17,7 @@ class Section:
 
     `left`: how many columns are words, and stand left. `narrow`: header and rows for a page in print, where they differ
     (a row of one cell heads those below it). `columns`: LaTeX's layout, if not of `left`. `caption`: in print, if not
-    the title. `check`: a line of warning above.
+    the title. `lead`: a line above.
     """
 
     title: str
@@ -30,11 +28,11 @@ class Section:
     narrow: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
     columns: str = ""
     caption: str = ""
-    check: str = ""
+    lead: str = ""
 
 
 def write_table(stem: str | Path, frame: pl.DataFrame, title: str, note: str, sections: Sequence[Section]) -> None:
-    """Write a table as ``{stem}.{format}`` in each of `FORMATS`.
+    """Write a table as ``{stem}.parquet``, ``.csv``, ``.md`` and ``.tex``.
 
     `frame`: the rows for programs. `title`, `note` and `sections`: for readers.
     """
@@ -59,7 +57,7 @@ def markdown(title: str, notes: Iterable[str], sections: Sequence[Section]) -> s
     parts = [f"# {title}", *notes]
     for section in sections:
         parts += [f"## {escaped(section.title)}"] if section.title else []
-        parts += [f"*{section.check}.*"] if section.check else []
+        parts += [f"*{escaped(section.lead)}.*"] if section.lead else []
         rule = ["---"] * section.left + ["---:"] * (len(section.header) - section.left)
         head, *rows = ([escaped(cell) for cell in row] for row in (section.header, *section.rows))
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)))
@@ -80,6 +78,6 @@ def _latex(title: str, note: str, sections: Sequence[Section]) -> str:
     for section in sections:
         header, rows = section.narrow or (section.header, section.rows)
         columns = section.columns or "l" * section.left + "r" * (len(header) - section.left)
-        words = [section.caption or section.title, *([section.check] if section.check else []), *section.notes]
+        words = [section.caption or section.title, *([section.lead] if section.lead else []), *section.notes]
         parts.append(latex.longtable(". ".join(each.rstrip(".") for each in words), columns, header, rows))
     return "\n".join(parts)

@@ -10,6 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from gradatlas.charts.names import label, variants_in_order
+from gradatlas.charts.tables import Section
+from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
 from gradatlas.miniature.tables import ACCURACY
@@ -133,10 +135,7 @@ def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str |
     """All accuracy tables as one tidy CSV file, and as one Markdown table of whole datasets to two digits."""
     frame = read(paths)
     write_text(csv, frame.write_csv())
-    header, rows = table(frame)
-    rule = ["---"] * 4 + ["---:"] * (len(header) - 4)
-    lines = [f"| {' | '.join(line)} |" for line in (header, rule, *rows)]
-    write_text(markdown, "\n\n".join(["# What the models can do", NOTE, "\n".join(lines)]) + "\n")
+    write_text(markdown, as_markdown("What the models can do", [NOTE], [Section("", *table(frame), left=4)]))
 
 
 NOTE = (

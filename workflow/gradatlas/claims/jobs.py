@@ -59,7 +59,6 @@ def gather_evidence(
     samples: list[Path],
     spectra: list[Path],
     claims: Path,
-    schema: Path,
     output: Path,
     accuracy: Path | None = None,
     settings: Json[EvidenceSettings],
@@ -76,8 +75,6 @@ def gather_evidence(
         spectra tables, in the same order
     claims
         the claims' sheet (.tsv)
-    schema
-        its schema (.yaml)
     output
         evidence table to write (.parquet)
     accuracy
@@ -89,7 +86,7 @@ def gather_evidence(
 
     check_same_number(samples=samples, spectra=spectra)
     models = {each.model: asdict(each) for each in settings.models}
-    rows = read_claims(GradientClaim, claims, schema)
+    rows = read_claims(GradientClaim, claims)
     gather(dataset, samples, spectra, models, rows, output, settings.draws, settings.seed, accuracy, settings.task)
 
 
@@ -102,7 +99,6 @@ def gather_dynamics_evidence(
     generation_scores: Sequence[Path] = (),
     judgements: Sequence[Path] = (),
     claims: Path,
-    schema: Path,
     output: Path,
     settings: Json[DynamicsEvidenceSettings],
 ) -> None:
@@ -124,8 +120,6 @@ def gather_dynamics_evidence(
         judgements tables, one a seed, or none
     claims
         the claims' sheet (.tsv)
-    schema
-        its schema (.yaml)
     output
         evidence table to write (.parquet)
     """
@@ -146,11 +140,11 @@ def gather_dynamics_evidence(
             raise InputError(f"--{option} names {len(paths)} tables, settings.seeds {len(seeds)}; give one a seed")
         for seed, path in zip(seeds, paths, strict=False):
             groups[seed][table] = path
-    rows = read_claims(DynamicsClaim, claims, schema)
+    rows = read_claims(DynamicsClaim, claims)
     gather_runs(pairs, model, settings.kind, groups, rows_of, rows, output, settings.draws, settings.seed)
 
 
-def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, schema: Path, output: Path) -> None:
+def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, output: Path) -> None:
     """Measure what the claims on toys, and on the losses' formulas, are about: no verdict yet.
 
     Parameters
@@ -161,15 +155,13 @@ def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, sch
         the source of the classifier's images (toys.images.source)
     claims
         the claims' sheet (.tsv)
-    schema
-        its schema (.yaml)
     output
         evidence table to write (.parquet)
     """
     from gradatlas.claims.dynamics.gather import gather_toys
     from gradatlas.claims.sheet import DynamicsClaim, read_claims
 
-    gather_toys(toys, read_claims(DynamicsClaim, claims, schema), output, images)
+    gather_toys(toys, read_claims(DynamicsClaim, claims), output, images)
 
 
 def test_claims(
@@ -177,9 +169,7 @@ def test_claims(
     evidence: list[Path],
     accuracy: Sequence[Path] = (),
     claims: Path,
-    schema: Path,
     dynamics_claims: Path | None = None,
-    dynamics_schema: Path | None = None,
     output: Path,
     settings: VerdictSettings = VerdictSettings(),
 ) -> None:
@@ -193,12 +183,8 @@ def test_claims(
         tables of measure-accuracy and of gather-evidence
     claims
         the claims' sheet (.tsv)
-    schema
-        its schema (.yaml)
     dynamics_claims
         the second study's sheet
-    dynamics_schema
-        its schema
     output
         stem of the files to write: .parquet, .csv and .json
     """
@@ -206,13 +192,10 @@ def test_claims(
     from gradatlas.claims.sheet import DynamicsClaim, GradientClaim, read_claims
     from gradatlas.claims.verdicts import VERDICTS, decide
     from gradatlas.core.command import progress
-    from gradatlas.core.errors import InputError
 
-    if (dynamics_claims is None) != (dynamics_schema is None):
-        raise InputError("--dynamics-claims and --dynamics-schema go together; give both or neither")
-    rows = read_claims(GradientClaim, claims, schema)
-    if dynamics_claims and dynamics_schema:
-        rows = [*rows, *read_claims(DynamicsClaim, dynamics_claims, dynamics_schema)]
+    rows = read_claims(GradientClaim, claims)
+    if dynamics_claims:
+        rows = [*rows, *read_claims(DynamicsClaim, dynamics_claims)]
     table = decide(evidence, rows, ability.abilities(ability.read(accuracy)), output, settings.prompts)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")

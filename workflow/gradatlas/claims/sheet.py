@@ -1,34 +1,24 @@
 """The claims of both studies: a class a sheet, with what both have in their base."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from gradatlas.core.sheets import read_sheet
+from gradatlas.study.sheets import ClaimRow, DynamicsClaimRow, GradientClaimRow
 
 # In the column `projection`: all of them together.
 OVERALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What claims of both studies have; the schemas in workflow/schemas describe every column."""
+class Claim(ClaimRow):
+    """What claims of both studies have."""
 
     study: ClassVar[str]
     # Follows "published" in a statement, where the published number is of another model than the row.
     published_of: ClassVar[str] = ""
-
-    claim: str
-    status: str
-    source: str
-    title: str
-    statement: str
-    statistic: str
-    direction: str
-    threshold: float
-    margin: float | None
-    published: Sequence[str]
 
     def claimed(self, value: float) -> bool:
         """Whether a number lies where it is claimed to lie."""
@@ -62,20 +52,10 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientClaim(Claim):
+class GradientClaim(GradientClaimRow, Claim):
     """A row of config/claims.tsv."""
 
     study: ClassVar[str] = "layer_gradients"
-
-    measure: str
-    variants: Sequence[str]
-    relations: Sequence[str]
-    against: str
-    between: Sequence[str]
-    kinds: Sequence[str]
-    models: Sequence[str]
-    tasks: Sequence[str]
-    ability: str
 
     @property
     def ability_of(self) -> str:
@@ -86,16 +66,11 @@ class GradientClaim(Claim):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicsClaim(Claim):
+class DynamicsClaim(DynamicsClaimRow, Claim):
     """A row of config/claims_dynamics.tsv."""
 
     study: ClassVar[str] = "learning_dynamics"
     published_of: ClassVar[str] = " (at the study's scale, on HH)"
-
-    rests: str
-    table: str
-    runs: Sequence[str]
-    types: Sequence[str]
 
     @property
     def over_seeds(self) -> bool:
@@ -108,6 +83,6 @@ class DynamicsClaim(Claim):
 Kind = TypeVar("Kind", bound=Claim)
 
 
-def read_claims(kind: type[Kind], sheet: str | Path, schema: str | Path) -> list[Kind]:
+def read_claims(kind: type[Kind], sheet: str | Path) -> list[Kind]:
     """The claims of a sheet; `InputError` names the line and column of what is wrong in it."""
-    return [kind(**row) for row in read_sheet(Path(sheet), Path(schema), "claim").values()]
+    return [kind(**row) for row in read_sheet(Path(sheet), kind, "claim").values()]

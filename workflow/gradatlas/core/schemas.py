@@ -39,14 +39,11 @@ class Schema:
 
 @cache
 def schema_of(kind: Any, *, described: bool = False) -> dict[str, Any]:
-    """The JSON Schema of a type, such as a dataclass, or of a schema file (.yaml).
+    """The JSON Schema of a type, such as a dataclass.
 
-    `described`: with the meanings of fields, which errors need and checks do not.
+    `described`: with the meanings of fields, which errors need and checks do not. A dataclass can have a CONDITION:
+    keywords such as ``if`` and ``then``, for fields that depend on one another.
     """
-    if isinstance(kind, Path):
-        import yaml
-
-        return yaml.safe_load(kind.read_text(encoding="utf-8"))
     part = partial(schema_of, described=described)
     if is_dataclass(kind):
         hints, texts = get_type_hints(kind, include_extras=True), meanings(kind) if described else {}
@@ -57,7 +54,9 @@ def schema_of(kind: Any, *, described: bool = False) -> dict[str, Any]:
             for field in fields(kind)
         }
         required = [field.name for field in fields(kind) if _is_required(field)]
-        return {"type": "object", "additionalProperties": False, "properties": parts, "required": required}
+        return {"type": "object", "additionalProperties": False, "properties": parts, "required": required} | (
+            getattr(kind, "CONDITION", {})
+        )
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return part(inner[0]) | inner[1].keywords
@@ -101,7 +100,7 @@ def meanings(kind: Any) -> dict[str, str]:
 
 
 def checked(value: Any, kind: Any, where: str) -> Any:
-    """`value` with the defaults of `kind` (a type or a schema file) filled in.
+    """`value` with the defaults of the type `kind` filled in.
 
     Raises `InputError` at the first key that is refused, naming `where`, the key, and what it can be.
     """

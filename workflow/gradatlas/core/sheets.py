@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def read_sheet(path: Path, kind: Any, key: str | None) -> dict[Any, Row]:
-    """The rows of a sheet by `key` (None: by line number), each checked against `kind`: a dataclass or a schema file.
+    """The rows of a sheet by `key` (None: by line number), each checked against the dataclass `kind`.
 
     A cell is text; the schema says what it becomes (a number, true or false, a list separated by spaces). An empty
     cell takes the default. Raises `InputError` naming file, line and column.

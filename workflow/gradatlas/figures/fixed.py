@@ -1,6 +1,5 @@
 """Claims on the study's own irrelevant responses beside the corrected ones: paired dots, and a table to read."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.numbers import with_interval
-from gradatlas.charts.panel import note
+from gradatlas.charts.panel import in_pieces, nothing
 from gradatlas.charts.save import save
 from gradatlas.charts.tables import Section
 from gradatlas.charts.tables import markdown as as_markdown
@@ -46,11 +45,11 @@ def write_fixed(
     output: str | Path,
     tables: str | Path,
     formats: Sequence[str],
-    titles: Mapping[str, Mapping[str, str]],
+    titles: Mapping[str, str],
 ) -> pl.DataFrame:
     """Draw ``{output}.{format}``, write ``{tables}.csv`` and ``.md``, and return the comparison.
 
-    `claims`: the table of verdicts; `cells`: one table a dataset. `titles`: of ``models`` and ``datasets``, by key.
+    `claims`: the table of verdicts; `cells`: one table a dataset. `titles`: of models and datasets, by key.
     """
     table = compare(read(claims), pl.concat(map(read_cells, cells)) if cells else None)
     save(chart(table, titles), output, formats)
@@ -110,7 +109,7 @@ def markdown(table: pl.DataFrame) -> str:
     return as_markdown("Which conclusions survive the fixed data", [headline(table), NOTE], sections)
 
 
-def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.TopLevelMixin:
+def chart(table: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
     """A panel a claim of the study; in it a row a model and dataset, with a dot and interval of either kind.
 
     Claims that were measured on one kind alone have none.
@@ -121,7 +120,7 @@ def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.T
     lines = ([f"{others[:1].upper()}{others[1:]}."] if others else []) + [SHOWN, NOTE]
     heading = theme.heading_of(theme.Heading(found, tuple(lines)), 2)
     if rows.is_empty():
-        return note("nothing to show").properties(title=heading, width=theme.WIDTH // 2, height=60)
+        return nothing(heading)
     panels = [
         part
         for claim in rows["claim"].unique(maintain_order=True)
@@ -131,17 +130,12 @@ def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.T
 
 
 def cuts(rows: pl.DataFrame) -> list[pl.DataFrame]:
-    """The rows in pieces of at most `_DOWN`, whole datasets together where they fit."""
-    found: list[pl.DataFrame] = []
-    for each in rows.partition_by("dataset"):
-        if found and found[-1].height + each.height <= _DOWN:
-            found[-1] = pl.concat([found[-1], each])
-        else:
-            found += each.iter_slices(_DOWN)
-    return found
+    """The rows in pieces of at most `_DOWN`, the rows of a dataset together where they fit."""
+    groups = (part["place"].to_list() for part in rows.with_row_index("place").partition_by("dataset"))
+    return [rows[piece] for piece in in_pieces(groups, _DOWN)]
 
 
-def _panels(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> list[alt.LayerChart]:
+def _panels(rows: pl.DataFrame, titles: Mapping[str, str]) -> list[alt.LayerChart]:
     rows = rows.sort("dataset", "model", "study_relation", maintain_order=True)
     # One scale for all pieces of a claim.
     measure = _measure(rows.row(0, named=True), _placed(rows, titles)[1])
@@ -149,21 +143,21 @@ def _panels(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> list
 
 
 def _panel(
-    rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]], scale: alt.Scale, axis: alt.Axis, *, first: bool
+    rows: pl.DataFrame, titles: Mapping[str, str], scale: alt.Scale, axis: alt.Axis, *, first: bool
 ) -> alt.LayerChart:
     """One piece; `first` of its claim."""
     claim = rows.row(0, named=True)
     labels, data, outcomes = _placed(rows, titles)
-    names = " : ".join(f"datum.value === {place} ? {json.dumps(name)}" for place, name in enumerate(labels)) + " : ''"
-    y_axis = alt.Axis(values=list(range(len(labels))), title=None, grid=False, labelExpr=names, labelLimit=300)
-    y = alt.Y("at:Q", scale=alt.Scale(domain=[-0.6, len(labels) - 0.4], reverse=True, nice=False), axis=y_axis)
+    y_axis = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelLimit=300)
+    y = alt.Y("row:N", sort=labels, scale=alt.Scale(domain=labels), axis=y_axis)
     present = [kind for kind in STYLES if any(row["kind"] == NAMES[kind] for row in data)]
     domain = [NAMES[kind] for kind in present]
     colour = alt.Color(
         "kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][0] for kind in present]), title=None
     )
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][1] for kind in present]), title=None)
-    base = alt.Chart(pl.DataFrame(data, infer_schema_length=None)).encode(y=y, color=colour)
+    beside = alt.YOffset("kind:N", sort=domain, scale=alt.Scale(paddingOuter=0.6))
+    base = alt.Chart(pl.DataFrame(data, infer_schema_length=None)).encode(y=y, yOffset=beside, color=colour)
     value, low = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("value", "low", "high")]
     tooltip = ["kind:N", *tooltip, "n:Q", "verdict:N", "reason:N"]
@@ -188,18 +182,17 @@ def _panel(
     return alt.layer(*parts, width=_WIDTH, height=height, title=alt.Title(title, style="panel-title", offset=6))
 
 
-def _placed(rows: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[dict], list[dict]]:
+def _placed(rows: pl.DataFrame, titles: Mapping[str, str]) -> tuple[list[str], list[dict], list[dict]]:
     """Names of the rows, their dots, and what became of each."""
-    models, datasets = (titles.get(name, {}) for name in ("models", "datasets"))
     labels, data, outcomes = [], [], []
-    for at, row in enumerate(rows.to_dicts()):
-        where = f"{models.get(row['model'], row['model'])} · {datasets.get(row['dataset'], row['dataset'])}"
-        labels.append(where if where not in labels else f"{where} ({row['study_relation']})")
-        outcomes.append({"at": at, "text": row["outcome"]})
-        for side, shift in (("study", -0.17), ("fixed", 0.17)):
+    for row in rows.to_dicts():
+        where = f"{titles.get(row['model'], row['model'])} · {titles.get(row['dataset'], row['dataset'])}"
+        labels.append(where if where not in labels else f"{where} ({row['model']}, {row['study_relation']})")
+        outcomes.append({"row": labels[-1], "text": row["outcome"]})
+        for side in ("study", "fixed"):
             if row[f"{side}_value"] is not None:
                 shown = {name: row[f"{side}_{name}"] for name in ("value", "low", "high", "n", "verdict", "reason")}
-                data.append(shown | {"kind": NAMES[row[f"{side}_relation"]], "at": at + shift})
+                data.append(shown | {"kind": NAMES[row[f"{side}_relation"]], "row": labels[-1]})
     return labels, data, outcomes
 
 

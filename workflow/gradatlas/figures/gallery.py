@@ -21,13 +21,11 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import compared, family, heatmaps, instructed, layers, panels, relations, samples, unusable
 from gradatlas.figures.data import ALL, Data
-from gradatlas.figures.heading import is_check
 from gradatlas.figures.jobs import FigureSettings, OverviewSettings
+from gradatlas.statistics.counts import WHOLE_RESPONSE, has_check, is_whole
 from gradatlas.statistics.shapes import read_shapes, sentence
 from gradatlas.statistics.tables import CURVES, TABLES
 
-# Controls on a subset of the response's tokens are tables of their own; these figures show the complete response.
-LOSS_TOKENS = "all"
 _TABLES = ("curves", "mad", "rd", "rd_layers", "cells", "per_sample")
 # The key and the title of all datasets together.
 KEY, TITLE = "all-datasets", "All datasets"
@@ -106,7 +104,7 @@ def draw(
     """
     tables = {name: _read(name, Path(statistics) / f"{name}.parquet", dataset) for name in _TABLES}
     if tables["cells"].is_empty():
-        raise InputError(f"{statistics}/cells.parquet: no row with loss_tokens '{LOSS_TOKENS}'; nothing to draw")
+        raise InputError(f"{statistics}/cells.parquet: no row with loss_tokens '{WHOLE_RESPONSE}'; nothing to draw")
     facts = read_metadata(Path(statistics) / "curves.parquet", CURVES)
     able = ability.abilities(ability.read(accuracy))
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
@@ -216,7 +214,7 @@ def keep(
     `rows`: of the table whose purpose is the figure's.
     """
     about = dict(zip(("model", "relation", "kind"), key, strict=True))
-    about["purpose"] = PIPELINE_CHECK if is_check(rows) else "study"
+    about["purpose"] = PIPELINE_CHECK if has_check(rows) else "study"
     entry = saved(chart, output / ".".join(key), about, heading, formats)
     progress(f"{', '.join(key)}: {', '.join(entry['files'].values())}")
     return entry
@@ -245,9 +243,9 @@ def _read(name: str, path: Path, dataset: str) -> pl.DataFrame:
     other = [key for key in frame["dataset"].unique() if key != dataset]
     if other:
         raise InputError(f"{path}: holds dataset '{other[0]}', not '{dataset}'; give the folder of '{dataset}'")
-    return frame.filter(pl.col("loss_tokens") == LOSS_TOKENS)
+    return frame.filter(is_whole())
 
 
 def _all_of(name: str, statistics: Sequence[str | Path]) -> pl.DataFrame:
     frames = [pl.from_arrow(read_table(TABLES[name], Path(folder) / f"{name}.parquet")) for folder in statistics]
-    return pl.concat(frames).filter(pl.col("loss_tokens") == LOSS_TOKENS)
+    return pl.concat(frames).filter(is_whole())

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from gradatlas.charts.names import PIPELINE_CHECK, label, responses_of, variants_in_order
+from gradatlas.charts.names import label, responses_of, variants_in_order
 from gradatlas.charts.numbers import span
 from gradatlas.charts.panel import of
 from gradatlas.charts.theme import Heading
 from gradatlas.figures.data import Data
+from gradatlas.statistics.counts import LEFT_OUT, has_check
 from gradatlas.study.relations import is_marked
 
 CHECK = (
@@ -19,12 +20,6 @@ CHECK = (
 FEWEST = 20
 BAND = "Bands: 95 % bootstrap intervals over samples."
 DRAWN = "Mean over samples, by layer and projection; the size of a gradient is its nuclear norm."
-# Why a sample is left out, by the count of the cells table.
-LOST = {
-    "n_no_response_tokens": "no response tokens",
-    "n_nonfinite": "not finite",
-    "n_out_of_memory": "out of memory",
-}
 RIGHT_LABELS = "RIGHT LABELS AMONG THE WRONG"
 
 
@@ -55,12 +50,7 @@ def with_interval(rows: pl.DataFrame) -> pl.DataFrame:
 
 def states_findings(frame: pl.DataFrame) -> bool:
     """Whether a title may state a finding: not for a pipeline check, and not on a handful of samples."""
-    return not is_check(frame) and int(frame["n"].min() or 0) >= FEWEST
-
-
-def is_check(frame: pl.DataFrame) -> bool:
-    """Whether any row comes from a model on data that it was never meant for."""
-    return bool((frame["purpose"] == PIPELINE_CHECK).any())
+    return not has_check(frame) and int(frame["n"].min() or 0) >= FEWEST
 
 
 def finite(frame: pl.DataFrame) -> pl.DataFrame:
@@ -72,7 +62,7 @@ def with_lines(title: str, frame: pl.DataFrame, dataset: str, responses: str, co
     """A heading: a line that marks a pipeline check, then model, dataset, responses and n, then what is drawn."""
     model = " and ".join(frame["model"].unique(maintain_order=True))
     lines = [f"{model} · {dataset} · {responses} · n: {counts}", drawn]
-    return Heading(title, tuple([CHECK, *lines] if is_check(frame) else lines))
+    return Heading(title, tuple([CHECK, *lines] if has_check(frame) else lines))
 
 
 def of_curves(
@@ -114,7 +104,7 @@ def left_out(cells: pl.DataFrame, by: Sequence[str] = ("variant",)) -> list[str]
     some, empty = [], []
     for row in cells.to_dicts():
         lost, name = row["n"] - row["n_ok"], " ".join(label(row[key]) for key in by)
-        why = ", ".join(f"{row[key]:,} {reason}" for key, reason in LOST.items() if row[key])
+        why = ", ".join(f"{row[key]:,} {reason}" for key, reason in LEFT_OUT.items() if row[key])
         if lost:
             (some if row["n_ok"] else empty).append(f"{name} {lost:,} of {row['n']:,} ({why})")
     parts = [

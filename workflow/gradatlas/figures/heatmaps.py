@@ -12,7 +12,8 @@ from gradatlas.charts.names import label, projections_in_order, responses_of, va
 from gradatlas.charts.numbers import plotted, span, two_digits
 from gradatlas.charts.panel import cells, grid, of, titled
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import LOST, apart, finite, is_check, larger, left_out, right_labels, states_findings
+from gradatlas.figures.heading import apart, finite, larger, left_out, right_labels, states_findings
+from gradatlas.statistics.counts import LEFT_OUT, has_check
 from gradatlas.statistics.shapes import Shapes, steps
 
 ROW, TALL = 13, 24
@@ -56,7 +57,7 @@ class Heatmap:
             *([f"{empty} of {frame.height} cells have no finite value."] if empty else []),
         ]
         n = span(frame["n"].min(), frame["n"].max())
-        checks = [name for key, name in titles.items() if is_check(of(frame, dataset=key))]
+        checks = [name for key, name in titles.items() if has_check(of(frame, dataset=key))]
         check = f"PIPELINE CHECK, no finding, where the model was never meant for the data: {', '.join(checks)}."
         lines = (
             *([check] if checks else []),
@@ -296,5 +297,5 @@ def _ends(frame: pl.DataFrame) -> tuple[str, str]:
 def left_out_by_dataset(cells: pl.DataFrame, titles: dict[str, str]) -> list[str]:
     """A line on how many samples of each dataset were left out, and why: those of all its variants together."""
     named = cells.filter(pl.col("dataset").is_in(list(titles))).with_columns(pl.col("dataset").replace(titles))
-    counts = named.group_by("dataset", maintain_order=True).agg(pl.sum("n", "n_ok", *LOST))
+    counts = named.group_by("dataset", maintain_order=True).agg(pl.sum("n", "n_ok", *LEFT_OUT))
     return left_out(counts, ("dataset",))

@@ -7,8 +7,6 @@ from typing import Any
 
 from gradatlas.core.jobs import Json
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -78,20 +76,10 @@ class TableSettings:
 
 @dataclass(frozen=True)
 class VerdictSettings:
-    """What decides the words of the verdict matrices."""
+    """What decides the words of the figures of verdicts."""
 
     titles: dict[str, str] = field(default_factory=dict)
     """names of models and datasets to readers, by key"""
-
-
-@dataclass(frozen=True)
-class FixedSettings:
-    """What decides the words of the figure of the fixed data."""
-
-    models: dict[str, str] = field(default_factory=dict)
-    """names of models to readers, by key"""
-    datasets: dict[str, str] = field(default_factory=dict)
-    """names of datasets to readers, by key"""
 
 
 @dataclass(frozen=True)
@@ -187,11 +175,11 @@ def write_tables(
     from gradatlas.core.command import progress
     from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import tables
-    from gradatlas.figures.scope import Sheets, write_scope
+    from gradatlas.figures.scope import write_scope
+    from gradatlas.study.sheets import PublishedRow
 
-    numbers = list(read_sheet(published, SCHEMAS / "published.schema.yaml", None).values()) if published else []
-    datasets = {each.key: (each.title, each.task) for each in settings.datasets}
-    write_scope(statistics, Sheets(datasets, {each.key: each.kind for each in settings.models}), output)
+    numbers = list(read_sheet(published, PublishedRow, None).values()) if published else []
+    write_scope(statistics, settings, output)
     for kind in ("mad", "rd"):
         tables.write_tables(kind, statistics, output, numbers)
     progress(f"{len(statistics)} datasets: scope, mad and rd in {output}")
@@ -234,7 +222,7 @@ def compare_fixed(
     formats: list[str],
     figure: Path,
     tables: Path,
-    settings: FixedSettings = FixedSettings(),
+    settings: VerdictSettings = VerdictSettings(),
 ) -> None:
     """Hold the claims on the study's own irrelevant responses against those on corrected ones: a figure and a table.
 
@@ -254,8 +242,7 @@ def compare_fixed(
     from gradatlas.core.command import progress
     from gradatlas.figures.fixed import headline, write_fixed
 
-    titles = {"models": settings.models, "datasets": settings.datasets}
-    progress(headline(write_fixed(claims, cells, figure, tables, formats, titles)))
+    progress(headline(write_fixed(claims, cells, figure, tables, formats, settings.titles)))
 
 
 def write_gallery(*, figures: Path, chosen: Path, output: Path) -> None:
@@ -365,8 +352,9 @@ def write_dynamics_table(
     from gradatlas.core.command import progress
     from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import run_table
+    from gradatlas.study.sheets import PublishedCurveRow
 
-    known = list(read_sheet(published, SCHEMAS / "published_curves.schema.yaml", None).values())
+    known = list(read_sheet(published, PublishedCurveRow, None).values())
     rows = run_table.write_dynamics_table(
         [(pairs, path) for path in curves], _by_name(settings), settings.titles, known, output
     )
@@ -393,8 +381,9 @@ def draw_generations(
     """
     from gradatlas.core.sheets import read_sheet
     from gradatlas.figures import run_gallery
+    from gradatlas.study.sheets import PublishedRateRow
 
-    known = list(read_sheet(published, SCHEMAS / "published_dynamics.schema.yaml", None).values())
+    known = list(read_sheet(published, PublishedRateRow, None).values())
     run_gallery.draw_generations(curves, _by_name(settings), known, title, output, formats)
 
 

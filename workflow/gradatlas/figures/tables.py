@@ -104,7 +104,7 @@ def _section(block: Block) -> Section:
         left=2,
         narrow=(header, rows),
         caption=f"{block.kind.upper()}: {', '.join(about(block))}",
-        check=CHECK if block.check else "",
+        lead=CHECK if block.check else "",
     )
 
 

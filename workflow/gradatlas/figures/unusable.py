@@ -6,7 +6,8 @@ from gradatlas.charts import theme
 from gradatlas.charts.names import label, responses_of, variants_in_order
 from gradatlas.charts.panel import grid, series_palette
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import LOST, counted, left_out, with_lines
+from gradatlas.figures.heading import counted, left_out, with_lines
+from gradatlas.statistics.counts import LEFT_OUT
 
 DRAWN = (
     "Samples by what became of them. There is no curve to draw: a sample is used where its response has tokens, the "
@@ -36,7 +37,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     rows = [
         {"variant": label(row["variant"]), "reason": reason, "samples": row[key], "place": place}
         for row in cells.to_dicts()
-        for place, (key, reason) in enumerate(LOST.items())
+        for place, (key, reason) in enumerate(LEFT_OUT.items())
         if row[key]
     ]
     y_axis = theme.plain(title=None, ticks=False, labelLimit=_LIMIT)
@@ -44,7 +45,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     bars = bars.encode(
         x=alt.X("samples:Q", axis=theme.plain(title="Samples", tickMinStep=1, format=",d")),
         y=alt.Y("variant:N", scale=theme.plain(domain=variants), axis=y_axis),
-        color=series_palette(tuple(LOST.values()), "reason").encode(alt.Color),
+        color=series_palette(tuple(LEFT_OUT.values()), "reason").encode(alt.Color),
         order=alt.Order("place:Q"),
         tooltip=[alt.Tooltip(field) for field in ("variant:N", "reason:N", "samples:Q")],
     )

@@ -11,8 +11,9 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
+from gradatlas.charts.panel import in_pieces, nothing
 from gradatlas.charts.save import save
-from gradatlas.charts.tables import escaped
+from gradatlas.charts.tables import Section, markdown
 from gradatlas.claims import rows as claim_rows
 from gradatlas.claims.rows import COLUMNS, DYNAMICS, GRADIENTS, GROUPS, NOTES, STUDIES, UNTESTED
 from gradatlas.core.files import write_text
@@ -26,7 +27,7 @@ SHAPES = {
 COLOURS = {"holds": "#1d5f4c", "fails": "#d94a1f", "inconclusive": theme.RULE}
 SIZES = {"holds": 90, "fails": 75, "inconclusive": 60}
 _LEGEND = "Disc: holds. Cross: fails. Dash: inconclusive."
-_TOOLTIP = ("statement:N", "verdict:N", "remark:N")
+_TOOLTIP = ("statement", "verdict", "remark")
 # Height of a row and width of a column of the matrix; so many columns and their names fit beside the claims on a page.
 _ROW, _COLUMN, _ACROSS = 17, 22, 30
 # Of the list: height of a row, width, and where the columns beside the symbols begin.
@@ -72,7 +73,7 @@ def matrix_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
     title = theme.heading_of(heading(rows, GRADIENTS), 2)
     rows = columns_of(rows.filter(pl.col("group") != ""))
     if rows.is_empty():
-        return _nothing(title)
+        return nothing(title)
     parts = [_block(rows.filter(pl.col("column").is_in(columns)), columns) for columns in blocks(rows)]
     return alt.vconcat(*parts, title=title, spacing=40)
 
@@ -91,14 +92,7 @@ def columns_of(rows: pl.DataFrame) -> pl.DataFrame:
 def blocks(rows: pl.DataFrame) -> list[list[str]]:
     """The columns of each block: whole datasets, as many as fit; one with too many models is cut."""
     columns = rows.select("dataset", "model", "column").unique().sort("dataset", "model")
-    found: list[list[str]] = []
-    for _, group in columns.group_by("dataset", maintain_order=True):
-        names = group["column"].to_list()
-        if found and len(found[-1]) + len(names) <= _ACROSS:
-            found[-1] += names
-        else:
-            found += [names[at : at + _ACROSS] for at in range(0, len(names), _ACROSS)]
-    return found
+    return in_pieces((group["column"].to_list() for group in columns.partition_by("dataset")), _ACROSS)
 
 
 def _block(rows: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
@@ -112,10 +106,10 @@ def _block(rows: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
         plain = {"title": None, "ticks": False, "domain": False, "grid": True}
         across = alt.Axis(labels=group == groups[-1], labelAngle=-60, labelLimit=330, **plain)
         down = alt.Axis(labelLimit=400, **plain)
-        symbols = _symbols(alt.Chart(part.select("line", "column", "n", "ability_by", *_names(_TOOLTIP)))).encode(
+        symbols = _symbols(alt.Chart(part.select("line", "column", "n", "ability_by", *_TOOLTIP))).encode(
             x=alt.X("column:N", scale=alt.Scale(domain=order), sort=order, axis=across),
             y=alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=down),
-            tooltip=[*_TOOLTIP, "column:N", "n:N", "ability_by:N"],
+            tooltip=[*_TOOLTIP, "column", "n", "ability_by"],
         )
         title = alt.Title(GROUPS[group], style="panel-title", offset=6)
         panels.append(symbols.properties(width=column * len(order), height=_ROW * len(names), title=title))
@@ -152,7 +146,7 @@ def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
             )
         head_line = alt.Title(panel, style="panel-title", offset=12)
         panels.append(alt.layer(*parts).properties(width=_WIDTH, height=_LISTED * len(names), title=head_line))
-    return alt.vconcat(*panels, title=title, spacing=14) if panels else _nothing(title)
+    return alt.vconcat(*panels, title=title, spacing=14) if panels else nothing(title)
 
 
 def _symbols(chart: alt.Chart) -> alt.Chart:
@@ -167,35 +161,30 @@ def _symbols(chart: alt.Chart) -> alt.Chart:
     )
 
 
-def _nothing(title: alt.Title) -> alt.Chart:
-    text = alt.Chart(pl.DataFrame({"text": ["nothing to show"]})).mark_text(style="nothing")
-    return text.encode(text="text:N").properties(title=title, width=theme.WIDTH // 2, height=60)
-
-
-def _names(fields: Sequence[str]) -> list[str]:
-    return [field.partition(":")[0] for field in fields]
-
-
 def write_verdicts(claims: str | Path, output: str | Path) -> None:
     """The claims table as Markdown: a section a claim, a row a number."""
     rows = claim_rows.read_rows(claims)
-    parts = ["# Claims", "" if claim_rows.counts(rows) else f"No claim was tested. {UNTESTED[GRADIENTS]}"]
+    parts = ["# Claims\n", "" if claim_rows.counts(rows) else f"No claim was tested. {UNTESTED[GRADIENTS]}\n"]
     for study, title in STUDIES.items():
         own = rows.filter((pl.col("study") == study) & pl.col("requested"))
         if own.is_empty():
             continue
-        parts += [f"# {title}", NOTES[study]]
-        parts += [claim_rows.INTERVALS, claim_rows.stand_in(own)] if study == GRADIENTS else []
+        notes = [NOTES[study], *([claim_rows.INTERVALS, claim_rows.stand_in(own)] if study == GRADIENTS else [])]
         names = [name for name in claim_rows.columns(own) if name != "claimed"]
-        header = [COLUMNS[name] for name in names]
-        for first, group in claim_rows.by_claim(own):
-            mark = f" ({first['mark']})" if first["mark"] else ""
-            parts.append(f"## {first['title']}{mark}")
-            parts.append(f"{first['source']}. The number: {first['statistic']}, claimed: {first['claimed']}.")
-            lines = [header, ["---"] * len(names), *([escaped(row[name]) or "–" for name in names] for row in group)]
-            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        sections = [
+            Section(
+                first["title"] + (f" ({first['mark']})" if first["mark"] else ""),
+                [COLUMNS[name] for name in names],
+                [[row[name] or "–" for name in names] for row in group],
+                left=len(names),
+                lead=f"{first['source']}. The number: {first['statistic']}, claimed: {first['claimed']}",
+            )
+            for first, group in claim_rows.by_claim(own)
+        ]
+        parts.append(markdown(title, filter(None, notes), sections))
     missing = claim_rows.not_requested(rows)
     if missing:
-        parts += ["# Not tested", "Claims whose runs or data this configuration does not make; they are not counted."]
-        parts.append("\n".join(f"- {title}: {escaped(needed)}" for title, needed in missing.items()))
-    write_text(output, "\n\n".join(filter(None, parts)) + "\n")
+        notes = ["Claims whose runs or data this configuration does not make; they are not counted."]
+        rows = list(missing.items())
+        parts.append(markdown("Not tested", notes, [Section("", ("Claim", "Needs"), rows, left=2)]))
+    write_text(output, "\n".join(filter(None, parts)))

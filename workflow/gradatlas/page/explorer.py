@@ -26,6 +26,7 @@ from gradatlas.charts.names import (
     statistic_label,
     variants_in_order,
 )
+from gradatlas.charts.panel import variant_ranks
 from gradatlas.core.tables import Table, read_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.page.pieces import pack, pack_text, rounded
@@ -104,20 +105,11 @@ def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) 
             for name in keys
         },
         "measured": measured,
-        "styles": _styles(keys["variants"]),
+        "styles": [rank % len(SHAPES) for rank in variant_ranks(keys["variants"])],
         "colours": {"light": LIGHT_COLOURS, "dark": DARK_COLOURS},
         "shapes": SHAPES,
         "config": theme.gradatlas()["config"],
     }
-
-
-def _styles(variants: Sequence[str]) -> list[int]:
-    """Each variant's place among colours and shapes: that of the figures, else the next one that is free."""
-    used = [theme.OWN_LOOK[variant] for variant in variants if variant in theme.OWN_LOOK]
-    free = [place for place in range(len(SHAPES)) if place not in used]
-    others = [variant for variant in variants if variant not in theme.OWN_LOOK]
-    places = {variant: free[i % len(free)] for i, variant in enumerate(others)}
-    return [{**theme.OWN_LOOK, **places}[variant] for variant in variants]
 
 
 def _by_dataset(table: Table, paths: Sequence[str | Path]) -> dict[str, list[str | Path]]:

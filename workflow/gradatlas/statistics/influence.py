@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import polars as pl
-from scipy.stats import kendalltau
 
 #: The key of a probe's curve.
 CURVE = ("run", "seed", "split", "type", "probe_id")
@@ -43,20 +42,18 @@ def sign_delta(dynamics: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def accumulated(deltas: pl.DataFrame, column: str = "change") -> pl.DataFrame:
-    """The sum of a column of `sign_delta` or `lbk` over a run's evaluations, by probe: `CURVE` and that column."""
-    return deltas.group_by(CURVE, maintain_order=True).agg(pl.col(column).sum())
+def accumulated(deltas: pl.DataFrame) -> pl.DataFrame:
+    """The sum of the changes of `sign_delta` over a run's evaluations, by probe: `CURVE` and change."""
+    return deltas.group_by(CURVE, maintain_order=True).agg(pl.col("change").sum())
 
 
-def learnt_norm(
-    dynamics: pl.DataFrame, training: pl.DataFrame, pulled: str, pushed: str = "", split: str = "train"
-) -> pl.DataFrame:
+def learnt_norm(dynamics: pl.DataFrame, training: pl.DataFrame, pulled: str, pushed: str = "") -> pl.DataFrame:
     """||G||_F^2 of a run's updates between two evaluations.
 
     `dynamics` and `training`: tables of one run. `pulled`, `pushed`: the probe types of the learned chosen and rejected
     responses; `pushed` is empty for SFT. Columns: step, before, norm.
     """
-    frame = dynamics.filter((pl.col("status") == "ok") & (pl.col("split") == split))
+    frame = dynamics.filter((pl.col("status") == "ok") & (pl.col("split") == "train"))
     squares = (
         frame.filter(pl.col("type").is_in([pulled, pushed]))
         .group_by("type", "step")
@@ -91,25 +88,3 @@ def by_column(values: Sequence[float]) -> list[float]:
     """A column of the table of influences divided by its range (maximum - minimum), as in the study; zeros stay."""
     extent = max(values) - min(values)
     return [value / extent if extent else 0.0 for value in values]
-
-
-def rank_stability(means: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Kendall's tau of the ranking of types at an evaluation with those at the next and at the last evaluation.
-
-    `means`: step, type and `column`, of one run, every type at every step. Columns: step, next, last; no row for the
-    last evaluation. The paper assumes that the ranking hardly changes.
-    """
-    kinds = sorted(means["type"].unique())
-    steps = sorted(means["step"].unique())
-    values = {(step, kind): value for step, kind, value in means.select("step", "type", column).iter_rows()}
-    ranked = {step: [values[step, kind] for kind in kinds] for step in steps}
-    return pl.DataFrame(
-        [
-            {
-                "step": step,
-                "next": float(kendalltau(ranked[step], ranked[later]).statistic),
-                "last": float(kendalltau(ranked[step], ranked[steps[-1]]).statistic),
-            }
-            for step, later in pairwise(steps)
-        ]
-    )

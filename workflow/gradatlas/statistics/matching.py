@@ -35,12 +35,12 @@ class Trajectory:
     rise: np.ndarray
 
 
-def trajectory_of(dynamics: pl.DataFrame, split: str = "train") -> Trajectory:
-    """The trajectory of one run from its ``dynamics`` table, over questions with both responses.
+def trajectory_of(dynamics: pl.DataFrame) -> Trajectory:
+    """The trajectory of one run from its ``dynamics`` table, over trained questions with both responses.
 
     `InputError` where there are none.
     """
-    usable = dynamics.filter((pl.col("status") == "ok") & (pl.col("split") == split))
+    usable = dynamics.filter((pl.col("status") == "ok") & (pl.col("split") == "train"))
     sides = {}
     for kind in ("chosen", "rejected"):
         side = usable.filter(pl.col("type") == kind)
@@ -64,13 +64,12 @@ def trajectory_of(dynamics: pl.DataFrame, split: str = "train") -> Trajectory:
 
 
 def squeezing(
-    trajectories: Mapping[str, Trajectory], on: str, draws: int, seed: int, name: str, level: float | None = None
+    trajectories: Mapping[str, Trajectory], on: str, draws: int, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`SQUEEZING` of every run where it first reaches a level of examples or of the mean margin.
+    """`SQUEEZING` of every run where it first reaches the highest number of examples, or mean margin, that all reach.
 
     Linear interpolation between evaluations. Returns (1 + draws, runs, 2), and the levels, (1 + draws,); index 0: the
-    questions without resampling. `level`: None for the highest level that all runs reach, in each resample. Runs have
-    the same resamples, so that differences between them are paired. NaN where a run does not reach the level.
+    questions without resampling. Runs have the same resamples, so that differences between them are paired.
     `InputError` where runs have different questions.
     """
     first = next(iter(trajectories.values()))
@@ -86,7 +85,7 @@ def squeezing(
     if on == "examples":
         seen = [each.examples.astype(float) for each in trajectories.values()]
         paths = [np.broadcast_to(one, path.shape) for one, path in zip(seen, paths, strict=True)]
-    levels = np.min([path.max(1) for path in paths], axis=0) if level is None else np.full(1 + draws, float(level))
+    levels = np.min([path.max(1) for path in paths], axis=0)
     found = [reached(path, mean[..., 1:], levels) for path, mean in zip(paths, means, strict=True)]
     return np.stack(found, axis=1), levels
 

@@ -11,26 +11,19 @@ ESTIMATE = [("value", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
 # `value`: the study's, which noise makes too large. The interval is that of `corrected`.
 _CORRECTED = [("value", REAL), ("corrected", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
 
+_BY_LAYER = pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)])
+# A sample and projection.
+_SAMPLE = [*_CELL, ("sample_id", TEXT), ("projection", TEXT), ("loss", REAL), ("response_tokens", COUNT)]
+STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
+
 # Mean over samples, per layer, with a bootstrap interval.
-CURVES = Table(
-    "curves",
-    "summarise_gradients",
-    pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
-)
+CURVES = Table("curves", "summarise_gradients", _BY_LAYER)
 
 # Mean absolute difference of neighbouring layers of a mean curve, by segment of the layers.
 MAD = Table(
     "mad",
     "summarise_gradients",
-    pa.schema(
-        [
-            *_STATISTIC,
-            ("segment", TEXT),
-            ("layers", TEXT),
-            *_CORRECTED,
-            ("purpose", TEXT),
-        ]
-    ),
+    pa.schema([*_STATISTIC, ("segment", TEXT), ("layers", TEXT), *_CORRECTED, ("purpose", TEXT)]),
 )
 
 # Relative difference of `relation` against the correct responses, averaged over layers.
@@ -49,11 +42,7 @@ RD = Table(
 )
 
 # The same, layer by layer (signed).
-RD_LAYERS = Table(
-    "rd_layers",
-    "summarise_gradients",
-    pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)]),
-)
+RD_LAYERS = Table("rd_layers", "summarise_gradients", _BY_LAYER)
 
 # The samples of a cell: counts by status, loss and lengths.
 CELLS = Table(
@@ -83,36 +72,14 @@ CELLS = Table(
 PER_SAMPLE = Table(
     "per_sample",
     "summarise_gradients",
-    pa.schema(
-        [
-            *_CELL,
-            ("sample_id", TEXT),
-            ("projection", TEXT),
-            ("loss", REAL),
-            ("response_tokens", COUNT),
-            ("nuclear_norm", REAL),
-            ("sigma_ratio", REAL),
-            ("effective_rank", REAL),
-            ("purpose", TEXT),
-        ]
-    ),
+    pa.schema([*_SAMPLE, *[(name, REAL) for name in STATISTICS], ("purpose", TEXT)]),
 )
 
 # The same, layer by layer: each statistic a list over the layers from 0 on, in single precision.
 PER_SAMPLE_LAYERS = Table(
     "per_sample_layers",
     "summarise_gradients",
-    pa.schema(
-        [
-            *_CELL,
-            ("sample_id", TEXT),
-            ("projection", TEXT),
-            ("loss", REAL),
-            ("response_tokens", COUNT),
-            *[(name, pa.list_(pa.float32())) for name in ("nuclear_norm", "sigma_ratio", "effective_rank")],
-            ("purpose", TEXT),
-        ]
-    ),
+    pa.schema([*_SAMPLE, *[(name, pa.list_(pa.float32())) for name in STATISTICS], ("purpose", TEXT)]),
 )
 
 # Least squares of log nuclear norm on log loss and log response tokens, of the correct responses: coefficients, R2

@@ -16,7 +16,7 @@ from gradatlas.study.mappings import check_path, names_answers, read_mapping
 from gradatlas.study.models import chosen_row, read_models
 from gradatlas.study.relations import BUILT, GOLD_VARIANT
 from gradatlas.study.settings import Config
-from gradatlas.study.sheets import DatasetRow, SourceRow
+from gradatlas.study.sheets import DatasetRow, GradientClaimRow, SourceRow
 
 # Folders of results/figures that are no dataset's.
 RESERVED = ("claims", "dynamics", "generations", "toys")
@@ -130,7 +130,7 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     datasets = _read_datasets(config, root)
     models = read_models(config, root)
     files = _read_files(datasets, root)
-    claims = read_sheet(root / "config/claims.tsv", root / "workflow/schemas/claims.schema.yaml", "claim")
+    claims = read_sheet(root / "config/claims.tsv", GradientClaimRow, "claim")
     study = Study(config, **models, datasets=datasets, files=files, claims=claims)
     for dataset in datasets:
         _check_files(study, dataset)

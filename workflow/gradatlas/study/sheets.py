@@ -5,11 +5,11 @@ are compared with them by a test.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from gradatlas.core.schemas import ABSENT, Schema
 from gradatlas.study.probe_types import ProbeType
-from gradatlas.study.relations import Given
+from gradatlas.study.relations import Built, Given
 from gradatlas.study.settings import LISTED, Commit, Count, Filled, Whole
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -295,3 +295,174 @@ class PairsMapping:
     """the prompt as the model reads it; {prompt} stands for the prompt's text"""
     columns: PairsColumns
     """the names of your columns"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRow:
+    """What the rows of both sheets of claims have. Thresholds are fixed before results are seen."""
+
+    CONDITION: ClassVar[dict[str, Any]] = {
+        "if": {"properties": {"direction": {"const": "within"}}},
+        "then": {"properties": {"margin": {"type": "number", "description": "how far from the threshold is within"}}},
+        "else": {"properties": {"margin": {"type": "null", "description": "only of direction `within`, else empty"}}},
+    }
+
+    claim: Annotated[str, Schema(pattern="^[a-z0-9_]+$")]
+    """the claim's name; in `claims_dynamics.tsv` also that of the function that measures it"""
+    status: Literal["stands", "withdrawn", "control"] = "stands"
+    """`stands`, `withdrawn` (by its authors) or `control` (ours, to show what else could explain a finding)"""
+    source: Filled
+    """where it is stated"""
+    title: Filled
+    """the claim in a few words"""
+    statement: Annotated[str, Schema(pattern="^[^{}]*\\{\\}[^{}]*$")]
+    """the claim in plain words; {} stands for the number"""
+    statistic: Filled
+    """what the number is"""
+    direction: Literal["above", "below", "within"]
+    """where the number is claimed to lie: above or below `threshold`, or within `margin` of it"""
+    threshold: float
+    """the bound"""
+    margin: Annotated[float, Schema(exclusiveMinimum=0)] | None = None
+    """of `within`, how far from `threshold` counts as no difference; empty otherwise"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientClaimRow(ClaimRow):
+    """A row of config/claims.tsv. Lists are separated by spaces."""
+
+    measure: Annotated[str, Schema(pattern="^[a-z0-9_]+$")]
+    """how the number is made from the cells that are compared: a function of claims/findings.py or controls.py"""
+    variants: Annotated[
+        tuple[Annotated[str, Schema(pattern="^[a-z0-9_]+\\*?(:matched)?$")], ...], Schema(uniqueItems=True)
+    ] = ()
+    """variants that are compared, in the order that the measure takes them; a name that ends in * stands for all that
+    begin so. VARIANT:matched: with the loss on as many random tokens as None has"""
+    relations: Annotated[tuple[Literal["correct", Given, Built], ...], Schema(uniqueItems=True)] = ("correct",)
+    """responses that are compared with the correct ones, each in a row of its own; empty: the correct ones alone"""
+    against: Literal["base", "untrained", ""] = ""
+    """the model that the number is compared with: `base` (of an instructed one) or `untrained`; empty: none"""
+    kinds: Annotated[tuple[Literal["base", "instruct", "random"], ...], Schema(uniqueItems=True)] = (
+        "base",
+        "instruct",
+        "random",
+    )
+    """kinds of models that it is tested on; empty: all"""
+    models: tuple[Key, ...] = ()
+    """the models that it is about, rows of models.tsv; empty: all"""
+    tasks: tuple[Annotated[str, Schema(pattern="^[a-z_]+$")], ...] = ()
+    """kinds of tasks of the datasets that it is about; empty: all"""
+    between: tuple[Annotated[str, Schema(pattern="^[A-Za-z0-9_]+:[A-Za-z0-9_]+/[A-Za-z0-9_]+$")], ...] = ()
+    """of a comparison of datasets, DATASET:VARIANT/DATASET; of the second, the variant whose mean response length is
+    closest"""
+    ability: Literal["needed", "own", "task", "free"] = "needed"
+    """no verdict where a model cannot do the task. `needed`: it, or the one it is compared with, does not master it
+    with the slowest variant that the claim uses; `own`: only the model itself must master it; `task`: it does not
+    master it with its slowest variant, for claims about the gradients of None, which a model may well fail with;
+    `free`: nothing is needed"""
+    published: tuple[Annotated[str, Schema(pattern="^[A-Za-z0-9_]+/[A-Za-z0-9_]+=-?[0-9.]+$")], ...] = ()
+    """numbers that the study has published, MODEL/DATASET=VALUE"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsClaimRow(ClaimRow):
+    """A row of config/claims_dynamics.tsv. Lists are separated by spaces."""
+
+    rests: Literal["seeds", "draws", "exact"]
+    """what a verdict depends on. `seeds`: trainings of different seed, three or more; `draws`: random cases; `exact`:
+    nothing random, the number itself lies where it is claimed or does not"""
+    table: Literal[
+        "dynamics", "generation_scores", "judgements", "one_step", "squeeze", "clip", "images", "formulas"
+    ] = "dynamics"
+    """the table that it is measured on"""
+    runs: Annotated[
+        tuple[Annotated[str, Schema(pattern="^[A-Za-z0-9_]+([:/][A-Za-z0-9_.-]+)?$")], ...], Schema(uniqueItems=True)
+    ] = ()
+    """runs that it is tested on, each a row of its own; RUN:RUN, the first against the second. Of images, their source
+    (ylecun/mnist) where it is about those alone. A row is made where the config has all its runs"""
+    types: Annotated[tuple[Annotated[str, Schema(pattern="^[a-z_]+$")], ...], Schema(uniqueItems=True)] = ()
+    """types of probes (or losses) that it is tested on, each a row of its own"""
+    published: tuple[Annotated[str, Schema(pattern="^[a-z0-9_:]+(/[a-z_]+)?=-?[0-9.]+$")], ...] = ()
+    """published numbers, RUN=VALUE or RUN/TYPE=VALUE; comments in the sheet state of what they are"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """A row of config/published.tsv: a number of the MAD and RD tables."""
+
+    table: Literal["mad", "rd"]
+    """the table that the number stands in"""
+    model: str
+    """row of models.tsv"""
+    dataset: str
+    """row of datasets.tsv"""
+    relation: str
+    """responses that were measured"""
+    statistic: Literal["nuclear_norm", "sigma_ratio"]
+    """statistic of a gradient"""
+    variant: str
+    """variant of the responses"""
+    projection: Literal["", "q", "k", "v", "o"] = ""
+    """weight matrix; empty where the source does not say which, or means several"""
+    part: Literal["early", "middle", "last", "all", "signed", "absolute"]
+    """of MAD the segment of the layers (early, middle, last, all), of RD the measure (signed, absolute)"""
+    value: str
+    """the number as it is printed, or in words (about 0.81)"""
+    source: str
+    """where it is printed, and how it came here"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedCurveRow:
+    """A row of config/published_curves.tsv: the course of one measure of one type of probe in a run."""
+
+    model: str
+    """row of models.tsv"""
+    pairs: str
+    """file of config/pairs"""
+    run: str
+    """row of runs.tsv that comes nearest"""
+    like: tuple[str, ...] = ()
+    """other rows of runs.tsv that ask the same of another model or of other data"""
+    type: str
+    """type of probe"""
+    measure: Literal["log_prob_sum", "argmax_log_prob"]
+    """measure of the dynamics_curves table"""
+    start: float | None = None
+    """before the first update"""
+    peak: float | None = None
+    """the highest between; empty where none is published"""
+    peak_examples: int | None = None
+    """examples seen by then"""
+    end: float | None = None
+    """after the last update"""
+    change: float | None = None
+    """end less start where it is published as a number of its own"""
+    source: str
+    """whose number it is, and of what"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRateRow:
+    """A row of config/published_dynamics.tsv: a win rate."""
+
+    measure: Literal["win_rate"]
+    """measure of the generation_curves table"""
+    model: str
+    """row of models.tsv"""
+    title: str
+    """the model's name to readers; here too, so that another row of models.tsv makes no figure stale"""
+    pairs: str
+    """file of config/pairs"""
+    run: str
+    """row of runs.tsv that comes nearest"""
+    baseline: str
+    """the run that it was judged against"""
+    epochs: Whole
+    """epochs of the run; 0, before its first step"""
+    judge: str
+    """who judged"""
+    value: float
+    """the number"""
+    source: str
+    """where it is printed, and how it came here"""

@@ -22,16 +22,9 @@ from gradatlas.toys.squeeze import cases
 EPSILON, BETA = 0.2, 0.1
 
 
-def residual(z: np.ndarray, y: int, old: float, advantage: float, epsilon: float = EPSILON) -> np.ndarray:
-    """G (labels,) of the clipped objective at logits `z` for token `y`, whose log-probability was `old`."""
-    log_ratio = log_softmax(z)[y] - old
-    return advantage * _weight(log_ratio, advantage, epsilon) * _direction(z, y)
-
-
-def _weight(log_ratio: float, advantage: float, epsilon: float) -> float:
-    """The ratio r, or 0 outside of the clip; the bound is inside."""
-    stopped = log_ratio > np.log1p(epsilon) if advantage > 0 else log_ratio < np.log1p(-epsilon)
-    return 0.0 if stopped else float(np.exp(log_ratio))
+def _clipped(log_ratio: float) -> float:
+    """The ratio r, or 0 outside of the clip of a negative advantage; the bound is inside."""
+    return 0.0 if log_ratio < np.log1p(-EPSILON) else float(np.exp(log_ratio))
 
 
 def _direction(z: np.ndarray, y: int) -> np.ndarray:
@@ -40,15 +33,15 @@ def _direction(z: np.ndarray, y: int) -> np.ndarray:
     return direction
 
 
-def dpo_residual(z: np.ndarray, y: int, reference: float, beta: float = BETA) -> np.ndarray:
-    """G (labels,) of DPO's rejected side at logits `z`; `reference`: log-probability of `y` under the reference."""
-    log_ratio = log_softmax(z)[y] - reference
-    return -beta * expit(beta * log_ratio) * _direction(z, y)
-
-
-#: Objectives. `renewed`: as `clipped`, but pi_old is the policy of the last multiple of RENEWAL steps, and the same
-#: token is scored again, although such a policy would hardly draw it.
-OBJECTIVES = ("dpo", "clipped", "renewed")
+#: By objective, the size of the residual over that at the start, from log(pi(y) / pi_old(y)) or, DPO's, from
+#: log(pi(y) / pi_ref(y)). `renewed`: as `clipped`, but pi_old is the policy of the last multiple of RENEWAL steps, and
+#: the same token is scored again, although such a policy would hardly draw it.
+OBJECTIVES: dict[str, Callable[[float], float]] = {
+    # Half of beta is DPO's at the start.
+    "dpo": lambda log_ratio: 2 * float(expit(BETA * log_ratio)),
+    "clipped": _clipped,
+    "renewed": _clipped,
+}
 STEPS, SIZE, RENEWAL = 200, 0.1, 20
 #: The softmaxes: the squeezing cases whose label is pushed down (flat, on a peak, in a valley).
 SOFTMAXES = ("B", "C", "D")
@@ -75,7 +68,7 @@ def _run(name: str, z: np.ndarray, y: int, objective: str) -> Iterator[dict]:
         log_p = log_softmax(z)
         if objective == "renewed" and step % RENEWAL == 0:
             old = float(log_p[y])
-        coefficient = _COEFFICIENTS[objective](log_p[y] - (start if objective == "dpo" else old))
+        coefficient = OBJECTIVES[objective](log_p[y] - (start if objective == "dpo" else old))
         yield {
             "case": name,
             "objective": objective,
@@ -87,14 +80,6 @@ def _run(name: str, z: np.ndarray, y: int, objective: str) -> Iterator[dict]:
             "coefficient": coefficient,
         }
         z = z + SIZE * coefficient * _direction(z, y)
-
-
-_COEFFICIENTS: dict[str, Callable[[float], float]] = {
-    # Half of beta is DPO's at the start.
-    "dpo": lambda log_ratio: 2 * float(expit(BETA * log_ratio)),
-    "clipped": lambda log_ratio: _weight(log_ratio, -1.0, EPSILON),
-    "renewed": lambda log_ratio: _weight(log_ratio, -1.0, EPSILON),
-}
 
 
 def squeezed(table: list[dict]) -> dict[tuple[str, str], dict[str, float]]:

@@ -32,9 +32,17 @@ def squeeze_softmax(*, output: Path, settings: SqueezeSettings) -> None:
     output
         folder for toy_squeeze.parquet, toy_squeeze_cases.parquet and toy_squeeze_sweeps.parquet
     """
-    from gradatlas.toys.write import write_squeeze
+    from gradatlas.core.tables import write_table
+    from gradatlas.toys import squeeze
+    from gradatlas.toys.tables import TOY_SQUEEZE, TOY_SQUEEZE_CASES, TOY_SQUEEZE_SWEEPS
 
-    write_squeeze(output, settings.draws, settings.seed)
+    cases = squeeze.cases()
+    facts = {"seed": squeeze.SEED, "generator": "numpy legacy"}
+    labels = [row for case in cases for row in squeeze.label_rows(case)]
+    write_table(TOY_SQUEEZE, labels, output / "toy_squeeze.parquet", facts)
+    write_table(TOY_SQUEEZE_CASES, [*map(squeeze.case_row, cases)], output / "toy_squeeze_cases.parquet", facts)
+    sweeps = list(squeeze.sweep_rows(settings.draws, settings.seed))
+    write_table(TOY_SQUEEZE_SWEEPS, sweeps, output / "toy_squeeze_sweeps.parquet", {"seed": settings.seed})
 
 
 def train_classifier(*, images: str, output: Path, settings: ImageSettings) -> None:
@@ -47,9 +55,18 @@ def train_classifier(*, images: str, output: Path, settings: ImageSettings) -> N
     output
         folder for toy_predictions, toy_kernels, toy_steps and toy_changes (.parquet)
     """
-    from gradatlas.toys.write import write_images
+    import torch
 
-    write_images(images, settings.image, settings.label, settings.seed, settings.rate, output)
+    from gradatlas.core.tables import write_table
+    from gradatlas.toys.images import read_images
+    from gradatlas.toys.influence import track_training
+    from gradatlas.toys.tables import IMAGES
+
+    torch.set_num_threads(1)
+    read = read_images(images, settings.image, settings.label)
+    facts = {"images": images, "n": len(read.labels), "seed": settings.seed, "rate": settings.rate}
+    for name, rows in track_training(read, settings.seed, settings.rate).items():
+        write_table(IMAGES[name], rows, output / f"{name}.parquet", facts)
 
 
 def clip_objective(*, output: Path) -> None:
@@ -60,9 +77,12 @@ def clip_objective(*, output: Path) -> None:
     output
         table to write (.parquet)
     """
-    from gradatlas.toys.write import write_clip
+    from gradatlas.core.tables import write_table
+    from gradatlas.toys import clip
+    from gradatlas.toys.tables import TOY_CLIP
 
-    write_clip(output)
+    facts = {"epsilon": clip.EPSILON, "beta": clip.BETA, "size": clip.SIZE, "renewal": clip.RENEWAL}
+    write_table(TOY_CLIP, list(clip.rows()), output, facts)
 
 
 def draw_toys(*, tables: Path, output: Path, formats: list[str]) -> None:

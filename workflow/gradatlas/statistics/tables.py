@@ -5,6 +5,8 @@ import pyarrow as pa
 from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 
+# What is summarised of each matrix: metrics of the spectra table.
+STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 _CELL = [("model", TEXT), ("dataset", TEXT), ("variant", TEXT), ("relation", TEXT), ("loss_tokens", TEXT)]
 _STATISTIC = [*_CELL, ("projection", TEXT), ("statistic", TEXT)]
 ESTIMATE = [("value", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
@@ -90,9 +92,7 @@ PER_SAMPLE = Table(
             ("projection", TEXT),
             ("loss", REAL),
             ("response_tokens", COUNT),
-            ("nuclear_norm", REAL),
-            ("sigma_ratio", REAL),
-            ("effective_rank", REAL),
+            *[(name, REAL) for name in STATISTICS],
             ("purpose", TEXT),
         ]
     ),
@@ -109,7 +109,7 @@ PER_SAMPLE_LAYERS = Table(
             ("projection", TEXT),
             ("loss", REAL),
             ("response_tokens", COUNT),
-            *[(name, pa.list_(pa.float32())) for name in ("nuclear_norm", "sigma_ratio", "effective_rank")],
+            *[(name, pa.list_(pa.float32())) for name in STATISTICS],
             ("purpose", TEXT),
         ]
     ),

@@ -146,7 +146,7 @@ def _read_config(given: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"config key '{key}': {reason}; remove the key")
     config = checked({key: value for key, value in given.items() if key not in GONE}, Config, "config")
     for key, needed in NEEDED.items():
-        if needed not in config[key]:
+        if not {needed, "all"} & {*config[key]}:
             raise InputError(f"config key '{key}': {config[key]} must name '{needed}' too; figures need it")
     places = {
         "dynamics.rephrases": (config["dynamics"], "rephrases"),

@@ -1,4 +1,4 @@
-"""The command line: ``gradatlas JOB``, or ``python -m gradatlas JOB``; one job a rule, and a few for people."""
+"""The command line: ``gradatlas JOB``, or ``python -m gradatlas JOB``; one job per rule, and a few for people."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from gradatlas.core.jobs import run
 
 
 def _jobs() -> dict[str, str]:
-    """The room of each job, by the job's name: the public functions of each room's ``jobs.py``, which stays unread.
+    """The room of each job, by the job's name: public functions of the rooms' ``jobs.py``, found without an import.
 
     A job is a function of paths and one settings value; its options are its arguments.
     """

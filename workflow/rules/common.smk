@@ -350,7 +350,7 @@ SHOWN = STUDY.config["toys"]["show"]
 SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
 
 
-# The second study: one folder a model and seed.
+# The second study: one folder per model and seed.
 DYNAMICS = STUDY.config["dynamics"]
 SEED_DIR = "results/dynamics/{pairs}/{model}/seed_{seed}"
 

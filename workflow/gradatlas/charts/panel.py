@@ -1,6 +1,6 @@
 """What figures of lines are built of: one panel, and the grid of panels under a heading.
 
-A frame has a row a point: the columns of x and y, the colour's column, and `low` and `high` where there are intervals.
+A frame has a row per point: columns of x, y and the colour, and `low` and `high` where there are intervals.
 """
 
 import itertools

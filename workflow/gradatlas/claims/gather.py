@@ -37,7 +37,7 @@ def gather(
 ) -> None:
     """Write the evidence table of one dataset, and, to `accuracy`, which of two responses its models find likelier.
 
-    `samples` and `spectra`: one path a model, of this dataset and of those that a claim compares it with. `models`:
+    `samples` and `spectra`: one path per model, of this dataset and of those that a claim compares it with. `models`:
     by name, the sheet's `kind`, `partner` and `seed`; `task`: the dataset's. A model on data that it was never meant
     for takes no part.
     """

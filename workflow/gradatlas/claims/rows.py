@@ -1,4 +1,4 @@
-"""The claims table as readers meet it: a row a number over all projections, with all texts that stand beside it.
+"""The claims table as readers meet it: a row per number over all projections, with all texts that stand beside it.
 
 The figures, the Markdown table and the page lay these rows out. What is counted, and with what, is decided here.
 """
@@ -102,7 +102,7 @@ def read_rows(claims: str | Path, titles: Mapping[str, str] | None = None) -> pl
 
 
 def rows(claims: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
-    """A row a number over all projections, in the order of the table: its `place` there, and texts.
+    """A row per number over all projections, in the order of the table: its `place` there, and texts.
 
     `titles`: of models and datasets, by key. `group`: a key of `GROUPS`, or empty where the row is not counted.
     `requested`: whether this run makes what the claim is about. `of`: the responses, or the run and type, where the

@@ -50,7 +50,7 @@ def write_fixed(
 ) -> pl.DataFrame:
     """Draw ``{output}.{format}``, write ``{tables}.csv`` and ``.md``, and return the comparison.
 
-    `claims`: the table of verdicts; `cells`: one table a dataset. `titles`: of ``models`` and ``datasets``, by key.
+    `claims`: the table of verdicts; `cells`: one table per dataset. `titles`: of ``models`` and ``datasets``, by key.
     """
     table = compare(read(claims), pl.concat(map(read_cells, cells)) if cells else None)
     save(chart(table, titles), output, formats)
@@ -80,7 +80,7 @@ def number(row: Mapping, side: str) -> str:
 
 
 def markdown(table: pl.DataFrame) -> str:
-    """The comparison as Markdown: a section a claim."""
+    """The comparison as Markdown: a section per claim."""
     header = (
         "Model",
         "Dataset",
@@ -111,7 +111,7 @@ def markdown(table: pl.DataFrame) -> str:
 
 
 def chart(table: pl.DataFrame, titles: Mapping[str, Mapping[str, str]]) -> alt.TopLevelMixin:
-    """A panel a claim of the study; in it a row a model and dataset, with a dot and interval of either kind.
+    """A panel per claim of the study; in it a row per model and dataset, with a dot and interval of either kind.
 
     Claims that were measured on one kind alone have none.
     """

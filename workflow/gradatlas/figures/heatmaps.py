@@ -31,7 +31,7 @@ UNSURE = "Numbers in percent; in brackets where the 95 % bootstrap interval hold
 class Heatmap:
     """One kind of heatmap: its rows of the data of one model and relation, its title, what is drawn.
 
-    `signed`: relative differences from correct responses, and not amounts. `by_layer`: a column a layer, and not a
+    `signed`: relative differences from correct responses, and not amounts. `by_layer`: a column per layer, and not a
     column a variant with numbers in the cells.
     """
 
@@ -70,7 +70,7 @@ class Heatmap:
         return theme.Heading(self.title(frame, data), lines)
 
     def chart(self, data: Data, heading: theme.Heading) -> alt.ConcatChart:
-        """A panel a projection."""
+        """A panel per projection."""
         draw = _by_layer if self.by_layer else _matrix
         return draw(self.rows(data), data, heading, signed=self.signed)
 
@@ -138,9 +138,9 @@ def curve_steps(curves: pl.DataFrame, shapes: Shapes | None = None) -> pl.DataFr
 
 
 def _matrix(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: bool) -> alt.ConcatChart:
-    """Datasets by variants, numbers in the cells; a panel a projection, a row of panels a group of datasets.
+    """Datasets by variants, numbers in the cells; a panel per projection, a row of panels per group of datasets.
 
-    `frame`: one row a dataset, variant and projection.
+    `frame`: one row per dataset, variant and projection.
     """
     projections = projections_in_order(frame["projection"].unique())
     width = theme.panel_width(len(projections))
@@ -173,9 +173,9 @@ def _matrix(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: 
 
 
 def _by_layer(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: bool) -> alt.ConcatChart:
-    """Datasets and variants by layers (or the steps between them); a panel a projection.
+    """Datasets and variants by layers (or the steps between them); a panel per projection.
 
-    `frame`: one row a dataset, variant, projection and layer.
+    `frame`: one row per dataset, variant, projection and layer.
     """
     projections = projections_in_order(frame["projection"].unique())
     layers = int(frame["layer"].max()) + 1

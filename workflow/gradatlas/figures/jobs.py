@@ -310,7 +310,7 @@ def draw_dynamics(
     curves
         curves of summarise-dynamics (.parquet)
     tables
-        folder with a folder a run: dynamics.parquet, training.parquet
+        folder with a folder per run: dynamics.parquet, training.parquet
     one_step
         table of check-step (.parquet)
     title

@@ -45,7 +45,7 @@ def heading(data: Data) -> theme.Heading:
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """Variants over one another: a panel a projection (columns) and statistic (rows), log where it spans a decade."""
+    """Variants over one another: a panel per projection (columns) and statistic (rows), log where it spans a decade."""
     curves = data.of("curves")
     projections = projections_in_order(curves["projection"].unique())
     statistics = in_order(curves["statistic"].unique(), STATISTICS)

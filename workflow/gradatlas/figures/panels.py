@@ -1,4 +1,4 @@
-"""The study's own figure: one panel a variant, a curve a projection, and the σ ratios of Q, K and V, O below."""
+"""The study's own figure: one panel per variant, a curve per projection, and the σ ratios of Q, K and V, O below."""
 
 from collections.abc import Mapping, Sequence
 

@@ -112,7 +112,7 @@ class Comparison:
     title: str = ""
 
     def draw(self, data: RunData, chains: Sequence[Chain]) -> Figure:
-        """A panel a measure, a line a chain."""
+        """A panel per measure, a line per chain."""
         title = self.title or titles_of(data.frame, chains)
         heading = theme.Heading(title, (self.line.format(n=probes_of(data.frame)),))
         every, turns = self.over(data.frame, chains)

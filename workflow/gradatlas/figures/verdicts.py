@@ -64,7 +64,7 @@ def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
 
 
 def matrix_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
-    """A panel a group; claims in the order of their sheet, columns by dataset, model and relation.
+    """A panel per group; claims in the order of their sheet, columns by dataset, model and relation.
 
     More columns than fit a page stand in blocks below one another, the models of a dataset together. The samples
     behind a row stand in its name; a star marks ability by the likelier of two responses.
@@ -123,7 +123,7 @@ def _block(rows: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
 
 
 def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
-    """A panel a model and its data; claims in the order of their sheet, each with its number."""
+    """A panel per model and its data; claims in the order of their sheet, each with its number."""
     title = theme.heading_of(heading(rows, DYNAMICS), 2)
     control = pl.when(pl.col("group") == "control").then(pl.lit(" (control)")).otherwise(pl.lit(""))
     rows = rows.filter(pl.col("group") != "").with_columns(
@@ -177,7 +177,7 @@ def _names(fields: Sequence[str]) -> list[str]:
 
 
 def write_verdicts(claims: str | Path, output: str | Path) -> None:
-    """The claims table as Markdown: a section a claim, a row a number."""
+    """The claims table as Markdown: a section per claim, a row per number."""
     rows = claim_rows.read_rows(claims)
     parts = ["# Claims", "" if claim_rows.counts(rows) else f"No claim was tested. {UNTESTED[GRADIENTS]}"]
     for study, title in STUDIES.items():

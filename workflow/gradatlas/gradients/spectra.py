@@ -6,8 +6,8 @@ float64   QR of both factors, then the singular values of the small core R_d R_x
 lower     token Gram matrices, in float64. With rows x_t / |x_t| and |x_t| d_t, which do not change G,
           X X^T = L L^T (Cholesky), and the squares of the singular values are the eigenvalues of
           L^T (D D^T) L, a matrix of tokens x tokens, or of D^T (X X^T) D where D has fewer columns than tokens.
-          Squaring loses half of the digits; float64 has enough for factors that were rounded to float32. Where it has
-          not (see `_UNSAFE`), the first method is used.
+          Squaring loses half of the digits; float64 has enough for factors that were rounded to float32. Where
+          it has too few (see `_UNSAFE`), the first method is used.
 
 README.md in this folder has the derivation, the errors and the costs.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from gradatlas.gradients.capture import Factors, place_of
 from gradatlas.gradients.metrics import METRICS
 
-# Metrics that do without the singular values.
+# Metrics that need no singular values.
 _FROM_FACTORS = {"frobenius_norm", "mean", "max", "min"}
 
 # Entries of G formed at once for max and min: 64 MiB of float32.

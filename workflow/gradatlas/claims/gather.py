@@ -58,8 +58,8 @@ def gather(
     progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
     write_table(EVIDENCE, rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
     if accuracy:
-        mine = [view for (_, name), view in views.items() if name == dataset]
-        write_table(ACCURACY, [row for view in mine for row in two_alternative(view)], accuracy, {})
+        of_dataset = [view for (_, name), view in views.items() if name == dataset]
+        write_table(ACCURACY, [row for view in of_dataset for row in two_alternative(view)], accuracy, {})
 
 
 def _view(

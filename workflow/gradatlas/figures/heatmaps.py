@@ -12,7 +12,16 @@ from gradatlas.charts.names import label, projections_in_order, responses_of, va
 from gradatlas.charts.numbers import plotted, span, two_digits
 from gradatlas.charts.panel import cells, grid, of, titled
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import LOST, apart, finite, is_check, larger, left_out, right_labels, states_findings
+from gradatlas.figures.heading import (
+    LOST,
+    clear_differences,
+    finite,
+    is_check,
+    larger,
+    left_out,
+    right_labels,
+    states_findings,
+)
 from gradatlas.statistics.shapes import Shapes, steps
 
 ROW, TALL = 13, 24
@@ -79,7 +88,7 @@ def _mad_title(mad: pl.DataFrame, data: Data) -> str:
     """In how many datasets and projections the first variant's MAD is clearly larger than the last one's."""
     first, last = _ends(mad)
     if states_findings(mad) and first != last:
-        differences = apart(of(mad, variant=first), of(mad, variant=last), ["dataset", "projection"])
+        differences = clear_differences(of(mad, variant=first), of(mad, variant=last), ["dataset", "projection"])
         if not differences.is_empty():
             return larger(f"MAD of {label(first)}", label(last), differences, "datasets and projections")
     return "MAD by dataset and variant"
@@ -212,11 +221,11 @@ def groups_of(frame: pl.DataFrame, data: Data) -> list[tuple[list[str], list[str
         names = set(of(frame, dataset=key)["variant"])
         if not names:
             continue
-        mine = [group for group in groups
+        touched = [group for group in groups
                 if group[1] & names or (family and any(families[other] == family for other in group[0]))]  # fmt: skip
-        groups = [group for group in groups if group not in mine]
-        joined = [other for group in mine for other in group[0]]
-        groups.append(([*joined, key], names.union(*(group[1] for group in mine))))
+        groups = [group for group in groups if group not in touched]
+        joined = [other for group in touched for other in group[0]]
+        groups.append(([*joined, key], names.union(*(group[1] for group in touched))))
     place = list(families).index
     ordered = [(sorted(keys, key=place), variants_in_order(names)) for keys, names in groups]
     return sorted(ordered, key=lambda group: place(group[0][0]))

@@ -33,14 +33,16 @@ def heading(data: Data) -> Heading:
     """
     curves, forms = shared(data), data.prompts
     partner, own = curves["model"].unique(maintain_order=True)
-    apart = forms[0] != forms[1]
-    names = [f"{name} ({form} prompts)" if apart else name for name, form in zip((partner, own), forms, strict=True)]
+    forms_differ = forms[0] != forms[1]
+    names = [
+        f"{name} ({form} prompts)" if forms_differ else name for name, form in zip((partner, own), forms, strict=True)
+    ]
     title = f"{names[1]} against {names[0]}, by layer"
     samples = [_of_relation(tables, "per_sample", data.relation) for tables in (data.partner, data.tables)]
     rows = paired(*samples, data.draws, data.seed)
     if states_findings(curves) and not rows.is_empty() and rows["n"].min() >= FEWEST:
         title = larger(f"Mean gradients of {names[1]}", names[0], rows, "variants and projections")
-    notes = [APART.format(own=own, partner=partner, forms=forms)] if apart else []
+    notes = [APART.format(own=own, partner=partner, forms=forms)] if forms_differ else []
     cells = pl.concat(_of_relation(tables, "cells", data.relation) for tables in (data.partner, data.tables))
     made = of_curves(title, curves, data.title, DRAWN.format(own=own, partner=partner), notes=notes)
     return made.with_lines([*left_out(cells, ("model", "variant")), *data.notes])

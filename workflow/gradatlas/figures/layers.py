@@ -20,7 +20,7 @@ from gradatlas.charts.names import (
 )
 from gradatlas.charts.panel import Axis, Dashed, Palette, cells, ends_in, grid, of, panel, variant_palette
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import DRAWN, apart, finite, larger, lines_of, of_curves, states_findings
+from gradatlas.figures.heading import DRAWN, clear_differences, finite, larger, lines_of, of_curves, states_findings
 
 TITLE = "Nuclear norm of the gradient, variants overlaid"
 # Signed percentages, without a sign at zero.
@@ -37,7 +37,7 @@ def heading(data: Data) -> theme.Heading:
     variants = variants_in_order(norms["variant"].unique())
     if states_findings(curves) and len(variants) > 1:
         first, last = (of(norms, variant=variant) for variant in (variants[0], variants[-1]))
-        differences = apart(first, last, ["projection", "layer"])
+        differences = clear_differences(first, last, ["projection", "layer"])
         if not differences.is_empty():
             names = (f"Mean gradients of {label(variants[0])}", label(variants[-1]))
             title = larger(*names, differences, "layers and projections")

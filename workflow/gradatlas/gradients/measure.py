@@ -286,7 +286,7 @@ class _Job:
         )
         if not finite:
             return Record(done.loss, "nonfinite")
-        values, sigma = decompose(done.factors, self.settings.metrics, whole="singular_values" in wanted)
+        values, sigma = decompose(done.factors, self.settings.metrics, with_values="singular_values" in wanted)
         extras = measure_extras(done, sigma, wanted)
         return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 

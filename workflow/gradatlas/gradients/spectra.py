@@ -42,23 +42,23 @@ _EPS = torch.finfo(torch.float64).eps
 
 def spectra(factors: dict[str, Factors], metrics: Sequence[str] = METRICS) -> Tensor:
     """The `metrics` of every layer and projection of one sample: (layers, projections, metrics), as in `decompose`."""
-    return decompose(factors, metrics, whole=False)[0]
+    return decompose(factors, metrics, with_values=False)[0]
 
 
 def decompose(
-    factors: dict[str, Factors], metrics: Sequence[str] = METRICS, *, whole: bool = True
+    factors: dict[str, Factors], metrics: Sequence[str] = METRICS, *, with_values: bool = True
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """The `metrics` and singular values of every layer and projection of one sample.
 
     `factors`: by projection, `x` (tokens, in) and `d` (tokens, out) of each layer. Returns (layers, projections,
     metrics), projections in the order of `factors`, and by layer and projection min(tokens, in, out) singular values,
-    largest first (`whole=False`: none where no metric needs them); all float64 on the CPU. A layer without the
+    largest first (`with_values=False`: none where no metric needs them); all float64 on the CPU. A layer without the
     projection has NaN metrics and no singular value. Layers are computed in parallel, in as many threads as PyTorch
     has: a small decomposition gains nothing from two threads.
     """
     layers = len(next(iter(factors.values())).x)
     names = tuple(metrics)
-    spectral = whole or not _FROM_FACTORS.issuperset(names)
+    spectral = with_values or not _FROM_FACTORS.issuperset(names)
 
     def of_layer(layer: int) -> tuple[Tensor, list[Tensor]]:
         shared: dict[tuple, LayerInput] = {}

@@ -106,7 +106,7 @@ class Requesting:
     key_variable: Annotated[str, Schema(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
     """environment variable with the endpoint's key, which is written nowhere"""
     requests_per_minute: Count = 60
-    """requests begun in a minute, at most"""
+    """requests started per minute, at most"""
     parallel: Count = 4
     """requests under way at one time"""
     attempts: Count = 5

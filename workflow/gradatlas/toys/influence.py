@@ -138,8 +138,10 @@ def kernel_follows_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame, e
     """By learned class u: Spearman's correlation over o != u of |K_uo| and the mean prediction of u on images of o."""
     names, means = matrix(predictions.filter(pl.col("epoch") == epoch), "observed", "label", "value")
     _, norms = matrix(kernels.filter(pl.col("epoch") == epoch), "learned", "observed", "norm")
-    apart = ~np.eye(len(names), dtype=bool)
-    return {name: float(spearmanr(norms[u][apart[u]], means[:, u][apart[u]]).statistic) for u, name in enumerate(names)}
+    others = ~np.eye(len(names), dtype=bool)
+    return {
+        name: float(spearmanr(norms[u][others[u]], means[:, u][others[u]]).statistic) for u, name in enumerate(names)
+    }
 
 
 def rank_stability(kernels: pl.DataFrame) -> pl.DataFrame:

@@ -549,7 +549,7 @@ SPOILED = {
     "relation": ("published reference", "publshed reference", r"'publshed' is not known: did you mean 'published'"),
     "pair": ("wiki_unpopular:natural/", "wiki_unpopular/", r"'between.0'"),
     "ability": ("\tfree\t", "\tno\t", r"'ability': 'no' is not known"),
-    "twice": ("mad_none_simplified\t", "mad_none_detailed\t", r"line 3: 'mad_none_detailed' stands in an earlier line"),
+    "twice": ("mad_none_simplified\t", "mad_none_detailed\t", r"line 3: 'mad_none_detailed' is in an earlier line"),
 }
 
 

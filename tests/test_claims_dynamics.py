@@ -675,7 +675,7 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     ("old", "new", "message"),
     [
         ("seeds\tdynamics", "luck\tdynamics", "rests"),
-        ("sft_chosen_rises\t", "dpo_chosen_falls\t", "stands in an earlier line"),
+        ("sft_chosen_rises\t", "dpo_chosen_falls\t", "is in an earlier line"),
         ("\tsft hh_sft\t", "\tSFT-run\t", "runs"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the rules share: the study as the config asks for it, and where its files stand.
+"""What the rules share: the study as the config asks for it, and where its files are.
 
 A text of a sheet or of the config is a param by a function (``lambda wildcards: ...``): Snakemake reads braces in a plain
 one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
@@ -85,7 +85,7 @@ for line in [*(f"note: {note}" for note in PLAN.notes), *notes(STUDY, PLACES)]:
 
 
 def source_file(key):
-    """Where the file of (dataset, variant, relation) stands: fetched, or a user's own."""
+    """Where the file of (dataset, variant, relation) is: fetched, or a user's own."""
     path = STUDY.files[key]["path"]
     return os.path.join(FETCHED, path) if path in REMOTE else path
 
@@ -283,7 +283,7 @@ def titles(rows):
 
 
 def shipped(*parts):
-    """The way to a file that stands beside the code."""
+    """The way to a file beside the code."""
     return os.path.normpath(os.path.join(os.path.relpath(ROOT), *parts))
 
 
@@ -329,7 +329,7 @@ def released_files(dataset, model):
 
 
 def released_here(wildcards):
-    """The released files that stand in a folder here; missing ones are the job's to name."""
+    """The released files in a folder here; missing ones are the job's to name."""
     paths = [file["path"] for file in released_files(wildcards.dataset, wildcards.model)]
     return local_files(STUDY.config["released"]["source"], paths)
 

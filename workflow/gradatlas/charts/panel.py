@@ -23,7 +23,7 @@ VALUES = ("value", "low", "high")
 class Palette:
     """What colour and shape stand for: a column of labels, its entries in order, their colours and shapes.
 
-    `below`: each panel has a legend of its own, below it; else one stands above all panels.
+    `below`: each panel has a legend of its own, below it; else one is above all panels.
     """
 
     column: str
@@ -120,7 +120,7 @@ def panel(
 
     `size`: width and height in pixels. `detail`: the column that parts curves of one colour. `clip`: what lies outside
     of the scale is cut off. `bars`: intervals as lines, too, for points without neighbours. `turns`: where vertical
-    rules stand; `level`: where a horizontal one does. `more`: columns that only the tooltip shows.
+    rules are; `level`: where a horizontal one is. `more`: columns that only the tooltip shows.
     """
     values = [name for name in (y.field, "low", "high") if name in frame.columns]
     keys = [name for name in (palette.column, dashed and dashed.column, detail, x.field, *more) if name]
@@ -199,7 +199,7 @@ def grid(
 
 @dataclass(frozen=True)
 class Cell:
-    """The place of a panel in a grid of rows and columns: whether it stands at the top, the bottom, the left."""
+    """The place of a panel in a grid of rows and columns: whether it is at the top, the bottom, the left."""
 
     top: bool
     bottom: bool

@@ -100,7 +100,7 @@ class Ability:
 
     @property
     def mark(self) -> str:
-        """What stands beside the model where it does not master the task, else nothing."""
+        """What is written beside the model where it does not master the task, else nothing."""
         return "" if self.able else UNABLE[self.test]
 
 

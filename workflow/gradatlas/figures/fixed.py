@@ -27,7 +27,7 @@ NOTE = (
 )
 SHOWN = (
     "Dots: the claim’s number over all projections, with its 95 % interval; line: the threshold (shaded: the margin). "
-    "Controls, untrained networks and claims measured on one kind alone stand in results/tables/fixed_data.md."
+    "Controls, untrained networks and claims measured on one kind alone are in results/tables/fixed_data.md."
 )
 STYLES = {
     "published": (theme.MARKED, "square"),
@@ -36,7 +36,7 @@ STYLES = {
 }
 # Height of a row, of one among many; where the numbers of a panel differ by more than this, a symmetric log axis.
 _ROW, _MANY, _NARROW, _WIDTH, _STRETCH = 22, 16, 15, 430, 20
-# No row stands further from its axis than this many; a longer panel is cut between datasets.
+# No row is further from its axis than this many; a longer panel is cut between datasets.
 _DOWN = 40
 
 

@@ -135,7 +135,7 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
         height=24 * data["row"].n_unique(),
         title=theme.heading_of(heading, 2),
     )
-    # The row titles stand left of the plot: the heading is as wide as both.
+    # The row titles are left of the plot: the heading is as wide as both.
     chart.title.frame = "bounds"
     return heading, chart
 

@@ -29,7 +29,7 @@ def is_drawn(data: Data) -> bool:
 def heading(data: Data) -> Heading:
     """In how many variants and projections the model's mean gradients are larger than its partner's.
 
-    Where the two read different prompts, their forms stand in the title.
+    Where the two read different prompts, their forms are in the title.
     """
     curves, forms = shared(data), data.prompts
     partner, own = curves["model"].unique(maintain_order=True)
@@ -53,7 +53,7 @@ def chart(data: Data, heading: Heading) -> alt.ConcatChart:
     curves = shared(data)
     names = tuple(curves["model"].unique(maintain_order=True))
     by_model = [of(curves, model=name) for name in names]
-    # Of any length the names stand in the legend.
+    # Of any length the names are in the legend.
     return pair(curves, ratios(*by_model), heading, Dashed("model", names), ["Dashed / solid,", "log"], neutral=1)
 
 

@@ -180,7 +180,7 @@ def write_tables(
     statistics
         folders with mad, rd and cells (.parquet)
     published
-        the study's own numbers, to stand beside ours (.tsv)
+        the study's own numbers, shown beside ours (.tsv)
     output
         folder for scope, mad and rd, each .parquet, .csv, .md and .tex
     """

@@ -90,7 +90,7 @@ def layer_panel(
     data = _with_gaps(frame, layers, dashed)
     x = Axis("layer", x_title, scales.Scale("linear", 0, layers - 1), "d", labels=x_labels, count=max(3, size[0] // 40))
     if layers == 1:
-        # One layer has no curve: its values stand side by side, each with its interval.
+        # One layer has no curve: its values are side by side, each with its interval.
         series = dashed or palette
         entries = tuple(entry for entry in series.entries if entry in data[series.column])
         x = Axis("layer", x_title, entries=("0",)) if neutral is not None else Axis(

@@ -1,6 +1,6 @@
 """The MAD and RD tables: tidy Parquet and CSV with every digit for a program, Markdown and LaTeX for a reader.
 
-Where the study's own number is known, it stands beside ours (config/published.tsv).
+Where the study's own number is known, it is beside ours (config/published.tsv).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from gradatlas.statistics.tables import TABLES
 # The study's two; the CSV has all.
 SHOWN = ("nuclear_norm", "sigma_ratio")
 MEASURES = {"signed": "Signed mean", "absolute": "Mean absolute"}
-# Rows of a table run from model to estimate; the columns of the CSV stand in this order too.
+# Rows of a table run from model to estimate; the columns of the CSV are in this order too.
 _KEYS = ("model", "dataset", "relation", "loss_tokens", "statistic", "variant", "projection")
 # Statistics that do not correct for noise have no `corrected`.
 _ESTIMATE = ("value", "corrected", "low", "high", "n")

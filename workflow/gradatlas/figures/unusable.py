@@ -1,4 +1,4 @@
-"""What stands in place of the figures where no sample of a model, dataset and kind of responses is usable: why."""
+"""What is drawn in place of the figures where no sample of a model, dataset and kind of responses is usable: why."""
 
 import altair as alt
 

@@ -66,8 +66,8 @@ def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
 def matrix_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
     """A panel per group; claims in the order of their sheet, columns by dataset, model and relation.
 
-    More columns than fit a page stand in blocks below one another, the models of a dataset together. The samples
-    behind a row stand in its name; a star marks ability by the likelier of two responses.
+    More columns than fit a page are in blocks below one another, the models of a dataset together. The samples
+    behind a row are in its name; a star marks ability by the likelier of two responses.
     """
     title = theme.heading_of(heading(rows, GRADIENTS), 2)
     rows = columns_of(rows.filter(pl.col("group") != ""))

@@ -100,7 +100,7 @@ def _numbers(estimates: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
 def coverage(
     runs: int, draws: int, samples=SAMPLES, layers=LAYERS, spreads=tuple(SPREADS), only=tuple(TRUTHS), seed: int = 0
 ) -> pl.DataFrame:
-    """The table, one row a statistic and truth; `only`: of `TRUTHS`."""
+    """The table, one row per statistic and truth; `only`: of `TRUTHS`."""
     rows = []
     for what in only:
         for depth in layers if what != "mean" else [1]:

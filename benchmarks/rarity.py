@@ -6,7 +6,7 @@
   done
   python -m benchmarks.rarity --results 0=rarity/0 0.5=rarity/0.5 1=rarity/1 --output rarity/rarity.csv
 
-One row a rarity, seed and measure: the mean over probed prompts of trained pairs, with its 95 % bootstrap interval; and
+One row per rarity, seed and measure: the mean over probed prompts of trained pairs, its 95 % bootstrap interval, and
 how much more it is than at the least rarity, prompt by prompt. `rejected_start`: the rejected responses' log-prob
 a token before DPO; the others are changes over DPO: `argmax`, the likeliest tokens' a token along the chosen responses;
 `chosen` and `rejected`, whole responses' in nats.
@@ -72,7 +72,7 @@ def measured(dynamics: pl.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def compared(found: dict[tuple[float, int], dict[str, dict[str, float]]]) -> list[dict]:
-    """A row a rarity, seed and measure; `InputError` where the prompts of two rarities differ."""
+    """A row per rarity, seed and measure; `InputError` where the prompts of two rarities differ."""
     rows = []
     for (rarity, seed), measures in sorted(found.items()):
         least = min(other for other, of in found if of == seed)

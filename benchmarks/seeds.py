@@ -3,7 +3,7 @@
   snakemake --cores all --configfile config/seeds.yaml -- statistics results/tables/accuracy.csv
   python -m benchmarks.seeds --results results --output resources/miniature/seed_statistics.csv
 
-One row a dataset, kind of model and statistic; a column a seed, then least, largest and their ratio. All are of the
+One row per dataset, kind of model and statistic; a column per seed, then least, largest and their ratio. All are of the
 nuclear norm, averaged over layers and Q, K, V, O: `size_ratio` None (or short) : Detailed (or long) of the correct
 responses' mean gradient; `mad_ratio` the same of the MAD over all layers; `rd.RELATION.VARIANT` the signed RD.
 """

@@ -74,7 +74,7 @@ def second_study(base):
 
 
 def sample_rows(rows, samples=30, seed=0):
-    """Samples of the models and sets of `statistic_rows`, layer by layer: a row a cell, projection and sample."""
+    """Samples of the models and sets of `statistic_rows`, layer by layer: a row per cell, projection and sample."""
     draw = np.random.default_rng(seed)
     layers = {model: 1 + max(r["layer"] for r in rows["curves"] if r["model"] == model) for model in models_of(rows)}
     cells = dict.fromkeys((*(row[k] for k in ("model", "dataset", "variant", "relation")),) for row in rows["cells"])

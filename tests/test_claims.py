@@ -214,7 +214,7 @@ def few(scale, whole=1.0, noise=0.1):
 
 
 def alike(by):
-    """Wrong responses of like lengths (or losses), each to another question, and twice, half, about as large."""
+    """Wrong responses of similar lengths (or losses), each to another question, and twice, half, about as large."""
     values = np.exp(np.random.default_rng(17).normal(size=SAMPLES))
     own, given = {by: values}, {by: np.roll(values, 1)}
     cells = [cell("detailed", "derangement", scale=s, **given) for s in (2.0, 0.5)]
@@ -415,7 +415,7 @@ def test_what_is_matched_already_or_never_is_said(tmp_path):
     far = view(cell("detailed"), cell("detailed", "derangement", loss=np.full(SAMPLES, 1e6)))
     table = verdicts(tmp_path, [far], [CLAIMS["loss_matched"]])
     assert table.select("n", "verdict", "value").rows() == [(0, "inconclusive", None)]
-    assert table["reason"][0] == "no wrong response is of like loss as a correct one"
+    assert table["reason"][0] == "no wrong response has a loss similar to a correct one"
     some = np.where(np.arange(SAMPLES) < 19, 1.0, 1e6)
     few_alike = view(cell("detailed", loss=np.ones(SAMPLES)), cell("detailed", "derangement", loss=some))
     assert set(verdicts(tmp_path, [few_alike], [CLAIMS["loss_matched"]])["reason"]) == {
@@ -557,7 +557,7 @@ SPOILED = {
     "relation": ("published reference", "publshed reference", r"'publshed' is not known: did you mean 'published'"),
     "pair": ("wiki_unpopular:natural/", "wiki_unpopular/", r"'between.0'"),
     "ability": ("\tfree\t", "\tno\t", r"'ability': 'no' is not known"),
-    "twice": ("mad_none_simplified\t", "mad_none_detailed\t", r"line 3: 'mad_none_detailed' stands in an earlier line"),
+    "twice": ("mad_none_simplified\t", "mad_none_detailed\t", r"line 3: 'mad_none_detailed' is in an earlier line"),
 }
 
 

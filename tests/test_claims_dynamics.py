@@ -587,7 +587,7 @@ def test_the_commands_from_runs_to_verdicts(tmp_path):
     found = table.filter(pl.col("claim") == "dpo_chosen_falls").row(0, named=True)
     assert found["reason"] == "1 seed; over its probes alone: holds" and found["value"] == pytest.approx(-4, abs=0.05)
     assert found["published"] == -58.9 and "published (at the study's scale, on HH): -58.9" in found["statement"]
-    # One row a claim that is not asked, and none twice.
+    # One row per claim that is not asked, and none twice.
     idle = table.filter(pl.col("status") == "not_asked")
     assert idle["claim"].is_unique().all() and {"length_argmax", "win_after_dpo", "one_step_slope"} <= set(
         idle["claim"]
@@ -675,7 +675,7 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     ("old", "new", "message"),
     [
         ("seeds\tdynamics", "luck\tdynamics", "rests"),
-        ("sft_chosen_rises\t", "dpo_chosen_falls\t", "stands in an earlier line"),
+        ("sft_chosen_rises\t", "dpo_chosen_falls\t", "is in an earlier line"),
         ("\tsft hh_sft\t", "\tSFT-run\t", "runs"),
     ],
 )

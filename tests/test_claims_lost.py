@@ -125,7 +125,7 @@ def test_no_verdict_where_right_and_wrong_are_not_told_apart(right, verdict, tmp
     said = f"None {right:.2f} of two"
     assert set(table["accuracies"]) == {said}
     if verdict == "inconclusive":
-        assert set(table["reason"]) == {"m does not tell right from wrong with None (0.70 of two, chance 0.50)"}
+        assert set(table["reason"]) == {"m does not separate right from wrong with None (0.70 of two, chance 0.50)"}
 
 
 def test_figure_table_and_page_say_where_the_likelier_of_two_stands_in(tmp_path):

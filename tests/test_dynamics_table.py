@@ -1,4 +1,4 @@
-"""The table of runs from start to end, against numbers counted by hand; published ones stand beside their own."""
+"""The table of runs from start to end, against numbers counted by hand; published ones are beside their own."""
 
 import polars as pl
 import pytest

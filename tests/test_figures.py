@@ -288,7 +288,7 @@ def test_a_pipeline_check_is_marked(purpose):
 
 @pytest.mark.parametrize("unfit", [{"purpose": "pipeline check"}, {"n": 19}], ids=["pipeline check", "handful"])
 def test_titles_claim_nothing_without_ground(unfit):
-    """No number stands in a title where the data cannot carry a finding; with the same data that can, one does."""
+    """No number is in a title where the data cannot carry a finding; with the same data that can, one does."""
     for key, heading in headings(frames(layers=4, **unfit)).items():
         assert not any(letter.isdigit() for letter in heading.title), (key, heading.title)
     assert any(letter.isdigit() for letter in headings(frames(layers=4))["correct", "variants"].title)

@@ -177,7 +177,7 @@ def test_entries_and_frobenius_norm_need_no_spectrum(tokens, cancelling, dtype, 
     monkeypatch.setattr(
         engine, "singular_values", lambda x, d, real=engine.singular_values: calls.append(1) or real(x, d)
     )
-    values, sigma = engine.decompose(part, asked, whole=False)
+    values, sigma = engine.decompose(part, asked, with_values=False)
     # max and min are those of a product in the factors' own precision.
     rough = 1e-9 if dtype == torch.float64 else 1e-6
     size = d.double().norm() * x.double().norm()

@@ -332,7 +332,7 @@ def _read(leader):
         (["--journal", "{few}"], "no folder can be made here"),
         (["--max-length", 1], "'max_length': 1 is less than the minimum of 2. Meaning: window in tokens"),
         (["--loss-tokens", "all", "first"], "'loss_tokens.1': 'first' does not match"),
-        (["--revision", "0" * 40], "is a folder; leave --revision out"),
+        (["--revision", "0" * 40], "is a folder, not a hub id; remove --revision"),
     ],
     ids=str,
 )

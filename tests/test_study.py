@@ -97,7 +97,7 @@ def test_controls_are_measured_where_questions_have_answers():
         "detailed:foreign_fluent:all",
     ]
     assert study.built("mini_taxonomy") == ["correct", "shuffled", "wrong_answer", "foreign_fluent"]
-    # By the study's own algorithm, where corrected responses stand beside it and the published ones do not.
+    # By the study's own algorithm, where corrected responses are beside it and the published ones are not.
     own = ["none:reference:all", "detailed:reference:all"]
     assert read_study(DEFAULT, ROOT).controls("mini", "mini_taxonomy")[-2:] == own
     assert not set(own) & set(read_study(DEFAULT, ROOT).controls("mini_random", "mini_taxonomy"))
@@ -286,7 +286,7 @@ SPOILED = {
         f"miniature\t{'a' * 40} {'b' * 40}\tbase\t\t0",
         "config/models.tsv, 'mini': source 'miniature' is no hub model",
     ),
-    "twice": ("models.tsv", "qwen2_1_5b_it\t", "qwen2_1_5b\t", r"line 12: 'qwen2_1_5b' stands in an earlier line too"),
+    "twice": ("models.tsv", "qwen2_1_5b_it\t", "qwen2_1_5b\t", r"line 12: 'qwen2_1_5b' is in an earlier line too"),
     "no checksum": (
         "sources.tsv",
         "952d54a0dfe56f3a56e20d2efb66750114d8aa2cfa91289d6aff9b1e8a81d13a",

@@ -111,7 +111,7 @@ def test_latex_tables_are_well_formed_compile_and_fit_a_plain_page(tmp_path):
         purpose="pipeline check",
     )
     for kind in ("mad", "rd"):
-        # Numbers as long as they come, and each with all that stands beside it.
+        # Numbers as long as they come, and each with all that is beside it.
         long = {"value": 1.234e-5, "corrected": 1.2e-5, "low": -0.0123, "high": -0.000456, "n": 12_345}
         rows[kind] = [{**row, **long} for row in rows[kind]]
     folder = write_statistics(tmp_path / "statistics", rows)

@@ -31,7 +31,7 @@ rule audit_responses:
 
 
 rule draw_audit:
-    """Draw the audit's shares, a row a response set."""
+    """Draw the audit's shares, a row per response set."""
     input:
         "results/audit/responses.parquet",
     output:

@@ -1,4 +1,4 @@
-"""What the rules share: the study as the config asks for it, and where its files stand.
+"""What the rules share: the study as the config asks for it, and where its files are.
 
 A text of a sheet or of the config is a param by a function (``lambda wildcards: ...``): Snakemake reads braces in a plain
 one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
@@ -85,7 +85,7 @@ for line in [*(f"note: {note}" for note in PLAN.notes), *notes(STUDY, PLACES)]:
 
 
 def source_file(key):
-    """Where the file of (dataset, variant, relation) stands: fetched, or a user's own."""
+    """Where the file of (dataset, variant, relation) is: fetched, or a user's own."""
     path = STUDY.files[key]["path"]
     return os.path.join(FETCHED, path) if path in REMOTE else path
 
@@ -283,7 +283,7 @@ def titles(rows):
 
 
 def shipped(*parts):
-    """The way to a file that stands beside the code."""
+    """The way to a file beside the code."""
     return os.path.normpath(os.path.join(os.path.relpath(ROOT), *parts))
 
 
@@ -327,7 +327,7 @@ def released_files(dataset, model):
 
 
 def released_here(wildcards):
-    """The released files that stand in a folder here; missing ones are the job's to name."""
+    """The released files in a folder here; missing ones are the job's to name."""
     paths = [file["path"] for file in released_files(wildcards.dataset, wildcards.model)]
     return local_files(STUDY.config["released"]["source"], paths)
 
@@ -348,7 +348,7 @@ SHOWN = STUDY.config["toys"]["show"]
 SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
 
 
-# The second study: one folder a model and seed.
+# The second study: one folder per model and seed.
 DYNAMICS = STUDY.config["dynamics"]
 SEED_DIR = "results/dynamics/{pairs}/{model}/seed_{seed}"
 

@@ -262,7 +262,7 @@ rule draw_dynamics:
     params:
         code=code_digest("figures.jobs:draw_dynamics"),
         settings=lambda wildcards: as_json(runs=watched_rows()),
-        # With a folder a run below it.
+        # With a folder per run below it.
         folder=lambda wildcards, input: os.path.dirname(os.path.dirname(input.tables[0])),
         one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
         title=learner_title,

@@ -1,4 +1,4 @@
-"""Figures of one folder saved, and the list of them (``index.json``) that the atlas page reads."""
+"""Saving the figures of a folder, and the list of them (``index.json``) that the atlas page reads."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def write_index(output: str | Path, dataset: str, title: str, listed: Sequence[d
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
-    """The list that `draw` left in a folder; `InputError` where there is none, or a file is not as it was drawn."""
+    """The list that `draw` left in a folder; `InputError` where there is none, or a file has changed since."""
     path = Path(folder) / INDEX
     if sums_of(folder).is_file():
         check_sums(sums_of(folder))

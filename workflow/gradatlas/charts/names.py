@@ -16,7 +16,7 @@ STATISTICS = {
 }
 KINDS = {
     "unusable": "No usable sample",
-    "panels": "One panel a variant",
+    "panels": "One panel per variant",
     "variants": "Variants overlaid",
     "compared": "Against correct",
     "instructed": "Against its partner",

@@ -1,6 +1,6 @@
 """What figures of lines are built of: one panel, and the grid of panels under a heading.
 
-A frame has a row a point: the columns of x and y, the colour's column, and `low` and `high` where there are intervals.
+A frame has a row per point: columns of x, y and the colour, and `low` and `high` where there are intervals.
 """
 
 import itertools
@@ -23,7 +23,7 @@ VALUES = ("value", "low", "high")
 class Palette:
     """What colour and shape stand for: a column of labels, its entries in order, their colours and shapes.
 
-    `below`: each panel has a legend of its own, below it; else one stands above all panels.
+    `below`: each panel has a legend of its own, below it; else one is above all panels.
     """
 
     column: str
@@ -120,7 +120,7 @@ def panel(
 
     `size`: width and height in pixels. `detail`: the column that parts curves of one colour. `clip`: what lies outside
     of the scale is cut off. `bars`: intervals as lines, too, for points without neighbours. `turns`: where vertical
-    rules stand; `level`: where a horizontal one does. `more`: columns that only the tooltip shows.
+    rules are; `level`: where a horizontal one is. `more`: columns that only the tooltip shows.
     """
     values = [name for name in (y.field, "low", "high") if name in frame.columns]
     keys = [name for name in (palette.column, dashed and dashed.column, detail, x.field, *more) if name]
@@ -135,7 +135,7 @@ def panel(
         for key in data.columns
     ]  # fmt: skip
     cut = {"clip": True} if clip else {}
-    apart = bool(x.entries)
+    categorical = bool(x.entries)
     parts: list[alt.Chart] = []
     if turns:
         rules = alt.Chart(alt.InlineData([{x.field: turn} for turn in turns]))
@@ -144,19 +144,19 @@ def panel(
         parts.append(rule_at(y, level))
     if "low" in values:
         ends = {"y": y.encode(alt.Y, "low"), "y2": "high:Q"}
-        if apart or bars:
+        if categorical or bars:
             parts.append(base.mark_rule(style="interval", **cut).encode(**ends))
-        if not apart:
+        if not categorical:
             parts.append(base.mark_area(style="band", **cut).encode(**ends))
-    if not apart:
+    if not categorical:
         dash = {"strokeDash": dashed.encode()} if dashed else {}
         curve = base.mark_line(style="curve", **cut)
         parts.append(curve.encode(y=y.encode(alt.Y), **dash, **({} if dots else {"tooltip": tooltip})))
-    if dots or apart:
+    if dots or categorical:
         # Not clipped, which would halve the marks of the first and the last point; those outside are left out.
         inside = f"datum.{y.field} >= {y.scale.low} && datum.{y.field} <= {y.scale.high}" if clip else ""
         within = base.transform_filter(inside) if clip else base
-        marks = within.mark_point(style="dot-alone" if apart else "dot")
+        marks = within.mark_point(style="dot-alone" if categorical else "dot")
         parts.append(marks.encode(y=y.encode(alt.Y), shape=palette.encode(alt.Shape, legend), tooltip=tooltip))
     if data[y.field].is_null().all():
         parts.append(note("no finite values"))
@@ -204,18 +204,18 @@ def grid(
     `below`: pixels between two rows, where each panel has a legend of its own below it.
     """
     channels = ("x", "y") if below is None else ("x", "y", "color", "shape")
-    apart: dict[str, Any] = {
+    layout: dict[str, Any] = {
         "resolve": alt.Resolve(scale=alt.ScaleResolveMap(**dict.fromkeys(channels, "independent")))
     }
     if below is not None:
         # Plots stand in line whatever their legends' heights; the space between rows holds axis and legend.
-        apart |= {"bounds": "flush", "spacing": alt.RowColnumber(row=below, column=theme.GAP * 3)}
-    return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), **apart)
+        layout |= {"bounds": "flush", "spacing": alt.RowColnumber(row=below, column=theme.GAP * 3)}
+    return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), **layout)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The place of a panel in a grid of rows and columns: whether it stands at the top, the bottom, the left."""
+    """The place of a panel in a grid of rows and columns: whether it is at the top, the bottom, the left."""
 
     top: bool
     bottom: bool

@@ -35,7 +35,7 @@ def log_if_decades(values: Iterable[float | None], ticks: int) -> Scale:
 def logarithmic(values: Iterable[float | None], ticks: int) -> Scale:
     """A log axis that holds the positive values, with at most about `ticks` ticks.
 
-    The renderer would draw nine lines a decade and label some of them (1, 2, 10, 20): here they stand at 1, 2 and 5, or
+    The renderer would draw nine lines a decade and label some of them (1, 2, 10, 20): here they are at 1, 2 and 5, or
     at decades. Within one decade its own are good.
     """
     finite = [value for value in _finite(values) if value > 0] or [0.1, 1.0]

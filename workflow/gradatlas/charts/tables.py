@@ -15,7 +15,7 @@ from gradatlas.core.files import write_text
 class Section:
     """One table to read, under its title.
 
-    `left`: how many columns are words, and stand left. `narrow`: header and rows for a page in print, where they differ
+    `left`: how many columns are words, aligned left. `narrow`: header and rows for a page in print, where they differ
     (a row of one cell heads those below it). `columns`: LaTeX's layout, if not of `left`. `caption`: in print, if not
     the title. `lead`: a line above.
     """
@@ -53,7 +53,7 @@ def read_written(path: str | Path, rule: str) -> pl.DataFrame:
 
 
 def markdown(title: str, notes: Iterable[str], sections: Sequence[Section]) -> str:
-    """A document of tables, each below its title; `notes` stand as they are, and may have markup."""
+    """A document of tables, each below its title; `notes` are written as they are, and may have markup."""
     parts = [f"# {title}", *notes]
     for section in sections:
         parts += [f"## {escaped(section.title)}"] if section.title else []

@@ -110,7 +110,7 @@ def width_of(text: str, size: float) -> float:
 
 
 def _lines(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
-    """Paragraphs broken into lines; two lines are of like length, and not a last word alone."""
+    """Paragraphs broken into lines; two lines are of similar length, and not a last word alone."""
     broken = []
     for text in paragraphs:
         lines = _wrapped(text, width, size)

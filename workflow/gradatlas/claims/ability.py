@@ -26,7 +26,7 @@ EDITED = 0.6
 UNABLE = {
     "answer": "cannot do this task",
     "recall": "does not know these",
-    OF_TWO: "does not tell right from wrong here",
+    OF_TWO: "does not separate right from wrong here",
 }
 _TESTS = {
     "answer": "Held-out questions",
@@ -80,7 +80,7 @@ class Ability:
         if self.masters(slowest):
             return ""
         what, unit = (
-            ("does not tell right from wrong", " of two") if self.test == OF_TWO else ("cannot do this task", "")
+            ("does not separate right from wrong", " of two") if self.test == OF_TWO else ("cannot do this task", "")
         )
         accuracy = f"{self.shares[slowest][0]:.2f}{unit}"
         return f"{what} with {label(slowest)} ({accuracy}, chance {self.chance:.2f})"
@@ -102,7 +102,7 @@ class Ability:
 
     @property
     def mark(self) -> str:
-        """What stands beside the model where it does not master the task, else nothing."""
+        """What is written beside the model where it does not master the task, else nothing."""
         return "" if self.able else UNABLE[self.test]
 
 
@@ -147,7 +147,7 @@ NOTE = (
 
 
 def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for a reader: a row a model, dataset and test, a column a variant."""
+    """Header and rows for a reader: a row per model, dataset and test, a column per variant."""
     whole = frame.filter(pl.col("part") == "all")
     answered = whole.filter(pl.col("test") != "recall")
     variants = variants_in_order(answered["variant"].unique())

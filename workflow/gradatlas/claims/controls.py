@@ -16,7 +16,7 @@ from gradatlas.statistics.measures import relative_difference
 from gradatlas.statistics.regression import TERMS, separable, solve_least_squares, sums_of
 from gradatlas.study.shares import wilson
 
-# Two responses are of like length, or like loss, where the logarithms differ by less than this.
+# Two responses are of similar length, or of similar loss, where the logarithms differ by less than this.
 CALIPER = 0.1
 
 
@@ -86,7 +86,7 @@ def _matched_rd(it: Compared, by: str, what: str) -> Estimates:
     reference, other = it.cells
     at, other_at = matched(getattr(reference, by), getattr(other, by))
     if not len(at):
-        reason = f"no wrong response is of like {what} as a correct one"
+        reason = f"no wrong response has a {what} similar to a correct one"
         about = {**it.about, **sides([other], [reference]), "reason": reason}
         yield GradientEstimate(**NO_NUMBER, scale=it.scale.name, **about)
         return
@@ -99,7 +99,7 @@ def _matched_rd(it: Compared, by: str, what: str) -> Estimates:
 
 
 def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the pairs of like values, each used once: both sides from the smallest up, what is too far left out.
+    """Positions of pairs of similar values, each used once: both sides in order of size; those too far are left out.
 
     In one dimension this leaves the fewest without a partner.
     """

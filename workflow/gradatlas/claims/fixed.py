@@ -43,7 +43,7 @@ SCHEMA |= dict.fromkeys(("right_labels", "labelled"), pl.Int64) | dict.fromkeys(
 
 
 def compare(claims: pl.DataFrame, cells: pl.DataFrame | None = None) -> pl.DataFrame:
-    """A row a claim, model, dataset and kind of the study's own responses, over all projections; none without them.
+    """A row per claim, model, dataset and kind of the study's own responses, over all projections; none without them.
 
     `claims`: the table of verdicts. `study_*` and `fixed_*` are the numbers and verdicts of the two sides, `outcome`
     one of `OUTCOMES`, `why` its reason where that is `cannot say`. `cells`: tables of what the samples were; with them

@@ -37,7 +37,7 @@ def gather(
 ) -> None:
     """Write the evidence table of one dataset, and, to `accuracy`, which of two responses its models find likelier.
 
-    `samples` and `spectra`: one path a model, of this dataset and of those that a claim compares it with. `models`:
+    `samples` and `spectra`: one path per model, of this dataset and of those that a claim compares it with. `models`:
     by name, the sheet's `kind`, `partner` and `seed`; `task`: the dataset's. A model on data that it was never meant
     for takes no part.
     """
@@ -58,8 +58,8 @@ def gather(
     progress(f"{dataset}: {len(rows)} tests of {len({row['claim'] for row in rows})} claims")
     write_table(EVIDENCE, rows, output, {"dataset": dataset, "draws": draws, "seed": seed})
     if accuracy:
-        mine = [view for (_, name), view in views.items() if name == dataset]
-        write_table(ACCURACY, [row for view in mine for row in two_alternative(view)], accuracy, {})
+        of_dataset = [view for (_, name), view in views.items() if name == dataset]
+        write_table(ACCURACY, [row for view in of_dataset for row in two_alternative(view)], accuracy, {})
 
 
 def _view(

@@ -1,4 +1,4 @@
-"""The claims table as readers meet it: a row a number over all projections, with all texts that stand beside it.
+"""The claims table as readers meet it: a row per number over all projections, with all texts that are beside it.
 
 The figures, the Markdown table and the page lay these rows out. What is counted, and with what, is decided here.
 """
@@ -83,15 +83,15 @@ NOTES = {
     GRADIENTS: (
         "A claim holds (fails) where the whole 95 % interval lies on the claimed (the other) side of its threshold and "
         "the p-value, corrected by Holm's method for all tests of that claim in this run, is below .05; else it is "
-        "inconclusive, and the reason stands beside it. No verdict on a task that the model cannot do with the slowest "
-        "variant that the claim uses, on fewer than 20 samples, or on a pipeline check. Thresholds stand in "
+        "inconclusive, and the reason is beside it. No verdict on a task that the model cannot do with the slowest "
+        "variant that the claim uses, on fewer than 20 samples, or on a pipeline check. Thresholds are in "
         "config/claims.tsv."
     ),
     DYNAMICS: (
         "The rule is the first study’s. A claim about training needs seeds: its interval is Student’s t over three or "
         "more, and with fewer it is inconclusive; the reason states what its probes alone would give. What is "
         "mathematics (the softmax, the formulas, one step) has no interval: the number lies where it is claimed, or "
-        "does not. Thresholds stand in config/claims_dynamics.tsv."
+        "does not. Thresholds are in config/claims_dynamics.tsv."
     ),
 }
 
@@ -102,7 +102,7 @@ def read_rows(claims: str | Path, titles: Mapping[str, str] | None = None) -> pl
 
 
 def rows(claims: pl.DataFrame, titles: Mapping[str, str]) -> pl.DataFrame:
-    """A row a number over all projections, in the order of the table: its `place` there, and texts.
+    """A row per number over all projections, in the order of the table: its `place` there, and texts.
 
     `titles`: of models and datasets, by key. `group`: a key of `GROUPS`, or empty where the row is not counted.
     `requested`: whether this run makes what the claim is about. `of`: the responses, or the run and type, where the

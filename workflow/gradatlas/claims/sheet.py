@@ -1,4 +1,4 @@
-"""The claims of both studies: a class a sheet, with what both have in their base."""
+"""The claims of both studies: a class per sheet, with what both have in their base."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

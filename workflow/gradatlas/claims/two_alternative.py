@@ -1,4 +1,4 @@
-"""What a model can do, from what is measured anyway: which of two responses it finds likelier."""
+"""Two-alternative accuracy: how often a model finds the correct response likelier than a wrong one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,15 +12,15 @@ from gradatlas.statistics.cells import Cell
 from gradatlas.study.shares import wilson
 
 CHANCE = 0.5
-# The wrong one of the two: another sample's answer, or else a wrong answer in the own response.
+# The wrong response: another sample's, or where that was not measured, the sample's own with a wrong answer.
 WRONG = ("derangement", "wrong_answer")
 
 
 def two_alternative(view: View) -> Iterator[dict[str, Any]]:
     """Rows of the ``accuracy`` table, a variant each: how often the correct response is likelier than a wrong one.
 
-    The log-probability is summed over the response's tokens; of equal ones none is preferred. `low`, `high`: Wilson's
-    95 % bounds. No row where no wrong response, no loss or no length is known.
+    The log-probability is summed over the response's tokens; a tie counts as wrong. `low`, `high`: Wilson's
+    95 % bounds. A variant without a wrong response, losses or lengths has no row.
     """
     for variant in dict.fromkeys(key[0] for key in view.cells):
         relation = next((name for name in WRONG if view.cell(variant, name) is not None), None)
@@ -50,7 +50,7 @@ def two_alternative(view: View) -> Iterator[dict[str, Any]]:
 
 
 def margins(view: View, right: Cell, wrong: Cell) -> np.ndarray:
-    """By how many nats the model finds the right response likelier than the wrong one, sample by sample."""
-    # A loss of `sum` is the log-probability of the whole response already.
+    """(samples,): log-probability of the right response less that of the wrong one, in nats."""
+    # With loss_norm `sum`, the loss is summed over the response already.
     length = [cell.response_tokens if view.loss_norm == "mean" else 1 for cell in (right, wrong)]
     return wrong.loss * length[1] - right.loss * length[0]

@@ -40,7 +40,7 @@ def decide(
     this run, is below .05; it fails where the same is true of the other side; else it is inconclusive, and `reason`
     states why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
     than 20 samples: those rows are no tests, and correct no other's p-value. An untrained network needs no ability: its
-    rows are controls, corrected among themselves, and its number stands beside those of the models that were trained
+    rows are controls, corrected among themselves, and its number is beside those of the models that were trained
     from it (`untrained`).
 
     A claim on trainings has its verdict over seeds; the reason of one seed states what its probes alone would give. An

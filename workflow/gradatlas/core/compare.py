@@ -186,7 +186,7 @@ def write_changes(changes: list[Change], path: str | Path) -> None:
 
 
 def report(changes: list[Change], verdicts: list[str]) -> list[str]:
-    """The differences as lines to read: a line a table, below it one for each of its differences, then verdicts."""
+    """The differences as lines to read: a line per table, below it one for each of its differences, then verdicts."""
     lines = []
     for table in dict.fromkeys(change.table for change in changes):
         lines.append(table)

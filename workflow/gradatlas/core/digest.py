@@ -267,7 +267,7 @@ def _references(module: str, definition: _Definition) -> Iterator[Place]:
 
 
 def _resolved(module: str, name: str) -> list[Place]:
-    """A definition where it stands; a module as a whole where no name is taken from it; nothing of `core`."""
+    """A definition where it is defined; a module as a whole where no name is taken from it; nothing of `core`."""
     if _is_uncounted(module):
         return []
     if name and _file_of(f"{module}.{name}"):

@@ -46,7 +46,7 @@ def by_name(names: Sequence[str], paths: Sequence[Path], option: str) -> dict[st
 
 
 def application(jobs: Mapping[str, str]) -> App:
-    """The command line of `jobs`: by name, the room in whose module ``jobs`` the function stands.
+    """The command line of `jobs`: by name, the room in whose module ``jobs`` the function is.
 
     A job's module is imported when it is called, not before.
     """

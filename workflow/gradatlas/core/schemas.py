@@ -149,7 +149,7 @@ def meaning_of(schema: Mapping[str, Any], key: str) -> str:
 def _complete(value: Any, part: Mapping[str, Any]) -> Any:
     """`value` with defaults filled in, and texts that were meant as numbers, true or false turned into these.
 
-    A cell of a sheet is text, and so is what stands inside {...} or [...] on Snakemake's command line. What cannot be
+    A cell of a sheet is text, and so is what is inside {...} or [...] on Snakemake's command line. What cannot be
     turned is left for the schema to refuse.
     """
     kinds = part.get("type", "")

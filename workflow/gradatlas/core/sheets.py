@@ -40,6 +40,6 @@ def read_sheet(path: Path, kind: Any, key: str | None) -> dict[Any, Row]:
         row = checked({name: cell.split() if name in lists else cell for name, cell in texts.items()}, kind, where)
         name = row[key] if key else number
         if name in rows:
-            raise InputError(f"{where}: '{name}' stands in an earlier line too; give every row its own name")
+            raise InputError(f"{where}: '{name}' is in an earlier line too; give every row its own name")
         rows[name] = row
     return rows

@@ -38,7 +38,7 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
     `duplicates`: repeat an earlier response of the set;
     `mojibake`: contain wrongly decoded characters (ftfy);
     `artefacts`: contain remains of cutting;
-    `own_parts`: contain parts of the own sample, where they should not;
+    `own_parts`: contain parts of the sample's own response, where they should not;
     `most_uses_of_a_donor`: take their first part from the same other sample (the maximum over samples);
     `characters`, `characters_max`: of all responses together, and of the longest one; `words`: of all;
     `marked`: whether more than 1 % of labels that should be wrong are right; the log warns of these.

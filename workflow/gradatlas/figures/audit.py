@@ -72,7 +72,7 @@ def heading(frame: pl.DataFrame) -> theme.Heading:
 
 
 def chart(frame: pl.DataFrame) -> alt.HConcatChart:
-    """A column of points a question, a row a response set."""
+    """A column of points per question, a row per response set."""
     relation = pl.col("relation").str.replace_all("_", " ")
     name = pl.format("{} · {} · {}", "dataset", pl.col("variant").map_elements(label, pl.String), relation)
     frame = frame.with_columns(name.alias("set"))

@@ -1,4 +1,4 @@
-"""What a figure of layer gradients is drawn of: the tables of one model, and the names that readers know them by."""
+"""What a figure of layer gradients is drawn from: the tables of one model, and the names that readers know them by."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ def families(data: Data, paper_axes: bool) -> dict[str, Data]:
 
 @dataclass(frozen=True)
 class OfFamily:
-    """A kind of figure of a family, drawn as that of one dataset; `axes`: what its axes are stands below the title."""
+    """A kind of figure of a family, drawn as that of one dataset; `axes`: what its axes are is below the title."""
 
     chart: Callable[[Data, Heading], alt.ConcatChart]
     axes: bool = False

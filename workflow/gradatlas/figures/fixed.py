@@ -26,7 +26,7 @@ NOTE = (
 )
 SHOWN = (
     "Dots: the claim’s number over all projections, with its 95 % interval; line: the threshold (shaded: the margin). "
-    "Controls, untrained networks and claims measured on one kind alone stand in results/tables/fixed_data.md."
+    "Controls, untrained networks and claims measured on one kind alone are in results/tables/fixed_data.md."
 )
 STYLES = {
     "published": (theme.MARKED, "square"),
@@ -35,7 +35,7 @@ STYLES = {
 }
 # Height of a row, of one among many; where the numbers of a panel differ by more than this, a symmetric log axis.
 _ROW, _MANY, _NARROW, _WIDTH, _STRETCH = 22, 16, 15, 430, 20
-# No row stands further from its axis than this many; a longer panel is cut between datasets.
+# No row is further from its axis than this many; a longer panel is cut between datasets.
 _DOWN = 40
 
 
@@ -49,7 +49,7 @@ def write_fixed(
 ) -> pl.DataFrame:
     """Draw ``{output}.{format}``, write ``{tables}.csv`` and ``.md``, and return the comparison.
 
-    `claims`: the table of verdicts; `cells`: one table a dataset. `titles`: of models and datasets, by key.
+    `claims`: the table of verdicts; `cells`: one table per dataset. `titles`: of models and datasets, by key.
     """
     table = compare(read(claims), pl.concat(map(read_cells, cells)) if cells else None)
     save(chart(table, titles), output, formats)
@@ -79,7 +79,7 @@ def number(row: Mapping, side: str) -> str:
 
 
 def markdown(table: pl.DataFrame) -> str:
-    """The comparison as Markdown: a section a claim."""
+    """The comparison as Markdown: a section per claim."""
     header = (
         "Model",
         "Dataset",
@@ -110,7 +110,7 @@ def markdown(table: pl.DataFrame) -> str:
 
 
 def chart(table: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
-    """A panel a claim of the study; in it a row a model and dataset, with a dot and interval of either kind.
+    """A panel per claim of the study; in it a row per model and dataset, with a dot and interval of either kind.
 
     Claims that were measured on one kind alone have none.
     """

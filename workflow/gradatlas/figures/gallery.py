@@ -40,7 +40,7 @@ class Drawing(Protocol):
 
 
 class Kind(NamedTuple):
-    """A kind of figure: its name, when it is drawn of the data of one relation, and what draws it."""
+    """A kind of figure: its name, when it is drawn, by the data of one relation, and what draws it."""
 
     name: str
     when: Callable[[Data], bool]
@@ -61,7 +61,7 @@ def _compares_kinds(data: Data) -> bool:
     return data.relation == ALL and data.tables["rd"]["relation"].n_unique() > 1
 
 
-#: Figures of one dataset; those of all its relations are drawn of the relation ``all``.
+#: Figures of one dataset; the relation ``all`` stands for all of them together.
 KINDS = (
     Kind("unusable", unusable.is_drawn, unusable),
     Kind("panels", _has("curves"), panels),

@@ -45,7 +45,7 @@ def judged(data: RunData) -> list[list[Chain]]:
 
 
 def win_rate(data: RunData, chains: Sequence[Chain]) -> Figure:
-    """A panel a run that is judged, a curve a baseline, over the examples the run has seen."""
+    """A panel per run that is judged, a curve per baseline, over the examples the run has seen."""
     titles = {name: row["title"] or name for name, row in data.runs.items()}
     runs = [chain.last for chain in chains]
     rates = _of(data.frame, "win_rate")
@@ -91,7 +91,7 @@ def measured(measure: str) -> Callable[[RunData], list[list[Chain]]]:
 
 
 def chains(measure: str) -> Callable[[RunData, Sequence[Chain]], Figure]:
-    """Chains of runs over one another, a panel a split; a rule where one run ends and the next begins."""
+    """Chains of runs over one another, a panel per split; a rule where one run ends and the next begins."""
 
     def draw(data: RunData, chains: Sequence[Chain]) -> Figure:
         title, drawn = MEASURES[measure]

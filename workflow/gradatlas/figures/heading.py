@@ -36,8 +36,8 @@ def larger(one: str, other: str, differences: pl.DataFrame, places: str) -> str:
     return f"{one} against {other}: {', '.join(found)} of {rows.height} {places}"
 
 
-def apart(one: pl.DataFrame, other: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """The differences of two frames' intervals: low and high exclude 0 where the two lie apart."""
+def clear_differences(one: pl.DataFrame, other: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """The differences of two frames' intervals: low and high exclude 0 where the two do not overlap."""
     both = one.select(*keys, "low", "high").join(other.select(*keys, "low", "high"), on=keys, suffix="_other")
     ends = pl.col("low") - pl.col("high_other"), pl.col("high") - pl.col("low_other")
     return both.select(*keys, ends[0].alias("low"), ends[1].alias("high"))

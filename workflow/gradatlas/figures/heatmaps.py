@@ -12,7 +12,7 @@ from gradatlas.charts.names import label, projections_in_order, responses_of, va
 from gradatlas.charts.numbers import plotted, span, two_digits
 from gradatlas.charts.panel import cells, grid, of, titled
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import apart, finite, larger, left_out, right_labels, states_findings
+from gradatlas.figures.heading import clear_differences, finite, larger, left_out, right_labels, states_findings
 from gradatlas.statistics.counts import LEFT_OUT, has_check
 from gradatlas.statistics.shapes import Shapes, steps
 
@@ -32,7 +32,7 @@ UNSURE = "Numbers in percent; in brackets where the 95 % bootstrap interval hold
 class Heatmap:
     """One kind of heatmap: its rows of the data of one model and relation, its title, what is drawn.
 
-    `signed`: relative differences from correct responses, and not amounts. `by_layer`: a column a layer, and not a
+    `signed`: relative differences from correct responses, and not amounts. `by_layer`: a column per layer, and not a
     column a variant with numbers in the cells.
     """
 
@@ -71,7 +71,7 @@ class Heatmap:
         return theme.Heading(self.title(frame, data), lines)
 
     def chart(self, data: Data, heading: theme.Heading) -> alt.ConcatChart:
-        """A panel a projection."""
+        """A panel per projection."""
         draw = _by_layer if self.by_layer else _matrix
         return draw(self.rows(data), data, heading, signed=self.signed)
 
@@ -80,7 +80,7 @@ def _mad_title(mad: pl.DataFrame, data: Data) -> str:
     """In how many datasets and projections the first variant's MAD is clearly larger than the last one's."""
     first, last = _ends(mad)
     if states_findings(mad) and first != last:
-        differences = apart(of(mad, variant=first), of(mad, variant=last), ["dataset", "projection"])
+        differences = clear_differences(of(mad, variant=first), of(mad, variant=last), ["dataset", "projection"])
         if not differences.is_empty():
             return larger(f"MAD of {label(first)}", label(last), differences, "datasets and projections")
     return "MAD by dataset and variant"
@@ -139,9 +139,9 @@ def curve_steps(curves: pl.DataFrame, shapes: Shapes | None = None) -> pl.DataFr
 
 
 def _matrix(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: bool) -> alt.ConcatChart:
-    """Datasets by variants, numbers in the cells; a panel a projection, a row of panels a group of datasets.
+    """Datasets by variants, numbers in the cells; a panel per projection, a row of panels per group of datasets.
 
-    `frame`: one row a dataset, variant and projection.
+    `frame`: one row per dataset, variant and projection.
     """
     projections = projections_in_order(frame["projection"].unique())
     width = theme.panel_width(len(projections))
@@ -174,9 +174,9 @@ def _matrix(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: 
 
 
 def _by_layer(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: bool) -> alt.ConcatChart:
-    """Datasets and variants by layers (or the steps between them); a panel a projection.
+    """Datasets and variants by layers (or the steps between them); a panel per projection.
 
-    `frame`: one row a dataset, variant, projection and layer.
+    `frame`: one row per dataset, variant, projection and layer.
     """
     projections = projections_in_order(frame["projection"].unique())
     layers = int(frame["layer"].max()) + 1
@@ -213,11 +213,11 @@ def groups_of(frame: pl.DataFrame, data: Data) -> list[tuple[list[str], list[str
         names = set(of(frame, dataset=key)["variant"])
         if not names:
             continue
-        mine = [group for group in groups
+        touched = [group for group in groups
                 if group[1] & names or (family and any(families[other] == family for other in group[0]))]  # fmt: skip
-        groups = [group for group in groups if group not in mine]
-        joined = [other for group in mine for other in group[0]]
-        groups.append(([*joined, key], names.union(*(group[1] for group in mine))))
+        groups = [group for group in groups if group not in touched]
+        joined = [other for group in touched for other in group[0]]
+        groups.append(([*joined, key], names.union(*(group[1] for group in touched))))
     place = list(families).index
     ordered = [(sorted(keys, key=place), variants_in_order(names)) for keys, names in groups]
     return sorted(ordered, key=lambda group: place(group[0][0]))

@@ -33,7 +33,7 @@ Learnt = Mapping[str, tuple[str, str]]
 
 
 def table_of(dynamics: Mapping[str, pl.DataFrame], learnt: Learnt, draws: int, seed: int) -> pl.DataFrame:
-    """Accumulated SignDelta of every type by what was learnt: a row a type and run, mean and interval over probes.
+    """Accumulated SignDelta of every type by what was learnt: a row per type and run, mean and interval over probes.
 
     `dynamics`: that table by run; `learnt`: `choose.learnt`. Columns: run, column (what was learnt, in words), own
     (the type that was learnt), type, value, low, high (nats per token), n, share (of the column's range).
@@ -68,7 +68,7 @@ def influence(data: RunData, chains: Sequence[Chain]) -> Figure:
 
 
 def influence_time(data: RunData, chains: Sequence[Chain]) -> Figure:
-    """SignDelta and LBK between evaluations, and both summed, a row a run (the paper's figure 8)."""
+    """SignDelta and LBK between evaluations, and both summed, a row per run (the paper's figure 8)."""
     dynamics, training = _tables(data, DYNAMICS), _tables(data, TRAINING)
     return over_time(dynamics, training, learnt(data.runs), _settings(dynamics))
 
@@ -135,7 +135,7 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
         height=24 * data["row"].n_unique(),
         title=theme.heading_of(heading, 2),
     )
-    # The row titles stand left of the plot: the heading is as wide as both.
+    # The row titles are left of the plot: the heading is as wide as both.
     chart.title.frame = "bounds"
     return heading, chart
 
@@ -143,7 +143,7 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
 def over_time(
     dynamics: Mapping[str, pl.DataFrame], training: Mapping[str, pl.DataFrame], learnt: Learnt, settings: str = ""
 ) -> tuple[theme.Heading, alt.VConcatChart]:
-    """SignDelta and LBK between evaluations, and both summed, a row a run (the paper's figure 8)."""
+    """SignDelta and LBK between evaluations, and both summed, a row per run (the paper's figure 8)."""
     parts = []
     for run, (pulled, pushed) in learnt.items():
         own = dynamics[run].filter((pl.col("split") == "train") & pl.col("type").is_in(_FOLLOWED))

@@ -29,18 +29,20 @@ def is_drawn(data: Data) -> bool:
 def heading(data: Data) -> Heading:
     """In how many variants and projections the model's mean gradients are larger than its partner's.
 
-    Where the two read different prompts, their forms stand in the title.
+    Where the two read different prompts, their forms are in the title.
     """
     curves, forms = shared(data), data.prompts
     partner, own = curves["model"].unique(maintain_order=True)
-    apart = forms[0] != forms[1]
-    names = [f"{name} ({form} prompts)" if apart else name for name, form in zip((partner, own), forms, strict=True)]
+    forms_differ = forms[0] != forms[1]
+    names = [
+        f"{name} ({form} prompts)" if forms_differ else name for name, form in zip((partner, own), forms, strict=True)
+    ]
     title = f"{names[1]} against {names[0]}, by layer"
     samples = [_of_relation(tables, "per_sample", data.relation) for tables in (data.partner, data.tables)]
     rows = paired(*samples, data.draws, data.seed)
     if states_findings(curves) and not rows.is_empty() and rows["n"].min() >= FEWEST:
         title = larger(f"Mean gradients of {names[1]}", names[0], rows, "variants and projections")
-    notes = [APART.format(own=own, partner=partner, forms=forms)] if apart else []
+    notes = [APART.format(own=own, partner=partner, forms=forms)] if forms_differ else []
     cells = pl.concat(_of_relation(tables, "cells", data.relation) for tables in (data.partner, data.tables))
     made = of_curves(title, curves, data.title, DRAWN.format(own=own, partner=partner), notes=notes)
     return made.with_lines([*left_out(cells, ("model", "variant")), *data.notes])
@@ -51,7 +53,7 @@ def chart(data: Data, heading: Heading) -> alt.ConcatChart:
     curves = shared(data)
     names = tuple(curves["model"].unique(maintain_order=True))
     by_model = [of(curves, model=name) for name in names]
-    # Of any length the names stand in the legend.
+    # Of any length the names are in the legend.
     return pair(curves, ratios(*by_model), heading, Dashed("model", names), ["Dashed / solid,", "log"], neutral=1)
 
 

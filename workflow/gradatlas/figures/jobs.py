@@ -168,7 +168,7 @@ def write_tables(
     statistics
         folders with mad, rd and cells (.parquet)
     published
-        the study's own numbers, to stand beside ours (.tsv)
+        the study's own numbers, shown beside ours (.tsv)
     output
         folder for scope, mad and rd, each .parquet, .csv, .md and .tex
     """
@@ -297,7 +297,7 @@ def draw_dynamics(
     curves
         curves of summarise-dynamics (.parquet)
     tables
-        folder with a folder a run: dynamics.parquet, training.parquet
+        folder with a folder per run: dynamics.parquet, training.parquet
     one_step
         table of check-step (.parquet)
     title

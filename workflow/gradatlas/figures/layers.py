@@ -20,7 +20,7 @@ from gradatlas.charts.names import (
 )
 from gradatlas.charts.panel import Axis, Dashed, Palette, cells, ends_in, grid, of, panel, variant_palette
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import DRAWN, apart, finite, larger, lines_of, of_curves, states_findings
+from gradatlas.figures.heading import DRAWN, clear_differences, finite, larger, lines_of, of_curves, states_findings
 
 TITLE = "Nuclear norm of the gradient, variants overlaid"
 # Signed percentages, without a sign at zero.
@@ -37,7 +37,7 @@ def heading(data: Data) -> theme.Heading:
     variants = variants_in_order(norms["variant"].unique())
     if states_findings(curves) and len(variants) > 1:
         first, last = (of(norms, variant=variant) for variant in (variants[0], variants[-1]))
-        differences = apart(first, last, ["projection", "layer"])
+        differences = clear_differences(first, last, ["projection", "layer"])
         if not differences.is_empty():
             names = (f"Mean gradients of {label(variants[0])}", label(variants[-1]))
             title = larger(*names, differences, "layers and projections")
@@ -45,7 +45,7 @@ def heading(data: Data) -> theme.Heading:
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """Variants over one another: a panel a projection (columns) and statistic (rows), log where it spans a decade."""
+    """Variants over one another: a panel per projection (columns) and statistic (rows), log where it spans a decade."""
     curves = data.of("curves")
     projections = projections_in_order(curves["projection"].unique())
     statistics = in_order(curves["statistic"].unique(), STATISTICS)
@@ -90,7 +90,7 @@ def layer_panel(
     data = _with_gaps(frame, layers, dashed)
     x = Axis("layer", x_title, scales.Scale("linear", 0, layers - 1), "d", labels=x_labels, count=max(3, size[0] // 40))
     if layers == 1:
-        # One layer has no curve: its values stand side by side, each with its interval.
+        # One layer has no curve: its values are side by side, each with its interval.
         series = dashed or palette
         entries = tuple(entry for entry in series.entries if entry in data[series.column])
         x = Axis("layer", x_title, entries=("0",)) if neutral is not None else Axis(

@@ -1,4 +1,4 @@
-"""One step of SGD: what was predicted to first order, and what it did."""
+"""One step of SGD: the change predicted to first order, and the change measured."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,13 +17,13 @@ TRAINED = {"captured": "projections only", "all": "all parameters"}
 
 
 def one_step(data: RunData, chains: Sequence[Chain] = ()) -> Figure:
-    """The figure of the table of the step."""
+    """Draw the one_step table."""
     return step_figure(read_table(ONE_STEP, data.one_step).to_pylist())
 
 
 def step_figure(rows: Sequence[Mapping]) -> Figure:
     """Predicted against measured changes at the smallest step, and the residual against the size of the step."""
-    # Not at the top: the kernels' rooms load torch, and no other figure needs it.
+    # Imported here, since it loads torch, which no other figure needs.
     from gradatlas.kernels.one_step import summary
 
     found = summary(rows)

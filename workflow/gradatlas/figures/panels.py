@@ -1,4 +1,4 @@
-"""The study's own figure: one panel a variant, a curve a projection, and the σ ratios of Q, K and V, O below."""
+"""The study's own figure: one panel per variant, a curve per projection, and the σ ratios of Q, K and V, O below."""
 
 from collections.abc import Mapping, Sequence
 
@@ -42,9 +42,9 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     for (name, shown, height), variant, at in cells(rows, variants):
         # Both rows of ratios have one axis, so that they compare; the norms share one unless it flattens a panel.
         norms = name == "nuclear_norm"
-        apart = norms and own_scales(curves, tops)
+        own_scale = norms and own_scales(curves, tops)
         frame = of(curves, statistic=name, projection=shown, variant=variant)
-        scale = scales.linear(ends_in(frame if apart else of(curves, statistic=name)))
+        scale = scales.linear(ends_in(frame if own_scale else of(curves, statistic=name)))
         if tops is not None:
             scale = scales.Scale("linear", 0, tops[variant] if norms else PAPER_RATIO)
         which = "" if at.top else f" · {', '.join(map(label, shown))}"
@@ -54,7 +54,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
                 title=label(variant) if at.top else None,
                 x_title="Layer" if at.bottom else None,
                 y_title=axis_title(name, which) if at.left else None,
-                x_labels=at.bottom, y_labels=apart or at.left, clip=tops is not None,
+                x_labels=at.bottom, y_labels=own_scale or at.left, clip=tops is not None,
             )
         )  # fmt: skip
     return grid(panels, len(variants), heading)

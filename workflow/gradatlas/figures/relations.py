@@ -33,7 +33,7 @@ def heading(data: Data) -> theme.Heading:
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """A panel a variant; in it a group of lines a kind of responses, a line a projection."""
+    """A panel per variant; in it a group of lines per kind of responses, a line per projection."""
     rows = _signed(data).select("variant", "relation", "projection", *map(rounded, VALUES), "n")
     rows = rows.with_columns(pl.col(*VALUES) + 1)
     variants = variants_in_order(rows["variant"].unique())

@@ -101,7 +101,7 @@ def run_curves(data: RunData, chains: Sequence[Chain]) -> Figure:
 class Comparison:
     """One kind of figure of runs over one another: the line below its title, where ``{n}`` is the number of probes.
 
-    `over`: the chains as rows with a column x, and where rules stand; `x_title`: of that column. `title`: if not which
+    `over`: the chains as rows with a column x, and where rules are; `x_title`: of that column. `title`: if not which
     way each chain moves.
     """
 
@@ -112,7 +112,7 @@ class Comparison:
     title: str = ""
 
     def draw(self, data: RunData, chains: Sequence[Chain]) -> Figure:
-        """A panel a measure, a line a chain."""
+        """A panel per measure, a line per chain."""
         title = self.title or titles_of(data.frame, chains)
         heading = theme.Heading(title, (self.line.format(n=probes_of(data.frame)),))
         every, turns = self.over(data.frame, chains)
@@ -235,7 +235,7 @@ def line_panel(
     y: Axis | None = None,
     **options,
 ) -> alt.LayerChart:
-    """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules stand."""
+    """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules are."""
     x = Axis("x", x_title, format=",d", count=5)
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
     palette = series_palette(entries, below=True)

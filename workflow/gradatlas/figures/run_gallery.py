@@ -22,7 +22,7 @@ from gradatlas.statistics.tables import DYNAMICS_CURVES, GENERATION_CURVES
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure: its name, the groups of runs that it is drawn of (none: not drawn), and what draws it."""
+    """A kind of figure: its name, the groups of runs that it shows (none: not drawn), and what draws it."""
 
     name: str
     chosen: Callable[[RunData], Sequence[Sequence[Chain]]]

@@ -19,7 +19,7 @@ SPLITS = ("train", "held_out")
 TITLE = "Learning dynamics: runs from start to end"
 NOTE = (
     "Log-probability of whole responses in nats, mean over n probed questions that are trained on (held-out ones "
-    "stand in the CSV), by type of probe: at the run's first evaluation, at its highest, with the examples seen by "
+    "are in the CSV), by type of probe: at the run's first evaluation, at its highest, with the examples seen by "
     "then, where that lies between, and at its last. The highest of many means: noise alone raises it. Change: last "
     "less first, with its 95 % bootstrap interval over probes, paired; one seed is one run. Likeliest: the same of "
     "the likeliest token at each place of the response."

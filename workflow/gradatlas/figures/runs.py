@@ -1,4 +1,4 @@
-"""What a figure of finetuning runs is drawn of, and which runs of a config answer which question.
+"""What a figure of finetuning runs is drawn from, and which runs of a config answer which question.
 
 `runs`: rows of config/runs.tsv by name, of the watched runs alone, each after the one that it starts from.
 """

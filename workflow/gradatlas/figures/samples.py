@@ -44,7 +44,7 @@ def heading(data: Data) -> theme.Heading:
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """A panel a variant (rows) and projection (columns), all on one log axis."""
+    """A panel per variant (rows) and projection (columns), all on one log axis."""
     samples = data.of("per_sample", reference=True)
     projections = projections_in_order(samples["projection"].unique())
     relations = relations_in_order(samples["relation"].unique())

@@ -27,7 +27,7 @@ _LAYOUT = "".join(rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}"
 def write_scope(statistics: Sequence[str | Path], settings: TableSettings, output: str | Path) -> None:
     """Write the scope of all `statistics` folders into the folder `output`, as ``scope`` in each of the formats.
 
-    Parquet and CSV have a row a task, dataset, model, variant, relation and token set, with the samples requested (`n`)
+    Parquet and CSV have a row per task, dataset, model, variant, relation and token set: samples requested (`n`)
     and used (`n_ok`). `InputError` where a folder has no cells table.
     """
     cells = pl.concat([pl.from_arrow(read_table(CELLS, Path(folder) / "cells.parquet")) for folder in statistics])
@@ -62,7 +62,7 @@ def tidy(cells: pl.DataFrame, settings: TableSettings) -> pl.DataFrame:
 
 
 def table(frame: pl.DataFrame, settings: TableSettings) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for a reader: a row a dataset and kind of responses."""
+    """Header and rows for a reader: a row per dataset and kind of responses."""
     complete = frame.filter(pl.col("loss_tokens") == "all")
     everyone = complete["model"].unique(maintain_order=True).to_list()
     datasets, rows = {each.key: each for each in settings.datasets}, []

@@ -1,6 +1,6 @@
 """The MAD and RD tables: tidy Parquet and CSV with every digit for a program, Markdown and LaTeX for a reader.
 
-Where the study's own number is known, it stands beside ours (config/published.tsv).
+Where the study's own number is known, it is beside ours (config/published.tsv).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from gradatlas.statistics.tables import TABLES
 # The study's two; the CSV has all.
 SHOWN = ("nuclear_norm", "sigma_ratio")
 MEASURES = {"signed": "Signed mean", "absolute": "Mean absolute"}
-# Rows of a table run from model to estimate; the columns of the CSV stand in this order too.
+# Rows of a table run from model to estimate; the columns of the CSV are in this order too.
 _KEYS = ("model", "dataset", "relation", "loss_tokens", "statistic", "variant", "projection")
 # Statistics that do not correct for noise have no `corrected`.
 _ESTIMATE = ("value", "corrected", "low", "high", "n")
@@ -61,9 +61,9 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Block:
-    """A table to read: one model, dataset, relation, token set and statistic; a row a variant and projection.
+    """A table to read: one model, dataset, relation, token set and statistic; a row per variant and projection.
 
-    `estimates`: the same for a page that is narrow, a row an estimate, below a row of the variant alone.
+    `estimates`: the same for a page that is narrow, a row per estimate, below a row of the variant alone.
     """
 
     kind: str
@@ -84,7 +84,7 @@ def write_tables(
 ) -> None:
     """Write the ``mad`` or ``rd`` tables of all `statistics` folders into the folder `output`.
 
-    Parquet and CSV are tidy: a row an estimate (`COLUMNS`), numbers in full, missing ones empty. `published`: rows of
+    Parquet and CSV are tidy: a row per estimate (`COLUMNS`), numbers in full, missing ones empty. `published`: rows of
     config/published.tsv. `InputError` where a folder has no such table.
     """
     frames = [_flat(pl.from_arrow(read_table(TABLES[kind], Path(folder) / f"{kind}.parquet"))) for folder in statistics]
@@ -172,7 +172,7 @@ def blocks(
 
 
 def _long(rows: pl.DataFrame, kind: str, known: bool) -> Iterator[tuple[str, ...]]:
-    """A header, then a row an estimate, with the corrected one and the interval apart; before them their variant."""
+    """A header, then a row per estimate, with the corrected one and the interval apart; before them their variant."""
     last = ("Top layers",) if kind == "rd" else ("Published",) if known else ()
     yield ("Projection", "Layers" if kind == "mad" else "Measure", "Plain", "Corrected", "95 % interval", *last, "n")
     for (variant,), group in rows.group_by("variant", maintain_order=True):

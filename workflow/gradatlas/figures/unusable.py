@@ -1,4 +1,4 @@
-"""What stands in place of the figures where no sample of a model, dataset and kind of responses is usable: why."""
+"""What is drawn in place of the figures where no sample of a model, dataset and kind of responses is usable: why."""
 
 import altair as alt
 
@@ -31,7 +31,7 @@ def heading(data: Data) -> theme.Heading:
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
-    """A bar a variant: its samples, by why they were left out."""
+    """A bar per variant: its samples, by why they were left out."""
     cells = data.of("cells")
     variants = [label(variant) for variant in variants_in_order(cells["variant"].unique())]
     rows = [

@@ -65,10 +65,10 @@ def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
 
 
 def matrix_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
-    """A panel a group; claims in the order of their sheet, columns by dataset, model and relation.
+    """A panel per group; claims in the order of their sheet, columns by dataset, model and relation.
 
-    More columns than fit a page stand in blocks below one another, the models of a dataset together. The samples
-    behind a row stand in its name; a star marks ability by the likelier of two responses.
+    More columns than fit a page are in blocks below one another, the models of a dataset together. The samples
+    behind a row are in its name; a star marks ability by the likelier of two responses.
     """
     title = theme.heading_of(heading(rows, GRADIENTS), 2)
     rows = columns_of(rows.filter(pl.col("group") != ""))
@@ -117,7 +117,7 @@ def _block(rows: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
 
 
 def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
-    """A panel a model and its data; claims in the order of their sheet, each with its number."""
+    """A panel per model and its data; claims in the order of their sheet, each with its number."""
     title = theme.heading_of(heading(rows, DYNAMICS), 2)
     control = pl.when(pl.col("group") == "control").then(pl.lit(" (control)")).otherwise(pl.lit(""))
     rows = rows.filter(pl.col("group") != "").with_columns(
@@ -162,7 +162,7 @@ def _symbols(chart: alt.Chart) -> alt.Chart:
 
 
 def write_verdicts(claims: str | Path, output: str | Path) -> None:
-    """The claims table as Markdown: a section a claim, a row a number."""
+    """The claims table as Markdown: a section per claim, a row per number."""
     rows = claim_rows.read_rows(claims)
     parts = ["# Claims\n", "" if claim_rows.counts(rows) else f"No claim was tested. {UNTESTED[GRADIENTS]}\n"]
     for study, title in STUDIES.items():

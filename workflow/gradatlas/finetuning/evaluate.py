@@ -27,7 +27,7 @@ def evaluate(
     """`MEASURES` of every response, by key, in the given order. `batch_tokens`: tokens of a batch, with padding.
 
     Responses to the same prompt share one pass over it, if the model has a cache. Batches are distributed over
-    `processes`; all get all numbers.
+    `processes`; each process gets all results.
     """
     found: dict[str, dict[str, float]] = {}
     for keys in processes.share(batch_by_length(responses, batch_tokens, length_regime(model.config))):

@@ -341,16 +341,16 @@ class _TrainingLoop:
 
     def _outcome(self, batch: Sequence[Example], step: int) -> Outcome:
         """The loss of this process's part of a batch."""
-        mine = self.processes.share(range(len(batch)))
-        chosen = [batch[place].chosen for place in mine]
+        share = self.processes.share(range(len(batch)))
+        chosen = [batch[place].chosen for place in share]
         if not self.loss.paired:
             return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
         # Samples depend on their batch, so every process draws all of them.
         sampled = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else None
-        rejected = [sampled[place] if sampled else batch[place].rejected for place in mine]
+        rejected = [sampled[place] if sampled else batch[place].rejected for place in share]
         both = log_probs(self.model, chosen + rejected)
         scores = Scores(
-            *both.split(len(mine)),
+            *both.split(len(share)),
             *(self._known(part, both) if self.loss.reference else None for part in (chosen, rejected)),
             *(torch.tensor([each.tokens for each in part]).to(both) for part in (chosen, rejected)),
             self._divergence(batch) if self.loss.mismatched else None,
@@ -370,10 +370,12 @@ class _TrainingLoop:
     @torch.no_grad()
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
         """KTO's k: the model's log-ratio to the reference for each prompt with the next example's response."""
-        mine = self.processes.share(range(len(batch)))
-        mixed = [self.encoder.encode_uncut(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in mine]
+        share = self.processes.share(range(len(batch)))
+        mixed = [
+            self.encoder.encode_uncut(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in share
+        ]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
-        found = self.processes.gather(dict(zip(mine, both.tolist(), strict=True)))
+        found = self.processes.gather(dict(zip(share, both.tolist(), strict=True)))
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
     def _sampled(self, batch: Sequence[Example], step: int) -> list[EncodedResponse]:

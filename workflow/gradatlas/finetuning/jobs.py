@@ -20,7 +20,7 @@ class Probed:
     held_out: int
     """probed prompts that are never trained on"""
     seed: int = 0
-    """of the draws"""
+    """seed of the random draws"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,17 @@ class ProbesSettings(Probed, Sampling, Loading):
     """What decides which responses are probes."""
 
     rephrases: bool = True
-    """whether there are any; without, probes of these types are missing"""
+    """whether there are rephrases; if not, the types of probes that need them are left out"""
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Settings of the scores of generations."""
+    """How generations are scored."""
 
     runs: tuple[str, ...] = ()
     """the runs, in the order of the tables"""
     oracle: bool = False
-    """the pairs are the miniature's: its grammar decides what is right"""
+    """score correctness by the miniature's grammar; for its own pairs only"""
     trust_remote_code: bool = False
     """run tokenizer code from the checkpoint"""
 
@@ -58,7 +58,7 @@ class JudgedRun:
     name: str
     """the run"""
     steps: int
-    """its updates, as asked for"""
+    """updates requested"""
     baselines: list[str]
     """the runs that it is judged against"""
 
@@ -122,7 +122,7 @@ def build_probes(
     threads: int = 1,
     settings: ProbesSettings,
 ) -> None:
-    """Build the probes, responses whose log-probability is followed in finetuning: thirteen types per probed prompt.
+    """Build the probes, responses whose log-probability is tracked in finetuning: thirteen types per probed prompt.
 
     Parameters
     ----------
@@ -209,9 +209,9 @@ def finetune(
     journal
         folder for checkpoints, deleted at the end
     threads
-        CPU threads of all processes; the bytes depend on it
+        CPU threads of all processes together; the last digits of the results depend on it
     batch_tokens
-        tokens of an evaluation's batch, padding included; less, if memory is short
+        tokens of an evaluation's batch at most, padding included; reduced when memory runs out
     """
     from gradatlas.core.device import lease
 
@@ -239,7 +239,7 @@ def _finetune(given: dict[str, Any], *processes: Any) -> None:
     torch.set_num_threads(given.pop("threads"))
     chosen = asdict(given.pop("settings"))
     recipe = Recipe(**{name: chosen.pop(name) for name in RunSettings.__dataclass_fields__})
-    # Known from `processes`.
+    # `processes` has it already.
     del chosen["processes"]
     work(given.pop("init"), given.pop("pairs"), given.pop("output"), given.pop("journal"), recipe, *processes,
          **given, **chosen)  # fmt: skip
@@ -280,7 +280,7 @@ def judge_generations(
     requests: RequestOptions[Requests] = REQUESTS,
     settings: Json[JudgeSettings],
 ) -> None:
-    """Judge runs' free generations against their baselines': by the miniature's oracle, an endpoint or a reward model.
+    """Compare the free generations of runs with those of their baselines: oracle, endpoint or reward model.
 
     Every answer of an endpoint is kept, so that a later run requests only missing ones. Its key is read from an
     environment variable and written nowhere.
@@ -348,5 +348,5 @@ def _reward(settings: JudgeSettings, model: str, kept: Path | None, requests: Re
     )
 
 
-# Written out, so that an edit of one judge leaves the verdicts of another as they are.
+# A dict literal: the digest of a job counts only the judge that it uses.
 JUDGES = {"oracle": _oracle, "endpoint": _endpoint, "reward": _reward}

@@ -66,7 +66,7 @@ def _request(pair: Pair, name: str) -> str:
     return PROMPTS[kind].format(text=pair[part].strip())
 
 
-# By where they come from. Written out, so that an edit of the grammar leaves probes of other pairs as they are.
+# By where they come from. A dict literal: the digest counts the chosen entry only.
 REPHRASES: dict[str, Callable[[Sequence[Pair], Path | None, int], Rephrases]] = {
     "": lambda pairs, path, seed: no_rephrases,
     "file": lambda pairs, path, seed: from_cache(path, pairs),

@@ -105,8 +105,8 @@ def shared_logits(model: Any, batch: Sequence[EncodedResponse]) -> tuple[Tensor,
     """As `response_logits`, without gradient, for prompts of equal length: each distinct prompt is computed once.
 
     Prompts are compared by tokens: one text may have different tokens before two responses, where a token spans the
-    border. Prompts are not shared in a model with other states than keys and values, or where the `length_regime` of a
-    prompt differs from that of its sequence.
+    border. Prompts are not shared in a model whose cache holds more than keys and values, or where a prompt's
+    `length_regime` differs from that of its sequence.
     """
     regime = length_regime(model.config)
     prompts = {encoded.ids[: encoded.start]: None for encoded in batch}
@@ -116,11 +116,11 @@ def shared_logits(model: Any, batch: Sequence[EncodedResponse]) -> tuple[Tensor,
         return response_logits(model, batch)
     read = model(input_ids=torch.tensor(list(prompts), device=model.device), use_cache=True)
     cache = read.past_key_values
-    mine = torch.tensor([places[encoded.ids[: encoded.start]] for encoded in batch], device=model.device)
-    cache.batch_select_indices(mine)
+    prompt_of = torch.tensor([places[encoded.ids[: encoded.start]] for encoded in batch], device=model.device)
+    cache.batch_select_indices(prompt_of)
     ids, counted = _padded([encoded.ids[encoded.start :] for encoded in batch], [0] * len(batch), model.device)
     # The prompt's last position predicts the response's first token.
-    logits = read.logits[mine, -1:]
+    logits = read.logits[prompt_of, -1:]
     if ids.shape[1] > 1:
         rest = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
         logits = torch.cat([logits, rest], dim=1)
@@ -134,11 +134,11 @@ def log_probs(model: Any, batch: Sequence[EncodedResponse]) -> Tensor:
     Sequences of different `length_regime` are computed separately, so that the batch does not change a value.
     """
     regime = length_regime(model.config)
-    apart: dict[int, list[int]] = {}
+    by_regime: dict[int, list[int]] = {}
     for place, encoded in enumerate(batch):
-        apart.setdefault(regime(len(encoded.ids)), []).append(place)
+        by_regime.setdefault(regime(len(encoded.ids)), []).append(place)
     found: dict[int, Tensor] = {}
-    for places in apart.values():
+    for places in by_regime.values():
         part = [batch[place] for place in places]
         logits, targets = response_logits(model, part)
         each = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
@@ -148,7 +148,7 @@ def log_probs(model: Any, batch: Sequence[EncodedResponse]) -> Tensor:
 
 
 def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -> tuple[Tensor, Tensor]:
-    """Ids (sequences, longest), and which of them count: from `starts` on, without padding.
+    """Ids (sequences, longest), and a mask of the same shape: positions from `starts` on, padding excluded.
 
     Padding repeats a sequence's last token, as another token's embedding could be NaN.
     """
@@ -166,8 +166,8 @@ def sample(
     """A response to every prompt at temperature 1, with an end token; determined by `seed` and prompts.
 
     Only the tokenizer's end token ends a response, as in training, whatever the checkpoint's generation_config lists.
-    It has at most `max_tokens` tokens, or what the longest prompt leaves of the window, besides the end token. Raises
-    `InputError` where a prompt fills the window.
+    A response has at most `max_tokens` tokens, fewer where the longest prompt leaves less of the window; the end token
+    is not counted. Raises `InputError` where a prompt fills the window.
     """
     heads = [encoder.encode_prompt(prompt) for prompt in prompts]
     longest = max(map(len, heads))
@@ -175,13 +175,13 @@ def sample(
     if limit < 1:
         raise InputError(f"a prompt of {longest} tokens fills the window of {encoder.max_length}; raise max_length")
     end, key = encoder.end, batch_key(model, encoder.max_length)
-    apart: dict[int, list[int]] = {}
+    by_regime: dict[int, list[int]] = {}
     for place, head in enumerate(heads):
-        apart.setdefault(key(place, len(head)), []).append(place)
+        by_regime.setdefault(key(place, len(head)), []).append(place)
     found: dict[int, EncodedResponse] = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for places in apart.values():
+        for places in by_regime.values():
             part = [heads[place] for place in places]
             made = continue_prompts(model, part, [end], limit, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
             for place, head, row in zip(places, part, made, strict=True):

@@ -36,6 +36,9 @@ from gradatlas.models.tokens import Encoded, Encoder
 
 # Not in the metadata: numbers do not depend on the size of a batch. The shard is added separately.
 _NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
+# Not in the journal's key: what decides only token ids and masks, which are in the key; then what changes no number.
+_IN_TOKENS = ("max_length", "compat", "truncation", "loss_tokens", "chat", "seed", "relations", "controls")
+_NO_KEYS = {*_NO_FACTS, *_IN_TOKENS, "limit", "limit_seed", "purpose", "trust_remote_code"}
 
 
 def measure(
@@ -89,15 +92,10 @@ def measure(
         if not out:
             check_ids(item.sample.ids, network, tokenizer, f"{responses}: {item.name}")
     context = {
+        **{name: value for name, value in asdict(settings).items() if name not in _NO_KEYS},
         "model": where.digest,
-        "dtype": settings.dtype,
-        "tf32": settings.tf32,
-        "loss_norm": settings.loss_norm,
-        "metrics": settings.metrics,
-        "projections": settings.projections,
         # No other code affects the numbers: token ids and masks are in the key.
         "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:decompose"),
-        "mapping": settings.mapping,
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,
@@ -288,7 +286,7 @@ class _Job:
         )
         if not finite:
             return Record(done.loss, "nonfinite")
-        values, sigma = decompose(done.factors, self.settings.metrics, whole="singular_values" in wanted)
+        values, sigma = decompose(done.factors, self.settings.metrics, with_values="singular_values" in wanted)
         extras = measure_extras(done, sigma, wanted)
         return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
 

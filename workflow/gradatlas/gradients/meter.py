@@ -16,7 +16,7 @@ class Meter:
 
     def __init__(self, total: int, recalled: int):
         self.total, self.recalled, self.done, self.tokens = total, recalled, 0, 0
-        self.begun = self.last_line = time.monotonic()
+        self.started = self.last_line = time.monotonic()
         progress(f"{total} distinct rows to compute, {recalled} found in the journal")
         self._bar = tqdm(total=total, unit="row", file=sys.stderr) if sys.stderr.isatty() else None
 
@@ -25,7 +25,7 @@ class Meter:
         self.done += rows
         self.tokens += tokens
         now = time.monotonic()
-        seconds = max(now - self.begun, 1e-9)
+        seconds = max(now - self.started, 1e-9)
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self.tokens / seconds:.0f} tokens/s, {self.recalled} from the journal", False)
             self._bar.update(rows)

@@ -90,7 +90,7 @@ class Item:
 def expand_rows(
     rows: Sequence[Row], encoder: Encoder, subsets_of: Callable[[str, str], Sequence[Subset]], seed: int
 ) -> list[Item]:
-    """Every row with every subset of its tokens that its variant and relation are asked for with, row by row.
+    """Every row with every subset of its tokens that is measured of its variant and relation, row by row.
 
     Matched draws take as many tokens as the same sample's None response has: the one of the same relation, or else
     the correct one. Raises `InputError` where there is none.

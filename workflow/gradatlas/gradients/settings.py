@@ -54,7 +54,8 @@ class Settings(Measuring, Batching, Loading, Samples):
             parse_subsets([text.split(":", 2)[2]])
         # In one order, so that equal choices are equal settings.
         object.__setattr__(self, "projections", tuple(name for name in KNOWN if name in self.projections))
-        object.__setattr__(self, "metrics", tuple(name for name in METRICS if name in self.metrics))
+        named = METRICS if "all" in self.metrics else self.metrics
+        object.__setattr__(self, "metrics", tuple(name for name in METRICS if name in named))
 
     def subsets_of(self, variant: str, relation: str) -> list[Subset]:
         """The subsets of tokens that a response is measured with; none for a response that is not measured."""

@@ -6,8 +6,8 @@ float64   QR of both factors, then the singular values of the small core R_d R_x
 lower     token Gram matrices, in float64. With rows x_t / |x_t| and |x_t| d_t, which do not change G,
           X X^T = L L^T (Cholesky), and the squares of the singular values are the eigenvalues of
           L^T (D D^T) L, a matrix of tokens x tokens, or of D^T (X X^T) D where D has fewer columns than tokens.
-          Squaring loses half of the digits; float64 has enough for factors that were rounded to float32. Where it has
-          not (see `_UNSAFE`), the first method is used.
+          Squaring loses half of the digits; float64 has enough for factors that were rounded to float32. Where
+          it has too few (see `_UNSAFE`), the first method is used.
 
 README.md in this folder has the derivation, the errors and the costs.
 """
@@ -15,6 +15,7 @@ README.md in this folder has the derivation, the errors and the costs.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -23,8 +24,8 @@ from torch import Tensor
 from gradatlas.gradients.capture import Factors, place_of
 from gradatlas.gradients.metrics import METRICS
 
-# Metrics that need the spectrum.
-_SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")
+# Metrics that need no singular values.
+_FROM_FACTORS = {"frobenius_norm", "mean", "max", "min"}
 
 # Entries of G formed at once for max and min: 64 MiB of float32.
 _TILE = 1 << 24
@@ -41,23 +42,23 @@ _EPS = torch.finfo(torch.float64).eps
 
 def spectra(factors: dict[str, Factors], metrics: Sequence[str] = METRICS) -> Tensor:
     """The `metrics` of every layer and projection of one sample: (layers, projections, metrics), as in `decompose`."""
-    return decompose(factors, metrics, whole=False)[0]
+    return decompose(factors, metrics, with_values=False)[0]
 
 
 def decompose(
-    factors: dict[str, Factors], metrics: Sequence[str] = METRICS, *, whole: bool = True
+    factors: dict[str, Factors], metrics: Sequence[str] = METRICS, *, with_values: bool = True
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """The `metrics` and singular values of every layer and projection of one sample.
 
     `factors`: by projection, `x` (tokens, in) and `d` (tokens, out) of each layer. Returns (layers, projections,
     metrics), projections in the order of `factors`, and by layer and projection min(tokens, in, out) singular values,
-    largest first (`whole=False`: none where no metric needs them); all float64 on the CPU. A layer without the
+    largest first (`with_values=False`: none where no metric needs them); all float64 on the CPU. A layer without the
     projection has NaN metrics and no singular value. Layers are computed in parallel, in as many threads as PyTorch
     has: a small decomposition gains nothing from two threads.
     """
     layers = len(next(iter(factors.values())).x)
     names = tuple(metrics)
-    spectral = whole or not set(_SPECTRAL).isdisjoint(names)
+    spectral = with_values or not _FROM_FACTORS.issuperset(names)
 
     def of_layer(layer: int) -> tuple[Tensor, list[Tensor]]:
         shared: dict[tuple, LayerInput] = {}
@@ -72,7 +73,8 @@ def decompose(
             norm = None if spectral or "frobenius_norm" not in names else _frobenius(x, d)
             needed = spectral or ("frobenius_norm" in names and norm is None)
             sigma = singular_values(x, d) if needed else x.x.new_empty(0, dtype=torch.float64)
-            rows.append(_metrics(x, d, sigma, norm, names))
+            gradient = Gradient(x, d, sigma, norm)
+            rows.append(torch.stack([OF_MATRIX[name](gradient).cpu().double() for name in names]))
             values.append(sigma.cpu())
         return torch.stack(rows), values
 
@@ -204,42 +206,56 @@ def reduce(factor: Tensor) -> Tensor:
     return torch.linalg.qr(transposed, mode="r").R if factor.shape[0] < factor.shape[1] else transposed
 
 
-def _metrics(x: LayerInput, d: Tensor, sigma: Tensor, norm: Tensor | None, names: Sequence[str]) -> Tensor:
-    """The metrics `names`; `norm`: the Frobenius norm, None to compute it from `sigma`."""
-    rows, columns = d.shape[1], x.x.shape[1]
-    total = sigma.sum()
-    found: dict[str, Tensor] = {
-        "nuclear_norm": total,
-        "frobenius_norm": sigma.square().sum().sqrt() if norm is None else norm,
-    }
-    if len(sigma):
-        found["sigma_max"] = sigma[0]
-        # NaN for a zero gradient.
-        found["sigma_ratio"] = sigma[0] / total
-    if "sigma_min" in names:
-        found["sigma_min"] = _smallest(x, d, sigma)
-    if "mean" in names:
-        # The sum of an outer product's entries is the product of the two sums.
-        found["mean"] = (d.double().sum(1) * x.x.double().sum(1)).sum() / (rows * columns)
-    if "max" in names or "min" in names:
-        found["min"], found["max"] = extremes(x.x, d)
-    if "effective_rank" in names:
-        share = sigma / total.clamp_min(torch.finfo(sigma.dtype).tiny)
-        # The rank of a zero matrix is 0, not exp(0).
-        rank = torch.exp(-torch.special.xlogy(share, share).sum())
-        found["effective_rank"] = torch.where(total > 0, rank, torch.zeros_like(rank))
-    return torch.stack([found[name].cpu().double() for name in names])
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient G = D^T X of one matrix (rows, columns), as metrics read it.
+
+    `d` (tokens, rows); `sigma`: its singular values, largest first, empty where no metric needs them; `norm`: the
+    Frobenius norm from the factors, None where `sigma` gives it.
+    """
+
+    x: LayerInput
+    d: Tensor
+    sigma: Tensor
+    norm: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.d.shape[1], self.x.x.shape[1]
+
+    @cached_property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The smallest and the largest entry."""
+        return extremes(self.x.x, self.d)
 
 
-def _smallest(x: LayerInput, d: Tensor, sigma: Tensor) -> Tensor:
+def _frobenius_norm(of: Gradient) -> Tensor:
+    return of.sigma.square().sum().sqrt() if of.norm is None else of.norm
+
+
+def _mean(of: Gradient) -> Tensor:
+    # The sum of an outer product's entries is the product of the two sums.
+    rows, columns = of.shape
+    return (of.d.double().sum(1) * of.x.x.double().sum(1)).sum() / (rows * columns)
+
+
+def _effective_rank(of: Gradient) -> Tensor:
+    total = of.sigma.sum()
+    share = of.sigma / total.clamp_min(torch.finfo(of.sigma.dtype).tiny)
+    # The rank of a zero matrix is 0, not exp(0).
+    rank = torch.exp(-torch.special.xlogy(share, share).sum())
+    return torch.where(total > 0, rank, torch.zeros_like(rank))
+
+
+def _smallest(of: Gradient) -> Tensor:
     """The smallest singular value of the matrix; exactly 0 where the matrix does not have full rank.
 
     That is where too few tokens have a nonzero input and output gradient, and where the value is below the tolerance of
     `torch.linalg.matrix_rank` (its root, where squares are taken).
     """
-    rows, columns = d.shape[1], x.x.shape[1]
-    full = min(rows, columns)
-    tolerance = (_EPS * max(rows, columns)) ** (1 if x.exact else 0.5)
+    x, d, sigma, full = of.x, of.d, of.sigma, min(of.shape)
+    tolerance = (_EPS * max(of.shape)) ** (1 if x.exact else 0.5)
     nonzero = int((x.nonzero & (d != 0).any(1)).sum())
     if len(d) < full or nonzero < full or float(sigma[-1]) <= tolerance * float(sigma[0]):
         return torch.zeros_like(sigma[0])
@@ -254,3 +270,18 @@ def extremes(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         bounds.append(torch.stack(torch.aminmax(d[:, start : start + step].mT @ x)))
     bounds = torch.stack(bounds)
     return bounds[:, 0].min(), bounds[:, 1].max()
+
+
+#: By name (`Metric` of `study.settings`), what a metric is of a matrix's gradient: one number.
+OF_MATRIX: dict[str, Callable[[Gradient], Tensor]] = {
+    "nuclear_norm": lambda of: of.sigma.sum(),
+    "sigma_max": lambda of: of.sigma[0],
+    "sigma_min": _smallest,
+    "frobenius_norm": _frobenius_norm,
+    "mean": _mean,
+    "max": lambda of: of.extremes[1],
+    "min": lambda of: of.extremes[0],
+    "effective_rank": _effective_rank,
+    # NaN for a zero gradient.
+    "sigma_ratio": lambda of: of.sigma[0] / of.sigma.sum(),
+}

@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
+from gradatlas.gradients.metrics import METRICS
 
 _ROW = [(name, TEXT) for name in ("model", "dataset", "sample_id", "variant", "relation", "loss_tokens")]
 
@@ -37,15 +38,8 @@ SPECTRA = Table(
             ("nuclear_norm", REAL),
             # Divided by sqrt(min(rows, columns)) of the matrix: K and V under grouped queries compare with Q and O.
             ("nuclear_norm_scaled", REAL),
-            ("sigma_max", REAL),
-            ("sigma_min", REAL),
-            ("frobenius_norm", REAL),
-            ("mean", REAL),
-            ("max", REAL),
-            ("min", REAL),
-            ("effective_rank", REAL),
-            # sigma_max / nuclear_norm; null where the gradient is zero.
-            ("sigma_ratio", REAL),
+            # sigma_ratio is null where the gradient is zero.
+            *[(name, REAL) for name in METRICS if name != "nuclear_norm"],
         ]
     ),
 )

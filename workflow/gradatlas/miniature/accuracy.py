@@ -189,7 +189,7 @@ def _row(dataset: str, part: str, test: str, variant: str, hits: Sequence[bool],
     }
 
 
-# One entry a dataset, so that an edit of one exam leaves the others' answers as they are.
+# One entry per dataset, so that an edit of one exam leaves the others' answers as they are.
 EXAMS: dict[str, Callable[[GreedyModel, str, int, int], list[dict]]] = {
     "mini_arithmetic": _reasoning,
     "mini_taxonomy": _reasoning,

@@ -32,7 +32,7 @@ TOY_CAPTIONS = {
     "influence": "Influence in an image classifier",
     "clip": "The clipped objective",
 }
-# Drawn for every run: shown in a part that the reader opens.
+# Drawn for every run, and so shown in a section that is closed at first.
 EVERY_RUN = "curves"
 
 Runs = Mapping[str, Mapping[str, Any]]
@@ -72,7 +72,8 @@ def runs_of(rows: Runs, statuses: Sequence[tuple[str, str, str | Path]]) -> dict
 
 
 def changes_of(path: str | Path, rows: Runs) -> list[dict[str, Any]]:
-    """The change of each run from start to end: a table a model and seed, a row a type of probe, a column a run.
+    """The change of each run from start to end: a table for each model and seed, a row for each type of
+    probe, a column for each run.
 
     `path`: the CSV of `write_dynamics_table`; `rows`: of config/runs.tsv, by name. Probed questions that are trained
     on; of the likeliest token, only along the chosen responses.

@@ -31,12 +31,11 @@ from gradatlas.core.tables import Table, read_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.page.pieces import pack, pack_text, rounded
 from gradatlas.statistics.counts import has_check, is_whole
-from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
+from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS, STATISTICS
 
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 2_300_000
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
-METRICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 # Beyond the figures' five colours; each has a shape of its own too. The dark page has lighter ones in the same order.
 LIGHT_COLOURS = (*theme.ORDERED_COLOURS, "#2f6b34", "#b0438f", "#7a5230")
 DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd", "#7fc486", "#ec8fd0", "#c9a27c")
@@ -67,7 +66,7 @@ def explorer(
         "variants": variants_in_order(frame["variant"]),
         "relations": relations_in_order(frame["relation"]),
         "projections": projections_in_order(frame["projection"]),
-        "metrics": [name for name in METRICS if name in set(frame["statistic"])],
+        "metrics": [name for name in STATISTICS if name in set(frame["statistic"])],
     }
     sample_paths, text_paths = _by_dataset(PER_SAMPLE_LAYERS, sample_layers), _by_dataset(RESPONSES, responses)
     most = _most_samples(frame)

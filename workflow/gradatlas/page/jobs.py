@@ -50,11 +50,11 @@ def write_atlas(
     accuracy
         tables of measure-accuracy
     curves
-        mean curves, one table a dataset, for the explorer
+        mean curves, one table per dataset, for the explorer
     sample_layers
-        per-sample values by layer, one table a dataset, for the explorer
+        per-sample values by layer, one table per dataset, for the explorer
     responses
-        responses, one table a dataset, for the samples' texts
+        responses, one table per dataset, for the samples' texts
     claims
         the table of verdicts
     second

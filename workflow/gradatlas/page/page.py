@@ -79,9 +79,9 @@ def write_atlas(
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
-    `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table a dataset. `csv_tables`: of
+    `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table per dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do.
-    `curves`, `sample_layers` and `responses`: one table a dataset, for the explorer; a page without curves has none.
+    `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
     `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. Of the second study, `second`:
     folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`; `run_table`: of
     `write_dynamics_table`. Without cells the page shows only the second study. `InputError` where one of them is
@@ -201,7 +201,7 @@ def _table(block: tables.Block) -> dict[str, Any]:
 
 
 def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:
-    """What was measured on a dataset, a row a cell; of the reasons to leave a sample out, those that occurred.
+    """What was measured on a dataset, a row per cell; of the reasons to leave a sample out, those that occurred.
 
     Where it was measured, a last column has the model's accuracy in answering by itself.
     """
@@ -243,7 +243,7 @@ def _answers(row: dict[str, Any], able: Abilities) -> str:
 def _models(
     cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str], prompts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """A row a model: what its measurements' metadata state, the form of its prompts, and where it is a check."""
+    """A row per model: what its measurements' metadata state, the form of its prompts, and where it is a check."""
     known: dict[str, dict[str, Any]] = {model: {"prompt": form} for model, form in prompts.items()}
     for fact in facts:
         for model, values in fact.get("models", {}).items():
@@ -260,7 +260,7 @@ def _models(
 
 
 def _counts(cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any]:
-    """Responses measured by dataset and model: a row a dataset, all its variants and kinds of response together."""
+    """Responses measured by dataset and model: a row per dataset, all its variants and kinds of response together."""
     models = sorted(set(cells["model"]))
     counted = {row[:2]: row[2:] for row in cells.group_by("dataset", "model").agg(pl.sum("n_ok", "n")).iter_rows()}
     rows = []

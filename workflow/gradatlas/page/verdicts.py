@@ -41,7 +41,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
 def _matrix(rows: pl.DataFrame, title: str, titles: Mapping[str, str]) -> dict[str, Any]:
     """One study: `counts` of its verdicts, `datasets` with their models, and `rows` of cells.
 
-    Beside a model stands whether it is untrained. A cell holds all verdicts of its row, model and dataset, each with
+    A model that is untrained is marked. A cell holds all verdicts of its row, model and dataset, each with
     its place in the table.
     """
     counted = rows.filter(pl.col("group") != "")

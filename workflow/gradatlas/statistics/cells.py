@@ -10,19 +10,17 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.gradients.tables import SAMPLES, SPECTRA
 from gradatlas.statistics.shapes import Shapes, present, shapes_differ, steps
+from gradatlas.statistics.tables import STATISTICS
 
 REFERENCE = "correct"
 KEY = ["variant", "relation", "loss_tokens"]
 
-# A sample's statistics, from the columns of the spectra table. The sigma ratio is averaged per sample: a mean of
-# ratios, as the study takes it, not a ratio of means.
-STATISTICS = {
-    "nuclear_norm": pl.col("nuclear_norm"),
-    "sigma_ratio": pl.when(pl.col("nuclear_norm") > 0).then(pl.col("sigma_max") / pl.col("nuclear_norm")),
-    "effective_rank": pl.col("effective_rank"),
-}
-
-_COLUMNS = ("layer", "projection", "nuclear_norm", "nuclear_norm_scaled", "sigma_max", "effective_rank")
+# The sigma ratio is averaged per sample: a mean of ratios, as the study takes it, not a ratio of means.
+_RATIO = pl.when(pl.col("nuclear_norm") > 0).then(pl.col("sigma_max") / pl.col("nuclear_norm"))
+# A sample's statistics, from the columns of the spectra table.
+_VALUES = {name: _RATIO if name == "sigma_ratio" else pl.col(name) for name in STATISTICS}
+_READ = {column for value in _VALUES.values() for column in value.meta.root_names()}
+_COLUMNS = ("layer", "projection", "nuclear_norm_scaled", *sorted(_READ))
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
     facts = read_metadata(samples_path, SAMPLES)
     shapes = facts.get("matrix_shapes")
     shapes = shapes if shapes_differ(shapes) else None
-    statistics = STATISTICS | ({"nuclear_norm": pl.col("nuclear_norm_scaled")} if shapes else {})
+    statistics = _VALUES | ({"nuclear_norm": pl.col("nuclear_norm_scaled")} if shapes else {})
     values = {
         name: spectra.select(value).to_numpy().astype(float).reshape(-1, layers, len(projections)).swapaxes(1, 2)
         for name, value in statistics.items()

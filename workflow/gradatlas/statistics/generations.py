@@ -23,7 +23,8 @@ AMOUNTS = ("repetition", "tokens")
 CHANGE = "change of {}"
 #: Of a comparison: wins (a tie is half a win), ties, orders that disagree (if both are readable), unreadable verdicts.
 COMPARED = ("win_rate", "tie", "disagreement", "unreadable")
-WORTH = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
+#: What a verdict counts in the win rate.
+POINTS = {"run": 1.0, "tie": 0.5, "baseline": 0.0}
 _KEYS = ["run", "split", "step", "examples"]
 
 
@@ -69,7 +70,7 @@ def _before(run: str, starts: Mapping[str, str], ends: Mapping[str, int]) -> int
 
 
 def _changes(each: pl.DataFrame, starts: Mapping[str, str], draws: int, seed: int, model: str) -> list[dict]:
-    """By run, the change of its last answers to held-out prompts since the first ones of its chain, by prompt."""
+    """For each run, how its last answers to held-out prompts differ from the first ones of its chain, by prompt."""
     held = each.filter(pl.col("split") == "held_out")
     known, rows = set(held["run"]), []
     for run in dict.fromkeys(held["run"]):
@@ -89,7 +90,7 @@ def _changes(each: pl.DataFrame, starts: Mapping[str, str], draws: int, seed: in
 
 def _comparisons(judgements: str | Path) -> list[dict]:
     frame = pl.from_arrow(read_table(JUDGEMENTS, judgements)).with_columns(
-        pl.col("verdict").replace_strict(WORTH, default=None, return_dtype=pl.Float64).alias("win_rate"),
+        pl.col("verdict").replace_strict(POINTS, default=None, return_dtype=pl.Float64).alias("win_rate"),
         (pl.col("verdict") == "tie").cast(pl.Float64).alias("tie"),
         pl.when(pl.col("verdict").is_not_null())
         .then((pl.col("forward") != pl.col("backward")).cast(pl.Float64))

@@ -5,6 +5,8 @@ import pyarrow as pa
 from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 
+# What is summarised of each matrix: metrics of the spectra table.
+STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 _CELL = [("model", TEXT), ("dataset", TEXT), ("variant", TEXT), ("relation", TEXT), ("loss_tokens", TEXT)]
 _STATISTIC = [*_CELL, ("projection", TEXT), ("statistic", TEXT)]
 ESTIMATE = [("value", REAL), ("low", REAL), ("high", REAL), ("n", COUNT)]
@@ -14,7 +16,6 @@ _CORRECTED = [("value", REAL), ("corrected", REAL), ("low", REAL), ("high", REAL
 _BY_LAYER = pa.schema([*_STATISTIC, ("layer", pa.int16()), *ESTIMATE, ("purpose", TEXT)])
 # A sample and projection.
 _SAMPLE = [*_CELL, ("sample_id", TEXT), ("projection", TEXT), ("loss", REAL), ("response_tokens", COUNT)]
-STATISTICS = ("nuclear_norm", "sigma_ratio", "effective_rank")
 
 # Mean over samples, per layer, with a bootstrap interval.
 CURVES = Table("curves", "summarise_gradients", _BY_LAYER)

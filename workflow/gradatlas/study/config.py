@@ -139,14 +139,14 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
 
 
 def _read_config(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The complete config, ``~`` written out at the start of its paths."""
+    """The complete config, ``~`` expanded at the start of its paths."""
     for key, reason in GONE.items():
         # The command line gives text.
         if str(given.get(key, False)).lower() != "false":
             raise InputError(f"config key '{key}': {reason}; remove the key")
     config = checked({key: value for key, value in given.items() if key not in GONE}, Config, "config")
     for key, needed in NEEDED.items():
-        if needed not in config[key]:
+        if not {needed, "all"} & {*config[key]}:
             raise InputError(f"config key '{key}': {config[key]} must name '{needed}' too; figures need it")
     places = {
         "dynamics.rephrases": (config["dynamics"], "rephrases"),
@@ -226,7 +226,7 @@ def _check_subsets(study: Study, dataset: str) -> None:
 
 
 def _read_files(datasets: Mapping[str, Row], root: Path) -> dict[tuple[str, str, str], Row]:
-    """The rows of config/sources.tsv; of chosen datasets with their local paths written out."""
+    """The rows of config/sources.tsv; of chosen datasets with their local paths expanded."""
     rows = read_sheet(root / "config/sources.tsv", SourceRow, None).values()
     for row in rows:
         if row["dataset"] in datasets:

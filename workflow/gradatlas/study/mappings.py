@@ -39,7 +39,7 @@ def is_file(mapping: Mapping[str, Any]) -> bool:
 
 
 def _read(root: Path, where: str, kind: type, missing: str) -> Row:
-    """The checked keys of a YAML file below `root`, ``~`` written out in paths; `missing`: the error without one."""
+    """The checked keys of a YAML file below `root`, ``~`` expanded in paths; `missing`: the error without one."""
     import yaml
 
     try:

@@ -27,7 +27,7 @@ def _unpinned(study: Study) -> list[str]:
 
 
 def _missing_files(study: Study, mirror: str, places: Sequence[str]) -> list[str]:
-    """Which datasets the mirror has no files of, and the config that goes on with the others."""
+    """Which datasets the mirror has no files of, and the config that continues with the others."""
     wanted = {name: source_keys(study, name) for name, row in study.datasets.items() if row["url"]}
     missing = {
         name: [

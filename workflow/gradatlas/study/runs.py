@@ -69,7 +69,8 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
     if len(starts) > 1:
         found = " and ".join(sorted(start or "the model itself" for start in starts))
         raise InputError(
-            f"config key 'dynamics.runs': runs start from {found}, and probes are made by one model; ask for them apart"
+            f"config key 'dynamics.runs': runs start from {found}, and probes are made by one model; "
+            "request one of them at a time"
         )
     return Plan(runs, starts.pop(), mapping, rephrases, tuple(notes))
 

@@ -14,9 +14,9 @@ Row = dict[str, Any]
 def expand_series(models: Mapping[str, Row]) -> tuple[dict[str, Row], dict[str, list[str]]]:
     """The rows by key, each of several revisions a model of its own, NAME_LABEL; and by a series' name its keys.
 
-    A label is what stands before ``=`` in `revision`, or else the first seven digits of the commit. Where a series is
+    A label is what comes before ``=`` in `revision`, or else the first seven digits of the commit. Where a series is
     its own partner, each later checkpoint has the first as its partner. Raises `InputError` for several revisions of
-    what is no hub model, and for a key that stands twice.
+    what is no hub model, and for a key that is there twice.
     """
     found: dict[str, Row] = {}
     series: dict[str, list[str]] = {}

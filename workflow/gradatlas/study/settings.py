@@ -5,7 +5,7 @@ are compared with it by a test.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from gradatlas.core.schemas import Schema
 from gradatlas.study.relations import Built, Given
@@ -60,8 +60,9 @@ class Measuring(Tokenising):
     projections: Annotated[tuple[Projection, ...], LISTED] = ("q", "k", "v", "o")
     """matrices to measure: `q`, `k`, `v`, `o` of the attention and, of architectures whose MLP is understood,
     `gate`, `up`, `down`; a model that lacks one is refused"""
-    metrics: Annotated[tuple[Metric, ...], LISTED] = get_args(Metric)
-    """columns of the spectra table to measure; the others are null, and figures of them are left out. With
+    metrics: Annotated[tuple[Literal["all", Metric], ...], LISTED] = ("all",)
+    """columns of the spectra table to measure, `all` or some by name
+    (workflow/gradatlas/gradients/README.md#metrics); the others are null, and figures of them are left out. With
     `nuclear_norm` comes `nuclear_norm_scaled` (divided by the root of the matrix's smaller dimension, so that K and
     V under grouped queries compare with Q and O); `sigma_ratio` is sigma_max / nuclear_norm"""
     tf32: bool = False
@@ -105,7 +106,7 @@ class Requesting:
     key_variable: Annotated[str, Schema(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
     """environment variable with the endpoint's key, which is written nowhere"""
     requests_per_minute: Count = 60
-    """requests begun in a minute, at most"""
+    """requests started per minute, at most"""
     parallel: Count = 4
     """requests under way at one time"""
     attempts: Count = 5

@@ -246,7 +246,7 @@ class DatasetMapping:
     columns: DatasetColumns
     """the names of your columns"""
     separator: str = ""
-    """what stands between reasoning and answer in the rationale's column, such as GSM8K's `####`; the last one
+    """what is between reasoning and answer in the rationale's column, such as GSM8K's `####`; the last one
     counts. Empty: they have columns of their own"""
     boxed: bool = False
     r"""`true`: the answer is the last `\boxed{}` of the rationale; Simplified is the rationale as it is"""

@@ -20,8 +20,8 @@ TRACKED_EPOCHS = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)
 STEP_EPOCHS = (1, 20, 100)
 #: Rates of the single steps: a large one, then small ones that are halved.
 RATES = (0.01, 0.001, 0.0005, 0.00025)
-#: Largest number of training images, as in the reference's notebook, and probes of every class.
-TRAINED, EACH = 2000, 5
+#: Training images at most, as in the reference's notebook, and probes per class.
+TRAINING_IMAGES, PROBES_PER_CLASS = 2000, 5
 #: End of the phase that the paper calls messy: ranks are compared from here on.
 BURN_IN = 30
 
@@ -31,8 +31,8 @@ def track_training(images: Images, seed: int, rate: float) -> dict[str, list[dic
 
     Probes are test images; predictions are means over all test images.
     """
-    train, test = images.split(TRAINED, seed)
-    probes = classifier.Probes.of(test, EACH)
+    train, test = images.split(TRAINING_IMAGES, seed)
+    probes = classifier.Probes.of(test, PROBES_PER_CLASS)
     tables: dict[str, list[dict]] = {name: [] for name in ("predictions", "kernels", "steps", "changes")}
     for epoch, model in classifier.train(train, seed, rate):
         if epoch not in TRACKED_EPOCHS:
@@ -61,7 +61,7 @@ def _prediction_rows(epoch: int, means: np.ndarray, accuracy: float, test: Image
 
 
 def _pairs(probes: classifier.Probes, learned: int, observed: int, same: bool = False) -> torch.Tensor:
-    """(u, o): whether a pair is of these two classes and of distinct images, or with `same` one image twice."""
+    """(u, o): a mask of the pairs of these two classes, of distinct images; `same`: of each image with itself."""
     of_classes = (probes.labels == learned)[:, None] & (probes.labels == observed)[None, :]
     itself = torch.eye(len(probes.labels), dtype=torch.bool)
     return of_classes & (itself if same else ~itself)
@@ -138,12 +138,14 @@ def kernel_follows_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame, e
     """By learned class u: Spearman's correlation over o != u of |K_uo| and the mean prediction of u on images of o."""
     names, means = matrix(predictions.filter(pl.col("epoch") == epoch), "observed", "label", "value")
     _, norms = matrix(kernels.filter(pl.col("epoch") == epoch), "learned", "observed", "norm")
-    apart = ~np.eye(len(names), dtype=bool)
-    return {name: float(spearmanr(norms[u][apart[u]], means[:, u][apart[u]]).statistic) for u, name in enumerate(names)}
+    others = ~np.eye(len(names), dtype=bool)
+    return {
+        name: float(spearmanr(norms[u][others[u]], means[:, u][others[u]]).statistic) for u, name in enumerate(names)
+    }
 
 
 def rank_stability(kernels: pl.DataFrame) -> pl.DataFrame:
-    """Kendall's tau of the ranking of |K_uo| over o != u with those at the last and at the next evaluation.
+    """Kendall's tau between the rankings of |K_uo| over o != u at an evaluation and at the last and the next one.
 
     Columns: epoch, learned, last, next; no row for the last evaluation.
     """

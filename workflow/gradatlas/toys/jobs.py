@@ -51,7 +51,7 @@ def train_classifier(*, images: str, output: Path, settings: ImageSettings) -> N
     Parameters
     ----------
     images
-        digits (those of scikit-learn), a Parquet file, or a folder with one folder a class
+        digits (those of scikit-learn), a Parquet file, or a folder with one folder per class
     output
         folder for toy_predictions, toy_kernels, toy_steps and toy_changes (.parquet)
     """

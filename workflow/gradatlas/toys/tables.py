@@ -5,12 +5,12 @@ import pyarrow as pa
 from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 
-# Softmax toy: one row a label of a case, its probability before and after one step.
+# Softmax toy: one row per label of a case, its probability before and after one step.
 TOY_SQUEEZE = Table(
     "toy_squeeze", "squeeze_softmax", pa.schema([("case", TEXT), ("label", COUNT), ("before", REAL), ("after", REAL)])
 )
 
-# One row a case: the label pulled `up` or pushed `down`, its probability, that of the most likely other label, how
+# One row per case: the label pulled `up` or pushed `down`, its probability, that of the most likely other label, how
 # many others rise, how their log-ratios spread, and the probability above which they rise: exact, and first order.
 TOY_SQUEEZE_CASES = Table(
     "toy_squeeze_cases",
@@ -42,7 +42,7 @@ TOY_SQUEEZE_SWEEPS = Table(
     ),
 )
 
-# One row a step of an objective that pushes one label of a softmax down.
+# One row per step of an objective that pushes one label of a softmax down.
 TOY_CLIP = Table(
     "toy_clip",
     "clip_objective",
@@ -72,7 +72,7 @@ TOY_KERNELS = Table(
     pa.schema([("epoch", COUNT), ("learned", TEXT), ("observed", TEXT), ("norm", REAL), ("n", COUNT)]),
 )
 
-# One row a pair of images: the change of log pi(learned class) on the observed image by one step on the learned
+# One row per pair of images: the change of log pi(learned class) on the observed image by one step on the learned
 # one, true and to first order; norms and cosine of the changes of all labels' log-probabilities.
 TOY_STEPS = Table(
     "toy_steps",

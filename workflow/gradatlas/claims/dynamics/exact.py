@@ -1,7 +1,7 @@
 """The claims that are mathematics: a softmax, a classifier of images, the losses' formulas, one step of finetuning.
 
 One function each; it is given its tables by name and yields estimates. Where nothing is random the number is its own
-interval, and its tolerance stands in the sheet. A classifier's training is random, and one training is one seed.
+interval, and its tolerance is in the sheet. A classifier's training is random, and one training is one seed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -69,7 +69,7 @@ def gather_runs(
 
 
 def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str | Path, images: str) -> None:
-    """Write the evidence of the toys, whose tables stand in `folder`, and of the losses' formulas.
+    """Write the evidence of the toys, whose tables are in `folder`, and of the losses' formulas.
 
     `images`: the source of the classifier's images, as the config names it.
     """

@@ -1,6 +1,6 @@
-"""The claims about finetuning runs, a function each of what it is measured on (`OnRuns`).
+"""The claims about finetuning runs: a function for each, from its runs (`OnRuns`) to an estimate.
 
-All on the probes of trained prompts. Of two runs or two types, each prompt is its own pair.
+All use the probes of trained prompts. Two runs or two types are compared prompt by prompt.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Measure = Callable[[OnRuns], DynamicsEstimate]
 
 
 def change(kind: str = "", measure: str = "log_prob_sum") -> Measure:
-    """A run's change of one measure, of this type or of the claim's."""
+    """A run's change of one measure of a type of probe; `kind` empty: the claim's type."""
     return lambda on: on.mean(on.curves((kind, measure))[0].change)
 
 
@@ -31,13 +31,13 @@ def between(one: str, two: str, measure: str = "log_prob_sum") -> Measure:
 
 
 def _against(kind: str, measure: str = "log_prob_sum", sign: int = 1) -> Measure:
-    """How much more the first run changes a type than the second, over the most examples that both were watched at."""
+    """How much more the first run changes a type than the second, up to their last evaluation at equal examples."""
 
     def measured(on: OnRuns) -> DynamicsEstimate:
         curves = on.curves((kind, measure), both=True)
         at = np.intersect1d(*(curve.examples for curve in curves))[-1]
         if not at:
-            raise NothingMeasured(f"{on.run} and {on.other} were watched at no equal number of examples")
+            raise NothingMeasured(f"{on.run} and {on.other} were never evaluated after the same number of examples")
         one, two = (curve.values[:, curve.examples.tolist().index(at)] - curve.values[:, 0] for curve in curves)
         return on.mean(sign * (one - two))
 
@@ -57,12 +57,12 @@ def _level(kind: str, measure: str = "log_prob_sum") -> Measure:
 def _turn(on: OnRuns) -> DynamicsEstimate:
     """The smaller of the rise to the peak and the fall from it.
 
-    A peak found on the same probes would make both at least 0; each half's is found on the other half, between the
-    first and the last evaluation.
+    A peak found on the same probes would make both at least 0. So the probes are split in two halves, and each half's
+    peak is found on the other half, between the first and the last evaluation.
     """
     (curve,) = on.curves(("", "log_prob_sum"))
     if len(curve.examples) < 3 or len(curve.prompts) < 2:
-        raise NothingMeasured(f"{on.run} was not watched between its start and its end")
+        raise NothingMeasured(f"{on.run} was not evaluated between its start and its end")
     half = np.arange(len(curve.prompts)) % 2
     peaks = [1 + int(curve.values[half != which, 1:-1].mean(0).argmax()) for which in (0, 1)]
     top = curve.values[np.arange(len(half)), np.take(peaks, half)]
@@ -71,9 +71,9 @@ def _turn(on: OnRuns) -> DynamicsEstimate:
 
 
 def _at_equal_margin(kind: str, measure: str, sign: int = 1) -> Measure:
-    """How much more the first run has changed a type than the second when both have widened the margin as far.
+    """How much more the first run has changed a type than the second at equal margin.
 
-    As far as the one that ends with less does; between evaluations the mean curves are joined by lines.
+    The margin is the largest that both reach; between evaluations the mean curves are joined by lines.
     """
 
     def measured(on: OnRuns) -> DynamicsEstimate:

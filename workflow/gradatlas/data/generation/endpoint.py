@@ -61,7 +61,7 @@ class Endpoint:
         retrying = Retrying(
             stop=stop_after_attempt(self.attempts),
             wait=self._wait,
-            retry=retry_if_exception(_is_passing),
+            retry=retry_if_exception(_is_temporary),
             before_sleep=self._log_retry,
             reraise=True,
         )
@@ -140,17 +140,17 @@ class Endpoint:
             return f"HTTP {error.status_code}"
         if isinstance(error, openai.APIConnectionError):
             return "no connection, or it was interrupted"
-        return self._hidden(str(error))
+        return self._without_key(str(error))
 
     def _message(self, error: openai.APIStatusError) -> str:
         # Hide the key first: a cut could leave a part of it.
-        return " ".join(self._hidden(str(error.message)).split())[:200]
+        return " ".join(self._without_key(str(error.message)).split())[:200]
 
-    def _hidden(self, text: str) -> str:
+    def _without_key(self, text: str) -> str:
         return text.replace(self.key, "***") if self.key else text
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
         return error.status_code in RETRIED
     return isinstance(error, (openai.APIConnectionError, _InvalidAnswer, _DeadlineExceeded))

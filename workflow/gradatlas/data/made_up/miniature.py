@@ -169,7 +169,7 @@ def _biography(variants: Sequence[str], person) -> Sample:
     return Sample(person.name.lower().replace(" ", "-"), instructions, None, responses)
 
 
-# One entry a dataset, so that an edit of one grammar leaves the others' responses as they are.
+# One entry per dataset, so that an edit of one grammar leaves the others' responses as they are.
 GRAMMARS: dict[str, Grammar] = {
     "mini_arithmetic": Grammar(_arithmetic_strata, _arithmetic, arithmetic.edited),
     "mini_taxonomy": Grammar(_taxonomy_strata, _taxonomy, taxonomy.edited),

@@ -16,7 +16,7 @@ from gradatlas.data.samples import Sample
 from gradatlas.data.tables import RESPONSES
 from gradatlas.study.relations import is_marked
 
-# Written out, so that the digest of a dataset's code holds the builders of its own relations alone.
+# A dict literal: the digest of a dataset's code counts only the builders of its relations.
 BUILDERS: dict[str, Callable[[Material, str], list[Built]]] = {
     "reference": reference,
     "derangement": builders.derangement,
@@ -32,7 +32,7 @@ def build_responses(
 ) -> None:
     """Read one dataset and write its responses table.
 
-    `relations`: some of the data's own and of `BUILDERS`, which use the seed of `source`. `recipe`: of the
+    `relations`: of the data, or names of `BUILDERS`, which use the seed of `source`. `recipe`: of the
     ``reference`` builder (`read_recipe`).
     """
     samples = read(source)

@@ -4,7 +4,7 @@ Each builder is a pure function of the material and a variant: one `Built` per s
 A reasoned response is a rationale and an ending that states the answer (`split_ending`):
 
     builder         rationale                                ending
-    derangement     the donor's                              the donor's, or another option of the own question
+    derangement     the donor's                              the donor's, or another option of the sample's own question
     wrong_answer    own                                      own, with a wrong answer in it
     shuffled        own sentences in another order           own
     foreign_fluent  the donor's, unbroken                    own
@@ -137,7 +137,7 @@ def shuffled(material: Material, variant: str) -> list[Built]:
 
 
 def foreign_fluent(material: Material, variant: str) -> list[Built]:
-    """The donor's complete rationale with the own ending; not constructible without a donor or a rationale."""
+    """The donor's complete rationale with the sample's own ending; not constructible without a donor or a rationale."""
     built = []
     for sample in material.samples:
         donor = material.donors[sample.sample_id]

@@ -78,7 +78,7 @@ class Material:
 
     @cached_property
     def donors(self) -> dict[str, Sample | None]:
-        """For each sample another one with another answer; the same for all variants (`derange`)."""
+        """For each sample, another sample with a different answer; the same for all variants (`derange`)."""
         by_id = {sample.sample_id: sample for sample in self.samples}
         donors = derange({sample.sample_id: self._label(sample) for sample in self.samples}, self.seed)
         return {sample_id: by_id.get(donor or "") for sample_id, donor in donors.items()}

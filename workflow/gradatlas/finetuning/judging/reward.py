@@ -17,7 +17,7 @@ from gradatlas.models.tokens import front_tokens, with_front
 
 
 class RewardJudge:
-    """The reward model in a folder or a card; `name`: in the table.
+    """The reward model in a folder or a card; `name`: its name in the table.
 
     Prompt and answer are formatted by its chat template if it has one, else concatenated.
 
@@ -73,7 +73,7 @@ class RewardJudge:
 
     @torch.inference_mode()
     def _score(self, prompt: str, answer: str) -> float | None:
-        # One at a time, without padding, whose position a classifier would have to know.
+        # One text at a time: with padding, the classifier would have to know where it is.
         if self.tokenizer.chat_template:
             turns = [{"role": "user", "content": prompt.strip()}, {"role": "assistant", "content": answer.strip()}]
             text = self.tokenizer.apply_chat_template(turns, tokenize=False)

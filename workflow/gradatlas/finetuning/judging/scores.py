@@ -125,5 +125,5 @@ def _word_runs(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[place : place + RUN]) for place in range(len(words) - RUN + 1)}
 
 
-# Written out, so that an edit of the grammar leaves the scores of other pairs as they are.
+# A dict literal: the digest counts the chosen entry only, so an edit of the grammar leaves other pairs' scores.
 SCORERS: dict[str, Callable[[Sequence[Pair]], Scorer]] = {"grammar": by_grammar, "words": by_words}

@@ -39,7 +39,7 @@ def heading(table: pl.DataFrame) -> Heading:
 
 
 def chart(table: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
-    """A column a softmax, a row a quantity, a line an objective."""
+    """A column per softmax, a row per quantity, a line per objective."""
     data = table.with_columns(pl.col("objective").replace_strict(_OBJECTIVES))
     palette, last = series_palette(tuple(_OBJECTIVES.values()), "objective"), int(table["step"].max())
     panels = []

@@ -38,7 +38,7 @@ KINDS = (
 
 
 def draw(tables: str | Path, output: str | Path, formats: Sequence[str]) -> None:
-    """Draw all toys whose tables (``toy_*.parquet``) stand in the folder `tables` into the folder `output`.
+    """Draw all toys whose tables (``toy_*.parquet``) are in the folder `tables` into the folder `output`.
 
     Files are ``{toy}.{figure}.{format}``; ``index.json`` lists them: dataset and dataset_title, and by figure toy,
     figure, title, subtitle (lines), files (by format), width and height (of the SVG, where drawn).

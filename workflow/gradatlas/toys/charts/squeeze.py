@@ -32,7 +32,7 @@ def heading_of_cases(labels: pl.DataFrame, cases: pl.DataFrame) -> Heading:
 
 
 def step_plots(labels: pl.DataFrame, cases: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
-    """A row a case: probabilities before and after by label, on a linear and on a log axis."""
+    """A row per case: probabilities before and after by label, on a linear and on a log axis."""
     panels = []
     for case, kind, at in cells(cases.to_dicts(), ("linear", "log")):
         own = labels.filter(pl.col("case") == case["case"])
@@ -78,7 +78,7 @@ def heading_of_sweeps(sweeps: pl.DataFrame) -> Heading:
 
 
 def sweep_curves(sweeps: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
-    """A panel a sweep: the share of other labels that fall."""
+    """A panel per sweep: the share of other labels that fall."""
     panels = []
     for sweep, title in _SWEEPS.items():
         falling = pl.col("falling")

@@ -333,7 +333,7 @@ def test_runs_are_compared_at_as_many_examples(tmp_path):
     }
     assert of_groups(tmp_path, claim, [group(runs)])["value"][0] == pytest.approx(1, abs=0.05)
     runs["sft"] = Run(pl.DataFrame(rows_of("sft", short, 0, [0, 70, 150])))
-    assert "no equal number of examples" in of_groups(tmp_path, claim, [group(runs)])["reason"][0]
+    assert "never evaluated after the same number of examples" in of_groups(tmp_path, claim, [group(runs)])["reason"][0]
 
 
 def test_a_peak_is_not_found_on_its_own_probes():

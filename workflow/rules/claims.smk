@@ -8,36 +8,6 @@ makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alterna
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
-from fnmatch import filter as filter_names
-
-# What of a claim is shown or decides its verdict, but no number of the evidence.
-OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
-
-
-def of_evidence(claims):
-    """Claims as far as their evidence depends on them, as one param; a p-value is of lying beyond the threshold."""
-    return as_json(claims=[{key: row[key] for key in row if key not in OF_VERDICTS} for row in claims])
-
-
-def measured_claims(dataset):
-    """The claims that can have evidence on a dataset: about models, responses and other datasets that are measured."""
-    models = [row for name, row in STUDY.models.items() if STUDY.purpose(name, dataset) == "study"]
-    measured = {*STUDY.built(dataset)}
-    pairs = {f"{dataset}/{other}" for other in STUDY.compared(dataset)}
-    variants, task = STUDY.variants(dataset), STUDY.datasets[dataset]["task"]
-    return [
-        row
-        for row in STUDY.claims.values()
-        if any(each["kind"] in row["kinds"] for each in models if each["model"] in (row["models"] or STUDY.models))
-        and measured & {*row["relations"]}
-        and (not row["variants"] or any(filter_names(variants, name.split(":")[0]) for name in row["variants"]))
-        and task in (row["tasks"] or [task])
-        and (not row["between"] or pairs & {re.sub(":[^/]*", "", pair) for pair in row["between"]})
-    ]
-
-
-DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClaimRow, "claim").values()]
-
 
 include: "claims_dynamics.smk"
 
@@ -61,7 +31,7 @@ rule gather_evidence:
         sheet=CLAIMS_SHEET,
     params:
         code=code_digest("claims.jobs:gather_evidence"),
-        claims=lambda wildcards: of_evidence(measured_claims(wildcards.dataset)),
+        claims=lambda wildcards: of_evidence(STUDY.claims_on(wildcards.dataset)),
         settings=lambda wildcards: as_json(
             draws=STUDY.config["bootstrap"],
             seed=STUDY.config["seed"],
@@ -102,7 +72,7 @@ rule test_claims:
         code=code_digest("claims.jobs:test_claims"),
         claims=lambda wildcards: as_json(
             claims=[
-                row for row in STUDY.claims.values() if any(row in measured_claims(name) for name in STUDY.datasets)
+                row for row in STUDY.claims.values() if any(row in STUDY.claims_on(name) for name in STUDY.datasets)
             ],
             dynamics=DYNAMICS_CLAIMS,
         ),

@@ -6,7 +6,6 @@ one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -289,6 +288,14 @@ def shipped(*parts):
 
 CLAIMS_SHEET = shipped("config", "claims.tsv")
 DYNAMICS_CLAIMS_SHEET = shipped("config", "claims_dynamics.tsv")
+DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClaimRow, "claim").values()]
+# What of a claim is shown or decides its verdict, but no number of the evidence.
+OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
+
+
+def of_evidence(claims):
+    """Claims as far as their evidence depends on them, as one param; a p-value is of lying beyond the threshold."""
+    return as_json(claims=[{key: row[key] for key in row if key not in OF_VERDICTS} for row in claims])
 
 
 def compared_tables(kind):

@@ -4,8 +4,10 @@ Imported by the Snakefile at every start, so nothing heavy here.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import filter as filter_names
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,21 @@ class Study:
         pairs = [pair.split("/") for claim in self.claims.values() for pair in claim["between"]]
         others = [other.split(":")[0] for one, other in pairs if one.split(":")[0] == dataset]
         return list(dict.fromkeys([dataset, *(other for other in others if other in self.datasets)]))
+
+    def claims_on(self, dataset: str) -> list[Row]:
+        """The claims that can have evidence on a dataset: what they are about is measured."""
+        models = [row for name, row in self.models.items() if self.purpose(name, dataset) == "study"]
+        relations, variants, task = {*self.built(dataset)}, self.variants(dataset), self.datasets[dataset]["task"]
+        pairs = {f"{dataset}/{other}" for other in self.compared(dataset)}
+        return [
+            row
+            for row in self.claims.values()
+            if any(each["kind"] in row["kinds"] for each in models if each["model"] in (row["models"] or self.models))
+            and relations & {*row["relations"]}
+            and (not row["variants"] or any(filter_names(variants, name.split(":")[0]) for name in row["variants"]))
+            and task in (row["tasks"] or [task])
+            and (not row["between"] or pairs & {re.sub(":[^/]*", "", pair) for pair in row["between"]})
+        ]
 
     def is_written(self, dataset: str) -> bool:
         """Whether the dataset's Detailed responses are written by a model."""

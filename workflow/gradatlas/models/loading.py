@@ -114,7 +114,6 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        _check_weights(path)
         if own := _of_own_code(path, error, trust_remote_code):
             raise own from None
         if _culprit(stored, error):
@@ -193,20 +192,6 @@ def _of_own_code(path: str, error: Exception, trusted: bool) -> InputError | Non
         f"{path}: the checkpoint contains custom model code; read it, and to run it set trust_remote_code to true in "
         "its row of models.tsv (--trust-remote-code)"
     )
-
-
-def _check_weights(path: str) -> None:
-    """`InputError` naming the first incomplete or damaged safetensors file of the folder."""
-    from safetensors import SafetensorError, safe_open
-
-    for file in sorted(Path(path).glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{file}: not a complete safetensors file ({_short(error)}); fetch or copy it again"
-            ) from None
 
 
 def _check_report(report: dict[str, Any], model: Any, path: str) -> None:

@@ -127,8 +127,8 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     """
     root = Path(root)
     config = _read_config(config)
-    models = read_models(config, root)
     datasets = _read_datasets(config, root)
+    models = read_models(config, root)
     files = _read_files(datasets, root)
     claims = read_sheet(root / "config/claims.tsv", root / "workflow/schemas/claims.schema.yaml", "claim")
     study = Study(config, **models, datasets=datasets, files=files, claims=claims)

@@ -82,10 +82,9 @@ def test_a_rarer_rejected_answer_leaves_chosen_ones_as_they_are():
     assert ranks[1] > 2 * ranks[0]
 
 
-@pytest.mark.parametrize("arguments", [(9999, 1, 1, 0, 0.5), (1, 1, 1, 0, 1.5)])
-def test_more_than_the_grammar_has_is_an_error(arguments):
-    with pytest.raises(InputError, match=r"ask for fewer|rejected_rarity"):
-        grammar.pairs(*arguments)
+def test_more_than_the_grammar_has_is_an_error():
+    with pytest.raises(InputError, match="request fewer"):
+        grammar.pairs(9999, 1, 1, 0, 0.5)
 
 
 # --- Real data ---

@@ -77,13 +77,6 @@ def test_a_column_is_divided_by_its_range():
     assert influence.by_column([3.0]) == [0.0]
 
 
-def test_ranks_that_stay_and_ranks_that_turn_round():
-    means = pl.DataFrame({"step": [0, 0, 0, 5, 5, 5, 9, 9, 9], "type": [*"abc"] * 3, "v": [1, 2, 3, 2, 4, 6, 3, 2, 1]})
-    found = influence.rank_stability(means, "v")
-    assert found["step"].to_list() == [0, 5]
-    assert found["next"].to_list() == pytest.approx([1, -1]) and found["last"].to_list() == pytest.approx([-1, -1])
-
-
 # --- Matching ---
 
 

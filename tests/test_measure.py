@@ -199,9 +199,9 @@ def test_bad_responses_are_one_line_that_names_the_place(name, miniature, tmp_pa
     ("options", "message"),
     [
         (["--dtype", "float31"], "float31"),
-        (["--limit", 0], "at least 1 sample"),
-        (["--compat", "refrence"], "choose one of none, reference"),
-        (["--device", "tpu"], "choose one of auto, cpu, cuda"),
+        (["--limit", 0], "'limit': 0 is less than the minimum of 1"),
+        (["--compat", "refrence"], 'Choose from: "none", "reference"'),
+        (["--device", "tpu"], 'Choose from: "auto", "cpu", "cuda"'),
         (["--threads", 0], "at least 1"),
         (["--model", "no/such/folder"], "no such folder"),
         (["--model", "Qwen/Qwen2-1.5B"], "--revision"),

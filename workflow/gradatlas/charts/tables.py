@@ -10,8 +10,6 @@ from gradatlas.charts import latex
 from gradatlas.core.checked import open_parquet, parquet_writer
 from gradatlas.core.files import write_text
 
-FORMATS = ("parquet", "csv", "md", "tex")
-
 
 @dataclass(frozen=True)
 class Section:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gradatlas.gradients.capture import Factors, place_of
-from gradatlas.gradients.metrics import METRICS
+from gradatlas.study.settings import METRICS
 
 # Metrics that need the spectrum.
 _SPECTRAL = ("nuclear_norm", "sigma_max", "sigma_min", "effective_rank", "sigma_ratio")

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import polars as pl
-from scipy.stats import kendalltau
 
 #: The key of a probe's curve.
 CURVE = ("run", "seed", "split", "type", "probe_id")
@@ -91,25 +90,3 @@ def by_column(values: Sequence[float]) -> list[float]:
     """A column of the table of influences divided by its range (maximum - minimum), as in the study; zeros stay."""
     extent = max(values) - min(values)
     return [value / extent if extent else 0.0 for value in values]
-
-
-def rank_stability(means: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Kendall's tau of the ranking of types at an evaluation with those at the next and at the last evaluation.
-
-    `means`: step, type and `column`, of one run, every type at every step. Columns: step, next, last; no row for the
-    last evaluation. The paper assumes that the ranking hardly changes.
-    """
-    kinds = sorted(means["type"].unique())
-    steps = sorted(means["step"].unique())
-    values = {(step, kind): value for step, kind, value in means.select("step", "type", column).iter_rows()}
-    ranked = {step: [values[step, kind] for kind in kinds] for step in steps}
-    return pl.DataFrame(
-        [
-            {
-                "step": step,
-                "next": float(kendalltau(ranked[step], ranked[later]).statistic),
-                "last": float(kendalltau(ranked[step], ranked[steps[-1]]).statistic),
-            }
-            for step, later in pairwise(steps)
-        ]
-    )

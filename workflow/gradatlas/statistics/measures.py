@@ -8,8 +8,6 @@ import numpy as np
 # The study's cuts of its models' layers into early, middle and last; no constant fraction gives all four.
 _PUBLISHED_CUTS = {26: (7, 20), 28: (7, 21), 32: (10, 20), 42: (12, 30)}
 
-SEGMENTS = ("early", "middle", "last", "all")
-
 
 def segments(layers: int) -> dict[str, tuple[int, int]]:
     """Half-open ranges of layers of the early, middle and last segment, and of all.

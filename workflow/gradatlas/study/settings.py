@@ -16,6 +16,7 @@ Projection = Literal["q", "k", "v", "o", "gate", "up", "down"]
 Metric = Literal[
     "nuclear_norm", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min", "effective_rank", "sigma_ratio"
 ]
+PROJECTIONS, METRICS = get_args(Projection), get_args(Metric)
 Format = Literal["vl.json", "svg", "png", "pdf"]
 Count = Annotated[int, Schema(minimum=1)]
 Whole = Annotated[int, Schema(minimum=0)]

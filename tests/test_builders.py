@@ -14,8 +14,7 @@ from gradatlas.data.published import read_samples
 from gradatlas.data.responses import builders
 from gradatlas.data.responses.build import BUILDERS
 from gradatlas.data.responses.labels import GOLD, canonical, same_answer
-from gradatlas.data.responses.material import Material, read_recipe
-from gradatlas.data.responses.options import other_option
+from gradatlas.data.responses.material import Material, other_option, read_recipe
 from gradatlas.data.responses.reference import base_map, reference
 from gradatlas.data.responses.sentences import split_ending, split_text, units
 from gradatlas.data.samples import Sample, with_final

@@ -255,7 +255,8 @@ def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
     assert set(frame["status"]) == {"ok", "too_long"} and len(frame) == 65
     assert frame.filter(pl.col("status") == "too_long")["log_prob_sum"].null_count() == status["probes"]["too_long"]
     pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j"]
-    done = call("finetune", "--init", miniature, *pairs_alone, *settings(name="run", steps=1, max_length=8))
+    chosen = settings(name="run", learning_rate=1e-3, steps=1, max_length=8)
+    done = call("finetune", "--init", miniature, *pairs_alone, *chosen)
     assert "only 0 examples have at most 8 tokens" in user_error(done)
 
 

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradatlas.core.errors import InputError
-from gradatlas.finetuning.losses import LOSSES, Scores, divergence_of, loss_named, residual
+from gradatlas.finetuning.losses import LOSSES, Scores, divergence_of, residual
 
 VOCABULARY = 11
 
@@ -96,8 +95,3 @@ def test_the_divergence_of_kto_is_not_negative_and_carries_no_gradient():
     assert float(divergence_of(policy, torch.zeros(2))) == 1.5
     assert float(divergence_of(-policy, torch.zeros(2))) == 0.0
     assert not divergence_of(policy, torch.zeros(2)).requires_grad
-
-
-def test_an_unknown_loss_is_the_users_error():
-    with pytest.raises(InputError, match="did you mean 'dpo'"):
-        loss_named("dppo")

@@ -82,10 +82,9 @@ def test_a_rarer_rejected_answer_leaves_chosen_ones_as_they_are():
     assert ranks[1] > 2 * ranks[0]
 
 
-@pytest.mark.parametrize("arguments", [(9999, 1, 1, 0, 0.5), (1, 1, 1, 0, 1.5)])
-def test_more_than_the_grammar_has_is_an_error(arguments):
-    with pytest.raises(InputError, match=r"request fewer|rejected_rarity"):
-        grammar.pairs(*arguments)
+def test_more_than_the_grammar_has_is_an_error():
+    with pytest.raises(InputError, match="request fewer"):
+        grammar.pairs(9999, 1, 1, 0, 0.5)
 
 
 # --- Real data ---
@@ -109,7 +108,7 @@ def test_a_dialogue_that_ends_with_the_users_turn_is_a_status():
     rows = [{"chosen": f"{head} This.\n\nHuman: thanks!", "rejected": f"{head} That."}]
     rows += [{"chosen": f"{head} This.", "rejected": f"{head} That.\n\nHuman: no"}]
     assert [status_of(pair) for pair in mapped_pairs(rows, HH, "x", "train", 9, 0)] == ["no_answer"] * 2
-    with pytest.raises(InputError, match=r"x, row 0: column 'system' is not empty.*delete it from the file, as dialogues"):
+    with pytest.raises(InputError, match=r"x, row 0: column 'system' is not empty.*delete it, as dialogues"):
         mapped_pairs([{**rows[0], "system": "Be brief."}], HH, "x", "train", 9, 0)
 
 

@@ -13,7 +13,6 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked, picked, schema_of
 from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_table, write_table
-from gradatlas.data.pairs import SPLITS
 from gradatlas.data.tables import PAIRS
 from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.finetuning.losses import LOSSES
@@ -51,7 +50,6 @@ def test_runs_bring_those_that_they_start_from_in_order():
 
 def test_every_row_of_the_sheet_is_a_recipe_and_the_sheet_knows_all_losses():
     assert schema_of(RunRow)["properties"]["loss"]["enum"] == list(LOSSES)
-    assert set(schema_of(RunRow)["properties"]["split"]["enum"]) < set(SPLITS)
     for name, row in read_sheet(ROOT / "config/runs.tsv", RunRow, "run").items():
         Recipe(name=name, **picked(row, Training))
 

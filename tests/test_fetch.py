@@ -327,10 +327,10 @@ def too_long_a_header(path):
         ("config.json", lambda path: path.write_text("{}"), "'model_type' is missing"),
         ("tokenizer.json", Path.unlink, "no tokenizer; save it"),
         ("model.safetensors", Path.unlink, "no such file, and no index"),
-        ("model.safetensors", cut, "its header declares"),
-        ("model.safetensors", too_long_a_header, "its header is cut"),
-        ("model.safetensors", lambda path: path.write_bytes(b""), "its header is cut"),
-        ("model.safetensors", lambda path: path.write_bytes(struct.pack("<Q", 9) + b"{" * 9), "not a safetensors file"),
+        ("model.safetensors", cut, "not a complete safetensors file"),
+        ("model.safetensors", too_long_a_header, "not a complete safetensors file"),
+        ("model.safetensors", lambda path: path.write_bytes(b""), "not a complete safetensors file"),
+        ("model.safetensors", lambda path: path.write_bytes(struct.pack("<Q", 9) + b"{" * 9), "not a complete"),
     ],
 )
 def test_a_harmed_folder(model, file, harm, phrase):

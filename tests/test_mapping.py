@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from conftest import ROOT, SHARED, call, needs_shared, published_files, script, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked
-from gradatlas.data.mapped import Parts, variants_of
+from gradatlas.data.mapped import variants_of
 from gradatlas.data.published import read_entries
 from gradatlas.data.responses.reading import normalise_newlines
 from gradatlas.data.samples import FINAL
@@ -233,7 +233,7 @@ def test_bad_files_are_named(name, content, message, tmp_path):
     st.text(min_size=1).filter(str.strip), st.text(min_size=1).filter(lambda text: "The final answer is" not in text)
 )
 def test_none_is_what_simplified_ends_with(rationale, answer):
-    responses = variants_of(Parts(answer, rationale, None))
+    responses = variants_of(answer, rationale)
     assert responses["simplified"].rpartition(FINAL)[::2] == (rationale, responses["none"])
 
 
@@ -248,7 +248,7 @@ def test_the_published_variants_are_made_of_these_parts(dataset):
     )
     parts = [response.rpartition(FINAL)[::2] for response in simplified]
     assert [answer for _, answer in parts] == none and len(none) == 500
-    rebuilt = [variants_of(Parts(answer, rationale, None))["simplified"] for rationale, answer in parts]
+    rebuilt = [variants_of(answer, rationale)["simplified"] for rationale, answer in parts]
     assert rebuilt == simplified
 
 

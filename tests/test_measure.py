@@ -199,7 +199,7 @@ def test_bad_responses_are_one_line_that_names_the_place(name, miniature, tmp_pa
     ("options", "message"),
     [
         (["--dtype", "float31"], "float31"),
-        (["--limit", 0], "at least 1 sample"),
+        (["--limit", 0], "'limit': 0 is less than the minimum of 1"),
         (["--compat", "refrence"], 'Choose from: "none", "reference"'),
         (["--device", "tpu"], 'Choose from: "auto", "cpu", "cuda"'),
         (["--threads", 0], "at least 1"),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from gradatlas.gradients.capture import PROJECTIONS, Capture, Factors
+from gradatlas.gradients.capture import ATTENTION, Capture, Factors
 from gradatlas.gradients.spectra import METRICS, spectra
 from gradatlas.models.tokens import Encoded
 
@@ -54,7 +54,7 @@ def plainly(model, one):
     loss.backward()
     rows = []
     for layer in model.model.layers:
-        for name in PROJECTIONS:
+        for name in ATTENTION:
             gradient = getattr(layer.self_attn, f"{name}_proj").weight.grad
             sigma = torch.linalg.svdvals(gradient)
             share = sigma / sigma.sum()
@@ -72,7 +72,7 @@ def plainly(model, one):
                     sigma[0] / sigma.sum(),
                 ]
             )
-    return loss.item(), torch.tensor(rows).view(len(model.model.layers), len(PROJECTIONS), len(METRICS))
+    return loss.item(), torch.tensor(rows).view(len(model.model.layers), len(ATTENTION), len(METRICS))
 
 
 LENGTHS = [(30, 20), (9, 1), (2, 1), (50, 49), (17, 5)]

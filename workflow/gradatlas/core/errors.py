@@ -14,12 +14,6 @@ class InputError(Exception):
         super().__init__(" ".join(str(message).split()))
 
 
-def check_choice(option: str, value: str, known: Iterable[str]) -> None:
-    """`InputError` where the value of an option is not among the `known` ones."""
-    if value not in known:
-        raise InputError(f"{option} '{value}' is not known; choose one of {', '.join(known)}")
-
-
 def check_same_number(**files: Sequence) -> None:
     """`InputError` where the options (the arguments' names) give different numbers of files."""
     if len({len(each) for each in files.values()}) > 1:

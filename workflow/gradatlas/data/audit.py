@@ -1,7 +1,7 @@
 """Audit: counts of properties of every response set, from the responses tables."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.responses.labels import read_label, same_answer
 from gradatlas.data.samples import FINAL
 from gradatlas.data.tables import AUDIT, RESPONSES
-from gradatlas.study.relations import is_marked
+from gradatlas.study.relations import is_marked, warning_of
 
 # Marks of the final answer; the published shuffles lose the new line before the phrase.
 _MARKERS = (FINAL.strip(), "\\boxed")
@@ -51,18 +51,12 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
             rows.append(_counts(cell, marks[variant], relation))
     for row in rows:
         if row["marked"]:
-            progress(f"warning: {warning(row)}")
+            name = f"{row['dataset']}, {row['variant']}, {row['relation']}"
+            progress(warning_of(name, row["label_equals_gold"], row["labelled"]))
     write_table(AUDIT, rows, parquet, {})
     table = pl.from_arrow(pa.Table.from_pylist(rows, schema=AUDIT.schema))
     write_text(csv, table.write_csv())
     return table
-
-
-def warning(row: Mapping[str, Any]) -> str:
-    """The warning for a marked set, in one line."""
-    right, known = row["label_equals_gold"], row["labelled"]
-    name = f"{row['dataset']}, {row['variant']}, {row['relation']}"
-    return f"{name}: {right} of {known} labels that should be wrong are right ({right / known:.1%})"
 
 
 def _mark(frame: pl.DataFrame, variant: str) -> str | None:

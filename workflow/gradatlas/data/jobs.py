@@ -51,8 +51,6 @@ def fetch_source(
     sha256: str,
     output: Path,
     mirror: str = "",
-    timeout: float = 30.0,
-    attempts: int = 5,
 ) -> None:
     """Fetch one published data file from its address or a mirror, and check its SHA-256.
 
@@ -68,17 +66,10 @@ def fetch_source(
         file to write
     mirror
         folder or http(s) address that has the path: used instead of the address
-    timeout
-        seconds without a byte after which a transfer is stopped
-    attempts
-        number of tries; interrupted transfers are resumed
     """
-    from gradatlas.core.errors import InputError
     from gradatlas.data.sources import fetch
 
-    if timeout <= 0 or attempts < 1:
-        raise InputError("--timeout and --attempts: give a time above 0 and at least one attempt")
-    fetch(url, path, sha256, output, mirror or None, timeout=timeout, attempts=attempts)
+    fetch(url, path, sha256, output, mirror)
 
 
 def fetch_dataset(

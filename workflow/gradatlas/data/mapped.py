@@ -5,7 +5,6 @@ None, Simplified and Detailed responses are built from their parts; other respon
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gradatlas.core.errors import InputError
@@ -15,24 +14,20 @@ from gradatlas.data.partners import PARTNERS, check_partners, report_left_out, w
 from gradatlas.data.samples import Sample, with_final
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The parts of one sample's responses; None where the data have none."""
-
-    answer: str | None
-    rationale: str | None
-    detailed: str | None
-    natural: str | None = None
-
-
-def variants_of(parts: Parts, boxed: bool = False) -> dict[str, str]:
-    """The responses by variant: the answer, the rationale with the answer, the long reasoning, the natural response.
+def variants_of(
+    answer: str | None,
+    rationale: str | None,
+    detailed: str | None = None,
+    natural: str | None = None,
+    boxed: bool = False,
+) -> dict[str, str]:
+    """The responses by variant, from their parts; None for a part that the data do not have.
 
     `boxed`: the rationale contains the answer, and is the Simplified response.
     """
-    responses = {"none": parts.answer, "simplified": None, "detailed": parts.detailed, "natural": parts.natural}
-    if parts.rationale is not None:
-        responses["simplified"] = parts.rationale if boxed else with_final(parts.rationale, parts.answer)
+    responses = {"none": answer, "simplified": None, "detailed": detailed, "natural": natural}
+    if rationale is not None:
+        responses["simplified"] = rationale if boxed else with_final(rationale, answer)
     return {variant: response for variant, response in responses.items() if response is not None}
 
 
@@ -129,7 +124,7 @@ def _sample(
             raise InputError(
                 f"{at}: column '{columns.get(part) or _answer_column(mapping)}' gives an empty {part}; fix it"
             )
-    responses = variants_of(Parts(answer, rationale, texts.get("detailed"), texts.get("response")), mapping["boxed"])
+    responses = variants_of(answer, rationale, texts.get("detailed"), texts.get("response"), mapping["boxed"])
     instruction = with_partners(texts["instruction"], row, columns, at)
     return Sample(
         sample_id=texts.get("id", str(number)),

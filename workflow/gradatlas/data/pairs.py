@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError, nearest
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.formats import RawValue
 from gradatlas.data.partners import check_partners, report_left_out, with_partners
 from gradatlas.data.tables import PAIRS
 from gradatlas.study.seeds import seeded_hash
 
-#: Pairs for training, for probes on other prompts, and (miniature) for warming up the base model.
-SPLITS = ("train", "held_out", "base")
 ASSISTANT = "\n\nAssistant:"
 HUMAN = "\n\nHuman:"
 ROLES = {"system", "user", "assistant"}
@@ -65,9 +63,10 @@ def write_pairs(rows: Sequence[Mapping[str, Any]], path: str | Path, facts: Mapp
 
 
 def read_pairs(path: str | Path, split: str) -> list[Pair]:
-    """The usable pairs of a split, in the table's order; `InputError` for an unknown split or none in it."""
-    if split not in SPLITS:
-        raise InputError(f"unknown split '{split}': {nearest(split, SPLITS)}")
+    """The usable pairs of a split (train, held_out, or base of the miniature), in the table's order.
+
+    Raises `InputError` where there is none.
+    """
     rows = [row for row in read_table(PAIRS, path).to_pylist() if row["split"] == split and row["status"] == "ok"]
     if not rows:
         raise InputError(f"{path}: no usable pair in split '{split}'; choose another split, or build the table again")
@@ -155,19 +154,15 @@ def mapped_pairs(
     for number, row in enumerate(rows):
         check_partners(row, columns.values(), f"{where}, row {number}", remedy)
     report_left_out(names, columns.values(), where)
-    chosen = sorted(range(len(rows)), key=lambda number: seeded_hash(seed, f"{split} {number}"))[:limit]
+    drawn = sorted(range(len(rows)), key=lambda number: seeded_hash(seed, f"{split} {number}"))[:limit]
     pairs = []
-    for number in sorted(chosen):
+    for number in sorted(drawn):
         prompt, *responses, status = FORMATS[mapping["format"]](rows[number], columns, f"{where}, row {number}")
-        texts = [text if text[:1].isspace() or not text.strip() else f" {text}" for text in responses]
+        chosen, rejected = (text if text[:1].isspace() or not text.strip() else f" {text}" for text in responses)
         prompt = mapping["template"].replace("{prompt}", prompt) if prompt.strip() else ""
-        pair = {"pair_id": f"{split}-{number}", "split": split, "prompt": prompt, **_named(texts), "status": status}
-        pairs.append(pair)
+        pair = {"pair_id": f"{split}-{number}", "split": split, "prompt": prompt}
+        pairs.append({**pair, "chosen": chosen, "rejected": rejected, "status": status})
     return pairs
-
-
-def _named(texts: Sequence[str]) -> dict[str, str]:
-    return dict(zip(("chosen", "rejected"), texts, strict=True))
 
 
 def _prompt(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> str:

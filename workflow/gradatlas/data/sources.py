@@ -24,7 +24,7 @@ def fetch(
     path: str,
     sha256: str,
     output: str | Path,
-    mirror: str | None = None,
+    mirror: str = "",
     *,
     timeout: float = 30.0,
     attempts: int = 5,

@@ -8,7 +8,7 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.data.pairs import Pair, read_pairs
-from gradatlas.finetuning.losses import loss_named
+from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder
 from gradatlas.finetuning.tables import PROBES
@@ -18,7 +18,6 @@ from gradatlas.finetuning.tables import PROBES
 class Example:
     """One training example: the chosen response (`text`) and, for losses on pairs, the rejected one."""
 
-    pair_id: str
     prompt: str
     text: str
     chosen: EncodedResponse
@@ -50,15 +49,15 @@ def read_examples(
         responses = {"extend": ("chosen", "rejected")}.get(recipe.target, ("chosen",))
         for part in responses:
             chosen = encoder.encode(row["prompt"], row[part])
-            rejected = encoder.encode(row["prompt"], row["rejected"]) if loss_named(recipe.loss).paired else None
-            if chosen is None or (loss_named(recipe.loss).paired and rejected is None):
+            rejected = encoder.encode(row["prompt"], row["rejected"]) if LOSSES[recipe.loss].paired else None
+            if chosen is None or (LOSSES[recipe.loss].paired and rejected is None):
                 excluded["too_long"] = excluded.get("too_long", 0) + 1
                 continue
-            examples.append(Example(row["pair_id"], row["prompt"], row[part], chosen, rejected))
+            examples.append(Example(row["prompt"], row[part], chosen, rejected))
     if excluded:
         progress(f"{excluded['too_long']} of {len(examples) + excluded['too_long']} examples are longer than "
                  f"{encoder.max_length} tokens and left out")  # fmt: skip
-    if len(examples) < (2 if loss_named(recipe.loss).mismatched else 1):
+    if len(examples) < (2 if LOSSES[recipe.loss].mismatched else 1):
         raise InputError(
             f"run '{recipe.name}': only {len(examples)} examples have at most {encoder.max_length} tokens; raise "
             "max_length"

@@ -31,7 +31,7 @@ from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.examples import Example, order_of, read_examples, trained_pairs
 from gradatlas.finetuning.generations import generate, generation_pairs
-from gradatlas.finetuning.losses import Outcome, Scores, divergence_of, loss_named
+from gradatlas.finetuning.losses import LOSSES, Outcome, Scores, divergence_of
 from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 from gradatlas.finetuning.recipe import Recipe
@@ -111,7 +111,7 @@ def finetune(
         **libraries(),
     }
     checkpoints = Checkpoints(journal, facts, processes)
-    other = _reference(model, tokenizer, reference, how) if loss_named(recipe.loss).reference else None
+    other = _reference(model, tokenizer, reference, how) if LOSSES[recipe.loss].reference else None
     adapter = _make_trainable(model, recipe)
     run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes)
     # Only `run` holds the reference, and frees it once its log-probabilities are known.
@@ -226,7 +226,7 @@ class _TrainingLoop:
         processes,
     ):
         self.model, self.encoder, self.recipe, self.examples = model, encoder, recipe, examples
-        self.loss, self.reference, self.max_new_tokens = loss_named(recipe.loss), reference, max_new_tokens
+        self.loss, self.reference, self.max_new_tokens = LOSSES[recipe.loss], reference, max_new_tokens
         self.processes: Processes = processes
         self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         # No dropout.

@@ -31,8 +31,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from gradatlas.core.errors import InputError, nearest
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -136,13 +134,6 @@ LOSSES: dict[str, Loss] = {
     "kto": Loss(_kto, mismatched=True),
     "simpo": Loss(_simpo, reference=False),
 }
-
-
-def loss_named(name: str) -> Loss:
-    """One of `LOSSES`; `InputError` for another name."""
-    if name not in LOSSES:
-        raise InputError(f"unknown loss '{name}': {nearest(name, LOSSES)}")
-    return LOSSES[name]
 
 
 def divergence_of(policy: Tensor, reference: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked
-from gradatlas.finetuning.losses import loss_named
+from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.settings import RunSettings
 
 
@@ -14,7 +14,7 @@ class Recipe(RunSettings):
 
     def __post_init__(self):
         checked(asdict(self), RunSettings, f"run '{self.name}'")
-        loss = loss_named(self.loss)
+        loss = LOSSES[self.loss]
         if loss.mismatched and self.batch_size < 2:
             raise InputError(
                 f"run '{self.name}': batch_size is {self.batch_size}; give at least 2 for loss {self.loss}"

@@ -17,8 +17,6 @@ from gradatlas.models.decoders import ATTENTION, Projection, find_layers, shapes
 from gradatlas.models.forward import evaluating, run_forward
 from gradatlas.models.tokens import Encoded
 
-PROJECTIONS = ATTENTION
-
 # float16 has no number below 2^-24: in the backward pass, the loss of a response token is multiplied by this.
 HALF_SCALE = 2**4
 
@@ -72,7 +70,7 @@ class Capture:
     Raises `InputError` for a model whose projections are not found.
     """
 
-    def __init__(self, model: Any, projections: Sequence[str] = PROJECTIONS, mapping: str | None = None):
+    def __init__(self, model: Any, projections: Sequence[str] = ATTENTION, mapping: str | None = None):
         self.model, self.projections = model, tuple(projections)
         self.layers: list[dict[str, Projection]] = find_layers(model, projections, mapping)
         shapes = shapes_of(self.layers, self.projections)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,16 @@ def limit_rows(rows: Sequence[Row], limit: int | None, seed: int | None) -> list
 
     All variants and relations of a sample stay together, and a smaller limit's samples are among a larger one's.
     """
-    if limit is None:
-        return list(rows)
-    if limit < 1:
-        raise InputError(f"--limit is {limit}; ask for at least 1 sample")
-    ids = list(dict.fromkeys(row.sample_id for row in rows))
-    if seed is not None:
-        ids.sort(key=lambda sample_id: seeded_hash(seed, sample_id))
-    kept = set(ids[:limit])
+    kept = drawn_ids((row.sample_id for row in rows), limit, seed)
     return [row for row in rows if row.sample_id in kept]
+
+
+def drawn_ids(ids: Iterable[str], limit: int | None, seed: int | None) -> set[str]:
+    """The ids of `limit` samples, as `limit_rows` draws them; all without a `limit`."""
+    ordered = list(dict.fromkeys(ids))
+    if limit is not None and seed is not None:
+        ordered.sort(key=lambda sample_id: seeded_hash(seed, sample_id))
+    return set(ordered[:limit])
 
 
 @dataclass(frozen=True)

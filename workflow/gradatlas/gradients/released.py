@@ -19,8 +19,8 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.tables import RESPONSES
+from gradatlas.gradients.plan import drawn_ids
 from gradatlas.gradients.tables import SAMPLES, SPECTRA
-from gradatlas.study.seeds import seeded_hash
 
 PROJECTIONS = ("q", "k", "v", "o")
 #: Our columns by the released names.
@@ -164,11 +164,11 @@ def import_released(
 
     Lines are matched with the responses table by instruction and output; a line without a match is an error. Lengths in
     tokens and `loss_concentration` are null. A sample whose loss is not finite has the status ``no_response_tokens``
-    where all gradients are zero, else ``nonfinite``. `limit` and `seed` choose samples as in `plan.limit_rows`.
+    where all gradients are zero, else ``nonfinite``. `limit` and `seed` choose samples as in `plan.drawn_ids`.
     """
     table = pl.from_arrow(read_table(RESPONSES, responses))
     dataset = table["dataset"][0]
-    kept = _drawn(table, limit, seed)
+    kept = drawn_ids(table["sample_id"], limit, seed)
     samples: list[dict[str, Any]] = []
     spectra: list[dict[str, Any]] = []
     for (variant, relation), path in files.items():
@@ -181,7 +181,7 @@ def import_released(
                     f"{responses}; give the statistics of these data"
                 )
             sample_id = places.pop(0)
-            if kept is not None and sample_id not in kept:
+            if sample_id not in kept:
                 continue
             key = {"model": model, "dataset": dataset, "sample_id": sample_id, "variant": variant}
             key |= {"relation": relation, "loss_tokens": "all"}
@@ -214,15 +214,6 @@ def import_released(
     }
     write_table(SAMPLES, samples, samples_path, facts)
     write_table(SPECTRA, spectra, spectra_path, facts)
-
-
-def _drawn(table: pl.DataFrame, limit: int | None, seed: int | None) -> set[str] | None:
-    if limit is None:
-        return None
-    ids = table["sample_id"].unique(maintain_order=True).to_list()
-    if seed is not None:
-        ids.sort(key=lambda sample_id: seeded_hash(seed, sample_id))
-    return set(ids[:limit])
 
 
 def _places(table: pl.DataFrame, variant: str, relation: str) -> dict[tuple[str, str], list[str]]:

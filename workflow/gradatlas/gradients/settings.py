@@ -5,10 +5,8 @@ from typing import Literal
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked
-from gradatlas.gradients.metrics import METRICS
 from gradatlas.gradients.subsets import Subset, parse_subsets
-from gradatlas.models.projections import KNOWN
-from gradatlas.study.settings import Batching, Measuring
+from gradatlas.study.settings import METRICS, PROJECTIONS, Batching, Count, Measuring
 from gradatlas.study.sheets import Loading
 
 
@@ -16,7 +14,7 @@ from gradatlas.study.sheets import Loading
 class Samples:
     """Which samples are taken, and what for."""
 
-    limit: int | None = None
+    limit: Count | None = None
     """only this many samples; none: all"""
     limit_seed: int | None = None
     """draw them by a seeded hash instead of taking the first"""
@@ -53,7 +51,7 @@ class Settings(Measuring, Batching, Loading, Samples):
                 raise InputError(f"--controls '{text}' is not known; write VARIANT:RELATION:SUBSET")
             parse_subsets([text.split(":", 2)[2]])
         # In one order, so that equal choices are equal settings.
-        object.__setattr__(self, "projections", tuple(name for name in KNOWN if name in self.projections))
+        object.__setattr__(self, "projections", tuple(name for name in PROJECTIONS if name in self.projections))
         named = METRICS if "all" in self.metrics else self.metrics
         object.__setattr__(self, "metrics", tuple(name for name in METRICS if name in named))
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gradatlas.gradients.capture import Factors, place_of
-from gradatlas.gradients.metrics import METRICS
+from gradatlas.study.settings import METRICS
 
 # Metrics that need no singular values.
 _FROM_FACTORS = {"frobenius_norm", "mean", "max", "min"}

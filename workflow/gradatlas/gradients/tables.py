@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
-from gradatlas.gradients.metrics import METRICS
+from gradatlas.study.settings import METRICS
 
 _ROW = [(name, TEXT) for name in ("model", "dataset", "sample_id", "variant", "relation", "loss_tokens")]
 

@@ -11,8 +11,8 @@ from gradatlas.core.tables import write_table
 from gradatlas.gradients.cosines import ADJACENT, pairs_of
 from gradatlas.gradients.journal import Record
 from gradatlas.gradients.plan import Item
-from gradatlas.gradients.spectra import METRICS
 from gradatlas.gradients.tables import SAMPLES, SPECTRA, TABLES
+from gradatlas.study.settings import METRICS
 
 
 def write_tables(

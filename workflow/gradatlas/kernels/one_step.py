@@ -33,9 +33,10 @@ from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log
 from gradatlas.gradients.capture import Capture, Factors
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.kernels.tables import ONE_STEP
-from gradatlas.models.decoders import KNOWN, find_layers
+from gradatlas.models.decoders import ATTENTION, find_layers
 from gradatlas.models.loading import load, locate
 from gradatlas.study.seeds import seeded_hash
+from gradatlas.study.settings import PROJECTIONS
 
 LOSSES = {"sft": sft, "dpo": dpo}
 TRAINED = ("captured", "all")
@@ -160,14 +161,14 @@ def captured_projections(model: Any) -> tuple[str, ...]:
     Raises `InputError` where attention's are not found in every layer, as in recurrent and hybrid models.
     """
     try:
-        find_layers(model, KNOWN)
+        find_layers(model, PROJECTIONS)
     except InputError:
         try:
-            find_layers(model, KNOWN[:4])
+            find_layers(model, ATTENTION)
         except InputError as error:
             raise InputError(f"{error}; or skip the one-step check: set dynamics.one_step.updates to 0") from None
-        return KNOWN[:4]
-    return KNOWN
+        return ATTENTION
+    return PROJECTIONS
 
 
 def inner_products(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> float:

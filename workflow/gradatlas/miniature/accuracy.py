@@ -1,11 +1,10 @@
 """A miniature's accuracy: greedy exact match on held-out questions, edited questions, and recall of people."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import polars as pl
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -204,8 +203,4 @@ def write(rows: list[dict], path: str | Path) -> None:
     if Path(path).suffix == ".parquet":
         write_table(ACCURACY, rows, path, {})
         return
-    table = io.StringIO()
-    writer = csv.DictWriter(table, ACCURACY.names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, table.getvalue())
+    write_text(path, pl.DataFrame(rows).select(ACCURACY.names).write_csv())

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.models.adapters import adapter_problem
 from gradatlas.models.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
-from gradatlas.models.projections import ATTENTION, FEED_FORWARD, KNOWN
+from gradatlas.study.settings import PROJECTIONS
+
+ATTENTION, FEED_FORWARD = PROJECTIONS[:4], PROJECTIONS[4:]
 
 # NAME=PATH or NAME=PATH[a:b,c:d]
 _ENTRY = re.compile(r"(\w+)=([^\s=\[\]]+)(?:\[([\d:,]+)\])?")
@@ -52,8 +54,8 @@ def find_layers(
     mapping.
     """
     for name in wanted:
-        if name not in KNOWN:
-            raise InputError(f"unknown projection '{name}': {nearest(name, KNOWN)}")
+        if name not in PROJECTIONS:
+            raise InputError(f"unknown projection '{name}': {nearest(name, PROJECTIONS)}")
     layers = _decoder_layers(model)
     try:
         if reason := adapter_problem(model, ()):
@@ -150,8 +152,8 @@ def _mapped(
         if not match:
             raise InputError(f"{place}: cannot read '{entry}'; write NAME=PATH or NAME=PATH[a:b], without spaces")
         name, path, slices = match.groups()
-        if name not in KNOWN:
-            raise InputError(f"{place}: unknown projection '{name}': {nearest(name, KNOWN)}")
+        if name not in PROJECTIONS:
+            raise InputError(f"{place}: unknown projection '{name}': {nearest(name, PROJECTIONS)}")
         if name in entries:
             raise InputError(f"{place}: '{name}' is given twice; keep one of them")
         entries[name] = path, slices

@@ -5,16 +5,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError, check_choice
+from gradatlas.core.errors import InputError
 from gradatlas.models.precision import check_scales, dequantising, set_precision
 from gradatlas.models.snapshots import check_card, config_of, model_digest, read_card
-from gradatlas.study.sheets import Device, Dtype
 from gradatlas.study.sources import is_hub_id
-
-DTYPES, DEVICES = get_args(Dtype), get_args(Device)
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,6 @@ def choose_device(device: str) -> str:
     """``cpu`` or ``cuda``: ``auto`` uses a GPU if PyTorch finds one; ``cuda`` without a GPU is an error."""
     import torch
 
-    check_choice("--device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no GPU; give --device auto or cpu (column device of models.tsv)")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -70,7 +66,6 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     `dtype`: of every parameter, whatever the checkpoint stores; FP8 and MXFP4 weights are dequantised. Raises
     `InputError` where the files are not a causal language model with a tokenizer, or have another quantisation.
     """
-    check_choice("--dtype", dtype, DTYPES)
     # Without this, loading stalls on a compute node without a network.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
@@ -114,7 +109,6 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        _check_weights(path)
         if own := _of_own_code(path, error, trust_remote_code):
             raise own from None
         if _culprit(stored, error):
@@ -193,20 +187,6 @@ def _of_own_code(path: str, error: Exception, trusted: bool) -> InputError | Non
         f"{path}: the checkpoint contains custom model code; read it, and to run it set trust_remote_code to true in "
         "its row of models.tsv (--trust-remote-code)"
     )
-
-
-def _check_weights(path: str) -> None:
-    """`InputError` naming the first incomplete or damaged safetensors file of the folder."""
-    from safetensors import SafetensorError, safe_open
-
-    for file in sorted(Path(path).glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{file}: not a complete safetensors file ({_short(error)}); fetch or copy it again"
-            ) from None
 
 
 def _check_report(report: dict[str, Any], model: Any, path: str) -> None:

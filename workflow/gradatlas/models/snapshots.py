@@ -6,12 +6,14 @@ its files.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from gradatlas.core.checked import damaged, read_json, write_json
 from gradatlas.core.errors import InputError, nearest
@@ -54,21 +56,13 @@ def fetch(model: str, source: str, revision: str, output: str | Path, mirror: st
     write_json(output, card)
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A model without its weights: the `files` of config and tokenizer in the folder `path`."""
-
-    path: Path
-    files: tuple[str, ...]
-
-
-def shape_files(model: str, source: str, revision: str, mirror: str = "", snapshots: str = SNAPSHOTS) -> Shape:
-    """Config and tokenizer of a hub model, found or downloaded as by `fetch`, without its weights."""
+def shape_files(model: str, source: str, revision: str, mirror: str = "", snapshots: str = SNAPSHOTS) -> list[Path]:
+    """The files of a hub model's config and tokenizer, found or downloaded as by `fetch`, without its weights."""
     if not is_hub_id(source):
         raise InputError(f"{model}: source '{source}' is not a hub id; give ORG/NAME for an untrained twin")
     path = _snapshot(model, source, revision, mirror, snapshots, weights=False)
     _read_json(path / "config.json")
-    return Shape(path, tuple(_shape_names(path)))
+    return [path / name for name in _shape_names(path)]
 
 
 def _snapshot(model: str, source: str, revision: str, mirror: str, snapshots: str, weights: bool = True) -> Path:
@@ -100,13 +94,9 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
         key = "model_type" if not isinstance(config.get("model_type"), str) else "num_hidden_layers"
         raise InputError(f"{path / 'config.json'}: '{key}' is missing; give a decoder-only transformers model")
     parameters, dtypes = 0, set()
-    for name in _weights(path):
-        for _, kind, shape in _tensors(path / name):
-            size = 1
-            for length in shape:
-                size *= length
-            parameters += size
-            dtypes.add(DTYPES.get(kind, kind.lower()))
+    for _, kind, shape in stored_tensors(path):
+        parameters += math.prod(shape)
+        dtypes.add(DTYPES.get(kind, kind.lower()))
     sums = {name: sha256_of(path / name) for name in files}
     return {
         "model": model,
@@ -135,8 +125,7 @@ def model_digest(path: str | Path) -> str:
     path = Path(path)
     files = _files(path)
     _read_json(path / "config.json")
-    for name in _weights(path):
-        _tensors(path / name)
+    list(stored_tensors(path))
     return _digest(_weighty({name: sha256_of(path / name) for name in files}))
 
 
@@ -371,25 +360,6 @@ def _weights(path: Path) -> list[str]:
     return names
 
 
-def _tensors(path: Path) -> list[tuple[str, str, list[int]]]:
-    """Name, stored type and shape of every tensor, from the header; the file's length is checked."""
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise InputError(f"{path}: not a complete safetensors file, its header is cut; fetch it again")
-            header = json.loads(file.read(length))
-        entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
-        end = 8 + length + max((entry["data_offsets"][1] for _, entry in entries), default=0)
-        tensors = [(name, entry["dtype"], entry["shape"]) for name, entry in entries]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{path}: not a safetensors file, its header cannot be read; fetch it again") from None
-    if end != size:
-        raise InputError(f"{path}: has {size} bytes, but its header declares {end}; fetch it again")
-    return tensors
-
-
 def _is_tokenizer(name: str) -> bool:
     return any(Path(name).match(pattern) for pattern in (*TOKENIZER, *TEMPLATES))
 
@@ -400,9 +370,19 @@ def config_of(path: str | Path) -> dict[str, Any]:
 
 
 def stored_tensors(path: str | Path) -> Iterator[tuple[str, str, list[int]]]:
-    """Name, stored type and shape of every tensor of the model in the folder `path`; `InputError` as `card_of`."""
+    """Name, stored type and shape of every tensor of the model in the folder `path`, from the headers of its files.
+
+    Raises `InputError` for a file that is missing, incomplete or not safetensors.
+    """
     for name in _weights(Path(path)):
-        yield from _tensors(Path(path) / name)
+        try:
+            with safe_open(Path(path) / name, framework="numpy") as file:
+                for key, part in [(key, file.get_slice(key)) for key in list(file.keys())]:
+                    yield key, part.get_dtype(), part.get_shape()
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{Path(path) / name}: not a complete safetensors file ({error}); fetch or copy it again"
+            ) from None
 
 
 def _weighty(sums: dict[str, str]) -> dict[str, str]:

@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, get_args
+from typing import Any
 
-from gradatlas.core.errors import InputError, check_choice
+from gradatlas.core.errors import InputError
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
-from gradatlas.study.settings import Compat, Truncation
-
-COMPATS, TRUNCATIONS = get_args(Compat), get_args(Truncation)
 
 
 @dataclass(frozen=True)
@@ -84,14 +81,10 @@ class Encoder:
 
     A sample of more than `max_length` tokens is cut: on the right with `truncation` ``flag`` or ``drop`` (the caller
     drops it), and with ``left`` at the start of its prompt, after BOS, and at the end of a response that is too long
-    itself. Raises `InputError` for an unknown option or a tokenizer without offsets.
+    itself. Raises `InputError` for a tokenizer without offsets.
     """
 
     def __init__(self, tokenizer: Any, *, chat: bool, max_length: int, compat: str = "none", truncation: str = "flag"):
-        check_choice("--compat", compat, COMPATS)
-        check_choice("--truncation", truncation, TRUNCATIONS)
-        if max_length < 2:
-            raise InputError(f"--max-length is {max_length}; give at least 2 tokens")
         if compat == "none":
             check_offsets(tokenizer)
         self.tokenizer, self.chat, self.max_length, self.compat = tokenizer, chat, max_length, compat

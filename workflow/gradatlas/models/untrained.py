@@ -29,23 +29,23 @@ def write_untrained(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = shape_files(model, source, revision, mirror, snapshots)
+    files = shape_files(model, source, revision, mirror, snapshots)
     output = Path(output)
     made = output.with_name(f".{output.name}.part")
     shutil.rmtree(made, ignore_errors=True)
     try:
-        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(files[0].parent, trust_remote_code=trust_remote_code)
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
-            f"{model}: no causal language model can be built from {folder.path / 'config.json'} "
+            f"{model}: no causal language model can be built from {files[0].parent / 'config.json'} "
             f"({type(error).__name__}: {' '.join(str(error).split())[:240]}); choose another model"
         ) from None
     # One file, whatever its size, so that the card's digest does not depend on sharding.
     network.save_pretrained(made, max_shard_size="1000GB")
-    for name in folder.files:
-        shutil.copyfile(folder.path / name, made / name)
+    for file in files:
+        shutil.copyfile(file, made / file.name)
     facts = {"source": source, "revision": revision, "seed": seed, "torch": torch.__version__}
     write_text(made / "untrained.json", json.dumps(facts, indent=2) + "\n")
     shutil.rmtree(output, ignore_errors=True)

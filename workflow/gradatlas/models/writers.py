@@ -1,6 +1,6 @@
 """Models that write texts: behind an endpoint, or local. torch is imported only for a local one."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Writer
@@ -48,14 +48,9 @@ def writer_of(settings: WriterSettings, model: str = "", *, requests: Requests =
         return Endpoint(
             settings.endpoint,
             settings.name,
-            requests.key_variable,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
-            requests_per_minute=requests.requests_per_minute,
-            attempts=requests.attempts,
-            timeout=requests.timeout,
-            parallel=requests.parallel,
-            pause=requests.pause,
+            **asdict(requests),
         )
     if not model:
         raise InputError("neither an endpoint nor --model is given; give one")

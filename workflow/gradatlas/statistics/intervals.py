@@ -3,16 +3,9 @@
 Three methods, each chosen by its measured coverage on skewed samples (benchmarks/coverage.py):
 
 - A mean of non-negative numbers: bootstrap-t on the log scale (Efron and Tibshirani, An Introduction to the Bootstrap,
-  1993, chapter 12). Percentiles are too short where samples are few or skewed, as nuclear norms are.
+  1993, chapter 12).
 - A relative difference: the same for the log of the ratio of the two means; averaged over layers, bootstrap-t.
-- MAD and mean absolute RD: means over layers of |delta_i|, where delta_i is observed with noise. Noise makes the plain
-  value too large, and the percentile interval even more, as a resample adds noise again. So a bootstrap test is
-  inverted (Carpenter, Statistics in Medicine 18, 1999): the interval contains theta if differences of mean size theta,
-  with the resamples' noise, give plain values both above and below the observed one often enough. The distribution of
-  theta over the layers is unknown, so two extremes are tried and the wider ends used: half of it evenly, and all of it
-  in layers whose difference exceeds its standard error. By chance the plain value can be smaller than noise alone makes
-  it; the test would then exclude every theta, also zero. So the upper end is at least the median one of samples without
-  any difference (Cowan et al., Power-constrained limits, arXiv:1105.3166).
+- MAD and mean absolute RD: a bootstrap test is inverted. README.md in this folder has the reasons.
 
 With fewer than `FEWEST` samples there is no interval (NaN).
 """

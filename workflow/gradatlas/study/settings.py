@@ -5,7 +5,7 @@ are compared with it by a test.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from gradatlas.core.schemas import Schema
 from gradatlas.study.relations import Built, Given
@@ -16,6 +16,7 @@ Projection = Literal["q", "k", "v", "o", "gate", "up", "down"]
 Metric = Literal[
     "nuclear_norm", "sigma_max", "sigma_min", "frobenius_norm", "mean", "max", "min", "effective_rank", "sigma_ratio"
 ]
+PROJECTIONS, METRICS = get_args(Projection), get_args(Metric)
 Format = Literal["vl.json", "svg", "png", "pdf"]
 Count = Annotated[int, Schema(minimum=1)]
 Whole = Annotated[int, Schema(minimum=0)]

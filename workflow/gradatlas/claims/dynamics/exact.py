@@ -15,7 +15,7 @@ import torch
 from gradatlas.claims.dynamics.runs import exactly
 from gradatlas.claims.estimates import CORRELATION, ONE_TRAINING, DynamicsEstimate, Student, estimate
 from gradatlas.claims.sheet import DynamicsClaim
-from gradatlas.finetuning.losses import Scores, loss_named
+from gradatlas.finetuning.losses import LOSSES, Scores
 from gradatlas.kernels.one_step import summary
 from gradatlas.statistics.bootstrap import resampled_means
 from gradatlas.toys import clip, influence, squeeze
@@ -150,7 +150,7 @@ def formula_ours(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEstim
     """The same of `gradatlas.finetuning.losses`."""
     for loss in claim.types:
         scores, true = _by_autograd(loss)
-        outcome = loss_named(loss).of(scores, BETA, MARGIN)
+        outcome = LOSSES[loss].of(scores, BETA, MARGIN)
         yield _deviation(loss, (outcome.chosen, outcome.rejected), true)
 
 
@@ -158,7 +158,7 @@ def sppo_no_squeeze(tables: Tables, claim: DynamicsClaim) -> Iterator[DynamicsEs
     """What SPPO pulls a rejected response by where the model still is the reference, in units of its eta."""
     at_start = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     fixed = [torch.zeros(1, dtype=torch.float64) for _ in range(2)]
-    loss = loss_named("sppo").of(Scores(*at_start, *fixed), BETA, MARGIN).loss
+    loss = LOSSES["sppo"].of(Scores(*at_start, *fixed), BETA, MARGIN).loss
     (_, rejected) = torch.autograd.grad(loss.sum(), at_start)
     yield exactly(float(-rejected) * BETA, 1, "sppo")
 
@@ -178,7 +178,7 @@ def _by_autograd(loss: str) -> tuple[Scores, tuple[torch.Tensor, torch.Tensor]]:
     trained = [(each + normal(5)).requires_grad_() for each in reference]
     lengths = [torch.full((PAIRS,), 20.0, dtype=torch.float64), torch.full((PAIRS,), 30.0, dtype=torch.float64)]
     scores = Scores(*trained, *reference, *lengths, torch.full((PAIRS,), 0.5, dtype=torch.float64))
-    outcome = loss_named(loss).of(scores, BETA, MARGIN)
+    outcome = LOSSES[loss].of(scores, BETA, MARGIN)
     found = torch.autograd.grad(outcome.loss.sum(), trained, allow_unused=True)
     return scores, tuple(torch.zeros(PAIRS, dtype=torch.float64) if each is None else -each for each in found)
 

@@ -181,10 +181,8 @@ def pairs(train: int, held_out: int, base: int, seed: int, rejected_rarity: floa
     """Rows of the ``pairs`` table without `status`; ``base`` rows have no rejected answer.
 
     The choice of questions and their answers depend only on `seed` and the question. Raises `InputError` where the
-    grammar has too few questions, or `rejected_rarity` is not from 0 to 1.
+    grammar has too few questions. `rejected_rarity`: from 0 (worded as usual) to 1 (the rarest wording most often).
     """
-    if not 0 <= rejected_rarity <= 1:
-        raise InputError(f"rejected_rarity is {rejected_rarity}; give a number from 0 (as usual) to 1 (the rarest)")
     rows = []
     for split, count in (("train", train), ("held_out", held_out), ("base", base)):
         questions = [(name, attribute) for name in _of_split(split) for attribute in QUESTIONS]

@@ -14,7 +14,7 @@ from gradatlas.data.responses.reference import reference
 from gradatlas.data.responses.traces import endings, trace
 from gradatlas.data.samples import Sample
 from gradatlas.data.tables import RESPONSES
-from gradatlas.study.relations import is_marked
+from gradatlas.study.relations import is_marked, warning_of
 
 # A dict literal: the digest of a dataset's code counts only the builders of its relations.
 BUILDERS: dict[str, Callable[[Material, str], list[Built]]] = {
@@ -116,7 +116,4 @@ def _report(dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
             progress(f"{name}: {missing} of {len(cell)} not constructible ({missing / len(cell):.1%})")
         known = [row["label_equals_gold"] for row in cell if row["label_equals_gold"] is not None]
         if is_marked(relation, sum(known), len(known)):
-            progress(
-                f"warning: {name}: {sum(known)} of {len(known)} labels that should be wrong are right "
-                f"({sum(known) / len(known):.1%})"
-            )
+            progress(warning_of(name, sum(known), len(known)))

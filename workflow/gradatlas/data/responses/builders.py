@@ -1,14 +1,8 @@
 """The corrected irrelevant response, and controls that separate its properties: foreign, disordered and wrong.
 
 Each builder is a pure function of the material and a variant: one `Built` per sample, in the order of the samples.
-A reasoned response is a rationale and an ending that states the answer (`split_ending`):
-
-    builder         rationale                                ending
-    derangement     the donor's                              the donor's, or another option of the sample's own question
-    wrong_answer    own                                      own, with a wrong answer in it
-    shuffled        own sentences in another order           own
-    foreign_fluent  the donor's, unbroken                    own
-    sentence_salad  sentences of other samples               own
+A reasoned response is a rationale and an ending that states the answer (`split_ending`); README.md in this folder lists
+what each builder makes of them.
 """
 
 import re

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from gradatlas.core.errors import InputError, nearest
+from gradatlas.data.options import chosen
 from gradatlas.data.responses.derangement import derange
-from gradatlas.data.responses.labels import canonical
-from gradatlas.data.responses.options import other_option
+from gradatlas.data.responses.labels import canonical, same_answer
 from gradatlas.data.responses.sentences import SPLITTERS
 from gradatlas.data.samples import Sample
+from gradatlas.study.seeds import seeded_hash
 
 BASES = ("shift", "pairs", "permutation", "pool")
 
@@ -99,3 +100,13 @@ class Material:
     def _label(self, sample: Sample) -> str:
         # Without labels, the question is used instead.
         return next(iter(sample.instructions.values())) if sample.gold is None else canonical(sample.gold)
+
+
+def other_option(options: Mapping[str, str], gold: str, sample_id: str, seed: int) -> str | None:
+    """A wrong option, drawn by a seeded hash of the sample; None where there is none.
+
+    An option with the right option's text (AQuA lists some twice) is not wrong.
+    """
+    right = options.get(chosen(options, gold) or "", gold)
+    wrong = [label for label, text in options.items() if not same_answer(label, gold) and not same_answer(text, right)]
+    return min(wrong, key=lambda label: seeded_hash(seed, f"{sample_id} {label}"), default=None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.command import progress
-from gradatlas.core.errors import InputError, nearest
+from gradatlas.core.errors import InputError
 from gradatlas.data.formats import checked_lines
 from gradatlas.data.made_up import miniature
 from gradatlas.data.mapped import read_mapped
@@ -56,13 +56,12 @@ class Source:
 
 def read(source: Source) -> list[Sample]:
     """The samples of `source`; `InputError` with file, row and column for unusable data."""
-    if source.gold and source.gold not in GOLD:
-        raise InputError(f"settings.gold '{source.gold}' is not known: {nearest(source.gold, GOLD)}")
-    if source.reader not in READERS:
-        raise InputError(f"settings.reader '{source.reader}' is not known: {nearest(source.reader, READERS)}")
     samples = READERS[source.reader](source)
     if source.normalise_newlines:
-        samples = [_normalised(sample) for sample in samples]
+        samples = [
+            replace(sample, instructions={key: normalise_newlines(text) for key, text in sample.instructions.items()})
+            for sample in samples
+        ]
     return _with_detailed(samples, source) if source.detailed else samples
 
 
@@ -72,7 +71,8 @@ def _read_published(source: Source) -> list[Sample]:
 
 def _read_mapped(source: Source) -> list[Sample]:
     # A hub dataset's split was taken when it was fetched.
-    fetched = Path(source.rows).suffix.lower() == ".parquet" and _is_fetched(source)
+    path = Path(source.rows)
+    fetched = path.suffix.lower() == ".parquet" and path != Path(source.mapping["source"])
     split = "train" if fetched else source.mapping["split"]
     where = source.rows if split in WHOLE else f"{source.rows}, split '{split}'"
     return read_mapped(read_rows(source.rows, split), source.mapping, where, source.options, boxed)
@@ -87,15 +87,6 @@ READERS: dict[str, Callable[[Source], list[Sample]]] = {
     "mapped": _read_mapped,
     "miniature": _read_miniature,
 }
-
-
-def _is_fetched(source: Source) -> bool:
-    return Path(source.rows) != Path(source.mapping["source"])
-
-
-def _normalised(sample: Sample) -> Sample:
-    instructions = {variant: normalise_newlines(text) for variant, text in sample.instructions.items()}
-    return replace(sample, instructions=instructions)
 
 
 def normalise_newlines(text: str) -> str:

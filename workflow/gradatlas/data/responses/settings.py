@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sha256_of
@@ -26,7 +26,7 @@ class FileSettings:
 class SourceSettings(Answering):
     """How a dataset's samples are read."""
 
-    reader: str
+    reader: Literal["published", "mapped", "miniature"]
     """published (JSON lists), mapped (anyone's columns) or miniature (procedural)"""
     files: list[FileSettings] = field(default_factory=list)
     """of published files, in their order"""

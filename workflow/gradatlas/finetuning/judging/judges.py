@@ -18,7 +18,6 @@ from gradatlas.data.generation.completions import Completion, Writer, complete_a
 
 #: An answer is degenerate from this repetition on: half of its 4-grams occurred before.
 DEGENERATE = 0.5
-OUTCOMES = ("run", "baseline", "tie")
 #: The preferred side with the run's answer shown first, and shown second; None where the judge's answer is unreadable.
 Preference = tuple[str | None, str | None]
 

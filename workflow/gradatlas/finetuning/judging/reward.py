@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from gradatlas.core.errors import InputError, check_choice
+from gradatlas.core.errors import InputError
 from gradatlas.finetuning.judging.judges import Contest, Preference, better
-from gradatlas.models.loading import DTYPES, choose_device, locate
+from gradatlas.models.loading import choose_device, locate
 from gradatlas.models.precision import check_scales, dequantising, set_precision
 from gradatlas.models.snapshots import config_of
 from gradatlas.models.tokens import front_tokens, with_front
@@ -26,7 +26,6 @@ class RewardJudge:
     """
 
     def __init__(self, model: str, name: str, *, device: str, dtype: str, trust_remote_code: bool = False):
-        check_choice("settings.model.dtype", dtype, DTYPES)
         where, self.name = locate(model), name
         self.facts: Mapping[str, Any] = {"judge": "reward", "model": name, "digest": where.digest, "dtype": dtype}
         # Without this, loading stalls on a compute node without a network.

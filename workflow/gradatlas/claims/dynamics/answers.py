@@ -7,7 +7,7 @@ from scipy import stats
 from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, RunGroup
 from gradatlas.claims.dynamics.training import Measure
 from gradatlas.claims.estimates import SHARE, DynamicsEstimate, Z, p_value
-from gradatlas.statistics.generations import WORTH
+from gradatlas.statistics.generations import POINTS
 from gradatlas.study.shares import wilson
 
 
@@ -21,8 +21,8 @@ def win_rate(on: OnRuns) -> DynamicsEstimate:
     rows = rows.filter((pl.col("step") == pl.col("step").max()) & pl.col("verdict").is_not_null())
     if rows.is_empty():
         raise NothingMeasured(f"no judgement of {on.run} against {on.other}")
-    worth = rows.group_by("pair_id").agg(pl.col("verdict").replace_strict(WORTH, return_dtype=pl.Float64).mean())
-    value, n = float(worth["verdict"].mean()), worth.height
+    points = rows.group_by("pair_id").agg(pl.col("verdict").replace_strict(POINTS, return_dtype=pl.Float64).mean())
+    value, n = float(points["verdict"].mean()), points.height
 
     def tails(bound: float) -> tuple[float, float]:
         z = (value - bound) / np.sqrt(bound * (1 - bound) / n)

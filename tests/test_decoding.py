@@ -229,4 +229,4 @@ def test_a_hybrid_is_finetuned_watched_and_heard(data, miniature, tmp_path):  # 
     assert done.stderr.count("prompts of one length at a time") == 1
     done = call("check_step", "--model", tmp_path / "model", "--pairs", data[0], "--probes", data[1], "--output",
                 tmp_path / "x.parquet", *settings(updates=1, probes=1, change=0.01, halvings=1))  # fmt: skip
-    assert user_error(done).endswith("or leave the one-step check out: dynamics.one_step.updates 0")
+    assert user_error(done).endswith("or skip the one-step check: set dynamics.one_step.updates to 0")

@@ -108,7 +108,7 @@ def test_a_dialogue_that_ends_with_the_users_turn_is_a_status():
     rows = [{"chosen": f"{head} This.\n\nHuman: thanks!", "rejected": f"{head} That."}]
     rows += [{"chosen": f"{head} This.", "rejected": f"{head} That.\n\nHuman: no"}]
     assert [status_of(pair) for pair in mapped_pairs(rows, HH, "x", "train", 9, 0)] == ["no_answer"] * 2
-    with pytest.raises(InputError, match=r"x, row 0: column 'system' is not empty.*delete it, as dialogues"):
+    with pytest.raises(InputError, match=r"x, row 0: column 'system' is not empty.*delete it from the file"):
         mapped_pairs([{**rows[0], "system": "Be brief."}], HH, "x", "train", 9, 0)
 
 

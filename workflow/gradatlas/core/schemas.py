@@ -127,7 +127,10 @@ def checked(value: Any, kind: Any, where: str) -> Any:
         )
     if error.validator == "type":
         kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
-        fault = f"'{place}' is {error.instance!r}; write {' or '.join(_WORDS[each] for each in kinds)}"
+        given = "empty" if error.instance is None else repr(error.instance)
+        fault = f"'{place}' is {given}; " + (
+            "leave it empty" if kinds == ["null"] else f"write {' or '.join(_WORDS[each] for each in kinds)}"
+        )
     if error.validator == "contains":
         fault = f"'{place}': {error.instance} must name '{error.validator_value['const']}' too"
     if error.validator in ("anyOf", "oneOf"):

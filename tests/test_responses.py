@@ -165,7 +165,7 @@ def test_files_that_do_not_pair_are_refused(tmp_path):
     error = user_error(build(tmp_path, ("none", "correct", one), ("simplified", "correct", short)))
     assert "short.json: 1 rows, but" in error
     error = user_error(build(tmp_path, ("none", "correct", one), ("simplified", "correct", other)))
-    assert "other.json, row 1: its instruction is not that of" in error
+    assert "other.json, row 1: its instruction differs from that of" in error
     assert not (tmp_path / "own.parquet").exists()
 
 

@@ -84,7 +84,7 @@ def run(
         package = (cause.name or "gradatlas").partition(".")[0]
         if package == "gradatlas" or importlib.util.find_spec(package):
             raise
-        text = f"package {package} is not installed; in a checkout, pip install '.[workflow]' installs what all jobs need"
+        text = f"package {package} is not installed; pip install '.[workflow]' in a checkout installs all"
         print(f"error: {text}", file=sys.stderr)
         code = 2
     if code:

@@ -11,8 +11,8 @@ from conftest import ROOT, SHARED, call, needs_shared, published_files, script, 
 from gradatlas.core.errors import InputError
 from gradatlas.data.places import find_released, released_path
 from gradatlas.gradients.released import read_file, read_line
+from loopback import FakeHub
 from test_workflow import snakemake
-from tests.loopback import FakeHub
 
 REFERENCE = SHARED / "reference_stats/grads_exp"
 KEYS = ("M_mean", "M_max", "M_min", "frobenius_norm", "S_sum", "S_max", "S_min")

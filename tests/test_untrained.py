@@ -13,10 +13,10 @@ from gradatlas.core.errors import InputError
 from gradatlas.models import snapshots
 from gradatlas.models.loading import load
 from gradatlas.study.config import read_study
+from loopback import FakeHub
 from test_fetch import closed_port, environment, one_line, script
 from test_study import PAPER
 from test_workflow import snakemake
-from tests.loopback import FakeHub
 
 TRAINED = ROOT / "resources/miniature/base"
 

@@ -44,5 +44,5 @@ def settled(browser, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while browser.find_element(By.ID, "explore").get_attribute("aria-busy") != "false":
         if time.monotonic() > end:
-            raise TimeoutError(f"the explorer is still busy; the browser said {browser.get_log('browser')}")
+            raise TimeoutError(f"the explorer is still busy; the browser's log: {browser.get_log('browser')}")
         time.sleep(0.02)

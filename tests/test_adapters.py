@@ -8,12 +8,12 @@ import pytest
 import torch
 import transformers
 
+from conftest import call, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.capture import Capture
 from gradatlas.models.decoders import find_layers
 from gradatlas.models.loading import locate
-from tests.conftest import call, user_error
-from tests.test_decoders import BATCH, COMMON, GPT2, assert_equals_autograd, built, state_of
+from test_decoders import BATCH, COMMON, GPT2, assert_equals_autograd, built, state_of
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA = {"r": 4, "target_modules": LINEAR, "init_lora_weights": False}

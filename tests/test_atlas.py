@@ -282,7 +282,7 @@ def test_no_texts_and_no_samples(study):
 # The verdicts --------------------------------------------------------------------------------------------------------
 
 
-def test_each_verdict_stands_once_in_the_matrix_and_the_table(tmp_path):
+def test_each_verdict_is_once_in_the_matrix_and_the_table(tmp_path):
     rows = claim_rows()
     write_table(CLAIMS, rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})

@@ -24,7 +24,7 @@ PUBLISHED = {"gsm8k": 4, "strategyqa": 250, "sensemaking": 241}
 
 @needs_shared("paper_data")
 def test_the_target_needs_sources_alone(tmp_path):
-    """From a mirror that holds some of the files: what is missing is said; narrowed, the counts are those measured."""
+    """From a mirror that holds some of the files: what is missing is named; narrowed, the counts are those measured."""
     arguments = ["--cores", 2, "--directory", tmp_path, "--configfile", ROOT / "config/paper.yaml", "--config"]
     arguments += [f"mirror={SHARED / 'paper_data'}", "formats=[svg]", "models=[mini_instruct, qwen2_1_5b]"]
     arguments += ["controls=none"]
@@ -69,7 +69,7 @@ def test_the_target_needs_sources_alone(tmp_path):
     assert "7 of 18 response sets have right labels" in (tmp_path / "results/audit/shares.svg").read_text()
 
 
-def test_no_count_stands_in_the_code():
+def test_no_count_is_in_the_code():
     numbers = {"249", "241", "250"}
     for path in (ROOT / "workflow").rglob("*.*"):
         if path.suffix in (".py", ".smk", ".yaml"):
@@ -157,9 +157,9 @@ def test_every_figure_of_a_marked_set_says_so(tmp_path):
         row |= {"n_labelled": 500, "n_label_equals_gold": 500 if row["relation"] == "correct" else right}
     gallery.draw(write_statistics(tmp_path / "s", rows), "gsm8k", "GSM8K", tmp_path / "figures", ["svg"])
     listed = listing.read_index(tmp_path / "figures")["figures"]
-    said = {f["relation"] for f in listed if any(RIGHT_LABELS in line for line in f["subtitle"])}
+    stated = {f["relation"] for f in listed if any(RIGHT_LABELS in line for line in f["subtitle"])}
     # The figure of all relations has the marked ones in it.
-    assert said == {"published", "all"}
+    assert stated == {"published", "all"}
     for entry in listed:
         marked = "None 250 of 500" in " ".join(entry["subtitle"])
         assert marked == (entry["relation"] in ("published", "all"))

@@ -52,7 +52,7 @@ def read(model, folder, rows, *options):
         (LlamaConfig, DYNAMIC, {"max_position_embeddings": 48}),
     ],
 )
-def test_frequencies_that_hang_on_the_length(kind, rope, positions, miniature, tmp_path):
+def test_frequencies_that_depend_on_the_length(kind, rope, positions, miniature, tmp_path):
     """A short sample beside a long one gets the table that it has alone."""
     saved(miniature, tmp_path / "model", kind, rope_parameters=rope, **positions)
     rows = [{"instruction": "How many? " * n, "input": "", "output": "3 and 4 is 7"} for n in (1, 2, 3, 9, 12)]
@@ -64,7 +64,7 @@ def test_frequencies_that_hang_on_the_length(kind, rope, positions, miniature, t
     assert ((together["nuclear_norm"] - alone["nuclear_norm"]).abs() / alone["nuclear_norm"].max()).max() < 1e-12
 
 
-def test_a_plan_keeps_the_regimes_apart_and_hangs_on_nothing_else():
+def test_a_plan_keeps_the_regimes_apart_and_depends_on_nothing_else():
     samples = {f"{n}": Encoded((1,) * n, (True,) * n, False) for n in (5, 33, 32, 31, 40, 6)}
     regime = length_regime(Phi3Config(rope_parameters=LONG, **BORDER, **SIZES))
     assert plan_batches(samples, 1000, regime) == [["40", "33"], ["32", "31", "6", "5"]]

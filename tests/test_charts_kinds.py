@@ -106,7 +106,7 @@ def test_an_end_that_is_not_positive_gives_no_interval():
     assert found["value"].null_count() == 0
 
 
-def test_a_pair_is_called_by_its_models_and_different_prompts_stand_in_the_title():
+def test_a_pair_is_called_by_its_models_and_different_prompts_are_in_the_title():
     tables = frames(layers=3, models=("mini", "random"), relations=("correct",), projections=("q",), n=30)
     pair = of_model(tables, "mini"), of_model(tables, "random")
     found = {}
@@ -121,7 +121,7 @@ def test_a_pair_is_called_by_its_models_and_different_prompts_stand_in_the_title
     assert "random (plain prompts) against mini (chat prompts)" in found["chat", "plain"][0]
 
 
-def test_models_of_one_title_are_told_apart(tmp_path):
+def test_models_of_one_title_are_distinguished(tmp_path):
     rows = statistic_rows(models=("a", "b"), layers=3, relations=("correct",), projections=("q",), n=25)
     folder = write_statistics(tmp_path / "statistics", rows)
     titles = {"a": "Mine", "b": "Mine"}
@@ -242,7 +242,7 @@ def test_steps_are_the_differences_whose_mean_is_mad():
     assert both["mean"].to_list() == pytest.approx(both["value"].to_list())
 
 
-def test_datasets_of_a_family_or_with_a_common_variant_stand_together():
+def test_datasets_of_a_family_or_with_a_common_variant_are_together():
     data = Data({}, datasets=DATASETS)
     mad = across()["mad"]
     groups = heatmaps.groups_of(mad, data)
@@ -261,7 +261,7 @@ def test_heatmaps_count_what_is_clear():
     assert '"text": "+' in text and '"text": "(' not in text
 
 
-def test_numbers_whose_interval_holds_zero_stand_in_brackets():
+def test_numbers_whose_interval_holds_zero_are_in_brackets():
     tables = across()
     tables["rd"] = tables["rd"].with_columns(pl.lit(-0.5).alias("low"), pl.lit(9.0).alias("high"))
     heading, chart = drawn(tables)["published", "rd"]
@@ -292,23 +292,23 @@ def test_no_title_claims_anything_without_ground(unfit):
         assert checked == ("purpose" in unfit), key
 
 
-def test_left_out_samples_are_told_across_datasets():
+def test_left_out_samples_are_reported_across_datasets():
     """Of two lost samples of each variant: in sum by dataset, and in a family by variant."""
     figures = drawn(across())
     for kind in ("mad", "steps"):
-        said = " ".join(figures["correct", kind][0].subtitle)
-        assert "Left out: GSM8K 4 of 44 (4 no response tokens); Wiki (popular) 4 of 44" in said
+        stated = " ".join(figures["correct", kind][0].subtitle)
+        assert "Left out: GSM8K 4 of 44 (4 no response tokens); Wiki (popular) 4 of 44" in stated
     # A difference is of two relations.
     assert "GSM8K 8 of 88 (8 no response tokens)" in " ".join(figures["published", "rd"][0].subtitle)
     for kind in ("wiki_panels", "wiki_variants"):
-        said = " ".join(figures["correct", kind][0].subtitle)
-        assert "Length 500 2 of 22 (2 no response tokens); Unpopular 2 of 22" in said and "GSM8K" not in said
+        stated = " ".join(figures["correct", kind][0].subtitle)
+        assert "Length 500 2 of 22 (2 no response tokens); Unpopular 2 of 22" in stated and "GSM8K" not in stated
     tables = across()
     tables["cells"] = tables["cells"].with_columns(n_ok="n", n_no_response_tokens=0)
     assert not any("Left out" in " ".join(heading.subtitle) for heading, _ in drawn(tables).values())
 
 
-def test_right_labels_are_told_across_datasets():
+def test_right_labels_are_reported_across_datasets():
     tables = across()
     right = (pl.col("relation") == "published") & (pl.col("dataset") == "popular")
     column = pl.when(right).then(pl.col("n_labelled")).otherwise("n_label_equals_gold")
@@ -411,7 +411,7 @@ def test_a_pdf_is_one_and_pages_of_single_figures_are_gone(tmp_path):
     assert (tmp_path / "a/gsm8k/mini.correct.panels.pdf").read_bytes().startswith(b"%PDF-")
 
 
-def test_what_a_model_cannot_do_is_said_across_datasets():
+def test_what_a_model_cannot_do_is_reported_across_datasets():
     tables, line = across(), "NOT MASTERED by this model: GSM8K (cannot do this task)."
     for *_, heading, _ in gallery.figures_over(Data(tables, datasets=DATASETS, notes=(line,))):
         assert heading.subtitle[-1] == line

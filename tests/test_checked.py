@@ -203,7 +203,7 @@ def test_a_json_file_that_is_none_of_ours(tmp_path, text, words):
 
 @pytest.mark.parametrize("last", ['{{"checksum": "{}"}}', "# checksum: {}"])
 @pytest.mark.parametrize("own", [True, False])
-def test_every_flipped_bit_of_lines_is_an_error_or_stands_in_the_last_line(tmp_path, last, own):
+def test_every_flipped_bit_of_lines_is_an_error_or_is_in_the_last_line(tmp_path, last, own):
     path = tmp_path / "mine.jsonl"
     body = '{"a": "ä\u2028"}\n{"b": 1}\n'
     write_lines(path, body, last)

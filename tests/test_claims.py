@@ -312,8 +312,8 @@ def test_verdict(name, case, verdict, tmp_path):
     table = verdicts(tmp_path, [CASES[name][case]], [CLAIMS[name]])
     overall = table.filter(pl.col("projection") == "all")
     assert overall["verdict"].to_list() == [verdict], overall.select("value", "low", "high", "p_adjusted", "reason")
-    said = overall["statement"][0]
-    assert "claimed: " in said and "{" not in said
+    stated = overall["statement"][0]
+    assert "claimed: " in stated and "{" not in stated
     if verdict == "inconclusive":
         assert overall["reason"][0]
 
@@ -408,7 +408,7 @@ def test_datasets_are_compared_at_like_length(tmp_path):
     assert table.select("tokens", "reference_tokens").row(0) == (29.0, 29.0)
 
 
-def test_what_is_matched_already_or_never_is_said(tmp_path):
+def test_what_is_matched_already_or_never_is_reported(tmp_path):
     equal_lengths = view(cell("detailed"), cell("detailed", "derangement", scale=2.0))
     table = verdicts(tmp_path, [equal_lengths], [CLAIMS["length_matched"]])
     assert set(table["reason"]) == {"lengths equal already: separable_detailed is this comparison"}
@@ -479,7 +479,7 @@ def test_a_handful_of_samples_gives_no_verdict(tmp_path):
     assert set(table["reason"]) == {"only 19 samples; 20 are needed"} and table["value"].min() > 4
 
 
-def test_what_cannot_be_computed_is_said(tmp_path):
+def test_what_cannot_be_computed_is_reported(tmp_path):
     views = [view(cell("none", curve=np.ones(1)), cell("detailed", curve=np.ones(1)))]
     table = verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"], CLAIMS["size_none_detailed"]])
     single = table.filter(pl.col("claim") == "mad_none_detailed")
@@ -525,7 +525,7 @@ def test_tables_are_the_same_in_any_order(tmp_path):
     assert len(found) == 15 and {row["verdict"] for row in found} <= {"holds", "fails", "inconclusive"}
 
 
-def test_published_numbers_stand_beside_ours(tmp_path):
+def test_published_numbers_are_beside_ours(tmp_path):
     views = [view(*CASES["mad_none_detailed"][0].cells.values(), model="qwen2_1_5b", dataset="aqua")]
     table = verdicts(tmp_path, views, [CLAIMS["mad_none_detailed"]])
     assert table["published"].to_list() == [21.7, None, None, None, None]
@@ -591,7 +591,7 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
     assert "claimed: above 10." in text and text.count("✓ holds") == 3 and text.count("✗ fails") == 1
 
 
-def test_a_wide_matrix_stands_in_blocks_below_one_another(tmp_path):
+def test_a_wide_matrix_is_in_blocks_below_one_another(tmp_path):
     """Ten models on eleven datasets: 110 columns."""
     verdicts(tmp_path, [CASES["mad_none_detailed"][0]], [CLAIMS["mad_none_detailed"]])
     one = pl.read_parquet(tmp_path / "claims.parquet").filter(pl.col("projection") == "all")
@@ -631,7 +631,7 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
     ]  # fmt: skip
 
 
-def test_nothing_tested_is_said(tmp_path):
+def test_nothing_tested_is_reported(tmp_path):
     write_table(EVIDENCE, [], tmp_path / "evidence.parquet", {})
     assert decide([tmp_path / "evidence.parquet"], list(CLAIMS.values()), {}, tmp_path / "claims").is_empty()
     draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", tmp_path / "dynamics", ["svg"], {})
@@ -700,13 +700,13 @@ def test_a_verdict_between_prompts_of_different_forms_says_so(tmp_path):
     mine = view(*cells, model="tuned", kind="instruct", base=view(cell("simplified"), model="base"))
     claim = CLAIMS["instruct_simplified"]
     evidence(tmp_path / "evidence.parquet", [mine], [claim])
-    for forms, said in (
+    for forms, stated in (
         ({"tuned": "chat", "base": "plain"}, True),
         ({"tuned": "chat", "base": "chat"}, False),
         ({}, False),
     ):
         table = decide([tmp_path / "evidence.parquet"], [claim], {}, tmp_path / "claims", forms)
-        assert table["statement"].str.ends_with("; prompts: chat against plain").unique().to_list() == [said]
+        assert table["statement"].str.ends_with("; prompts: chat against plain").unique().to_list() == [stated]
 
 
 def test_a_claim_about_models_is_about_those_alone(tmp_path):

@@ -310,13 +310,13 @@ def test_what_was_not_asked_is_no_test(tmp_path):
     assert of_groups(tmp_path, CLAIMS["win_after_dpo"], both)["reason"][0] == "not tested: no judgements were made"
 
 
-def test_a_run_that_diverged_is_said(tmp_path):
+def test_a_run_that_diverged_is_reported(tmp_path):
     stopped = Run(pl.DataFrame(rows_of("dpo", {}, 0)), stopped=True)
     table = of_groups(tmp_path, CLAIMS["off_policy_chosen"], [group({"dpo": stopped, "dpo_on_policy": {}})])
     assert table["reason"].to_list() == ["run dpo diverged"] and table["status"].to_list() == ["stands"]
 
 
-def test_a_type_without_probes_is_said(tmp_path):
+def test_a_type_without_probes_is_reported(tmp_path):
     run = Run(pl.DataFrame(rows_of("sft", {}, 0, types=("chosen", "rejected"))))
     table = of_groups(tmp_path, CLAIMS["sft_disorder_falls"], [group({"sft": run})])
     assert table["reason"].to_list() == ["no usable probe of type permuted", "no usable probe of type random_tokens"]
@@ -537,7 +537,7 @@ DPO = {("chosen", "log_prob_sum"): straight(-4.0), ("rejected", "log_prob_sum"):
 
 
 @pytest.mark.parametrize("name", ["hh_probed_{}", "my_own_{}_run", "{}"])
-def test_what_a_run_learns_stands_in_its_row_and_not_in_its_name(name, tmp_path):
+def test_what_a_run_learns_is_in_its_row_and_not_in_its_name(name, tmp_path):
     """Runs of a user's own sheet, and claims about them; one run learns pairs, and one a type without a probe."""
     up = {("unrelated", "log_prob_mean"): straight(3.0), ("rejected_semantic", "log_prob_mean"): straight(2.0)}
     learns = {"unrelated": "unrelated", "rephrases": "chosen_semantic", "pairs": "chosen", "both": "extend"}

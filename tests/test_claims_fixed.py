@@ -72,7 +72,7 @@ def test_every_outcome(study, tmp_path):
     )
 
 
-def test_what_was_not_measured_on_one_side_is_said(tmp_path):
+def test_what_was_not_measured_on_one_side_is_reported(tmp_path):
     both = models(cases={"survives": CASES["survives"]})
     only_fixed = view(cell("detailed"), cell("detailed", "derangement", scale=2.0), model="fixed")
     only_study = view(cell("detailed"), cell("detailed", "reference", scale=2.0), model="study")

@@ -42,14 +42,14 @@ def test_a_claim_without_a_usable_sample_has_its_row(name):
     assert all(each.reason == LOST and each.n == 0 and np.isnan(each.value) for each in lost)
 
 
-def test_only_what_lacks_a_sample_is_said_to(tmp_path):
+def test_only_what_lacks_a_sample_is_reported_as_lacking_one(tmp_path):
     # Detailed's wrong responses are lost; None's are not, and no controls were measured at all.
     one = view(*[cell(v, relation) for v in ("none", "detailed") for relation in ("correct", "derangement")])
     key = ("detailed", "derangement", "all")
     cells = {name: each for name, each in one.cells.items() if name != key}
     one = one.__class__(**one.__dict__ | {"cells": cells, "lost": frozenset([key])})
-    said = {name for name, claim in CLAIMS.items() if any(each.reason == LOST for each in measured(one, claim))}
-    assert said == {"separable_detailed", "early_rd", "length_matched", "loss_matched"}
+    stated = {name for name, claim in CLAIMS.items() if any(each.reason == LOST for each in measured(one, claim))}
+    assert stated == {"separable_detailed", "early_rd", "length_matched", "loss_matched"}
 
 
 def test_the_commands_say_it(tmp_path):
@@ -116,19 +116,19 @@ def test_derangement_before_a_wrong_answer_and_each_variant():
 
 # The lower bound must lie above .6: 61 of 80 have .66, 57 of 80 have .605, 56 of 80 have .592.
 @pytest.mark.parametrize(("right", "verdict"), [(61 / 80, "holds"), (57 / 80, "holds"), (56 / 80, "inconclusive")])
-def test_no_verdict_where_right_and_wrong_are_not_told_apart(right, verdict, tmp_path):
+def test_no_verdict_where_right_and_wrong_are_not_distinguished(right, verdict, tmp_path):
     write_table(ACCURACY, list(two_alternative(pairs(right))), tmp_path / "of_two.parquet", {})
     known = abilities(read([tmp_path / "of_two.parquet"]))
     views = [CASES["size_none_detailed"][0]]
     table = verdicts(tmp_path, views, [CLAIMS["size_none_detailed"]], known)
     assert set(table["verdict"]) == {verdict}
-    said = f"None {right:.2f} of two"
-    assert set(table["accuracies"]) == {said}
+    stated = f"None {right:.2f} of two"
+    assert set(table["accuracies"]) == {stated}
     if verdict == "inconclusive":
         assert set(table["reason"]) == {"m does not separate right from wrong with None (0.70 of two, chance 0.50)"}
 
 
-def test_figure_table_and_page_say_where_the_likelier_of_two_stands_in(tmp_path):
+def test_figure_table_and_page_say_where_the_likelier_of_two_is_used(tmp_path):
     """Model `m` has answers of its own, `hub` has not."""
     found = {}
     for test, name in (("answer", "m"), ("two_alternative", "hub")):

@@ -53,7 +53,7 @@ def test_a_partner_column_is_joined_where_the_mapping_names_it(tmp_path):
     assert "columns not used: score, kind" in done.stderr and done.stderr.count("not used") == 1
 
 
-def test_system_stands_before_the_question_and_context_after_it(tmp_path):
+def test_system_is_before_the_question_and_context_after_it(tmp_path):
     rows = [{"q": "Who?", "System": "Be brief.", "passage": "Ann ran.", "a": "Ann"}, {"q": "Why?", "a": "So."}]
     columns = {"instruction": "q", "response": "a", "system": "System", "context": "passage"}
     done, out = natural(tmp_path, rows, columns, ["correct"])

@@ -5,8 +5,8 @@ import csv
 import polars as pl
 import pytest
 
+from conftest import call, user_error
 from gradatlas.core.compare import compare, verdict_changes
-from tests.conftest import call, user_error
 
 SPECTRA = {
     "sample_id": ["a", "a", "b", "b"],

@@ -65,7 +65,7 @@ def test_what_else_is_asked_moves_nothing(parts):
 
 
 @pytest.mark.parametrize(("sign", "finished", "tokens"), [(1e4, True, 1), (-1e4, False, 12)])
-def test_an_end_is_told_from_a_cut(sign, finished, tokens, parts):
+def test_an_end_is_distinguished_from_a_cut(sign, finished, tokens, parts):
     """A model that can say nothing but the end token, and one that cannot say it."""
     model, encoder, pairs = parts
     only = torch.zeros(len(encoder.tokenizer), dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_a_prompt_that_fills_the_window_and_one_that_nearly_does(parts):
     assert {row["status"] for row in rows} == {"ok", "too_long"}
 
 
-def test_numbers_that_are_none_are_said(miniature, parts):
+def test_numbers_that_are_none_are_reported(miniature, parts):
     broken, _ = load(str(miniature), dtype="float32", device="cpu")
     with torch.no_grad():
         broken.model.norm.weight[0] = float("nan")
@@ -145,7 +145,7 @@ def test_no_prompts_leave_an_empty_table(data, miniature, tmp_path):  # noqa: F8
     assert len(pl.read_parquet(run(data, miniature, tmp_path, steps=1) / "generations.parquet")) == 0
 
 
-def test_a_run_that_diverges_keeps_what_the_kept_model_said(data, miniature, tmp_path):  # noqa: F811
+def test_a_run_that_diverges_keeps_what_the_kept_model_wrote(data, miniature, tmp_path):  # noqa: F811
     more = {"optimiser": "sgd", "clip": 0, "evaluate_every": 2, "generate_every": 1, "prompts": 1}
     done = call("finetune", *arguments(data, miniature, tmp_path, **more, learning_rate=1e30, steps=6))
     assert done.returncode == 0, done.stderr

@@ -71,7 +71,7 @@ def test_start_peak_and_end(tmp_path):
     assert found["dpo", "train", "chosen", "log_prob_sum"] == (-10, -10, 0, -40, 100, -30, -32, -28, 4, "diverged")
 
 
-def test_published_numbers_stand_beside_their_run_or_one_like_it(tmp_path):
+def test_published_numbers_are_beside_their_run_or_one_like_it(tmp_path):
     rows = courses("mini_qa", curves(tmp_path / "c.parquet", LEVELS), RUNS, PUBLISHED)
     known = {(row["run"], row["split"], row["type"], row["measure"]): row for row in rows if row["published_model"]}
     rejected = known["sft", "train", "rejected", "log_prob_sum"]

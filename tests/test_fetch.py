@@ -18,7 +18,7 @@ from gradatlas.core.checked import write_json
 from gradatlas.core.errors import InputError
 from gradatlas.data import sources
 from gradatlas.models import snapshots
-from tests.loopback import FakeHub, Loopback, closed_port
+from loopback import FakeHub, Loopback, closed_port
 
 BODY = random.Random(0).randbytes(300_000)
 SUM = hashlib.sha256(BODY).hexdigest()

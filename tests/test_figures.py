@@ -194,7 +194,7 @@ def test_a_missing_layer_leaves_a_gap():
     assert rows and all(row["value"] is None and row["low"] is None for row in rows)
 
 
-def test_what_is_not_finite_is_left_out_and_said():
+def test_what_is_not_finite_is_left_out_and_reported():
     tables = frames(layers=5, relations=("correct",))
     bad = (pl.col("layer") == 1) & (pl.col("projection") == "q")
     values = [pl.when(bad).then(math.nan).otherwise(pl.col(name)).alias(name) for name in ("value", "low", "high")]
@@ -261,7 +261,7 @@ def test_without_intervals_or_a_second_variant_a_title_is_what_is_drawn():
     assert "Too few samples for intervals." in " ".join(alone["correct", "panels"].subtitle)
 
 
-def test_differences_that_span_decades_stand_on_a_log_axis_of_multiples():
+def test_differences_that_span_decades_are_on_a_log_axis_of_multiples():
     tables = frames(layers=4)
     drawn = specification_of(tables, "published", "compared")
     assert "− correct" in json.dumps(drawn, ensure_ascii=False)
@@ -302,7 +302,7 @@ def test_numbers_read_well():
     assert shown == ["4.42", "12,300", "0.00123", "−0.500", "0", "1.00e−09", "–", "–"]
 
 
-def test_variants_stand_from_fast_to_slow():
+def test_variants_are_ordered_from_fast_to_slow():
     keys = ["natural", "length_1000", "detailed", "length_100", "none", "other", "simplified", "length_500"]
     ordered = ["none", "simplified", "detailed", "natural", "length_100", "length_500", "length_1000", "other"]
     assert names.variants_in_order(keys) == ordered

@@ -19,9 +19,9 @@ from gradatlas.data.responses.detailed import _reason, stated_by, write_detailed
 from gradatlas.data.responses.reading import written_facts
 from gradatlas.data.samples import Sample
 from gradatlas.study.config import read_study
+from loopback import Loopback, closed_port
 from test_mapping import add_row, responses, write
 from test_workflow import clone, snakemake
-from tests.loopback import Loopback, closed_port
 
 KEY = "sk-a-key-that-nobody-may-see"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from conftest import call, user_error
+from gradatlas.core import jobs
 
 MEASURE = ("measure_gradients", "--model", "m", "--responses", "r", "--samples", "s", "--spectra", "s")
 CLIP = ("clip_objective", "--output", "x.parquet")
@@ -25,6 +26,20 @@ CLIP = ("clip_objective", "--output", "x.parquet")
 )
 def test_a_mistake_is_one_line(words, message):
     assert message in user_error(call(*words))
+
+
+@pytest.mark.parametrize(("missing", "message"), [("polars", "package polars is not installed"), ("gradatlas.x", None)])
+def test_a_package_that_is_not_installed_is_named(missing, message, monkeypatch, capsys):
+    """A missing module of this package is a fault of the program, and keeps its traceback."""
+
+    def fail(*_, **__):
+        raise ImportError("no module") from ModuleNotFoundError(name=missing)
+
+    monkeypatch.setattr(jobs, "application", lambda *_: fail)
+    monkeypatch.setattr(jobs.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit if message else ImportError):
+        jobs.run({}, ["x"])
+    assert (message or "") in capsys.readouterr().err
 
 
 NESTED = {"seed": 0, "train": 1, "held_out": 1}

@@ -23,8 +23,8 @@ from gradatlas.data.samples import FINAL
 from gradatlas.study.config import read_study
 from gradatlas.study.mappings import is_file
 from gradatlas.study.sheets import DatasetMapping
+from loopback import FakeHub
 from test_workflow import clone, snakemake
-from tests.loopback import FakeHub
 
 ROWS = [
     {"key": "a", "question": "1 + 1?", "solution": "Add <<1+1=2>>them. #### 2", "long": "Let us add.\nIt is 2."},

@@ -85,7 +85,7 @@ def test_left_keeps_the_response_that_the_window_would_cut(miniature, few, plain
     assert samples["truncated"].any() and samples["status"].unique().to_list() == ["ok"]
 
 
-def test_the_date_of_a_dated_prompt_is_told(miniature, few, tmp_path):
+def test_the_date_of_a_dated_prompt_is_reported(miniature, few, tmp_path):
     run(miniature, few, tmp_path, "--limit", 1, "--chat")
     assert read_metadata(tmp_path / "samples.parquet")["chat_date"] == "2024-07-26"
     run(miniature, few, tmp_path, "--limit", 1)
@@ -356,7 +356,7 @@ def test_bad_options_are_one_line(options, message, miniature, few, tmp_path):
     ],
     ids=str,
 )
-def test_what_cannot_be_done_is_told_before_any_work(options, message, few, tmp_path):
+def test_what_cannot_be_done_is_reported_before_any_work(options, message, few, tmp_path):
     """The model is not even looked for."""
     options = [str(option).format(few=few, out=tmp_path) for option in options]
     assert message in user_error(measure(tmp_path / "no model", few, tmp_path, *options))
@@ -364,7 +364,7 @@ def test_what_cannot_be_done_is_told_before_any_work(options, message, few, tmp_
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_told_before_any_work(few, tmp_path):
+def test_a_folder_that_may_not_be_written_is_reported_before_any_work(few, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     error = user_error(measure(tmp_path / "no model", few, tmp_path, "--cosines", tmp_path / "closed/new/c.parquet"))
     assert f"no file may be written into {tmp_path}/closed" in error
@@ -393,7 +393,7 @@ def test_a_card_whose_files_have_changed_is_refused(miniature, few, tmp_path):
     assert "is a card, not a hub id; remove --revision" in user_error(measure(card, few, out, "--revision", "0" * 40))
 
 
-def test_a_mistyped_folder_is_told_from_a_hub_id(few, tmp_path):
+def test_a_mistyped_folder_is_distinguished_from_a_hub_id(few, tmp_path):
     error = user_error(measure("modles/nope", few, tmp_path))
     assert "--model modles/nope: no such folder; if it is a hub id, give --revision COMMIT" in error
 

@@ -195,7 +195,7 @@ def test_responses_whose_prompt_ends_elsewhere_are_evaluated_as_alone():
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "prepending normaliser", "metaspace", "wordpiece"])
-def test_random_tokens_are_as_many_as_asked_for_whatever_stands_around_a_text(kind):
+def test_random_tokens_are_as_many_as_asked_for_whatever_is_around_a_text(kind):
     from random import Random
 
     for around in AROUND:

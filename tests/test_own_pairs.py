@@ -81,11 +81,11 @@ def test_own_pairs_to_the_page(pairs, project, monkeypatch):
     for name, arguments in jobs:
         ended = call(name, *shlex.split(arguments))
         assert ended.returncode == 0, (name, ended.stderr)
-    room = project / f"results/dynamics/{pairs}/mini/seed_0"
-    probes = pl.read_parquet(room / "probes.parquet")
+    runs = project / f"results/dynamics/{pairs}/mini/seed_0"
+    probes = pl.read_parquet(runs / "probes.parquet")
     counted = dict(probes.group_by("type").agg((pl.col("status") == "ok").sum()).iter_rows())
     assert {kind for kind, count in counted.items() if not count} == set(REPHRASED) and set(counted) == set(TYPES)
-    followed = pl.read_parquet(room / "dpo/dynamics.parquet").filter(pl.col("status") == "ok")
+    followed = pl.read_parquet(runs / "dpo/dynamics.parquet").filter(pl.col("status") == "ok")
     assert set(followed["type"]) == set(TYPES) - set(REPHRASED) and followed["step"].max() == 2
     figures = {
         each["kind"]: each for each in read_index(project / f"results/figures/dynamics/{pairs}/mini/seed_0")["figures"]

@@ -1,4 +1,4 @@
-"""Wrong and partial measurements, from gradients to figures, tables and the page: said, never averaged away."""
+"""Wrong and partial measurements, from gradients to figures, tables and the page: stated, never averaged away."""
 
 import json
 import math
@@ -118,8 +118,8 @@ def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_pat
     placeholders = listed(tmp_path, "d")
     assert {figure["kind"] for figure in placeholders} == {"unusable"} and len(placeholders) == 4
     for figure in placeholders:
-        said = " ".join([figure["title"], *figure["subtitle"]])
-        assert "No usable sample among 50" in said and "Detailed 25 of 25 (25 out of memory)" in said
+        stated = " ".join([figure["title"], *figure["subtitle"]])
+        assert "No usable sample among 50" in stated and "Detailed 25 of 25 (25 out of memory)" in stated
         assert all(line in page for line in (figure["title"], *figure["subtitle"]))
     assert list((tmp_path / "figures/e").glob("*.vl.json"))
     assert page.count('<span class="badge">no usable sample</span>') == 2
@@ -189,8 +189,8 @@ def test_a_variant_without_a_usable_sample_is_named(tmp_path):
     figures = listed(tmp_path, "d")
     assert "panels" in {figure["kind"] for figure in figures}
     for figure in figures:
-        said = " ".join(figure["subtitle"])
-        assert "No usable sample: " in said and "etailed 25 of 25 (25 out of memory)" in said, figure["kind"]
+        stated = " ".join(figure["subtitle"])
+        assert "No usable sample: " in stated and "etailed 25 of 25 (25 out of memory)" in stated, figure["kind"]
 
 
 def test_a_dataset_without_none(tmp_path):
@@ -231,8 +231,8 @@ def test_values_that_are_not_finite_are_counted_and_left_out_of_all_projections(
     assert not set(read(tmp_path, "per_sample")["sample_id"]) & {"3", "5", "9"}
     drawn(tmp_path, "d")
     for figure in listed(tmp_path, "d"):
-        said = " ".join(figure["subtitle"])
-        assert "3 of 25 (3 not finite)" in said and "None where" not in said, figure["kind"]
+        stated = " ".join(figure["subtitle"])
+        assert "3 of 25 (3 not finite)" in stated and "None where" not in stated, figure["kind"]
 
 
 def test_a_handful_of_samples_has_values_and_no_intervals(tmp_path):

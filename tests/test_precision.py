@@ -10,10 +10,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from conftest import call, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.models.decoders import find_layers
 from gradatlas.models.loading import check_ids, load
-from tests.conftest import call, user_error
 
 SIZES = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -11,8 +11,8 @@ from conftest import ROOT, SHARED, call, needs_shared, published_files, script, 
 from gradatlas.core.errors import InputError
 from gradatlas.data.places import find_released, released_path
 from gradatlas.gradients.released import read_file, read_line
+from loopback import FakeHub
 from test_workflow import snakemake
-from tests.loopback import FakeHub
 
 REFERENCE = SHARED / "reference_stats/grads_exp"
 KEYS = ("M_mean", "M_max", "M_min", "frobenius_norm", "S_sum", "S_max", "S_min")
@@ -180,7 +180,7 @@ def imported(tmp_path, table, lines):
     )  # fmt: skip
 
 
-def test_samples_are_found_by_their_texts_also_where_a_question_stands_twice(tmp_path, table):
+def test_samples_are_found_by_their_texts_also_where_a_question_is_twice(tmp_path, table):
     lines = [line(instruction="Q1", output="yes", loss=loss) for loss in (1.0, 2.0)]
     done = imported(tmp_path, table, [line(instruction="Q2", output="no", loss=3.0), *lines])
     assert done.returncode == 0, done.stderr

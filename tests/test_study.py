@@ -141,10 +141,10 @@ WRONG = {
     "a section that is a number": ({"dynamics": {"one_step": 3}}, "'dynamics.one_step' is 3; write keys with values"),
     "wrong type": (
         {"samples": "many"},
-        "'samples': 'many' is none of what it can be. Meaning: samples of each dataset",
+        "'samples': 'many' is not allowed. Meaning: samples of each dataset",
     ),
-    "zero samples": ({"samples": 0}, "'samples': 0 is none of what it can be"),
-    "half a sample": ({"samples": 2.5}, "'samples': 2.5 is none of what it can be"),
+    "zero samples": ({"samples": 0}, "'samples': 0 is not allowed"),
+    "half a sample": ({"samples": 2.5}, "'samples': 2.5 is not allowed"),
     "true for a number": ({"seed": True}, "'seed' is True; write a whole number. Meaning: of the subset"),
     "a word for a number": ({"seed": "x"}, "'seed' is 'x'; write a whole number"),
     "a word for a fraction": (
@@ -188,7 +188,7 @@ WRONG = {
     "no svg": ({"formats": ["png"]}, r"'formats': \['png'\] must name 'svg' too; figures need it"),
     "no loss over all tokens": ({"loss_tokens": ["last"]}, r"'loss_tokens': \['last'\] must name 'all' too"),
     "braces in a path": ({"dynamics": {"rephrases": "a{b}.jsonl"}}, "'dynamics.rephrases': 'a{b}.jsonl' has braces"),
-    "a model that is a number": ({"models": [3]}, "'models.0': 3 is none of what it can be"),
+    "a model that is a number": ({"models": [3]}, "'models.0': 3 is not allowed"),
     "a model row's seed": ({"models": [{"model": "x", "source": "./x", "seed": "x"}]}, "'seed' is 'x'; write a whole"),
     "a model row's source": ({"models": [{"model": "x", "source": "nowhere"}]}, "'source': 'nowhere' does not match"),
     "unknown model": (
@@ -237,7 +237,7 @@ WRONG = {
     ),
     "tokens of no sample": (
         {"tokens": {"gsm8k": []}},
-        "'tokens': .* is none of what it can be. Meaning: also write each token",
+        "'tokens': .* is not allowed. Meaning: also write each token",
     ),
     "published cosines": (
         {"cosines": True, "gradients": "published"},

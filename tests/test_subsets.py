@@ -29,7 +29,7 @@ def test_fixed_subsets():
     assert taken("last:20") == {"last:20": list(range(8))}
 
 
-def test_draws_are_rows_of_their_own_and_hang_on_seed_row_and_number():
+def test_draws_are_rows_of_their_own_and_depend_on_seed_row_and_number():
     draws = taken("random:3:4")
     assert list(draws) == [f"random:3:{i}" for i in range(4)]
     assert all(len(places) == 3 for places in draws.values()) and len({tuple(p) for p in draws.values()}) > 1

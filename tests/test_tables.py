@@ -27,7 +27,7 @@ def written(tmp_path, **options):
     return folder
 
 
-def test_the_studys_numbers_stand_beside_ours(tmp_path):
+def test_the_studys_numbers_are_beside_ours(tmp_path):
     written(tmp_path, models=("qwen2_1_5b", "mini"), dataset="aqua")
     mad = pl.read_csv(tmp_path / "mad.csv").filter(pl.col("published").is_not_null())
     assert set(mad.select("model", "relation", "statistic", "segment").iter_rows()) == {
@@ -56,7 +56,7 @@ def test_parquet_and_csv_hold_the_same(tmp_path):
         assert parquet["value"].to_list() == pytest.approx(csv["value"].to_list(), nan_ok=True)
 
 
-def test_a_corrected_estimate_stands_before_its_interval():
+def test_a_corrected_estimate_is_before_its_interval():
     row = {"value": 4.4249, "low": 4.0, "high": 4.5}
     assert tables._with_interval(row) == "4.42 [4.00, 4.50]" == tables._with_interval({**row, "corrected": 4.4201})
     assert tables._with_interval({**row, "corrected": 4.2}) == "4.42; 4.20 [4.00, 4.50]"
@@ -80,7 +80,7 @@ def test_the_scope_says_what_was_measured_and_what_was_not(tmp_path):
     assert (frame["n"] - frame["n_ok"] == 2).all()
 
 
-def test_latex_escapes_whatever_stands_in_a_cell():
+def test_latex_escapes_whatever_is_in_a_cell():
     text = latex.escaped(HOSTILE)
     assert text.isprintable() and "中" not in text and "U+4E2D" in text and r"B\_\allowbreak{}1 \{50 \%\}" in text
     assert not re.search(r"(?<!\\)[#$%&_^~]", text)

@@ -82,7 +82,7 @@ def test_a_token_over_the_border_counts_as_response():
     assert counted(Encoder(merged, chat=False, max_length=99, compat="reference"), "Is it?", "yes") == "es"
 
 
-def test_bos_stands_once_and_twice_only_for_the_reference():
+def test_bos_is_once_and_twice_only_for_the_reference():
     made = tokenizer(template=CHAT.replace("<s>{{", "{{").replace("{% for", "<s>{% for", 1))
     bos = made.bos_token_id
     ours = Encoder(made, chat=True, max_length=99).encode("Is it?", "yes").ids

@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from conftest import call
 from gradatlas.core.tables import read_metadata, write_table
 from gradatlas.figures.heatmaps import curve_steps
 from gradatlas.figures.tables import blocks
@@ -18,7 +19,6 @@ from gradatlas.kernels.one_step import inner_products
 from gradatlas.statistics import shapes as of_shapes
 from gradatlas.statistics.cells import read_cells
 from gradatlas.statistics.measures import mean_absolute_difference
-from tests.conftest import call
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 TYPES = [SLIDING, SLIDING, FULL, FULL, SLIDING, FULL]

@@ -13,10 +13,10 @@ from gradatlas.core.errors import InputError
 from gradatlas.models import snapshots
 from gradatlas.models.loading import load
 from gradatlas.study.config import read_study
+from loopback import FakeHub
 from test_fetch import closed_port, environment, one_line, script
 from test_study import PAPER
 from test_workflow import snakemake
-from tests.loopback import FakeHub
 
 TRAINED = ROOT / "resources/miniature/base"
 
@@ -112,7 +112,7 @@ def test_the_studys_own_data_against_corrected_data_on_a_model_and_its_twin(tmp_
     values = dict(ratio.select("model", "value").iter_rows())
     assert dict(ratio.select("model", "untrained").iter_rows()) == {"tiny": values["twin"], "twin": None}
     assert claims.filter(pl.col("claim") == "learnt_ratio")["reference_model"].to_list() == ["twin"]
-    # Of few samples nothing can be said, but the numbers are beside each other.
+    # Of few samples nothing can be stated, but the numbers are beside each other.
     table = pl.read_csv(tmp_path / "results/tables/fixed_data.csv")
     mine = table.filter((pl.col("model") == "tiny") & (pl.col("claim") == "separable_detailed")).to_dicts()[0]
     assert mine["study_relation"] == "published" and mine["fixed_relation"] == "derangement"

@@ -200,9 +200,9 @@ def test_a_copy_with_other_times_has_nothing_to_do(finished, tmp_path):
 def test_a_file_that_is_gone_from_a_models_folder_is_named(finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    room = folder / "results/dynamics/mini_qa/mini/seed_0"
-    (room / "smoke_sft/model/model.safetensors").unlink()
-    (room / "smoke_dpo/dynamics.parquet").unlink()
+    runs = folder / "results/dynamics/mini_qa/mini/seed_0"
+    (runs / "smoke_sft/model/model.safetensors").unlink()
+    (runs / "smoke_dpo/dynamics.parquet").unlink()
     done = snakemake(folder, *SMOKE, "--", "results/dynamics/mini_qa/mini/seed_0/smoke_dpo/dynamics.parquet")
     assert done.returncode == 1
     line = (folder / "logs/finetune/mini_qa/mini/seed_0/smoke_dpo.log").read_text()

@@ -30,6 +30,11 @@ def percentage(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def share(value: float) -> str:
+    """A share to two digits, as in ``.07``; 1 as ``1.00``."""
+    return f"{value:.2f}".removeprefix("0")
+
+
 def signed(value: float, digits: int | None = None) -> str:
     """A change with its sign: one digit after the point from 1 on, else two."""
     digits = digits if digits is not None else 1 if abs(value) >= 1 else 2
@@ -57,9 +62,9 @@ def span(low: float, high: float, form: str = ",") -> str:
     return " to ".join(dict.fromkeys(_minus(format(end, form)) for end in (low, high)))
 
 
-def plotted(value: float | None) -> float | None:
-    """A number as it is drawn: to `DIGITS` digits, None where it is not finite."""
-    return float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
+def plotted(value: float | None, digits: int = DIGITS) -> float | None:
+    """A number as it is drawn: to so many significant digits, None where it is not finite."""
+    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
 
 
 def _minus(text: str) -> str:

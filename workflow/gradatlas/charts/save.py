@@ -1,6 +1,6 @@
-"""One way to save a chart: the record (`.vl.json`), the print (`.svg`), the slide (`.png`), and `.pdf`.
+"""One way to save a chart: its specification (`.vl.json`), and `.svg`, `.png` and `.pdf`.
 
-The same chart gives the same bytes, in every process; a PDF alone bears marks of when it was made.
+The same chart gives the same bytes, in every process; a PDF alone holds the time when it was made.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from gradatlas.charts import theme  # noqa: F401  (a chart without the theme is not ours)
+from gradatlas.charts import theme  # noqa: F401  (importing it turns it on)
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import replacing

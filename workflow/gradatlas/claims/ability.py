@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from gradatlas.charts.names import label, variants_in_order
+from gradatlas.charts.numbers import share
 from gradatlas.charts.tables import Section
 from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.core.files import write_text
@@ -163,11 +164,6 @@ def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
         mastered = "–" if test == "counterfactual" else "yes" if able[model, dataset].able else "no"
         rows.append([model, dataset, _TESTS[test], mastered, *shown, share(group["chance"][0]), f"{group['n'][0]:,}"])
     return ["Model", "Dataset", "Test", "Mastered", *map(label, variants), *recall, "Chance", "n"], rows
-
-
-def share(value: float) -> str:
-    """A share to two digits, as in ``.07``; 1 as ``1.00``."""
-    return f"{value:.2f}".removeprefix("0")
 
 
 def _with_bounds(row: dict | None) -> str:

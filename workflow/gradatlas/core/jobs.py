@@ -3,12 +3,14 @@
 0: done; 2: the user's error, one line; 1: a fault of the program, with its traceback.
 """
 
+import importlib.util
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter, Token
@@ -45,10 +47,10 @@ def by_name(names: Sequence[str], paths: Sequence[Path], option: str) -> dict[st
     return dict(zip(names, paths, strict=True))
 
 
-def application(jobs: Mapping[str, str]) -> App:
+def application(jobs: Mapping[str, str], descriptions: Mapping[str, str] = MappingProxyType({})) -> App:
     """The command line of `jobs`: by name, the room in whose module ``jobs`` the function is.
 
-    A job's module is imported when it is called, not before.
+    A job's module is imported when it is called, not before: the list of jobs shows `descriptions`, by name.
     """
     app = App(
         name="gradatlas",
@@ -57,19 +59,32 @@ def application(jobs: Mapping[str, str]) -> App:
         result_action="return_value",
     )
     for name, room in jobs.items():
-        app.command(f"gradatlas.{room}.jobs:{name.replace('-', '_')}", name=name)
+        app.command(f"gradatlas.{room}.jobs:{name.replace('-', '_')}", name=name, help=descriptions.get(name))
     return app
 
 
-def run(jobs: Mapping[str, str], argv: Sequence[str] | None = None) -> None:
+def run(
+    jobs: Mapping[str, str],
+    argv: Sequence[str] | None = None,
+    descriptions: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Run one of the jobs by its command line; ends the process with 2 after the user's error."""
     # Waiting OpenMP threads spin by default: on a core shared with another job that cost a factor of seven.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code: Any = application(jobs)(argv, exit_on_error=False, print_error=False)
+        code: Any = application(jobs, descriptions)(argv, exit_on_error=False, print_error=False)
     except (CycloptsError, InputError) as error:
         # A field of settings that are given as JSON is ``[*][field]`` there.
         text = re.sub(r"\[\*\]\[(\w+)\]", r"settings.\1", " ".join(str(error).split()))
+        print(f"error: {text}", file=sys.stderr)
+        code = 2
+    except ImportError as error:
+        # The command line raises its own from a job's; of another module of this package it is a fault of the program.
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        package = (cause.name or "gradatlas").partition(".")[0]
+        if package == "gradatlas" or importlib.util.find_spec(package):
+            raise
+        text = f"package {package} is not installed; pip install '.[workflow]' in a checkout installs all"
         print(f"error: {text}", file=sys.stderr)
         code = 2
     if code:

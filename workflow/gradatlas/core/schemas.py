@@ -134,7 +134,7 @@ def checked(value: Any, kind: Any, where: str) -> Any:
     if error.validator == "contains":
         fault = f"'{place}': {error.instance} must name '{error.validator_value['const']}' too"
     if error.validator in ("anyOf", "oneOf"):
-        fault = f"'{place}': {error.instance!r} is none of what it can be"
+        fault = f"'{place}': {error.instance!r} is not allowed"
     meaning = error.schema.get("description")
     raise InputError(f"{where}: {fault}{f'. Meaning: {meaning}' if meaning else ''}")
 

@@ -35,7 +35,7 @@ Learnt = Mapping[str, tuple[str, str]]
 def table_of(dynamics: Mapping[str, pl.DataFrame], learnt: Learnt, draws: int, seed: int) -> pl.DataFrame:
     """Accumulated SignDelta of every type by what was learnt: a row per type and run, mean and interval over probes.
 
-    `dynamics`: that table by run; `learnt`: `choose.learnt`. Columns: run, column (what was learnt, in words), own
+    `dynamics`: that table by run; `learnt`: `runs.learnt`. Columns: run, column (what was learnt, in words), own
     (the type that was learnt), type, value, low, high (nats per token), n, share (of the column's range).
     """
     rows = []

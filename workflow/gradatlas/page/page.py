@@ -19,6 +19,7 @@ from gradatlas.charts.names import (
     statistic_label,
     variants_in_order,
 )
+from gradatlas.charts.numbers import share
 from gradatlas.claims import ability
 from gradatlas.core.checked import read_lines
 from gradatlas.core.files import write_text
@@ -237,7 +238,7 @@ def _answers(row: dict[str, Any], able: Abilities) -> str:
     known = able.get((row["model"], row["dataset"]))
     if known is None or row["relation"] != "correct" or row["variant"] not in known.shares:
         return "–"
-    return f"{ability.share(known.shares[row['variant']][0])} (chance {ability.share(known.chance)})"
+    return f"{share(known.shares[row['variant']][0])} (chance {share(known.chance)})"
 
 
 def _models(

@@ -3,9 +3,10 @@
 import base64
 import gzip
 import json
-import math
 from collections.abc import Iterable
 from typing import Any
+
+from gradatlas.charts.numbers import plotted
 
 
 def pack(content: Any) -> str:
@@ -20,6 +21,4 @@ def pack_text(text: str) -> str:
 
 def rounded(values: Iterable[float | None], digits: int) -> list[float | None]:
     """The numbers to so many significant digits; None where there is no finite one."""
-    return [
-        float(f"{value:.{digits - 1}e}") if value is not None and math.isfinite(value) else None for value in values
-    ]
+    return [plotted(value, digits) for value in values]

@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.numbers import two_digits
+from gradatlas.charts.numbers import share, two_digits
 from gradatlas.charts.panel import Axis, Palette, grid, panel, rounded, rule_at, series_palette, titled
 from gradatlas.charts.theme import Heading
 from gradatlas.toys import influence
@@ -20,7 +20,7 @@ def heading_of_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame) -> He
     found = influence.kernel_follows_confusion(predictions, kernels, epoch)
     wrong = predictions.filter((pl.col("epoch") == epoch) & (pl.col("observed") != pl.col("label")))
     wrong = wrong.sort("value", descending=True)
-    most = ", ".join(f"{row['observed']} as {row['label']} {_share(row['value'])}" for row in wrong.head(3).to_dicts())
+    most = ", ".join(f"{row['observed']} as {row['label']} {share(row['value'])}" for row in wrong.head(3).to_dicts())
     return Heading(
         "Mean predictions and tangent kernels, class by class",
         (
@@ -41,7 +41,7 @@ def heat_maps(predictions: pl.DataFrame, kernels: pl.DataFrame, heading: Heading
         row="observed",
         column="label",
         value="value",
-        words=pl.col("value").map_elements(_share, return_dtype=pl.String),
+        words=pl.col("value").map_elements(share, return_dtype=pl.String),
     )
     norms = kernels.filter(pl.col("epoch") == epoch).select(
         row="learned", column="observed", value="norm", words=pl.col("norm").round(0).cast(pl.Int64).cast(pl.String)
@@ -220,10 +220,6 @@ def _guide(ends: list[dict], x: alt.X, y: alt.Y) -> alt.Chart:
 
 def _last(frame: pl.DataFrame) -> int:
     return int(frame["epoch"].max())
-
-
-def _share(value: float) -> str:
-    return f"{value:.2f}".removeprefix("0")
 
 
 def _example(predictions: pl.DataFrame) -> tuple[str, str, str]:

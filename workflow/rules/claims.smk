@@ -8,6 +8,13 @@ makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alterna
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
+# In all formats: Snakefile's `all` and the target `claims` take them, so that another format makes them again.
+CLAIM_FIGURES = collect(
+    "results/figures/claims/{figure}.{format}",
+    figure=["verdicts", "dynamics"] + ["fixed_data"] * bool(STUDY.datasets),
+    format=STUDY.config["formats"],
+)
+
 
 include: "claims_dynamics.smk"
 
@@ -173,4 +180,5 @@ rule claims:
         "results/claims.parquet",
         "results/tables/claims.md",
         ["results/tables/fixed_data.md"] if STUDY.datasets else [],
+        CLAIM_FIGURES,
     localrule: True

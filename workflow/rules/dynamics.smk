@@ -376,6 +376,12 @@ DYNAMICS_TABLES = [
         run=PLAN.runs,
         allow_missing=True,
     ),
+    *([f"{SEED_DIR}/generation_scores.parquet"] if DYNAMICS["generate_prompts"] and PLAN.watched else []),
+    *(
+        [f"{SEED_DIR}/judgements.parquet"]
+        if DYNAMICS["generate_prompts"] and PLAN.watched and DYNAMICS["judge"]
+        else []
+    ),
 ]
 
 

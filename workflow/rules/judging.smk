@@ -10,9 +10,6 @@ why    log-probabilities do not show whether a model's answers are better, or bo
 JUDGE = DYNAMICS["judge"]
 GENERATED = f"{SEED_DIR}/{{run}}/generations.parquet"
 
-if DYNAMICS["generate_prompts"] and PLAN.watched:
-    DYNAMICS_TABLES += [f"{SEED_DIR}/generation_scores.parquet"] + [f"{SEED_DIR}/judgements.parquet"] * bool(JUDGE)
-
 
 rule score_generations:
     """Score every generation of one model's and seed's runs."""

@@ -128,3 +128,14 @@ def test_wrong_folders_are_named(folders, tmp_path):
     assert "no tables" in user_error(call("compare", folders[0], tmp_path / "empty"))
     (folders[1] / "claims.parquet").write_bytes(b"PAR1 not a table")
     assert "claims.parquet: cannot be read" in user_error(call("compare", *folders))
+
+
+def test_a_claim_with_another_title_is_the_same_claim(tmp_path):
+    of = {"claim": "a", "study": "s", "model": "m", "reference_model": "", "dataset": "d", "reference_dataset": "",
+          "relation": "correct", "projection": "all", "seed": 0, "value": 1.0}  # fmt: skip
+    for title in ("Old", "New"):
+        (tmp_path / title).mkdir()
+        frame = pl.DataFrame([{**of, "title": title}]).select("claim", "title", *list(of)[1:])
+        frame.write_parquet(tmp_path / title / "claims.parquet")
+    changes = compare(tmp_path / "Old", tmp_path / "New")
+    assert [(change.column, change.changed) for change in changes] == [("title", 1)]

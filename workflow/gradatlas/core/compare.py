@@ -121,6 +121,9 @@ def _plain(values: pl.Series, kind: pl.DataType) -> pl.Series:
 def _key(ours: pl.DataFrame, theirs: pl.DataFrame) -> list[str]:
     """The fewest leading columns, real numbers skipped, that identify the rows of both frames; else all of them."""
     named = [column for column, kind in ours.schema.items() if not kind.is_float()]
+    if {*_CLAIM} <= {*named}:
+        # A claim keeps its name when its title or statement is reworded.
+        named = [*_CLAIM, *(column for column in named if column not in _CLAIM)]
     for count in range(1, len(named) + 1):
         if not any(frame.select(named[:count]).is_duplicated().any() for frame in (ours, theirs)):
             return named[:count]

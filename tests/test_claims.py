@@ -542,7 +542,7 @@ def test_likes_are_matched_once_each():
 SPOILED = {
     "direction": ("\tabove\t10\t", "\tover\t10\t", r"claims.tsv, line 2: 'direction': 'over' is not known"),
     "threshold": ("\tabove\t10\t", "\tabove\tten\t", r"line 2: 'threshold' is 'ten'; write a number"),
-    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin' is empty; write a number"),
+    "no margin": ("\twithin\t0\t0.05\t", "\twithin\t0\t\t", r"line 10: 'margin' has no value; write a number"),
     "margin of no use": ("\tabove\t10\t\t", "\tabove\t10\t1\t", r"line 2: 'margin' is 1.0; leave it empty"),
     "column": ("\tthreshold\t", "\tbound\t", r"line 1: column 'threshold' is missing"),
     "no number": ("jump {} times", "jump often", r"line 2: 'statement'"),

@@ -418,6 +418,6 @@ def test_checkpoints_outlive_edits_that_change_nothing_and_are_set_aside_by_othe
             assert opened().load("cpu") is None
             (aside,) = tmp_path.glob("run.*")
             assert list(aside.glob("state-*.pt")) and f"moved to {aside}" in capsys.readouterr().err
-        assert opened().load("cpu")["step"] == 3 and "taken up again" in capsys.readouterr().err
+        assert opened().load("cpu")["step"] == 3 and "; resumed" in capsys.readouterr().err
     finally:
         forget()

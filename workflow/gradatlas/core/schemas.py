@@ -127,8 +127,8 @@ def checked(value: Any, kind: Any, where: str) -> Any:
         )
     if error.validator == "type":
         kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
-        given = "empty" if error.instance is None else repr(error.instance)
-        fault = f"'{place}' is {given}; " + (
+        given = "has no value" if error.instance is None else f"is {error.instance!r}"
+        fault = f"'{place}' {given}; " + (
             "leave it empty" if kinds == ["null"] else f"write {' or '.join(_WORDS[each] for each in kinds)}"
         )
     if error.validator == "contains":

@@ -139,3 +139,10 @@ def test_a_claim_with_another_title_is_the_same_claim(tmp_path):
         frame.write_parquet(tmp_path / title / "claims.parquet")
     changes = compare(tmp_path / "Old", tmp_path / "New")
     assert [(change.column, change.changed) for change in changes] == [("title", 1)]
+
+
+def test_verdicts_are_read_from_the_csv_where_it_is_alone(tmp_path):
+    for folder, verdict in (("a", "holds"), ("b", "fails")):
+        (tmp_path / folder).mkdir()
+        pl.DataFrame({"claim": ["x"], "model": ["m"], "verdict": [verdict]}).write_csv(tmp_path / folder / "claims.csv")
+    assert verdict_changes(tmp_path / "a", tmp_path / "b") == ["x, m: holds -> fails"]

@@ -170,8 +170,8 @@ def verdict_changes(first: str | Path, second: str | Path) -> list[str]:
     """A line for each claim whose verdict differs, or that only one of two results folders has ("none")."""
     verdicts = []
     for folder in (first, second):
-        path = Path(folder) / "claims.parquet"
-        rows = _read(path).to_dicts() if path.is_file() else []
+        paths = [path for path in (Path(folder) / "claims.parquet", Path(folder) / "claims.csv") if path.is_file()]
+        rows = _read(paths[0]).to_dicts() if paths else []
         verdicts.append({", ".join(str(row[key]) for key in _CLAIM if row.get(key) is not None): row for row in rows})
     ours, theirs = verdicts
     return [

@@ -12,8 +12,10 @@ its settings choose, and the others do not count.
 """
 
 import ast
+import gc
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -48,9 +50,23 @@ def code_digest(*roots: str, only: Only | None = None) -> str:
     without that definition.
     """
     total = hashlib.sha256()
-    for (module, name), definition in sorted(_used_by(roots, only or {}).items(), key=lambda item: item[0]):
+    with _without_collector():
+        used = sorted(_used_by(roots, only or {}).items(), key=lambda item: item[0])
+    for (module, name), definition in used:
         total.update(f"{module}:{name}\n{definition.text}\n".encode())
     return total.hexdigest()[:16]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Syntax trees are many objects, none of them garbage: without the collector reading them takes half the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def definitions(*roots: str, only: Only | None = None) -> set[Place]:

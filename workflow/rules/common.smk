@@ -41,6 +41,11 @@ def as_json(**settings):
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
+def shipped(*parts):
+    """The way to a file beside the code."""
+    return os.path.normpath(os.path.join(os.path.relpath(ROOT), *parts))
+
+
 def kept_work(output, name):
     """The folder of finished work that survives kills and edits, beside a job's output in the same results folder."""
     return f"{output.rpartition('results/')[0]}results/journal/{name}"
@@ -99,7 +104,7 @@ MINIATURE_FILES = [
 
 
 # The committed miniatures: an input, beside the code, whatever the working directory.
-SHIPPED = os.path.normpath(os.path.join(os.path.relpath(ROOT), "resources", "miniature"))
+SHIPPED = shipped("resources", "miniature")
 
 
 def is_shipped(model):
@@ -279,11 +284,6 @@ def gradient_settings(model, dataset):
 def titles(rows):
     """The names to readers of models or datasets, by key, where they have one."""
     return {name: row["title"] for name, row in rows.items() if row["title"]}
-
-
-def shipped(*parts):
-    """The way to a file beside the code."""
-    return os.path.normpath(os.path.join(os.path.relpath(ROOT), *parts))
 
 
 CLAIMS_SHEET = shipped("config", "claims.tsv")

@@ -16,11 +16,12 @@ from gradatlas.charts.listing import read_index
 from gradatlas.charts.panel import of
 from gradatlas.charts.save import as_json
 from gradatlas.core.errors import InputError
-from gradatlas.figures import family, gallery, heatmaps, instructed, layers, panels, relations
+from gradatlas.figures import family, gallery, heatmaps, layers, panels, relations
 from gradatlas.figures import samples as by_sample
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import with_interval
+from gradatlas.figures.heading import known_intervals
 from gradatlas.figures.jobs import Dataset, FigureSettings, OverviewSettings
+from gradatlas.statistics import paired
 from synthetic import frames, statistic_rows, write_statistics
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -89,7 +90,7 @@ def test_charts_are_their_golden_records():
 def test_a_ratio_and_its_interval_are_those_of_the_two_curves():
     tables = frames(layers=3, models=("mini", "random"), relations=("correct",), projections=("q",))
     base, other = (of_model(tables, name)["curves"] for name in ("mini", "random"))
-    for row in instructed.ratios(base, other).to_dicts():
+    for row in paired.ratios(base, other).to_dicts():
         key = [pl.col(name) == row[name] for name in ("variant", "projection", "statistic", "layer")]
         one, two = base.filter(*key).row(0, named=True), other.filter(*key).row(0, named=True)
         assert row["value"] == pytest.approx(two["value"] / one["value"])
@@ -101,7 +102,7 @@ def test_a_ratio_and_its_interval_are_those_of_the_two_curves():
 def test_an_end_that_is_not_positive_gives_no_interval():
     tables = frames(layers=2, models=("mini", "random"), relations=("correct",), projections=("q",))
     base, other = (of_model(tables, name)["curves"] for name in ("mini", "random"))
-    found = instructed.ratios(base.with_columns(pl.lit(-0.1).alias("low")), other)
+    found = paired.ratios(base.with_columns(pl.lit(-0.1).alias("low")), other)
     assert found["low"].null_count() == found["high"].null_count() == found.height > 0
     assert found["value"].null_count() == 0
 
@@ -142,13 +143,13 @@ def test_paired_intervals_know_that_the_samples_are_the_same():
     """Each sample's gradient is 1.3 times as large: the paired interval is a point, whatever the spread."""
     tables = frames(layers=2, models=("mini", "random"), relations=("correct",), projections=("q", "v"), n=30)
     base, other = (of_model(tables, name)["per_sample"] for name in ("mini", "random"))
-    rows = instructed.paired(base, other, 100, 0)
+    rows = paired.relative_differences(base, other, 100, 0)
     for name in ("value", "low", "high"):
         assert rows[name].to_list() == pytest.approx([0.3] * 6)
     shifted = other.with_columns(pl.col("nuclear_norm").reverse().over("variant", "projection"))
-    apart = instructed.paired(base, shifted, 100, 0)
+    apart = paired.relative_differences(base, shifted, 100, 0)
     assert (apart["high"] - apart["low"]).min() > 0.05
-    few = instructed.paired(base.filter(pl.col("sample_id") < "s2"), other, 100, 0)
+    few = paired.relative_differences(base.filter(pl.col("sample_id") < "s2"), other, 100, 0)
     assert set(few["n"]) == {base.filter(pl.col("sample_id") < "s2")["sample_id"].n_unique()}
 
 
@@ -175,7 +176,7 @@ def test_a_density_is_the_plain_sum_of_kernels():
 def test_the_title_counts_the_samples_whose_wrong_response_has_the_larger_gradient():
     tables = frames(**{**SMALL, "n": 40}, relations=("correct", "published"))
     samples = tables["per_sample"]
-    leans = with_interval(by_sample.leans(samples, "published"))
+    leans = known_intervals(paired.leans(samples, "published"))
     assert leans.height == 4 and (leans["low"] > 0).all()
     title = by_sample.heading(Data(tables, "GSM8K", "published")).title
     assert title.endswith("against correct ones: larger in 4 of 4 variants and projections")

@@ -19,10 +19,11 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import LEVEL
+from gradatlas.statistics.counts import FEWEST_SAMPLES
 
 ALPHA = 1 - LEVEL
-# With fewer samples an interval supports no verdict; with fewer seeds, none over seeds.
-FEWEST, FEWEST_SEEDS = 20, 3
+# With fewer seeds there is no verdict over seeds.
+FEWEST_SEEDS = 3
 VERDICTS = ("holds", "fails", "inconclusive")
 
 
@@ -69,7 +70,7 @@ def decide(
     table = [_finished(row, known[row["claim"]], prompts or {}) for row in rows]
     keys = ("dataset", "model", "relation")
     table.sort(key=lambda row: (place[row["claim"]], *(row[key] for key in keys), row["projection"] != OVERALL))
-    write_table(CLAIMS, table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST})
+    write_table(CLAIMS, table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST_SAMPLES})
     frame = pl.from_arrow(read_table(CLAIMS, f"{output}.parquet"))
     write_text(f"{output}.csv", frame.write_csv())
     write_text(f"{output}.json", json.dumps(frame.to_dicts(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -95,8 +96,8 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
     reason = row["reason"]
     if not reason and not all(map(_finite, (row["value"], row["low"], row["high"], row["p_value"]))):
         reason = "cannot be computed on these curves"
-    elif not reason and row["n"] < FEWEST and row["test"] != EXACT:
-        reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST} are needed"
+    elif not reason and row["n"] < FEWEST_SAMPLES and row["test"] != EXACT:
+        reason = f"only {row['n']} sample{'s' * (row['n'] > 1)}; {FEWEST_SAMPLES} are needed"
     elif not reason and needed != "free":
         models = [row["model"], *([row["reference_model"]] if needed != "own" else [])]
         found = {model: abilities[model, dataset] for model in models if (model, dataset) in abilities}

@@ -10,14 +10,12 @@ from gradatlas.charts.numbers import span
 from gradatlas.charts.panel import of
 from gradatlas.charts.theme import Heading
 from gradatlas.figures.data import Data
-from gradatlas.statistics.counts import LEFT_OUT, has_check
+from gradatlas.statistics.counts import FEWEST_SAMPLES, LEFT_OUT, has_check
 from gradatlas.study.relations import is_marked
 
 CHECK = (
     "PIPELINE CHECK: this model was never meant for these data. The figure shows that the workflow runs, no finding."
 )
-# With fewer samples in any cell a bootstrap interval is no ground to claim a finding on.
-FEWEST = 20
 BAND = "Bands: 95 % bootstrap intervals over samples."
 DRAWN = "Mean over samples, by layer and projection; the size of a gradient is its nuclear norm."
 RIGHT_LABELS = "RIGHT LABELS AMONG THE WRONG"
@@ -28,7 +26,7 @@ def larger(one: str, other: str, differences: pl.DataFrame, places: str) -> str:
 
     `differences`: columns low and high; empty where no interval is known.
     """
-    rows = with_interval(differences)
+    rows = known_intervals(differences)
     above, below = rows.filter(pl.col("low") > 0).height, rows.filter(pl.col("high") < 0).height
     if not above and not below:
         return f"{one} and {other}: no clear difference"
@@ -43,14 +41,14 @@ def clear_differences(one: pl.DataFrame, other: pl.DataFrame, keys: Sequence[str
     return both.select(*keys, ends[0].alias("low"), ends[1].alias("high"))
 
 
-def with_interval(rows: pl.DataFrame) -> pl.DataFrame:
+def known_intervals(rows: pl.DataFrame) -> pl.DataFrame:
     """The estimates both of whose interval's ends are known: without them there is no clear difference, nor none."""
     return rows.filter(pl.all_horizontal(pl.col("low", "high").is_finite().fill_null(False)))
 
 
 def states_findings(frame: pl.DataFrame) -> bool:
     """Whether a title may state a finding: not for a pipeline check, and not on a handful of samples."""
-    return not has_check(frame) and int(frame["n"].min() or 0) >= FEWEST
+    return not has_check(frame) and int(frame["n"].min() or 0) >= FEWEST_SAMPLES
 
 
 def finite(frame: pl.DataFrame) -> pl.DataFrame:
@@ -78,7 +76,7 @@ def of_curves(
     """The heading of curves with bands, of correct responses and those of another `relation`, or of one alone."""
     responses = f"correct and {responses_of(relation)}" if relation else responses_of(curves["relation"][0])
     known = finite(curves)
-    missing, unsure = curves.height - known.height, known.height - with_interval(known).height
+    missing, unsure = curves.height - known.height, known.height - known_intervals(known).height
     band = BAND
     if unsure:
         band = "Too few samples for intervals." if unsure == known.height else f"{BAND} None where samples are too few."

@@ -11,8 +11,7 @@ from gradatlas.charts.panel import Axis, rounded, series_palette, titled
 from gradatlas.figures.run_curves import TYPES, Figure
 from gradatlas.figures.runs import Chain, RunData, learnt
 from gradatlas.finetuning.tables import DYNAMICS, TRAINING
-from gradatlas.statistics.bootstrap import interval, resampled_means
-from gradatlas.statistics.influence import accumulated, by_column, lbk, sign_delta
+from gradatlas.statistics.influence import by_column, lbk, mean_changes
 
 #: Followed over time.
 _FOLLOWED = (
@@ -40,13 +39,7 @@ def table_of(dynamics: Mapping[str, pl.DataFrame], learnt: Learnt, draws: int, s
     """
     rows = []
     for run, (pulled, pushed) in learnt.items():
-        sums = accumulated(sign_delta(dynamics[run].filter(pl.col("split") == "train")))
-        found = {}
-        for (kind,), part in sums.sort("type", "probe_id").group_by("type", maintain_order=True):
-            value, low, high = interval(
-                resampled_means(part["change"].to_numpy(), draws, seed, f"influence {run} {kind}")
-            )
-            found[kind] = {"value": float(value), "low": float(low), "high": float(high), "n": len(part)}
+        found = mean_changes(dynamics[run].filter(pl.col("split") == "train"), draws, seed, f"influence {run}")
         own = "" if pushed else pulled
         shares = by_column([each["value"] for each in found.values()])
         for (kind, each), share in zip(found.items(), shares, strict=True):

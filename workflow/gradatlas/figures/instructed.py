@@ -1,17 +1,16 @@
 """A model against its partner, such as the base model that it was made from, on the same samples."""
 
 import altair as alt
-import numpy as np
 import polars as pl
 
 from gradatlas.charts.panel import Dashed, of
 from gradatlas.charts.theme import Heading
 from gradatlas.figures.compared import pair
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import FEWEST, larger, left_out, of_curves, states_findings
-from gradatlas.statistics.bootstrap import interval, resampled_means
+from gradatlas.figures.heading import larger, left_out, of_curves, states_findings
+from gradatlas.statistics.counts import FEWEST_SAMPLES
+from gradatlas.statistics.paired import ratios, relative_differences
 
-_KEYS = ["variant", "relation", "projection", "statistic", "layer"]
 DRAWN = (
     "Mean nuclear norm by layer; below it, {own} over {partner}. That band takes "
     "the two models’ samples for independent, which makes it wide; the title’s intervals are paired by sample."
@@ -39,8 +38,8 @@ def heading(data: Data) -> Heading:
     ]
     title = f"{names[1]} against {names[0]}, by layer"
     samples = [_of_relation(tables, "per_sample", data.relation) for tables in (data.partner, data.tables)]
-    rows = paired(*samples, data.draws, data.seed)
-    if states_findings(curves) and not rows.is_empty() and rows["n"].min() >= FEWEST:
+    rows = relative_differences(*samples, data.draws, data.seed)
+    if states_findings(curves) and not rows.is_empty() and rows["n"].min() >= FEWEST_SAMPLES:
         title = larger(f"Mean gradients of {names[1]}", names[0], rows, "variants and projections")
     notes = [APART.format(own=own, partner=partner, forms=forms)] if forms_differ else []
     cells = pl.concat(_of_relation(tables, "cells", data.relation) for tables in (data.partner, data.tables))
@@ -61,51 +60,6 @@ def shared(data: Data) -> pl.DataFrame:
     """The relation's curves of both models, for the variants that both have, the partner's first."""
     partner, own = (_of_relation(tables, "curves", data.relation) for tables in (data.partner, data.tables))
     return pl.concat([partner.join(own, on="variant", how="semi"), own.join(partner, on="variant", how="semi")])
-
-
-def ratios(partner: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """The mean curves of `own` as multiples of those of `partner`, where both have a value.
-
-    Columns as in the `rd_layers` table. Intervals come from the two curves' own, as if independent: on the log scale
-    the widths add as squares. They are null where an end is not positive.
-    """
-    both = partner.join(own, on=_KEYS, suffix="_other")
-    ratio = pl.col("value_other") / pl.col("value")
-    width = (
-        sum(((pl.col(f"high{end}") / pl.col(f"low{end}")).log() / 2) ** 2 for end in ("", "_other"))
-        .sqrt()
-        .alias("width")
-    )
-    known = pl.min_horizontal("low", "low_other") > 0
-    ends = {"low": ratio * (-width).exp(), "high": ratio * width.exp()}
-    return both.select(
-        *_KEYS,
-        pl.col("model_other").alias("model"),
-        pl.when(pl.col("value") > 0).then(ratio).alias("value"),
-        *(pl.when(known & end.is_finite()).then(end).alias(name) for name, end in ends.items()),
-        pl.min_horizontal("n", "n_other").alias("n"),
-    )
-
-
-def paired(partner: pl.DataFrame, own: pl.DataFrame, draws: int, seed: int) -> pl.DataFrame:
-    """The relative difference of gradients averaged over layers and samples, by variant and projection.
-
-    `partner`, `own`: rows of the `per_sample` table of one dataset and relation. Intervals are 95 % percentile
-    bootstraps that draw the samples of both models together; `n` samples that both have.
-    """
-    rows = []
-    keys = ["variant", "projection", "sample_id"]
-    joined = partner.join(own, on=keys, suffix="_other").sort(keys)
-    for (variant, projection), group in joined.group_by("variant", "projection", maintain_order=True):
-        values = group.select("nuclear_norm", "nuclear_norm_other").to_numpy().astype(float)
-        # One stream of draws a variant: its projections stay paired.
-        means = resampled_means(values, draws, seed, f"{group['dataset'][0]} {variant} base and instructed")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value, low, high = interval(means[:, 1] / means[:, 0] - 1)
-        estimate = {"value": float(value), "low": float(low), "high": float(high)}
-        rows.append({"variant": variant, "projection": projection, **estimate, "n": group.height})
-    schema = {"variant": pl.String, "projection": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-    return pl.DataFrame(rows, schema={**schema, "n": pl.Int64})
 
 
 def _of_relation(tables, name: str, relation: str) -> pl.DataFrame:

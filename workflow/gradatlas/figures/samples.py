@@ -1,8 +1,5 @@
 """Sample by sample: how gradients spread behind a mean, correct responses against another kind."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import altair as alt
 import numpy as np
 import polars as pl
@@ -12,8 +9,9 @@ from gradatlas.charts.names import label, projections_in_order, relations_in_ord
 from gradatlas.charts.numbers import plotted
 from gradatlas.charts.panel import Axis, Palette, cells, grid, note, of, titled
 from gradatlas.figures.data import REFERENCE, Data
-from gradatlas.figures.heading import FEWEST, counted, larger, lines_of, states_findings, with_lines
-from gradatlas.study.shares import wilson
+from gradatlas.figures.heading import counted, larger, lines_of, states_findings, with_lines
+from gradatlas.statistics.counts import FEWEST_SAMPLES
+from gradatlas.statistics.paired import leans
 
 DRAWN = (
     "Distribution over samples of the nuclear norm averaged over layers, on a log axis: a kernel density between the "
@@ -67,7 +65,7 @@ def _panel(
         values = np.sort(of(_positive(rows), relation=relation)["nuclear_norm"].to_numpy())
         side = -1 if place else 1
         about = {"relation": label(relation), "n": len(values)}
-        if len(values) >= FEWEST:
+        if len(values) >= FEWEST_SAMPLES:
             places, density = kernel_density(np.log(values))
             shapes += [about | {"value": plotted(v), "density": side * round(float(d), 3)}
                        for v, d in zip(np.exp(places), density, strict=True)]  # fmt: skip
@@ -109,24 +107,6 @@ def kernel_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     places = np.linspace(values[0], values[-1], _POINTS)
     density = np.exp(-0.5 * ((places[:, None] - values) / bandwidth) ** 2).sum(1)
     return places, density / density.max()
-
-
-def leans(samples: pl.DataFrame, relation: str) -> pl.DataFrame:
-    """By variant and projection, the share of samples whose other response has the larger gradient, less a half.
-
-    Columns variant, projection, low, high: Wilson's 95 % interval; ties are left out.
-    """
-    keys = ["variant", "projection", "sample_id"]
-    pairs = of(samples, relation=REFERENCE).join(of(samples, relation=relation), on=keys, suffix="_other")
-    pairs = pairs.filter(pl.col("nuclear_norm") != pl.col("nuclear_norm_other"))
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for (variant, projection), group in pairs.group_by("variant", "projection", maintain_order=True):
-            low, high = wilson(group.filter(pl.col("nuclear_norm_other") > pl.col("nuclear_norm")).height, group.height)
-            yield {"variant": variant, "projection": projection, "low": low - 0.5, "high": high - 0.5}
-
-    numbers = dict.fromkeys(("low", "high"), pl.Float64)
-    return pl.DataFrame(list(rows()), {"variant": pl.String, "projection": pl.String, **numbers})
 
 
 def _positive(samples: pl.DataFrame) -> pl.DataFrame:

@@ -6,6 +6,8 @@ from gradatlas.charts.names import PIPELINE_CHECK
 
 # The loss over the whole response; controls take it over some of its tokens.
 WHOLE_RESPONSE = "all"
+# With fewer samples an interval is no ground to state a finding on: no verdict, and no such title.
+FEWEST_SAMPLES = 20
 # Why a sample is left out, by its column of counts.
 LEFT_OUT = {
     "n_no_response_tokens": "no response tokens",

@@ -20,6 +20,8 @@ from itertools import pairwise
 
 import polars as pl
 
+from gradatlas.statistics.bootstrap import interval, resampled_means
+
 #: The key of a probe's curve.
 CURVE = ("run", "seed", "split", "type", "probe_id")
 
@@ -45,6 +47,19 @@ def sign_delta(dynamics: pl.DataFrame) -> pl.DataFrame:
 def accumulated(deltas: pl.DataFrame) -> pl.DataFrame:
     """The sum of the changes of `sign_delta` over a run's evaluations, by probe: `CURVE` and change."""
     return deltas.group_by(CURVE, maintain_order=True).agg(pl.col("change").sum())
+
+
+def mean_changes(dynamics: pl.DataFrame, draws: int, seed: int, name: str) -> dict[str, dict[str, float]]:
+    """By type of probe, the mean over probes of the `accumulated` changes: value, low, high (nats per token), and n.
+
+    `dynamics`: rows of that table of one run. Intervals are 95 % percentile bootstraps, by streams that `name` begins.
+    """
+    sums = accumulated(sign_delta(dynamics)).sort("type", "probe_id")
+    found = {}
+    for (kind,), part in sums.group_by("type", maintain_order=True):
+        value, low, high = interval(resampled_means(part["change"].to_numpy(), draws, seed, f"{name} {kind}"))
+        found[kind] = {"value": float(value), "low": float(low), "high": float(high), "n": len(part)}
+    return found
 
 
 def learnt_norm(dynamics: pl.DataFrame, training: pl.DataFrame, pulled: str, pushed: str = "") -> pl.DataFrame:

@@ -14,9 +14,11 @@ SMALL = ["--config", "samples=6", "models=[mini_random]", "datasets=[mini_arithm
 STATISTICS = "results/statistics/mini_arithmetic/curves.parquet"
 
 
-def snakemake(*words, cwd):
+def snakemake(*words, cwd, package=None):
     command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", *map(str, words)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if package:
+        environment["PYTHONPATH"] = str(package)
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -56,6 +58,29 @@ def test_as_a_module_with_a_prefix_of_names_and_paths(tmp_path):
     # Everything below the prefix, kept work too.
     made = {path.name for path in tmp_path.iterdir()} - {".snakemake"}
     assert made == {"Snakefile", "atlas"}
+
+
+def test_deployed_from_a_git_repository(copied, tmp_path):
+    """The folder that snakedeploy writes: a copy of the config, and a module that Snakemake reads out of Git.
+
+    `gitfile` in place of `github`: what Snakemake does with both is the same, without a network. The package is
+    importable as after ``pip install -e``.
+    """
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(copied)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "Snakefile", "environment.yml", "workflow", "config", "resources"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "release"], check=True)
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "workflow" / "Snakefile").write_text(
+        "configfile: 'config/config.yaml'\n"
+        "module gradatlas:\n"
+        f"    snakefile: gitfile({str(copied)!r}, path='workflow/Snakefile', ref='HEAD')\n"
+        "    config: config\n"
+        "use rule * from gradatlas\n"
+    )
+    snakemake(*SMALL, "--", STATISTICS, cwd=tmp_path, package=copied / "workflow")
+    assert (tmp_path / STATISTICS).is_file()
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import altair as alt
-import numpy as np
 import polars as pl
 
 from gradatlas.charts import theme
@@ -11,10 +10,9 @@ from gradatlas.charts.panel import Axis, grid, rounded, series_palette, titled
 from gradatlas.figures.run_curves import BELOW, COMPARED, Figure, last_runs, line_panel, of_measure
 from gradatlas.figures.runs import Chain, RunData, lengths
 from gradatlas.finetuning.tables import DYNAMICS
-from gradatlas.statistics.bootstrap import interval
-from gradatlas.statistics.matching import ON, SQUEEZING, squeezing, trajectory_of
+from gradatlas.statistics.matching import SQUEEZING, Matched, matched, trajectory_of
 
-_MATCHED = {"examples": "at {level:,.0f} examples", "margin": "at a margin {level:+.1f} nats"}
+_SERIES = {"examples": "at {level:,.0f} examples", "margin": "at a margin {level:+.1f} nats"}
 #: By index of squeezing: the panel's title, that of its axis, and how a larger index reads.
 _INDEX = {
     "fall": ("Squeezing: chosen", "Fall of the chosen response, nats", "chosen falls"),
@@ -32,13 +30,10 @@ def chosen(data: RunData) -> list[list[Chain]]:
 def length(data: RunData, chains: Sequence[Chain]) -> Figure:
     """Curves of DPO by the length of the SFT before it, and what DPO squeezed, run by run."""
     trajectories = {chain.last: trajectory_of(data.table(DYNAMICS, chain.last)) for chain in chains}
-    found, levels = {}, {}
-    for on in ON:
-        found[on], drawn = squeezing(trajectories, on, data.facts["draws"], data.facts["seed"], f"squeezing {on}")
-        levels[on] = float(drawn[0])
+    found = matched(trajectories, data.facts["draws"], data.facts["seed"])
     # The paper holds ten epochs of SFT against one; DPO at once takes part where no shorter SFT does.
     first = next(place for place, chain in enumerate(chains) if chain.exposure or len(chains) == 2)
-    _, low, high = interval(found["margin"][:, -1] - found["margin"][:, first])
+    _, low, high = found["margin"].difference(-1, first)
     differences = [_difference(low[place], high[place], _INDEX[index][2]) for place, index in enumerate(SQUEEZING)]
     n = len(next(iter(trajectories.values())).questions)
     heading = theme.Heading(
@@ -46,7 +41,7 @@ def length(data: RunData, chains: Sequence[Chain]) -> Figure:
         (
             f"Means over {n} probed questions with 95 % intervals; the title's are of the paired difference. Below: "
             "changes within DPO. The margin, log π(chosen) − log π(rejected), is matched at "
-            f"{levels['margin']:.1f} nats gained, examples at {levels['examples']:,.0f}, the most that all reach. A "
+            f"{found['margin'].level:.1f} nats gained, examples at {found['examples'].level:,.0f}, the most that all reach. A "
             "run that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
         ),
     )
@@ -56,18 +51,17 @@ def length(data: RunData, chains: Sequence[Chain]) -> Figure:
         line_panel(of_measure(every, kind, measure), name, entries, "Examples of DPO", y=y)
         for name, kind, measure in (COMPARED[0], COMPARED[3])
     ]
-    matched = {on: _MATCHED[on].format(level=levels[on]) for on in ON}
-    points = pl.concat(_points(found[on], chains, matched[on]) for on in ON)
-    panels += [_index_panel(points.filter(pl.col("index") == index), index, [*matched.values()]) for index in SQUEEZING]
+    series = {on: _SERIES[on].format(level=each.level) for on, each in found.items()}
+    points = pl.concat(_points(each, chains, series[on]) for on, each in found.items())
+    panels += [_index_panel(points.filter(pl.col("index") == index), index, [*series.values()]) for index in SQUEEZING]
     return heading, grid(panels, 2, heading, below=BELOW)
 
 
-def _points(found: np.ndarray, chains: Sequence[Chain], series: str) -> pl.DataFrame:
-    value, low, high = interval(found)
+def _points(found: Matched, chains: Sequence[Chain], series: str) -> pl.DataFrame:
     return pl.DataFrame(
         [
             {"run": chain.last, "exposure": chain.exposure, "series": series, "index": index}
-            | {"value": value[run, place], "low": low[run, place], "high": high[run, place]}
+            | {name: getattr(found, name)[run, place] for name in ("value", "low", "high")}
             for run, chain in enumerate(chains)
             for place, index in enumerate(SQUEEZING)
         ]

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.core.errors import InputError
-from gradatlas.statistics.bootstrap import resampled
+from gradatlas.statistics.bootstrap import interval, resampled
 
 #: A run's changes for a question: nats lost by the chosen response; nats per token gained by the likeliest token at
 #: each position of the chosen response.
@@ -61,6 +61,31 @@ def trajectory_of(dynamics: pl.DataFrame) -> Trajectory:
     margin, fall, rise = np.moveaxis(values - values[:, :1], -1, 0)
     questions = both["question"].unique(maintain_order=True).to_list()
     return Trajectory(tuple(questions), steps["examples"].to_numpy(), margin, fall, rise)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """`SQUEEZING` of runs at one `level` that all reach: values and 95 % intervals, each (runs, 2)."""
+
+    level: float
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    #: (draws, runs, 2): the values, then those of the resamples.
+    drawn: np.ndarray
+
+    def difference(self, run: int, other: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`SQUEEZING` of a run less that of another, paired: value and 95 % interval, each (2,)."""
+        return interval(self.drawn[:, run] - self.drawn[:, other])
+
+
+def matched(trajectories: Mapping[str, Trajectory], draws: int, seed: int) -> dict[str, Matched]:
+    """`SQUEEZING` of runs by what they are matched on, `ON`; runs in the order of ``trajectories``."""
+    found = {}
+    for on in ON:
+        drawn, levels = squeezing(trajectories, on, draws, seed, f"squeezing {on}")
+        found[on] = Matched(float(levels[0]), *interval(drawn), drawn)
+    return found
 
 
 def squeezing(

@@ -42,7 +42,8 @@ def length(data: RunData, chains: Sequence[Chain]) -> Figure:
             f"Means over {n} probed questions with 95 % intervals; the title's are of the paired difference. Below: "
             "changes within DPO. The margin, log π(chosen) − log π(rejected), is matched at "
             f"{found['margin'].level:.1f} nats gained, examples at {found['examples'].level:,.0f}, the most that all "
-            "reach. A run that learns faster squeezes more at equal examples for that alone. Each panel has its own scale.",
+            "reach. A run that learns faster squeezes more at equal examples for that alone. Each panel has its own "
+            "scale.",
         ),
     )
     entries, every = [chain.title for chain in chains], last_runs(data.frame, chains)[0]

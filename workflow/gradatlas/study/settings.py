@@ -201,7 +201,7 @@ class Pairing:
     rejected_rarity: Annotated[float, Schema(minimum=0, maximum=1)] = 0.75
     """of `mini_qa`: how unlikely the wording of rejected answers is under the base model, from 0 (worded as the
     model would) to 1 (the rarest wording most often)"""
-    base_documents: Count = 4800
+    base_documents: Count = 8000
     """of `mini_qa`: questions and answers that the base model is warmed up on"""
 
 

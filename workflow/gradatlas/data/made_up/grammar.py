@@ -5,8 +5,10 @@ they have probability p_k proportional to `DECAY`^k. A *tilt* by rarity q draws 
 the base model's data, for 1/2 evenly, for 1 the rarest most often, so that the expected log-probability falls with q. A
 chosen answer states the fact with rarity 0; a rejected one states a wrong value, with `rejected_rarity`.
 
-The split depends on the person, so that no person is in two splits. The base model is warmed up on its own split, with
-right answers in a share of `TRUTH`, and on requests to rephrase an answer.
+Questions are about the popular people only, whom the miniature knows: of others it could not answer any. The split
+depends on the person, so that no person is in two splits. The base model is warmed up on its own split, with several
+answers to every question, right in a share of `TRUTH`, on requests to rephrase an answer, and on descriptions of the
+popular people of all splits, without which it would forget them.
 """
 
 import re
@@ -21,9 +23,12 @@ from gradatlas.data.made_up.miniature import training_documents
 from gradatlas.study.seeds import seeded_hash
 
 DECAY = 0.55
-TRUTH = 0.7
+TRUTH = 0.9
 # Share of the base model's documents that rephrase an answer.
 REWORDING = 0.2
+# Share of the base model's documents that describe a person, and how many facts one states.
+DESCRIBING = 0.4
+DESCRIBED = 4
 SHARES = {"base": 0.6, "train": 0.3, "held_out": 0.1}
 
 OPENERS = ("", "I know.", "Let us see.", "You ask well.", "A good question.")
@@ -89,6 +94,7 @@ STATEMENTS = {
     ),
 }
 REWORD = "Say in other words: {answer}"
+DESCRIBE = "What do you know of {name}?"
 
 
 @dataclass(frozen=True)
@@ -180,26 +186,31 @@ def unrelated(rng: Random) -> Callable[[int], str]:
 def pairs(train: int, held_out: int, base: int, seed: int, rejected_rarity: float) -> list[dict]:
     """Rows of the ``pairs`` table without `status`; ``base`` rows have no rejected answer.
 
-    The choice of questions and their answers depend only on `seed` and the question. Raises `InputError` where the
-    grammar has too few questions. `rejected_rarity`: from 0 (worded as usual) to 1 (the rarest wording most often).
+    The choice of questions and their answers depend only on `seed` and the question. `base` documents go round the
+    split's questions, with another answer each time. Raises `InputError` where the grammar has too few questions.
+    `rejected_rarity`: from 0 (worded as usual) to 1 (the rarest wording most often).
     """
     rows = []
     for split, count in (("train", train), ("held_out", held_out), ("base", base)):
         questions = [(name, attribute) for name in _of_split(split) for attribute in QUESTIONS]
-        if count > len(questions):
+        if split != "base" and count > len(questions):
             raise InputError(
                 f"{count} pairs are requested in split '{split}', but the grammar has {len(questions)}; request fewer"
             )
         questions.sort(key=lambda each: seeded_hash(seed, f"{split} {each}"))
-        rows += [_row(split, name, attribute, seed, rejected_rarity) for name, attribute in questions[:count]]
+        for number in range(count):
+            times, place = divmod(number, len(questions))
+            rows.append(_row(split, *questions[place], seed, rejected_rarity, times))
     return rows
 
 
-def _row(split: str, name: str, attribute: str, seed: int, rarity: float) -> dict:
-    rng = Random(seeded_hash(seed, f"answer {name} {attribute}"))
+def _row(split: str, name: str, attribute: str, seed: int, rarity: float, times: int) -> dict:
+    """The pair of a question; ``times``: how often the question was answered before."""
+    again = f" {times}" if times else ""
+    rng = Random(seeded_hash(seed, f"answer {name} {attribute}{again}"))
     fact = dict(_person(name).facts)[attribute]
     wrong = [value for value in knowledge.ATTRIBUTES[attribute] if value != fact]
-    row = {"pair_id": f"{name.lower().replace(' ', '-')}-{attribute}", "split": split}
+    row = {"pair_id": f"{name} {attribute}{again}".lower().replace(" ", "-"), "split": split}
     if split != "base":
         chosen = _worded(attribute, name, fact, 0.0, rng)
         rejected = _worded(attribute, name, rng.choice(wrong), rarity, rng)
@@ -209,11 +220,23 @@ def _row(split: str, name: str, attribute: str, seed: int, rarity: float) -> dic
             "chosen": chosen.text,
             "rejected": rejected.text,
         }
+    if rng.random() < DESCRIBING:
+        return {**row, **_description(rng), "rejected": None}
     answer = _worded(attribute, name, fact if rng.random() < TRUTH else rng.choice(wrong), 0.0, rng)
     question = question_of(name, attribute)
     if rng.random() < REWORDING:
         question, answer = REWORD.format(answer=answer.text.strip()), semantic_rephrase(answer, rng)
     return {**row, "prompt": prompt_of(question), "chosen": answer.text, "rejected": None}
+
+
+def _description(rng: Random) -> dict[str, str]:
+    """Some facts about a popular person of any split, in any order, worded as usual."""
+    person = rng.choice(knowledge.group("mini_popular"))
+    stated = [
+        STATEMENTS[attribute][_tilted(len(STATEMENTS[attribute]), 0.0, rng)].format(name=person.name, value=value)
+        for attribute, value in rng.sample(person.facts, DESCRIBED)
+    ]
+    return {"prompt": prompt_of(DESCRIBE.format(name=person.name)), "chosen": "".join(f" {each}" for each in stated)}
 
 
 def _worded(attribute: str, name: str, value: str, rarity: float, rng: Random) -> Answer:
@@ -247,7 +270,8 @@ def _person(name: str) -> knowledge.Person:
 
 @cache
 def _of_split(split: str) -> list[str]:
-    ranked = sorted(_names(), key=lambda name: seeded_hash(0, f"split {name}"))
+    names = [person.name for person in knowledge.group("mini_popular")]
+    ranked = sorted(names, key=lambda name: seeded_hash(0, f"split {name}"))
     start, bounds = 0, {}
     for name, share in SHARES.items():
         bounds[name] = slice(start, start + round(share * len(ranked)))

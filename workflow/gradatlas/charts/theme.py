@@ -57,6 +57,8 @@ ORDERED_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 # Small to large, and below to above zero: light to dark in one hue, and two hues apart for every reader (PuOr).
 SEQUENTIAL = ("#f4f1fa", "#cbbfe3", "#9a86c8", "#6a4aa5", "#41206f")
 DIVERGING = ("#b35806", "#f1a340", "#fee0b6", "#f7f7f7", "#d8daeb", "#998ec3", "#542788")
+# Many values in order, of about one lightness, so that all stand out on white.
+RAMP = ("#41206f", "#2b5fb0", "#1d8a99", "#5c9a3b", "#df9210", "#c0413f", "#6b1420")
 # Correct responses, and another kind beside them.
 PAIR_COLOURS = (ORDERED_COLOURS[0], ORDERED_COLOURS[2])
 DASHES = ((1, 0), (4, 2.5))
@@ -83,6 +85,18 @@ class Heading:
     def with_lines(self, lines: Sequence[str]) -> "Heading":
         """The same with further lines."""
         return Heading(self.title, (*self.subtitle, *lines))
+
+
+def ramp(count: int) -> tuple[str, ...]:
+    """Colours for `count` values in order; between those of `RAMP`, mixtures of two neighbours."""
+    found = []
+    for number in range(count):
+        place, share = divmod(number * (len(RAMP) - 1) / max(1, count - 1), 1)
+        ends = (RAMP[int(place)], RAMP[min(int(place) + 1, len(RAMP) - 1)])
+        mixed = [(1 - share) * int(one[at : at + 2], 16) + share * int(two[at : at + 2], 16)
+                 for one, two in [ends] for at in (1, 3, 5)]  # fmt: skip
+        found.append("#" + "".join(f"{round(value):02x}" for value in mixed))
+    return tuple(found)
 
 
 def panel_width(columns: int) -> int:

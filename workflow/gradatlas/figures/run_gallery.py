@@ -15,7 +15,7 @@ from gradatlas.charts import theme
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress
 from gradatlas.core.tables import Table, read_metadata, read_table
-from gradatlas.figures import generations, influence, one_step, run_curves, runs, squeezing
+from gradatlas.figures import generations, influence, one_step, rates, run_curves, runs, squeezing
 from gradatlas.figures.runs import Chain, RunData, Runs
 from gradatlas.statistics.tables import DYNAMICS_CURVES, GENERATION_CURVES
 
@@ -50,6 +50,7 @@ RUNS = (
     Kind("extend", _found(runs.extended), run_curves.extend),
     Kind("chains", _chains_beside, run_curves.CHAINS.draw),
     Kind("norms", _chains, run_curves.CHAIN_NORMS.draw),
+    Kind("rates", rates.chosen, rates.sweep),
     Kind("length", squeezing.chosen, squeezing.length),
     Kind("losses", _found(runs.losses), run_curves.LOSSES.draw),
     Kind("negatives", _found(runs.negatives), run_curves.NEGATIVES.draw),
@@ -58,7 +59,7 @@ RUNS = (
     Kind("one_step", lambda data: [[]] if data.one_step else [], one_step.one_step),
 )
 #: Figures over seeds.
-SEEDS = (Kind("chains", _chains, run_curves.seeds),)
+SEEDS = (Kind("chains", _chains, run_curves.seeds), Kind("rates", rates.chosen, rates.sweep))
 #: Figures of free generations.
 GENERATIONS = (
     Kind("win_rate", generations.judged, generations.win_rate),

@@ -110,6 +110,15 @@ def negatives(runs: Runs) -> list[Chain]:
     return []
 
 
+def rates(runs: Runs) -> list[list[Chain]]:
+    """Runs that differ in their learning rate alone, the smallest rate first; one run for each rate."""
+    groups: dict[tuple[Any, ...], dict[float, Chain]] = {}
+    keys = [key for key in ("init", "probed", *_SAME) if key != "learning_rate"]
+    for name, row in runs.items():
+        groups.setdefault(tuple(row[key] for key in keys), {}).setdefault(row["learning_rate"], _chain(name, runs))
+    return [[chain for _, chain in sorted(group.items())] for group in groups.values() if len(group) > 1]
+
+
 def learnt(runs: Runs) -> dict[str, tuple[str, str]]:
     """Runs on the probed prompts that learn one type, by SFT, or the pairs, by DPO: the pulled and pushed type.
 

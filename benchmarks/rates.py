@@ -1,0 +1,86 @@
+"""Which learning rates the rule of docs/learning_rates.md accepts, from the results of config/dynamics_rates.yaml.
+
+  snakemake --cores all --directory rates --configfile config/dynamics_rates.yaml -- dynamics
+  python -m benchmarks.rates --results rates/results/dynamics/mini_qa/mini --output rates.csv
+
+One row per run and seed. `start`, `end`: mean over trained probes of log pi(chosen) (SFT), or of the margin (DPO);
+`fall`: the largest fall below the highest value so far, as a share of the rise so far; `step`: the largest rise between
+two evaluations, as a share of the rise of the run; `grammatical`, `grammatical_end`: the share of responses to held-out
+prompts that the miniature's grammar parses. `passes`: by the rule.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gradatlas.data.made_up import grammar
+
+FALL, STEP, GRAMMATICAL = 0.1, 0.25, 0.05
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", required=True, type=Path, help="a folder with seed_0, seed_1, ...")
+    parser.add_argument("--output", required=True, help="CSV file to write")
+    given = parser.parse_args()
+    rows = []
+    for loss in ("sft", "dpo"):
+        runs = {path.parent.name for path in given.results.glob(f"seed_*/{loss}_*e[0-9]/status.json")}
+        for rate, run in sorted((float(run.partition("_")[2].replace("e", "e-")), run) for run in runs):
+            for folder in sorted(path.parent for path in given.results.glob(f"seed_*/{run}/status.json")):
+                seed = int(folder.parent.name.partition("_")[2])
+                rows.append({"loss": loss, "learning_rate": rate, "seed": seed} | judged(folder, loss))
+    table = pl.DataFrame(rows)
+    table.write_csv(given.output)
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, float_precision=3, tbl_width_chars=200):
+        print(table)
+    accepted = table.group_by("loss", "learning_rate").agg(pl.col("passes").all()).filter("passes")
+    for loss, rate in accepted.group_by("loss").agg(pl.col("learning_rate").max()).sort("loss").iter_rows():
+        print(f"{loss}: {rate:g}")
+
+
+def judged(folder: Path, loss: str) -> dict[str, Any]:
+    """The numbers of the rule for one run."""
+    values = aim(folder, loss)
+    best, rise = np.maximum.accumulate(values), values[-1] - values[0]
+    fall = float(((best - values)[1:] / np.maximum(best - values[0], 1e-9)[1:]).max())
+    step = float(np.diff(values).max() / rise) if rise > 0 else None
+    before, after = grammatical(folder)
+    smooth = step is not None and fall <= FALL and step <= STEP
+    return {
+        "start": values[0],
+        "end": values[-1],
+        "fall": fall,
+        "step": step,
+        "grammatical": before,
+        "grammatical_end": after,
+        "passes": smooth and after >= before - GRAMMATICAL,
+    }
+
+
+def aim(folder: Path, loss: str) -> np.ndarray:
+    """What the run trains, mean over trained probes, by evaluation."""
+    rows = pl.read_parquet(folder / "dynamics.parquet").filter(pl.col("split") == "train", pl.col("status") == "ok")
+    chosen, rejected = (
+        rows.filter(pl.col("type") == side).group_by("step").agg(pl.col("log_prob_sum").mean()).sort("step")
+        for side in ("chosen", "rejected")
+    )
+    levels = chosen["log_prob_sum"].to_numpy()
+    return levels if loss == "sft" else levels - rejected["log_prob_sum"].to_numpy()
+
+
+def grammatical(folder: Path) -> tuple[float, float]:
+    """At the first and the last step."""
+    rows = pl.read_parquet(folder / "generations.parquet").filter(pl.col("split") == "held_out")
+    shares = rows.group_by("step").agg(
+        pl.col("response").map_elements(lambda text: grammar.parse(text) is not None, return_dtype=pl.Boolean).mean()
+    )
+    shares = shares.sort("step")["response"]
+    return shares[0], shares[-1]
+
+
+if __name__ == "__main__":
+    main()

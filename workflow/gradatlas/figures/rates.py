@@ -48,7 +48,7 @@ def sweep(data: RunData, chains: Sequence[Chain]) -> Figure:
     aim = _level(means, "chosen")
     if loss != "sft":
         aim = aim.join(_level(means, "rejected"), on=["run", "step"]).with_columns(pl.col("aim") - pl.col("aim_right"))
-    palette = Palette("rate", entries, theme.ramp(len(entries)), ("circle",) * len(entries), below=True)
+    palette = Palette("rate", entries, theme.ramp(len(entries)), ("circle",) * len(entries))
     over = Axis("step", "Updates", format=",d", count=5)
     against = Axis("aim", "Margin, nats" if loss != "sft" else "Log-probability of chosen, nats")
     panels = [
@@ -56,7 +56,7 @@ def sweep(data: RunData, chains: Sequence[Chain]) -> Figure:
         for name, kind, measure, unit in SHOWN
         for x in (over, against)
     ]
-    return heading, grid(panels, 2, heading, below=95)
+    return heading, grid(panels, 2, heading)
 
 
 def _level(means: pl.DataFrame, kind: str) -> pl.DataFrame:

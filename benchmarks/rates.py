@@ -6,7 +6,7 @@
 One row per run and seed. `start`, `end`: mean over trained probes of log pi(chosen) (SFT), or of the margin (DPO);
 `fall`: the largest fall below the highest value so far, as a share of the rise so far; `step`: the largest rise between
 two evaluations, as a share of the rise of the run; `grammatical`, `grammatical_end`: the share of responses to held-out
-prompts that the miniature's grammar parses. `passes`: by the rule.
+prompts that the miniature's grammar parses. `passes`: by the rule. Printed: the table of docs/learning_rates.md.
 """
 
 import argparse
@@ -35,11 +35,28 @@ def main() -> None:
                 rows.append({"loss": loss, "learning_rate": rate, "seed": seed} | judged(folder, loss))
     table = pl.DataFrame(rows)
     table.write_csv(given.output)
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, float_precision=3, tbl_width_chars=200):
-        print(table)
-    accepted = table.group_by("loss", "learning_rate").agg(pl.col("passes").all()).filter("passes")
-    for loss, rate in accepted.group_by("loss").agg(pl.col("learning_rate").max()).sort("loss").iter_rows():
-        print(f"{loss}: {rate:g}")
+    print("\n".join(markdown(table)))
+
+
+def markdown(table: pl.DataFrame) -> list[str]:
+    """A row per loss and rate: means over seeds, or each seed's number."""
+    lines = [
+        "| Loss | Rate | Start, nats | End, nats | Largest fall | Largest step | Grammatical, by seed | Rule |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | --- |",
+    ]
+    for (loss, rate), part in table.sort("loss", "learning_rate", "seed", descending=[True, False, False]).group_by(
+        "loss", "learning_rate", maintain_order=True
+    ):
+        start, end, fall, step = (part[name].mean() for name in ("start", "end", "fall", "step"))
+        words = ", ".join(
+            f"{row['grammatical']:.2f} → {row['grammatical_end']:.2f}" for row in part.iter_rows(named=True)
+        )
+        passed = "passes" if part["passes"].all() else f"fails in {part['passes'].not_().sum()} of {len(part)}"
+        name = f"{rate:.0e}".replace("e-0", "e-")
+        lines.append(
+            f"| {loss.upper()} | {name} | {start:.2f} | {end:.2f} | {fall:.1%} | {step:.0%} | {words} | {passed} |"
+        )
+    return lines
 
 
 def judged(folder: Path, loss: str) -> dict[str, Any]:

@@ -5,20 +5,29 @@
 
 One row per run and seed. `start`, `end`: mean over trained probes of log pi(chosen) (SFT), or of the margin (DPO);
 `fall`: the largest fall below the highest value so far, as a share of the rise so far; `step`: the largest rise between
-two evaluations, as a share of the rise of the run; `grammatical`, `grammatical_end`: the share of responses to held-out
-prompts that the miniature's grammar parses. `passes`: by the rule. Printed: the table of docs/learning_rates.md.
+two evaluations, as a share of the rise of the run; `grammatical`, `grammatical_end`: the share of `DRAWS` responses to
+every held-out prompt that the miniature's grammar parses, of the model that the run starts from and of its own.
+`passes`: by the rule. Printed: the table of docs/learning_rates.md.
 """
 
 import argparse
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from gradatlas.core.command import progress
 from gradatlas.data.made_up import grammar
+from gradatlas.data.pairs import read_pairs
+from gradatlas.finetuning.generations import generate
+from gradatlas.finetuning.sequences import ResponseEncoder
+from gradatlas.models.loading import load
 
 FALL, STEP, GRAMMATICAL = 0.1, 0.25, 0.05
+DRAWS = 5
+STARTS = {"sft": "base", "dpo": "sft"}
 
 
 def main() -> None:
@@ -65,7 +74,7 @@ def judged(folder: Path, loss: str) -> dict[str, Any]:
     best, rise = np.maximum.accumulate(values), values[-1] - values[0]
     fall = float(((best - values)[1:] / np.maximum(best - values[0], 1e-9)[1:]).max())
     step = float(np.diff(values).max() / rise) if rise > 0 else None
-    before, after = grammatical(folder)
+    before, after = grammatical(folder.parent / STARTS[loss]), grammatical(folder)
     smooth = step is not None and fall <= FALL and step <= STEP
     return {
         "start": values[0],
@@ -89,14 +98,15 @@ def aim(folder: Path, loss: str) -> np.ndarray:
     return levels if loss == "sft" else levels - rejected["log_prob_sum"].to_numpy()
 
 
-def grammatical(folder: Path) -> tuple[float, float]:
-    """At the first and the last step."""
-    rows = pl.read_parquet(folder / "generations.parquet").filter(pl.col("split") == "held_out")
-    shares = rows.group_by("step").agg(
-        pl.col("response").map_elements(lambda text: grammar.parse(text) is not None, return_dtype=pl.Boolean).mean()
-    )
-    shares = shares.sort("step")["response"]
-    return shares[0], shares[-1]
+@cache
+def grammatical(run: Path) -> float:
+    """Of a run's model; seed of the random numbers 0."""
+    model, tokenizer = load(run / "model", dtype="float32", device="cpu")
+    prompts = read_pairs(run.parents[2] / "pairs.parquet", "held_out")
+    encoder = ResponseEncoder(tokenizer, 512, model)
+    rows = generate(model, encoder, prompts, seed=0, draws=DRAWS, max_tokens=64, batch_tokens=8192)
+    progress(f"{run.parent.name}/{run.name}")
+    return float(np.mean([grammar.parse(row["response"]) is not None for row in rows]))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ REMOTE = {
     row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
     for row in STUDY.files.values()
     if row["dataset"] in STUDY.datasets and STUDY.datasets[row["dataset"]]["url"]
-} | {path: file for path, file in PLAN.probe_files.items() if file["url"]}
+} | {file["path"]: file for file in PLAN.probe_files if file["url"]}
 
 
 def is_remote(dataset):
@@ -396,14 +396,14 @@ def probe_settings(wildcards):
 
 def probe_files(wildcards):
     """The files that have the texts of the probes, train and held out: fetched, or a user's own; none elsewhere."""
-    return [os.path.join(FETCHED, path) if path in REMOTE else path for path in PLAN.probe_files]
+    return [os.path.join(FETCHED, file["path"]) if file["url"] else file["path"] for file in PLAN.probe_files]
 
 
 def probe_file_settings():
     """The checksums of these files, and the spaces before their texts."""
     if not PLAN.probe_files:
         return {}
-    sums = [file["sha256"] for file in PLAN.probe_files.values()]
+    sums = [file["sha256"] for file in PLAN.probe_files]
     return {"file_sums": sums, "leading_spaces": PLAN.mapping["probes"]["leading_spaces"]}
 
 

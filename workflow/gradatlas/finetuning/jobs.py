@@ -191,7 +191,7 @@ def build_probes(
     facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
     facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
     facts |= {"truncation": settings.truncation, "files": settings.file_sums}
-    facts |= {"code": code_digest(f"{probes.__name__}:build_probes"), **libraries()}
+    facts |= {"code": code_digest(f"{probes.__name__}:{'file_probes' if files else 'build_probes'}"), **libraries()}
     write_table(PROBES, rows, output, facts)
 
 

@@ -15,9 +15,9 @@
 | random_nonhum | y_rnd | the words of irrelevant_held_out, shuffled | the same words |
 | random_tokens | | words drawn from the whole vocabulary | as many tokens as chosen |
 
-All but random_tokens can come from the study's own files instead: the lengths are then theirs, and `initial` is a sample
-from another model. Every response has one leading space, unless those files are taken as they are. A response that cannot
-be built has a row with a status.
+All but random_tokens can come from the study's own files instead: the lengths are then theirs, and `initial` is a
+sample from another model. Every response has one leading space, unless those files are taken as they are. A response
+that cannot be built has a row with a status.
 """
 
 from collections import Counter
@@ -100,10 +100,8 @@ def file_probes(probed: Sequence[tuple[Pair, Mapping[str, str]]], encoder: Respo
         rng = Random(seeded_hash(seed, f"probe {pair['pair_id']}"))
         length = encoder.encode_any(pair["prompt"], given["chosen"]).tokens
         texts = {**given, "random_tokens": _random_tokens(encoder, pair["prompt"], words, length, rng)}
-        of_pair = [_row(pair, name, texts[name], []) for name in TYPES]
-        rows += [
-            row if pair["status"] == "ok" else row | {"response": None, "status": pair["status"]} for row in of_pair
-        ]
+        left_out = {} if pair["status"] == "ok" else {"response": None, "status": pair["status"]}
+        rows += [_row(pair, name, texts[name], []) | left_out for name in TYPES]
     return _counted(rows)
 
 

@@ -38,9 +38,9 @@ class EncodedResponse:
 class ResponseEncoder:
     """Encodes prompts and responses with one tokenizer.
 
-    `max_length`: window in tokens. `truncation`: what becomes of longer texts (`gradatlas.study.settings.Window`). By the
-    study's code a prompt is cut to half the window if it and the longest text of its row exceed the window. The prompt
-    is one of these texts, so a prompt of more than half the window is always cut, whatever its responses are.
+    `max_length`: window in tokens. `truncation`: what becomes of longer texts (`gradatlas.study.settings.Window`). By
+    the study's code a prompt is cut to half the window if it and the longest text of its row exceed the window. The
+    prompt is one of these texts, so a prompt of more than half the window is always cut, whatever its responses are.
 
     Raises `InputError` for a tokenizer without an end token or without character offsets, and for a text with a token
     that the `model`, if given, has no embedding for.

@@ -19,7 +19,7 @@ ProbeType = Literal[
     "random_tokens",
 ]
 TYPES = get_args(ProbeType)
-#: Fields of the study's probe files (its ``formal_prob_{train,test}.jsonl``), by type. Beside them a line has its prompt.
+#: By type, the field of the study's probe files (``formal_prob_{train,test}.jsonl``), which also have a prompt.
 STUDY_FIELDS: dict[ProbeType, str] = {
     "chosen": "chosen",
     "initial": "chosen_initial",

@@ -38,16 +38,17 @@ class Plan:
         return self.mapping is not None and Path(self.mapping["source"]).suffix.lower() in FORMATS
 
     @property
-    def probe_files(self) -> dict[str, Row]:
-        """The files that have the probes' texts, train and held out, by path, each with url (empty of one here) and
-        sha256; of one that is fetched, the path ends with the last two parts of its address."""
+    def probe_files(self) -> list[Row]:
+        """The files that have the probes' texts, train and held out: path, url (empty of one here) and sha256.
+
+        The path of one that is fetched is the end of its address.
+        """
         probes = (self.mapping or {}).get("probes")
-        found = {}
+        found = []
         for split in ("train", "held_out") if probes else ():
-            place, sha256 = probes[split], probes[f"{split}_sha256"]
-            remote = is_address(place)
-            path = "/".join(place.split("/")[-2:]) if remote else place
-            found[path] = {"url": place if remote else "", "sha256": sha256}
+            place, remote = probes[split], is_address(probes[split])
+            path, url = ("/".join(place.split("/")[-2:]), place) if remote else (place, "")
+            found.append({"path": path, "url": url, "sha256": probes[f"{split}_sha256"]})
         return found
 
 

@@ -456,8 +456,8 @@ class PublishedCurveRow:
     measure: Literal["log_prob_sum", "argmax_log_prob"]
     """measure of the dynamics_curves table"""
     argmax: Literal["", "fixed", "faulty"] = ""
-    """of argmax_log_prob, the key of the study's code: `fixed`, of the row's own type; `faulty`, which the study drew as
-    that of the chosen responses and which is of its last type, random_nonhum"""
+    """of argmax_log_prob, the key of the study's code: `fixed`, of the row's own type; `faulty`, drawn by the study as
+    that of the chosen responses, which is of its last type, random_nonhum"""
     start: float | None = None
     """before the first update"""
     peak: float | None = None

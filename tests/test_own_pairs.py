@@ -61,7 +61,7 @@ def project(tmp_path_factory):
 
 
 def test_texts_of_files_ask_no_writer(project, monkeypatch):
-    """The first pairs in the order of the file, probes from files, and no request to `generate.model`, which is named."""
+    """The first pairs in the order of the file, probes from files, and no request to the `generate.model` named."""
     sums = []
     for split, rows in (("train", OWN[:3]), ("held_out", OWN[16:17])):
         fields = {field: f"{field}." for field in STUDY_FIELDS.values()}

@@ -50,7 +50,7 @@ NAMES = TYPES | {
     "irrelevant_held_out": "chosen, held out",
 }  # fmt: skip
 #: The likeliest tokens along these: by an error of its code, what the study drew as those along the chosen.
-OWN = "other question, shuffled: the study's own"
+OWN = "other, shuffled: the study's own"
 #: Panels of chains: title, type, measure.
 COMPARED = (
     ("Chosen", "chosen", "log_prob_sum"),

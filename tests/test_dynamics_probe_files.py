@@ -117,7 +117,7 @@ LESS = {key: value for key, value in GOOD[1].items() if key != "irr_hum"}
         ([GOOD[0], line("train", 7)], {}, "row 1: its prompt is not in split 'train'"),
         ([GOOD[0], line("held_out", 0)], {}, "row 1: its prompt is not in split 'train'"),
         ([GOOD[0], line("train", 1, chosen=" other")], {}, "row 1: its chosen response is not in split 'train'"),
-        (GOOD, {"sums": ["0" * 64]}, "--files gives 2 files, settings.file_sums has 1"),
+        (GOOD, {"sums": ["0" * 64]}, "--files gives 2 files, settings.file_sums has 1; give two of each"),
     ],
 )
 def test_a_bad_file_is_one_line(files, miniature, rows, more, message):

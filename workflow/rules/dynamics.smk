@@ -118,7 +118,10 @@ rule build_probes:
     params:
         code=code_digest(
             "finetuning.jobs:build_probes",
-            only={"finetuning.rephrases:REPHRASES": [REPHRASED_BY]},
+            only={
+                "finetuning.jobs:TEXTS": ["files" if PLAN.probe_files else "pairs"],
+                "finetuning.rephrases:REPHRASES": [REPHRASED_BY],
+            },
         ),
         settings=lambda wildcards: as_json(
             **probe_settings(wildcards),

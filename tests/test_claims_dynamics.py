@@ -181,7 +181,7 @@ TRAINED = {
     "dpo_others_fall": (change("dpo", "unrelated"), DOWN),
     "dpo_margin_widens": (change("dpo", "rejected", scale=-1), UP),
     "dpo_argmax_rises": (change("dpo", "chosen", "argmax_log_prob"), UP),
-    "dpo_argmax_rises_shuffled": (change("dpo", "permuted", "argmax_log_prob"), UP),
+    "dpo_argmax_rises_shuffled": (change("dpo", "random_nonhum", "argmax_log_prob"), UP),
     "length_argmax": (against("sft10_dpo", "sft1_dpo", "chosen", "argmax_log_prob", TOKENS), UP),
     "length_chosen": (against("sft10_dpo", "sft1_dpo", "chosen", scale=-1), UP),
     "length_argmax_margin": (margins("chosen", "argmax_log_prob", TOKENS), UP),
@@ -319,7 +319,7 @@ def test_a_run_that_diverged_is_reported(tmp_path):
 def test_a_type_without_probes_is_reported(tmp_path):
     run = Run(pl.DataFrame(rows_of("sft", {}, 0, types=("chosen", "rejected"))))
     table = of_groups(tmp_path, CLAIMS["sft_disorder_falls"], [group({"sft": run})])
-    assert table["reason"].to_list() == ["no usable probe of type permuted", "no usable probe of type random_tokens"]
+    assert table["reason"].to_list() == ["no usable probe of type permuted", "no usable probe of type random_nonhum"]
 
 
 def test_runs_are_compared_at_as_many_examples(tmp_path):

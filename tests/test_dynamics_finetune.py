@@ -124,7 +124,7 @@ def test_evaluates_before_the_first_step_and_after_the_last(data, miniature, tmp
     frame = pl.read_parquet(out / "dynamics.parquet")
     assert frame["step"].unique().sort().to_list() == [0, 2, 4, 5]
     assert frame["examples"].unique().sort().to_list() == [0, 4, 8, 10]
-    assert frame.group_by("step").len()["len"].to_list() == [5 * 13] * 4
+    assert frame.group_by("step").len()["len"].to_list() == [5 * len(TYPES)] * 4
     assert len(pl.read_parquet(out / "training.parquet")) == 5
     assert not (tmp_path / "journal").exists()
 

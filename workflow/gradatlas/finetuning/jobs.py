@@ -1,5 +1,6 @@
 """The jobs of finetuning, one per rule: probes, runs, and the scores and judgements of their free responses."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,9 @@ from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
 from gradatlas.study.settings import Sampling
 from gradatlas.study.sheets import Loading
+
+#: From a model and its encoder, the rows of the ``probes`` table.
+MakeProbes = Callable[[Any, Any], list[dict]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,10 @@ class ProbesSettings(Probed, Sampling, Loading):
 
     rephrases: bool = True
     """whether there are rephrases; if not, the types of probes that need them are left out"""
+    file_sums: tuple[str, ...] = ()
+    """sha256 of the files that have the texts, train and held out; none: the texts are made here"""
+    leading_spaces: Literal["one", "file"] = "one"
+    """of the files' texts: one each, or as in the file"""
 
 
 @dataclass(frozen=True)
@@ -118,11 +126,12 @@ def build_probes(
     pairs: Path,
     model: str,
     rephrases: Path | None = None,
+    files: Sequence[Path] = (),
     output: Path,
     threads: int = 1,
     settings: ProbesSettings,
 ) -> None:
-    """Build the probes, responses whose log-probability is tracked in finetuning: thirteen types per probed prompt.
+    """Build the probes, responses whose log-probability is tracked in finetuning: fourteen types per probed prompt.
 
     Parameters
     ----------
@@ -133,6 +142,9 @@ def build_probes(
     rephrases
         rephrases, a JSON Lines file of {"pair_id", "type", "text"} from write-rephrases; default: those of the
         miniature's grammar
+    files
+        the study's files of probes, of prompts that are trained on and held out (.jsonl), with settings.file_sums:
+        instead of texts made here
     output
         probes table to write (.parquet)
     threads
@@ -146,35 +158,51 @@ def build_probes(
     from gradatlas.core.tables import write_table
     from gradatlas.finetuning import probes
     from gradatlas.finetuning.finetune import locate_start
-    from gradatlas.finetuning.rephrases import REPHRASES
     from gradatlas.finetuning.sequences import ResponseEncoder
     from gradatlas.finetuning.tables import PROBES
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
-    probed = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
-    # Before the model is loaded, to report missing rephrases at once.
-    source = "" if not settings.rephrases else "file" if rephrases else "grammar"
-    written = REPHRASES[source](probed, rephrases, settings.seed)
+    # Before the model is loaded, to report missing texts at once.
+    make = TEXTS["files" if files else "pairs"](pairs, files, rephrases, settings)
     start = locate_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(
         start.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
     )
-    rows = probes.build_probes(
-        pairs,
-        network,
-        ResponseEncoder(tokenizer, settings.max_length, network),
-        written,
-        train=settings.train,
-        held_out=settings.held_out,
-        seed=settings.seed,
-        max_new_tokens=settings.max_new_tokens,
-    )
+    rows = make(network, ResponseEncoder(tokenizer, settings.max_length, network, settings.truncation))
     facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
     facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
-    facts |= {"code": code_digest(f"{probes.__name__}:build_probes"), **libraries()}
+    facts |= {"truncation": settings.truncation, "files": settings.file_sums}
+    facts |= {"code": code_digest(f"{probes.__name__}:{'file_probes' if files else 'build_probes'}"), **libraries()}
     write_table(PROBES, rows, output, facts)
+
+
+def _texts_of_files(pairs: Path, files: Sequence[Path], _: Any, settings: ProbesSettings) -> MakeProbes:
+    from gradatlas.core.errors import InputError
+    from gradatlas.finetuning.probe_files import read_probe_files
+    from gradatlas.finetuning.probes import file_probes
+
+    sums, counts = settings.file_sums, {"train": settings.train, "held_out": settings.held_out}
+    if not len(files) == len(sums) == len(counts):
+        raise InputError(f"--files gives {len(files)} files, settings.file_sums has {len(sums)}; give two of each")
+    given = read_probe_files(files, sums, counts, pairs, one_space=settings.leading_spaces == "one")
+    return lambda _, encoder: file_probes(given, encoder, seed=settings.seed)
+
+
+def _texts_of_pairs(pairs: Path, _: Any, rephrases: Path | None, settings: ProbesSettings) -> MakeProbes:
+    from gradatlas.finetuning import probes
+    from gradatlas.finetuning.rephrases import REPHRASES
+
+    drawn = {"train": settings.train, "held_out": settings.held_out, "seed": settings.seed}
+    source = "" if not settings.rephrases else "file" if rephrases else "grammar"
+    written = REPHRASES[source](probes.probed_pairs(pairs, **drawn), rephrases, settings.seed)
+    how = {**drawn, "max_new_tokens": settings.max_new_tokens}
+    return lambda network, encoder: probes.build_probes(pairs, network, encoder, written, **how)
+
+
+# A dict literal: the digest of a job counts only where its texts come from.
+TEXTS = {"files": _texts_of_files, "pairs": _texts_of_pairs}
 
 
 def finetune(

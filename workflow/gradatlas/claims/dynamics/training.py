@@ -119,7 +119,7 @@ TRAINING: dict[str, Measure] = {
     "dpo_others_fall": change(),
     "dpo_margin_widens": between("chosen", "rejected"),
     "dpo_argmax_rises": change("chosen", "argmax_log_prob"),
-    "dpo_argmax_rises_shuffled": change("permuted", "argmax_log_prob"),
+    "dpo_argmax_rises_shuffled": change("random_nonhum", "argmax_log_prob"),
     "length_argmax": _against("chosen", "argmax_mean"),
     "length_chosen": _against("chosen", sign=-1),
     "length_argmax_margin": _at_equal_margin("chosen", "argmax_mean"),

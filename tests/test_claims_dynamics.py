@@ -13,7 +13,7 @@ from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.gather import ON_RUNS, on_runs
 from gradatlas.claims.dynamics.influence import ROWS, successive_taus
 from gradatlas.claims.dynamics.runs import OnRuns, Run, RunGroup, exactly
-from gradatlas.claims.dynamics.training import at_margin
+from gradatlas.claims.dynamics.training import at_margin, split_peaks
 from gradatlas.claims.rows import DYNAMICS as STUDY
 from gradatlas.claims.rows import read_rows
 from gradatlas.claims.sheet import DynamicsClaim, read_claims
@@ -23,7 +23,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.figures.verdicts import draw_verdicts, heading, list_chart, write_verdicts
-from gradatlas.finetuning.probes import TYPES
+from gradatlas.finetuning.probes import TYPES as FOLLOWED
 from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.study.sheets import RunRow
@@ -32,6 +32,7 @@ from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 SHEET = ROOT / "config/claims_dynamics.tsv"
 CLAIMS = {claim.claim: claim for claim in read_claims(DynamicsClaim, SHEET)}
 RUNS = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
+TYPES = list(dict.fromkeys((*FOLLOWED, "random_nonhum")))
 PROMPTS, TOKENS, EVALUATIONS = 30, 10, 5
 MEASURED = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "a_norm")
 
@@ -90,16 +91,6 @@ def against(run, other, kind, measure="log_prob_sum", scale=1.0):
 
 def turn(run, kind):
     return lambda x, seed: group({run: {(kind, "log_prob_sum"): [0, x, x, x, 0]}}, seed)
-
-
-def margins(kind, measure, scale):
-    """The first run reaches a margin of 10 at its end, the second of 20."""
-
-    def made(x, seed):
-        one = {("rejected", "log_prob_sum"): straight(-10), (kind, measure): straight(x * scale)}
-        return group({"sft10_dpo": one, "sft1_dpo": {("rejected", "log_prob_sum"): straight(-20)}}, seed)
-
-    return made
 
 
 def correlated(x, seed):
@@ -181,11 +172,9 @@ TRAINED = {
     "dpo_others_fall": (change("dpo", "unrelated"), DOWN),
     "dpo_margin_widens": (change("dpo", "rejected", scale=-1), UP),
     "dpo_argmax_rises": (change("dpo", "chosen", "argmax_log_prob"), UP),
-    "dpo_argmax_rises_shuffled": (change("dpo", "permuted", "argmax_log_prob"), UP),
+    "dpo_argmax_rises_shuffled": (change("dpo", "random_nonhum", "argmax_log_prob"), UP),
     "length_argmax": (against("sft10_dpo", "sft1_dpo", "chosen", "argmax_log_prob", TOKENS), UP),
     "length_chosen": (against("sft10_dpo", "sft1_dpo", "chosen", scale=-1), UP),
-    "length_argmax_margin": (margins("chosen", "argmax_log_prob", TOKENS), UP),
-    "length_chosen_margin": (margins("chosen", "log_prob_sum", -1), UP),
     "extend_rejected_higher": (against("extend", "sft", "rejected"), UP),
     "extend_chosen_slower": (against("extend_dpo", "sft4_dpo", "chosen"), UP),
     "extend_others_slower": (against("extend_dpo", "dpo", "chosen_format"), UP),
@@ -217,8 +206,9 @@ NOT_X = {"ranks_stable", "rarer_squeezes_more"}
 # A run and type that a case is about, where the claim is tested on several.
 ABOUT = {
     "sft_rejected_turns": "sft/rejected", "sft_rephrases_turn": "sft/chosen_semantic",
-    "sft_disorder_falls": "sft/permuted", "dpo_others_fall": "dpo/unrelated",
-    "extend_others_slower": "extend_dpo:dpo/chosen_format", "heat_dpo_falls": "probed_dpo/permuted",
+    "sft_disorder_falls": "sft/permuted@end", "dpo_others_fall": "dpo/unrelated@end",
+    "dpo_argmax_rises_shuffled": "dpo/random_nonhum@end",
+    "extend_others_slower": "extend_dpo:dpo/chosen_format@equal_examples", "heat_dpo_falls": "probed_dpo/permuted@end",
 }  # fmt: skip
 
 
@@ -248,8 +238,11 @@ def test_every_claim_has_its_cases_and_its_function():
 def test_verdict_over_seeds(name, case, verdict, tmp_path):
     make, cases = TRAINED[name]
     table = of_groups(tmp_path, CLAIMS[name], [make(x, seed) for seed, x in enumerate(cases[case])])
+    at = CLAIMS[name].at[0]
     if name in ABOUT:
         table = table.filter(pl.col("relation") == ABOUT[name])
+    elif len(CLAIMS[name].at) > 1:
+        table = table.filter(pl.col("relation").str.ends_with(f"@{at}"))
     over = table.filter(pl.col("model") == "mini, over seeds")
     assert over["verdict"].to_list() == [verdict], table.select("model", "value", "low", "high", "reason")
     assert over["status"][0] == "stands" and over["study"][0] == "learning_dynamics" and over["n"][0] == 3

@@ -12,7 +12,8 @@ compare the share with that before the first step.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,20 @@ def score_generations(
         rows.append({key: row[key] for key in GENERATION_SCORES.names if key in row} | scores)
     if left_out:
         progress("generations without a response: " + ", ".join(f"{why} {n}" for why, n in sorted(left_out.items())))
-    write_table(GENERATION_SCORES, rows, output, {"left_out": left_out, "gram": GRAM, "oracle": oracle})
+    facts = {"left_out": left_out, "gram": GRAM, "oracle": oracle, "chance": chance(known.values()) if oracle else None}
+    write_table(GENERATION_SCORES, rows, output, facts)
+
+
+def chance(pairs: Iterable[Pair]) -> float:
+    """The share of the miniature's held-out questions with the commonest value among questions of their kind as answer.
+
+    As often is an answer right that knows nothing of the person.
+    """
+    answers = [grammar.parse(pair["chosen"]) for pair in pairs if pair["split"] == "held_out"]
+    kinds = {answer.attribute: Counter() for answer in answers}
+    for answer in answers:
+        kinds[answer.attribute][answer.value] += 1
+    return sum(values.most_common(1)[0][1] for values in kinds.values()) / len(answers)
 
 
 def read_generations(run: str, path: str) -> list[dict[str, Any]]:

@@ -94,8 +94,8 @@ NOTES = {
         "mathematics (the softmax, the formulas, one step) has no interval: the number lies where it is claimed, or "
         "does not. Curves are compared where the margin of chosen over rejected responses has grown as far, at their "
         "peak (each half of the probes by the other half’s), and at the end. Headroom: how far a number could move at "
-        "all in the claimed direction; no verdict where that is less than half its interval. A claim about good answers "
-        "needs a model that gives some before the run. Thresholds are in config/claims_dynamics.tsv."
+        "all in the claimed direction; no verdict where that is less than half its interval. A claim about good "
+        "answers needs a model that gives some before the run. Thresholds are in config/claims_dynamics.tsv."
     ),
 }
 

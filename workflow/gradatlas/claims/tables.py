@@ -7,9 +7,9 @@ from gradatlas.data.tables import COUNT, REAL, TEXT
 from gradatlas.statistics.tables import ESTIMATE
 
 # One row: the number that a claim is about, of one model and dataset; `p_value` is two-sided, of lying on this side
-# of the claim's bound, and `scale` names the scale on which the number is symmetric. Of the second study: `headroom`, how
-# far the number could move at all in the claimed direction (null: no limit, or not known); of free answers, what the
-# model at the start of run `answers_of` can do: the share `accuracy` of its `answers` that is right, and chance.
+# of the claim's bound, and `scale` names the scale on which the number is symmetric. Of the second study: `headroom`,
+# how far the number could move at all in the claimed direction (null: no limit, or not known); of free answers, what
+# the model at the start of run `answers_of` can do: the share `accuracy` of its `answers` that is right, and chance.
 EVIDENCE = Table(
     "evidence",
     "gather_evidence, gather_dynamics_evidence or gather_toy_evidence",

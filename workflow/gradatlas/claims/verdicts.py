@@ -127,7 +127,9 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
 
 
 # Of what the model can do, where that was not measured.
-_NOTHING_KNOWN = {"accuracies": "", "ability_test": "", "remark": ""} | dict.fromkeys(("accuracy", "chance", "mastered"))
+_NOTHING_KNOWN = {"accuracies": "", "ability_test": "", "remark": ""} | dict.fromkeys(
+    ("accuracy", "chance", "mastered")
+)
 
 
 def _known(ability: Ability, claim: Claim, variants: Sequence[str], needed: str) -> dict[str, Any]:

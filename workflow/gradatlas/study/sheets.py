@@ -387,7 +387,8 @@ class DynamicsClaimRow(ClaimRow):
         Schema(uniqueItems=True),
     ] = ("end",)
     """where on the curves it is measured, each a row of its own. `end`: the last evaluation; `margin_5`: where
-    log pi(chosen) - log pi(rejected) has first grown by 5 nats since the run's start; `peak`: where the curve lies
+    log pi(chosen) - log pi(rejected) has first grown by 5 nats since the run's start, if an evaluation lies within half
+    of that; `peak`: where the curve lies
     furthest on the claimed side, each half of the probes by the other half's mean; of RUN:RUN, which has no `peak`,
     `equal_examples`: the last evaluation that both have after as many examples"""
     ability: Literal["needed", "free"] = "free"

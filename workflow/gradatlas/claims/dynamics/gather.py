@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics import influence, training
 from gradatlas.claims.dynamics.answers import ANSWERS, able
+from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, Run, RunGroup, nothing
 from gradatlas.claims.estimates import NOT_REQUESTED, DynamicsEstimate
 from gradatlas.claims.sheet import DynamicsClaim

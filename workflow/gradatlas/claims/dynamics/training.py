@@ -14,6 +14,8 @@ from gradatlas.claims.estimates import CORRELATION, DynamicsEstimate
 from gradatlas.statistics.matching import reached
 
 Measure = Callable[[OnRuns], DynamicsEstimate]
+# One of the two evaluations around a margin has a growth that differs from it by at most this share.
+_NEAR = 0.5
 _MARGIN = (("chosen", "log_prob_sum"), ("rejected", "log_prob_sum"))
 
 
@@ -33,8 +35,7 @@ def along(*which: tuple[str, str], level: bool = False, sign: int = 1) -> Measur
         if on.margin:
             growths = [_growth(on, run, *side[-2:]) for run, side in zip(on.runs, sides, strict=True)]
             draws = [
-                at_margin(*on.group.means(growth, path), on.margin)
-                for growth, path in zip(growths, paths, strict=True)
+                at_margin(*on.group.means(growth, path), on.margin) for growth, path in zip(growths, paths, strict=True)
             ]
             found = on.of_draws(sign * _less(draws), len(paths[0]))
         else:
@@ -49,9 +50,7 @@ def _less(sides: Sequence[np.ndarray]) -> np.ndarray:
     return sides[0] - sum(sides[1:])
 
 
-def _headroom(
-    on: OnRuns, which: Sequence[tuple[str, str]], sign: int, values: Sequence[np.ndarray]
-) -> float | None:
+def _headroom(on: OnRuns, which: Sequence[tuple[str, str]], sign: int, values: Sequence[np.ndarray]) -> float | None:
     """How far a curve that is claimed to rise could rise: to log 1, or to |A| where one token is certain.
 
     Of RUN:RUN, the curve of the run that is claimed to rise more. None where nothing limits the number: logarithms have
@@ -71,13 +70,23 @@ def _margin(on: OnRuns) -> tuple[tuple[str, str], ...]:
 
 
 def _growth(on: OnRuns, run: str, chosen: Curve, rejected: Curve) -> np.ndarray:
-    """Each prompt's growth of the margin, (prompts, evaluations); `NothingMeasured` where it never grows as far."""
+    """Each prompt's growth of the margin, (prompts, evaluations).
+
+    `NothingMeasured` where it never grows as far, or past by so much between two evaluations that neither is near.
+    """
     margin = chosen.values - rejected.values
     growth = margin - margin[:, :1]
-    largest = growth.mean(0).max()
-    if largest < on.margin:
+    mean = growth.mean(0)
+    if mean.max() < on.margin:
         raise NothingMeasured(
-            f"no number: the margin of {run} grows by {largest:.3g} nats at most, not by {on.margin:g}"
+            f"no number: the margin of {run} grows by {mean.max():.3g} nats at most, not by {on.margin:g}"
+        )
+    after = int((mean >= on.margin).argmax())
+    near = mean[after - 1 : after + 1]
+    if np.abs(near - on.margin).min() > _NEAR * on.margin:
+        raise NothingMeasured(
+            f"no number: the margin of {run} grows from {near[0]:.3g} to {near[1]:.3g} nats between two evaluations, "
+            f"too far from {on.margin:g}"
         )
     return growth
 

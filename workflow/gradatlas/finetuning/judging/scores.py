@@ -64,15 +64,17 @@ def score_generations(
 
 
 def chance(pairs: Iterable[Pair]) -> float:
-    """The share of the miniature's held-out questions with the commonest value among questions of their kind as answer.
+    """How often the miniature's held-out questions are answered right with the commonest value of their attribute.
 
-    As often is an answer right that knows nothing of the person.
+    An answer that knows nothing of the person is right as often. `pairs`: of all splits.
     """
-    answers = [grammar.parse(pair["chosen"]) for pair in pairs if pair["split"] == "held_out"]
-    kinds = {answer.attribute: Counter() for answer in answers}
-    for answer in answers:
-        kinds[answer.attribute][answer.value] += 1
-    return sum(values.most_common(1)[0][1] for values in kinds.values()) / len(answers)
+    answers = [(pair["split"], grammar.parse(pair["chosen"])) for pair in pairs if pair["status"] == "ok"]
+    values = {answer.attribute: Counter() for _, answer in answers}
+    for _, answer in answers:
+        values[answer.attribute][answer.value] += 1
+    commonest = {attribute: found.most_common(1)[0][0] for attribute, found in values.items()}
+    asked = [answer for split, answer in answers if split == "held_out"]
+    return sum(commonest[answer.attribute] == answer.value for answer in asked) / len(asked)
 
 
 def read_generations(run: str, path: str) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ ALONG: dict[str, Measure] = {
     "dpo_others_fall": along(("", "log_prob_sum")),
     "dpo_margin_widens": along(*_MARGIN),
     "dpo_argmax_rises": along(("chosen", "argmax_log_prob")),
-    "dpo_argmax_rises_shuffled": along(("", "argmax_log_prob")),
+    "dpo_argmax_rises_shuffled": along(("random_nonhum", "argmax_log_prob")),
     "length_argmax": along(("chosen", "argmax_mean")),
     "length_chosen": along(("chosen", "log_prob_sum"), sign=-1),
     "extend_rejected_higher": along(("rejected", "log_prob_sum"), level=True),

@@ -23,7 +23,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.figures.verdicts import draw_verdicts, heading, list_chart, write_verdicts
-from gradatlas.finetuning.probes import TYPES as FOLLOWED
+from gradatlas.finetuning.probes import TYPES
 from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from gradatlas.study.shares import wilson
@@ -33,7 +33,6 @@ from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 SHEET = ROOT / "config/claims_dynamics.tsv"
 CLAIMS = {claim.claim: claim for claim in read_claims(DynamicsClaim, SHEET)}
 RUNS = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
-TYPES = list(dict.fromkeys((*FOLLOWED, "random_nonhum")))
 PROMPTS, TOKENS, EVALUATIONS = 30, 10, 5
 MEASURED = ("log_prob_sum", "log_prob_mean", "argmax_log_prob", "rest_log_mass", "a_norm")
 

@@ -86,7 +86,12 @@ def test_published_files_use_or_refuse_them_too(tmp_path):
     assert "own.json, row 0: column 'system' is not empty, but not used; add it" in user_error(done)
 
 
-PAIRS = {"format": "plain", "columns": {"prompt": "q", "chosen": "g", "rejected": "b"}, "template": "Human: {prompt}"}
+PAIRS = {
+    "format": "plain",
+    "columns": {"prompt": "q", "chosen": "g", "rejected": "b"},
+    "template": "Human: {prompt}",
+    "order": "drawn",
+}
 
 
 def test_pairs_use_or_refuse_them_too(capsys):

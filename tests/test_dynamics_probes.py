@@ -89,11 +89,13 @@ def test_more_than_the_grammar_has_is_an_error():
 
 # --- Real data ---
 
-HH = {"format": "dialogue", "columns": {"chosen": "chosen", "rejected": "rejected"}, "template": "{prompt}"}
+HH = {"format": "dialogue", "columns": {"chosen": "chosen", "rejected": "rejected"}, "template": "{prompt}",
+      "order": "drawn"}  # fmt: skip
 UF = {
     "format": "messages",
     "columns": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
     "template": "Human: {prompt}\nAssistant:",
+    "order": "drawn",
 }
 
 
@@ -114,7 +116,8 @@ def test_a_dialogue_that_ends_with_the_users_turn_is_a_status():
 
 def test_numbers_and_truth_values_are_answers_as_in_datasets(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"q": "2+2?", "good": 4.0, "bad": true}\n')
-    plain = {"format": "plain", "columns": {"prompt": "q", "chosen": "good", "rejected": "bad"}, "template": "{prompt}"}
+    columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    plain = {"format": "plain", "columns": columns, "template": "{prompt}", "order": "drawn"}
     [pair] = mapped_pairs(list(read_rows(tmp_path / "pairs.jsonl", "train")), plain, "x", "train", 9, 0)
     assert (pair["chosen"], pair["rejected"]) == (" 4.0", " True")
 
@@ -259,6 +262,9 @@ def test_lengths_match_where_the_definition_allows_and_every_response_has_its_sp
         chosen = types["chosen"]["response"]
         assert sorted(types["permuted"]["response"].split()) == sorted(chosen.split())
         assert types["permuted"]["response"] != chosen
+        other = types["irrelevant_held_out"]
+        assert sorted(types["random_nonhum"]["response"].split()) == sorted(other["response"].split())
+        assert types["random_nonhum"]["sources"] == other["sources"]
         assert len(types["unrelated"]["response"].split()) == len(chosen.split())
         tokens = {name: len(tokenizer(types[name]["response"])["input_ids"]) for name in
                   ("chosen", "random_tokens", "irrelevant_train")}  # fmt: skip
@@ -333,6 +339,10 @@ def test_a_long_prompt_cuts_nobody_elses_sample(miniature):
     assert both["a", "initial"] == alone["a", "initial"]
     assert len(tokenizer(both["b", "initial"])["input_ids"]) <= 64 - len(encoder.encode_prompt(long[0]["prompt"]))
     assert both["c", "initial"] == ""
+    # Where prompts are cut, long ones are answered; a request to rephrase that would be cut is not made.
+    encoder = ResponseEncoder(tokenizer, 64, truncation="study")
+    cut = _sampled(model, encoder, [*long, {"pair_id": "d", "prompt": "Who?", "chosen": " the" * 50}], 0, 20)
+    assert cut["c", "initial"] and cut["d", "self_rephrase"] == "" and cut["b", "self_rephrase"]
 
 
 def test_more_probes_than_pairs_is_one_line(pairs, miniature, tmp_path):

@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from random import Random
 
 import pytest
 import torch
-from transformers import LlamaConfig, Phi3Config
+from transformers import AutoTokenizer, LlamaConfig, Phi3Config
 
 from conftest import call, settings, user_error
 from gradatlas.core.errors import InputError
@@ -15,6 +16,7 @@ from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log
 from gradatlas.models.loading import load
 from test_batches import BORDER, LONG, saved
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
+from test_one_text import BOS, TOKENIZERS
 
 ASKED = {f"{n}": "\n\nHuman: Who?" * n + "\n\nAssistant:" for n in (1, 2, 3, 4, 5)}
 
@@ -49,6 +51,44 @@ def test_each_sequence_has_the_positions_of_its_own_length(long):
     assert [row["log_prob_sum"] for row in watched.values()] == pytest.approx(alone, rel=1e-10)
     for key, values in watched.items():
         assert [values[name] for name in MEASURES] == pytest.approx([single[key][name] for name in MEASURES], rel=1e-9)
+
+
+def as_the_study_cuts(prompt, responses, window, keep_end):
+    """Tokens of a row's prompt and of all its responses, by the study's own rule, word for word."""
+    longest, half = max(map(len, [prompt, *responses])), window // 2
+    if len(prompt) + longest > window:
+        prompt = prompt[-half:] if keep_end else prompt[:half]
+    if len(prompt) + longest > window:
+        responses = [response[: window - len(prompt)] for response in responses]
+    return [(tuple(prompt + response), len(prompt)) for response in responses]
+
+
+@pytest.mark.parametrize("truncation", ["study", "study_start"])
+def test_texts_are_cut_as_the_study_cuts_them(miniature, truncation):
+    tokenizer, window, random = AutoTokenizer.from_pretrained(miniature), 16, Random(0)
+    whole, encoder = ResponseEncoder(tokenizer, 999), ResponseEncoder(tokenizer, window, truncation=truncation)
+    seen = set()
+    for length in range(1, 40):
+        prompt = "".join(random.choices([" the", " a", " of", " in"], k=length))
+        texts = [" is" * random.randrange(30) for _ in range(random.randint(1, 4))]
+        rows = [whole.encode_any(prompt, text) for text in texts]
+        tokens = [list(row.ids[row.start :]) for row in rows]
+        expected = as_the_study_cuts(list(rows[0].ids[: rows[0].start]), tokens, window, truncation == "study")
+        found = [encoder.encode(prompt, text) for text in texts]
+        # Whatever is beside it in the study's row.
+        assert [(row.ids, row.start) for row in found] == expected
+        assert found == [encoder.encode_any(prompt, text) for text in texts]
+        assert encoder.encode_prompt(prompt) == found[0].ids[: found[0].start]
+        seen |= {(row.start == 8, row.ids[-1] == encoder.end) for row in found}
+    assert seen == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_tokens_in_front_of_all_texts_stay_where_a_prompt_is_cut():
+    for truncation, kept in (("study", ("who", "no")), ("study_start", ("a", "b"))):
+        tokenizer = TOKENIZERS["wordpiece", "bos"]
+        encoder = ResponseEncoder(tokenizer, 6, truncation=truncation)
+        ids = [encoder.tokenizer.convert_tokens_to_ids(word) for word in kept]
+        assert encoder.encode_prompt("a b who no") == (BOS, *ids)
 
 
 def test_samples_cross_the_border_as_they_do_alone(long):

@@ -175,6 +175,19 @@ def test_rephrases_are_optional(root):
     assert list(read_study(wanted, ROOT).writers) == ["mini"]
 
 
+def test_files_of_probes_have_the_rephrases():
+    asked = plan(pairs="hh_helpful", runs=["hh_probed_unrelated"], writer="gpt")
+    assert asked.rephrases == "probes" and asked.notes == ()
+    assert [file["path"] for file in asked.probe_files] == [
+        "helpful-base/formal_prob_train.jsonl",
+        "helpful-base/formal_prob_test.jsonl",
+    ]
+    assert all(file["url"].endswith(f"/src/data/{file['path']}") for file in asked.probe_files)
+    assert plan(pairs="ultrafeedback", runs=["hh_sft"]).probe_files == plan().probe_files == []
+    with pytest.raises(InputError, match=r"'dynamics.rephrases': config/pairs/hh_helpful.yaml names files of probes"):
+        plan(pairs="hh_helpful", runs=["hh_sft"], rephrases="mine.jsonl")
+
+
 def test_one_file_of_pairs_is_cut_in_two_or_says_how(root):
     own_pairs(root, "held_out_split: train[24:]\nheld_out: ''")
     assert plan(root, pairs="own", runs=["sft"]).is_file
@@ -197,6 +210,10 @@ def test_a_number_that_is_none(root):
         plan(root)
 
 
+PROBED = "source: a/b\ncolumns: {prompt: p, chosen: c, rejected: r}\nprobes: {"
+SUMS = f"train_sha256: {'a' * 64}, held_out_sha256: {'b' * 64}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -204,6 +221,10 @@ def test_a_number_that_is_none(root):
         ("source: nowhere.jsonl\ncolumns: {prompt: p, chosen: c, rejected: r}\n", "'source': no file 'nowhere.jsonl'"),
         ("source: a/b\ncolumns: {prompt: p, chosen: c, reject: r}\n", "unknown key 'columns.reject'"),
         ("source: a/b\ntemplate: x\ncolumns: {prompt: p, chosen: c, rejected: r}\n", "'template'"),
+        (f"{PROBED}train: x, held_out: y, {SUMS}}}\n", r"'probes.train': no file 'x' here; put it there"),
+        (f"{PROBED}train: 'https://a/x', held_out: y, {SUMS}}}\n", "'probes.held_out': no file 'y' here"),
+        (f"{PROBED}train: x, held_out: y}}\n", "'probes.train_sha256' is missing"),
+        (f"{PROBED}train: x, held_out: y, {SUMS}, leading_spaces: two}}\n", "'two' is not known"),
     ],
 )
 def test_mistakes_in_a_mapping_of_pairs(text, message, root):

@@ -2,14 +2,17 @@
 
 import polars as pl
 import pytest
+import yaml
 
 from conftest import ROOT, call, settings, user_error
+from gradatlas.charts.numbers import as_given
 from gradatlas.charts.tables import write_table as write_any
 from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import write_table
 from gradatlas.figures.run_table import MEASURES, courses, read_runs
 from gradatlas.finetuning.probes import TYPES
 from gradatlas.statistics.tables import DYNAMICS_CURVES
+from gradatlas.study.probe_types import STUDY_FIELDS
 from gradatlas.study.sheets import ModelRow, PublishedCurveRow, RunRow
 
 PUBLISHED = list(read_sheet(ROOT / "config/published_curves.tsv", PublishedCurveRow, None).values())
@@ -141,6 +144,11 @@ def test_the_sheet_of_published_curves_names_runs_models_pairs_and_types():
     seen = set()
     for row in PUBLISHED:
         assert {row["run"], *row["like"]} <= set(SHEET) and row["model"] in models and row["type"] in TYPES
+        assert row["measure"] in MEASURES and bool(row["argmax"]) == (row["measure"] == "argmax_log_prob")
+        # What the study's code gave every type is that of its last one.
+        assert row["argmax"] != "faulty" or row["type"] == list(STUDY_FIELDS)[-1] == "random_nonhum"
+        # Our draws of the vocabulary are none of its types.
+        assert row["type"] in STUDY_FIELDS
         assert (ROOT / f"config/pairs/{row['pairs']}.yaml").is_file()
         assert row["end"] is not None or row["change"] is not None
         assert row["source"]
@@ -149,6 +157,30 @@ def test_the_sheet_of_published_curves_names_runs_models_pairs_and_types():
         key = tuple(row[name] for name in ("model", "pairs", "run", "type", "measure"))
         assert key not in seen
         seen.add(key)
+
+
+def test_every_published_curve_is_beside_one_of_the_study_s_own_scale(tmp_path):
+    """The table of config/dynamics_paper.yaml, of numbers made up: its runs, models and all types of probes."""
+    dynamics = yaml.safe_load((ROOT / "config/dynamics_paper.yaml").read_text())["dynamics"]
+    runs = {name: SHEET[name] for name in dynamics["runs"]}
+    levels = {(run, "train", kind, measure): [-50.0, -40.0, -60.0] for run in runs for kind in TYPES
+              for measure in MEASURES}  # fmt: skip
+    found = {}
+    for model in dynamics["models"]:
+        path = curves(tmp_path / f"{model}.parquet", levels, model=model)
+        text = write(tmp_path / model, path, pairs=dynamics["pairs"], runs=runs)["md"].decode()
+        frame = read_runs(tmp_path / model / "dynamics.csv")
+        assert len(frame) == len(levels)
+        for row in frame.filter(pl.col("published_model") == model).to_dicts():
+            found[model, *(row[key] for key in ("pairs", "run", "type", "measure"))] = row
+            shown = next(row[f"published_{name}"] for name in ("end", "change") if row[f"published_{name}"] is not None)
+            assert as_given(shown) in text
+    for row in PUBLISHED:
+        own = found.pop(tuple(row[key] for key in ("model", "pairs", "run", "type", "measure")))
+        assert {name: own[f"published_{name}"] for name in ("start", "peak", "end", "change")} == {
+            name: row[name] for name in ("start", "peak", "end", "change")
+        }
+    assert not found
 
 
 def test_another_file_is_refused(tmp_path):

@@ -12,7 +12,8 @@ import pytest
 
 from conftest import call
 from gradatlas.charts.listing import read_index
-from gradatlas.study.probe_types import REPHRASED, TYPES
+from gradatlas.core.files import sha256_of
+from gradatlas.study.probe_types import REPHRASED, STUDY_FIELDS, TYPES
 from test_workflow import clone, snakemake
 
 OWN = [
@@ -59,8 +60,35 @@ def project(tmp_path_factory):
     return folder
 
 
-def asked(pairs):
-    sizes = "train: 16, held_out: 4, probes: 3, held_out_probes: 1, generate_prompts: 2, max_new_tokens: 4"
+def test_texts_of_files_ask_no_writer(project, monkeypatch):
+    """The first pairs in the order of the file, probes from files, and no request to the `generate.model` named."""
+    sums = []
+    for split, rows in (("train", OWN[:3]), ("held_out", OWN[16:17])):
+        fields = {field: f"{field}." for field in STUDY_FIELDS.values()}
+        lines = [json.dumps({**fields, "prompt": row["question"], "chosen": row["good"]}) for row in rows]
+        (project / f"probes.{split}.jsonl").write_text("\n".join(lines))
+        sums.append(f"{split}: probes.{split}.jsonl, {split}_sha256: {sha256_of(project / f'probes.{split}.jsonl')}")
+    text = (project / "config/pairs/plain.yaml").read_text()
+    (project / "config/pairs/filed.yaml").write_text(f"{text}order: file\nprobes: {{{', '.join(sums)}}}\n")
+    done = snakemake(project, "-n", "-p", *asked("filed", "train: 5"), "generate={model: mini}")
+    assert done.returncode == 0 and "note: no rephrases" not in done.output, done.output
+    jobs = re.findall(r"python -m gradatlas ([\w-]+) (.*?) > \S+ 2>&1", done.output)
+    assert "write-rephrases" not in {name for name, _ in jobs}
+    monkeypatch.chdir(project)
+    for name, arguments in jobs:
+        if name in ("fetch-model", "build-pairs", "build-probes"):
+            ended = call(name, *shlex.split(arguments))
+            assert ended.returncode == 0, (name, ended.stderr)
+    built = pl.read_parquet(project / "results/dynamics/filed/mini/seed_0/probes.parquet")
+    assert built["status"].unique().to_list() == ["ok"] and built.height == 4 * len(TYPES)
+    assert built.filter(type="unrelated")["response"].unique().to_list() == [" irr_hum."]
+    pairs = pl.read_parquet(project / "results/dynamics/filed/pairs.parquet").filter(split="train")
+    assert pairs["pair_id"].to_list() == [f"train-{number}" for number in range(5)]
+
+
+def asked(pairs, *more):
+    sizes = "held_out: 4, probes: 3, held_out_probes: 1, generate_prompts: 2, max_new_tokens: 4"
+    sizes = ", ".join([sizes, *(more or ["train: 16"])])
     second = f'dynamics={{pairs: {pairs}, runs: [sft, dpo], judge: "", {sizes}, one_step: {{updates: 0}}}}'
     return ("--config", "datasets=[]", second, "formats=[svg]", "bootstrap=20")
 

@@ -68,7 +68,7 @@ REMOTE = {
     row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
     for row in STUDY.files.values()
     if row["dataset"] in STUDY.datasets and STUDY.datasets[row["dataset"]]["url"]
-}
+} | {file["path"]: file for file in PLAN.probe_files if file["url"]}
 
 
 def is_remote(dataset):
@@ -383,7 +383,8 @@ def pair_rows(wildcards):
 def pairs_settings():
     """What pairs are made from: rows by a mapping, or the miniature's grammar."""
     if PLAN.mapping:
-        return {"mapping": PLAN.mapping, "train": DYNAMICS["train"], "held_out": DYNAMICS["held_out"]}
+        mapping = {key: value for key, value in PLAN.mapping.items() if key != "probes"}
+        return {"mapping": mapping, "train": DYNAMICS["train"], "held_out": DYNAMICS["held_out"]}
     return picked(DYNAMICS, Pairing)
 
 
@@ -391,6 +392,19 @@ def probe_settings(wildcards):
     """How many prompts are probed, and the seed that draws them."""
     counts = {"train": DYNAMICS["probes"], "held_out": DYNAMICS["held_out_probes"]}
     return counts | {"seed": int(wildcards.seed)}
+
+
+def probe_files(wildcards):
+    """The files that have the texts of the probes, train and held out: fetched, or a user's own; none elsewhere."""
+    return [os.path.join(FETCHED, file["path"]) if file["url"] else file["path"] for file in PLAN.probe_files]
+
+
+def probe_file_settings():
+    """The checksums of these files, and the spaces before their texts."""
+    if not PLAN.probe_files:
+        return {}
+    sums = [file["sha256"] for file in PLAN.probe_files]
+    return {"file_sums": sums, "leading_spaces": PLAN.mapping["probes"]["leading_spaces"]}
 
 
 def rephrases_file(wildcards):

@@ -93,12 +93,17 @@ rule write_rephrases:
         " --requests {resources.requests:q} --threads {threads} --kept {params.kept:q} --output {output:q} > {log:q} 2>&1"
 
 
+# The entry of `REPHRASES` that writes them; none where files have the texts of all probes.
+REPHRASED_BY = {"written": "file", "probes": ""}.get(PLAN.rephrases, PLAN.rephrases)
+
+
 rule build_probes:
     """Build the probes of one model and seed: responses whose log-probability is followed."""
     input:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model=start_of_probes,
         rephrases=rephrases_file,
+        files=probe_files,
     output:
         f"{SEED_DIR}/probes.parquet",
     log:
@@ -113,18 +118,20 @@ rule build_probes:
     params:
         code=code_digest(
             "finetuning.jobs:build_probes",
-            only={"finetuning.rephrases:REPHRASES": ["file" if PLAN.rephrases == "written" else PLAN.rephrases]},
+            only={"finetuning.rephrases:REPHRASES": [REPHRASED_BY]},
         ),
         settings=lambda wildcards: as_json(
             **probe_settings(wildcards),
             **learner_settings(wildcards),
             **picked(DYNAMICS, Sampling),
-            rephrases=bool(PLAN.rephrases),
+            **probe_file_settings(),
+            rephrases=bool(REPHRASED_BY),
         ),
         rephrases=lambda wildcards, input: ["--rephrases", input.rephrases] if input.rephrases else [],
+        files=lambda wildcards, input: ["--files", *input.files] if input.files else [],
     shell:
         "python -m gradatlas build-probes --pairs {input.pairs:q} --model {input.model:q} {params.rephrases:q}"
-        " --settings {params.settings:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        " {params.files:q} --settings {params.settings:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule finetune:

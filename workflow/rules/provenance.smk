@@ -37,7 +37,7 @@ rule write_manifest:
         ),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         sources=sorted({path for name in STUDY.datasets for path in source_files(name)})
-        + (pair_rows(None) if LEARNT else [])
+        + (pair_rows(None) + probe_files(None) if LEARNT else [])
         + ([TOY_FILES] if HUB_IMAGES else TOY_FILES) * SHOW_TOYS,
         statistics=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         cards=collect("resources/models/{model}.json", model=LEARNT),

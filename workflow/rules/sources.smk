@@ -1,6 +1,6 @@
 """Sources: the published data files, and rows of hub datasets, as they are.
 
-needs  config/sources.tsv (path and sha256 of every file), config/mappings/, a network or `mirror`
+needs  config/sources.tsv and config/pairs/ (path and sha256 of every file), config/mappings/, a network or `mirror`
 makes  resources/sources/{path}, each verified by its checksum before it is placed; resources/datasets/{dataset}.parquet
 why    a downloaded byte that differs from the study's is another study
 """

@@ -131,7 +131,9 @@ FORMATS: dict[str, Callable[[Mapping[str, Any], Mapping[str, str], str], tuple[s
 def mapped_pairs(
     rows: Sequence[Mapping[str, Any]], mapping: Mapping[str, Any], where: str, split: str, limit: int, seed: int
 ) -> list[Pair]:
-    """At most `limit` pairs of rows by a checked `mapping` (`gradatlas.study.sheets.PairsMapping`), drawn by `seed`.
+    """At most `limit` pairs of rows by a checked `mapping` (`gradatlas.study.sheets.PairsMapping`).
+
+    Its `order` says which: drawn by `seed`, or the first ones.
 
     `where`: the rows' file, for messages. A partner column in the mapping is added to the prompt, one that is not in it
     is refused (`gradatlas.data.partners`), and the log names other unused columns once. The mapping's `template` gives
@@ -154,9 +156,11 @@ def mapped_pairs(
     for number, row in enumerate(rows):
         check_partners(row, columns.values(), f"{where}, row {number}", remedy)
     report_left_out(names, columns.values(), where)
-    drawn = sorted(range(len(rows)), key=lambda number: seeded_hash(seed, f"{split} {number}"))[:limit]
+    numbers = list(range(len(rows)))
+    if mapping["order"] == "drawn":
+        numbers.sort(key=lambda number: seeded_hash(seed, f"{split} {number}"))
     pairs = []
-    for number in sorted(drawn):
+    for number in sorted(numbers[:limit]):
         prompt, *responses, status = FORMATS[mapping["format"]](rows[number], columns, f"{where}, row {number}")
         chosen, rejected = (text if text[:1].isspace() or not text.strip() else f" {text}" for text in responses)
         prompt = mapping["template"].replace("{prompt}", prompt) if prompt.strip() else ""

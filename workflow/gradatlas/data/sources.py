@@ -13,6 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import replacing, sha256_of
+from gradatlas.study.sources import is_address
 
 ADVICE = "check the network or the proxy, or take the files from a folder: --config mirror=FOLDER"
 # HTTP statuses that are tried again; other ones from 400 on are final.
@@ -49,7 +50,7 @@ def fetch(
     if output.is_file() and sha256_of(output) == sha256:
         return
     with replacing(output) as temporary:
-        if mirror and not _is_address(mirror):
+        if mirror and not is_address(mirror):
             origin = _copy(Path(mirror).expanduser(), path, temporary)
             found = sha256_of(temporary)
         else:
@@ -67,16 +68,12 @@ def fetch(
             os.replace(temporary, corrupt)
             raise InputError(
                 f"{origin}: sha256 is {found}, not {sha256}; the file is kept as {corrupt}: if it changed on purpose, "
-                f"correct the row of {path} in config/sources.tsv"
+                f"correct the sha256 of {path} in config/sources.tsv or config/pairs/"
             )
 
 
-def _is_address(place: str) -> bool:
-    return place.lower().startswith(("http://", "https://"))
-
-
 def _address(base: str, path: str) -> str:
-    if not _is_address(base):
+    if not is_address(base):
         raise InputError(f"'{base}' is not an http(s) address; give one that starts with https://")
     path = quote(path)
     return base if base.endswith(f"/{path}") else f"{base.rstrip('/')}/{path}"

@@ -46,9 +46,9 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
         f"One step of SGD, predicted and measured: the projections do not carry {left} of it",
         (
             f"{counts}, in float64. Slope of measured on predicted change: {slopes}; the residual falls {orders} times "
-            "when the step is halved. Projections: query, key, value, output and feed-forward weights; the title’s share "
-            "of the prediction for all parameters is that of the others, such as embeddings. On the right: circles, "
-            "projections only; squares, all parameters.",
+            "when the step is halved. Projections: query, key, value, output and feed-forward weights; the title’s "
+            "share of the prediction for all parameters is that of the others, such as embeddings. On the right: "
+            "circles, projections only; squares, all parameters.",
         ),
     )
     palette = series_palette(tuple(TRAINED.values()))

@@ -27,6 +27,7 @@ TYPES = {
     "irrelevant_held_out": "other question, held out",
     "unrelated": "unrelated text",
     "permuted": "chosen, shuffled",
+    "random_nonhum": "other question, shuffled",
     "random_tokens": "random tokens",
 }
 #: Panels of one run: title, types, measure.
@@ -38,8 +39,8 @@ PANELS = (
     ),
     ("Rejected, and its rephrases", ("rejected", "rejected_semantic", "rejected_format"), "log_prob_sum"),
     ("Answers to other questions", ("irrelevant_train", "irrelevant_held_out", "unrelated"), "log_prob_sum"),
-    ("No answers", ("permuted", "random_tokens"), "log_prob_sum"),
-    ("Likeliest token at each place", ("chosen", "permuted", "random_tokens"), "argmax_log_prob"),
+    ("No answers", ("permuted", "random_nonhum", "random_tokens"), "log_prob_sum"),
+    ("Likeliest token at each place", ("chosen", "permuted", "random_nonhum", "random_tokens"), "argmax_log_prob"),
 )
 #: Types within the panel of their group.
 NAMES = TYPES | {
@@ -48,8 +49,8 @@ NAMES = TYPES | {
     "irrelevant_train": "chosen, trained",
     "irrelevant_held_out": "chosen, held out",
 }  # fmt: skip
-#: The likeliest tokens along shuffled words: by an error of its code, what the study drew as those along the chosen.
-OWN = "chosen, shuffled: the study's own"
+#: The likeliest tokens along these: by an error of its code, what the study drew as those along the chosen.
+OWN = "other, shuffled: the study's own"
 #: Panels of chains: title, type, measure.
 COMPARED = (
     ("Chosen", "chosen", "log_prob_sum"),
@@ -86,7 +87,7 @@ def run_curves(data: RunData, chains: Sequence[Chain]) -> Figure:
     panels = []
     for name, kinds, measure in PANELS:
         likeliest = measure == "argmax_log_prob"
-        names = NAMES | ({"permuted": OWN} if likeliest else {})
+        names = NAMES | ({"random_nonhum": OWN} if likeliest else {})
         kinds = [kind for kind in kinds if kind in set(frame["type"])]
         if not kinds:
             continue

@@ -62,6 +62,7 @@ def finetune(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     max_length: int = 512,
+    truncation: str = "drop",
     batch_tokens: int = 4096,
     max_new_tokens: int = 64,
     prompts: int = 0,
@@ -88,7 +89,7 @@ def finetune(
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     model, tokenizer = load(start.path, **how)
     window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    encoder = ResponseEncoder(tokenizer, window, model)
+    encoder = ResponseEncoder(tokenizer, window, model, truncation)
     followed, unusable = read_probes(probes, encoder) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
     examples, excluded = read_examples(recipe, trained, encoder)
@@ -100,6 +101,7 @@ def finetune(
         "pairs": sha256_of(pairs),
         "probes": sha256_of(probes) if probes else None,
         "window": window,
+        "truncation": truncation,
         "max_new_tokens": max_new_tokens,
         "prompts": prompts,
         "draws": draws,
@@ -372,9 +374,7 @@ class _TrainingLoop:
     def _divergence(self, batch: Sequence[Example]) -> Tensor:
         """KTO's k: the model's log-ratio to the reference for each prompt with the next example's response."""
         share = self.processes.share(range(len(batch)))
-        mixed = [
-            self.encoder.encode_uncut(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in share
-        ]
+        mixed = [self.encoder.encode_any(batch[place].prompt, batch[(place + 1) % len(batch)].text) for place in share]
         both = torch.stack([log_probs(model, mixed) for model in (self.model, self.reference)], dim=1)
         found = self.processes.gather(dict(zip(share, both.tolist(), strict=True)))
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))

@@ -25,7 +25,7 @@ from gradatlas.study.seeds import seeded_hash
 def generation_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int) -> list[Pair]:
     """The pairs whose prompts get free responses: at most `count` of the `trained` ones, and as many held out.
 
-    Pairs with probes come first.
+    Pairs with probes come first, unless these come from files.
     """
     return [pair for rows in (trained, read_pairs(pairs, "held_out")) for pair in ranked(rows, seed)[:count]]
 

@@ -1,5 +1,6 @@
 """The jobs of finetuning, one per rule: probes, runs, and the scores and judgements of their free responses."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,10 @@ class ProbesSettings(Probed, Sampling, Loading):
 
     rephrases: bool = True
     """whether there are rephrases; if not, the types of probes that need them are left out"""
+    file_sums: tuple[str, ...] = ()
+    """sha256 of the files that have the texts, train and held out; none: the texts are made here"""
+    leading_spaces: Literal["one", "file"] = "one"
+    """of the files' texts: one each, or as in the file"""
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,12 @@ def build_probes(
     pairs: Path,
     model: str,
     rephrases: Path | None = None,
+    files: Sequence[Path] = (),
     output: Path,
     threads: int = 1,
     settings: ProbesSettings,
 ) -> None:
-    """Build the probes, responses whose log-probability is tracked in finetuning: thirteen types per probed prompt.
+    """Build the probes, responses whose log-probability is tracked in finetuning: fourteen types per probed prompt.
 
     Parameters
     ----------
@@ -133,6 +139,9 @@ def build_probes(
     rephrases
         rephrases, a JSON Lines file of {"pair_id", "type", "text"} from write-rephrases; default: those of the
         miniature's grammar
+    files
+        the study's files of probes, of prompts that are trained on and held out (.jsonl), with settings.file_sums:
+        instead of texts made here
     output
         probes table to write (.parquet)
     threads
@@ -141,39 +150,48 @@ def build_probes(
     import torch
 
     from gradatlas.core.digest import code_digest
+    from gradatlas.core.errors import InputError
     from gradatlas.core.files import sha256_of
     from gradatlas.core.machine import libraries
     from gradatlas.core.tables import write_table
     from gradatlas.finetuning import probes
     from gradatlas.finetuning.finetune import locate_start
+    from gradatlas.finetuning.probe_files import read_probe_files
     from gradatlas.finetuning.rephrases import REPHRASES
     from gradatlas.finetuning.sequences import ResponseEncoder
     from gradatlas.finetuning.tables import PROBES
     from gradatlas.models.loading import choose_device, load
 
     torch.set_num_threads(threads)
-    probed = probes.probed_pairs(pairs, settings.train, settings.held_out, settings.seed)
-    # Before the model is loaded, to report missing rephrases at once.
-    source = "" if not settings.rephrases else "file" if rephrases else "grammar"
-    written = REPHRASES[source](probed, rephrases, settings.seed)
+    counts = {"train": settings.train, "held_out": settings.held_out}
+    # Before the model is loaded, to report missing texts at once.
+    if len(files) != len(settings.file_sums):
+        raise InputError(
+            f"--files gives {len(files)} files, settings.file_sums has {len(settings.file_sums)}; give two"
+        )
+    if files:
+        one_space = settings.leading_spaces == "one"
+        given = read_probe_files(files, settings.file_sums, counts, pairs, one_space=one_space)
+    else:
+        probed = probes.probed_pairs(pairs, **counts, seed=settings.seed)
+        source = "" if not settings.rephrases else "file" if rephrases else "grammar"
+        written = REPHRASES[source](probed, rephrases, settings.seed)
     start = locate_start(model)
     device = choose_device(settings.device)
     network, tokenizer = load(
         start.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
     )
-    rows = probes.build_probes(
-        pairs,
-        network,
-        ResponseEncoder(tokenizer, settings.max_length, network),
-        written,
-        train=settings.train,
-        held_out=settings.held_out,
-        seed=settings.seed,
-        max_new_tokens=settings.max_new_tokens,
-    )
+    encoder = ResponseEncoder(tokenizer, settings.max_length, network, settings.truncation)
+    if files:
+        rows = probes.file_probes(given, encoder, seed=settings.seed)
+    else:
+        rows = probes.build_probes(
+            pairs, network, encoder, written, **counts, seed=settings.seed, max_new_tokens=settings.max_new_tokens
+        )
     facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
     facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
-    facts |= {"code": code_digest(f"{probes.__name__}:build_probes"), **libraries()}
+    facts |= {"truncation": settings.truncation, "files": settings.file_sums}
+    facts |= {"code": code_digest(f"{probes.__name__}:{'file_probes' if files else 'build_probes'}"), **libraries()}
     write_table(PROBES, rows, output, facts)
 
 

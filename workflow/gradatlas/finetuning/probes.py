@@ -1,4 +1,4 @@
-"""Probes, the responses whose log-probability is followed: thirteen types for every probed prompt.
+"""Probes, the responses whose log-probability is followed: fourteen types for every probed prompt.
 
 | type | the paper's | what | length |
 |---|---|---|---|
@@ -12,10 +12,12 @@
 | irrelevant_held_out | y_test+ | the chosen response of a prompt that is never trained | nearest to chosen |
 | unrelated | y_hum | fluent text about something else | as many words as chosen |
 | permuted | y_urnd+ | the chosen response's words, shuffled | the same words |
-| random_tokens | y_rnd | words drawn from the whole vocabulary | as many tokens as chosen |
+| random_nonhum | y_rnd | the words of irrelevant_held_out, shuffled | the same words |
+| random_tokens | | words drawn from the whole vocabulary | as many tokens as chosen |
 
-(For y_rnd the study's code shuffles the words of an irrelevant response.) Every response has one leading space. A
-response that cannot be built has a row with a status.
+All but random_tokens can come from the study's own files instead: the lengths are then theirs, and `initial` is a
+sample from another model. Every response has one leading space, unless those files are taken as they are. A response
+that cannot be built has a row with a status.
 """
 
 from collections import Counter
@@ -57,17 +59,17 @@ def build_probes(
     (status ``missing``). The probed prompts depend on `seed` and the pairs. Raises `InputError` for too few pairs, and
     where a ``held_out`` prompt is trained on.
     """
-    chosen = probed_pairs(pairs, train, held_out, seed)
+    probed = probed_pairs(pairs, train, held_out, seed)
     trained, kept = read_pairs(pairs, "train"), read_pairs(pairs, "held_out")
     if both := {pair["prompt"] for pair in trained} & {pair["prompt"] for pair in kept}:
         raise InputError(f"{pairs}: prompt {sorted(both)[0]!r} is trained on and held out; make the table again")
     # Irrelevant responses come from all pairs of a split, probed or not.
     sources = {"irrelevant_train": trained, "irrelevant_held_out": kept}
-    lengths = {pair["pair_id"]: encoder.encode_uncut(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
-    own = _sampled(model, encoder, chosen, seed, max_new_tokens)
+    lengths = {pair["pair_id"]: encoder.encode_any(pair["prompt"], pair["chosen"]).tokens for pair in trained + kept}
+    own = _sampled(model, encoder, probed, seed, max_new_tokens)
     words = _words(encoder.tokenizer)
     rows = []
-    for pair in chosen:
+    for pair in probed:
         rng = Random(seeded_hash(seed, f"probe {pair['pair_id']}"))
         texts: dict[str, tuple[str | None, list[str]]] = {
             "chosen": (pair["chosen"], []),
@@ -80,7 +82,30 @@ def build_probes(
         for name, others in sources.items():
             other = _nearest(pair, others, lengths, rng)
             texts[name] = (other["chosen"], [other["pair_id"]]) if other else (None, [])
-        rows += [_row(pair, name, *texts[name]) for name in TYPES]
+        irrelevant, source = texts["irrelevant_held_out"]
+        texts["random_nonhum"] = (_permuted(irrelevant, rng) if irrelevant else None, source)
+        rows += [_row(pair, name, _spaced(texts[name][0]), texts[name][1]) for name in TYPES]
+    return _counted(rows)
+
+
+def file_probes(probed: Sequence[tuple[Pair, Mapping[str, str]]], encoder: ResponseEncoder, *, seed: int) -> list[dict]:
+    """Rows of the ``probes`` table from texts by type (`gradatlas.finetuning.probe_files`), as they are.
+
+    Random tokens, which the files do not have, are drawn by `seed`. The probes of a pair that is not usable have its
+    status: its prompt is not trained on, or not held out.
+    """
+    words = _words(encoder.tokenizer)
+    rows = []
+    for pair, given in probed:
+        rng = Random(seeded_hash(seed, f"probe {pair['pair_id']}"))
+        length = encoder.encode_any(pair["prompt"], given["chosen"]).tokens
+        texts = {**given, "random_tokens": _random_tokens(encoder, pair["prompt"], words, length, rng)}
+        left_out = {} if pair["status"] == "ok" else {"response": None, "status": pair["status"]}
+        rows += [_row(pair, name, texts[name], []) | left_out for name in TYPES]
+    return _counted(rows)
+
+
+def _counted(rows: list[dict]) -> list[dict]:
     counts = Counter((row["type"], row["status"]) for row in rows if row["status"] != "ok")
     progress(f"{len(rows)} probes" + "".join(f", {name} {why}: {n}" for (name, why), n in sorted(counts.items())))
     return rows
@@ -151,15 +176,15 @@ def _row(pair: Pair, name: str, text: str | None, sources: list[str]) -> dict:
         "split": pair["split"],
         "type": name,
         "prompt": pair["prompt"],
-        "response": _spaced(text) if status == "ok" else None,
+        "response": text if status == "ok" else None,
         "sources": [pair["pair_id"], *sources],
         "status": status,
     }
 
 
-def _spaced(text: str) -> str:
+def _spaced(text: str | None) -> str | None:
     """The text with a leading space, with which all answers begin."""
-    return text if text[:1].isspace() else f" {text}"
+    return text if text is None or text[:1].isspace() else f" {text}"
 
 
 def _sampled(
@@ -167,9 +192,10 @@ def _sampled(
 ) -> dict[tuple[str, str], str]:
     """By pair and type, the model's responses to the prompt, and to the request to rephrase the chosen response.
 
-    Cut at the next human turn. Empty for a prompt that fills the window.
+    Cut at the next human turn. Empty for a prompt that fills the window, and for a request that would be cut.
     """
     found = {}
+    room = encoder.max_length - 2 if encoder.truncation == "drop" else encoder.max_length // 2
     for name in ("initial", "self_rephrase"):
         prompts = {
             pair["pair_id"]: pair["prompt"]
@@ -177,8 +203,8 @@ def _sampled(
             else SELF_REPHRASE.format(answer=pair["chosen"].strip())
             for pair in pairs
         }
-        lengths = {key: len(encoder.encode_prompt(prompt)) for key, prompt in prompts.items()}
-        fitting = [key for key in prompts if lengths[key] + 2 <= encoder.max_length]
+        lengths = {key: len(encoder.encode_prompt(prompt, cut=name == "initial")) for key, prompt in prompts.items()}
+        fitting = [key for key in prompts if lengths[key] <= room]
         short = [key for key in fitting if lengths[key] + max_new_tokens + 1 <= encoder.max_length]
         # A prompt near the window's end has its own batch, as it would shorten the others' responses.
         batches = [short[first : first + _BATCH] for first in range(0, len(short), _BATCH)]
@@ -220,7 +246,7 @@ def _random_tokens(encoder: ResponseEncoder, prompt: str, words: Sequence[str], 
     if not words:
         return None
     drawn = ("".join(rng.choices(words, k=count - 1)) for _ in range(50))
-    off = ((abs(encoder.encode_uncut(prompt, text).tokens - count), text) for text in drawn)
+    off = ((abs(encoder.encode_any(prompt, text).tokens - count), text) for text in drawn)
     best = next(off)
     while best[0] and (other := next(off, None)):
         best = min(best, other)

@@ -19,14 +19,14 @@ from gradatlas.models.tokens import Encoded, check_offsets, front_tokens, tokeni
 
 @dataclass(frozen=True)
 class EncodedResponse:
-    """Token ids of a prompt with a response; the response begins at `start` and ends with the end token."""
+    """Token ids of a prompt with a response; the response begins at `start` and ends with the end token, unless cut."""
 
     ids: tuple[int, ...]
     start: int
 
     @property
     def tokens(self) -> int:
-        """The number of tokens of the response, with the end token."""
+        """The number of tokens of the response, the end token among them."""
         return len(self.ids) - self.start
 
     @property
@@ -36,32 +36,38 @@ class EncodedResponse:
 
 
 class ResponseEncoder:
-    """Encodes prompts and responses with one tokenizer; `max_length`: window in tokens.
+    """Encodes prompts and responses with one tokenizer.
+
+    `max_length`: window in tokens. `truncation`: what becomes of longer texts (`gradatlas.study.settings.Window`). By
+    the study's code a prompt is cut to half the window if it and the longest text of its row exceed the window. The
+    prompt is one of these texts, so a prompt of more than half the window is always cut, whatever its responses are.
 
     Raises `InputError` for a tokenizer without an end token or without character offsets, and for a text with a token
     that the `model`, if given, has no embedding for.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, model: Any = None):
+    def __init__(self, tokenizer: Any, max_length: int, model: Any = None, truncation: str = "drop"):
         if tokenizer.eos_token_id is None:
             raise InputError(f"model '{tokenizer.name_or_path}': its tokenizer has no end token; set eos_token there")
         check_offsets(tokenizer)
-        self.tokenizer, self.max_length, self.model = tokenizer, max_length, model
+        self.tokenizer, self.max_length, self.model, self.truncation = tokenizer, max_length, model, truncation
         self.front, self.end = front_tokens(tokenizer), tokenizer.eos_token_id
 
-    def encode_prompt(self, text: str) -> tuple[int, ...]:
-        """Token ids of a prompt; `InputError` for a prompt without a token."""
+    def encode_prompt(self, text: str, cut: bool = True) -> tuple[int, ...]:
+        """Token ids of a prompt, `cut` where prompts are; `InputError` for a prompt without a token."""
         ids, _ = tokenise(self.tokenizer, self.front, text, "")
         self._check(ids, f"prompt {text[:60]!r}")
-        return tuple(ids) if ids else self._refuse(text)
+        if not ids:
+            self._refuse(text)
+        return self._prompt(ids) if cut else tuple(ids)
 
     def encode(self, prompt: str, response: str) -> EncodedResponse | None:
-        """A prompt with a response, or None where they are longer than the window: nothing is cut."""
-        encoded = self.encode_uncut(prompt, response)
+        """A prompt with a response, or None where they are longer than the window and `truncation` is ``drop``."""
+        encoded = self.encode_any(prompt, response)
         return encoded if len(encoded.ids) <= self.max_length else None
 
-    def encode_uncut(self, prompt: str, response: str) -> EncodedResponse:
-        """A prompt with a response of any length; `InputError` where no token comes before the response."""
+    def encode_any(self, prompt: str, response: str) -> EncodedResponse:
+        """The same, whatever its length; `InputError` where no token comes before the response."""
         # A response may end with the end token and a new line.
         if response.rstrip().endswith(self.tokenizer.eos_token):
             response = response.rstrip()
@@ -72,7 +78,17 @@ class ResponseEncoder:
         while len(ids) > start and ids[-1] == self.end:
             ids.pop()
         self._check((*ids, self.end), f"response {response[:60]!r} to prompt {prompt[:60]!r}")
-        return EncodedResponse((*ids, self.end), start)
+        head, ids = self._prompt(ids[:start]), (*ids[start:], self.end)
+        room = len(ids) if self.truncation == "drop" else self.max_length - len(head)
+        return EncodedResponse((*head, *ids[:room]), len(head))
+
+    def _prompt(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """A prompt's tokens, at most half the window where prompts are cut; those in front of all texts stay."""
+        front, text = ids[: len(self.front)], ids[len(self.front) :]
+        excess = len(ids) - self.max_length // 2
+        if self.truncation == "drop" or excess <= 0:
+            return tuple(ids)
+        return (*front, *(text[excess:] if self.truncation == "study" else text[:-excess]))
 
     def _check(self, ids: Sequence[int], name: str) -> None:
         if self.model is not None:

@@ -55,6 +55,7 @@ def check_step(
     halvings: int,
     seed: int,
     max_length: int,
+    truncation: str = "drop",
     trust_remote_code: bool = False,
     batch_tokens: int = 4096,
 ) -> None:
@@ -67,7 +68,7 @@ def check_step(
     torch.use_deterministic_algorithms(True)
     where = locate(model)
     network, tokenizer = load_exactly(where.path, trust_remote_code)
-    encoder = ResponseEncoder(tokenizer, max_length, network)
+    encoder = ResponseEncoder(tokenizer, max_length, network, truncation)
     watched, _ = read_probes(probes, encoder)
     prompts = list(dict.fromkeys(key.rpartition("/")[0] for key in watched))[:probed]
     watched = {key: value for key, value in watched.items() if key.rpartition("/")[0] in prompts}
@@ -117,6 +118,7 @@ def check_step(
                 ]
     facts = {"model": where.digest, "revision": where.revision, "pairs": sha256_of(pairs), "probes": sha256_of(probes)}
     facts |= {"seed": seed, "change": change, "dtype": "float64", "device": "cpu", "window": max_length}
+    facts["truncation"] = truncation
     write_table(ONE_STEP, rows, output, {**facts, "code": code_digest(f"{__name__}:check_step"), **libraries()})
     for row in summary(rows):
         progress(

@@ -11,7 +11,7 @@ from gradatlas.core.schemas import checked
 from gradatlas.core.sheets import Row
 from gradatlas.study.relations import PARTNERS
 from gradatlas.study.sheets import DatasetMapping, PairsMapping
-from gradatlas.study.sources import is_hub_id
+from gradatlas.study.sources import is_address, is_hub_id
 
 #: What a mapping can read; the reader itself is slow to import.
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
@@ -139,6 +139,11 @@ def read_pairs(root: Path, pairs: str) -> Row | None:
     known = [MINIATURE_PAIRS, *(path.stem for path in (root / "config/pairs").glob("*.yaml"))]
     mapping = _read(root, where, PairsMapping, f"config key 'dynamics.pairs': no {where}: {nearest(pairs, known)}")
     check_prompt(mapping, where)
+    for key in ("train", "held_out") if "probes" in mapping else ():
+        path = mapping["probes"][key] = os.path.expanduser(mapping["probes"][key])
+        check_path(path, f"{where}: 'probes.{key}'")
+        if not is_address(path) and not Path(path).is_file():
+            raise InputError(f"{where}: 'probes.{key}': no file '{path}' here; put it there, or give its address")
     if Path(mapping["source"]).suffix.lower() not in FORMATS:
         return mapping
     if not mapping["held_out"] and mapping["train_split"] != mapping["held_out_split"]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gradatlas.study.config import Study, source_keys
 from gradatlas.study.relations import GOLD_VARIANT
-from gradatlas.study.sources import is_hub_id
+from gradatlas.study.sources import is_address, is_hub_id
 
 
 def notes(study: Study, places: Sequence[str]) -> list[str]:
@@ -13,7 +13,7 @@ def notes(study: Study, places: Sequence[str]) -> list[str]:
     mirror = study.config["mirror"]
     if not mirror:
         return _unpinned(study) if study.config["gradients"] == "measured" else []
-    if mirror.lower().startswith(("http://", "https://")):
+    if is_address(mirror):
         return []
     missing = [] if os.path.isdir(places[-1]) else [f"warning: mirror {mirror}: no such folder; fix config key mirror"]
     return missing + _missing_files(study, mirror, places)

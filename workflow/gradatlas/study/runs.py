@@ -10,13 +10,15 @@ from gradatlas.core.sheets import Row, read_sheet
 from gradatlas.study.mappings import FORMATS, read_pairs
 from gradatlas.study.probe_types import REPHRASED
 from gradatlas.study.sheets import RunRow
+from gradatlas.study.sources import is_address
 
 
 @dataclass(frozen=True)
 class Plan:
     """`runs` by name, each after the one it starts from. `start`: the unwatched run whose model the watched ones start
     from, whose samples are probes; empty, the model itself. `mapping`: of pairs that are not the miniature's.
-    `rephrases`: where those of the probes come from, ``grammar``, ``file``, ``written`` by a model, or empty: nowhere.
+    `rephrases`: where those of the probes come from, ``grammar``, ``file``, ``written`` by a model, files of all
+    ``probes``, or empty: nowhere.
     `notes`: what was decided for pairs of a user's own, a line each."""
 
     runs: dict[str, Row]
@@ -34,6 +36,20 @@ class Plan:
     def is_file(self) -> bool:
         """Whether the pairs are read from files here, and not from the hub."""
         return self.mapping is not None and Path(self.mapping["source"]).suffix.lower() in FORMATS
+
+    @property
+    def probe_files(self) -> list[Row]:
+        """The files that have the probes' texts, train and held out: path, url (empty of one here) and sha256.
+
+        The path of one that is fetched is the end of its address.
+        """
+        probes = (self.mapping or {}).get("probes")
+        found = []
+        for split in ("train", "held_out") if probes else ():
+            place, remote = probes[split], is_address(probes[split])
+            path, url = ("/".join(place.split("/")[-2:]), place) if remote else (place, "")
+            found.append({"path": path, "url": url, "sha256": probes[f"{split}_sha256"]})
+        return found
 
 
 def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -> Plan:
@@ -55,6 +71,13 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
     mapping = read_pairs(root, pairs)
     runs, notes = _without_warm_start(runs, dynamics) if mapping else (runs, [])
     rephrases = "file" if dynamics["rephrases"] else "grammar" if mapping is None else "written" if writer else ""
+    if mapping and "probes" in mapping:
+        if rephrases == "file":
+            raise InputError(
+                f"config key 'dynamics.rephrases': config/pairs/{pairs}.yaml names files of probes, which have the "
+                "rephrases; remove either"
+            )
+        rephrases = "probes"
     if not rephrases:
         _check_targets(runs, pairs)
         notes.append(

@@ -11,6 +11,7 @@ from gradatlas.core.schemas import Schema
 from gradatlas.study.relations import Built, Given
 
 Truncation = Literal["flag", "drop", "left"]
+Cut = Literal["drop", "study", "study_start"]
 Compat = Literal["none", "reference"]
 Projection = Literal["q", "k", "v", "o", "gate", "up", "down"]
 Metric = Literal[
@@ -210,7 +211,12 @@ class Window:
     """What a finetuned model reads."""
 
     max_length: Tokens = 512
-    """window in tokens; longer examples and probes are left out and counted, never cut"""
+    """window in tokens, of a prompt with its response"""
+    truncation: Cut = "drop"
+    """of examples and probes longer than the window: `drop` leaves them out and counts them; `study` cuts all prompts
+    to their last `max_length` / 2 tokens, then responses at the window's end, as the study does with HH;
+    `study_start` keeps the first tokens of prompts, as it does with UltraFeedback. A response that was cut has no end
+    token"""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from gradatlas.study.settings import LISTED, Commit, Count, Filled, Whole
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Sha256 = Annotated[str, Schema(pattern="^[0-9a-f]{64}$(?!\\n)")]
 Key = Annotated[str, Schema(pattern="^[A-Za-z0-9_]+$(?!\\n)")]
 Title = Annotated[str, Schema(pattern="^(?!-)[^\\x00-\\x1f\\x7f\\x85\\u2028\\u2029]*$(?!\\n)")]
 VARIANT = "^[A-Za-z0-9_]+$"
@@ -269,6 +270,25 @@ class PairsColumns(Joined):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeFiles:
+    """The study's files of probes: JSON Lines, a probed prompt and its responses a line."""
+
+    train: Filled
+    """the file of prompts that are trained on: a path (`~` at its start is your home folder), or an address
+    (https://...). Its lines have the study's 14 fields: `prompt`, `chosen`, `chosen_initial`, ...
+    (workflow/gradatlas/study/probe_types.py has all, with our names)"""
+    train_sha256: Sha256
+    """its checksum"""
+    held_out: Filled
+    """the file of prompts that are never trained on"""
+    held_out_sha256: Sha256
+    """its checksum"""
+    leading_spaces: Literal["one", "file"] = "one"
+    """before each response: `one` space, as answers have in training; or what the `file` has: in the study's files
+    no space before rephrases, unrelated and most shuffled texts, which makes their first token unlikely"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairsMapping:
     """A file config/pairs/PAIRS.yaml: where preference pairs come from, and which of their columns is what."""
 
@@ -293,8 +313,15 @@ class PairsMapping:
     their last "Assistant:"), or `messages` (lists of {role, content}; the last one is the response)"""
     template: Annotated[str, Schema(pattern="\\{prompt\\}")] = "{prompt}"
     """the prompt as the model reads it; {prompt} stands for the prompt's text"""
+    order: Literal["drawn", "file"] = "drawn"
+    """which rows are taken where there are more than `dynamics.train` or `dynamics.held_out`: `drawn` by the config's
+    `seed`, or the first ones in the order of the `file`, as the study does"""
     columns: PairsColumns
     """the names of your columns"""
+    probes: ProbeFiles = ABSENT
+    """files that have the texts of all probes: which prompts are probed and which responses (but `random_tokens`, which
+    are drawn here); nobody is asked for rephrases. The prompts must be among the pairs; `dynamics.probes` and
+    `dynamics.held_out_probes` are the numbers of lines"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,6 +467,9 @@ class PublishedCurveRow:
     """type of probe"""
     measure: Literal["log_prob_sum", "argmax_log_prob"]
     """measure of the dynamics_curves table"""
+    argmax: Literal["", "fixed", "faulty"] = ""
+    """of argmax_log_prob, the key of the study's code: `fixed`, of the row's own type; `faulty`, drawn by the study as
+    that of the chosen responses, which is of its last type, random_nonhum"""
     start: float | None = None
     """before the first update"""
     peak: float | None = None

@@ -159,7 +159,8 @@ def _group(
         for table in (GENERATION_SCORES, JUDGEMENTS)
         if table.name in tables
     }
-    chance = read_metadata(tables["generation_scores"], GENERATION_SCORES)["chance"] if answers else None
+    scores = tables.get(GENERATION_SCORES.name)
+    chance = read_metadata(scores, GENERATION_SCORES)["chance"] if scores else None
     return RunGroup(pairs, model, seed, runs, draws, bootstrap, **answers, chance=chance)
 
 

@@ -43,9 +43,8 @@ def decide(
     this run, is below .05; it fails where the same is true of the other side; else it is inconclusive, and `reason`
     states why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
     than 20 samples, nor where no effect could show (`_no_headroom`): those rows are no tests, and correct no other's
-    p-value. An untrained network needs no ability: its
-    rows are controls, corrected among themselves, and its number is beside those of the models that were trained
-    from it (`untrained`).
+    p-value. An untrained network needs no ability: its rows are controls, corrected among themselves, and its number is
+    beside those of the models that were trained from it (`untrained`).
 
     A claim on trainings has its verdict over seeds; the reason of one seed states what its probes alone would give. An
     exact number has no p-value: it lies where it is claimed, or does not.
@@ -117,13 +116,8 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
     before, unable = before_a_run(row)
     if needed != "free" and not reason:
         reason = unable
-    return (
-        _NOTHING_KNOWN
-        | row
-        | known
-        | before
-        | {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False}
-    )
+    decided = {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False}
+    return _NOTHING_KNOWN | row | known | before | decided
 
 
 # Of what the model can do, where that was not measured.

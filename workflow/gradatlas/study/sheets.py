@@ -410,7 +410,7 @@ class DynamicsClaimRow(ClaimRow):
     types: Annotated[tuple[Annotated[str, Schema(pattern="^[a-z_]+$")], ...], Schema(uniqueItems=True)] = ()
     """types of probes (or losses) that it is tested on, each a row of its own"""
     at: Annotated[
-        tuple[Annotated[str, Schema(pattern="^(end|peak|equal_examples|margin_[0-9]+)$")], ...],
+        tuple[Annotated[str, Schema(pattern="^(end|peak|equal_examples|margin_[1-9][0-9]*)$")], ...],
         Schema(uniqueItems=True),
     ] = ("end",)
     """where on the curves it is measured, each a row of its own. `end`: the last evaluation; `margin_5`: where

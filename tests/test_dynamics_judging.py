@@ -17,7 +17,7 @@ from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
 from gradatlas.finetuning.judging.compare import judge_generations
 from gradatlas.finetuning.judging.judges import Answer, Contest, EndpointJudge, Oracle, verdict_of
-from gradatlas.finetuning.judging.scores import by_grammar, by_words, repetition, score_generations
+from gradatlas.finetuning.judging.scores import by_grammar, by_words, chance, repetition, score_generations
 from gradatlas.finetuning.tables import GENERATIONS, JUDGEMENTS
 from gradatlas.statistics.generations import summarise_generations
 from gradatlas.statistics.tables import GENERATION_CURVES
@@ -82,6 +82,16 @@ def test_a_right_answer_to_another_question_about_the_same_person_is_not_right()
     own = grammar.parse(pair["chosen"])
     attribute, value = next(fact for fact in dict(grammar._person(own.name).facts).items() if fact[0] != own.attribute)
     assert by_grammar(TRAINED)(pair, grammar.Answer(attribute, own.name, value, 0, 0, 0).text) == (False, False)
+
+
+def test_chance_is_the_commonest_value_of_an_attribute():
+    rows = [row | {"status": "ok"} for row in MINE]
+    values = {}
+    for answer in (grammar.parse(row["chosen"]) for row in rows):
+        values.setdefault(answer.attribute, []).append(answer.value)
+    held = [grammar.parse(row["chosen"]) for row in rows if row["split"] == "held_out"]
+    hits = [answer.value == max(values[answer.attribute], key=values[answer.attribute].count) for answer in held]
+    assert 0 < sum(hits) < len(hits) and chance(rows) == pytest.approx(sum(hits) / len(hits))
 
 
 def test_borrowed_by_words_is_a_run_of_six_of_another_prompt():
@@ -507,6 +517,7 @@ def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path)
     assert "Extend against SFT 56 % (unclear)" in index["win_rate"]["title"]
     assert "DPO, Qwen1.5-1.8B: GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
     assert "58 % ties" in index["win_rate"]["subtitle"][0]
+    assert "Right answers to these prompts before the run: Extend " in index["win_rate"]["subtitle"][2]
     for name, content in one.items():
         if name.endswith(".vl.json"):
             alt.Chart.from_dict(json.loads(content))

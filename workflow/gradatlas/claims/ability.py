@@ -3,9 +3,10 @@
 Read from the ``accuracy`` tables. A model that is in no table (its answers were not measured) gets no mark.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -16,6 +17,7 @@ from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
 from gradatlas.miniature.tables import ACCURACY
+from gradatlas.study.shares import wilson
 
 # A task counts as mastered where the lower 95 % bound lies this far above chance,
 MARGIN = 0.2
@@ -105,6 +107,22 @@ class Ability:
     def mark(self) -> str:
         """What is written beside the model where it does not master the task, else nothing."""
         return "" if self.able else UNABLE[self.test]
+
+
+def before_a_run(row: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What the model can do that a run starts from, as columns of the claims table, and why it gives no verdict, if so.
+
+    `row`: of the second study's evidence, with the share of the run's first free answers that is right. Nothing for a
+    row without.
+    """
+    share, n, run = row["accuracy"], row["answers"], row["answers_of"]
+    if share is None:
+        return {}, ""
+    low, high = wilson(share * n, n)
+    known = Ability("answer", {run: (share, low, high)}, row["chance"])
+    text = f"start of {run} {share:.2f} [{low:.2f}, {high:.2f}] of {n}"
+    unable = f"the start of {run} {UNABLE['answer']} ({share:.2f} [{low:.2f}, {high:.2f}], chance {row['chance']:.2f})"
+    return {"accuracies": text, "ability_test": "answer", "mastered": known.able}, "" if known.able else unable
 
 
 def read(paths: Sequence[str | Path]) -> pl.DataFrame:

@@ -99,9 +99,17 @@ class GradientEstimate(Estimate):
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsEstimate(Estimate):
-    """A number of the second study, `of` RUN[:RUN][/TYPE], a loss or a case; the column `relation` holds that."""
+    """A number of the second study, `of` RUN[:RUN][/TYPE][@PLACE], a loss or a case; the column `relation` holds that.
+
+    `headroom`, and of free answers `answers_of` to `chance`: columns of the evidence table.
+    """
 
     of: str = ""
+    headroom: float | None = None
+    answers_of: str = ""
+    answers: int | None = None
+    accuracy: float | None = None
+    chance: float | None = None
 
     def row(self, **about: Any) -> dict[str, Any]:
         row = super().row(**about, projection=OVERALL)

@@ -37,6 +37,7 @@ COLUMNS = {
     "symbol": "Verdict",
     "number": "Number, 95 % interval",
     "claimed": "Claimed",
+    "headroom": "Headroom",
     "published": "Published",
     "untrained": "Untrained",
     "n": "n",
@@ -91,7 +92,10 @@ NOTES = {
         "The rule is the first study’s. A claim about training needs seeds: its interval is Student’s t over three or "
         "more, and with fewer it is inconclusive; the reason states what its probes alone would give. What is "
         "mathematics (the softmax, the formulas, one step) has no interval: the number lies where it is claimed, or "
-        "does not. Thresholds are in config/claims_dynamics.tsv."
+        "does not. Curves are compared where the margin of chosen over rejected responses has grown as far, at their "
+        "peak (each half of the probes by the other half’s), and at the end. Headroom: how far a number could move at "
+        "all in the claimed direction; no verdict where that is less than half its interval. A claim about good "
+        "answers needs a model that gives some before the run. Thresholds are in config/claims_dynamics.tsv."
     ),
 }
 
@@ -147,6 +151,7 @@ def _row(row: Mapping[str, Any], place: int, titles: Mapping[str, str]) -> dict[
         "symbol": f"{SYMBOLS[row['verdict']]} {row['verdict']}{' (control)' * (row['status'] == 'control')}",
         "number": with_interval(row["value"], row["low"], row["high"]),
         "claimed": f"{bound} ± {as_given(row['margin'])}" if within else f"{row['direction']} {bound}",
+        "headroom": _text(row["headroom"], three_digits),
         "published": _text(row["published"], as_given),
         "untrained": _text(row["untrained"], three_digits),
         "n": f"{row['n']:,}",
@@ -161,8 +166,8 @@ def _row(row: Mapping[str, Any], place: int, titles: Mapping[str, str]) -> dict[
 
 
 def _responses(row: Mapping[str, Any]) -> str:
-    """Responses; of the second study a run (against another) and a type of probe, a loss or a case."""
-    return row["relation"].replace("_", " ").replace(":", " against ").replace("/", ", ")
+    """Responses; of the second study a run (against another), a type of probe and a place, a loss or a case."""
+    return row["relation"].replace("_", " ").replace(":", " against ").replace("/", ", ").replace("@", ", ")
 
 
 def _text(value: Any, write: Any) -> str:

@@ -47,6 +47,10 @@ class Claim(ClaimRow):
         """Whose ability to do the task a verdict needs: column `ability` of the first study's sheet."""
         return "free"
 
+    def place(self, row: Mapping[str, Any]) -> str:
+        """Where on its curves a row of evidence is measured, as a statement ends with it."""
+        return ""
+
     def _published_key(self, row: Mapping[str, Any]) -> str:
         raise NotImplementedError
 
@@ -76,8 +80,19 @@ class DynamicsClaim(DynamicsClaimRow, Claim):
     def over_seeds(self) -> bool:
         return self.rests == "seeds"
 
+    @property
+    def ability_of(self) -> str:
+        return self.ability
+
+    def place(self, row: Mapping[str, Any]) -> str:
+        at = row["relation"].partition("@")[2]
+        if at.startswith("margin_"):
+            return f", where the margin has grown by {at.removeprefix('margin_')} nats"
+        return {"peak": ", at its peak", "equal_examples": ", at equal examples"}.get(at, "")
+
     def _published_key(self, row: Mapping[str, Any]) -> str:
-        return row["relation"]
+        # Published numbers are of the last evaluation.
+        return row["relation"].removesuffix("@end").removesuffix("@equal_examples")
 
 
 Kind = TypeVar("Kind", bound=Claim)

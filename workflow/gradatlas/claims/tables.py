@@ -7,7 +7,9 @@ from gradatlas.data.tables import COUNT, REAL, TEXT
 from gradatlas.statistics.tables import ESTIMATE
 
 # One row: the number that a claim is about, of one model and dataset; `p_value` is two-sided, of lying on this side
-# of the claim's bound, and `scale` names the scale on which the number is symmetric.
+# of the claim's bound, and `scale` names the scale on which the number is symmetric. Of the second study: `headroom`,
+# how far the number could move at all in the claimed direction (null: no limit, or not known); of free answers, what
+# the model at the start of run `answers_of` can do: the share `accuracy` of its `answers` that is right, and chance.
 EVIDENCE = Table(
     "evidence",
     "gather_evidence, gather_dynamics_evidence or gather_toy_evidence",
@@ -31,6 +33,11 @@ EVIDENCE = Table(
             ("reference_tokens", REAL),
             ("reason", TEXT),
             ("untrained_model", TEXT),
+            ("headroom", REAL),
+            ("answers_of", TEXT),
+            ("answers", COUNT),
+            ("accuracy", REAL),
+            ("chance", REAL),
         ]
     ),
 )
@@ -43,7 +50,7 @@ EVIDENCE = Table(
 # those of the number; `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where
 # measured: `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`, and `ability_test`, by
 # which (`test` of the accuracy table); empty where nothing is known. `relation`: responses compared with the correct
-# ones; of the second study RUN[:RUN][/TYPE], a loss or a case.
+# ones; of the second study RUN[:RUN][/TYPE][@PLACE], a loss or a case. `headroom`: as in the evidence.
 CLAIMS = Table(
     "claims",
     "test_claims",
@@ -71,6 +78,7 @@ CLAIMS = Table(
             ("direction", TEXT),
             ("threshold", REAL),
             ("margin", REAL),
+            ("headroom", REAL),
             ("published", REAL),
             ("test", TEXT),
             ("p_value", REAL),

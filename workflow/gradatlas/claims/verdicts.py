@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.charts.numbers import as_given, three_digits
-from gradatlas.claims.ability import Ability
+from gradatlas.claims.ability import Ability, before_a_run
 from gradatlas.claims.estimates import EXACT, NOT_REQUESTED, ONE_TRAINING, SCALES, Student, p_value
 from gradatlas.claims.sheet import OVERALL, Claim
 from gradatlas.claims.tables import CLAIMS, EVIDENCE
@@ -22,6 +23,7 @@ from gradatlas.statistics.bootstrap import LEVEL
 from gradatlas.statistics.counts import FEWEST_SAMPLES
 
 ALPHA = 1 - LEVEL
+NO_ABILITY = "no measure of ability: nothing tells right answers from wrong"
 # With fewer seeds there is no verdict over seeds.
 FEWEST_SEEDS = 3
 VERDICTS = ("holds", "fails", "inconclusive")
@@ -40,9 +42,9 @@ def decide(
     interval lies on the claimed side of its threshold and the p-value, by Holm's method over all tests of that claim in
     this run, is below .05; it fails where the same is true of the other side; else it is inconclusive, and `reason`
     states why. No verdict on a task that the model cannot do with the slowest variant that the claim uses, nor on fewer
-    than 20 samples: those rows are no tests, and correct no other's p-value. An untrained network needs no ability: its
-    rows are controls, corrected among themselves, and its number is beside those of the models that were trained
-    from it (`untrained`).
+    than 20 samples, nor where no effect could show (`_no_headroom`): those rows are no tests, and correct no other's
+    p-value. An untrained network needs no ability: its rows are controls, corrected among themselves, and its number is
+    beside those of the models that were trained from it (`untrained`).
 
     A claim on trainings has its verdict over seeds; the reason of one seed states what its probes alone would give. An
     exact number has no p-value: it lies where it is claimed, or does not.
@@ -57,6 +59,8 @@ def decide(
     over_seeds = _over_seeds(rows, known)
     _of_one_training(rows, known)
     rows += over_seeds
+    for row in rows:
+        row["reason"] = row["reason"] or _no_headroom(row)
     place = {name: rank for rank, name in enumerate(known)}
     for claim in claims:
         for untrained in (False, True):
@@ -68,13 +72,18 @@ def decide(
             for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
                 row["p_adjusted"] = adjusted
     table = [_finished(row, known[row["claim"]], prompts or {}) for row in rows]
-    keys = ("dataset", "model", "relation")
-    table.sort(key=lambda row: (place[row["claim"]], *(row[key] for key in keys), row["projection"] != OVERALL))
+    table.sort(key=lambda row: (place[row["claim"]], *_order(row), row["projection"] != OVERALL))
     write_table(CLAIMS, table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST_SAMPLES})
     frame = pl.from_arrow(read_table(CLAIMS, f"{output}.parquet"))
     write_text(f"{output}.csv", frame.write_csv())
     write_text(f"{output}.json", json.dumps(frame.to_dicts(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return frame
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """By dataset, model and responses; numbers in a name by their size."""
+    parts = re.split(r"(\d+)", row["relation"])
+    return row["dataset"], row["model"], [int(part) if part.isdigit() else part for part in parts]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -103,28 +112,32 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
         found = {model: abilities[model, dataset] for model in models if (model, dataset) in abilities}
         used = () if needed == "task" else variants
         reason = next((f"{model} {each.unable(used)}" for model, each in found.items() if each.unable(used)), "")
-    known = _known(ability, claim, variants, needed) if ability else _NOTHING_KNOWN
-    return row | known | {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False}
+    known = _known(ability, claim, variants, needed) if ability else {}
+    before, unable = before_a_run(row)
+    if needed != "free" and not reason:
+        reason = unable
+    decided = {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False}
+    return _NOTHING_KNOWN | row | known | before | decided
 
 
 # Of what the model can do, where that was not measured.
-_NOTHING_KNOWN = {"accuracies": "", "ability_test": "", "guesses": ""} | dict.fromkeys(
+_NOTHING_KNOWN = {"accuracies": "", "ability_test": "", "remark": ""} | dict.fromkeys(
     ("accuracy", "chance", "mastered")
 )
 
 
 def _known(ability: Ability, claim: Claim, variants: Sequence[str], needed: str) -> dict[str, Any]:
-    """What the model can do; `guesses`: a remark on variants of which the claim needs no mastery."""
+    """What the model can do; `remark`: on variants of which the claim needs no mastery."""
     judged = ability.slowest(() if claim.ability_of == "task" else variants)
     guessed = [name for name in ability.guessed if name in variants] if needed == "task" else []
-    remark = f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})"
+    guesses = f"answers no better than chance: {ability.accuracies(guessed)} (chance {ability.chance:.2f})"
     return {
         "accuracies": ability.accuracies([*variants, judged]),
         "ability_test": ability.test,
         "accuracy": ability.shares[judged][0],
         "chance": ability.chance,
         "mastered": ability.masters(judged),
-        "guesses": remark if guessed else "",
+        "remark": guesses if guessed else "",
     }
 
 
@@ -168,10 +181,20 @@ def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]
             row["one_of_several"] = seeds[_training(row)] > 1
         usable = [row for row in group if not row["reason"]]
         for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
-            alone, _ = _verdict(row | {"p_adjusted": adjusted}, claims[name])
+            alone, _ = _verdict(row | {"p_adjusted": adjusted, "reason": _no_headroom(row)}, claims[name])
             count = f" of {seeds[_training(row)]}" if row["one_of_several"] else ""
             probes = f"; over its probes alone: {alone}" if row["test"] != ONE_TRAINING else ""
             row["reason"] = f"1 seed{count}{probes}"
+
+
+def _no_headroom(row: Mapping[str, Any]) -> str:
+    """Why an effect could not show, where not even the largest possible one is as large as the interval's half."""
+    if row["headroom"] is None or not all(map(_finite, (row["low"], row["high"]))):
+        return ""
+    half = (row["high"] - row["low"]) / 2
+    if row["headroom"] >= half:
+        return ""
+    return f"no headroom: {_short(row['headroom'])} at most, less than half the interval, {_short(half)}"
 
 
 def _training(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -189,8 +212,18 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
         student = Student.of_values(values, scale)
         low, high = student.interval
         p = p_value(claim, value, student.tails)
-    left_out = len(group) - k
+    why = "; ".join(dict.fromkeys(row["reason"] for row in group if row["reason"]))
+    left_out = f"{len(group) - k} of {len(group)} seeds left out: {why}" if why else ""
     reason = "" if k >= FEWEST_SEEDS else f"{k} usable seeds of {len(group)}; {FEWEST_SEEDS} are needed"
+    reason += f" ({why})" if reason and why else ""
+    known, remarks = _NOTHING_KNOWN, [left_out]
+    if claim.over_seeds:
+        # Of the seed whose start can do least.
+        least = min(usable or group, key=lambda row: math.inf if row["accuracy"] is None else row["accuracy"])
+        known = {name: least[name] for name in _NOTHING_KNOWN}
+        unknown = claim.ability_of != "free" and known["mastered"] is None
+        remarks += [NO_ABILITY] if unknown else []
+    headrooms = [row["headroom"] for row in usable if row["headroom"] is not None]
     return group[0] | {
         "model": f"{alike}, over seeds",
         "reference_model": "",
@@ -200,11 +233,13 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
         "high": high,
         "n": k,
         "p_value": p,
-        "test": f"t over seeds{f', {left_out} left out' if left_out else ''}",
+        "test": f"t over seeds{f', {len(group) - k} left out' if k < len(group) else ''}",
+        "headroom": float(np.mean(headrooms)) if headrooms else None,
         "untrained": None,
         "reason": reason,
         "p_adjusted": None,
-        **_NOTHING_KNOWN,
+        **known,
+        "remark": "; ".join(filter(None, remarks)),
     }
 
 
@@ -247,11 +282,13 @@ def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
     elif _against(claim, low, high):
         verdict = "fails"
     else:
-        return "inconclusive", f"the interval reaches over {' or '.join(map(as_given, claim.bounds))}"
+        why = f"the interval reaches over {' or '.join(map(as_given, claim.bounds))}"
+        return "inconclusive", "; ".join(filter(None, (why, row["remark"])))
     if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
-        return "inconclusive", f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
+        why = f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
+        return "inconclusive", "; ".join(filter(None, (why, row["remark"])))
     needed = claim.ability_of != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
-    return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["guesses"]
+    return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["remark"]
 
 
 def _against(claim: Claim, low: float, high: float) -> bool:
@@ -269,7 +306,7 @@ def _statement(row: Mapping[str, Any], claim: Claim, published: str | None) -> s
     within = claim.direction == "within"
     wanted = f"within {as_given(claim.margin)} of {bound}" if within else f"{claim.direction} {bound}"
     beside = f"; published{claim.published_of}: {published}" if published else ""
-    return f"{claim.statement.format(number)}; claimed: {wanted}{beside}"
+    return f"{claim.statement.format(number)}{claim.place(row)}; claimed: {wanted}{beside}"
 
 
 def _forms(row: Mapping[str, Any], prompts: Mapping[str, str]) -> str:

@@ -72,7 +72,7 @@ def win_rate(data: RunData, chains: Sequence[Chain]) -> Figure:
         f"prompts (Wilson's). Over all points: {ties} ties, {disagree} where the two orders disagree, {unread} without "
         "a readable verdict."
     )
-    lines = (line, *_published(data.published), *_left_out(data))
+    lines = (line, *_published(data.published), _able(data, chains), *_left_out(data))
     heading = theme.Heading("Wins at the end: " + "; ".join(found), lines)
     return heading, grid(panels, 2, heading, below=_BELOW)
 
@@ -144,6 +144,22 @@ def _change(change: pl.DataFrame) -> str:
     row = change.row(0, named=True)
     low, high = (row["value"],) * 2 if row["low"] is None else (row["low"], row["high"])
     return "unclear" if low <= 0 <= high else "up" if low > 0 else "down"
+
+
+def _able(data: RunData, chains: Sequence[Chain]) -> str:
+    """How many answers are right before each run: a win means little between models that cannot answer."""
+    right = _of(data.frame, "correct").filter(pl.col("split") == "held_out").sort("step")
+    found = []
+    for chain in chains:
+        first = right.filter(pl.col("run") == chain.last).head(1)
+        for row in first.iter_rows(named=True):
+            low, high = percentage(row["low"]), percentage(row["high"])
+            found.append(f"{chain.title} {percentage(row['value'])} [{low}, {high}] of {row['n']}")
+    if not found:
+        return "No measure of ability: nothing tells right answers from wrong."
+    return (
+        f"Right answers to these prompts before the run: {'; '.join(found)}; chance {percentage(data.facts['chance'])}."
+    )
 
 
 def _published(rows: Sequence[Mapping[str, Any]]) -> list[str]:

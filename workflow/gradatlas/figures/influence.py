@@ -139,8 +139,10 @@ def over_time(
     """SignDelta and LBK between evaluations, and both summed, a row per run (the paper's figure 8)."""
     parts = []
     for run, (pulled, pushed) in learnt.items():
-        own = dynamics[run].filter((pl.col("split") == "train") & pl.col("type").is_in(_FOLLOWED))
-        found = lbk(own, training[run], pulled, pushed)
+        # With what was learnt, whose norm is needed.
+        types = {*_FOLLOWED, *filter(None, (pulled, pushed))}
+        own = dynamics[run].filter((pl.col("split") == "train") & pl.col("type").is_in(types))
+        found = lbk(own, training[run], pulled, pushed).filter(pl.col("type").is_in(_FOLLOWED))
         means = found.group_by("type", "examples").agg(pl.col("change").mean(), pl.col("lbk").mean())
         parts.append(means.with_columns(pl.lit(_PAIRS if pushed else TYPES[pulled]).alias("learnt")))
     frame = pl.concat(parts).with_columns(pl.col("type").replace_strict(TYPES).alias("series"))

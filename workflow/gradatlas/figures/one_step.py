@@ -27,12 +27,12 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
     from gradatlas.kernels.one_step import summary
 
     found = summary(rows)
-    slopes, orders, shares = (
+    slopes, orders, left = (
         span(min(values), max(values), form)
         for values, form in (
             ([row["slope"] for row in found], ".3f"),
             ([row["order"] for row in found], ".2f"),
-            ([row["share"] for row in found if row["trained"] == "all"], ".0%"),
+            ([1 - row["share"] for row in found if row["trained"] == "all"], ".0%"),
         )
     )
     frame = pl.DataFrame(rows).with_columns(
@@ -43,11 +43,12 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
     learnt = f"{pairs} updates, each" if pairs > 1 else "one update,"
     counts = f"{frame['probe_id'].n_unique()} responses, {learnt} by SFT and by DPO"
     heading = theme.Heading(
-        "One step of SGD: predicted and measured change",
+        f"One step of SGD, predicted and measured: the projections do not carry {left} of it",
         (
             f"{counts}, in float64. Slope of measured on predicted change: {slopes}; the residual falls {orders} times "
-            f"when the step is halved. The query, key, value, output and feed-forward weights carry {shares} of the "
-            "prediction for all parameters. On the right: circles, projections only; squares, all parameters.",
+            "when the step is halved. Projections: query, key, value, output and feed-forward weights; the title’s "
+            "share of the prediction for all parameters is that of the others, such as embeddings. On the right: "
+            "circles, projections only; squares, all parameters.",
         ),
     )
     palette = series_palette(tuple(TRAINED.values()))

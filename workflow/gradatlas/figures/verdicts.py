@@ -32,7 +32,7 @@ _TOOLTIP = ("statement", "verdict", "remark")
 _ROW, _COLUMN, _ACROSS = 17, 22, 30
 # Of the list: height of a row, width, and where the columns beside the symbols begin.
 _LISTED, _WIDTH = 15, 600
-_PLACES = {"number": 22, "claimed": 175, "published": 262, "remark": 330}
+_PLACES = {"number": 22, "claimed": 170, "headroom": 245, "published": 305, "remark": 365}
 
 
 def draw_verdicts(

@@ -139,9 +139,10 @@ def finetune(
     status = run.train(checkpoints, evaluate_probes, generate_responses)
     if not processes.is_main:
         return
+    ended = {"status": status["status"], "vocabulary": model.config.get_text_config().vocab_size}
     for table in (DYNAMICS, GENERATIONS):
         rows = checkpoints.recorded(table, status["last_good_step"])
-        write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | {"status": status["status"]})
+        write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | ended)
     write_table(TRAINING, run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(followed), **Counter(row["status"] for row in unusable)}

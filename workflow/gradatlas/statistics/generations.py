@@ -58,7 +58,7 @@ def summarise_generations(
     named = {"model": model, "seed": int(scored["seed"][0])}
     judged = {"judge": read_metadata(judgements, JUDGEMENTS)["judge"]} if judgements else {}
     known = read_metadata(scores, GENERATION_SCORES)
-    facts = {"draws": draws, "seed": seed, "left_out": known["left_out"], "oracle": known["oracle"], **judged}
+    facts = {"draws": draws, "seed": seed, **{key: known[key] for key in ("left_out", "oracle", "chance")}, **judged}
     rows = [{**named, **row, "before": before[row["run"]]} for row in rows]
     write_table(GENERATION_CURVES, rows, output, facts)
 

@@ -409,6 +409,18 @@ class DynamicsClaimRow(ClaimRow):
     (ylecun/mnist) where it is about those alone. A row is made where the config has all its runs"""
     types: Annotated[tuple[Annotated[str, Schema(pattern="^[a-z_]+$")], ...], Schema(uniqueItems=True)] = ()
     """types of probes (or losses) that it is tested on, each a row of its own"""
+    at: Annotated[
+        tuple[Annotated[str, Schema(pattern="^(end|peak|equal_examples|margin_[1-9][0-9]*)$")], ...],
+        Schema(uniqueItems=True),
+    ] = ("end",)
+    """where on the curves it is measured, each a row of its own. `end`: the last evaluation; `margin_5`: where
+    log pi(chosen) - log pi(rejected) has first grown by 5 nats since the run's start, if an evaluation lies within half
+    of that; `peak`: where the curve lies
+    furthest on the claimed side, each half of the probes by the other half's mean; of RUN:RUN, which has no `peak`,
+    `equal_examples`: the last evaluation that both have after as many examples"""
+    ability: Literal["needed", "free"] = "free"
+    """`needed`: no verdict where the model that a run starts from cannot do the task: the share of its first free
+    answers to held-out prompts that are right decides, by the first study's rule"""
     published: tuple[Annotated[str, Schema(pattern="^[a-z0-9_:]+(/[a-z_]+)?=-?[0-9.]+$")], ...] = ()
     """published numbers, RUN=VALUE or RUN/TYPE=VALUE; comments in the sheet state of what they are"""
 

@@ -1,5 +1,7 @@
 """The claims about free answers to held-out prompts at the end of a run: judged, repeating, borrowed."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from scipy import stats
@@ -54,6 +56,19 @@ def _differing(column: str) -> Measure:
         return on.mean(np.array([one[key] - two[key] for key in common]))
 
     return measured
+
+
+def able(group: RunGroup, runs: list[str]) -> dict[str, Any]:
+    """What the models can do that runs start from: of the run whose first answers are least often right, that share.
+
+    Columns of the evidence; none where nothing tells right from wrong.
+    """
+    right = {run: _answers(group, run, "correct", False) for run in runs} if group.generation_scores is not None else {}
+    shares = {run: (float(np.mean(list(hits.values()))), len(hits)) for run, hits in right.items() if hits}
+    if not shares or group.chance is None:
+        return {}
+    run = min(shares, key=lambda run: shares[run][0])
+    return {"answers_of": run, "accuracy": shares[run][0], "answers": shares[run][1], "chance": group.chance}
 
 
 ANSWERS: dict[str, Measure] = {

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from gradatlas.claims.dynamics.answers import ANSWERS
+from gradatlas.claims.dynamics import influence, training
+from gradatlas.claims.dynamics.answers import ANSWERS, able
 from gradatlas.claims.dynamics.exact import EXACT
-from gradatlas.claims.dynamics.influence import INFLUENCE
 from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, Run, RunGroup, nothing
-from gradatlas.claims.dynamics.training import TRAINING
 from gradatlas.claims.estimates import NOT_REQUESTED, DynamicsEstimate
 from gradatlas.claims.sheet import DynamicsClaim
 from gradatlas.claims.tables import EVIDENCE
@@ -22,7 +22,8 @@ from gradatlas.finetuning.tables import GENERATION_SCORES, JUDGEMENTS
 from gradatlas.kernels.tables import ONE_STEP
 from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 
-ON_RUNS = TRAINING | INFLUENCE | ANSWERS
+ON_RUNS = training.TRAINING | influence.INFLUENCE | ANSWERS
+ALONG = training.ALONG | influence.ALONG
 # The tables of toys that make up one of the sheet's.
 TOYS = {
     "squeeze": ("squeeze_cases", "squeeze_sweeps"),
@@ -104,10 +105,21 @@ def check(claims: Sequence[DynamicsClaim]) -> None:
             raise InputError(
                 f"config/claims_dynamics.tsv, '{claim.claim}': nothing measures it on {claim.table}; have {have}"
             )
+        compared = [":" in entry for entry in claim.runs]
+        wrong = [
+            *(place for place in claim.at if place != "end" and claim.claim not in ALONG),
+            *(["peak"] if "peak" in claim.at and any(compared) else []),
+            *(["equal_examples"] if "equal_examples" in claim.at and not all(compared) else []),
+        ]
+        if wrong:
+            raise InputError(
+                f"config/claims_dynamics.tsv, '{claim.claim}', column 'at': it cannot be measured at {wrong[0]}; write "
+                "peak only for single runs, equal_examples only for RUN:RUN, and end for claims that are on no curve"
+            )
 
 
 def on_runs(group: RunGroup, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]:
-    """A claim's estimates: one a run (or RUN:RUN) and type that the sheet names and the group has."""
+    """A claim's estimates: one a run (or RUN:RUN) and type that the sheet names and the group has, and place."""
     entries = [entry for entry in claim.runs if all(name in group.runs for name in entry.split(":"))]
     if not entries:
         yield _not_requested(f"needs {' or '.join(claim.runs).replace(':', ' and ')}")
@@ -118,12 +130,13 @@ def on_runs(group: RunGroup, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]
     for entry in entries:
         run, _, other = entry.partition(":")
         stopped = [name for name in entry.split(":") if group.runs[name].stopped]
-        for kind in claim.types or ("",):
-            of = f"{entry}/{kind}" if kind else entry
+        start = able(group, entry.split(":")) if claim.table != "dynamics" else {}
+        for kind, at in product(claim.types or ("",), claim.at):
+            of = entry + (f"/{kind}" if kind else "") + (f"@{at}" if list(claim.at) != ["end"] else "")
             try:
                 if stopped:
                     raise NothingMeasured(f"run {stopped[0]} diverged")
-                yield replace(ON_RUNS[claim.claim](OnRuns(group, claim, run, other, kind)), of=of)
+                yield replace(ON_RUNS[claim.claim](OnRuns(group, claim, run, other, kind, at)), of=of, **start)
             except NothingMeasured as reason:
                 yield nothing(of, str(reason))
 
@@ -146,7 +159,9 @@ def _group(
         for table in (GENERATION_SCORES, JUDGEMENTS)
         if table.name in tables
     }
-    return RunGroup(pairs, model, seed, runs, draws, bootstrap, **answers)
+    scores = tables.get(GENERATION_SCORES.name)
+    chance = read_metadata(scores, GENERATION_SCORES)["chance"] if scores else None
+    return RunGroup(pairs, model, seed, runs, draws, bootstrap, **answers, chance=chance)
 
 
 def _not_requested(why: str) -> DynamicsEstimate:

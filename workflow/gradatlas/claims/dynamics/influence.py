@@ -7,7 +7,7 @@ less its start. The norms of A and G, by which the study's notebook divides, are
 import numpy as np
 
 from gradatlas.claims.dynamics.runs import Curve, NothingMeasured, OnRuns
-from gradatlas.claims.dynamics.training import Measure, between, change
+from gradatlas.claims.dynamics.training import Measure, along
 from gradatlas.claims.estimates import CORRELATION, DynamicsEstimate
 
 ROWS = (
@@ -19,6 +19,7 @@ ROWS = (
     "irrelevant_held_out",
     "unrelated",
     "random_tokens",
+    "random_nonhum",
 )
 # Of a run on one side's rephrases: the other side's rephrases, and what those are rephrases of.
 _OTHER_SIDE = {"chosen_semantic": ("rejected_semantic", "rejected"), "rejected_semantic": ("chosen_semantic", "chosen")}
@@ -71,11 +72,14 @@ def successive_taus(values: np.ndarray) -> np.ndarray:
     return (signs[:, :, 1:] * signs[:, :, :-1]).mean((1, 2))
 
 
-INFLUENCE: dict[str, Measure] = {
+# Measured anywhere on their curves.
+ALONG: dict[str, Measure] = {
+    "heat_pairing": along(("irrelevant_train", "log_prob_mean"), ("irrelevant_held_out", "log_prob_mean")),
+    "heat_dpo_falls": along(("", "log_prob_mean")),
+    "heat_dpo_chosen": along(("chosen", "log_prob_mean")),
+}
+INFLUENCE = ALONG | {
     "heat_diagonal": heat_diagonal,
     "heat_rephrases": heat_rephrases,
-    "heat_pairing": between("irrelevant_train", "irrelevant_held_out", "log_prob_mean"),
-    "heat_dpo_falls": change("", "log_prob_mean"),
-    "heat_dpo_chosen": change("chosen", "log_prob_mean"),
     "ranks_stable": ranks_stable,
 }

@@ -52,11 +52,13 @@ class Run:
     """A run's ``dynamics`` rows; claims use those on prompts that are trained on. `stopped`, where it diverged.
 
     `target`: the type of probe that it learns by SFT, from its row of the sheet of runs; empty, where it learns pairs.
+    `vocabulary`: how many tokens the model chooses among.
     """
 
     rows: pl.DataFrame
     stopped: bool = False
     target: str = ""
+    vocabulary: int | None = None
 
     @property
     def types(self) -> set[str]:
@@ -86,8 +88,10 @@ class Run:
     @classmethod
     def read(cls, path: str | Path, row: Mapping[str, Any]) -> "Run":
         """From its ``dynamics`` table and its row of the sheet of runs."""
-        stopped = read_metadata(path, DYNAMICS).get("status") == "diverged"
-        return cls(pl.from_arrow(read_table(DYNAMICS, path)), stopped, row["target"] if row["loss"] == "sft" else "")
+        facts = read_metadata(path, DYNAMICS)
+        target = row["target"] if row["loss"] == "sft" else ""
+        rows = pl.from_arrow(read_table(DYNAMICS, path))
+        return cls(rows, facts.get("status") == "diverged", target, facts.get("vocabulary"))
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class RunGroup:
     bootstrap_seed: int
     generation_scores: pl.DataFrame | None = None
     judgements: pl.DataFrame | None = None
+    chance: float | None = None
+    """of the free answers, the share that the best answer without knowledge gets right"""
 
     def means(self, *values: np.ndarray) -> list[np.ndarray]:
         """Means over prompts under the same bootstrap draws, the plain ones in front: (1 + draws, ...) each."""
@@ -110,21 +116,36 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class OnRuns:
-    """What one number is measured on: a run of a group, a run that it is compared with, and a type, or "" for none."""
+    """What one number is measured on: a run of a group, a run that it is compared with, and a type, or "" for none.
+
+    `at`: where on the curves, as in the sheet.
+    """
 
     group: RunGroup
     claim: DynamicsClaim
     run: str
     other: str = ""
     type: str = ""
+    at: str = "end"
 
-    def curves(self, *which: tuple[str, str], both: bool = False) -> list[Curve]:
-        """The run's curves of these (type, measure), and of `both` then the other's, cut to the prompts that all have.
+    @property
+    def runs(self) -> list[str]:
+        """The run, and the one that it is compared with."""
+        return [name for name in (self.run, self.other) if name]
+
+    @property
+    def margin(self) -> float | None:
+        """The growth of the margin that the claim is measured at, in nats; None: it is measured elsewhere."""
+        return float(self.at.removeprefix("margin_")) if self.at.startswith("margin_") else None
+
+    def curves(self, *which: tuple[str, str]) -> list[Curve]:
+        """The curves of these (type, measure) of each of `runs`, cut to the prompts that all have.
 
         An empty type is the claim's. `NothingMeasured` where no prompt is shared.
         """
-        names = (self.run, self.other) if both else (self.run,)
-        curves = [self.group.runs[name].curve(kind or self.type, measure) for name in names for kind, measure in which]
+        curves = [
+            self.group.runs[name].curve(kind or self.type, measure) for name in self.runs for kind, measure in which
+        ]
         common = set(curves[0].prompts).intersection(*(curve.prompts for curve in curves))
         if not common:
             raise NothingMeasured("the probes that are compared share no prompt")

@@ -3,103 +3,154 @@
 All use the probes of trained prompts. Two runs or two types are compared prompt by prompt.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
-from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns
+from gradatlas.claims.dynamics.runs import Curve, NothingMeasured, OnRuns
 from gradatlas.claims.estimates import CORRELATION, DynamicsEstimate
 from gradatlas.statistics.matching import reached
 
 Measure = Callable[[OnRuns], DynamicsEstimate]
+# One of the two evaluations around a margin has a growth that differs from it by at most this share.
+_NEAR = 0.5
+_MARGIN = (("chosen", "log_prob_sum"), ("rejected", "log_prob_sum"))
 
 
-def change(kind: str = "", measure: str = "log_prob_sum") -> Measure:
-    """A run's change of one measure of a type of probe; `kind` empty: the claim's type."""
-    return lambda on: on.mean(on.curves((kind, measure))[0].change)
+def along(*which: tuple[str, str], level: bool = False, sign: int = 1) -> Measure:
+    """How much a run changes a curve up to the claim's place (`at`); of RUN:RUN, how much more the first run does.
 
-
-def between(one: str, two: str, measure: str = "log_prob_sum") -> Measure:
-    """How much more a run changes one type than another."""
+    `which`: the (type, measure) of the curve, or two, whose difference it is; an empty type is the claim's. `level`:
+    the curve itself, not its change.
+    """
 
     def measured(on: OnRuns) -> DynamicsEstimate:
-        first, second = on.curves((one, measure), (two, measure))
-        return on.mean(first.change - second.change)
+        names = (*which, *_margin(on))
+        curves = on.curves(*names)
+        sides = [curves[first : first + len(names)] for first in range(0, len(curves), len(names))]
+        values = [side[0].values - sum(curve.values for curve in side[1 : len(which)]) for side in sides]
+        paths = values if level else [each - each[:, :1] for each in values]
+        if on.margin:
+            growths = [_growth(on, run, *side[-2:]) for run, side in zip(on.runs, sides, strict=True)]
+            draws = [
+                at_margin(*on.group.means(growth, path), on.margin) for growth, path in zip(growths, paths, strict=True)
+            ]
+            found = on.of_draws(sign * _less(draws), len(paths[0]))
+        else:
+            rises = on.claim.direction == "above"
+            found = on.mean(sign * _less(_where(on, [side[0] for side in sides], paths, rises)))
+        return replace(found, headroom=_headroom(on, which, sign, values))
 
     return measured
 
 
-def _against(kind: str, measure: str = "log_prob_sum", sign: int = 1) -> Measure:
-    """How much more the first run changes a type than the second, up to their last evaluation at equal examples."""
+def _less(sides: Sequence[np.ndarray]) -> np.ndarray:
+    return sides[0] - sum(sides[1:])
 
-    def measured(on: OnRuns) -> DynamicsEstimate:
-        curves = on.curves((kind, measure), both=True)
-        at = np.intersect1d(*(curve.examples for curve in curves))[-1]
-        if not at:
+
+def _headroom(on: OnRuns, which: Sequence[tuple[str, str]], sign: int, values: Sequence[np.ndarray]) -> float | None:
+    """How far a curve that is claimed to rise could rise: to log 1, or to |A| where one token is certain.
+
+    Of RUN:RUN, the curve of the run that is claimed to rise more. None where nothing limits the number: logarithms have
+    no lowest value.
+    """
+    above, (_, measure) = on.claim.direction == "above", which[0]
+    if len(which) > 1 or sign < 0 or not (above or on.other):
+        return None
+    run, start = on.runs[0 if above else -1], values[0 if above else -1][:, 0]
+    vocabulary = on.group.runs[run].vocabulary
+    highest = {"argmax_log_prob": 0.0, "argmax_mean": 0.0, "a_norm": vocabulary and np.sqrt(2 * vocabulary - 2)}
+    return None if highest.get(measure) is None else float(highest[measure] - start.mean())
+
+
+def _margin(on: OnRuns) -> tuple[tuple[str, str], ...]:
+    return _MARGIN if on.margin else ()
+
+
+def _growth(on: OnRuns, run: str, chosen: Curve, rejected: Curve) -> np.ndarray:
+    """Each prompt's growth of the margin, (prompts, evaluations).
+
+    `NothingMeasured` where it never grows as far, or past by so much between two evaluations that neither is near.
+    """
+    margin = chosen.values - rejected.values
+    growth = margin - margin[:, :1]
+    mean = growth.mean(0)
+    if mean.max() < on.margin:
+        raise NothingMeasured(
+            f"no number: the margin of {run} grows by {mean.max():.3g} nats at most, not by {on.margin:g}"
+        )
+    after = int((mean >= on.margin).argmax())
+    near = mean[after - 1 : after + 1]
+    if np.abs(near - on.margin).min() > _NEAR * on.margin:
+        raise NothingMeasured(
+            f"no number: the margin of {run} grows from {near[0]:.3g} to {near[1]:.3g} nats between two evaluations, "
+            f"too far from {on.margin:g}"
+        )
+    return growth
+
+
+def at_margin(growths: np.ndarray, values: np.ndarray, nats: float) -> np.ndarray:
+    """`values` where the margin has first grown by `nats`, (draws,); curves (draws, evaluations), joined by lines.
+
+    A resample whose margin never grows as far counts where it is largest.
+    """
+    return reached(growths, values[..., None], np.minimum(nats, growths.max(1)))[:, 0]
+
+
+def _where(on: OnRuns, curves: Sequence[Curve], paths: Sequence[np.ndarray], rises: bool) -> list[np.ndarray]:
+    """Each prompt's value at the end, at equal examples or at the peak, (prompts,) of each run.
+
+    `rises`: whether a peak is a maximum. The start is none.
+    """
+    if on.at == "end":
+        return [path[:, -1] for path in paths]
+    if on.at == "equal_examples":
+        last = np.intersect1d(*(curve.examples for curve in curves))[-1]
+        if not last:
             raise NothingMeasured(f"{on.run} and {on.other} were never evaluated after the same number of examples")
-        one, two = (curve.values[:, curve.examples.tolist().index(at)] - curve.values[:, 0] for curve in curves)
-        return on.mean(sign * (one - two))
+        return [path[:, curve.examples == last][:, 0] for curve, path in zip(curves, paths, strict=True)]
+    ((prompts, evaluations),) = (path.shape for path in paths)
+    if prompts < 2 or evaluations < 2:
+        raise NothingMeasured(f"{on.run} was evaluated once, or on one prompt")
+    peaks = 1 + split_peaks(paths[0][:, 1:] if rises else -paths[0][:, 1:])
+    return [paths[0][np.arange(prompts), peaks]]
 
-    return measured
 
+def split_peaks(path: np.ndarray) -> np.ndarray:
+    """By prompt, where the mean curve of the other half of the prompts is highest: (prompts, n) to (prompts,).
 
-def _level(kind: str, measure: str = "log_prob_sum") -> Measure:
-    """How far the first run's end lies above the second's."""
-
-    def measured(on: OnRuns) -> DynamicsEstimate:
-        one, two = on.curves((kind, measure), both=True)
-        return on.mean(one.values[:, -1] - two.values[:, -1])
-
-    return measured
+    A peak found on the same prompts lies too high: noise alone has one.
+    """
+    half = np.arange(len(path)) % 2
+    return np.take([int(path[half != which].mean(0).argmax()) for which in (0, 1)], half)
 
 
 def _turn(on: OnRuns) -> DynamicsEstimate:
-    """The smaller of the rise to the peak and the fall from it.
+    """The smaller of the rise to the peak, which lies between the first and the last evaluation, and the fall from it.
 
-    A peak found on the same probes would make both at least 0. So the probes are split in two halves, and each half's
-    peak is found on the other half, between the first and the last evaluation.
+    A peak found on the same probes would make both at least 0.
     """
     (curve,) = on.curves(("", "log_prob_sum"))
     if len(curve.examples) < 3 or len(curve.prompts) < 2:
         raise NothingMeasured(f"{on.run} was not evaluated between its start and its end")
-    half = np.arange(len(curve.prompts)) % 2
-    peaks = [1 + int(curve.values[half != which, 1:-1].mean(0).argmax()) for which in (0, 1)]
-    top = curve.values[np.arange(len(half)), np.take(peaks, half)]
+    prompts = np.arange(len(curve.prompts))
+    top = curve.values[prompts, 1 + split_peaks(curve.values[:, 1:-1])]
     (means,) = on.group.means(top[:, None] - curve.values[:, [0, -1]])
-    return on.of_draws(means.min(1), len(half))
-
-
-def _at_equal_margin(kind: str, measure: str, sign: int = 1) -> Measure:
-    """How much more the first run has changed a type than the second at equal margin.
-
-    The margin is the largest that both reach; between evaluations the mean curves are joined by lines.
-    """
-
-    def measured(on: OnRuns) -> DynamicsEstimate:
-        curves = on.curves(("chosen", "log_prob_sum"), ("rejected", "log_prob_sum"), (kind, measure), both=True)
-        since = [curve.values - curve.values[:, :1] for curve in curves]
-        means = on.group.means(*since)
-        margins = [means[0] - means[1], means[3] - means[4]]
-        levels = np.minimum(*(margin.max(1) for margin in margins))
-        one, two = (at_margin(margin, values, levels) for margin, values in zip(margins, means[2::3], strict=True))
-        return on.of_draws(sign * (one - two), len(since[0]))
-
-    return measured
-
-
-def at_margin(margins: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """`values` where `margins` first reach `levels`, (draws,); curves (draws, evaluations), joined by lines.
-
-    NaN where the margin to reach is not above the first one.
-    """
-    return np.where(levels > margins[:, 0], reached(margins, values[..., None], levels)[:, 0], np.nan)
+    return on.of_draws(means.min(1), len(prompts))
 
 
 def rarer_squeezes_more(on: OnRuns) -> DynamicsEstimate:
-    """Spearman's correlation over prompts; in a resample the ranks stay those of all prompts."""
-    rejected, argmax = on.curves(("rejected", "log_prob_mean"), ("chosen", "argmax_mean"))
-    x, y = (stats.rankdata(values) for values in (rejected.values[:, 0], argmax.change))
+    """Spearman's correlation over prompts; in a resample the ranks, and the place on the curves, stay those of all."""
+    rejected, argmax, *side = on.curves(("rejected", "log_prob_mean"), ("chosen", "argmax_mean"), *_margin(on))
+    path = argmax.values - argmax.values[:, :1]
+    if on.margin:
+        growth = _growth(on, on.run, *side).mean(0, keepdims=True)
+        (rise,) = reached(growth, path.T[None], np.array([on.margin]))
+    else:
+        (rise,) = _where(on, [argmax], [path], rises=True)
+    x, y = (stats.rankdata(values) for values in (rejected.values[:, 0], rise))
     (sums,) = on.group.means(np.stack([x, y, x * x, y * y, x * y], axis=1))
     mx, my, xx, yy, xy = sums.T
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -107,34 +158,32 @@ def rarer_squeezes_more(on: OnRuns) -> DynamicsEstimate:
     return on.of_draws(draws, len(x), CORRELATION)
 
 
-TRAINING: dict[str, Measure] = {
-    "sft_chosen_rises": change("chosen"),
-    "sft_rejected_turns": _turn,
-    "sft_rephrases_turn": _turn,
-    "sft_pairing_rises": change("irrelevant_train"),
-    "sft_pairing_beyond": between("irrelevant_train", "irrelevant_held_out"),
-    "sft_disorder_falls": change(),
-    "dpo_chosen_falls": change("chosen"),
-    "dpo_rejected_falls": change("rejected"),
-    "dpo_others_fall": change(),
-    "dpo_margin_widens": between("chosen", "rejected"),
-    "dpo_argmax_rises": change("chosen", "argmax_log_prob"),
-    "dpo_argmax_rises_shuffled": change("random_nonhum", "argmax_log_prob"),
-    "length_argmax": _against("chosen", "argmax_mean"),
-    "length_chosen": _against("chosen", sign=-1),
-    "length_argmax_margin": _at_equal_margin("chosen", "argmax_mean"),
-    "length_chosen_margin": _at_equal_margin("chosen", "log_prob_sum", sign=-1),
-    "extend_rejected_higher": _level("rejected"),
-    "extend_chosen_slower": _against("chosen"),
-    "extend_others_slower": _against(""),
-    "extend_argmax_lower": _level("chosen", "argmax_log_prob"),
-    "extend_argmax_slower": _against("chosen", "argmax_log_prob"),
-    "a_norm_grows": change("chosen", "a_norm"),
-    "argmax_grows": change("chosen", "argmax_log_prob"),
-    "rest_falls": change("chosen", "rest_log_mass"),
-    "dpo_a_norm_faster": _against("chosen", "a_norm"),
-    "dpo_rest_faster": _against("chosen", "rest_log_mass"),
-    "off_policy_argmax": _against("chosen", "argmax_mean"),
-    "off_policy_chosen": _against("chosen", sign=-1),
+# Measured anywhere on their curves.
+ALONG: dict[str, Measure] = {
+    "sft_chosen_rises": along(("chosen", "log_prob_sum")),
+    "sft_pairing_rises": along(("irrelevant_train", "log_prob_sum")),
+    "sft_pairing_beyond": along(("irrelevant_train", "log_prob_sum"), ("irrelevant_held_out", "log_prob_sum")),
+    "sft_disorder_falls": along(("", "log_prob_sum")),
+    "dpo_chosen_falls": along(("chosen", "log_prob_sum")),
+    "dpo_rejected_falls": along(("rejected", "log_prob_sum")),
+    "dpo_others_fall": along(("", "log_prob_sum")),
+    "dpo_margin_widens": along(*_MARGIN),
+    "dpo_argmax_rises": along(("chosen", "argmax_log_prob")),
+    "dpo_argmax_rises_shuffled": along(("random_nonhum", "argmax_log_prob")),
+    "length_argmax": along(("chosen", "argmax_mean")),
+    "length_chosen": along(("chosen", "log_prob_sum"), sign=-1),
+    "extend_rejected_higher": along(("rejected", "log_prob_sum"), level=True),
+    "extend_chosen_slower": along(("chosen", "log_prob_sum")),
+    "extend_others_slower": along(("", "log_prob_sum")),
+    "extend_argmax_lower": along(("chosen", "argmax_log_prob"), level=True),
+    "extend_argmax_slower": along(("chosen", "argmax_log_prob")),
+    "a_norm_grows": along(("chosen", "a_norm")),
+    "argmax_grows": along(("chosen", "argmax_log_prob")),
+    "rest_falls": along(("chosen", "rest_log_mass")),
+    "dpo_a_norm_faster": along(("chosen", "a_norm")),
+    "dpo_rest_faster": along(("chosen", "rest_log_mass")),
+    "off_policy_argmax": along(("chosen", "argmax_mean")),
+    "off_policy_chosen": along(("chosen", "log_prob_sum"), sign=-1),
     "rarer_squeezes_more": rarer_squeezes_more,
 }
+TRAINING = ALONG | {"sft_rejected_turns": _turn, "sft_rephrases_turn": _turn}

@@ -12,7 +12,8 @@ compare the share with that before the first step.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,22 @@ def score_generations(
         rows.append({key: row[key] for key in GENERATION_SCORES.names if key in row} | scores)
     if left_out:
         progress("generations without a response: " + ", ".join(f"{why} {n}" for why, n in sorted(left_out.items())))
-    write_table(GENERATION_SCORES, rows, output, {"left_out": left_out, "gram": GRAM, "oracle": oracle})
+    facts = {"left_out": left_out, "gram": GRAM, "oracle": oracle, "chance": chance(known.values()) if oracle else None}
+    write_table(GENERATION_SCORES, rows, output, facts)
+
+
+def chance(pairs: Iterable[Pair]) -> float:
+    """How often the miniature's held-out questions are answered right with the commonest value of their attribute.
+
+    An answer that knows nothing of the person is right as often. `pairs`: of all splits.
+    """
+    answers = [(pair["split"], grammar.parse(pair["chosen"])) for pair in pairs if pair["status"] == "ok"]
+    values = {answer.attribute: Counter() for _, answer in answers}
+    for _, answer in answers:
+        values[answer.attribute][answer.value] += 1
+    commonest = {attribute: found.most_common(1)[0][0] for attribute, found in values.items()}
+    asked = [answer for split, answer in answers if split == "held_out"]
+    return sum(commonest[answer.attribute] == answer.value for answer in asked) / len(asked)
 
 
 def read_generations(run: str, path: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from gradatlas.study.config import read_study, source_keys
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
-from gradatlas.study.runs import read_plan
+from gradatlas.study.runs import read_plan, trained_pairs
 from gradatlas.study.settings import (
     Learning,
     Measuring,
@@ -450,6 +450,11 @@ def judged_runs():
         {"name": row["run"], "steps": row["steps"], "baselines": [other for other in row["baseline"] if other in known]}
         for row in watched_rows()
     ]
+
+
+def epoch_of(row):
+    """Examples of an epoch of a run; extend's are responses."""
+    return trained_pairs(row, DYNAMICS) * (2 if row["target"] == "extend" else 1)
 
 
 def judge_settings():

@@ -458,6 +458,8 @@ class PublishedRateRow:
     """row of runs.tsv that comes nearest"""
     baseline: str
     """the run that it was judged against"""
+    like: tuple[str, ...] = ()
+    """other runs that ask the same of another model or of other data, RUN:BASELINE"""
     epochs: Whole
     """epochs of the run; 0, before its first step"""
     judge: str

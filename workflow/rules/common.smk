@@ -17,6 +17,7 @@ from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
 from gradatlas.models.snapshots import WANTED
 from gradatlas.study.config import read_study, source_keys
+from gradatlas.study.estimate import estimate, sizes, total_note
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
@@ -84,7 +85,8 @@ def subset():
 
 FETCHED = "resources/sources"
 PLACES = (FETCHED, os.path.expanduser(STUDY.config["mirror"]))
-for line in [*(f"note: {note}" for note in PLAN.notes), *notes(STUDY, PLACES)]:
+ESTIMATED = total_note(estimate(STUDY.config, PLAN, STUDY.learners, sizes(STUDY.learners)))
+for line in [*(f"note: {note}" for note in [*PLAN.notes, *ESTIMATED]), *notes(STUDY, PLACES)]:
     print(line, file=sys.stderr)
 
 

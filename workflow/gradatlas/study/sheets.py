@@ -74,6 +74,8 @@ class ModelRow(Loading):
     """name of its folder among released statistics; empty: the key"""
     projections: str = ""
     """where q, k, v and o are in a decoder layer, if they are not found by themselves; see below"""
+    parameters: Count | None = None
+    """how many it has, for the estimate of disk before its card is made; empty: unknown until then"""
 
 
 @dataclass(frozen=True)

@@ -537,8 +537,8 @@ def test_win_rates_are_a_table_beside_the_published_ones(tmp_path, pairs):
     assert frame["epochs"].to_list() == [0, 2, 4, 6] and frame["win_rate"][1] is None and frame["n"][1] == 0
     text = (tmp_path / "win_rates.md").read_text()
     assert "## Mine · mine · seed 0 · judged by m" in text
-    assert "| 4.0 | .83 [.51, .96] | 33 % | 33 % | 25 % | 9 | GPT-3.5 0.6928; Claude 3 Haiku 0.6045 |" in text
-    assert "| 2.0 | – | – | – | 100 % | 0 | GPT-3.5 0.6518; Claude 3 Haiku 0.5151 |" in text
+    assert "| 4 | .83 [.51, .96] | GPT-3.5 0.6928; Claude 3 Haiku 0.6045 | 33 % | 33 % | 25 % | 9 |" in text
+    assert "| 2 | – | GPT-3.5 0.6518; Claude 3 Haiku 0.5151 | – | – | 100 % | 0 |" in text
     assert "Published, of Qwen1.5-1.8B on hh\\_helpful, arXiv 2407.10490, Table 1" in text
 
 

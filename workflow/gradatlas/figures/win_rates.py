@@ -21,7 +21,7 @@ NOTE = (
     "orders; where these disagree, the verdict is a tie. Contests without a readable verdict are counted and take no "
     "part. Published win rates are of one order, without ties."
 )
-HEADER = ("Run", "Against", "Epochs", "Win rate", "Ties", "Orders disagree", "Unreadable", "n", "Published")
+HEADER = ("Run", "Against", "Epochs", "Win rate", "Published", "Ties", "Orders disagree", "Unreadable", "n")
 _SCHEMA = {
     **dict.fromkeys(("pairs", "model"), pl.String),
     "seed": pl.Int32,
@@ -109,11 +109,11 @@ def sections(
             [
                 runs[row["run"]]["title"] or row["run"],
                 runs[row["baseline"]]["title"] or row["baseline"],
-                f"{row['epochs']:.1f}",
+                f"{row['epochs']:.3g}",
                 with_interval(row["win_rate"], row["low"], row["high"], share) if row["n"] else "–",
+                row["published"] or "–",
                 *("–" if row[key] is None else percentage(row[key]) for key in COMPARED[1:]),
                 f"{row['n']:,}",
-                row["published"] or "–",
             ]
             for row in part.to_dicts()
         ]

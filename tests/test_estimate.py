@@ -126,9 +126,9 @@ def test_rephrases_that_a_file_has_are_asked_of_nobody():
 
 
 def test_a_request_without_its_texts_is_shorter_than_allowed():
-    # English has more than three characters a token.
-    assert len(REQUEST) / 3 <= JUDGING * 2 and max(len(each) for each in PROMPTS.values()) / 3 <= REPHRASING
-    assert len(REQUEST.split()) * 1.5 <= JUDGING
+    # English has less than 1.5 tokens a word.
+    assert 1.5 * len(REQUEST.split()) <= JUDGING
+    assert 1.5 * max(len(each.split()) for each in PROMPTS.values()) <= REPHRASING
 
 
 @pytest.mark.parametrize(

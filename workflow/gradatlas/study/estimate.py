@@ -1,6 +1,6 @@
 """What the second study takes, from its config and sheets alone: responses, disk, requests, tokens and money.
 
-Counts are exact where no response is missing. Tokens are upper bounds: texts are not known before the data are fetched.
+Counts are exact where no response is missing. Requests and tokens are upper bounds: texts are not known beforehand.
 Of the disk, results/dynamics and the checkpoints are counted; figures and statistics are some MB for a model and seed.
 """
 
@@ -29,8 +29,8 @@ class Estimate:
     """What one stage makes of one kind, over all models and seeds; None: unknown.
 
     `kept`: bytes on disk at the end. `temporary`: bytes that are deleted on the way, at most at one time; of
-    checkpoints, those of one run. `written`: all bytes written. `requests`: to the endpoint, without repeated tries.
-    `tokens_in` and `tokens_out`: of these, at most. `cost`: of these, at the prices in the config.
+    checkpoints, those of one run. `written`: all bytes written. `requests`: to the endpoint, at most, without repeated
+    tries. `tokens_in` and `tokens_out`: of these, at most. `cost`: of these, at the prices in the config.
     """
 
     stage: str
@@ -218,6 +218,6 @@ def total_note(rows: Sequence[Estimate]) -> list[str]:
     total = rows[-1]
     cost = "" if total.cost is None else f", a cost of {total.cost:,.2f}"
     return [
-        f"at most {total.requests:,} requests to the endpoint, {total.tokens_in:,} tokens read and "
+        f"the second study sends the endpoint at most {total.requests:,} requests, {total.tokens_in:,} tokens read and "
         f"{total.tokens_out:,} written{cost}; the target estimate lists them, and the disk"
     ]

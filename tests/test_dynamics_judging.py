@@ -15,6 +15,7 @@ from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
+from gradatlas.figures.win_rates import read_win_rates
 from gradatlas.finetuning.judging.compare import judge_generations
 from gradatlas.finetuning.judging.judges import Answer, Contest, EndpointJudge, Oracle, verdict_of
 from gradatlas.finetuning.judging.scores import by_grammar, by_words, chance, repetition, score_generations
@@ -211,6 +212,13 @@ def test_a_model_is_asked_in_both_orders_and_its_answers_are_kept(tmp_path):
     assert judge.name == "m"
 
 
+def test_nobody_is_asked_about_equal_answers(tmp_path):
+    with Chat(longer) as chat:
+        judge = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl")
+        found = judge.prefer([Contest("Q0", answer(text=" same"), answer(text="same ")), *CONTESTS[:1]])
+        assert found == [("tie", "tie"), ("run", "run")] and len(chat.prompts) == 2
+
+
 def test_a_judge_that_likes_the_first_place_gives_ties(tmp_path):
     with Chat(lambda prompt: "Both are fine.\n**A**") as chat:
         found = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl").prefer(CONTESTS[:1])
@@ -381,6 +389,7 @@ def test_orders_that_disagree_are_ties_and_unreadable_ones_are_counted(tmp_path,
     frame = compared(tmp_path, pairs, Firm(sides[i % 6] for i in count()))
     assert frame["verdict"].to_list()[:6] == ["run", "tie", "tie", None, None, "baseline"]
     assert read_metadata(tmp_path / "judged.parquet")["unreadable"] == 24 == frame["verdict"].null_count()
+    assert frame.filter(pl.col("status") == "unreadable").height == 24 and set(frame["status"]) == {"ok", "unreadable"}
     assert "72 contests judged, 24 without a readable verdict" in capsys.readouterr().err
 
 
@@ -495,6 +504,54 @@ def test_curves_of_an_endpoint_count_disagreement_among_what_can_be_read(tmp_pat
     assert found["disagreement"] == (pytest.approx(1 / 3), 9) and found["tie"] == (pytest.approx(2 / 3), 9)
 
 
+def test_win_rates_are_a_table_beside_the_published_ones(tmp_path, pairs):
+    """A judge over HTTP, who decides nothing about every fourth prompt; at step 100 about none."""
+    names = ("sft2_dpo", "extend2_dpo")
+    runs = {
+        name: generations(tmp_path / name, name, (0, 100, 200, 300), lambda step, pair, _, name=name: f" {name} {step}")
+        for name in names
+    }
+    scores = scored(tmp_path, pairs, runs)
+    place = {row["prompt"].strip(): number for number, row in enumerate(HELD)}
+
+    def reply(prompt):
+        asked = prompt.split("--- What was asked\n")[1].split("\n\n--- Answer A")[0]
+        first, _ = asked_by(prompt)
+        if place[asked] % 4 == 0 or "100" in first:
+            return "Neither A nor B: both are off the point."
+        return "Fine.\n" + ("A" if place[asked] % 4 == 1 or "extend" in first else "B")
+
+    with Chat(reply) as chat:
+        judge = EndpointJudge(endpoint(chat), tmp_path / "kept.jsonl")
+        judge_generations(runs, dict.fromkeys(names, 300), {"extend2_dpo": ["sft2_dpo"]}, scores, pairs, judge,
+                          tmp_path / "judged.parquet")  # fmt: skip
+    judged = pl.read_parquet(tmp_path / "judged.parquet")
+    assert dict(judged.group_by("step").agg((pl.col("status") == "unreadable").sum()).iter_rows()) == {
+        0: 3,
+        100: 12,
+        200: 3,
+        300: 3,
+    }
+    summarise_generations("m", scores, tmp_path / "judged.parquet", {}, tmp_path / "curves.parquet", 50, 0)
+    sheet = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
+    done = call("write_win_rates", "--pairs", "mine", "--curves", tmp_path / "curves.parquet", "--published",
+                ROOT / "config/published_dynamics.tsv", "--output", tmp_path / "win_rates",
+                *settings(runs=[sheet[name] for name in names], titles={"m": "Mine"},
+                          epochs=dict.fromkeys(names, 200)))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    frame = read_win_rates(tmp_path / "win_rates.csv")
+    # Of 9 readable prompts 6 prefer extend's in both orders, and 3 whatever stands first: ties.
+    expected = {"win_rate": 7.5 / 9, "tie": 1 / 3, "disagreement": 1 / 3, "unreadable": 0.25, "n": 9}
+    assert {key: frame.row(2, named=True)[key] for key in expected} == pytest.approx(expected)
+    assert (frame["low"][2], frame["high"][2]) == pytest.approx(wilson(7.5, 9))
+    assert frame["epochs"].to_list() == [0, 2, 4, 6] and frame["win_rate"][1] is None and frame["n"][1] == 0
+    text = (tmp_path / "win_rates.md").read_text()
+    assert "## Mine · mine · seed 0 · judged by m" in text
+    assert "| 4 | .83 [.51, .96] | GPT-3.5 0.6928; Claude 3 Haiku 0.6045 | 33 % | 33 % | 25 % | 9 |" in text
+    assert "| 2 | – | GPT-3.5 0.6518; Claude 3 Haiku 0.5151 | – | – | 100 % | 0 |" in text
+    assert "Published, of Qwen1.5-1.8B on hh\\_helpful, arXiv 2407.10490, Table 1" in text
+
+
 def draw(made, output, *more):
     size = {"steps": 40, "batch_size": 1, "target": "chosen", "probed": False}
     runs = [{"run": "sft", "init": "", "title": "SFT"}, {"run": "extend", "init": "sft", "title": "Extend"}]
@@ -556,7 +613,17 @@ def test_the_sheet_of_published_numbers_is_valid():
     assert {(row["epochs"], row["value"]) for row in rows.values()} >= {(0, 0.4729), (4, 0.6928)}
     runs = read_sheet(ROOT / "config/runs.tsv", RunRow, "run")
     for row in rows.values():
-        assert row["baseline"] in runs[row["run"]]["baseline"]
+        for name in (f"{row['run']}:{row['baseline']}", *row["like"]):
+            run, baseline = (runs[part] for part in name.split(":"))
+            epoch = 5000 if name.startswith("hh_") else 200
+            assert baseline["run"] in run["baseline"] and run["steps"] == baseline["steps"]
+            # Both answer after this many epochs.
+            step = row["epochs"] * epoch / run["batch_size"]
+            assert step in (0, run["steps"]) or all(step % each["generate_every"] == 0 for each in (run, baseline))
+            # Both begin after 2 epochs of SFT: of chosen and rejected responses, or of chosen ones.
+            for each, target, responses in ((run, "extend", 2), (baseline, "chosen", 1)):
+                start = runs[each["init"]]
+                assert start["target"] == target and start["steps"] * start["batch_size"] == 2 * responses * epoch
 
 
 def test_extend_is_judged_against_plain_runs_and_those_of_equal_exposure():
@@ -622,6 +689,8 @@ def test_an_endpoint_and_a_reward_model_through_the_script(made, pairs, tmp_path
     assert done.returncode == 0, done.stderr
     asked = read_table(JUDGEMENTS, tmp_path / "asked.parquet").to_pylist()
     assert len(asked) == 72 and {row["judge"] for row in asked} == {"m"} and all(row["verdict"] for row in asked)
+    # Both runs begin with the rejected responses: equal, so that nobody is asked.
+    assert {row["verdict"] for row in asked if row["step"] == 0} == {"tie"} and len(chat.prompts) <= 2 * 48
     folder = reward_model(tmp_path / "reward", miniature)
     done = call("judge_generations", "--model", folder, *common, "--output", tmp_path / "reward.parquet",
                 *settings(judge="reward", runs=JUDGED, model={"name": "tiny", "device": "cpu"}))  # fmt: skip

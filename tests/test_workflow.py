@@ -114,6 +114,7 @@ def test_makes_everything_with_its_own_python(finished):
         "tables/mad.csv",
         "tables/rd.md",
         "tables/dynamics.md",
+        "tables/win_rates.md",
         "claims.csv",
         "figures/claims/dynamics.svg",
     ):
@@ -170,6 +171,24 @@ def test_a_second_run_has_nothing_to_do(finished):
     done = snakemake(finished, *SMOKE)
     assert done.returncode == 0 and "Nothing to be done" in done.output
     assert spent() - begun < 10
+
+
+def test_the_estimate_is_what_the_run_made(finished):
+    done = snakemake(finished, *SMOKE, "--", "estimate")
+    assert done.returncode == 0 and re.search(r"^finetune +models +2 ", done.output, re.MULTILINE), done.output
+    rows = {row["what"]: row for row in pl.read_csv(finished / "results/estimate.csv").to_dicts()}
+    folder = finished / "results/dynamics/mini_qa/mini/seed_0"
+
+    def made(pattern):
+        return sum(pl.read_parquet(path).height for path in folder.glob(pattern))
+
+    assert rows["models"]["count"] == len([*folder.glob("*/model.json")])
+    assert rows["free responses"]["count"] == rows["scores"]["count"] == made("*/generations.parquet") > 0
+    assert rows["judgements"]["count"] == made("judgements.parquet") > 0
+    assert rows["probes"]["count"] == made("probes.parquet") and rows["updates"]["count"] == made("*/training.parquet")
+    assert rows["log-probabilities of probes"]["count"] == made("*/dynamics.parquet")
+    size = sum(path.stat().st_size for path in (finished / "results/dynamics/mini_qa").rglob("*") if path.is_file())
+    assert rows[None]["kept"] == pytest.approx(size, rel=0.2)
 
 
 def touch(folder):
@@ -239,7 +258,7 @@ def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):
     with (finished / "config/models.tsv").open("a") as sheet:
-        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\n")
+        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\t\n")
     assert planned(finished, *SMOKE) == {}
 
 

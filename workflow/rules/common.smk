@@ -17,10 +17,11 @@ from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
 from gradatlas.models.snapshots import WANTED
 from gradatlas.study.config import read_study, source_keys
+from gradatlas.study.estimate import estimate, sizes, total_note
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
-from gradatlas.study.runs import read_plan
+from gradatlas.study.runs import read_plan, trained_pairs
 from gradatlas.study.settings import (
     Learning,
     Measuring,
@@ -84,7 +85,8 @@ def subset():
 
 FETCHED = "resources/sources"
 PLACES = (FETCHED, os.path.expanduser(STUDY.config["mirror"]))
-for line in [*(f"note: {note}" for note in PLAN.notes), *notes(STUDY, PLACES)]:
+ESTIMATED = total_note(estimate(STUDY.config, PLAN, STUDY.learners, sizes(STUDY.learners)))
+for line in [*(f"note: {note}" for note in [*PLAN.notes, *ESTIMATED]), *notes(STUDY, PLACES)]:
     print(line, file=sys.stderr)
 
 
@@ -464,6 +466,11 @@ def judged_runs():
         {"name": row["run"], "steps": row["steps"], "baselines": [other for other in row["baseline"] if other in known]}
         for row in watched_rows()
     ]
+
+
+def epoch_of(row):
+    """Examples of an epoch of a run; extend's are responses."""
+    return trained_pairs(row, DYNAMICS) * (2 if row["target"] == "extend" else 1)
 
 
 def judge_settings():

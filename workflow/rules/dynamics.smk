@@ -316,6 +316,9 @@ rule draw_seeds:
 
 # Empty where nothing is watched.
 DYNAMICS_TABLE = ["results/tables/dynamics.csv"] if PLAN.watched else []
+# Empty where no run is judged against another.
+JUDGED = DYNAMICS["judge"] and DYNAMICS["generate_prompts"] and any(each["baselines"] for each in judged_runs())
+WIN_RATES = ["results/tables/win_rates.csv"] if JUDGED else []
 
 
 rule write_dynamics_table:
@@ -400,4 +403,5 @@ rule dynamics:
     input:
         DYNAMICS_FIGURES,
         DYNAMICS_TABLE,
+        WIN_RATES,
     localrule: True

@@ -178,6 +178,7 @@ rule write_atlas:
         second=[str(sums_of(folder)) for folder in SECOND_FIGURES],
         statuses=RUN_STATUSES,
         run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
+        win_rates=[*WIN_RATES, *[str(Path(path).with_suffix(".parquet")) for path in WIN_RATES]],
         # Relative, so that the whole may be moved.
         templates=sorted(os.path.relpath(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()),
     output:
@@ -198,11 +199,13 @@ rule write_atlas:
         second=SECOND_FIGURES,
         tables=lambda wildcards, input: [path for path in input.tables if path.endswith(".csv")],
         run_table=lambda wildcards, input: input.run_table[:1],
+        win_rates=lambda wildcards, input: input.win_rates[:1],
     shell:
         "python -m gradatlas write-atlas --figures {params.figures:q} --cells {input.cells:q}"
         " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
         " --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
+        " --win-rates {params.win_rates:q}"
         " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 

@@ -3,7 +3,7 @@
 needs  generations.parquet of every watched run; an oracle, an endpoint (its key in the environment of `snakemake`) or a
        reward model's card
 makes  generation_scores.parquet and judgements.parquet by model and seed; results/statistics/generations/,
-       results/figures/generations/
+       results/figures/generations/, results/tables/win_rates.*
 why    log-probabilities do not show whether a model's answers are better, or borrowed from other questions
 """
 
@@ -132,3 +132,41 @@ rule draw_generations:
     shell:
         "python -m gradatlas draw-generations --curves {input.curves:q} --published {input.published:q}"
         " --settings {params.settings:q} --title={params.title:q} --formats {params.formats} --output {output.folder:q} > {log:q} 2>&1"
+
+
+rule write_win_rates:
+    """Write the win rates of all models and seeds as a table, beside the published ones."""
+    input:
+        curves=collect(
+            "results/statistics/generations/{pairs}/{model}/seed_{seed}.parquet",
+            pairs=DYNAMICS["pairs"],
+            model=STUDY.learners,
+            seed=DYNAMICS["seeds"],
+        ),
+        published=shipped("config", "published_dynamics.tsv"),
+    output:
+        report(
+            "results/tables/win_rates.csv",
+            caption="../report/win_rates.rst",
+            category="Learning dynamics",
+            subcategory="Tables",
+            labels={"table": "Win rates"},
+        ),
+        collect("results/tables/win_rates.{format}", format=["parquet", "md", "tex"]),
+    log:
+        "logs/write_win_rates.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("figures.jobs:write_win_rates"),
+        settings=lambda wildcards: as_json(
+            runs=watched_rows(),
+            titles=titles(STUDY.learners),
+            epochs={row["run"]: epoch_of(row) for row in watched_rows()},
+        ),
+        pairs=DYNAMICS["pairs"],
+        stem=lambda wildcards, output: os.path.splitext(output[0])[0],
+    shell:
+        "python -m gradatlas write-win-rates --pairs {params.pairs:q} --curves {input.curves:q}"
+        " --published {input.published:q} --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"

@@ -63,3 +63,23 @@ rule write_manifest:
         " --sources {input.sources:q} --statistics {input.statistics:q} --cards {input.cards:q}"
         " --learnt {input.learnt:q} --pairs {input.pairs:q} --toys {input.toys:q} --output {output:q}"
         " > {log:q} 2>&1"
+
+
+rule estimate:
+    """Print and write what the second study will take: responses, disk, requests, tokens, money. It starts nothing."""
+    input:
+        # Those that are here: no model is fetched for this.
+        [path for path in collect("resources/models/{model}.json", model=STUDY.learners) if os.path.isfile(path)],
+    output:
+        "results/estimate.csv",
+    log:
+        "logs/estimate.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("study.jobs:estimate"),
+        settings=lambda wildcards: as_json(**STUDY.config),
+        cards=lambda wildcards, input: ["--cards", *input] if input else [],
+    shell:
+        "python -m gradatlas estimate {params.cards:q} --settings {params.settings:q} --output {output:q} 2> {log:q}"

@@ -98,6 +98,14 @@ class RunTableSettings(RunSettings):
     """titles of models, by key"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class WinRateSettings(RunTableSettings):
+    """Which runs are in the table, whose they are, and how long an epoch is."""
+
+    epochs: dict[str, int]
+    """examples of an epoch, by run"""
+
+
 def draw_figures(
     *,
     statistics: Path,
@@ -385,6 +393,34 @@ def draw_generations(
 
     known = list(read_sheet(published, PublishedRateRow, None).values())
     run_gallery.draw_generations(curves, _by_name(settings), known, title, output, formats)
+
+
+def write_win_rates(
+    *, pairs: str, curves: list[Path], published: Path, output: Path, settings: Json[WinRateSettings]
+) -> None:
+    """Write the win rates of runs against their baselines as a table, beside the study's own with their judges.
+
+    Parameters
+    ----------
+    pairs
+        the pairs' name
+    curves
+        curves of summarise-generations, one a model and seed (.parquet)
+    published
+        the study's own win rates (config/published_dynamics.tsv)
+    output
+        files to write, without their suffixes .parquet, .csv, .md and .tex
+    """
+    from gradatlas.core.command import progress
+    from gradatlas.core.sheets import read_sheet
+    from gradatlas.figures import win_rates
+    from gradatlas.study.sheets import PublishedRateRow
+
+    known = list(read_sheet(published, PublishedRateRow, None).values())
+    rows = win_rates.write_win_rates(
+        [(pairs, path) for path in curves], _by_name(settings), settings.titles, settings.epochs, known, output
+    )
+    progress(f"{len(rows)} rows")
 
 
 def _by_name(settings: RunSettings) -> dict[str, dict[str, Any]]:

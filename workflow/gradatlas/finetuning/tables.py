@@ -105,8 +105,9 @@ GENERATION_SCORES = Table(
 )
 
 # One row: a run's generation against its baseline's for one held-out prompt. `forward` and `backward`: the preferred
-# side with the run's shown first and second (run, baseline or tie); null where the judge's answer is unreadable.
-# `verdict`: of both orders; tie where they disagree, null where one is unreadable. `examples`: of the run.
+# side with the run's shown first and second (run, baseline or tie); null where the judge gave none. `verdict`: of both
+# orders; tie where they disagree. `status`: ok, or unreadable where one has none: an endpoint's answer names neither A
+# nor B nor TIE or was cut off, a reward model's text does not fit its window. `examples`: of the run.
 JUDGEMENTS = Table(
     "judgements",
     "judge_generations",
@@ -124,6 +125,7 @@ JUDGEMENTS = Table(
             ("forward", TEXT),
             ("backward", TEXT),
             ("verdict", TEXT),
+            ("status", TEXT),
         ]
     ),
 )

@@ -8,9 +8,11 @@ import polars as pl
 
 from gradatlas.charts.listing import read_index
 from gradatlas.charts.names import label
+from gradatlas.charts.tables import Section
 from gradatlas.core.checked import damaged, read_json
 from gradatlas.figures.run_curves import TYPES
 from gradatlas.figures.run_table import change, read_runs
+from gradatlas.figures.win_rates import read_win_rates, sections
 from gradatlas.page.drawn import drawn
 
 TOYS = "toys"
@@ -92,6 +94,11 @@ def changes_of(path: str | Path, rows: Runs) -> list[dict[str, Any]]:
         header = ["Probe", *(_title(rows, run) for run in runs)]
         tables.append({"title": f"{model}, seed {seed}", "header": header, "rows": body})
     return tables
+
+
+def rates_of(path: str | Path, rows: Runs) -> list[Section]:
+    """The win rates of each model and seed, from the CSV of `write_win_rates`; `rows`: of config/runs.tsv, by name."""
+    return list(sections(read_win_rates(path), rows, {}, ()))
 
 
 def groups_of(folders: Sequence[str | Path], base: Path) -> dict[str, list[dict[str, Any]]]:

@@ -33,6 +33,7 @@ def write_atlas(
     second: Sequence[Path] = (),
     statuses: Sequence[Path] = (),
     run_table: Sequence[Path] = (),
+    win_rates: Sequence[Path] = (),
     config: Path,
     output: Path,
     settings: Json[AtlasSettings] = AtlasSettings(),
@@ -63,6 +64,8 @@ def write_atlas(
         how each of its runs ended (status.json)
     run_table
         the table of its runs that write-dynamics-table wrote (.csv); one at most
+    win_rates
+        the table of win rates that write-win-rates wrote (.csv); one at most
     config
         the effective config, shown as it is (.yaml)
     output
@@ -75,8 +78,9 @@ def write_atlas(
     if len(statuses) != len(settings.statuses):
         named = f"--statuses names {len(statuses)} files, settings.statuses {len(settings.statuses)}"
         raise InputError(f"{named}; give the model and seed of each")
-    if len(run_table) > 1:
-        raise InputError(f"--run-table names {len(run_table)} files; give one at most")
+    for option, given in (("--run-table", run_table), ("--win-rates", win_rates)):
+        if len(given) > 1:
+            raise InputError(f"{option} names {len(given)} files; give one at most")
     count = page.write_atlas(
         figures,
         cells,
@@ -92,6 +96,7 @@ def write_atlas(
         {row["run"]: row for row in settings.runs},
         [(*place, path) for place, path in zip(settings.statuses, statuses, strict=True)],
         run_table[0] if run_table else None,
+        win_rates[0] if win_rates else None,
         settings.prompts,
     )
     progress(f"{output}: {count} figures")

@@ -28,7 +28,7 @@ from gradatlas.figures import gallery, tables
 from gradatlas.figures.data import ALL
 from gradatlas.page import explorer
 from gradatlas.page.drawn import drawn, link
-from gradatlas.page.dynamics import changes_of, groups_of, runs_of
+from gradatlas.page.dynamics import changes_of, groups_of, rates_of, runs_of
 from gradatlas.page.fixed import fixed
 from gradatlas.page.verdicts import verdicts
 from gradatlas.statistics.counts import LEFT_OUT, WHOLE_RESPONSE, has_check, is_check, is_whole, marks
@@ -76,6 +76,7 @@ def write_atlas(
     runs: Mapping[str, Mapping[str, Any]] | None = None,
     statuses: Sequence[tuple[str, str, str | Path]] = (),
     run_table: str | Path | None = None,
+    win_rates: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
@@ -85,8 +86,8 @@ def write_atlas(
     `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
     `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. Of the second study, `second`:
     folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`; `run_table`: of
-    `write_dynamics_table`. Without cells the page shows only the second study. `InputError` where one of them is
-    missing or is something else.
+    `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows only the second study.
+    `InputError` where one of them is missing or is something else.
     """
     base = Path(output).resolve().parent
     runs, prompts = runs or {}, prompts or {}
@@ -111,7 +112,9 @@ def write_atlas(
         "toys": groups["toys"],
         "config": {
             "text": read_lines(config, "write_config", own=False),
-            "files": [(Path(path).name, link(path, base)) for path in (*csv_tables, run_table, claims) if path],
+            "files": [
+                (Path(path).name, link(path, base)) for path in (*csv_tables, run_table, win_rates, claims) if path
+            ],
         },
         **dict.fromkeys(("run", "reading", "figures", "dynamics")),
     }
@@ -127,6 +130,7 @@ def write_atlas(
             "runs": runs_of(runs, statuses),
             "groups": groups["dynamics"],
             "changes": changes_of(run_table, runs) if run_table else [],
+            "win_rates": rates_of(win_rates, runs) if win_rates else [],
         }
     write_text(output, _render(context))
     return len(shown) + sum(len(group["figures"] + group["every"]) for part in groups.values() for group in part)

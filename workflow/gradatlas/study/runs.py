@@ -139,6 +139,14 @@ def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], 
     runs.setdefault(name, row)
 
 
+def trained_pairs(row: Mapping[str, Any], dynamics: Mapping[str, Any]) -> int:
+    """How many pairs a run trains on, at most."""
+    if row["split"] == "base":
+        return dynamics["base_documents"]
+    probed = row["probed"] or row["target"] not in ("chosen", "extend")
+    return min(dynamics["train"], dynamics["probes"]) if probed else dynamics["train"]
+
+
 def lineage(name: str, runs: Mapping[str, Row]) -> list[str]:
     """A run and the runs that it starts from, nearest first, as far as `runs` has them."""
     names = []

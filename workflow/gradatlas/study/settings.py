@@ -135,6 +135,10 @@ class Generate(Writing, Requesting):
     """a row of `models.tsv`, or with an `endpoint` the name that the endpoint knows the model by"""
     prompt: str = PROMPT
     """what the model is asked; {instruction} stands for the question"""
+    input_price: Annotated[float, Schema(minimum=0)] | None = None
+    """price of a million tokens that the endpoint reads, for the estimate of costs; empty: costs are not estimated"""
+    output_price: Annotated[float, Schema(minimum=0)] | None = None
+    """the same of a million tokens that it writes"""
 
 
 @dataclass(frozen=True)

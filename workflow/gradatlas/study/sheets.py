@@ -75,6 +75,8 @@ class ModelRow(Loading):
     """name of its folder among released statistics; empty: the key"""
     projections: str = ""
     """where q, k, v and o are in a decoder layer, if they are not found by themselves; see below"""
+    parameters: Count | None = None
+    """how many it has, for the estimate of disk before its card is made; empty: unknown until then"""
 
 
 @dataclass(frozen=True)
@@ -500,6 +502,8 @@ class PublishedRateRow:
     """row of runs.tsv that comes nearest"""
     baseline: str
     """the run that it was judged against"""
+    like: tuple[str, ...] = ()
+    """other runs that ask the same of another model or of other data, RUN:BASELINE"""
     epochs: Whole
     """epochs of the run; 0, before its first step"""
     judge: str

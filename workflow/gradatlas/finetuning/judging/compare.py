@@ -47,8 +47,10 @@ def judge_generations(
                     answers = [_answer(row, scored, scores) for row in (ours[key], theirs[key])]
                     contests.append(Contest(prompts[key[0]], *answers))
     for row, preference in zip(rows, judge.prefer(contests), strict=True):
-        row |= {"forward": preference[0], "backward": preference[1], "verdict": verdict_of(preference)}
-    unreadable = sum(row["verdict"] is None for row in rows)
+        verdict = verdict_of(preference)
+        row |= {"forward": preference[0], "backward": preference[1], "verdict": verdict}
+        row["status"] = "unreadable" if verdict is None else "ok"
+    unreadable = sum(row["status"] == "unreadable" for row in rows)
     progress(
         f"{len(rows)} contests judged, {unreadable} without a readable verdict; {missing} not judged, as a response is "
         "missing"

@@ -3,7 +3,7 @@
 - `Oracle`, for the miniature: prefers a right answer, then one that is not degenerate, then one that ended by itself;
   otherwise a tie.
 - `EndpointJudge`, a model behind an OpenAI-compatible endpoint, as in the study: one sentence of comparison, then A, B
-  or TIE. It is asked twice, with the answers in both orders.
+  or TIE. It is asked twice, with the answers in both orders; equal answers are a tie without a request.
 - `reward.RewardJudge`, a sequence classifier with one output: the higher score wins; equal scores are a tie.
 """
 
@@ -110,16 +110,19 @@ class EndpointJudge:
         self.name, self.facts = str(writer.facts["model"]), {"judge": "endpoint", **writer.facts, "request": REQUEST}
 
     def prefer(self, contests: Sequence[Contest]) -> list[Preference]:
-        """Ask in both orders."""
+        """Ask in both orders, where the answers differ."""
         requests = {}
         for place, contest in enumerate(contests):
             texts = contest.run.text.strip(), contest.baseline.text.strip()
+            if texts[0] == texts[1]:
+                continue
             for order, (first, second) in (("forward", texts), ("backward", texts[::-1])):
                 requests[f"{place} {order}"] = REQUEST.format(prompt=contest.prompt.strip(), first=first, second=second)
         answers = complete_all(requests, self.writer, self.kept)
         sides = {"forward": ("run", "baseline"), "backward": ("baseline", "run")}
         read = {key: _preferred(answers[key], *sides[key.split()[1]]) for key in requests}
-        return [(read[f"{place} forward"], read[f"{place} backward"]) for place in range(len(contests))]
+        orders = [(f"{place} forward", f"{place} backward") for place in range(len(contests))]
+        return [(read.get(one, "tie"), read.get(other, "tie")) for one, other in orders]
 
 
 def _preferred(answer: Completion, first: str, second: str) -> str | None:

@@ -1,0 +1,178 @@
+"""The estimate of what the second study takes, against the slow way, and against the files of a finished run."""
+
+import csv
+
+import pytest
+import yaml
+
+from conftest import ROOT, script, settings
+from gradatlas.finetuning.judging.judges import REQUEST
+from gradatlas.finetuning.rephrases import PROMPTS
+from gradatlas.study.config import read_study
+from gradatlas.study.estimate import JUDGING, REPHRASING, estimate, in_bytes, lines, sizes, total_note
+from gradatlas.study.runs import read_plan
+
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def merged(*others):
+    """The default config with other keys, section by section."""
+    config = dict(DEFAULT)
+    for other in others:
+        config |= {key: config[key] | each if isinstance(each, dict) else each for key, each in other.items()}
+    return config
+
+
+def estimated(config, known=None):
+    study = read_study(config, ROOT)
+    plan = read_plan(study.config["dynamics"], ROOT, study.config["generate"]["model"])
+    known = sizes(study.learners) if known is None else known
+    return estimate(study.config, plan, study.learners, known), study, plan
+
+
+def by_what(rows):
+    return {row.what: row for row in rows}
+
+
+PAPER = merged(yaml.safe_load((ROOT / "config/dynamics_paper.yaml").read_text()), {"datasets": []})
+
+
+def asked_for(config, plan, steps_of):
+    """Requests of the judge for one model and seed, one contest at a time: every two different models once, twice."""
+    prompts = min(config["dynamics"]["generate_prompts"], config["dynamics"]["held_out"])
+    contests, kept = 0, set()
+    for name in plan.watched:
+        for other in plan.runs[name]["baseline"]:
+            if other not in plan.watched:
+                continue
+            for step in steps_of(name):
+                for its in steps_of(other):
+                    if step * plan.runs[other]["steps"] != its * plan.runs[name]["steps"]:
+                        continue
+                    contests += prompts
+                    models = []
+                    for run, at in ((name, step), (other, its)):
+                        if at == 0:
+                            run = plan.runs[run]["init"]
+                            at = plan.runs[run]["steps"] if run else 0
+                        models.append(f"{run}@{at}")
+                    if models[0] != models[1]:
+                        kept |= {tuple(models), tuple(models[::-1])}
+    return contests, prompts * len(kept)
+
+
+def test_contests_and_requests_one_by_one():
+    rows, study, plan = estimated(PAPER)
+    found = by_what(rows)
+
+    def steps_of(name):
+        row = plan.runs[name]
+        return [
+            step
+            for step in range(row["steps"] + 1)
+            if step in (0, row["steps"]) or (row["generate_every"] and step % row["generate_every"] == 0)
+        ]
+
+    contests, requests = asked_for(study.config, plan, steps_of)
+    copies = len(study.learners) * len(study.config["dynamics"]["seeds"])
+    assert found["judgements"].count == contests * copies
+    assert found["judgements, both orders"].requests == requests * copies
+    # Of these, extend against baselines before the first update: equal responses of one model.
+    assert requests < 2 * contests
+    responses = sum(len(steps_of(name)) * (1500 if plan.runs[name]["probed"] else 2000) for name in plan.watched)
+    assert found["free responses"].count == responses * copies
+    assert found["models"].count == len(plan.runs) * copies
+    evaluations = sum(len(range(0, row["steps"], row["evaluate_every"])) + 1 for row in plan.runs.values())
+    assert found["checkpoints"].count == evaluations * copies
+
+
+def test_disk_of_weights_and_checkpoints():
+    rows, study, plan = estimated(PAPER)
+    found = by_what(rows)
+    seeds, weights = 3, [4 * 405_334_016, 4 * 1_836_828_672]
+    assert found["models"].written == seeds * len(plan.runs) * sum(weights)
+    # RMSprop keeps one number for each weight; two of the larger model's states at one time.
+    assert found["checkpoints"].temporary == 2 * 2 * weights[1]
+    assert found["checkpoints"].written == found["checkpoints"].count // 2 * 2 * sum(weights)
+    dynamics = study.config["dynamics"]
+    thinned = estimate(
+        {**study.config, "dynamics": {**dynamics, "keep_models": False, "checkpoint_every": 10}},
+        plan, study.learners, sizes(study.learners),
+    )  # fmt: skip
+    less = by_what(thinned)
+    assert less["models"].kept == 0 and less["models"].temporary == found["models"].written
+    assert less["checkpoints"].written < found["checkpoints"].written / 8
+    unknown, *_ = estimated(PAPER, {"pythia_410m": 405_334_016})
+    assert by_what(unknown)["models"].kept is None and by_what(unknown)["models"].count == found["models"].count
+    assert unknown[-1].kept is None and "unknown" in lines(unknown)[-1]
+
+
+def test_money_is_of_the_config_s_prices_alone():
+    rows, *_ = estimated(PAPER)
+    assert rows[-1].requests and rows[-1].cost is None and "no price" in lines(rows)[-1]
+    priced, *_ = estimated(merged(PAPER, {"generate": PAPER["generate"] | {"input_price": 2.5, "output_price": 10}}))
+    total = priced[-1]
+    assert total.cost == pytest.approx((total.tokens_in * 2.5 + total.tokens_out * 10) / 1e6)
+    assert f"{total.cost:,.2f}" in total_note(priced)[0] and f"{total.requests:,} requests" in total_note(priced)[0]
+    # The oracle costs nothing, and nobody is told so.
+    assert total_note(estimated(DEFAULT)[0]) == [] and estimated(DEFAULT)[0][-1].requests == 0
+
+
+def test_rephrases_that_a_file_has_are_asked_of_nobody():
+    found = by_what(estimated(PAPER)[0])
+    assert found["rephrases"].requests == 3 * (500 + 500) * 5
+    given = merged(PAPER, {"dynamics": PAPER["dynamics"] | {"rephrases": "there.jsonl"}})
+    assert "rephrases" not in by_what(estimated(given)[0])
+
+
+def test_a_request_without_its_texts_is_shorter_than_allowed():
+    # English has less than 1.5 tokens a word.
+    assert 1.5 * len(REQUEST.split()) <= JUDGING
+    assert 1.5 * max(len(each.split()) for each in PROMPTS.values()) <= REPHRASING
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "values"),
+    [
+        ("pythia_410m", "GPTNeoX", (50304, 1024, 24, 16, 4096)),
+        ("pythia_1b", "GPTNeoX", (50304, 2048, 16, 8, 8192)),
+        ("pythia_1_4b", "GPTNeoX", (50304, 2048, 24, 16, 8192)),
+        ("pythia_2_8b", "GPTNeoX", (50304, 2560, 32, 32, 10240)),
+        ("qwen1_5_0_5b", "Qwen2", (151936, 1024, 24, 16, 2816)),
+        ("qwen1_5_1_8b", "Qwen2", (151936, 2048, 24, 16, 5504)),
+    ],
+)
+def test_the_sheet_s_parameters_are_those_of_the_architectures(name, kind, values):
+    """Sizes as in the models' config.json; counted without weights."""
+    import torch
+    import transformers
+
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    given = dict(zip(names, values, strict=True)) | {"tie_word_embeddings": name == "qwen1_5_0_5b"}
+    given |= {"num_key_value_heads": values[3]} if kind == "Qwen2" else {}
+    with torch.device("meta"):
+        model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**given))
+    study = read_study(merged({"dynamics": DEFAULT["dynamics"] | {"models": [name]}}), ROOT)
+    assert sum(each.numel() for each in model.parameters()) == sizes(study.learners)[name]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(None, "unknown"), (0, ""), (999, "999 B"), (1234, "1.23 kB"), (61.3e12, "61.3 TB")]
+)
+def test_bytes_as_readers_write_them(count, text):
+    assert in_bytes(count) == text
+
+
+def test_the_job_prints_a_table_and_takes_a_card_s_size(tmp_path):
+    card = tmp_path / "mini.json"
+    from gradatlas.core.checked import write_json
+
+    write_json(card, {"model": "mini", "parameters": 1000})
+    config = merged({"dynamics": DEFAULT["dynamics"] | {"runs": ["sft"]}})
+    done = script("estimate", "--cards", card, "--output", tmp_path / "e.csv", *settings(**config))
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "e.csv").open()))
+    models = next(row for row in rows if row["what"] == "models")
+    assert (models["count"], models["kept"]) == ("2", "8000")
+    assert done.stdout.splitlines()[0].split()[:3] == ["stage", "what", "count"]
+    assert done.stdout.splitlines()[-1].startswith("total")

@@ -462,6 +462,19 @@ def judge_settings():
     return {"judge": "reward", "model": picked(STUDY.judges[judge], Loading) | {"name": judge}}
 
 
+def is_ranked(wildcards):
+    """Whether a run's own samples are ranked by the judge."""
+    return PLAN.runs[wildcards.run]["negatives"] == "on_policy"
+
+
+def ranking_settings(wildcards):
+    """Who ranks a run's own samples; nothing for other runs."""
+    if not is_ranked(wildcards):
+        return {}
+    settings = judge_settings()
+    return {"judge": settings["judge"]} | ({"judge_model": settings["model"]} if "model" in settings else {})
+
+
 def seed_tables(name, made):
     """The tables of this name beside the runs of each seed; none where this config makes none."""
     return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])

@@ -133,6 +133,7 @@ rule finetune:
         init=start_of_run,
         pairs="results/dynamics/{pairs}/pairs.parquet",
         probes=lambda wildcards: [f"{SEED_DIR}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
+        judge=lambda wildcards: [f"resources/models/{name}.json" for name in STUDY.judges if is_ranked(wildcards)],
     output:
         dynamics=f"{SEED_DIR}/{{run}}/dynamics.parquet",
         generations=f"{SEED_DIR}/{{run}}/generations.parquet",
@@ -155,9 +156,14 @@ rule finetune:
         runtime=1440,
         # Not a param: how much is evaluated at once makes nothing stale.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
+        requests=lambda wildcards: REQUESTS,
     params:
         code=lambda wildcards: code_digest(
-            "finetuning.jobs:finetune", only={"finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]]}
+            "finetuning.jobs:finetune",
+            only={
+                "finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]],
+                "finetuning.jobs:JUDGES": [judge_settings()["judge"]] if is_ranked(wildcards) else [],
+            },
         ),
         settings=lambda wildcards: as_json(
             **run_settings(wildcards),
@@ -165,13 +171,17 @@ rule finetune:
             prompts=DYNAMICS["generate_prompts"] if PLAN.runs[wildcards.run]["watched"] else 0,
             draws=DYNAMICS["generate_draws"],
             **picked(DYNAMICS, Sampling),
+            **ranking_settings(wildcards),
             processes=DYNAMICS["processes"],
         ),
         probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
+        judge=lambda wildcards, input: ["--judge-model", *input.judge] if input.judge else [],
+        kept="results/journal/generated/{pairs}.{model}.{seed}.{run}.ranked.jsonl",
         folder=lambda wildcards, output: os.path.dirname(output.status),
         journal="results/journal/dynamics/{pairs}/{model}/seed_{seed}/{run}",
     shell:
         "python -m gradatlas finetune --init {input.init:q} --pairs {input.pairs:q} {params.probes:q}"
+        " {params.judge:q} --kept {params.kept:q} --requests {resources.requests:q}"
         " --output {params.folder:q} --journal {params.journal:q} --settings {params.settings:q} --threads {threads}"
         " --batch-tokens {resources.batch_tokens} > {log:q} 2>&1"
 

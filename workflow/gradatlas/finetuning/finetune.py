@@ -31,6 +31,8 @@ from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.examples import Example, order_of, read_examples, trained_pairs
 from gradatlas.finetuning.generations import generate, generation_pairs
+from gradatlas.finetuning.judging.judges import Answer, Contest, Judge, verdict_of
+from gradatlas.finetuning.judging.scores import repetition
 from gradatlas.finetuning.losses import LOSSES, Outcome, Scores, divergence_of
 from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
@@ -58,6 +60,7 @@ def finetune(
     *,
     probes: str | None = None,
     reference: str | None = None,
+    judge: Judge | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
@@ -74,7 +77,8 @@ def finetune(
     (hardware and versions), ``model/``, and last its card ``model.json``. A loss or gradient that is not finite stops
     the run: the status is then ``diverged``, and ``model/`` is the last checkpoint before that step.
 
-    `reference`: the reference model, by default `init`. `journal`: a folder for checkpoints, deleted at the end. Raises
+    `reference`: the reference model, by default `init`. `judge`: ranks on-policy samples; of the main process alone.
+    `journal`: a folder for checkpoints, deleted at the end. Raises
     `InputError` for a start that diverged, a reference with another tokenizer, data without a usable example, and more
     `processes` than a batch has examples.
     """
@@ -83,6 +87,8 @@ def finetune(
             f"run '{recipe.name}': {processes.count} processes cannot share batches of {recipe.batch_size}; lower "
             "config key dynamics.processes"
         )
+    if recipe.negatives == "on_policy" and processes.is_main and judge is None:
+        raise InputError(f"run '{recipe.name}': its samples are ranked by a judge; give settings.judge")
     device, start = choose_device(device), locate_start(init)
     torch.use_deterministic_algorithms(device == "cpu")
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
@@ -106,15 +112,17 @@ def finetune(
         "dtype": dtype,
         "device": device,
         "processes": processes.count,
+        "judge": dict(judge.facts) if judge else None,
         "revision": start.revision,
-        **code_of(recipe.loss),
+        **code_of(recipe.loss, judge and judge.facts["judge"]),
         **libraries(),
     }
     checkpoints = Checkpoints(journal, facts, processes)
-    other = _reference(model, tokenizer, reference, how) if LOSSES[recipe.loss].reference else None
+    # The start is its own reference until the first step.
+    other = _reference(model, tokenizer, reference, how) if reference or recipe.keeps_reference else None
     adapter = _make_trainable(model, recipe)
-    run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes)
-    # Only `run` holds the reference, and frees it once its log-probabilities are known.
+    run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes, judge)
+    # Only `run` holds the reference, and frees it where its log-probabilities are needed once.
     del other
 
     def moment(step: int) -> dict:
@@ -152,11 +160,12 @@ def finetune(
     checkpoints.remove()
 
 
-def code_of(loss: str) -> dict[str, str]:
-    """Digests of what a run's numbers depend on: the code of all runs, and that of its loss."""
-    registry = "finetuning.losses:LOSSES"
-    common = code_digest(f"{__name__}:finetune", only={registry: []})
-    return {"code": common, "loss_code": code_digest(registry, only={registry: [loss]})}
+def code_of(loss: str, judge: str | None = None) -> dict[str, str]:
+    """Digests of what a run's numbers depend on: the code of all runs, that of its loss, and that of its judge."""
+    losses, judges = "finetuning.losses:LOSSES", "finetuning.jobs:JUDGES"
+    found = {"code": code_digest(f"{__name__}:finetune", only={losses: []})}
+    found["loss_code"] = code_digest(losses, only={losses: [loss]})
+    return found | ({"judge_code": code_digest(judges, only={judges: [judge]})} if judge else {})
 
 
 def locate_start(init: str) -> Location:
@@ -224,10 +233,12 @@ class _TrainingLoop:
         reference,
         max_new_tokens,
         processes,
+        judge: Judge | None = None,
     ):
         self.model, self.encoder, self.recipe, self.examples = model, encoder, recipe, examples
         self.loss, self.reference, self.max_new_tokens = LOSSES[recipe.loss], reference, max_new_tokens
         self.processes: Processes = processes
+        self.judge = judge
         self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         # No dropout.
         self.model.eval()
@@ -237,21 +248,24 @@ class _TrainingLoop:
 
     @torch.no_grad()
     def prepare(self, batch_tokens: int) -> None:
-        """Compute the reference's log-probabilities once: they never change."""
-        if self.loss.reference:
+        """Compute the reference's log-probabilities once, before the first step: they never change."""
+        reference = self.model if self.reference is None else self.reference
+        if self.recipe.needs_reference:
             distinct = {str(i): each for i, each in enumerate(dict.fromkeys(self._responses()))}
             found: dict[str, float] = {}
             for keys in self.processes.share(plan_batches(distinct, batch_tokens)):
                 batch = [distinct[key] for key in keys]
-                found |= zip(keys, log_probs(self.reference, batch).double().tolist(), strict=True)
+                found |= zip(keys, log_probs(reference, batch).double().tolist(), strict=True)
             self.known = {distinct[key]: value for key, value in self.processes.gather(found).items()}
-        if not (self.loss.reference and (self.loss.mismatched or self.recipe.negatives == "on_policy")):
+        if not self.recipe.keeps_reference:
             self.reference = None
 
     def _responses(self):
+        """Those that are in the data."""
         for example in self.examples:
-            yield example.chosen
-            if example.rejected and self.recipe.negatives == "off_policy":
+            if self.recipe.negatives != "on_policy":
+                yield example.chosen
+            if self.recipe.negatives == "off_policy":
                 yield example.rejected
 
     def train(
@@ -307,7 +321,7 @@ class _TrainingLoop:
         """One update; returns False, without an update, where the loss or the gradient is not finite."""
         recipe = self.recipe
         places = order_of(len(self.examples), step * recipe.batch_size, recipe.batch_size, recipe.seed)
-        outcome = self._outcome([self.examples[place] for place in places], step)
+        outcome, ranked = self._outcome([self.examples[place] for place in places], step)
         # Divided by the size of the whole batch: each process has a part of the sum.
         loss = outcome.loss.sum() / recipe.batch_size
         self.optimiser.zero_grad()
@@ -335,19 +349,19 @@ class _TrainingLoop:
                 "pull": pull,
                 "push": push,
                 "grad_norm": norm.item(),
+                "ranked": ranked,
             }
         )
         return True
 
-    def _outcome(self, batch: Sequence[Example], step: int) -> Outcome:
-        """The loss of this process's part of a batch."""
-        share = self.processes.share(range(len(batch)))
-        chosen = [batch[place].chosen for place in share]
+    def _outcome(self, batch: Sequence[Example], step: int) -> tuple[Outcome, int | None]:
+        """The loss of this process's part of a batch, and how many pairs of the whole batch are ranked."""
+        recipe, share = self.recipe, self.processes.share(range(len(batch)))
         if not self.loss.paired:
-            return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
-        # Samples depend on their batch, so every process draws all of them.
-        sampled = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else None
-        rejected = [sampled[place] if sampled else batch[place].rejected for place in share]
+            chosen = [batch[place].chosen for place in share]
+            return self.loss.of(Scores(log_probs(self.model, chosen)), recipe.beta, recipe.margin), None
+        pairs, ranked = self._pairs(batch, step)
+        chosen, rejected = ([pairs[place][side] for place in share] for side in (0, 1))
         both = log_probs(self.model, chosen + rejected)
         scores = Scores(
             *both.split(len(share)),
@@ -355,10 +369,52 @@ class _TrainingLoop:
             *(torch.tensor([each.tokens for each in part]).to(both) for part in (chosen, rejected)),
             self._divergence(batch) if self.loss.mismatched else None,
         )
-        return self.loss.of(scores, self.recipe.beta, self.recipe.margin)
+        outcome = self.loss.smoothed(scores, recipe.beta, recipe.margin, recipe.label_smoothing)
+        counted = torch.tensor([ranked[place] for place in share]).to(both)
+        parts = (outcome.loss, outcome.chosen, outcome.rejected)
+        return Outcome(*(part * counted for part in parts)), sum(ranked)
+
+    def _pairs(
+        self, batch: Sequence[Example], step: int
+    ) -> tuple[list[tuple[EncodedResponse, EncodedResponse]], list[bool]]:
+        """Chosen and rejected response of every example, and whether the two are ranked.
+
+        Samples depend on their batch, so every process draws all of them.
+        """
+        size = len(batch)
+        if self.recipe.negatives == "off_policy":
+            return [(each.chosen, each.rejected) for each in batch], [True] * size
+        if self.recipe.negatives == "self_play":
+            return list(zip((each.chosen for each in batch), self._sampled(batch, step), strict=True)), [True] * size
+        sampled = self._sampled([*batch, *batch], step)
+        pairs = list(zip(sampled[:size], sampled[size:], strict=True))
+        # An endpoint is asked by one process.
+        found = dict(enumerate(self._verdicts(batch, pairs))) if self.processes.is_main else {}
+        verdicts = self.processes.gather(found)
+        ordered = [pair[::-1] if verdicts[place] == "baseline" else pair for place, pair in enumerate(pairs)]
+        return ordered, [verdicts[place] in ("run", "baseline") for place in range(size)]
+
+    def _verdicts(
+        self, batch: Sequence[Example], pairs: Sequence[tuple[EncodedResponse, EncodedResponse]]
+    ) -> list[str | None]:
+        """The better response of every pair: ``run``, the first, or ``baseline``, the second."""
+
+        def answer(example: Example, response: EncodedResponse) -> Answer:
+            ids = response.ids[response.start :]
+            text, finished = self.encoder.text(ids), ids[-1] == self.encoder.end
+            right = self.judge.right(example.text, text)
+            return Answer(text, finished, repetition(ids[: len(ids) - finished]), right)
+
+        contests = [
+            Contest(example.prompt, *(answer(example, response) for response in pair))
+            for example, pair in zip(batch, pairs, strict=True)
+        ]
+        return [verdict_of(preference) for preference in self.judge.prefer(contests)]
 
     def _known(self, responses: Sequence[EncodedResponse], like: Tensor) -> Tensor:
-        """The reference's log-probabilities; those of sampled responses are computed now."""
+        """The reference's log-probabilities, 0 without one; those of sampled responses are computed now."""
+        if self.recipe.reference_free:
+            return torch.zeros_like(like[: len(responses)])
         sampled = [each for each in responses if each not in self.known]
         computed: dict[EncodedResponse, float] = {}
         if sampled:
@@ -379,8 +435,8 @@ class _TrainingLoop:
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
     def _sampled(self, batch: Sequence[Example], step: int) -> list[EncodedResponse]:
-        """Negatives sampled from the current model; an empty one is the end token only."""
-        seed = int.from_bytes(seeded_hash(self.recipe.seed, f"negatives of step {step}")[:4])
+        """Responses of the current model."""
+        seed = int.from_bytes(seeded_hash(self.recipe.seed, f"samples of step {step}")[:4])
         return sample(self.model, self.encoder, [each.prompt for each in batch], seed, self.max_new_tokens)
 
 

@@ -44,8 +44,8 @@ def generate(
     """`draws` responses at temperature 1 to every prompt: the columns of the ``generations`` table from pair_id on.
 
     Only the tokenizer's end token ends a response, as in training, whatever the checkpoint's generation_config lists.
-    A response has at most `max_tokens` tokens, or what the prompt leaves of the window. `seed`: of the random numbers.
-    Batches are distributed over `processes`; all get all rows.
+    A response has at most `max_tokens` tokens, or what the prompt leaves of the window, and is cut at the next turn.
+    `seed`: of the random numbers. Batches are distributed over `processes`; all get all rows.
 
     Status ``too_long``: the prompt fills the window. ``nonfinite``: a logit was not finite; no response is kept.
     """
@@ -92,10 +92,8 @@ def _respond(
         if nonfinite:
             row["status"] = "nonfinite"
             continue
-        finished = end in ids
-        ids = ids[: ids.index(end)] if finished else ids
-        text = encoder.tokenizer.decode(ids, skip_special_tokens=True)
-        row |= {"response": text, "tokens": len(ids) + finished, "finished": finished, "status": "ok"}
+        kept = encoder.cut(ids)
+        row |= {"response": encoder.text(ids), "tokens": len(kept), "finished": kept[-1] == end, "status": "ok"}
 
 
 class _InverseSampling(LogitsProcessor):

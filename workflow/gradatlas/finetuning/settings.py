@@ -1,7 +1,9 @@
 """Settings of a finetuning run. This module does not import torch, as a GPU is leased first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from gradatlas.models.writers import WriterSettings
 from gradatlas.study.settings import Sampling
 from gradatlas.study.sheets import Loading, Training
 
@@ -24,5 +26,9 @@ class FinetuneSettings(RunSettings, Sampling, Loading):
     """prompts that are answered freely, of those trained on and held out each"""
     draws: int = 1
     """free responses to a prompt"""
+    judge: Literal["", "oracle", "endpoint", "reward"] = ""
+    """who ranks on-policy samples: oracle (of the miniature's grammar), endpoint or reward"""
+    judge_model: WriterSettings = field(default_factory=WriterSettings)
+    """the endpoint's model; of a reward model name, device, dtype and trust_remote_code"""
     processes: int = 1
     """that share every batch, each on a GPU of its own; the bytes depend on it"""

@@ -1,11 +1,14 @@
 """The finetuning loop: what it minimises, what it measures, kills, divergence, bad input."""
 
+import contextlib
 import gc
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
@@ -176,12 +179,14 @@ def test_one_run_starts_from_another(data, miniature, tmp_path):
 
 
 def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_path):
+    """The one that is never killed writes every checkpoint, the other one every second."""
     more = {"evaluate_every": 3, "loss": "dpo", "negatives": "self_play", "optimiser": "adamw"}
     more |= {"generate_every": 2, "prompts": 2}
     quiet = run(data, miniature, tmp_path / "quiet", **more, steps=24)
-    command = [sys.executable, "-m", "gradatlas", "finetune",
-               *map(str, arguments(data, miniature, tmp_path / "killed", **more, steps=24))]  # fmt: skip
+    given = arguments(data, miniature, tmp_path / "killed", "--checkpoint-every", 2, **more, steps=24)
+    command = [sys.executable, "-m", "gradatlas", "finetune", *map(str, given)]
     victim = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    # After the evaluation of step 9, which has no checkpoint.
     while not (tmp_path / "killed/journal/dynamics-00000009.parquet").exists():
         assert victim.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
@@ -190,6 +195,7 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
     assert not (tmp_path / "killed/out").exists()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "resumes after step" in done.stderr, done.stderr
+    assert int(re.search(r"resumes after step (\d+)", done.stderr)[1]) % 6 == 0
     for name in (
         "dynamics.parquet",
         "generations.parquet",
@@ -209,9 +215,38 @@ def test_a_checkpoint_of_another_recipe_is_not_taken(data, miniature, tmp_path):
     assert json.loads((out / "status.json").read_text())["status"] == "ok"
 
 
-def test_a_run_that_diverges_keeps_the_last_good_checkpoint(data, miniature, tmp_path):
-    more = {"optimiser": "sgd", "clip": 0, "warm_up": 0, "evaluate_every": 1}
-    out = run(data, miniature, tmp_path, **more, learning_rate=1e30, steps=6)
+def test_at_most_two_checkpoints_are_on_the_disk(data, miniature, tmp_path):
+    given = arguments(data, miniature, tmp_path, "--checkpoint-every", 2, evaluate_every=1, steps=9)
+    seen, ended = [], threading.Event()
+
+    def watch():
+        while not ended.wait(0.001):
+            with contextlib.suppress(FileNotFoundError):
+                found = [path for path in (tmp_path / "journal").iterdir() if ".parquet" not in path.name]
+                seen.append(frozenset(path.name for path in found if path.stat().st_size > 100_000))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        done = call("finetune", *given)
+    finally:
+        ended.set()
+        watcher.join()
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, seen)) == 2
+    steps = {int(name.split("-")[1]) for names in seen for name in names if name.startswith("state-")}
+    assert steps <= {0, 2, 4, 6, 8, 9} and len(steps) > 2
+
+
+def test_a_run_that_diverges_keeps_the_last_good_model(data, miniature, tmp_path):
+    """Also where the last checkpoint is older than it."""
+    more = {"optimiser": "sgd", "clip": 0, "warm_up": 0, "evaluate_every": 1, "learning_rate": 1e30, "steps": 6}
+    for every in (4, 1):
+        done = call("finetune", *arguments(data, miniature, tmp_path / str(every), "--checkpoint-every", every, **more))
+        assert done.returncode == 0, done.stderr
+    out, rarely = tmp_path / "1/out", tmp_path / "4/out"
+    for name in ("status.json", "dynamics.parquet", "training.parquet", "model/model.safetensors"):
+        assert (out / name).read_bytes() == (rarely / name).read_bytes(), name
     status = json.loads((out / "status.json").read_text())
     assert status["status"] == "diverged" and status["step"] == status["last_good_step"] + 1 < 6
     frame = pl.read_parquet(out / "dynamics.parquet")

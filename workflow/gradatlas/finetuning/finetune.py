@@ -30,7 +30,7 @@ from gradatlas.core.tables import write_table
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.examples import Example, order_of, read_examples, trained_pairs
-from gradatlas.finetuning.generations import generate, generation_pairs
+from gradatlas.finetuning.generations import generate, generation_pairs, read_start, window_of
 from gradatlas.finetuning.judging.judges import Answer, Contest, Judge, verdict_of
 from gradatlas.finetuning.judging.scores import repetition
 from gradatlas.finetuning.losses import LOSSES, Outcome, Scores, divergence_of
@@ -60,12 +60,15 @@ def finetune(
     *,
     probes: str | None = None,
     reference: str | None = None,
+    generations: str | None = None,
     judge: Judge | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
     max_length: int = 512,
     batch_tokens: int = 4096,
+    generate_batch_tokens: int = 4096,
+    checkpoint_every: int = 1,
     max_new_tokens: int = 64,
     prompts: int = 0,
     draws: int = 1,
@@ -75,10 +78,11 @@ def finetune(
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, if given), ``generations.parquet`` (`draws`
     free responses to at most `prompts` prompts of each split), ``training.parquet``, ``status.json``, ``machine.json``
     (hardware and versions), ``model/``, and last its card ``model.json``. A loss or gradient that is not finite stops
-    the run: the status is then ``diverged``, and ``model/`` is the last checkpoint before that step.
+    the run: the status is then ``diverged``, and ``model/`` is that of the last evaluation before that step.
 
-    `reference`: the reference model, by default `init`. `judge`: ranks on-policy samples; of the main process alone.
-    `journal`: a folder for checkpoints, deleted at the end. Raises
+    `reference`: the reference model, by default `init`. `generations`: a table whose last free responses are those of
+    `init`, which are not made again. `judge`: ranks on-policy samples; of the main process alone.
+    `journal`: a folder for checkpoints, one at every `checkpoint_every`-th evaluation, deleted at the end. Raises
     `InputError` for a start that diverged, a reference with another tokenizer, data without a usable example, and more
     `processes` than a batch has examples.
     """
@@ -93,12 +97,14 @@ def finetune(
     torch.use_deterministic_algorithms(device == "cpu")
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     model, tokenizer = load(start.path, **how)
-    window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+    window = window_of(model, max_length)
     encoder = ResponseEncoder(tokenizer, window, model)
     followed, unusable = read_probes(probes, encoder) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
     examples, excluded = read_examples(recipe, trained, encoder)
     prompted = generation_pairs(pairs, trained, prompts, recipe.seed)
+    how_generated = {"seed": recipe.seed, "max_new_tokens": max_new_tokens, "window": window, "dtype": dtype}
+    at_start = read_start(generations, {"model": start.digest, **how_generated}) if generations else {}
     facts = {
         **asdict(recipe),
         "init": start.digest,
@@ -135,25 +141,31 @@ def finetune(
         return rows + [{**moment(step), **row, "tokens": None} for row in unusable]
 
     def generate_responses(step: int) -> list[dict]:
-        rows = generate(model, encoder, prompted, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
-                        batch_tokens=batch_tokens, processes=processes)  # fmt: skip
-        return [{**moment(step), **row} for row in rows]
+        known = {} if step else at_start
+        keys = {pair["pair_id"]: [(pair["pair_id"], draw) for draw in range(draws)] for pair in prompted}
+        missing = [pair for pair in prompted if not known.keys() >= set(keys[pair["pair_id"]])]
+        made = generate(model, encoder, missing, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
+                        batch_tokens=generate_batch_tokens, processes=processes)  # fmt: skip
+        found = known | {(row["pair_id"], row["draw"]): row for row in made}
+        return [{**moment(step), **found[key]} for pair in prompted for key in keys[pair["pair_id"]]]
 
     run.prepare(batch_tokens)
     # Tested before a checkpoint is read, so that a resumed run finds the same.
     batch_key(model, window)
-    status = run.train(checkpoints, evaluate_probes, generate_responses)
+    status = run.train(checkpoints, checkpoint_every, evaluate_probes, generate_responses)
     if not processes.is_main:
         return
-    for table in (DYNAMICS, GENERATIONS):
-        rows = checkpoints.recorded(table, status["last_good_step"])
-        write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | {"status": status["status"]})
-    write_table(TRAINING, run.log, Path(output) / "training.parquet", facts)
-    status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
-    status["probes"] = {"ok": len(followed), **Counter(row["status"] for row in unusable)}
     folder = Path(output) / "model"
     save_model(adapter.merge_and_unload() if adapter else model, tokenizer, folder)
     card = card_of(recipe.name, str(folder), "", folder)
+    # Weights that are merged at the end round otherwise: they are not the model that gave the last responses.
+    ended = {"status": status["status"], "model": None if adapter else card["digest"]}
+    for table in (DYNAMICS, GENERATIONS):
+        rows = checkpoints.recorded(table, status["last_good_step"])
+        write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | ended)
+    write_table(TRAINING, run.log, Path(output) / "training.parquet", facts)
+    status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
+    status["probes"] = {"ok": len(followed), **Counter(row["status"] for row in unusable)}
     write_json(Path(output) / MACHINE, machine(device))
     write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
     write_json(Path(output) / CARD, card)
@@ -271,10 +283,11 @@ class _TrainingLoop:
     def train(
         self,
         checkpoints: Checkpoints,
+        checkpoint_every: int,
         evaluate_probes: Callable[[int], list[dict]],
         generate_responses: Callable[[int], list[dict]],
     ) -> dict[str, Any]:
-        """Train to the end, or to the first number that is not finite: then restore the last good step."""
+        """Train to the end, or to the first number that is not finite: then return to the last evaluation before."""
         recipe = self.recipe
         state = checkpoints.load(str(self.model.device))
         step = self._restore(state) if state else 0
@@ -287,23 +300,29 @@ class _TrainingLoop:
         good = step
         while step < recipe.steps:
             if not self._step(step):
-                self._restore(checkpoints.load(str(self.model.device)))
-                progress(f"step {step + 1}: loss or gradient is not finite; stopped with the model of step {good}")
-                return {"status": "diverged", "step": step + 1, "last_good_step": good}
+                return self._diverged(checkpoints, step + 1, good)
             step += 1
             if recipe.evaluates(step):
                 rows = evaluate_probes(step)
                 if any(row["status"] == "ok" and not _finite(row) for row in rows):
-                    self._restore(checkpoints.load(str(self.model.device)))
-                    return {"status": "diverged", "step": step, "last_good_step": good}
+                    return self._diverged(checkpoints, step, good)
                 checkpoints.record(DYNAMICS, step, rows)
             if recipe.generates(step):
                 checkpoints.record(GENERATIONS, step, generate_responses(step))
             if recipe.evaluates(step):
-                checkpoints.save(step, self._state())
+                if step == recipe.steps or step // recipe.evaluate_every % checkpoint_every == 0:
+                    checkpoints.save(step, self._state())
                 good = step
                 progress(f"step {step}/{recipe.steps}  loss {self.log[-1]['loss']:.4f}")
         return {"status": "ok", "step": step, "last_good_step": step}
+
+    def _diverged(self, checkpoints: Checkpoints, step: int, good: int) -> dict[str, Any]:
+        """The status of a run that diverged at a step; the model is that of the `good` step again."""
+        # Updates since the last checkpoint are made again: no number depends on how often checkpoints are written.
+        for place in range(self._restore(checkpoints.load(str(self.model.device))), good):
+            self._step(place)
+        progress(f"step {step}: a number is not finite; stopped with the model of step {good}")
+        return {"status": "diverged", "step": step, "last_good_step": good}
 
     def _state(self) -> dict[str, Any]:
         weights = {name: weight.detach() for name, weight in self.trained.items()}

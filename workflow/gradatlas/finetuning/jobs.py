@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gradatlas.core.jobs import Json, RequestOptions, by_name
-from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
+from gradatlas.finetuning.settings import FinetuneSettings, GenerateSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
 from gradatlas.study.settings import Sampling
 from gradatlas.study.sheets import Loading
@@ -177,18 +177,56 @@ def build_probes(
     write_table(PROBES, rows, output, facts)
 
 
+def generate_start(
+    *,
+    model: str,
+    pairs: Path,
+    output: Path,
+    threads: int = 1,
+    batch_tokens: int = 4096,
+    settings: GenerateSettings,
+) -> None:
+    """Write the free responses of a model that several runs start from, once for all of them.
+
+    Parameters
+    ----------
+    model
+        model folder or card (.json)
+    pairs
+        pairs table (.parquet)
+    output
+        generations table to write (.parquet)
+    threads
+        CPU threads
+    batch_tokens
+        tokens of a batch at most, prompts and padding included; reduced when memory runs out
+    """
+    from gradatlas.core.device import lease
+
+    with lease(settings.device):
+        import torch
+
+        from gradatlas.finetuning.generations import generate_start as work
+
+        torch.set_num_threads(threads)
+        work(model, pairs, output, batch_tokens=batch_tokens, **asdict(settings))
+
+
 def finetune(
     *,
     init: str,
     pairs: Path,
     probes: Path | None = None,
     reference: str | None = None,
+    generations: Path | None = None,
     output: Path,
     journal: Path,
     judge_model: str = "",
     kept: Path | None = None,
     threads: int = 1,
     batch_tokens: int = 4096,
+    generate_batch_tokens: int = 4096,
+    checkpoint_every: int = 1,
     requests: RequestOptions[Requests] = REQUESTS,
     settings: FinetuneSettings,
 ) -> None:
@@ -207,6 +245,8 @@ def finetune(
         probes table (.parquet); default: no probes
     reference
         the reference model of the loss; default: the start
+    generations
+        generations table of which the last ones are the start's (.parquet), and are not made again
     output
         folder to write to
     journal
@@ -219,12 +259,17 @@ def finetune(
         CPU threads of all processes together; the last digits of the results depend on it
     batch_tokens
         tokens of an evaluation's batch at most, padding included; reduced when memory runs out
+    generate_batch_tokens
+        the same of a batch of free responses
+    checkpoint_every
+        evaluations from one checkpoint to the next
     """
     from gradatlas.core.device import lease
 
-    given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
-             "journal": journal, "threads": max(1, threads // settings.processes), "batch_tokens": batch_tokens,
-             "judged": (judge_model, kept, requests), "settings": settings}  # fmt: skip
+    given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "generations": generations,
+             "output": output, "journal": journal, "threads": max(1, threads // settings.processes),
+             "batch_tokens": batch_tokens, "generate_batch_tokens": generate_batch_tokens,
+             "checkpoint_every": checkpoint_every, "judged": (judge_model, kept, requests), "settings": settings}  # fmt: skip
     with lease(settings.device, settings.processes):
         if settings.processes == 1:
             _finetune(given)

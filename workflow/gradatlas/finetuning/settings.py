@@ -19,13 +19,21 @@ class RunSettings(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(RunSettings, Sampling, Loading):
-    """A run, what it is watched by, and how the model computes."""
+class GenerateSettings(Sampling, Loading):
+    """Which free responses are made."""
 
+    seed: int = 0
+    """of the random numbers"""
     prompts: int = 0
     """prompts that are answered freely, of those trained on and held out each"""
     draws: int = 1
     """free responses to a prompt"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(RunSettings, GenerateSettings):
+    """A run, what it is watched by, and how the model computes."""
+
     judge: Literal["", "oracle", "endpoint", "reward"] = ""
     """who ranks on-policy samples: oracle (of the miniature's grammar), endpoint or reward"""
     judge_model: WriterSettings = field(default_factory=WriterSettings)

@@ -182,8 +182,7 @@ class Training:
     reference_free: bool = False
     """of dpo and ipo: compare with no reference model"""
     evaluate_every: Count = 50
-    """updates between evaluations of all probes, each a checkpoint too; also before the first update and after the
-    last"""
+    """updates between evaluations of all probes; also before the first update and after the last"""
     generate_every: Whole = 0
     """updates between free responses; 0 or empty: before the first update and after the last alone"""
 

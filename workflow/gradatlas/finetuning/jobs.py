@@ -269,7 +269,8 @@ def finetune(
     given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "generations": generations,
              "output": output, "journal": journal, "threads": max(1, threads // settings.processes),
              "batch_tokens": batch_tokens, "generate_batch_tokens": generate_batch_tokens,
-             "checkpoint_every": checkpoint_every, "judged": (judge_model, kept, requests), "settings": settings}  # fmt: skip
+             "checkpoint_every": checkpoint_every, "judged": (judge_model, kept, requests),
+             "settings": settings}  # fmt: skip
     with lease(settings.device, settings.processes):
         if settings.processes == 1:
             _finetune(given)

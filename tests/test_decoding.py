@@ -223,7 +223,7 @@ def test_a_hybrid_is_finetuned_watched_and_heard(data, miniature, tmp_path):  # 
     _, tokenizer = load(str(miniature), dtype="float32", device="cpu")
     tiny("qwen3_next", torch.float32, len(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    more = {"loss": "kto", "negatives": "on_policy", "prompts": 2}
+    more = {"loss": "kto", "negatives": "self_play", "prompts": 2}
     done = call("finetune", *arguments(data, tmp_path / "model", tmp_path, **more, steps=2))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("prompts of one length at a time") == 1

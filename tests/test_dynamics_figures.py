@@ -108,7 +108,7 @@ def test_the_whole_sheet_has_every_comparison():
         ("base_dpo", 0), ("sft1_dpo", 200), ("sft4_dpo", 800), ("dpo", 1600), ("sft10_dpo", 2000)
     ]  # fmt: skip
     assert [chain.runs[0] for chain in choose.extended(runs)] == ["sft", "sft4", "extend"]
-    assert [chain.last for chain in choose.negatives(runs)] == ["dpo", "dpo_on_policy"]
+    assert [chain.last for chain in choose.negatives(runs)] == ["dpo", "dpo_on_policy", "dpo_self_play"]
     assert [runs[chain.last]["loss"] for chain in choose.losses(runs)] == ["dpo", "ipo", "slic", "sppo", "kto", "simpo"]
     learnt = choose.learnt(runs)
     assert learnt["probed_unrelated"] == ("unrelated", "") and learnt["probed_dpo"] == ("chosen", "rejected")
@@ -171,7 +171,7 @@ def test_titles_state_what_the_runs_do(whole):
     assert figures["influence"]["title"] == ("The type learnt rises most in 6 of 6 runs")
     assert figures["losses"]["title"].count(" · ") == 5 and ": chosen down" in figures["losses"]["title"]
     assert "sees the chosen responses as often" in figures["extend"]["subtitle"][0]
-    assert "never shown" in figures["negatives"]["subtitle"][0]
+    assert "only off-policy DPO is shown" in figures["negatives"]["subtitle"][0]
 
 
 def test_charts_are_sound(whole):

@@ -1,12 +1,16 @@
 """The finetuning loop: what it minimises, what it measures, kills, divergence, bad input."""
 
+import contextlib
 import gc
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 
 import polars as pl
 import pytest
@@ -24,7 +28,7 @@ from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.probes import TYPES, read_probes
 from gradatlas.finetuning.processes import SINGLE_PROCESS
 from gradatlas.finetuning.recipe import Recipe
-from gradatlas.finetuning.sequences import ResponseEncoder, log_probs, sample
+from gradatlas.finetuning.sequences import ResponseEncoder, log_probs
 from gradatlas.models.loading import load
 
 SHORT = {"learning_rate": 1e-3, "batch_size": 2, "max_new_tokens": 6}
@@ -103,19 +107,6 @@ def test_argmax_is_that_of_each_types_own_prefixes(data, miniature, tmp_path):
     assert frame.group_by("type").agg(pl.col("argmax_log_prob").sum())["argmax_log_prob"].n_unique() == len(TYPES)
 
 
-def test_samples_are_the_same_for_one_seed_and_end_with_the_end_token(miniature):
-    model, tokenizer = load(str(miniature), dtype="float32", device="cpu")
-    encoder = ResponseEncoder(tokenizer, 64)
-    asked = ["\n\nHuman: Who?\n\nAssistant:", "\n\nHuman: Where does she live, and when?\n\nAssistant:"]
-    state = torch.get_rng_state()
-    one, two, other = (sample(model, encoder, asked, seed, 8) for seed in (1, 1, 2))
-    assert one == two != other and torch.equal(state, torch.get_rng_state())
-    for prompt, encoded in zip(asked, one, strict=True):
-        assert (
-            encoded.ids[: encoded.start] == encoder.encode_prompt(prompt) and encoded.ids[-1] == tokenizer.eos_token_id
-        )
-
-
 # --- What is minimised ---
 
 
@@ -173,16 +164,6 @@ def test_lora_trains_low_rank_terms_and_leaves_an_ordinary_model(data, miniature
     assert curve(second)[0] == pytest.approx(curve(first)[-1], rel=1e-5)
 
 
-def test_negatives_from_the_model_itself(data, miniature, tmp_path):
-    own, given = (tmp_path / name for name in ("own", "given"))
-    one = run(data, miniature, own, loss="dpo", negatives="on_policy", steps=2)
-    again = run(data, miniature, own, loss="dpo", negatives="on_policy", steps=2)
-    other = run(data, miniature, given, loss="dpo", steps=2)
-    assert (one / "training.parquet").read_bytes() == (again / "training.parquet").read_bytes()
-    norms = [pl.read_parquet(out / "training.parquet")["grad_norm"].to_list() for out in (one, other)]
-    assert norms[0] != norms[1]
-
-
 def test_every_example_comes_once_an_epoch_and_no_batch_is_dropped():
     order = [place for step in range(6) for place in order_of(10, step * 4, 4, seed=3)]
     assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10)) and order[:10] != order[10:20]
@@ -198,12 +179,14 @@ def test_one_run_starts_from_another(data, miniature, tmp_path):
 
 
 def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_path):
-    more = {"evaluate_every": 3, "loss": "dpo", "negatives": "on_policy", "optimiser": "adamw"}
+    """The one that is never killed writes every checkpoint, the other one every second."""
+    more = {"evaluate_every": 3, "loss": "dpo", "negatives": "self_play", "optimiser": "adamw"}
     more |= {"generate_every": 2, "prompts": 2}
     quiet = run(data, miniature, tmp_path / "quiet", **more, steps=24)
-    command = [sys.executable, "-m", "gradatlas", "finetune",
-               *map(str, arguments(data, miniature, tmp_path / "killed", **more, steps=24))]  # fmt: skip
+    given = arguments(data, miniature, tmp_path / "killed", "--checkpoint-every", 2, **more, steps=24)
+    command = [sys.executable, "-m", "gradatlas", "finetune", *map(str, given)]
     victim = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    # After the evaluation of step 9, which has no checkpoint.
     while not (tmp_path / "killed/journal/dynamics-00000009.parquet").exists():
         assert victim.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
@@ -212,6 +195,7 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
     assert not (tmp_path / "killed/out").exists()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "resumes after step" in done.stderr, done.stderr
+    assert int(re.search(r"resumes after step (\d+)", done.stderr)[1]) % 6 == 0
     for name in (
         "dynamics.parquet",
         "generations.parquet",
@@ -231,9 +215,38 @@ def test_a_checkpoint_of_another_recipe_is_not_taken(data, miniature, tmp_path):
     assert json.loads((out / "status.json").read_text())["status"] == "ok"
 
 
-def test_a_run_that_diverges_keeps_the_last_good_checkpoint(data, miniature, tmp_path):
-    more = {"optimiser": "sgd", "clip": 0, "warm_up": 0, "evaluate_every": 1}
-    out = run(data, miniature, tmp_path, **more, learning_rate=1e30, steps=6)
+def test_at_most_two_checkpoints_are_on_the_disk(data, miniature, tmp_path):
+    given = arguments(data, miniature, tmp_path, "--checkpoint-every", 2, evaluate_every=1, steps=9)
+    seen, ended = [], threading.Event()
+
+    def watch():
+        while not ended.wait(0.001):
+            with contextlib.suppress(FileNotFoundError):
+                found = [path for path in (tmp_path / "journal").iterdir() if ".parquet" not in path.name]
+                seen.append(frozenset(path.name for path in found if path.stat().st_size > 100_000))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        done = call("finetune", *given)
+    finally:
+        ended.set()
+        watcher.join()
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, seen)) == 2
+    steps = {int(name.split("-")[1]) for names in seen for name in names if name.startswith("state-")}
+    assert steps <= {0, 2, 4, 6, 8, 9} and len(steps) > 2
+
+
+def test_a_run_that_diverges_keeps_the_last_good_model(data, miniature, tmp_path):
+    """Also where the last checkpoint is older than it."""
+    more = {"optimiser": "sgd", "clip": 0, "warm_up": 0, "evaluate_every": 1, "learning_rate": 1e30, "steps": 6}
+    for every in (4, 1):
+        done = call("finetune", *arguments(data, miniature, tmp_path / str(every), "--checkpoint-every", every, **more))
+        assert done.returncode == 0, done.stderr
+    out, rarely = tmp_path / "1/out", tmp_path / "4/out"
+    for name in ("status.json", "dynamics.parquet", "training.parquet", "model/model.safetensors"):
+        assert (out / name).read_bytes() == (rarely / name).read_bytes(), name
     status = json.loads((out / "status.json").read_text())
     assert status["status"] == "diverged" and status["step"] == status["last_good_step"] + 1 < 6
     frame = pl.read_parquet(out / "dynamics.parquet")
@@ -260,25 +273,58 @@ def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
     assert "only 0 examples have at most 8 tokens" in user_error(done)
 
 
-@pytest.mark.parametrize(("more", "kept"), [({}, False), ({"negatives": "on_policy"}, True), ({"loss": "kto"}, True)])
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        ({}, False),
+        ({"parameters": "lora"}, False),
+        ({"another": True}, False),
+        ({"negatives": "self_play"}, True),
+        ({"negatives": "on_policy", "judge": "oracle"}, True),
+        ({"loss": "kto"}, True),
+    ],
+)
 def test_a_reference_that_is_not_asked_again_is_freed(more, kept, data, miniature, tmp_path, monkeypatch):
-    """When the probes are first evaluated, as many models are alive as are still needed."""
-    alive = []
+    """Before the first step no reference is left, even without the collector; a copy of the start is made for no run
+    that needs the log-probabilities of the data alone."""
+    made, alive = [], []
+    make, step = training._reference, training._TrainingLoop._step
 
-    def counted(model, *given):
-        models = [each for each in gc.get_objects() if type(each) is type(model)]
-        alive.append(len(models))
-        return evaluate(model, *given)
+    def noted(*given):
+        reference = make(*given)
+        made.append(weakref.ref(reference))
+        made.extend(weakref.ref(weight) for weight in reference.parameters())
+        return reference
 
-    monkeypatch.setattr(training, "evaluate", counted)
-    gc.collect()
-    before = sum(type(each).__name__ == "LlamaForCausalLM" for each in gc.get_objects())
+    def counted(loop, number):
+        alive.append(sum(each() is not None for each in made))
+        return step(loop, number)
+
+    monkeypatch.setattr(training, "_reference", noted)
+    monkeypatch.setattr(training._TrainingLoop, "_step", counted)
+    given = ("--reference", miniature) if more.get("another") else ()
+    chosen = {"loss": "dpo", "steps": 1, **more}
+    chosen.pop("another", None)
     gc.disable()
     try:
-        run(data, miniature, tmp_path, **{"loss": "dpo", **more}, steps=1)
+        done = call("finetune", *arguments(data, miniature, tmp_path, *given, **chosen))
     finally:
         gc.enable()
-    assert [count - before for count in alive] == [1 + kept] * 2
+    assert done.returncode == 0, done.stderr
+    assert alive == [len(made) if kept else 0] and bool(made) == (kept or bool(given))
+
+
+def test_without_a_reference_none_is_loaded(data, miniature, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_reference", lambda *_: pytest.fail("a reference was made"))
+    out = run(data, miniature, tmp_path, loss="dpo", dtype="float64", reference_free=True, label_smoothing=0.2, steps=1)
+    model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
+    rows, encoder = read_pairs(data[0], "train"), ResponseEncoder(tokenizer, 512)
+    first = [rows[i] for i in order_of(12, 0, 2, 0)]
+    up, down = ([float(log_probs(model, [encoder.encode(row["prompt"], row[part])]).detach()) for row in first]
+                for part in ("chosen", "rejected"))  # fmt: skip
+    inside = [0.1 * (one - other) for one, other in zip(up, down, strict=True)]
+    plain = sum(0.8 * math.log1p(math.exp(-each)) + 0.2 * math.log1p(math.exp(each)) for each in inside) / 2
+    assert pl.read_parquet(out / "training.parquet")["loss"][0] == pytest.approx(plain, rel=1e-9)
 
 
 def test_ktos_other_answers_are_read_as_one_text_with_the_prompt(data, miniature):
@@ -320,6 +366,12 @@ def test_a_reference_with_another_tokenizer_is_refused(data, miniature, tmp_path
         ({"loss": "dpo", "target": "extend"}, "set target to chosen"),
         ({"loss": "dpo", "split": "base"}, "needs rejected responses, split base has none"),
         ({"negatives": "on_policy"}, "has no negatives"),
+        (
+            {"loss": "simpo", "label_smoothing": 0.1},
+            "is of the losses dpo and ipo; leave it out for simpo",
+        ),
+        ({"reference_free": True}, "reference_free is of the losses dpo and ipo; leave it out for sft"),
+        ({"loss": "dpo", "label_smoothing": 0.5}, "0.5 is greater than or equal to the maximum of 0.5"),
         ({"loss": "kto", "batch_size": 1}, "batch_size is 1; give at least 2"),
         ({"optimiser": "adam"}, "did you mean 'adamw'"),
         ({"learning_rate": 0.0}, "run 'run': 'learning_rate': 0.0 is less than or equal to the minimum of 0"),

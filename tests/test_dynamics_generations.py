@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 import torch
 
-from conftest import call
+from conftest import call, settings, user_error
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs
+from gradatlas.finetuning import finetune as training
 from gradatlas.finetuning.generations import generate
 from gradatlas.finetuning.sequences import ResponseEncoder
 from gradatlas.models.loading import load
@@ -130,6 +131,36 @@ def test_equal_weights_say_the_same(data, miniature, tmp_path):  # noqa: F811
     beside = generated("beside", miniature, name="beside", target="extend")
     assert after[0].equals(first[5]) and beside[0].equals(first[0])
     assert not first[5].equals(first[0]) and not beside[5].equals(first[5])
+
+
+def test_generations_of_the_start_are_taken_and_are_what_would_be_made(data, miniature, tmp_path, monkeypatch):  # noqa: F811
+    """From the start of all runs, and from the end of another run; a run on the probes has fewer prompts."""
+    given = settings(seed=0, prompts=5, draws=2, max_new_tokens=6)
+    shared, first = tmp_path / "start.parquet", tmp_path / "first/out"
+    done = call("generate_start", "--model", miniature, "--pairs", data[0], "--output", shared, *given)
+    assert done.returncode == 0, done.stderr
+    run(data, miniature, tmp_path / "first", prompts=5, draws=2, steps=2)
+    asked = []
+    monkeypatch.setattr(training, "generate", lambda model, encoder, pairs, **how: asked.append(len(pairs)) or
+                        generate(model, encoder, pairs, **how))  # fmt: skip
+    for name, init, table, more in (
+        ("beside", miniature, shared, {"target": "extend"}),
+        ("probed", miniature, shared, {"probed": True, "target": "rejected"}),
+        ("after", first / "model.json", first / "generations.parquet", {"loss": "dpo"}),
+    ):
+        more |= {"prompts": 5, "draws": 2, "steps": 2}
+        made = run(data, init, tmp_path / name / "made", **more)
+        asked.clear()
+        options = arguments(data, init, tmp_path / name, "--generations", table, **more)
+        done = call("finetune", *options)
+        assert done.returncode == 0, done.stderr
+        # Only those after the last step.
+        assert asked == [0, 9 - (name == "probed")]
+        one, other = (pl.read_parquet(out / "generations.parquet") for out in (made, tmp_path / name / "out"))
+        assert one.equals(other) and len(one.filter(pl.col("step") == 0)) == 2 * asked[1]
+    options = arguments(data, first / "model.json", tmp_path / "wrong", "--generations", shared, prompts=5, draws=2)
+    message = user_error(call("finetune", *options))
+    assert f"{shared}: its last free responses are of another model" in message
 
 
 def test_what_is_trained_on_the_probes_is_asked_those(data, miniature, tmp_path):  # noqa: F811

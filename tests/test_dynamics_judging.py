@@ -668,8 +668,8 @@ def test_a_judge_without_what_it_needs_is_one_line(made, pairs, tmp_path):
     common = ["--generations", made / "sft.parquet", "--scores", made / "scores.parquet", "--pairs", pairs,
               "--output", tmp_path / "j.parquet"]  # fmt: skip
     for judge, message in (
-        ("endpoint", "needs settings.model.endpoint, settings.model.name and --kept"),
-        ("reward", "settings.judge reward: needs --model"),
+        ("endpoint", "settings.judge endpoint: needs its model's endpoint and name, and --kept"),
+        ("reward", "settings.judge reward: needs the reward model's folder or card"),
         ("me", "--settings: 'judge': 'me' is not known"),
     ):
         done = call("judge_generations", *common, *settings(judge=judge, runs=JUDGED[:1], model={"device": "cpu"}))

@@ -1,6 +1,7 @@
 """The losses' residuals G = dL/dz in closed form, against autograd in float64; what of the paper's holds."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,28 @@ def test_g_is_the_gradient_of_the_loss_at_the_logits(name, seed, beta, margin):
     made = torch.autograd.grad(outcome.loss.sum(), (chosen, rejected), allow_unused=True, materialize_grads=True)
     torch.testing.assert_close(residual(chosen.detach(), up, outcome.chosen), made[0], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(residual(rejected.detach(), down, outcome.rejected), made[1], rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), beta=st.sampled_from([0.05, 0.1, 2.5]), smoothing=st.sampled_from([0.1, 0.3, 0.49]))
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.optional])
+def test_g_with_label_smoothing_and_without_a_reference(name, free, seed, beta, smoothing):
+    (chosen, rejected), (up, down), scores = drawn(seed)
+    if free:
+        zero = torch.zeros_like(scores.chosen_reference)
+        scores = replace(scores, chosen_reference=zero, rejected_reference=zero)
+    outcome = LOSSES[name].smoothed(scores, beta, 0.0, smoothing)
+    made = torch.autograd.grad(outcome.loss.sum(), (chosen, rejected))
+    torch.testing.assert_close(residual(chosen.detach(), up, outcome.chosen), made[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(residual(rejected.detach(), down, outcome.rejected), made[1], rtol=1e-9, atol=1e-12)
+    # The loss as the study's code has it, of h = h+ - h-.
+    margin = scores.chosen - scores.rejected - (scores.chosen_reference - scores.rejected_reference)
+
+    def plain(h):
+        return (h - 1 / (2 * beta)) ** 2 if name == "ipo" else -torch.log(torch.sigmoid(beta * h))
+
+    torch.testing.assert_close(outcome.loss, (1 - smoothing) * plain(margin) + smoothing * plain(-margin))
 
 
 def at(name, chosen, rejected, beta, margin=0.0):

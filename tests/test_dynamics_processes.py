@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from conftest import call, script, user_error
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
+from test_dynamics_judging import reward_model
 
 EXACT = {"dtype": "float64", "batch_size": 3, "prompts": 3, "generate_every": 2, "evaluate_every": 2}
 NUMBERS = ("loss", "pull", "push", "grad_norm", "learning_rate")
@@ -26,13 +27,15 @@ def table(out, name):
     [
         {"loss": "sft", "target": "extend", "optimiser": "adamw"},
         {"loss": "kto", "clip": 0.5},
-        {"loss": "dpo", "negatives": "on_policy"},
+        {"loss": "dpo", "negatives": "self_play"},
+        {"loss": "ipo", "negatives": "on_policy", "judge": "reward"},
     ],
     ids=lambda more: more["loss"],
 )
 def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noqa: F811
+    judge = ("--judge-model", reward_model(tmp_path / "reward", miniature)) if "judge" in more else ()
     for name, count in (("one", 1), ("two", 2)):
-        given = arguments(data, miniature, tmp_path / name, **EXACT, **more, processes=count, steps=3)
+        given = arguments(data, miniature, tmp_path / name, *judge, **EXACT, **more, processes=count, steps=3)
         done = (script if count > 1 else call)("finetune", *given)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("step 3/3") == 1
@@ -41,6 +44,7 @@ def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noq
         assert table(two, "training")[name].to_list() == pytest.approx(
             table(one, "training")[name].to_list(), rel=1e-12
         )
+    assert table(one, "training")["ranked"].equals(table(two, "training")["ranked"])
     for name in ("log_prob_sum", "argmax_log_prob", "entropy", "g_norm"):
         assert table(two, "dynamics")[name].to_list() == pytest.approx(
             table(one, "dynamics")[name].to_list(), rel=1e-11

@@ -483,6 +483,41 @@ def judge_settings():
     return {"judge": "reward", "model": picked(STUDY.judges[judge], Loading) | {"name": judge}}
 
 
+def weights_of(run):
+    """The folder of a run's weights, where these are deleted when no job needs them any more."""
+    return [f"{SEED_DIR}/{run}/model"] if run and not DYNAMICS["keep_models"] else []
+
+
+def generate_settings(answers=True):
+    """Which free responses a model gives."""
+    prompts = DYNAMICS["generate_prompts"] if answers else 0
+    return {"prompts": prompts, "draws": DYNAMICS["generate_draws"], **picked(DYNAMICS, Sampling)}
+
+
+def start_generations(wildcards):
+    """The table whose last free responses are those of a run's start: of that run, or of the start of all."""
+    row = PLAN.runs[wildcards.run]
+    if not (row["watched"] and DYNAMICS["generate_prompts"]):
+        return []
+    if row["init"] == PLAN.start:
+        return [f"{SEED_DIR}/start.generations.parquet"]
+    # LoRA's terms are merged at the end, which rounds: another model than the one that gave the last responses.
+    return [] if PLAN.runs[row["init"]]["parameters"] == "lora" else [f"{SEED_DIR}/{row['init']}/generations.parquet"]
+
+
+def is_ranked(wildcards):
+    """Whether a run's own samples are ranked by the judge."""
+    return PLAN.runs[wildcards.run]["negatives"] == "on_policy"
+
+
+def ranking_settings(wildcards):
+    """Who ranks a run's own samples; nothing for other runs."""
+    if not is_ranked(wildcards):
+        return {}
+    settings = judge_settings()
+    return {"judge": settings["judge"]} | ({"judge_model": settings["model"]} if "model" in settings else {})
+
+
 def seed_tables(name, made):
     """The tables of this name beside the runs of each seed; none where this config makes none."""
     return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])

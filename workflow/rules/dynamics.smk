@@ -1,13 +1,15 @@
 """Learning dynamics: finetuning evaluated on probes, and one step compared with its first-order prediction.
 
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
-makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet and a folder a
-       run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
+makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet, start.generations.parquet (free responses
+       before any run) and a folder a run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
        status.json, machine.json, model/ and its card model.json; results/figures/dynamics/, results/tables/dynamics.*
 why    one rule for all runs: a run's settings are its row of the sheet
 """
 
 ONE_STEP = DYNAMICS["one_step"]
+# The weights of a run: an output that is deleted once no job needs it; where they are kept, its card stands for them.
+WEIGHTS = [] if DYNAMICS["keep_models"] else temp(directory(f"{SEED_DIR}/{{run}}/model"))
 
 
 wildcard_constraints:
@@ -102,6 +104,7 @@ rule build_probes:
     input:
         pairs="results/dynamics/{pairs}/pairs.parquet",
         model=start_of_probes,
+        weights=lambda wildcards: weights_of(PLAN.start),
         rephrases=rephrases_file,
         files=probe_files,
     output:
@@ -137,12 +140,43 @@ rule build_probes:
         " {params.files:q} --settings {params.settings:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
+rule generate_start:
+    """Write the free responses of the model that the runs start from, once for all of them."""
+    input:
+        model=start_of_probes,
+        weights=lambda wildcards: weights_of(PLAN.start),
+        pairs="results/dynamics/{pairs}/pairs.parquet",
+    output:
+        f"{SEED_DIR}/start.generations.parquet",
+    log:
+        "logs/generate_start/{pairs}/{model}/seed_{seed}.log",
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
+    resources:
+        gpu=learner_gpu,
+        mem_mb=learner_memory,
+        runtime=240,
+        batch_tokens=lambda wildcards, attempt: max(1, DYNAMICS["generate_batch_tokens"] >> (attempt - 1)),
+    params:
+        code=code_digest("finetuning.jobs:generate_start"),
+        settings=lambda wildcards: as_json(
+            **learner_settings(wildcards), **generate_settings(), seed=int(wildcards.seed)
+        ),
+    shell:
+        "python -m gradatlas generate-start --model {input.model:q} --pairs {input.pairs:q} --settings {params.settings:q}"
+        " --threads {threads} --batch-tokens {resources.batch_tokens} --output {output:q} > {log:q} 2>&1"
+
+
 rule finetune:
     """Finetune one run of the sheet, with evaluations on the probes."""
     input:
         init=start_of_run,
+        weights=lambda wildcards: weights_of(PLAN.runs[wildcards.run]["init"]),
+        generations=start_generations,
         pairs="results/dynamics/{pairs}/pairs.parquet",
         probes=lambda wildcards: [f"{SEED_DIR}/probes.parquet"] if PLAN.runs[wildcards.run]["watched"] else [],
+        judge=lambda wildcards: [f"resources/models/{name}.json" for name in STUDY.judges if is_ranked(wildcards)],
     output:
         dynamics=f"{SEED_DIR}/{{run}}/dynamics.parquet",
         generations=f"{SEED_DIR}/{{run}}/generations.parquet",
@@ -152,6 +186,7 @@ rule finetune:
         machine=f"{SEED_DIR}/{{run}}/machine.json",
         # The card represents the folder model/, whose modification time does not depend on its content.
         model=f"{SEED_DIR}/{{run}}/model.json",
+        weights=WEIGHTS,
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:
@@ -165,31 +200,43 @@ rule finetune:
         runtime=1440,
         # Not a param: how much is evaluated at once makes nothing stale.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
+        generate_batch_tokens=lambda wildcards, attempt: max(1, DYNAMICS["generate_batch_tokens"] >> (attempt - 1)),
+        checkpoint_every=DYNAMICS["checkpoint_every"],
+        requests=lambda wildcards: REQUESTS,
     params:
         code=lambda wildcards: code_digest(
-            "finetuning.jobs:finetune", only={"finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]]}
+            "finetuning.jobs:finetune",
+            only={
+                "finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]],
+                "finetuning.jobs:JUDGES": [judge_settings()["judge"]] if is_ranked(wildcards) else [],
+            },
         ),
         settings=lambda wildcards: as_json(
             **run_settings(wildcards),
             **learner_settings(wildcards),
-            prompts=DYNAMICS["generate_prompts"] if PLAN.runs[wildcards.run]["watched"] else 0,
-            draws=DYNAMICS["generate_draws"],
-            **picked(DYNAMICS, Sampling),
+            **generate_settings(PLAN.runs[wildcards.run]["watched"]),
+            **ranking_settings(wildcards),
             processes=DYNAMICS["processes"],
         ),
         probes=lambda wildcards, input: ["--probes", input.probes] if input.probes else [],
+        generations=lambda wildcards, input: ["--generations", input.generations] if input.generations else [],
+        judge=lambda wildcards, input: ["--judge-model", *input.judge] if input.judge else [],
+        kept="results/journal/generated/{pairs}.{model}.{seed}.{run}.ranked.jsonl",
         folder=lambda wildcards, output: os.path.dirname(output.status),
         journal="results/journal/dynamics/{pairs}/{model}/seed_{seed}/{run}",
     shell:
         "python -m gradatlas finetune --init {input.init:q} --pairs {input.pairs:q} {params.probes:q}"
+        " {params.generations:q} {params.judge:q} --kept {params.kept:q} --requests {resources.requests:q}"
         " --output {params.folder:q} --journal {params.journal:q} --settings {params.settings:q} --threads {threads}"
-        " --batch-tokens {resources.batch_tokens} > {log:q} 2>&1"
+        " --batch-tokens {resources.batch_tokens} --generate-batch-tokens {resources.generate_batch_tokens}"
+        " --checkpoint-every {resources.checkpoint_every} > {log:q} 2>&1"
 
 
 rule check_step:
     """Compare one step of SGD with its first-order prediction, on the model that the runs start from."""
     input:
         model=start_of_probes,
+        weights=lambda wildcards: weights_of(PLAN.start),
         pairs="results/dynamics/{pairs}/pairs.parquet",
         probes=f"{SEED_DIR}/probes.parquet",
     output:

@@ -160,10 +160,10 @@ LOSSES = Comparison(
     last_runs,
     "Examples seen",
 )
-#: DPO with the rejected responses of the pairs, and with the model's own samples in their place.
+#: DPO on the data's pairs, on pairs of the model's own samples, and with a sample in place of the rejected response.
 NEGATIVES = Comparison(
-    "On-policy: the rejected side is a sample of the model itself. “Rejected” is in both that of the pairs, which "
-    f"on-policy DPO is never shown. {_CLEAR} {LEVELS}",
+    "On-policy: both responses are samples of the model itself, ranked by the judge; self-play: the rejected one is. "
+    f"“Rejected” is always that of the data, which only off-policy DPO is shown. {_CLEAR} {LEVELS}",
     last_runs,
     "Examples of DPO",
 )

@@ -16,7 +16,8 @@ from gradatlas.study.runs import lineage
 
 Runs = Mapping[str, Mapping[str, Any]]
 # What two runs share that differ in their start alone.
-_SAME = ("loss", "target", "negatives", "parameters", "optimiser", "learning_rate", "steps", "batch_size", "beta")
+_SAME = ("loss", "target", "probed", "negatives", "parameters", "optimiser", "learning_rate", "steps", "batch_size",
+         "beta", "label_smoothing", "reference_free")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,13 @@ def losses(runs: Runs) -> list[Chain]:
 
 
 def negatives(runs: Runs) -> list[Chain]:
-    """DPO from one start with given rejected responses and with the model's own."""
-    own = [name for name, row in runs.items() if row["negatives"] == "on_policy" and not row["probed"]]
-    for name in own:
-        for other, row in runs.items():
-            keys = ["init", *_SAME]
-            keys.remove("negatives")
-            if row["negatives"] != "on_policy" and all(row[key] == runs[name][key] for key in keys):
-                return [_chain(other, runs), _chain(name, runs)]
+    """DPO from one start on the data's pairs, and on those with the model's own responses."""
+    keys = ["init", *(key for key in _SAME if key != "negatives")]
+    for name, row in runs.items():
+        alike = [other for other in runs if all(runs[other][key] == row[key] for key in keys)]
+        own = [other for other in alike if runs[other]["negatives"] != "off_policy"]
+        if row["negatives"] == "off_policy" and own and not row["probed"]:
+            return [_chain(each, runs) for each in (name, *own)]
     return []
 
 

@@ -14,7 +14,7 @@ import torch
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import replacing, sha256_of, write_text
+from gradatlas.core.files import sha256_of, write_text
 from gradatlas.core.tables import Table, read_table, write_table
 from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 
@@ -65,12 +65,15 @@ class Checkpoints:
             write_table(table, rows, self.folder / f"{table.name}-{step:08d}.parquet", {})
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state after a step, and delete older ones."""
+        """Write the state after a step, and delete the one before: never more than two are on the disk."""
         if self.processes.is_main:
             older = self._states()
+            # One name until it is whole, so that a kill leaves no third file.
             unnamed = self.folder / "state.pt"
-            with replacing(unnamed) as temporary:
-                torch.save({**state, "step": step}, temporary)
+            with open(unnamed, "wb") as file:
+                torch.save({**state, "step": step}, file)
+                file.flush()
+                os.fsync(file.fileno())
             newest = unnamed.with_name(f"state-{step:08d}-{sha256_of(unnamed)}.pt")
             os.replace(unnamed, newest)
             for path in older:

@@ -30,7 +30,9 @@ from gradatlas.core.tables import write_table
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.examples import Example, order_of, read_examples, trained_pairs
-from gradatlas.finetuning.generations import generate, generation_pairs
+from gradatlas.finetuning.generations import generate, generation_pairs, read_start, window_of
+from gradatlas.finetuning.judging.judges import Answer, Contest, Judge, verdict_of
+from gradatlas.finetuning.judging.scores import repetition
 from gradatlas.finetuning.losses import LOSSES, Outcome, Scores, divergence_of
 from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
@@ -58,12 +60,16 @@ def finetune(
     *,
     probes: str | None = None,
     reference: str | None = None,
+    generations: str | None = None,
+    judge: Judge | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
     max_length: int = 512,
     truncation: str = "drop",
     batch_tokens: int = 4096,
+    generate_batch_tokens: int = 4096,
+    checkpoint_every: int = 1,
     max_new_tokens: int = 64,
     prompts: int = 0,
     draws: int = 1,
@@ -73,9 +79,11 @@ def finetune(
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, if given), ``generations.parquet`` (`draws`
     free responses to at most `prompts` prompts of each split), ``training.parquet``, ``status.json``, ``machine.json``
     (hardware and versions), ``model/``, and last its card ``model.json``. A loss or gradient that is not finite stops
-    the run: the status is then ``diverged``, and ``model/`` is the last checkpoint before that step.
+    the run: the status is then ``diverged``, and ``model/`` is that of the last evaluation before that step.
 
-    `reference`: the reference model, by default `init`. `journal`: a folder for checkpoints, deleted at the end. Raises
+    `reference`: the reference model, by default `init`. `generations`: a table whose last free responses are those of
+    `init`, which are not made again. `judge`: ranks on-policy samples; of the main process alone.
+    `journal`: a folder for checkpoints, one at every `checkpoint_every`-th evaluation, deleted at the end. Raises
     `InputError` for a start that diverged, a reference with another tokenizer, data without a usable example, and more
     `processes` than a batch has examples.
     """
@@ -84,16 +92,21 @@ def finetune(
             f"run '{recipe.name}': {processes.count} processes cannot share batches of {recipe.batch_size}; lower "
             "config key dynamics.processes"
         )
+    if recipe.negatives == "on_policy" and processes.is_main and judge is None:
+        raise InputError(f"run '{recipe.name}': its samples are ranked by a judge; give settings.judge")
     device, start = choose_device(device), locate_start(init)
     torch.use_deterministic_algorithms(device == "cpu")
     how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     model, tokenizer = load(start.path, **how)
-    window = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+    window = window_of(model, max_length)
     encoder = ResponseEncoder(tokenizer, window, model, truncation)
     followed, unusable = read_probes(probes, encoder) if probes else ({}, [])
     trained = trained_pairs(recipe, pairs, probes)
     examples, excluded = read_examples(recipe, trained, encoder)
     prompted = generation_pairs(pairs, trained, prompts, recipe.seed)
+    how_generated = {"seed": recipe.seed, "max_new_tokens": max_new_tokens, "window": window}
+    how_generated |= {"truncation": truncation, "dtype": dtype}
+    at_start = read_start(generations, {"model": start.digest, **how_generated}) if generations else {}
     facts = {
         **asdict(recipe),
         "init": start.digest,
@@ -108,15 +121,17 @@ def finetune(
         "dtype": dtype,
         "device": device,
         "processes": processes.count,
+        "judge": dict(judge.facts) if judge else None,
         "revision": start.revision,
-        **code_of(recipe.loss),
+        **code_of(recipe.loss, judge and judge.facts["judge"]),
         **libraries(),
     }
     checkpoints = Checkpoints(journal, facts, processes)
-    other = _reference(model, tokenizer, reference, how) if LOSSES[recipe.loss].reference else None
+    # The start is its own reference until the first step.
+    other = _reference(model, tokenizer, reference, how) if reference or recipe.keeps_reference else None
     adapter = _make_trainable(model, recipe)
-    run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes)
-    # Only `run` holds the reference, and frees it once its log-probabilities are known.
+    run = _TrainingLoop(model, encoder, recipe, examples, other, max_new_tokens, processes, judge)
+    # Only `run` holds the reference, and frees it where its log-probabilities are needed once.
     del other
 
     def moment(step: int) -> dict:
@@ -129,37 +144,44 @@ def finetune(
         return rows + [{**moment(step), **row, "tokens": None} for row in unusable]
 
     def generate_responses(step: int) -> list[dict]:
-        rows = generate(model, encoder, prompted, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
-                        batch_tokens=batch_tokens, processes=processes)  # fmt: skip
-        return [{**moment(step), **row} for row in rows]
+        known = {} if step else at_start
+        keys = {pair["pair_id"]: [(pair["pair_id"], draw) for draw in range(draws)] for pair in prompted}
+        missing = [pair for pair in prompted if not known.keys() >= set(keys[pair["pair_id"]])]
+        made = generate(model, encoder, missing, seed=recipe.seed, draws=draws, max_tokens=max_new_tokens,
+                        batch_tokens=generate_batch_tokens, processes=processes)  # fmt: skip
+        found = known | {(row["pair_id"], row["draw"]): row for row in made}
+        return [{**moment(step), **found[key]} for pair in prompted for key in keys[pair["pair_id"]]]
 
     run.prepare(batch_tokens)
     # Tested before a checkpoint is read, so that a resumed run finds the same.
     batch_key(model, window)
-    status = run.train(checkpoints, evaluate_probes, generate_responses)
+    status = run.train(checkpoints, checkpoint_every, evaluate_probes, generate_responses)
     if not processes.is_main:
         return
-    ended = {"status": status["status"], "vocabulary": model.config.get_text_config().vocab_size}
+    folder = Path(output) / "model"
+    save_model(adapter.merge_and_unload() if adapter else model, tokenizer, folder)
+    card = card_of(recipe.name, str(folder), "", folder)
+    # Weights that are merged at the end round otherwise: they are not the model that gave the last responses.
+    ended = {"status": status["status"], "model": None if adapter else card["digest"]}
+    ended |= {"vocabulary": model.config.get_text_config().vocab_size}
     for table in (DYNAMICS, GENERATIONS):
         rows = checkpoints.recorded(table, status["last_good_step"])
         write_table(table, rows, Path(output) / f"{table.name}.parquet", facts | ended)
     write_table(TRAINING, run.log, Path(output) / "training.parquet", facts)
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(followed), **Counter(row["status"] for row in unusable)}
-    folder = Path(output) / "model"
-    save_model(adapter.merge_and_unload() if adapter else model, tokenizer, folder)
-    card = card_of(recipe.name, str(folder), "", folder)
     write_json(Path(output) / MACHINE, machine(device))
     write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
     write_json(Path(output) / CARD, card)
     checkpoints.remove()
 
 
-def code_of(loss: str) -> dict[str, str]:
-    """Digests of what a run's numbers depend on: the code of all runs, and that of its loss."""
-    registry = "finetuning.losses:LOSSES"
-    common = code_digest(f"{__name__}:finetune", only={registry: []})
-    return {"code": common, "loss_code": code_digest(registry, only={registry: [loss]})}
+def code_of(loss: str, judge: str | None = None) -> dict[str, str]:
+    """Digests of what a run's numbers depend on: the code of all runs, that of its loss, and that of its judge."""
+    losses, judges = "finetuning.losses:LOSSES", "finetuning.jobs:JUDGES"
+    found = {"code": code_digest(f"{__name__}:finetune", only={losses: []})}
+    found["loss_code"] = code_digest(losses, only={losses: [loss]})
+    return found | ({"judge_code": code_digest(judges, only={judges: [judge]})} if judge else {})
 
 
 def locate_start(init: str) -> Location:
@@ -227,10 +249,12 @@ class _TrainingLoop:
         reference,
         max_new_tokens,
         processes,
+        judge: Judge | None = None,
     ):
         self.model, self.encoder, self.recipe, self.examples = model, encoder, recipe, examples
         self.loss, self.reference, self.max_new_tokens = LOSSES[recipe.loss], reference, max_new_tokens
         self.processes: Processes = processes
+        self.judge = judge
         self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         # No dropout.
         self.model.eval()
@@ -240,30 +264,34 @@ class _TrainingLoop:
 
     @torch.no_grad()
     def prepare(self, batch_tokens: int) -> None:
-        """Compute the reference's log-probabilities once: they never change."""
-        if self.loss.reference:
+        """Compute the reference's log-probabilities once, before the first step: they never change."""
+        reference = self.model if self.reference is None else self.reference
+        if self.recipe.needs_reference:
             distinct = {str(i): each for i, each in enumerate(dict.fromkeys(self._responses()))}
             found: dict[str, float] = {}
             for keys in self.processes.share(plan_batches(distinct, batch_tokens)):
                 batch = [distinct[key] for key in keys]
-                found |= zip(keys, log_probs(self.reference, batch).double().tolist(), strict=True)
+                found |= zip(keys, log_probs(reference, batch).double().tolist(), strict=True)
             self.known = {distinct[key]: value for key, value in self.processes.gather(found).items()}
-        if not (self.loss.reference and (self.loss.mismatched or self.recipe.negatives == "on_policy")):
+        if not self.recipe.keeps_reference:
             self.reference = None
 
     def _responses(self):
+        """Those that are in the data."""
         for example in self.examples:
-            yield example.chosen
-            if example.rejected and self.recipe.negatives == "off_policy":
+            if self.recipe.negatives != "on_policy":
+                yield example.chosen
+            if self.recipe.negatives == "off_policy":
                 yield example.rejected
 
     def train(
         self,
         checkpoints: Checkpoints,
+        checkpoint_every: int,
         evaluate_probes: Callable[[int], list[dict]],
         generate_responses: Callable[[int], list[dict]],
     ) -> dict[str, Any]:
-        """Train to the end, or to the first number that is not finite: then restore the last good step."""
+        """Train to the end, or to the first number that is not finite: then return to the last evaluation before."""
         recipe = self.recipe
         state = checkpoints.load(str(self.model.device))
         step = self._restore(state) if state else 0
@@ -276,23 +304,29 @@ class _TrainingLoop:
         good = step
         while step < recipe.steps:
             if not self._step(step):
-                self._restore(checkpoints.load(str(self.model.device)))
-                progress(f"step {step + 1}: loss or gradient is not finite; stopped with the model of step {good}")
-                return {"status": "diverged", "step": step + 1, "last_good_step": good}
+                return self._diverged(checkpoints, step + 1, good)
             step += 1
             if recipe.evaluates(step):
                 rows = evaluate_probes(step)
                 if any(row["status"] == "ok" and not _finite(row) for row in rows):
-                    self._restore(checkpoints.load(str(self.model.device)))
-                    return {"status": "diverged", "step": step, "last_good_step": good}
+                    return self._diverged(checkpoints, step, good)
                 checkpoints.record(DYNAMICS, step, rows)
             if recipe.generates(step):
                 checkpoints.record(GENERATIONS, step, generate_responses(step))
             if recipe.evaluates(step):
-                checkpoints.save(step, self._state())
+                if step == recipe.steps or step // recipe.evaluate_every % checkpoint_every == 0:
+                    checkpoints.save(step, self._state())
                 good = step
                 progress(f"step {step}/{recipe.steps}  loss {self.log[-1]['loss']:.4f}")
         return {"status": "ok", "step": step, "last_good_step": step}
+
+    def _diverged(self, checkpoints: Checkpoints, step: int, good: int) -> dict[str, Any]:
+        """The status of a run that diverged at a step; the model is that of the `good` step again."""
+        # Updates since the last checkpoint are made again: no number depends on how often checkpoints are written.
+        for place in range(self._restore(checkpoints.load(str(self.model.device))), good):
+            self._step(place)
+        progress(f"step {step}: a number is not finite; stopped with the model of step {good}")
+        return {"status": "diverged", "step": step, "last_good_step": good}
 
     def _state(self) -> dict[str, Any]:
         weights = {name: weight.detach() for name, weight in self.trained.items()}
@@ -310,7 +344,7 @@ class _TrainingLoop:
         """One update; returns False, without an update, where the loss or the gradient is not finite."""
         recipe = self.recipe
         places = order_of(len(self.examples), step * recipe.batch_size, recipe.batch_size, recipe.seed)
-        outcome = self._outcome([self.examples[place] for place in places], step)
+        outcome, ranked = self._outcome([self.examples[place] for place in places], step)
         # Divided by the size of the whole batch: each process has a part of the sum.
         loss = outcome.loss.sum() / recipe.batch_size
         self.optimiser.zero_grad()
@@ -338,19 +372,19 @@ class _TrainingLoop:
                 "pull": pull,
                 "push": push,
                 "grad_norm": norm.item(),
+                "ranked": ranked,
             }
         )
         return True
 
-    def _outcome(self, batch: Sequence[Example], step: int) -> Outcome:
-        """The loss of this process's part of a batch."""
-        share = self.processes.share(range(len(batch)))
-        chosen = [batch[place].chosen for place in share]
+    def _outcome(self, batch: Sequence[Example], step: int) -> tuple[Outcome, int | None]:
+        """The loss of this process's part of a batch, and how many pairs of the whole batch are ranked."""
+        recipe, share = self.recipe, self.processes.share(range(len(batch)))
         if not self.loss.paired:
-            return self.loss.of(Scores(log_probs(self.model, chosen)), self.recipe.beta, self.recipe.margin)
-        # Samples depend on their batch, so every process draws all of them.
-        sampled = self._sampled(batch, step) if self.recipe.negatives == "on_policy" else None
-        rejected = [sampled[place] if sampled else batch[place].rejected for place in share]
+            chosen = [batch[place].chosen for place in share]
+            return self.loss.of(Scores(log_probs(self.model, chosen)), recipe.beta, recipe.margin), None
+        pairs, ranked = self._pairs(batch, step)
+        chosen, rejected = ([pairs[place][side] for place in share] for side in (0, 1))
         both = log_probs(self.model, chosen + rejected)
         scores = Scores(
             *both.split(len(share)),
@@ -358,10 +392,52 @@ class _TrainingLoop:
             *(torch.tensor([each.tokens for each in part]).to(both) for part in (chosen, rejected)),
             self._divergence(batch) if self.loss.mismatched else None,
         )
-        return self.loss.of(scores, self.recipe.beta, self.recipe.margin)
+        outcome = self.loss.smoothed(scores, recipe.beta, recipe.margin, recipe.label_smoothing)
+        counted = torch.tensor([ranked[place] for place in share]).to(both)
+        parts = (outcome.loss, outcome.chosen, outcome.rejected)
+        return Outcome(*(part * counted for part in parts)), sum(ranked)
+
+    def _pairs(
+        self, batch: Sequence[Example], step: int
+    ) -> tuple[list[tuple[EncodedResponse, EncodedResponse]], list[bool]]:
+        """Chosen and rejected response of every example, and whether the two are ranked.
+
+        Samples depend on their batch, so every process draws all of them.
+        """
+        size = len(batch)
+        if self.recipe.negatives == "off_policy":
+            return [(each.chosen, each.rejected) for each in batch], [True] * size
+        if self.recipe.negatives == "self_play":
+            return list(zip((each.chosen for each in batch), self._sampled(batch, step), strict=True)), [True] * size
+        sampled = self._sampled([*batch, *batch], step)
+        pairs = list(zip(sampled[:size], sampled[size:], strict=True))
+        # An endpoint is asked by one process.
+        found = dict(enumerate(self._verdicts(batch, pairs))) if self.processes.is_main else {}
+        verdicts = self.processes.gather(found)
+        ordered = [pair[::-1] if verdicts[place] == "baseline" else pair for place, pair in enumerate(pairs)]
+        return ordered, [verdicts[place] in ("run", "baseline") for place in range(size)]
+
+    def _verdicts(
+        self, batch: Sequence[Example], pairs: Sequence[tuple[EncodedResponse, EncodedResponse]]
+    ) -> list[str | None]:
+        """The better response of every pair: ``run``, the first, or ``baseline``, the second."""
+
+        def answer(example: Example, response: EncodedResponse) -> Answer:
+            ids = response.ids[response.start :]
+            text, finished = self.encoder.text(ids), ids[-1] == self.encoder.end
+            right = self.judge.right(example.text, text)
+            return Answer(text, finished, repetition(ids[: len(ids) - finished]), right)
+
+        contests = [
+            Contest(example.prompt, *(answer(example, response) for response in pair))
+            for example, pair in zip(batch, pairs, strict=True)
+        ]
+        return [verdict_of(preference) for preference in self.judge.prefer(contests)]
 
     def _known(self, responses: Sequence[EncodedResponse], like: Tensor) -> Tensor:
-        """The reference's log-probabilities; those of sampled responses are computed now."""
+        """The reference's log-probabilities, 0 without one; those of sampled responses are computed now."""
+        if self.recipe.reference_free:
+            return torch.zeros_like(like[: len(responses)])
         sampled = [each for each in responses if each not in self.known]
         computed: dict[EncodedResponse, float] = {}
         if sampled:
@@ -380,8 +456,8 @@ class _TrainingLoop:
         return divergence_of(*both.new_tensor([found[place] for place in range(len(batch))]).unbind(1))
 
     def _sampled(self, batch: Sequence[Example], step: int) -> list[EncodedResponse]:
-        """Negatives sampled from the current model; an empty one is the end token only."""
-        seed = int.from_bytes(seeded_hash(self.recipe.seed, f"negatives of step {step}")[:4])
+        """Responses of the current model."""
+        seed = int.from_bytes(seeded_hash(self.recipe.seed, f"samples of step {step}")[:4])
         return sample(self.model, self.encoder, [each.prompt for each in batch], seed, self.max_new_tokens)
 
 

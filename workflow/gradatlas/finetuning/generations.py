@@ -6,7 +6,8 @@ responses, and differences along a run or between runs come from the weights. (T
 last bits of a float32 probability, and so, very rarely, a token.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,11 +15,15 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.data.pairs import Pair, read_pairs
 from gradatlas.finetuning.probes import ranked
 from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 from gradatlas.finetuning.sequences import ResponseEncoder
+from gradatlas.finetuning.tables import GENERATIONS
 from gradatlas.models.decoding import batch_key, continue_prompts
+from gradatlas.models.loading import choose_device, load, locate
 from gradatlas.study.seeds import seeded_hash
 
 
@@ -28,6 +33,66 @@ def generation_pairs(pairs: str, trained: Sequence[Pair], count: int, seed: int)
     Pairs with probes come first, unless these come from files.
     """
     return [pair for rows in (trained, read_pairs(pairs, "held_out")) for pair in ranked(rows, seed)[:count]]
+
+
+def generate_start(
+    model: str,
+    pairs: str,
+    output: str | Path,
+    *,
+    seed: int,
+    prompts: int,
+    draws: int,
+    max_length: int,
+    truncation: str,
+    max_new_tokens: int,
+    batch_tokens: int,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+) -> None:
+    """Write the ``generations`` table of a model before any run, to all prompts that a run from it may answer.
+
+    Its run has no name. The runs take their own prompts' rows from it (`read_start`).
+    """
+    device, start = choose_device(device), locate(model)
+    torch.use_deterministic_algorithms(device == "cpu")
+    network, tokenizer = load(start.path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    encoder = ResponseEncoder(tokenizer, window_of(network, max_length), network, truncation)
+    prompted = generation_pairs(pairs, read_pairs(pairs, "train"), prompts, seed)
+    rows = generate(network, encoder, prompted, seed=seed, draws=draws, max_tokens=max_new_tokens,
+                    batch_tokens=batch_tokens)  # fmt: skip
+    moment = {"run": "", "seed": seed, "step": 0, "examples": 0}
+    facts = {"model": start.digest, "seed": seed, "max_new_tokens": max_new_tokens, "window": encoder.max_length}
+    facts |= {"truncation": truncation, "dtype": dtype}
+    write_table(GENERATIONS, [{**moment, **row} for row in rows], output, facts)
+
+
+def read_start(path: str, facts: Mapping[str, Any]) -> dict[tuple[str, int], dict]:
+    """The responses of a table's last step, by pair and draw: the columns of the table from pair_id on.
+
+    Raises `InputError` where the table's metadata differ from the `facts`: the model and what else decides a response.
+    """
+    found = read_metadata(path, GENERATIONS)
+    for key, value in facts.items():
+        if found.get(key) != value:
+            raise InputError(
+                f"{path}: its last free responses are of another {key} ({found.get(key)}, not {value}); "
+                "give those of the model that the run starts from, or none"
+            )
+    rows = read_table(GENERATIONS, path).to_pylist()
+    last = max((row["step"] for row in rows), default=0)
+    moment = ("run", "seed", "step", "examples")
+    return {
+        (row["pair_id"], row["draw"]): {key: value for key, value in row.items() if key not in moment}
+        for row in rows
+        if row["step"] == last
+    }
+
+
+def window_of(model: Any, max_length: int) -> int:
+    """The tokens that a model reads at most."""
+    return min(max_length, getattr(model.config, "max_position_embeddings", max_length))
 
 
 def generate(
@@ -44,8 +109,8 @@ def generate(
     """`draws` responses at temperature 1 to every prompt: the columns of the ``generations`` table from pair_id on.
 
     Only the tokenizer's end token ends a response, as in training, whatever the checkpoint's generation_config lists.
-    A response has at most `max_tokens` tokens, or what the prompt leaves of the window. `seed`: of the random numbers.
-    Batches are distributed over `processes`; all get all rows.
+    A response has at most `max_tokens` tokens, or what the prompt leaves of the window, and is cut at the next turn.
+    `seed`: of the random numbers. Batches are distributed over `processes`; all get all rows.
 
     Status ``too_long``: the prompt fills the window. ``nonfinite``: a logit was not finite; no response is kept.
     """
@@ -92,10 +157,8 @@ def _respond(
         if nonfinite:
             row["status"] = "nonfinite"
             continue
-        finished = end in ids
-        ids = ids[: ids.index(end)] if finished else ids
-        text = encoder.tokenizer.decode(ids, skip_special_tokens=True)
-        row |= {"response": text, "tokens": len(ids) + finished, "finished": finished, "status": "ok"}
+        kept = encoder.cut(ids)
+        row |= {"response": encoder.text(ids), "tokens": len(kept), "finished": kept[-1] == end, "status": "ok"}
 
 
 class _InverseSampling(LogitsProcessor):

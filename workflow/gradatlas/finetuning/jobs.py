@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gradatlas.core.jobs import Json, RequestOptions, by_name
-from gradatlas.finetuning.settings import FinetuneSettings, RunSettings
+from gradatlas.finetuning.settings import FinetuneSettings, GenerateSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
 from gradatlas.study.settings import Sampling
 from gradatlas.study.sheets import Loading
@@ -205,16 +205,57 @@ def _texts_of_pairs(pairs: Path, _: Any, rephrases: Path | None, settings: Probe
 TEXTS = {"files": _texts_of_files, "pairs": _texts_of_pairs}
 
 
+def generate_start(
+    *,
+    model: str,
+    pairs: Path,
+    output: Path,
+    threads: int = 1,
+    batch_tokens: int = 4096,
+    settings: GenerateSettings,
+) -> None:
+    """Write the free responses of a model that several runs start from, once for all of them.
+
+    Parameters
+    ----------
+    model
+        model folder or card (.json)
+    pairs
+        pairs table (.parquet)
+    output
+        generations table to write (.parquet)
+    threads
+        CPU threads
+    batch_tokens
+        tokens of a batch at most, prompts and padding included; reduced when memory runs out
+    """
+    from gradatlas.core.device import lease
+
+    with lease(settings.device):
+        import torch
+
+        from gradatlas.finetuning.generations import generate_start as work
+
+        torch.set_num_threads(threads)
+        work(model, pairs, output, batch_tokens=batch_tokens, **asdict(settings))
+
+
 def finetune(
     *,
     init: str,
     pairs: Path,
     probes: Path | None = None,
     reference: str | None = None,
+    generations: Path | None = None,
     output: Path,
     journal: Path,
+    judge_model: str = "",
+    kept: Path | None = None,
     threads: int = 1,
     batch_tokens: int = 4096,
+    generate_batch_tokens: int = 4096,
+    checkpoint_every: int = 1,
+    requests: RequestOptions[Requests] = REQUESTS,
     settings: FinetuneSettings,
 ) -> None:
     """Finetune a model on preference pairs, evaluated on probes; a killed run resumes where it stopped.
@@ -232,19 +273,31 @@ def finetune(
         probes table (.parquet); default: no probes
     reference
         the reference model of the loss; default: the start
+    generations
+        generations table of which the last ones are the start's (.parquet), and are not made again
     output
         folder to write to
     journal
         folder for checkpoints, deleted at the end
+    judge_model
+        folder or card of a reward model that ranks on-policy samples
+    kept
+        answers so far of an endpoint that ranks them (.jsonl)
     threads
         CPU threads of all processes together; the last digits of the results depend on it
     batch_tokens
         tokens of an evaluation's batch at most, padding included; reduced when memory runs out
+    generate_batch_tokens
+        the same of a batch of free responses
+    checkpoint_every
+        evaluations from one checkpoint to the next
     """
     from gradatlas.core.device import lease
 
-    given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "output": output,
-             "journal": journal, "threads": max(1, threads // settings.processes), "batch_tokens": batch_tokens,
+    given = {"init": init, "pairs": pairs, "probes": probes, "reference": reference, "generations": generations,
+             "output": output, "journal": journal, "threads": max(1, threads // settings.processes),
+             "batch_tokens": batch_tokens, "generate_batch_tokens": generate_batch_tokens,
+             "checkpoint_every": checkpoint_every, "judged": (judge_model, kept, requests),
              "settings": settings}  # fmt: skip
     with lease(settings.device, settings.processes):
         if settings.processes == 1:
@@ -264,8 +317,12 @@ def _finetune(given: dict[str, Any], *processes: Any) -> None:
     from gradatlas.finetuning.recipe import Recipe
 
     given = dict(given)
-    torch.set_num_threads(given.pop("threads"))
-    chosen = asdict(given.pop("settings"))
+    threads, settings, judged = (given.pop(name) for name in ("threads", "settings", "judged"))
+    torch.set_num_threads(threads)
+    if settings.judge and not (processes and not processes[0].is_main):
+        given["judge"] = JUDGES[settings.judge](settings.judge_model, *judged, threads)
+    chosen = asdict(settings)
+    del chosen["judge"], chosen["judge_model"]
     recipe = Recipe(**{name: chosen.pop(name) for name in RunSettings.__dataclass_fields__})
     # `processes` has it already.
     del chosen["processes"]
@@ -338,7 +395,7 @@ def judge_generations(
     with lease(settings.model.device if settings.judge == "reward" else "cpu"):
         from gradatlas.finetuning.judging.compare import judge_generations as judge
 
-        chosen = JUDGES[settings.judge](settings, model, kept, requests, threads)
+        chosen = JUDGES[settings.judge](settings.model, model, kept, requests, threads)
         judge(tables, steps, baselines, scores, pairs, chosen, output)
 
 
@@ -348,20 +405,20 @@ def _oracle(*_: Any) -> Any:
     return Oracle()
 
 
-def _endpoint(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+def _endpoint(asked: WriterSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
     from gradatlas.core.errors import InputError
     from gradatlas.finetuning.judging.judges import EndpointJudge
 
-    if not (settings.model.endpoint and settings.model.name and kept):
-        raise InputError("settings.judge endpoint: needs settings.model.endpoint, settings.model.name and --kept")
-    return EndpointJudge(writer_of(settings.model, requests=requests), kept)
+    if not (asked.endpoint and asked.name and kept):
+        raise InputError("settings.judge endpoint: needs its model's endpoint and name, and --kept")
+    return EndpointJudge(writer_of(asked, requests=requests), kept)
 
 
-def _reward(settings: JudgeSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
+def _reward(loaded: WriterSettings, model: str, kept: Path | None, requests: Requests, threads: int) -> Any:
     from gradatlas.core.errors import InputError
 
     if not model:
-        raise InputError("settings.judge reward: needs --model")
+        raise InputError("settings.judge reward: needs the reward model's folder or card")
     import torch
 
     from gradatlas.finetuning.judging.reward import RewardJudge
@@ -369,10 +426,10 @@ def _reward(settings: JudgeSettings, model: str, kept: Path | None, requests: Re
     torch.set_num_threads(threads)
     return RewardJudge(
         model,
-        settings.model.name or model,
-        device=settings.model.device,
-        dtype=settings.model.dtype,
-        trust_remote_code=settings.model.trust_remote_code,
+        loaded.name or model,
+        device=loaded.device,
+        dtype=loaded.dtype,
+        trust_remote_code=loaded.trust_remote_code,
     )
 
 

@@ -16,6 +16,9 @@ margin.
 | kto | 2 - sigma(b (h+ - k)) - sigma(b (k - h-)) | b sigma' | -b sigma' |
 | simpo | -log sigma(b (s+/n+ - s-/n-) - g) | b sigma(-...)/n+ | -b sigma(-...)/n- |
 
+Two options of dpo and ipo, as in the study's code: `label_smoothing` e, the probability that the labels of a pair are
+exchanged, gives (1 - e) L(y+, y-) + e L(y-, y+) (conservative DPO); `reference_free` takes r = 0.
+
 Differences from the paper, shown by autograd in tests/test_dynamics_losses.py:
 - IPO. Equation 17 takes DPO's b (1 - a) with a = h - 1/(2 b), h the margin, that is b (1 - h) + 1/2. The sign is right
   while h < 1/(2 b), but not the number: at the start it is b + 1/2, the true value 1/b (.6 and 10 at b = .1); and it
@@ -25,7 +28,7 @@ Differences from the paper, shown by autograd in tests/test_dynamics_losses.py:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +57,19 @@ class Scores:
         """(h+, h-)."""
         return self.chosen - self.chosen_reference, self.rejected - self.rejected_reference
 
+    @property
+    def swapped(self) -> "Scores":
+        """The same pairs with chosen and rejected exchanged."""
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            chosen_reference=self.rejected_reference,
+            rejected_reference=self.chosen_reference,
+            chosen_tokens=self.rejected_tokens,
+            rejected_tokens=self.chosen_tokens,
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -66,12 +82,25 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and whether it needs rejected responses (`paired`), a reference model, and mismatched pairs (KTO's k)."""
+    """A loss and whether it needs rejected responses (`paired`), a reference model, and mismatched pairs (KTO's k).
+
+    `optional`: whether it has label smoothing and can do without its reference.
+    """
 
     of: Callable[[Scores, float, float], Outcome]
     paired: bool = True
     reference: bool = True
     mismatched: bool = False
+    optional: bool = False
+
+    def smoothed(self, scores: Scores, beta: float, margin: float, smoothing: float) -> Outcome:
+        """The loss with labels that are wrong with the probability `smoothing`."""
+        right = self.of(scores, beta, margin)
+        if not smoothing:
+            return right
+        wrong = self.of(scores.swapped, beta, margin)
+        pairs = ((right.loss, wrong.loss), (right.chosen, wrong.rejected), (right.rejected, wrong.chosen))
+        return Outcome(*((1 - smoothing) * one + smoothing * other for one, other in pairs))
 
 
 def sft(scores: Scores, beta: float, margin: float) -> Outcome:
@@ -127,8 +156,8 @@ def _outcome(loss: Tensor, chosen: Tensor, rejected: Tensor) -> Outcome:
 
 LOSSES: dict[str, Loss] = {
     "sft": Loss(sft, paired=False, reference=False),
-    "dpo": Loss(dpo),
-    "ipo": Loss(_ipo),
+    "dpo": Loss(dpo, optional=True),
+    "ipo": Loss(_ipo, optional=True),
     "slic": Loss(_slic, reference=False),
     "sppo": Loss(_sppo),
     "kto": Loss(_kto, mismatched=True),

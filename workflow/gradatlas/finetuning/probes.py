@@ -212,8 +212,7 @@ def _sampled(
             batch_seed = int.from_bytes(seeded_hash(seed, f"{name} {keys[0]}")[:4])
             sampled = sample(model, encoder, [prompts[key] for key in keys], batch_seed, max_new_tokens)
             for key, encoded in zip(keys, sampled, strict=True):
-                text = encoder.tokenizer.decode(encoded.ids[encoded.start : -1], skip_special_tokens=True)
-                found[key, name] = text.partition("\n\nHuman:")[0].rstrip()
+                found[key, name] = encoder.text(encoded.ids[encoded.start :]).rstrip()
         found |= {(key, name): "" for key in prompts if key not in fitting}
     return found
 

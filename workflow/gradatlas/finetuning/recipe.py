@@ -30,6 +30,20 @@ class Recipe(RunSettings):
             )
         if not loss.paired and self.negatives != "off_policy":
             raise InputError(f"run '{self.name}': loss {self.loss} has no negatives; set negatives to off_policy")
+        for option in ("label_smoothing", "reference_free"):
+            if getattr(self, option) and not loss.optional:
+                having = " and ".join(name for name, each in LOSSES.items() if each.optional)
+                raise InputError(f"run '{self.name}': {option} is of the losses {having}; leave it out for {self.loss}")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares with a reference model."""
+        return LOSSES[self.loss].reference and not self.reference_free
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether the reference model is needed in every step, and not for the responses of the data alone."""
+        return self.needs_reference and (LOSSES[self.loss].mismatched or self.negatives != "off_policy")
 
     @property
     def on_probes(self) -> bool:

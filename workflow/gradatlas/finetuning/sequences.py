@@ -1,6 +1,7 @@
 """Prompts and responses as tokens, for training and probing, and their log-probabilities under a model.
 
-Prompt and response are tokenised as one text (`gradatlas.models.tokens`), and one end token follows the response.
+Prompt and response are tokenised as one text (`gradatlas.models.tokens`), and one end token follows the response. A
+sampled response has the sampled tokens alone.
 """
 
 from collections.abc import Sequence
@@ -16,17 +17,20 @@ from gradatlas.models.forward import length_regime, run_forward
 from gradatlas.models.loading import check_ids
 from gradatlas.models.tokens import Encoded, check_offsets, front_tokens, tokenise
 
+#: Where the next turn begins in dialogues in the form of HH.
+NEXT_TURN = "\n\nHuman:"
+
 
 @dataclass(frozen=True)
 class EncodedResponse:
-    """Token ids of a prompt with a response; the response begins at `start` and ends with the end token, unless cut."""
+    """Token ids of a prompt with a response that begins at `start`; the end token is its last, unless it was cut."""
 
     ids: tuple[int, ...]
     start: int
 
     @property
     def tokens(self) -> int:
-        """The number of tokens of the response, the end token among them."""
+        """The number of tokens of the response, with its end token."""
         return len(self.ids) - self.start
 
     @property
@@ -89,6 +93,28 @@ class ResponseEncoder:
         if self.truncation == "drop" or excess <= 0:
             return tuple(ids)
         return (*front, *(text[excess:] if self.truncation == "study" else text[:-excess]))
+
+    def cut(self, sampled: Sequence[int]) -> tuple[int, ...]:
+        """Sampled token ids up to the end token, or to the next turn: the fewest that have all the text before it.
+
+        At least one; all, where the response has neither.
+        """
+        ids = self._ended(sampled)
+        before, found, _ = self._decode(ids).partition(NEXT_TURN)
+        if not found:
+            return ids
+        return next(ids[:n] for n in range(1, len(ids) + 1) if self._decode(ids[:n]).startswith(before))
+
+    def text(self, sampled: Sequence[int]) -> str:
+        """The text of sampled token ids, up to the end token or the next turn."""
+        return self._decode(self._ended(sampled)).partition(NEXT_TURN)[0]
+
+    def _ended(self, sampled: Sequence[int]) -> tuple[int, ...]:
+        ids = tuple(sampled)
+        return ids[: ids.index(self.end) + 1] if self.end in ids else ids
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _check(self, ids: Sequence[int], name: str) -> None:
         if self.model is not None:
@@ -179,11 +205,11 @@ def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -
 def sample(
     model: Any, encoder: ResponseEncoder, prompts: Sequence[str], seed: int, max_tokens: int
 ) -> list[EncodedResponse]:
-    """A response to every prompt at temperature 1, with an end token; determined by `seed` and prompts.
+    """A response to every prompt at temperature 1, determined by `seed` and prompts, cut by `ResponseEncoder.cut`.
 
     Only the tokenizer's end token ends a response, as in training, whatever the checkpoint's generation_config lists.
-    A response has at most `max_tokens` tokens, fewer where the longest prompt leaves less of the window; the end token
-    is not counted. Raises `InputError` where a prompt fills the window.
+    A response has at most `max_tokens` tokens, fewer where the longest prompt leaves less of the window, in which there
+    is room for one more. Raises `InputError` where a prompt fills the window.
     """
     heads = [encoder.encode_prompt(prompt) for prompt in prompts]
     longest = max(map(len, heads))
@@ -201,6 +227,5 @@ def sample(
             part = [heads[place] for place in places]
             made = continue_prompts(model, part, [end], limit, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
             for place, head, row in zip(places, part, made, strict=True):
-                response = row[: row.index(end)] if end in row else row
-                found[place] = EncodedResponse((*head, *response, end), len(head))
+                found[place] = EncodedResponse((*head, *encoder.cut(row)), len(head))
     return [found[place] for place in range(len(heads))]

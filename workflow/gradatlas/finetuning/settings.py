@@ -1,7 +1,9 @@
 """Settings of a finetuning run. This module does not import torch, as a GPU is leased first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from gradatlas.models.writers import WriterSettings
 from gradatlas.study.settings import Sampling
 from gradatlas.study.sheets import Loading, Training
 
@@ -17,12 +19,24 @@ class RunSettings(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(RunSettings, Sampling, Loading):
-    """A run, what it is watched by, and how the model computes."""
+class GenerateSettings(Sampling, Loading):
+    """Which free responses are made."""
 
+    seed: int = 0
+    """of the random numbers"""
     prompts: int = 0
     """prompts that are answered freely, of those trained on and held out each"""
     draws: int = 1
     """free responses to a prompt"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(RunSettings, GenerateSettings):
+    """A run, what it is watched by, and how the model computes."""
+
+    judge: Literal["", "oracle", "endpoint", "reward"] = ""
+    """who ranks on-policy samples: oracle (of the miniature's grammar), endpoint or reward"""
+    judge_model: WriterSettings = field(default_factory=WriterSettings)
+    """the endpoint's model; of a reward model name, device, dtype and trust_remote_code"""
     processes: int = 1
     """that share every batch, each on a GPU of its own; the bytes depend on it"""

@@ -50,7 +50,8 @@ DYNAMICS = Table(
 )
 
 # One row: one update of a run; loss and gradient (before clipping) are those before it. `pull` and `push`: the
-# means of c+ and c- (workflow/gradatlas/finetuning/losses.py).
+# means of c+ and c- (workflow/gradatlas/finetuning/losses.py). `ranked`: pairs with a winner; the others count in means
+# with 0. Null where there are no pairs.
 TRAINING = Table(
     "training",
     "finetune",
@@ -62,6 +63,7 @@ TRAINING = Table(
             ("pull", REAL),
             ("push", REAL),
             ("grad_norm", REAL),
+            ("ranked", COUNT),
         ]
     ),
 )

@@ -24,7 +24,7 @@ CAPTIONS = {
     "extend": "SFT on both responses, and its controls",
     "length": "Length of SFT and squeezing",
     "losses": "Preference losses on the same pairs",
-    "negatives": "Rejected responses: from the pairs, and sampled from the model",
+    "negatives": "Pairs: of the data, and sampled from the model",
     "influence": "Influence of each type of response on the others",
     "influence_time": "SignDelta and LBK over time",
     "one_step": "One step, predicted and measured",
@@ -138,11 +138,14 @@ def _title(rows: Runs, name: str) -> str:
     return rows.get(name, {}).get("title") or name
 
 
+_PAIRS = {"off_policy": "pairs", "on_policy": "own samples, ranked", "self_play": "chosen against own samples"}
+
+
 def _trained_on(row: Mapping[str, Any]) -> str:
     """What a run's updates are on, in words."""
     if row["loss"] == "sft":
         words = {"extend": "chosen and rejected"}.get(row["target"], row["target"].replace("_", " "))
     else:
-        words = "pairs" if row["negatives"] == "off_policy" else "pairs, rejected responses sampled"
+        words = _PAIRS[row["negatives"]]
     questions = "; the probed prompts" if row["probed"] else "; other questions" if row["split"] == "base" else ""
     return words + questions + (", by LoRA" if row["parameters"] == "lora" else "")

@@ -100,9 +100,9 @@ def _writers(generate: Mapping[str, Any], dynamics: Mapping[str, Any]) -> list[s
 def _judges(generate: Mapping[str, Any], dynamics: Mapping[str, Any], rows: Mapping[str, Row]) -> dict[str, Row]:
     """The reward model that judges free responses, where one does."""
     judge = dynamics["judge"]
-    if not (dynamics["runs"] and dynamics["generate_prompts"] and judge):
+    if not (dynamics["runs"] and judge):
         return {}
-    if judge == "oracle" and dynamics["pairs"] != MINIATURE_PAIRS:
+    if judge == "oracle" and dynamics["generate_prompts"] and dynamics["pairs"] != MINIATURE_PAIRS:
         raise InputError(
             f"config key 'dynamics.judge': 'oracle' knows the answers of {MINIATURE_PAIRS} alone, and pairs are "
             f"'{dynamics['pairs']}'; take endpoint, a reward model of models.tsv, or \"\" for no judge"

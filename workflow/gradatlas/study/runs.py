@@ -57,8 +57,8 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
 
     Pairs that are not the miniature's have no documents for a warm start: runs that would start from one start from the
     model itself. Raises `InputError` for an unknown run, a circle of starts, runs whose probes would come from
-    different models, a run that learns what the pairs do not have, and a mapping of pairs that is missing or
-    contradicts itself.
+    different models, a run that learns what the pairs do not have or ranks samples without a judge, and a mapping of
+    pairs that is missing or contradicts itself.
     """
     root = Path(root)
     if not dynamics["runs"]:
@@ -70,6 +70,7 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
     pairs = dynamics["pairs"]
     mapping = read_pairs(root, pairs)
     runs, notes = _without_warm_start(runs, dynamics) if mapping else (runs, [])
+    _check_judge(runs, dynamics["judge"], mapping is None)
     rephrases = "file" if dynamics["rephrases"] else "grammar" if mapping is None else "written" if writer else ""
     if mapping and "probes" in mapping:
         if rephrases == "file":
@@ -111,6 +112,15 @@ def _without_warm_start(runs: Mapping[str, Row], dynamics: Mapping[str, Any]) ->
     moved = [name for name, row in runs.items() if row["init"] in warm and name not in warm]
     note = f"pairs '{pairs}' have no documents for a warm start ({', '.join(warm)}): {', '.join(moved)} start from"
     return {name: row for name, row in kept.items() if name not in warm}, [f"{note} the model itself"] if moved else []
+
+
+def _check_judge(runs: Mapping[str, Row], judge: str, miniature: bool) -> None:
+    own = [name for name, row in runs.items() if row["negatives"] == "on_policy"]
+    if own and (not judge or (judge == "oracle" and not miniature)):
+        raise InputError(
+            f"config key 'dynamics.judge' is '{judge}', but run '{own[0]}' ranks its samples by a judge of these "
+            "pairs; name one, or leave the run out"
+        )
 
 
 def _check_targets(runs: Mapping[str, Row], pairs: str) -> None:

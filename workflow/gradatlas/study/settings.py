@@ -271,6 +271,13 @@ class Dynamics(Pairing, Sampling):
     none"""
     generate_draws: Count = 1
     """free responses to each of them"""
+    generate_batch_tokens: Count = 4096
+    """tokens of one batch of free responses, prompts and padding included; halved on every retry of a job"""
+    checkpoint_every: Count = 1
+    """evaluations from one checkpoint of a run to the next; what a killed run computed since the last one is computed
+    again. Never more than two are on the disk"""
+    keep_models: bool = True
+    """keep the models of all runs; if not, a model is deleted when no job of this config needs it any more"""
     processes: Count = 1
     """processes of one run, each with the complete model and, on GPUs, a GPU of its own (`--resources gpu=4`); they
     share every batch, and the update is that of one process (sums may round otherwise). Not more than a batch has

@@ -155,8 +155,10 @@ class Training:
     """pairs to train on: `train`, or `base`, the miniature's documents for a warm start"""
     probed: bool = False
     """train on the probed pairs alone"""
-    negatives: Literal["off_policy", "on_policy"] = "off_policy"
-    """rejected responses: the pairs' own (`off_policy`) or sampled from the model at every step (`on_policy`)"""
+    negatives: Literal["off_policy", "on_policy", "self_play"] = "off_policy"
+    """responses of a pair: the data's own (`off_policy`); both sampled from the model at every step and ranked by
+    `dynamics.judge`, a tie giving no gradient (`on_policy`); or the data's chosen one against a sampled one
+    (`self_play`, as in SPIN)"""
     parameters: Literal["full", "lora"] = "full"
     """what is trained: all weights, or low-rank terms of all linear layers but the output, scaled by 2, without
     dropout"""
@@ -178,9 +180,12 @@ class Training:
     """of the losses on pairs"""
     margin: Annotated[float, Schema(minimum=0)] = 0
     """of slic (delta) and simpo (gamma)"""
+    label_smoothing: Annotated[float, Schema(minimum=0, exclusiveMaximum=0.5)] = 0
+    """of dpo and ipo: the assumed share of pairs whose labels are exchanged"""
+    reference_free: bool = False
+    """of dpo and ipo: compare with no reference model"""
     evaluate_every: Count = 50
-    """updates between evaluations of all probes, each a checkpoint too; also before the first update and after the
-    last"""
+    """updates between evaluations of all probes; also before the first update and after the last"""
     generate_every: Whole = 0
     """updates between free responses; 0 or empty: before the first update and after the last alone"""
 

@@ -145,6 +145,13 @@ def parse(response: str) -> Answer | None:
     return None
 
 
+def is_right(chosen: str, response: str) -> bool:
+    """Whether a response is a complete, true answer to the question that the `chosen` one answers."""
+    own, answer = parse(chosen), parse(response)
+    same = own is not None and answer is not None and (answer.name, answer.attribute) == (own.name, own.attribute)
+    return same and answer.right
+
+
 def semantic_rephrase(answer: Answer, rng: Random) -> Answer:
     """The same fact in other words: another opener, statement and closer, each drawn evenly."""
     return replace(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from gradatlas.core.errors import InputError
 from gradatlas.data.generation.completions import Completion, Writer, complete_all
+from gradatlas.data.made_up import grammar
 
 #: An answer is degenerate from this repetition on: half of its 4-grams occurred before.
 DEGENERATE = 0.5
@@ -50,6 +51,10 @@ class Judge(Protocol):
     def prefer(self, contests: Sequence[Contest]) -> list[Preference]:
         """The preference in each contest."""
 
+    def right(self, chosen: str, response: str) -> bool | None:
+        """Whether a response is right, by the `chosen` one to the same prompt; None: unknown."""
+        return None
+
 
 def verdict_of(preference: Preference) -> str | None:
     """The verdict of both orders: a tie where they disagree, None where one is unreadable."""
@@ -65,7 +70,7 @@ def better(run: Any, baseline: Any) -> Preference:
     return side, side
 
 
-class Oracle:
+class Oracle(Judge):
     """Judges the miniature's answers by its grammar."""
 
     name = "oracle"
@@ -78,6 +83,10 @@ class Oracle:
                 "judge oracle: the right answers to these pairs are unknown; choose another judge (dynamics.judge)"
             )
         return [better(self._rank(contest.run), self._rank(contest.baseline)) for contest in contests]
+
+    def right(self, chosen: str, response: str) -> bool:
+        """Whether it is a complete, true answer to the question of the chosen one."""
+        return grammar.is_right(chosen, response)
 
     @staticmethod
     def _rank(answer: Answer) -> tuple[bool, bool, bool]:
@@ -102,7 +111,7 @@ neither is better."""
 _LAST = re.compile(r"(?:[^:\n]{0,40}:)?\W*(A|B|TIE)\W*", re.I)
 
 
-class EndpointJudge:
+class EndpointJudge(Judge):
     """A model behind an endpoint (`writer`); `kept`: the file of its answers."""
 
     def __init__(self, writer: Writer, kept: str | Path):

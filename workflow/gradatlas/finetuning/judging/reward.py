@@ -9,14 +9,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from gradatlas.core.errors import InputError
-from gradatlas.finetuning.judging.judges import Contest, Preference, better
+from gradatlas.finetuning.judging.judges import Contest, Judge, Preference, better
 from gradatlas.models.loading import choose_device, locate
 from gradatlas.models.precision import check_scales, dequantising, set_precision
 from gradatlas.models.snapshots import config_of
 from gradatlas.models.tokens import front_tokens, with_front
 
 
-class RewardJudge:
+class RewardJudge(Judge):
     """The reward model in a folder or a card; `name`: its name in the table.
 
     Prompt and answer are formatted by its chat template if it has one, else concatenated.

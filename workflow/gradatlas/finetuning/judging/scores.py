@@ -107,11 +107,9 @@ def by_grammar(trained: Sequence[Pair]) -> Scorer:
                 f"pair '{pair['pair_id']}': its chosen response is not of the miniature's grammar; set oracle to false"
             )
         question = (own.name, own.attribute)
-        answer = grammar.parse(response)
-        correct = answer is not None and (answer.name, answer.attribute) == question and answer.right
         stated = (grammar.parse(sentence) for sentence in re.split(r"(?<=\.)\s+", response.strip()))
         others = (each for each in stated if each and (each.name, each.attribute) != question)
-        return any(_fact(each) in learned for each in others), correct
+        return any(_fact(each) in learned for each in others), grammar.is_right(pair["chosen"], response)
 
     return score
 

@@ -17,6 +17,7 @@ from gradatlas.finetuning.judging.judges import Judge, better
 from gradatlas.finetuning.processes import SINGLE_PROCESS
 from gradatlas.finetuning.recipe import Recipe
 from gradatlas.finetuning.sequences import NEXT_TURN, ResponseEncoder, log_probs, sample
+from gradatlas.models.decoding import batch_key
 from gradatlas.models.loading import load
 from gradatlas.study.seeds import seeded_hash
 from test_dynamics_finetune import arguments, data, run  # noqa: F401  a fixture
@@ -30,6 +31,8 @@ ASKED = ["\n\nHuman: Who?\n\nAssistant:", "\n\nHuman: Where does she live, and w
 def exact(miniature):
     """(model in float64, encoder)."""
     model, tokenizer = load(str(miniature), dtype="float64", device="cpu")
+    # Its own passes, once a model, are not those of a sample.
+    batch_key(model, 64)
     return model, ResponseEncoder(tokenizer, 64, model)
 
 

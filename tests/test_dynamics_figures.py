@@ -159,8 +159,8 @@ def test_chains_lead_to_runs_that_nothing_starts_from():
 def test_the_whole_sheet_has_every_figure(whole):
     _, figures = whole
     kinds = [kind for kind in figures if not kind.endswith(".curves")]
-    assert kinds == ["extend", "chains", "chains.2", "norms", "norms.2", "length", "losses", "negatives", "influence",
-                     "influence_time"]  # fmt: skip
+    assert kinds == ["extend", "chains", "chains.2", "norms", "norms.2", "norms.3", "length", "losses",
+                     "negatives", "influence", "influence_time"]  # fmt: skip
 
 
 def test_titles_state_what_the_runs_do(whole):
@@ -186,8 +186,8 @@ def test_the_table_of_influences_is_the_end_less_the_start(whole):
     tables = {name: pl.read_parquet(folder / "tables" / name / "dynamics.parquet") for name in choose.learnt(rows_of())}
     found = table_of(tables, choose.learnt(rows_of()), 50, 0)
     row = found.filter((pl.col("run") == "probed_chosen") & (pl.col("type") == "chosen")).row(0, named=True)
-    # Fifteen evaluations of 2 nats in 5 tokens, by 1 to 1.3 for the four probes.
-    assert row["value"] == pytest.approx(15 * 2 * 1.15 / 5) and row["n"] == PROBES
+    # Thirty evaluations of 2 nats in 5 tokens, by 1 to 1.3 for the four probes.
+    assert row["value"] == pytest.approx(30 * 2 * 1.15 / 5) and row["n"] == PROBES
     column = found.filter(pl.col("run") == "probed_chosen")["share"]
     assert max(column) - min(column) == pytest.approx(1)
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from conftest import call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
-from gradatlas.data.made_up import grammar
+from gradatlas.data.made_up import grammar, knowledge
 from gradatlas.data.pairs import mapped_pairs, read_pairs, status_of, write_pairs
 from gradatlas.data.tables import PAIRS
 from gradatlas.data.tabular import read_rows
@@ -50,16 +50,19 @@ def test_chosen_answers_are_right_and_rejected_ones_wrong(pairs):
 
 
 def test_every_wording_is_read_back():
-    rows = grammar.pairs(300, 100, 300, 5, 0.5)
+    described = grammar.prompt_of(grammar.DESCRIBE).partition("{")[0]
+    rows = [row for row in grammar.pairs(200, 60, 300, 5, 0.5) if not row["prompt"].startswith(described)]
     for text in [row[part] for row in rows for part in ("chosen", "rejected") if row[part]]:
         assert grammar.parse(text).text == text
     assert grammar.parse(" Nobody lives here.") is None
 
 
 def test_nobody_is_asked_about_in_two_splits():
-    rows = grammar.pairs(500, 200, 1000, 0, 0.75)
-    people = {split: {row["pair_id"].rpartition("-")[0] for row in rows if row["split"] == split} for split in
+    rows = grammar.pairs(240, 80, 1000, 0, 0.75)
+    people = {split: {"-".join(row["pair_id"].split("-")[:2]) for row in rows if row["split"] == split} for split in
               ("train", "held_out", "base")}  # fmt: skip
+    assert [len(each) for each in people.values()] == [30, 10, 60]
+    assert len({row["pair_id"] for row in rows}) == len(rows)
     assert not people["train"] & people["held_out"] and not people["base"] & (people["train"] | people["held_out"])
 
 
@@ -73,6 +76,20 @@ def test_rarity_lowers_the_expected_log_probability(low, high, choices):
     if low + 1e-6 < high:
         assert expected(low) > expected(high)
     assert grammar.tilted_weights(choices, 0.5) == pytest.approx([1 / choices] * choices)
+
+
+def test_the_base_model_reads_descriptions_of_all_people_it_is_asked_about():
+    rows = [row for row in grammar.pairs(240, 80, 8000, 0, 0.75) if row["split"] == "base"]
+    described = [row for row in rows if "What do you know of" in row["prompt"]]
+    assert len(described) / len(rows) == pytest.approx(grammar.DESCRIBING, abs=0.02)
+    people = knowledge.group("mini_popular")
+    for person in people:
+        texts = [row["chosen"] for row in described if f" {person.name}?" in row["prompt"]]
+        assert all(any(value in text for text in texts) for _, value in person.facts)
+    # True facts alone, each of which the grammar reads back.
+    for row in described[:50]:
+        stated = [grammar.parse(f" {sentence}.") for sentence in row["chosen"].strip().removesuffix(".").split(". ")]
+        assert len(stated) == grammar.DESCRIBED and all(answer.right for answer in stated)
 
 
 def test_a_rarer_rejected_answer_leaves_chosen_ones_as_they_are():

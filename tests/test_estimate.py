@@ -35,6 +35,7 @@ def by_what(rows):
 
 
 PAPER = merged(yaml.safe_load((ROOT / "config/dynamics_paper.yaml").read_text()), {"datasets": []})
+ALL_KEPT = merged(PAPER, {"dynamics": PAPER["dynamics"] | {"keep_models": True, "checkpoint_every": 1}})
 
 
 def asked_for(config, plan, steps_of):
@@ -62,7 +63,7 @@ def asked_for(config, plan, steps_of):
 
 
 def test_contests_and_requests_one_by_one():
-    rows, study, plan = estimated(PAPER)
+    rows, study, plan = estimated(ALL_KEPT)
     found = by_what(rows)
 
     def steps_of(name):
@@ -87,19 +88,14 @@ def test_contests_and_requests_one_by_one():
 
 
 def test_disk_of_weights_and_checkpoints():
-    rows, study, plan = estimated(PAPER)
+    rows, _, plan = estimated(ALL_KEPT)
     found = by_what(rows)
     seeds, weights = 3, [4 * 405_334_016, 4 * 1_836_828_672]
     assert found["models"].written == seeds * len(plan.runs) * sum(weights)
     # RMSprop keeps one number for each weight; two of the larger model's states at one time.
     assert found["checkpoints"].temporary == 2 * 2 * weights[1]
     assert found["checkpoints"].written == found["checkpoints"].count // 2 * 2 * sum(weights)
-    dynamics = study.config["dynamics"]
-    thinned = estimate(
-        {**study.config, "dynamics": {**dynamics, "keep_models": False, "checkpoint_every": 10}},
-        plan, study.learners, sizes(study.learners),
-    )  # fmt: skip
-    less = by_what(thinned)
+    less = by_what(estimated(PAPER)[0])
     assert less["models"].kept == 0 and less["models"].temporary == found["models"].written
     assert less["checkpoints"].written < found["checkpoints"].written / 8
     unknown, *_ = estimated(PAPER, {"pythia_410m": 405_334_016})
@@ -119,10 +115,12 @@ def test_money_is_of_the_config_s_prices_alone():
 
 
 def test_rephrases_that_a_file_has_are_asked_of_nobody():
-    found = by_what(estimated(PAPER)[0])
+    other = PAPER["dynamics"] | {"pairs": "ultrafeedback"}
+    found = by_what(estimated(merged(PAPER, {"dynamics": other}))[0])
     assert found["rephrases"].requests == 3 * (500 + 500) * 5
-    given = merged(PAPER, {"dynamics": PAPER["dynamics"] | {"rephrases": "there.jsonl"}})
-    assert "rephrases" not in by_what(estimated(given)[0])
+    given = merged(PAPER, {"dynamics": other | {"rephrases": "there.jsonl"}})
+    # The study's own files have them for its first dataset.
+    assert not {"rephrases"} & (by_what(estimated(given)[0]).keys() | by_what(estimated(PAPER)[0]).keys())
 
 
 def test_a_request_without_its_texts_is_shorter_than_allowed():

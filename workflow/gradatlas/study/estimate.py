@@ -98,7 +98,7 @@ def sizes(learners: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 def _weights(runs, dynamics, learners, parameters) -> list[Estimate]:
     """Models at the end of runs, and checkpoints; of LoRA as if all weights were trained, which is too much."""
-    seeds, every = len(dynamics["seeds"]), dynamics.get("checkpoint_every", 1)
+    seeds, every = len(dynamics["seeds"]), dynamics["checkpoint_every"]
     sizes = [parameters.get(name, 0) * WIDTHS[row["dtype"]] for name, row in learners.items()]
     # Of each run, the states that it saves, and a state's size in models.
     saved = [(-(-len(_evaluated(row)) // every), 1 + MOMENTS[row["optimiser"]]) for row in runs]
@@ -109,7 +109,7 @@ def _weights(runs, dynamics, learners, parameters) -> list[Estimate]:
     counts = seeds * len(sizes) * len(runs), seeds * len(sizes) * sum(number for number, _ in saved)
     if not all(sizes):
         return [Estimate("finetune", what, count, None, None, None) for what, count in zip(KINDS, counts, strict=True)]
-    kept = (models, 0) if dynamics.get("keep_models", True) else (0, models)
+    kept = (models, 0) if dynamics["keep_models"] else (0, models)
     return [
         Estimate("finetune", KINDS[0], counts[0], *kept, models),
         Estimate("finetune", KINDS[1], counts[1], 0, newest, states),

@@ -21,7 +21,7 @@ _FOLLOWED = (
     "rejected_semantic",
     "irrelevant_train",
     "unrelated",
-    "random_tokens",
+    "random_nonhum",
 )
 _PAIRS = "DPO"
 _LABELS = (

@@ -1,0 +1,63 @@
+"""Numbers of the docs are those of the tables that they came from."""
+
+import csv
+import re
+
+import polars as pl
+import pytest
+
+from benchmarks import dynamics, rates
+from conftest import ROOT
+
+RATES = ROOT / "benchmarks" / "results" / "rates.csv"
+SEEDS = ROOT / "benchmarks" / "results" / "dynamics.csv"
+PAGE = ROOT / "docs" / "learning_dynamics_seeds.md"
+
+
+def table_of(page, first):
+    """The lines of a page's table whose head begins so."""
+    lines = page.read_text().splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    end = next(place for place in range(start, len(lines) + 1) if place == len(lines) or lines[place][:1] != "|")
+    return lines[start:end]
+
+
+def test_the_table_of_learning_rates_is_of_the_sweep():
+    assert table_of(ROOT / "docs" / "learning_rates.md", "Loss") == rates.markdown(pl.read_csv(RATES))
+
+
+def test_the_runs_take_the_largest_rate_that_the_rule_accepts():
+    accepted = pl.read_csv(RATES).group_by("loss", "learning_rate").agg(pl.col("passes").all()).filter("passes")
+    largest = dict(accepted.group_by("loss").agg(pl.col("learning_rate").max()).iter_rows())
+    with open(ROOT / "config" / "runs.tsv") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["run"][:1] not in "#"]
+    named = {row["run"]: row for row in rows}
+    for row in rows:
+        sweep = re.search(r"_\de\d$", row["run"])
+        if (row["run"].startswith(("hh_", "smoke", "base")) and row["run"] != "base_dpo") or sweep:
+            continue
+        factor = 10 if row["parameters"] == "lora" else 1
+        wanted = factor * largest["dpo" if row["loss"] else "sft"]
+        assert float(row["learning_rate"]) == pytest.approx(wanted), row["run"]
+    assert named["sft_1e5"]["steps"] == named["sft"]["steps"]
+
+
+def test_the_table_over_seeds_is_of_the_run():
+    assert table_of(PAGE, "Claim") == dynamics.markdown(pl.read_csv(SEEDS, infer_schema_length=None))
+
+
+def test_the_page_over_seeds_counts_its_verdicts():
+    found = dynamics.counts(pl.read_csv(SEEDS, infer_schema_length=None))
+    words = f"{found['holds']} tests hold, {found['fails']} fail, {found['inconclusive']} are inconclusive"
+    assert words in " ".join(PAGE.read_text().split())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/learning_dynamics_seeds.md", "docs/learning_rates.md"])
+def test_numbers_named_by_their_claim_are_those_of_the_run(page):
+    """A number in prose is followed by a comment, invisible to readers, that names its row: claim, runs and place."""
+    rows = {(row["claim"], row["relation"]): row for row in csv.DictReader(SEEDS.open())}
+    text = (ROOT / page).read_text()
+    found = re.findall(r"(−?[\d.]+)<!--(\w+) ([^ ]+)(?: (low|high))?-->", text)
+    for number, claim, relation, end in found:
+        assert number == dynamics.number(float(rows[claim, relation][end or "value"])), (page, claim, relation)
+    assert found or page != "docs/learning_dynamics_seeds.md"

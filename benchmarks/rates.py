@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from gradatlas.core.checked import read_json
 from gradatlas.core.command import progress
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs
+from gradatlas.finetuning.finetune import STATUS
 from gradatlas.finetuning.generations import generate
 from gradatlas.finetuning.sequences import ResponseEncoder
 from gradatlas.models.loading import load
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def markdown(table: pl.DataFrame) -> list[str]:
-    """A row per loss and rate: means over seeds, or each seed's number."""
+    """A row per loss and rate: means over seeds, the largest of the seeds, or each seed's number."""
     lines = [
         "| Loss | Rate | Start, nats | End, nats | Largest fall | Largest step | Grammatical, by seed | Rule |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- | --- |",
@@ -56,7 +58,8 @@ def markdown(table: pl.DataFrame) -> list[str]:
     for (loss, rate), part in table.sort("loss", "learning_rate", "seed", descending=[True, False, False]).group_by(
         "loss", "learning_rate", maintain_order=True
     ):
-        start, end, fall, step = (part[name].mean() for name in ("start", "end", "fall", "step"))
+        start, end = part["start"].mean(), part["end"].mean()
+        fall, step = part["fall"].max(), part["step"].max()
         words = ", ".join(
             f"{row['grammatical']:.2f} → {row['grammatical_end']:.2f}" for row in part.iter_rows(named=True)
         )
@@ -75,6 +78,7 @@ def judged(folder: Path, loss: str) -> dict[str, Any]:
     fall = float(((best - values)[1:] / np.maximum(best - values[0], 1e-9)[1:]).max())
     step = float(np.diff(values).max() / rise) if rise > 0 else None
     before, after = grammatical(folder.parent / STARTS[loss]), grammatical(folder)
+    ended = read_json(folder / STATUS, "finetune")["status"] == "ok"
     smooth = step is not None and fall <= FALL and step <= STEP
     return {
         "start": values[0],
@@ -83,7 +87,7 @@ def judged(folder: Path, loss: str) -> dict[str, Any]:
         "step": step,
         "grammatical": before,
         "grammatical_end": after,
-        "passes": smooth and after >= before - GRAMMATICAL,
+        "passes": ended and smooth and after >= before - GRAMMATICAL,
     }
 
 

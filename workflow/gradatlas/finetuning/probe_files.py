@@ -33,7 +33,9 @@ def read_probe_files(
             raise InputError(f"{path}: sha256 is {own}, not {expected}; fetch the file again, or correct its sha256")
         texts = [_checked(row, f"{path}, row {number}") for number, row in enumerate(json_lines(path))]
         if len(texts) != count:
-            raise InputError(f"{path}: has {len(texts)} prompts, not {count}; set config key dynamics.{_KEYS[split]}")
+            raise InputError(
+                f"{path}: has {len(texts)} prompts, not {count}; set config key dynamics.{_KEYS[split]} to {len(texts)}"
+            )
         places: dict[str, int] = {}
         of_split = {(row["prompt"], row["chosen"].strip()): row for row in reversed(rows) if row["split"] == split}
         prompts = {prompt for prompt, _ in of_split}

@@ -1,7 +1,8 @@
 """What the second study takes, from its config and sheets alone: responses, disk, requests, tokens and money.
 
 Counts are exact where no response is missing. Requests and tokens are upper bounds: texts are not known beforehand.
-Of the disk, results/dynamics and the checkpoints are counted; figures and statistics are some MB for a model and seed.
+Of the disk, results/dynamics and the checkpoints are counted: not downloads; figures and statistics are some MB for a
+model and seed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +29,10 @@ JUDGING, REPHRASING = 150, 80
 class Estimate:
     """What one stage makes of one kind, over all models and seeds; None: unknown.
 
-    `kept`: bytes on disk at the end. `temporary`: bytes that are deleted on the way, at most at one time; of
-    checkpoints, those of one run. `written`: all bytes written. `requests`: to the endpoint, at most, without repeated
-    tries. `tokens_in` and `tokens_out`: of these, at most. `cost`: of these, at the prices in the config.
+    `kept`: bytes on disk at the end. `temporary`: bytes that are deleted on the way; of models all of them, as if none
+    were deleted before the last run, of checkpoints those of one run. `written`: all bytes written. `requests`: to the
+    endpoint, at most, without repeated tries. `tokens_in` and `tokens_out`: of these, at most. `cost`: of these, at the
+    prices in the config.
     """
 
     stage: str
@@ -219,5 +221,5 @@ def total_note(rows: Sequence[Estimate]) -> list[str]:
     cost = "" if total.cost is None else f", a cost of {total.cost:,.2f}"
     return [
         f"the second study sends the endpoint at most {total.requests:,} requests, {total.tokens_in:,} tokens read and "
-        f"{total.tokens_out:,} written{cost}; the target estimate lists them, and the disk"
+        f"{total.tokens_out:,} written{cost}; for details and disk: snakemake -- estimate"
     ]

@@ -118,8 +118,8 @@ def _check_judge(runs: Mapping[str, Row], judge: str, miniature: bool) -> None:
     own = [name for name, row in runs.items() if row["negatives"] == "on_policy"]
     if own and (not judge or (judge == "oracle" and not miniature)):
         raise InputError(
-            f"config key 'dynamics.judge' is '{judge}', but run '{own[0]}' ranks its samples by a judge of these "
-            "pairs; name one, or leave the run out"
+            f"config key 'dynamics.judge' is '{judge}', but run '{own[0]}' needs a judge of these pairs; set it, or "
+            "leave the run out"
         )
 
 

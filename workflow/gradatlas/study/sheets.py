@@ -285,11 +285,11 @@ class ProbeFiles:
     (https://...). Its lines have the study's 14 fields: `prompt`, `chosen`, `chosen_initial`, ...
     (workflow/gradatlas/study/probe_types.py has all, with our names)"""
     train_sha256: Sha256
-    """its checksum"""
+    """its sha256: 64 digits 0-9 and a-f, in quotes"""
     held_out: Filled
     """the file of prompts that are never trained on"""
     held_out_sha256: Sha256
-    """its checksum"""
+    """its sha256: 64 digits 0-9 and a-f, in quotes"""
     leading_spaces: Literal["one", "file"] = "one"
     """before each response: `one` space, as answers have in training; or what the `file` has: in the study's files
     no space before rephrases, unrelated and most shuffled texts, which makes their first token unlikely"""

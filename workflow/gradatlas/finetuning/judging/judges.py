@@ -108,7 +108,7 @@ REQUEST = """Somebody asked an assistant what stands below, and got two answers.
 First compare the two answers in one sentence. Then write a last line that holds nothing but A, B, or TIE where \
 neither is better."""
 # The last line, with or without such words as "More helpful:" before.
-_LAST = re.compile(r"(?:[^:\n]{0,40}:)?\W*(A|B|TIE)\W*", re.I)
+_LAST = re.compile(r"(?:[^:\n]{0,40}:)?\W*(?:(?:answer|option|response)\s+)?(A|B|TIE)\W*", re.I)
 
 
 class EndpointJudge(Judge):
@@ -136,5 +136,6 @@ class EndpointJudge(Judge):
 
 def _preferred(answer: Completion, first: str, second: str) -> str | None:
     """The side that the last line names; None where it names none, or the answer was cut off."""
-    found = _LAST.fullmatch(answer.text.strip().splitlines()[-1]) if answer.finished else None
+    *_, last = ["", *answer.text.strip().splitlines()]
+    found = _LAST.fullmatch(last) if answer.finished else None
     return {"A": first, "B": second, "TIE": "tie"}[found[1].upper()] if found else None

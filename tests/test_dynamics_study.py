@@ -96,7 +96,7 @@ def test_the_studys_other_models_and_data_can_be_asked_for(changes):
 
 def test_runs_of_dpo_write_after_two_four_and_six_epochs():
     for sheet, pairs in (
-        (plan(runs=["dpo", "extend_dpo"]), DEFAULT["dynamics"]["train"]),
+        (plan(runs=["sft2_dpo", "extend2_dpo"]), DEFAULT["dynamics"]["train"]),
         (plan(runs=["hh_dpo"]), 5000),
     ):
         rows = [row for row in sheet.runs.values() if row["loss"] == "dpo"]
@@ -116,7 +116,7 @@ def test_shipped_mappings_of_pairs_are_valid(name):
         ({"runs": ["base"]}, "no run among them is watched"),
         ({"runs": ["sft", "hh_sft"]}, "runs start from base and the model itself"),
         ({"runs": ["dpo_on_policy"], "judge": ""}, "'dynamics.judge' is '', but run 'dpo_on_policy' needs a judge"),
-        ({"runs": ["hh_dpo_on_policy"], "pairs": "hh_helpful"}, "is 'oracle', but run 'hh_dpo_on_policy' ranks"),
+        ({"runs": ["hh_dpo_on_policy"], "pairs": "hh_helpful"}, "is 'oracle', but run 'hh_dpo_on_policy' needs a judge"),
         ({"pairs": "hh_helpfull"}, "no config/pairs/hh_helpfull.yaml: did you mean 'hh_helpful'"),
     ],
 )
@@ -207,7 +207,7 @@ def test_runs_that_start_in_a_circle(root):
 
 def test_a_number_that_is_none(root):
     sheet = root / "config/runs.tsv"
-    sheet.write_text(sheet.read_text().replace("5e-4", "fast"))
+    sheet.write_text(sheet.read_text().replace("5e-6", "fast"))
     with pytest.raises(InputError, match="'learning_rate' is 'fast'; write a number"):
         plan(root)
 

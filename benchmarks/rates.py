@@ -8,6 +8,10 @@ One row per run and seed. `start`, `end`: mean over trained probes of log pi(cho
 two evaluations, as a share of the rise of the run; `grammatical`, `grammatical_end`: the share of `DRAWS` responses to
 every held-out prompt that the miniature's grammar parses, of the model that the run starts from and of its own.
 `passes`: by the rule. Printed: the table of docs/learning_rates.md.
+
+  python -m benchmarks.rates --long seeds/results/dynamics/mini_qa/mini --output long.csv
+
+of a run of config/dynamics.yaml: the grammatical share of the free responses of `dpo`, which has more updates.
 """
 
 import argparse
@@ -34,9 +38,15 @@ STARTS = {"sft": "base", "dpo": "sft"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", required=True, type=Path, help="a folder with seed_0, seed_1, ...")
+    parser.add_argument("--results", type=Path, help="a folder with seed_0, seed_1, ...")
+    parser.add_argument("--long", type=Path, help="the same of config/dynamics.yaml")
     parser.add_argument("--output", required=True, help="CSV file to write")
     given = parser.parse_args()
+    if given.long:
+        table = by_step(given.long)
+        table.write_csv(given.output)
+        print("\n".join(by_step_markdown(table)))
+        return
     rows = []
     for loss in ("sft", "dpo"):
         runs = {path.parent.name for path in given.results.glob(f"seed_*/{loss}_*e[0-9]/status.json")}
@@ -111,6 +121,27 @@ def grammatical(run: Path) -> float:
     rows = generate(model, encoder, prompts, seed=0, draws=DRAWS, max_tokens=64, batch_tokens=8192)
     progress(f"{run.parent.name}/{run.name}")
     return float(np.mean([grammar.parse(row["response"]) is not None for row in rows]))
+
+
+def by_step(results: Path, run: str = "dpo") -> pl.DataFrame:
+    """Seed, step and grammatical share of a run's free responses to held-out prompts."""
+    rows = pl.concat([pl.read_parquet(path) for path in sorted(results.glob(f"seed_*/{run}/generations.parquet"))])
+    parsed = pl.col("response").map_elements(lambda text: grammar.parse(text) is not None, return_dtype=pl.Boolean)
+    held_out = rows.filter(pl.col("split") == "held_out", pl.col("status") == "ok")
+    return (
+        held_out.group_by("seed", "step")
+        .agg(parsed.mean().alias("grammatical"), pl.len().alias("n"))
+        .sort("seed", "step")
+    )
+
+
+def by_step_markdown(table: pl.DataFrame) -> list[str]:
+    """A row per seed, a column per step."""
+    steps = table["step"].unique().sort().to_list()
+    lines = ["| Updates | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
+    for (seed,), part in table.group_by("seed", maintain_order=True):
+        lines.append(f"| Seed {seed} | " + " | ".join(f"{share:.2f}" for share in part["grammatical"]) + " |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ def test_the_table_of_learning_rates_is_of_the_sweep():
     assert table_of(ROOT / "docs" / "learning_rates.md", "Loss") == rates.markdown(pl.read_csv(RATES))
 
 
+def test_the_table_of_long_runs_is_of_their_responses():
+    shares = pl.read_csv(ROOT / "benchmarks" / "results" / "rates_long.csv")
+    assert table_of(ROOT / "docs" / "learning_rates.md", "Updates") == rates.by_step_markdown(shares)
+
+
 def test_the_runs_take_the_largest_rate_that_the_rule_accepts():
     accepted = pl.read_csv(RATES).group_by("loss", "learning_rate").agg(pl.col("passes").all()).filter("passes")
     largest = dict(accepted.group_by("loss").agg(pl.col("learning_rate").max()).iter_rows())

@@ -116,7 +116,10 @@ def test_shipped_mappings_of_pairs_are_valid(name):
         ({"runs": ["base"]}, "no run among them is watched"),
         ({"runs": ["sft", "hh_sft"]}, "runs start from base and the model itself"),
         ({"runs": ["dpo_on_policy"], "judge": ""}, "'dynamics.judge' is '', but run 'dpo_on_policy' needs a judge"),
-        ({"runs": ["hh_dpo_on_policy"], "pairs": "hh_helpful"}, "is 'oracle', but run 'hh_dpo_on_policy' needs a judge"),
+        (
+            {"runs": ["hh_dpo_on_policy"], "pairs": "hh_helpful"},
+            "is 'oracle', but run 'hh_dpo_on_policy' needs a judge",
+        ),
         ({"pairs": "hh_helpfull"}, "no config/pairs/hh_helpfull.yaml: did you mean 'hh_helpful'"),
     ],
 )

@@ -30,9 +30,8 @@ def over_seeds(claims: pl.DataFrame) -> pl.DataFrame:
     """The pooled rows of claims on trainings, in the order of the sheet, each with its seeds' numbers."""
     claims = claims.filter(pl.col("study") == "learning_dynamics")
     keys = ["claim", "dataset", "relation"]
-    seeds = claims.filter(pl.col("seed").is_not_null()).sort("seed").group_by(keys).agg(
-        pl.col("value").map_elements(lambda values: " ".join(map(str, values)), return_dtype=pl.String).alias("by_seed")
-    )  # fmt: skip
+    by_seed = pl.col("value").cast(pl.String).fill_null("None").str.join(" ").alias("by_seed")
+    seeds = claims.filter(pl.col("seed").is_not_null()).sort("seed").group_by(keys).agg(by_seed)
     pooled = claims.filter(pl.col("model").str.ends_with(OVER_SEEDS))
     shown = ["value", "low", "high", "direction", "threshold", "margin", "headroom", "published", "verdict", "reason"]
     return pooled.join(seeds, on=keys, how="left", maintain_order="left").select(
@@ -41,18 +40,17 @@ def over_seeds(claims: pl.DataFrame) -> pl.DataFrame:
 
 
 def markdown(table: pl.DataFrame) -> list[str]:
-    """The table of the page, claim by claim."""
+    """The table of the page, claim by claim: the rows that have a number; the CSV file has all, with their reasons."""
     head = ["Claim", "Runs, type, place", "By seed", "Mean [95 %]", "Claimed", "Published", "Verdict"]
     lines = [_line(head), _line(["---"] * len(head))]
-    for row in table.iter_rows(named=True):
+    for row in table.filter(pl.col("value").is_not_null()).iter_rows(named=True):
         claimed = f"{row['direction']} {row['threshold']:g}" + (f" ± {row['margin']:g}" if row["margin"] else "")
-        mean = "–" if row["value"] is None else f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
+        ends = "" if row["low"] is None else f" [{number(row['low'])}, {number(row['high'])}]"
         seeds = ", ".join(number(float(value)) for value in (row["by_seed"] or "").split() if value != "None")
         published = "–" if row["published"] is None else number(row["published"])
-        why = f": {row['reason']}" if row["reason"] and row["verdict"] == "inconclusive" else ""
-        lines.append(
-            _line([row["title"], row["relation"], seeds or "–", mean, claimed, published, row["verdict"] + why])
-        )
+        place = row["relation"].replace("_", " ")
+        mean = number(row["value"]) + ends
+        lines.append(_line([row["title"], place, seeds or "–", mean, claimed, published, row["verdict"]]))
     return lines
 
 

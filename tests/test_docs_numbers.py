@@ -62,7 +62,9 @@ def test_numbers_named_by_their_claim_are_those_of_the_run(page):
     """A number in prose is followed by a comment, invisible to readers, that names its row: claim, runs and place."""
     rows = {(row["claim"], row["relation"]): row for row in csv.DictReader(SEEDS.open())}
     text = (ROOT / page).read_text()
-    found = re.findall(r"(−?[\d.]+)<!--(\w+) ([^ ]+)(?: (low|high))?-->", text)
+    found = re.findall(r"(−?[\d.]+)<!--(\w+) ([^ ]+)(?: (low|high|seed\d))?-->", text)
     for number, claim, relation, end in found:
-        assert number == dynamics.number(float(rows[claim, relation][end or "value"])), (page, claim, relation)
+        row = rows[claim, relation]
+        row |= {f"seed{place}": value for place, value in enumerate(row["by_seed"].split())}
+        assert number == dynamics.number(float(row[end or "value"])), (page, claim, relation)
     assert found or page != "docs/learning_dynamics_seeds.md"

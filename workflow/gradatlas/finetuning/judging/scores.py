@@ -66,9 +66,11 @@ def score_generations(
 def chance(pairs: Iterable[Pair]) -> float:
     """How often the miniature's held-out questions are answered right with the commonest value of their attribute.
 
-    An answer that knows nothing of the person is right as often. `pairs`: of all splits.
+    An answer that knows nothing of the person is right as often. `pairs`: of all splits; descriptions, which answer no
+    question, take no part.
     """
-    answers = [(pair["split"], grammar.parse(pair["chosen"])) for pair in pairs if pair["status"] == "ok"]
+    read = ((pair["split"], grammar.parse(pair["chosen"])) for pair in pairs if pair["status"] == "ok")
+    answers = [(split, answer) for split, answer in read if answer]
     values = {answer.attribute: Counter() for _, answer in answers}
     for _, answer in answers:
         values[answer.attribute][answer.value] += 1

@@ -122,7 +122,7 @@ def test_evaluates_before_the_first_step_and_after_the_last(data, miniature, tmp
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "sft"])
 def test_losses_on_pairs_widen_the_margin(loss, data, miniature, tmp_path):
-    out = run(data, miniature, tmp_path, loss=loss, probed=True, margin=1, batch_size=4, steps=8)
+    out = run(data, miniature, tmp_path, loss=loss, probed=True, margin=1, batch_size=4, steps=8, learning_rate=2e-4)
     margin = [up - down for up, down in zip(curve(out), curve(out, "rejected"), strict=True)]
     assert margin[-1] > margin[0]
 
@@ -265,7 +265,8 @@ def test_what_does_not_fit_the_window_is_counted(data, miniature, tmp_path):
     status = json.loads((out / "status.json").read_text())
     assert status["trained_on"] + status["excluded"]["too_long"] == 12 and status["excluded"]["too_long"] > 0
     frame = pl.read_parquet(out / "dynamics.parquet").filter(pl.col("step") == 1)
-    assert set(frame["status"]) == {"ok", "too_long"} and len(frame) == 65
+    # A sample of the untrained model may be empty.
+    assert set(frame["status"]) - {"empty"} == {"ok", "too_long"} and len(frame) == 5 * len(TYPES)
     assert frame.filter(pl.col("status") == "too_long")["log_prob_sum"].null_count() == status["probes"]["too_long"]
     pairs_alone = ["--pairs", data[0], "--output", tmp_path / "o", "--journal", tmp_path / "j"]
     chosen = settings(name="run", learning_rate=1e-3, steps=1, max_length=8)

@@ -46,9 +46,8 @@ def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noq
         )
     assert table(one, "training")["ranked"].equals(table(two, "training")["ranked"])
     for name in ("log_prob_sum", "argmax_log_prob", "entropy", "g_norm"):
-        assert table(two, "dynamics")[name].to_list() == pytest.approx(
-            table(one, "dynamics")[name].to_list(), rel=1e-11
-        )
+        numbers = [table(each, "dynamics")[name].drop_nulls().to_list() for each in (one, two)]
+        assert len(numbers[0]) and numbers[1] == pytest.approx(numbers[0], rel=1e-9)
     assert table(one, "generations").equals(table(two, "generations"))
     kept, shared = (load_file(out / "model/model.safetensors") for out in (one, two))
     assert all(float((kept[name] - shared[name]).abs().max()) < 1e-12 for name in kept)

@@ -77,7 +77,8 @@ def dynamics(run, row, seed, random):
 def training(run, row, seed):
     steps = np.arange(1, row["steps"] + 1)
     table = {"run": run, "seed": seed, "step": steps, "examples": steps * row["batch_size"], "learning_rate": 5e-7,
-             "loss": 1.0, "pull": 1.0, "push": -1.0 * (row["loss"] != "sft"), "grad_norm": 1.0}  # fmt: skip
+             "loss": 1.0, "pull": 1.0, "push": -1.0 * (row["loss"] != "sft"), "grad_norm": 1.0,
+             "ranked": row["batch_size"]}  # fmt: skip
     return pl.DataFrame(table).select(TRAINING.names).to_arrow()
 
 
@@ -185,7 +186,8 @@ def test_every_figure_table_and_the_page_are_made(full):
         draw_dynamics(folders[2] / "curves.parquet", folders[2], None, ROWS, model, out, ["vl.json"])
         figures = {each["kind"]: each for each in json.loads((out / "index.json").read_text())["figures"]}
         assert {f"{run}.curves" for run in ROWS} < set(figures)
-        assert {kind.name for kind in RUNS} - {"curves", "one_step"} <= set(figures)
+        # The study has one learning rate.
+        assert {kind.name for kind in RUNS} - {"curves", "one_step", "rates"} <= set(figures)
         assert "STOPPED EARLY" in figures["losses"]["subtitle"][-1]
         out = full / model / "generated"
         draw_generations(folders[0] / "generated.parquet", ROWS, RATES, model, out, ["vl.json"])

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from gradatlas.charts.numbers import as_given, three_digits, with_interval
+
 #: A pooled row's model.
 OVER_SEEDS = ", over seeds"
 
@@ -45,11 +47,10 @@ def markdown(table: pl.DataFrame) -> list[str]:
     lines = [_line(head), _line(["---"] * len(head))]
     for row in table.filter(pl.col("value").is_not_null()).iter_rows(named=True):
         claimed = f"{row['direction']} {row['threshold']:g}" + (f" ± {row['margin']:g}" if row["margin"] else "")
-        ends = "" if row["low"] is None else f" [{number(row['low'])}, {number(row['high'])}]"
-        seeds = ", ".join(number(float(value)) for value in (row["by_seed"] or "").split() if value != "None")
-        published = "–" if row["published"] is None else number(row["published"])
+        seeds = ", ".join(three_digits(float(value)) for value in (row["by_seed"] or "").split() if value != "None")
+        published = "–" if row["published"] is None else as_given(row["published"])
         place = row["relation"].replace("_", " ")
-        mean = number(row["value"]) + ends
+        mean = with_interval(row["value"], row["low"], row["high"])
         lines.append(_line([row["title"], place, seeds or "–", mean, claimed, published, row["verdict"]]))
     return lines
 
@@ -57,11 +58,6 @@ def markdown(table: pl.DataFrame) -> list[str]:
 def counts(table: pl.DataFrame) -> dict[str, int]:
     """How many tests have each verdict."""
     return dict(table["verdict"].value_counts().iter_rows())
-
-
-def number(value: float) -> str:
-    """Three digits at most, with a minus sign."""
-    return f"{value:.3g}".replace("-", "−")
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ from gradatlas.core.checked import read_json
 from gradatlas.core.command import progress
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs
+from gradatlas.figures.rates import written
 from gradatlas.finetuning.finetune import STATUS
 from gradatlas.finetuning.generations import generate
 from gradatlas.finetuning.sequences import ResponseEncoder
@@ -74,10 +75,8 @@ def markdown(table: pl.DataFrame) -> list[str]:
             f"{row['grammatical']:.2f} → {row['grammatical_end']:.2f}" for row in part.iter_rows(named=True)
         )
         passed = "passes" if part["passes"].all() else f"fails in {part['passes'].not_().sum()} of {len(part)}"
-        name = f"{rate:.0e}".replace("e-0", "e-")
-        lines.append(
-            f"| {loss.upper()} | {name} | {start:.2f} | {end:.2f} | {fall:.1%} | {step:.0%} | {words} | {passed} |"
-        )
+        name = f"{loss.upper()} | {written(rate)}"
+        lines.append(f"| {name} | {start:.2f} | {end:.2f} | {fall:.1%} | {step:.0%} | {words} | {passed} |")
     return lines
 
 

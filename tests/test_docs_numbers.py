@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import dynamics, rates
 from conftest import ROOT
+from gradatlas.charts.numbers import three_digits
 
 RATES = ROOT / "benchmarks" / "results" / "rates.csv"
 SEEDS = ROOT / "benchmarks" / "results" / "dynamics.csv"
@@ -66,5 +67,5 @@ def test_numbers_named_by_their_claim_are_those_of_the_run(page):
     for number, claim, relation, end in found:
         row = rows[claim, relation]
         row |= {f"seed{place}": value for place, value in enumerate(row["by_seed"].split())}
-        assert number == dynamics.number(float(row[end or "value"])), (page, claim, relation)
+        assert number == three_digits(float(row[end or "value"])), (page, claim, relation)
     assert found or page != "docs/learning_dynamics_seeds.md"

@@ -110,7 +110,7 @@ def test_money_is_of_the_config_s_prices_alone():
     total = priced[-1]
     assert total.cost == pytest.approx((total.tokens_in * 2.5 + total.tokens_out * 10) / 1e6)
     assert f"{total.cost:,.2f}" in total_note(priced)[0] and f"{total.requests:,} requests" in total_note(priced)[0]
-    # The oracle costs nothing, and nobody is told so.
+    # The oracle costs nothing: no line.
     assert total_note(estimated(DEFAULT)[0]) == [] and estimated(DEFAULT)[0][-1].requests == 0
 
 

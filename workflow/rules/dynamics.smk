@@ -1,9 +1,10 @@
 """Learning dynamics: finetuning evaluated on probes, and one step compared with its first-order prediction.
 
 needs  a model's card; pairs of the miniature's grammar, of a file, or of the hub (config/pairs/); config/runs.tsv
-makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet, start.generations.parquet (free responses
-       before any run) and a folder a run: dynamics.parquet (every probe at every evaluation), generations.parquet (free responses), training.parquet,
-       status.json, machine.json, model/ and its card model.json; results/figures/dynamics/, results/tables/dynamics.*
+makes  results/dynamics/{pairs}/pairs.parquet; below it, by model and seed, probes.parquet, one_step.parquet,
+       start.generations.parquet (free responses before any run) and a folder a run: dynamics.parquet (every probe at every
+       evaluation), generations.parquet (free responses), training.parquet, status.json, machine.json, model/ and its card
+       model.json; results/figures/dynamics/, results/tables/dynamics.*
 why    one rule for all runs: a run's settings are its row of the sheet
 """
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from gradatlas.charts import latex
 from gradatlas.core.checked import open_parquet, parquet_writer
+from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 
 
@@ -50,6 +51,16 @@ def read_written(path: str | Path, rule: str) -> pl.DataFrame:
     """A table of `write_table`, named by any of its files: its Parquet file alone has a checksum."""
     with open_parquet(Path(path).with_suffix(".parquet"), rule) as file:
         return pl.from_arrow(file.read())
+
+
+def read_exactly(path: str | Path, rule: str, columns: Sequence[str], name: str, stem: str) -> pl.DataFrame:
+    """The same, of these columns; `InputError` for another table than that of `name`, whose files are `stem`.*."""
+    frame = read_written(path, rule)
+    if frame.columns != list(columns):
+        raise InputError(
+            f"{path}: not the table of {name}, its columns are {', '.join(frame.columns)}; give {stem}.csv"
+        )
+    return frame
 
 
 def markdown(title: str, notes: Iterable[str], sections: Sequence[Section]) -> str:

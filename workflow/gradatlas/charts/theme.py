@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 # Altair stops at 5,000 rows to protect notebooks; here data are aggregated first, and all of them are to be drawn.
 alt.data_transformers.disable_max_rows()
@@ -89,14 +90,9 @@ class Heading:
 
 def ramp(count: int) -> tuple[str, ...]:
     """Colours for `count` values in order; between those of `RAMP`, mixtures of two neighbours."""
-    found = []
-    for number in range(count):
-        place, share = divmod(number * (len(RAMP) - 1) / max(1, count - 1), 1)
-        ends = (RAMP[int(place)], RAMP[min(int(place) + 1, len(RAMP) - 1)])
-        mixed = [(1 - share) * int(one[at : at + 2], 16) + share * int(two[at : at + 2], 16)
-                 for one, two in [ends] for at in (1, 3, 5)]  # fmt: skip
-        found.append("#" + "".join(f"{round(value):02x}" for value in mixed))
-    return tuple(found)
+    places, known = np.linspace(0, len(RAMP) - 1, count), range(len(RAMP))
+    channels = [np.interp(places, known, [int(colour[at : at + 2], 16) for colour in RAMP]) for at in (1, 3, 5)]
+    return tuple("#" + "".join(f"{round(value):02x}" for value in colour) for colour in zip(*channels, strict=True))
 
 
 def panel_width(columns: int) -> int:

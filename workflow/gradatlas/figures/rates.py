@@ -30,7 +30,7 @@ def chosen(data: RunData) -> list[list[Chain]]:
 
 def sweep(data: RunData, chains: Sequence[Chain]) -> Figure:
     """A row per measure: over updates, and against the aim. A colour a rate; means over probes and seeds."""
-    names = {chain.last: f"{data.runs[chain.last]['learning_rate']:.0e}".replace("e-0", "e-") for chain in chains}
+    names = {chain.last: written(data.runs[chain.last]["learning_rate"]) for chain in chains}
     frame = data.frame.filter(pl.col("run").is_in(names))
     seeds, entries, loss = frame["seed"].n_unique(), tuple(names.values()), data.runs[chains[0].last]["loss"]
     heading = theme.Heading(
@@ -57,6 +57,11 @@ def sweep(data: RunData, chains: Sequence[Chain]) -> Figure:
         for x in (over, against)
     ]
     return heading, grid(panels, 2, heading)
+
+
+def written(rate: float) -> str:
+    """A learning rate as in ``5e-6``."""
+    return f"{rate:.0e}".replace("e-0", "e-")
 
 
 def _level(means: pl.DataFrame, kind: str) -> pl.DataFrame:

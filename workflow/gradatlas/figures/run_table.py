@@ -8,8 +8,7 @@ import polars as pl
 
 from gradatlas.charts.names import in_order
 from gradatlas.charts.numbers import as_given, fixed, with_interval
-from gradatlas.charts.tables import Section, read_written, write_table
-from gradatlas.core.errors import InputError
+from gradatlas.charts.tables import Section, read_exactly, write_table
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures.run_curves import TYPES
 from gradatlas.statistics.tables import DYNAMICS_CURVES
@@ -63,12 +62,7 @@ def write_dynamics_table(
 
 def read_runs(path: str | Path) -> pl.DataFrame:
     """The rows of `write_dynamics_table`, by any of its files; `InputError` for any other file."""
-    frame = read_written(path, "write_dynamics_table")
-    if frame.columns != list(_SCHEMA):
-        raise InputError(
-            f"{path}: not the table of runs, its columns are {', '.join(frame.columns)}; give dynamics.csv"
-        )
-    return frame
+    return read_exactly(path, "write_dynamics_table", list(_SCHEMA), "runs", "dynamics")
 
 
 def courses(

@@ -7,8 +7,7 @@ from typing import Any
 import polars as pl
 
 from gradatlas.charts.numbers import as_given, percentage, share, with_interval
-from gradatlas.charts.tables import Section, read_written, write_table
-from gradatlas.core.errors import InputError
+from gradatlas.charts.tables import Section, read_exactly, write_table
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.statistics.generations import COMPARED
 from gradatlas.statistics.tables import GENERATION_CURVES
@@ -57,12 +56,7 @@ def write_win_rates(
 
 def read_win_rates(path: str | Path) -> pl.DataFrame:
     """The rows of `write_win_rates`, by any of its files; `InputError` for any other file."""
-    frame = read_written(path, "write_win_rates")
-    if frame.columns != list(_SCHEMA):
-        raise InputError(
-            f"{path}: not the table of win rates, its columns are {', '.join(frame.columns)}; give win_rates.csv"
-        )
-    return frame
+    return read_exactly(path, "write_win_rates", list(_SCHEMA), "win rates", "win_rates")
 
 
 def _rates(pairs, path, runs, epochs, published) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,13 @@
 """A finetuning run's settings, checked."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked
 from gradatlas.finetuning.losses import LOSSES
 from gradatlas.finetuning.settings import RunSettings
+from gradatlas.study.runs import due, on_probes
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,20 @@ class Recipe(RunSettings):
     @property
     def on_probes(self) -> bool:
         """Whether the run trains on the probed pairs only."""
-        return self.probed or self.target not in ("chosen", "extend")
+        return on_probes(self.probed, self.target)
 
     def evaluates(self, step: int) -> bool:
         """Whether the probes are evaluated after this many steps."""
-        return step in (0, self.steps) or step % self.evaluate_every == 0
+        return step in self._evaluated
 
     def generates(self, step: int) -> bool:
         """Whether free responses are written after this many steps."""
-        return step in (0, self.steps) or bool(self.generate_every and step % self.generate_every == 0)
+        return step in self._generated
+
+    @cached_property
+    def _evaluated(self) -> frozenset[int]:
+        return frozenset(due(self.steps, self.evaluate_every))
+
+    @cached_property
+    def _generated(self) -> frozenset[int]:
+        return frozenset(due(self.steps, self.generate_every))

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from gradatlas.study.probe_types import REPHRASED, TYPES
-from gradatlas.study.runs import Plan, trained_pairs
+from gradatlas.study.runs import Plan, due, trained_pairs
 
 WIDTHS = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 #: Numbers that an optimiser keeps for each weight, in a checkpoint beside the weight itself.
@@ -118,17 +118,12 @@ def _weights(runs, dynamics, learners, parameters) -> list[Estimate]:
     ]
 
 
-def _steps(row: Mapping[str, Any], every: int) -> list[int]:
-    """Steps of a run at which something is made: before the first update, every so many, after the last."""
-    return sorted({0, row["steps"], *(range(every, row["steps"], every) if every else ())})
-
-
 def _evaluated(row: Mapping[str, Any]) -> list[int]:
-    return _steps(row, row["evaluate_every"])
+    return due(row["steps"], row["evaluate_every"])
 
 
 def _generated(row: Mapping[str, Any]) -> list[int]:
-    return _steps(row, row["generate_every"])
+    return due(row["steps"], row["generate_every"])
 
 
 def _prompts(row: Mapping[str, Any], dynamics: Mapping[str, Any]) -> int:

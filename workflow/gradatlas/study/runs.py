@@ -149,12 +149,22 @@ def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], 
     runs.setdefault(name, row)
 
 
+def due(steps: int, every: int) -> list[int]:
+    """After how many of a run's `steps` something is made: before the first, after the last, and every so many."""
+    return sorted({0, steps, *(range(every, steps, every) if every else ())})
+
+
+def on_probes(probed: bool, target: str) -> bool:
+    """Whether a run trains on the probed pairs only."""
+    return probed or target not in ("chosen", "extend")
+
+
 def trained_pairs(row: Mapping[str, Any], dynamics: Mapping[str, Any]) -> int:
     """How many pairs a run trains on, at most."""
     if row["split"] == "base":
         return dynamics["base_documents"]
-    probed = row["probed"] or row["target"] not in ("chosen", "extend")
-    return min(dynamics["train"], dynamics["probes"]) if probed else dynamics["train"]
+    on_few = on_probes(row["probed"], row["target"])
+    return min(dynamics["train"], dynamics["probes"]) if on_few else dynamics["train"]
 
 
 def lineage(name: str, runs: Mapping[str, Row]) -> list[str]:

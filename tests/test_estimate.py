@@ -103,6 +103,17 @@ def test_disk_of_weights_and_checkpoints():
     assert unknown[-1].kept is None and "unknown" in lines(unknown)[-1]
 
 
+@pytest.mark.parametrize("every", [1, 2, 3, 10])
+def test_checkpoints_are_those_that_a_run_writes(every):
+    """As the loop does: at the first evaluation, at every so many, and at the last."""
+    given = {"checkpoint_every": every, "runs": ["smoke_sft"]}
+    rows, _, plan = estimated(merged(DEFAULT, {"dynamics": DEFAULT["dynamics"] | given}))
+    run = plan.runs["smoke_sft"]
+    evaluations = run["steps"] // run["evaluate_every"] + 1
+    written = [place for place in range(evaluations) if place % every == 0 or place == evaluations - 1]
+    assert by_what(rows)["checkpoints"].count == len(written)
+
+
 def test_money_is_of_the_config_s_prices_alone():
     rows, *_ = estimated(PAPER)
     assert rows[-1].requests and rows[-1].cost is None and "no price" in lines(rows)[-1]

@@ -103,7 +103,7 @@ def _weights(runs, dynamics, learners, parameters) -> list[Estimate]:
     seeds, every = len(dynamics["seeds"]), dynamics["checkpoint_every"]
     sizes = [parameters.get(name, 0) * WIDTHS[row["dtype"]] for name, row in learners.items()]
     # Of each run, the states that it saves, and a state's size in models.
-    saved = [(-(-len(_evaluated(row)) // every), 1 + MOMENTS[row["optimiser"]]) for row in runs]
+    saved = [(_saved(len(_evaluated(row)), every), 1 + MOMENTS[row["optimiser"]]) for row in runs]
     models = seeds * len(runs) * sum(sizes)
     states = seeds * sum(sizes) * sum(number * width for number, width in saved)
     # The older of two is deleted once the newer one is complete.
@@ -116,6 +116,12 @@ def _weights(runs, dynamics, learners, parameters) -> list[Estimate]:
         Estimate("finetune", KINDS[0], counts[0], *kept, models),
         Estimate("finetune", KINDS[1], counts[1], 0, newest, states),
     ]
+
+
+def _saved(evaluations: int, every: int) -> int:
+    """Checkpoints of a run: at the first evaluation, at every so many, and at the last."""
+    last = evaluations - 1
+    return last // every + 1 + (last % every > 0)
 
 
 def _evaluated(row: Mapping[str, Any]) -> list[int]:

@@ -18,6 +18,7 @@ from gradatlas.core.checked import write_json
 from gradatlas.core.errors import InputError
 from gradatlas.data import sources
 from gradatlas.models import snapshots
+from gradatlas.study.sources import is_hub_id
 from loopback import FakeHub, Loopback, closed_port
 
 BODY = random.Random(0).randbytes(300_000)
@@ -254,9 +255,21 @@ def environment(hub, tmp_path):
     return {"HF_ENDPOINT": getattr(hub, "url", hub), "HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_DISABLE_XET": "1"}
 
 
+def download_model(hub, tmp_path, source, revision, *more, name="tiny"):
+    given = ["--model", name, "--source", source, "--revision", revision, "--output", tmp_path / "found.json"]
+    return script("download_model", *given, "--snapshots", tmp_path / "snapshots", *more, **environment(hub, tmp_path))
+
+
 def fetch_model(hub, tmp_path, source, revision, *more):
-    arguments = ["--model", "tiny", "--source", source, "--revision", revision, "--output", tmp_path / "card.json"]
-    return script("fetch_model", *arguments, "--snapshots", tmp_path / "snapshots", *more, **environment(hub, tmp_path))
+    """Both rules of a hub model, or the one of a folder."""
+    given = ["--model", "tiny", "--source", source, "--revision", revision, "--output", tmp_path / "card.json"]
+    if is_hub_id(str(source)):
+        done = download_model(hub, tmp_path, source, revision, *more)
+        if done.returncode:
+            return done
+        given += ["--downloaded", tmp_path / "found.json"]
+    # Checksums need no network.
+    return script("fetch_model", *given, **environment(closed_port(), tmp_path))
 
 
 def test_the_card_of_a_local_folder(model, tmp_path):
@@ -342,7 +355,7 @@ def test_a_harmed_folder(model, file, harm, phrase):
 
 def test_a_folder_that_is_not_there(tmp_path):
     assert "no such folder" in one_line(fetch_model(closed_port(), tmp_path, "./nowhere", ""))
-    assert "is not a folder or a hub id" in one_line(fetch_model(closed_port(), tmp_path, "miniature", ""))
+    assert "is not a folder or a fetched hub id" in one_line(fetch_model(closed_port(), tmp_path, "miniature", ""))
     assert not list(tmp_path.glob("card*"))
 
 

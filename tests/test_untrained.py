@@ -14,7 +14,7 @@ from gradatlas.models import snapshots
 from gradatlas.models.loading import load
 from gradatlas.study.config import read_study
 from loopback import FakeHub
-from test_fetch import closed_port, environment, one_line, script
+from test_fetch import closed_port, download_model, environment, one_line, script
 from test_study import PAPER
 from test_workflow import snakemake
 
@@ -28,10 +28,13 @@ def hub(monkeypatch):
         yield running
 
 
-def write(hub, tmp_path, name, commit, *more, seed=0):
+def write(hub, tmp_path, name, commit, seed=0):
+    done = download_model(hub, tmp_path, "org/tiny", commit, "--no-weights", name="twin")
+    if done.returncode:
+        return done
     given = ("--model", "twin", "--source", "org/tiny", "--revision", commit, *settings(seed=seed))
-    where = ("--snapshots", tmp_path / "snapshots", "--output", tmp_path / name)
-    return script("write_untrained", *given, *where, *more, **environment(hub, tmp_path))
+    where = ("--downloaded", tmp_path / "found.json", "--output", tmp_path / name)
+    return script("write_untrained", *given, *where, **environment(closed_port(), tmp_path))
 
 
 def test_a_twin_has_all_but_the_weights(hub, tmp_path):

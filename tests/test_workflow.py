@@ -103,7 +103,12 @@ def test_dry_run_of_every_shipped_config(config, tmp_path):
     wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
-        assert jobs["fetch_source"] == 56 and jobs["fetch_model"] == 12 and jobs["write_untrained"] == 2
+        assert (
+            jobs["fetch_source"] == 56
+            and jobs["fetch_model"] == 12
+            and jobs["download_model"] == 10 + 2
+            and jobs["write_untrained"] == 2
+        )
 
 
 def test_makes_everything_with_its_own_python(finished):

@@ -32,7 +32,7 @@ rule gather_evidence:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
         # Neither input nor param: `claims` below holds what counts of the sheet.
         sheet=CLAIMS_SHEET,

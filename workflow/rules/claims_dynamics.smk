@@ -27,7 +27,7 @@ rule gather_dynamics_evidence:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
         sheet=DYNAMICS_CLAIMS_SHEET,
     params:
@@ -62,7 +62,7 @@ rule gather_toy_evidence:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=20,
         sheet=DYNAMICS_CLAIMS_SHEET,
     params:

@@ -124,6 +124,14 @@ def miniature_folder(model):
 TWINS = {name: row for name, row in STUDY.models.items() if row["kind"] == "random" and is_hub_id(row["source"])}
 
 
+# Models whose files are found or downloaded, twins by their config and tokenizer.
+HUB_MODELS = {
+    name: row
+    for name, row in {**STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}.items()
+    if is_hub_id(row["source"])
+}
+
+
 def is_made(model):
     """Whether a model's files are made by this workflow, or committed with it."""
     return model in TWINS or model_row(model)["source"] == "miniature"
@@ -173,14 +181,45 @@ def model_row(model):
 
 
 def model_files(wildcards):
-    """What a model's card is made from: files in a folder here; nothing for a hub model."""
+    """What a model's card is made from: files in a folder here, or where a hub model's files are."""
     row = model_row(wildcards.model)
+    if wildcards.model in HUB_MODELS and wildcards.model not in TWINS:
+        return [f"resources/models/{wildcards.model}.download.json"]
     if is_made(wildcards.model):
         # A twin is one folder; of a miniature each file is known by name.
         names = MINIATURE_FILES if row["source"] == "miniature" else []
         return [sums_of_model(wildcards.model), *(os.path.join(made_folder(wildcards.model), name) for name in names)]
     folder = Path(row["source"]).expanduser()
     return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
+
+
+def memory(size):
+    """Main memory of a job in MB, as a resource; a retry gets as much again."""
+    return lambda wildcards, attempt: size * attempt
+
+
+def model_memory(name, copies, times=1):
+    """Main memory of a job on the models whose cards are the input `name`, as a resource in MB, by their size.
+
+    3 GB, and `copies` of the weights in float32, for each of the job's `times` processes; a retry gets as much again.
+    """
+
+    def needed(wildcards, input, attempt):
+        cards = [input[name]] if isinstance(input[name], str) else input[name]
+        # The resource of a card that is not yet made is set later: Snakemake expects this file's error, so no other.
+        weights = sum(4 * json.loads(Path(card).read_text())["parameters"] for card in cards)
+        return (3000 + copies * weights // 10**6) * times * attempt
+
+    return needed
+
+
+def model_runtime(rows, minutes):
+    """Time limit of a job on models in minutes; of a miniature at most an hour. Jobs go on after it, where they stopped."""
+    return min(minutes, 60) if all(row["scope"] == "miniature" for row in rows) else minutes
+
+
+# Copies of the weights in main memory: of a pass, and of training (gradients, an optimiser's two moments, a checkpoint).
+PASS, TRAINING = 2, 6
 
 
 HUB_DATASETS = {
@@ -428,11 +467,6 @@ def run_settings(wildcards):
 def learner_gpu(wildcards):
     """GPUs of a job on a model."""
     return 0 if STUDY.learners[wildcards.model]["device"] == "cpu" else 1
-
-
-def learner_memory(wildcards):
-    """Memory of a job on a model, in MB."""
-    return 3000 if STUDY.learners[wildcards.model]["scope"] == "miniature" else 64000
 
 
 def learner_title(wildcards):

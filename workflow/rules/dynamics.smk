@@ -56,7 +56,7 @@ rule build_pairs:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         code=code_digest("data.jobs:build_pairs", only={"data.jobs:PAIRS": ["mapping" if PLAN.mapping else "grammar"]}),
@@ -83,8 +83,8 @@ rule write_rephrases:
     threads: 1 if GENERATE["endpoint"] else next((row["threads"] for row in STUDY.writers.values()), 1)
     resources:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
-        mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
-        runtime=720,
+        mem_mb=model_memory("model", PASS),
+        runtime=model_runtime(STUDY.writers.values(), 720),
         requests=lambda wildcards: REQUESTS,
     params:
         code=code_digest("finetuning.jobs:write_rephrases"),
@@ -117,7 +117,7 @@ rule build_probes:
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
     resources:
         gpu=learner_gpu,
-        mem_mb=learner_memory,
+        mem_mb=model_memory("model", PASS),
         runtime=60,
     params:
         code=code_digest(
@@ -156,8 +156,8 @@ rule generate_start:
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
     resources:
         gpu=learner_gpu,
-        mem_mb=learner_memory,
-        runtime=240,
+        mem_mb=model_memory("model", PASS),
+        runtime=lambda wildcards: model_runtime([STUDY.learners[wildcards.model]], 240),
         batch_tokens=lambda wildcards, attempt: max(1, DYNAMICS["generate_batch_tokens"] >> (attempt - 1)),
     params:
         code=code_digest("finetuning.jobs:generate_start"),
@@ -197,8 +197,10 @@ rule finetune:
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"] * DYNAMICS["processes"]
     resources:
         gpu=lambda wildcards: learner_gpu(wildcards) * DYNAMICS["processes"],
-        mem_mb=lambda wildcards: learner_memory(wildcards) * DYNAMICS["processes"],
-        runtime=1440,
+        # Its processes exchange gradients within one node.
+        nodes=1,
+        mem_mb=model_memory("init", TRAINING, DYNAMICS["processes"]),
+        runtime=lambda wildcards: model_runtime([STUDY.learners[wildcards.model]], 1440),
         # Not a param: how much is evaluated at once makes nothing stale.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
         generate_batch_tokens=lambda wildcards, attempt: max(1, DYNAMICS["generate_batch_tokens"] >> (attempt - 1)),
@@ -251,8 +253,8 @@ rule check_step:
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
     resources:
         # In float64, on the CPU.
-        mem_mb=learner_memory,
-        runtime=240,
+        mem_mb=model_memory("model", TRAINING),
+        runtime=lambda wildcards: model_runtime([STUDY.learners[wildcards.model]], 240),
     params:
         code=code_digest("kernels.jobs:check_step"),
         settings=lambda wildcards: as_json(
@@ -277,7 +279,7 @@ rule summarise_dynamics:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("statistics.jobs:summarise_dynamics"),
@@ -315,7 +317,7 @@ rule draw_dynamics:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_dynamics"),
@@ -350,7 +352,7 @@ rule draw_seeds:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_seeds"),

@@ -33,7 +33,7 @@ rule draw_figures:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_figures"),
@@ -79,7 +79,7 @@ rule draw_overview:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_overview"),
@@ -116,7 +116,7 @@ rule write_tables:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("figures.jobs:write_tables"),

@@ -25,8 +25,8 @@ rule generate_detailed:
     threads: 1 if GENERATE["endpoint"] else next((row["threads"] for row in STUDY.writers.values()), 1)
     resources:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
-        mem_mb=48000 if any(row["scope"] != "miniature" for row in STUDY.writers.values()) else 3000,
-        runtime=720,
+        mem_mb=model_memory("model", PASS),
+        runtime=model_runtime(STUDY.writers.values(), 720),
         requests=lambda wildcards: REQUESTS,
     params:
         code=lambda wildcards: code_digest("models.jobs:generate_detailed", only=read_by(wildcards.dataset)),

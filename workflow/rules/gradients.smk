@@ -37,8 +37,8 @@ rule measure_gradients:
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]
     resources:
         gpu=lambda wildcards: 0 if STUDY.models[wildcards.model]["device"] == "cpu" else 1,
-        mem_mb=lambda wildcards: 3000 if STUDY.models[wildcards.model]["scope"] == "miniature" else 48000,
-        runtime=240,
+        mem_mb=model_memory("model", PASS),
+        runtime=lambda wildcards: model_runtime([STUDY.models[wildcards.model]], 240),
         # A retry gets a smaller batch; params would keep their first value.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
     params:
@@ -83,7 +83,7 @@ if SHARDS > 1:
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=16000,
+            mem_mb=memory(16000),
             runtime=60,
         params:
             code=code_digest("gradients.jobs:gather_shards"),

@@ -24,7 +24,7 @@ rule score_generations:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest(
@@ -59,8 +59,8 @@ rule judge_generations:
     threads: next((row["threads"] for row in STUDY.judges.values()), 1)
     resources:
         gpu=int(any(row["device"] != "cpu" for row in STUDY.judges.values())),
-        mem_mb=64000 if STUDY.judges else 4000,
-        runtime=720,
+        mem_mb=model_memory("judge", PASS),
+        runtime=model_runtime(STUDY.judges.values(), 720),
         requests=lambda wildcards: REQUESTS,
     params:
         code=code_digest(
@@ -88,7 +88,7 @@ rule summarise_generations:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("statistics.jobs:summarise_generations"),
@@ -121,7 +121,7 @@ rule draw_generations:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_generations"),

@@ -1,7 +1,9 @@
 """Models: the miniatures, committed or trained here; untrained twins; a card for every model; the miniatures' accuracy.
 
 needs  resources/miniature/ or nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
-makes  results/models/{model}/ and its files' checksums, {model}.sha256 (miniatures: untrained, of another seed, or with `retrain`; untrained twins of hub models), resources/models/{model}.json (cards: where the files are, their digests),
+makes  resources/models/{model}.download.json (hub models: where the files are), results/models/{model}/ and its files'
+       checksums, {model}.sha256 (miniatures: untrained, of another seed, or with `retrain`; untrained twins of hub models),
+       resources/models/{model}.json (cards: where the files are, their digests),
        results/accuracy/{model}.parquet (miniatures: their own answers to held-out questions)
 why    a card of a few hundred bytes is an input in place of gigabytes of weights
 """
@@ -27,7 +29,7 @@ rule train_miniature:
     # One: the bytes of the weights depend on the number of threads.
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=60,
     params:
         code=code_digest("miniature.jobs:train_miniature"),
@@ -42,8 +44,34 @@ rule train_miniature:
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
+rule download_model:
+    """Find or download a hub model's files; of an untrained twin, config and tokenizer alone."""
+    output:
+        "resources/models/{model}.download.json",
+    log:
+        "logs/download_model/{model}.log",
+    wildcard_constraints:
+        model="|".join(HUB_MODELS) or "none",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        # Not a param: where verified bytes came from makes nothing stale.
+        mirror=STUDY.config["mirror"],
+    params:
+        code=code_digest("models.jobs:download_model"),
+        source=lambda wildcards: HUB_MODELS[wildcards.model]["source"],
+        revision=lambda wildcards: HUB_MODELS[wildcards.model]["revision"],
+        weights=lambda wildcards: "--no-weights" if wildcards.model in TWINS else "",
+    shell:
+        "python -m gradatlas download-model --model {wildcards.model} --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} {params.weights} --output {output:q} > {log:q} 2>&1"
+
+
 rule write_untrained:
     """Write the untrained twin of a hub model: its config and tokenizer, with seeded random weights."""
+    input:
+        "resources/models/{model}.download.json",
     output:
         folder=directory("results/models/{model}"),
         sums="results/models/{model}.sha256",
@@ -55,9 +83,8 @@ rule write_untrained:
         "../../environment.yml"
     resources:
         # The network twice over: billions of parameters in float32.
-        mem_mb=32000,
+        mem_mb=memory(32000),
         runtime=60,
-        mirror=STUDY.config["mirror"],
     params:
         code=code_digest("models.jobs:write_untrained"),
         source=lambda wildcards: TWINS[wildcards.model]["source"],
@@ -67,24 +94,23 @@ rule write_untrained:
         ),
     shell:
         "python -m gradatlas write-untrained --model {wildcards.model} --source {params.source:q}"
-        " --revision={params.revision:q} --mirror={resources.mirror:q} --settings {params.settings:q}"
+        " --revision={params.revision:q} --downloaded {input:q} --settings {params.settings:q}"
         " --output {output.folder:q} > {log:q} 2>&1"
 
 
 rule fetch_model:
-    """Find or download a model's files and write its card."""
+    """Check a model's files and write its card. A job of its own: the checksums read all weights."""
     input:
         model_files,
     output:
         "resources/models/{model}.json",
     log:
         "logs/fetch_model/{model}.log",
-    localrule: True
     conda:
         "../../environment.yml"
     resources:
-        # Not a param: where verified bytes came from makes nothing stale.
-        mirror=STUDY.config["mirror"],
+        mem_mb=memory(2000),
+        runtime=60,
     params:
         code=code_digest("models.jobs:fetch_model"),
         # A made model's checksums come first, then its files, if each is known by name.
@@ -94,10 +120,14 @@ rule fetch_model:
             else model_row(wildcards.model)["source"]
         ),
         revision=lambda wildcards: "" if is_made(wildcards.model) else model_row(wildcards.model)["revision"],
-        sums=lambda wildcards, input: ["--sums", input[0]] if is_made(wildcards.model) else [],
+        checked=lambda wildcards, input: (
+            ["--sums", input[0]]
+            if is_made(wildcards.model)
+            else ["--downloaded", input[0]] if wildcards.model in HUB_MODELS else []
+        ),
     shell:
         "python -m gradatlas fetch-model --model {wildcards.model} --source {params.source:q}"
-        " --revision={params.revision:q} --mirror={resources.mirror:q} {params.sums:q} --output {output:q} > {log:q} 2>&1"
+        " --revision={params.revision:q} {params.checked:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule measure_accuracy:
@@ -116,7 +146,7 @@ rule measure_accuracy:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.miniatures[wildcards.model]["threads"]
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=60,
     params:
         code=code_digest(

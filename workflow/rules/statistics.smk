@@ -26,7 +26,7 @@ rule summarise_gradients:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("statistics.jobs:summarise_gradients"),
@@ -55,7 +55,7 @@ rule regress_gradients:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("statistics.jobs:regress_gradients"),

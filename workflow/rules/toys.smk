@@ -55,7 +55,7 @@ rule squeeze_softmax:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
     params:
         code=code_digest("toys.jobs:squeeze_softmax"),
@@ -76,7 +76,7 @@ rule train_classifier:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code_digest("toys.jobs:train_classifier"),
@@ -97,7 +97,7 @@ rule clip_objective:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
     params:
         code=code_digest("toys.jobs:clip_objective"),
@@ -124,7 +124,7 @@ rule draw_toys:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=20,
     params:
         code=code_digest("toys.jobs:draw_toys"),

@@ -45,7 +45,7 @@ class AccuracySettings:
     """of the draw of questions"""
 
 
-def fetch_model(
+def download_model(
     *,
     model: str,
     source: str,
@@ -53,12 +53,45 @@ def fetch_model(
     output: Path,
     mirror: str = "",
     snapshots: Path = Path(SNAPSHOTS),
+    no_weights: bool = False,
+) -> None:
+    """Find or download a hub model's files, and write where they are (JSON).
+
+    Files are downloaded at the revision, or used in place from FOLDER/models/ORG/NAME of a --mirror FOLDER. A gated
+    model needs an accepted licence and HF_TOKEN.
+
+    Parameters
+    ----------
+    model
+        the model's key in config/models.tsv
+    source
+        hub id ORG/NAME
+    revision
+        commit of the hub id (gradatlas pin fills the sheet)
+    output
+        file to write (.json)
+    mirror
+        folder with models/ORG/NAME; a mirror without models/ is ignored
+    snapshots
+        folder for downloads
+    no_weights
+        config and tokenizer alone, for an untrained twin
+    """
+    from gradatlas.models.snapshots import find
+
+    find(model, source, revision, output, mirror, str(snapshots), weights=not no_weights)
+
+
+def fetch_model(
+    *,
+    model: str,
+    source: str,
+    revision: str = "",
+    output: Path,
+    downloaded: Path | None = None,
     sums: Path | None = None,
 ) -> None:
-    """Find or download a model's files and write its card (JSON): path, architecture and checksums.
-
-    The source is a local folder or a hub id ORG/NAME. Files of a hub id are downloaded at the revision, or used in
-    place from FOLDER/models/ORG/NAME of a --mirror FOLDER. A gated model needs an accepted licence and HF_TOKEN.
+    """Check a model's files and write its card (JSON): path, architecture and checksums.
 
     Parameters
     ----------
@@ -67,13 +100,11 @@ def fetch_model(
     source
         model folder (./..., /..., ~...) or hub id ORG/NAME
     revision
-        commit of the hub id (gradatlas pin fills the sheet)
+        commit of the hub id
     output
         card to write (.json)
-    mirror
-        folder with models/ORG/NAME; a mirror without models/ is ignored
-    snapshots
-        folder for downloads
+    downloaded
+        where the files of a hub id are, from download-model (.json)
     sums
         list of checksums, as of sha256sum, to compare first
     """
@@ -82,7 +113,7 @@ def fetch_model(
 
     if sums:
         check_sums(sums)
-    fetch(model, source, revision, output, mirror, str(snapshots))
+    fetch(model, source, revision, output, downloaded)
 
 
 def write_untrained(
@@ -90,15 +121,11 @@ def write_untrained(
     model: str,
     source: str,
     revision: str = "",
+    downloaded: Path,
     output: Path,
-    mirror: str = "",
-    snapshots: Path = Path(SNAPSHOTS),
     settings: UntrainedSettings,
 ) -> None:
     """Write the untrained twin of a hub model: its config and tokenizer, and seeded random weights.
-
-    Config and tokenizer come from the hub at the revision, or from models/ORG/NAME of a --mirror. No weights are
-    downloaded.
 
     Parameters
     ----------
@@ -108,17 +135,14 @@ def write_untrained(
         hub id of the original model, ORG/NAME
     revision
         commit of the hub id
+    downloaded
+        where config and tokenizer are, from download-model (.json)
     output
         model folder to write
-    mirror
-        folder with models/ORG/NAME; a mirror without models/ is ignored
-    snapshots
-        folder for downloads
     """
     from gradatlas.models.untrained import write_untrained
 
-    where = (mirror, str(snapshots), settings.trust_remote_code)
-    write_untrained(model, source, revision, settings.seed, output, *where)
+    write_untrained(model, source, revision, settings.seed, downloaded, output, settings.trust_remote_code)
 
 
 def pin(*, sheet: Path = Path("config/models.tsv"), model: Sequence[str] = (), mapping: Sequence[Path] = ()) -> None:

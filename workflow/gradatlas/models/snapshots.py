@@ -37,38 +37,68 @@ CARD_KEYS = ("model", "source", "revision", "path", "digest", "tokenizer_digest"
 CARD_RULE = "fetch_model, or finetune for the model of a run"
 
 
-def fetch(model: str, source: str, revision: str, output: str | Path, mirror: str = "", snapshots: str = SNAPSHOTS):
-    """Find or download the model `source` and write its card to `output`.
+def find(
+    model: str,
+    source: str,
+    revision: str,
+    output: str | Path,
+    mirror: str = "",
+    snapshots: str = SNAPSHOTS,
+    weights: bool = True,
+) -> None:
+    """Find or download the hub model `source`, and write its folder and its files' names to `output` (JSON).
 
-    `source`: a local folder or a hub id. The files of a hub id are used in place from
-    ``mirror/models/ORG/NAME/REVISION`` or ``mirror/models/ORG/NAME``, where the `mirror` is a folder with ``models``,
-    else downloaded at the commit `revision` into the folder `snapshots`. Raises `InputError` for a source, revision or
-    file that cannot be used.
+    The files are used in place from ``mirror/models/ORG/NAME/REVISION`` or ``mirror/models/ORG/NAME``, where the
+    `mirror` is a folder with ``models``, else downloaded at the commit `revision` into the folder `snapshots`.
+    `weights`: False for config and tokenizer alone. Raises `InputError` for a source, revision or file that cannot be
+    used.
     """
-    if is_folder(source):
-        path, revision = Path(source).expanduser(), ""
-    elif not is_hub_id(source):
-        raise InputError(f"{model}: source '{source}' is not a folder or a hub id; give ./FOLDER or ORG/NAME")
+    if not is_hub_id(source):
+        raise InputError(f"{model}: source '{source}' is not a hub id; give ORG/NAME")
+    if mirror and (Path(mirror).expanduser() / "models").is_dir():
+        path = _mirrored(model, source, revision, Path(mirror).expanduser())
     else:
-        path = _snapshot(model, source, revision, mirror, snapshots)
+        path = download(source, revision, snapshots, model=model, weights=weights)
+    write_json(output, {"folder": str(path), "files": _files(path) if weights else _shape_names(path)})
+
+
+def found(path: str | Path) -> Path:
+    """The folder that `find` wrote to `path`; `InputError` where one of its files is gone."""
+    note = read_json(path, "download_model")
+    folder = Path(note["folder"])
+    for name in note["files"]:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder / name}: no such file, though {path} lists it; delete {path} and run again "
+                "(rule download_model)"
+            )
+    return folder
+
+
+def fetch(model: str, source: str, revision: str, output: str | Path, downloaded: str | Path | None = None) -> None:
+    """Write the card of the model `source`, a local folder or a hub id, to `output`. Reads all weights.
+
+    The files of a hub id are those of `downloaded`, which `find` wrote. Raises `InputError` for a source or file that
+    cannot be used.
+    """
+    if downloaded:
+        path = found(downloaded)
+    elif is_folder(source):
+        path, revision = Path(source).expanduser(), ""
+    else:
+        raise InputError(
+            f"{model}: source '{source}' is not a folder or a downloaded hub id; give ./FOLDER or ORG/NAME"
+        )
     card = card_of(model, source, revision, path)
     _check_against_hub(path, card["files"])
     write_json(output, card)
 
 
-def shape_files(model: str, source: str, revision: str, mirror: str = "", snapshots: str = SNAPSHOTS) -> list[Path]:
-    """The files of a hub model's config and tokenizer, found or downloaded as by `fetch`, without its weights."""
-    if not is_hub_id(source):
-        raise InputError(f"{model}: source '{source}' is not a hub id; give ORG/NAME for an untrained twin")
-    path = _snapshot(model, source, revision, mirror, snapshots, weights=False)
+def shape_files(folder: str | Path) -> list[Path]:
+    """The files of the config and the tokenizer in a model's `folder`."""
+    path = Path(folder)
     _read_json(path / "config.json")
     return [path / name for name in _shape_names(path)]
-
-
-def _snapshot(model: str, source: str, revision: str, mirror: str, snapshots: str, weights: bool = True) -> Path:
-    if mirror and (Path(mirror).expanduser() / "models").is_dir():
-        return _mirrored(model, source, revision, Path(mirror).expanduser())
-    return download(source, revision, snapshots, model=model, weights=weights)
 
 
 def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[str, Any]:

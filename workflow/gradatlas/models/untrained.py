@@ -7,7 +7,7 @@ from pathlib import Path
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_sums, write_text
-from gradatlas.models.snapshots import SNAPSHOTS, shape_files
+from gradatlas.models.snapshots import found, shape_files
 
 
 def write_untrained(
@@ -15,31 +15,31 @@ def write_untrained(
     source: str,
     revision: str,
     seed: int,
+    downloaded: str | Path,
     output: str | Path,
-    mirror: str = "",
-    snapshots: str = SNAPSHOTS,
     trust_remote_code: bool = False,
 ) -> None:
     """Write the folder `output`: config and tokenizer of the hub model `source`, unchanged, and seeded weights.
 
-    No weights are downloaded. The model's code initialises the weights, on the CPU and in float32, whatever the device;
-    `untrained.json` records source, revision and seed. Raises `InputError` as `snapshots.fetch`, and where no causal
-    language model can be built from the config.
+    The files are those of `downloaded`, which `snapshots.find` wrote. The model's code initialises the weights, on the
+    CPU and in float32, whatever the device; `untrained.json` records source, revision and seed. Raises `InputError`
+    where a file is missing, and where no causal language model can be built from the config.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    files = shape_files(model, source, revision, mirror, snapshots)
+    folder = found(downloaded)
+    files = shape_files(folder)
     output = Path(output)
     made = output.with_name(f".{output.name}.part")
     shutil.rmtree(made, ignore_errors=True)
     try:
-        config = AutoConfig.from_pretrained(files[0].parent, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
-            f"{model}: no causal language model can be built from {files[0].parent / 'config.json'} "
+            f"{model}: no causal language model can be built from {folder / 'config.json'} "
             f"({type(error).__name__}: {' '.join(str(error).split())[:240]}); choose another model"
         ) from None
     # One file, whatever its size, so that the card's digest does not depend on sharding.

@@ -1,7 +1,8 @@
 """A real Slurm on this machine: a controller and several virtual nodes with counted fake GPUs, on loopback alone.
 
-Needs Debian's slurmctld, slurmd, slurm-client and munge, and root. Each node runs in a PID namespace of its own: killing it
-takes its jobs along, as a crash does. Nothing isolates GPUs: Slurm counts them and sets CUDA_VISIBLE_DEVICES.
+Needs Debian's slurmctld, slurmd, slurm-client and munge, and root. Each node runs in a PID namespace of its own:
+killing it takes its jobs along, as a crash does. Nothing isolates GPUs: Slurm counts them, and sets
+CUDA_VISIBLE_DEVICES.
 """
 
 import contextlib
@@ -66,7 +67,10 @@ GresTypes=gpu
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=60 State=UP
 PartitionName=gpu Nodes=ALL MaxTime=60 State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}\n"
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}"
+    " Gres=gpu:{gpus}\n"
+)
 
 
 def missing():
@@ -81,6 +85,13 @@ def missing():
     ):
         return f"{PUBLISHED} holds the configuration of another cluster"
     return ""
+
+
+#: What is read of each job, by squeue's names.
+FIELDS = (
+    "JobID", "State", "NodeList", "tres-per-job", "MinMemory", "Comment", "StartTime", "EndTime",
+    "Partition", "Account",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,16 +122,11 @@ class Cluster:
         self.running = {}
         self.port = _free_ports(1 + len(GPUS))
         self._configure()
-        munge = self.folder / "munge"
-        self._start(
-            "munged", "-F", "--force", f"--key-file={munge}/key", f"--socket={munge}/socket",
-            f"--pid-file={munge}/pid", f"--seed-file={munge}/seed", f"--log-file={munge}/log",
-        )  # fmt: skip
-        _wait(lambda: (munge / "socket").exists(), 10, "munged")
-        self._start("slurmctld", "-D", "-c")
-        for name in GPUS:
-            self.start_node(name)
-        self.wait_idle()
+        try:
+            self._start_all()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -131,6 +137,18 @@ class Cluster:
         for name in ("slurm.conf", "gres.conf"):
             (PUBLISHED / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start_all(self):
+        munge = self.folder / "munge"
+        self._start(
+            "munged", "-F", "--force", f"--key-file={munge}/key", f"--socket={munge}/socket",
+            f"--pid-file={munge}/pid", f"--seed-file={munge}/seed", f"--log-file={munge}/log",
+        )  # fmt: skip
+        _wait(lambda: (munge / "socket").exists(), 10, "munged")
+        self._start("slurmctld", "-D", "-c")
+        for name in GPUS:
+            self.start_node(name)
+        self.wait_idle()
 
     def _configure(self):
         for name in ("munge", "state", *(f"spool.{node}" for node in GPUS)):
@@ -182,17 +200,28 @@ class Cluster:
         """Wait until every node is idle."""
 
         def idle():
-            done = _ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%N")
-            return len(done.split()) == len(GPUS)
+            # Each node has a line for each of its partitions.
+            return {*_ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()} == {*GPUS}
 
         _wait(idle, 60, f"idle nodes (logs in {self.folder})")
 
     def jobs(self, after=0):
         """The controller's record of all jobs with a higher number than `after`, the first one first."""
-        shape = "%i|%T|%N|%b|%m|%k|%S|%e|%P|%a"
-        rows = [line.split("|") for line in _ask("squeue", "--states=all", "-h", "-o", shape).splitlines()]
+        text = _ask("squeue", "--states=all", "-h", "-O", ",".join(f"{name}:|" for name in FIELDS))
+        rows = [line.split("|") for line in text.splitlines()]
         found = [
-            Job(int(row[0]), row[1], row[2], _count(row[3]), row[4], row[5], _time(row[6]), _time(row[7]), *row[8:])
+            Job(
+                int(row[0]),
+                row[1],
+                row[2],
+                _count(row[3]),
+                row[4],
+                row[5],
+                _time(row[6]),
+                _time(row[7]),
+                row[8],
+                row[9],
+            )
             for row in rows
         ]
         return sorted((job for job in found if job.id > after), key=lambda job: job.id)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from cluster import GPUS, Cluster, missing, most_gpus
 
@@ -30,9 +31,11 @@ partitions:
   cpu: {max_runtime: 60, max_mem_mb: 64000, max_threads: 2}
   gpu: {max_runtime: 60, max_mem_mb: 64000, max_threads: 2, max_gpu: 2}
 """
-#: Which fault meets which dataset's job.
-FAULTS = {"cancel": "mini_arithmetic", "node": "mini_popular", "time": "mini_taxonomy", "submit": "mini_unseen"}
-HUNGRY = "mini_unpopular"
+#: Which dataset's job meets which fault, by the runs that are made one after the other.
+LOST = {"node": "mini_popular"}
+FAULTS = {"cancel": "mini_arithmetic", "time": "mini_taxonomy", "memory": "mini_unpopular"}
+KILLED = {"submit": "mini_unseen"}
+DATASETS = [*LOST.values(), *FAULTS.values(), *KILLED.values()]
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -149,23 +152,39 @@ def tables(folder):
 # Faults --------------------------------------------------------------------------------------------------------------
 
 
+def study(datasets):
+    """Gradients of the miniature on some datasets, in many small batches."""
+    return ["--config", "models=[mini]", f"datasets=[{','.join(datasets)}]", "samples=16", "batch_tokens=128"]
+
+
 class Run:
-    """A run of gradients on five datasets, with one job of each for a fault."""
+    """A run of gradients on some datasets, a job of one GPU each, whose jobs meet faults."""
 
-    words = (
-        "--config", "models=[mini]", f"datasets=[{','.join([*FAULTS.values(), HUNGRY])}]", "samples=16",
-        "batch_tokens=128",
-        "--set-resources", "measure_gradients:gpu=1",
-        f"measure_gradients:runtime=1 if wildcards.dataset == '{FAULTS['time']}' else 60",
-        # Less than the job needs, then enough.
-        f"measure_gradients:mem_mb=(400 if wildcards.dataset == '{HUNGRY}' else 3000) * attempt",
-        "--", "gradients",
-    )  # fmt: skip
-
-    def __init__(self, cluster, site, folder):
+    def __init__(self, cluster, site, folder, datasets):
         self.cluster, self.site, self.folder = cluster, site, folder
         self.before = cluster.last()
         self.kept, self.met = {}, {}
+        self.study = study(datasets)
+        self.words = [
+            *self.study,
+            "--set-resources", "measure_gradients:gpu=1",
+            f"measure_gradients:runtime=1 if wildcards.dataset == '{FAULTS['time']}' else 60",
+            # Less than the job needs, then enough.
+            f"measure_gradients:mem_mb=(400 if wildcards.dataset == '{FAULTS['memory']}' else 3000) * attempt",
+            "--", "gradients",
+        ]  # fmt: skip
+        self.process = submit(site, folder, *self.words)
+
+    def submit_again(self):
+        """Kill the submitting process and start it again, as a user would."""
+        self.process.kill()
+        self.process.wait()
+        unlock = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "--directory", self.folder]
+        subprocess.run([*unlock, *self.study, "--unlock"], check=True, capture_output=True)
+        self.process = submit(self.site, self.folder, *self.words)
+
+    def finish(self):
+        finish(self.process, self.folder, 900)
 
     def segments(self, dataset):
         """The keys of finished batches, by segment of the journal."""
@@ -219,50 +238,47 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def faults(cluster, site, tmp_path_factory):
-    """The run, after all its faults and its end."""
-    folder = tmp_path_factory.mktemp("faults")
-    run = Run(cluster, site, folder)
-    process = submit(site, folder, *run.words)
-    waiting = dict(FAULTS)
-    while waiting:
-        # Whichever job runs next meets its fault; the submitting process is killed last.
-        ready = run.wait(
-            lambda: [name for name in waiting if run.job(waiting[name]) and (name != "submit" or len(waiting) == 1)],
-            "a job",
-        )
-        dataset = waiting.pop(ready[0])
-        job = run.freeze(dataset)
-        if ready[0] == "cancel":
-            subprocess.run(["scancel", str(job.id)], check=True)
-        elif ready[0] == "node":
-            cluster.kill(job.nodes)
-        elif ready[0] == "submit":
-            process.kill()
-            process.wait()
-            unlock = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "--directory", folder]
-            subprocess.run([*unlock, "--unlock", *run.words[:-2]], check=True, capture_output=True)
-            process = submit(site, folder, *run.words)
-            run.resume(dataset)
-    if lost := {*GPUS} - {*cluster.running}:
-        run.wait(
-            lambda: any(
-                job.nodes not in lost
-                for job in cluster.jobs(run.before)
-                if job.rule == run.met[FAULTS["node"]].rule and job.state in ("RUNNING", "COMPLETED")
-            ),
-            "the job of the lost node elsewhere",
-        )
-        for node in lost:
-            cluster.start_node(node)
-    finish(process, folder, 900)
+def lost(cluster, site, tmp_path_factory):
+    """A run whose job's node died."""
+    run = Run(cluster, site, tmp_path_factory.mktemp("lost"), LOST.values())
+    job = run.freeze(LOST["node"])
+    cluster.kill(job.nodes)
+    run.finish()
+    cluster.start_node(job.nodes)
     cluster.wait_idle()
     return run
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The same run on this machine alone."""
+def faults(cluster, site, lost, tmp_path_factory):
+    """A run whose jobs were cancelled, hung over their time, or exceeded their memory."""
+    run = Run(cluster, site, tmp_path_factory.mktemp("faults"), FAULTS.values())
+    waiting = {"cancel", "time"}
+    while waiting:
+        fault = run.wait(lambda: [name for name in waiting if run.job(FAULTS[name])], "a job")[0]
+        waiting.remove(fault)
+        job = run.freeze(FAULTS[fault])
+        if fault == "cancel":
+            subprocess.run(["scancel", str(job.id)], check=True)
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed(cluster, site, faults, tmp_path_factory):
+    """A run whose submitting process was killed, beside the one before."""
+    run = Run(cluster, site, tmp_path_factory.mktemp("killed"), KILLED.values())
+    run.freeze(KILLED["submit"])
+    run.submit_again()
+    run.resume(KILLED["submit"])
+    run.finish()
+    faults.finish()
+    cluster.wait_idle()
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(killed, tmp_path_factory):
+    """The same on this machine alone."""
     folder = tmp_path_factory.mktemp("undisturbed")
     command = [
         Path(sys.executable).with_name("snakemake"),
@@ -273,9 +289,7 @@ def undisturbed(tmp_path_factory):
         "--directory",
         folder,
     ]
-    subprocess.run(
-        [*command, *Run.words[: Run.words.index("--set-resources")], "--", "gradients"], check=True, capture_output=True
-    )
+    subprocess.run([*command, *study(DATASETS), "--", "gradients"], check=True, capture_output=True)
     return folder
 
 
@@ -286,56 +300,64 @@ def attempts(run, dataset):
     ]
 
 
-def continued(run, dataset):
+def check_continued(run, dataset):
     """Nothing that was kept at the fault was computed again."""
-    for name, keys in run.segments(dataset).items():
-        before = {key for other in run.kept[dataset].values() for key in other}
-        assert name in run.kept[dataset] or before.isdisjoint(keys)
-    assert len(run.segments(dataset)) > 1
-    return True
+    before, segments = run.kept[dataset], run.segments(dataset)
+    known = {key for keys in before.values() for key in keys}
+    assert len(segments) > len(before) and known
+    assert all(known.isdisjoint(keys) for name, keys in segments.items() if name not in before)
 
 
-def test_faults_leave_the_tables_of_an_undisturbed_run(faults, undisturbed):
+def test_faults_leave_the_tables_of_an_undisturbed_run(lost, faults, killed, undisturbed):
     wanted = {name: digest for name, digest in tables(undisturbed).items() if name.startswith("results/gradients")}
-    assert len(wanted) == 10
-    assert {name: tables(faults.folder)[name] for name in wanted} == wanted
+    assert len(wanted) == 2 * len(DATASETS)
+    for run in (lost, killed):
+        found = {name: digest for name, digest in tables(run.folder).items() if name.startswith("results/gradients")}
+        assert found == {name: wanted[name] for name in found}
+    # A retry has smaller batches, which round differently.
+    for dataset in FAULTS.values():
+        one, two = (
+            pl.read_parquet(folder / f"results/gradients/mini/{dataset}.spectra.parquet")
+            for folder in (faults.folder, undisturbed)
+        )
+        keys = [name for name, kind in one.schema.items() if not kind.is_float()]
+        assert one.select(keys).equals(two.select(keys))
+        assert one["nuclear_norm"].to_numpy() == pytest.approx(two["nuclear_norm"].to_numpy(), rel=1e-4)
 
 
-def test_a_cancelled_job_is_retried_and_continues(faults):
+def test_the_job_of_a_dead_node_goes_elsewhere(lost):
+    before, after = lost.met[LOST["node"]], attempts(lost, LOST["node"])[-1]
+    assert after.state == "COMPLETED" and after.nodes != before.nodes
+    check_continued(lost, LOST["node"])
+
+
+def test_a_cancelled_job_is_retried_and_continues(faults, killed):
     first, *_, last = attempts(faults, FAULTS["cancel"])
     assert (first.state, last.state) == ("CANCELLED", "COMPLETED")
-    assert continued(faults, FAULTS["cancel"])
+    check_continued(faults, FAULTS["cancel"])
 
 
-def test_the_job_of_a_dead_node_goes_elsewhere(faults):
-    lost = faults.met[FAULTS["node"]]
-    last = attempts(faults, FAULTS["node"])[-1]
-    assert last.state == "COMPLETED" and last.nodes != lost.nodes
-    assert continued(faults, FAULTS["node"])
-
-
-def test_a_job_over_its_time_continues(faults):
+def test_a_job_over_its_time_continues(faults, killed):
     states = [job.state for job in attempts(faults, FAULTS["time"])]
     assert "TIMEOUT" in states and states[-1] == "COMPLETED"
-    assert continued(faults, FAULTS["time"])
+    check_continued(faults, FAULTS["time"])
 
 
-def test_a_job_over_its_memory_gets_more_and_smaller_batches(faults):
-    first, *_, last = attempts(faults, HUNGRY)
-    assert first.state in ("FAILED", "OUT_OF_MEMORY") and last.state == "COMPLETED"
-    assert (first.memory, last.memory) == ("400M", f"{400 * len(attempts(faults, HUNGRY))}M")
-    run = json.loads((faults.folder / f"results/gradients/mini/{HUNGRY}.run.json").read_text())
-    assert run["batch_tokens"] == 128 >> (len(attempts(faults, HUNGRY)) - 1)
+def test_a_job_over_its_memory_gets_more_and_smaller_batches(faults, killed):
+    jobs = attempts(faults, FAULTS["memory"])
+    assert jobs[0].state in ("FAILED", "OUT_OF_MEMORY") and jobs[-1].state == "COMPLETED"
+    assert [job.memory for job in jobs] == [f"{400 * (at + 1)}M" for at in range(len(jobs))]
+    run = json.loads((faults.folder / f"results/gradients/mini/{FAULTS['memory']}.run.json").read_text())
+    assert run["batch_tokens"] == 128 >> (len(jobs) - 1)
 
 
-def test_a_killed_submission_continues_beside_its_old_job(faults):
-    dataset = FAULTS["submit"]
-    old, new = attempts(faults, dataset)[-2:]
+def test_a_killed_submission_continues_beside_its_old_job(killed):
+    old, new = attempts(killed, KILLED["submit"])
     assert (old.state, new.state) == ("COMPLETED", "COMPLETED") and old.overlaps(new)
-    assert continued(faults, dataset)
+    check_continued(killed, KILLED["submit"])
 
 
-def test_gpus_are_shared_and_never_more_than_there_are(faults):
+def test_gpus_are_shared_and_never_more_than_there_are(faults, killed):
     jobs = [job for job in faults.cluster.jobs(faults.before) if job.gpus and job.start and job.end]
     assert any(one.overlaps(two) for one in jobs for two in jobs if one.id < two.id)
     assert all(held <= GPUS[node] for node, held in most_gpus(jobs).items())

@@ -34,7 +34,7 @@ def test_environment_has_the_same_pins_as_requirements():
     assert "torch==2.13.0" in wanted
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-slurm.txt"])
 def test_every_requirement_is_pinned_exactly(name):
     for line in (ROOT / name).read_text().splitlines():
         line = line.split("#")[0].strip()
@@ -43,6 +43,23 @@ def test_every_requirement_is_pinned_exactly(name):
             or line in ("-r requirements.txt", "-e .")
             or re.fullmatch(r"[A-Za-z0-9._-]+(\[\w+\])?==[\w.]+", line)
         ), line
+
+
+@pytest.mark.parametrize("name", ["slurm", "workstation"])
+def test_a_profile_has_all_of_the_default_one_and_leaves_a_site_its_own(name):
+    """A workflow profile replaces the default one as a whole, and its `default-resources` would replace the site's."""
+    default, profile = (
+        yaml.safe_load((ROOT / f"profiles/{each}/profile.yaml").read_text()) for each in ("default", name)
+    )
+    assert {key: profile.get(key) for key in default} == default
+    assert "default-resources" not in profile
+
+
+def test_retries_stand_in_profiles_alone():
+    """Those of a rule would also run within a job of a cluster."""
+    assert not [
+        path for path in (ROOT / "workflow").rglob("*.smk") if re.search(r"^ *retries:", path.read_text(), re.M)
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(JOBS))

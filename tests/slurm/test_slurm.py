@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -71,7 +72,7 @@ def finish(process, folder, seconds):
 
 
 def planned(folder, *words):
-    """Jobs of a run from nothing, by rule, and the rules among them that run where Snakemake runs."""
+    """Jobs of a run from nothing that are for nodes, by rule."""
     command = [
         Path(sys.executable).with_name("snakemake"),
         "-n",
@@ -82,12 +83,15 @@ def planned(folder, *words):
         *words,
     ]
     text = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
-    jobs = re.findall(r"^(local)?rule (\w+):$", text, re.MULTILINE)
-    counts = {}
-    for local, rule in jobs:
-        if not local:
-            counts[rule] = counts.get(rule, 0) + 1
-    return counts, {rule for local, rule in jobs if local}
+    counts = Counter(re.findall(r"^rule (\w+):$", text, re.MULTILINE))
+    return {rule: count for rule, count in counts.items() if rule not in local_rules()}
+
+
+def local_rules():
+    """The rules that run where Snakemake runs, as they state it themselves."""
+    files = [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+    rules = [part for path in files for part in re.split(r"^ *rule ", path.read_text(), flags=re.MULTILINE)[1:]]
+    return {rule.partition(":")[0] for rule in rules if "localrule: True" in rule}
 
 
 def rule_of(job):
@@ -95,12 +99,12 @@ def rule_of(job):
     return job.rule.removeprefix("rule_").partition("_wildcards_")[0]
 
 
-def check_record(cluster, jobs, counts, local):
+def check_record(jobs, counts):
     """Every job that is not local ran through Slurm; never more GPUs were held than there are."""
     done = [rule_of(job) for job in jobs if job.state == "COMPLETED"]
     assert {rule: done.count(rule) for rule in done} == counts
-    assert not {rule_of(job) for job in jobs} & local
-    assert {"download_model", "fetch_source", "fetch_dataset"}.isdisjoint(done)
+    assert {"download_model", "fetch_source", "fetch_dataset", "fetch_pairs", "fetch_images"} <= local_rules()
+    assert {rule_of(job) for job in jobs}.isdisjoint(local_rules())
     assert all(held <= GPUS[node] for node, held in most_gpus(jobs).items()), most_gpus(jobs)
     assert {job.partition for job in jobs if job.gpus} <= {"gpu"}
     assert {job.partition for job in jobs if not job.gpus} <= {"cpu", "gpu"}
@@ -113,12 +117,12 @@ def check_record(cluster, jobs, counts, local):
 def test_the_smoke_study(cluster, site, tmp_path):
     """Both studies; training asks for two GPUs, and its script starts once though the site asks for a task a GPU."""
     smoke = ["--configfile", ROOT / "config/smoke.yaml"]
-    counts, local = planned(tmp_path, *smoke)
+    counts = planned(tmp_path, *smoke)
     before = cluster.last()
     finish(submit(site, tmp_path, *smoke, "--set-resources", "finetune:gpu=2"), tmp_path, 1200)
     assert (tmp_path / "results/index.html").stat().st_size > 10_000
     jobs = cluster.jobs(before)
-    check_record(cluster, jobs, counts, local)
+    check_record(jobs, counts)
     trained = [job for job in jobs if rule_of(job) == "finetune"]
     assert [job.gpus for job in trained] == [2, 2] and {job.nodes for job in trained} == {"n1"}
     assert [cluster.steps(job.id) for job in trained] == [1, 1]
@@ -132,10 +136,10 @@ def test_the_default_study_gives_the_tables_of_a_workstation(cluster, site, tmp_
     """Measurements continue from the finished batches of the other run, everything else is done again."""
     other = Path(os.environ["DEFAULT_STUDY"])
     subprocess.run(["cp", "-a", "--parents", "results/journal", tmp_path], cwd=other, check=True)
-    counts, local = planned(tmp_path)
+    counts = planned(tmp_path)
     before = cluster.last()
     finish(submit(site, tmp_path), tmp_path, 2400)
-    check_record(cluster, cluster.jobs(before), counts, local)
+    check_record(cluster.jobs(before), counts)
     assert tables(tmp_path) == tables(other)
 
 

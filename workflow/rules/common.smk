@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from gradatlas.core.digest import code_digest
+from gradatlas.core import digest
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import sums_of
 from gradatlas.core.schemas import picked
@@ -40,6 +40,14 @@ from gradatlas.study.sources import is_hub_id
 def as_json(**settings):
     """A job's settings as one value for the command line. Give it in a function: braces in a plain param are wildcards."""
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+
+
+def code_digest(job, only=None):
+    """The digest of a job's code, as a param: taken when a job of the rule is planned, since most starts plan few rules.
+
+    `only`: the chosen entries of registries, or a function of wildcards that gives them.
+    """
+    return lambda wildcards: digest.code_digest(job, only=only(wildcards) if callable(only) else only)
 
 
 def shipped(*parts):
@@ -337,6 +345,12 @@ OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability",
 def of_evidence(claims):
     """Claims as far as their evidence depends on them, as one param; a p-value is of lying beyond the threshold."""
     return as_json(claims=[{key: row[key] for key in row if key not in OF_VERDICTS} for row in claims])
+
+
+def tested_claims():
+    """The claims that have evidence on any dataset."""
+    names = {row["claim"] for dataset in STUDY.datasets for row in STUDY.claims_on(dataset)}
+    return [row for name, row in STUDY.claims.items() if name in names]
 
 
 def compared_tables(kind):

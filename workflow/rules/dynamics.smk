@@ -207,9 +207,9 @@ rule finetune:
         checkpoint_every=DYNAMICS["checkpoint_every"],
         requests=lambda wildcards: REQUESTS,
     params:
-        code=lambda wildcards: code_digest(
+        code=code_digest(
             "finetuning.jobs:finetune",
-            only={
+            only=lambda wildcards: {
                 "finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]],
                 "finetuning.jobs:JUDGES": [judge_settings()["judge"]] if is_ranked(wildcards) else [],
             },

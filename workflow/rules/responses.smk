@@ -19,10 +19,12 @@ rule build_responses:
     conda:
         "../../environment.yml"
     params:
-        code=lambda wildcards: code_digest(
+        code=code_digest(
             "data.jobs:build_responses",
-            only=read_by(wildcards.dataset)
-            | {"data.responses.build:BUILDERS": [each for each in STUDY.built(wildcards.dataset) if each in BUILT]},
+            only=lambda wildcards: (
+                read_by(wildcards.dataset)
+                | {"data.responses.build:BUILDERS": [each for each in STUDY.built(wildcards.dataset) if each in BUILT]}
+            ),
         ),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gradatlas.core import digest
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import sums_of
+from gradatlas.core.files import fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
@@ -48,6 +48,24 @@ def code_digest(job, only=None):
     `only`: the chosen entries of registries, or a function of wildcards that gives them.
     """
     return lambda wildcards: digest.code_digest(job, only=only(wildcards) if callable(only) else only)
+
+
+FETCHED = "resources/sources"
+# Where rules put files that others read samples, pairs or rephrases from.
+MADE = (f"{FETCHED}/", "resources/datasets/", "resources/pairs/", "results/")
+
+
+def content_of(paths):
+    """What a user's files hold, as a param: a file that is put in the place of another may be older than the results.
+
+    Snakemake compares the content of inputs that are newer than the outputs, and of no others. `paths`: the files, or a
+    function of wildcards; those that rules make are left out.
+    """
+    return lambda wildcards: [
+        fingerprint_of(path)
+        for path in (paths(wildcards) if callable(paths) else paths)
+        if not path.startswith(MADE) and os.path.isfile(path)
+    ]
 
 
 def shipped(*parts):
@@ -91,7 +109,6 @@ def subset():
     return {} if wanted == "all" else {"limit": wanted, "limit_seed": STUDY.config["seed"]}
 
 
-FETCHED = "resources/sources"
 PLACES = (FETCHED, os.path.expanduser(STUDY.config["mirror"]))
 ESTIMATED = total_note(estimate(STUDY.config, PLAN, STUDY.learners, sizes(STUDY.learners)))
 for line in [*(f"note: {note}" for note in [*PLAN.notes, *ESTIMATED]), *notes(STUDY, PLACES)]:
@@ -197,7 +214,14 @@ def model_files(wildcards):
         # A twin is one folder; of a miniature each file is known by name.
         names = MINIATURE_FILES if row["source"] == "miniature" else []
         return [sums_of_model(wildcards.model), *(os.path.join(made_folder(wildcards.model), name) for name in names)]
-    folder = Path(row["source"]).expanduser()
+    return own_model_files(wildcards)
+
+
+def own_model_files(wildcards):
+    """The files of a model in a folder of the user's; none of another model."""
+    if is_made(wildcards.model) or wildcards.model in HUB_MODELS:
+        return []
+    folder = Path(model_row(wildcards.model)["source"]).expanduser()
     return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
 
 
@@ -533,7 +557,8 @@ def judge_settings():
 
 def weights_of(run):
     """The folder of a run's weights, where these are deleted when no job needs them any more."""
-    return [f"{SEED_DIR}/{run}/model"] if run and not DYNAMICS["keep_models"] else []
+    # A folder's time says nothing; the card is the input that is compared.
+    return [ancient(f"{SEED_DIR}/{run}/model")] if run and not DYNAMICS["keep_models"] else []
 
 
 def generate_settings(answers=True):

@@ -30,6 +30,7 @@ rule generate_detailed:
         requests=lambda wildcards: REQUESTS,
     params:
         code=code_digest("models.jobs:generate_detailed", only=lambda wildcards: read_by(wildcards.dataset)),
+        content=content_of(dataset_sources),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset), prompt=GENERATE["prompt"], writer=writer_settings()
         ),

@@ -26,6 +26,7 @@ rule build_responses:
                 | {"data.responses.build:BUILDERS": [each for each in STUDY.built(wildcards.dataset) if each in BUILT]}
             ),
         ),
+        content=content_of(dataset_sources),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset),
             variants=STUDY.variants(wildcards.dataset),

@@ -88,7 +88,7 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    for each in (digest._parsed, digest._definition, digest._file_of):
+    for each in (digest._digest, digest._parsed, digest._file_of):
         each.cache_clear()
 
 

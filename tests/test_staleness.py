@@ -68,9 +68,9 @@ def run(folder, *arguments, targets=("all", "audit")):
     return snakemake(folder, "--cores", 2, "--configfile", "study.yaml", *arguments, "--", *targets)
 
 
-def jobs_of(folder, *arguments):
+def jobs_of(folder, *arguments, **options):
     """By job (its rule and wildcards), the inputs and outputs, of the jobs that a run would do."""
-    done = run(folder, "-n", *arguments)
+    done = run(folder, "-n", *arguments, **options)
     assert done.returncode == 0, done.output[-3000:]
     jobs = {}
     for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", done.stdout + "\n", re.MULTILINE):
@@ -269,6 +269,13 @@ OPTIONS = {
     "a model more in the config": ("--config", "models=[mini,mini_random,mini_instruct]"),
 }
 TOUCHED = ("every file touched", "a fresh checkout of the same commit", "the folder moved")
+# Made in a study of their own, by test_folders.py.
+FOLDERS = {
+    "a user's model folder touched, or copied without its times",
+    "an older file put in place of one in a user's model folder",
+    "an older file put in place of a user's data file",
+    "a file added to a user's model folder, or deleted from it",
+}
 
 
 def listed():
@@ -307,7 +314,7 @@ def graph(finished):
 
 
 def test_the_table_and_the_edits_are_the_same():
-    assert set(LISTED) == {*NONE, *EDITS, *OPTIONS, *TOUCHED}
+    assert set(LISTED) == {*NONE, *EDITS, *OPTIONS, *TOUCHED, *FOLDERS}
     assert all(not LISTED[edit] for edit in (*NONE, *TOUCHED))
 
 

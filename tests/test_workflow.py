@@ -99,7 +99,7 @@ def finished(tmp_path_factory):
 def test_dry_run_of_every_shipped_config(config, tmp_path):
     begun = spent()
     jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
-    assert spent() - begun < 10
+    assert spent() - begun < 5
     wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
@@ -175,7 +175,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     begun = spent()
     done = snakemake(finished, *SMOKE)
     assert done.returncode == 0 and "Nothing to be done" in done.output
-    assert spent() - begun < 10
+    assert spent() - begun < 5
 
 
 def test_the_estimate_is_what_the_run_made(finished):

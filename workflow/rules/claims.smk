@@ -77,12 +77,7 @@ rule test_claims:
         dynamics_sheet=DYNAMICS_CLAIMS_SHEET,
     params:
         code=code_digest("claims.jobs:test_claims"),
-        claims=lambda wildcards: as_json(
-            claims=[
-                row for row in STUDY.claims.values() if any(row in STUDY.claims_on(name) for name in STUDY.datasets)
-            ],
-            dynamics=DYNAMICS_CLAIMS,
-        ),
+        claims=lambda wildcards: as_json(claims=tested_claims(), dynamics=DYNAMICS_CLAIMS),
         stem=lambda wildcards, output: os.path.splitext(output.parquet)[0],
         settings=lambda wildcards: as_json(prompts=prompt_forms()),
     shell:

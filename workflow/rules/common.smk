@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from gradatlas.core.digest import code_digest
+from gradatlas.core import digest
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import sums_of
+from gradatlas.core.files import fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
@@ -40,6 +40,32 @@ from gradatlas.study.sources import is_hub_id
 def as_json(**settings):
     """A job's settings as one value for the command line. Give it in a function: braces in a plain param are wildcards."""
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+
+
+def code_digest(job, only=None):
+    """The digest of a job's code, as a param: taken when a job of the rule is planned, since most starts plan few rules.
+
+    `only`: the chosen entries of registries, or a function of wildcards that gives them.
+    """
+    return lambda wildcards: digest.code_digest(job, only=only(wildcards) if callable(only) else only)
+
+
+FETCHED = "resources/sources"
+# Where rules put files that others read samples, pairs or rephrases from.
+MADE = (f"{FETCHED}/", "resources/datasets/", "resources/pairs/", "results/")
+
+
+def content_of(paths):
+    """What a user's files hold, as a param: a file that is put in the place of another may be older than the results.
+
+    Snakemake compares the content of inputs that are newer than the outputs, and of no others. `paths`: the files, or a
+    function of wildcards; those that rules make are left out.
+    """
+    return lambda wildcards: [
+        fingerprint_of(path)
+        for path in (paths(wildcards) if callable(paths) else paths)
+        if not path.startswith(MADE) and os.path.isfile(path)
+    ]
 
 
 def shipped(*parts):
@@ -83,7 +109,6 @@ def subset():
     return {} if wanted == "all" else {"limit": wanted, "limit_seed": STUDY.config["seed"]}
 
 
-FETCHED = "resources/sources"
 PLACES = (FETCHED, os.path.expanduser(STUDY.config["mirror"]))
 ESTIMATED = total_note(estimate(STUDY.config, PLAN, STUDY.learners, sizes(STUDY.learners)))
 for line in [*(f"note: {note}" for note in [*PLAN.notes, *ESTIMATED]), *notes(STUDY, PLACES)]:
@@ -189,7 +214,14 @@ def model_files(wildcards):
         # A twin is one folder; of a miniature each file is known by name.
         names = MINIATURE_FILES if row["source"] == "miniature" else []
         return [sums_of_model(wildcards.model), *(os.path.join(made_folder(wildcards.model), name) for name in names)]
-    folder = Path(row["source"]).expanduser()
+    return own_model_files(wildcards)
+
+
+def own_model_files(wildcards):
+    """The files of a model in a folder of the user's; none of another model."""
+    if is_made(wildcards.model) or wildcards.model in HUB_MODELS:
+        return []
+    folder = Path(model_row(wildcards.model)["source"]).expanduser()
     return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
 
 
@@ -337,6 +369,12 @@ OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability",
 def of_evidence(claims):
     """Claims as far as their evidence depends on them, as one param; a p-value is of lying beyond the threshold."""
     return as_json(claims=[{key: row[key] for key in row if key not in OF_VERDICTS} for row in claims])
+
+
+def tested_claims():
+    """The claims that have evidence on any dataset."""
+    names = {row["claim"] for dataset in STUDY.datasets for row in STUDY.claims_on(dataset)}
+    return [row for name, row in STUDY.claims.items() if name in names]
 
 
 def compared_tables(kind):
@@ -519,7 +557,8 @@ def judge_settings():
 
 def weights_of(run):
     """The folder of a run's weights, where these are deleted when no job needs them any more."""
-    return [f"{SEED_DIR}/{run}/model"] if run and not DYNAMICS["keep_models"] else []
+    # A folder's time says nothing; the card is the input that is compared.
+    return [ancient(f"{SEED_DIR}/{run}/model")] if run and not DYNAMICS["keep_models"] else []
 
 
 def generate_settings(answers=True):

@@ -60,6 +60,7 @@ rule build_pairs:
         runtime=30,
     params:
         code=code_digest("data.jobs:build_pairs", only={"data.jobs:PAIRS": ["mapping" if PLAN.mapping else "grammar"]}),
+        content=content_of(pair_rows),
         settings=lambda wildcards: as_json(seed=STUDY.config["seed"], **pairs_settings()),
         rows=lambda wildcards, input: ["--train-rows", input[0], "--held-out-rows", input[1]] if input else [],
     shell:
@@ -127,6 +128,7 @@ rule build_probes:
                 "finetuning.rephrases:REPHRASES": [REPHRASED_BY],
             },
         ),
+        content=content_of(rephrases_file),
         settings=lambda wildcards: as_json(
             **probe_settings(wildcards),
             **learner_settings(wildcards),
@@ -207,9 +209,9 @@ rule finetune:
         checkpoint_every=DYNAMICS["checkpoint_every"],
         requests=lambda wildcards: REQUESTS,
     params:
-        code=lambda wildcards: code_digest(
+        code=code_digest(
             "finetuning.jobs:finetune",
-            only={
+            only=lambda wildcards: {
                 "finetuning.losses:LOSSES": [PLAN.runs[wildcards.run]["loss"]],
                 "finetuning.jobs:JUDGES": [judge_settings()["judge"]] if is_ranked(wildcards) else [],
             },

@@ -29,7 +29,8 @@ rule generate_detailed:
         runtime=model_runtime(STUDY.writers.values(), 720),
         requests=lambda wildcards: REQUESTS,
     params:
-        code=lambda wildcards: code_digest("models.jobs:generate_detailed", only=read_by(wildcards.dataset)),
+        code=code_digest("models.jobs:generate_detailed", only=lambda wildcards: read_by(wildcards.dataset)),
+        content=content_of(dataset_sources),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset), prompt=GENERATE["prompt"], writer=writer_settings()
         ),

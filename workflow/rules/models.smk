@@ -113,6 +113,7 @@ rule fetch_model:
         runtime=60,
     params:
         code=code_digest("models.jobs:fetch_model"),
+        content=content_of(own_model_files),
         # A made model's checksums come first, then its files, if each is known by name.
         source=lambda wildcards, input: (
             os.path.join(".", os.path.dirname(input[1]) if len(input) > 1 else input[0].removesuffix(".sha256"))

@@ -25,6 +25,7 @@ if STUDY.config["gradients"] == "published":
             "../../environment.yml"
         params:
             code=code_digest("gradients.jobs:import_released"),
+            content=content_of(released_here),
             place=lambda wildcards: STUDY.config["released"]["source"],
             revision=lambda wildcards: STUDY.config["released"]["revision"],
             settings=lambda wildcards: as_json(

@@ -19,11 +19,14 @@ rule build_responses:
     conda:
         "../../environment.yml"
     params:
-        code=lambda wildcards: code_digest(
+        code=code_digest(
             "data.jobs:build_responses",
-            only=read_by(wildcards.dataset)
-            | {"data.responses.build:BUILDERS": [each for each in STUDY.built(wildcards.dataset) if each in BUILT]},
+            only=lambda wildcards: (
+                read_by(wildcards.dataset)
+                | {"data.responses.build:BUILDERS": [each for each in STUDY.built(wildcards.dataset) if each in BUILT]}
+            ),
         ),
+        content=content_of(dataset_sources),
         settings=lambda wildcards: as_json(
             **source_settings(wildcards.dataset),
             variants=STUDY.variants(wildcards.dataset),

@@ -80,6 +80,7 @@ rule train_classifier:
         runtime=60,
     params:
         code=code_digest("toys.jobs:train_classifier"),
+        content=content_of([] if HUB_IMAGES else TOY_FILES),
         images=lambda wildcards: TOY_FILES if HUB_IMAGES else TOY_IMAGES,
         settings=lambda wildcards: as_json(seed=STUDY.config["seed"], **picked(TOYS["images"], Learning)),
         folder=lambda wildcards, output: os.path.dirname(output[0]),

@@ -14,7 +14,7 @@ its settings choose, and the others do not count.
 import ast
 import gc
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -49,9 +49,15 @@ def code_digest(*roots: str, only: Only | None = None) -> str:
     ``room.module:NAME``. Raises `ModuleNotFoundError` for a module without a file, and `AttributeError` for a module
     without that definition.
     """
+    return _digest(roots, frozenset((registry, frozenset(names)) for registry, names in (only or {}).items()))
+
+
+@cache
+def _digest(roots: tuple[str, ...], only: frozenset[tuple[str, frozenset[str]]]) -> str:
+    """Kept, since hundreds of jobs of one rule ask for few different ones."""
     total = hashlib.sha256()
     with _without_collector():
-        used = sorted(_used_by(roots, only or {}).items(), key=lambda item: item[0])
+        used = sorted(_used_by(roots, dict(only)).items(), key=lambda item: item[0])
     for (module, name), definition in used:
         total.update(f"{module}:{name}\n{definition.text}\n".encode())
     return total.hexdigest()[:16]
@@ -89,12 +95,13 @@ class _Definition:
 
 @dataclass
 class _Module:
-    """Statements at the top of a module, by the name that they define.
+    """What stands at the top of a module, by name; no syntax tree of it but the dicts that may be registries.
 
     `imported`: what a name at the top stands for, (module, name of a definition) or (module, "") for a module itself.
     """
 
-    nodes: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    definitions: dict[str, _Definition] = field(default_factory=dict)
+    registries: dict[str, ast.Dict] = field(default_factory=dict)
     imported: dict[str, Place] = field(default_factory=dict)
 
 
@@ -112,8 +119,8 @@ def _used_by(roots: Sequence[str], only: Only) -> dict[Place, _Definition]:
         parsed = _parsed(module)
         if name == _IMPORT:
             waiting += _imported_by(module)
-        elif name in parsed.nodes:
-            found[place] = _read([_entries(place, chosen[place])]) if place in chosen else _definition(place)
+        elif name in parsed.definitions:
+            found[place] = _entries(place, chosen[place]) if place in chosen else parsed.definitions[name]
             waiting += [(module, _IMPORT), *_references(module, found[place])]
         elif name in parsed.imported:
             # Handed on from another module.
@@ -132,86 +139,91 @@ def _place(root: str) -> Place:
         module = f"{PACKAGE}.{module}"
     if _file_of(module) is None:
         raise ModuleNotFoundError(f"no module '{module}' below {ROOT}")
-    if name and name not in _parsed(module).nodes:
+    if name and name not in _parsed(module).definitions:
         raise AttributeError(f"module '{module}' defines no '{name}'")
     return module, name
 
 
 def _whole(module: str) -> list[Place]:
-    return [(module, _IMPORT), *((module, name) for name in _parsed(module).nodes)]
+    return [(module, _IMPORT), *((module, name) for name in _parsed(module).definitions)]
 
 
-def _entries(place: Place, names: Collection[str]) -> ast.Dict:
+def _entries(place: Place, names: Collection[str]) -> _Definition:
     """The dict of the chosen entries of a registry; a name that it does not have is the job's to report."""
-    [node] = _parsed(place[0]).nodes[place[1]]
-    entries = {ast.literal_eval(key): value for key, value in zip(node.value.keys, node.value.values, strict=True)}
+    registry = _parsed(place[0]).registries[place[1]]
+    entries = {ast.literal_eval(key): value for key, value in zip(registry.keys, registry.values, strict=True)}
     kept = sorted({*names} & {*entries})
-    return ast.Dict([ast.Constant(name) for name in kept], [entries[name] for name in kept])
+    return _read([ast.Dict([ast.Constant(name) for name in kept], [entries[name] for name in kept])])
 
 
 @cache
 def _parsed(module: str) -> _Module:
     path = _file_of(module)
     assert path is not None
-    found = _Module()
+    found, nodes = _Module(), {}
     for node in ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             found.imported |= _imports(node)
         elif not _is_text(node):
             for name in (*_defined(node), *([_EFFECTS] if _has_effect(node) else [])):
-                found.nodes.setdefault(name, []).append(node)
+                nodes.setdefault(name, []).append(node)
+                if isinstance(getattr(node, "value", None), ast.Dict):
+                    found.registries[name] = node.value
+    found.definitions = {name: _read(each) for name, each in nodes.items()}
     return found
 
 
-@cache
-def _definition(place: Place) -> _Definition:
-    module, name = place
-    return _read(_parsed(module).nodes[name])
-
-
 def _read(nodes: Sequence[ast.AST]) -> _Definition:
-    """In one walk, since every start of the workflow does this for the whole package."""
+    """In one walk, since every start of the workflow does this for much of the package."""
     found, parts = _Definition(), []
 
-    def refer(node: ast.AST) -> None:
-        if isinstance(node, ast.Name):
-            found.names.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.attributes.add((node.value.id, node.attr))
-
     def walk(node: ast.AST) -> None:
-        if _is_text(node):
+        kind = type(node)
+        if kind is ast.Expr and type(node.value) is ast.Constant:
             return
-        parts.append(type(node).__name__)
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            found.imported.update(_imports(node))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            refer(node)
+        parts.append(kind.__name__)
+        names = _said(kind)
+        if kind is ast.Name:
+            found.names.add(node.id)
+        elif kind is ast.Attribute and type(node.value) is ast.Name:
+            found.attributes.add((node.value.id, node.attr))
             parts.append(f"{node.value.id}.{node.attr}")
             return
-        refer(node)
-        message = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MESSAGES
-        if message and node.func.id == _CALLING:
-            for each in (each for part in node.args for each in ast.walk(part) if isinstance(each, ast.Call)):
-                refer(each.func)
-        for name in ("func",) if message else node._fields:
-            if name in _UNSAID:
-                continue
+        elif kind is ast.Import or kind is ast.ImportFrom:
+            found.imported.update(_imports(node))
+        elif kind is ast.Call and type(node.func) is ast.Name and node.func.id in MESSAGES:
+            names = ("func",)
+            if node.func.id == _CALLING:
+                refer(each.func for part in node.args for each in ast.walk(part) if isinstance(each, ast.Call))
+        for name in names:
             value = getattr(node, name, None)
-            if isinstance(value, ast.AST):
-                walk(value)
-            elif isinstance(value, list):
+            if type(value) is list:
                 parts.append("[")
                 for each in value:
                     walk(each) if isinstance(each, ast.AST) else parts.append(repr(each))
                 parts.append("]")
+            elif isinstance(value, ast.AST):
+                walk(value)
             else:
                 parts.append(repr(value))
+
+    def refer(called: Iterable[ast.expr]) -> None:
+        for each in called:
+            if isinstance(each, ast.Name):
+                found.names.add(each.id)
+            elif isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name):
+                found.attributes.add((each.value.id, each.attr))
 
     for node in nodes:
         walk(node)
     found.text = " ".join(parts)
     return found
+
+
+@cache
+def _said(kind: type[ast.AST]) -> tuple[str, ...]:
+    """The fields of a kind of syntax that say what is done."""
+    return tuple(name for name in kind._fields if name not in _UNSAID)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -260,7 +272,7 @@ def _imported_by(module: str) -> list[Place]:
         origin if not name or not _file_of(f"{origin}.{name}") else f"{origin}.{name}"
         for origin, name in parsed.imported.values()
     }
-    effects = [(module, _EFFECTS)] if _EFFECTS in parsed.nodes else []
+    effects = [(module, _EFFECTS)] if _EFFECTS in parsed.definitions else []
     return [*effects, *((other, _IMPORT) for other in others if not _is_uncounted(other))]
 
 
@@ -278,7 +290,7 @@ def _references(module: str, definition: _Definition) -> Iterator[Place]:
     for name in names:
         if name in imported:
             yield from _resolved(*imported[name])
-        elif name in parsed.nodes:
+        elif name in parsed.definitions:
             yield module, name
 
 

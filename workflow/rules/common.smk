@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from gradatlas.core.digest import code_digest
-from gradatlas.core.errors import InputError
+from gradatlas.core.errors import user_errors
 from gradatlas.core.files import sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
@@ -52,12 +52,9 @@ def kept_work(output, name):
     return f"{output.rpartition('results/')[0]}results/journal/{name}"
 
 
-try:
+with user_errors():
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT, STUDY.config["generate"]["model"])
-except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 wildcard_constraints:

@@ -58,9 +58,11 @@ def check_devices(wanted: Collection[int], limit: int | None, environment: Mappi
     if limit is not None and limit > len(devices):
         raise InputError(f"--resources gpu={limit} is given, but {visible}; give no more, or leave it out")
     most = max(wanted)
-    usable = len(_usable(devices, most)) if limit is None else min(len(_usable(devices, most)), limit)
-    if devices and most > usable:
-        raise InputError(f"dynamics.processes is {most}, but a run can use {usable} GPUs of {names}; lower it")
+    usable = len(_usable(devices, most))
+    limited = limit is not None and limit < usable
+    if devices and most > (limit if limited else usable):
+        by = f", and --resources gpu={limit} is given" if limited else ""
+        raise InputError(f"dynamics.processes is {most}, but a run can use {usable} GPUs of {names}{by}; lower it")
     if "SLURM_JOB_ID" in environment and limit is None and len(devices) in wanted:
         raise InputError(
             f"parallel jobs would share GPUs: {visible} to this Slurm job; add "

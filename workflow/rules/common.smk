@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from gradatlas.core import digest
-from gradatlas.core.errors import InputError
+from gradatlas.core.device import check_devices
+from gradatlas.core.errors import user_errors
 from gradatlas.core.files import fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
@@ -78,12 +79,21 @@ def kept_work(output, name):
     return f"{output.rpartition('results/')[0]}results/journal/{name}"
 
 
-try:
+with user_errors():
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT, STUDY.config["generate"]["model"])
-except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+
+
+def check_gpus():
+    """Stop before the first job where jobs would share a GPU, or wait for one that does not exist."""
+    # Nodes of a cluster have GPUs of their own.
+    if workflow.local_exec:
+        jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
+        # The limit also cuts what a job asks for.
+        wanted = {STUDY.config["dynamics"]["processes"] if job.rule.name == "finetune" else 1 for job in jobs}
+        limit = workflow.global_resources.get("gpu")
+        with user_errors():
+            check_devices(wanted, limit and limit.value, os.environ)
 
 
 wildcard_constraints:

@@ -1,7 +1,9 @@
 """Errors of the user's input: one line that names file, row and key, and says what to do."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class InputError(Exception):
@@ -12,6 +14,16 @@ class InputError(Exception):
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Outside jobs: end the process with the one line of an `InputError` of the block, and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def check_same_number(**files: Sequence) -> None:

@@ -150,32 +150,35 @@ def build_probes(
     threads
         CPU threads
     """
-    import torch
+    from gradatlas.core.device import lease
 
-    from gradatlas.core.digest import code_digest
-    from gradatlas.core.files import sha256_of
-    from gradatlas.core.machine import libraries
-    from gradatlas.core.tables import write_table
-    from gradatlas.finetuning import probes
-    from gradatlas.finetuning.finetune import locate_start
-    from gradatlas.finetuning.sequences import ResponseEncoder
-    from gradatlas.finetuning.tables import PROBES
-    from gradatlas.models.loading import choose_device, load
+    with lease(settings.device):
+        import torch
 
-    torch.set_num_threads(threads)
-    # Before the model is loaded, to report missing texts at once.
-    make = TEXTS["files" if files else "pairs"](pairs, files, rephrases, settings)
-    start = locate_start(model)
-    device = choose_device(settings.device)
-    network, tokenizer = load(
-        start.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
-    )
-    rows = make(network, ResponseEncoder(tokenizer, settings.max_length, network, settings.truncation))
-    facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
-    facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
-    facts |= {"truncation": settings.truncation, "files": settings.file_sums}
-    facts |= {"code": code_digest(f"{probes.__name__}:{'file_probes' if files else 'build_probes'}"), **libraries()}
-    write_table(PROBES, rows, output, facts)
+        from gradatlas.core.digest import code_digest
+        from gradatlas.core.files import sha256_of
+        from gradatlas.core.machine import libraries
+        from gradatlas.core.tables import write_table
+        from gradatlas.finetuning import probes
+        from gradatlas.finetuning.finetune import locate_start
+        from gradatlas.finetuning.sequences import ResponseEncoder
+        from gradatlas.finetuning.tables import PROBES
+        from gradatlas.models.loading import choose_device, load
+
+        torch.set_num_threads(threads)
+        # Before the model is loaded, to report missing texts at once.
+        make = TEXTS["files" if files else "pairs"](pairs, files, rephrases, settings)
+        start = locate_start(model)
+        device = choose_device(settings.device)
+        network, tokenizer = load(
+            start.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
+        )
+        rows = make(network, ResponseEncoder(tokenizer, settings.max_length, network, settings.truncation))
+        facts = {"pairs": sha256_of(pairs), "model": start.digest, "revision": start.revision, "seed": settings.seed}
+        facts |= {"dtype": settings.dtype, "device": device, "window": settings.max_length}
+        facts |= {"truncation": settings.truncation, "files": settings.file_sums}
+        facts |= {"code": code_digest(f"{probes.__name__}:{'file_probes' if files else 'build_probes'}"), **libraries()}
+        write_table(PROBES, rows, output, facts)
 
 
 def _texts_of_files(pairs: Path, files: Sequence[Path], _: Any, settings: ProbesSettings) -> MakeProbes:

@@ -16,7 +16,7 @@ from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
 from gradatlas.models.snapshots import WANTED
-from gradatlas.study.config import read_study, source_keys
+from gradatlas.study.config import fetched_files, read_study, source_keys
 from gradatlas.study.estimate import estimate, sizes, total_note
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
@@ -55,6 +55,7 @@ def kept_work(output, name):
 try:
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT, STUDY.config["generate"]["model"])
+    REMOTE = fetched_files(STUDY, PLAN.probe_files)
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -63,13 +64,6 @@ except InputError as error:
 wildcard_constraints:
     model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
     dataset="|".join(STUDY.datasets) or "none",
-
-
-REMOTE = {
-    row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
-    for row in STUDY.files.values()
-    if row["dataset"] in STUDY.datasets and STUDY.datasets[row["dataset"]]["url"]
-} | {file["path"]: file for file in PLAN.probe_files if file["url"]}
 
 
 def is_remote(dataset):

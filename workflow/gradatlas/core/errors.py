@@ -1,17 +1,19 @@
 """Errors of the user's input: one line that names file, row and key, and says what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
 class InputError(Exception):
     """The user's input cannot be used. The message is one line that says what to do.
 
-    Jobs print it on standard error and end with exit code 2 (`gradatlas.core.jobs`).
+    Jobs print it on standard error and end with exit code 2 (`gradatlas.core.jobs`). A user's name and password in an
+    address are left out.
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(re.sub(r"(?<=://)[^/\s@]*@", "***@", " ".join(str(message).split())))
 
 
 def check_same_number(**files: Sequence) -> None:

@@ -231,7 +231,7 @@ def model(tmp_path):
     """A folder that looks like a small Llama with a tokenizer; nothing in these tests runs it."""
     folder = tmp_path / "model"
     folder.mkdir()
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 3, "hidden_size": 8}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8}
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 5, "max_position_embeddings": 64}))
     (folder / "generation_config.json").write_text("{}")
     (folder / "tokenizer.json").write_text('{"model": {}}')
@@ -264,7 +264,7 @@ def test_the_card_of_a_local_folder(model, tmp_path):
     assert done.returncode == 0, done.stderr
     card = snapshots.read_card(tmp_path / "card.json")
     assert card["path"] == str(model) and card["revision"] == ""
-    assert (card["layers"], card["hidden_size"], card["vocab_size"], card["max_position_embeddings"]) == (3, 8, 5, 64)
+    assert (card["layers"], card["hidden_size"], card["vocab_size"], card["max_position_embeddings"]) == (2, 8, 5, 64)
     assert (card["parameters"], card["dtype"], card["architecture"]) == (48, "float32", "LlamaForCausalLM")
     assert card["digest"] == snapshots.model_digest(model)
     assert set(card["files"]) == {file.name for file in model.iterdir()} - {"README.md", "pytorch_model.bin"}

@@ -37,8 +37,11 @@ class GreedyModel:
         """Load as float32; `InputError` where there is no model."""
         if not (Path(folder) / "config.json").is_file():
             raise InputError(f"{folder}: no model there, config.json is missing; give a model's folder")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(model, AutoTokenizer.from_pretrained(folder), chat)
+        # Never the code or the pickled weights of a folder that somebody else made.
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        return cls(model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), chat)
 
     def prompt(self, instruction: str) -> str:
         """The text before the response, as in the gradients jobs."""

@@ -9,6 +9,7 @@ from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table
 from gradatlas.data.tables import RESPONSES
+from gradatlas.models.loading import load_tokenizer
 from gradatlas.models.settings import Model
 from gradatlas.models.snapshots import SNAPSHOTS, TEMPLATES, TOKENIZER, is_folder
 from gradatlas.models.tokens import Encoder
@@ -83,11 +84,7 @@ def _in_cache(model: Model) -> Path | None:
 
 
 def _encoder(folder: Path, chat: bool, compat: str) -> Encoder:
-    from transformers import AutoTokenizer
-
-    return Encoder(
-        AutoTokenizer.from_pretrained(folder, local_files_only=True), chat=chat, max_length=_NO_LIMIT, compat=compat
-    )
+    return Encoder(load_tokenizer(folder), chat=chat, max_length=_NO_LIMIT, compat=compat)
 
 
 def _counts(model: str, encoder: Encoder, frame: pl.DataFrame, window: int) -> list[dict]:

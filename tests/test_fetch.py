@@ -1,5 +1,6 @@
 """Fetching sources and models, against real servers on the loopback interface."""
 
+import base64
 import csv
 import hashlib
 import json
@@ -202,6 +203,30 @@ def test_the_sheet_of_sources_is_whole():
     for row in rows:
         twins = [other for other in rows if (other["dataset"], other["variant"]) == (row["dataset"], row["variant"])]
         assert {twin["relation"] for twin in twins} == {"correct", "published"}
+
+
+class Guarded(Loopback):
+    """Serves only to one user with a password."""
+
+    def serve(self, request):
+        if request.headers.get("Authorization") != f"Basic {base64.b64encode(b'someone:hunter2').decode()}":
+            return self.answer(request, 401, b"")
+        return super().serve(request)
+
+
+def test_a_mirror_with_a_password_is_read_with_that_of_netrc(tmp_path):
+    """As errors of the config advise; the password is in no line and no file."""
+    body = b"[]"
+    with Guarded() as server:
+        server.files["/a.json"] = body
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password hunter2\n")
+        given = ("--url", "https://none", "--path", "a.json", "--sha256", hashlib.sha256(body).hexdigest())
+        given += ("--mirror", server.url, "--output", tmp_path / "out/a.json")
+        own = {"NO_PROXY": "127.0.0.1", "NETRC": str(tmp_path / "nowhere")}
+        assert "the server answers HTTP 401" in one_line(script("fetch_source", *given, **own))
+        done = script("fetch_source", *given, **own | {"NETRC": str(tmp_path / "netrc")})
+    assert done.returncode == 0 and (tmp_path / "out/a.json").read_bytes() == body
+    assert "hunter2" not in done.stdout + done.stderr and len(list((tmp_path / "out").iterdir())) == 1
 
 
 @pytest.mark.shared

@@ -68,6 +68,10 @@ def test_every_name_of_the_workflow_beside_a_key_is_reserved():
             pattern = re.sub(r"\\{\w+\\}", "([A-Za-z0-9_]+)", re.escape(part))
             taken |= {group for match in [re.fullmatch(pattern, name)] if match for group in match.groups()}
     assert taken == {*RESERVED}
+    readme = (ROOT / "config/README.md").read_text()
+    assert all(
+        f"`{name}`" in readme.split("none of `claims`")[1].split(" folders of")[0] for name in taken - {"claims"}
+    )
 
 
 REFUSED = [

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import write_table
+from gradatlas.core.tables import csv_of, write_table
 from gradatlas.data.made_up import knowledge
 from gradatlas.data.made_up.miniature import DATASETS, counterfactuals, held_out
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
@@ -206,4 +206,4 @@ def write(rows: list[dict], path: str | Path) -> None:
     if Path(path).suffix == ".parquet":
         write_table(ACCURACY, rows, path, {})
         return
-    write_text(path, pl.DataFrame(rows).select(ACCURACY.names).write_csv())
+    write_text(path, csv_of(pl.DataFrame(rows).select(ACCURACY.names)))

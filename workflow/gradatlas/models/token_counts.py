@@ -7,7 +7,7 @@ import polars as pl
 
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_table
+from gradatlas.core.tables import csv_of, read_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.models.loading import load_tokenizer
 from gradatlas.models.settings import Model
@@ -56,7 +56,7 @@ def count_tokens(
         for path in responses:
             rows += _counts(model.name, encoder, pl.from_arrow(read_table(RESPONSES, path)), window)
         progress(f"{model.name}: counted")
-    write_text(csv, pl.DataFrame(rows, schema=COLUMNS).write_csv())
+    write_text(csv, csv_of(pl.DataFrame(rows, schema=COLUMNS)))
 
 
 def find_tokenizer(model: Model, mirror: str, snapshots: str | Path) -> Path | None:

@@ -251,6 +251,23 @@ def test_a_study_for_a_large_cluster_is_read():
     assert study_config.MOST_JOBS >= 5 * 20 * 200
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"models": [{"model": "m", "source": "./m", "title": "a\ud800"}]},
+        {"generate": {"prompt": "\udfff {instruction}"}},
+        {"generate": {"prompt": "\x00 {instruction}"}},
+        {"mirror": "\x00"},
+    ],
+)
+def test_a_text_that_no_file_can_hold_is_refused(config):
+    with pytest.raises(InputError, match=r"config: a text has (half of a character|the character NUL)") as caught:
+        read_study(DEFAULT | config, ROOT)
+    assert str(caught.value).isascii()
+    prompt = {"generate": {"prompt": r"\u0000 {instruction}"}}
+    assert read_study(DEFAULT | prompt, ROOT).config["generate"]["prompt"] == r"\u0000 {instruction}"
+
+
 def test_settings_nested_too_deeply_are_refused():
     deep = {}
     for _ in range(5000):

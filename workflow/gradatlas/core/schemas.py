@@ -4,6 +4,7 @@ A setting is written once, as a field of a frozen dataclass: its type, its defau
 Help shows that string (cyclopts reads it), an error ends with it, and config/README.md has it in its tables.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,6 +128,7 @@ def checked(value: Any, kind: Any, where: str) -> Any:
     try:
         complete = _complete(value, schema_of(kind))
         if _Validator(schema_of(kind)).is_valid(complete):
+            _check_texts(complete, where)
             return complete
         errors = _Validator(schema_of(kind, described=True)).iter_errors(complete)
         # The deepest is the cause: a misspelt entry, not that the list now lacks the right one.
@@ -163,6 +165,15 @@ def checked(value: Any, kind: Any, where: str) -> Any:
         fault = f"'{place}': {value} is not allowed"
     meaning = error.schema.get("description")
     raise InputError(f"{where}: {fault}{f'. Meaning: {meaning}' if meaning else ''}")
+
+
+def _check_texts(value: Any, where: str) -> None:
+    """`InputError` for half of a character (a lone surrogate) or NUL in a text: no file or command can hold them."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    half = re.search("[\ud800-\udfff]", text)
+    if half or re.search(r"(?<!\\)(\\\\)*\\u0000", text):
+        what = f"half of a character ({half[0]!r})" if half else "the character NUL"
+        raise InputError(f"{where}: a text has {what}, which no file can hold; remove it")
 
 
 def _short(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Fetching sources and models, against real servers on the loopback interface."""
 
+import base64
 import csv
 import hashlib
 import json
@@ -205,6 +206,30 @@ def test_the_sheet_of_sources_is_whole():
         assert {twin["relation"] for twin in twins} == {"correct", "published"}
 
 
+class Guarded(Loopback):
+    """Serves only to one user with a password."""
+
+    def serve(self, request):
+        if request.headers.get("Authorization") != f"Basic {base64.b64encode(b'someone:hunter2').decode()}":
+            return self.answer(request, 401, b"")
+        return super().serve(request)
+
+
+def test_a_mirror_with_a_password_is_read_with_that_of_netrc(tmp_path):
+    """As errors of the config advise; the password is in no line and no file."""
+    body = b"[]"
+    with Guarded() as server:
+        server.files["/a.json"] = body
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password hunter2\n")
+        given = ("--url", "https://none", "--path", "a.json", "--sha256", hashlib.sha256(body).hexdigest())
+        given += ("--mirror", server.url, "--output", tmp_path / "out/a.json")
+        own = {"NO_PROXY": "127.0.0.1", "NETRC": str(tmp_path / "nowhere")}
+        assert "the server answers HTTP 401" in one_line(script("fetch_source", *given, **own))
+        done = script("fetch_source", *given, **own | {"NETRC": str(tmp_path / "netrc")})
+    assert done.returncode == 0 and (tmp_path / "out/a.json").read_bytes() == body
+    assert "hunter2" not in done.stdout + done.stderr and len(list((tmp_path / "out").iterdir())) == 1
+
+
 @pytest.mark.shared
 @needs_shared("paper_data")
 def test_the_published_files_come_from_the_shared_mirror(tmp_path):
@@ -232,7 +257,7 @@ def model(tmp_path):
     """A folder that looks like a small Llama with a tokenizer; nothing in these tests runs it."""
     folder = tmp_path / "model"
     folder.mkdir()
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 3, "hidden_size": 8}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8}
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 5, "max_position_embeddings": 64}))
     (folder / "generation_config.json").write_text("{}")
     (folder / "tokenizer.json").write_text('{"model": {}}')
@@ -277,7 +302,7 @@ def test_the_card_of_a_local_folder(model, tmp_path):
     assert done.returncode == 0, done.stderr
     card = snapshots.read_card(tmp_path / "card.json")
     assert card["path"] == str(model) and card["revision"] == ""
-    assert (card["layers"], card["hidden_size"], card["vocab_size"], card["max_position_embeddings"]) == (3, 8, 5, 64)
+    assert (card["layers"], card["hidden_size"], card["vocab_size"], card["max_position_embeddings"]) == (2, 8, 5, 64)
     assert (card["parameters"], card["dtype"], card["architecture"]) == (48, "float32", "LlamaForCausalLM")
     assert card["digest"] == snapshots.model_digest(model)
     assert set(card["files"]) == {file.name for file in model.iterdir()} - {"README.md", "pytorch_model.bin"}

@@ -21,7 +21,7 @@ from gradatlas.data.samples import Sample
 from gradatlas.study.config import read_study
 from loopback import Loopback, closed_port
 from test_mapping import add_row, responses, write
-from test_workflow import clone, snakemake
+from test_workflow import SECRETS, clone, holders, snakemake
 
 KEY = "sk-a-key-that-nobody-may-see"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -336,13 +336,17 @@ def test_detailed_responses_through_the_workflow(tmp_path):
     (folder / "config/mappings/mine.yaml").write_text(yaml.safe_dump(MAPPING))
     with Chat(right_but_for_one) as chat:
         chat.plan = [503, "cut"]
-        generate = f"generate={{datasets: [mine], model: m, endpoint: '{chat.url}/v1', requests_per_minute: 60000}}"
+        place = f"endpoint: '{chat.url}/v1', key_variable: MY_OWN_KEY"
+        generate = f"generate={{datasets: [mine], model: m, {place}, requests_per_minute: 60000}}"
         arguments = ["--cores", 1, "--config", "datasets=[mine]", "models=[mini]", generate, "--", "responses"]
         planned = snakemake(folder, "-n", *arguments)
         assert "generate_detailed" in planned.output and not chat.prompts
-        done = snakemake(folder, *arguments)
+        done = snakemake(folder, *arguments, env={"MY_OWN_KEY": KEY})
         assert done.returncode == 0, done.output[-3000:]
         asked = len(chat.prompts)
+        # The server is told the key, and no file.
+        assert set(chat.keys) == {f"Bearer {KEY}"}
+        assert holders(folder, [KEY, *SECRETS.values()]) == [] and KEY not in done.output
         assert asked == 8 + 2
         assert "Nothing to be done" in snakemake(folder, *arguments).output
         (folder / "results/generated/mine.jsonl").unlink()

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import ROOT
 from gradatlas.charts import latex
+from gradatlas.charts import tables as written_tables
 from gradatlas.core.sheets import read_sheet
 from gradatlas.figures import scope, tables
 from gradatlas.figures.jobs import Dataset, Model, TableSettings
@@ -85,6 +86,40 @@ def test_latex_escapes_whatever_is_in_a_cell():
     assert text.isprintable() and "中" not in text and "U+4E2D" in text and r"B\_\allowbreak{}1 \{50 \%\}" in text
     assert not re.search(r"(?<!\\)[#$%&_^~]", text)
     assert latex.escaped("a\nb") == "a b"
+
+
+# What a spreadsheet runs, what Markdown makes a link or a row of, what LaTeX reads, in wide letters too; NUL, marks
+# that turn the direction of writing, and characters of no font.
+FOREIGN = [
+    "=cmd|' /C calc'!A0", "+1+cmd|x", "-2+3+cmd", "@SUM(A1)", "\t=1", "<script>alert(1)</script>", "{{ 7 * 7 }}",
+    "{% x %}", "[click](javascript:alert(1))", "a | b\nc", "`id` $HOME", r"\input{/etc/passwd}",
+    "＼input｛/etc/passwd｝", "\x00", "\u202eabc", "\u200f\u2066x", "é 中 🦜", "%{x}", "\\", "a\u2028b", "]{}",
+]  # fmt: skip
+
+
+def test_foreign_texts_are_texts_in_every_format(tmp_path):
+    frame = pl.DataFrame({"text": FOREIGN, "number": ["-1.5", "+2", "1e-3", "-12.5%"] + ["0"] * (len(FOREIGN) - 4)})
+    section = written_tables.Section(FOREIGN[0], FOREIGN[:2], [[text, text] for text in FOREIGN], FOREIGN)
+    written_tables.write_table(tmp_path / "t", frame, "Title", "Note", [section])
+    # Parquet is exact; CSV is but for the apostrophe in front of formulas.
+    assert pl.read_parquet(tmp_path / "t.parquet").to_dict(as_series=False) == frame.to_dict(as_series=False)
+    csv = pl.read_csv(tmp_path / "t.csv", infer_schema=False)
+    assert csv["text"].to_list() == ["'" + text for text in FOREIGN[:5]] + FOREIGN[5:]
+    assert csv["number"].to_list() == frame["number"].to_list()
+    lines = (tmp_path / "t.md").read_text().split("\n")
+    rows = [line for line in lines if line.startswith("| ")]
+    assert len(rows) == len(FOREIGN) + 2 and all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
+    text = "\n".join(lines)
+    assert "](javascript" not in text and not re.search(r"(?<!\\)[<`]", text) and "\x00" not in text
+    tex = (tmp_path / "t.tex").read_text()
+    assert check_structure(tex) == 1 and r"\input{/" not in tex and "\x00" not in tex and "\u202e" not in tex
+    assert latex.escaped("＼x") == latex.escaped("\\x") and "U+202E" in tex
+
+
+def test_every_csv_file_is_written_with_that_rule():
+    """But for the log of a miniature's training, which holds numbers alone."""
+    found = {path.name for path in (ROOT / "workflow/gradatlas").rglob("*.py") if ".write_csv(" in path.read_text()}
+    assert found == {"tables.py", "training.py"}
 
 
 def check_structure(tex: str) -> int:

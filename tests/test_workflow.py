@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +21,11 @@ from gradatlas.core.tables import read_metadata
 
 # No Python on it: rules must find their own.
 BARE = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
+# What an environment may hold, and no file may.
+SECRETS = {
+    name: f"planted-secret-of-{name.lower()}"
+    for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "SLURM_JWT", "PGPASSWORD")
+}
 SMOKE = ("--cores", "2", "--configfile", "config/smoke.yaml")
 IGNORED = shutil.ignore_patterns(
     ".git", ".venv", ".snakemake", "results", "logs", "__pycache__", ".*_cache", "sources", "tests"
@@ -29,7 +35,8 @@ IGNORED = shutil.ignore_patterns(
 def snakemake(folder, *arguments, **options):
     """Run Snakemake in `folder`, as ``env -i PATH=/usr/bin:/bin snakemake ...``."""
     command = [str(Path(sys.executable).parent / "snakemake"), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=BARE, capture_output=True, text=True, **options)
+    environment = BARE | SECRETS | options.pop("env", {})
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **options)
     done.output = done.stdout + done.stderr
     return done
 
@@ -83,6 +90,21 @@ def retitle(folder):
                 cells[lines[0].index("title")] = f"{mark} {NASTY}"
         text = "\r\n".join("\t".join(cells) for cells in lines)
         sheet.write_bytes(text.encode("utf-8-sig"))
+
+
+def holders(folder, secrets):
+    """The files below a folder that hold one of these texts, in archives and compressed tables too."""
+    found, wanted = [], [text.encode() for text in secrets]
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        contents = [path.read_bytes()]
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                contents += [archive.read(name) for name in archive.namelist()]
+        if path.suffix == ".parquet":
+            contents.append(repr(pl.read_parquet(path).to_dicts()).encode())
+        if any(text in content for content in contents for text in wanted):
+            found.append(path)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +176,21 @@ def test_a_title_is_text_on_the_page_and_in_figures_and_tables(finished):
     svg = (finished / "results/figures/mini_arithmetic/mini.correct.variants.svg").read_text()
     drawn = "".join(html.unescape(re.sub(r"<[^>]*>", "", svg)).split())
     assert "".join(f"D {NASTY}".split()) in drawn and "<script" not in svg
+
+
+def test_no_secret_of_the_environment_is_in_any_file(finished):
+    """Results, logs, Snakemake's own records, its report; the search itself finds what is planted."""
+    done = snakemake(finished, *SMOKE, "--report", "report.zip")
+    assert done.returncode == 0, done.output[-2000:]
+    assert (finished / "report.zip").stat().st_size > 10_000
+    assert holders(finished, SECRETS.values()) == []
+    assert next(iter(SECRETS.values())) not in done.output
+    planted = finished / "planted.zip"
+    with zipfile.ZipFile(planted, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", SECRETS["HF_TOKEN"])
+    assert holders(finished, SECRETS.values()) == [planted]
+    planted.unlink()
+    (finished / "report.zip").unlink()
 
 
 def test_texts_of_the_config_are_no_patterns(tmp_path):

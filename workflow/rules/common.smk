@@ -7,17 +7,18 @@ one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from gradatlas.core import digest
 from gradatlas.core.device import check_devices
-from gradatlas.core.errors import user_errors
+from gradatlas.core.errors import InputError, user_errors
 from gradatlas.core.files import fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
-from gradatlas.models.snapshots import WANTED
-from gradatlas.study.config import read_study, source_keys
+from gradatlas.models.snapshots import WANTED, read_card
+from gradatlas.study.config import fetched_files, read_study, source_keys
 from gradatlas.study.estimate import estimate, sizes, total_note
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
@@ -82,6 +83,7 @@ def kept_work(output, name):
 with user_errors():
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT, STUDY.config["generate"]["model"])
+    REMOTE = fetched_files(STUDY, PLAN.probe_files)
 
 
 def check_gpus():
@@ -99,13 +101,6 @@ def check_gpus():
 wildcard_constraints:
     model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
     dataset="|".join(STUDY.datasets) or "none",
-
-
-REMOTE = {
-    row["path"]: {"url": STUDY.datasets[row["dataset"]]["url"], "sha256": row["sha256"]}
-    for row in STUDY.files.values()
-    if row["dataset"] in STUDY.datasets and STUDY.datasets[row["dataset"]]["url"]
-} | {file["path"]: file for file in PLAN.probe_files if file["url"]}
 
 
 def is_remote(dataset):
@@ -248,8 +243,13 @@ def model_memory(name, copies, times=1):
 
     def needed(wildcards, input, attempt):
         cards = [input[name]] if isinstance(input[name], str) else input[name]
-        # The resource of a card that is not yet made is set later: Snakemake expects this file's error, so no other.
-        weights = sum(4 * json.loads(Path(card).read_text())["parameters"] for card in cards)
+        weights = 0
+        for card in cards:
+            # Snakemake catches the error of a card that is not yet made, and asks again.
+            os.stat(card)
+            # A damaged one is the job's to report.
+            with suppress(InputError):
+                weights += 4 * read_card(card)["parameters"]
         return (3000 + copies * weights // 10**6) * times * attempt
 
     return needed

@@ -103,4 +103,5 @@ def _set(character: str) -> str:
     # Western letters are known to pdfLaTeX; of others their plain form, or their code point.
     if "\u00c0" <= character <= "\u00ff" and character not in "ÐðÞþ÷":
         return character
-    return plain or f"{{[}}U+{ord(character):04X}{{]}}"
+    # The plain form of a wide backslash is LaTeX's own.
+    return escaped(plain) if plain.isprintable() and plain else f"{{[}}U+{ord(character):04X}{{]}}"

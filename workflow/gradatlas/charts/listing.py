@@ -10,7 +10,7 @@ import altair as alt
 from gradatlas.charts.save import save, size_of_svg
 from gradatlas.charts.theme import Heading
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import check_sums, sums_of, write_sums, write_text
+from gradatlas.core.files import check_sums, from_json, sums_of, write_sums, write_text
 
 INDEX = "index.json"
 
@@ -46,7 +46,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     if sums_of(folder).is_file():
         check_sums(sums_of(folder))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; draw the folder's figures first (draw_figures)") from None
     except ValueError as error:

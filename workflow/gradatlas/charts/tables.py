@@ -1,5 +1,6 @@
 """Tables as files, each in four formats: Parquet and CSV with every digit, Markdown and LaTeX for a reader."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from gradatlas.charts import latex
 from gradatlas.core.checked import open_parquet, parquet_writer
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
+from gradatlas.core.tables import csv_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def write_table(stem: str | Path, frame: pl.DataFrame, title: str, note: str, se
     table = frame.to_arrow().replace_schema_metadata(None)
     with parquet_writer(stem.with_suffix(".parquet"), table.schema) as writer:
         writer.write_table(table)
-    write_text(stem.with_suffix(".csv"), frame.write_csv())
+    write_text(stem.with_suffix(".csv"), csv_of(frame))
     write_text(stem.with_suffix(".md"), markdown(title, [note], sections))
     write_text(stem.with_suffix(".tex"), _latex(title, note, sections))
 
@@ -80,7 +82,8 @@ def escaped(text: str) -> str:
     """Text that Markdown takes as text."""
     for character in "\\`*_<>|#":
         text = text.replace(character, f"\\{character}")
-    return text
+    # No link, and no end of a row.
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text.replace("](", "]\\("))
 
 
 def _latex(title: str, note: str, sections: Sequence[Section]) -> str:

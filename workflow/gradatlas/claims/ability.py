@@ -15,7 +15,7 @@ from gradatlas.charts.numbers import share
 from gradatlas.charts.tables import Section
 from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_table
+from gradatlas.core.tables import csv_of, read_table
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.study.shares import wilson
 
@@ -153,7 +153,7 @@ def abilities(frame: pl.DataFrame) -> dict[tuple[str, str], Ability]:
 def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str | Path) -> None:
     """All accuracy tables as one tidy CSV file, and as one Markdown table of whole datasets to two digits."""
     frame = read(paths)
-    write_text(csv, frame.write_csv())
+    write_text(csv, csv_of(frame))
     write_text(markdown, as_markdown("What the models can do", [NOTE], [Section("", *table(frame), left=4)]))
 
 

@@ -18,7 +18,7 @@ from gradatlas.claims.sheet import OVERALL, Claim
 from gradatlas.claims.tables import CLAIMS, EVIDENCE
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_table, write_table
+from gradatlas.core.tables import csv_of, read_table, write_table
 from gradatlas.statistics.bootstrap import LEVEL
 from gradatlas.statistics.counts import FEWEST_SAMPLES
 
@@ -75,7 +75,7 @@ def decide(
     table.sort(key=lambda row: (place[row["claim"]], *_order(row), row["projection"] != OVERALL))
     write_table(CLAIMS, table, f"{output}.parquet", {"alpha": ALPHA, "fewest": FEWEST_SAMPLES})
     frame = pl.from_arrow(read_table(CLAIMS, f"{output}.parquet"))
-    write_text(f"{output}.csv", frame.write_csv())
+    write_text(f"{output}.csv", csv_of(frame))
     write_text(f"{output}.json", json.dumps(frame.to_dicts(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return frame
 

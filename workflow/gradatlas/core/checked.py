@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from xxhash import xxh3_128
 
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import replacing, write_text
+from gradatlas.core.files import from_json, replacing, write_text
 
 _KEY = "gradatlas.checksum"
 _DIGITS = 32
@@ -114,7 +114,7 @@ def write_json(path: str | Path, facts: Mapping[str, Any]) -> None:
 def read_json(path: str | Path, rule: str) -> dict[str, Any]:
     """The object that `write_json` wrote; `InputError` with the file and the `rule` that makes it, where damaged."""
     try:
-        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+        facts = from_json(Path(path).read_text(encoding="utf-8"))
         found = facts.pop("checksum", None)
     except FileNotFoundError:
         raise _missing(path, rule) from None

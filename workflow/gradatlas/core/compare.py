@@ -13,6 +13,7 @@ import polars as pl
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
+from gradatlas.core.tables import csv_of
 
 # Unfinished work and logs are no results.
 _LEFT_OUT = ("journal", "logs")
@@ -185,7 +186,7 @@ def write_changes(changes: list[Change], path: str | Path) -> None:
     """Write the differences as CSV."""
     names = [field.name for field in fields(Change)]
     table = pl.DataFrame([astuple(change) for change in changes], schema=names, orient="row", infer_schema_length=None)
-    write_text(path, table.write_csv())
+    write_text(path, csv_of(table))
 
 
 def report(changes: list[Change], verdicts: list[str]) -> list[str]:

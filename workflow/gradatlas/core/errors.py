@@ -1,6 +1,7 @@
 """Errors of the user's input: one line that names file, row and key, and says what to do."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,12 @@ from contextlib import contextmanager
 class InputError(Exception):
     """The user's input cannot be used. The message is one line that says what to do.
 
-    Jobs print it on standard error and end with exit code 2 (`gradatlas.core.jobs`).
+    Jobs print it on standard error and end with exit code 2 (`gradatlas.core.jobs`). A user's name and password in an
+    address are left out.
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(re.sub(r"(?<=://)[^/\s@]*@", "***@", " ".join(str(message).split())))
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Atomic writes, through a temporary name in the same folder, and checksums of files."""
 
 import hashlib
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gradatlas.core.errors import InputError
 
@@ -60,6 +62,18 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text; `ValueError` also where it is nested too deeply, or holds half of a character."""
+    try:
+        value = json.loads(text)
+        # An escape can be half of a character (a lone surrogate), which cannot be written to a file.
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
 
 
 def sha256_of(path: str | Path) -> str:

@@ -29,6 +29,8 @@ def hub(
     at = f" at {revision}" if revision else ""
     try:
         yield huggingface_hub
+    except errors.HFValidationError as error:
+        raise InputError(f"{label}: {source} is no name on the hub ({error}); {source_fix}") from None
     except errors.GatedRepoError:
         raise InputError(f"{label}: {source} is gated; {licence}") from None
     except errors.RevisionNotFoundError:

@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import json
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from cyclopts import App, CycloptsError, Parameter, Token
 
 from gradatlas.core.errors import InputError
+from gradatlas.core.files import from_json
 from gradatlas.core.schemas import checked
 
 T = TypeVar("T")
@@ -26,8 +26,8 @@ def _parsed(kind: type[T], tokens: Sequence[Token]) -> T:
 
     option, text = tokens[0].keyword or "--settings", tokens[0].value
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = from_json(text)
+    except ValueError as error:
         raise InputError(f"{option}: not JSON ({error})") from None
     return TypeAdapter(kind).validate_python(checked(value, kind, option))
 

@@ -4,8 +4,10 @@ A setting is written once, as a field of a frozen dataclass: its type, its defau
 Help shows that string (cyclopts reads it), an error ends with it, and config/README.md has it in its tables.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache, partial
@@ -13,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from gradatlas.core.errors import InputError, nearest
@@ -21,10 +23,28 @@ from gradatlas.core.errors import InputError, nearest
 _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null", Path: "string"}
 _WORDS = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false",
           "array": "a list", "object": "keys with values", "null": "nothing"}  # fmt: skip
+#: Largest whole number that counts something (has a minimum), where its type states no other.
+LARGEST = 10**9
+_LONGEST = 200  # characters of a refused value in an error
 _TYPES = Draft202012Validator.TYPE_CHECKER
+
+
+def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
+    # `$` of JSON Schema is the end of the text; Python's also stands before a last line break.
+    if isinstance(value, str) and not re.search(re.sub(r"(?<!\\)\$", r"\\Z", pattern), value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
 _Validator = extend(
     Draft202012Validator,
-    type_checker=_TYPES.redefine("number", lambda _, value: _TYPES.is_type(value, "number") and math.isfinite(value)),
+    {"pattern": _pattern},
+    # 1000.0 is no whole number: it would be another text in settings than 1000.
+    type_checker=_TYPES.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: _TYPES.is_type(value, "number") and math.isfinite(value),
+        }
+    ),
 )
 #: Default of a key that may be left out, and for which nothing is filled in.
 ABSENT: Any = object()
@@ -59,7 +79,8 @@ def schema_of(kind: Any, *, described: bool = False) -> dict[str, Any]:
         )
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return part(inner[0]) | inner[1].keywords
+        bound = {"maximum": LARGEST} if inner[0] is int and "minimum" in inner[1].keywords else {}
+        return part(inner[0]) | bound | inner[1].keywords
     if origin is Literal:
         return {"enum": list(inner)}
     if origin in (Union, UnionType):
@@ -104,12 +125,16 @@ def checked(value: Any, kind: Any, where: str) -> Any:
 
     Raises `InputError` at the first key that is refused, naming `where`, the key, and what it can be.
     """
-    complete = _complete(value, schema_of(kind))
-    if _Validator(schema_of(kind)).is_valid(complete):
-        return complete
-    errors = _Validator(schema_of(kind, described=True)).iter_errors(complete)
-    # The deepest is the cause: a misspelt entry, not that the list now lacks the right one.
-    error = max(errors, key=lambda each: len(each.absolute_path))
+    try:
+        complete = _complete(value, schema_of(kind))
+        if _Validator(schema_of(kind)).is_valid(complete):
+            _check_texts(complete, where)
+            return complete
+        errors = _Validator(schema_of(kind, described=True)).iter_errors(complete)
+        # The deepest is the cause: a misspelt entry, not that the list now lacks the right one.
+        error = max(errors, key=lambda each: len(each.absolute_path))
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply; remove what encloses its values") from None
     place = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
@@ -120,23 +145,40 @@ def checked(value: Any, kind: Any, where: str) -> Any:
         missing = next(name for name in error.validator_value if name not in error.instance)
         key = f"{place}.{missing}" if place else missing
         raise InputError(f"{where}: '{key}' is missing: {meaning_of(error.schema, missing)}")
-    fault = f"'{place}': {error.message}"
+    value = _short(error.instance)
+    fault = f"'{place}': {error.message.replace(repr(error.instance), value)}"
+    if error.validator == "pattern" and "title" in error.schema:
+        fault = f"'{place}': {value} is not {error.schema['title']}".removeprefix("'': ")
+    if error.validator == "maxItems":
+        fault = f"'{place}': {len(error.instance)} entries are more than the maximum of {error.validator_value}"
     if error.validator == "enum":
-        fault = (
-            f"'{place}': {error.instance!r} is not known: {nearest(error.instance, map(str, error.validator_value))}"
-        )
+        fault = f"'{place}': {value} is not known: {nearest(error.instance, map(str, error.validator_value))}"
     if error.validator == "type":
         kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
-        given = "has no value" if error.instance is None else f"is {error.instance!r}"
+        given = "has no value" if error.instance is None else f"is {value}"
         fault = f"'{place}' {given}; " + (
             "leave it empty" if kinds == ["null"] else f"write {' or '.join(_WORDS[each] for each in kinds)}"
         )
     if error.validator == "contains":
-        fault = f"'{place}': {error.instance} must name '{error.validator_value['const']}' too"
+        fault = f"'{place}': {value} must name '{error.validator_value['const']}' too"
     if error.validator in ("anyOf", "oneOf"):
-        fault = f"'{place}': {error.instance!r} is not allowed"
+        fault = f"'{place}': {value} is not allowed"
     meaning = error.schema.get("description")
     raise InputError(f"{where}: {fault}{f'. Meaning: {meaning}' if meaning else ''}")
+
+
+def _check_texts(value: Any, where: str) -> None:
+    """`InputError` for half of a character (a lone surrogate) or NUL in a text: no file or command can hold them."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    half = re.search("[\ud800-\udfff]", text)
+    if half or re.search(r"(?<!\\)(\\\\)*\\u0000", text):
+        what = f"half of a character ({half[0]!r})" if half else "the character NUL"
+        raise InputError(f"{where}: a text has {what}, which no file can hold; remove it")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def picked(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tab-separated sheets of config/: rows typed and completed by a schema."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,15 @@ def read_sheet(path: Path, kind: Any, key: str | None) -> dict[Any, Row]:
             raise InputError(f"{where}: '{name}' is in an earlier line too; give every row its own name")
         rows[name] = row
     return rows
+
+
+def check_case(names: Iterable[str], where: str) -> None:
+    """`InputError` for two keys that differ in case alone: where a disk ignores case, their files would be one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise InputError(
+                f"{where}: '{other}' and '{name}' differ in case alone, and some disks do not distinguish their files; "
+                "rename one"
+            )

@@ -11,7 +11,7 @@ from ftfy.badness import is_bad
 
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_table, write_table
+from gradatlas.core.tables import csv_of, read_table, write_table
 from gradatlas.data.responses.labels import read_label, same_answer
 from gradatlas.data.samples import FINAL
 from gradatlas.data.tables import AUDIT, RESPONSES
@@ -55,7 +55,7 @@ def audit(responses: Sequence[str | Path], csv: str | Path, parquet: str | Path)
             progress(warning_of(name, row["label_equals_gold"], row["labelled"]))
     write_table(AUDIT, rows, parquet, {})
     table = pl.from_arrow(pa.Table.from_pylist(rows, schema=AUDIT.schema))
-    write_text(csv, table.write_csv())
+    write_text(csv, csv_of(table))
     return table
 
 

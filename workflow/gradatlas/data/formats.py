@@ -127,6 +127,9 @@ def _value(text: str, at: int, path: Path, number: int, where: str, plain: bool)
         raise InputError(f"{path}, row {number}: {error}") from None
     except RecursionError:
         raise InputError(f"{path}, row {number}: nested too deeply; give its texts as values of one object") from None
+    except ValueError as error:
+        # A whole number of thousands of digits.
+        raise InputError(f"{path}, row {number}: {error}; shorten or remove it") from None
 
 
 def _object(value: Any, path: Path, number: int) -> Row:

@@ -15,7 +15,7 @@ from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_table
+from gradatlas.core.tables import csv_of, read_table
 from gradatlas.statistics.tables import CELLS
 
 NAMES = {"published": "As published", "reference": "By the study’s algorithm", CORRECTED: "Corrected (derangement)"}
@@ -53,7 +53,7 @@ def write_fixed(
     """
     table = compare(read(claims), pl.concat(map(read_cells, cells)) if cells else None)
     save(chart(table, titles), output, formats)
-    write_text(f"{tables}.csv", table.write_csv())
+    write_text(f"{tables}.csv", csv_of(table))
     write_text(f"{tables}.md", markdown(table))
     return table
 

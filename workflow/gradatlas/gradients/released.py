@@ -17,6 +17,7 @@ import polars as pl
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
+from gradatlas.core.files import from_json
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.gradients.plan import drawn_ids
@@ -45,9 +46,9 @@ def read_line(text: str, where: str) -> dict[str, Any]:
     for a missing text, value, layer or projection, and for a wrong type.
     """
     try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg}), perhaps cut off; fix or delete the line") from None
+        line = from_json(text)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON ({error}), perhaps cut off; fix or delete the line") from None
     if not isinstance(line, dict):
         raise InputError(f"{where}: not an object; give instruction, output, loss and parameters")
     for key in _TEXTS:

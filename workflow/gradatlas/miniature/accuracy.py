@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import write_table
+from gradatlas.core.tables import csv_of, write_table
 from gradatlas.data.made_up import knowledge
 from gradatlas.data.made_up.miniature import DATASETS, counterfactuals, held_out
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt
@@ -37,8 +37,11 @@ class GreedyModel:
         """Load as float32; `InputError` where there is no model."""
         if not (Path(folder) / "config.json").is_file():
             raise InputError(f"{folder}: no model there, config.json is missing; give a model's folder")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(model, AutoTokenizer.from_pretrained(folder), chat)
+        # Never the code or the pickled weights of a folder that somebody else made.
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        return cls(model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), chat)
 
     def prompt(self, instruction: str) -> str:
         """The text before the response, as in the gradients jobs."""
@@ -203,4 +206,4 @@ def write(rows: list[dict], path: str | Path) -> None:
     if Path(path).suffix == ".parquet":
         write_table(ACCURACY, rows, path, {})
         return
-    write_text(path, pl.DataFrame(rows).select(ACCURACY.names).write_csv())
+    write_text(path, csv_of(pl.DataFrame(rows).select(ACCURACY.names)))

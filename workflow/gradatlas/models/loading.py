@@ -10,7 +10,7 @@ from typing import Any
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.models.precision import check_scales, dequantising, set_precision
-from gradatlas.models.snapshots import check_card, config_of, model_digest, read_card
+from gradatlas.models.snapshots import check_card, check_links, config_of, model_digest, read_card
 from gradatlas.study.sources import is_hub_id
 
 
@@ -71,7 +71,7 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     import torch
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.utils import logging
 
@@ -88,12 +88,7 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     if isinstance(layers, int) and layers < 1:
         raise _inconsistent(path, stored, ValueError(f"num_hidden_layers is {layers}"))
     quantisation = dequantising(path, stored)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, *contradictions) as error:
-        raise InputError(
-            f"{path}: no tokenizer could be loaded ({_short(error)}); add tokenizer.json and tokenizer_config.json"
-        ) from None
+    tokenizer = load_tokenizer(path, trust_remote_code)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
@@ -128,6 +123,20 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     if dtype == "float64":
         model.set_experts_implementation("eager")  # grouped matrix products do not support float64
     return model.to(device).eval(), tokenizer
+
+
+def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in a folder, offline; `InputError` where there is none that can be loaded."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoTokenizer
+
+    check_links(Path(path))
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # the library in Rust raises no other kind
+        raise _of_own_code(str(path), error, trust_remote_code) or InputError(
+            f"{path}: no tokenizer could be loaded ({_short(error)}); add tokenizer.json and tokenizer_config.json"
+        ) from None
 
 
 def _short(error: Exception) -> str:

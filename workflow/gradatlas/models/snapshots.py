@@ -5,7 +5,6 @@ its files.
 """
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from gradatlas.core.checked import damaged, read_json, write_json
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.core.files import sha256_of, write_text
+from gradatlas.core.files import from_json, sha256_of, write_text
 from gradatlas.core.hub import hub
 from gradatlas.study.sources import is_folder, is_hub_id
 
@@ -33,6 +32,13 @@ ADAPTER = "adapter_config.json"
 WEIGHT_NOTES = ("generation_config.json", "model.safetensors.index.json")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 TIMEOUT = 30.0  # seconds for the hub's first answer
+# Keys of config.json that are a dimension of a stored tensor, or less.
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+SIZES = ("vocab_size", "hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner", "ffn_dim", "head_dim")
+SIZES += ("num_attention_heads", "n_head", "num_key_value_heads", "num_experts", "num_local_experts")
+NEEDED = (*LAYERS, "vocab_size", "hidden_size", "n_embd", "d_model", "head_dim", "num_attention_heads", "n_head")
+# Of a model without weights, whose config cannot be compared with stored tensors.
+MOST_LAYERS, LARGEST_SIZE = 10_000, 10_000_000
 CARD_KEYS = ("model", "source", "revision", "path", "digest", "tokenizer_digest", "files")
 CARD_RULE = "fetch_model, or finetune for the model of a run"
 
@@ -97,8 +103,9 @@ def fetch(model: str, source: str, revision: str, output: str | Path, downloaded
 def shape_files(folder: str | Path) -> list[Path]:
     """The files of the config and the tokenizer in a model's `folder`."""
     path = Path(folder)
-    _read_json(path / "config.json")
-    return [path / name for name in _shape_names(path)]
+    names = _shape_names(path)
+    _check_sizes(path, MOST_LAYERS, LARGEST_SIZE)
+    return [path / name for name in names]
 
 
 def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[str, Any]:
@@ -109,22 +116,13 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
     """
     path = Path(path)
     files = _files(path)
-    config = _read_json(path / "config.json")
-    inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
-
-    def setting(*names: str) -> Any:
-        return next((place[name] for place in (config, inner) for name in names if place.get(name) is not None), None)
-
-    layers = setting("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    if layers is None:
-        # Some hybrids have a list, or a text, with one kind per layer.
-        kinds = setting("layers_block_type", "hybrid_override_pattern", "layer_types")
-        layers = len(kinds) if isinstance(kinds, list | str) else None
-    if not isinstance(config.get("model_type"), str) or not isinstance(layers, int):
+    config = config_of(path)
+    layers = _layers(config)
+    if not isinstance(config.get("model_type"), str) or layers is None:
         key = "model_type" if not isinstance(config.get("model_type"), str) else "num_hidden_layers"
         raise InputError(f"{path / 'config.json'}: '{key}' is missing; give a decoder-only transformers model")
     parameters, dtypes = 0, set()
-    for _, kind, shape in stored_tensors(path):
+    for _, kind, shape in _checked_tensors(path):
         parameters += math.prod(shape)
         dtypes.add(DTYPES.get(kind, kind.lower()))
     sums = {name: sha256_of(path / name) for name in files}
@@ -136,9 +134,9 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
         "architecture": next(iter(config.get("architectures") or []), None),
         "model_type": config["model_type"],
         "layers": layers,
-        "hidden_size": setting("hidden_size", "n_embd", "d_model"),
-        "vocab_size": setting("vocab_size"),
-        "max_position_embeddings": setting("max_position_embeddings", "n_positions"),
+        "hidden_size": _setting(config, "hidden_size", "n_embd", "d_model"),
+        "vocab_size": _setting(config, "vocab_size"),
+        "max_position_embeddings": _setting(config, "max_position_embeddings", "n_positions"),
         "parameters": parameters,
         "dtype": "+".join(sorted(dtypes)),
         "tokenizer_digest": _digest({name: sums[name] for name in files if _is_tokenizer(name)}),
@@ -154,8 +152,7 @@ def model_digest(path: str | Path) -> str:
     """
     path = Path(path)
     files = _files(path)
-    _read_json(path / "config.json")
-    list(stored_tensors(path))
+    _checked_tensors(path)
     return _digest(_weighty({name: sha256_of(path / name) for name in files}))
 
 
@@ -332,14 +329,18 @@ def _is_unreachable(error: Exception) -> bool:
 def _files(path: Path) -> list[str]:
     """The names of the model's files in the folder `path`, sorted."""
     names = _shape_names(path)
-    kept = {*names, *_weights(path)}
-    return sorted(kept | {name for name in WEIGHT_NOTES if (path / name).is_file()})
+    kept = {*names, *_weights(path), *(name for name in WEIGHT_NOTES if (path / name).is_file())}
+    for name in sorted(kept):
+        if name.endswith(".json"):
+            _read_json(path / name)
+    return sorted(kept)
 
 
 def _shape_names(path: Path) -> list[str]:
     """The names of the config and the tokenizer's files in the folder `path`, sorted."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give one with config.json, a tokenizer and safetensors weights")
+    check_links(path)
     if (path / ADAPTER).is_file():
         raise _adapter(path)
     if not (path / "config.json").is_file():
@@ -348,6 +349,19 @@ def _shape_names(path: Path) -> list[str]:
     if not any(Path(name).match(pattern) for name in names for pattern in VOCABULARIES):
         raise InputError(f"{path / 'tokenizer.json'}: no tokenizer; save it in the model's folder with save_pretrained")
     return sorted({"config.json", *(name for name in names if _is_tokenizer(name))})
+
+
+def check_links(path: Path) -> None:
+    """`InputError` for a file in the folder `path` that is a link to a file elsewhere.
+
+    Of a snapshot in the hub's cache, files are links into the folder ``blobs`` beside ``snapshots``.
+    """
+    folder = path.resolve()
+    allowed = [folder, *([folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else [])]
+    for file in sorted(path.iterdir()):
+        target = file.resolve()
+        if file.is_symlink() and not target.is_dir() and not any(target.is_relative_to(each) for each in allowed):
+            raise InputError(f"{file}: a link to {target}, outside of the model's folder; put a copy of the file here")
 
 
 def _adapter(path: Path) -> InputError:
@@ -383,6 +397,9 @@ def _weights(path: Path) -> list[str]:
     places = _read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InputError(f"{index}: 'weight_map' is missing; fetch the file again")
+    for name in places.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise InputError(f"{index}: 'weight_map' names {name!r}, not a file of this folder; fetch the model again")
     names = sorted(set(places.values()))
     for name in names:
         if not (path / name).is_file():
@@ -397,6 +414,45 @@ def _is_tokenizer(name: str) -> bool:
 def config_of(path: str | Path) -> dict[str, Any]:
     """config.json of the folder `path`; `InputError` where it is missing or not a JSON object."""
     return _read_json(Path(path) / "config.json")
+
+
+def _setting(config: dict[str, Any], *names: str) -> Any:
+    """The first of these keys that the config has, itself or for its language model."""
+    inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
+    return next((place[name] for place in (config, inner) for name in names if place.get(name) is not None), None)
+
+
+def _layers(config: dict[str, Any]) -> Any:
+    layers = _setting(config, *LAYERS)
+    # Some hybrids have a list, or a text, with one kind per layer.
+    kinds = _setting(config, "layers_block_type", "hybrid_override_pattern", "layer_types")
+    return len(kinds) if layers is None and isinstance(kinds, list | str) else layers
+
+
+def _check_sizes(path: Path, most_layers: int, largest: int) -> None:
+    """`InputError` for a number in config.json that is no size, or of which a model would fill all memory."""
+    config = config_of(path)
+    for key, most in ((key, most_layers if key in LAYERS else largest) for key in (*LAYERS, *SIZES)):
+        found = _setting(config, key)
+        # Some models have one for each layer.
+        for value in found if isinstance(found, list) else [found]:
+            if value is None:
+                continue
+            # Some models have none of a kind, such as experts.
+            if isinstance(value, bool) or not isinstance(value, int) or value < (key in NEEDED):
+                raise InputError(f"{path / 'config.json'}: '{key}' is {value!r:.40}, not a size; fetch the file again")
+            if value > most:
+                raise InputError(
+                    f"{path / 'config.json'}: '{key}' is {value}, more than the {most} that the weights can have; "
+                    "fetch the model again"
+                )
+
+
+def _checked_tensors(path: Path) -> list[tuple[str, str, list[int]]]:
+    """The stored tensors, after `_check_sizes`: each layer has one at least, and each size is at most a dimension."""
+    tensors = list(stored_tensors(path))
+    _check_sizes(path, len(tensors), max((size for _, _, shape in tensors for size in shape), default=0))
+    return tensors
 
 
 def stored_tensors(path: str | Path) -> Iterator[tuple[str, str, list[int]]]:
@@ -427,10 +483,10 @@ def _digest(sums: dict[str, str]) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; save the model with save_pretrained") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); fetch or save the file again") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object; fetch or save the file again")

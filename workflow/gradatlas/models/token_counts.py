@@ -7,8 +7,9 @@ import polars as pl
 
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import read_table
+from gradatlas.core.tables import csv_of, read_table
 from gradatlas.data.tables import RESPONSES
+from gradatlas.models.loading import load_tokenizer
 from gradatlas.models.settings import Model
 from gradatlas.models.snapshots import SNAPSHOTS, TEMPLATES, TOKENIZER, is_folder
 from gradatlas.models.tokens import Encoder
@@ -55,7 +56,7 @@ def count_tokens(
         for path in responses:
             rows += _counts(model.name, encoder, pl.from_arrow(read_table(RESPONSES, path)), window)
         progress(f"{model.name}: counted")
-    write_text(csv, pl.DataFrame(rows, schema=COLUMNS).write_csv())
+    write_text(csv, csv_of(pl.DataFrame(rows, schema=COLUMNS)))
 
 
 def find_tokenizer(model: Model, mirror: str, snapshots: str | Path) -> Path | None:
@@ -83,11 +84,7 @@ def _in_cache(model: Model) -> Path | None:
 
 
 def _encoder(folder: Path, chat: bool, compat: str) -> Encoder:
-    from transformers import AutoTokenizer
-
-    return Encoder(
-        AutoTokenizer.from_pretrained(folder, local_files_only=True), chat=chat, max_length=_NO_LIMIT, compat=compat
-    )
+    return Encoder(load_tokenizer(folder), chat=chat, max_length=_NO_LIMIT, compat=compat)
 
 
 def _counts(model: str, encoder: Encoder, frame: pl.DataFrame, window: int) -> list[dict]:

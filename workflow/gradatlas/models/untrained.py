@@ -37,7 +37,7 @@ def write_untrained(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise InputError(
             f"{model}: no causal language model can be built from {folder / 'config.json'} "
             f"({type(error).__name__}: {' '.join(str(error).split())[:240]}); choose another model"

@@ -3,9 +3,10 @@
 Imported by the Snakefile at every start, so nothing heavy here.
 """
 
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import filter as filter_names
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import Any
 
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.schemas import checked
-from gradatlas.core.sheets import Row, read_sheet
-from gradatlas.study.mappings import check_path, names_answers, read_mapping
+from gradatlas.core.sheets import Row, check_case, read_sheet
+from gradatlas.study.mappings import check_path, check_place, names_answers, read_mapping
 from gradatlas.study.models import chosen_row, read_models
 from gradatlas.study.relations import BUILT, GOLD_VARIANT
 from gradatlas.study.settings import Config
 from gradatlas.study.sheets import DatasetRow, GradientClaimRow, SourceRow
 
-# Folders of results/figures that are no dataset's.
-RESERVED = ("claims", "dynamics", "generations", "toys")
+# Jobs that measure; above, Snakemake takes hours and gigabytes for the graph alone.
+MOST_JOBS = 20_000
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer
 # The loss on as many random tokens as None has, in two draws; wrong answers, to compare with the model's belief;
 # what "irrelevant" is made of; the study's own algorithm's responses, to compare with the corrected ones.
 CONTROLS = {
@@ -152,7 +154,21 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     for dataset in datasets:
         _check_files(study, dataset)
         _check_subsets(study, dataset)
+    _check_jobs(study)
     return study
+
+
+def _check_jobs(study: Study) -> None:
+    cells = {"models": len(study.models), "datasets": len(study.datasets), "shards": study.config["shards"]}
+    dynamics = study.config["dynamics"]
+    runs = {f"dynamics.{key}": len(dynamics[key]) for key in ("models", "runs", "seeds")}
+    for sizes in (cells, runs):
+        if math.prod(sizes.values()) > MOST_JOBS:
+            found = " x ".join(f"{count:,} {key}" for key, count in sizes.items())
+            raise InputError(
+                f"config: {found} are {math.prod(sizes.values()):,} jobs, more than {MOST_JOBS:,}; lower one of them, "
+                "or run parts of the study one after another"
+            )
 
 
 def _read_config(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,6 +189,9 @@ def _read_config(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, (section, key) in places.items():
         section[key] = os.path.expanduser(section[key])
         check_path(section[key], f"config key '{name}'")
+    # No input of a rule: braces are allowed.
+    check_place(config["mirror"], "config key 'mirror'")
+    check_place(config["generate"]["endpoint"], "config key 'generate.endpoint'")
     if not (config["datasets"] or config["dynamics"]["runs"]):
         raise InputError(
             "config keys 'datasets' and 'dynamics.runs' are both empty: nothing to do; name some of either"
@@ -190,11 +209,9 @@ def _read_datasets(config: Mapping[str, Any], root: Path) -> dict[str, Row]:
     """The chosen rows of config/datasets.tsv, each mapped one with its `mapping`."""
     rows = read_sheet(root / "config/datasets.tsv", DatasetRow, "dataset")
     chosen = {name: chosen_row(rows, name, "datasets") for name in config["datasets"]}
-    for name in chosen:
-        if name in RESERVED:
-            raise InputError(
-                f"dataset '{name}' (config/datasets.tsv): results/figures/{name} is taken; give another name"
-            )
+    check_case(chosen, "config key 'datasets'")
+    for name, row in chosen.items():
+        check_place(row["url"], f"config/datasets.tsv, '{name}': 'url'")
     for name, variants in config["variants"].items():
         known = chosen_row(rows, name, "variants")["variants"]
         for variant in variants:
@@ -284,3 +301,27 @@ def source_keys(study: Study, dataset: str) -> list[tuple[str, str, str]]:
     if gold:
         wanted.append((gold, "correct"))
     return [(dataset, variant, relation) for variant, relation in dict.fromkeys(wanted)]
+
+
+def fetched_files(study: Study, probe_files: Iterable[Row]) -> dict[str, dict[str, str]]:
+    """The url and sha256 of every file that is fetched, by its path below resources/sources.
+
+    `probe_files`: as `Plan.probe_files`. Raises `InputError` for a path that leads out of that folder, has too long a
+    name, or belongs to two files.
+    """
+    urls = {name: row["url"] for name, row in study.datasets.items()}
+    files = [{**row, "url": urls[row["dataset"]]} for row in study.files.values() if row["dataset"] in urls]
+    found: dict[str, dict[str, str]] = {}
+    for file in [*files, *probe_files]:
+        path, fetched = file["path"], {key: file[key] for key in ("url", "sha256")}
+        if not file["url"]:
+            continue
+        where = f"file '{path}' of {file['url']} (config/sources.tsv or config/pairs/)"
+        if any(part in ("", ".", "..") or len(os.fsencode(part)) > _LONGEST_NAME for part in path.split("/")):
+            raise InputError(
+                f"{where}: not a relative path without '..' and with names of at most {_LONGEST_NAME} bytes; correct it"
+            )
+        if found.setdefault(path, fetched) != fetched:
+            raise InputError(f"{where}: another file of this path comes from {found[path]['url']}; rename one")
+    check_case(found, "config/sources.tsv and config/pairs/")
+    return found

@@ -19,8 +19,20 @@ FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 MINIATURE_PAIRS = "mini_qa"
 
 
+def check_place(place: str, where: str) -> None:
+    """`InputError` for a path or address with a line break, or with a password, which results and logs would show."""
+    if re.search("[\x00-\x1f\x7f]", place):
+        raise InputError(f"{where}: {place!r} has a line break or another control character; rename the file or folder")
+    if re.match("[a-z]+://[^/]*@", place, re.IGNORECASE):
+        raise InputError(
+            f"{where}: the address '{place}' has a user's name or password, which results and logs would show; put "
+            "both into ~/.netrc"
+        )
+
+
 def check_path(path: str, where: str) -> None:
-    """`InputError` for a path that no rule can take as input."""
+    """`InputError` for a path that no rule can take as input, or as by `check_place`."""
+    check_place(path, where)
     if "{" in path or "}" in path:
         raise InputError(
             f"{where}: '{path}' has braces, which Snakemake takes for wildcards; rename the file or folder"
@@ -48,6 +60,8 @@ def _read(root: Path, where: str, kind: type, missing: str) -> Row:
         raise InputError(missing) from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{where}: not YAML ({error})") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply; remove what encloses its keys") from None
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: holds no keys; config/README.md lists them")
     keys = checked(value, kind, where)

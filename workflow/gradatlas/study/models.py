@@ -6,7 +6,7 @@ from typing import Any
 
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.schemas import checked
-from gradatlas.core.sheets import Row, read_sheet
+from gradatlas.core.sheets import Row, check_case, read_sheet
 from gradatlas.study.mappings import MINIATURE_PAIRS, check_path
 from gradatlas.study.series import check_mirror, expand_series
 from gradatlas.study.sheets import ModelRow
@@ -50,6 +50,7 @@ def read_models(config: Mapping[str, Any], root: Path) -> dict[str, dict[str, Ro
     judges = _judges(generate, dynamics, rows)
     used = models | writers | learners
     used |= _bases(used, rows)
+    check_case(used | judges, "config key 'models'")
     for name, row in (used | judges).items():
         check_path(row["source"], f"config/models.tsv, '{name}': 'source'")
     miniatures = {name: row for name, row in used.items() if row["source"] == "miniature"}

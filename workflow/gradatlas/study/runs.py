@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.core.sheets import Row, read_sheet
+from gradatlas.core.sheets import Row, check_case, read_sheet
 from gradatlas.study.mappings import FORMATS, read_pairs
 from gradatlas.study.probe_types import REPHRASED
 from gradatlas.study.sheets import RunRow
@@ -67,6 +67,7 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
     runs: dict[str, Row] = {}
     for name in dynamics["runs"]:
         _add(name, "config key 'dynamics.runs'", sheet, runs, ())
+    check_case(runs, "config key 'dynamics.runs'")
     pairs = dynamics["pairs"]
     mapping = read_pairs(root, pairs)
     runs, notes = _without_warm_start(runs, dynamics) if mapping else (runs, [])

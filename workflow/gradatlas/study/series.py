@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.errors import InputError
+from gradatlas.core.schemas import checked
+from gradatlas.study.settings import Key
 from gradatlas.study.sources import is_hub_id
 
 Row = dict[str, Any]
@@ -34,6 +36,7 @@ def expand_series(models: Mapping[str, Row]) -> tuple[dict[str, Row], dict[str, 
             if row["partner"] == name:
                 parts = [part | {"partner": parts[0]["model"] if place else ""} for place, part in enumerate(parts)]
         for part in parts:
+            checked(part["model"], Key, f"config/models.tsv, '{name}': the model of this revision")
             if part["model"] in found:
                 raise InputError(
                     f"config/models.tsv, '{name}': another model is named '{part['model']}'; give other labels in "

@@ -5,7 +5,7 @@ are compared with it by a test.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from gradatlas.core.schemas import Schema
 from gradatlas.study.relations import Built, Given
@@ -22,6 +22,20 @@ Format = Literal["vl.json", "svg", "png", "pdf"]
 Count = Annotated[int, Schema(minimum=1)]
 Whole = Annotated[int, Schema(minimum=0)]
 Tokens = Annotated[int, Schema(minimum=2)]
+# Bounds (gradatlas.core.schemas has one for all): of what the workflow itself makes, before any data are read; of jobs,
+# processes and threads; of seeds of every random generator.
+Made = Annotated[int, Schema(minimum=1, maximum=10**6)]
+Few = Annotated[int, Schema(minimum=1, maximum=1000)]
+Seed = Annotated[int, Schema(minimum=0, maximum=2**32 - 1)]
+#: Names of the workflow's own beside keys in results/, in any case, as macOS reads them; a test compares the rules.
+RESERVED = ("claims", "dynamics", "generated", "generations", "toys")
+Key = Annotated[
+    str,
+    Schema(
+        pattern=f"^(?!(?i:{'|'.join(RESERVED)})$)[A-Za-z0-9_]{{1,64}}$",
+        title=f"a name of letters, digits and _, at most 64, and none of the workflow's own ({', '.join(RESERVED)})",
+    ),
+]
 Commit = Annotated[str, Schema(pattern="^([0-9a-f]{40})?$")]
 Filled = Annotated[str, Schema(minLength=1)]
 Names = Annotated[tuple[str, ...], Schema(uniqueItems=True)]
@@ -173,7 +187,7 @@ class Toys:
     show: bool | None = None
     """whether they are part of the study, with their claims and their place on the page; empty: where runs are on
     the miniature's own pairs. The target `toys` makes them in any case"""
-    draws: Count = 100
+    draws: Made = 100
     """random softmaxes in each sweep of the squeezing effect"""
     images: Images = Images()
     """what the small classifier learns"""
@@ -183,9 +197,9 @@ class Toys:
 class Miniature:
     """The procedural datasets and the models trained on them."""
 
-    questions: Count = 100
+    questions: Made = 100
     """held-out questions of each miniature dataset, of which `samples` are measured"""
-    accuracy_questions: Count = 500
+    accuracy_questions: Made = 500
     """held-out questions of each task that a miniature answers, to measure what it can do"""
     retrain: bool = False
     """train the miniatures of seed 0 too (half an hour) instead of taking the committed ones"""
@@ -241,7 +255,7 @@ class OneStep:
     """probed prompts, all types of each, whose change is predicted"""
     change: Annotated[float, Schema(exclusiveMinimum=0)] = 0.04
     """change of the learnt response's own log-probability, to first order, at the largest step, in nats"""
-    halvings: Count = 3
+    halvings: Annotated[int, Schema(minimum=1, maximum=50)] = 3
     """how often the step is halved"""
 
 
@@ -249,13 +263,19 @@ class OneStep:
 class Dynamics(Pairing, Sampling):
     """The second study: finetuning watched by probes."""
 
+    CONDITION: ClassVar[dict[str, Any]] = {
+        # The grammar makes as many as it is asked for; a file has what it has.
+        "if": {"properties": {"pairs": {"const": "mini_qa"}}},
+        "then": {"properties": {name: {"maximum": 10**6} for name in ("train", "held_out", "base_documents")}},
+    }
+
     runs: Names = ()
     """rows of `runs.tsv`; the runs that they start from are added. Empty: no second study"""
     models: Annotated[tuple[str, ...], LISTED] = ("mini",)
     """models to finetune: rows of `models.tsv`"""
-    seeds: Annotated[tuple[Whole, ...], LISTED] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Schema(minItems=1, maxItems=1000, uniqueItems=True)] = (0,)
     """seeds of the order of examples and of samples; each is a run of its own"""
-    pairs: Annotated[str, Schema(pattern="^[A-Za-z0-9_]+$")] = "mini_qa"
+    pairs: Key = "mini_qa"
     """preference pairs: `mini_qa` (the miniature's grammar), or NAME for a file `config/pairs/NAME.yaml`"""
     probes: Count = 30
     """probed prompts among those trained on"""
@@ -269,7 +289,7 @@ class Dynamics(Pairing, Sampling):
     generate_prompts: Whole = 40
     """prompts that every watched run answers freely, at most so many of those trained on and of those held out; 0:
     none"""
-    generate_draws: Count = 1
+    generate_draws: Few = 1
     """free responses to each of them"""
     generate_batch_tokens: Count = 4096
     """tokens of one batch of free responses, prompts and padding included; halved on every retry of a job"""
@@ -278,7 +298,7 @@ class Dynamics(Pairing, Sampling):
     again. Never more than two are on the disk"""
     keep_models: bool = True
     """keep the models of all runs; if not, a model is deleted when no job of this config needs it any more"""
-    processes: Count = 1
+    processes: Few = 1
     """processes of one run, each with the complete model and, on GPUs, a GPU of its own (`--resources gpu=4`); they
     share every batch, and the update is that of one process (sums may round otherwise). Not more than a batch has
     examples"""
@@ -318,7 +338,7 @@ class Config(Measuring, Batching):
     """models measured on the controls; empty: all"""
     samples: Count | Literal["all"] = "all"
     """samples of each dataset, a seeded subset that is the same for all variants; or `all`"""
-    seed: Whole = 0
+    seed: Seed = 0
     """of the subset of samples, the builders of responses, the miniature's questions and the bootstrap"""
     mirror: str = ""
     """where data and models come from instead of their hubs, for machines without a network: a folder (data files
@@ -347,11 +367,11 @@ class Config(Measuring, Batching):
     """also write each token's loss and the norm of its term of every gradient, of the first so many samples of each
     dataset or of samples by their ids (`{gsm8k: ["3", "17"]}`), results/gradients/{model}/{dataset}.tokens.parquet;
     0: none"""
-    shards: Count = 1
+    shards: Few = 1
     """jobs that share the measuring of one dataset on one model, for queues that one job would be too long for;
     samples and spectra are the same to the last byte, finished work counts whatever the number was, and parts that
     disagree (revision, tokenizer, code, precision) are an error"""
-    bootstrap: Annotated[int, Schema(minimum=10)] = 1000
+    bootstrap: Annotated[int, Schema(minimum=10, maximum=100_000)] = 1000
     """draws behind every 95 % interval"""
     formats: Annotated[tuple[Format, ...], LISTED] = ("vl.json", "svg", "png")
     """files of every figure; `pdf` is the one format whose bytes differ from run to run"""

@@ -10,14 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from gradatlas.core.schemas import ABSENT, Schema
 from gradatlas.study.probe_types import ProbeType
 from gradatlas.study.relations import Built, Given
-from gradatlas.study.settings import LISTED, Commit, Count, Filled, Whole
+from gradatlas.study.settings import LISTED, Commit, Count, Few, Filled, Key, Seed, Whole
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Sha256 = Annotated[str, Schema(pattern="^[0-9a-f]{64}$(?!\\n)")]
-Key = Annotated[str, Schema(pattern="^[A-Za-z0-9_]+$(?!\\n)")]
-Title = Annotated[str, Schema(pattern="^(?!-)[^\\x00-\\x1f\\x7f\\x85\\u2028\\u2029]*$(?!\\n)")]
-VARIANT = "^[A-Za-z0-9_]+$"
+Title = Annotated[str, Schema(pattern="^(?!-)[^\\x00-\\x1f\\x7f\\x85\\u2028\\u2029]*$")]
+VARIANT = "^[A-Za-z0-9_]{1,64}$"
 RECIPE = "^((shift|pairs|permutation|pool)|([A-Za-z0-9_]+:)?(dot|line|backslash|sentence))$"
 LABELLED = "([A-Za-z0-9_]+=)?[0-9a-f]{40}"
 
@@ -64,18 +63,18 @@ class ModelRow(Loading):
     title and page state it. Claims about instructed models are about kind `instruct` with a partner of kind `base`.
     Of a random row, the base model that it belongs to; of a random row of a hub id, one of the same source and
     revision"""
-    seed: Whole | None = None
+    seed: Seed | None = None
     """of a miniature, or of an untrained network's weights"""
-    threads: Count = 4
+    threads: Few = 4
     """CPU threads of a job (never more than --cores); 1 for a model of a few million parameters"""
     scope: Literal["any", "miniature", "none"] = "any"
     """data that it is meant for: `any`, `miniature` or `none`. Outside of it, every figure and table is marked
     `pipeline check`"""
-    released: Annotated[str, Schema(pattern="^[A-Za-z0-9_][A-Za-z0-9_./-]*$(?!\\n)|^$")] = ""
+    released: Annotated[str, Schema(pattern="^[A-Za-z0-9_][A-Za-z0-9_./-]*$|^$")] = ""
     """name of its folder among released statistics; empty: the key"""
     projections: str = ""
     """where q, k, v and o are in a decoder layer, if they are not found by themselves; see below"""
-    parameters: Count | None = None
+    parameters: Annotated[int, Schema(minimum=1, maximum=10**13)] | None = None
     """how many it has, for the estimate of disk before its card is made; empty: unknown until then"""
 
 
@@ -194,7 +193,7 @@ class Training:
 class RunRow(Training):
     """A row of config/runs.tsv."""
 
-    run: Annotated[str, Schema(pattern="^[a-z0-9_]+$")]
+    run: Key
     """name in tables, figures and file names"""
     title: Title = ""
     """name in figures, on one line, no dash first; empty: the key"""

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from gradatlas.core.errors import InputError
 from gradatlas.finetuning.judging.judges import Contest, Judge, Preference, better
-from gradatlas.models.loading import choose_device, locate
+from gradatlas.models.loading import choose_device, load_tokenizer, locate
 from gradatlas.models.precision import check_scales, dequantising, set_precision
 from gradatlas.models.snapshots import config_of
 from gradatlas.models.tokens import front_tokens, with_front
@@ -32,8 +32,8 @@ class RewardJudge(Judge):
         os.environ["HF_HUB_OFFLINE"] = "1"
         logging.disable_progress_bar()
         quantisation = dequantising(where.path, config_of(where.path))
+        self.tokenizer = load_tokenizer(where.path, trust_remote_code)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(where.path, trust_remote_code=trust_remote_code)
             self.model, report = AutoModelForSequenceClassification.from_pretrained(
                 where.path,
                 dtype=getattr(torch, dtype),
@@ -42,7 +42,7 @@ class RewardJudge(Judge):
                 output_loading_info=True,
                 **quantisation,
             )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except Exception as error:
             raise InputError(
                 f"{where.path}: no sequence classifier could be loaded ({' '.join(str(error).split())[:240]}); give a "
                 "reward model's folder with config.json, safetensors and tokenizer.json"

@@ -1,12 +1,9 @@
 """A model's tokenizer without its weights, for scoring."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
-from gradatlas.core.errors import InputError
+from gradatlas.models.loading import load_tokenizer
 from gradatlas.models.snapshots import read_card
 
 
@@ -16,10 +13,5 @@ def tokens_with(model: str, trust_remote_code: bool = False) -> Callable[[str], 
     Raises `InputError` where there is no tokenizer.
     """
     path = read_card(model)["path"] if Path(model).suffix == ".json" else model
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        cause = " ".join(str(error).split())[:240]
-        raise InputError(f"{path}: no tokenizer could be loaded ({cause}); give a model's folder or card") from None
+    tokenizer = load_tokenizer(path, trust_remote_code)
     return lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

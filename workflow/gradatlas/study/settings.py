@@ -299,8 +299,8 @@ class Dynamics(Pairing, Sampling):
     keep_models: bool = True
     """keep the models of all runs; if not, a model is deleted when no job of this config needs it any more"""
     processes: Few = 1
-    """processes of one run, each with the complete model and, on GPUs, a GPU of its own; they share every batch, and the
-    update is that of one process (sums may round otherwise). Not more than a batch has examples"""
+    """processes of one run, each with the complete model and, on GPUs, a GPU of its own; they share every batch, and
+    the update is that of one process (sums may round otherwise). Not more than a batch has examples"""
     judge: str = "oracle"
     """who judges the free responses of runs with a `baseline`: `oracle` (of `mini_qa`), `endpoint`
     (`generate.model` at `generate.endpoint`), a reward model (a row of `models.tsv`: a sequence classifier with one

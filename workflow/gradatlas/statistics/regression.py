@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.core.command import progress
+from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import TAILS, resampled
 from gradatlas.statistics.cells import REFERENCE
@@ -44,7 +45,7 @@ def regress(statistics: Sequence[str], output: str, csv: str, draws: int, seed: 
             rows += [{**about, **row} for row in _of_part(part, draws, seed, f"regression {model} {dataset}")]
         progress(f"{model}: {len(datasets)} datasets")
     write_table(REGRESSION, rows, output, {"draws": draws, "seed": seed})
-    pl.from_arrow(read_table(REGRESSION, output)).write_csv(csv)
+    write_text(csv, pl.from_arrow(read_table(REGRESSION, output)).write_csv())
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -15,11 +15,11 @@ from gradatlas.core.errors import InputError
 #: The folder that holds workflow/, config/ and resources/.
 ROOT = Path(__file__).resolve().parents[3]
 _RULE = re.compile(r"# rule (\w+)(?:, files: (\d+))?")
-_SPACE, _MODE = "free some space and run again", "change the mode or the owner of the file or its folder and run again"
+_SPACE, _MODE = "free some space", "change the mode or the owner of the file or its folder"
 _DISK = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
-    errno.EROFS: "mount it writable and run again",
+    errno.EROFS: "mount it writable",
     errno.EACCES: _MODE,
     errno.EPERM: _MODE,
 }
@@ -39,7 +39,7 @@ def disk_error(error: Exception, path: str | Path = "") -> InputError | None:
     named = getattr(error, "filename", None)
     if path and (not named or Path(named).parent == Path(path).absolute().parent):
         named = path
-    return InputError(f"{named or 'a file of this job'}: {os.strerror(number)}; {_DISK[number]}")
+    return InputError(f"{named or 'a file of this job'}: {os.strerror(number)}; {_DISK[number]} and run again")
 
 
 @contextmanager
@@ -109,6 +109,13 @@ def check_writable(option: str, path: str | Path) -> None:
         raise InputError(f"{option} {path}: {above} is no folder; give another path")
     if not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f"{option} {path}: no file may be written into {above}; give another path, or change its mode")
+
+
+def check_all_writable(folder: str | Path) -> None:
+    """`InputError` that names a folder in `folder`, if there is one, in which no file can be written or removed."""
+    for place, _, _ in os.walk(folder):
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise InputError(f"{place}: no file may be written here; {_MODE} and run again")
 
 
 def write_text(path: str | Path, text: str) -> None:

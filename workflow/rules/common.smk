@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import sums_of
+from gradatlas.core.files import check_all_writable, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
@@ -58,6 +58,15 @@ try:
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+
+
+onstart:
+    # Snakemake removes old outputs before a job, and ends with a traceback where it may not.
+    try:
+        check_all_writable("results")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 wildcard_constraints:

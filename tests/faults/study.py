@@ -85,11 +85,11 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
     return code, process.output.read()
 
 
-def plain_run(folder: Path) -> None:
+def plain_run(folder: Path, *targets: str) -> None:
     """The plain rerun after a fault, and one more that has nothing to do."""
-    code, output = run(folder)
+    code, output = run(folder, *targets)
     assert code == 0, output[-3000:]
-    code, output = run(folder)
+    code, output = run(folder, *targets)
     assert code == 0 and "Nothing to be done" in output, output[-3000:]
 
 
@@ -111,6 +111,14 @@ def jobs_of(folder: Path) -> list[Job]:
         lines = dict(line.strip().partition(": ")[::2] for line in block.splitlines())
         files = (tuple(filter(None, lines.get(kind, "").split(", "))) for kind in ("input", "output"))
         found.append(Job(rule, *files, tuple(shlex.split(command.partition(" > ")[0]))))
+    return found
+
+
+def following(jobs: list[Job], rules: set[str]) -> list[Job]:
+    """The jobs of these rules, and all that take what these make."""
+    found = [job for job in jobs if job.rule in rules]
+    while more := [job for job in jobs if job not in found and {*job.inputs} & {o for f in found for o in f.outputs}]:
+        found += more
     return found
 
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from conftest import call
-from faults.study import BOTH, LONG, assert_same, error_line, jobs_of, plain_run, run, survived
+from faults.study import BOTH, LONG, assert_same, error_line, following, jobs_of, plain_run, run, survived
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 FULL = "FILE: No space left on device; free some space and run again"
@@ -68,9 +68,9 @@ def files_of(path):
 
 
 def test_full_under_snakemake(disk, copy, reference):
-    job = next(job for job in jobs_of(reference) if job.rule == "finetune")
-    job.remove_outputs(copy)
-    filler = fill(disk, 10_000)
+    for job in following(jobs_of(reference), {"regress_gradients", "draw_overview"}):
+        job.remove_outputs(copy)
+    filler = fill(disk, 0)
     code, output = run(copy)
     assert code == 1
     error_line(output, FULL, "results/")
@@ -97,12 +97,12 @@ def test_read_only_under_each_job(disk, copy, reference, rng, monkeypatch):
 
 
 def test_read_only_under_snakemake(disk, copy, reference):
-    job = next(job for job in jobs_of(reference) if job.rule == "finetune")
-    job.remove_outputs(copy)
+    for job in following(jobs_of(reference), {"regress_gradients", "draw_overview"}):
+        job.remove_outputs(copy)
     remount(disk, "ro")
     code, output = run(copy)
     assert code
-    line = "results: no file may be written here; …"
+    line = "results: no file may be written here; change the mode or the owner of … and run again"
     error_line(output, line)
     remount(disk, "rw")
     plain_run(copy)

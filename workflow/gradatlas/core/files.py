@@ -27,15 +27,18 @@ _DISK = {
 _NUMBER = re.compile(r"(?:errno|os error) (\d+)", re.IGNORECASE)
 
 
-def disk_error(error: Exception, path: str | Path = "") -> InputError | None:
+def disk_error(error: BaseException | None, path: str | Path = "") -> InputError | None:
     """The one line of a disk that is full or not writable; None for any other error.
 
     It names the file of the error, or `path` where the error has none or a temporary one beside `path`.
     """
+    if error is None or isinstance(error, InputError):
+        return None
     found = _NUMBER.search(str(error))
     number = int(found[1]) if found else None
-    if number not in _DISK or isinstance(error, InputError):
-        return None
+    if number not in _DISK:
+        # torch's error of closing a file hides that of writing it.
+        return disk_error(error.__context__, path)
     named = getattr(error, "filename", None)
     if path and (not named or Path(named).parent == Path(path).absolute().parent):
         named = path

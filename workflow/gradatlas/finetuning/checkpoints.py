@@ -46,6 +46,8 @@ class Checkpoints:
     def _open(self, text: str) -> None:
         mark = self.folder / "facts.json"
         found = mark.read_text(encoding="utf-8", errors="replace") if mark.is_file() else ""
+        if not found and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise self._damaged(f"{mark}: missing or empty")
         if self.folder.is_dir() and found != text:
             aside = self._aside(found)
             progress(f"{self.folder}: of another recipe, input or code; moved to {aside}")

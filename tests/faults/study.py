@@ -174,11 +174,12 @@ def rows_of_table() -> list[str]:
 
 
 def write_rows() -> None:
-    """Replace the rows of docs/faults.md by those of this run."""
+    """Put the rows of this run into docs/faults.md, in place of earlier ones of the same fault and place."""
     lines = TABLE.read_text().splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith("|---")) + 1
-    rest = [line for line in lines[at:] if not line.startswith("| ")]
-    TABLE.write_text("\n".join([*lines[:at], *_ROWS, *rest]) + "\n")
+    rows = {tuple(each.split(" | ")[:2]): each for each in [*rows_of_table(), *_ROWS]}
+    TABLE.write_text(
+        "\n".join([*(line for line in lines if line not in rows_of_table()), *sorted(rows.values())]) + "\n"
+    )
 
 
 def damaged(content: bytes, kind: str, rng: random.Random) -> bytes:

@@ -4,11 +4,14 @@ import contextlib
 import os
 import shutil
 import signal
+import threading
 import time
 
 import psutil
 
 from faults.study import BOTH, LONG, SAME, assert_same, jobs_of, plain_run, run, start, survived
+from gradatlas.core.files import replacing, write_text
+from gradatlas.finetuning.checkpoints import Checkpoints
 from test_workflow import clone
 
 LOCKED = "the remaining lock was likely caused by a kill signal or a power loss. It can be removed with the --unlock"
@@ -94,3 +97,26 @@ def test_jobs_and_snakemake(reference, tmp_path, rng):
     survived("kill -9", "Snakemake, with its jobs", -(-mains // 2), BOTH, f"… {LOCKED} argument.")
     survived("kill -9", "Snakemake alone: its jobs go on beside those of the next run", mains // 2, BOTH,
              f"… {LOCKED} argument.")  # fmt: skip
+
+
+def test_temporary_files_of_killed_writers(tmp_path):
+    path, left, other = tmp_path / "a.txt", tmp_path / ".a.0_killed.txt", tmp_path / ".a.b.0_killed.txt"
+    for each in (left, other):
+        each.touch()
+    with replacing(path) as temporary:
+        temporary.write_text("one")
+        # A writer that lives keeps its own.
+        write_text(path, "two")
+        assert not left.exists() and other.exists() and temporary.exists()
+    assert path.read_text() == "one"
+
+
+def test_a_second_process_of_a_run_waits(tmp_path, capsys):
+    first = Checkpoints(tmp_path / "run", {})
+    second = threading.Thread(target=Checkpoints, args=(tmp_path / "run", {}))
+    second.start()
+    time.sleep(0.3)
+    assert second.is_alive() and "another process works on this run" in capsys.readouterr().err
+    first.remove()
+    second.join(30)
+    assert not second.is_alive()

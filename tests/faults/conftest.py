@@ -1,20 +1,12 @@
 """What the tests of faults share: one undisturbed study, and a seed."""
 
-import os
 import random
 import shutil
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from faults import study
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.get_closest_marker("long") and not study.LONG:
-            item.add_marker(pytest.mark.skip(reason="a long one: FAULTS=long"))
 
 
 def pytest_sessionfinish(exitstatus):
@@ -32,8 +24,6 @@ def rng():
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory, worker_id):
     """The undisturbed study, made once for all processes of the tests. Read only."""
-    if os.environ.get("DEVREF"):
-        return Path(os.environ["DEVREF"])
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "undisturbed"
     with FileLock(f"{folder}.lock"):

@@ -56,7 +56,7 @@ def test_inputs_of_jobs(copy, reference, rng, monkeypatch):
     """Each is refused in one line, or changes no byte of what the job makes."""
     monkeypatch.chdir(copy)
     cases = [(job, name) for job in jobs_of(reference) for name in made_inputs(job, copy)]
-    cases = cases if LONG else rng.sample(cases, 12)
+    cases = rng.sample(cases, 60 if LONG else 12)
     tried = dict.fromkeys(INPUTS, 0)
     for (job, name), kind in zip(cases, cycle(KINDS)):
         path = copy / name
@@ -129,7 +129,7 @@ def test_the_journal(copy, reference, rng, monkeypatch):
     monkeypatch.chdir(copy)
     (job,) = (job for job in jobs_of(reference) if job.rule == "measure_gradients")
     (segment,) = (copy / "results/journal").rglob("*.frames")
-    content, tries = segment.read_bytes(), 20 if LONG else 3
+    content, tries = segment.read_bytes(), 9 if LONG else 3
     line = "FILE: damaged at byte …; delete this file to compute its samples again"
     for _, kind in zip(range(tries), cycle(KINDS)):
         job.remove_outputs(copy)
@@ -157,7 +157,7 @@ def test_checkpoints(copy, reference, rng, monkeypatch):
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     aside = shutil.copytree(kept, copy / "kept")
-    tries, line = 20 if LONG else 3, "FILE: …; delete … and run again, from the start"
+    tries, line = 9 if LONG else 3, "FILE: …; delete … and run again, from the start"
     for _, kind in zip(range(tries), cycle(KINDS)):
         job.remove_outputs(copy)
         shutil.rmtree(kept, ignore_errors=True)

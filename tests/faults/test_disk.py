@@ -43,7 +43,7 @@ def fill(disk, left):
 def some_jobs(reference, rng):
     """Jobs that write into results/ alone."""
     jobs = [job for job in jobs_of(reference) if all(name.startswith("results") for name in job.outputs)]
-    return jobs if LONG else [job for job in jobs if job.rule == "measure_gradients"] + rng.sample(jobs, 4)
+    return [job for job in jobs if job.rule == "measure_gradients"] + rng.sample(jobs, 9 if LONG else 3)
 
 
 def test_full_under_each_job(disk, copy, reference, rng, monkeypatch):

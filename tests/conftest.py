@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gradatlas.__main__ import JOBS
+from gradatlas.core.checked import write_lines
 from gradatlas.core.jobs import run
 
 # As the scripts do for themselves: threads that wait must not spin on a shared core.
@@ -71,6 +72,11 @@ def published_files(sources, **values):
     files = [{"variant": variant, "relation": relation} for variant, relation, _ in sources]
     values = {"reader": "published", "seed": 0, "files": files} | values
     return "--sources", *(path for _, _, path in sources), *settings(**values)
+
+
+def write_config(path, text="seed: 0\n"):
+    """An effective config, as the job of this name writes it."""
+    write_lines(path, text, "# checksum: {}")
 
 
 def user_error(done):

@@ -16,8 +16,9 @@ class Loopback:
     """Serves `files` ({"/path": bytes}); use it in a `with` block.
 
     `troubles["/path"]` is a list of what the next GETs of a path meet, each once: an HTTP status (500), ``"cut"``
-    (the connection breaks in the middle), ``"stall"`` (half of the body, then silence), ``"drip"`` (a byte each 0.1 s),
-    ``"whole"`` (ranges are ignored), or bytes (another body). `seen` lists (method, path, Range header or None).
+    (the connection breaks in the middle), ``"stall"`` (half of the body, then silence), ``"mute"`` (silence from the
+    start), ``"drip"`` (a byte each 0.1 s), ``"whole"`` (ranges are ignored), or bytes (another body). `seen` lists
+    (method, path, Range header or None).
     """
 
     def __init__(self):
@@ -80,6 +81,10 @@ class Loopback:
         return self.answer(request, 200, body, headers, trouble)
 
     def answer(self, request, status, body, headers=(), trouble=None):
+        if trouble == "mute":
+            request.close_connection = True
+            self.closing.wait(30)
+            return
         request.send_response(status)
         for name, value in headers:
             request.send_header(name, value)

@@ -4,6 +4,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from conftest import write_config
 from gradatlas.charts import listing
 from gradatlas.claims import ability
 from gradatlas.core.checked import parquet_writer
@@ -84,7 +85,7 @@ def test_figures_and_page_say_what_the_model_can_do(table, tmp_path):
         assert ("CANNOT" in (tmp_path / "figures" / entry["files"]["svg"]).read_text()) == (entry["model"] == "twin")
     for kind in ("mad", "rd"):
         write_tables(kind, [folder], tmp_path)
-    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    write_config(tmp_path / "config.yaml")
     csvs = [tmp_path / "mad.csv", tmp_path / "rd.csv"]
     page = tmp_path / "index.html"
     cells = [folder / "cells.parquet"]

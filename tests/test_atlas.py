@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import call, settings, user_error
+from conftest import call, settings, user_error, write_config
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.checked import write_json
 from gradatlas.core.tables import write_table
@@ -344,7 +344,7 @@ def test_a_wrong_table_is_named(study, tmp_path):
     gallery.draw(study, "gsm8k", "GSM8K", tmp_path / "figures", [])
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [study], tmp_path)
-    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    write_config(tmp_path / "config.yaml")
     given = [
         "--figures",
         tmp_path / "figures",

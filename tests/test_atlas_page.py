@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from benchmarks.chromium import chromium, installed, settled
+from conftest import write_config
 from gradatlas.charts import listing
 from gradatlas.charts.names import label, statistic_label
 from gradatlas.claims.tables import CLAIMS
@@ -49,7 +50,7 @@ def page(tmp_path_factory):
     write_table(CLAIMS, claims, base / "claims.parquet", {})
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [base / key for key in shapes], base)
-    (base / "config.yaml").write_text("seed: 0\n")
+    write_config(base / "config.yaml")
     write_atlas(
         [base / "figures" / key for key in shapes],
         [base / key / "cells.parquet" for key in shapes],

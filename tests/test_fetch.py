@@ -47,7 +47,7 @@ def fetch(server, output, **options):
 def script(name, *arguments, **environment):
     """Run a script as a user does; returns the finished process."""
     whole = [sys.executable, *command(name), *map(str, arguments)]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_") or "TIMEOUT" in name}
     return subprocess.run(whole, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=120)
 
 
@@ -413,9 +413,11 @@ def test_a_model_from_the_hub(hub, model, tmp_path):
     assert "cannot be fetched from the hub" in one_line(fetch_model(closed_port(), tmp_path, "org/tiny", commit))
 
 
-def test_a_broken_transfer_from_the_hub(hub, model, tmp_path):
+@pytest.mark.parametrize("trouble", ["cut", "stall", "mute"])
+def test_a_broken_transfer_from_the_hub(hub, model, tmp_path, trouble, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
     commit = hub.add("org/tiny", model)
-    hub.troubles[f"/org/tiny/resolve/{commit}/model.safetensors"] = ["cut"]
+    hub.troubles[f"/org/tiny/resolve/{commit}/model.safetensors"] = [trouble]
     done = fetch_model(hub, tmp_path, "org/tiny", commit)
     assert done.returncode == 0, done.stderr
     assert snapshots.read_card(tmp_path / "card.json")["digest"] == snapshots.model_digest(model)

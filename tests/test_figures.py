@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import script, settings
+from conftest import script, settings, write_config
 from gradatlas.charts import listing, names, scales, theme
 from gradatlas.charts.numbers import three_digits, two_digits
 from gradatlas.charts.panel import VALUES, variant_palette
@@ -409,7 +409,7 @@ def page(tmp_path_factory) -> tuple[Path, str]:
     folders = [base / "statistics" / key for key in shapes]
     for kind in ("mad", "rd"):
         tables.write_tables(kind, folders, base)
-    (base / "config.yaml").write_text(f"title: {HOSTILE}\n\nseed: 0\n")
+    write_config(base / "config.yaml", f"title: {HOSTILE}\n\nseed: 0\n")
     arguments = ["--figures", *(str(base / "figures" / key) for key in shapes)]
     arguments += ["--cells", *(str(folder / "cells.parquet") for folder in folders)]
     arguments += ["--tables", str(base / "mad.csv"), str(base / "rd.csv"), "--config", str(base / "config.yaml")]

@@ -5,6 +5,7 @@ import re
 import polars as pl
 import pytest
 
+from conftest import write_config
 from gradatlas.charts import listing
 from gradatlas.claims.fixed import SCHEMA, headline
 from gradatlas.claims.rows import GRADIENTS, UNTESTED, counted, read_rows, rows
@@ -49,7 +50,7 @@ def study(tmp_path_factory):
     gallery.draw_overview(folders, OverviewSettings(datasets), base / "figures/all", ["vl.json"])
     for kind in ("mad", "rd"):
         tables.write_tables(kind, folders, base)
-    (base / "config.yaml").write_text("seed: 0\n")
+    write_config(base / "config.yaml")
     write_atlas(
         [base / "figures" / name for name in ("one", "two", "all")],
         [folder / "cells.parquet" for folder in folders],
@@ -184,7 +185,7 @@ def chats(tmp_path_factory):
     gallery.draw_overview([folder], OverviewSettings([Dataset("chats", "My chats")]), base / "figures/all", ["vl.json"])
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [folder], base)
-    (base / "config.yaml").write_text("seed: 0\n")
+    write_config(base / "config.yaml")
     write_table(CLAIMS, [], base / "claims.parquet", {})
     verdicts.write_verdicts(base / "claims.parquet", base / "claims.md")
     write_atlas(
@@ -231,7 +232,7 @@ def test_the_second_study_alone_has_a_page(tmp_path):
     write_json(status, {"run": "sft", "status": "ok", "step": 4})
     row = {"title": "SFT", "init": "", "loss": "sft", "target": "chosen", "split": "train", "probed": False, "steps": 4}
     row |= {"negatives": "off_policy", "parameters": "full", "batch_size": 4}
-    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    write_config(tmp_path / "config.yaml")
     statuses = [("mine", seed, status) for seed in ("0", "1")]
     write_atlas([], [], [], tmp_path / "config.yaml", tmp_path / "index.html", runs={"sft": row}, statuses=statuses)
     page = (tmp_path / "index.html").read_text()

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import call, settings
+from conftest import call, settings, write_config
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.gradients.tables import SAMPLES, SPECTRA
 
@@ -79,7 +79,7 @@ def drawn(folder, *datasets, formats=("vl.json",)):
         "write_tables", "--statistics", *statistics, *settings(datasets=rows, models=models), "--output", folder
     )
     assert done.returncode == 0, done.stderr
-    (folder / "config.yaml").write_text("{}")
+    write_config(folder / "config.yaml")
     done = call(
         "write_atlas", "--figures", *(folder / "figures" / name for name in datasets),
         "--cells", *(folder / "statistics" / name / "cells.parquet" for name in datasets),

@@ -1,4 +1,4 @@
-"""The workflow as its user runs it: from a clone, twice, after edits, after kills, on the study's own data."""
+"""The workflow as its user runs it: from a clone, twice, after edits, on the study's own data."""
 
 import html
 import json
@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -62,10 +61,6 @@ def planned(folder, *arguments):
         return {}
     table = done.output.split("Job stats:")[-1].split("total")[0]
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE) if name != "job"}
-
-
-def tables(folder):
-    return {path.name: path.read_bytes() for path in sorted((folder / "results/gradients").rglob("*.parquet"))}
 
 
 def counted(folder):
@@ -340,40 +335,6 @@ def test_shards_take_finished_work_and_make_the_same_tables(finished, tmp_path):
         name = f"results/gradients/mini/mini_arithmetic.{kind}.parquet"
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
     assert not list((folder / "results/shards").rglob("*.parquet"))
-
-
-def test_kill_snakemake_and_its_job_then_rerun(finished, tmp_path):
-    """Kill -9 of both in the middle of a gradients job: unlock, rerun; the bytes are those of a quiet run."""
-    folder = clone(tmp_path / "clone")
-    for kept in ("results/models", "results/responses", "resources/models", ".snakemake", "config"):
-        shutil.copytree(finished / kept, folder / kept, dirs_exist_ok=True)
-    command = [
-        str(Path(sys.executable).parent / "snakemake"),
-        *SMOKE,
-        "--config",
-        "batch_tokens=128",
-        "--",
-        "gradients",
-    ]
-    victim = subprocess.Popen(
-        command, cwd=folder, env=BARE, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    journal = folder / "results/journal/mini/mini_arithmetic"
-    while not any(path.stat().st_size > 4_000 for path in journal.glob("*.frames")):
-        assert victim.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
-    os.killpg(victim.pid, signal.SIGKILL)
-    victim.wait()
-    assert snakemake(folder, *SMOKE, "--unlock").returncode == 0
-    done = snakemake(folder, *SMOKE, "--config", "batch_tokens=128", "--", "gradients")
-    assert done.returncode == 0, done.output[-3000:]
-    _, computed, recalled = counted(folder)
-    assert recalled > 0 and computed + recalled == sum(counted(finished)[1:])
-    quiet = clone(tmp_path / "quiet")
-    for kept in ("results/models", "results/responses", "resources/models", ".snakemake", "config"):
-        shutil.copytree(finished / kept, quiet / kept, dirs_exist_ok=True)
-    assert snakemake(quiet, *SMOKE, "--config", "batch_tokens=128", "--", "gradients").returncode == 0
-    assert tables(folder) == tables(quiet)
 
 
 @pytest.mark.parametrize(

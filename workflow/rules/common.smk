@@ -13,7 +13,7 @@ from pathlib import Path
 from gradatlas.core import digest
 from gradatlas.core.device import check_devices
 from gradatlas.core.errors import InputError, user_errors
-from gradatlas.core.files import fingerprint_of, sums_of
+from gradatlas.core.files import check_all_writable, fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
@@ -84,6 +84,13 @@ with user_errors():
     STUDY = read_study(config, ROOT)
     PLAN = read_plan(STUDY.config["dynamics"], ROOT, STUDY.config["generate"]["model"])
     REMOTE = fetched_files(STUDY, PLAN.probe_files)
+
+
+def check_results():
+    """Stop before the first job where results cannot be written."""
+    # Snakemake removes old outputs before a job, and ends with a traceback where it may not.
+    with user_errors():
+        check_all_writable("results")
 
 
 def check_gpus():

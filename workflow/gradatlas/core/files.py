@@ -1,12 +1,14 @@
-"""Atomic writes, through a temporary name in the same folder, and checksums of files."""
+"""Atomic writes, through a temporary name in the same folder; errors of the disk; checksums of files."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,47 @@ from gradatlas.core.errors import InputError
 
 #: The folder that holds workflow/, config/ and resources/.
 ROOT = Path(__file__).resolve().parents[3]
-_RULE = "# rule "
+_RULE = re.compile(r"# rule (\w+)(?:, files: (\d+))?")
 _PIECES, _PIECE = 64, 65536  # of a large file's fingerprint: how many, and bytes of each
-_STAMP = ".snakemake_timestamp"  # in folders that are outputs of a rule
+_SPACE, _MODE = "free some space", "change the mode or the owner of the file or its folder"
+_DISK = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: "mount it writable",
+    errno.EACCES: _MODE,
+    errno.EPERM: _MODE,
+}
+# As Python, pyarrow and libraries in Rust write it; not all of them raise an OSError.
+_NUMBER = re.compile(r"(?:errno|os error) (\d+)", re.IGNORECASE)
+
+
+def disk_error(error: BaseException | None, path: str | Path = "") -> InputError | None:
+    """The one line of a disk that is full or not writable; None for any other error.
+
+    It names the file of the error, or `path` where the error has none or a temporary one beside `path`.
+    """
+    if error is None or isinstance(error, InputError):
+        return None
+    found = _NUMBER.search(str(error))
+    number = int(found[1]) if found else None
+    if number not in _DISK:
+        # torch's error of closing a file hides that of writing it.
+        return disk_error(error.__context__, path)
+    named = getattr(error, "filename", None)
+    if path and (not named or Path(named).parent == Path(path).absolute().parent):
+        named = path
+    return InputError(f"{named or 'a file of this job'}: {os.strerror(number)}; {_DISK[number]} and run again")
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Errors of the disk in this block become an `InputError` that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        if found := disk_error(error, path):
+            raise found from None
+        raise
 
 
 @contextmanager
@@ -24,25 +64,44 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, renamed to `path` when the block ends without an error.
 
     It keeps the suffix, which some writers depend on. When the block raises, the temporary file is removed and an older
-    `path` stays.
+    `path` stays. What killed writers of `path` have left is removed first. `InputError` as by `writing`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files private; results are to be read by colleagues.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        # Without this, a power failure after the renaming can leave an empty file.
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        temporary = Path(name)
+        try:
+            # Some file systems have no locks.
+            with suppress(OSError):
+                _lock(handle)
+            yield temporary
+            # mkstemp makes files private; results are to be read by colleagues.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            # Without this, a power failure after the renaming can leave an empty file.
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file until it is closed, by a kill too; OSError where another process holds it."""
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove the temporary files of killed writers of `path`; a writer that lives holds a lock."""
+    name = re.compile(rf"\.{re.escape(path.stem)}\.\w{{8}}{re.escape(path.suffix)}")
+    for left in [entry.path for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]:
+        with suppress(OSError), open(left, "rb") as file:
+            _lock(file.fileno())
+            os.unlink(left)
 
 
 def check_writable(option: str, path: str | Path) -> None:
@@ -56,6 +115,13 @@ def check_writable(option: str, path: str | Path) -> None:
         raise InputError(f"{option} {path}: {above} is no folder; give another path")
     if not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f"{option} {path}: no file may be written into {above}; give another path, or change its mode")
+
+
+def check_all_writable(folder: str | Path) -> None:
+    """`InputError` that names a folder in `folder`, if there is one, in which no file can be written or removed."""
+    for place, _, _ in os.walk(folder):
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise InputError(f"{place}: no file may be written here; {_MODE} and run again")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -110,9 +176,10 @@ def write_sums(folder: str | Path, rule: str) -> None:
     ``sha256sum -c`` can read it.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _STAMP)
+    # Not Snakemake's time stamp, nor the temporary file of another writer.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     lines = [f"{sha256_of(path)}  {path.relative_to(folder.parent).as_posix()}\n" for path in files]
-    write_text(sums_of(folder), f"{_RULE}{rule}\n{''.join(lines)}")
+    write_text(sums_of(folder), f"# rule {rule}, files: {len(lines)}\n{''.join(lines)}")
 
 
 def check_sums(sums: str | Path) -> None:
@@ -121,7 +188,12 @@ def check_sums(sums: str | Path) -> None:
     if not sums.is_file():
         raise InputError(f"{sums}: no such file; restore it with: git checkout -- {sums.parent}")
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
-    rule = lines.pop(0).removeprefix(_RULE) if lines and lines[0].startswith(_RULE) else ""
+    made = _RULE.fullmatch(lines[0]) if lines else None
+    rule, count = made.groups() if made else ("", None)
+    lines = lines[1:] if made else lines
+    if not lines or (count and int(count) != len(lines)):
+        again = f"run again (rule {rule})" if rule else "run again"
+        raise InputError(f"{sums}: damaged, it lists {len(lines)} of {count or 'its'} files; delete it and {again}")
     for line in lines:
         expected, _, name = line.partition("  ")
         path = sums.parent / name

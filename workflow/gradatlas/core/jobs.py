@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 from cyclopts import App, CycloptsError, Parameter, Token
 
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import from_json
+from gradatlas.core.files import disk_error, from_json
 from gradatlas.core.schemas import checked
 
 T = TypeVar("T")
@@ -85,6 +85,11 @@ def run(
         if package == "gradatlas" or importlib.util.find_spec(package):
             raise
         text = f"package {package} is not installed; pip install '.[workflow]' in a checkout installs all"
+        print(f"error: {text}", file=sys.stderr)
+        code = 2
+    except Exception as error:
+        if not (text := disk_error(error)):
+            raise
         print(f"error: {text}", file=sys.stderr)
         code = 2
     if code:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from filelock import FileLock, Timeout
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import sha256_of, write_text
+from gradatlas.core.files import sha256_of, write_text, writing
 from gradatlas.core.tables import Table, read_table, write_table
 from gradatlas.finetuning.processes import SINGLE_PROCESS, Processes
 
@@ -24,18 +25,29 @@ class Checkpoints:
 
     A folder of other `facts` (recipe, inputs, code) is moved to a name with their digest, and one of these facts is
     moved back. The tables of a step are written before its state, each atomically: after a kill, those newer than the
-    state are written again with the same numbers. The main process writes, all `processes` read.
+    state are written again with the same numbers. The main process writes, all `processes` read. A second run of the
+    same folder waits: a job can outlive the Snakemake that started it.
     """
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any], processes: Processes = SINGLE_PROCESS):
         self.folder, self.processes = Path(folder), processes
         if processes.is_main:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            # The kernel frees it, however the process ends.
+            self._lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                progress(f"{self.folder}: another process works on this run; waiting until it has ended")
+                self._lock.acquire()
             self._open(json.dumps(facts, sort_keys=True, indent=1) + "\n")
         processes.wait()
 
     def _open(self, text: str) -> None:
         mark = self.folder / "facts.json"
-        found = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+        found = mark.read_text(encoding="utf-8", errors="replace") if mark.is_file() else ""
+        if not found and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise self._damaged(f"{mark}: missing or empty")
         if self.folder.is_dir() and found != text:
             aside = self._aside(found)
             progress(f"{self.folder}: of another recipe, input or code; moved to {aside}")
@@ -70,7 +82,7 @@ class Checkpoints:
             older = self._states()
             # One name until it is whole, so that a kill leaves no third file.
             unnamed = self.folder / "state.pt"
-            with open(unnamed, "wb") as file:
+            with writing(unnamed), open(unnamed, "wb") as file:
                 torch.save({**state, "step": step}, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -99,3 +111,5 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the folder, once the run's outputs are complete."""
         shutil.rmtree(self.folder)
+        Path(self._lock.lock_file).unlink()
+        self._lock.release()

@@ -24,7 +24,7 @@ from gradatlas.core.checked import read_json, write_json
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
 from gradatlas.core.errors import InputError
-from gradatlas.core.files import sha256_of
+from gradatlas.core.files import sha256_of, writing
 from gradatlas.core.machine import libraries, machine
 from gradatlas.core.tables import write_table
 from gradatlas.finetuning.checkpoints import Checkpoints
@@ -199,7 +199,10 @@ def locate_start(init: str) -> Location:
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model's folder, through a temporary one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as temporary:
+    # What a kill has left: one process at a time works on a run.
+    for left in folder.parent.glob(".model.*"):
+        shutil.rmtree(left)
+    with writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model.") as temporary:
         saved = Path(temporary) / "model"
         model.save_pretrained(saved)
         # An argument of loading, which would be written to the tokenizer's file.

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
+from gradatlas.core.files import writing
 
 _SCHEMA = pa.schema(
     [
@@ -109,9 +110,10 @@ class Journal:
             writer.write_batch(pa.record_batch(columns, schema=self._schema))
         body = sink.getvalue().to_pybytes()
         fields = _FIELDS.pack(_MARK, len(body), _digest(body))
-        self._file.write(fields + _digest(fields) + body)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.write(fields + _digest(fields) + body)
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def set_aside(self) -> int:
         """Move the segments of another `maker` into a folder named by its digest; returns how many were moved.

@@ -67,7 +67,7 @@ def write_atlas(
     win_rates
         the table of win rates that write-win-rates wrote (.csv); one at most
     config
-        the effective config, shown as it is (.yaml)
+        the effective config that write-config wrote, shown as it is (.yaml)
     output
         the page to write; figures are linked relative to it (.html)
     """

@@ -77,6 +77,8 @@ def manifest(
     summaries = {path: read_metadata(path, CELLS) for path in statistics}
     for path, summary in summaries.items():
         _check_summary(path, summary, models)
+    # First, so that a damaged one is named, and not the tables made from it.
+    pairs_facts = {path: read_metadata(path, PAIRS) for path in pairs}
     sums = {path: sha256_of(path) for path in pairs}
     dynamics = {name: _runs(card, paths, sums) for name, (card, paths) in (learners or {}).items()}
     places = [place for study in (models, dynamics) for model in study.values() for place in model["tables"].values()]
@@ -86,7 +88,7 @@ def manifest(
         "dynamics": dynamics,
         "machines": _distinct(machine for place in places for machine in place["machines"]),
         "responses": {path: {"sha256": sha256_of(path), **read_metadata(path, RESPONSES)} for path in responses},
-        "pairs": {path: {"sha256": sums[path], **read_metadata(path, PAIRS)} for path in pairs},
+        "pairs": {path: {"sha256": sums[path], **pairs_facts[path]} for path in pairs},
         "toys": {
             path: {"sha256": sha256_of(path), **read_metadata(path, TOY_TABLES.get(Path(path).stem))} for path in toys
         },

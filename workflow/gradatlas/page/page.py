@@ -111,7 +111,7 @@ def write_atlas(
         "datasets": datasets,
         "toys": groups["toys"],
         "config": {
-            "text": read_lines(config, "write_config", own=False),
+            "text": read_lines(config, "write_config"),
             "files": [
                 (Path(path).name, link(path, base)) for path in (*csv_tables, run_table, win_rates, claims) if path
             ],

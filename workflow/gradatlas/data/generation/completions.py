@@ -16,6 +16,7 @@ from xxhash import xxh3_128
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
+from gradatlas.core.files import writing
 from gradatlas.data.formats import json_lines
 
 _HALF = re.compile("[\ud800-\udfff]")
@@ -141,7 +142,8 @@ class _AnswerStore:
     def keep(self, key: str, answer: Completion) -> None:
         """Append one answer; afterwards it survives a kill."""
         entry = {"key": key, **asdict(answer)}
-        self.file.write(json.dumps({**entry, "checksum": _checksum(entry)}).encode() + b"\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with writing(self.path):
+            self.file.write(json.dumps({**entry, "checksum": _checksum(entry)}).encode() + b"\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())
         self.found[key] = answer

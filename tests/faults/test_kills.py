@@ -111,12 +111,21 @@ def test_temporary_files_of_killed_writers(tmp_path):
     assert path.read_text() == "one"
 
 
-def test_a_second_process_of_a_run_waits(tmp_path, capsys):
-    first = Checkpoints(tmp_path / "run", {})
-    second = threading.Thread(target=Checkpoints, args=(tmp_path / "run", {}))
-    second.start()
+def test_a_second_process_of_a_run_waits_and_continues(tmp_path, capsys):
+    first, found = Checkpoints(tmp_path / "run", {}), []
+
+    def wait():
+        second = Checkpoints(tmp_path / "run", {})
+        found.append(second.load("cpu"))
+        second.remove()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
     time.sleep(0.3)
-    assert second.is_alive() and "another process works on this run" in capsys.readouterr().err
+    assert waiting.is_alive() and "another process works on this run" in capsys.readouterr().err
+    first.save(7, {})
     first.remove()
-    second.join(30)
-    assert not second.is_alive()
+    waiting.join(30)
+    assert found == [{"step": 7}]
+    # Nobody waited for the second one.
+    assert not list(tmp_path.iterdir())

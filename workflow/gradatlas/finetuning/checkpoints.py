@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Checkpoints:
     A folder of other `facts` (recipe, inputs, code) is moved to a name with their digest, and one of these facts is
     moved back. The tables of a step are written before its state, each atomically: after a kill, those newer than the
     state are written again with the same numbers. The main process writes, all `processes` read. A second run of the
-    same folder waits: a job can outlive the Snakemake that started it.
+    same folder waits, and continues from the last state of the first: a job can outlive the Snakemake that started it.
     """
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any], processes: Processes = SINGLE_PROCESS):
@@ -34,12 +35,15 @@ class Checkpoints:
         if processes.is_main:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             # The kernel frees it, however the process ends.
-            self._lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+            self._lock, self._next = (
+                FileLock(self.folder.with_name(f".{self.folder.name}.{name}")) for name in ("lock", "next.lock")
+            )
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
                 progress(f"{self.folder}: another process works on this run; waiting until it has ended")
-                self._lock.acquire()
+                with self._next:
+                    self._lock.acquire()
             self._open(json.dumps(facts, sort_keys=True, indent=1) + "\n")
         processes.wait()
 
@@ -109,7 +113,9 @@ class Checkpoints:
         return InputError(f"{what}; delete {self.folder} and run again, from the start")
 
     def remove(self) -> None:
-        """Delete the folder, once the run's outputs are complete."""
-        shutil.rmtree(self.folder)
-        Path(self._lock.lock_file).unlink()
+        """Delete the folder, once the run's outputs are complete; not where another process waits to continue."""
+        with suppress(Timeout), self._next.acquire(timeout=0):
+            shutil.rmtree(self.folder)
+            for lock in (self._lock, self._next):
+                Path(lock.lock_file).unlink(missing_ok=True)
         self._lock.release()

@@ -22,6 +22,12 @@ from gradatlas.core.files import ROOT
 
 PARTS = ("Snakefile", "environment.yml", "workflow", "config", "profiles", "resources/miniature")
 COLUMNS = "{instruction: question, rationale: short, answer: answer, detailed: long}"
+# Runs a command, and prints its seconds of CPU and its most memory in kB.
+USED = """import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+sys.exit(code)"""
 # By name: models, datasets, and what else is in the config.
 STUDIES = {
     "5 models, 50 datasets": (5, 50, {}),
@@ -100,17 +106,13 @@ def snakemake(*arguments: str) -> list[str]:
 def dry_run(folder: Path) -> dict[str, float]:
     """The jobs of a study's dry run, its seconds on the clock and of CPU, and its most memory in MB."""
     begun = time.perf_counter()
-    with open(folder / "dry_run.txt", "w+", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            snakemake("-n", "--quiet", "rules"), cwd=folder, stdout=output, stderr=subprocess.STDOUT
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        text = output.read()
-    assert process.returncode == 0, text
-    jobs = next(line.split()[1] for line in text.splitlines() if line.startswith("total "))
-    return {"jobs": int(jobs), **_spent(begun, used.ru_utime + used.ru_stime, used.ru_maxrss)}
+    # Through a small process: the memory of one that starts another counts as that one's.
+    command = [sys.executable, "-c", USED, *snakemake("-n", "--quiet", "rules")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("total "))
+    cpu, kilobytes = map(float, done.stdout.splitlines()[-1].split())
+    return {"jobs": int(jobs), **_spent(begun, cpu, kilobytes)}
 
 
 def first_job(folder: Path) -> dict[str, float]:

@@ -211,6 +211,8 @@ def test_a_checkpoint_of_another_recipe_is_not_taken(data, miniature, tmp_path):
 
     kept = Checkpoints(tmp_path / "journal", {"recipe": "another"})
     kept.save(3, {"model": {}, "optimiser": {}, "log": "[]"})
+    # As a kill does.
+    del kept
     out = run(data, miniature, tmp_path, steps=1)
     assert json.loads((out / "status.json").read_text())["status"] == "ok"
 

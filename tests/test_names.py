@@ -185,6 +185,10 @@ def test_a_password_in_an_address_is_refused_and_not_shown(config, where):
     with pytest.raises(InputError, match=re.escape(where)) as caught:
         read_study(DEFAULT | config, ROOT)
     assert "~/.netrc" in str(caught.value) and PASSWORD not in str(caught.value)
+    queried = yaml.safe_load(yaml.safe_dump(config).replace(WITH_PASSWORD, f"https://host/x?token={PASSWORD}"))
+    with pytest.raises(InputError, match=re.escape(where)) as caught:
+        read_study(DEFAULT | queried, ROOT)
+    assert "has a query" in str(caught.value) and PASSWORD not in str(caught.value)
     broken = yaml.safe_load(yaml.safe_dump(config).replace(WITH_PASSWORD, '"a\\nb"'))
     with pytest.raises(InputError, match=r"has a line break or another control character|does not match"):
         read_study(DEFAULT | broken, ROOT)

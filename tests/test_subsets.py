@@ -34,6 +34,8 @@ def test_draws_are_rows_of_their_own_and_depend_on_seed_row_and_number():
     assert list(draws) == [f"random:3:{i}" for i in range(4)]
     assert all(len(places) == 3 for places in draws.values()) and len({tuple(p) for p in draws.values()}) > 1
     assert taken("random:3:2") == {name: draws[name] for name in ("random:3:0", "random:3:1")}
+    with pytest.raises(InputError, match="'random:3:1001': more than 1000 draws of each response; give fewer"):
+        taken("random:3:1001")
     assert taken("random:3") == {"random:3:0": draws["random:3:0"]}
     assert taken("random:3:4", seed=1) != draws != taken("random:3:4", name="b")
     assert taken("random:99") == {"random:99:0": list(range(8))}

@@ -66,12 +66,20 @@ def test_sizes_of_a_language_model_within_another_and_of_each_layer(folder):
     assert card_of("m", str(folder), "", folder)["layers"] == 6
 
 
+def downloaded(tmp_path, source):
+    """Where a hub model's config and tokenizer are, in the mirror beside."""
+    given = ["--model", "m", "--source", source, "--revision", "a" * 40, "--mirror", tmp_path / "mirror"]
+    done = call("download_model", *given, "--no-weights", "--output", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "found.json"
+
+
 def test_the_untrained_twin_of_a_giant_is_refused(folder, tmp_path):
     change(folder, num_hidden_layers=10**9)
     shutil.copytree(folder, tmp_path / "mirror/models/org/giant")
     done = call(
-        "write_untrained", "--model", "m", "--source", "org/giant", "--revision", "a" * 40, "--mirror",
-        tmp_path / "mirror", *settings(seed=0), "--output", tmp_path / "out",
+        "write_untrained", "--model", "m", "--source", "org/giant", "--downloaded", downloaded(tmp_path, "org/giant"),
+        *settings(seed=0), "--output", tmp_path / "out",
     )  # fmt: skip
     assert "'num_hidden_layers' is 1000000000, more than the 10000" in user_error(done)
 
@@ -216,7 +224,7 @@ def test_code_of_a_checkpoints_own_never_runs_unasked(folder, responses, tmp_pat
     tokenizer |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     shutil.copytree(folder, tmp_path / "mirror/models/org/own")
-    card, hub = tmp_path / "card.json", ("--revision", "a" * 40, "--mirror", tmp_path / "mirror")
+    card, hub = tmp_path / "card.json", ("--downloaded", downloaded(tmp_path, "org/own"))
     model = {"name": "own", "source": str(folder), "revision": "", "chat": False}
     outputs = [f"--{name}={tmp_path / name}.parquet" for name in ("samples", "spectra")]
     jobs = {

@@ -92,7 +92,7 @@ def test_a_rerun_after_damage(copy, reference, rng):
         assert code == 1, (name, output[-3000:])
         fix(copy, error_line(output, "…", name))
     plain_run(copy)
-    # A table between is made again when something needs it, or asks for it.
+    # A deleted intermediate table is made again when something needs it, or asks for it.
     plain_run(copy, "--", "all", *(f"results/{each}" for each in {*results(reference)} - {*results(copy)}))
     assert_same(copy, reference)
     survived(DAMAGE, "a table, a card and weights in a finished study", len(names), BOTH,

@@ -11,7 +11,7 @@ from gradatlas.charts import latex
 from gradatlas.core.checked import open_parquet, parquet_writer
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of
+from gradatlas.core.spreadsheets import csv_of
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from gradatlas.charts.numbers import share
 from gradatlas.charts.tables import Section
 from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of, read_table
+from gradatlas.core.spreadsheets import csv_of
+from gradatlas.core.tables import read_table
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.study.shares import wilson
 

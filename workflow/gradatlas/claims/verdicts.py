@@ -18,7 +18,8 @@ from gradatlas.claims.sheet import OVERALL, Claim
 from gradatlas.claims.tables import CLAIMS, EVIDENCE
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of, read_table, write_table
+from gradatlas.core.spreadsheets import csv_of
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import LEVEL
 from gradatlas.statistics.counts import FEWEST_SAMPLES
 

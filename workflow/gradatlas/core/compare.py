@@ -13,7 +13,7 @@ import polars as pl
 
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of
+from gradatlas.core.spreadsheets import csv_of
 
 # Unfinished work and logs are no results.
 _LEFT_OUT = ("journal", "logs")

@@ -54,7 +54,10 @@ def check_devices(wanted: Collection[int], limit: int | None, environment: Mappi
         return
     devices = visible_devices(environment)
     names = ",".join(devices) or "none"
-    visible = f"{len(devices)} GPUs are visible ({names})"
+    visible = f"{len(devices)} GPU{'s are' if len(devices) != 1 else ' is'} visible ({names})"
+    given = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if len(devices) < len(list(filter(None, given.split(",")))):
+        progress(f"note: CUDA_VISIBLE_DEVICES={given} names a GPU that does not exist: CUDA stops there, and {visible}")
     if limit is not None and limit > len(devices):
         raise InputError(f"--resources gpu={limit} is given, but {visible}; give no more, or leave it out")
     most = max(wanted)

@@ -79,19 +79,6 @@ def read_table(table: Table, path: str | Path, columns: Sequence[str] | None = N
         return file.read(columns)
 
 
-def csv_of(frame: Any) -> str:
-    """A polars frame as CSV. A text that a spreadsheet would run as a formula has an apostrophe in front.
-
-    Numbers as text have none. Parquet holds all texts as they are.
-    """
-    import polars as pl
-
-    text = pl.col(pl.String)
-    number = text.str.contains(r"^[-+]?[0-9][0-9.,]*([eE][-+]?[0-9]+)?%?$")
-    runs = text.str.contains(r"^[=+\-@\t\r]") & ~number
-    return frame.with_columns(pl.when(runs).then("'" + text).otherwise(text).name.keep()).write_csv()
-
-
 def read_metadata(path: str | Path, table: Table | None = None) -> dict[str, Any]:
     """The metadata written with a `table`; `InputError` as by `read_table`."""
     with open_parquet(path, table.rule if table else "of this table") as file:

@@ -11,7 +11,8 @@ from ftfy.badness import is_bad
 
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of, read_table, write_table
+from gradatlas.core.spreadsheets import csv_of
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.responses.labels import read_label, same_answer
 from gradatlas.data.samples import FINAL
 from gradatlas.data.tables import AUDIT, RESPONSES

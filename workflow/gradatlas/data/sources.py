@@ -55,7 +55,7 @@ def fetch(
             found = sha256_of(temporary)
         else:
             origin = _address(mirror or url, path)
-            advice = "check --mirror and its server" if mirror else ADVICE
+            advice = "check config key mirror and its server" if mirror else ADVICE
             resumed = _download(origin, temporary, advice, timeout, attempts, wait)
             found = sha256_of(temporary)
             if found != sha256 and resumed:

@@ -15,7 +15,8 @@ from gradatlas.charts.tables import markdown as as_markdown
 from gradatlas.claims.fixed import CORRECTED, UNKNOWN, compare, headline, over_seeds
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of, read_table
+from gradatlas.core.spreadsheets import csv_of
+from gradatlas.core.tables import read_table
 from gradatlas.statistics.tables import CELLS
 
 NAMES = {"published": "As published", "reference": "By the study’s algorithm", CORRECTED: "Corrected (derangement)"}

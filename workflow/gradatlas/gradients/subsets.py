@@ -12,6 +12,7 @@ from gradatlas.study.settings import SUBSETS
 _COUNT = "([1-9][0-9]*)"
 _LAST = re.compile(f"last(?::{_COUNT})?")
 _SPAN = re.compile("span:([0-9]+):([0-9]+)")
+_MOST_DRAWS = 1000
 _RANDOM = re.compile(f"random:(matched|{_COUNT})(?::{_COUNT})?")
 
 
@@ -56,6 +57,8 @@ def _parsed(text: str) -> Iterator[Subset]:
         yield Subset(text, "span", first=first, end=end)
     elif match := _RANDOM.fullmatch(text):
         count = None if match[1] == "matched" else int(match[1])
+        if int(match[3] or 1) > _MOST_DRAWS:
+            raise InputError(f"--loss-tokens '{text}': more than {_MOST_DRAWS} draws of each response; give fewer")
         for draw in range(int(match[3] or 1)):
             yield Subset(f"random:{match[1]}:{draw}", "random", count=count, draw=draw)
     else:

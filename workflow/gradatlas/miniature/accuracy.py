@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of, write_table
+from gradatlas.core.spreadsheets import csv_of
+from gradatlas.core.tables import write_table
 from gradatlas.data.made_up import knowledge
 from gradatlas.data.made_up.miniature import DATASETS, counterfactuals, held_out
 from gradatlas.data.responses.prompts import base_prompt, chat_prompt

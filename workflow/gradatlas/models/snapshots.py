@@ -92,9 +92,7 @@ def fetch(model: str, source: str, revision: str, output: str | Path, downloaded
     elif is_folder(source):
         path, revision = Path(source).expanduser(), ""
     else:
-        raise InputError(
-            f"{model}: source '{source}' is not a folder or a downloaded hub id; give ./FOLDER or ORG/NAME"
-        )
+        raise InputError(f"{model}: source '{source}' is not a folder or a fetched hub id; give ./FOLDER or ORG/NAME")
     card = card_of(model, source, revision, path)
     _check_against_hub(path, card["files"])
     write_json(output, card)
@@ -444,7 +442,7 @@ def _check_sizes(path: Path, most_layers: int, largest: int) -> None:
             if value > most:
                 raise InputError(
                     f"{path / 'config.json'}: '{key}' is {value}, more than the {most} that the weights can have; "
-                    "fetch the model again"
+                    "correct it, or fetch the model again"
                 )
 
 

@@ -7,7 +7,8 @@ import polars as pl
 
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of, read_table
+from gradatlas.core.spreadsheets import csv_of
+from gradatlas.core.tables import read_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.models.loading import load_tokenizer
 from gradatlas.models.settings import Model

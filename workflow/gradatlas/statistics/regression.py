@@ -14,7 +14,8 @@ import polars as pl
 
 from gradatlas.core.command import progress
 from gradatlas.core.files import write_text
-from gradatlas.core.tables import csv_of, read_table, write_table
+from gradatlas.core.spreadsheets import csv_of
+from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import TAILS, resampled
 from gradatlas.statistics.cells import REFERENCE
 from gradatlas.statistics.intervals import FEWEST

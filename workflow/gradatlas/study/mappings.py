@@ -20,13 +20,18 @@ MINIATURE_PAIRS = "mini_qa"
 
 
 def check_place(place: str, where: str) -> None:
-    """`InputError` for a path or address with a line break, or with a password, which results and logs would show."""
+    """`InputError` for a path or address with a line break, or with what results and logs may not show."""
     if re.search("[\x00-\x1f\x7f]", place):
         raise InputError(f"{where}: {place!r} has a line break or another control character; rename the file or folder")
     if re.match("[a-z]+://[^/]*@", place, re.IGNORECASE):
         raise InputError(
             f"{where}: the address '{place}' has a user's name or password, which results and logs would show; put "
             "both into ~/.netrc"
+        )
+    if is_address(place) and "?" in place:
+        raise InputError(
+            f"{where}: the address '{place.partition('?')[0]}?...' has a query, which can hold a secret and "
+            "which results and logs would show; give it without"
         )
 
 

@@ -1,0 +1,14 @@
+"""Tables for spreadsheets."""
+
+import polars as pl
+
+
+def csv_of(frame: pl.DataFrame) -> str:
+    """A polars frame as CSV. A text that a spreadsheet would run as a formula has an apostrophe in front.
+
+    Numbers as text have none. Parquet holds all texts as they are.
+    """
+    text = pl.col(pl.String)
+    number = text.str.contains(r"^[-+]?[0-9][0-9.,]*([eE][-+]?[0-9]+)?%?$")
+    runs = text.str.contains(r"^[=+\-@\t\r]") & ~number
+    return frame.with_columns(pl.when(runs).then("'" + text).otherwise(text).name.keep()).write_csv()

@@ -42,7 +42,6 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.%n.log
-SlurmctldDebug=debug
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
@@ -231,12 +230,9 @@ class Cluster:
         return max((job.id for job in self.jobs()), default=0)
 
     def steps(self, job):
-        """How many steps the job's script started, by the controller's log."""
-        return (
-            (self.folder / "slurmctld.log")
-            .read_text(errors="replace")
-            .count(f"_slurm_rpc_job_step_create: StepId={job}.")
-        )
+        """How many steps the job's script started, by the nodes' logs."""
+        logs = [path.read_text(errors="replace") for path in self.folder.glob("slurmd.*.log")]
+        return sum(log.count(f"launch task StepId={job}.") for log in logs)
 
 
 def most_gpus(jobs):

@@ -126,6 +126,9 @@ def test_the_smoke_study(cluster, site, tmp_path):
     trained = [job for job in jobs if rule_of(job) == "finetune"]
     assert [job.gpus for job in trained] == [2, 2] and {job.nodes for job in trained} == {"n1"}
     assert [cluster.steps(job.id) for job in trained] == [1, 1]
+    # A second process of one run would wait for the first.
+    logs = [path.read_text() for path in (tmp_path / "logs/finetune").rglob("*.log")]
+    assert len(logs) == 2 and not any("another process works on this run" in log for log in logs)
     assert max(int(job.memory.removesuffix("M")) for job in jobs) < 9000
 
 

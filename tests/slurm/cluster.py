@@ -89,7 +89,7 @@ def missing():
 #: What is read of each job, by squeue's names.
 FIELDS = (
     "JobID", "State", "NodeList", "tres-per-job", "MinMemory", "Comment", "StartTime", "EndTime",
-    "Partition", "Account",
+    "Partition", "Account", "WorkDir",
 )  # fmt: skip
 
 
@@ -107,6 +107,7 @@ class Job:
     end: datetime | None
     partition: str
     account: str
+    folder: Path
 
     def overlaps(self, other):
         """Whether both ran at one time."""
@@ -204,30 +205,27 @@ class Cluster:
 
         _wait(idle, 60, f"idle nodes (logs in {self.folder})")
 
-    def jobs(self, after=0):
-        """The controller's record of all jobs with a higher number than `after`, the first one first."""
+    def jobs(self, folder):
+        """The controller's record of the jobs that were submitted for a folder, the first one first."""
         text = _ask("squeue", "--states=all", "-h", "-O", ",".join(f"{name}:|" for name in FIELDS))
         rows = [line.split("|") for line in text.splitlines()]
         found = [
             Job(
-                int(row[0]),
-                row[1],
-                row[2],
-                _count(row[3]),
-                row[4],
-                row[5],
-                _time(row[6]),
-                _time(row[7]),
-                row[8],
-                row[9],
+                int(id),
+                state,
+                nodes,
+                _count(gpus),
+                memory,
+                rule,
+                _time(start),
+                _time(end),
+                partition,
+                account,
+                Path(place),
             )
-            for row in rows
+            for id, state, nodes, gpus, memory, rule, start, end, partition, account, place, _ in rows
         ]
-        return sorted((job for job in found if job.id > after), key=lambda job: job.id)
-
-    def last(self):
-        """The number of the last job."""
-        return max((job.id for job in self.jobs()), default=0)
+        return sorted((job for job in found if job.folder == Path(folder)), key=lambda job: job.id)
 
     def steps(self, job):
         """How many steps the job's script started, by the nodes' logs."""

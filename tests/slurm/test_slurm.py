@@ -82,6 +82,7 @@ def planned(folder, *words):
         folder,
         *words,
     ]
+    folder.mkdir(exist_ok=True)
     text = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
     counts = Counter(re.findall(r"^rule (\w+):$", text, re.MULTILINE))
     return {rule: count for rule, count in counts.items() if rule not in local_rules()}
@@ -114,20 +115,34 @@ def check_record(jobs, counts):
 # The smoke study of both kinds ---------------------------------------------------------------------------------------
 
 
-def test_the_smoke_study(cluster, site, tmp_path):
+SMOKE = ("--configfile", ROOT / "config/smoke.yaml")
+
+
+@pytest.fixture(scope="module")
+def studies(cluster, site, tmp_path_factory):
+    """The folders of the smoke study and, where one is given to compare with, of the default study: run together."""
+    smoke, default = (tmp_path_factory.mktemp(name) for name in ("smoke", "default"))
+    running = [(submit(site, smoke, *SMOKE, "--set-resources", "finetune:gpu=2"), smoke)]
+    if "DEFAULT_STUDY" in os.environ:
+        kept = [Path("results/journal")]
+        subprocess.run(["cp", "-a", "--parents", *kept, default], cwd=os.environ["DEFAULT_STUDY"], check=True)
+        running.append((submit(site, default), default))
+    for process, folder in running:
+        finish(process, folder, 2400)
+    return smoke, default
+
+
+def test_the_smoke_study(cluster, studies):
     """Both studies; training asks for two GPUs, and its script starts once though the site asks for a task a GPU."""
-    smoke = ["--configfile", ROOT / "config/smoke.yaml"]
-    counts = planned(tmp_path, *smoke)
-    before = cluster.last()
-    finish(submit(site, tmp_path, *smoke, "--set-resources", "finetune:gpu=2"), tmp_path, 1200)
-    assert (tmp_path / "results/index.html").stat().st_size > 10_000
-    jobs = cluster.jobs(before)
-    check_record(jobs, counts)
+    folder = studies[0]
+    assert (folder / "results/index.html").stat().st_size > 10_000
+    jobs = cluster.jobs(folder)
+    check_record(jobs, planned(folder.with_name("planned"), *SMOKE))
     trained = [job for job in jobs if rule_of(job) == "finetune"]
     assert [job.gpus for job in trained] == [2, 2] and {job.nodes for job in trained} == {"n1"}
     assert [cluster.steps(job.id) for job in trained] == [1, 1]
     # A second process of one run would wait for the first.
-    logs = [path.read_text() for path in (tmp_path / "logs/finetune").rglob("*.log")]
+    logs = [path.read_text() for path in (folder / "logs/finetune").rglob("*.log")]
     assert len(logs) == 2 and not any("another process works on this run" in log for log in logs)
     assert max(int(job.memory.removesuffix("M")) for job in jobs) < 9000
 
@@ -135,15 +150,11 @@ def test_the_smoke_study(cluster, site, tmp_path):
 @pytest.mark.skipif(
     "DEFAULT_STUDY" not in os.environ, reason="set DEFAULT_STUDY to the folder of a finished default study"
 )
-def test_the_default_study_gives_the_tables_of_a_workstation(cluster, site, tmp_path):
+def test_the_default_study_gives_the_tables_of_a_workstation(cluster, studies):
     """Measurements continue from the finished batches of the other run, everything else is done again."""
-    other = Path(os.environ["DEFAULT_STUDY"])
-    subprocess.run(["cp", "-a", "--parents", "results/journal", tmp_path], cwd=other, check=True)
-    counts = planned(tmp_path)
-    before = cluster.last()
-    finish(submit(site, tmp_path), tmp_path, 2400)
-    check_record(cluster.jobs(before), counts)
-    assert tables(tmp_path) == tables(other)
+    folder = studies[1]
+    check_record(cluster.jobs(folder), planned(folder.with_name("planned")))
+    assert tables(folder) == tables(Path(os.environ["DEFAULT_STUDY"]))
 
 
 def tables(folder):
@@ -169,7 +180,6 @@ class Run:
 
     def __init__(self, cluster, site, folder, datasets):
         self.cluster, self.site, self.folder = cluster, site, folder
-        self.before = cluster.last()
         self.kept, self.met = {}, {}
         self.study = study(datasets)
         self.words = [
@@ -200,7 +210,7 @@ class Run:
 
     def job(self, dataset):
         """The running job of a dataset."""
-        rows = self.cluster.jobs(self.before)
+        rows = self.cluster.jobs(self.folder)
         return next(
             (job for job in reversed(rows) if job.state == "RUNNING" and job.rule.endswith(f"mini_{dataset}")), None
         )
@@ -303,7 +313,7 @@ def undisturbed(killed, tmp_path_factory):
 def attempts(run, dataset):
     """All jobs of a dataset, the first one first."""
     return [
-        job for job in run.cluster.jobs(run.before) if job.rule.endswith(f"measure_gradients_wildcards_mini_{dataset}")
+        job for job in run.cluster.jobs(run.folder) if job.rule.endswith(f"measure_gradients_wildcards_mini_{dataset}")
     ]
 
 
@@ -365,7 +375,7 @@ def test_a_killed_submission_continues_beside_its_old_job(killed):
 
 
 def test_gpus_are_shared_and_never_more_than_there_are(faults, killed):
-    jobs = [job for job in faults.cluster.jobs(faults.before) if job.gpus and job.start and job.end]
+    jobs = [job for job in faults.cluster.jobs(faults.folder) if job.gpus and job.start and job.end]
     assert any(one.overlaps(two) for one in jobs for two in jobs if one.id < two.id)
     assert all(held <= GPUS[node] for node, held in most_gpus(jobs).items())
 

@@ -31,7 +31,14 @@ def needs_shared(name):
 
 
 # The files that take longest, begun first: two processes then end at about the same time.
-SLOWEST = ("test_workflow.py", "test_atlas_page.py", "test_own_pairs.py", "test_mapping.py", "test_generation.py")
+SLOWEST = (
+    "test_workflow.py",
+    "test_kills.py",
+    "test_atlas_page.py",
+    "test_own_pairs.py",
+    "test_mapping.py",
+    "test_generation.py",
+)
 
 
 def pytest_collection_modifyitems(items):

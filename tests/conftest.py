@@ -23,6 +23,24 @@ SHARED = ROOT.parent / "shared"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "workflow"), str(ROOT)])
 
 
+#: What makes a study of both kinds small, as the end of its config.
+SMALL_STUDY = """\
+bootstrap: 20
+formats: [svg]
+toys: {draws: 2}
+dynamics:
+  runs: [smoke_dpo]
+  train: 8
+  held_out: 4
+  base_documents: 4
+  probes: 3
+  held_out_probes: 1
+  max_new_tokens: 6
+  generate_prompts: 2
+  one_step: {updates: 1, probes: 1, halvings: 2}
+"""
+
+
 def needs_shared(name):
     """Skip where the folder ../shared/`name` is absent: it holds published data that are not ours to ship."""
     return pytest.mark.skipif(

@@ -344,7 +344,7 @@ def test_detailed_responses_through_the_workflow(tmp_path):
         done = snakemake(folder, *arguments, env={"MY_OWN_KEY": KEY})
         assert done.returncode == 0, done.output[-3000:]
         asked = len(chat.prompts)
-        # The server is told the key, and no file.
+        # The server gets the key, and no file does.
         assert set(chat.keys) == {f"Bearer {KEY}"}
         assert holders(folder, [KEY, *SECRETS.values()]) == [] and KEY not in done.output
         assert asked == 8 + 2

@@ -9,34 +9,24 @@ import shutil
 import polars as pl
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, SMALL_STUDY
 from gradatlas.core import digest
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.finetune import code_of
 from test_digest import forget
 from test_workflow import clone, snakemake, touch
 
-STUDY = """
+STUDY = (
+    """\
 models: [mini, mini_random]
 datasets: [mini_arithmetic, mini_taxonomy, mine]
 relations: [correct, derangement, wrong_chain, shuffled]
 controls: none
 samples: 4
-bootstrap: 20
-formats: [svg]
-toys: {draws: 2}
 miniature: {questions: 8, accuracy_questions: 8}
-dynamics:
-  runs: [smoke_dpo]
-  train: 8
-  held_out: 4
-  base_documents: 4
-  probes: 3
-  held_out_probes: 1
-  max_new_tokens: 6
-  generate_prompts: 2
-  one_step: {updates: 1, probes: 1, halvings: 2}
 """
+    + SMALL_STUDY
+)
 ROWS = [
     {
         "question": f"How many are {n + 2} and {n + 3}?",

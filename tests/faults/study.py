@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, SMALL_STUDY
 from test_workflow import BARE, clone
 
 #: ``FAULTS=long``: as many tries as docs/faults.md states; ``FAULTS=write``: the same, and the table is written.
@@ -21,28 +21,18 @@ SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**
 TABLE = ROOT / "docs" / "faults.md"
 SAME, LINE, BOTH = "the same bytes", "one line", "one line, then the same bytes"
 
-STUDY = """
+STUDY = (
+    """\
 models: [mini]
 datasets: [mini_arithmetic]
 relations: [correct, derangement]
 controls: none
 samples: 4
 batch_tokens: 128
-bootstrap: 20
-formats: [svg]
-toys: {draws: 2}
 miniature: {questions: 8, accuracy_questions: 8, retrain: true, steps: 3}
-dynamics:
-  runs: [smoke_dpo]
-  train: 8
-  held_out: 4
-  base_documents: 4
-  probes: 3
-  held_out_probes: 1
-  max_new_tokens: 6
-  generate_prompts: 2
-  one_step: {updates: 1, probes: 1, halvings: 2}
 """
+    + SMALL_STUDY
+)
 RUN = ["--cores", "2", "--configfile", "study.yaml"]
 # Times, hosts and machines; work in progress.
 _LEFT_OUT = re.compile(r"journal/|(.*\.run|.*machine|manifest)\.json$|.*\.snakemake_timestamp$")

@@ -57,13 +57,17 @@ def site(tmp_path_factory):
     return folder
 
 
+def snakemake(folder, *words):
+    """Its command line, for results in a folder."""
+    start = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "--directory", folder]
+    return list(map(str, [*start, *words]))
+
+
 def submit(site, folder, *words):
     """Start the workflow as a user of the cluster does; the process, whose output goes to `folder`/submit.log."""
-    command = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "--directory", folder]
-    command += ["--profile", site, "--workflow-profile", ROOT / "profiles/slurm", *words]
+    command = snakemake(folder, "--profile", site, "--workflow-profile", ROOT / "profiles/slurm", *words)
     with (folder / "submit.log").open("ab") as log:
-        environment = {**os.environ, "USER": "root"}
-        return subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "USER": "root"})
 
 
 def finish(process, folder, seconds):
@@ -73,17 +77,8 @@ def finish(process, folder, seconds):
 
 def planned(folder, *words):
     """Jobs of a run from nothing that are for nodes, by rule."""
-    command = [
-        Path(sys.executable).with_name("snakemake"),
-        "-n",
-        "-s",
-        ROOT / "Snakefile",
-        "--directory",
-        folder,
-        *words,
-    ]
     folder.mkdir(exist_ok=True)
-    text = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(snakemake(folder, "-n", *words), capture_output=True, text=True, check=True).stdout
     counts = Counter(re.findall(r"^rule (\w+):$", text, re.MULTILINE))
     return {rule: count for rule, count in counts.items() if rule not in local_rules()}
 
@@ -196,8 +191,7 @@ class Run:
         """Kill the submitting process and start it again, as a user would."""
         self.process.kill()
         self.process.wait()
-        unlock = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "--directory", self.folder]
-        subprocess.run([*unlock, *self.study, "--unlock"], check=True, capture_output=True)
+        subprocess.run(snakemake(self.folder, *self.study, "--unlock"), check=True, capture_output=True)
         self.process = submit(self.site, self.folder, *self.words)
 
     def finish(self):
@@ -297,16 +291,8 @@ def killed(cluster, site, faults, tmp_path_factory):
 def undisturbed(killed, tmp_path_factory):
     """The same on this machine alone."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    command = [
-        Path(sys.executable).with_name("snakemake"),
-        "--cores",
-        "2",
-        "-s",
-        ROOT / "Snakefile",
-        "--directory",
-        folder,
-    ]
-    subprocess.run([*command, *study(DATASETS), "--", "gradients"], check=True, capture_output=True)
+    command = snakemake(folder, "--cores", 2, *study(DATASETS), "--", "gradients")
+    subprocess.run(command, check=True, capture_output=True)
     return folder
 
 

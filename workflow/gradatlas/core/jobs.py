@@ -71,26 +71,24 @@ def run(
     """Run one of the jobs by its command line; ends the process with 2 after the user's error."""
     # Waiting OpenMP threads spin by default: on a core shared with another job that cost a factor of seven.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    code: Any
     try:
-        code: Any = application(jobs, descriptions)(argv, exit_on_error=False, print_error=False)
+        code, text = application(jobs, descriptions)(argv, exit_on_error=False, print_error=False), ""
     except (CycloptsError, InputError) as error:
         # A field of settings that are given as JSON is ``[*][field]`` there.
-        text = re.sub(r"\[\*\]\[(\w+)\]", r"settings.\1", " ".join(str(error).split()))
-        print(f"error: {text}", file=sys.stderr)
-        code = 2
+        code, text = 2, re.sub(r"\[\*\]\[(\w+)\]", r"settings.\1", " ".join(str(error).split()))
     except ImportError as error:
         # The command line raises its own from a job's; of another module of this package it is a fault of the program.
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         package = (cause.name or "gradatlas").partition(".")[0]
         if package == "gradatlas" or importlib.util.find_spec(package):
             raise
-        text = f"package {package} is not installed; pip install '.[workflow]' in a checkout installs all"
-        print(f"error: {text}", file=sys.stderr)
-        code = 2
+        code, text = 2, f"package {package} is not installed; pip install '.[workflow]' in a checkout installs all"
     except Exception as error:
-        if not (text := disk_error(error)):
+        if not (found := disk_error(error)):
             raise
+        code, text = 2, str(found)
+    if text:
         print(f"error: {text}", file=sys.stderr)
-        code = 2
     if code:
         sys.exit(code)

@@ -105,8 +105,12 @@ def check_gpus():
             check_devices(wanted, limit and limit.value, os.environ)
 
 
+# The rows of models that are measured, finetuned, judge, write responses, or are a miniature's base.
+MODELS = {**STUDY.miniatures, **STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}
+
+
 wildcard_constraints:
-    model="|".join({**STUDY.models, **STUDY.writers, **STUDY.learners, **STUDY.judges, **STUDY.miniatures}),
+    model="|".join(MODELS),
     dataset="|".join(STUDY.datasets) or "none",
 
 
@@ -162,16 +166,12 @@ TWINS = {name: row for name, row in STUDY.models.items() if row["kind"] == "rand
 
 
 # Models whose files are found or downloaded, twins by their config and tokenizer.
-HUB_MODELS = {
-    name: row
-    for name, row in {**STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}.items()
-    if is_hub_id(row["source"])
-}
+HUB_MODELS = {name: row for name, row in MODELS.items() if is_hub_id(row["source"])}
 
 
 def is_made(model):
     """Whether a model's files are made by this workflow, or committed with it."""
-    return model in TWINS or model_row(model)["source"] == "miniature"
+    return model in TWINS or MODELS[model]["source"] == "miniature"
 
 
 def made_folder(model):
@@ -212,14 +212,9 @@ def prompt_forms():
     return {name: row["prompt"] for name, row in STUDY.models.items()}
 
 
-def model_row(model):
-    """The row of a model that is measured, finetuned, judges, writes responses, or is a miniature's base."""
-    return {**STUDY.miniatures, **STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}[model]
-
-
 def model_files(wildcards):
     """What a model's card is made from: files in a folder here, or where a hub model's files are."""
-    row = model_row(wildcards.model)
+    row = MODELS[wildcards.model]
     if wildcards.model in HUB_MODELS and wildcards.model not in TWINS:
         return [f"resources/models/{wildcards.model}.download.json"]
     if is_made(wildcards.model):
@@ -233,7 +228,7 @@ def own_model_files(wildcards):
     """The files of a model in a folder of the user's; none of another model."""
     if is_made(wildcards.model) or wildcards.model in HUB_MODELS:
         return []
-    folder = Path(model_row(wildcards.model)["source"]).expanduser()
+    folder = Path(MODELS[wildcards.model]["source"]).expanduser()
     return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
 
 

@@ -118,9 +118,9 @@ rule fetch_model:
         source=lambda wildcards, input: (
             os.path.join(".", os.path.dirname(input[1]) if len(input) > 1 else input[0].removesuffix(".sha256"))
             if is_made(wildcards.model)
-            else model_row(wildcards.model)["source"]
+            else MODELS[wildcards.model]["source"]
         ),
-        revision=lambda wildcards: "" if is_made(wildcards.model) else model_row(wildcards.model)["revision"],
+        revision=lambda wildcards: "" if is_made(wildcards.model) else MODELS[wildcards.model]["revision"],
         checked=lambda wildcards, input: (
             ["--sums", input[0]]
             if is_made(wildcards.model)

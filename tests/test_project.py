@@ -125,8 +125,8 @@ def test_figures_and_statistics_of_gradients_need_no_torch():
 
 # In the order of the data.
 ROOMS = (
-    *("core", "study", "data", "miniature", "models", "gradients", "finetuning", "kernels", "charts", "toys"),
-    *("statistics", "claims", "figures", "page"),
+    *("core", "study", "data", "miniature", "models", "gradients", "finetuning", "kernels", "scores"),
+    *("charts", "toys", "statistics", "claims", "figures", "page", "api"),
 )
 
 

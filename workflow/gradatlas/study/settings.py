@@ -383,3 +383,45 @@ class Config(Measuring, Batching):
     """the procedural datasets and the models trained on them"""
     dynamics: Dynamics = Dynamics()
     """the second study: finetuning watched by probes"""
+
+
+Shape = Literal[
+    "auto", "messages", "conversations", "prompt_completion", "instruction", "text", "question_answer", "preference",
+    "columns",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a training file is read: its shape, and which columns are what."""
+
+    shape: Shape = "auto"
+    """`messages`, `conversations` (ShareGPT), `prompt_completion`, `instruction` (Alpaca), `text`, `question_answer`,
+    `preference` (chosen and rejected), `columns` (named by `prompt_column` and `response_column`); `auto`: by the names
+    of the columns"""
+    prompt_column: str = ""
+    """column of the prompts, under shape `columns`"""
+    response_column: str = ""
+    """column of the responses, under shape `columns`"""
+    id: str = ""
+    """column of ids; empty: the column `id` where there is one, else the row's number"""
+    group: str = ""
+    """column of the groups to compare; empty: the column `group` where there is one"""
+    split: str = ""
+    """rows of a hub dataset or of a folder of several splits, as the `datasets` library writes it; empty: `train`, or
+    the only one"""
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How a training row becomes tokens, and which of them the loss is over."""
+
+    prompt: Literal["auto", "plain", "chat"] = "auto"
+    """`chat`: through the model's chat template; `plain`: prompt and response as one text; `auto`: `chat` for chats, and
+    for other shapes where the model has a template (texts: always `plain`)"""
+    turns: Literal["all", "last"] = "all"
+    """loss of a chat over all assistant turns, or over the last one"""
+    max_length: Tokens = 1024
+    """window in tokens"""
+    truncation: Truncation = "flag"
+    """of a sample longer than the window, as the config key of this name"""

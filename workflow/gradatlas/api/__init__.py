@@ -1,0 +1,1 @@
+"""What a Python session and a trainer call."""

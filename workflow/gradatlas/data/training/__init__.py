@@ -1,0 +1,1 @@
+"""Files that a trainer takes: chats, prompts with completions, texts, preference pairs."""

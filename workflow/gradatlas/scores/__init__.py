@@ -1,0 +1,1 @@
+"""Scores of every sample of a training file on one model."""

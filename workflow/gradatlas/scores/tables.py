@@ -10,7 +10,7 @@ NUMBER = pa.float32()
 # One row: one response, as it was measured. A part of a file is one table, so that a killed run continues.
 MEASURED = Table(
     "measured",
-    "score",
+    "score_samples",
     pa.schema(
         [
             ("row", pa.int64()),
@@ -25,7 +25,7 @@ MEASURED = Table(
             # Of the last continuous span of response tokens alone, behind BOS; and in context.
             ("loss_without_prompt", REAL),
             ("loss_with_prompt", REAL),
-            # (layers, projections, metrics) in row-major order, as the metadata name them; NaN where there is no matrix.
+            # (layers, projections, metrics) in row-major order, as named in the metadata; NaN: no matrix.
             ("values", pa.list_(NUMBER)),
             # By token of the whole sequence: its text, its loss (null where it does not count), and the root of the sum
             # over measured matrices of |x_t|^2 |d_t|^2, its term of the gradient.
@@ -38,11 +38,11 @@ MEASURED = Table(
 #: Metrics of every matrix in `values`, in this order.
 METRICS = ("nuclear_norm", "effective_rank", "frobenius_norm", "sigma_ratio")
 
-# What is computed of a sample. The file's own columns come after these, under their own names; one with a name of these is
-# called ``data.NAME``.
+# What is computed of a sample. The file's own columns follow under their own names; one with a name of these becomes
+# ``data.NAME``.
 SCORES = Table(
     "scores",
-    "score",
+    "score_samples",
     pa.schema(
         [
             ("row", pa.int64()),
@@ -78,7 +78,7 @@ SCORES = Table(
 # One row: all samples with status ok (group null), or those of one group, by layer and projection.
 LAYERS = Table(
     "layers",
-    "score",
+    "score_samples",
     pa.schema(
         [
             ("group", TEXT),

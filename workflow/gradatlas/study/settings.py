@@ -417,8 +417,8 @@ class Prompting:
     """How a training row becomes tokens, and which of them the loss is over."""
 
     prompt: Literal["auto", "plain", "chat"] = "auto"
-    """`chat`: through the model's chat template; `plain`: prompt and response as one text; `auto`: `chat` for chats, and
-    for other shapes where the model has a template (texts: always `plain`)"""
+    """`chat`: through the model's chat template; `plain`: prompt and response as one text; `auto`: `chat` for chats,
+    and for other shapes where the model has a template (texts: always `plain`)"""
     turns: Literal["all", "last"] = "all"
     """loss of a chat over all assistant turns, or over the last one"""
     max_length: Tokens = 1024

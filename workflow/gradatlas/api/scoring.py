@@ -17,6 +17,7 @@ from gradatlas.core.machine import machine
 from gradatlas.data.training.read import read_rows, rows_of
 from gradatlas.data.training.rows import TrainingRow
 from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.page.scores import write_page
 from gradatlas.scores.columns import OwnColumns
 from gradatlas.scores.measure import Scorer
 from gradatlas.scores.parts import write_parts
@@ -105,4 +106,9 @@ def score_data(
         raise InputError(f"no row could be measured: {outcome.line()}; {folder / 'scores.csv'} has the reasons")
     if select:
         write_selected(rows(), scores, select, by, folder)
+    write_page(folder, folder / "scores.html", title=title or f"{_named(source)}, {name}")
     return scores
+
+
+def _named(source: str | Path | list) -> str:
+    return "Rows" if isinstance(source, list) else Path(source).name

@@ -58,10 +58,10 @@ def manifest(
     """The facts of all samples tables, by model; those of the statistics; checksums of responses and source files.
 
     `statistics`: cells tables. `learners`: by finetuned model its card, and the tables and ``status.json`` files of its
-    runs, made from the `pairs` tables. `toys`: tables of the toys. `scores`: of the scores of training files. The machine that made a table is read from the file
-    beside it, if there is one (`core.machine`). Raises `InputError` with both files where two tables disagree on a fact
-    that must be equal, where statistics are not of these `samples`, and where a run started from a model, or was made
-    from a table, that is not among these.
+    runs, made from the `pairs` tables. `toys`: tables of the toys. `scores`: of training files' scores. The machine
+    that made a table is read from the file beside it, if there is one (`core.machine`). Raises `InputError` with both
+    files where two tables disagree on a fact that must be equal, where statistics are not of these `samples`, and where
+    a run started from a model, or was made from a table, that is not among these.
     """
     facts = {path: read_metadata(path, SAMPLES) for path in samples}
     for path, table in facts.items():

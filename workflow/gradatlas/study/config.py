@@ -46,11 +46,11 @@ NEEDED = {"relations": "correct", "loss_tokens": "all", "metrics": "nuclear_norm
 
 @dataclass(frozen=True)
 class Study:
-    """The complete `config` and the chosen rows: `models` and `datasets` by key, `scored` training files by name, `files`
-    by (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
-    model that writes Detailed responses or rephrases, if any. `learners`: the models that are finetuned; `judges`:
-    the reward model that judges their free responses. The row of a mapped dataset holds its `mapping`. `claims`: the
-    rows of the claims' sheet."""
+    """The complete `config` and the chosen rows: `models` and `datasets` by key, `scored` training files by name,
+    `files` by (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`:
+    the local model that writes Detailed responses or rephrases, if any. `learners`: the models that are finetuned;
+    `judges`: the reward model that judges their free responses. The row of a mapped dataset holds its `mapping`.
+    `claims`: the rows of the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]

@@ -9,11 +9,7 @@ from gradatlas.core.tables import Table, write_table
 from gradatlas.scores.tables import LAYERS, MEASURED, METRICS, SCORES
 
 PROJECTIONS = ("q", "k", "v", "o")
-WORDS = (
-    "The answer is three plus four , so we add both numbers and write seven . \n A longer sentence follows here".split(
-        " "
-    )
-)
+WORDS = ("The", "answer", "is", "three", "plus", "four", ",", "so", "we", "add", "\n", "A", "longer", "sentence")
 
 
 def score_folder(

@@ -118,14 +118,14 @@
     $("explore").setAttribute("aria-busy", "true");
     running = running.then(async () => {
       if (mine !== turn) return;
-      await choose();
-      showTable();
-      if (charts) {
+      try {
+        await choose();
+        showTable();
+        if (charts) await drawCharts();
         charts = false;
-        await drawCharts().catch((error) => {
-          $("distribution-about").textContent = `This browser could not draw the charts (${error.message}).`;
-          reportError(error);
-        });
+      } catch (error) {
+        $("distribution-about").textContent = `This browser could not draw the page (${error.message}).`;
+        reportError(error);
       }
       if (mine === turn) $("explore").setAttribute("aria-busy", "false");
     });
@@ -196,7 +196,7 @@
       ];
       shown.textContent = `Token ${t + 1} ${JSON.stringify(text.tokens[t])}: ${facts.join("; ")}`;
     };
-    box.addEventListener("pointerover", ({ target }) => point(target.dataset.token));
+    box.addEventListener("pointerover", ({ target }) => point(Number(target.dataset.token)));
     box.addEventListener("keydown", (event) => {
       const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!by) return;
@@ -246,12 +246,13 @@
   $("ranges").addEventListener("reset", () => select({}));
   for (const form of [$("ranges"), $("filter")]) form.addEventListener("submit", (event) => event.preventDefault());
   let typing;
-  $("filter").addEventListener("input", () => {
+  $("search").addEventListener("input", () => {
     state.page = 0;
     $("explore").setAttribute("aria-busy", "true");
     clearTimeout(typing);
     typing = setTimeout(() => update(false), 150);
   });
+  for (const id of ["group", "status"]) $(id)?.addEventListener("change", () => { state.page = 0; update(false); });
   for (const [id, by] of [["previous", -1], ["next", 1]]) $(id).addEventListener("click", () => { state.page += by; showTable(); });
   DARK.addEventListener("change", () => update());
   let resizing;

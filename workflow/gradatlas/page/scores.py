@@ -154,7 +154,7 @@ def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES
         "header": [titles[key] for key in index["columns"]],
         "top": [_cells(row, index) for row in held.head(TOP).iter_rows(named=True)],
     }
-    write_text(output, render("scores.html.j2", context))
+    write_text(output, render("scores_page.html.j2", context))
 
 
 # The file as a whole ------------------------------------------------------------------------------------------------

@@ -45,15 +45,16 @@ class ChatTemplate:
         turns = [at for at in every if at >= given]
         if last:
             turns = turns[-1:]
-        self._check_expressed(text, messages, tools, turns)
         if not any(says_something(messages[at]) for at in turns):
             return text, []
         if marked is None:
-            return text, [self._turn(text, messages, tools, at) for at in turns]
-        start = 0 if turns == every else self._before(text, messages, tools, turns[0])
-        spans = [each for each in marked if each[0] >= start]
-        if not any(first < last for first, last in spans):
-            raise Refused("the template marks no part of it as the assistant's ({% generation %})")
+            spans = [self._turn(text, messages, tools, at) for at in turns]
+        else:
+            start = 0 if turns == every else self._before(text, messages, tools, turns[0])
+            spans = [each for each in marked if each[0] >= start]
+            if not any(first < last for first, last in spans):
+                raise Refused("the template marks no part of it as the assistant's ({% generation %})")
+        self._check_expressed(text, messages, tools, turns)
         return text, spans
 
     def _turn(self, text: str, messages: Messages, tools: Messages, at: int) -> Span:

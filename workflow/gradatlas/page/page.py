@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import markupsafe
 import polars as pl
 
 from gradatlas.charts.listing import read_index
@@ -30,16 +28,17 @@ from gradatlas.page import explorer
 from gradatlas.page.drawn import drawn, link
 from gradatlas.page.dynamics import changes_of, groups_of, rates_of, runs_of
 from gradatlas.page.fixed import fixed
+from gradatlas.page.templating import render
 from gradatlas.page.verdicts import verdicts
 from gradatlas.statistics.counts import LEFT_OUT, WHOLE_RESPONSE, has_check, is_check, is_whole, marks
 from gradatlas.statistics.tables import CELLS
 
-TEMPLATES = Path(__file__).with_name("templates")
 # In the order of the page: id, which links name, and title. A section is on the page where the context has something
 # under its id; its template is ``{id}.html.j2``.
 SECTIONS = {
     "run": "What was run",
     "reading": "How to read it",
+    "scores": "Scores of training files",
     "claims": "What holds",
     "fixed": "Which conclusions survive the fixed data",
     "explorer": "Explore",
@@ -78,16 +77,17 @@ def write_atlas(
     run_table: str | Path | None = None,
     win_rates: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
+    scores: Sequence[str | Path] = (),
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table per dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do.
     `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
-    `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. Of the second study, `second`:
-    folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`; `run_table`: of
-    `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows only the second study.
-    `InputError` where one of them is missing or is something else.
+    `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. `scores`: pages to link to. Of the
+    second study, `second`: folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`;
+    `run_table`: of `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows the second
+    study and scores alone. `InputError` where one of them is missing or is something else.
     """
     base = Path(output).resolve().parent
     runs, prompts = runs or {}, prompts or {}
@@ -109,6 +109,10 @@ def write_atlas(
         "prompt_forms": _prompt_forms(prompts),
         "ability": {"note": ability.NOTE, "table": ability.table(answers)} if len(answers) else None,
         "datasets": datasets,
+        "scores": [
+            {"of": f"{page.parent.name} on {page.parent.parent.name}", "page": link(page, base)}
+            for page in map(Path, scores)
+        ],
         "toys": groups["toys"],
         "config": {
             "text": read_lines(config, "write_config"),
@@ -132,22 +136,9 @@ def write_atlas(
             "changes": changes_of(run_table, runs) if run_table else [],
             "win_rates": rates_of(win_rates, runs) if win_rates else [],
         }
-    write_text(output, _render(context))
-    return len(shown) + sum(len(group["figures"] + group["every"]) for part in groups.values() for group in part)
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    """The page as text; style and scripts are put into it as they are."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["asset"] = lambda name: markupsafe.Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     sections = {key: title for key, title in SECTIONS.items() if context[key]}
-    return environment.get_template("page.html.j2").render(context, sections=sections)
+    write_text(output, render("page.html.j2", {**context, "sections": sections}))
+    return len(shown) + sum(len(group["figures"] + group["every"]) for part in groups.values() for group in part)
 
 
 def _datasets(

@@ -4,7 +4,8 @@
 
 trained   bare: gradients of all weights, logits of all tokens, as in a trainer's step without its optimiser
 frozen    bare: frozen weights, backward to the embeddings, logits of the responses alone
-score     the job on a loaded model: spectra, loss without the prompt, tables and page
+score     on a loaded model: spectra and the loss without the prompt (`pass`), then tables and page (`tables`), which
+          take some seconds for a short file too
 
 All read the same rows in batches of alike length (4096 tokens), in turn, in one process with two threads. Times are
 processor seconds, the least of the repeats: what else the machine does is no part of them. Llama-like models with
@@ -32,8 +33,12 @@ from gradatlas.data.made_up.miniature import held_out
 from gradatlas.data.training.read import rows_of
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.models.loading import load_tokenizer
+from gradatlas.page.scores import write_page
+from gradatlas.scores.columns import OwnColumns
 from gradatlas.scores.measure import Scorer, chunks
+from gradatlas.scores.parts import write_parts
 from gradatlas.scores.settings import Settings
+from gradatlas.statistics.score_tables import write_scores
 
 SETTINGS = Settings(prompt="plain", device="cpu")
 WIDTHS, LAYERS = (512, 1024), 4
@@ -95,14 +100,20 @@ def one_width(width: int, rows: int, repeats: int) -> dict:
         batches += [[samples[at] for at in batch] for batch in plan_batches(samples, SETTINGS.batch_tokens)]
     lengths = sorted(len(sample.ids) for batch in batches for sample in batch)
 
-    def scored():
-        with tempfile.TemporaryDirectory() as folder:
-            score_data(model, given, Path(folder), SETTINGS, tokenizer=tokenizer)
+    folder, own = Path(tempfile.mkdtemp()), OwnColumns()
+
+    def rows_again():
+        return rows_of(given, SETTINGS, "rows", quiet=True)
+
+    def tables():
+        write_scores(sorted((folder / "measured").iterdir()), rows_again, own, folder)
+        write_page(folder, folder / "scores.html", title="rows")
 
     calls = {
         "trained": lambda: bare(model, batches, True),
         "frozen": lambda: bare(model, batches, False),
-        "score": scored,
+        "pass": lambda: write_parts(scorer, own.watched(rows_again()), folder / "measured", model_digest=""),
+        "tables": tables,
     }
     times: dict[str, float] = {}
     bare(model, batches[-1:], True)
@@ -118,8 +129,11 @@ def one_width(width: int, rows: int, repeats: int) -> dict:
         "median_tokens": lengths[rows // 2],
         "longest": lengths[-1],
         **{f"{name}_s": round(value, 2) for name, value in times.items()},
-        "score_per_trained": round(times["score"] / times["trained"], 3),
-        "score_per_frozen": round(times["score"] / times["frozen"], 3),
+        **{
+            f"{part}_per_{name}": round(seconds / times[name], 3)
+            for part, seconds in (("pass", times["pass"]), ("score", times["pass"] + times["tables"]))
+            for name in ("trained", "frozen")
+        },
     }
 
 

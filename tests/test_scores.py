@@ -190,6 +190,7 @@ def mine(tmp_path_factory):
     for at in PLANTED:
         given[at] = {**salad(given[at], at), "loss": 1}
     given[5] |= BAD
+    given[9]["source"] = None
     path = write(folder / "mine.jsonl", given)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "CHUNK_ROWS", 32)
@@ -430,7 +431,7 @@ def test_a_selection_is_a_datasets_folder_too(mine, tmp_path):
     _, _, given, _ = mine
     path = write(
         tmp_path / "plain.jsonl",
-        [{key: row[key] for key in ("id", "prompt", "completion", "source")} for row in given[:12]],
+        [{key: row[key] for key in ("id", "prompt", "completion", "source")} for row in given[10:22]],
     )
     done = score(path, tmp_path / "out", "--select", "balanced:2", "--by", "loss")
     assert done.returncode == 0, done.stderr

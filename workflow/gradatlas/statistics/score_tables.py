@@ -146,13 +146,15 @@ def write_layers(parts: Sequence[Path], scores: pl.DataFrame, facts: Mapping[str
     if len(names) > GROUPS:
         progress(f"{len(names)} groups are more than {GROUPS}: statistics by layer are of all samples together")
         names = []
-    groups = {None: np.ones(len(measured), bool)} | {name: (measured["group"] == name).to_numpy() for name in names}
+    inside_of = {name: measured["group"].eq_missing(name).to_numpy() for name in names}
+    groups = {None: np.ones(len(measured), bool)} | inside_of
     shape = (facts["layers"], len(facts["projections"]), len(METRICS))
-    width = max(1, _BYTES // (8 * max(1, len(measured))))
+    width = max(1, _BYTES // (8 * max(1, len(scores))))
     rows = []
     for start in range(0, int(np.prod(shape)), width):
         tables = (values_of(read_table(MEASURED, part, ["values"]), facts) for part in parts)
-        flat = [table.reshape(len(table), -1)[:, start : start + width] for table in tables]
+        # Copies: a view would keep all of a part in memory.
+        flat = [table.reshape(len(table), -1)[:, start : start + width].copy() for table in tables]
         columns = np.concatenate(flat)[(scores["status"] == "ok").to_numpy()]
         for group, inside in groups.items():
             for at, values in enumerate(columns[inside].T, start):

@@ -16,7 +16,8 @@ from selenium.webdriver.support.ui import Select
 from benchmarks.chromium import chromium, installed, settled
 from gradatlas.charts.numbers import three_digits
 from gradatlas.core.errors import InputError
-from gradatlas.page.scores import NUMBERS, STEPS, write_page
+from gradatlas.page.score_parts import STEPS
+from gradatlas.page.scores import NUMBERS, write_page
 from synthetic_scores import score_folder
 from test_atlas_page import OUTLINED, WATCH, all_of, contrast, drag, find, mark_at, offset, quiet, rows_of, wait_for
 

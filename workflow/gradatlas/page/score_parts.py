@@ -28,7 +28,7 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n
 _PICTURES |= dict.fromkeys(range(128, 160), 0xFFFD)
 
 
-# The file ----------------------------------------------------------------------------------------------------
+# The file -------------------------------------------------------------------------------------------------------------
 
 
 def histogram(ok: pl.DataFrame, name: str, groups: Sequence[str]) -> dict[str, Any] | None:
@@ -60,9 +60,9 @@ def histogram(ok: pl.DataFrame, name: str, groups: Sequence[str]) -> dict[str, A
     return {"edges": edges.tolist(), "log": log, "counts": counts}
 
 
-def bands(layers: pl.DataFrame) -> dict[str, Any]:
+def bands(layers: pl.DataFrame, projections: Sequence[str]) -> dict[str, Any]:
     """By metric and projection: layers, median, 10th and 90th percentile over all samples with scores."""
-    projections = projections_in_order(layers["projection"])
+    projections = projections_in_order(projections)
     found = {
         metric: [
             {name: rounded(rows[name], 3) for name in ("p10", "p50", "p90")} | {"layer": rows["layer"].to_list()}
@@ -75,7 +75,7 @@ def bands(layers: pl.DataFrame) -> dict[str, Any]:
     return {"projections": [label(key) for key in projections], "metrics": metrics, "bands": found}
 
 
-# Samples ----------------------------------------------------------------------------------------------------
+# Samples --------------------------------------------------------------------------------------------------------------
 
 
 def measured_of(folder: Path, held: pl.DataFrame) -> dict[tuple[int, str], dict[str, Any]]:

@@ -93,7 +93,7 @@ def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES
     listed = pl.concat([held, file.failed.head(FAILED)])
     measured = parts.measured_of(path.with_name("measured"), held)
     index = _index(file, listed) | {
-        "layers": parts.bands(layers),
+        "layers": parts.bands(layers, read_metadata(path, SCORES)["projections"]),
         "steps": parts.loss_steps(one["text"]["losses"] for one in measured.values()),
     }
     pieces = {"vega": vega(), "samples": pack(_samples(file, listed))}

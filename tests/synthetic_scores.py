@@ -27,7 +27,8 @@ def score_folder(
 ) -> Path:
     """A folder as `score` writes it, with random numbers; the last `failed` rows have no scores.
 
-    `texts` and `ids`: tokens and ids of some rows. `pairs`: rows have a chosen and a rejected response. The file's own numeric columns are `quality` and ``count "<b>"``.
+    `texts` and `ids`: tokens and ids of some rows. `pairs`: rows have a chosen and a rejected
+    response. The file's own numeric columns are `quality` and ``count "<b>"``.
     """
     chance = np.random.default_rng(7)
     metrics = list(METRICS)

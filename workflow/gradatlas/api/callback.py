@@ -53,9 +53,7 @@ class Watching(TrainerCallback):
         """The rows of `step`, and the numbers to log by name."""
         raise NotImplementedError
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, *, model: Any, processing_class: Any = None, **kwargs
-    ):
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, processing_class: Any, **kwargs):
         """Prepare, and measure step 0."""
         self.begun, self.spent = time.perf_counter(), 0.0
         # Every process sees that, so none waits for another.

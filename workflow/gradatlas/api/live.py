@@ -85,9 +85,8 @@ def read(rows: Any, where: str, reading: Reading | None = None) -> list[Training
     if hasattr(rows, "iterrows"):
         # A missing value of pandas is NaN, also among texts.
         rows = pl.from_pandas(rows)
-    return list(
-        rows_of(rows.iter_rows(named=True) if hasattr(rows, "iter_rows") else rows, reading or Reading(), where)
-    )
+    objects = rows.iter_rows(named=True) if hasattr(rows, "iter_rows") else rows
+    return list(rows_of(objects, reading or Reading(), where))
 
 
 def encode(
@@ -167,9 +166,8 @@ def _passes(
     # Outside of the handler, so that the failed pass's tensors are freed first.
     keys = list(batch)
     halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
-    return {
-        key: found for half in halves for key, found in _passes(capture, {k: batch[k] for k in half}, metrics).items()
-    }
+    first, second = (_passes(capture, {key: batch[key] for key in half}, metrics) for half in halves)
+    return first | second
 
 
 def metrics_of(names: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gradatlas.api.callback import Watching, digest_of
 from gradatlas.api.live import encode, read
@@ -60,18 +61,21 @@ class ResponseProbes(Watching):
 
     def measure(self, model: Any, step: int) -> tuple[pa.Table, dict[str, float]]:
         """Rows of `PROBES`, and means by type."""
-        responses = {str(at): _sequence(each.sample) for at, (_, each) in enumerate(self.encoded) if each.sample}
+        responses = {
+            str(at): _sequence(each.sample) for at, (_, each) in enumerate(self.encoded) if each.status == "ok"
+        }
         found = evaluate(model, responses, self.batch_tokens)
         rows = []
         for at, (row, each) in enumerate(self.encoded):
             about = {"step": step, "pair": row.id, "type": row.response, "status": each.status}
-            measures = {name: found[str(at)][name] for name in _MEASURES} if each.sample else {}
-            tokens = responses[str(at)].tokens if each.sample else None
+            measures = {name: found[str(at)][name] for name in _MEASURES} if str(at) in found else {}
+            tokens = responses[str(at)].tokens if str(at) in found else None
             rows.append(dict.fromkeys(PROBES.names) | about | {"tokens": tokens} | measures)
         table = pa.Table.from_pylist(rows, PROBES.schema)
         means = pl.from_arrow(table).group_by("type", maintain_order=True).agg(pl.col(_MEASURES).mean()).to_dicts()
         numbers = {f"log_prob_{mean['type']}": mean["log_prob_sum"] for mean in means}
-        numbers |= {"log_prob_likeliest": mean["argmax_log_prob"] for mean in means if mean["type"] == "chosen"}
+        likeliest = table.filter(pc.equal(table["type"], "chosen"))["argmax_log_prob"]
+        numbers["log_prob_likeliest"] = pc.mean(likeliest).as_py()
         return table, {name: value for name, value in numbers.items() if value is not None}
 
 

@@ -36,8 +36,8 @@ def draw(folder: Path, formats: Sequence[str]) -> list[Path]:
                 drawn += [place / file for file in files.values()]
     if not drawn:
         raise InputError(
-            f"{folder}: holds no spectra.parquet or probes.parquet of a callback; give the output_dir of a training with "
-            "GradientSpectra or ResponseProbes"
+            f"{folder}: has no spectra.parquet or probes.parquet of a callback; give the output_dir of a training "
+            "with GradientSpectra or ResponseProbes"
         )
     return drawn
 
@@ -106,7 +106,7 @@ def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
                            pl.col(measure).alias("value"), "n")  # fmt: skip
         panels.append(line_panel(part, title, [TYPES.get(kind, kind) for kind in kinds], "Optimizer step"))
     text = (
-        f"Log-probability in nats, summed over a response's tokens: means over {ok['pair'].n_unique()} fixed pairs. Each "
-        "panel has its own scale."
+        f"Log-probability in nats, summed over a response's tokens: means over {ok['pair'].n_unique()} fixed pairs. "
+        "Each panel has its own scale."
     )
     return grid(panels, 2, theme.Heading("Log-probabilities of the responses during training", (text,)), below=BELOW)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
+    "score": "gradatlas.api.calls",
     "measure": "gradatlas.api.calls",
     "inner_products": "gradatlas.api.calls",
     "GradientSpectra": "gradatlas.api.spectra_callback",

@@ -1,18 +1,53 @@
 """Measurements from Python, of a model in memory."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from gradatlas.api.live import borrowed, encode, measured, metrics_of, read
+from gradatlas.api.live import borrowed, encode, measured, metrics_of, read, records
+from gradatlas.api.scoring import score_data
+from gradatlas.core.errors import InputError, nearest
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.kernels.one_step import inner_products as inner_product
 from gradatlas.models.decoders import ATTENTION
 from gradatlas.models.forward import length_regime
+from gradatlas.scores.settings import Settings
 from gradatlas.study.settings import Prompting, Reading
+
+
+def score(
+    model: Any,
+    data: Any,
+    *,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    revision: str = "",
+    **settings: Any,
+) -> pl.DataFrame:
+    """The scores of every sample of training data, in its order, with its own columns (`gradatlas.scores.tables`).
+
+    `model`: a folder, a hub id with its `revision`, or a `PreTrainedModel` with its `tokenizer`, which is left as it
+    was. `data`: a training file, a folder that `datasets` saved, or rows in memory as of `measure`. `output`: a folder
+    for the tables and the page; without one they are not kept. `settings`: as `gradatlas.scores.settings.Settings`, the
+    options of ``gradatlas score``. Raises `InputError` where no sample can be measured.
+    """
+    if unknown := [name for name in settings if name not in (known := [each.name for each in fields(Settings)])]:
+        raise InputError(f"score: no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
+    live = not isinstance(model, str | Path)
+    if live and tokenizer is None:
+        raise InputError("score: a model in memory needs its tokenizer; give tokenizer=")
+    rows = data if isinstance(data, str | Path) else records(data, "data")
+    with TemporaryDirectory() as temporary, borrowed(model) if live else nullcontext():
+        folder = Path(output or temporary)
+        score_data(model, rows, folder, Settings(**settings), tokenizer=tokenizer, revision=revision)
+        return pl.read_parquet(folder / "scores.parquet")
 
 
 def measure(

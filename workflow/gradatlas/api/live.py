@@ -76,17 +76,18 @@ def check_whole(model: Any) -> None:
 
 
 def read(rows: Any, where: str, reading: Reading | None = None) -> list[TrainingRow]:
-    """Every response of rows in memory: a list or `datasets.Dataset` of dicts, a polars or a pandas frame.
+    """Every response of rows in memory, as `records` takes them; `where`: what messages call them."""
+    return list(rows_of(records(rows, where), reading or Reading(), where))
 
-    `where`: what messages call them.
-    """
+
+def records(rows: Any, where: str) -> Iterable[Mapping[str, Any]]:
+    """Rows as dicts, of a list or `datasets.Dataset` of dicts, a polars or a pandas frame."""
     if isinstance(rows, str | Mapping):
         raise InputError(f"{where}: give a list of dicts, a datasets.Dataset, or a polars or pandas frame")
     if hasattr(rows, "iterrows"):
         # A missing value of pandas is NaN, also among texts.
         rows = pl.from_pandas(rows)
-    objects = rows.iter_rows(named=True) if hasattr(rows, "iter_rows") else rows
-    return list(rows_of(objects, reading or Reading(), where))
+    return rows.iter_rows(named=True) if hasattr(rows, "iter_rows") else rows
 
 
 def encode(

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 
 from gradatlas.api.live import borrowed, encode, measured, metrics_of, read, records
-from gradatlas.api.scoring import score_data
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.plan import plan_batches
@@ -40,6 +39,9 @@ def score(
     """
     if unknown := [name for name in settings if name not in (known := [each.name for each in fields(Settings)])]:
         raise InputError(f"score: no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
+    # Here, as it draws a page: measurements alone need few packages.
+    from gradatlas.api.scoring import score_data
+
     live = not isinstance(model, str | Path)
     if live and tokenizer is None:
         raise InputError("score: a model in memory needs its tokenizer; give tokenizer=")

@@ -1,4 +1,4 @@
-"""What docs/ shows of Python: the examples of python.md run in order, and the notebook shows what it would show today."""
+"""What docs/ shows of Python: the examples of python.md run, and the notebook shows what it would show today."""
 
 import os
 import re

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -207,17 +208,18 @@ def test_a_training_that_stops_early_is_measured_at_its_end(tmp_path):
 
 def trl(kind, folder, callbacks, rows, **more):
     """One of TRL's trainers."""
-    made, config = {"sft": (SFTTrainer, SFTConfig), "dpo": (DPOTrainer, DPOConfig)}[kind]
+    made, config = (DPOTrainer, DPOConfig) if kind == "dpo" else (SFTTrainer, SFTConfig)
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.1) if kind == "lora" else None
     return made(
         network(more.pop("dropout", 0.2)), args=config(**options(folder, bf16=False, **more)),
         train_dataset=Dataset.from_list(rows), processing_class=AutoTokenizer.from_pretrained(MODEL),
-        callbacks=callbacks,
+        callbacks=callbacks, peft_config=adapter,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
+@pytest.mark.parametrize("kind", ["sft", "lora", "dpo"])
 def test_trainers_of_trl_are_watched_and_unchanged(kind, tmp_path):
-    rows = [{name: row[name] for name in row if name != "rephrases"} for row in (CHATS if kind == "sft" else PAIRS)]
+    rows = [{name: row[name] for name in row if name != "rephrases"} for row in (PAIRS if kind == "dpo" else CHATS)]
     runs = []
     for callbacks in ([], both()):
         # Making a trainer sets the seed.
@@ -233,7 +235,7 @@ def test_trainers_of_trl_are_watched_and_unchanged(kind, tmp_path):
         .to_dicts()
     }
     # SFT is on the chosen; DPO parts the two.
-    assert change["chosen"] > (0 if kind == "sft" else change["rejected"])
+    assert change["chosen"] > (change["rejected"] if kind == "dpo" else 0)
     for name in ("entropy", "mean_token_accuracy"):
         numbers = [[row[name] for row in run.state.log_history if name in row] for run in (plain, watched)]
         assert numbers[0] and numbers[0] == numbers[1]

@@ -5,7 +5,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Watching(TrainerCallback):
         tokenizer = self.tokenizer or processing_class
         if tokenizer is None:
             raise InputError(f"{type(self).__name__}: the Trainer has no processing_class; give tokenizer=")
-        with _process_0_first(state.is_world_process_zero) as works:
+        with _first_process(state.is_world_process_zero) as works:
             if works:
                 with borrowed(model):
                     self.facts = self.prepare(model, getattr(tokenizer, "tokenizer", tokenizer))
@@ -83,7 +84,7 @@ class Watching(TrainerCallback):
         step = state.global_step
         if step % self.every and step < state.max_steps and not last:
             return
-        with _process_0_first(state.is_world_process_zero) as works:
+        with _first_process(state.is_world_process_zero) as works:
             if not works or step in self.rows["step"].unique().to_pylist():
                 return
             started = time.perf_counter()
@@ -128,22 +129,21 @@ def digest_of(encoded: Sequence[tuple[TrainingRow, EncodedRow]]) -> str:
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:16]
 
 
-class _process_0_first:
-    """A block that process 0 works in while the others wait; yields whether this is process 0. Its error ends all."""
-
-    def __init__(self, works: bool):
-        self.works = works
-
-    def __enter__(self) -> bool:
-        return self.works
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not distributed.is_available() or not distributed.is_initialized():
-            return
-        message = [str(error) if error else None]
-        distributed.broadcast_object_list(message, src=0)
-        if message[0] is not None and not error:
-            raise InputError(f"process 0: {message[0]}")
+@contextmanager
+def _first_process(works: bool) -> Iterator[bool]:
+    """A block that process 0 (`works`) works in while the others wait for its end; its error ends all."""
+    failed = None
+    try:
+        yield works
+    except BaseException as error:
+        failed = str(error) or type(error).__name__
+        raise
+    finally:
+        if distributed.is_available() and distributed.is_initialized():
+            message = [failed]
+            distributed.broadcast_object_list(message, src=0)
+            if message[0] and not failed:
+                raise InputError(f"process 0: {message[0]}")
 
 
 def _log(args: Any, state: Any, control: Any, numbers: dict[str, float]) -> None:

@@ -14,6 +14,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.data.training.read import rows_of
 from gradatlas.data.training.rows import TrainingRow
 from gradatlas.gradients.capture import Capture
+from gradatlas.gradients.measure import _out_of_memory as out_of_memory
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.gradients.spectra import spectra
 from gradatlas.models.conversations import ConversationEncoder, EncodedRow
@@ -22,7 +23,7 @@ from gradatlas.models.loading import check_ids
 from gradatlas.models.tokens import Encoded
 from gradatlas.study.settings import METRICS, Prompting, Reading
 
-#: Of one row, before it is measured.
+#: Of what is measured; metrics follow.
 COLUMNS = {
     "row": pl.Int64,
     "response": pl.String,
@@ -33,7 +34,12 @@ COLUMNS = {
     "prompt_tokens": pl.Int32,
     "response_tokens": pl.Int32,
     "truncated": pl.Boolean,
+    "loss": pl.Float64,
+    "layer": pl.Int16,
+    "projection": pl.String,
 }
+
+_REASONS = {"nonfinite": "its loss or a gradient is not finite", "out_of_memory": "it does not fit into memory"}
 
 
 @contextmanager
@@ -116,7 +122,7 @@ def encode(
 def measured(
     capture: Capture, rows: Sequence[tuple[TrainingRow, EncodedRow]], metrics: Sequence[str], batch_tokens: int
 ) -> pl.DataFrame:
-    """One row per response, layer and projection: `COLUMNS`, loss, layer, projection and the `metrics`.
+    """One row per response, layer and projection: `COLUMNS` and the `metrics`.
 
     A response that cannot be measured has one row, without layer. A layer without the projection has none.
     """
@@ -125,27 +131,27 @@ def measured(
     with capture:
         for keys in plan_batches(samples, batch_tokens, length_regime(capture.model.config)):
             done |= _passes(capture, {key: samples[key] for key in keys}, metrics)
-    empty = {"loss": pl.Float64, "layer": pl.Int16, "projection": pl.String} | dict.fromkeys(metrics, pl.Float64)
+    kinds = COLUMNS | dict.fromkeys(metrics, pl.Float64)
     frames = []
     for at, (row, encoded) in enumerate(rows):
         status, loss, values = done.get(str(at), (encoded.status, None, None))
         sample = encoded.sample
         about = {"row": row.number, "response": row.response, "id": row.id, "group": row.group, "status": status}
-        about |= {"reason": encoded.reason or None, "loss": loss}
+        about |= {"reason": encoded.reason or _REASONS.get(status), "loss": loss}
         if sample is not None:
             about |= {"prompt_tokens": sample.prompt_tokens, "response_tokens": sample.response_tokens}
             about |= {"truncated": sample.truncated}
         if values is None:
-            frames.append(pl.DataFrame([about], COLUMNS | empty))
+            frames.append(pl.DataFrame([about], kinds))
             continue
-        layers, projections = values.shape[:2]
-        table = {"layer": np.repeat(np.arange(layers), projections), "projection": [*capture.projections] * layers}
-        # A metric of a layer without the projection is NaN, as all are.
-        missing = values.isnan().all(-1).flatten().numpy()
+        layers, projections = len(capture.layers), capture.projections
+        table = {"layer": np.repeat(np.arange(layers), len(projections)), "projection": [*projections] * layers}
         table |= {name: values[..., place].flatten().numpy() for place, name in enumerate(metrics)}
-        constant = [pl.lit(about.get(name), kind).alias(name) for name, kind in (COLUMNS | empty).items()][:10]
-        frame = pl.DataFrame(table).filter(~pl.Series(missing)).with_columns(constant)
-        frames.append(frame.select(pl.col(name).cast(kind) for name, kind in (COLUMNS | empty).items()))
+        present = [name in layer for layer in capture.layers for name in capture.projections]
+        frame = pl.DataFrame(table).filter(present)
+        same = [pl.lit(about[name], kind).alias(name) for name, kind in kinds.items() if name not in table]
+        # The sigma ratio of a zero gradient is NaN.
+        frames.append(frame.with_columns(same).select(*kinds).cast(kinds).fill_nan(None))
     return pl.concat(frames)
 
 
@@ -161,7 +167,9 @@ def _passes(
             values = spectra(done.factors, metrics) if finite else None
             found[key] = ("ok" if finite else "nonfinite", done.loss, values)
         return found
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
         if len(batch) == 1:
             return dict.fromkeys(batch, ("out_of_memory", None, None))
     # Outside of the handler, so that the failed pass's tensors are freed first.

@@ -58,6 +58,8 @@ class _Steps(Palette):
 def spectra_chart(rows: pl.DataFrame) -> alt.ConcatChart:
     """Means over probes by layer: a panel per metric (rows) and projection (columns), a line per step."""
     ok = rows.filter(pl.col("layer").is_not_null())
+    if ok.is_empty():
+        raise InputError("spectra.parquet: no probe could be measured; its column status gives the reasons")
     metrics = [name for name in STATISTICS if not ok[name].is_null().all()]
     projections = projections_in_order(ok["projection"].unique())
     means = ok.group_by("step", "layer", "projection").agg(pl.col(metrics).mean()).sort("step", "layer")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradatlas.core.jobs import Json
+from gradatlas.core.jobs import Json, Options
+from gradatlas.statistics.jobs import BootstrapSettings
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,51 @@ def compare_fixed(
     from gradatlas.figures.fixed import headline, write_fixed
 
     progress(headline(write_fixed(claims, cells, figure, tables, formats, settings.titles)))
+
+
+def compare_groups(
+    *,
+    scores: Path,
+    other: Path | None = None,
+    group_a: str = "",
+    group_b: str = "",
+    paired: bool = False,
+    output: Path,
+    formats: Sequence[str] = ("svg", "png"),
+    settings: Options[BootstrapSettings] = BootstrapSettings(),
+) -> None:
+    """Compare groups of scored samples, raw and matched on length and loss: effect sizes, intervals, tests, figures.
+
+    Parameters
+    ----------
+    scores
+        scores.parquet of gradatlas score, with its folder `measured` beside it
+    other
+        a second one: the two files' samples are the two groups
+    group_a
+        the first group (of two files, its name); empty: the first in the table, against each of the others
+    group_b
+        the second group; empty: each of the others
+    paired
+        of two tables: the same file scored by two models or checkpoints, compared row by row
+    output
+        folder for comparison.parquet, .csv, .md, .tex, curves.parquet and the figures
+    formats
+        vl.json, svg, png, pdf
+    """
+    from gradatlas.core.errors import InputError
+    from gradatlas.figures.groups import write_comparisons
+    from gradatlas.statistics.groups import read_groups
+
+    if paired and not other:
+        raise InputError("--paired: needs a second table; give --other")
+    if group_b and not group_a:
+        raise InputError(f"--group-b {group_b}: needs a first group; give --group-a")
+    names = [name for name in (group_a, group_b) if name]
+    if other and len(names) == 1:
+        raise InputError(f"--group-a {group_a}: of two tables both names are needed, or none; give --group-b")
+    pairs = read_groups(scores, other, paired, names)
+    write_comparisons(pairs, paired, output, formats, settings.draws, settings.seed)
 
 
 def write_gallery(*, figures: Path, chosen: Path, output: Path) -> None:

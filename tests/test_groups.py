@@ -17,7 +17,7 @@ FEW = BootstrapSettings(draws=200, seed=1)
 
 
 def two_groups(folder, effect, n=120, seed=0):
-    """Group `long` has e times as many tokens as `short`; the nuclear norm depends on them, and on the group by `effect`."""
+    """Group `long` has e times as many tokens; the nuclear norm depends on them, and on the group by `effect`."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(["long", "short"], n)
     logs = rng.normal(5, 0.8, 2 * n) + np.where(groups == "long", 1.0, 0.0)
@@ -171,7 +171,7 @@ def test_the_command_and_its_errors(tmp_path):
     words = ["compare-groups", "--scores", scores, "--output", tmp_path / "out", "--draws", "100"]
     done = subprocess.run([sys.executable, "-m", "gradatlas", *words], capture_output=True, text=True)
     assert done.returncode == 2 and "1 group among its samples with status ok" in done.stderr
-    with pytest.raises(InputError, match="no sample with status ok is in group 'lnog'; .*long"):
+    with pytest.raises(InputError, match=r"no sample with status ok is in group 'lnog'; .*long"):
         compare_groups(scores=two_groups(tmp_path / "two", 0), group_a="lnog", output=tmp_path / "out")
     other = write_scores(tmp_path / "other", [9], [1.0], [1.0], [2.0], statuses=["no_response"])
     with pytest.raises(InputError, match="no sample with status ok; give"):

@@ -93,7 +93,7 @@ def describe(numbers: pl.DataFrame, samples: str) -> str:
     if row["status"] != "ok":
         return f"{kind}: {row['status']}."
     balance = [
-        f"log {name} {fixed(row[f'smd_log_{name}'])}"
+        f"log {name} {fixed(row['smd_log_' + name])}"
         for name in ("tokens", "loss")
         if row[f"smd_log_{name}"] is not None
     ]
@@ -102,7 +102,7 @@ def describe(numbers: pl.DataFrame, samples: str) -> str:
 
 
 def study_form(curves: pl.DataFrame, groups: Sequence[str], heading: theme.Heading) -> alt.TopLevelMixin:
-    """The study's figure: nuclear norm of a and b, effective rank of a and b; one scale a statistic, q k v o over layers."""
+    """The study's figure: a row a statistic with one scale, a column a group, q k v o over layers."""
     if curves.is_empty():
         return nothing(theme.heading_of(heading, 2))
     projections = projections_in_order(curves["projection"].unique())
@@ -116,7 +116,7 @@ def study_form(curves: pl.DataFrame, groups: Sequence[str], heading: theme.Headi
 
 
 def overlaid(curves: pl.DataFrame, groups: Sequence[str], heading: theme.Heading) -> alt.TopLevelMixin:
-    """Both groups over one another: a column a projection, a row a statistic and kind of samples; a scale a statistic."""
+    """Both groups over one another: a column a projection, a row a statistic and kind of samples."""
     kinds = [samples for samples in (ALL, MATCHED) if not of(curves, samples=samples).is_empty()]
     projections = projections_in_order(curves["projection"].unique())
     if not kinds:

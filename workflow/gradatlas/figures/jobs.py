@@ -8,6 +8,8 @@ from typing import Any
 from gradatlas.core.jobs import Json, Options
 from gradatlas.statistics.jobs import BootstrapSettings
 
+BOOTSTRAP = BootstrapSettings()
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -263,7 +265,7 @@ def compare_groups(
     paired: bool = False,
     output: Path,
     formats: Sequence[str] = ("svg", "png"),
-    settings: Options[BootstrapSettings] = BootstrapSettings(),
+    settings: Options[BootstrapSettings] = BOOTSTRAP,
 ) -> None:
     """Compare groups of scored samples, raw and matched on length and loss: effect sizes, intervals, tests, figures.
 

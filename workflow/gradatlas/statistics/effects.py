@@ -29,23 +29,25 @@ def compare(a: np.ndarray, b: np.ndarray, paired: bool, draws: int, seed: int, n
     the status states it, and no interval or test is given.
     """
     found: dict[str, Any] = {"samples_a": len(a), "samples_b": len(b), "status": "ok"}
-    few = [f"{len(side)} sample{'s' * (len(side) != 1)} in {group}" for group, side in (("a", a), ("b", b))
-           if len(side) < FEWEST]  # fmt: skip
-    for group, side in (("a", a), ("b", b)):
+    sides = {"a": a, "b": b}
+    few = [
+        f"{len(side)} sample{'s' * (len(side) != 1)} in {group}" for group, side in sides.items() if len(side) < FEWEST
+    ]
+    for group, side in sides.items():
         if len(side):
             found |= {f"mean_{group}": float(side.mean()), f"median_{group}": float(np.median(side))}
     if few:
         return found | {"status": f"too few: {' and '.join(few)}; {FEWEST} are needed"}
-    sides = [a, b] if not paired else [np.column_stack([a, b])]
-    drawn = [resampled([side], draws, seed, f"{name} {place}")[0] for place, side in enumerate(sides)]
+    together = [np.column_stack([a, b])] if paired else [a, b]
+    drawn = [resampled([each], draws, seed, f"{name} {place}")[0] for place, each in enumerate(together)]
     mean_a, mean_b = drawn if not paired else drawn[0].T
-    means = [np.concatenate([[side.mean()], each]) for side, each in ((a, mean_a), (b, mean_b))]
+    means = [np.concatenate([[side.mean()], each]) for side, each in zip((a, b), (mean_a, mean_b), strict=True)]
     numbers = {"mean_a": means[0], "mean_b": means[1], "difference": means[0] - means[1]}
     if min(a.min(), b.min()) > 0:
         numbers["ratio"] = means[0] / means[1]
     for key, estimates in numbers.items():
         found |= dict(zip((key, f"{key}_low", f"{key}_high"), map(float, interval(estimates)), strict=True))
-    for group, side in (("a", a), ("b", b)):
+    for group, side in sides.items():
         low, high = stats.quantile_test(side, q=np.median(side), p=0.5).confidence_interval(LEVEL)
         found |= {f"median_{group}_low": float(low), f"median_{group}_high": float(high)}
     delta, low, high = dominance(a, b, paired)

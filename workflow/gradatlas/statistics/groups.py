@@ -186,9 +186,9 @@ def _same_rows(a: Group, b: Group, scores: Path, other: Path) -> tuple[Group, Gr
     both = a.frame.with_row_index("a").join(b.frame.with_row_index("b"), on=_KEY, how="inner", maintain_order="left")
     differ = both.filter(pl.col("id") != pl.col("id_right"))
     if both.is_empty() or differ.height:
-        where = f"row {differ['row'][0]} has id '{differ['id'][0]}' and '{differ['id_right'][0]}'" if differ.height else (
-            "no row is in both"
-        )  # fmt: skip
+        where = "no row is in both"
+        if differ.height:
+            where = f"row {differ['row'][0]} has id '{differ['id'][0]}' and '{differ['id_right'][0]}'"
         raise InputError(f"{other}: does not pair with {scores}, {where}; pair scores of one file by two models")
     left = max(len(a.frame), len(b.frame)) - both.height
     if left:

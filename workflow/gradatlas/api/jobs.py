@@ -1,0 +1,79 @@
+"""The job of the scores, and the jobs of a trainer's run."""
+
+from pathlib import Path
+
+from gradatlas.core.jobs import Options
+from gradatlas.scores.settings import Settings
+
+DEFAULTS = Settings()
+
+
+def score(
+    *,
+    model: str,
+    revision: str = "",
+    model_name: str = "",
+    data: str,
+    data_revision: str = "",
+    output: Path,
+    title: str = "",
+    select: str = "",
+    by: str = "outlier",
+    threads: int | None = None,
+    settings: Options[Settings] = DEFAULTS,
+) -> None:
+    """Score every sample of a training file on a model: losses, gradient spectra, outliers, and a page that shows them.
+
+    Killed runs continue with their finished parts. Nothing here shows that training on a selection is better.
+
+    Parameters
+    ----------
+    model
+        model folder, the card that fetch-model wrote (.json), or a hub id ORG/NAME with a revision
+    revision
+        commit hash of a hub id
+    model_name
+        the model's name in the tables; default: its folder's name
+    data
+        training file (.json, .jsonl, .csv, .parquet, also .gz and .zst), a folder that `datasets` saved, or a hub
+        dataset ORG/NAME with a --data-revision
+    data_revision
+        commit hash of a hub dataset
+    output
+        folder to write: scores.parquet, scores.csv, layers.parquet, scores.html, measured/
+    title
+        the page's title; default: the names of data and model
+    select
+        also write some rows to selected.jsonl and selected/: top:K, bottom:K, quantile:LOW:HIGH or balanced:K (of each
+        group)
+    by
+        the number of the scores that --select goes by
+    threads
+        CPU threads of the pass; default: PyTorch's choice
+    """
+    from gradatlas.core.device import lease
+    from gradatlas.core.errors import InputError
+    from gradatlas.core.files import check_writable
+
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}; give at least 1")
+    check_writable("--output", output / "scores.parquet")
+    with lease(settings.device):
+        import torch
+
+        from gradatlas.api.scoring import score_data
+
+        if threads:
+            torch.set_num_threads(threads)
+        score_data(
+            model,
+            data,
+            output,
+            settings,
+            revision=revision,
+            data_revision=data_revision,
+            model_name=model_name,
+            title=title,
+            select=select,
+            by=by,
+        )

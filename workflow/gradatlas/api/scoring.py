@@ -1,0 +1,108 @@
+"""Score a training file, or rows in memory, on a model: one pass, then tables and a page."""
+
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from gradatlas.core.checked import write_json
+from gradatlas.core.command import progress
+from gradatlas.core.errors import InputError
+from gradatlas.core.machine import machine
+from gradatlas.data.training.read import read_rows, rows_of
+from gradatlas.data.training.rows import TrainingRow
+from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.scores.columns import OwnColumns
+from gradatlas.scores.measure import Scorer
+from gradatlas.scores.parts import write_parts
+from gradatlas.scores.select import check_selection, write_selected
+from gradatlas.scores.settings import Settings
+from gradatlas.statistics.score_tables import write_scores
+
+# Not in the metadata: numbers do not depend on it.
+_NO_FACTS = ("batch_tokens",)
+
+
+def score_data(
+    model: Any,
+    data: str | Path | Iterable[Mapping[str, Any]],
+    folder: Path,
+    settings: Settings,
+    *,
+    tokenizer: Any = None,
+    revision: str = "",
+    data_revision: str = "",
+    model_name: str = "",
+    title: str = "",
+    select: str = "",
+    by: str = "outlier",
+) -> pl.DataFrame:
+    """Write the scores of `data` on `model` into `folder`, and return them without the file's own columns.
+
+    `model`: a folder, a card or a hub id with `revision`; or a live model with its `tokenizer`, which is left as it
+    was. `data`: a training file, a folder or a hub id with `data_revision`; or rows, as dicts. Finished parts in
+    `folder` are used again, but for a live model. Raises `InputError` where no row could be measured.
+    """
+    if select:
+        check_selection(select, by)
+    started = time.time()
+    source = data if isinstance(data, str | Path) else list(data)
+
+    def rows() -> Iterator[TrainingRow]:
+        if isinstance(source, list):
+            return rows_of(source, settings, "data")
+        return read_rows(source, settings, revision=data_revision)
+
+    digest = ""
+    if isinstance(model, str | Path):
+        where = locate(str(model), revision)
+        name, revision, digest = model_name or Path(where.path).resolve().name, where.revision, where.digest
+        device = choose_device(settings.device)
+        # Set explicitly, whatever the library's default: TF32 keeps 10 of float32's 23 bits.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+        model, tokenizer = load(
+            where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
+        )
+    else:
+        name, device = model_name or type(model).__name__, model.device.type
+    scorer, own = Scorer(model, tokenizer, settings), OwnColumns()
+    stated = {key: value for key, value in asdict(settings).items() if key not in _NO_FACTS}
+    facts = {"model": name, "revision": revision, "settings": stated, "window": scorer.window}
+    outcome = write_parts(scorer, own.watched(rows()), folder / "measured", model_digest=digest, more=facts)
+    if not outcome.paths:
+        raise InputError(f"{'data' if isinstance(source, list) else source}: has no row; give a file with rows")
+    scores = write_scores(outcome.paths, rows, own, folder)
+    seconds = time.time() - started
+    progress(
+        f"{len(scores)} samples: {outcome.computed} computed, {outcome.recalled} found in {folder / 'measured'}, in "
+        f"{seconds:.1f} s, {seconds / scorer.clock.seconds:.2f} times the model's passes"
+        if scorer.clock.seconds
+        else f"{len(scores)} samples: all {outcome.recalled} found in {folder / 'measured'}, in {seconds:.1f} s"
+    )
+    write_json(
+        folder / "scores.run.json",
+        {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(seconds, 1),
+            "seconds_of_passes": round(scorer.clock.seconds, 1),
+            "host": platform.node(),
+            "machine": machine(device),
+            "threads": torch.get_num_threads(),
+            "batch_tokens": settings.batch_tokens,
+            "source": source if isinstance(source, str) else str(source) if isinstance(source, Path) else "",
+            "computed": outcome.computed,
+            "recalled": outcome.recalled,
+        },
+    )
+    if set(outcome.statuses) != {"ok"}:
+        progress(f"not all rows were measured: {outcome.line()} (columns status and reason)")
+    if not outcome.statuses["ok"]:
+        raise InputError(f"no row could be measured: {outcome.line()}; {folder / 'scores.csv'} has the reasons")
+    if select:
+        write_selected(rows(), scores, select, by, folder)
+    return scores

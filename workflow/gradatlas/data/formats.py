@@ -1,4 +1,4 @@
-"""Readers of JSON, JSON Lines, CSV and Parquet files that give every row exactly as in the file.
+"""Readers of JSON, JSON Lines, CSV and Parquet files and `datasets` folders that give every row exactly as written.
 
 No type is inferred from other rows, and no value is converted. An invalid text or value is an `InputError` with file
 and row (from 0).
@@ -165,9 +165,9 @@ def _check_whole(value: Any, key: str = "") -> None:
             _check_whole(each, key)
 
 
-_CHECKS: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _refuse}
-_DECODER = json.JSONDecoder(**_CHECKS, parse_int=RawValue, parse_float=RawValue)
-_PLAIN = json.JSONDecoder(**_CHECKS)
+# NaN and infinity are Python floats, as of Parquet: Python's json writes them, also into published data.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=float, parse_int=RawValue, parse_float=RawValue)
+_PLAIN = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
@@ -219,43 +219,87 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 text, numbered from 1, with their line ends and without a byte order mark."""
     number = 0
-    with open(path, "rb") as file:
-        for raw in file:
-            try:
-                text = raw.decode("utf-8-sig" if number == 0 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number + 1}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
-                ) from None
-            # A carriage return also ends a line.
-            for line in io.StringIO(text, newline=""):
-                number += 1
-                yield number, line
+    for raw in _unpacked(path):
+        try:
+            text = raw.decode("utf-8-sig" if number == 0 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}, line {number + 1}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
+            ) from None
+        # A carriage return also ends a line.
+        for line in io.StringIO(text, newline=""):
+            number += 1
+            yield number, line
 
 
-# --- Parquet ----------------------------------------------------------------------------------------------------------
+def _unpacked(path: Path) -> Iterator[bytes]:
+    """The lines of a file, decompressed if its name ends with one of `PACKED`."""
+    if path.suffix.lower() not in PACKED:
+        with open(path, "rb") as file:
+            yield from file
+        return
+    import pyarrow as pa
+
+    try:
+        with pa.OSFile(str(path)) as file, pa.CompressedInputStream(file, PACKED[path.suffix.lower()]) as stream:
+            yield from io.BufferedReader(stream)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be decompressed ({error}); write the file again") from None
+
+
+# --- Parquet and Arrow ------------------------------------------------------------------------------------------------
 
 
 def parquet_rows(path: str | Path) -> Iterator[Row]:
     """The rows of a Parquet file; checksums of pages are verified. NaN and infinity are Python floats."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(path)
+    def batches() -> Iterator[Any]:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_columns(file.schema_arrow.names, Path(path))
+            yield from file.iter_batches(batch_size=_BATCH)
+
+    yield from _arrow_rows(batches(), Path(path), "parquet")
+
+
+def folder_splits(folder: str | Path) -> dict[str, Any]:
+    """The datasets of a folder that `datasets.save_to_disk` wrote, by split; the only one is called ``train``."""
+    import datasets
+    import pyarrow as pa
+
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise InputError(f"{folder}: not a dataset; give a file, or a folder that datasets.save_to_disk wrote")
+    try:
+        found = datasets.load_from_disk(str(folder.resolve()))
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{folder}: cannot be read as a dataset ({_cause(error)}); write it again") from None
+    return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+
+
+def dataset_rows(dataset: Any, folder: str | Path) -> Iterator[Row]:
+    """The rows of a `datasets.Dataset` from `folder`, read piece by piece; values as by `parquet_rows`."""
+    yield from _arrow_rows(dataset.with_format("arrow").iter(_BATCH), Path(folder), "a dataset")
+
+
+def _arrow_rows(batches: Iterator[Any], path: Path, kind: str) -> Iterator[Row]:
+    import pyarrow as pa
+
     number = 0
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_columns(file.schema_arrow.names, path)
-            for batch in file.iter_batches(batch_size=_BATCH):
-                columns = [_column(batch, name, path, number) for name in batch.schema.names]
-                for values in zip(*columns, strict=True):
-                    yield dict(zip(batch.schema.names, values, strict=True))
-                number += batch.num_rows
+        for batch in batches:
+            columns = [_column(batch, name, path, number) for name in batch.schema.names]
+            for values in zip(*columns, strict=True):
+                yield dict(zip(batch.schema.names, values, strict=True))
+            number += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
-            f"{path}, row {number} or later: cannot be read as parquet ({cause}); write the file again"
+            f"{path}, row {number} or later: cannot be read as {kind} ({_cause(error)}); write the file again"
         ) from None
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _column(batch: Any, name: str, path: Path, start: int) -> list[Any]:
@@ -279,8 +323,11 @@ def _is_text(scalar: Any) -> bool:
 def _written(value: Any, kind: Any) -> Any:
     """A value of the Arrow type `kind`: numbers and dates as `RawValue`; texts, booleans and None unchanged."""
     import numpy as np
+    import pyarrow as pa
     import pyarrow.types as is_
 
+    if isinstance(value, str) and isinstance(kind, pa.JsonType):
+        return _DECODER.decode(value)
     if value is None or isinstance(value, (str, bool)):
         return value
     if is_.is_dictionary(kind):
@@ -305,6 +352,17 @@ def _written(value: Any, kind: Any) -> Any:
 READERS: dict[str, Callable[[str | Path], Iterator[Row]]] = {
     ".json": json_rows,
     ".jsonl": json_lines,
+    ".ndjson": json_lines,
     ".csv": csv_rows,
     ".parquet": parquet_rows,
 }
+#: Compressions of text files, by the last suffix: ``rows.jsonl.gz``.
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+
+
+def format_of(path: str | Path) -> str:
+    """The key of `READERS` for a file, by its name; empty: unknown."""
+    path = Path(path)
+    packed = path.suffix.lower() in PACKED
+    suffix = Path(path.stem if packed else path.name).suffix.lower()
+    return suffix if suffix in READERS and not (packed and suffix == ".parquet") else ""

@@ -3,7 +3,7 @@
 import glob
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -15,29 +15,36 @@ from gradatlas.core.checked import check_parquet, parquet_writer
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.hub import hub
-from gradatlas.data.formats import READERS, Row
+from gradatlas.data.formats import READERS, Row, dataset_rows, folder_splits, format_of
 
 #: Splits that are the whole file.
 WHOLE = ("train", "all")
 
 
-def read_rows(path: str | Path, split: str) -> Iterator[Row]:
-    """The rows of a JSON, JSON Lines, CSV or Parquet file in the `split` (``train[:500]``).
+def read_rows(path: str | Path, split: str = "") -> Iterator[Row]:
+    """The rows in the `split` (``train[:500]``) of a file (JSON, JSON Lines, CSV, Parquet) or `datasets` folder.
 
-    A file is one split, ``train``, with slices as in the `datasets` library, also in percent. Raises `InputError` with
-    the file, and the row if there is one (`gradatlas.data.formats`), for a file that is missing, of another format,
-    empty or not readable, and for a split without a row.
+    A file is one split, ``train``, with slices as in the `datasets` library, also in percent. An empty `split` is all
+    of a file, and of a folder with several splits ``train``. Raises `InputError` with the file, and the row if there is
+    one (`gradatlas.data.formats`), for a file that is missing, of another format, empty or not readable, and for a
+    split without a row.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
-        raise InputError(f"{path}: unknown format '{path.suffix}'; give one of {', '.join(READERS)}")
+    if path.is_dir():
+        splits = folder_splits(path)
+        name = split or chosen_split(splits, str(path))
+        for part, start, stop in _slices(path, name, {each: len(rows) for each, rows in splits.items()}):
+            yield from dataset_rows(splits[part].select(range(start, stop)), path)
+        return
+    if not format_of(path):
+        known = ", ".join(READERS)
+        raise InputError(f"{path}: unknown format '{path.suffix}'; give one of {known}, text files also .gz or .zst")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an existing path")
-    if suffix == ".parquet":
+    if format_of(path) == ".parquet":
         check_parquet(path, "fetch_dataset, or fetch_pairs for pairs", own=False)
-    rows = READERS[suffix]
-    if split in WHOLE:
+    rows = READERS[format_of(path)]
+    if split in ("", *WHOLE):
         found = False
         for row in rows(path):
             found = True
@@ -47,24 +54,30 @@ def read_rows(path: str | Path, split: str) -> Iterator[Row]:
         return
     # All rows are counted, as a slice may count from the end or in percent.
     length = sum(1 for _ in rows(path))
-    for start, stop in _slices(path, split, length):
+    for _, start, stop in _slices(path, split, {"train": length}):
         yield from islice(rows(path), start, stop)
 
 
-def _slices(path: Path, split: str, length: int) -> list[tuple[int, int]]:
-    """The slices (first row, row after the last) of `length` rows in `split`."""
+def chosen_split(splits: Collection[str], where: str) -> str:
+    """The split taken where none is named: ``train``, or the only one; `InputError` where there is neither."""
+    if "train" in splits or len(splits) == 1:
+        return "train" if "train" in splits else next(iter(splits))
+    raise InputError(f"{where}: has the splits {', '.join(splits)}; name one of them as 'split'")
+
+
+def _slices(path: Path, split: str, lengths: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """The slices (split, first row, row after the last) in `split`, of splits of these `lengths`."""
     from datasets import ReadInstruction
 
     try:
-        pieces = ReadInstruction.from_spec(split).to_absolute({"train": length})
+        pieces = ReadInstruction.from_spec(split).to_absolute(lengths)
     except (ValueError, AssertionError) as error:
-        raise InputError(
-            f"{path}: split '{split}' cannot be used ({_line(error)}); change the mapping's split"
-        ) from None
-    found = [(piece.from_, piece.to) for piece in pieces]
-    if not any(stop > start for start, stop in found):
-        raise InputError(f"{path}: split '{split}' has none of its {length} rows; change the mapping's split")
-    return [(start, max(start, stop)) for start, stop in found]
+        raise InputError(f"{path}: split '{split}' cannot be used ({_line(error)}); change 'split'") from None
+    found = [(piece.splitname, piece.from_, max(piece.from_, piece.to)) for piece in pieces]
+    if not any(stop > start for _, start, stop in found):
+        length = sum(lengths[piece.splitname] for piece in pieces)
+        raise InputError(f"{path}: split '{split}' has none of its {length} rows; change 'split'")
+    return found
 
 
 def fetch_rows(
@@ -81,8 +94,9 @@ def fetch_rows(
     """Write the rows of the hub dataset `source` (ORG/NAME), at the commit `revision`, as Parquet.
 
     With a `mirror`, a folder with ``datasets/ORG/NAME``, the rows come from there. `where`: the file or key that names
-    the dataset, for messages; default: its mapping. `folder`: of a dataset with parts in folders. Raises `InputError`
-    for a missing revision, an unknown dataset, configuration or split, and where the hub does not answer.
+    the dataset, for messages; default: its mapping. `folder`: of a dataset with parts in folders. An empty `split` is
+    ``train``, or the only one. Raises `InputError` for a missing revision, an unknown dataset, configuration or split,
+    and where the hub does not answer.
     """
     named_in = where or f"config/mappings/{dataset}.yaml"
     local = Path(mirror).expanduser() / "datasets" / source if mirror else None
@@ -109,7 +123,7 @@ def fetch_rows(
 
         try:
             table = datasets.load_dataset(
-                place, name or None, split=split, data_dir=folder or None, cache_dir=cache, **at
+                place, name or None, split=split or None, data_dir=folder or None, cache_dir=cache, **at
             )
         except datasets.exceptions.DatasetNotFoundError:
             raise InputError(
@@ -123,6 +137,8 @@ def fetch_rows(
                 f"{dataset}: {source} cannot be fetched from the hub ({_line(error)}); check the network, or put a "
                 f"copy into FOLDER/datasets/{source} and give --config mirror=FOLDER"
             ) from None
+        if not split:
+            table = table[chosen_split(table, f"{dataset}: {source}")]
         # Written by the library, which embeds images, then copied to a file with a checksum.
         plain = Path(cache) / "rows.parquet"
         table.to_parquet(plain)

@@ -16,7 +16,9 @@ class TrainingRow:
 
     `number`: the row in its file, from 0. `response`: empty, ``chosen`` or ``rejected``. `own`: the row's columns as in
     the file. Text shapes have `prompt` and `completion`; chats have `messages` ({role, content, ...}) and `tools`, and
-    no `prompt`. `status`: ``ok``, or why it cannot be measured, with the `reason` in words.
+    no `prompt`. `joint`: what stands between prompt and completion in a plain text. `raw`: the text is complete, so it
+    goes through no chat template. `given`: how many of the first messages are the prompt; the loss is over assistant
+    turns behind them. `status`: ``ok``, or why it cannot be measured, with the `reason` in words.
     """
 
     number: int
@@ -26,7 +28,10 @@ class TrainingRow:
     own: Mapping[str, Any]
     prompt: str = ""
     completion: str = ""
+    joint: str = ""
+    raw: bool = False
     messages: tuple[Mapping[str, Any], ...] = ()
+    given: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
     status: str = "ok"
     reason: str = ""

@@ -109,6 +109,14 @@ class WinRateSettings(RunTableSettings):
     """examples of an epoch, by run"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecallSettings(BootstrapSettings):
+    """What decides the recall of planted faults."""
+
+    models: dict[str, str]
+    """by model, its name to readers; in the order of the tables"""
+
+
 def draw_figures(
     *,
     statistics: Path,
@@ -299,6 +307,25 @@ def compare_groups(
         raise InputError(f"--group-a {group_a}: of two tables both names are needed, or none; give --group-b")
     pairs = read_groups(scores, other, paired, names)
     write_comparisons(pairs, paired, output, formats, settings.draws, settings.seed)
+
+
+def recall_faults(*, scores: list[Path], output: Path, formats: list[str], settings: Json[RecallSettings]) -> None:
+    """Measure how many planted faults of the graded data are among the first samples in the order of each score.
+
+    Parameters
+    ----------
+    scores
+        scores.parquet of the graded data, one a model
+    output
+        folder for recall.parquet, .csv, .md, .tex, curves.parquet and the figures
+    formats
+        vl.json, svg, png, pdf
+    """
+    from gradatlas.core.jobs import by_name
+    from gradatlas.figures.recall import write_recall
+
+    paths = by_name(list(settings.models), scores, "--scores")
+    write_recall(paths, settings.models, output, formats, settings.draws, settings.seed)
 
 
 def write_gallery(*, figures: Path, chosen: Path, output: Path) -> None:

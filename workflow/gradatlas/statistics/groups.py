@@ -20,6 +20,7 @@ from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.statistics.corrections import holm
 from gradatlas.statistics.counts import FEWEST_SAMPLES
 from gradatlas.statistics.effects import compare, matched_pairs, standardised_difference
+from gradatlas.statistics.score_tables import values_of
 
 #: The numbers that are compared, in the order of tables and figures.
 NUMBERS = (
@@ -155,7 +156,7 @@ def curve_rows(it: Compared, draws: int, seed: int) -> Iterator[dict[str, Any]]:
 
 def _group(path: Path, name: str) -> Group:
     """The samples of one scores table with status ok, with their curves from the parts beside it."""
-    frame = pl.from_arrow(read_table(SCORES, path)).with_columns(pl.col("response").fill_null(""))
+    frame = pl.from_arrow(read_table(SCORES, path))
     usable = frame.filter(pl.col("status") == "ok")
     if usable.height < frame.height:
         progress(f"{path}: {frame.height - usable.height} of {frame.height} samples are left out by their status")
@@ -164,16 +165,15 @@ def _group(path: Path, name: str) -> Group:
         missing = "no sample with status ok" if parts else "no folder 'measured' with parts beside it"
         raise InputError(f"{path}: {missing}; give the scores.parquet of a folder that gradatlas score wrote")
     facts = read_metadata(parts[0], MEASURED)
-    shape = (facts["layers"], len(facts["projections"]), len(facts["metrics"]))
     if tuple(facts["metrics"]) != METRICS:
         raise InputError(f"{parts[0]}: metrics {', '.join(facts['metrics'])}, not {', '.join(METRICS)}; score again")
-    curves = pl.concat([pl.from_arrow(read_table(MEASURED, path, [*_KEY, "values"])) for path in parts])
-    curves = curves.with_columns(pl.col("response").fill_null(""))
-    both = usable.select(_KEY).join(curves, on=_KEY, how="left", maintain_order="left")
-    if both["values"].null_count():
-        row = both.filter(pl.col("values").is_null())["row"][0]
-        raise InputError(f"{path}: row {row} is in no part of {parts[0].parent}; score again")
-    values = np.array(both["values"].to_list(), dtype=np.float32).reshape(-1, *shape)
+    tables = [read_table(MEASURED, part, [*_KEY, "values"]) for part in parts]
+    values = np.concatenate([values_of(table, facts) for table in tables])
+    # Parts are in the order of the scores.
+    keys = pl.concat([pl.from_arrow(table.select(_KEY)) for table in tables])
+    if keys.rows() != frame.select(_KEY).rows():
+        raise InputError(f"{parts[0].parent}: its rows are not those of {path}; score again")
+    values = values[(frame["status"] == "ok").to_numpy()]
     return Group(name, usable, values, tuple(facts["projections"]))
 
 

@@ -196,3 +196,28 @@ GROUP_CURVES = Table(
         ]
     ),
 )
+
+# One row: the share of `planted` samples of a fault among the first so many of `samples` in the order of a score,
+# searched from its `end` (high, low), with its interval; `chance`: of a random order, with the middle 95 % of orders.
+RECALL = Table(
+    "recall",
+    "recall_faults",
+    pa.schema(
+        [
+            ("model", TEXT),
+            ("fault", TEXT),
+            ("number", TEXT),
+            ("end", TEXT),
+            ("planted", COUNT),
+            ("samples", COUNT),
+            *((name, REAL) for name in ("value", "low", "high", "chance", "chance_low", "chance_high")),
+        ]
+    ),
+)
+
+# One row: the same share among the first k.
+RECALL_CURVES = Table(
+    "recall_curves",
+    "recall_faults",
+    pa.schema([("model", TEXT), ("fault", TEXT), ("number", TEXT), ("end", TEXT), ("k", COUNT), ("value", REAL)]),
+)

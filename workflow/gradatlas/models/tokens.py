@@ -100,20 +100,26 @@ class Encoder:
         else:
             ids, start = tokenise(self.tokenizer, self.front, prompt, response)
         mask = [i >= start for i in range(len(ids))]
-        truncated = len(ids) > self.max_length
-        if truncated and self.truncation == "left":
-            ids, mask = self._without_start(ids, mask)
-        cut = slice(0, self.max_length)
-        return Encoded(tuple(ids[cut]), tuple(mask[cut]), truncated)
+        kept = within(ids, mask, self.front, self.max_length, self.truncation)
+        return Encoded(tuple(ids[i] for i in kept), tuple(mask[i] for i in kept), len(ids) > self.max_length)
 
-    def _without_start(self, ids: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
-        """The sample without the first tokens of the prompt after BOS, as many as the response needs."""
+
+def within(
+    ids: Sequence[int], response: Sequence[bool], front: Sequence[int], max_length: int, truncation: str
+) -> list[int]:
+    """The places of a sample's tokens that stay in the window (`Encoder`).
+
+    With `truncation` ``left`` the first tokens of the prompt after BOS go, as many as the tokens from the response's
+    first on need.
+    """
+    places = list(range(len(ids)))
+    if len(ids) > max_length and truncation == "left":
         head = 0
         # In compat `reference`, BOS occurs twice where the chat template contains it.
-        while self.front and ids[head : head + len(self.front)] == self.front:
-            head += len(self.front)
-        start = mask.index(True) if True in mask else len(ids)
+        while front and list(ids[head : head + len(front)]) == list(front):
+            head += len(front)
+        start = list(response).index(True) if True in response else len(ids)
         # Without BOS the prompt's last token stays, as the response's first token is predicted from it.
-        prompt_tokens = max(self.max_length - head - (len(ids) - start), 0 if head else 1)
-        kept = max(start - prompt_tokens, head)
-        return ids[:head] + ids[kept:], mask[:head] + mask[kept:]
+        prompt_tokens = max(max_length - head - (len(ids) - start), 0 if head else 1)
+        places = places[:head] + places[max(start - prompt_tokens, head) :]
+    return places[:max_length]

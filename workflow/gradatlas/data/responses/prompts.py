@@ -12,6 +12,7 @@ from gradatlas.core.errors import InputError
 SYSTEM_PROMPT = "You are a helpful assistant."
 # The date for templates that write today's date (Llama's from 3.2 on): their default without a clock.
 CHAT_DATE = date(2024, 7, 26)
+CHAT_DATE_STRING = CHAT_DATE.strftime("%d %b %Y")
 # The function that such a template calls, replaced by a macro in front of it: the library does not accept a function.
 _CLOCK = "strftime_now"
 _STILL = "".join(
@@ -51,18 +52,22 @@ def chat_prompt(tokenizer: Any, instruction: str) -> str:
     return prompt
 
 
+def dated(template: str) -> str:
+    """A chat template that writes `CHAT_DATE` where it asks for today's date; `date_string` is `CHAT_DATE_STRING`."""
+    return (_STILL if _CLOCK in template else "") + template
+
+
 def _rendered(tokenizer: Any, instruction: str) -> str:
     """The chat template with one instruction, and with the system message unless it is refused."""
     user = {"role": "user", "content": instruction}
     for messages in ([{"role": "system", "content": SYSTEM_PROMPT}, user], [user]):
         try:
-            template = tokenizer.get_chat_template()
             return tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=True,
-                chat_template=(_STILL if _CLOCK in template else "") + template,
-                date_string=CHAT_DATE.strftime("%d %b %Y"),
+                chat_template=dated(tokenizer.get_chat_template()),
+                date_string=CHAT_DATE_STRING,
             )
         except Exception as error:
             # A template refuses a role with Jinja's raise_exception; any other error is a defect.

@@ -48,7 +48,7 @@ class PairsSettings(Pairing):
 class GradedSettings:
     """How many graded rows there are."""
 
-    clean: int = 100
+    clean: int = 60
     """good rows"""
     planted: int = 20
     """rows of each fault"""

@@ -23,8 +23,9 @@ ANY = "wrong"
 def recall_rows(model: str, scores: pl.DataFrame, draws: int, seed: int) -> Iterator[dict[str, Any]]:
     """The rows of the ``recall`` table of one model's scores of graded data.
 
-    One fault is searched among its samples and the clean ones; wrong responses of all kinds among all samples. A sample without a number is found
-    last. Intervals: percentile bootstrap of planted and of clean samples, which keeps their numbers.
+    One fault is searched among its samples and the clean ones, wrong responses of all kinds among all samples. A sample
+    without a number is found last. Intervals: percentile bootstrap of planted and of other samples, which keeps their
+    numbers.
     """
     for fault, planted, others in _pools(scores):
         n = planted.sum() + others.sum()

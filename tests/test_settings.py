@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT
 from gradatlas.core.schemas import checked, meanings, schema_of
 from gradatlas.study.settings import Config, Dynamics, Generate
-from gradatlas.study.sheets import DatasetMapping, DatasetRow, ModelRow, PairsMapping, RunRow, SourceRow
+from gradatlas.study.sheets import DatasetMapping, DatasetRow, ModelRow, PairsMapping, RunRow, ScoredRow, SourceRow
 
 README = (ROOT / "config/README.md").read_text()
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -51,6 +51,7 @@ TABLES = {
     "key of `dynamics`": (Dynamics, DEFAULT["dynamics"], ()),
     "column of `models.tsv`": (ModelRow, header("models"), ()),
     "column of `datasets.tsv`": (DatasetRow, header("datasets"), ()),
+    "key of a scored dataset": (ScoredRow, ["dataset", "title", "source", "revision", "name"], ()),
     "column of `sources.tsv`": (SourceRow, header("sources"), ()),
     "key of a mapping": (DatasetMapping, ["source", "revision"], ()),
     "column of `runs.tsv`": (RunRow, header("runs"), ()),

@@ -11,7 +11,7 @@ why    a verdict is corrected for all tests of a run, so it is reached in one pl
 # In all formats: Snakefile's `all` and the target `claims` take them, so that another format makes them again.
 CLAIM_FIGURES = collect(
     "results/figures/claims/{figure}.{format}",
-    figure=["verdicts", "dynamics"] + ["fixed_data"] * bool(STUDY.datasets),
+    figure=["verdicts", "dynamics"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
     format=STUDY.config["formats"],
 )
 

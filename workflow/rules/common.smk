@@ -24,11 +24,14 @@ from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
 from gradatlas.study.runs import read_plan, trained_pairs
+from gradatlas.study.scored import is_fetched
 from gradatlas.study.settings import (
     Learning,
     Measuring,
     OneStep,
     Pairing,
+    Prompting,
+    Reading,
     Requesting,
     Sampling,
     Tokenising,
@@ -111,7 +114,7 @@ MODELS = {**STUDY.miniatures, **STUDY.writers, **STUDY.judges, **STUDY.learners,
 
 wildcard_constraints:
     model="|".join(MODELS),
-    dataset="|".join(STUDY.datasets) or "none",
+    dataset="|".join([*STUDY.datasets, *STUDY.scored]) or "none",
 
 
 def is_remote(dataset):
@@ -269,6 +272,10 @@ PASS, TRAINING = 2, 6
 HUB_DATASETS = {
     name: row["mapping"] for name, row in STUDY.datasets.items() if "mapping" in row and not is_file(row["mapping"])
 }
+# Scored ones are fetched in the same way.
+HUB_DATASETS |= {
+    name: {**row, "split": row["split"] or "train"} for name, row in STUDY.scored.items() if is_fetched(row)
+}
 
 
 def rows_file(dataset):
@@ -291,6 +298,33 @@ def source_files(dataset):
 def dataset_sources(wildcards):
     """The same, as an input."""
     return source_files(wildcards.dataset)
+
+
+def scored_source(dataset):
+    """Where the rows of a scored dataset are: a file, or a folder that `datasets` saved."""
+    return f"resources/datasets/{dataset}.parquet" if dataset in HUB_DATASETS else STUDY.scored[dataset]["source"]
+
+
+def scored_files(wildcards):
+    """The same as files."""
+    source = Path(scored_source(wildcards.dataset))
+    return sorted(str(path) for path in source.rglob("*") if path.is_file()) if source.is_dir() else [str(source)]
+
+
+def scoring_settings(model, dataset):
+    """How a training file is read and measured."""
+    row, loading = STUDY.scored[dataset], STUDY.models[model]
+    # The split of a hub dataset is chosen when it is fetched.
+    reading = picked(row, Reading) | ({"split": ""} if dataset in HUB_DATASETS else {})
+    measuring = {key: STUDY.config[key] for key in ("projections", "tf32")}
+    return reading | picked(row, Prompting) | picked(loading, Loading) | measuring | {"mapping": loading["projections"]}
+
+
+def score_title(model, dataset):
+    """What a page of scores is of; a model that was never meant for the data is a pipeline check."""
+    title = f"{STUDY.scored[dataset]['title'] or dataset}, {STUDY.models[model]['title'] or model}"
+    meant = STUDY.models[model]["scope"] in ("any", STUDY.scored[dataset].get("scope", "user"))
+    return title if meant else f"{title} (pipeline check)"
 
 
 def source_settings(dataset):
@@ -444,6 +478,12 @@ def writer_settings():
 # Whether the toys are part of the study; the target `toys` makes them anyway.
 SHOWN = STUDY.config["toys"]["show"]
 SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
+
+
+# Whether anything has claims; scored data alone have none.
+CLAIMED = bool(STUDY.datasets or PLAN.runs or SHOW_TOYS)
+SCORES = "results/scores/{model}/{dataset}"
+SCORE_PAGES = collect(f"{SCORES}/scores.html", model=STUDY.models, dataset=STUDY.scored)
 
 
 # The second study: one folder per model and seed.

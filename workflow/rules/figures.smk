@@ -174,7 +174,8 @@ rule write_atlas:
         curves=collect("results/statistics/{dataset}/curves.parquet", dataset=STUDY.datasets),
         layers=collect("results/statistics/{dataset}/per_sample_layers.parquet", dataset=STUDY.datasets),
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
-        claims="results/claims.parquet",
+        claims=["results/claims.parquet"] if CLAIMED else [],
+        scores=SCORE_PAGES,
         second=[str(sums_of(folder)) for folder in SECOND_FIGURES],
         statuses=RUN_STATUSES,
         run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
@@ -197,14 +198,15 @@ rule write_atlas:
         ),
         figures=FIGURES,
         second=SECOND_FIGURES,
+        claims=lambda wildcards, input: ["--claims", *input.claims] if input.claims else [],
         tables=lambda wildcards, input: [path for path in input.tables if path.endswith(".csv")],
         run_table=lambda wildcards, input: input.run_table[:1],
         win_rates=lambda wildcards, input: input.win_rates[:1],
     shell:
         "python -m gradatlas write-atlas --figures {params.figures:q} --cells {input.cells:q}"
         " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
-        " --sample-layers {input.layers:q} --responses {input.responses:q} --claims {input.claims:q}"
-        " --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
+        " --sample-layers {input.layers:q} --responses {input.responses:q} {params.claims:q}"
+        " --scores {input.scores:q} --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
         " --win-rates {params.win_rates:q}"
         " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 

@@ -39,6 +39,7 @@ rule write_manifest:
         sources=sorted({path for name in STUDY.datasets for path in source_files(name)})
         + (pair_rows(None) + probe_files(None) if LEARNT else [])
         + ([TOY_FILES] if HUB_IMAGES else TOY_FILES) * SHOW_TOYS,
+        scores=[f"{os.path.dirname(page)}/scores.parquet" for page in SCORE_PAGES],
         statistics=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
         cards=collect("resources/models/{model}.json", model=LEARNT),
         learnt=sum(LEARNT.values(), []),
@@ -61,7 +62,8 @@ rule write_manifest:
     shell:
         "python -m gradatlas write-manifest --samples {input.samples:q} --responses {input.responses:q}"
         " --sources {input.sources:q} --statistics {input.statistics:q} --cards {input.cards:q}"
-        " --learnt {input.learnt:q} --pairs {input.pairs:q} --toys {input.toys:q} --output {output:q}"
+        " --learnt {input.learnt:q} --pairs {input.pairs:q} --toys {input.toys:q}"
+        " --scores {input.scores:q} --output {output:q}"
         " > {log:q} 2>&1"
 
 

@@ -17,6 +17,7 @@ from gradatlas.core.machine import machine
 from gradatlas.data.training.read import read_rows, rows_of
 from gradatlas.data.training.rows import TrainingRow
 from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.page.scores import write_page
 from gradatlas.scores.columns import OwnColumns
 from gradatlas.scores.measure import Scorer
 from gradatlas.scores.parts import write_parts
@@ -53,10 +54,10 @@ def score_data(
     started = time.time()
     source = data if isinstance(data, str | Path) else list(data)
 
-    def rows() -> Iterator[TrainingRow]:
+    def rows(quiet: bool = True) -> Iterator[TrainingRow]:
         if isinstance(source, list):
-            return rows_of(source, settings, "data")
-        return read_rows(source, settings, revision=data_revision)
+            return rows_of(source, settings, "data", quiet)
+        return read_rows(source, settings, revision=data_revision, quiet=quiet)
 
     digest = ""
     if isinstance(model, str | Path):
@@ -73,7 +74,7 @@ def score_data(
     scorer, own = Scorer(model, tokenizer, settings), OwnColumns()
     stated = {key: value for key, value in asdict(settings).items() if key not in _NO_FACTS}
     facts = {"model": name, "revision": revision, "settings": stated, "window": scorer.window}
-    outcome = write_parts(scorer, own.watched(rows()), folder / "measured", model_digest=digest, more=facts)
+    outcome = write_parts(scorer, own.watched(rows(quiet=False)), folder / "measured", model_digest=digest, more=facts)
     if not outcome.paths:
         raise InputError(f"{'data' if isinstance(source, list) else source}: has no row; give a file with rows")
     scores = write_scores(outcome.paths, rows, own, folder)
@@ -105,4 +106,9 @@ def score_data(
         raise InputError(f"no row could be measured: {outcome.line()}; {folder / 'scores.csv'} has the reasons")
     if select:
         write_selected(rows(), scores, select, by, folder)
+    write_page(folder, folder / "scores.html", title=title or f"{_named(source)}, {name}")
     return scores
+
+
+def _named(source: str | Path | list) -> str:
+    return "Rows" if isinstance(source, list) else Path(source).name

@@ -30,6 +30,7 @@ def write_atlas(
     sample_layers: Sequence[Path] = (),
     responses: Sequence[Path] = (),
     claims: Path | None = None,
+    scores: Sequence[Path] = (),
     second: Sequence[Path] = (),
     statuses: Sequence[Path] = (),
     run_table: Sequence[Path] = (),
@@ -58,6 +59,8 @@ def write_atlas(
         responses, one table per dataset, for the samples' texts
     claims
         the table of verdicts
+    scores
+        pages of scores of training files, .../MODEL/DATASET/scores.html, to link to
     second
         folders of the second study's figures
     statuses
@@ -98,6 +101,7 @@ def write_atlas(
         run_table[0] if run_table else None,
         win_rates[0] if win_rates else None,
         settings.prompts,
+        scores,
     )
     progress(f"{output}: {count} figures")
 
@@ -112,6 +116,7 @@ def write_manifest(
     learnt: Sequence[Path] = (),
     pairs: Sequence[Path] = (),
     toys: Sequence[Path] = (),
+    scores: Sequence[Path] = (),
     output: Path,
 ) -> None:
     """Collect what every table was made with (models, revisions, code, seeds), and check that the tables agree.
@@ -134,6 +139,8 @@ def write_manifest(
         pairs tables that these models were finetuned on
     toys
         tables of the toys
+    scores
+        tables of the scores of training files
     output
         manifest to write (.json)
     """
@@ -151,7 +158,7 @@ def write_manifest(
     }
     # Paths are keys of the manifest.
     named = [list(map(str, paths)) for paths in (samples, responses, sources, statistics)]
-    facts = manifest(*named, learners, list(map(str, pairs)), list(map(str, toys)))
+    facts = manifest(*named, learners, list(map(str, pairs)), list(map(str, toys)), list(map(str, scores)))
     write_json(output, facts)
 
 

@@ -16,6 +16,7 @@ from gradatlas.data.tables import PAIRS, RESPONSES
 from gradatlas.finetuning.tables import TABLES as RUN_TABLES
 from gradatlas.gradients.tables import SAMPLES
 from gradatlas.models.snapshots import read_card
+from gradatlas.scores.tables import SCORES
 from gradatlas.statistics.tables import CELLS
 from gradatlas.toys.tables import TABLES as TOY_TABLES
 
@@ -52,14 +53,15 @@ def manifest(
     learners: Mapping[str, tuple[str, Sequence[str]]] | None = None,
     pairs: Sequence[str] = (),
     toys: Sequence[str] = (),
+    scores: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The facts of all samples tables, by model; those of the statistics; checksums of responses and source files.
 
     `statistics`: cells tables. `learners`: by finetuned model its card, and the tables and ``status.json`` files of its
-    runs, made from the `pairs` tables. `toys`: tables of the toys. The machine that made a table is read from the file
-    beside it, if there is one (`core.machine`). Raises `InputError` with both files where two tables disagree on a fact
-    that must be equal, where statistics are not of these `samples`, and where a run started from a model, or was made
-    from a table, that is not among these.
+    runs, made from the `pairs` tables. `toys`: tables of the toys. `scores`: of training files' scores. The machine
+    that made a table is read from the file beside it, if there is one (`core.machine`). Raises `InputError` with both
+    files where two tables disagree on a fact that must be equal, where statistics are not of these `samples`, and where
+    a run started from a model, or was made from a table, that is not among these.
     """
     facts = {path: read_metadata(path, SAMPLES) for path in samples}
     for path, table in facts.items():
@@ -92,6 +94,7 @@ def manifest(
         "toys": {
             path: {"sha256": sha256_of(path), **read_metadata(path, TOY_TABLES.get(Path(path).stem))} for path in toys
         },
+        "scores": {path: {"sha256": sha256_of(path), **read_metadata(path, SCORES)} for path in scores},
         "sources": {path: sha256_of(path) for path in sources},
         "statistics": {path: {key: summary[key] for key in ("draws", "seed")} for path, summary in summaries.items()},
         "versions": {"python": platform.python_version()}

@@ -40,6 +40,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 SECTIONS = {
     "run": "What was run",
     "reading": "How to read it",
+    "scores": "Scores of training files",
     "claims": "What holds",
     "fixed": "Which conclusions survive the fixed data",
     "explorer": "Explore",
@@ -78,16 +79,17 @@ def write_atlas(
     run_table: str | Path | None = None,
     win_rates: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
+    scores: Sequence[str | Path] = (),
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table per dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do.
     `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
-    `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. Of the second study, `second`:
-    folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`; `run_table`: of
-    `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows only the second study.
-    `InputError` where one of them is missing or is something else.
+    `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. `scores`: pages to link to. Of the
+    second study, `second`: folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`;
+    `run_table`: of `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows the second
+    study and scores alone. `InputError` where one of them is missing or is something else.
     """
     base = Path(output).resolve().parent
     runs, prompts = runs or {}, prompts or {}
@@ -109,6 +111,10 @@ def write_atlas(
         "prompt_forms": _prompt_forms(prompts),
         "ability": {"note": ability.NOTE, "table": ability.table(answers)} if len(answers) else None,
         "datasets": datasets,
+        "scores": [
+            {"of": f"{page.parent.name} on {page.parent.parent.name}", "page": link(page, base)}
+            for page in map(Path, scores)
+        ],
         "toys": groups["toys"],
         "config": {
             "text": read_lines(config, "write_config"),

@@ -69,14 +69,9 @@ class Scorer:
         """Each row with its tokens."""
         for row in rows:
             encoded = self.encoder.encode(row)
-            sample, status, reason = encoded.sample, encoded.status, encoded.reason
-            if sample is not None and status == "ok":
-                check_ids(sample.ids, self.model, self.tokenizer, f"row {row.number}")
-                if self.settings.truncation == "drop" and sample.truncated:
-                    status, reason = "truncated", f"longer than max_length ({self.window} tokens)"
-                elif not sample.response_tokens:
-                    status, reason = "no_response_tokens", f"no response within max_length ({self.window} tokens)"
-            yield Item(row.number, row.response, status, reason, sample, encoded.texts)
+            if encoded.status == "ok":
+                check_ids(encoded.sample.ids, self.model, self.tokenizer, f"row {row.number}")
+            yield Item(row.number, row.response, encoded.status, encoded.reason, encoded.sample, encoded.texts)
 
     def measure(self, chunk: Sequence[Item]) -> pa.Table:
         """The measured table of a chunk, in its order."""

@@ -18,6 +18,7 @@ from gradatlas.core.sheets import Row, check_case, read_sheet
 from gradatlas.study.mappings import check_path, check_place, names_answers, read_mapping
 from gradatlas.study.models import chosen_row, read_models
 from gradatlas.study.relations import BUILT, GOLD_VARIANT
+from gradatlas.study.scored import is_scored, read_scored
 from gradatlas.study.settings import Config
 from gradatlas.study.sheets import DatasetRow, GradientClaimRow, SourceRow
 
@@ -45,11 +46,11 @@ NEEDED = {"relations": "correct", "loss_tokens": "all", "metrics": "nuclear_norm
 
 @dataclass(frozen=True)
 class Study:
-    """The complete `config` and the chosen rows: `models` and `datasets` by key, `files` by
-    (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`: the local
-    model that writes Detailed responses or rephrases, if any. `learners`: the models that are finetuned; `judges`:
-    the reward model that judges their free responses. The row of a mapped dataset holds its `mapping`. `claims`: the
-    rows of the claims' sheet."""
+    """The complete `config` and the chosen rows: `models` and `datasets` by key, `scored` training files by name,
+    `files` by (dataset, variant, relation). `miniatures`: the chosen ones and the partners they start from. `writers`:
+    the local model that writes Detailed responses or rephrases, if any. `learners`: the models that are finetuned;
+    `judges`: the reward model that judges their free responses. The row of a mapped dataset holds its `mapping`.
+    `claims`: the rows of the claims' sheet."""
 
     config: dict[str, Any]
     models: dict[str, Row]
@@ -58,6 +59,7 @@ class Study:
     learners: dict[str, Row]
     judges: dict[str, Row]
     datasets: dict[str, Row]
+    scored: dict[str, Row]
     files: dict[tuple[str, str, str], Row]
     claims: dict[str, Row]
 
@@ -146,11 +148,11 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     """
     root = Path(root)
     config = _read_config(config)
-    datasets = _read_datasets(config, root)
+    datasets, scored = _read_datasets(config, root), read_scored(config)
     models = read_models(config, root)
     files = _read_files(datasets, root)
     claims = read_sheet(root / "config/claims.tsv", GradientClaimRow, "claim")
-    study = Study(config, **models, datasets=datasets, files=files, claims=claims)
+    study = Study(config, **models, datasets=datasets, scored=scored, files=files, claims=claims)
     for dataset in datasets:
         _check_files(study, dataset)
         _check_subsets(study, dataset)
@@ -159,7 +161,11 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
 
 
 def _check_jobs(study: Study) -> None:
-    cells = {"models": len(study.models), "datasets": len(study.datasets), "shards": study.config["shards"]}
+    cells = {
+        "models": len(study.models),
+        "datasets": len(study.datasets) + len(study.scored),
+        "shards": study.config["shards"],
+    }
     dynamics = study.config["dynamics"]
     runs = {f"dynamics.{key}": len(dynamics[key]) for key in ("models", "runs", "seeds")}
     for sizes in (cells, runs):
@@ -208,7 +214,7 @@ def _read_config(given: Mapping[str, Any]) -> dict[str, Any]:
 def _read_datasets(config: Mapping[str, Any], root: Path) -> dict[str, Row]:
     """The chosen rows of config/datasets.tsv, each mapped one with its `mapping`."""
     rows = read_sheet(root / "config/datasets.tsv", DatasetRow, "dataset")
-    chosen = {name: chosen_row(rows, name, "datasets") for name in config["datasets"]}
+    chosen = {name: chosen_row(rows, name, "datasets") for name in config["datasets"] if not is_scored(name)}
     check_case(chosen, "config key 'datasets'")
     for name, row in chosen.items():
         check_place(row["url"], f"config/datasets.tsv, '{name}': 'url'")

@@ -316,8 +316,9 @@ class Config(Measuring, Batching):
     models: tuple[str | dict[str, Any], ...]
     """models to measure: rows of `models.tsv` by name, or complete rows written out: `{model: mine, source:
     ./folder}`"""
-    datasets: Names
-    """datasets to measure: rows of `datasets.tsv` by name; empty for the second study alone (`dynamics`), with its
+    datasets: Annotated[tuple[str | dict[str, Any], ...], Schema(uniqueItems=True)]
+    """datasets to measure: rows of `datasets.tsv` by name; or training files to score, written out: `{dataset: mine,
+    source: data/mine.jsonl, group: source}` (see Scores). Empty for the second study alone (`dynamics`), with its
     page"""
     variants: dict[str, Annotated[tuple[str, ...], LISTED]] = field(default_factory=dict)
     """by dataset, the variants to keep: `{wiki_popular: [length_100]}`; others keep all"""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from gradatlas.core.schemas import ABSENT, Schema
 from gradatlas.study.probe_types import ProbeType
 from gradatlas.study.relations import Built, Given
-from gradatlas.study.settings import LISTED, Commit, Count, Few, Filled, Key, Seed, Whole
+from gradatlas.study.settings import LISTED, Commit, Count, Few, Filled, Key, Prompting, Reading, Seed, Whole
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
@@ -123,6 +123,23 @@ class DatasetRow(Answering):
     """the dataset's name within its family; empty: its title"""
     paper_top: Count | None = None
     """end of the study's own axis of nuclear norms under `paper_axes`; empty: 100 for None, 30 for others"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRow(Reading, Prompting):
+    """A training file whose samples are scored, as an entry of config key `datasets`."""
+
+    dataset: Key
+    """name in file names (letters, digits, `_`)"""
+    title: Title = ""
+    """name on its page, on one line, no dash first; empty: the key"""
+    source: Filled
+    """a training file (.json, .jsonl, .csv, .parquet, also .gz and .zst; `~` at its start is your home folder), a
+    folder that `datasets` saved, or a dataset of the hub, ORG/NAME"""
+    revision: Commit = ""
+    """commit of a hub dataset, 40 digits; empty for a file"""
+    name: str = ""
+    """configuration of a hub dataset that has several, such as `main`"""
 
 
 @dataclass(frozen=True)

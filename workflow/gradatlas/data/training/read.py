@@ -20,27 +20,31 @@ from gradatlas.study.sources import is_hub_id
 _FIRST = 100
 
 
-def read_rows(source: str | Path, reading: Reading, *, revision: str = "") -> Iterator[TrainingRow]:
+def read_rows(
+    source: str | Path, reading: Reading, *, revision: str = "", quiet: bool = False
+) -> Iterator[TrainingRow]:
     """The samples of a file, a `datasets` folder or a hub dataset (ORG/NAME at the commit `revision`), one by one.
 
     Memory holds a few rows and all ids; a `.json` file is read at once, and a hub dataset is fetched to a temporary
-    file. The log names the shape. A row that cannot be read is a sample with a status. Raises `InputError` as
-    `rows_of`, and for a source that is missing, damaged or empty (`gradatlas.data.tabular`).
+    file. The log names the shape, but if `quiet`. A row that cannot be read is a sample with a status. Raises
+    `InputError` as `rows_of`, and for a source that is missing, damaged or empty (`gradatlas.data.tabular`).
     """
     path = Path(source).expanduser()
     if path.exists() or format_of(path) or not is_hub_id(str(source)):
         if not path.exists():
             raise InputError(f"{source}: no such file or folder, and no hub dataset ORG/NAME; give one of these")
-        yield from rows_of(tabular.read_rows(path, reading.split), reading, str(source))
+        yield from rows_of(tabular.read_rows(path, reading.split), reading, str(source), quiet)
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.parquet"
         where = "the settings of this dataset"
         tabular.fetch_rows(str(source), str(source), "", revision, reading.split, rows, where=where)
-        yield from rows_of(tabular.read_rows(rows), reading, str(source))
+        yield from rows_of(tabular.read_rows(rows), reading, str(source), quiet)
 
 
-def rows_of(objects: Iterable[Mapping[str, Any]], reading: Reading, where: str) -> Iterator[TrainingRow]:
+def rows_of(
+    objects: Iterable[Mapping[str, Any]], reading: Reading, where: str, quiet: bool = False
+) -> Iterator[TrainingRow]:
     """The samples of rows in memory; `where` names them in messages.
 
     Raises `InputError` where no shape or more than one fits the columns, and for a named column that is in none of the
@@ -53,10 +57,11 @@ def rows_of(objects: Iterable[Mapping[str, Any]], reading: Reading, where: str) 
     for key in ("id", "group"):
         _check_column(columns, getattr(reading, key), key, where)
     id_column, group_column = (getattr(reading, key) or (key if key in columns else "") for key in ("id", "group"))
-    progress(
-        f"{where}: shape {name} (columns {', '.join(shape.columns)}); id: {id_column or 'row number'}; "
-        f"group: {group_column or ('chosen and rejected' if len(shape.responses) > 1 else 'none')}"
-    )
+    if not quiet:
+        progress(
+            f"{where}: shape {name} (columns {', '.join(shape.columns)}); id: {id_column or 'row number'}; "
+            f"group: {group_column or ('chosen and rejected' if len(shape.responses) > 1 else 'none')}"
+        )
     seen: dict[str, int] = {}
     for number, row in enumerate(chain(first, objects)):
         fault, identity, group = None, str(number), None

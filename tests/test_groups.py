@@ -140,7 +140,7 @@ def test_two_files_with_the_same_row_numbers_are_no_pairs_unless_asked(tmp_path)
         for name in ("high", "low")
     ]
     compare_groups(
-        scores=paths[0], other=paths[1], group_a="good", group_b="bad", output=tmp_path / "out", formats=["svg"],
+        scores=paths[0], other=paths[1], name_a="good", name_b="bad", output=tmp_path / "out", formats=["svg"],
         settings=FEW,
     )  # fmt: skip
     found = row(tmp_path / "out", "all")
@@ -172,7 +172,7 @@ def test_the_command_and_its_errors(tmp_path):
     done = subprocess.run([sys.executable, "-m", "gradatlas", *words], capture_output=True, text=True)
     assert done.returncode == 2 and "1 group among its samples with status ok" in done.stderr
     with pytest.raises(InputError, match=r"no sample with status ok is in group 'lnog'; .*long"):
-        compare_groups(scores=two_groups(tmp_path / "two", 0), group_a="lnog", output=tmp_path / "out")
+        compare_groups(scores=two_groups(tmp_path / "two", 0), group_a=["lnog"], output=tmp_path / "out")
     other = write_scores(tmp_path / "other", [9], [1.0], [1.0], [2.0], statuses=["no_response"])
     with pytest.raises(InputError, match="no sample with status ok; give"):
         compare_groups(scores=scores, other=other, output=tmp_path / "out")

@@ -24,7 +24,7 @@ from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
 from gradatlas.study.runs import read_plan, trained_pairs
-from gradatlas.study.scored import is_fetched
+from gradatlas.study.scored import GRADED, is_fetched
 from gradatlas.study.settings import (
     Learning,
     Measuring,
@@ -302,7 +302,10 @@ def dataset_sources(wildcards):
 
 def scored_source(dataset):
     """Where the rows of a scored dataset are: a file, or a folder that `datasets` saved."""
-    return f"resources/datasets/{dataset}.parquet" if dataset in HUB_DATASETS else STUDY.scored[dataset]["source"]
+    row = STUDY.scored[dataset]
+    if row["source"] == GRADED or row["url"]:
+        return f"results/graded/{dataset}.jsonl" if row["source"] == GRADED else os.path.join(FETCHED, row["source"])
+    return f"resources/datasets/{dataset}.parquet" if dataset in HUB_DATASETS else row["source"]
 
 
 def scored_files(wildcards):
@@ -323,7 +326,7 @@ def scoring_settings(model, dataset):
 def score_title(model, dataset):
     """What a page of scores is of; a model that was never meant for the data is a pipeline check."""
     title = f"{STUDY.scored[dataset]['title'] or dataset}, {STUDY.models[model]['title'] or model}"
-    meant = STUDY.models[model]["scope"] in ("any", STUDY.scored[dataset].get("scope", "user"))
+    meant = STUDY.models[model]["scope"] in ("any", STUDY.scored[dataset]["scope"])
     return title if meant else f"{title} (pipeline check)"
 
 
@@ -483,7 +486,9 @@ SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
 # Whether anything has claims; scored data alone have none.
 CLAIMED = bool(STUDY.datasets or PLAN.runs or SHOW_TOYS)
 SCORES = "results/scores/{model}/{dataset}"
-SCORE_PAGES = collect(f"{SCORES}/scores.html", model=STUDY.models, dataset=STUDY.scored)
+# (model, dataset) of everything that is scored.
+SCORED = [(model, name) for model in STUDY.models for name in STUDY.scored if STUDY.scores_on(model, name)]
+SCORE_PAGES = [f"{SCORES}/scores.html".format(model=model, dataset=dataset) for model, dataset in SCORED]
 
 
 # The second study: one folder per model and seed.

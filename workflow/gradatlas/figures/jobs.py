@@ -268,8 +268,10 @@ def compare_groups(
     *,
     scores: Path,
     other: Path | None = None,
-    group_a: str = "",
-    group_b: str = "",
+    group_a: Sequence[str] = (),
+    group_b: Sequence[str] = (),
+    name_a: str = "",
+    name_b: str = "",
     paired: bool = False,
     output: Path,
     formats: Sequence[str] = ("svg", "png"),
@@ -282,11 +284,15 @@ def compare_groups(
     scores
         scores.parquet of gradatlas score, with its folder `measured` beside it
     other
-        a second one: the two files' samples are the two groups
+        a second one: the two tables' samples are the two groups
     group_a
-        the first group (of two files, its name); empty: the first in the table, against each of the others
+        of one table, the groups that are the first side; empty: the first group in the table
     group_b
-        the second group; empty: each of the others
+        the groups that are the second side; empty: each of the others by itself
+    name_a
+        the first side's name in tables and figures; empty: that of the groups or of the table's folder
+    name_b
+        the second side's name; empty: the same
     paired
         of two tables: the same file scored by two models or checkpoints, compared row by row
     output
@@ -300,12 +306,11 @@ def compare_groups(
 
     if paired and not other:
         raise InputError("--paired: needs a second table; give --other")
+    if other and (group_a or group_b):
+        raise InputError("--other: two tables are compared whole; leave out --group-a and --group-b")
     if group_b and not group_a:
-        raise InputError(f"--group-b {group_b}: needs a first group; give --group-a")
-    names = [name for name in (group_a, group_b) if name]
-    if other and len(names) == 1:
-        raise InputError(f"--group-a {group_a}: of two tables both names are needed, or none; give --group-b")
-    pairs = read_groups(scores, other, paired, names)
+        raise InputError(f"--group-b {' '.join(group_b)}: needs a first side; give --group-a")
+    pairs = read_groups(scores, other, paired, group_a, group_b, (name_a, name_b))
     write_comparisons(pairs, paired, output, formats, settings.draws, settings.seed)
 
 

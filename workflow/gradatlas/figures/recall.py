@@ -24,8 +24,8 @@ NOTE = (
     "Recall at k: the share of the planted samples that are among the first k in the order of a score; k is the number "
     "planted. One fault is searched among its samples and the clean ones, wrong responses of all kinds among all "
     "samples. High, low: the end of the score that is searched first. Intervals: 95 %, bootstrap over samples. Random: "
-    "mean and middle 95 % of random orders. An exact copy has the scores of its original, so no score of single samples "
-    "can find it; inner products of gradients between samples can. No training on a selection was tried."
+    "mean and middle 95 % of random orders. An exact copy has the scores of its original, so no score of single "
+    "samples can find it; inner products of gradients between samples can. No training on a selection was tried."
 )
 # Searches that are drawn as curves; more could not be told apart.
 _CURVES = (

@@ -5,7 +5,7 @@ whole gradient. What is left between samples of like length and loss is what the
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ class Group:
         with np.errstate(divide="ignore"):
             return np.log(self.frame.select("response_tokens", "loss").to_numpy().astype(float))
 
+    def of(self, groups: Sequence[str], name: str = "") -> "Group":
+        """The samples of these groups of the table, called `name` or by the groups."""
+        part = self.at(np.flatnonzero(self.frame["group"].is_in(list(groups)).fill_null(False).to_numpy()))
+        return replace(part, name=name or ", ".join(groups))
+
     def at(self, places: np.ndarray) -> "Group":
         """The samples at these positions, in this order."""
         return Group(self.name, self.frame[places], self.values[places], self.projections)
@@ -68,32 +73,38 @@ class Compared:
     status: str = "ok"
 
 
-def read_groups(scores: Path, other: Path | None, paired: bool, names: Sequence[str]) -> list[tuple[Group, Group]]:
-    """The pairs of groups to compare.
+def read_groups(
+    scores: Path,
+    other: Path | None,
+    paired: bool,
+    group_a: Sequence[str] = (),
+    group_b: Sequence[str] = (),
+    names: tuple[str, str] = ("", ""),
+) -> list[tuple[Group, Group]]:
+    """The pairs of groups to compare, called by `names` where these are not empty.
 
-    `names`: of the groups, or of the two files' samples. Of one file, its first group (or the first of `names`) with
-    each of the others (or the second of `names`); of two files, all samples of each, and if `paired` only those with
-    status ok in both. Raises `InputError` for a file without groups, and for rows that do not pair.
+    Of one table the groups `group_a` (else the first one there) with those of `group_b` together (else with each of
+    the others); of two tables all samples of each, and if `paired` those with status ok in both. Raises `InputError`
+    for a table without groups, and for rows that do not pair.
     """
     if other:
-        groups = [
-            _group(path, name) for path, name in zip((scores, other), names or _labels(scores, other), strict=True)
-        ]
-        return [_same_rows(*groups, scores, other) if paired else (groups[0], groups[1])]
-    whole = _group(scores, "")
+        both = zip((scores, other), names, _labels(scores, other), strict=True)
+        a, b = (read_group(path, name or label) for path, name, label in both)
+        return [_same_rows(a, b, scores, other) if paired else (a, b)]
+    whole = read_group(scores, "")
     there = whole.frame["group"].drop_nulls().unique(maintain_order=True).to_list()
+    for name in (*group_a, *group_b):
+        if name not in there:
+            raise InputError(f"{scores}: no sample with status ok is in group '{name}'; {nearest(name, there)}")
     if len(there) < 2:
         raise InputError(
             f"{scores}: {len(there)} group{'s' * (len(there) != 1)} among its samples with status ok; score the data "
             "with a column of groups, or give a second table with --other"
         )
-    for name in names:
-        if name not in there:
-            raise InputError(f"{scores}: no sample with status ok is in group '{name}'; {nearest(name, there)}")
-    first = names[0] if names else there[0]
-    others = [names[1]] if len(names) > 1 else [name for name in there if name != first]
-    parts = {name: _part(whole, name) for name in (first, *others)}
-    return [(parts[first], parts[name]) for name in others]
+    first = group_a or there[:1]
+    others = [group_b] if group_b else [[name] for name in there if name not in first]
+    sides = [whole.of(first, names[0]), *(whole.of(each, names[1]) for each in others)]
+    return [(sides[0], side) for side in sides[1:]]
 
 
 def comparisons(a: Group, b: Group, paired: bool, seed: int) -> Iterator[Compared]:
@@ -154,7 +165,7 @@ def curve_rows(it: Compared, draws: int, seed: int) -> Iterator[dict[str, Any]]:
             )
 
 
-def _group(path: Path, name: str) -> Group:
+def read_group(path: str | Path, name: str) -> Group:
     """The samples of one scores table with status ok, with their curves from the parts beside it."""
     frame = pl.from_arrow(read_table(SCORES, path))
     usable = frame.filter(pl.col("status") == "ok")
@@ -175,11 +186,6 @@ def _group(path: Path, name: str) -> Group:
         raise InputError(f"{parts[0].parent}: its rows are not those of {path}; score again")
     values = values[(frame["status"] == "ok").to_numpy()]
     return Group(name, usable, values, tuple(facts["projections"]))
-
-
-def _part(whole: Group, name: str) -> Group:
-    part = whole.at(np.flatnonzero((whole.frame["group"] == name).fill_null(False).to_numpy()))
-    return Group(name, part.frame, part.values, part.projections)
 
 
 def _same_rows(a: Group, b: Group, scores: Path, other: Path) -> tuple[Group, Group]:

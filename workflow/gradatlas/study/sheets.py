@@ -127,7 +127,7 @@ class DatasetRow(Answering):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRow(Reading, Prompting):
-    """A training file whose samples are scored, as an entry of config key `datasets`."""
+    """A training file whose samples are scored: a row of config/scored.tsv, or an entry of config key `datasets`."""
 
     dataset: Key
     """name in file names (letters, digits, `_`)"""
@@ -140,6 +140,23 @@ class ScoredRow(Reading, Prompting):
     """commit of a hub dataset, 40 digits; empty for a file"""
     name: str = ""
     """configuration of a hub dataset that has several, such as `main`"""
+    url: str = ""
+    """address of the folder that the path `source` is in; empty: it is a local file"""
+    sha256: Annotated[str, Schema(pattern="^([0-9a-f]{64})?$")] = ""
+    """checksum; needed with a url"""
+    scope: Literal["study", "miniature", "user"] = "user"
+    """`study` (published by it), `miniature`, or `user` for your own"""
+    models: tuple[str, ...] = ()
+    """the models that it is scored on, of those chosen; empty: all of them"""
+    pair: Annotated[str, Schema(pattern="^[A-Za-z0-9_]*$")] = ""
+    """name of a comparison of samples of high and of low quality, which claims on data quality are tested on; its
+    samples may be in one dataset or in two. Empty: none"""
+    high: tuple[str, ...] = ()
+    """the groups of high quality; `*`: all samples"""
+    low: tuple[str, ...] = ()
+    """the groups of low quality; `*`: all samples"""
+    quality: str = ""
+    """column of the file that measures the quality of each sample; empty: only high and low are known"""
 
 
 @dataclass(frozen=True)

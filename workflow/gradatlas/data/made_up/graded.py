@@ -85,20 +85,19 @@ def _noisy(sample: Sample, other: Sample, rng: Random) -> str:
     """Two letters of some words exchanged, and some numbers of the steps replaced; the final answer stays."""
     rationale, ending = split_ending(sample.responses["detailed", "correct"], "detailed", sample.gold)
     words = rationale.split(" ")
-    long = [place for place, word in enumerate(words) if len(word) > 3 or word.strip(".,").isdigit()]
+    long = [place for place, word in enumerate(words) if len(word.strip(".,?")) > 3 or word.strip(".,").isdigit()]
     for place in rng.sample(long, max(2, round(_NOISE * len(words)))):
         words[place] = _mistyped(words[place], rng)
     return " ".join(words) + ending
 
 
 def _mistyped(word: str, rng: Random) -> str:
-    bare = word.strip(".,")
+    bare = word.strip(".,?")
     if bare.isdigit():
         others = [n for n in range(arithmetic.LOWEST, arithmetic.HIGHEST + 1) if n != int(bare)]
         return word.replace(bare, str(rng.choice(others)))
-    places = [i for i in range(len(word) - 1) if word[i] != word[i + 1]]
-    at = rng.choice(places)
-    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    at = rng.choice([i for i in range(len(bare) - 1) if bare[i] != bare[i + 1]])
+    return word.replace(bare, bare[:at] + bare[at + 1] + bare[at] + bare[at + 2 :])
 
 
 def _shuffled(sample: Sample, other: Sample, rng: Random) -> str:

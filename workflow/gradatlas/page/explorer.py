@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import vl_convert
 
 from gradatlas.charts import theme
 from gradatlas.charts.names import (
@@ -29,7 +28,7 @@ from gradatlas.charts.names import (
 from gradatlas.charts.panel import variant_ranks
 from gradatlas.core.tables import Table, read_table
 from gradatlas.data.tables import RESPONSES
-from gradatlas.page.pieces import pack, pack_text, rounded
+from gradatlas.page.pieces import pack, rounded, vega
 from gradatlas.statistics.counts import has_check, is_whole
 from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS, STATISTICS
 
@@ -40,7 +39,6 @@ CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
 LIGHT_COLOURS = (*theme.ORDERED_COLOURS, "#2f6b34", "#b0438f", "#7a5230")
 DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd", "#7fc486", "#ec8fd0", "#c9a27c")
 SHAPES = (*theme.ORDERED_SHAPES, "triangle-down", "triangle-right", "triangle-left")
-VEGA_LITE = "6.1"
 
 _Keys = Mapping[str, list[str]]
 
@@ -85,9 +83,7 @@ def explorer(
                 measured[f"{d}-{m}"] = {"check": has_check(cell)}
                 pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
                 pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)
-    # Within a function: the bundle's short names would be the page's names too.
-    script = f"(() => {{{vl_convert.javascript_bundle(vl_version=VEGA_LITE)}}})();"
-    return {"index": _index(keys, titles, measured), "pieces": {"vega": pack_text(script), **pieces}}
+    return {"index": _index(keys, titles, measured), "pieces": {"vega": vega(), **pieces}}
 
 
 def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import markupsafe
 import polars as pl
 
 from gradatlas.charts.listing import read_index
@@ -30,11 +28,11 @@ from gradatlas.page import explorer
 from gradatlas.page.drawn import drawn, link
 from gradatlas.page.dynamics import changes_of, groups_of, rates_of, runs_of
 from gradatlas.page.fixed import fixed
+from gradatlas.page.templating import render
 from gradatlas.page.verdicts import verdicts
 from gradatlas.statistics.counts import LEFT_OUT, WHOLE_RESPONSE, has_check, is_check, is_whole, marks
 from gradatlas.statistics.tables import CELLS
 
-TEMPLATES = Path(__file__).with_name("templates")
 # In the order of the page: id, which links name, and title. A section is on the page where the context has something
 # under its id; its template is ``{id}.html.j2``.
 SECTIONS = {
@@ -138,22 +136,9 @@ def write_atlas(
             "changes": changes_of(run_table, runs) if run_table else [],
             "win_rates": rates_of(win_rates, runs) if win_rates else [],
         }
-    write_text(output, _render(context))
-    return len(shown) + sum(len(group["figures"] + group["every"]) for part in groups.values() for group in part)
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    """The page as text; style and scripts are put into it as they are."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["asset"] = lambda name: markupsafe.Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     sections = {key: title for key, title in SECTIONS.items() if context[key]}
-    return environment.get_template("page.html.j2").render(context, sections=sections)
+    write_text(output, render("page.html.j2", {**context, "sections": sections}))
+    return len(shown) + sum(len(group["figures"] + group["every"]) for part in groups.values() for group in part)
 
 
 def _datasets(

@@ -6,7 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import vl_convert
+
 from gradatlas.charts.numbers import plotted
+
+VEGA_LITE = "6.1"
 
 
 def pack(content: Any) -> str:
@@ -22,3 +26,9 @@ def pack_text(text: str) -> str:
 def rounded(values: Iterable[float | None], digits: int) -> list[float | None]:
     """The numbers to so many significant digits; None where there is no finite one."""
     return [plotted(value, digits) for value in values]
+
+
+def vega() -> str:
+    """The library that draws a page's charts, as one part of the page."""
+    # Within a function: the bundle's short names would be the page's names too.
+    return pack_text(f"(() => {{{vl_convert.javascript_bundle(vl_version=VEGA_LITE)}}})();")

@@ -4,39 +4,15 @@
   const form = $("choices"), body = $("explore");
   const MOST_PAIRS = 12, MOST_ROWS = 100, SHOWN = 3;
   const state = { layers: null, values: null, panel: null };
-  const views = [];
 
-  // A piece of the page is base64 of gzip of text, mostly JSON.
-  async function textOf(id) {
-    const packed = Uint8Array.from(atob($(`piece-${id}`).textContent), (character) => character.charCodeAt(0));
-    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  }
-  const unpacked = new Map();
-  function piece(id) {
-    if (!unpacked.has(id)) unpacked.set(id, textOf(id).then(JSON.parse));
-    return unpacked.get(id);
-  }
   // A piece's series, each with its own entry of every column.
   const seriesOf = ({ series, columns }) => series.map((places, s) => Object.assign({ ...places }, ...Object.keys(columns).map((name) => ({ [name]: columns[name][s] }))));
-  let loading;
-  const library = () => (loading ??= textOf("vega").then((text) => document.head.append(make("script", text))));
 
   const titleOf = (name, place) => lists[name][place].title;
   const chosen = (name) => [...form.querySelectorAll(`[name=${name}]:checked`)].map((input) => Number(input.value));
   const setName = ({ variant, relation }) => `${titleOf("variants", variant)}, ${titleOf("relations", relation).toLowerCase()}`;
   const setKey = ({ variant, relation }) => `${variant}-${relation}`;
-  // A capital at the start, but never of a Greek letter: σ is not Σ.
-  const capital = (text) => text.replace(/^[a-z]/, (letter) => letter.toUpperCase());
-  function number(value, digits) {
-    if (value === null) return "–";
-    const size = Math.abs(value);
-    const text = value && (size < 1e-4 || size >= 1e7)
-      ? value.toExponential(digits - 1)
-      : value.toLocaleString("en", value ? { minimumSignificantDigits: digits, maximumSignificantDigits: digits } : {});
-    return text.replaceAll("-", "−");
-  }
   const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, SHOWN);
-  const count = (value) => (value === null ? "–" : value.toLocaleString("en"));
   const between = (low, high) => (low === null || high === null ? "–" : `${curveNumber(low)} to ${curveNumber(high)}`);
   const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
 
@@ -54,13 +30,6 @@
     return { variants, relations, pairs, left: all.length - pairs.length, panels, isChosen, metric: Number(form.metric.value) };
   }
 
-  async function embed(id, specification, label) {
-    const place = $(id);
-    const result = await vegaEmbed(place, { $schema: "https://vega.github.io/schema/vega-lite/v6.json", ...specification }, { mode: "vega-lite", actions: false, renderer: "canvas", tooltip: { theme: DARK.matches ? "dark" : "light" } });
-    place.querySelector("canvas").setAttribute("aria-label", label);
-    views.push(result);
-    return result.view;
-  }
   // Calls `then` with a brush's two ends once it rests.
   function whenBrushed(view, name, field, then) {
     let waiting;
@@ -68,24 +37,6 @@
       clearTimeout(waiting);
       if (ends && ends[0] !== ends[1]) waiting = setTimeout(() => then([...ends].sort((a, b) => a - b)), 150);
     });
-  }
-
-  function fill(table, caption, header, rows) {
-    table.caption.textContent = caption;
-    const line = (tag, cells) => {
-      const row = make("tr");
-      for (const cell of cells) {
-        const made = make(tag, undefined, tag === "th" ? { scope: "col" } : {});
-        made.append(cell);
-        row.append(made);
-      }
-      return row;
-    };
-    table.tHead.replaceChildren(line("th", header));
-    table.tBodies[0].replaceChildren(...rows.map((row) => line("td", row)));
-  }
-  function button(text, ariaLabel, onclick) {
-    return make("button", text, { type: "button", ariaLabel, onclick });
   }
 
   // Layers ------------------------------------------------------------------------------------------------------------
@@ -257,7 +208,7 @@
     $("curves-about").textContent = `${metric}: mean over samples with its 95 % interval. ${of.join("; ")}.${checked}${left}`;
     const variants = choice.variants.filter((v) => series.some(({ variant }) => variant === v)).map((v) => [titleOf("variants", v), index.styles[v]]);
     const relations = choice.relations.filter((r) => series.some(({ relation }) => relation === r)).map((r) => [titleOf("relations", r), r]);
-    const curves = await embed("curves-chart", curveChart(index, rowsOf(series), { metric, panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, last, width }), `Curves of ${name} by layer; the table below has their values`);
+    const curves = await embed($("curves-chart"), curveChart(index, rowsOf(series), { metric, panels: shown.map(({ title }) => title), variants, relations, chosen: state.layers, last, width }), `Curves of ${name} by layer; the table below has their values`);
     whenBrushed(curves, "layers", "layer", ([from, to]) => chooseLayers([Math.ceil(from), Math.max(Math.ceil(from), Math.floor(to))]));
     curves.addEventListener("click", (_, item) => {
       const hit = shown.find(({ title }) => title === item?.datum?.panel);
@@ -269,7 +220,7 @@
     $("samples-about").textContent = `${metric} of ${panel.full}, mean over ${layers.words}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; the text of strong dots is on the page.`;
     showSamples(choice, found);
     if (rows.length) {
-      const dots = await embed("samples-chart", sampleChart(index, rows, medians, { metric, sets: medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${name}; the table below lists them`);
+      const dots = await embed($("samples-chart"), sampleChart(index, rows, medians, { metric, sets: medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${name}; the table below lists them`);
       whenBrushed(dots, "range", "value", chooseValues);
       dots.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) showSample(found, item.datum.i); });
     }

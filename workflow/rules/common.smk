@@ -38,7 +38,7 @@ from gradatlas.study.settings import (
     Window,
     Writing,
 )
-from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, Training
+from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, QualityClaimRow, Training
 from gradatlas.study.sources import is_hub_id
 
 
@@ -411,6 +411,8 @@ def titles(rows):
 CLAIMS_SHEET = shipped("config", "claims.tsv")
 DYNAMICS_CLAIMS_SHEET = shipped("config", "claims_dynamics.tsv")
 DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClaimRow, "claim").values()]
+QUALITY_CLAIMS_SHEET = shipped("config", "claims_quality.tsv")
+QUALITY_CLAIMS = [*read_sheet(ROOT / "config/claims_quality.tsv", QualityClaimRow, "claim").values()]
 # What of a claim is shown or decides its verdict, but no number of the evidence.
 OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
 
@@ -418,6 +420,13 @@ OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability",
 def of_evidence(claims):
     """Claims as far as their evidence depends on them, as one param; a p-value is of lying beyond the threshold."""
     return as_json(claims=[{key: row[key] for key in row if key not in OF_VERDICTS} for row in claims])
+
+
+def untrained_of(model):
+    """The measured untrained network that a model was trained from, by name; empty: none is measured."""
+    partners = {model, STUDY.models[model]["partner"] if STUDY.models[model]["kind"] == "instruct" else model}
+    found = [name for name, row in STUDY.models.items() if row["kind"] == "random" and row["partner"] in partners]
+    return found[0] if found and STUDY.models[model]["kind"] != "random" else ""
 
 
 def tested_claims():
@@ -484,7 +493,8 @@ SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
 
 
 # Whether anything has claims; scored data alone have none.
-CLAIMED = bool(STUDY.datasets or PLAN.runs or SHOW_TOYS)
+PAIRS = STUDY.quality_pairs()
+CLAIMED = bool(STUDY.datasets or PLAN.runs or SHOW_TOYS or PAIRS)
 SCORES = "results/scores/{model}/{dataset}"
 # (model, dataset) of everything that is scored.
 SCORED = [(model, name) for model in STUDY.models for name in STUDY.scored if STUDY.scores_on(model, name)]

@@ -6,25 +6,16 @@ makes  results/graded/{dataset}.jsonl; results/comparisons/{model}/{pair}/: tabl
 why    the study compares the two ends of a measure of quality, whose lengths and losses differ too
 """
 
-
-def sides(pair):
-    """The datasets of a pair of high and low quality: their names and the groups of each side."""
-    rows = [row for row in STUDY.scored.values() if row["pair"] == pair]
-    return [(row["dataset"], row[side]) for side in ("high", "low") for row in rows if row[side]]
-
-
-# Pairs of which both sides are scored, and the models of both.
-PAIRS = {
-    pair: [model for model in STUDY.models if all(STUDY.scores_on(model, name) for name, _ in sides(pair))]
-    for pair in dict.fromkeys(row["pair"] for row in STUDY.scored.values() if row["pair"])
-    if len(sides(pair)) == 2
-}
+# (model, dataset) of all sides of pairs.
+SCORED_PAIRS = [
+    each for each in SCORED if each[1] in {pair[side][0] for pair in PAIRS.values() for side in ("high", "low")}
+]
 COMPARISON = "results/comparisons/{model}/{pair}"
 GRADED_DATA = [name for name, row in STUDY.scored.items() if row["source"] == GRADED]
 QUALITY = [
     f"{COMPARISON}/{figure}.{kind}".format(model=model, pair=pair)
-    for pair, models in PAIRS.items()
-    for model in models
+    for pair, of_pair in PAIRS.items()
+    for model in of_pair["models"]
     for figure in ("study_form", "layers", "effects")
     for kind in STUDY.config["formats"]
 ]
@@ -38,17 +29,14 @@ QUALITY += collect(
 
 def scores_of_pair(wildcards):
     """The scores of both sides; one table where both are groups of it."""
-    return list(
-        dict.fromkeys(f"results/scores/{wildcards.model}/{name}/scores.parquet" for name, _ in sides(wildcards.pair))
-    )
+    names = [PAIRS[wildcards.pair][side][0] for side in ("high", "low")]
+    return [f"results/scores/{wildcards.model}/{name}/scores.parquet" for name in dict.fromkeys(names)]
 
 
 def sides_options(wildcards):
-    """The two sides of a comparison as options of the command."""
-    (high, of_high), (low, of_low) = sides(wildcards.pair)
-    if high != low:
-        return []
-    return ["--group-a", *of_high, "--group-b", *of_low]
+    """The groups of both sides of a comparison as options of the command."""
+    (high, of_high), (low, of_low) = (PAIRS[wildcards.pair][side] for side in ("high", "low"))
+    return ["--group-a", *of_high, "--group-b", *of_low] if high == low else []
 
 
 rule make_graded:
@@ -154,6 +142,47 @@ rule recall_faults:
     shell:
         "python -m gradatlas recall-faults --scores {input:q} --formats {params.formats} --settings {params.settings:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule gather_quality_evidence:
+    """Measure what every claim of the data-quality study is about, on all models."""
+    input:
+        scores=[f"{SCORES}/scores.parquet".format(model=model, dataset=dataset) for model, dataset in SCORED_PAIRS],
+        per_sample=collect("results/statistics/{dataset}/per_sample.parquet", dataset=STUDY.datasets),
+        cosines=(
+            collect("results/gradients/{model}/{dataset}.cosines.parquet", model=STUDY.models, dataset=STUDY.datasets)
+            if STUDY.config["cosines"]
+            else []
+        ),
+    output:
+        "results/evidence/quality.parquet",
+    log:
+        "logs/gather_quality_evidence.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory(8000),
+        runtime=120,
+        sheet=QUALITY_CLAIMS_SHEET,
+    params:
+        code=code_digest("claims.jobs:gather_quality_evidence"),
+        claims=lambda wildcards: of_evidence(QUALITY_CLAIMS),
+        settings=lambda wildcards: as_json(
+            models={
+                name: {"kind": row["kind"], "seed": row["seed"], "untrained": untrained_of(name)}
+                for name, row in STUDY.models.items()
+            },
+            scored=["/".join(each) for each in SCORED_PAIRS],
+            pairs={
+                name: {key: value for key, value in pair.items() if key != "models"} for name, pair in PAIRS.items()
+            },
+            draws=STUDY.config["bootstrap"],
+            seed=STUDY.config["seed"],
+        ),
+    shell:
+        "python -m gradatlas gather-quality-evidence --scores {input.scores:q} --per-sample {input.per_sample:q}"
+        " --cosines {input.cosines:q} --claims {resources.sheet:q} --settings {params.settings:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule quality:

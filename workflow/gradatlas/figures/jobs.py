@@ -210,6 +210,7 @@ def draw_claims(
     formats: list[str],
     figure: Path,
     dynamics_figure: Path,
+    quality_figure: Path,
     markdown: Path,
     settings: VerdictSettings = VerdictSettings(),
 ) -> None:
@@ -225,12 +226,14 @@ def draw_claims(
         figure to write, without its format
     dynamics_figure
         the second study's figure to write, without its format
+    quality_figure
+        the third study's figure to write, without its format
     markdown
         table to write
     """
     from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
 
-    draw_verdicts(claims, figure, dynamics_figure, formats, settings.titles)
+    draw_verdicts(claims, figure, dynamics_figure, quality_figure, formats, settings.titles)
     write_verdicts(claims, markdown)
 
 

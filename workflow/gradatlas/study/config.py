@@ -130,6 +130,20 @@ class Study:
         wanted = self.scored[dataset]["models"]
         return not wanted or model in wanted
 
+    def quality_pairs(self) -> dict[str, dict[str, Any]]:
+        """By pair of high and low quality, both of whose sides are scored: `high` and `low`, each a dataset and its
+        groups, the column of `quality`, and the `models` that both are scored on."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, row in self.scored.items():
+            for side in ("high", "low") if row["pair"] else ():
+                if row[side]:
+                    found.setdefault(row["pair"], {"quality": row["quality"]})[side] = [name, row[side]]
+        whole = {name: pair for name, pair in found.items() if {"high", "low"} <= pair.keys()}
+        for pair in whole.values():
+            names = {pair[side][0] for side in ("high", "low")}
+            pair["models"] = [model for model in self.models if all(self.scores_on(model, name) for name in names)]
+        return whole
+
     def is_written(self, dataset: str) -> bool:
         """Whether the dataset's Detailed responses are written by a model."""
         return dataset in self.config["generate"]["datasets"]

@@ -466,6 +466,20 @@ class DynamicsClaimRow(ClaimRow):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QualityClaimRow(ClaimRow):
+    """A row of config/claims_quality.tsv. Lists are separated by spaces."""
+
+    measure: Annotated[str, Schema(pattern="^[a-z0-9_]+$")]
+    """how the number is made: a function of claims/quality/measures.py"""
+    number: Literal["", "nuclear_norm", "effective_rank"] = ""
+    """the score that it is about; empty: the measure names it"""
+    matched: Annotated[tuple[Literal["tokens", "loss"], ...], Schema(uniqueItems=True)] = ()
+    """what samples of high and low quality are matched on; empty: all are compared"""
+    families: tuple[Annotated[str, Schema(pattern="^[A-Za-z0-9_]+=[a-z0-9_]+$")], ...] = ()
+    """of a comparison of families of models, MODEL=FAMILY"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedRow:
     """A row of config/published.tsv: a number of the MAD and RD tables."""
 

@@ -196,5 +196,7 @@ def _section(part: pl.DataFrame) -> Section:
         ]
         for row in part.to_dicts()
     ]
+    if len({row["status"] for row in part.to_dicts()} - {"ok"}) == 1 and part["p_value"].null_count() == part.height:
+        body = [["all", *["–"] * 10, first["status"]]]
     title = f"{first['group_a']} (a) and {first['group_b']} (b), {first['samples']} samples"
     return Section(title, header, body, lead=describe(part, first["samples"]).rstrip("."))

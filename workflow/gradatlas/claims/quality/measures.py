@@ -5,7 +5,7 @@ log tokens, log loss or both (`statistics.effects.matched_pairs`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from typing import Any
 
@@ -80,8 +80,8 @@ def partial_correlation(it: Pair, claim: QualityClaim) -> Estimates:
     number = np.concatenate([_values(side, claim.number) for side in (it.high, it.low)])
     data = np.column_stack([number, quality, np.concatenate([it.high.covariates, it.low.covariates])])
     data = data[np.isfinite(data).all(1)]
-    if len(data) < FEWEST_SAMPLES or (np.ptp(data, axis=0) == 0).any():
-        yield _nothing(f"{len(data)} samples, or one value alone", CORRELATION, len(data))
+    if len(data) < FEWEST_SAMPLES:
+        yield _nothing(CORRELATION, len(data), False)
         return
     generator = np.random.default_rng(it.seed)
     places = generator.integers(len(data), size=(it.draws, len(data)))
@@ -105,7 +105,7 @@ def separation_difference(it: Pair, claim: QualityClaim) -> Estimates:
     high, low = it.matched(claim.matched) if paired else (it.high, it.low)
     n = min(len(high.frame), len(low.frame))
     if n < 2:
-        yield _nothing(f"{n} matched pairs", PLAIN, n)
+        yield _nothing(PLAIN, n, paired)
         return
     rank, norm = ([_values(side, name) for side in (high, low)] for name in ("effective_rank", "nuclear_norm"))
     generator = np.random.default_rng(it.seed)
@@ -122,18 +122,21 @@ def separation_difference(it: Pair, claim: QualityClaim) -> Estimates:
 
 
 def largest_rank(it: Mapping[str, Pair], claim: QualityClaim) -> Estimates:
-    """The mean of a number in the high side of pair `reasoning` over that in every other set of samples."""
+    """The mean of a number in the high side of pair `reasoning` over that in the set of samples that comes nearest.
+
+    It is the largest of all where it is larger than each: the estimate with the lowest lower end counts.
+    """
     if "reasoning" not in it:
         yield not_requested("needs the pair reasoning")
         return
-    own = it["reasoning"]
-    others = [(f"{name}, {side}", getattr(pair, side)) for name, pair in it.items() for side in ("high", "low")]
-    for name, group in others:
-        if group is own.high:
+    own, found = it["reasoning"], []
+    for group in {group.name: group for pair in it.values() for group in (pair.high, pair.low)}.values():
+        if group.name == own.high.name:
             continue
-        versus = Pair(own.name, own.high, group, own.high_quality, own.high_quality, own.draws, own.seed)
+        versus = replace(own, low=group)
         sides = versus.matched(claim.matched) if claim.matched else (own.high, group)
-        yield _ratio(claim, *sides, own, paired=bool(claim.matched), reference_dataset=name)
+        found.append(_ratio(claim, *sides, own, paired=bool(claim.matched), reference_dataset=group.name))
+    yield min(found, key=lambda each: (each.low if np.isfinite(each.low) else -np.inf, each.n))
 
 
 def family_likeness(curves: Mapping[str, Mapping[str, np.ndarray]], claim: QualityClaim, draws: int, seed: int):
@@ -185,7 +188,8 @@ def correct_ratio(per_sample: pl.DataFrame, claim: QualityClaim, draws: int, see
         both = correct.join(part, on=["variant", "sample_id"], how="inner", suffix="_other")
         a, b = both[claim.number].to_numpy(), both[f"{claim.number}_other"].to_numpy()
         tokens = both["response_tokens"].mean(), both["response_tokens_other"].mean()
-        about = {"relation": relation, "variants": variant, "tokens": tokens[0], "reference_tokens": tokens[1]}
+        about = {"relation": f"{variant}/{relation}", "variants": variant}
+        about |= dict(zip(("tokens", "reference_tokens"), tokens, strict=True))
         drawn = resampled_means(np.column_stack([a, b]), draws, seed, f"correct {variant} {relation}")
         tails = paired_tails(np.log(a) - np.log(b), RATIO)
         yield estimate(GradientEstimate, claim, drawn[:, 0] / drawn[:, 1], RATIO, len(a), tails, "Wilcoxon", **about)
@@ -195,7 +199,7 @@ def _ratio(claim: QualityClaim, high: Group, low: Group, it: Pair, paired: bool,
     a, b = (_values(side, claim.number) for side in (high, low))
     n = min(len(a), len(b))
     if n < 2:
-        return _nothing(f"{n} {'matched pairs' if paired else 'samples'}", RATIO, n, **about)
+        return _nothing(RATIO, n, paired, **about)
     about |= _about(high, low)
     if paired:
         drawn = resampled_means(np.column_stack([a, b]), it.draws, it.seed, f"{it.name} pairs")
@@ -213,8 +217,9 @@ def _about(high: Group, low: Group) -> dict[str, Any]:
     return {"relation": "", "tokens": tokens[0], "reference_tokens": tokens[1]}
 
 
-def _nothing(reason: str, scale: Scale, n: int, **about: Any) -> GradientEstimate:
-    return GradientEstimate(**NO_NUMBER | {"n": n}, scale=scale.name, reason=f"too few: {reason}", **about, relation="")
+def _nothing(scale: Scale, n: int, paired: bool, **about: Any) -> GradientEstimate:
+    reason = f"only {n} {'matched pair' if paired else 'sample'}{'s' * (n != 1)}; {FEWEST_SAMPLES} are needed"
+    return GradientEstimate(**NO_NUMBER | {"n": n}, scale=scale.name, reason=reason, **about, relation="")
 
 
 def not_requested(why: str) -> GradientEstimate:

@@ -135,7 +135,8 @@ class ScoredRow(Reading, Prompting):
     """name on its page, on one line, no dash first; empty: the key"""
     source: Filled
     """a training file (.json, .jsonl, .csv, .parquet, also .gz and .zst; `~` at its start is your home folder), a
-    folder that `datasets` saved, or a dataset of the hub, ORG/NAME"""
+    folder that `datasets` saved, a dataset of the hub, ORG/NAME, or `graded`: the miniature's questions with planted
+    faults, which the workflow makes"""
     revision: Commit = ""
     """commit of a hub dataset, 40 digits; empty for a file"""
     name: str = ""

@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import Select
 from benchmarks.chromium import chromium, installed, settled
 from gradatlas.charts.numbers import three_digits
 from gradatlas.core.errors import InputError
-from gradatlas.page.scores import NUMBERS, write_page
+from gradatlas.page.scores import NUMBERS, STEPS, write_page
 from synthetic_scores import score_folder
 from test_atlas_page import OUTLINED, WATCH, all_of, contrast, drag, find, mark_at, offset, quiet, rows_of, wait_for
 
@@ -229,10 +229,14 @@ def test_tokens_have_their_losses_and_terms(browser, folder):
     spans = all_of(browser, ".tokens .token")
     texts = browser.execute_script("return arguments[0].map((span) => span.textContent)", spans)
     assert texts == part["tokens"]
-    steps = {
-        "losses": [0, 0.5, 1, 2, 4],
-        "terms": [max(part["token_terms"]) * share for share in (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)],
-    }
+    index = browser.execute_script("return JSON.parse(document.getElementById('scores-index').textContent)")
+    # Row 3 is cut.
+    others = pl.concat(map(pl.read_parquet, sorted(folder.glob("measured/*")))).filter(pl.col("row") != 3)
+    losses = others["token_losses"].explode().drop_nulls()
+    assert index["steps"][0] == 0
+    assert index["steps"][1:] == pytest.approx([losses.quantile(share) for share in STEPS], rel=0.06)
+    largest = max(part["token_terms"])
+    steps = {"losses": index["steps"], "terms": [largest * share for share in (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)]}
     for name, column in (("losses", "token_losses"), ("terms", "token_terms")):
         find(browser, f"[name=colour][value={name}]").click()
         classes = [span.get_attribute("class").split() for span in spans]

@@ -14,6 +14,7 @@ from gradatlas.core.checked import write_json
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.machine import machine
+from gradatlas.data.formats import format_of
 from gradatlas.data.training.read import read_rows, rows_of
 from gradatlas.data.training.rows import TrainingRow
 from gradatlas.models.loading import choose_device, load, locate
@@ -71,7 +72,8 @@ def score_data(
         )
     else:
         name, device = model_name or type(model).__name__, model.device.type
-    scorer, own = Scorer(model, tokenizer, settings), OwnColumns()
+    scorer = Scorer(model, tokenizer, settings)
+    own = OwnColumns(cells=isinstance(source, str | Path) and format_of(source) == ".csv")
     stated = {key: value for key, value in asdict(settings).items() if key not in _NO_FACTS}
     facts = {"model": name, "revision": revision, "settings": stated, "window": scorer.window}
     outcome = write_parts(scorer, own.watched(rows(quiet=False)), folder / "measured", model_digest=digest, more=facts)

@@ -6,7 +6,7 @@ layers shows fewer, so that the layer curves together are at most `VALUES` numbe
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ VALUES = 2_000_000
 GROUPS, OWN, BINS, CHUNK = 5, 12, 40, 100
 #: Groups in the table's menu, and rows of the table without scripts.
 MENU, TOP = 50, 20
+#: Shares of the tokens with a loss below each of the upper steps of the colours.
+STEPS = (0.5, 0.75, 0.9, 0.97)
 CURVES = ("nuclear_norm", "effective_rank")
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 _PICTURES |= dict.fromkeys(range(128, 160), 0xFFFD)
@@ -130,13 +132,16 @@ def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES
         "total": ok.height,
         "config": theme.gradatlas()["config"],
     }
-    pieces = {"vega": vega(), "samples": _samples(listed, percentiles, numbers, counted, groups)}
     measured = _measured(folder, held)
+    index["steps"] = _loss_steps(one["text"]["losses"] for one in measured.values())
+    pieces = {"vega": vega(), "samples": _samples(listed, percentiles, numbers, counted, groups)}
     for chunk in range(0, held.height, CHUNK):
         rows = held[chunk : chunk + CHUNK].select("row", "response").rows()
         pieces[f"texts-{chunk // CHUNK}"] = pack([measured[key]["text"] for key in rows])
         pieces[f"curves-{chunk // CHUNK}"] = pack([measured[key]["curves"] for key in rows])
+    pairs = "response" in words
     context = {
+        "pairs": pairs,
         "title": _cut(title, 4 * WORDS),
         "index": index,
         "pieces": pieces,
@@ -144,7 +149,7 @@ def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES
         "facts": _facts(path, frame, ok),
         "settings": _settings(path),
         "statuses": frame["status"].value_counts(sort=True).rows(),
-        "failed": [_failed(row) for row in failed.head(FAILED).iter_rows(named=True)],
+        "failed": [_failed(row, pairs) for row in failed.head(FAILED).iter_rows(named=True)],
         "failures": failed.height,
         "held": held.height,
         "total": ok.height,
@@ -327,6 +332,15 @@ def _text(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _loss_steps(losses: Iterable[Sequence[int | None]]) -> list[float]:
+    """Where a step of the colours begins, in nats: 0 and the `STEPS` of all tokens of the page.
+
+    Not at fixed losses: on a model that does not know the text, all tokens would have one colour.
+    """
+    known = np.array([loss for sample in losses for loss in sample if loss is not None], dtype=float)
+    return [0, *(plotted(step / 100, 3) for step in (np.quantile(known, STEPS) if len(known) else (1, 2, 3, 4)))]
+
+
 def _whole(value: float | None, unit: float) -> int | None:
     return None if value is None or not np.isfinite(value) or unit == 0 else round(value / unit)
 
@@ -366,8 +380,8 @@ def _settings(path: Path) -> list[tuple[str, str]]:
     return [(label(key), str(value)) for key, value in flat.items() if value not in ("", None) and key != "table"]
 
 
-def _failed(row: Mapping[str, Any]) -> list[str]:
-    words = (row["id"], row["response"], row["status"], row["reason"])
+def _failed(row: Mapping[str, Any], pairs: bool) -> list[str]:
+    words = (row["id"], *([row["response"]] if pairs else []), row["status"], row["reason"])
     return [str(row["row"]), *(_cut(word, 4 * WORDS) for word in words)]
 
 

@@ -1,31 +1,37 @@
 """A file's own columns beside the scores: one type each, the same in all parts of a table."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from gradatlas.data.formats import RawValue
 from gradatlas.data.training.rows import TrainingRow
 
 _LARGEST = 2**63
+# What of a CSV file is a number; a leading zero makes a name.
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 class OwnColumns:
     """Learns the kinds of values in each column while rows are read, and then makes arrays of them.
 
     Numbers stay numbers, and true or false stays so; lists and objects become JSON text; of columns with values of
-    several kinds, all values become text.
+    several kinds, all values become text. `cells`: all values are cells of a CSV file, and columns of numbers alone
+    (or nothing) are numbers.
     """
 
-    def __init__(self):
+    def __init__(self, cells: bool = False):
+        self._cells = cells
         self._kinds: dict[str, set[str]] = {}
 
     def watched(self, rows: Iterable[TrainingRow]) -> Iterator[TrainingRow]:
         """The rows, unchanged."""
         for row in rows:
             for name, value in row.own.items():
-                self._kinds.setdefault(name, set()).update(_kind(value))
+                self._kinds.setdefault(name, set()).update(_kind(self._read(value)))
             yield row
 
     def fields(self, taken: Collection[str]) -> list[pa.Field]:
@@ -41,7 +47,41 @@ class OwnColumns:
     def arrays(self, rows: Sequence[TrainingRow]) -> list[pa.Array]:
         """One array for each of `fields`."""
         types = {name: _type(kinds) for name, kinds in self._kinds.items()}
-        return [pa.array([_value(row.own.get(name), kind) for row in rows], type=kind) for name, kind in types.items()]
+        return [pa.array([self._value(row.own.get(name), kind) for row in rows], kind) for name, kind in types.items()]
+
+    def _read(self, value: Any) -> Any:
+        if self._cells and isinstance(value, str):
+            return json.loads(value) if _NUMBER.fullmatch(value) else value or None
+        return plain(value)
+
+    def _value(self, value: Any, kind: pa.DataType) -> Any:
+        if pa.types.is_string(kind):
+            value = plain(value)
+            return None if value is None else clean(value if isinstance(value, str) else as_json(value))
+        read = self._read(value)
+        return float(read) if read is not None and pa.types.is_floating(kind) else read
+
+
+def plain(value: Any) -> Any:
+    """A value of a row without what tells how the file writes it: numbers as numbers, dates as text."""
+    if isinstance(value, RawValue):
+        try:
+            return json.loads(value.text)
+        except ValueError:
+            return value.text
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def as_json(value: Any) -> str:
+    """A plain value as JSON; what JSON has no form for as text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def clean(text: str) -> str:
+    """Half of a character, which no file can hold, becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _kind(value: Any) -> set[str]:
@@ -60,19 +100,3 @@ def _type(kinds: set[str]) -> pa.DataType:
     if kinds == {"int"}:
         return pa.int64()
     return pa.float64() if kinds and kinds <= {"int", "float"} else pa.string()
-
-
-def _value(value: Any, kind: pa.DataType) -> Any:
-    if value is None or not pa.types.is_string(kind):
-        return float(value) if value is not None and pa.types.is_floating(kind) else value
-    return clean(value if isinstance(value, str) else as_json(value))
-
-
-def as_json(value: Any) -> str:
-    """A value as JSON; what JSON has no form for, such as a date, as text."""
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def clean(text: str) -> str:
-    """Half of a character, which no file can hold, becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

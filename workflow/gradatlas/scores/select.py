@@ -12,7 +12,7 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import replacing
 from gradatlas.data.training.rows import TrainingRow
-from gradatlas.scores.columns import as_json
+from gradatlas.scores.columns import as_json, clean, plain
 from gradatlas.scores.tables import SCORES
 
 FORMS = "top:K, bottom:K, quantile:LOW:HIGH (0 to 1, from the smallest value) or balanced:K (K of each group)"
@@ -37,6 +37,8 @@ def chosen(scores: pl.DataFrame, select: str, by: str) -> dict[int, str]:
     Samples are ranked by their number, largest first. Those without one are never selected.
     """
     kind, *numbers = select.split(":")
+    if kind == "balanced" and scores["group"].is_null().all():
+        raise InputError("--select balanced: no row has a group; name the column of groups with --group")
     known = scores.filter(pl.col("status") == "ok", pl.col(by).is_not_null(), ~pl.col(by).cast(pl.Float64).is_nan())
     ranked = known.sort(by, descending=True, maintain_order=True).with_row_index("place", 1)
     reasons: dict[int, str] = {}
@@ -66,36 +68,33 @@ def write_selected(
 ) -> Mapping[int, str]:
     """Write the selected rows, in the file's order, to ``selected.jsonl`` and the folder ``selected``."""
     reasons = chosen(scores, select, by)
+    if not reasons:
+        raise InputError(f"--select {select}: selects no row by {by}, since no sample has this number")
     left = scores.filter(status="ok").height
     progress(
         f"--select {select} --by {by}: {len(reasons)} rows, of {left} samples with status ok; the other "
         f"{scores.height - left} are never selected"
     )
     path, last = folder / "selected.jsonl", -1
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             if row.number in reasons and row.number != last:
-                file.write(as_json({**row.own, REASON: reasons[row.number]}) + "\n")
+                file.write(clean(as_json({**plain(row.own), REASON: reasons[row.number]})) + "\n")
                 last = row.number
     _write_folder(path, folder / "selected")
     return reasons
 
 
 def _write_folder(lines: Path, folder: Path) -> None:
-    """The same rows as `datasets` keeps them, where one type fits each column."""
+    """The same rows as `datasets` keeps them."""
     import datasets
-    from datasets.exceptions import DatasetGenerationError
 
     made, cache = folder.with_name(".selected.new"), folder.with_name(".selected.cache")
     datasets.disable_progress_bars()
     try:
-        if lines.stat().st_size:
-            datasets.Dataset.from_json(str(lines), cache_dir=str(cache)).save_to_disk(str(made))
-    except DatasetGenerationError as error:
-        cause = error.__cause__
-        progress(f"{folder}: not written, a column has values of several types ({cause}); {lines} has all rows")
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    if made.exists():
+        datasets.Dataset.from_json(str(lines), cache_dir=str(cache)).save_to_disk(str(made))
+        shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
+    finally:
+        for left in (made, cache):
+            shutil.rmtree(left, ignore_errors=True)

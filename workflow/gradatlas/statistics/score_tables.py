@@ -45,6 +45,7 @@ def write_scores(
         progress(f"{measured} samples were measured: too few for outlier scores, which need {LEAST}")
     fields = own.fields(SCORES.names)
     table = Table("scores", "score_samples", pa.schema([*SCORES.schema, *fields]))
+    ids: list[str] = []
     groups: list[str | None] = []
     with (
         table_in_parts(table, folder / "scores.parquet", facts) as write,
@@ -55,10 +56,10 @@ def write_scores(
             known = scores[start : start + len(batch)]
             if [(row.number, row.response) for row in batch] != list(known.select("row", "response").iter_rows()):
                 raise InputError(_CHANGED)
+            ids += [clean(row.id) for row in batch]
             groups += [row.group and clean(row.group) for row in batch]
             named = known.with_columns(
-                id=pl.Series([clean(row.id) for row in batch], dtype=pl.String),
-                group=pl.Series(groups[start:], dtype=pl.String),
+                id=pl.Series(ids[start:], dtype=pl.String), group=pl.Series(groups[start:], dtype=pl.String)
             )
             arrays = [*named.select(SCORES.names).to_arrow().columns, *own.arrays(batch)]
             part = pa.table(arrays, names=table.names)
@@ -66,9 +67,9 @@ def write_scores(
             file.write(csv_of(pl.from_arrow(part), header=not start))
         if len(groups) != len(scores):
             raise InputError(_CHANGED)
-    scores = scores.with_columns(group=pl.Series(groups, dtype=pl.String))
+    scores = scores.with_columns(id=pl.Series(ids, dtype=pl.String), group=pl.Series(groups, dtype=pl.String))
     write_layers(parts, scores, facts, folder / "layers.parquet")
-    return scores
+    return scores.select(SCORES.names)
 
 
 def _facts(parts: Sequence[Path]) -> dict[str, Any]:

@@ -67,4 +67,6 @@ def _check_source(row: Row, where: str) -> None:
 def is_fetched(row: Mapping[str, Any]) -> bool:
     """Whether a scored dataset comes from the hub."""
     source = Path(row["source"])
-    return is_hub_id(row["source"]) and not source.exists() and source.suffix.lower() not in SUFFIXES
+    # A file that is missing in a folder that is here is a mistake in the file's name.
+    named = is_hub_id(row["source"]) and not source.exists() and not source.parent.is_dir()
+    return named and source.suffix.lower() not in SUFFIXES

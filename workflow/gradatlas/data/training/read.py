@@ -66,10 +66,10 @@ def rows_of(
     for number, row in enumerate(chain(first, objects)):
         fault, identity, group = None, str(number), None
         try:
-            group = _group(row, group_column)
             identity = text_of(row, id_column) if id_column else identity
             if id_column and seen.setdefault(identity, number) != number:
                 fault = Fault(f"has the id '{identity}' of row {seen[identity]}", DUPLICATE_ID)
+            group = _group(row, group_column)
         except Fault as error:
             fault = error
         for response in shape.responses:

@@ -133,9 +133,9 @@
   }
 
   // One sample --------------------------------------------------------------------------------------------------------
-  // Where a step of the colour scale begins: losses in nats, terms as shares of the sample's largest.
+  // Where a step of the colour scale begins: losses in nats (by their distribution), terms as shares of the largest.
   const SCALES = {
-    losses: { title: "Loss", steps: [0, 0.5, 1, 2, 4], unit: 0.01, words: (from, to) => (to === undefined ? `${from} nats or more` : `${from} to ${to}`) },
+    losses: { title: "Loss", steps: index.steps, unit: 0.01, words: (from, to) => (to === undefined ? `${from} nats or more` : `${from} to ${to}`) },
     terms: { title: "Term of the gradient", steps: [0, 1 / 16, 1 / 8, 1 / 4, 1 / 2], unit: 0.001, words: (from, to) => (to === undefined ? `${100 * from} % of the largest or more` : `${100 * from} to ${100 * to} %`) },
   };
   const stepOf = ({ steps }, value) => steps.findLastIndex((from) => value >= from);
@@ -171,11 +171,12 @@
     const shown = make("output", "Point at a token for its numbers, or use the arrow keys within the text.", { id: "token", ariaLive: "polite" });
     const spans = text.tokens.map((token, t) => {
       const span = make("span", token);
-      // What shows no ink of its own has a mark to point at.
-      if (!token.trim()) Object.assign(span.dataset, { mark: token.includes("\n") ? "⏎" : token ? "␣" : "▯" });
+      // A line's end, and a token with no text of its own (a part of a character), have a mark to point at.
+      if (!token || /^\s*\n\s*$/.test(token)) span.dataset.mark = token ? "⏎" : "▯";
       span.dataset.token = t;
       return span;
     });
+    const about = make("p", "", { className: "hint" });
     const colour = () => {
       const scale = SCALES[state.colour], { steps, unit, words } = scale;
       spans.forEach((span, t) => {
@@ -184,6 +185,7 @@
       });
       const item = (className, words) => { const li = make("li"); li.append(make("span", words, { className })); return li; };
       key.replaceChildren(...steps.map((from, s) => item(`token s${s}`, words(from, steps[s + 1]))), item("token prompt", "no loss (prompt)"));
+      about.textContent = state.colour === "losses" ? "A colour for half of the tokens with a loss on this page, then for the next 25, 15, 7 and 3 %." : "Terms are relative to the largest one of this sample.";
     };
     const point = (t) => {
       if (!spans[t]) return;
@@ -215,7 +217,7 @@
     box.append(...spans);
     colour();
     const cut = text.all > spans.length ? [make("p", `The first ${count(spans.length)} of ${count(text.all)} tokens.`, { className: "hint" })] : [];
-    return [make("h3", "Text"), field, key, box, shown, ...cut];
+    return [make("h3", "Text"), field, key, about, box, shown, ...cut];
   }
 
   function numbersOf(i) {

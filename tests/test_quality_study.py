@@ -197,7 +197,14 @@ def test_families_that_are_alike_are_found_and_others_are_not():
 
 def test_cosines_and_correct_responses(tmp_path):
     rows = [
-        {"kind": kind, "variant": "none", "relation": "correct", "sample_id": str(i), "cosine": value * (-1) ** i}
+        {
+            "kind": kind,
+            "variant": "none",
+            "relation": "correct",
+            "sample_id": str(i),
+            "loss_tokens": "all",
+            "cosine": value * (-1) ** i,
+        }
         for kind, value in (("same_layer", 0.02), ("adjacent_layers", 0.3))
         for i in range(30)
         for _ in range(2)

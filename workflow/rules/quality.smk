@@ -2,7 +2,8 @@
 
 needs  scores of the datasets that config/scored.tsv (or an entry of `datasets`) makes a `pair`; scores of graded data
 makes  results/graded/{dataset}.jsonl; results/comparisons/{model}/{pair}/: tables and figures; results/recall/{dataset}/:
-       how many planted faults each score finds; results/evidence/quality.parquet: the claims' numbers, no verdict yet
+       how many planted faults each score finds; results/cosines/{model}/{dataset}.{format}, with
+       config key `cosines`; results/evidence/quality.parquet: the claims' numbers, no verdict yet
 why    the study compares the two ends of a measure of quality, whose lengths and losses differ too
 """
 
@@ -25,6 +26,14 @@ QUALITY += collect(
     figure=["recall", "curves"],
     format=STUDY.config["formats"],
 )
+
+if STUDY.config["cosines"]:
+    QUALITY += collect(
+        "results/cosines/{model}/{dataset}.{format}",
+        model=STUDY.models,
+        dataset=STUDY.datasets,
+        format=STUDY.config["formats"],
+    )
 
 
 def scores_of_pair(wildcards):
@@ -142,6 +151,38 @@ rule recall_faults:
     shell:
         "python -m gradatlas recall-faults --scores {input:q} --formats {params.formats} --settings {params.settings:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule draw_cosines:
+    """Draw the cosines between gradients of one sample, of one model and dataset."""
+    input:
+        "results/gradients/{model}/{dataset}.cosines.parquet",
+    output:
+        [f"results/cosines/{{model}}/{{dataset}}.{name}" for name in STUDY.config["formats"] if name != "svg"],
+        figure=report(
+            "results/cosines/{model}/{dataset}.svg",
+            caption="../report/cosines.rst",
+            category="Data quality",
+            subcategory="{dataset}",
+            labels={"model": "{model}", "table": "Cosines"},
+        ),
+    log:
+        "logs/draw_cosines/{model}/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    params:
+        code=code_digest("figures.jobs:draw_cosines"),
+        title=lambda wildcards: f"{STUDY.datasets[wildcards.dataset]['title'] or wildcards.dataset}, "
+        f"{STUDY.models[wildcards.model]['title'] or wildcards.model}.",
+        formats=STUDY.config["formats"],
+        settings=lambda wildcards: as_json(draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]),
+        figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
+    shell:
+        "python -m gradatlas draw-cosines --cosines {input:q} --title={params.title:q} --formats {params.formats}"
+        " --settings {params.settings:q} --output {params.figure:q} > {log:q} 2>&1"
 
 
 rule gather_quality_evidence:

@@ -317,6 +317,27 @@ def compare_groups(
     write_comparisons(pairs, paired, output, formats, settings.draws, settings.seed)
 
 
+def draw_cosines(
+    *, cosines: Path, title: str, output: Path, formats: list[str], settings: BootstrapSettings = BOOTSTRAP
+) -> None:
+    """Draw the cosines between gradients of one sample over layers, of one model and dataset.
+
+    Parameters
+    ----------
+    cosines
+        cosines table of measure-gradients
+    title
+        names of the data and the model
+    output
+        figure to write, without its format
+    formats
+        any of vl.json, svg, png, pdf
+    """
+    from gradatlas.figures.cosines import draw_cosines as draw
+
+    draw(cosines, title, output, formats, settings.draws, settings.seed)
+
+
 def recall_faults(*, scores: list[Path], output: Path, formats: list[str], settings: Json[RecallSettings]) -> None:
     """Measure how many planted faults of the graded data are among the first samples in the order of each score.
 

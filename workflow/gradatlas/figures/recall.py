@@ -131,14 +131,10 @@ def _sections(frame: pl.DataFrame, titles: Mapping[str, str]) -> list[Section]:
         faults = part["fault"].unique(maintain_order=True).to_list()
         body = []
         for (number, end), rows in part.group_by("number", "end", maintain_order=True):
-            cells = {
-                row["fault"]: with_interval(row["value"], row["low"], row["high"], share) for row in rows.to_dicts()
-            }
-            body.append([_words({"number": number, "end": end}), *(cells[fault] for fault in faults)])
-        chance = {row["fault"]: row for row in part.to_dicts()}
-        ends = ("chance", "chance_low", "chance_high")
-        body.append(["random", *(with_interval(*(chance[fault][end] for end in ends), share) for fault in faults)])
-        header = ("Score", *("any fault" if fault == ANY else fault.replace("_", " ") for fault in faults))
+            body.append([_words({"number": number, "end": end}), *_cells(rows, ("value", "low", "high"))])
+        by_chance = part.unique("fault", maintain_order=True)
+        body.append(["random", *_cells(by_chance, ("chance", "chance_low", "chance_high"))])
+        header = ("Score", *map(_fault, faults))
         sections.append(Section(titles.get(model, model), header, body))
     return sections
 

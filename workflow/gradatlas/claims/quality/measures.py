@@ -166,7 +166,7 @@ def family_likeness(curves: Mapping[str, Mapping[str, np.ndarray]], claim: Quali
 
 def cosine(cosines: pl.DataFrame, claim: QualityClaim, draws: int, seed: int) -> Estimates:
     """The mean absolute cosine of a sample's gradients, of each kind: of one layer, and of neighbouring layers."""
-    usable = cosines.filter(pl.col("cosine").is_finite().fill_null(False))
+    usable = cosines.filter(pl.col("cosine").is_finite().fill_null(False) & (pl.col("loss_tokens") == "all"))
     for (kind,), part in usable.group_by("kind", maintain_order=True):
         keys = ["variant", "relation", "sample_id"]
         own = part.group_by(keys, maintain_order=True).agg(pl.col("cosine").abs().mean())["cosine"].to_numpy()

@@ -263,7 +263,7 @@ def test_two_files_of_the_study_through_a_tiny_model(tmp_path, miniature):
     assert done.returncode == 0, done.stderr
     found = pl.read_parquet(tmp_path / "e.parquet")
     assert set(found["claim"]) == set(CLAIMS)
-    assert found.filter(pl.col("claim") == "quality_rank")["n"].to_list() == [30]
+    assert found.filter(pl.col("claim") == "quality_rank")["n"].item() in range(20, 31)
     pairs["wiz"]["quality"] = "stars"
     done = call("gather_quality_evidence", *arguments,
                 *settings(models=MODELS, scored=["m/high", "m/low"], pairs=pairs, draws=50, seed=0))  # fmt: skip

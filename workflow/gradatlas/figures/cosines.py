@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.names import label, responses_of
+from gradatlas.charts.names import PROJECTIONS, in_order, label, relations_in_order, variants_in_order
 from gradatlas.charts.panel import Axis, Palette, cells, ends_in, grid, of, panel
 from gradatlas.charts.save import save
 from gradatlas.core.errors import InputError
@@ -36,17 +36,19 @@ def draw_cosines(
 
 
 def chart(curves: pl.DataFrame, title: str) -> alt.TopLevelMixin:
-    """A row a kind of cosine, a column a variant and kind of responses; one scale for all."""
-    columns = curves.select("variant", "relation").unique(maintain_order=True).rows()
-    kinds = [kind for kind in _KINDS if not of(curves, kind=kind).is_empty()]
+    """A row a kind of cosine and of responses, a column a variant; one scale for all."""
+    columns = variants_in_order(curves["variant"])
+    relations = relations_in_order(curves["relation"])
+    kinds = [(kind, relation) for kind in _KINDS for relation in relations if kind in set(curves["kind"])]
     scale = scales.linear(ends_in(curves))
     panels = []
-    for kind, (variant, relation), at in cells(kinds, columns):
+    for (kind, relation), variant, at in cells(kinds, columns):
         frame = of(curves, kind=kind, variant=variant, relation=relation)
         width = theme.panel_width(len(columns))
         x = Axis("layer", "Layer" if at.bottom else None, count=max(3, width // 40), format="d")
-        y = Axis("value", _KINDS[kind] if at.left else None, scale, labels=at.left, count=4)
-        name = f"{label(variant)}, {responses_of(relation)}" if at.top else None
+        y_title = [_KINDS[kind], relation.replace("_", " ")] if at.left else None
+        y = Axis("value", y_title, scale, labels=at.left, count=4)
+        name = label(variant) if at.top else None
         size = (width, theme.HEIGHTS["small"])
         panels.append(panel(frame, x, y, _palette(curves), size, title=name, dots=False, level=0, more=("n",)))
     lines = (title, "Mean over samples. Bands: 95 % bootstrap intervals over samples.")
@@ -55,8 +57,7 @@ def chart(curves: pl.DataFrame, title: str) -> alt.TopLevelMixin:
 
 def _palette(curves: pl.DataFrame) -> Palette:
     """Of pairs of one layer the colour of the first; a projection has its own."""
-    pairs = curves["pair"].unique(maintain_order=True).to_list()
-    pairs = sorted(pairs, key=lambda pair: ("-" not in pair, pair))
+    pairs = in_order(curves["pair"], ("q-o", "k-v", *PROJECTIONS))
     own = {"q-o": theme.ORDERED_COLOURS[0], "k-v": theme.ORDERED_COLOURS[2]} | theme.PROJECTION_COLOURS
     shapes = {"q-o": "circle", "k-v": "square"} | theme.PROJECTION_SHAPES
     return Palette("pair", tuple(pairs), tuple(own[pair] for pair in pairs), tuple(shapes[pair] for pair in pairs))

@@ -1,4 +1,4 @@
-"""Readers of JSON, JSON Lines, CSV and Parquet files and `datasets` folders that give every row exactly as written.
+"""Readers of JSON, JSON Lines, CSV and Parquet files that give every row exactly as in the file.
 
 No type is inferred from other rows, and no value is converted. An invalid text or value is an `InputError` with file
 and row (from 0).
@@ -259,30 +259,11 @@ def parquet_rows(path: str | Path) -> Iterator[Row]:
             _check_columns(file.schema_arrow.names, Path(path))
             yield from file.iter_batches(batch_size=_BATCH)
 
-    yield from _arrow_rows(batches(), Path(path), "parquet")
+    yield from arrow_rows(batches(), Path(path), "parquet")
 
 
-def folder_splits(folder: str | Path) -> dict[str, Any]:
-    """The datasets of a folder that `datasets.save_to_disk` wrote, by split; the only one is called ``train``."""
-    import datasets
-    import pyarrow as pa
-
-    folder = Path(folder)
-    if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        raise InputError(f"{folder}: not a dataset; give a file, or a folder that datasets.save_to_disk wrote")
-    try:
-        found = datasets.load_from_disk(str(folder.resolve()))
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{folder}: cannot be read as a dataset ({_cause(error)}); write it again") from None
-    return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
-
-
-def dataset_rows(dataset: Any, folder: str | Path) -> Iterator[Row]:
-    """The rows of a `datasets.Dataset` from `folder`, read piece by piece; values as by `parquet_rows`."""
-    yield from _arrow_rows(dataset.with_format("arrow").iter(_BATCH), Path(folder), "a dataset")
-
-
-def _arrow_rows(batches: Iterator[Any], path: Path, kind: str) -> Iterator[Row]:
+def arrow_rows(batches: Iterator[Any], path: Path, kind: str) -> Iterator[Row]:
+    """The rows of Arrow batches or tables from `path`, which is `kind`; values as by `parquet_rows`."""
     import pyarrow as pa
 
     number = 0

@@ -9,16 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradatlas.core.checked import check_parquet, parquet_writer
 from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.hub import hub
-from gradatlas.data.formats import READERS, Row, dataset_rows, folder_splits, format_of
+from gradatlas.data.formats import READERS, Row, arrow_rows, format_of
 
 #: Splits that are the whole file.
 WHOLE = ("train", "all")
+_BATCH = 1000  # rows of a `datasets` folder at a time
 
 
 def read_rows(path: str | Path, split: str = "") -> Iterator[Row]:
@@ -31,10 +33,11 @@ def read_rows(path: str | Path, split: str = "") -> Iterator[Row]:
     """
     path = Path(path)
     if path.is_dir():
-        splits = folder_splits(path)
+        splits = _splits(path)
         name = split or chosen_split(splits, str(path))
         for part, start, stop in _slices(path, name, {each: len(rows) for each, rows in splits.items()}):
-            yield from dataset_rows(splits[part].select(range(start, stop)), path)
+            rows = splits[part].select(range(start, stop)).with_format("arrow")
+            yield from arrow_rows(rows.iter(_BATCH), path, "a dataset")
         return
     if not format_of(path):
         known = ", ".join(READERS)
@@ -56,6 +59,19 @@ def read_rows(path: str | Path, split: str = "") -> Iterator[Row]:
     length = sum(1 for _ in rows(path))
     for _, start, stop in _slices(path, split, {"train": length}):
         yield from islice(rows(path), start, stop)
+
+
+def _splits(folder: Path) -> dict[str, Any]:
+    """The datasets of a folder that `datasets.save_to_disk` wrote, by split; the only one is called ``train``."""
+    import datasets
+
+    if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise InputError(f"{folder}: not a dataset; give a file, or a folder that datasets.save_to_disk wrote")
+    try:
+        found = datasets.load_from_disk(str(folder.resolve()))
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{folder}: cannot be read as a dataset ({_line(error)}); write it again") from None
+    return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
 
 
 def chosen_split(splits: Collection[str], where: str) -> str:

@@ -37,7 +37,7 @@ def _text(value: Any, name: str, present: bool = True) -> str:
     if is_empty(value):
         raise Fault(f"{name} is {'null' if present else 'missing'}")
     if not isinstance(value, (str, bool, int, float, RawValue)):
-        raise Fault(f"{name} is a {_kind(value)}, not a text")
+        raise Fault(f"{name} is {_kind(value)}, not a text")
     text = str(value)
     if _SURROGATE.search(text):
         raise Fault(f"{name} contains half of a character (a lone surrogate)")
@@ -45,7 +45,9 @@ def _text(value: Any, name: str, present: bool = True) -> str:
 
 
 def _kind(value: Any) -> str:
-    return "list" if isinstance(value, (list, tuple)) else "object" if isinstance(value, Mapping) else "value"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return "an object" if isinstance(value, Mapping) else f"a value of type {type(value).__name__}"
 
 
 def messages_of(row: Mapping[str, Any], column: str) -> list[Message]:
@@ -58,7 +60,7 @@ def messages_of(row: Mapping[str, Any], column: str) -> list[Message]:
     if is_empty(value):
         raise Fault(f"column '{column}' is {'null' if column in row else 'missing'}")
     if not isinstance(value, list):
-        raise Fault(f"column '{column}' is a {_kind(value)}, not a list of messages")
+        raise Fault(f"column '{column}' is {_kind(value)}, not a list of messages")
     return [_message(each, f"'{column}', message {number}") for number, each in enumerate(value)]
 
 
@@ -88,7 +90,7 @@ def says_something(message: Message) -> bool:
 
 def _message(value: Any, name: str) -> Message:
     if not isinstance(value, Mapping):
-        raise Fault(f"{name} is a {_kind(value)}, not an object with role and content")
+        raise Fault(f"{name} is {_kind(value)}, not an object with role and content")
     message = _plain(value)
     if "role" not in message and "from" in message:
         sender = message.pop("from")

@@ -59,7 +59,7 @@ rule test_claims:
             "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
         ),
         toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
-        quality=["results/evidence/quality.parquet"] if PAIRS else [],
+        quality=["results/evidence/quality/pairs.parquet"] if PAIRS else [],
         accuracy=accuracy_tables,
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
     output:

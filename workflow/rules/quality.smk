@@ -3,7 +3,7 @@
 needs  scores of the datasets that config/scored.tsv (or an entry of `datasets`) makes a `pair`; scores of graded data
 makes  results/graded/{dataset}.jsonl; results/comparisons/{model}/{pair}/: tables and figures; results/recall/{dataset}/:
        how many planted faults each score finds; results/cosines/{model}/{dataset}.{format}, with
-       config key `cosines`; results/evidence/quality.parquet: the claims' numbers, no verdict yet
+       config key `cosines`; results/evidence/quality/pairs.parquet: the claims' numbers, no verdict yet
 why    the study compares the two ends of a measure of quality, whose lengths and losses differ too
 """
 
@@ -196,7 +196,7 @@ rule gather_quality_evidence:
             else []
         ),
     output:
-        "results/evidence/quality.parquet",
+        "results/evidence/quality/pairs.parquet",
     log:
         "logs/gather_quality_evidence.log",
     conda:

@@ -323,11 +323,15 @@ def scoring_settings(model, dataset):
     return reading | picked(row, Prompting) | picked(loading, Loading) | measuring | {"mapping": loading["projections"]}
 
 
+def is_meant(model, dataset):
+    """Whether a model is meant for a training file; else its scores are a pipeline check."""
+    return STUDY.models[model]["scope"] in ("any", STUDY.scored[dataset]["scope"])
+
+
 def score_title(model, dataset):
     """What a page of scores is of; a model that was never meant for the data is a pipeline check."""
     title = f"{STUDY.scored[dataset]['title'] or dataset}, {STUDY.models[model]['title'] or model}"
-    meant = STUDY.models[model]["scope"] in ("any", STUDY.scored[dataset]["scope"])
-    return title if meant else f"{title} (pipeline check)"
+    return title if is_meant(model, dataset) else f"{title} (pipeline check)"
 
 
 def source_settings(dataset):

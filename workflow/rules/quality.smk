@@ -7,9 +7,11 @@ makes  results/graded/{dataset}.jsonl; results/comparisons/{model}/{pair}/: tabl
 why    the study compares the two ends of a measure of quality, whose lengths and losses differ too
 """
 
-# (model, dataset) of all sides of pairs.
+# (model, dataset) of all sides of pairs; a pipeline check takes no part in claims.
 SCORED_PAIRS = [
-    each for each in SCORED if each[1] in {pair[side][0] for pair in PAIRS.values() for side in ("high", "low")}
+    each
+    for each in SCORED
+    if each[1] in {pair[side][0] for pair in PAIRS.values() for side in ("high", "low")} and is_meant(*each)
 ]
 COMPARISON = "results/comparisons/{model}/{pair}"
 GRADED_DATA = [name for name, row in STUDY.scored.items() if row["source"] == GRADED]

@@ -10,7 +10,7 @@ import yaml
 
 from conftest import ROOT, SHARED, call, needs_shared, settings, user_error
 from gradatlas.claims.estimates import GradientEstimate
-from gradatlas.claims.quality import measures
+from gradatlas.claims.quality import measures, wider
 from gradatlas.claims.quality.gather import gather_quality
 from gradatlas.claims.sheet import QualityClaim, read_claims
 from gradatlas.claims.verdicts import decide
@@ -188,10 +188,10 @@ def test_families_that_are_alike_are_found_and_others_are_not():
         return {f"m{i}": {f"d{d}": shapes[i // 2 if families else rng.integers(3)] * noise() for d in range(8)}
                 for i in range(6)}  # fmt: skip
 
-    (found,) = measures.family_likeness(curves(True), claim, 200, 0)
+    (found,) = wider.family_likeness(curves(True), claim, 200, 0)
     # Of 15 ways to pair six models, one is the planted one.
     assert found.low > 0.3 and found.p_value == pytest.approx(2 / 15) and found.test == "permutation of families"
-    (none,) = measures.family_likeness(curves(False), claim, 200, 0)
+    (none,) = wider.family_likeness(curves(False), claim, 200, 0)
     assert none.p_value > 0.2
 
 
@@ -209,7 +209,7 @@ def test_cosines_and_correct_responses(tmp_path):
         for i in range(30)
         for _ in range(2)
     ]
-    found = [*measures.cosine(pl.DataFrame(rows), CLAIMS["cosines_zero"], 100, 0)]
+    found = [*wider.cosine(pl.DataFrame(rows), CLAIMS["cosines_zero"], 100, 0)]
     assert [(each.relation, round(each.value, 6)) for each in found] == [("same_layer", 0.02), ("adjacent_layers", 0.3)]
     rng = np.random.default_rng(0)
     samples = [
@@ -219,7 +219,7 @@ def test_cosines_and_correct_responses(tmp_path):
         for i in range(30)
         for name in "qk"
     ]  # fmt: skip
-    (ratio,) = measures.correct_ratio(pl.DataFrame(samples), CLAIMS["correct_rank"], 100, 0)
+    (ratio,) = wider.correct_ratio(pl.DataFrame(samples), CLAIMS["correct_rank"], 100, 0)
     assert ratio.relation == "detailed/published" and ratio.n == 30
     assert ratio.value == pytest.approx(0.8, rel=0.02) and ratio.test == "Wilcoxon"
     assert isinstance(ratio, GradientEstimate) and COSINES.names

@@ -471,7 +471,7 @@ class QualityClaimRow(ClaimRow):
     """A row of config/claims_quality.tsv. Lists are separated by spaces."""
 
     measure: Annotated[str, Schema(pattern="^[a-z0-9_]+$")]
-    """how the number is made: a function of claims/quality/measures.py"""
+    """how the number is made: a function of claims/quality/"""
     number: Literal["", "nuclear_norm", "effective_rank"] = ""
     """the score that it is about; empty: the measure names it"""
     matched: Annotated[tuple[Literal["tokens", "loss"], ...], Schema(uniqueItems=True)] = ()

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from gradatlas.claims.estimates import GradientEstimate
-from gradatlas.claims.quality import measures
-from gradatlas.claims.quality.measures import OF_PAIR, Pair
+from gradatlas.claims.quality.measures import OF_PAIR, Pair, largest_rank, not_requested
+from gradatlas.claims.quality.wider import correct_ratio, cosine, family_likeness
 from gradatlas.claims.sheet import QualityClaim
 from gradatlas.claims.tables import EVIDENCE
 from gradatlas.core.command import progress
@@ -55,19 +55,19 @@ def gather_quality(
             for name, pair in found.items() if claim.measure in OF_PAIR else ():
                 rows += [_row(claim, each, models, model, name) for each in OF_PAIR[claim.measure](pair, claim)]
             if claim.measure == "largest_rank":
-                estimates = measures.largest_rank(found, claim)
+                estimates = largest_rank(found, claim)
                 rows += [_row(claim, each, models, model, "reasoning") for each in estimates]
         progress(f"{model}: {len(found)} pairs of high and low quality")
     for claim in claims:
         if claim.measure == "family_likeness":
-            found = measures.family_likeness(curves, claim, draws, seed)
+            found = family_likeness(curves, claim, draws, seed)
             rows += [_row(claim, each, {}, "all models", "all") for each in found]
         elif claim.measure in ("cosine", "correct_ratio"):
             table, paths = (COSINES, cosines) if claim.measure == "cosine" else (PER_SAMPLE, per_sample)
             made = list(_of_first_study(claim, table, paths, models, draws, seed))
             if not made:
                 missing = "config key cosines" if table is COSINES else "the first study's datasets"
-                made = [_row(claim, measures.not_requested(f"needs {missing}"), {}, "", "")]
+                made = [_row(claim, not_requested(f"needs {missing}"), {}, "", "")]
             rows += made
     write_table(EVIDENCE, rows, output, {"dataset": "quality", "draws": draws, "seed": seed})
 
@@ -90,7 +90,7 @@ def _pair(name: str, pair: Mapping[str, Any], tables: Mapping[str, Group], draws
 
 
 def _of_first_study(claim, table, paths, models, draws: int, seed: int) -> Iterator[dict[str, Any]]:
-    measure = measures.cosine if table is COSINES else measures.correct_ratio
+    measure = cosine if table is COSINES else correct_ratio
     for path in paths:
         frame = pl.from_arrow(read_table(table, path))
         if table is PER_SAMPLE:

@@ -114,6 +114,13 @@ def test_the_engine_needs_no_more_than_a_plain_installation_brings():
     assert needed <= installed_with(declared["dependencies"])
 
 
+def test_measuring_from_python_needs_no_more_than_a_plain_installation_brings():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = needed_by(*(f"gradatlas.api.{each}" for each in ("live", "spectra_callback", "probes_callback")))
+    # Imported late: for files of the hub, and for a finetuning run in several processes.
+    assert needed - {"datasets", "accelerate"} <= installed_with(declared["dependencies"])
+
+
 def test_all_jobs_need_no_more_than_the_extra_workflow_brings():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     rooms = [f"gradatlas.{path.parent.name}.jobs" for path in PACKAGE.glob("gradatlas/*/jobs.py")]

@@ -1,0 +1,103 @@
+"""Log-probabilities of fixed responses during training: chosen, rejected, rephrases, and the likeliest tokens."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gradatlas.api.callback import Watching, digest_of
+from gradatlas.api.live import encode, read
+from gradatlas.api.tables import PROBES
+from gradatlas.core.errors import InputError
+from gradatlas.data.training.rows import TrainingRow
+from gradatlas.finetuning.evaluate import evaluate
+from gradatlas.finetuning.sequences import EncodedResponse
+from gradatlas.models.tokens import Encoded
+from gradatlas.study.settings import Prompting, Reading
+
+_MEASURES = ("log_prob_sum", "log_prob_mean", "argmax_log_prob")
+
+
+class ResponseProbes(Watching):
+    """Measures log-probabilities of the responses of fixed `pairs` every `every` optimizer steps.
+
+    >>> DPOTrainer(..., callbacks=[ResponseProbes(pairs, every=50)])
+
+    `pairs`: rows with `chosen` and `rejected` as TRL takes them (texts with a `prompt`, or messages), and optionally
+    `rephrases`, a dict of texts by type (``chosen_semantic``, or any name). Rows with one response (`prompt` and
+    `completion`, ...) count as chosen. Other arguments as of `gradatlas.GradientSpectra`. Of a chat the last assistant
+    turn is measured. Logged, in nats, means over pairs: ``log_prob_{type}`` of whole responses, ``log_prob_likeliest``
+    (of the likeliest token at each position along chosen), seconds and share as of `GradientSpectra`. Table:
+    `gradatlas.api.tables.PROBES`.
+    """
+
+    name, table = "probes", PROBES
+
+    def __init__(
+        self,
+        pairs: Any,
+        every: int = 50,
+        output_dir: str | Path | None = None,
+        *,
+        tokenizer: Any = None,
+        prompt: str = "auto",
+        max_length: int = 1024,
+        batch_tokens: int = 4096,
+        reading: Reading | None = None,
+    ):
+        super().__init__(every, output_dir, tokenizer)
+        self.pairs = pairs
+        self.prompting, self.reading, self.batch_tokens = Prompting(prompt, "last", max_length), reading, batch_tokens
+
+    def prepare(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """Tokens of all responses."""
+        rows = list(_responses(read(self.pairs, "pairs", self.reading)))
+        self.encoded = encode(model, tokenizer, rows, "pairs", self.prompting)
+        return {"probes": digest_of(self.encoded)}
+
+    def measure(self, model: Any, step: int) -> tuple[pa.Table, dict[str, float]]:
+        """Rows of `PROBES`, and means by type."""
+        responses = {
+            str(at): _sequence(each.sample) for at, (_, each) in enumerate(self.encoded) if each.status == "ok"
+        }
+        found = evaluate(model, responses, self.batch_tokens)
+        rows = []
+        for at, (row, each) in enumerate(self.encoded):
+            about = {"step": step, "pair": row.id, "type": row.response, "status": each.status}
+            measures = {name: found[str(at)][name] for name in _MEASURES} if str(at) in found else {}
+            tokens = responses[str(at)].tokens if str(at) in found else None
+            rows.append(dict.fromkeys(PROBES.names) | about | {"tokens": tokens} | measures)
+        table = pa.Table.from_pylist(rows, PROBES.schema)
+        means = pl.from_arrow(table).group_by("type", maintain_order=True).agg(pl.col(_MEASURES).mean()).to_dicts()
+        numbers = {f"log_prob_{mean['type']}": mean["log_prob_sum"] for mean in means}
+        likeliest = table.filter(pc.equal(table["type"], "chosen"))["argmax_log_prob"]
+        numbers["log_prob_likeliest"] = pc.mean(likeliest).as_py()
+        return table, {name: value for name, value in numbers.items() if value is not None}
+
+
+def _responses(rows: Iterable[TrainingRow]) -> Iterator[TrainingRow]:
+    """The rows, with the type of each as its `response`; after a chosen one its rephrases."""
+    for row in rows:
+        row = replace(row, response=row.response or "chosen")
+        yield row
+        rephrases = (row.own.get("rephrases") or {}) if row.response == "chosen" else {}
+        if not isinstance(rephrases, Mapping):
+            raise InputError(f"pairs: row {row.number}: rephrases is no dict of texts by type, such as "
+                             "{'chosen_semantic': '...'}")  # fmt: skip
+        for name, text in rephrases.items():
+            if text is None:
+                continue
+            if row.messages:
+                yield replace(row, response=name, messages=(*row.messages[:-1], {**row.messages[-1], "content": text}))
+            else:
+                yield replace(row, response=name, completion=text)
+
+
+def _sequence(sample: Encoded) -> EncodedResponse:
+    """The sample up to its last response token."""
+    places = [at for at, counted in enumerate(sample.response) if counted and at]
+    return EncodedResponse(sample.ids[: places[-1] + 1], places[0])

@@ -1,0 +1,45 @@
+"""The tables that callbacks write during training."""
+
+import pyarrow as pa
+
+from gradatlas.core.tables import Table
+from gradatlas.data.tables import COUNT, REAL, TEXT
+from gradatlas.study.settings import METRICS
+
+# One row: one matrix's gradient on one probe at one optimizer step. A metric that was not measured is null, as are all
+# numbers of a probe whose status is not ok.
+SPECTRA = Table(
+    "training_spectra",
+    "GradientSpectra",
+    pa.schema(
+        [
+            ("step", COUNT),
+            ("sample", TEXT),
+            ("response", TEXT),
+            ("status", TEXT),
+            ("loss", REAL),
+            ("layer", pa.int16()),
+            ("projection", TEXT),
+            *[(name, REAL) for name in METRICS],
+        ]
+    ),
+)
+
+# One row: one response at one optimizer step. `type`: chosen, rejected, or the name of a rephrase. Log-probabilities in
+# nats; `argmax_log_prob`: of the likeliest token at each position along the response's own prefix, summed.
+PROBES = Table(
+    "training_probes",
+    "ResponseProbes",
+    pa.schema(
+        [
+            ("step", COUNT),
+            ("pair", TEXT),
+            ("type", TEXT),
+            ("status", TEXT),
+            ("tokens", COUNT),
+            ("log_prob_sum", REAL),
+            ("log_prob_mean", REAL),
+            ("argmax_log_prob", REAL),
+        ]
+    ),
+)

@@ -1,0 +1,114 @@
+"""Figures of what callbacks have written so far: layer curves, and log-probabilities, over the steps of training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+
+from gradatlas.api.tables import PROBES, SPECTRA
+from gradatlas.charts import scales, theme
+from gradatlas.charts.names import STATISTICS, in_order, label, projections_in_order
+from gradatlas.charts.panel import Axis, Palette, cells, grid, of, panel
+from gradatlas.charts.save import save
+from gradatlas.core.errors import InputError
+from gradatlas.core.tables import read_table
+from gradatlas.figures.layers import axis_title, logged
+from gradatlas.figures.run_curves import BELOW, TYPES, line_panel
+
+SIDES = ("chosen", "rejected")
+_TICK = 14  # pixels of an axis to a tick of a log axis
+
+
+def draw(folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Draw the tables in `folder`, a training's output folder or its ``gradatlas``, beside them; returns the files.
+
+    Raises `InputError` where there is no table.
+    """
+    places = [place for place in (folder / "gradatlas", folder) if any(place.glob("*.parquet"))]
+    drawn = []
+    for name, table, chart in (("spectra", SPECTRA, spectra_chart), ("probes", PROBES, probes_chart)):
+        for place in places[:1]:
+            path = place / f"{name}.parquet"
+            if path.exists():
+                files = save(chart(pl.from_arrow(read_table(table, path))), place / name, formats)
+                drawn += [place / file for file in files.values()]
+    if not drawn:
+        raise InputError(
+            f"{folder}: has no spectra.parquet or probes.parquet of a callback; give the output_dir of a training "
+            "with GradientSpectra or ResponseProbes"
+        )
+    return drawn
+
+
+@dataclass(frozen=True)
+class _Steps(Palette):
+    """Colours of steps, early to late: one ramp, with a legend of its ends."""
+
+    def encode(self, kind: type, legend: bool = True) -> alt.Color | alt.Shape:
+        if kind is alt.Shape:
+            return alt.Shape(value="circle")
+        ends = [int(entry) for entry in self.entries]
+        shown = alt.Legend(title="Step", values=sorted({ends[0], ends[-1]}), format=",d", **theme.RAMP_LEGEND)
+        scale = theme.plain(range=list(theme.RAMP), domain=[ends[0], max(ends[-1], ends[0] + 1)])
+        return alt.Color("step:Q", scale=scale, legend=shown if legend else None)
+
+
+def spectra_chart(rows: pl.DataFrame) -> alt.ConcatChart:
+    """Means over probes by layer: a panel per metric (rows) and projection (columns), a line per step."""
+    ok = rows.filter(pl.col("layer").is_not_null())
+    if ok.is_empty():
+        raise InputError("spectra.parquet: no probe could be measured; its column status gives the reasons")
+    metrics = [name for name in STATISTICS if not ok[name].is_null().all()]
+    projections = projections_in_order(ok["projection"].unique())
+    means = ok.group_by("step", "layer", "projection").agg(pl.col(metrics).mean()).sort("step", "layer")
+    steps, samples = means["step"].unique().sort().to_list(), ok.n_unique(["sample", "response"])
+    palette = _Steps("step", tuple(map(str, steps)), (), ())
+    layers = int(means["layer"].max()) + 1
+    panels = []
+    for metric, projection, at in cells(metrics, projections):
+        frame = means.select("step", "layer", "projection", value=metric)
+        size = theme.panel_width(len(projections)), theme.HEIGHTS["main" if at.top else "minor"]
+        scale = scales.log_if_decades(means[metric], size[1] // _TICK)
+        x = Axis("layer", "Layer" if at.bottom else None, scales.Scale("linear", 0, max(1, layers - 1)), "d",
+                 labels=at.bottom, count=max(3, size[0] // 40))  # fmt: skip
+        title = axis_title(metric, logged(scale)) if at.left else None
+        y = Axis("value", title, scale, labels=at.left, count=max(3, size[1] // 28))
+        panels.append(
+            panel(of(frame, projection=projection), x, y, palette, size, title=label(projection) if at.top else None,
+                  detail="step", dots=False)
+        )  # fmt: skip
+    text = (
+        f"{samples} fixed probes, measured at {len(steps)} steps from {steps[0]:,} to {steps[-1]:,}. Means over probes."
+    )
+    return grid(
+        panels, len(projections), theme.Heading("Gradients of the probes, layer by layer, during training", (text,))
+    )
+
+
+def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
+    """Means over pairs by step: chosen and its rephrases, rejected and its own, and the likeliest tokens along them."""
+    ok = rows.filter(pl.col("status") == "ok")
+    types = in_order(ok["type"].unique(), TYPES)
+    rejected = [name for name in types if name.startswith("rejected")]
+    shown = (
+        ("Chosen, and its rephrases", [name for name in types if name not in rejected], "log_prob_sum"),
+        ("Rejected, and its rephrases", rejected, "log_prob_sum"),
+        ("Likeliest token at each position, along", [name for name in types if name in SIDES], "argmax_log_prob"),
+    )
+    means = ok.group_by("step", "type").agg(pl.col("log_prob_sum", "argmax_log_prob").mean(), pl.len().alias("n"))
+    panels = []
+    for title, kinds, measure in shown:
+        if not kinds:
+            continue
+        part = means.filter(pl.col("type").is_in(kinds)).sort("step")
+        names = pl.col("type").replace(TYPES)
+        part = part.select(names.alias("series"), pl.lit("").alias("run"), pl.col("step").alias("x"),
+                           pl.col(measure).alias("value"), "n")  # fmt: skip
+        panels.append(line_panel(part, title, [TYPES.get(kind, kind) for kind in kinds], "Optimizer step"))
+    text = (
+        f"Log-probability in nats, summed over a response's tokens: means over {ok['pair'].n_unique()} fixed pairs. "
+        "Each panel has its own scale."
+    )
+    return grid(panels, 2, theme.Heading("Log-probabilities of the responses during training", (text,)), below=BELOW)

@@ -55,6 +55,8 @@ def test_its_files_have_the_checksums_of_the_list():
 def test_graded_data_are_scored_on_a_trained_and_an_untrained_miniature():
     study = read_study(DEFAULT, ROOT)
     assert study.quality_pairs()["mini_graded"]["models"] == ["mini", "mini_random"]
+    # Without either of them there is nothing to compare.
+    assert not read_study(DEFAULT | {"models": ["mini_instruct"]}, ROOT).quality_pairs()
 
 
 def entry(**values):

@@ -14,7 +14,7 @@ SCORED_PAIRS = [
     if each[1] in {pair[side][0] for pair in PAIRS.values() for side in ("high", "low")} and is_meant(*each)
 ]
 COMPARISON = "results/comparisons/{model}/{pair}"
-GRADED_DATA = [name for name, row in STUDY.scored.items() if row["source"] == GRADED]
+GRADED_DATA = [name for name in dict.fromkeys(name for _, name in SCORED) if STUDY.scored[name]["source"] == GRADED]
 QUALITY = [
     f"{COMPARISON}/{figure}.{kind}".format(model=model, pair=pair)
     for pair, of_pair in PAIRS.items()

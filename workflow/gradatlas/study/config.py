@@ -131,8 +131,8 @@ class Study:
         return not wanted or model in wanted
 
     def quality_pairs(self) -> dict[str, dict[str, Any]]:
-        """By pair of high and low quality, both of whose sides are scored: `high` and `low`, each a dataset and its
-        groups, the column of `quality`, and the `models` that both are scored on."""
+        """By pair of high and low quality, both of whose sides are scored on a model: `high` and `low`, each a dataset
+        and its groups, the column of `quality`, and the `models` that both are scored on."""
         found: dict[str, dict[str, Any]] = {}
         for name, row in self.scored.items():
             for side in ("high", "low") if row["pair"] else ():
@@ -142,7 +142,7 @@ class Study:
         for pair in whole.values():
             names = {pair[side][0] for side in ("high", "low")}
             pair["models"] = [model for model in self.models if all(self.scores_on(model, name) for name in names)]
-        return whole
+        return {name: pair for name, pair in whole.items() if pair["models"]}
 
     def is_written(self, dataset: str) -> bool:
         """Whether the dataset's Detailed responses are written by a model."""

@@ -48,8 +48,9 @@ def needs_shared(name):
     )
 
 
-# The files that take longest, begun first: two processes then end at about the same time.
+# The files that take longest, begun first: the processes then end at about the same time.
 SLOWEST = (
+    "test_slurm.py",
     "test_workflow.py",
     "test_kills.py",
     "test_atlas_page.py",

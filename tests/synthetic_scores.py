@@ -22,11 +22,13 @@ def score_folder(
     part: int = 256,
     texts: dict[int, list[str]] | None = None,
     ids: dict[int, str] | None = None,
+    pairs: bool = False,
     metadata: dict | None = None,
 ) -> Path:
     """A folder as `score` writes it, with random numbers; the last `failed` rows have no scores.
 
-    `texts` and `ids`: tokens and ids of some rows. The file's own numeric columns are `quality` and ``count "<b>"``.
+    `texts` and `ids`: tokens and ids of some rows. `pairs`: rows have a chosen and a rejected
+    response. The file's own numeric columns are `quality` and ``count "<b>"``.
     """
     chance = np.random.default_rng(7)
     metrics = list(METRICS)
@@ -44,8 +46,8 @@ def score_folder(
         counts = {"prompt_tokens": prompt if ok else None, "response_tokens": len(tokens) - prompt if ok else None}
         loss = float(np.mean(losses[prompt:])) if ok else None
         key = {
-            "row": row,
-            "response": "",
+            "row": row // 2 if pairs else row,
+            "response": ("chosen", "rejected")[row % 2] if pairs else "",
             "status": "ok" if ok else "no_response",
             "reason": reason,
             "truncated": False,

@@ -571,7 +571,7 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
     path = tmp_path / "claims.parquet"
     files = []
     for folder in (tmp_path / "one", tmp_path / "two"):
-        draw_verdicts(path, folder / "verdicts", folder / "dynamics", ["vl.json", "svg"], {})
+        draw_verdicts(path, folder / "verdicts", folder / "dynamics", folder / "quality", ["vl.json", "svg"], {})
         files.append([(folder / f"verdicts.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
     found = read_rows(path, {"m_0": "First", "d": "Data"})
@@ -634,7 +634,9 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
 def test_nothing_tested_is_reported(tmp_path):
     write_table(EVIDENCE, [], tmp_path / "evidence.parquet", {})
     assert decide([tmp_path / "evidence.parquet"], list(CLAIMS.values()), {}, tmp_path / "claims").is_empty()
-    draw_verdicts(tmp_path / "claims.parquet", tmp_path / "verdicts", tmp_path / "dynamics", ["svg"], {})
+    draw_verdicts(
+        tmp_path / "claims.parquet", tmp_path / "verdicts", tmp_path / "dynamics", tmp_path / "quality", ["svg"], {}
+    )
     for name, study in (("verdicts", "layer gradients"), ("dynamics", "learning dynamics")):
         assert f"No claim on {study} was tested" in (tmp_path / f"{name}.svg").read_text()
     write_verdicts(tmp_path / "claims.parquet", tmp_path / "claims.md")

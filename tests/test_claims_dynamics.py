@@ -785,7 +785,7 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     list_chart(found).to_dict(validate=True)
     files = []
     for folder in (tmp_path / "one", tmp_path / "two"):
-        draw_verdicts(path, folder / "verdicts", folder / "dynamics", ["vl.json", "svg"], {})
+        draw_verdicts(path, folder / "verdicts", folder / "dynamics", folder / "quality", ["vl.json", "svg"], {})
         files.append([(folder / f"dynamics.{kind}").read_bytes() for kind in ("vl.json", "svg")])
     assert files[0] == files[1]
     assert "No claim on layer gradients was tested" in (folder / "verdicts.svg").read_text()

@@ -175,7 +175,7 @@ def test_a_run_that_diverged_is_in_every_table(full):
 
 
 def test_every_figure_table_and_the_page_are_made(full):
-    draw_verdicts(full / "claims.parquet", full / "matrix", full / "listed", ["vl.json"], {})
+    draw_verdicts(full / "claims.parquet", full / "matrix", full / "listed", full / "quality", ["vl.json"], {})
     write_verdicts(full / "claims.parquet", full / "claims.md")
     assert "hh dpo, permuted, margin 10" in (full / "claims.md").read_text()
     assert page_verdicts(full / "claims.parquet", {}) and changes_of(full / "dynamics.csv", ROWS)

@@ -24,7 +24,7 @@ from gradatlas.study.config import read_study
 from gradatlas.study.mappings import is_file
 from gradatlas.study.sheets import DatasetMapping
 from loopback import FakeHub
-from test_workflow import clone, snakemake
+from test_workflow import clone, make, snakemake
 
 ROWS = [
     {"key": "a", "question": "1 + 1?", "solution": "Add <<1+1=2>>them. #### 2", "long": "Let us add.\nIt is 2."},
@@ -346,8 +346,7 @@ def test_a_users_own_file_through_the_workflow(tmp_path):
         "formats=[svg]",
         "relations=[correct,shuffled]",
     ]
-    done = snakemake(folder, *arguments, "--", "audit")
-    assert done.returncode == 0, done.output[-3000:]
+    make(folder, *arguments, "--", "audit")
     assert responses(folder / "results/responses/mine.parquet")["a", "none"] == "2"
     assert "Nothing to be done" in snakemake(folder, *arguments, "--", "audit").output
     (folder / "config/mappings/mine.yaml").write_text(yaml.safe_dump({**MAPPING, "split": "train[:2]"}))

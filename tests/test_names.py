@@ -231,7 +231,7 @@ SIZES = {
     "halvings": ({"dynamics": {"one_step": {"halvings": 10**6}}}, "'dynamics.one_step.halvings': 1000000 is greater"),
     "jobs": (
         {"shards": 1000, "models": [{"model": f"m{n}", "source": "./m"} for n in range(5)]},
-        "5 models x 5 datasets x 1,000 shards are 25,000 jobs, more than 20,000; lower one of them",
+        "5 models x 6 datasets x 1,000 shards are 30,000 jobs, more than 20,000; lower one of them",
     ),
     "runs": (
         {"dynamics": {"runs": [f"r{n}" for n in range(21)], "seeds": list(range(1000)), "judge": ""}},

@@ -5,7 +5,6 @@ The rules say what is run; the jobs run in this process, which takes a tenth of 
 
 import json
 import re
-import shlex
 
 import polars as pl
 import pytest
@@ -14,7 +13,7 @@ from conftest import call
 from gradatlas.charts.listing import read_index
 from gradatlas.core.files import sha256_of
 from gradatlas.study.probe_types import REPHRASED, STUDY_FIELDS, TYPES
-from test_workflow import clone, snakemake
+from test_workflow import clone, commands, snakemake
 
 OWN = [
     {
@@ -72,12 +71,12 @@ def test_texts_of_files_ask_no_writer(project, monkeypatch):
     (project / "config/pairs/filed.yaml").write_text(f"{text}order: file\nprobes: {{{', '.join(sums)}}}\n")
     done = snakemake(project, "-n", "-p", *asked("filed", "train: 5"), "generate={model: mini}")
     assert done.returncode == 0 and "note: no rephrases" not in done.output, done.output
-    jobs = re.findall(r"python -m gradatlas ([\w-]+) (.*?) > \S+ 2>&1", done.output)
-    assert "write-rephrases" not in {name for name, _ in jobs}
+    jobs = commands(done.output)
+    assert "write-rephrases" not in {name for name, *_ in jobs}
     monkeypatch.chdir(project)
-    for name, arguments in jobs:
+    for name, arguments, _ in jobs:
         if name in ("fetch-model", "build-pairs", "build-probes"):
-            ended = call(name, *shlex.split(arguments))
+            ended = call(name, *arguments)
             assert ended.returncode == 0, (name, ended.stderr)
     built = pl.read_parquet(project / "results/dynamics/filed/mini/seed_0/probes.parquet")
     assert built["status"].unique().to_list() == ["ok"] and built.height == 4 * len(TYPES)
@@ -103,11 +102,11 @@ def test_own_pairs_to_the_page(pairs, project, monkeypatch):
     )
     assert f"note: no rephrases of pairs '{pairs}'" in done.output
     monkeypatch.chdir(project)
-    jobs = re.findall(r"python -m gradatlas ([\w-]+) (.*?) > \S+ 2>&1", done.output)
-    names = [name for name, _ in jobs]
+    jobs = commands(done.output)
+    names = [name for name, *_ in jobs]
     assert names.count("finetune") == 2 and not {"draw-toys", "judge-generations", "write-rephrases"} & set(names)
-    for name, arguments in jobs:
-        ended = call(name, *shlex.split(arguments))
+    for name, arguments, _ in jobs:
+        ended = call(name, *arguments)
         assert ended.returncode == 0, (name, ended.stderr)
     runs = project / f"results/dynamics/{pairs}/mini/seed_0"
     probes = pl.read_parquet(runs / "probes.parquet")

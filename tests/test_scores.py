@@ -17,16 +17,20 @@ from tokenizers.processors import TemplateProcessing
 
 from conftest import ROOT, call, command, user_error
 from gradatlas.api.scoring import score_data
+from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
+from gradatlas.data.formats import RawValue
 from gradatlas.data.training.read import rows_of
+from gradatlas.data.training.rows import TrainingRow
 from gradatlas.finetuning.sequences import EncodedResponse
 from gradatlas.gradients.capture import Capture
 from gradatlas.kernels.one_step import inner_products
 from gradatlas.models.loading import load_tokenizer
 from gradatlas.models.tokens import Encoded
 from gradatlas.scores import measure
+from gradatlas.scores.columns import OwnColumns
 from gradatlas.scores.measure import Scorer, chunks, last_span, measure_rows
-from gradatlas.scores.select import chosen
+from gradatlas.scores.select import chosen, write_selected
 from gradatlas.scores.settings import Settings
 from gradatlas.scores.tables import MEASURED, METRICS, SCORES
 from gradatlas.statistics.outliers import bins, outliers, robust_z
@@ -435,3 +439,56 @@ def test_a_selection_is_a_datasets_folder_too(mine, tmp_path):
     assert sorted(saved["source"]) == ["detailed", "detailed", "simplified", "simplified"]
     lines = [json.loads(line) for line in (tmp_path / "out/selected.jsonl").read_text().splitlines()]
     assert saved.to_list() == lines
+
+
+def test_of_a_pair_the_response_that_ranks_first_decides():
+    scores = scores_of([1.0, 4.0, 3.0, 2.0]).with_columns(
+        row=pl.Series([0, 0, 1, 1]), response=pl.Series(["chosen", "rejected"] * 2)
+    )
+    assert chosen(scores, "top:2", "loss") == {
+        0: "rejected: loss 4: rank 1 of 4",
+        1: "chosen: loss 3: rank 2 of 4",
+    }
+
+
+def test_a_selection_by_group_needs_groups_and_an_empty_one_is_an_error(tmp_path):
+    scores = scores_of([1.0, None])
+    with pytest.raises(InputError, match="no row has a group; name the column of groups with --group"):
+        chosen(scores, "balanced:1", "loss")
+    with pytest.raises(InputError, match="selects no row by loss"):
+        write_selected([], scores.with_columns(status=pl.lit("truncated")), "top:1", "loss", tmp_path)
+
+
+# --- The file's own columns ---
+
+
+def own(rows_, **options):
+    columns = OwnColumns(**options)
+    seen = list(columns.watched(TrainingRow(at, "", str(at), None, row) for at, row in enumerate(rows_)))
+    names = [field.name for field in columns.fields(SCORES.names)]
+    return dict(zip(names, (array.to_pylist() for array in columns.arrays(seen)), strict=True))
+
+
+def test_columns_keep_their_kind_and_mixed_ones_are_text():
+    raw = RawValue
+    given = [
+        {"a": raw("1"), "b": raw("1"), "c": True, "d": "x", "e": {"k": [raw("1.50"), None]}, "rank": raw("7")},
+        {"a": raw("-2"), "b": raw("0.5"), "c": None, "d": raw("3"), "f": raw("99999999999999999999"), "data.rank": "y"},
+    ]
+    assert own(given) == {
+        "a": [1, -2],
+        "b": [1.0, 0.5],
+        "c": [True, None],
+        "d": ["x", "3"],
+        "e": ['{"k": [1.5, null]}', None],
+        "data.rank": [7, None],
+        "f": [None, "99999999999999999999"],
+        "data.data.rank": [None, "y"],
+    }
+    assert own([{"half \ud800": "\ud800!"}]) == {"half \ufffd": ["\ufffd!"]}
+
+
+def test_cells_of_a_csv_file_are_numbers_where_all_are():
+    given = [{"n": "1", "x": "1e-3", "code": "007", "w": "one"}, {"n": "", "x": "2", "code": "8", "w": ""}]
+    assert own(given, cells=True) == {"n": [1, None], "x": [0.001, 2.0], "code": ["007", "8"], "w": ["one", ""]}
+    assert own([{"code": "8"}], cells=False) == {"code": ["8"]}

@@ -16,7 +16,8 @@ from selenium.webdriver.support.ui import Select
 from benchmarks.chromium import chromium, installed, settled
 from gradatlas.charts.numbers import three_digits
 from gradatlas.core.errors import InputError
-from gradatlas.page.scores import NUMBERS, STEPS, write_page
+from gradatlas.page.score_parts import STEPS, histogram
+from gradatlas.page.scores import NUMBERS, write_page
 from synthetic_scores import score_folder
 from test_atlas_page import OUTLINED, WATCH, all_of, contrast, drag, find, mark_at, offset, quiet, rows_of, wait_for
 
@@ -128,6 +129,40 @@ def test_a_page_of_few_samples_without_groups(tmp_path):
     page = (tmp_path / "scores.html").read_text()
     assert "all 2 samples" in page and 'id="group"' not in page and 'id="status"' not in page and len(table) == 2
     assert "Samples without scores" not in page
+
+
+def test_a_pair_is_two_samples(tmp_path):
+    score_folder(tmp_path, 20, pairs=True)
+    write_page(tmp_path, tmp_path / "scores.html", title="pairs")
+    page = (tmp_path / "scores.html").read_text()
+    samples, texts = packed(page, "samples"), packed(page, "text-0")
+    parts = pl.read_parquet(tmp_path / "measured/00000.parquet")
+    for i, key in enumerate(zip(samples["row"][:20], samples["response"][:20], strict=True)):
+        assert texts[i]["tokens"] == parts.filter(row=key[0], response=key[1])["tokens"].item().to_list()
+    index = json.loads(re.search(r'id="scores-index">(.*?)</script>', page)[1])
+    assert "response" in index["columns"] and '<th scope="col">Response</th>' in page
+
+
+@pytest.mark.parametrize(
+    ("values", "edges", "log"),
+    [
+        ([1.0, None, 1.0], [0.5, 1.5], False),
+        ([2.5, 2.5], [1.25, 3.75], False),
+        ([0.0, 3.0, 1.0], [-0.5, 0.5, 1.5, 2.5, 3.5], False),
+        ([1.5, 2.5], [1.5, 1.75, 2.0, 2.25, 2.5], False),
+        ([0.01, 1.0], [0.01, 0.0316, 0.1, 0.316, 1], True),
+        ([-1e308, 1e308], None, None),
+        ([None], None, None),
+    ],
+)
+def test_the_bins_of_a_histogram(values, edges, log):
+    frame = pl.DataFrame({"group": ["a"] * len(values), "x": values}, schema={"group": pl.String, "x": pl.Float64})
+    found = histogram(frame, "x", ["a"])
+    if edges is None:
+        assert found is None
+    else:
+        assert found["edges"] == pytest.approx(edges, rel=2e-3) and found["log"] == log
+        assert sum(found["counts"][0]) == sum(value is not None for value in values) and sum(found["counts"][1]) == 0
 
 
 def test_a_sample_that_no_part_holds_is_an_error(folder, tmp_path):

@@ -3,9 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -13,6 +10,7 @@ import pytest
 from conftest import ROOT, script, settings
 from gradatlas.core.errors import InputError
 from gradatlas.study.series import check_mirror, expand_series
+from test_workflow import make, snakemake
 
 EARLY, LATE = "a" * 40, "b" * 40
 
@@ -83,11 +81,7 @@ def mirror(tmp_path, miniature):
     return tmp_path / "mirror"
 
 
-def run(folder, *arguments):
-    command = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", ROOT / "Snakefile", "--cores", 1]
-    command += ["--configfile", ROOT / "config/smoke.yaml", *arguments]
-    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+START = ("-s", ROOT / "Snakefile", "--cores", 1, "--configfile", ROOT / "config/smoke.yaml")
 
 
 def test_layer_curves_over_training(mirror, tmp_path):
@@ -101,8 +95,7 @@ def test_layer_curves_over_training(mirror, tmp_path):
         f"mirror={mirror}",
         "samples=2",
     )
-    code, output = run(work, *config, "--", "statistics")
-    assert code == 0, output
+    make(work, *START, *config, "--", "statistics")
     curves = pl.read_parquet(work / "results/statistics/mini_arithmetic/curves.parquet")
     assert curves["model"].unique(maintain_order=True).to_list() == ["pythia_step1", "pythia_step2"]
     means = [curves.filter(pl.col("model") == name)["value"] for name in ("pythia_step1", "pythia_step2")]
@@ -114,5 +107,5 @@ def test_layer_curves_over_training(mirror, tmp_path):
     assert len({card["digest"] for card in cards.values()}) == 2
     # The mirror without one of them is no mirror of it.
     shutil.rmtree(mirror / "models/org/pythia" / LATE)
-    code, output = run(work, "-n", *config, "--", "statistics")
-    assert code != 0 and re.search("error: config key 'mirror': no folder .* 'pythia_step2'", output), output
+    done = snakemake(work, "-n", *START, *config, "--", "statistics")
+    assert done.returncode and re.search("error: config key 'mirror': no folder .* 'pythia_step2'", done.output)

@@ -51,7 +51,7 @@ TABLES = {
     "key of `dynamics`": (Dynamics, DEFAULT["dynamics"], ()),
     "column of `models.tsv`": (ModelRow, header("models"), ()),
     "column of `datasets.tsv`": (DatasetRow, header("datasets"), ()),
-    "key of a scored dataset": (ScoredRow, ["dataset", "title", "source", "revision", "name"], ()),
+    "column of `scored.tsv`": (ScoredRow, [*header("scored")[:3], "revision", "name", *header("scored")[3:]], ()),
     "column of `sources.tsv`": (SourceRow, header("sources"), ()),
     "key of a mapping": (DatasetMapping, ["source", "revision"], ()),
     "column of `runs.tsv`": (RunRow, header("runs"), ()),

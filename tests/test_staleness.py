@@ -14,7 +14,7 @@ from gradatlas.core import digest
 from gradatlas.finetuning.checkpoints import Checkpoints
 from gradatlas.finetuning.finetune import code_of
 from test_digest import forget
-from test_workflow import clone, snakemake, touch
+from test_workflow import clone, make, snakemake, touch
 
 STUDY = (
     """\
@@ -36,6 +36,7 @@ ROWS = [
     for n in range(6)
 ]
 PACKAGE = "workflow/gradatlas"
+RUN, TARGETS = ("--cores", 2, "--configfile", "study.yaml"), ("all", "audit")
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,12 @@ def finished(tmp_path_factory):
     )
     append(folder / "config/datasets.tsv", dataset="mine", task="math", reader="mapped", variants="none detailed",
            relations="correct", scope="user")  # fmt: skip
-    done = run(folder)
-    assert done.returncode == 0, done.output[-3000:]
+    make(folder, *RUN, "--", *TARGETS)
     return folder
 
 
-def run(folder, *arguments, targets=("all", "audit")):
-    return snakemake(folder, "--cores", 2, "--configfile", "study.yaml", *arguments, "--", *targets)
+def run(folder, *arguments, targets=TARGETS):
+    return snakemake(folder, *RUN, *arguments, "--", *targets)
 
 
 def jobs_of(folder, *arguments, **options):

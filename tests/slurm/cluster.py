@@ -22,7 +22,9 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "munged", "unshare")
 PUBLISHED = Path("/etc/slurm")
 #: GPUs of each node.
-GPUS = {"n1": 2, "n2": 1}
+GPUS = {"n1": 2, "n2": 1, "n3": 2, "n4": 1}
+#: Where nothing fails, and where nodes and jobs do: both are used at one time.
+SOUND, FAULTY = ("n1", "n2"), ("n3", "n4")
 #: Of each node.
 CPUS, MEMORY = 2, 64_000
 
@@ -63,8 +65,9 @@ JobRequeue=0
 DefMemPerCPU=500
 SlurmdParameters=config_overrides
 GresTypes=gpu
-PartitionName=cpu Nodes=ALL Default=YES MaxTime=60 State=UP
-PartitionName=gpu Nodes=ALL MaxTime=60 State=UP
+PartitionName=cpu Nodes={sound} Default=YES MaxTime=60 State=UP
+PartitionName=gpu Nodes={sound} MaxTime=60 State=UP
+PartitionName=faulty Nodes={faulty} MaxTime=60 State=UP
 """
 NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}"
@@ -148,7 +151,7 @@ class Cluster:
         self._start("slurmctld", "-D", "-c")
         for name in GPUS:
             self.start_node(name)
-        self.wait_idle()
+        self.wait_idle(GPUS)
 
     def _configure(self):
         for name in ("munge", "state", *(f"spool.{node}" for node in GPUS)):
@@ -167,7 +170,9 @@ class Cluster:
                 link = self.folder / f"{name}.gpu{gpu}"
                 link.symlink_to("/dev/null")
                 devices += f"NodeName={name} Name=gpu File={link}\n"
-        config = CONFIG.format(folder=self.folder, host=host, port=self.port)
+        config = CONFIG.format(
+            folder=self.folder, host=host, port=self.port, sound=",".join(SOUND), faulty=",".join(FAULTY)
+        )
         # Nodes come before the partition of all of them.
         (self.folder / "slurm.conf").write_text(config.replace("PartitionName", nodes + "PartitionName", 1))
         (self.folder / "gres.conf").write_text(devices)
@@ -196,12 +201,12 @@ class Cluster:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def wait_idle(self):
-        """Wait until every node is idle."""
+    def wait_idle(self, nodes):
+        """Wait until these nodes are idle."""
 
         def idle():
             # Each node has a line for each of its partitions.
-            return {*_ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()} == {*GPUS}
+            return {*_ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()} >= {*nodes}
 
         _wait(idle, 60, f"idle nodes (logs in {self.folder})")
 

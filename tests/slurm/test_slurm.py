@@ -1,7 +1,6 @@
 """The workflow on a real Slurm: what ran where, on which GPUs, and after faults, by the controller's record."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from cluster import GPUS, Cluster, missing, most_gpus
+from cluster import FAULTY, GPUS, Cluster, missing, most_gpus
 
 from conftest import ROOT
 from gradatlas.gradients.journal import _batches
+from test_workflow import make
 
 # A user's own profile: an account, partitions by what a job needs, and `tasks`, which many sites ask for.
 SITE = """\
@@ -32,34 +32,39 @@ partitions:
   cpu: {max_runtime: 60, max_mem_mb: 64000, max_threads: 2}
   gpu: {max_runtime: 60, max_mem_mb: 64000, max_threads: 2, max_gpu: 2}
 """
+FAULTY_PARTITION = """\
+partitions:
+  faulty: {max_runtime: 60, max_mem_mb: 64000, max_threads: 2, max_gpu: 2}
+"""
 #: Which dataset's job meets which fault, by the runs that are made one after the other.
 LOST = {"node": "mini_popular"}
 FAULTS = {"cancel": "mini_arithmetic", "time": "mini_taxonomy", "memory": "mini_unpopular"}
 KILLED = {"submit": "mini_unseen"}
 DATASETS = [*LOST.values(), *FAULTS.values(), *KILLED.values()]
 
+#: Of an environment with requirements-slurm.txt; the other tests are of one without it.
+PYTHON = os.environ.get("SLURM_PYTHON", sys.executable)
+
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        pytest.skip("needs pip install -r requirements-slurm.txt")
+    if subprocess.run([PYTHON, "-c", "import snakemake_executor_plugin_slurm"]).returncode:
+        pytest.skip("needs pip install -r requirements-slurm.txt, or SLURM_PYTHON, of an environment with it")
     with Cluster() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "partitions.yaml").write_text(PARTITIONS)
+def profile(folder, partitions):
+    (folder / "partitions.yaml").write_text(partitions)
     (folder / "profile.yaml").write_text(SITE.format(partitions=folder / "partitions.yaml"))
     return folder
 
 
 def snakemake(folder, *words):
     """Its command line, for results in a folder."""
-    start = [Path(sys.executable).with_name("snakemake"), "-s", ROOT / "Snakefile", "--directory", folder]
+    start = [PYTHON, "-m", "snakemake", "-s", ROOT / "Snakefile", "--directory", folder]
     return list(map(str, [*start, *words]))
 
 
@@ -107,51 +112,6 @@ def check_record(jobs, counts):
     assert all(job.account == "physics" for job in jobs)
 
 
-# The smoke study of both kinds ---------------------------------------------------------------------------------------
-
-
-SMOKE = ("--configfile", ROOT / "config/smoke.yaml")
-
-
-@pytest.fixture(scope="module")
-def studies(cluster, site, tmp_path_factory):
-    """The folders of the smoke study and, where one is given to compare with, of the default study: run together."""
-    smoke, default = (tmp_path_factory.mktemp(name) for name in ("smoke", "default"))
-    running = [(submit(site, smoke, *SMOKE, "--set-resources", "finetune:gpu=2"), smoke)]
-    if "DEFAULT_STUDY" in os.environ:
-        kept = [Path("results/journal")]
-        subprocess.run(["cp", "-a", "--parents", *kept, default], cwd=os.environ["DEFAULT_STUDY"], check=True)
-        running.append((submit(site, default), default))
-    for process, folder in running:
-        finish(process, folder, 2400)
-    return smoke, default
-
-
-def test_the_smoke_study(cluster, studies):
-    """Both studies; training asks for two GPUs, and its script starts once though the site asks for a task a GPU."""
-    folder = studies[0]
-    assert (folder / "results/index.html").stat().st_size > 10_000
-    jobs = cluster.jobs(folder)
-    check_record(jobs, planned(folder.with_name("planned"), *SMOKE))
-    trained = [job for job in jobs if rule_of(job) == "finetune"]
-    assert [job.gpus for job in trained] == [2, 2] and {job.nodes for job in trained} == {"n1"}
-    assert [cluster.steps(job.id) for job in trained] == [1, 1]
-    # A second process of one run would wait for the first.
-    logs = [path.read_text() for path in (folder / "logs/finetune").rglob("*.log")]
-    assert len(logs) == 2 and not any("another process works on this run" in log for log in logs)
-    assert max(int(job.memory.removesuffix("M")) for job in jobs) < 9000
-
-
-@pytest.mark.skipif(
-    "DEFAULT_STUDY" not in os.environ, reason="set DEFAULT_STUDY to the folder of a finished default study"
-)
-def test_the_default_study_gives_the_tables_of_a_workstation(cluster, studies):
-    """Measurements continue from the finished batches of the other run, everything else is done again."""
-    folder = studies[1]
-    check_record(cluster.jobs(folder), planned(folder.with_name("planned")))
-    assert tables(folder) == tables(Path(os.environ["DEFAULT_STUDY"]))
-
-
 def tables(folder):
     """The digests of all tables and verdicts."""
     return {
@@ -180,7 +140,7 @@ class Run:
         self.words = [
             *self.study,
             "--set-resources", "measure_gradients:gpu=1",
-            f"measure_gradients:runtime=1 if wildcards.dataset == '{FAULTS['time']}' else 60",
+            f"measure_gradients:runtime=1 if wildcards.dataset == '{FAULTS['time']}' and attempt == 1 else 60",
             # Less than the job needs, then enough.
             f"measure_gradients:mem_mb=(400 if wildcards.dataset == '{FAULTS['memory']}' else 3000) * attempt",
             "--", "gradients",
@@ -249,14 +209,19 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def lost(cluster, site, tmp_path_factory):
+def site(tmp_path_factory):
+    return profile(tmp_path_factory.mktemp("faulty"), FAULTY_PARTITION)
+
+
+@pytest.fixture(scope="module")
+def lost(cluster, started, site, tmp_path_factory):
     """A run whose job's node died."""
     run = Run(cluster, site, tmp_path_factory.mktemp("lost"), LOST.values())
     job = run.freeze(LOST["node"])
     cluster.kill(job.nodes)
     run.finish()
     cluster.start_node(job.nodes)
-    cluster.wait_idle()
+    cluster.wait_idle(FAULTY)
     return run
 
 
@@ -275,7 +240,15 @@ def faults(cluster, site, lost, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def killed(cluster, site, faults, tmp_path_factory):
+def undisturbed(faults, tmp_path_factory):
+    """The same on this machine alone; made while a job of the run before hangs until its time is over."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    make(folder, "-s", ROOT / "Snakefile", "--cores", 2, *study(DATASETS), "--", "gradients")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(cluster, site, faults, undisturbed, tmp_path_factory):
     """A run whose submitting process was killed, beside the one before."""
     run = Run(cluster, site, tmp_path_factory.mktemp("killed"), KILLED.values())
     run.freeze(KILLED["submit"])
@@ -283,17 +256,8 @@ def killed(cluster, site, faults, tmp_path_factory):
     run.resume(KILLED["submit"])
     run.finish()
     faults.finish()
-    cluster.wait_idle()
+    cluster.wait_idle(FAULTY)
     return run
-
-
-@pytest.fixture(scope="module")
-def undisturbed(killed, tmp_path_factory):
-    """The same on this machine alone."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    command = snakemake(folder, "--cores", 2, *study(DATASETS), "--", "gradients")
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
 
 
 def attempts(run, dataset):
@@ -366,6 +330,60 @@ def test_gpus_are_shared_and_never_more_than_there_are(faults, killed):
     assert all(held <= GPUS[node] for node, held in most_gpus(jobs).items())
 
 
+# The smoke study of both kinds ---------------------------------------------------------------------------------------
+
+
+SMOKE = ("--configfile", ROOT / "config/smoke.yaml")
+
+
+@pytest.fixture(scope="module")
+def started(cluster, tmp_path_factory):
+    """The smoke study and, where one is given to compare with, the default study, while they run: process by folder."""
+    site = profile(tmp_path_factory.mktemp("site"), PARTITIONS)
+    smoke, default = (tmp_path_factory.mktemp(name) for name in ("smoke", "default"))
+    running = {smoke: submit(site, smoke, *SMOKE, "--set-resources", "finetune:gpu=2")}
+    if "DEFAULT_STUDY" in os.environ:
+        kept = [Path("results/journal")]
+        subprocess.run(["cp", "-a", "--parents", *kept, default], cwd=os.environ["DEFAULT_STUDY"], check=True)
+        running[default] = submit(site, default)
+    yield running
+    for process in running.values():
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def studies(started):
+    """Their folders, once they have ended; faults happen in the meantime."""
+    for folder, process in started.items():
+        finish(process, folder, 2400)
+    return [*started]
+
+
+def test_the_smoke_study(cluster, studies):
+    """Both studies; training asks for two GPUs, and its script starts once though the site asks for a task a GPU."""
+    folder = studies[0]
+    assert (folder / "results/index.html").stat().st_size > 10_000
+    jobs = cluster.jobs(folder)
+    check_record(jobs, planned(folder.with_name("planned"), *SMOKE))
+    trained = [job for job in jobs if rule_of(job) == "finetune"]
+    assert [job.gpus for job in trained] == [2, 2] and {job.nodes for job in trained} == {"n1"}
+    assert [cluster.steps(job.id) for job in trained] == [1, 1]
+    # A second process of one run would wait for the first.
+    logs = [path.read_text() for path in (folder / "logs/finetune").rglob("*.log")]
+    assert len(logs) == 2 and not any("another process works on this run" in log for log in logs)
+    assert max(int(job.memory.removesuffix("M")) for job in jobs) < 9000
+
+
+@pytest.mark.skipif(
+    "DEFAULT_STUDY" not in os.environ, reason="set DEFAULT_STUDY to the folder of a finished default study"
+)
+def test_the_default_study_gives_the_tables_of_a_workstation(cluster, studies):
+    """Measurements continue from the finished batches of the other run, everything else is done again."""
+    folder = studies[1]
+    check_record(cluster.jobs(folder), planned(folder.with_name("planned")))
+    assert tables(folder) == tables(Path(os.environ["DEFAULT_STUDY"]))
+
+
 # Devices -------------------------------------------------------------------------------------------------------------
 
 
@@ -376,7 +394,7 @@ def test_no_device_is_leased_inside_a_job(cluster, tmp_path):
         "with lease('cuda', 1) as held: print(json.dumps([held, os.environ['CUDA_VISIBLE_DEVICES']]))"
     )
     done = subprocess.run(
-        ["srun", "--partition=gpu", "--gres=gpu:1", sys.executable, "-c", code],
+        ["srun", "--partition=gpu", "--gres=gpu:1", PYTHON, "-c", code],
         capture_output=True,
         text=True,
         timeout=60,

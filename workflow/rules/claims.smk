@@ -4,14 +4,14 @@ needs  the samples and spectra of all models, config/claims.tsv (params: another
        what the miniatures can do; the second study's evidence
 makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do),
        results/claims.{parquet,csv,json}, results/tables/claims.md, results/figures/claims/verdicts.{format} and
-       dynamics.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
+       dynamics.{format}, quality.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
 # In all formats: Snakefile's `all` and the target `claims` take them, so that another format makes them again.
 CLAIM_FIGURES = collect(
     "results/figures/claims/{figure}.{format}",
-    figure=["verdicts", "dynamics"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
+    figure=["verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
     format=STUDY.config["formats"],
 )
 
@@ -59,6 +59,7 @@ rule test_claims:
             "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
         ),
         toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
+        quality=["results/evidence/quality/pairs.parquet"] if PAIRS else [],
         accuracy=accuracy_tables,
         two_alternative=collect("results/evidence/{dataset}.two_alternative.parquet", dataset=STUDY.datasets),
     output:
@@ -75,15 +76,18 @@ rule test_claims:
     resources:
         sheet=CLAIMS_SHEET,
         dynamics_sheet=DYNAMICS_CLAIMS_SHEET,
+        quality_sheet=QUALITY_CLAIMS_SHEET,
     params:
         code=code_digest("claims.jobs:test_claims"),
-        claims=lambda wildcards: as_json(claims=tested_claims(), dynamics=DYNAMICS_CLAIMS),
+        claims=lambda wildcards: as_json(
+            claims=tested_claims(), dynamics=DYNAMICS_CLAIMS, quality=QUALITY_CLAIMS if PAIRS else []
+        ),
         stem=lambda wildcards, output: os.path.splitext(output.parquet)[0],
         settings=lambda wildcards: as_json(prompts=prompt_forms()),
     shell:
-        "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q}"
+        "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q} {input.quality:q}"
         " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {resources.sheet:q}"
-        " --dynamics-claims {resources.dynamics_sheet:q}"
+        " --dynamics-claims {resources.dynamics_sheet:q} --quality-claims {resources.quality_sheet:q}"
         " --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"
 
 
@@ -94,7 +98,7 @@ rule draw_claims:
     output:
         collect(
             "results/figures/claims/{study}.{format}",
-            study=["verdicts", "dynamics"],
+            study=["verdicts", "dynamics", "quality"],
             format=[name for name in STUDY.config["formats"] if name != "svg"],
         ),
         figure=report(
@@ -109,6 +113,12 @@ rule draw_claims:
             category="Claims",
             labels={"table": "Verdict matrix, learning dynamics"},
         ),
+        quality_figure=report(
+            "results/figures/claims/quality.svg",
+            caption="../report/claims_quality.rst",
+            category="Claims",
+            labels={"table": "Verdict matrix, data quality"},
+        ),
         markdown="results/tables/claims.md",
     log:
         "logs/draw_claims.log",
@@ -119,13 +129,14 @@ rule draw_claims:
         code=code_digest("figures.jobs:draw_claims"),
         formats=STUDY.config["formats"],
         settings=lambda wildcards: as_json(
-            titles=titles({**STUDY.learners, **STUDY.models, **STUDY.datasets}),
+            titles=titles({**STUDY.learners, **STUDY.models, **STUDY.scored, **STUDY.datasets}),
         ),
         figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
         dynamics_figure=lambda wildcards, output: os.path.splitext(output.dynamics_figure)[0],
+        quality_figure=lambda wildcards, output: os.path.splitext(output.quality_figure)[0],
     shell:
         "python -m gradatlas draw-claims --claims {input:q} --formats {params.formats} --settings {params.settings:q}"
-        " --figure {params.figure:q} --dynamics-figure {params.dynamics_figure:q}"
+        " --figure {params.figure:q} --dynamics-figure {params.dynamics_figure:q} --quality-figure {params.quality_figure:q}"
         " --markdown {output.markdown:q} > {log:q} 2>&1"
 
 

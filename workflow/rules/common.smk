@@ -24,7 +24,7 @@ from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
 from gradatlas.study.runs import read_plan, trained_pairs
-from gradatlas.study.scored import is_fetched
+from gradatlas.study.scored import GRADED, is_fetched
 from gradatlas.study.settings import (
     Learning,
     Measuring,
@@ -38,7 +38,7 @@ from gradatlas.study.settings import (
     Window,
     Writing,
 )
-from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, Training
+from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, QualityClaimRow, Training
 from gradatlas.study.sources import is_hub_id
 
 
@@ -302,7 +302,10 @@ def dataset_sources(wildcards):
 
 def scored_source(dataset):
     """Where the rows of a scored dataset are: a file, or a folder that `datasets` saved."""
-    return f"resources/datasets/{dataset}.parquet" if dataset in HUB_DATASETS else STUDY.scored[dataset]["source"]
+    row = STUDY.scored[dataset]
+    if row["source"] == GRADED or row["url"]:
+        return f"results/graded/{dataset}.jsonl" if row["source"] == GRADED else os.path.join(FETCHED, row["source"])
+    return f"resources/datasets/{dataset}.parquet" if dataset in HUB_DATASETS else row["source"]
 
 
 def scored_files(wildcards):
@@ -320,11 +323,15 @@ def scoring_settings(model, dataset):
     return reading | picked(row, Prompting) | picked(loading, Loading) | measuring | {"mapping": loading["projections"]}
 
 
+def is_meant(model, dataset):
+    """Whether a model is meant for a training file; else its scores are a pipeline check."""
+    return STUDY.models[model]["scope"] in ("any", STUDY.scored[dataset]["scope"])
+
+
 def score_title(model, dataset):
     """What a page of scores is of; a model that was never meant for the data is a pipeline check."""
     title = f"{STUDY.scored[dataset]['title'] or dataset}, {STUDY.models[model]['title'] or model}"
-    meant = STUDY.models[model]["scope"] in ("any", STUDY.scored[dataset].get("scope", "user"))
-    return title if meant else f"{title} (pipeline check)"
+    return title if is_meant(model, dataset) else f"{title} (pipeline check)"
 
 
 def source_settings(dataset):
@@ -408,6 +415,8 @@ def titles(rows):
 CLAIMS_SHEET = shipped("config", "claims.tsv")
 DYNAMICS_CLAIMS_SHEET = shipped("config", "claims_dynamics.tsv")
 DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClaimRow, "claim").values()]
+QUALITY_CLAIMS_SHEET = shipped("config", "claims_quality.tsv")
+QUALITY_CLAIMS = [*read_sheet(ROOT / "config/claims_quality.tsv", QualityClaimRow, "claim").values()]
 # What of a claim is shown or decides its verdict, but no number of the evidence.
 OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
 
@@ -415,6 +424,13 @@ OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability",
 def of_evidence(claims):
     """Claims as far as their evidence depends on them, as one param; a p-value is of lying beyond the threshold."""
     return as_json(claims=[{key: row[key] for key in row if key not in OF_VERDICTS} for row in claims])
+
+
+def untrained_of(model):
+    """The measured untrained network that a model was trained from, by name; empty: none is measured."""
+    partners = {model, STUDY.models[model]["partner"] if STUDY.models[model]["kind"] == "instruct" else model}
+    found = [name for name, row in STUDY.models.items() if row["kind"] == "random" and row["partner"] in partners]
+    return found[0] if found and STUDY.models[model]["kind"] != "random" else ""
 
 
 def tested_claims():
@@ -481,9 +497,12 @@ SHOW_TOYS = bool(PLAN.runs) and PLAN.mapping is None if SHOWN is None else SHOWN
 
 
 # Whether anything has claims; scored data alone have none.
-CLAIMED = bool(STUDY.datasets or PLAN.runs or SHOW_TOYS)
+PAIRS = STUDY.quality_pairs()
+CLAIMED = bool(STUDY.datasets or PLAN.runs or SHOW_TOYS or PAIRS)
 SCORES = "results/scores/{model}/{dataset}"
-SCORE_PAGES = collect(f"{SCORES}/scores.html", model=STUDY.models, dataset=STUDY.scored)
+# (model, dataset) of everything that is scored.
+SCORED = [(model, name) for model in STUDY.models for name in STUDY.scored if STUDY.scores_on(model, name)]
+SCORE_PAGES = [f"{SCORES}/scores.html".format(model=model, dataset=dataset) for model, dataset in SCORED]
 
 
 # The second study: one folder per model and seed.

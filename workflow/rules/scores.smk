@@ -51,3 +51,6 @@ rule score:
     input:
         SCORE_PAGES,
     localrule: True
+
+
+include: "quality.smk"

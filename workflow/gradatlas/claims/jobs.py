@@ -45,6 +45,18 @@ class DynamicsEvidenceSettings(BootstrapSettings):
     """the rows of config/runs.tsv of each seed's runs"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class QualityEvidenceSettings(BootstrapSettings):
+    """What decides the evidence on data quality."""
+
+    models: dict[str, dict[str, Any]]
+    """by model, its kind, seed and untrained network (empty: none is measured)"""
+    scored: list[str]
+    """MODEL/DATASET of each table of scores"""
+    pairs: dict[str, dict[str, Any]]
+    """by pair, `high` and `low` (dataset and its groups, `*`: all), and the column of `quality` (empty: none)"""
+
+
 @dataclass(frozen=True)
 class VerdictSettings:
     """What verdicts state beside the evidence."""
@@ -164,12 +176,49 @@ def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, out
     gather_toys(toys, read_claims(DynamicsClaim, claims), output, images)
 
 
+def gather_quality_evidence(
+    *,
+    scores: Sequence[Path] = (),
+    per_sample: Sequence[Path] = (),
+    cosines: Sequence[Path] = (),
+    claims: Path,
+    output: Path,
+    settings: Json[QualityEvidenceSettings],
+) -> None:
+    """Measure what every claim on data quality is about, on all models: no verdict yet.
+
+    Parameters
+    ----------
+    scores
+        scores.parquet of gradatlas score, each with `measured` beside it, in the order of settings.scored
+    per_sample
+        per_sample tables of summarise-gradients
+    cosines
+        cosines tables of measure-gradients
+    claims
+        the claims' sheet (.tsv)
+    output
+        evidence table to write (.parquet)
+    """
+    from gradatlas.claims.quality.gather import gather_quality
+    from gradatlas.claims.sheet import QualityClaim, read_claims
+    from gradatlas.core.jobs import by_name
+
+    tables = by_name(settings.scored, scores, "--scores")
+    named = {tuple(name.split("/")): path for name, path in tables.items()}
+    rows = read_claims(QualityClaim, claims)
+    gather_quality(
+        named, settings.pairs, per_sample, cosines, settings.models, rows, output, settings.draws, settings.seed
+    )
+
+
 def test_claims(
     *,
     evidence: list[Path],
     accuracy: Sequence[Path] = (),
     claims: Path,
     dynamics_claims: Path | None = None,
+    quality_claims: Path | None = None,
     output: Path,
     settings: VerdictSettings = VerdictSettings(),
 ) -> None:
@@ -185,17 +234,21 @@ def test_claims(
         the claims' sheet (.tsv)
     dynamics_claims
         the second study's sheet
+    quality_claims
+        the third study's sheet
     output
         stem of the files to write: .parquet, .csv and .json
     """
     from gradatlas.claims import ability
-    from gradatlas.claims.sheet import DynamicsClaim, GradientClaim, read_claims
+    from gradatlas.claims.sheet import DynamicsClaim, GradientClaim, QualityClaim, read_claims
     from gradatlas.claims.verdicts import VERDICTS, decide
     from gradatlas.core.command import progress
 
     rows = read_claims(GradientClaim, claims)
     if dynamics_claims:
         rows = [*rows, *read_claims(DynamicsClaim, dynamics_claims)]
+    if quality_claims:
+        rows = [*rows, *read_claims(QualityClaim, quality_claims)]
     table = decide(evidence, rows, ability.abilities(ability.read(accuracy)), output, settings.prompts)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")

@@ -11,12 +11,12 @@ import polars as pl
 
 from gradatlas.charts.numbers import as_given, three_digits, with_interval
 from gradatlas.claims.ability import OF_TWO
-from gradatlas.claims.sheet import OVERALL, DynamicsClaim, GradientClaim
+from gradatlas.claims.sheet import OVERALL, DynamicsClaim, GradientClaim, QualityClaim
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import read_table
 
-GRADIENTS, DYNAMICS = GradientClaim.study, DynamicsClaim.study
-STUDIES = {GRADIENTS: "Layer gradients", DYNAMICS: "Learning dynamics"}
+GRADIENTS, DYNAMICS, QUALITY = GradientClaim.study, DynamicsClaim.study, QualityClaim.study
+STUDIES = {GRADIENTS: "Layer gradients", DYNAMICS: "Learning dynamics", QUALITY: "Data quality"}
 # Verdicts differ in their symbol too, not in colour alone.
 SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
 # What is counted apart: a verdict on what the study claims now is not one on what it withdrew, nor a control, nor one
@@ -67,6 +67,7 @@ ABILITY_TESTS = {
 UNTESTED = {
     GRADIENTS: "No claim is about what was measured, or no model was measured on data that it is meant for.",
     DYNAMICS: "No claim is about the runs of this configuration.",
+    QUALITY: "No data of this configuration have samples of high and of low quality.",
 }
 STAND_IN = (
     "the model’s own answers were not counted. Whether it can do the task is judged by which of two responses, the "
@@ -96,6 +97,13 @@ NOTES = {
         "peak (each half of the probes by the other half’s), and at the end. Headroom: how far a number could move at "
         "all in the claimed direction; no verdict where that is less than half its interval. A claim about good "
         "answers needs a model that gives some before the run. Thresholds are in config/claims_dynamics.tsv."
+    ),
+    QUALITY: (
+        "The rule is the first study’s. Samples of high and low quality differ in length and loss first, and an "
+        "effective rank cannot exceed the number of tokens: the controls compare samples matched on either or both, "
+        "and correlate ranks given both. A difference that a control does not show is one of length or loss. Graded "
+        "data of the miniature have planted faults, and say nothing of the study’s own data. Thresholds are in "
+        "config/claims_quality.tsv."
     ),
 }
 

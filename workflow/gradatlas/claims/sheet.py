@@ -1,4 +1,4 @@
-"""The claims of both studies: a class per sheet, with what both have in their base."""
+"""The claims of the studies: a class per sheet, with what all have in their base."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from gradatlas.core.sheets import read_sheet
-from gradatlas.study.sheets import ClaimRow, DynamicsClaimRow, GradientClaimRow
+from gradatlas.study.sheets import ClaimRow, DynamicsClaimRow, GradientClaimRow, QualityClaimRow
 
 # In the column `projection`: all of them together.
 OVERALL = "all"
@@ -14,7 +14,7 @@ OVERALL = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(ClaimRow):
-    """What claims of both studies have."""
+    """What claims of all studies have."""
 
     study: ClassVar[str]
     # Follows "published" in a statement, where the published number is of another model than the row.
@@ -93,6 +93,16 @@ class DynamicsClaim(DynamicsClaimRow, Claim):
     def _published_key(self, row: Mapping[str, Any]) -> str:
         # Published numbers are of the last evaluation.
         return row["relation"].removesuffix("@end").removesuffix("@equal_examples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityClaim(QualityClaimRow, Claim):
+    """A row of config/claims_quality.tsv."""
+
+    study: ClassVar[str] = "data_quality"
+
+    def published_number(self, row: Mapping[str, Any]) -> str | None:
+        return None
 
 
 Kind = TypeVar("Kind", bound=Claim)

@@ -21,6 +21,7 @@ from gradatlas.core.files import write_text
 from gradatlas.core.spreadsheets import csv_of
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.statistics.bootstrap import LEVEL
+from gradatlas.statistics.corrections import holm
 from gradatlas.statistics.counts import FEWEST_SAMPLES
 
 ALPHA = 1 - LEVEL
@@ -85,16 +86,6 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """By dataset, model and responses; numbers in a name by their size."""
     parts = re.split(r"(\d+)", row["relation"])
     return row["dataset"], row["model"], [int(part) if part.isdigit() else part for part in parts]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Scandinavian Journal of Statistics 6, 1979), in the order given."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, str], Ability]) -> dict[str, Any]:

@@ -44,6 +44,21 @@ class PairsSettings(Pairing):
     """which column of rows is what (config/README.md); none: pairs of the miniature's grammar"""
 
 
+@dataclass(frozen=True)
+class GradedSettings:
+    """How many graded rows there are."""
+
+    clean: int = 60
+    """good rows"""
+    planted: int = 20
+    """rows of each fault"""
+    seed: int = 0
+    """of the draw"""
+
+
+GRADED = GradedSettings()
+
+
 def fetch_source(
     *,
     url: str,
@@ -103,6 +118,23 @@ def fetch_dataset(
 
     rows = (settings.name, revision, settings.split)
     fetch_rows(dataset, source, *rows, output, mirror, where, settings.folder)
+
+
+def make_graded(*, output: Path, settings: GradedSettings = GRADED) -> None:
+    """Write graded training data: questions of the miniature with good responses and with planted faults.
+
+    Parameters
+    ----------
+    output
+        JSON Lines to write: id, instruction, output, group (the fault) and grade (2: good, 0: wrong) a row
+    """
+    import json
+
+    from gradatlas.core.files import write_text
+    from gradatlas.data.made_up.graded import graded_rows
+
+    rows = graded_rows(settings.clean, settings.planted, settings.seed)
+    write_text(output, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def build_responses(

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradatlas.core.jobs import Json
+from gradatlas.core.jobs import Json, Options
+from gradatlas.statistics.jobs import BootstrapSettings
+
+BOOTSTRAP = BootstrapSettings()
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,14 @@ class WinRateSettings(RunTableSettings):
     """examples of an epoch, by run"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecallSettings(BootstrapSettings):
+    """What decides the recall of planted faults."""
+
+    models: dict[str, str]
+    """by model, its name to readers; in the order of the tables"""
+
+
 def draw_figures(
     *,
     statistics: Path,
@@ -199,6 +210,7 @@ def draw_claims(
     formats: list[str],
     figure: Path,
     dynamics_figure: Path,
+    quality_figure: Path,
     markdown: Path,
     settings: VerdictSettings = VerdictSettings(),
 ) -> None:
@@ -214,12 +226,14 @@ def draw_claims(
         figure to write, without its format
     dynamics_figure
         the second study's figure to write, without its format
+    quality_figure
+        the third study's figure to write, without its format
     markdown
         table to write
     """
     from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
 
-    draw_verdicts(claims, figure, dynamics_figure, formats, settings.titles)
+    draw_verdicts(claims, figure, dynamics_figure, quality_figure, formats, settings.titles)
     write_verdicts(claims, markdown)
 
 
@@ -251,6 +265,96 @@ def compare_fixed(
     from gradatlas.figures.fixed import headline, write_fixed
 
     progress(headline(write_fixed(claims, cells, figure, tables, formats, settings.titles)))
+
+
+def compare_groups(
+    *,
+    scores: Path,
+    other: Path | None = None,
+    group_a: Sequence[str] = (),
+    group_b: Sequence[str] = (),
+    name_a: str = "",
+    name_b: str = "",
+    paired: bool = False,
+    output: Path,
+    formats: Sequence[str] = ("svg", "png"),
+    settings: Options[BootstrapSettings] = BOOTSTRAP,
+) -> None:
+    """Compare groups of scored samples, raw and matched on length and loss: effect sizes, intervals, tests, figures.
+
+    Parameters
+    ----------
+    scores
+        scores.parquet of gradatlas score, with its folder `measured` beside it
+    other
+        a second one: the two tables' samples are the two groups
+    group_a
+        of one table, the groups that are the first side; empty: the first group in the table
+    group_b
+        the groups that are the second side; empty: each of the others by itself
+    name_a
+        the first side's name in tables and figures; empty: that of the groups or of the table's folder
+    name_b
+        the second side's name; empty: the same
+    paired
+        of two tables: the same file scored by two models or checkpoints, compared row by row
+    output
+        folder for comparison.parquet, .csv, .md, .tex, curves.parquet and the figures
+    formats
+        vl.json, svg, png, pdf
+    """
+    from gradatlas.core.errors import InputError
+    from gradatlas.figures.groups import write_comparisons
+    from gradatlas.statistics.groups import read_groups
+
+    if paired and not other:
+        raise InputError("--paired: needs a second table; give --other")
+    if other and (group_a or group_b):
+        raise InputError("--other: two tables are compared whole; leave out --group-a and --group-b")
+    if group_b and not group_a:
+        raise InputError(f"--group-b {' '.join(group_b)}: needs a first side; give --group-a")
+    pairs = read_groups(scores, other, paired, group_a, group_b, (name_a, name_b))
+    write_comparisons(pairs, paired, output, formats, settings.draws, settings.seed)
+
+
+def draw_cosines(
+    *, cosines: Path, title: str, output: Path, formats: list[str], settings: BootstrapSettings = BOOTSTRAP
+) -> None:
+    """Draw the cosines between gradients of one sample over layers, of one model and dataset.
+
+    Parameters
+    ----------
+    cosines
+        cosines table of measure-gradients
+    title
+        names of the data and the model
+    output
+        figure to write, without its format
+    formats
+        any of vl.json, svg, png, pdf
+    """
+    from gradatlas.figures.cosines import draw_cosines as draw
+
+    draw(cosines, title, output, formats, settings.draws, settings.seed)
+
+
+def recall_faults(*, scores: list[Path], output: Path, formats: list[str], settings: Json[RecallSettings]) -> None:
+    """Measure how many planted faults of the graded data are among the first samples in the order of each score.
+
+    Parameters
+    ----------
+    scores
+        scores.parquet of the graded data, one a model
+    output
+        folder for recall.parquet, .csv, .md, .tex, curves.parquet and the figures
+    formats
+        vl.json, svg, png, pdf
+    """
+    from gradatlas.core.jobs import by_name
+    from gradatlas.figures.recall import write_recall
+
+    paths = by_name(list(settings.models), scores, "--scores")
+    write_recall(paths, settings.models, output, formats, settings.draws, settings.seed)
 
 
 def write_gallery(*, figures: Path, chosen: Path, output: Path) -> None:

@@ -15,7 +15,7 @@ from gradatlas.charts.panel import in_pieces, nothing
 from gradatlas.charts.save import save
 from gradatlas.charts.tables import Section, markdown
 from gradatlas.claims import rows as claim_rows
-from gradatlas.claims.rows import COLUMNS, DYNAMICS, GRADIENTS, GROUPS, NOTES, STUDIES, UNTESTED
+from gradatlas.claims.rows import COLUMNS, DYNAMICS, GRADIENTS, GROUPS, NOTES, QUALITY, STUDIES, UNTESTED
 from gradatlas.core.files import write_text
 
 # Verdicts differ in shape, in lightness and in filling: they stay apart in greyscale and for colour-blind readers.
@@ -36,15 +36,26 @@ _PLACES = {"number": 22, "claimed": 170, "headroom": 245, "published": 305, "rem
 
 
 def draw_verdicts(
-    claims: str | Path, matrix: str | Path, listed: str | Path, formats: Sequence[str], titles: Mapping[str, str]
+    claims: str | Path,
+    matrix: str | Path,
+    listed: str | Path,
+    quality: str | Path,
+    formats: Sequence[str],
+    titles: Mapping[str, str],
 ) -> None:
-    """Draw the claims table (Parquet) as ``{matrix}.{format}`` and, the second study's, as ``{listed}.{format}``.
+    """Draw the claims table (Parquet) as ``{matrix}.{format}`` and, of the second and the third study, as
+    ``{listed}.{format}`` and ``{quality}.{format}``.
 
     `titles`: of the models and datasets, by key.
     """
     rows = claim_rows.read_rows(claims, titles)
-    for study, output, chart in ((GRADIENTS, matrix, matrix_chart), (DYNAMICS, listed, list_chart)):
-        save(chart(rows.filter(pl.col("study") == study)), output, formats)
+    charts = (
+        (matrix, matrix_chart(rows.filter(pl.col("study") == GRADIENTS))),
+        (listed, list_chart(rows.filter(pl.col("study") == DYNAMICS))),
+        (quality, matrix_chart(rows.filter(pl.col("study") == QUALITY), QUALITY)),
+    )
+    for output, chart in charts:
+        save(chart, output, formats)
 
 
 def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
@@ -55,7 +66,7 @@ def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
     missing = len(claim_rows.not_requested(rows))
     lines = [
         f"{'; '.join(counts[1:])}." if counts[1:] else "",
-        _LEGEND + (" Empty: does not apply, or was not measured." if study == GRADIENTS else ""),
+        _LEGEND + (" Empty: does not apply, or was not measured." if study != DYNAMICS else ""),
         f"* Here {claim_rows.STAND_IN}" if rows["of_two"].any() else "",
         "Published: numbers at the study's scale, on HH." if study == DYNAMICS else "",
         f"{missing} claims more need runs or data that this configuration does not make." if missing else "",
@@ -64,13 +75,13 @@ def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
     return theme.Heading(counts[0], tuple(filter(None, lines)))
 
 
-def matrix_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
+def matrix_chart(rows: pl.DataFrame, study: str = GRADIENTS) -> alt.TopLevelMixin:
     """A panel per group; claims in the order of their sheet, columns by dataset, model and relation.
 
     More columns than fit a page are in blocks below one another, the models of a dataset together. The samples
     behind a row are in its name; a star marks ability by the likelier of two responses.
     """
-    title = theme.heading_of(heading(rows, GRADIENTS), 2)
+    title = theme.heading_of(heading(rows, study), 2)
     rows = columns_of(rows.filter(pl.col("group") != ""))
     if rows.is_empty():
         return nothing(title)

@@ -100,7 +100,11 @@ def write_atlas(
     groups = groups_of(second, base)
     shown = [figure for dataset in datasets for model in dataset["models"] for figure in model["figures"]]
     context: dict[str, Any] = {
-        "summary": _summary(measured) if datasets else _summary_of_runs(statuses),
+        "summary": _summary(measured)
+        if datasets
+        else _summary_of_runs(statuses)
+        if statuses
+        else _summary_of_scores(scores),
         "checks": has_check(frame),
         "claims": verdicts(claims, titles) if claims else None,
         "fixed": fixed(claims, frame, titles) if claims else None,
@@ -301,6 +305,15 @@ def _summary_of_runs(statuses: Sequence[tuple[str, str, str | Path]]) -> list[tu
         (len({model for model, _, _ in statuses}), "model", "models"),
         (len({seed for _, seed, _ in statuses}), "seed", "seeds"),
         (len(statuses), "finetuning run", "finetuning runs"),
+    )
+
+
+def _summary_of_scores(pages: Sequence[str | Path]) -> list[tuple[str, str]]:
+    """The size of what was scored, where there is no study."""
+    places = [Path(page).parts[-3:-1] for page in pages]
+    return _counted(
+        (len({model for model, _ in places}), "model", "models"),
+        (len({dataset for _, dataset in places}), "training file", "training files"),
     )
 
 

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import vl_convert
@@ -28,6 +29,7 @@ def rounded(values: Iterable[float | None], digits: int) -> list[float | None]:
     return [plotted(value, digits) for value in values]
 
 
+@cache
 def vega() -> str:
     """The library that draws a page's charts, as one part of the page."""
     # Within a function: the bundle's short names would be the page's names too.

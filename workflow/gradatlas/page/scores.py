@@ -5,43 +5,29 @@ of these have the highest outlier scores, a quarter the lowest, the others are d
 layers shows fewer, so that the layer curves together are at most `VALUES` numbers.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow.types as types
 
 from gradatlas.charts import theme
-from gradatlas.charts.names import label, projections_in_order, statistic_label
-from gradatlas.charts.numbers import plotted, three_digits
+from gradatlas.charts.names import label
+from gradatlas.charts.numbers import three_digits
 from gradatlas.core.checked import open_parquet
-from gradatlas.core.errors import InputError
 from gradatlas.core.files import write_text
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.page import explorer
+from gradatlas.page import score_parts as parts
 from gradatlas.page.pieces import pack, rounded, vega
 from gradatlas.page.templating import render
-from gradatlas.scores.tables import LAYERS, MEASURED, SCORES
+from gradatlas.scores.tables import LAYERS, SCORES
 
-SAMPLES, FAILED, SEED = 2_000, 200, 17
-#: Of a sample: tokens, characters of all its tokens, and of one token. Of an id, a group or a reason: characters.
-TOKENS, CHARACTERS, PIECE, WORDS = 600, 6_000, 120, 80
-VALUES = 2_000_000
-#: Groups with a colour of their own, numeric columns of the file, bins of a histogram, samples in one part of the page.
-GROUPS, OWN, BINS, CHUNK = 5, 12, 40, 100
-#: Groups in the table's menu, and rows of the table without scripts.
-MENU, TOP = 50, 20
-#: Shares of the tokens with a loss below each of the upper steps of the colours.
-STEPS = (0.5, 0.75, 0.9, 0.97)
-CURVES = ("nuclear_norm", "effective_rank")
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
-_PICTURES |= dict.fromkeys(range(128, 160), 0xFFFD)
-# Integers from here on lose digits in a browser.
-_EXACT = 2**53
-
+SAMPLES, FAILED, SEED, VALUES = 2_000, 200, 17, 2_000_000
+#: Numeric columns of the file, groups in the menu, rows of the table without scripts, samples in one part of the page.
+OWN, MENU, TOP, CHUNK = 12, 50, 20, 100
 #: Numbers of a sample: their names, and what they are. Those of `SCORES` without a name here are named by their keys.
 NUMBERS = {
     "outlier": (
@@ -70,19 +56,27 @@ NUMBERS = {
     "prompt_tokens": ("Prompt tokens", "all other tokens"),
 }
 #: The table's columns: words, numbers, and then the numeric columns of the file.
-WORD_COLUMNS = ("row", "id", "group", "response", "status", "outlier_of")
-COLUMNS = (
-    "rank",
-    "outlier",
-    "outlier_of",
-    "loss",
-    "ifd",
-    "nuclear_norm",
-    "effective_rank",
-    "gradient_norm",
-    "response_tokens",
-)
-_NOT_NUMBERS = (*WORD_COLUMNS, "reason", "truncated")
+WORDS = ("row", "id", "group", "response", "status", "outlier_of")
+COLUMNS = ("rank", "outlier", "outlier_of", "loss", "ifd", "nuclear_norm", "effective_rank")
+COLUMNS += ("gradient_norm", "response_tokens")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A table of scores: all samples, those with scores (`ok`) and the others; its numbers, as floats without NaN.
+
+    `own`: the file's own numeric columns, and `left`, how many more it has; `counts`: numbers that are integers;
+    `groups`: the largest first.
+    """
+
+    frame: pl.DataFrame
+    ok: pl.DataFrame
+    failed: pl.DataFrame
+    numbers: list[str]
+    counts: set[str]
+    own: list[str]
+    left: int
+    groups: list[str]
 
 
 def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES) -> None:
@@ -91,97 +85,65 @@ def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES
     Reads ``scores.parquet``, ``layers.parquet`` and ``measured/*.parquet``. `InputError` where one of them is missing
     or damaged, or where a sample with scores is in none of the parts.
     """
-    folder = Path(folder)
-    path = folder / "scores.parquet"
-    own, left = _own_numbers(path)
-    frame = pl.from_arrow(read_table(SCORES, path, [*SCORES.names, *own]))
-    numbers = [*NUMBERS, *(name for name in SCORES.names if name not in (*NUMBERS, *_NOT_NUMBERS)), *own]
-    counted = [name for name in numbers if frame[name].dtype.is_integer() and (frame[name].abs().max() or 0) < _EXACT]
-    frame = frame.with_columns(_finite(name) for name in numbers)
-    ok = frame.filter(status="ok")
-    numbers = [name for name in numbers if ok[name].count() or name in COLUMNS]
-    ranked = [name for name in numbers if name not in ("rank", "largest_layer")]
-    percentiles = ok.select(
-        "row", "response", *((100 * (pl.col(n).rank() - 0.5) / pl.col(n).count()).alias(n) for n in ranked)
-    )
-    groups = _groups(ok)
-    layers = pl.from_arrow(read_table(LAYERS, folder / "layers.parquet")).filter(pl.col("group").is_null())
-    most = max(1, min(samples, VALUES // max(1, layers.filter(pl.col("metric").is_in(CURVES)).height)))
-    held = _chosen(ok, most)
-    failed = frame.filter(pl.col("status") != "ok")
-    listed = pl.concat([held, failed.head(FAILED)])
-    words = ["row", "id", *(name for name in ("group", "response") if any(listed[name]))]
-    words += ["status"] if failed.height else []
-    titles = {name: label(name) for name in WORD_COLUMNS} | {name: _cut(name, WORDS) for name in own}
-    titles |= {name: _name(name) for name in numbers if name not in own}
-    index = {
-        "numbers": [{"key": name, "title": titles[name], "count": name in counted} for name in numbers],
-        "titles": titles,
-        "columns": [*words, *(name for name in (*COLUMNS, *own) if name in (*numbers, "outlier_of"))],
-        "groups": [_cut(group, WORDS) for group in groups[:MENU]],
-        "all_groups": len(groups),
-        "coloured": min(len(groups), GROUPS),
-        "statuses": listed["status"].unique(maintain_order=True).to_list(),
-        # Whether some are of none of the coloured groups.
-        "others": ok["group"].null_count() > 0 or len(groups) > GROUPS,
-        "colours": {"light": explorer.LIGHT_COLOURS, "dark": explorer.DARK_COLOURS},
-        "shapes": explorer.SHAPES,
-        "histograms": {name: _histogram(ok, name, groups) for name in numbers},
-        "layers": _bands(layers),
-        "chunk": CHUNK,
-        "total": ok.height,
-        "config": theme.gradatlas()["config"],
+    path = Path(folder) / "scores.parquet"
+    file = _read(path)
+    layers = pl.from_arrow(read_table(LAYERS, path.with_name("layers.parquet"))).filter(pl.col("group").is_null())
+    most = max(1, min(samples, VALUES // max(1, layers.filter(pl.col("metric").is_in(parts.CURVES)).height)))
+    held = _chosen(file.ok, most)
+    listed = pl.concat([held, file.failed.head(FAILED)])
+    measured = parts.measured_of(path.with_name("measured"), held)
+    index = _index(file, listed) | {
+        "layers": parts.bands(layers, read_metadata(path, SCORES)["projections"]),
+        "steps": parts.loss_steps(one["text"]["losses"] for one in measured.values()),
     }
-    measured = _measured(folder, held)
-    index["steps"] = _loss_steps(one["text"]["losses"] for one in measured.values())
-    pieces = {"vega": vega(), "samples": _samples(listed, percentiles, numbers, counted, groups)}
-    for chunk in range(0, held.height, CHUNK):
-        rows = held[chunk : chunk + CHUNK].select("row", "response").rows()
-        pieces[f"texts-{chunk // CHUNK}"] = pack([measured[key]["text"] for key in rows])
-        pieces[f"curves-{chunk // CHUNK}"] = pack([measured[key]["curves"] for key in rows])
-    pairs = "response" in words
+    pieces = {"vega": vega(), "samples": pack(_samples(file, listed))}
+    keys = held.select("row", "response").rows()
+    for chunk, start in enumerate(range(0, len(keys), CHUNK)):
+        for kind in ("text", "curves"):
+            pieces[f"{kind}-{chunk}"] = pack([measured[key][kind] for key in keys[start : start + CHUNK]])
     context = {
-        "pairs": pairs,
-        "title": _cut(title, 4 * WORDS),
+        "title": parts.cut(title, parts.REASON),
         "index": index,
         "pieces": pieces,
-        "meanings": [NUMBERS[name] for name in numbers if name in NUMBERS],
-        "facts": _facts(path, frame, ok),
+        "meanings": [NUMBERS[name] for name in file.numbers if name in NUMBERS],
+        "facts": _facts(file),
         "settings": _settings(path),
-        "statuses": frame["status"].value_counts(sort=True).rows(),
-        "failed": [_failed(row, pairs) for row in failed.head(FAILED).iter_rows(named=True)],
-        "failures": failed.height,
+        "statuses": file.frame["status"].value_counts(sort=True).rows(),
+        "failed": _failed(file),
+        "failures": file.failed.height,
         "held": held.height,
-        "total": ok.height,
-        "draw": {"seed": SEED, "ends": most // 4} if held.height < ok.height else None,
-        "limits": {"tokens": TOKENS, "characters": CHARACTERS, "own": OWN, "left": left},
-        "words": len(words),
-        "header": [titles[key] for key in index["columns"]],
-        "top": [_cells(row, index) for row in held.head(TOP).iter_rows(named=True)],
+        "total": file.ok.height,
+        "draw": {"seed": SEED, "ends": most // 4} if held.height < file.ok.height else None,
+        "limits": {"tokens": parts.TOKENS, "characters": parts.CHARACTERS, "own": OWN, "left": file.left},
+        "words": sum(name in WORDS and name != "outlier_of" for name in index["columns"]),
+        "top": [_cells(file, row, index["columns"]) for row in held.head(TOP).iter_rows(named=True)],
     }
     write_text(output, render("scores_page.html.j2", context))
 
 
-# The file as a whole ------------------------------------------------------------------------------------------------
-
-
-def _own_numbers(path: Path) -> tuple[list[str], int]:
-    """The file's own numeric columns, the first `OWN` of them, and how many more there are."""
-    with open_parquet(path, SCORES.rule) as file:
-        fields = [field for field in file.schema_arrow if field.name not in SCORES.names]
-    found = [field.name for field in fields if types.is_integer(field.type) or types.is_floating(field.type)]
-    return found[:OWN], max(0, len(found) - OWN)
-
-
-def _finite(name: str) -> pl.Expr:
-    value = pl.col(name).cast(pl.Float64)
-    return pl.when(value.is_finite()).then(value).alias(name)
-
-
-def _groups(ok: pl.DataFrame) -> list[str]:
-    """The groups of the samples with scores, the largest first; none where no sample has one."""
-    counts = ok["group"].drop_nulls().value_counts().sort(["count", "group"], descending=[True, False])
-    return counts["group"].to_list()
+def _read(path: Path) -> _File:
+    with open_parquet(path, SCORES.rule) as opened:
+        fields = [field for field in opened.schema_arrow if field.name not in SCORES.names]
+    all_own = [field.name for field in fields if types.is_integer(field.type) or types.is_floating(field.type)]
+    own = all_own[:OWN]
+    frame = pl.from_arrow(read_table(SCORES, path, [*SCORES.names, *own]))
+    others = [name for name in SCORES.names if name not in (*NUMBERS, *WORDS, "reason", "truncated")]
+    numbers = [*NUMBERS, *others, *own]
+    counts = {name for name in numbers if frame[name].dtype.is_integer()}
+    values = {name: pl.col(name).cast(pl.Float64) for name in numbers}
+    frame = frame.with_columns(pl.when(value.is_finite()).then(value).alias(name) for name, value in values.items())
+    ok = frame.filter(status="ok")
+    groups = ok["group"].drop_nulls().value_counts().sort(["count", "group"], descending=[True, False])
+    return _File(
+        frame=frame,
+        ok=ok,
+        failed=frame.filter(pl.col("status") != "ok"),
+        numbers=[name for name in numbers if ok[name].count() or name in COLUMNS],
+        counts={name for name in counts if (frame[name].abs().max() or 0) < parts.EXACT},
+        own=own,
+        left=len(all_own) - len(own),
+        groups=groups["group"].to_list(),
+    )
 
 
 def _chosen(ok: pl.DataFrame, most: int) -> pl.DataFrame:
@@ -196,179 +158,71 @@ def _chosen(ok: pl.DataFrame, most: int) -> pl.DataFrame:
     return pl.concat([first, others]).sort("place").drop("place")
 
 
-def _histogram(ok: pl.DataFrame, name: str, groups: Sequence[str]) -> dict[str, Any] | None:
-    """Edges of the bins, and counts by bin for each of the first groups and the rest together; None without numbers.
-
-    Twice the cube root of the number of values (Rice's rule), at most `BINS`; even in the logarithm where positive
-    values span more than a decade; one for each of a few whole numbers.
-    """
-    frame = ok.select("group", pl.col(name).alias("value")).drop_nulls("value")
-    values = frame["value"].to_numpy()
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, np.inf)
-    if not np.isfinite(high - low):
-        return None
-    whole = bool((values == values.round()).all()) and high - low < BINS and max(abs(low), abs(high)) < _EXACT
-    log = low > 0 and high / low > 10 and not whole
-    if whole:
-        edges = np.arange(low - 0.5, high + 1)
-    elif low == high:
-        edges = np.array([low - abs(low) / 2, low + abs(low) / 2])
-    else:
-        bins = min(BINS, 2 * math.ceil(len(values) ** (1 / 3)))
-        edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
-        # Not a last digit inside, where the smallest and the largest value would be lost.
-        edges[0], edges[-1] = low, high
-    edges = np.unique(edges)
-    parts = [frame.filter(group=group)["value"] for group in groups[:GROUPS]]
-    parts.append(frame.filter(~pl.col("group").is_in(groups[:GROUPS]).fill_null(False))["value"])
-    counts = [np.histogram(part.to_numpy(), edges)[0].tolist() for part in parts]
-    return {"edges": edges.tolist(), "log": log, "counts": counts}
-
-
-def _bands(layers: pl.DataFrame) -> dict[str, Any]:
-    """By metric and projection: layers, median, 10th and 90th percentile over all samples with scores."""
-    projections = projections_in_order(layers["projection"])
-    found = {
-        metric: [
-            {name: rounded(rows[name], 3) for name in ("p10", "p50", "p90")} | {"layer": rows["layer"].to_list()}
-            for projection in projections
-            for rows in [layers.filter(metric=metric, projection=projection).sort("layer")]
-        ]
-        for metric in CURVES
-    }
-    metrics = [{"key": metric, "title": statistic_label(metric)} for metric in CURVES]
-    return {"projections": [label(key) for key in projections], "metrics": metrics, "bands": found}
-
-
-# Samples ------------------------------------------------------------------------------------------------------------
-
-
-def _samples(
-    listed: pl.DataFrame,
-    percentiles: pl.DataFrame,
-    numbers: Sequence[str],
-    counted: Sequence[str],
-    groups: Sequence[str],
-) -> str:
-    """The listed samples: a list for each kind of word, and for each number and its percentile in the file."""
-    place = {group: i for i, group in enumerate(groups)}
-    among = listed.select("row", "response").join(
-        percentiles, on=["row", "response"], how="left", nulls_equal=True, maintain_order="left"
-    )
-    return pack(
-        {
-            "row": listed["row"].to_list(),
-            "response": listed["response"].to_list(),
-            "id": [_cut(text, WORDS) for text in listed["id"]],
-            "group": [_cut(group, WORDS) for group in listed["group"]],
-            "place": [place.get(group, len(place)) for group in listed["group"]],
-            "status": listed["status"].to_list(),
-            "reason": [_cut(text, 4 * WORDS) for text in listed["reason"]],
-            "truncated": listed["truncated"].to_list(),
-            "outlier_of": [_name(of) if of else "–" for of in listed["outlier_of"]],
-            "numbers": {
-                name: [int(v) if v is not None else None for v in listed[name]]
-                if name in counted
-                else rounded(listed[name], 3)
-                for name in numbers
-            },
-            "percentiles": {
-                name: [None if v is None else round(v) for v in among[name]] for name in percentiles.columns[2:]
-            },
-        }
-    )
-
-
-def _measured(folder: Path, held: pl.DataFrame) -> dict[tuple[int, str], dict[str, Any]]:
-    """Tokens and layer curves of the held samples, by row and response; reads one part of the file at a time."""
-    keys = set(held.select("row", "response").rows())
-    found: dict[tuple[int, str], dict[str, Any]] = {}
-    for part in sorted((folder / "measured").glob("*.parquet")):
-        frame = pl.from_arrow(read_table(MEASURED, part, ["row", "response"])).with_row_index()
-        places = [row[0] for row in frame.iter_rows() if row[1:] in keys]
-        if places:
-            table = read_table(MEASURED, part).take(places)
-            found |= dict(_of_part(table.to_pylist(), read_metadata(part, MEASURED)))
-    if missing := keys - found.keys():
-        row, _ = min(missing)
-        raise InputError(
-            f"{folder / 'measured'}: row {row} of scores.parquet is in no part; run `gradatlas score` again"
-        )
-    return found
-
-
-def _of_part(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Iterator[tuple[tuple[int, str], dict]]:
-    """Each row's key, its `text` for the page, and its `curves` by metric, projection and layer."""
-    projections, metrics = list(facts["projections"]), list(facts["metrics"])
-    order = [projections.index(key) for key in projections_in_order(projections)]
-    wanted = [metrics.index(metric) for metric in CURVES]
-    for row in rows:
-        values = np.asarray(row["values"], dtype=float).reshape(-1, len(projections), len(metrics))
-        curves = values[:, order][:, :, wanted].transpose(2, 1, 0)
-        yield (
-            (row["row"], row["response"]),
-            {"text": _text(row), "curves": [[rounded(curve, 3) for curve in metric] for metric in curves.tolist()]},
-        )
-
-
-def _text(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample's first tokens; losses in hundredths, terms in thousandths of the largest term of the whole sample."""
-    tokens, used = [], 0
-    for token in row["tokens"][:TOKENS]:
-        token = _cut(token, PIECE)
-        used += len(token)
-        if used > CHARACTERS:
-            break
-        tokens.append(token)
-    terms = np.asarray([np.nan if term is None else term for term in row["token_terms"]], dtype=float)
-    finite = terms[np.isfinite(terms)]
-    largest = float(finite.max()) if len(finite) else 0.0
+def _index(file: _File, listed: pl.DataFrame) -> dict[str, Any]:
+    """Names, order and style of all that can be chosen, and what is of all samples."""
+    shown = ["row", "id", *(name for name in ("group", "response") if any(listed[name]))]
+    shown += ["status"] if file.failed.height else []
+    titles = {name: label(name) for name in WORDS} | {name: _title(file, name) for name in file.numbers}
     return {
-        "tokens": tokens,
-        "all": len(row["tokens"]),
-        "losses": [_whole(loss, 0.01) for loss in row["token_losses"][: len(tokens)]],
-        "terms": [_whole(term, largest / 1000) for term in terms[: len(tokens)].tolist()],
-        "largest": plotted(largest, 3),
+        "numbers": [{"key": key, "title": titles[key], "count": key in file.counts} for key in file.numbers],
+        "titles": titles,
+        "columns": [*shown, *(name for name in (*COLUMNS, *file.own) if name in (*file.numbers, "outlier_of"))],
+        "groups": [parts.cut(group, parts.NAME) for group in file.groups[:MENU]],
+        "all_groups": len(file.groups),
+        "coloured": min(len(file.groups), parts.GROUPS),
+        # Whether some are of none of the coloured groups.
+        "others": file.ok["group"].null_count() > 0 or len(file.groups) > parts.GROUPS,
+        "statuses": listed["status"].unique(maintain_order=True).to_list(),
+        "colours": {"light": explorer.LIGHT_COLOURS, "dark": explorer.DARK_COLOURS},
+        "shapes": explorer.SHAPES,
+        "histograms": {name: parts.histogram(file.ok, name, file.groups) for name in file.numbers},
+        "chunk": CHUNK,
+        "total": file.ok.height,
+        "config": theme.gradatlas()["config"],
     }
 
 
-def _loss_steps(losses: Iterable[Sequence[int | None]]) -> list[float]:
-    """Where a step of the colours begins, in nats: 0 and the `STEPS` of all tokens of the page.
-
-    Not at fixed losses: on a model that does not know the text, all tokens would have one colour.
-    """
-    known = np.array([loss for sample in losses for loss in sample if loss is not None], dtype=float)
-    return [0, *(plotted(step / 100, 3) for step in (np.quantile(known, STEPS) if len(known) else (1, 2, 3, 4)))]
+def _title(file: _File, key: str) -> str:
+    return parts.cut(key, parts.NAME) if key in file.own else NUMBERS[key][0] if key in NUMBERS else label(key)
 
 
-def _whole(value: float | None, unit: float) -> int | None:
-    return None if value is None or not np.isfinite(value) or unit == 0 else round(value / unit)
-
-
-def _cut(text: str | None, most: int) -> str:
-    """The first `most` characters of a text, with an ellipsis in place of the last where more follows.
-
-    Control characters become their pictures (NUL: ␀), so that they are seen; HTML cannot hold all of them.
-    """
-    text = text or ""
-    return (text if len(text) <= most else text[: most - 1] + "…").translate(_PICTURES)
-
-
-def _name(key: str) -> str:
-    return NUMBERS[key][0] if key in NUMBERS else label(key)
+def _samples(file: _File, listed: pl.DataFrame) -> dict[str, Any]:
+    """The listed samples: a list for each kind of word, and for each number and its percentile in the file."""
+    place = {group: i for i, group in enumerate(file.groups)}
+    ranked = [name for name in file.numbers if name not in ("rank", "largest_layer")]
+    shares = [(100 * (pl.col(name).rank() - 0.5) / pl.col(name).count()).alias(name) for name in ranked]
+    key = ["row", "response"]
+    among = listed.select(key).join(
+        file.ok.select(*key, *shares), on=key, how="left", nulls_equal=True, maintain_order="left"
+    )
+    return {
+        **{name: listed[name].to_list() for name in ("row", "response", "status", "truncated")},
+        "id": [parts.cut(text, parts.NAME) for text in listed["id"]],
+        "group": [parts.cut(group, parts.NAME) for group in listed["group"]],
+        "place": [place.get(group, len(place)) for group in listed["group"]],
+        "reason": [parts.cut(text, parts.REASON) for text in listed["reason"]],
+        "outlier_of": [_title(file, of) if of else "–" for of in listed["outlier_of"]],
+        "numbers": {
+            name: [None if value is None else int(value) for value in listed[name]]
+            if name in file.counts
+            else rounded(listed[name], 3)
+            for name in file.numbers
+        },
+        "percentiles": {name: [None if v is None else round(v) for v in among[name]] for name in ranked},
+    }
 
 
 # Words and cells of the page without scripts -------------------------------------------------------------------------
 
 
-def _facts(path: Path, frame: pl.DataFrame, ok: pl.DataFrame) -> list[tuple[str, str]]:
+def _facts(file: _File) -> list[tuple[str, str]]:
     """The file in a few numbers."""
-    tokens = ok.select(pl.sum("prompt_tokens", "response_tokens")).row(0)
+    prompts, responses = file.ok.select(pl.sum("prompt_tokens", "response_tokens")).row(0)
     return [
-        ("rows", f"{frame['row'].n_unique():,}"),
-        ("samples with scores", f"{ok.height:,}"),
-        ("tokens", f"{sum(tokens):,.0f}"),
-        ("of them in the loss", f"{tokens[1]:,.0f}"),
+        ("rows", f"{file.frame['row'].n_unique():,}"),
+        ("samples with scores", f"{file.ok.height:,}"),
+        ("tokens", f"{prompts + responses:,.0f}"),
+        ("of them in the loss", f"{responses:,.0f}"),
     ]
 
 
@@ -380,21 +234,25 @@ def _settings(path: Path) -> list[tuple[str, str]]:
     return [(label(key), str(value)) for key, value in flat.items() if value not in ("", None) and key != "table"]
 
 
-def _failed(row: Mapping[str, Any], pairs: bool) -> list[str]:
-    words = (row["id"], *([row["response"]] if pairs else []), row["status"], row["reason"])
-    return [str(row["row"]), *(_cut(word, 4 * WORDS) for word in words)]
+def _failed(file: _File) -> dict[str, Any]:
+    """The first samples without scores: a table's header and rows."""
+    names = ["row", "id", *(["response"] if any(file.frame["response"]) else []), "status", "reason"]
+    rows = file.failed.select(names).head(FAILED).rows()
+    return {
+        "header": [label(name) for name in names],
+        "rows": [[parts.cut(str("" if word is None else word), parts.REASON) for word in row] for row in rows],
+    }
 
 
-def _cells(row: Mapping[str, Any], index: Mapping[str, Any]) -> list[str]:
+def _cells(file: _File, row: Mapping[str, Any], columns: list[str]) -> list[str]:
     """A sample's cells as the script writes them."""
-    counts = {number["key"] for number in index["numbers"] if number["count"]}
     cells = []
-    for key in index["columns"]:
+    for key in columns:
         value = row[key]
         if key == "outlier_of":
-            cells.append(_name(value) if value else "–")
-        elif key in WORD_COLUMNS:
-            cells.append(_cut(str("" if value is None else value), WORDS))
+            cells.append(_title(file, value) if value else "–")
+        elif key in WORDS:
+            cells.append(parts.cut(str("" if value is None else value), parts.NAME))
         else:
-            cells.append(f"{value:,.0f}" if value is not None and key in counts else three_digits(value))
+            cells.append(f"{value:,.0f}" if value is not None and key in file.counts else three_digits(value))
     return cells

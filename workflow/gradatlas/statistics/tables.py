@@ -150,3 +150,74 @@ GENERATION_CURVES = Table(
 
 # By name, those of a dataset (rule summarise_gradients).
 TABLES = {each.name: each for each in (CURVES, MAD, RD, RD_LAYERS, CELLS, PER_SAMPLE, PER_SAMPLE_LAYERS)}
+
+_BOUNDED = ("mean_a", "mean_b", "median_a", "median_b", "difference", "ratio", "cliffs_delta")
+# One row: a number of the scores in two groups, over `all` samples or over `matched` ones (log tokens and log loss);
+# `paired`: the samples of the groups are the same ones. `difference`: a less b. `smd_*`: standardised differences of
+# the covariates in these samples. `p_adjusted`: Holm over the numbers of these groups and samples.
+COMPARISON = Table(
+    "comparison",
+    "compare_groups",
+    pa.schema(
+        [
+            ("group_a", TEXT),
+            ("group_b", TEXT),
+            ("samples", TEXT),
+            ("paired", pa.bool_()),
+            ("number", TEXT),
+            ("status", TEXT),
+            ("samples_a", COUNT),
+            ("samples_b", COUNT),
+            *((f"{name}{end}", REAL) for name in _BOUNDED for end in ("", "_low", "_high")),
+            ("hedges_g", REAL),
+            ("test", TEXT),
+            ("p_value", REAL),
+            ("p_adjusted", REAL),
+            ("smd_log_tokens", REAL),
+            ("smd_log_loss", REAL),
+        ]
+    ),
+)
+
+# One row: the mean over a group's samples, of `all` or `matched` ones, in a layer and projection, with its interval.
+GROUP_CURVES = Table(
+    "group_curves",
+    "compare_groups",
+    pa.schema(
+        [
+            ("group_a", TEXT),
+            ("group_b", TEXT),
+            ("samples", TEXT),
+            ("group", TEXT),
+            ("projection", TEXT),
+            ("statistic", TEXT),
+            ("layer", pa.int16()),
+            *ESTIMATE,
+        ]
+    ),
+)
+
+# One row: the share of `planted` samples of a fault among the first so many of `samples` in the order of a score,
+# searched from its `end` (high, low), with its interval; `chance`: of a random order, with the middle 95 % of orders.
+RECALL = Table(
+    "recall",
+    "recall_faults",
+    pa.schema(
+        [
+            ("model", TEXT),
+            ("fault", TEXT),
+            ("number", TEXT),
+            ("end", TEXT),
+            ("planted", COUNT),
+            ("samples", COUNT),
+            *((name, REAL) for name in ("value", "low", "high", "chance", "chance_low", "chance_high")),
+        ]
+    ),
+)
+
+# One row: the same share among the first k.
+RECALL_CURVES = Table(
+    "recall_curves",
+    "recall_faults",
+    pa.schema([("model", TEXT), ("fault", TEXT), ("number", TEXT), ("end", TEXT), ("k", COUNT), ("value", REAL)]),
+)

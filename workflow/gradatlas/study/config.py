@@ -6,7 +6,7 @@ Imported by the Snakefile at every start, so nothing heavy here.
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import filter as filter_names
 from pathlib import Path
@@ -18,7 +18,7 @@ from gradatlas.core.sheets import Row, check_case, read_sheet
 from gradatlas.study.mappings import check_path, check_place, names_answers, read_mapping
 from gradatlas.study.models import chosen_row, read_models
 from gradatlas.study.relations import BUILT, GOLD_VARIANT
-from gradatlas.study.scored import is_scored, read_scored
+from gradatlas.study.scored import read_scored
 from gradatlas.study.settings import Config
 from gradatlas.study.sheets import DatasetRow, GradientClaimRow, SourceRow
 
@@ -125,6 +125,25 @@ class Study:
             and (not row["between"] or pairs & {re.sub(":[^/]*", "", pair) for pair in row["between"]})
         ]
 
+    def scores_on(self, model: str, dataset: str) -> bool:
+        """Whether a training file is scored on a model."""
+        wanted = self.scored[dataset]["models"]
+        return not wanted or model in wanted
+
+    def quality_pairs(self) -> dict[str, dict[str, Any]]:
+        """By pair of high and low quality, both of whose sides are scored: `high` and `low`, each a dataset and its
+        groups, the column of `quality`, and the `models` that both are scored on."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, row in self.scored.items():
+            for side in ("high", "low") if row["pair"] else ():
+                if row[side]:
+                    found.setdefault(row["pair"], {"quality": row["quality"]})[side] = [name, row[side]]
+        whole = {name: pair for name, pair in found.items() if {"high", "low"} <= pair.keys()}
+        for pair in whole.values():
+            names = {pair[side][0] for side in ("high", "low")}
+            pair["models"] = [model for model in self.models if all(self.scores_on(model, name) for name in names)]
+        return whole
+
     def is_written(self, dataset: str) -> bool:
         """Whether the dataset's Detailed responses are written by a model."""
         return dataset in self.config["generate"]["datasets"]
@@ -148,7 +167,8 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     """
     root = Path(root)
     config = _read_config(config)
-    datasets, scored = _read_datasets(config, root), read_scored(config)
+    scored = read_scored(config, root)
+    datasets = _read_datasets(config, root, scored)
     models = read_models(config, root)
     files = _read_files(datasets, root)
     claims = read_sheet(root / "config/claims.tsv", GradientClaimRow, "claim")
@@ -211,10 +231,11 @@ def _read_config(given: Mapping[str, Any]) -> dict[str, Any]:
 # Datasets -------------------------------------------------------------------------------------------------------------
 
 
-def _read_datasets(config: Mapping[str, Any], root: Path) -> dict[str, Row]:
+def _read_datasets(config: Mapping[str, Any], root: Path, scored: Collection[str]) -> dict[str, Row]:
     """The chosen rows of config/datasets.tsv, each mapped one with its `mapping`."""
     rows = read_sheet(root / "config/datasets.tsv", DatasetRow, "dataset")
-    chosen = {name: chosen_row(rows, name, "datasets") for name in config["datasets"] if not is_scored(name)}
+    names = [entry for entry in config["datasets"] if isinstance(entry, str) and entry not in scored]
+    chosen = {name: chosen_row(rows, name, "datasets") for name in names}
     check_case(chosen, "config key 'datasets'")
     for name, row in chosen.items():
         check_place(row["url"], f"config/datasets.tsv, '{name}': 'url'")
@@ -317,6 +338,7 @@ def fetched_files(study: Study, probe_files: Iterable[Row]) -> dict[str, dict[st
     """
     urls = {name: row["url"] for name, row in study.datasets.items()}
     files = [{**row, "url": urls[row["dataset"]]} for row in study.files.values() if row["dataset"] in urls]
+    files += [{**row, "path": row["source"]} for row in study.scored.values()]
     found: dict[str, dict[str, str]] = {}
     for file in [*files, *probe_files]:
         path, fetched = file["path"], {key: file[key] for key in ("url", "sha256")}

@@ -127,7 +127,7 @@ class DatasetRow(Answering):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRow(Reading, Prompting):
-    """A training file whose samples are scored, as an entry of config key `datasets`."""
+    """A training file whose samples are scored: a row of config/scored.tsv, or an entry of config key `datasets`."""
 
     dataset: Key
     """name in file names (letters, digits, `_`)"""
@@ -135,11 +135,29 @@ class ScoredRow(Reading, Prompting):
     """name on its page, on one line, no dash first; empty: the key"""
     source: Filled
     """a training file (.json, .jsonl, .csv, .parquet, also .gz and .zst; `~` at its start is your home folder), a
-    folder that `datasets` saved, or a dataset of the hub, ORG/NAME"""
+    folder that `datasets` saved, a dataset of the hub, ORG/NAME, or `graded`: the miniature's questions with planted
+    faults, which the workflow makes"""
     revision: Commit = ""
     """commit of a hub dataset, 40 digits; empty for a file"""
     name: str = ""
     """configuration of a hub dataset that has several, such as `main`"""
+    url: str = ""
+    """address of the folder that the path `source` is in; empty: it is a local file"""
+    sha256: Annotated[str, Schema(pattern="^([0-9a-f]{64})?$")] = ""
+    """checksum; needed with a url"""
+    scope: Literal["study", "miniature", "user"] = "user"
+    """`study` (published by it), `miniature`, or `user` for your own"""
+    models: tuple[str, ...] = ()
+    """the models that it is scored on, of those chosen; empty: all of them"""
+    pair: Annotated[str, Schema(pattern="^[A-Za-z0-9_]*$")] = ""
+    """name of a comparison of samples of high and of low quality, which claims on data quality are tested on; its
+    samples may be in one dataset or in two. Empty: none"""
+    high: tuple[str, ...] = ()
+    """the groups of high quality; `*`: all samples"""
+    low: tuple[str, ...] = ()
+    """the groups of low quality; `*`: all samples"""
+    quality: str = ""
+    """column of the file that measures the quality of each sample; empty: only high and low are known"""
 
 
 @dataclass(frozen=True)
@@ -446,6 +464,20 @@ class DynamicsClaimRow(ClaimRow):
     answers to held-out prompts that are right decides, by the first study's rule"""
     published: tuple[Annotated[str, Schema(pattern="^[a-z0-9_:]+(/[a-z_]+)?=-?[0-9.]+$")], ...] = ()
     """published numbers, RUN=VALUE or RUN/TYPE=VALUE; comments in the sheet state of what they are"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityClaimRow(ClaimRow):
+    """A row of config/claims_quality.tsv. Lists are separated by spaces."""
+
+    measure: Annotated[str, Schema(pattern="^[a-z0-9_]+$")]
+    """how the number is made: a function of claims/quality/"""
+    number: Literal["", "nuclear_norm", "effective_rank"] = ""
+    """the score that it is about; empty: the measure names it"""
+    matched: Annotated[tuple[Literal["tokens", "loss"], ...], Schema(uniqueItems=True)] = ()
+    """what samples of high and low quality are matched on; empty: all are compared"""
+    families: tuple[Annotated[str, Schema(pattern="^[A-Za-z0-9_]+=[a-z0-9_]+$")], ...] = ()
+    """of a comparison of families of models, MODEL=FAMILY"""
 
 
 @dataclass(frozen=True, kw_only=True)

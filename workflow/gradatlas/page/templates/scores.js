@@ -15,7 +15,7 @@
 
   // What is listed ----------------------------------------------------------------------------------------------------
   let texts;
-  const allTexts = () => (texts ??= Promise.all(Array.from({ length: Math.ceil(scored / index.chunk) }, (_, c) => piece(`texts-${c}`)))
+  const allTexts = () => (texts ??= Promise.all(Array.from({ length: Math.ceil(scored / index.chunk) }, (_, c) => piece(`text-${c}`)))
     .then((chunks) => chunks.flat().map(({ tokens }) => tokens.join("").toLowerCase())));
 
   const keyOf = (range) => (range === "number" ? state.number : range);
@@ -143,7 +143,7 @@
 
   async function showSample(i) {
     const chunk = Math.floor(i / index.chunk), at = i % index.chunk;
-    const [text, curves] = i < scored ? (await Promise.all([piece(`texts-${chunk}`), piece(`curves-${chunk}`)])).map((part) => part[at]) : [];
+    const [text, curves] = i < scored ? (await Promise.all([piece(`text-${chunk}`), piece(`curves-${chunk}`)])).map((part) => part[at]) : [];
     const place = state.listed.indexOf(i);
     const step = (by, words) => {
       const other = place < 0 ? undefined : state.listed[place + by];

@@ -1,0 +1,1 @@
+"""The claims of the data-quality study."""

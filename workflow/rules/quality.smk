@@ -37,6 +37,13 @@ if STUDY.config["cosines"]:
         format=STUDY.config["formats"],
     )
 
+# One picture of each on the page.
+QUALITY_PICTURES = [
+    path
+    for path in QUALITY
+    if path.endswith(".svg") and ("/cosines/" in path or path.endswith(("/layers.svg", "/recall.svg")))
+]
+
 
 def scores_of_pair(wildcards):
     """The scores of both sides; one table where both are groups of it."""

@@ -31,6 +31,7 @@ def write_atlas(
     responses: Sequence[Path] = (),
     claims: Path | None = None,
     scores: Sequence[Path] = (),
+    quality: Sequence[Path] = (),
     second: Sequence[Path] = (),
     statuses: Sequence[Path] = (),
     run_table: Sequence[Path] = (),
@@ -61,6 +62,8 @@ def write_atlas(
         the table of verdicts
     scores
         pages of scores of training files, .../MODEL/DATASET/scores.html, to link to
+    quality
+        pictures of what was made of scores: comparisons of groups, recall of planted faults, cosines (.svg)
     second
         folders of the second study's figures
     statuses
@@ -102,6 +105,7 @@ def write_atlas(
         win_rates[0] if win_rates else None,
         settings.prompts,
         scores,
+        quality,
     )
     progress(f"{output}: {count} figures")
 

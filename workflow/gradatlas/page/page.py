@@ -18,6 +18,7 @@ from gradatlas.charts.names import (
     variants_in_order,
 )
 from gradatlas.charts.numbers import share
+from gradatlas.charts.save import size_of_svg
 from gradatlas.claims import ability
 from gradatlas.core.checked import read_lines
 from gradatlas.core.files import write_text
@@ -78,13 +79,15 @@ def write_atlas(
     win_rates: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
     scores: Sequence[str | Path] = (),
+    quality: Sequence[str | Path] = (),
 ) -> int:
     """Write the page to `output`; returns the number of figures on it.
 
     `figures`: folders of `gallery.draw`, linked relative to the page. `cells`: one table per dataset. `csv_tables`: of
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do.
     `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
-    `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. `scores`: pages to link to. Of the
+    `claims`: the table of verdicts. `prompts`: by model, the form of its prompts. `scores`: pages to link to;
+    `quality`: pictures of what was made of scores. Of the
     second study, `second`: folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`;
     `run_table`: of `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows the second
     study and scores alone. `InputError` where one of them is missing or is something else.
@@ -117,6 +120,7 @@ def write_atlas(
             {"of": f"{page.parent.name} on {page.parent.parent.name}", "page": link(page, base)}
             for page in map(Path, scores)
         ],
+        "quality": [_of_quality(Path(path), base) for path in quality],
         "toys": groups["toys"],
         "config": {
             "text": read_lines(config, "write_config"),
@@ -315,6 +319,29 @@ def _summary_of_scores(pages: Sequence[str | Path]) -> list[tuple[str, str]]:
         (len({model for model, _ in places}), "model", "models"),
         (len({dataset for _, dataset in places}), "training file", "training files"),
     )
+
+
+def _of_quality(path: Path, base: Path) -> dict[str, Any]:
+    """A picture of a comparison, of recall or of cosines, as the page shows it; its folders name it."""
+    above = path.parent
+    if path.stem == "recall":
+        title = f"Recall of planted faults in {above.name}"
+    elif above.parent.name == "cosines":
+        title = f"Cosines of gradients of {path.stem} on {above.name}"
+    else:
+        title = f"High and low quality of {above.name} on {above.parent.name}"
+    width, height = size_of_svg(path)
+    return {
+        "kind": "quality",
+        "relation": "",
+        "title": title,
+        "caption": title,
+        "description": title,
+        "image": link(path, base),
+        "width": width,
+        "height": height,
+        "files": [("SVG", link(path, base)), ("Folder", link(path.parent, base))],
+    }
 
 
 def _counted(*counts: tuple[int, str, str]) -> list[tuple[str, str]]:

@@ -253,7 +253,9 @@ def test_a_tables_columns_count_for_the_jobs_that_write_or_read_it(tmp_path, mon
 
 def test_nothing_of_the_package_is_used_by_text_alone():
     """The digest reads names: a module or function that is looked up by a text would be missed."""
-    for path in (ROOT / "workflow" / "gradatlas").rglob("*.py"):
+    package = ROOT / "workflow" / "gradatlas"
+    # No job uses the names that a Python session imports from the package itself.
+    for path in {*package.rglob("*.py")} - {package / "__init__.py"}:
         tree = ast.parse(path.read_text())
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

@@ -48,6 +48,10 @@ SHAPES = {
         {"instruction": "Add.", "input": "1 + 1", "output": "2"},
         {"instruction": "Who?", "input": "", "output": "Me."},
     ],
+    "dolly": [
+        {"instruction": "Add.", "context": "1 + 1", "response": "2"},
+        {"instruction": "Who?", "context": "", "response": "Me."},
+    ],
     "text": [{"text": "All of it."}, {"text": "line\nline"}],
     "question_answer": [{"question": "Who?", "answer": "Me."}, {"question": "Why?", "answer": "So."}],
     "preference": [
@@ -114,6 +118,7 @@ def test_what_each_shape_gives():
     assert (first("prompt_completion").prompt, first("prompt_completion").completion) == ("Who?", "Me.")
     # As the first study's published files are read.
     assert (first("instruction").prompt, first("instruction").joint) == ("Add.\n1 + 1", "\n")
+    assert (first("dolly").prompt, first("dolly").completion) == ("Add.\n1 + 1", "2")
     assert (first("text").prompt, first("text").completion, first("text").raw) == ("", "All of it.", True)
     assert (first("question_answer").prompt, first("question_answer").completion) == ("Who?", "Me.")
     chosen, rejected = in_memory(SHAPES["preference"])[:2]
@@ -245,6 +250,16 @@ def test_ids_groups_and_own_columns(tmp_path):
             read(tmp_path / "r.jsonl", **{key: "kind"})
 
 
+def test_an_empty_id_is_the_number_of_the_row():
+    rows = in_memory([{"id": each, "text": "a"} for each in ("x", None, "", float("nan"), "1")] + [{"text": "a"}])
+    assert [row.id for row in rows] == ["x", "1", "2", "3", "1", "5"] and {row.status for row in rows} == {"ok"}
+
+
+def test_an_empty_history_is_not_refused():
+    rows = in_memory([{"instruction": "a", "output": "b", "history": each} for each in ([], None, [["q", "a"]])])
+    assert [row.status for row in rows] == ["ok", "ok", "unreadable"]
+
+
 def test_a_pair_keeps_its_own_group_and_its_id_once():
     rows = in_memory([{"id": "a", "group": "g", "prompt": "p", "chosen": "c", "rejected": "r"}] * 2)
     assert [row.group for row in rows] == ["g"] * 4
@@ -298,7 +313,7 @@ FAULTS = {
         "no_response",
         "no assistant turn",
     ),
-    "an id that is null": ({"id": "1", "text": "a"}, {"id": None, "text": "b"}, "unreadable", "column 'id' is null"),
+    "a history that is not read": (PAIR, PAIR | {"history": [["q", "a"]]}, "unreadable", "'history' is not empty"),
     "a group of lists": (
         {"group": "1", "text": "a"},
         {"group": ["x"], "text": "b"},
@@ -430,7 +445,7 @@ def test_a_hub_dataset_at_its_commit(tmp_path):
         environment = os.environ | {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"} | own
         done = subprocess.run([sys.executable, "-c", code, commit], capture_output=True, text=True, env=environment)
     assert done.stdout == "So.\nä → ü\n", done.stderr
-    assert "has no revision; give the commit's hash in the settings of this dataset" in done.stderr
+    assert "org/chats: a hub dataset is read at one commit; give its hash as --data-revision" in done.stderr
 
 
 @pytest.mark.shared

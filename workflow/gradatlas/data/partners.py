@@ -23,11 +23,13 @@ def with_partners(question: str, row: Mapping[str, Any], columns: Mapping[str, s
     return "\n".join(part for part in parts if part)
 
 
-def check_partners(row: Mapping[str, Any], used: Collection[str], at: str, remedy: str = "") -> None:
-    """`InputError` naming `at` for a partner that is not empty and not among the columns `used`."""
+def check_partners(
+    row: Mapping[str, Any], used: Collection[str], at: str, remedy: str = "", partners: Collection[str] = PARTNERS
+) -> None:
+    """`InputError` naming `at` for one of the `partners` that is not empty and not among the columns `used`."""
     for name, value in row.items():
         part = name.strip().casefold()
-        if part in PARTNERS and name not in used and not _is_empty(value):
+        if part in partners and name not in used and not _is_empty(value):
             raise InputError(
                 f"{at}: column '{name}' is not empty, but not used; "
                 + (remedy or f"name it as columns.{part} in the mapping, or delete it from the file")

@@ -387,8 +387,8 @@ class Config(Measuring, Batching):
 
 
 Shape = Literal[
-    "auto", "messages", "conversations", "prompt_completion", "instruction", "text", "question_answer", "preference",
-    "columns",
+    "auto", "messages", "conversations", "prompt_completion", "instruction", "dolly", "text", "question_answer",
+    "preference", "columns",
 ]  # fmt: skip
 
 
@@ -397,9 +397,9 @@ class Reading:
     """How a training file is read: its shape, and which columns are what."""
 
     shape: Shape = "auto"
-    """`messages`, `conversations` (ShareGPT), `prompt_completion`, `instruction` (Alpaca), `text`, `question_answer`,
-    `preference` (chosen and rejected), `columns` (named by `prompt_column` and `response_column`); `auto`: by the names
-    of the columns"""
+    """`messages`, `conversations` (ShareGPT), `prompt_completion`, `instruction` (Alpaca), `dolly`, `text`,
+    `question_answer`, `preference` (chosen and rejected), `columns` (named by `prompt_column` and `response_column`);
+    `auto`: by the names of the columns"""
     prompt_column: str = ""
     """column of the prompts, under shape `columns`"""
     response_column: str = ""

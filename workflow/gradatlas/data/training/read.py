@@ -35,9 +35,11 @@ def read_rows(
             raise InputError(f"{source}: no such file or folder, and no hub dataset ORG/NAME; give one of these")
         yield from rows_of(tabular.read_rows(path, reading.split), reading, str(source), quiet)
         return
+    if not revision:
+        raise InputError(f"{source}: a hub dataset is read at one commit; give its hash as --data-revision")
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.parquet"
-        where = "the settings of this dataset"
+        where = "--data, --data-revision or --split"
         tabular.fetch_rows(str(source), str(source), "", revision, reading.split, rows, where=where)
         yield from rows_of(tabular.read_rows(rows), reading, str(source), quiet)
 
@@ -66,9 +68,10 @@ def rows_of(
     for number, row in enumerate(chain(first, objects)):
         fault, identity, group = None, str(number), None
         try:
-            identity = text_of(row, id_column) if id_column else identity
-            if id_column and seen.setdefault(identity, number) != number:
-                fault = Fault(f"has the id '{identity}' of row {seen[identity]}", DUPLICATE_ID)
+            if id_column and not is_empty(row.get(id_column)) and row[id_column] != "":
+                identity = text_of(row, id_column)
+                if seen.setdefault(identity, number) != number:
+                    fault = Fault(f"has the id '{identity}' of row {seen[identity]}", DUPLICATE_ID)
             group = _group(row, group_column)
         except Fault as error:
             fault = error

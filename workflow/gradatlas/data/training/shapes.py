@@ -9,9 +9,12 @@ from gradatlas.core.errors import InputError
 from gradatlas.data.partners import check_partners
 from gradatlas.data.training.chats import Fault, check_answered, is_empty, messages_of, text_of, tools_of
 from gradatlas.data.training.rows import NO_RESPONSE
+from gradatlas.study.relations import PARTNERS
 from gradatlas.study.settings import Reading
 
 Row = Mapping[str, Any]
+#: LLaMA-Factory's `history` holds the earlier turns of a chat.
+_PARTNERS = (*PARTNERS, "history")
 #: Arguments of a `TrainingRow`: its texts or messages.
 Content = dict[str, Any]
 
@@ -51,7 +54,8 @@ def fits(row: Row, shape: Shape) -> bool:
 def content_of(row: Row, response: str, shape: Shape) -> Content:
     """A response's content; raises `Fault`."""
     try:
-        check_partners(row, {*shape.columns, *shape.partners}, "", "add it to the prompt, or rename the column")
+        used, remedy = {*shape.columns, *shape.partners}, "add it to the prompt, or rename the column"
+        check_partners(row, used, "", remedy, _PARTNERS)
     except InputError as error:
         raise Fault(str(error).removeprefix(": ")) from None
     return shape.read(row, response)
@@ -69,11 +73,15 @@ def _completion(row: Row, column: str) -> str:
     return text
 
 
-def _instruction(row: Row, _: str) -> Content:
-    """Alpaca's: a non-empty `input` is added to the instruction on a new line."""
-    content = pair(row, "instruction", "output", "\n")
-    extra = "" if is_empty(row.get("input")) else text_of(row, "input")
-    return content | {"prompt": f"{content['prompt']}\n{extra}"} if extra.strip() else content
+def _instruction(added: str, response: str) -> Callable[[Row, str], Content]:
+    """Alpaca's and Dolly's: a non-empty column `added` is added to the instruction on a new line."""
+
+    def read(row: Row, _: str) -> Content:
+        content = pair(row, "instruction", response, "\n")
+        extra = "" if is_empty(row.get(added)) else text_of(row, added)
+        return content | {"prompt": f"{content['prompt']}\n{extra}"} if extra.strip() else content
+
+    return read
 
 
 def _text(row: Row, _: str) -> Content:
@@ -144,7 +152,8 @@ SHAPES = {
     "messages": Shape(("messages",), _chat("messages"), partners=("system",)),
     "conversations": Shape(("conversations",), _chat("conversations"), partners=("system",)),
     "prompt_completion": Shape(("prompt", "completion"), _prompt_completion),
-    "instruction": Shape(("instruction", "output"), _instruction, partners=("input",)),
+    "instruction": Shape(("instruction", "output"), _instruction("input", "output"), partners=("input",)),
+    "dolly": Shape(("instruction", "response"), _instruction("context", "response"), partners=("context",)),
     "text": Shape(("text",), _text),
     "question_answer": Shape(("question", "answer"), lambda row, _: pair(row, "question", "answer", "\n")),
     "preference": Shape(("chosen", "rejected"), _preference, responses=("chosen", "rejected")),

@@ -169,6 +169,7 @@ def _index(file: _File, listed: pl.DataFrame) -> dict[str, Any]:
         "columns": [*shown, *(name for name in (*COLUMNS, *file.own) if name in (*file.numbers, "outlier_of"))],
         "groups": [parts.cut(group, parts.NAME) for group in file.groups[:MENU]],
         "all_groups": len(file.groups),
+        "ungrouped": listed["group"].null_count() > 0,
         "coloured": min(len(file.groups), parts.GROUPS),
         # Whether some are of none of the coloured groups.
         "others": file.ok["group"].null_count() > 0 or len(file.groups) > parts.GROUPS,

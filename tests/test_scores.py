@@ -28,6 +28,7 @@ from gradatlas.kernels.one_step import inner_products
 from gradatlas.models.loading import load_tokenizer
 from gradatlas.models.tokens import Encoded
 from gradatlas.scores import measure
+from gradatlas.scores import select as selecting
 from gradatlas.scores.columns import OwnColumns
 from gradatlas.scores.measure import Scorer, chunks, last_span, measure_rows
 from gradatlas.scores.select import chosen, write_selected
@@ -257,14 +258,14 @@ def test_a_second_run_computes_nothing_and_an_edit_one_part(mine, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "CHUNK_ROWS", 32)
         again = score(path, tmp_path / "out")
-        assert "all 80 found" in again.stderr
+        assert "0 computed, 80 found" in again.stderr
         for file in ("scores.parquet", "scores.csv", "layers.parquet"):
             assert (tmp_path / "out" / file).read_bytes() == (folder / file).read_bytes()
         edited = [*given[:40], {**given[40], "completion": given[40]["completion"] + " Yes."}, *given[41:]]
         more = score(write(tmp_path / "edited.jsonl", edited), tmp_path / "out")
         # A column that is not measured makes nothing new.
         other = score(write(tmp_path / "other.jsonl", [{**row, "quality": 1} for row in edited]), tmp_path / "out")
-    assert "32 computed, 48 found" in more.stderr and "all 80 found" in other.stderr
+    assert "32 computed, 48 found" in more.stderr and "0 computed, 80 found" in other.stderr
     old, new = (pl.read_parquet(each / "scores.parquet") for each in (folder, tmp_path / "out"))
     # The others of its part are in other batches, which round otherwise.
     changed = ((old["loss"] / new["loss"] - 1).abs() > 1e-4).fill_null(False)
@@ -290,7 +291,9 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
 
 def test_a_file_without_a_row_that_can_be_measured_is_an_error_with_the_reasons_kept(tmp_path):
     path = write(tmp_path / "bad.jsonl", [BAD, {**BAD, "id": "other"}])
-    error = user_error(score(path, tmp_path / "out"))
+    done = score(path, tmp_path / "out")
+    error = user_error(done)
+    assert "2 samples: none could be measured, in " in done.stderr
     assert "no row could be measured: 2 no_response" in error and "scores.csv" in error
     assert pl.read_csv(tmp_path / "out/scores.csv")["status"].to_list() == ["no_response"] * 2
 
@@ -300,13 +303,15 @@ def test_a_file_without_a_row_that_can_be_measured_is_an_error_with_the_reasons_
     [
         (("--select", "best:3"), "--select 'best:3': not known; give top:K"),
         (("--select", "quantile:0.9:0.1"), "not known"),
+        (("--select", "quantile:.:1"), "not known"),
+        (("--select", "top:3", "--by", "prompt"), "no number of the scores or of the file"),
         (("--select", "top:3", "--by", "los"), "did you mean 'loss'?"),
         (("--projections", "z"), "projections"),
     ],
     ids=str,
 )
 def test_a_mistake_is_one_line_before_anything_is_loaded(more, message, tmp_path):
-    assert message in user_error(score("absent.jsonl", tmp_path / "out", *more))
+    assert message in user_error(score(write(tmp_path / "mine.jsonl", rows(2)), tmp_path / "out", *more))
     assert not (tmp_path / "out").exists()
 
 
@@ -424,6 +429,8 @@ def test_a_selection_is_rows_as_the_file_has_them_with_the_reason(mine):
     assert first["gradatlas_reason"].startswith("outlier ") and "rank 1 of 79" in first["gradatlas_reason"]
     assert "5 rows, of 79 samples with status ok; the other 1 are never selected" in log
     saved = datasets.load_from_disk(folder / "selected").to_list()
+    for line in lines:
+        line["tags"], line["mix"] = json.dumps(line["tags"]), str(line["mix"])
     assert [{key: value for key, value in row.items() if value is not None} for row in saved] == lines
 
 
@@ -440,6 +447,38 @@ def test_a_selection_is_a_datasets_folder_too(mine, tmp_path):
     assert sorted(saved["source"]) == ["detailed", "detailed", "simplified", "simplified"]
     lines = [json.loads(line) for line in (tmp_path / "out/selected.jsonl").read_text().splitlines()]
     assert saved.to_list() == lines
+
+
+def test_a_datasets_folder_keeps_values_and_makes_text_of_what_has_no_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(selecting, "_ROWS", 2)
+    given = [
+        {"date": "2024-01-01", "nested": {"a": [1]}, "mixed": 1, "huge": 2**70, "number": 2**60 + 1, "float": 1},
+        {"date": "2024-01-02", "nested": {"b": {"c": "x"}}, "mixed": ["x"], "huge": 1, "number": 1, "float": 2},
+        {"date": "2024-01-03", "nested": {"a": [0.5]}, "mixed": "x", "huge": None, "number": 2.5, "float": 0.5},
+        {"date": "", "nested": {}, "mixed": True, "huge": 0, "number": 1, "float": 1, "bool": 1.5},
+        {"bool": True, "empty": {}},
+    ]
+    seen = [TrainingRow(at, "", str(at), None, row) for at, row in enumerate(given)]
+    write_selected(seen, scores_of([5.0, 4.0, 3.0, 2.0, 1.0]), "top:5", "loss", tmp_path)
+    found = datasets.load_from_disk(tmp_path / "selected").to_dict()
+    assert found["date"] == ["2024-01-01", "2024-01-02", "2024-01-03", "", None]
+    assert found["nested"][0]["a"] == [1.0] and found["nested"][1]["b"] == {"c": "x"} and found["nested"][4] is None
+    assert found["mixed"] == ["1", '["x"]', "x", "true", None] and found["huge"][:2] == [str(2**70), "1"]
+    # A float would change the first of them.
+    assert found["number"] == [str(2**60 + 1), "1", "2.5", "1", None] and found["float"][:4] == [1, 2, 0.5, 1]
+    assert found["bool"] == [None, None, None, "1.5", "true"] and found["empty"] == [None] * 4 + [{}]
+
+
+def test_a_selection_by_a_column_of_the_file_and_none_that_is_left_of_an_earlier_run(tmp_path):
+    given = [{**row, "stars": at, "loss": -at} for at, row in enumerate(rows(4))]
+    settings = Settings(prompt="plain", device="cpu")
+    for by, first in (("stars", 3), ("data.loss", 0)):
+        score_data(str(MODEL), given, tmp_path, settings, select="top:1", by=by)
+        [line] = (tmp_path / "selected.jsonl").read_text().splitlines()
+        assert json.loads(line)["stars"] == first and f"{by} {first}: rank 1" in line
+    with pytest.raises(InputError, match="selects no row by outlier"):
+        score_data(str(MODEL), given, tmp_path, settings, select="top:1")
+    assert (tmp_path / "scores.html").exists() and not [*tmp_path.glob("*selected*")]
 
 
 def test_of_a_pair_the_response_that_ranks_first_decides():

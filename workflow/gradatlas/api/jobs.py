@@ -48,7 +48,7 @@ def score(
         also write some rows to selected.jsonl and selected/: top:K, bottom:K, quantile:LOW:HIGH or balanced:K (of each
         group)
     by
-        the number of the scores that --select goes by
+        the number that --select goes by: of the scores, or a column of the file (data.NAME beside a score of this name)
     threads
         CPU threads of the pass; default: PyTorch's choice
     """

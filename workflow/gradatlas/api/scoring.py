@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +23,9 @@ from gradatlas.page.scores import write_page
 from gradatlas.scores.columns import OwnColumns
 from gradatlas.scores.measure import Scorer
 from gradatlas.scores.parts import write_parts
-from gradatlas.scores.select import check_selection, write_selected
+from gradatlas.scores.select import NUMBERS, check_by, check_selection, remove_selected, write_selected
 from gradatlas.scores.settings import Settings
+from gradatlas.scores.tables import SCORES
 from gradatlas.statistics.score_tables import write_scores
 
 # Not in the metadata: numbers do not depend on it.
@@ -51,7 +53,7 @@ def score_data(
     `folder` are used again, but for a live model. Raises `InputError` where no row could be measured.
     """
     if select:
-        check_selection(select, by)
+        check_selection(select)
     started = time.time()
     source = data if isinstance(data, str | Path) else list(data)
 
@@ -60,6 +62,11 @@ def score_data(
             return rows_of(source, settings, "data", quiet)
         return read_rows(source, settings, revision=data_revision, quiet=quiet)
 
+    own = OwnColumns(cells=isinstance(source, str | Path) and format_of(source) == ".csv")
+    if select and by not in NUMBERS:
+        # Which of the file's own columns are numbers is known after its last row; reading is short beside the pass.
+        deque(own.watched(rows()), maxlen=0)
+        check_by(by, own.fields(SCORES.names))
     digest = ""
     if isinstance(model, str | Path):
         where = locate(str(model), revision)
@@ -73,19 +80,19 @@ def score_data(
     else:
         name, device = model_name or type(model).__name__, model.device.type
     scorer = Scorer(model, tokenizer, settings)
-    own = OwnColumns(cells=isinstance(source, str | Path) and format_of(source) == ".csv")
     stated = {key: value for key, value in asdict(settings).items() if key not in _NO_FACTS}
     facts = {"model": name, "revision": revision, "settings": stated, "window": scorer.window}
     outcome = write_parts(scorer, own.watched(rows(quiet=False)), folder / "measured", model_digest=digest, more=facts)
     if not outcome.paths:
         raise InputError(f"{'data' if isinstance(source, list) else source}: has no row; give a file with rows")
+    remove_selected(folder)
     scores = write_scores(outcome.paths, rows, own, folder)
     seconds = time.time() - started
     progress(
         f"{len(scores)} samples: {outcome.computed} computed, {outcome.recalled} found in {folder / 'measured'}, in "
-        f"{seconds:.1f} s, {seconds / scorer.clock.seconds:.2f} times the model's passes"
-        if scorer.clock.seconds
-        else f"{len(scores)} samples: all {outcome.recalled} found in {folder / 'measured'}, in {seconds:.1f} s"
+        f"{seconds:.1f} s, {scorer.clock.seconds:.1f} s of them in the model's passes"
+        if outcome.statuses["ok"]
+        else f"{len(scores)} samples: none could be measured, in {seconds:.1f} s"
     )
     write_json(
         folder / "scores.run.json",
@@ -106,9 +113,9 @@ def score_data(
         progress(f"not all rows were measured: {outcome.line()} (columns status and reason)")
     if not outcome.statuses["ok"]:
         raise InputError(f"no row could be measured: {outcome.line()}; {folder / 'scores.csv'} has the reasons")
+    write_page(folder, folder / "scores.html", title=title or f"{_named(source)}, {name}")
     if select:
         write_selected(rows(), scores, select, by, folder)
-    write_page(folder, folder / "scores.html", title=title or f"{_named(source)}, {name}")
     return scores
 
 

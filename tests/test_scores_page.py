@@ -141,7 +141,7 @@ def test_a_pair_is_two_samples(tmp_path):
         assert texts[i]["tokens"] == parts.filter(row=key[0], response=key[1])["tokens"].item().to_list()
     index = json.loads(re.search(r'id="scores-index">(.*?)</script>', page)[1])
     assert "response" in index["columns"] and '<th scope="col">Response</th>' in page
-    assert all(samples["group"]) and "all groups" in page and "no group" not in page
+    assert all(samples["group"]) and "all groups" in page and ">no group</option>" not in page
 
 
 @pytest.mark.parametrize(

@@ -11,21 +11,24 @@ from gradatlas.scores.tables import MEASURED, METRICS, SCORES
 PROJECTIONS = ("q", "k", "v", "o")
 
 
-def write_scores(folder, tokens, loss, norm, rank, groups=None, statuses=None, layers=4, own=None):
+def write_scores(folder, tokens, loss, norm, rank, groups=None, statuses=None, layers=4, own=None, responses=("",)):
     """A folder with scores.parquet and measured/, one row a sample; returns the path of scores.parquet.
 
     `norm` and `rank`: each sample's nuclear norm and effective rank, the same in all layers and projections.
-    `own`: further columns of the file, by name.
+    `own`: further columns of the file, by name. `responses`: those of each row, whose groups they are if there are two.
     """
     folder, count = Path(folder), len(tokens)
     (folder / "measured").mkdir(parents=True)
     statuses = statuses or ["ok"] * count
     measured, scores = [], []
+    if len(responses) > 1:
+        groups = [*responses] * (count // len(responses))
     for row in range(count):
         usable = statuses[row] == "ok"
         values = np.empty((layers, len(PROJECTIONS), len(METRICS)), dtype=np.float32)
         values[..., 0], values[..., 1], values[..., 2], values[..., 3] = norm[row], rank[row], norm[row] / 2, 0.5
-        same = {"row": row, "response": "", "status": statuses[row], "reason": ""}
+        number, response = row // len(responses), responses[row % len(responses)]
+        same = {"row": number, "response": response, "status": statuses[row], "reason": ""}
         measured.append(same | {"values": values.ravel().tolist() if usable else None})
         numbers = {"response_tokens": int(tokens[row]), "loss": float(loss[row]), "loss_without_prompt": 3.0}
         numbers |= {"ifd": float(loss[row]) / 3, "gradient_norm": float(norm[row]), "sigma_ratio": 0.5, "mad": 0.1}
@@ -34,7 +37,7 @@ def write_scores(folder, tokens, loss, norm, rank, groups=None, statuses=None, l
             numbers |= {f"nuclear_norm{part}": float(norm[row]), f"effective_rank{part}": float(rank[row])}
         scores.append(
             same
-            | {"id": str(row), "group": groups[row] if groups is not None else None}
+            | {"id": str(number), "group": groups[row] if groups is not None else None}
             | (numbers if usable else {})
             | {name: column[row] for name, column in (own or {}).items()}
         )

@@ -74,7 +74,8 @@ def test_importing_is_fast_and_needs_no_torch():
 
 
 def test_every_public_name_is_found():
-    assert {"score", "measure", "inner_products", "GradientSpectra", "ResponseProbes"} == set(gradatlas.__all__)
+    names = {"score", "measure", "inner_products", "GradientSpectra", "ResponseProbes", "Reading"}
+    assert names == set(gradatlas.__all__)
     assert set(gradatlas.__all__) <= set(dir(gradatlas))
     assert all(callable(getattr(gradatlas, name)) for name in gradatlas.__all__)
     with pytest.raises(AttributeError, match="no attribute 'mesure'"):
@@ -227,17 +228,48 @@ def test_a_batch_that_does_not_fit_is_halved(model, tokenizer, monkeypatch):
         assert found.filter(row=row)["nuclear_norm"].to_list() == pytest.approx(kept, rel=1e-9)
 
 
-def test_errors_are_one_line(model, tokenizer):
+def test_errors_are_one_line(model, tokenizer, tmp_path):
     with pytest.raises(InputError, match=r"unknown metric 'norm'; known: all, nuclear_norm"):
         gradatlas.measure(model, tokenizer, ROWS, metrics=["norm"])
     with pytest.raises(InputError, match="rows: give a list of dicts"):
         gradatlas.measure(model, tokenizer, ROWS[0])
     with pytest.raises(InputError, match="none of 1 responses can be measured"):
         gradatlas.measure(model, tokenizer, [ROWS[2]])
+    for rows in ([1, 2], [ROWS[0], "text"], 5, None):
+        with pytest.raises(InputError, match=r"rows: (row \d is .*, no dict; )?give a list of dicts"):
+            gradatlas.inner_products(model, tokenizer, rows)
+    for none in (None, "my_model"):
+        with pytest.raises(InputError, match=f"tokenizer: {none!r} is none; give tokenizer="):
+            gradatlas.measure(model, none, ROWS)
+        with pytest.raises(InputError, match=f"tokenizer: {none!r} is none"):
+            gradatlas.score(model, ROWS, tokenizer=none)
+        with pytest.raises(InputError, match=f"model: {none!r} is no model in memory"):
+            gradatlas.measure(none, tokenizer, ROWS)
+    with pytest.raises(InputError, match="settings: 'prompt': 'chatt' is not known"):
+        gradatlas.measure(model, tokenizer, ROWS, prompt="chatt")
+    with pytest.raises(InputError, match=r"reading: unknown key 'grup': .*group"):
+        gradatlas.measure(model, tokenizer, ROWS, reading={"grup": "kind"})
+    with pytest.raises(InputError, match="reading: 'shape': 'chats' is not known"):
+        gradatlas.measure(model, tokenizer, ROWS, reading=gradatlas.Reading(shape="chats"))
+    with pytest.raises(InputError, match=r"reading: .*is 'group'"):
+        gradatlas.measure(model, tokenizer, ROWS, reading="group")
     with pytest.raises(InputError, match="no setting 'max_lenght'; did you mean 'max_length'"):
         gradatlas.score(model, ROWS, tokenizer=tokenizer, max_lenght=3)
-    with pytest.raises(InputError, match="give tokenizer="):
-        gradatlas.score(model, ROWS)
+    with pytest.raises(InputError, match="select writes rows to a folder; give output="):
+        gradatlas.score(model, ROWS, tokenizer=tokenizer, select="top:1")
+    with pytest.raises(InputError, match="--by 'loud': no number of the scores"):
+        gradatlas.score(model, ROWS, tokenizer=tokenizer, select="top:1", by="loud", output=tmp_path)
+
+
+def test_a_text_is_one_name_and_columns_are_named_by_a_dict(model, tokenizer):
+    rows = [{"ask": row["prompt"], "answer": row["completion"], "kind": "a"} for row in ROWS]
+    names = {"prompt_column": "ask", "response_column": "answer", "group": "kind"}
+    one = gradatlas.measure(model, tokenizer, rows, projections="q", metrics="nuclear_norm", reading=names)
+    other = gradatlas.measure(
+        model, tokenizer, rows, projections=["q"], metrics=["nuclear_norm"], reading=gradatlas.Reading(**names)
+    )
+    assert one.equals(other) and one.columns[-1] == "nuclear_norm"
+    assert set(one["projection"].drop_nulls()) == {"q"} and set(one["group"]) == {"a"}
 
 
 def test_parameters_that_are_not_whole_are_refused(tokenizer):
@@ -258,7 +290,11 @@ def test_scores_of_rows_on_a_live_model_equal_those_of_files(tokenizer, tmp_path
     found = gradatlas.score(model, rows, tokenizer=tokenizer, group="source")
     assert state(model) == before
     assert found["quality"].to_list() == [0, 1, 2, 3] and found["status"].to_list()[2] == "no_response"
-    filed = gradatlas.score(str(MODEL), str(tmp_path / "mine.jsonl"), output=tmp_path / "out", group="source")
+    filed = gradatlas.score(
+        str(MODEL), str(tmp_path / "mine.jsonl"), output=tmp_path / "out", group="source", select="top:1", by="loss"
+    )
+    (selected,) = pl.read_ndjson(tmp_path / "out" / "selected.jsonl").to_dicts()
+    assert selected["quality"] == found.filter(pl.col("loss") == found["loss"].max())["quality"].item()
     assert (tmp_path / "out" / "scores.parquet").exists()
     for name in ("loss", "nuclear_norm", "effective_rank", "self_influence", "ifd"):
         values = [frame[name].drop_nulls().to_list() for frame in (found, filed)]
@@ -266,3 +302,15 @@ def test_scores_of_rows_on_a_live_model_equal_those_of_files(tokenizer, tmp_path
     # The exact diagonal of the tangent kernel of the measured matrices.
     products = gradatlas.inner_products(model, tokenizer, rows)
     assert found["self_influence"].to_list()[:2] == pytest.approx(products.diagonal()[:2], rel=1e-4)
+
+
+def test_a_hub_dataset_is_fetched_at_the_given_commit(model, tokenizer, monkeypatch):
+    with pytest.raises(InputError, match="org/rows has no revision"):
+        gradatlas.score(model, "org/rows", tokenizer=tokenizer)
+
+    def fetch(dataset, source, name, revision, *given, **more):
+        raise InputError(f"{source} at {revision}")
+
+    monkeypatch.setattr("gradatlas.data.tabular.fetch_rows", fetch)
+    with pytest.raises(InputError, match="org/rows at abc"):
+        gradatlas.score(model, "org/rows", tokenizer=tokenizer, data_revision="abc")

@@ -114,13 +114,17 @@ def test_a_real_effect_stays(tmp_path):
     assert "matched samples" in text and "nuclear norm, early layers" in text
 
 
-def test_two_checkpoints_on_one_file_pair_by_row(tmp_path):
+def test_two_checkpoints_on_one_file_pair_by_row(tmp_path, capsys):
     rng = np.random.default_rng(2)
     tokens, loss, norm = rng.integers(5, 50, 30), rng.uniform(1, 2, 30), rng.lognormal(0, 1, 30)
     statuses = ["ok"] * 29 + ["no_response"]
     one = write_scores(tmp_path / "before", tokens, loss, norm, norm + 1)
     other = write_scores(tmp_path / "after", tokens, loss * 0.9, norm * 0.95, norm + 1, statuses=statuses)
     compare_groups(scores=one, other=other, paired=True, output=tmp_path / "out", formats=["svg"], settings=FEW)
+    assert (
+        "before and after are paired by row, 29 pairs; rows left out, with status ok on one side alone: 1\n"
+        in capsys.readouterr().err
+    )
     found = row(tmp_path / "out", "all")
     assert found["paired"] and (found["group_a"], found["group_b"]) == ("before", "after")
     assert found["samples_a"] == found["samples_b"] == 29
@@ -128,7 +132,41 @@ def test_two_checkpoints_on_one_file_pair_by_row(tmp_path):
     assert found["cliffs_delta"] == 1 and found["ratio_low"] == pytest.approx(1 / 0.95) and found["p_value"] < 1e-6
     equal = row(tmp_path / "out", "all", "effective_rank")
     assert equal["cliffs_delta"] == 0 and equal["p_value"] == 1
-    assert "matched" not in pl.read_parquet(tmp_path / "out" / "comparison.parquet")["samples"].to_list()
+    # Every loss differs by more than the caliper.
+    assert row(tmp_path / "out", "matched")["status"] == "too few: 0 matched pairs; 20 are needed"
+
+
+def test_of_pairs_those_of_like_length_and_loss_match(tmp_path):
+    rng = np.random.default_rng(4)
+    tokens, loss, norm = rng.integers(5, 50, 60), rng.uniform(1, 2, 60), rng.lognormal(0, 1, 60)
+    paths = [
+        write_scores(tmp_path / "before", tokens, loss, norm, norm),
+        write_scores(tmp_path / "after", tokens, loss * np.repeat([0.99, 0.5], 30), norm * 0.9, norm),
+    ]
+    compare_groups(scores=paths[0], other=paths[1], paired=True, output=tmp_path / "out", formats=["svg"], settings=FEW)
+    found = row(tmp_path / "out", "matched")
+    assert found["samples_a"] == found["samples_b"] == 30 and found["status"] == "ok"
+    assert found["mean_a"] == pytest.approx(norm[:30].mean()) and found["ratio"] == pytest.approx(1 / 0.9)
+
+
+def test_two_responses_of_the_same_rows_pair(tmp_path, capsys):
+    rng = np.random.default_rng(6)
+    tokens, loss, norm = rng.integers(5, 50, 60), rng.uniform(1, 2, 60), np.repeat(rng.lognormal(0, 1, 30), 2)
+    norm[1::2] *= 0.95
+    statuses = ["ok"] * 60
+    statuses[3] = statuses[6] = "no_response"
+    scores = write_scores(
+        tmp_path / "in", tokens, loss, norm, norm, statuses=statuses, responses=["chosen", "rejected"]
+    )
+    compare_groups(scores=scores, output=tmp_path / "out", formats=["svg"], settings=FEW)
+    found = row(tmp_path / "out", "all")
+    assert found["paired"] and found["test"] == "Wilcoxon signed-rank" and found["cliffs_delta"] == 1
+    assert found["samples_a"] == found["samples_b"] == 28
+    assert "28 pairs; rows left out, with status ok on one side alone: 2\n" in capsys.readouterr().err
+    assert "Pairs of the same rows: 28 chosen, 28 rejected" in (tmp_path / "out" / "comparison.md").read_text()
+    # Groups of different rows do not.
+    with pytest.raises(InputError, match="long and short do not pair, no row is in both"):
+        compare_groups(scores=two_groups(tmp_path / "two", 0, 9), paired=True, output=tmp_path / "none")
 
 
 def test_two_files_with_the_same_row_numbers_are_no_pairs_unless_asked(tmp_path):
@@ -173,6 +211,13 @@ def test_the_command_and_its_errors(tmp_path):
     assert done.returncode == 2 and "1 group among its samples with status ok" in done.stderr
     with pytest.raises(InputError, match=r"no sample with status ok is in group 'lnog'; .*long"):
         compare_groups(scores=two_groups(tmp_path / "two", 0), group_a=["lnog"], output=tmp_path / "out")
+    for given in ({"group_a": ["short"], "group_b": ["long", "short"]}, {"name_a": "x", "name_b": "x"}):
+        with pytest.raises(InputError, match=r"'short' is on both sides|two sides are called 'x'"):
+            compare_groups(scores=tmp_path / "two/scores.parquet", output=tmp_path / "out", **given)
+    with pytest.raises(InputError, match="two sides are called"):
+        compare_groups(
+            scores=tmp_path / "two/scores.parquet", other=tmp_path / "two/scores.parquet", output=tmp_path / "out"
+        )
     other = write_scores(tmp_path / "other", [9], [1.0], [1.0], [2.0], statuses=["no_response"])
     with pytest.raises(InputError, match="no sample with status ok; give"):
         compare_groups(scores=scores, other=other, output=tmp_path / "out")

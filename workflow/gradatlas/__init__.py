@@ -11,6 +11,7 @@ _PLACES = {
     "measure": "gradatlas.api.calls",
     "inner_products": "gradatlas.api.calls",
     "GradientSpectra": "gradatlas.api.spectra_callback",
+    "Reading": "gradatlas.study.settings",
     "ResponseProbes": "gradatlas.api.probes_callback",
 }
 __all__ = [*_PLACES]

@@ -1,6 +1,6 @@
 """Measurements from Python, of a model in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gradatlas.api.live import borrowed, encode, measured, metrics_of, read, records
+from gradatlas.api.live import borrowed, check_tokenizer, encode, listed, measured, metrics_of, read, records
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.plan import plan_batches
@@ -28,14 +28,19 @@ def score(
     tokenizer: Any = None,
     output: str | Path | None = None,
     revision: str = "",
+    data_revision: str = "",
+    select: str = "",
+    by: str = "outlier",
     **settings: Any,
 ) -> pl.DataFrame:
     """The scores of every sample of training data, in its order, with its own columns (`gradatlas.scores.tables`).
 
     `model`: a folder, a hub id with its `revision`, or a `PreTrainedModel` with its `tokenizer`, which is left as it
-    was. `data`: a training file, a folder that `datasets` saved, or rows in memory as of `measure`. `output`: a folder
-    for the tables and the page; without one they are not kept. `settings`: as `gradatlas.scores.settings.Settings`, the
-    options of ``gradatlas score``. Raises `InputError` where no sample can be measured.
+    was. `data`: a training file, a folder that `datasets` saved, a hub dataset ORG/NAME with its `data_revision`, or
+    rows in memory as of `measure`. `output`: a folder for the tables and the page; without one they are not kept.
+    `select`: rows that are also written there, by the number `by` (``top:100``; the forms are those of ``gradatlas
+    score --select``). `settings`: as `gradatlas.scores.settings.Settings`, the options of ``gradatlas score``. Raises
+    `InputError` where no sample can be measured.
     """
     if unknown := [name for name in settings if name not in (known := [each.name for each in fields(Settings)])]:
         raise InputError(f"score: no setting '{unknown[0]}'; {nearest(unknown[0], known)}")
@@ -43,12 +48,24 @@ def score(
     from gradatlas.api.scoring import score_data
 
     live = not isinstance(model, str | Path)
-    if live and tokenizer is None:
-        raise InputError("score: a model in memory needs its tokenizer; give tokenizer=")
+    if live:
+        check_tokenizer(tokenizer)
+    if select and not output:
+        raise InputError("score: select writes rows to a folder; give output=")
     rows = data if isinstance(data, str | Path) else records(data, "data")
     with TemporaryDirectory() as temporary, borrowed(model) if live else nullcontext():
         folder = Path(output or temporary)
-        score_data(model, rows, folder, Settings(**settings), tokenizer=tokenizer, revision=revision)
+        score_data(
+            model,
+            rows,
+            folder,
+            Settings(**settings),
+            tokenizer=tokenizer,
+            revision=revision,
+            data_revision=data_revision,
+            select=select,
+            by=by,
+        )
         return pl.read_parquet(folder / "scores.parquet")
 
 
@@ -57,22 +74,22 @@ def measure(
     tokenizer: Any,
     rows: Any,
     *,
-    projections: Sequence[str] = ATTENTION,
-    metrics: Sequence[str] = ("all",),
+    projections: str | Sequence[str] = ATTENTION,
+    metrics: str | Sequence[str] = ("all",),
     prompt: str = "auto",
     turns: str = "all",
     max_length: int = 1024,
     batch_tokens: int = 4096,
-    reading: Reading | None = None,
+    reading: Reading | Mapping[str, str] | None = None,
     mapping: str = "",
 ) -> pl.DataFrame:
     """Spectra of the gradients of every row: one row per response, layer and projection.
 
     `model`: a `PreTrainedModel`, also with PEFT adapters. It is left as it was, also after an error: modes, gradients,
     hooks, `requires_grad`, precision, random states. `rows`: a list of dicts, a `datasets.Dataset`, or a polars or
-    pandas frame, in any shape of training data; `reading`: which shape, and which columns. `prompt`, `turns` and
-    `max_length`: as `gradatlas.study.settings.Prompting`. `metrics`: ``all`` or some of
-    `gradatlas.study.settings.METRICS`.
+    pandas frame, in any shape of training data; `reading`: which shape, and which columns, as a `gradatlas.Reading` or
+    a dict of its fields. `prompt`, `turns` and `max_length`: as `gradatlas.study.settings.Prompting`. `metrics`:
+    ``all`` or some of `gradatlas.study.settings.METRICS`.
 
     The loss is the mean cross-entropy of the response's tokens, in nats. A response that cannot be measured has one
     row with its status and reason, without layer. Raises `InputError` where none can, for a model whose projections are
@@ -81,7 +98,7 @@ def measure(
     names = metrics_of(metrics)
     with borrowed(model):
         encoded = encode(model, tokenizer, read(rows, "rows", reading), "rows", Prompting(prompt, turns, max_length))
-        return measured(Capture(model, projections, mapping), encoded, names, batch_tokens)
+        return measured(Capture(model, listed(projections), mapping), encoded, names, batch_tokens)
 
 
 def inner_products(
@@ -90,12 +107,12 @@ def inner_products(
     rows: Any,
     others: Any = None,
     *,
-    projections: Sequence[str] = ATTENTION,
+    projections: str | Sequence[str] = ATTENTION,
     prompt: str = "auto",
     turns: str = "all",
     max_length: int = 1024,
     batch_tokens: int = 4096,
-    reading: Reading | None = None,
+    reading: Reading | Mapping[str, str] | None = None,
     mapping: str = "",
 ) -> np.ndarray:
     """Inner products of per-sample gradients over all measured matrices: (n, m), float64.
@@ -112,7 +129,7 @@ def inner_products(
         samples = [{str(at): row.sample for at, (_, row) in enumerate(side) if row.status == "ok"} for side in sides]
         regime = length_regime(model.config)
         found = np.full((len(sides[0]), len(sides[-1])), np.nan)
-        with Capture(model, projections, mapping) as capture:
+        with Capture(model, listed(projections), mapping) as capture:
             plans = [plan_batches(each, batch_tokens, regime) for each in samples]
             for at, keys in enumerate(plans[0]):
                 first = [done.factors for done in capture.run([samples[0][key] for key in keys])]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
+from gradatlas.core.schemas import checked, picked
 from gradatlas.data.training.read import rows_of
 from gradatlas.data.training.rows import TrainingRow
 from gradatlas.gradients.capture import Capture
@@ -47,8 +49,10 @@ def borrowed(model: Any) -> Iterator[None]:
     """`model` in evaluation mode and without autocast: passes are in the precision of its weights.
 
     Afterwards, also after an error, modes, `requires_grad`, `forward` and the states of random generators are those of
-    before. Raises `InputError` for a model whose parameters are not whole.
+    before. Raises `InputError` for what is no model in memory, and for a model whose parameters are not whole.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model: {_short(model)} is no model in memory; give a PreTrainedModel")
     check_whole(model)
     device = model.device
     # Under mixed precision, accelerate puts autocast around the forward pass and keeps the original here.
@@ -81,19 +85,40 @@ def check_whole(model: Any) -> None:
             )
 
 
-def read(rows: Any, where: str, reading: Reading | None = None) -> list[TrainingRow]:
+def read(rows: Any, where: str, reading: Reading | Mapping[str, str] | None = None) -> list[TrainingRow]:
     """Every response of rows in memory, as `records` takes them; `where`: what messages call them."""
-    return list(rows_of(records(rows, where), reading or Reading(), where))
+    given = picked(vars(reading), Reading) if isinstance(reading, Reading) else {} if reading is None else reading
+    return list(rows_of(records(rows, where), Reading(**checked(given, Reading, "reading")), where))
 
 
-def records(rows: Any, where: str) -> Iterable[Mapping[str, Any]]:
+def records(rows: Any, where: str) -> Iterator[Mapping[str, Any]]:
     """Rows as dicts, of a list or `datasets.Dataset` of dicts, a polars or a pandas frame."""
-    if isinstance(rows, str | Mapping):
-        raise InputError(f"{where}: give a list of dicts, a datasets.Dataset, or a polars or pandas frame")
+    known = "give a list of dicts, a datasets.Dataset, or a polars or pandas frame"
     if hasattr(rows, "iterrows"):
         # A missing value of pandas is NaN, also among texts.
         rows = pl.from_pandas(rows)
-    return rows.iter_rows(named=True) if hasattr(rows, "iter_rows") else rows
+    rows = rows.iter_rows(named=True) if hasattr(rows, "iter_rows") else rows
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise InputError(f"{where}: {known}")
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise InputError(f"{where}: row {number} is {_short(row)}, no dict; {known}")
+        yield row
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """`InputError` for what is no tokenizer."""
+    if not callable(tokenizer):
+        raise InputError(f"tokenizer: {_short(tokenizer)} is none; give tokenizer=AutoTokenizer.from_pretrained(...)")
+
+
+def listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Names as a tuple; a single text is one name."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _short(value: Any) -> str:
+    return f"{value!r:.50}"
 
 
 def encode(
@@ -101,8 +126,11 @@ def encode(
 ) -> list[tuple[TrainingRow, EncodedRow]]:
     """Every response, and what the model reads of it, in a window of at most the model's positions.
 
-    Raises `InputError` where no response can be measured, and for a token that the model has no embedding for.
+    Raises `InputError` where no response can be measured, for a token that the model has no embedding for, and for a
+    choice of `prompting` that is not known.
     """
+    check_tokenizer(tokenizer)
+    checked(asdict(prompting), Prompting, "settings")
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
     window = min(prompting.max_length, positions) if positions > 0 else prompting.max_length
     encoder = ConversationEncoder(tokenizer, prompting, max_length=window)
@@ -179,8 +207,9 @@ def _passes(
     return first | second
 
 
-def metrics_of(names: Sequence[str]) -> tuple[str, ...]:
+def metrics_of(names: str | Sequence[str]) -> tuple[str, ...]:
     """The metrics that `names` choose, ``all`` of them or some, in one order; `InputError` for an unknown one."""
+    names = listed(names)
     if unknown := [name for name in names if name not in (*METRICS, "all")]:
         raise InputError(f"unknown metric '{unknown[0]}'; known: all, {', '.join(METRICS)}")
     return METRICS if "all" in names else tuple(name for name in METRICS if name in names)

@@ -47,7 +47,7 @@ class ResponseProbes(Watching):
         prompt: str = "auto",
         max_length: int = 1024,
         batch_tokens: int = 4096,
-        reading: Reading | None = None,
+        reading: Reading | Mapping[str, str] | None = None,
     ):
         super().__init__(every, output_dir, tokenizer)
         self.pairs = pairs

@@ -1,6 +1,6 @@
 """Spectra of the gradients of fixed probes during training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from gradatlas.api.callback import Watching, digest_of
-from gradatlas.api.live import encode, measured, metrics_of, read
+from gradatlas.api.live import encode, listed, measured, metrics_of, read
 from gradatlas.api.tables import SPECTRA
 from gradatlas.gradients.capture import Capture
 from gradatlas.models.decoders import ATTENTION
@@ -38,17 +38,17 @@ class GradientSpectra(Watching):
         output_dir: str | Path | None = None,
         *,
         tokenizer: Any = None,
-        projections: Sequence[str] = ATTENTION,
-        metrics: Sequence[str] = METRICS,
+        projections: str | Sequence[str] = ATTENTION,
+        metrics: str | Sequence[str] = METRICS,
         prompt: str = "auto",
         turns: str = "all",
         max_length: int = 1024,
         batch_tokens: int = 4096,
-        reading: Reading | None = None,
+        reading: Reading | Mapping[str, str] | None = None,
         mapping: str = "",
     ):
         super().__init__(every, output_dir, tokenizer)
-        self.probes, self.projections, self.metrics = probes, tuple(projections), metrics_of(metrics)
+        self.probes, self.projections, self.metrics = probes, listed(projections), metrics_of(metrics)
         self.prompting, self.reading = Prompting(prompt, turns, max_length), reading
         self.batch_tokens, self.mapping = batch_tokens, mapping
 

@@ -42,20 +42,22 @@ NOTE = (
     "Difference and ratio: a against b, of means; Cliff's delta: how often a value of a is larger than one of b, less "
     "how often smaller. Intervals: 95 %. p: Mann-Whitney, of pairs Wilcoxon's signed ranks; Holm over the numbers of "
     "one comparison. Matched: pairs of samples whose log tokens and log loss each differ by at most 0.2 standard "
-    "deviations, as many as there are, the nearest first; intervals take the pairs as given. Scores depend on length "
-    "and loss: a difference that matching removes is one of length or loss."
+    "deviations, as many as there are, the nearest first (of pairs of the same rows, those that match); intervals take "
+    "the pairs as given. Scores depend on length and loss: a difference that matching removes is one of length or loss."
 )
 
 
 def write_comparisons(
-    pairs: Sequence[tuple[Group, Group]], paired: bool, output: Path, formats: Sequence[str], draws: int, seed: int
+    pairs: Sequence[tuple[Group, Group, bool]], output: Path, formats: Sequence[str], draws: int, seed: int
 ) -> None:
     """Write ``comparison.{parquet,csv,md,tex}``, ``curves.parquet`` and the figures of every pair of groups.
+
+    `pairs`: as of `gradatlas.statistics.groups.read_groups`.
 
     Figures: ``study_form``, ``layers`` and ``effects``, with a number behind the name from the second pair on.
     """
     numbers, curves = [], []
-    for a, b in pairs:
+    for a, b, paired in pairs:
         for it in comparisons(a, b, paired, seed):
             found = rows(it, draws, seed)
             if it.status != "ok":
@@ -69,7 +71,7 @@ def write_comparisons(
     write_table(output / "comparison", frame, "Groups of samples compared", NOTE, sections)
     write_parquet(GROUP_CURVES, curves, output / "curves.parquet", {"draws": draws, "seed": seed})
     drawn = pl.from_arrow(pa.Table.from_pylist(curves, schema=GROUP_CURVES.schema))
-    for place, (a, b) in enumerate(pairs):
+    for place, (a, b, _) in enumerate(pairs):
         own = {"group_a": a.name, "group_b": b.name}
         for name, chart in charts(of(drawn, **own), of(frame, **own), a.name, b.name):
             save(chart, output / f"{name}{f'.{place + 1}' if place else ''}", formats)
@@ -89,7 +91,7 @@ def charts(curves: pl.DataFrame, numbers: pl.DataFrame, a: str, b: str) -> Itera
 def describe(numbers: pl.DataFrame, samples: str) -> str:
     """How many samples are compared, and how far they differ in length and loss; or why nothing is compared."""
     row = of(numbers, samples=samples, number="response_tokens").row(0, named=True)
-    kind = "Pairs of the same samples" if row["paired"] and samples == ALL else f"{label(samples)} samples"
+    kind = "Pairs of the same rows" if row["paired"] and samples == ALL else f"{label(samples)} samples"
     if row["status"] != "ok":
         return f"{kind}: {row['status']}."
     balance = [

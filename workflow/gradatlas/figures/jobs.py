@@ -297,7 +297,8 @@ def compare_groups(
     name_b
         the second side's name; empty: the same
     paired
-        of two tables: the same file scored by two models or checkpoints, compared row by row
+        compare row by row: the same file scored by two models or checkpoints, or the chosen and the rejected response
+        of each row of one table, which are always paired
     output
         folder for comparison.parquet, .csv, .md, .tex, curves.parquet and the figures
     formats
@@ -307,14 +308,12 @@ def compare_groups(
     from gradatlas.figures.groups import write_comparisons
     from gradatlas.statistics.groups import read_groups
 
-    if paired and not other:
-        raise InputError("--paired: needs a second table; give --other")
     if other and (group_a or group_b):
         raise InputError("--other: two tables are compared whole; leave out --group-a and --group-b")
     if group_b and not group_a:
         raise InputError(f"--group-b {' '.join(group_b)}: needs a first side; give --group-a")
     pairs = read_groups(scores, other, paired, group_a, group_b, (name_a, name_b))
-    write_comparisons(pairs, paired, output, formats, settings.draws, settings.seed)
+    write_comparisons(pairs, output, formats, settings.draws, settings.seed)
 
 
 def draw_cosines(

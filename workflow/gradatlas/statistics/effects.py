@@ -107,14 +107,23 @@ def matched_pairs(a: np.ndarray, b: np.ndarray, seed: int) -> tuple[np.ndarray, 
         else np.arange(len(side))
         for side in (a, b)
     ]  # fmt: skip
-    spread = _spread(a, b)
-    spread[spread == 0] = 1
-    a, b = (side[at] / spread for side, at in zip((a, b), chosen, strict=True))
+    unit = _unit(a, b)
+    a, b = (side[at] / unit for side, at in zip((a, b), chosen, strict=True))
     apart = np.abs(a[:, None] - b[None])
     distance = np.where((apart <= CALIPER).all(2), np.sqrt((apart**2).sum(2)), _TOO_FAR)
     rows, columns = linear_sum_assignment(distance)
     kept = distance[rows, columns] < _TOO_FAR
     return chosen[0][rows[kept]], chosen[1][columns[kept]]
+
+
+def near_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Positions of the given pairs of covariates, both (n, k), that `CALIPER` allows."""
+    return np.flatnonzero((np.abs(a - b) / _unit(a, b) <= CALIPER).all(1))
+
+
+def _unit(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    spread = _spread(a, b)
+    return np.where(spread > 0, spread, 1)
 
 
 def _spread(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from gradatlas.scores.tables import MEASURED, METRICS, SCORES
 from gradatlas.statistics.bootstrap import interval, resampled_means
 from gradatlas.statistics.corrections import holm
 from gradatlas.statistics.counts import FEWEST_SAMPLES
-from gradatlas.statistics.effects import compare, matched_pairs, standardised_difference
+from gradatlas.statistics.effects import compare, matched_pairs, near_pairs, standardised_difference
 from gradatlas.statistics.score_tables import values_of
 
 #: The numbers that are compared, in the order of tables and figures.
@@ -80,17 +80,34 @@ def read_groups(
     group_a: Sequence[str] = (),
     group_b: Sequence[str] = (),
     names: tuple[str, str] = ("", ""),
-) -> list[tuple[Group, Group]]:
-    """The pairs of groups to compare, called by `names` where these are not empty.
+) -> list[tuple[Group, Group, bool]]:
+    """The groups to compare, called by `names` where these are not empty, and whether their samples pair by place.
 
     Of one table the groups `group_a` (else the first one there) with those of `group_b` together (else with each of
-    the others); of two tables all samples of each, and if `paired` those with status ok in both. Raises `InputError`
-    for a table without groups, and for rows that do not pair.
+    the others); of two tables all samples of each. Samples pair by row if `paired`, and always where the groups are the
+    two responses of the same rows; then those with status ok on both sides are kept. Raises `InputError` for a table
+    without groups, for two sides of one name, and for rows that do not pair.
     """
     if other:
         both = zip((scores, other), names, _labels(scores, other), strict=True)
-        a, b = (read_group(path, name or label) for path, name, label in both)
-        return [_same_rows(a, b, scores, other) if paired else (a, b)]
+        sides = [read_group(path, name or label) for path, name, label in both]
+    else:
+        sides = _sides(scores, group_a, group_b, names)
+    called = [side.name for side in sides]
+    if twice := next((name for name in called if called.count(name) > 1), None):
+        raise InputError(f"{scores}: two sides are called '{twice}'; give different groups, each its own name")
+    found = []
+    for a, b in [(sides[0], side) for side in sides[1:]]:
+        if pairs := paired or (not other and not a.frame.join(b.frame, on="row", how="semi").is_empty()):
+            a, b = _same_rows(a, b, _KEY if other else ["row"], other or scores)
+        found.append((a, b, pairs))
+    return found
+
+
+def _sides(scores: Path, group_a: Sequence[str], group_b: Sequence[str], names: tuple[str, str]) -> list[Group]:
+    """The first side and the others, of one table."""
+    if shared := [name for name in group_a if name in group_b]:
+        raise InputError(f"--group-a and --group-b: group '{shared[0]}' is on both sides; compare different groups")
     whole = read_group(scores, "")
     there = whole.frame["group"].drop_nulls().unique(maintain_order=True).to_list()
     for name in (*group_a, *group_b):
@@ -103,20 +120,20 @@ def read_groups(
         )
     first = group_a or there[:1]
     others = [group_b] if group_b else [[name] for name in there if name not in first]
-    sides = [whole.of(first, names[0]), *(whole.of(each, names[1]) for each in others)]
-    return [(sides[0], side) for side in sides[1:]]
+    return [whole.of(first, names[0]), *(whole.of(each, names[1]) for each in others)]
 
 
 def comparisons(a: Group, b: Group, paired: bool, seed: int) -> Iterator[Compared]:
-    """All samples, and those matched on log tokens and log loss; samples that pair already are not matched."""
+    """All samples, and those matched on log tokens and log loss; of samples that pair already, the pairs that match."""
     yield Compared(a, b, ALL, paired)
+    finite = [np.isfinite(each.covariates).all(1) for each in (a, b)]
     if paired:
-        return
-    usable = [each.at(np.flatnonzero(np.isfinite(each.covariates).all(1))) for each in (a, b)]
-    places = (
-        matched_pairs(*(each.covariates for each in usable), seed) if all(len(u.frame) > 1 for u in usable) else None
-    )
-    pairs = [each.at(place) for each, place in zip(usable, places or ([], []), strict=True)]
+        finite = [finite[0] & finite[1]] * 2
+    usable = [each.at(np.flatnonzero(kept)) for each, kept in zip((a, b), finite, strict=True)]
+    covariates, places = [each.covariates for each in usable], ([], [])
+    if all(len(side) > 1 for side in covariates):
+        places = [near_pairs(*covariates)] * 2 if paired else matched_pairs(*covariates, seed)
+    pairs = [each.at(place) for each, place in zip(usable, places, strict=True)]
     n = len(pairs[0].frame)
     few = f"too few: {n} matched pair{'s' * (n != 1)}; {FEWEST_SAMPLES} are needed" if n < FEWEST_SAMPLES else "ok"
     yield Compared(*pairs, MATCHED, True, few)
@@ -188,17 +205,23 @@ def read_group(path: str | Path, name: str) -> Group:
     return Group(name, usable, values, tuple(facts["projections"]))
 
 
-def _same_rows(a: Group, b: Group, scores: Path, other: Path) -> tuple[Group, Group]:
-    both = a.frame.with_row_index("a").join(b.frame.with_row_index("b"), on=_KEY, how="inner", maintain_order="left")
+def _same_rows(a: Group, b: Group, keys: Sequence[str], where: Path) -> tuple[Group, Group]:
+    """The samples of rows that both groups have, in one order."""
+    both = a.frame.with_row_index("a").join(b.frame.with_row_index("b"), on=keys, how="inner", maintain_order="left")
     differ = both.filter(pl.col("id") != pl.col("id_right"))
     if both.is_empty() or differ.height:
-        where = "no row is in both"
+        why = "no row is in both"
         if differ.height:
-            where = f"row {differ['row'][0]} has id '{differ['id'][0]}' and '{differ['id_right'][0]}'"
-        raise InputError(f"{other}: does not pair with {scores}, {where}; pair scores of one file by two models")
-    left = max(len(a.frame), len(b.frame)) - both.height
-    if left:
-        progress(f"{left} samples are left out: no status ok in both tables")
+            why = f"row {differ['row'][0]} has id '{differ['id'][0]}' and '{differ['id_right'][0]}'"
+        raise InputError(
+            f"{where}: {a.name} and {b.name} do not pair, {why}; pair scores of one file by two models, or the chosen "
+            "and the rejected response of each row"
+        )
+    left = len(a.frame) + len(b.frame) - 2 * both.height
+    progress(
+        f"{where}: {a.name} and {b.name} are paired by row, {both.height} pairs"
+        + (f"; rows left out, with status ok on one side alone: {left}" if left else "")
+    )
     return a.at(both["a"].to_numpy()), b.at(both["b"].to_numpy())
 
 

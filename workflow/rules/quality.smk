@@ -212,7 +212,7 @@ rule gather_quality_evidence:
         "../../environment.yml"
     resources:
         mem_mb=memory(8000),
-        runtime=120,
+        runtime=60,
         sheet=QUALITY_CLAIMS_SHEET,
     params:
         code=code_digest("claims.jobs:gather_quality_evidence"),

@@ -161,13 +161,14 @@ def test_every_table_names_the_rule_that_makes_it():
     rooms = [path.parent.name for path in (ROOT / "workflow/gradatlas").glob("*/tables.py")]
     assert {"data", "gradients", "statistics", "claims"} <= set(rooms)
     known = {}
-    for room in set(rooms) - {"core", "charts", "figures"}:
+    # No rule writes what a trainer's callback writes.
+    for room in set(rooms) - {"core", "charts", "figures", "api"}:
         values = vars(importlib.import_module(f"gradatlas.{room}.tables"))
         own = {name: value for name, value in values.items() if isinstance(value, Table)}
         assert own and all(name == table.name.upper() and table.name not in known for name, table in own.items())
         assert all(each == table.name for each, table in values.get("TABLES", {}).items())
         known |= {table.name: table.rule for table in own.values()}
-    assert len(known) == 36
+    assert len(known) == 43
     for name in {name for rule in known.values() for name in rule.replace(" or ", ", ").split(", ")}:
         assert f"rule {name}:" in text
 

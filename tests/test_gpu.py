@@ -285,6 +285,7 @@ LEASING = {
     "build-probes": ["--pairs", "x", "--output", "x", *settings(train=1, held_out=1, device="auto")],
     "generate-start": ["--pairs", "x", "--output", "x", *settings(device="auto")],
     "finetune": ["--init", "x", "--pairs", "x", "--output", "x", "--journal", "x", *settings(**RUN)],
+    "score": ["--data", "x", "--output", "x", *settings(device="auto")],
     "judge-generations": ["--generations", "x", "--scores", "x", "--pairs", "x", "--output", "x", *settings(**JUDGED)],
 }  # fmt: skip
 

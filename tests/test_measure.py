@@ -134,10 +134,14 @@ import resource
 from gradatlas.gradients import measure as module
 
 class Limited(module.Capture):
+    size = None
+
     def run(self, batch, normalise):
-        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        # That of the first pass: memory that a failed one gave back must not be added.
+        if self.size is None:
+            self.size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (size + 40_000_000, before[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (self.size + 40_000_000, before[1]))
         try:
             return super().run(batch, normalise)
         finally:

@@ -72,9 +72,11 @@ def kill_all(folder, jobs, rng, mains):
             time.sleep(0.05)
         if snakemake.poll() is None:
             (os.kill if killed % 2 else os.killpg)(snakemake.pid, signal.SIGKILL)
-            killed += 1
             snakemake.wait()
-            unlock(folder)
+            # A run that has failed already may have given up its lock.
+            if list((folder / ".snakemake/locks").glob("*")):
+                killed += 1
+                unlock(folder)
     return targets
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from gradatlas.api.callback import Watching, digest_of
 from gradatlas.api.live import encode, read
-from gradatlas.api.tables import PROBES
+from gradatlas.api.tables import TRAINING_PROBES
 from gradatlas.core.errors import InputError
 from gradatlas.data.training.rows import TrainingRow
 from gradatlas.finetuning.evaluate import evaluate
@@ -32,10 +32,10 @@ class ResponseProbes(Watching):
     `completion`, ...) count as chosen. Other arguments as of `gradatlas.GradientSpectra`. Of a chat the last assistant
     turn is measured. Logged, in nats, means over pairs: ``log_prob_{type}`` of whole responses, ``log_prob_likeliest``
     (of the likeliest token at each position along chosen), seconds and share as of `GradientSpectra`. Table:
-    `gradatlas.api.tables.PROBES`.
+    `gradatlas.api.tables.TRAINING_PROBES`.
     """
 
-    name, table = "probes", PROBES
+    name, table = "probes", TRAINING_PROBES
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ResponseProbes(Watching):
         return {"probes": digest_of(self.encoded)}
 
     def measure(self, model: Any, step: int) -> tuple[pa.Table, dict[str, float]]:
-        """Rows of `PROBES`, and means by type."""
+        """Rows of `TRAINING_PROBES`, and means by type."""
         responses = {
             str(at): _sequence(each.sample) for at, (_, each) in enumerate(self.encoded) if each.status == "ok"
         }
@@ -70,8 +70,8 @@ class ResponseProbes(Watching):
             about = {"step": step, "pair": row.id, "type": row.response, "status": each.status}
             measures = {name: found[str(at)][name] for name in _MEASURES} if str(at) in found else {}
             tokens = responses[str(at)].tokens if str(at) in found else None
-            rows.append(dict.fromkeys(PROBES.names) | about | {"tokens": tokens} | measures)
-        table = pa.Table.from_pylist(rows, PROBES.schema)
+            rows.append(dict.fromkeys(TRAINING_PROBES.names) | about | {"tokens": tokens} | measures)
+        table = pa.Table.from_pylist(rows, TRAINING_PROBES.schema)
         means = pl.from_arrow(table).group_by("type", maintain_order=True).agg(pl.col(_MEASURES).mean()).to_dicts()
         numbers = {f"log_prob_{mean['type']}": mean["log_prob_sum"] for mean in means}
         likeliest = table.filter(pc.equal(table["type"], "chosen"))["argmax_log_prob"]

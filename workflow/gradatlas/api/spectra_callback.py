@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from gradatlas.api.callback import Watching, digest_of
 from gradatlas.api.live import encode, listed, measured, metrics_of, read
-from gradatlas.api.tables import SPECTRA
+from gradatlas.api.tables import TRAINING_SPECTRA
 from gradatlas.gradients.capture import Capture
 from gradatlas.models.decoders import ATTENTION
 from gradatlas.scores.tables import METRICS
@@ -26,10 +26,10 @@ class GradientSpectra(Watching):
     Trainer's; a second callback needs one of its own. `tokenizer`: for a Trainer without processing_class. The pass is
     in evaluation mode and in the precision of the weights, whatever the Trainer's mixed precision, accumulation and
     dropout. Logged: loss, the mean over probes, layers and projections of every metric, seconds of the call, and the
-    share of all calls in the training's time so far. Table: `gradatlas.api.tables.SPECTRA`.
+    share of all calls in the training's time so far. Table: `gradatlas.api.tables.TRAINING_SPECTRA`.
     """
 
-    name, table = "spectra", SPECTRA
+    name, table = "spectra", TRAINING_SPECTRA
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class GradientSpectra(Watching):
         return {"probes": digest_of(self.encoded), "projections": list(self.projections), "metrics": list(self.metrics)}
 
     def measure(self, model: Any, step: int) -> tuple[pa.Table, dict[str, float]]:
-        """Rows of `SPECTRA`, and means of loss and metrics."""
+        """Rows of `TRAINING_SPECTRA`, and means of loss and metrics."""
         frame = measured(self.capture, self.encoded, self.metrics, self.batch_tokens)
         losses = frame.group_by("row", "response").agg(pl.col("loss").first())["loss"]
         numbers = {"loss": losses.mean()} | {name: frame[name].drop_nans().mean() for name in self.metrics}
         others = [pl.lit(None, pl.Float64).alias(name) for name in ALL if name not in self.metrics]
         rows = frame.with_columns(pl.lit(step).alias("step"), pl.col("id").alias("sample"), *others)
-        return rows.select(SPECTRA.names).to_arrow(), {k: v for k, v in numbers.items() if v is not None}
+        return rows.select(TRAINING_SPECTRA.names).to_arrow(), {k: v for k, v in numbers.items() if v is not None}

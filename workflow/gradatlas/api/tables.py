@@ -8,7 +8,7 @@ from gradatlas.study.settings import METRICS
 
 # One row: one matrix's gradient on one probe at one optimizer step. A metric that was not measured is null, as are all
 # numbers of a probe whose status is not ok.
-SPECTRA = Table(
+TRAINING_SPECTRA = Table(
     "training_spectra",
     "GradientSpectra",
     pa.schema(
@@ -27,7 +27,7 @@ SPECTRA = Table(
 
 # One row: one response at one optimizer step. `type`: chosen, rejected, or the name of a rephrase. Log-probabilities in
 # nats; `argmax_log_prob`: of the likeliest token at each position along the response's own prefix, summed.
-PROBES = Table(
+TRAINING_PROBES = Table(
     "training_probes",
     "ResponseProbes",
     pa.schema(

@@ -7,7 +7,7 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 
-from gradatlas.api.tables import PROBES, SPECTRA
+from gradatlas.api.tables import TRAINING_PROBES, TRAINING_SPECTRA
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import STATISTICS, in_order, label, projections_in_order
 from gradatlas.charts.panel import Axis, Palette, cells, grid, of, panel
@@ -28,7 +28,7 @@ def draw(folder: Path, formats: Sequence[str]) -> list[Path]:
     """
     places = [place for place in (folder / "gradatlas", folder) if any(place.glob("*.parquet"))]
     drawn = []
-    for name, table, chart in (("spectra", SPECTRA, spectra_chart), ("probes", PROBES, probes_chart)):
+    for name, table, chart in (("spectra", TRAINING_SPECTRA, spectra_chart), ("probes", TRAINING_PROBES, probes_chart)):
         for place in places[:1]:
             path = place / f"{name}.parquet"
             if path.exists():

@@ -157,7 +157,7 @@ _BOUNDED = ("mean_a", "mean_b", "median_a", "median_b", "difference", "ratio", "
 # the covariates in these samples. `p_adjusted`: Holm over the numbers of these groups and samples.
 COMPARISON = Table(
     "comparison",
-    "compare_groups",
+    "compare_pair",
     pa.schema(
         [
             ("group_a", TEXT),
@@ -182,7 +182,7 @@ COMPARISON = Table(
 # One row: the mean over a group's samples, of `all` or `matched` ones, in a layer and projection, with its interval.
 GROUP_CURVES = Table(
     "group_curves",
-    "compare_groups",
+    "compare_pair",
     pa.schema(
         [
             ("group_a", TEXT),

@@ -305,7 +305,7 @@ def test_scores_of_rows_on_a_live_model_equal_those_of_files(tokenizer, tmp_path
 
 
 def test_a_hub_dataset_is_fetched_at_the_given_commit(model, tokenizer, monkeypatch):
-    with pytest.raises(InputError, match="org/rows has no revision"):
+    with pytest.raises(InputError, match="org/rows: a hub dataset is read at one commit"):
         gradatlas.score(model, "org/rows", tokenizer=tokenizer)
 
     def fetch(dataset, source, name, revision, *given, **more):

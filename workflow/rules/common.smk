@@ -665,3 +665,15 @@ def ranking_settings(wildcards):
 def seed_tables(name, made):
     """The tables of this name beside the runs of each seed; none where this config makes none."""
     return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
+
+
+def scores_of_pair(wildcards):
+    """The scores of both sides; one table where both are groups of it."""
+    names = [PAIRS[wildcards.pair][side][0] for side in ("high", "low")]
+    return [f"results/scores/{wildcards.model}/{name}/scores.parquet" for name in dict.fromkeys(names)]
+
+
+def sides_options(wildcards):
+    """The groups of both sides of a comparison as options of the command."""
+    (high, of_high), (low, of_low) = (PAIRS[wildcards.pair][side] for side in ("high", "low"))
+    return ["--group-a", *of_high, "--group-b", *of_low] if high == low else []

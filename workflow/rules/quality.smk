@@ -41,20 +41,8 @@ if STUDY.config["cosines"]:
 QUALITY_PICTURES = [
     path
     for path in QUALITY
-    if path.endswith(".svg") and ("/cosines/" in path or path.endswith(("/layers.svg", "/recall.svg")))
+    if os.path.basename(path) in ("layers.svg", "recall.svg") or re.match("results.cosines.*[.]svg$", path)
 ]
-
-
-def scores_of_pair(wildcards):
-    """The scores of both sides; one table where both are groups of it."""
-    names = [PAIRS[wildcards.pair][side][0] for side in ("high", "low")]
-    return [f"results/scores/{wildcards.model}/{name}/scores.parquet" for name in dict.fromkeys(names)]
-
-
-def sides_options(wildcards):
-    """The groups of both sides of a comparison as options of the command."""
-    (high, of_high), (low, of_low) = (PAIRS[wildcards.pair][side] for side in ("high", "low"))
-    return ["--group-a", *of_high, "--group-b", *of_low] if high == low else []
 
 
 rule make_graded:
@@ -76,7 +64,7 @@ rule make_graded:
 rule compare_pair:
     """Compare the samples of high and of low quality of one pair on one model."""
     input:
-        scores_of_pair,
+        scores=scores_of_pair,
     output:
         tables=multiext(
             f"{COMPARISON}/",
@@ -110,11 +98,12 @@ rule compare_pair:
         code=code_digest("figures.jobs:compare_groups"),
         formats=STUDY.config["formats"],
         sides=sides_options,
-        other=lambda wildcards, input: ["--other", input[1]] if len(input) > 1 else [],
+        scores=lambda wildcards, input: input.scores[0],
+        other=lambda wildcards, input: ["--other", *input.scores[1:]] if len(input.scores) > 1 else [],
         settings=lambda wildcards: as_json(draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]),
         folder=lambda wildcards, output: os.path.dirname(output.layers),
     shell:
-        "python -m gradatlas compare-groups --scores {input[0]:q} {params.other:q} {params.sides:q} --name-a 'high quality'"
+        "python -m gradatlas compare-groups --scores {params.scores:q} {params.other:q} {params.sides:q} --name-a 'high quality'"
         " --name-b 'low quality' --formats {params.formats} --settings {params.settings:q} --output {params.folder:q} > {log:q} 2>&1"
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,21 @@ class RawValue:
 
     def __str__(self) -> str:
         return self.text
+
+
+def plain(value: Any, left_out: Callable[[Any], bool] = lambda value: False) -> Any:
+    """A value without the form in which its file writes it: numbers as numbers, dates as text.
+
+    `left_out`: which values of an object, at any depth, are left out with their keys.
+    """
+    if isinstance(value, RawValue):
+        try:
+            return json.loads(value.text)
+        except ValueError:
+            return value.text
+    if isinstance(value, Mapping):
+        return {key: plain(each, left_out) for key, each in value.items() if not left_out(each)}
+    return [plain(each, left_out) for each in value] if isinstance(value, list | tuple) else value
 
 
 class _Invalid(ValueError):

@@ -244,7 +244,7 @@ class _Job:
         except InputError:
             raise
         except Exception as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise self._failure(keys, error) from error
         # Outside the handler, so that the failed pass's tensors are freed before the next attempt.
         if len(keys) == 1:
@@ -274,7 +274,7 @@ class _Job:
                 try:
                     self._compute_once([key])
                 except Exception as alone:
-                    if not _out_of_memory(alone):
+                    if not out_of_memory(alone):
                         return RuntimeError(f"failed on {self.items[key].name}: {type(alone).__name__}: {alone}")
             return RuntimeError(f"failed on these together, on none of them alone: {'; '.join(names)}")
         one_of = "one of: " if len(keys) > 1 else ""
@@ -296,7 +296,7 @@ class _Job:
         return {name: [list(shape) if shape else None for shape in each] for name, each in shapes.items()}
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     # PyTorch's CPU allocator raises a plain RuntimeError, and so does cuBLAS for its workspace.
     texts = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)

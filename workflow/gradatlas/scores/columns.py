@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from gradatlas.data.formats import RawValue
+from gradatlas.data.formats import plain
 from gradatlas.data.training.rows import TrainingRow
 
 _LARGEST = 2**63
@@ -60,18 +60,6 @@ class OwnColumns:
             return None if value is None else clean(value if isinstance(value, str) else as_json(value))
         read = self._read(value)
         return float(read) if read is not None and pa.types.is_floating(kind) else read
-
-
-def plain(value: Any) -> Any:
-    """A value of a row without what tells how the file writes it: numbers as numbers, dates as text."""
-    if isinstance(value, RawValue):
-        try:
-            return json.loads(value.text)
-        except ValueError:
-            return value.text
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def as_json(value: Any) -> str:

@@ -16,7 +16,7 @@ from gradatlas.core.command import progress
 from gradatlas.data.training.rows import TrainingRow
 from gradatlas.finetuning.sequences import EncodedResponse, response_logits
 from gradatlas.gradients.capture import Capture, Factors, Pass
-from gradatlas.gradients.measure import _out_of_memory as out_of_memory
+from gradatlas.gradients.measure import out_of_memory
 from gradatlas.gradients.plan import plan_batches
 from gradatlas.gradients.spectra import spectra
 from gradatlas.models.conversations import ConversationEncoder

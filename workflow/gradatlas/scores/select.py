@@ -16,8 +16,9 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import replacing
 from gradatlas.core.tables import read_table
+from gradatlas.data.formats import plain
 from gradatlas.data.training.rows import TrainingRow
-from gradatlas.scores.columns import as_json, clean, plain
+from gradatlas.scores.columns import as_json, clean
 from gradatlas.scores.tables import SCORES
 
 FORMS = "top:K, bottom:K, quantile:LOW:HIGH (0 to 1, from the smallest value) or balanced:K (K of each group)"

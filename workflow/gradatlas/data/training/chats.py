@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gradatlas.data.formats import RawValue
+from gradatlas.data.formats import RawValue, plain
 from gradatlas.data.training.rows import NO_RESPONSE, UNREADABLE
 
 #: Who a ShareGPT turn is ``from``, as a role; other names are roles themselves.
@@ -71,7 +71,7 @@ def tools_of(row: Mapping[str, Any]) -> list[Message]:
         return []
     if not isinstance(tools, list) or not all(isinstance(each, Mapping) for each in tools):
         raise Fault("column 'tools' is not a list of JSON schemas")
-    return _plain(tools)
+    return plain(tools, is_empty)
 
 
 def check_answered(messages: list[Message]) -> None:
@@ -91,7 +91,8 @@ def says_something(message: Message) -> bool:
 def _message(value: Any, name: str) -> Message:
     if not isinstance(value, Mapping):
         raise Fault(f"{name} is {_kind(value)}, not an object with role and content")
-    message = _plain(value)
+    # Arrow gives every object the keys of all others.
+    message = plain(value, is_empty)
     if "role" not in message and "from" in message:
         sender = message.pop("from")
         message = {"role": _SENDERS.get(sender, sender) if isinstance(sender, str) else sender, **message}
@@ -117,15 +118,3 @@ def _parsed(value: Any, name: str) -> Any:
         return json.loads(value)
     except ValueError:
         raise Fault(f"{name} is a text that is not JSON") from None
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON values, without nulls: Arrow gives every object the keys of all others."""
-    if isinstance(value, RawValue):
-        try:
-            return json.loads(value.text)
-        except ValueError:
-            return value.text
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items() if not is_empty(each)}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -190,5 +190,5 @@ def test_entries_and_frobenius_norm_need_no_spectrum(tokens, cancelling, dtype, 
     size = d.double().norm() * x.double().norm()
     assert (values[0, 0] - expected).abs().max() <= rough * (size if cancelling else expected[0])
     assert abs(values[0, 0, 0] / expected[0] - 1) < 1e-8
-    assert len(calls) == cancelling and len(sigma[0][0]) == (30 if cancelling else 0)
+    assert len(calls) == cancelling and not sigma
     assert len(engine.decompose(part, asked).sigma[0][0]) == min(len(x), 30)

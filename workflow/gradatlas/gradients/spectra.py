@@ -50,7 +50,7 @@ class Spectrum:
     """The gradients of one sample.
 
     `metrics` (layers, projections, metrics), float64 on the CPU, NaN for a layer without the projection. `sigma`: by
-    layer and projection min(tokens, in, out) singular values, largest first, or none where no metric needs them.
+    layer and projection min(tokens, in, out) singular values, largest first; empty if not asked for.
     `finite`: whether all factors are; the metrics of others are no numbers.
     """
 
@@ -70,7 +70,7 @@ def spectra(factors: Mapping[str, Factors], metrics: Sequence[str] = METRICS) ->
 def decompose(
     factors: Mapping[str, Factors], metrics: Sequence[str] = METRICS, *, with_values: bool = True
 ) -> Spectrum:
-    """The `metrics` and singular values of one sample; without `with_values`, only those that a metric needs."""
+    """The `metrics` of one sample and, `with_values`, its singular values."""
     (found,) = start([factors], metrics, with_values=with_values)()
     return found
 
@@ -108,7 +108,7 @@ def start(
             part.inputs = []
         parts += some
     shapes = [(len(next(iter(factors.values())).x), list(factors)) for factors in samples]
-    return partial(_gather, parts, shapes, wanted)
+    return partial(_gather, parts, shapes, len(metrics), with_values)
 
 
 @dataclass(frozen=True)
@@ -340,24 +340,27 @@ def _solve(parts: Sequence[_Part], solve: Solver) -> None:
             part.square = None
 
 
-def _gather(parts: Sequence[_Part], shapes: Sequence[tuple[int, list[str]]], wanted: _Wanted) -> list[Spectrum | None]:
+def _gather(
+    parts: Sequence[_Part], shapes: Sequence[tuple[int, list[str]]], metrics: int, with_values: bool
+) -> list[Spectrum | None]:
     """Each sample's spectrum, from parts that hold some matrices of several samples. Waits for the numbers."""
-    metrics = [
-        torch.full((layers, len(names), len(wanted.metrics)), torch.nan, dtype=torch.float64)
-        for layers, names in shapes
-    ]
+    layers, names = max(count for count, _ in shapes), shapes[0][1]
+    found = torch.full((len(shapes), layers, len(names), metrics), torch.nan, dtype=torch.float64)
+    finite, known = (torch.ones(len(shapes), dtype=torch.bool) for _ in range(2))
     empty = torch.empty(0, dtype=torch.float64)
-    sigma = [[[empty] * len(names) for _ in range(layers)] for layers, names in shapes]
-    finite, known = ([True] * len(shapes) for _ in range(2))
+    sigma = [[[empty] * len(names) for _ in range(count if with_values else 0)] for count, _ in shapes]
     for part in parts:
-        rows, values, all_are, found = part.finished
-        size = part.tokens.clamp_max(min(part.shape)).tolist()
-        for at, (sample, layer) in enumerate(part.places):
-            place = shapes[sample][1].index(part.name)
-            metrics[sample][layer, place] = rows[at]
-            sigma[sample][layer][place] = values[at, : size[at]]
-        for (sample, _), one, other in zip(part.places, all_are.tolist(), found.tolist(), strict=True):
-            finite[sample] &= one
-            known[sample] &= other
-    each = zip(metrics, sigma, finite, known, strict=True)
-    return [Spectrum(rows, values, ok) if sure else None for rows, values, ok, sure in each]
+        rows, values, all_are, sure = part.finished
+        place = names.index(part.name)
+        samples, layer = torch.tensor(part.places).T
+        found[samples, layer, place] = rows
+        finite[samples[~all_are]] = False
+        known[samples[~sure]] = False
+        if with_values:
+            size = part.tokens.clamp_max(min(part.shape)).tolist()
+            for at, (sample, layer) in enumerate(part.places):
+                sigma[sample][layer][place] = values[at, : size[at]]
+    return [
+        Spectrum(found[at, : shapes[at][0]], sigma[at], bool(finite[at])) if known[at] else None
+        for at in range(len(shapes))
+    ]

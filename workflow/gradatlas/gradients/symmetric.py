@@ -49,7 +49,7 @@ def acting(x: Tensor, d: Tensor) -> Tensor:
     The others can be left out, exactly. Causality makes many of them: the last layer's q and o act only on the tokens
     that predict the response.
     """
-    return (d.abs().amax(1) > 0) & (x.abs().amax(1) > 0)
+    return (d.abs().amax(1) != 0) & (x.abs().amax(1) != 0)
 
 
 def added_by(total: Tensor, sigma: Tensor) -> Tensor:
@@ -65,17 +65,24 @@ def added_by(total: Tensor, sigma: Tensor) -> Tensor:
     return (squares.sqrt() - (squares - taken).sqrt()).sum(-1)
 
 
-def moved(sigma: Tensor, shift: float, unit: Tensor, weights: Tensor) -> Tensor:
-    """(...): a bound of the absolute error of the sum of `sigma`, the roots of the eigenvalues of L^T W L.
+def moved(sigma: Tensor, before: Tensor, total: Tensor, error: Tensor) -> Tensor:
+    """(...): a bound of the absolute error of the sum of `sigma` (..., size), the roots of eigenvalues.
 
-    L L^T = K + `shift`; `unit` is K, the Gram matrix of unit rows, and `weights` is W = D D^T. The least of two bounds
-    is used. Known before the spectrum: the shift adds at most sqrt(shift) |d_t| per token. Known after it: the shift
-    adds at most `added_by` shift trace(W), and eigenvalues are rounded by about 2.2e-16 |K| |W| (Frobenius norms),
-    which makes a zero the root of this and changes a larger singular value by at most this over its size.
+    `before` (...): a bound that is known before the spectrum, infinite where there is none. `total` (...): the sum of
+    what a shift has added to the eigenvalues. `error` (...): by how much rounding may have changed each one, which makes
+    a zero the root of this and changes a larger root by at most this over the root.
     """
-    lengths = weights.diagonal(dim1=-2, dim2=-1)
-    before = shift**0.5 * lengths.sqrt().sum(-1)
-    norms = [each.square().sum((-2, -1)).sqrt() for each in (unit, weights)]
-    error = (EPS * norms[0] * norms[1])[..., None]
+    error = error[..., None]
     rounded = torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny)).sum(-1)
-    return torch.minimum(before, added_by(shift * lengths.sum(-1), sigma) + rounded)
+    return torch.minimum(before, added_by(total, sigma) + rounded)
+
+
+def shifted(unit: Tensor, weights: Tensor, shift: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`before`, `total` and `error` (...) of `moved` for L^T W L, where L L^T = K + `shift`.
+
+    `unit`: K, the Gram matrix of unit rows. `weights`: W = D D^T. The shift adds at most sqrt(shift) |d_t| per token to
+    the sum of roots, and shift trace(W) to that of eigenvalues. Rounding is about 2.2e-16 |K| |W| (Frobenius norms).
+    """
+    squares = weights.diagonal(dim1=-2, dim2=-1)
+    norms = [each.square().sum((-2, -1)).sqrt() for each in (unit, weights)]
+    return shift**0.5 * squares.sqrt().sum(-1), shift * squares.sum(-1), EPS * norms[0] * norms[1]

@@ -69,7 +69,7 @@ def moved(sigma: Tensor, before: Tensor, total: Tensor, error: Tensor) -> Tensor
     """(...): a bound of the absolute error of the sum of `sigma` (..., size), the roots of eigenvalues.
 
     `before` (...): a bound that is known before the spectrum, infinite where there is none. `total` (...): the sum of
-    what a shift has added to the eigenvalues. `error` (...): by how much rounding may have changed each one, which makes
+    what a shift has added to the eigenvalues. `error` (...): what rounding may have changed each one by, which makes
     a zero the root of this and changes a larger root by at most this over the root.
     """
     error = error[..., None]

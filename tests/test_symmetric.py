@@ -93,10 +93,12 @@ def found_by(x, d):
     lower, failed = torch.linalg.cholesky_ex(unit + shift * torch.eye(len(x), dtype=torch.float64))
     assert not int(failed)
     sigma = torch.linalg.eigvalsh(congruence(weights, lower)).clamp_min(0).sqrt().flip(-1)
+    rank = acting(x, d).sum()
+    sigma[rank:] = 0
     reduced = [torch.linalg.qr(factor.double().mT, mode="r").R for factor in (d, x)]
     return (
         float(sigma.sum()),
-        float(moved(sigma, *shifted(unit, weights, shift))),
+        float(moved(sigma, rank, *shifted(unit, weights, shift))),
         float(torch.linalg.svdvals(reduced[0] @ reduced[1].mT).sum()),
     )
 

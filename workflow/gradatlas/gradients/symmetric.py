@@ -46,8 +46,8 @@ def congruence(weights: Tensor, lower: Tensor) -> Tensor:
 def acting(x: Tensor, d: Tensor) -> Tensor:
     """(tokens,): whether a token adds to G = sum_t d_t x_t^T, for X (tokens, in) and D (tokens, out).
 
-    The others can be left out, exactly. Causality makes many of them: the last layer's q and o act only on the tokens
-    that predict the response.
+    The others can be left out, exactly, and G has at most as many nonzero singular values as there are such tokens.
+    The last layer's q and o have few: the tokens that predict the response, as no other output of theirs is read.
     """
     return (d.abs().amax(1) != 0) & (x.abs().amax(1) != 0)
 
@@ -65,16 +65,17 @@ def added_by(total: Tensor, sigma: Tensor) -> Tensor:
     return (squares.sqrt() - (squares - taken).sqrt()).sum(-1)
 
 
-def moved(sigma: Tensor, before: Tensor, total: Tensor, error: Tensor) -> Tensor:
-    """(...): a bound of the absolute error of the sum of `sigma` (..., size), the roots of eigenvalues.
+def moved(sigma: Tensor, rank: Tensor, before: Tensor, total: Tensor, error: Tensor) -> Tensor:
+    """(...): a bound of the absolute error of the sum of `sigma` (..., size), the roots of eigenvalues, largest first.
 
-    `before` (...): a bound that is known before the spectrum, infinite where there is none. `total` (...): the sum of
+    `rank` (...): from this place on `sigma` was set to zero, as there are not more `acting` tokens. `before` (...): a bound that is known before the spectrum, infinite where there is none. `total` (...): the sum of
     what a shift has added to the eigenvalues. `error` (...): what rounding may have changed each one by, which makes
     a zero the root of this and changes a larger root by at most this over the root.
     """
     error = error[..., None]
-    rounded = torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny)).sum(-1)
-    return torch.minimum(before, added_by(total, sigma) + rounded)
+    rounded = torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny))
+    known = torch.arange(sigma.shape[-1], device=sigma.device) >= rank[..., None]
+    return torch.minimum(before, added_by(total, sigma) + rounded.masked_fill(known, 0).sum(-1))
 
 
 def shifted(unit: Tensor, weights: Tensor, shift: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -68,9 +68,10 @@ def added_by(total: Tensor, sigma: Tensor) -> Tensor:
 def moved(sigma: Tensor, rank: Tensor, before: Tensor, total: Tensor, error: Tensor) -> Tensor:
     """(...): a bound of the absolute error of the sum of `sigma` (..., size), the roots of eigenvalues, largest first.
 
-    `rank` (...): from this place on `sigma` was set to zero, as there are not more `acting` tokens. `before` (...): a bound that is known before the spectrum, infinite where there is none. `total` (...): the sum of
-    what a shift has added to the eigenvalues. `error` (...): what rounding may have changed each one by, which makes
-    a zero the root of this and changes a larger root by at most this over the root.
+    `rank` (...): from this place on `sigma` was set to zero, as there are not more `acting` tokens. `before` (...): a
+    bound that is known before the spectrum, infinite where there is none. `total` (...): the sum of what a shift has
+    added to the eigenvalues. `error` (...): what rounding may have changed each eigenvalue by, which makes a zero the
+    root of this and changes a larger root by at most this over the root.
     """
     error = error[..., None]
     rounded = torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny))

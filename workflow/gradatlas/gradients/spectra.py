@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
@@ -43,6 +43,9 @@ _ALIKE = 0.9
 # Largest relative error of the squared Frobenius norm as a sum over pairs of tokens; above it, the singular values are
 # used.
 _CANCELLED = 1e-9
+
+
+BOUNDS = ("before", "total", "error")
 
 
 @dataclass(frozen=True)
@@ -191,10 +194,11 @@ class _Part:
         count = self.tokens.clamp_max(min(self.shape))
         sigma = torch.zeros(len(count), int(count.max()) if self.wanted.spectral else 0, dtype=torch.float64)
         if self.values is not None:
-            sigma = roots(self.values())[:, : sigma.shape[1]]
-            # Padding has as many zeros, up to rounding.
-            sigma = sigma.masked_fill(torch.arange(sigma.shape[1]) >= count[:, None], 0)
-            again = unsafe(sigma, facts["failed"], facts["added"], facts["error"])
+            values, rank = roots(self.values()), torch.minimum(count, facts["nonzero"])
+            sigma = torch.nn.functional.pad(values, (0, sigma.shape[1] - values.shape[1]))
+            # Of padding, and of tokens that add nothing; their zeros are rounded.
+            sigma = sigma.masked_fill(torch.arange(sigma.shape[1]) >= rank[:, None], 0)
+            again = unsafe(sigma, rank, facts["failed"], *(facts[name] for name in BOUNDS))
         else:
             again = torch.full(count.shape, self.wanted.spectral) | facts.get("cancelled", torch.zeros(1)).bool()
         again, norm = again & facts["finite"].bool(), facts.get("norm")
@@ -242,7 +246,7 @@ def _facts(x: Inputs, d: Tensor, wanted: _Wanted) -> tuple[dict[str, Tensor], Te
         facts["min"], facts["max"] = extremes(x.x, d)
     if wanted.spectral and not x.exact:
         found = core(x, d)
-        return {**facts, "failed": found.failed, "added": found.added, "error": found.error}, found.square
+        return {**facts, "failed": found.failed, **{name: getattr(found, name) for name in BOUNDS}}, found.square
     if not wanted.spectral and "frobenius_norm" in wanted.metrics:
         # <G, G>; where the terms cancel, the singular values are used.
         square = (x.gram * gram(d.double())).sum((-2, -1))
@@ -332,7 +336,7 @@ def _solve(parts: Sequence[_Part], solve: Solver) -> None:
     for part in parts:
         sizes.setdefault(part.square.shape[-1], []).append(part)
     for alike in sizes.values():
-        values = solve(torch.cat([part.square for part in alike]))
+        values = cache(solve(torch.cat([part.square for part in alike])))
         at = 0
         for part in alike:
             part.values = partial(lambda values, at, end: values()[at:end], values, at, at + len(part.square))

@@ -141,63 +141,67 @@ def by_grams(layer: list[tuple[Tensor, Tensor]], way: tuple[bool, bool, bool]) -
         weights = (gram if blocks else in_columns)(rows * lengths[:, None])
         square = congruence(weights, lower) if blocks else lower.mT @ (weights @ lower)
         sigma = torch.linalg.eigvalsh(square).clamp_min(0).sqrt().flip(-1)
-        before, total, error = shifted(unit, weights, shift)
-        bound = before
+        bounds = shifted(unit, weights, shift)
         if after:
             sigma[rank:] = 0
-            bound = moved(sigma, rank, before, total, error)
-        safe = bool(bound <= UNSAFE * sigma.sum())
-        yield (sigma, False) if safe else (exact_values(x, d), True)
+        bound = moved(sigma, rank, *bounds) if after else bounds[0]
+        yield (sigma, False) if bound <= UNSAFE * sigma.sum() else (exact_values(x, d), True)
 
 
-def timed(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Processor seconds of each, the least; turn about, so that a noisy moment hits all alike."""
-    best = dict.fromkeys(calls, float("inf"))
+def timed(calls: dict[str, Callable], repeats: int) -> tuple[dict[str, float], dict[str, list]]:
+    """Least processor seconds of each and what it returned; turn about, so that a noisy moment hits all alike."""
+    best, found = dict.fromkeys(calls, float("inf")), {}
     for _ in range(repeats):
         for name, call in calls.items():
             begun = time.process_time()
-            call()
+            found[name] = call()
             best[name] = min(best[name], time.process_time() - begun)
-    return best
+    return best, found
 
 
 def one_shape(width: int, tokens: int, threads: int, repeats: int) -> Iterator[dict]:
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     model, batch = model_of(width), batch_of(tokens)
     factors = Capture(model).run(batch[:1])[0].factors
-    unit = timed({"bare": lambda: bare(model.requires_grad_(False), batch)}, repeats)["bare"]
-    torch.set_num_threads(1)
+    model.requires_grad_(False)
     layers = [[(part.x[at], part.d[at]) for part in factors.values()] for at in range(LAYERS)]
     exact = torch.stack([torch.stack([exact_values(x, d).sum() for x, d in layer]) for layer in layers])
+    one = []
+    for x, d in layers[1]:
+        _, lengths, lower, _ = prepared(x)
+        scaled = d.double() * lengths[:, None]
+        one.append((scaled, gram(scaled), lower, lower.mT @ gram(scaled) @ lower))
 
-    def row(part: str, route: str, seconds: float, count: int, **more: float) -> dict:
-        shape = {"width": width, "tokens": tokens, "threads": threads, "part": part, "route": route}
-        return {**shape, "ms": 1e3 * seconds / count, "per_bare": seconds / count * MATRICES / unit, **more}
+    def in_threads() -> None:
+        torch.set_num_threads(threads)
+        bare(model, batch)
+        torch.set_num_threads(1)
 
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        one = []
-        for x, d in layers[1]:
-            _, lengths, lower, _ = prepared(x)
-            scaled = d.double() * lengths[:, None]
-            one.append((scaled, gram(scaled), lower, lower.mT @ gram(scaled) @ lower))
 
-        def over(each: list, routes: dict[str, Callable]) -> tuple[dict[str, float], dict[str, list]]:
+        def over(each: list, routes: dict[str, Callable], more: dict[str, Callable]) -> tuple[dict, dict]:
             calls = {name: lambda route=route: list(pool.map(route, each)) for name, route in routes.items()}
-            return timed(calls, repeats), {name: call() for name, call in calls.items()}
+            return timed({**calls, **more}, repeats)
 
-        times, found = over([square for *_, square in one], EIGENVALUES)
-        for name, seconds in times.items():
-            norms = [torch.as_tensor(values).double().clamp_min(0).sqrt().sum() for values in found[name]]
-            yield row("eigenvalues", name, seconds, 4, change=float((torch.stack(norms) / exact[1] - 1).abs().max()))
-        for name, seconds in over([each[:3] for each in one], PRODUCTS)[0].items():
-            yield row("products", name, seconds, 4)
         ways = {name: lambda layer, way=way: list(by_grams(layer, way)) for name, way in WAYS.items()}
         ways["QR and SVD"] = lambda layer: [(exact_values(x, d), True) for x, d in layer]
-        times, found = over(layers, ways)
+        times, found = over(layers, ways, {"bare": in_threads})
+        unit = times.pop("bare")
+
+        def row(part: str, route: str, seconds: float, count: int, **more: float) -> dict:
+            shape = {"width": width, "tokens": tokens, "threads": threads, "part": part, "route": route}
+            return {**shape, "ms": 1e3 * seconds / count, "per_bare": seconds / count * MATRICES / unit, **more}
+
         for name, seconds in times.items():
             sigma, slow = zip(*chain(*found[name]), strict=True)
             change = (torch.stack([each.sum() for each in sigma]) / exact.flatten() - 1).abs().max()
             yield row("sample", name, seconds, len(slow), change=float(change), share=sum(slow) / len(slow))
+        times, found = over([square for *_, square in one], EIGENVALUES, {})
+        for name, seconds in times.items():
+            norms = [torch.as_tensor(values).double().clamp_min(0).sqrt().sum() for values in found[name]]
+            yield row("eigenvalues", name, seconds, 4, change=float((torch.stack(norms) / exact[1] - 1).abs().max()))
+        for name, seconds in over([each[:3] for each in one], PRODUCTS, {})[0].items():
+            yield row("products", name, seconds, 4)
 
 
 def text(samples: int) -> Iterator[dict]:
@@ -206,10 +210,8 @@ def text(samples: int) -> Iterator[dict]:
     The nuclear norm is at least the Frobenius norm, which is known from the Gram matrices before any spectrum; leaving
     out tokens changes it by at most the sum of their |x_t| |d_t|.
     """
-    model, encoder = (
-        miniature(torch.float32),
-        Encoder(AutoTokenizer.from_pretrained(MINIATURE), chat=False, max_length=1024),
-    )
+    model, tokenizer = miniature(torch.float32), AutoTokenizer.from_pretrained(MINIATURE)
+    encoder = Encoder(tokenizer, chat=False, max_length=1024)
     for variant in ("none", "simplified", "detailed"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mini_arithmetic.parquet"
@@ -247,10 +249,7 @@ def main() -> None:
         shapes = product(given.widths, given.tokens, given.threads)
         for row in chain(*(one_shape(*shape, given.repeats) for shape in shapes), text(given.samples)):
             rows.append(row)
-            print(
-                {key: float(f"{each:.3g}") if isinstance(each, float) else each for key, each in row.items()},
-                flush=True,
-            )
+            print(*row.values(), flush=True)
             pl.DataFrame(rows, infer_schema_length=None).write_csv(given.output)
 
 

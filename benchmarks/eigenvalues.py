@@ -7,7 +7,7 @@ machine count for little), the least of interleaved repeats, one thread a matrix
 
 eigenvalues   of a layer's cores L^T (D D^T) L: PyTorch's LAPACK (MKL), SciPy's and its two-stage one (OpenBLAS)
 products      the Gram matrix D D^T, and L^T W L for W = D D^T
-sample        all singular values of a sample from its factors, with the ways of the engine added one after the other
+sample        all singular values of a sample from its factors, with the engine's steps added one after the other
 text          tokens of the miniature's responses that can be left out
 
 `ms`: a matrix. `per_bare`: all matrices of a batch, bare pass = 1. `change`: largest relative change of a nuclear norm
@@ -28,7 +28,6 @@ import polars as pl
 import scipy
 import torch
 from scipy.linalg import blas, lapack
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -38,7 +37,7 @@ from gradatlas.data.jobs import ResponseSettings, build_responses
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.cores import exact_values
 from gradatlas.gradients.plan import read_rows
-from gradatlas.gradients.symmetric import EPS, acting, congruence, gram, moved, shifted
+from gradatlas.gradients.symmetric import EPS, acting, congruence, eigenvalues, gram, moved, one_thread_each, shifted
 from gradatlas.models.tokens import Encoder
 
 UNSAFE, LEFT_OUT = 1e-6, 1e-7
@@ -77,8 +76,8 @@ def newton_schulz(square: Tensor) -> Tensor:
 
 EIGENVALUES: dict[str, Callable] = {
     "torch eigvalsh (MKL dsyevd)": torch.linalg.eigvalsh,
+    "numpy eigvalsh (OpenBLAS dsyevd), ours": eigenvalues,
     "the same in float32": lambda m: torch.linalg.eigvalsh(m.float()),
-    "scipy dsyevd": lambda m: lapack.dsyevd(m.numpy(), compute_v=0, lower=1)[0],
     "scipy dsyevr": lambda m: lapack.dsyevr(m.numpy(), compute_v=0, lower=1)[0],
     "scipy dsytrd, dsterf": lambda m: lapack.dsterf(*lapack.dsytrd(m.numpy(), lower=1, lwork=64 * len(m))[1:3])[0],
     "two-stage (OpenBLAS dsyevd_2stage)": lambda m: two_stage(m.numpy()),
@@ -89,7 +88,7 @@ EIGENVALUES: dict[str, Callable] = {
 PRODUCTS: dict[str, Callable] = {
     "gram: plain": lambda of: of[0] @ of[0].mT,
     "gram: columns of 128": lambda of: in_columns(of[0]),
-    "gram: ours": lambda of: gram(of[0]),
+    "gram: numpy, ours": lambda of: gram(of[0]),
     "gram: scipy dsyrk": lambda of: blas.dsyrk(1.0, of[0].numpy().T, trans=1, lower=1),
     "L^T W L: plain": lambda of: of[2].mT @ (of[1] @ of[2]),
     "L^T W L: ours": lambda of: congruence(*of[1:]),
@@ -97,13 +96,14 @@ PRODUCTS: dict[str, Callable] = {
     "W L alone: plain": lambda of: of[1] @ of[2],
     "W L alone: scipy dtrmm": lambda of: blas.dtrmm(1.0, of[2].numpy(), of[1].numpy(), side=1, lower=1),
 }
-# (Gram and L^T W L in blocks, the bound that is known after the spectrum, tokens that add nothing left out).
-WAYS = {
-    "plain products": (False, False, False),
-    "+ bound after the spectrum": (False, True, False),
-    "+ symmetric products": (True, True, False),
-    "+ acting tokens only": (True, True, True),
-}
+# What the engine does, one step after the other.
+STEPS = (
+    "plain products",
+    "+ bound after the spectrum",
+    "+ L^T W L in blocks",
+    "+ acting tokens only",
+    "+ Gram matrices and eigenvalues by numpy",
+)
 
 
 def in_columns(x: Tensor, size: int = 128) -> Tensor:
@@ -114,37 +114,37 @@ def in_columns(x: Tensor, size: int = 128) -> Tensor:
     return out
 
 
-def prepared(x: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+def prepared(x: Tensor, product: Callable = gram) -> tuple[Tensor, Tensor, Tensor, float]:
     """K of unit rows, |x_t|, L and the shift."""
     lengths = x.double().square().sum(1).sqrt()
-    unit = gram(x.double() / lengths.clamp_min(1e-300)[:, None])
+    unit = product(x.double() / lengths.clamp_min(1e-300)[:, None])
     shift = len(x) * EPS
     unit.diagonal().fill_(1 + shift)
     return unit, lengths, torch.linalg.cholesky_ex(unit)[0], shift
 
 
-def by_grams(layer: list[tuple[Tensor, Tensor]], way: tuple[bool, bool, bool]) -> Iterator[tuple[Tensor, bool]]:
+def by_grams(layer: list[tuple[Tensor, Tensor]], steps: int) -> Iterator[tuple[Tensor, bool]]:
     """Of each projection of a layer: its singular values, and whether QR was needed. One X is prepared once."""
-    blocks, after, cut = way
+    product, solve = (gram, eigenvalues) if steps > 4 else (in_columns, torch.linalg.eigvalsh)
     shared: dict[int, tuple] = {}
     for x, d in layer:
         kept = acting(x, d)
         rank = kept.sum()
-        if cut and rank < 7 / 8 * len(x):
-            unit, lengths, lower, shift = prepared(x[kept])
+        if steps > 3 and rank < 7 / 8 * len(x):
+            unit, lengths, lower, shift = prepared(x[kept], product)
             rows = d[kept].double()
         else:
             if x.data_ptr() not in shared:
-                shared[x.data_ptr()] = prepared(x)
+                shared[x.data_ptr()] = prepared(x, product)
             unit, lengths, lower, shift = shared[x.data_ptr()]
             rows = d.double()
-        weights = (gram if blocks else in_columns)(rows * lengths[:, None])
-        square = congruence(weights, lower) if blocks else lower.mT @ (weights @ lower)
-        sigma = torch.linalg.eigvalsh(square).clamp_min(0).sqrt().flip(-1)
+        weights = product(rows * lengths[:, None])
+        square = congruence(weights, lower) if steps > 2 else lower.mT @ (weights @ lower)
+        sigma = solve(square).clamp_min(0).sqrt().flip(-1)
         bounds = shifted(unit, weights, shift)
-        if after:
+        if steps > 1:
             sigma[rank:] = 0
-        bound = moved(sigma, rank, *bounds) if after else bounds[0]
+        bound = moved(sigma, rank, *bounds) if steps > 1 else bounds[0]
         yield (sigma, False) if bound <= UNSAFE * sigma.sum() else (exact_values(x, d), True)
 
 
@@ -183,7 +183,7 @@ def one_shape(width: int, tokens: int, threads: int, repeats: int) -> Iterator[d
             calls = {name: lambda route=route: list(pool.map(route, each)) for name, route in routes.items()}
             return timed({**calls, **more}, repeats)
 
-        ways = {name: lambda layer, way=way: list(by_grams(layer, way)) for name, way in WAYS.items()}
+        ways = {name: lambda layer, at=at: list(by_grams(layer, at)) for at, name in enumerate(STEPS, 1)}
         ways["QR and SVD"] = lambda layer: [(exact_values(x, d), True) for x, d in layer]
         times, found = over(layers, ways, {"bare": in_threads})
         unit = times.pop("bare")
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
     given = parser.parse_args()
     rows = []
-    with threadpool_limits(1, "blas"):
+    with one_thread_each():
         shapes = product(given.widths, given.tokens, given.threads)
         for row in chain(*(one_shape(*shape, given.repeats) for shape in shapes), text(given.samples)):
             rows.append(row)

@@ -265,7 +265,7 @@ def spoil(root, sheet, old, new):
 
 SPOILED = {
     "missing column": ("models.tsv", "\tsource\t", "\tsrc\t", r"models.tsv, line 1: column 'source' is missing"),
-    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 15 cells, but 16 columns"),
+    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 20 cells, but 21 columns"),
     "not a number": (
         "models.tsv",
         "base\t\t0\tcpu",

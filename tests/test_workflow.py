@@ -321,7 +321,7 @@ def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):
     with (finished / "config/models.tsv").open("a") as sheet:
-        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\t\n")
+        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\t\t\t\t\t\t\n")
     assert planned(finished, *SMOKE) == {}
 
 

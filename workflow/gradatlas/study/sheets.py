@@ -34,8 +34,20 @@ class Loading:
     """run model code that comes with the checkpoint"""
 
 
+@dataclass(frozen=True)
+class Weights(Loading):
+    """Which weights are measured: what a model's gradients depend on beside its files."""
+
+    lora: Literal["merged", "separate"] = "merged"
+    """of a model with a LoRA adapter: `merged` into its weights, or `separate`: not merged, and its matrices A and B
+    are measured as projections of their own (`q.lora_a`, `q.lora_b`, ...)"""
+    quantise: Literal["", "8bit", "4bit"] = ""
+    """weights of linear layers in `8bit` or `4bit` (NF4) by bitsandbytes, to save memory: the gradients are those of
+    the dequantised weights. Empty: in `dtype`"""
+
+
 @dataclass(frozen=True, kw_only=True)
-class ModelRow(Loading):
+class ModelRow(Weights):
     """A row of config/models.tsv."""
 
     model: Key
@@ -44,8 +56,8 @@ class ModelRow(Loading):
     """name in figures, on one line, no dash first; empty: the key"""
     source: Annotated[str, Schema(pattern="^(miniature|[.~/].*|[^/]+/[^/]+)$")]
     """a folder (starts with `.`, `/` or `~`), a hub id ORG/NAME, or `miniature`. FP8 and MXFP4 weights are
-    dequantised, other quantised ones refused; a folder with a PEFT adapter is refused: merge it into its base model
-    first (`merge_and_unload`)"""
+    dequantised, those of bitsandbytes taken as they are, other quantised ones refused; a PEFT adapter goes into column
+    `adapter`, and its base model here"""
     revision: Annotated[str, Schema(pattern=f"^({LABELLED}( {LABELLED})*)?$")] = ""
     """commit of a hub model; empty is unresolved, `gradatlas pin` fills it in, on a machine with a network.
     Several, with spaces between, each as COMMIT or LABEL=COMMIT: a training series, see below"""
@@ -76,6 +88,12 @@ class ModelRow(Loading):
     """where q, k, v and o are in a decoder layer, if they are not found by themselves; see below"""
     parameters: Annotated[int, Schema(minimum=1, maximum=10**13)] | None = None
     """how many it has, for the estimate of disk before its card is made; empty: unknown until then"""
+    adapter: Annotated[str, Schema(pattern="^([.~/].*|[^/]+/[^/]+)?$")] = ""
+    """a PEFT adapter of the model: a folder (starts with `.`, `/` or `~`) or a hub id ORG/NAME; empty: none"""
+    adapter_revision: Commit = ""
+    """commit of a hub adapter, 40 digits; empty is unresolved, `gradatlas pin` fills it in"""
+    gpus: Few = 1
+    """GPUs of one node that hold the model's layers together, where one is too small"""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ def test_the_engine_needs_no_more_than_a_plain_installation_brings():
     modules = ("core.device", "gradients.extras", "gradients.measure", "gradients.shards", "models.snapshots")
     needed = needed_by("gradatlas.__main__", *(f"gradatlas.{each}" for each in modules))
     assert {"torch", "transformers", "xxhash"} <= needed
-    assert needed <= installed_with(declared["dependencies"])
+    # Imported late: for a model with an adapter.
+    assert needed - {"peft"} <= installed_with(declared["dependencies"])
 
 
 def test_measuring_from_python_needs_no_more_than_a_plain_installation_brings():

@@ -29,9 +29,10 @@ from gradatlas.gradients.plan import Item, expand_rows, key_of, limit_rows, plan
 from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.spectra import decompose
 from gradatlas.gradients.write import write_extra, write_tables
+from gradatlas.models.adapted import load_adapted, locate_adapted
 from gradatlas.models.decoders import shapes_of
 from gradatlas.models.forward import length_regime
-from gradatlas.models.loading import check_ids, choose_device, load, locate
+from gradatlas.models.loading import check_ids, choose_device
 from gradatlas.models.tokens import Encoded, Encoder
 
 # Not in the metadata: numbers do not depend on the size of a batch. The shard is added separately.
@@ -50,15 +51,18 @@ def measure(
     *,
     extras: Extras | None = None,
     revision: str = "",
+    adapter: str = "",
+    adapter_revision: str = "",
+    gpus: int = 1,
     model_name: str = "",
     journal: str | None = None,
     run_path: str | None = None,
 ) -> None:
     """Measure all rows of `responses` on `model`, and write the samples and spectra tables, each atomically.
 
-    `model`: a folder, a card or a hub id. `responses`: a responses table or a JSON list. `extras`: optional tables.
-    `journal`: a folder for finished batches, which survive kills and edits. `run_path`: a JSON file for time, host,
-    device and versions.
+    `model`: a folder, a card or a hub id; `adapter`: a PEFT adapter of it, a folder or a hub id; `gpus`: how many hold
+    it together. `responses`: a responses table or a JSON list. `extras`: optional tables. `journal`: a folder for
+    finished batches, which survive kills and edits. `run_path`: a JSON file for time, host, device and versions.
     """
     extras = extras or Extras()
     outputs = {"samples": samples_path, "spectra": spectra_path, **extras.paths, "run": run_path}
@@ -68,12 +72,10 @@ def measure(
     drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
     with_tokens = extras.chosen(rows)
-    where = locate(model, revision)
+    where, adapted = locate_adapted(model, revision, adapter, adapter_revision)
     # Set explicitly, whatever the library's default: TF32 keeps 10 of float32's 23 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
-    network, tokenizer = load(
-        where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
-    )
+    network, tokenizer = load_adapted(where, adapted, settings, device=device, gpus=gpus)
     positions = getattr(network.config, "max_position_embeddings", None)
     # XLNet has -1 for no limit.
     window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
@@ -94,6 +96,7 @@ def measure(
     context = {
         **{name: value for name, value in asdict(settings).items() if name not in _NO_KEYS},
         "model": where.digest,
+        **({"adapter": adapted.digest} if adapted else {}),
         # No other code affects the numbers: token ids and masks are in the key.
         "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:decompose"),
         "torch": ".".join(torch.__version__.split(".")[:2]),
@@ -114,7 +117,7 @@ def measure(
     places = [at for at, key in enumerate(keys) if key in own or (key not in measured and settings.shard[0] == 1)]
     items, keys, wanted = ([each[place] for place in places] for each in (items, keys, wanted))
     job = _Job(
-        Capture(network, settings.projections, settings.mapping),
+        Capture(network, settings.projections, settings.mapping, settings.lora),
         {key: item for key, item in zip(keys, items, strict=True) if key},
         dict(zip(keys, wanted, strict=True)),
         batches,
@@ -135,6 +138,7 @@ def measure(
         "model_digest": where.digest,
         "revision": where.revision,
         "rows": len(rows),
+        "projections": job.capture.projections,
         "matrix_shapes": job.shapes(),
     }
     if settings.shard != (1, 1):
@@ -292,7 +296,7 @@ class _Job:
 
     def shapes(self) -> dict[str, list[list[int] | None]]:
         """By projection, the (rows, columns) of each layer's matrix; None where a layer has none of its own."""
-        shapes = shapes_of(self.capture.layers, self.settings.projections)
+        shapes = shapes_of(self.capture.layers, self.capture.projections)
         return {name: [list(shape) if shape else None for shape in each] for name, each in shapes.items()}
 
 

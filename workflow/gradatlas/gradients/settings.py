@@ -7,7 +7,7 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked
 from gradatlas.gradients.subsets import Subset, parse_subsets
 from gradatlas.study.settings import METRICS, PROJECTIONS, Batching, Count, Measuring
-from gradatlas.study.sheets import Loading
+from gradatlas.study.sheets import Weights
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Settings(Measuring, Batching, Loading, Samples):
+class Settings(Measuring, Batching, Weights, Samples):
     """What decides a gradients job's numbers. Raises `InputError` where a choice is not known."""
 
     chat: bool = False

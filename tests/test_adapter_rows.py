@@ -1,0 +1,238 @@
+"""A model and its PEFT adapter as files: merged, or A and B of LoRA as matrices of their own, against autograd."""
+
+import json
+import shutil
+
+import peft
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import gradatlas
+from conftest import call, user_error
+from gradatlas.core.errors import InputError
+from gradatlas.gradients.capture import Capture
+from gradatlas.gradients.spectra import spectra
+from gradatlas.models.adapted import load_adapted, locate_adapted
+from gradatlas.models.adapters import adapter_layers
+from gradatlas.models.loading import locate
+from gradatlas.study.sheets import Weights
+from test_decoders import BATCH, assert_equals_autograd
+from test_precision import write
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+KINDS = {
+    "lora": peft.LoraConfig(**LORA, lora_dropout=0.1),
+    "rslora": peft.LoraConfig(**LORA, use_rslora=True, lora_alpha=2, rank_pattern={"layers.1.*q_proj": 2}),
+    "dora": peft.LoraConfig(**{**LORA, "target_modules": LINEAR}, use_dora=True),
+    "embeddings": peft.LoraConfig(**{**LORA, "target_modules": ["embed_tokens", "k_proj"]}, modules_to_save=["o_proj"]),
+    "ia3": peft.IA3Config(
+        target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"], init_ia3_weights=False
+    ),
+    "lokr": peft.LoKrConfig(r=4, target_modules=LINEAR, init_weights=False),
+}
+EXACT = {"dtype": "float64"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(miniature):
+    return AutoTokenizer.from_pretrained(miniature)
+
+
+@pytest.fixture(scope="module")
+def base(tokenizer, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("base"), tokenizer, tie_word_embeddings=False)
+
+
+def saved(base, config, folder):
+    """The folder of an adapter with random weights, as PEFT saves it, and its model in memory, in float64."""
+    torch.manual_seed(1)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "modules_to_save" in name:
+                weight.add_(0.1)
+    model.save_pretrained(folder)
+    return folder, model.double().eval()
+
+
+@pytest.fixture(scope="module")
+def lora(base, tmp_path_factory):
+    return saved(base, KINDS["lora"], tmp_path_factory.mktemp("lora"))[0]
+
+
+def loaded(base, adapter, **weights):
+    where, found = locate_adapted(str(base), adapter=str(adapter))
+    return load_adapted(where, found, Weights(**{**EXACT, **weights}), device="cpu")[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_merged_adapter_equals_autograd_and_the_adapted_model(base, tmp_path, kind):
+    folder, live = saved(base, KINDS[kind], tmp_path / "adapter")
+    model = loaded(base, folder)
+    assert not adapter_layers(model)
+    capture = Capture(model)
+    passes = capture.run(BATCH[:2])
+    ids = torch.tensor([BATCH[0].ids])
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, live(ids).logits, rtol=1e-8)
+        assert not torch.allclose(live(ids).logits, AutoModelForCausalLM.from_pretrained(base).double()(ids).logits)
+    assert_equals_autograd(model, capture, passes, BATCH[:2])
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+def test_a_and_b_of_lora_equal_autograd(base, tmp_path, kind):
+    folder, live = saved(base, KINDS[kind], tmp_path / "adapter")
+    model = loaded(base, folder, lora="separate")
+    capture = Capture(model, ("q", "k", "v"), lora="separate")
+    passes = capture.run(BATCH[:2])
+    assert_equals_autograd(model, capture, passes, BATCH[:2])
+    if kind == "dora":
+        # Its norm, which PEFT keeps out of the gradient, is not in the product rule below.
+        return
+    assert capture.projections == ("q", "k", "v", "q.lora_a", "q.lora_b", "v.lora_a", "v.lora_b")
+    ranks = {layer["q.lora_a"].shape[0] for layer in capture.layers}
+    assert ranks == ({4} if kind == "lora" else {4, 2})
+    # The product rule, with the gradient G of W + s B A: s B^T G for A, s G A^T for B.
+    layer, part = capture.layers[0], passes[0].factors
+    a, b = (layer[f"q.lora_{name}"].module.weight.detach() for name in "ab")
+    scale = live.base_model.model.model.layers[0].self_attn.q_proj.scaling["default"]
+    whole = part["q"].d[0].mT @ part["q"].x[0]
+    assert torch.allclose(part["q.lora_a"].d[0].mT @ part["q.lora_a"].x[0], scale * b.mT @ whole, rtol=1e-8)
+    assert torch.allclose(part["q.lora_b"].d[0].mT @ part["q.lora_b"].x[0], scale * whole @ a.mT, rtol=1e-8)
+    # The same model merged has the same G.
+    merged = Capture(loaded(base, folder), ("q", "k", "v")).run(BATCH[:1])
+    assert torch.allclose(
+        spectra({name: part[name] for name in "qkv"}, ["nuclear_norm"]),
+        spectra(merged[0].factors, ["nuclear_norm"]),
+        rtol=1e-7,
+    )
+
+
+def test_both_ways_from_the_command_line(miniature, tmp_path):
+    """Tables and journal name the adapter; scores of a separate one are those of A and B alone."""
+    folder, _ = saved(miniature, KINDS["lora"], tmp_path / "adapter")
+    rows = [{"instruction": f"{n} + 2 =", "input": "", "output": str(n + 2)} for n in range(3)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    card = tmp_path / "card.json"
+    done = call("fetch_model", "--model", "mine", "--source", miniature, "--adapter", folder, "--output", card)
+    assert done.returncode == 0, done.stderr
+    adapter = json.loads(card.read_text())["adapter"]
+    assert (
+        set(adapter["files"]) == {"adapter_config.json", "adapter_model.safetensors"} and adapter["peft_type"] == "LORA"
+    )
+    tables = {}
+    for lora, given in {"merged": ["--model", card], "separate": ["--model", miniature, "--adapter", folder]}.items():
+        out = [part for name in ("samples", "spectra") for part in (f"--{name}", tmp_path / f"{lora}.{name}.parquet")]
+        for computed in ("3 computed, 0 from the journal", "0 computed, 3 from the journal"):
+            done = call(
+                "measure_gradients", *given, "--lora", lora, "--responses", tmp_path / "rows.json", *out,
+                "--journal", tmp_path / "journal",
+            )  # fmt: skip
+            assert done.returncode == 0 and computed in done.stderr + done.stdout, done.stderr
+        tables[lora] = pq.read_table(tmp_path / f"{lora}.spectra.parquet")
+        facts = json.loads(tables[lora].schema.metadata[b"gradatlas"])
+        assert facts["adapter"] == adapter["digest"] and facts["lora"] == lora and facts["quantise"] == ""
+    own = set(tables["separate"]["projection"].to_pylist())
+    assert own == {*"qkvo", "q.lora_a", "q.lora_b", "v.lora_a", "v.lora_b"}
+    merged, separate = (each.to_pylist() for each in tables.values())
+    separate = [row for row in separate if "lora" not in row["projection"]]
+    for one, other in zip(merged, separate, strict=True):
+        assert one["nuclear_norm"] == pytest.approx(other["nuclear_norm"], rel=1e-3)
+    scores = gradatlas.score(str(miniature), rows, adapter=str(folder), lora="separate", output=tmp_path / "scores")
+    layers = pq.read_table(tmp_path / "scores/layers.parquet")
+    assert scores["status"].to_list() == ["ok"] * 3
+    assert set(layers["projection"].to_pylist()) == own - {*"qkvo"}
+    # Any other job refuses the card.
+    with pytest.raises(InputError, match="a model with an adapter, which is only measured and scored"):
+        locate(str(card))
+    (folder / "adapter_config.json").write_text((folder / "adapter_config.json").read_text() + " ")
+    with pytest.raises(InputError, match=r"adapter_config.json: has changed since the card"):
+        locate_adapted(str(card))
+
+
+def edited(folder, to, edit=None, **keys):
+    """A copy of an adapter with other keys or weights."""
+    shutil.copytree(folder, to)
+    path = to / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+    if edit:
+        save_file(edit(load_file(to / "adapter_model.safetensors")), to / "adapter_model.safetensors")
+    return to
+
+
+def without_first(weights):
+    weights.pop(min(weights))
+    return weights
+
+
+def with_a_ninth_layer(weights):
+    return weights | {name.replace("layers.1", "layers.9"): weight.clone() for name, weight in weights.items()}
+
+
+WRONG = {
+    "shapes": (lambda lora, to: edited(lora, to, lambda w: {n: x.repeat(1, 2) for n, x in w.items()}), "does not fit"),
+    "modules": (lambda lora, to: edited(lora, to, target_modules=["c_attn"]), "does not fit .*c_attn"),
+    "missing": (lambda lora, to: edited(lora, to, without_first), "weight .* is missing for"),
+    "a deeper model's": (
+        lambda lora, to: edited(lora, to, with_a_ninth_layer),
+        "weight .*layers.9.* has no place in",
+    ),
+    "kind": (lambda lora, to: edited(lora, to, peft_type="UNHEARD_OF"), "PEFT cannot read adapter_config.json"),
+    "tokens": (
+        lambda lora, to: edited(lora, to, peft_type="PREFIX_TUNING", num_virtual_tokens=3, task_type="CAUSAL_LM"),
+        "PREFIX_TUNING adds tokens in front of a sample",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_adapter_that_does_not_fit_is_one_line(base, lora, tmp_path, case):
+    make, message = WRONG[case]
+    with pytest.raises(InputError, match=message) as caught:
+        loaded(base, make(lora, tmp_path / "other"))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_base_on_the_hub_is_refused_before_loading(miniature, lora, tmp_path):
+    other = edited(lora, tmp_path / "other", base_model_name_or_path="org/one")
+    shutil.copytree(miniature, tmp_path / "mirror/models/org/two")
+    of = ["--model", "m", "--source", "org/two"]
+    note, card = tmp_path / "note.json", tmp_path / "card.json"
+    call("download_model", *of, "--mirror", tmp_path / "mirror", "--output", note)
+    error = user_error(call("fetch_model", *of, "--downloaded", note, "--output", card, "--adapter", other))
+    assert "an adapter of org/one, not of org/two" in error and not card.exists()
+
+
+def test_a_folder_without_a_whole_adapter_is_one_line(base, lora, tmp_path):
+    empty = tmp_path / "empty"
+    for message in ("no such folder", "no such file, so this is no PEFT adapter"):
+        with pytest.raises(InputError, match=message):
+            locate_adapted(str(base), adapter=str(empty))
+        empty.mkdir(exist_ok=True)
+    cut = edited(lora, tmp_path / "cut")
+    (cut / "adapter_model.safetensors").write_bytes((lora / "adapter_model.safetensors").read_bytes()[:100])
+    with pytest.raises(InputError, match="not a complete safetensors file"):
+        locate_adapted(str(base), adapter=str(cut))
+
+
+def test_separate_is_for_lora_alone(base, tmp_path):
+    folder, _ = saved(base, KINDS["ia3"], tmp_path / "ia3")
+    with pytest.raises(InputError, match="kind IA3 has no matrices A and B"):
+        loaded(base, folder, lora="separate")
+    with pytest.raises(InputError, match="--lora separate: the model has no adapter"):
+        load_adapted(locate(str(base)), None, Weights(lora="separate"), device="cpu")
+    with pytest.raises(InputError, match="no projection that is measured has a LoRA"):
+        Capture(AutoModelForCausalLM.from_pretrained(base), lora="separate")
+
+
+def test_merging_into_tied_embeddings_is_refused(tokenizer, tmp_path):
+    """PEFT merges into the one matrix that both ends share: another model than the adapted one."""
+    tied = write(tmp_path / "tied", tokenizer, tie_word_embeddings=True)
+    config = peft.LoraConfig(**{**LORA, "target_modules": ["embed_tokens", "k_proj"]})
+    folder, _ = saved(tied, config, tmp_path / "adapter")
+    with pytest.raises(InputError, match="changes the model's outputs, as where embeddings are tied"):
+        loaded(tied, folder)

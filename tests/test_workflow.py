@@ -217,7 +217,7 @@ def test_no_secret_of_the_environment_is_in_any_file(finished):
 def test_texts_of_the_config_are_no_patterns(tmp_path):
     """A dry run: prompt, endpoint and its model, mirror, a path with a shell's and a pattern's characters."""
     folder = clone(tmp_path / "clone [v2] $HOME")
-    row = f"mine\tMine {NASTY}\tother\tmapped" + "\t" * 10
+    row = f"mine\tMine {NASTY}\tother\tmapped" + "\t" * 11
     with (folder / "config/datasets.tsv").open("a") as sheet:
         sheet.write(row + "\n")
     (folder / "rows [1] $HOME *.jsonl").write_text('{"q": "a", "r": "b"}\n')
@@ -321,7 +321,7 @@ def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):
     with (finished / "config/models.tsv").open("a") as sheet:
-        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\t\t\t\t\t\t\n")
+        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\t\t\t\t\t\t\t\t\n")
     assert planned(finished, *SMOKE) == {}
 
 

@@ -8,18 +8,19 @@ import json
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from gradatlas.core import digest
-from gradatlas.core.device import check_devices
+from gradatlas.core.device import check_devices, visible_devices
 from gradatlas.core.errors import InputError, user_errors
 from gradatlas.core.files import check_all_writable, fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
-from gradatlas.models.snapshots import WANTED, read_card
+from gradatlas.models.snapshots import WANTED
+from gradatlas.planning.dynamics import estimate, sizes, total_note
 from gradatlas.study.config import fetched_files, read_study, source_keys
-from gradatlas.study.estimate import estimate, sizes, total_note
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
@@ -102,7 +103,15 @@ def check_gpus():
     if workflow.local_exec:
         jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
         # The limit also cuts what a job asks for.
-        wanted = {STUDY.config["dynamics"]["processes"] if job.rule.name == "finetune" else 1 for job in jobs}
+        processes = STUDY.config["dynamics"]["processes"]
+        wanted = {
+            (
+                processes
+                if job.rule.name == "finetune"
+                else gpus_of([MODELS[job.wildcards.model]]) if "model" in job.wildcards.keys() else 1
+            )
+            for job in jobs
+        }
         limit = workflow.global_resources.get("gpu")
         with user_errors():
             check_devices(wanted, limit and limit.value, os.environ)
@@ -240,33 +249,128 @@ def memory(size):
     return lambda wildcards, attempt: size * attempt
 
 
-def model_memory(name, copies, times=1):
-    """Main memory of a job on the models whose cards are the input `name`, as a resource in MB, by their size.
+@cache
+def has_gpus():
+    """Whether jobs of this run may get a GPU: they run on nodes of a cluster, or one is visible here."""
+    return not workflow.local_exec or bool(visible_devices(os.environ))
 
-    3 GB, and `copies` of the weights in float32, for each of the job's `times` processes; a retry gets as much again.
+
+def on_gpu(row):
+    """Whether the jobs of a model run on a GPU."""
+    return row["device"] == "cuda" or (row["device"] == "auto" and has_gpus())
+
+
+def gpus_of(rows):
+    """GPUs of a job on these models."""
+    return max((row["gpus"] for row in rows if row["device"] != "cpu"), default=0)
+
+
+def known_of(card, wildcards):
+    """What is known of the model whose card is an input: of a run's, by the model that it was trained from."""
+    from gradatlas.planning.known import known_model
+
+    name = os.path.basename(card).removesuffix(".json") if card.startswith("resources/models/") else wildcards.model
+    # Snakemake catches the error of a card that is not yet made, and asks again.
+    os.stat(card)
+    # A damaged one is the job's to report.
+    with suppress(InputError):
+        return known_model(MODELS[name], card=card)
+    return known_model(MODELS[name])
+
+
+def model_memory(name, section=STUDY.config, batch="batch_tokens", training=None, dtype=""):
+    """Main memory of a job on the model whose card is the input `name`, as a resource in MB; a retry gets as much again.
+
+    `section`: of the config, with the window and the tokens of a `batch`. `training`: the runs that are trained, by
+    wildcards. `dtype`: where it is not the row's.
     """
 
     def needed(wildcards, input, attempt):
-        cards = [input[name]] if isinstance(input[name], str) else input[name]
-        weights = 0
-        for card in cards:
-            # Snakemake catches the error of a card that is not yet made, and asks again.
-            os.stat(card)
-            # A damaged one is the job's to report.
-            with suppress(InputError):
-                weights += 4 * read_card(card)["parameters"]
-        return (3000 + copies * weights // 10**6) * times * attempt
+        from gradatlas.planning.resources import memory_mb
+
+        # An endpoint needs no card.
+        cards = [input[name]] if isinstance(input[name], str) else list(input[name])
+        models = [known_of(card, wildcards) for card in cards]
+        runs = training(wildcards) if training else []
+        return attempt * memory_mb(
+            models, STUDY.config, section, section.get(batch, STUDY.config["batch_tokens"]), runs, on_gpu, dtype
+        )
 
     return needed
+
+
+def time_limit(name, work, least=30):
+    """Time limit of a job on the model whose card is the input `name`, in minutes; a retry gets as much again.
+
+    `work`: what it reads, by wildcards, input and model. Of a miniature at most an hour. Jobs go on after their limit,
+    where they stopped.
+    """
+
+    def minutes(wildcards, input, threads, attempt):
+        from gradatlas.planning.resources import minutes_of
+        from gradatlas.planning.throughput import rates
+
+        model = known_of(input[name], wildcards)
+        unit, workers = ("gpu", 1) if on_gpu(model.row) else ("core", threads)
+        found = minutes_of(model, work(wildcards, input, model), rates(STUDY.config["throughput"])[unit], workers)
+        return min(60, found) if model.row["scope"] == "miniature" else found * attempt
+
+    return minutes
+
+
+def measuring_work(wildcards, input, model):
+    """What a job of gradients reads."""
+    from gradatlas.planning.resources import measuring
+
+    os.stat(input.responses)
+    return measuring(STUDY, model, wildcards.dataset)
+
+
+def measuring_disk(wildcards, input):
+    """Disk of a job of gradients in MB: its tables and its part of the journal."""
+    from gradatlas.planning.resources import disk_mb
+
+    model = known_of(input.model, wildcards)
+    return disk_mb(model, measuring_work(wildcards, input, model))
+
+
+def scoring_work(wildcards, input, model):
+    """What a job of scores reads."""
+    from gradatlas.planning.resources import scoring
+
+    window = model.window(STUDY.scored[wildcards.dataset]["max_length"])
+    return scoring(scored_files(wildcards), window, STUDY.config["projections"])
+
+
+def run_of(wildcards):
+    """The run that a job trains; of the check of one step, which trains none, one of a pair at a time."""
+    return [PLAN.runs[wildcards.run]] if "run" in wildcards.keys() else [{"batch_size": 1, "loss": "dpo"}]
+
+
+def training_work(wildcards, input, model):
+    """What a run reads."""
+    from gradatlas.planning.resources import reading
+
+    return reading(STUDY.config, run_of(wildcards), model)
+
+
+def training_disk(wildcards, input):
+    """Disk of a run in MB: its model and two checkpoints."""
+    from gradatlas.planning.resources import training_disk_mb
+
+    return training_disk_mb(known_of(input.init, wildcards), PLAN.runs[wildcards.run])
+
+
+def answering_work(wildcards, input, model):
+    """What the model reads and writes that runs start from, before any of them."""
+    from gradatlas.planning.resources import answering
+
+    return answering(STUDY.config, PLAN, model)
 
 
 def model_runtime(rows, minutes):
     """Time limit of a job on models in minutes; of a miniature at most an hour. Jobs go on after it, where they stopped."""
     return min(minutes, 60) if all(row["scope"] == "miniature" for row in rows) else minutes
-
-
-# Copies of the weights in main memory: of a pass, and of training (gradients, an optimiser's two moments, a checkpoint).
-PASS, TRAINING = 2, 6
 
 
 HUB_DATASETS = {
@@ -575,7 +679,7 @@ def run_settings(wildcards):
 
 def learner_gpu(wildcards):
     """GPUs of a job on a model."""
-    return 0 if STUDY.learners[wildcards.model]["device"] == "cpu" else 1
+    return int(STUDY.learners[wildcards.model]["device"] != "cpu")
 
 
 def learner_title(wildcards):

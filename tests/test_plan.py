@@ -1,16 +1,18 @@
 """The estimate of what the second study takes, against the slow way, and against the files of a finished run."""
 
-import csv
-
 import pytest
 import yaml
 
-from conftest import ROOT, script, settings
+from conftest import ROOT
+from gradatlas.core.sheets import read_sheet
 from gradatlas.finetuning.judging.judges import REQUEST
 from gradatlas.finetuning.rephrases import PROMPTS
+from gradatlas.planning.dynamics import JUDGING, REPHRASING, estimate, sizes, total_note
+from gradatlas.planning.estimates import in_bytes, lines, total
+from gradatlas.planning.shapes import of_config, of_text
 from gradatlas.study.config import read_study
-from gradatlas.study.estimate import JUDGING, REPHRASING, estimate, in_bytes, lines, sizes, total_note
 from gradatlas.study.runs import read_plan
+from gradatlas.study.sheets import ModelRow
 
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
@@ -100,7 +102,7 @@ def test_disk_of_weights_and_checkpoints():
     assert less["checkpoints"].written < found["checkpoints"].written / 8
     unknown, *_ = estimated(PAPER, {"pythia_410m": 405_334_016})
     assert by_what(unknown)["models"].kept is None and by_what(unknown)["models"].count == found["models"].count
-    assert unknown[-1].kept is None and "unknown" in lines(unknown)[-1]
+    assert total(unknown).kept is None and any("unknown" in line for line in lines(unknown) if line.startswith("total"))
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 10])
@@ -116,13 +118,13 @@ def test_checkpoints_are_those_that_a_run_writes(every):
 
 def test_money_is_of_the_config_s_prices_alone():
     rows, *_ = estimated(PAPER)
-    assert rows[-1].requests and rows[-1].cost is None and "no price" in lines(rows)[-1]
+    assert total(rows).requests and total(rows).cost is None and "no price" in lines(rows)[-1]
     priced, *_ = estimated(merged(PAPER, {"generate": PAPER["generate"] | {"input_price": 2.5, "output_price": 10}}))
-    total = priced[-1]
-    assert total.cost == pytest.approx((total.tokens_in * 2.5 + total.tokens_out * 10) / 1e6)
-    assert f"{total.cost:,.2f}" in total_note(priced)[0] and f"{total.requests:,} requests" in total_note(priced)[0]
+    sums = total(priced)
+    assert sums.cost == pytest.approx((sums.tokens_in * 2.5 + sums.tokens_out * 10) / 1e6)
+    assert f"{sums.cost:,.2f}" in total_note(priced)[0] and f"{sums.requests:,} requests" in total_note(priced)[0]
     # The oracle costs nothing: no line.
-    assert total_note(estimated(DEFAULT)[0]) == [] and estimated(DEFAULT)[0][-1].requests == 0
+    assert total_note(estimated(DEFAULT)[0]) == [] and total(estimated(DEFAULT)[0]).requests == 0
 
 
 def test_rephrases_that_a_file_has_are_asked_of_nobody():
@@ -140,29 +142,29 @@ def test_a_request_without_its_texts_is_shorter_than_allowed():
     assert 1.5 * max(len(each.split()) for each in PROMPTS.values()) <= REPHRASING
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "values"),
-    [
-        ("pythia_410m", "GPTNeoX", (50304, 1024, 24, 16, 4096)),
-        ("pythia_1b", "GPTNeoX", (50304, 2048, 16, 8, 8192)),
-        ("pythia_1_4b", "GPTNeoX", (50304, 2048, 24, 16, 8192)),
-        ("pythia_2_8b", "GPTNeoX", (50304, 2560, 32, 32, 10240)),
-        ("qwen1_5_0_5b", "Qwen2", (151936, 1024, 24, 16, 2816)),
-        ("qwen1_5_1_8b", "Qwen2", (151936, 2048, 24, 16, 5504)),
-    ],
-)
-def test_the_sheet_s_parameters_are_those_of_the_architectures(name, kind, values):
-    """Sizes as in the models' config.json; counted without weights."""
+SHEET = read_sheet(ROOT / "config/models.tsv", ModelRow, "model")
+KINDS = {"Qwen": "Qwen2", "google": "Gemma2", "EleutherAI": "GPTNeoX", "meta-llama": "Llama", "HuggingFaceTB": "Llama"}
+
+
+@pytest.mark.parametrize("name", [name for name, row in SHEET.items() if row["shape"]])
+def test_the_sheets_parameters_are_those_of_its_shapes(name):
+    """Counted without weights, by transformers; and the shape is read from its config as it stands in the sheet."""
     import torch
     import transformers
 
-    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    given = dict(zip(names, values, strict=True)) | {"tie_word_embeddings": name == "qwen1_5_0_5b"}
-    given |= {"num_key_value_heads": values[3]} if kind == "Qwen2" else {}
+    row = SHEET[name]
+    shape = of_text(row["shape"])
+    kind = KINDS[row["source"].split("/")[0]]
+    given = {"vocab_size": shape.vocabulary, "hidden_size": shape.width, "num_hidden_layers": shape.layers}
+    given |= {"num_attention_heads": shape.heads, "intermediate_size": shape.feedforward}
+    given |= {"tie_word_embeddings": shape.tied, "max_position_embeddings": shape.positions, "dtype": shape.stored}
+    given |= {} if kind == "GPTNeoX" else {"num_key_value_heads": shape.kv_heads}
+    given |= {"head_dim": shape.head} if kind in ("Llama", "Gemma2") else {}
+    config = getattr(transformers, f"{kind}Config")(**given)
     with torch.device("meta"):
-        model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**given))
-    study = read_study(merged({"dynamics": DEFAULT["dynamics"] | {"models": [name]}}), ROOT)
-    assert sum(each.numel() for each in model.parameters()) == sizes(study.learners)[name]
+        model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    assert sum(each.numel() for each in model.parameters()) == row["parameters"]
+    assert of_config(config.to_dict()) == shape
 
 
 @pytest.mark.parametrize(
@@ -170,18 +172,3 @@ def test_the_sheet_s_parameters_are_those_of_the_architectures(name, kind, value
 )
 def test_bytes_as_readers_write_them(count, text):
     assert in_bytes(count) == text
-
-
-def test_the_job_prints_a_table_and_takes_a_card_s_size(tmp_path):
-    card = tmp_path / "mini.json"
-    from gradatlas.core.checked import write_json
-
-    write_json(card, {"model": "mini", "parameters": 1000})
-    config = merged({"dynamics": DEFAULT["dynamics"] | {"runs": ["sft"]}})
-    done = script("estimate", "--cards", card, "--output", tmp_path / "e.csv", *settings(**config))
-    assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader((tmp_path / "e.csv").open()))
-    models = next(row for row in rows if row["what"] == "models")
-    assert (models["count"], models["kept"]) == ("2", "8000")
-    assert done.stdout.splitlines()[0].split()[:3] == ["stage", "what", "count"]
-    assert done.stdout.splitlines()[-1].startswith("total")

@@ -41,7 +41,7 @@ def score(
     adapter_revision
         commit hash of a hub adapter
     gpus
-        GPUs that hold the model's layers together
+        GPUs that hold the model's layers together, where one is too small
     model_name
         the model's name in the tables; default: its folder's name
     data
@@ -65,9 +65,8 @@ def score(
     from gradatlas.core.errors import InputError
     from gradatlas.core.files import check_writable
 
-    for name, value in (("threads", threads), ("gpus", gpus)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}; give at least 1")
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}; give at least 1")
     check_writable("--output", output / "scores.parquet")
     with lease(settings.device, gpus):
         import torch

@@ -66,7 +66,7 @@ def measure_gradients(
     adapter_revision
         commit hash of a hub adapter
     gpus
-        GPUs that hold the model's layers together
+        GPUs that hold the model's layers together, where one is too small
     model_name
         the model's name in the tables; default: its folder's name
     responses
@@ -95,9 +95,8 @@ def measure_gradients(
     from gradatlas.core.device import lease
     from gradatlas.core.errors import InputError
 
-    for name, value in (("threads", threads), ("gpus", gpus)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}; give at least 1")
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}; give at least 1")
     with lease(settings.device, gpus):
         import torch
 

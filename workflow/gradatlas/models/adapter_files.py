@@ -26,6 +26,7 @@ from gradatlas.models.snapshots import (
 from gradatlas.study.sources import is_hub_id
 
 WEIGHTS = "adapter_model.safetensors"
+FILES = (ADAPTER, WEIGHTS)
 
 
 def find_adapter(
@@ -48,14 +49,14 @@ def download_adapter(source: str, revision: str, snapshots: str | Path = SNAPSHO
     """Download the hub adapter `source` at the commit `revision`, as `snapshots.download` does a model; its folder."""
 
     def check(names: set[str]) -> None:
-        for name in (ADAPTER, WEIGHTS):
+        for name in FILES:
             if name not in names:
                 raise InputError(
                     f"{model or source}: {source} at {revision} has no {name}, so it is no PEFT adapter in "
                     "safetensors; give another one"
                 )
 
-    wanted = {"allow_patterns": [ADAPTER, WEIGHTS]}
+    wanted = {"allow_patterns": list(FILES)}
     return snapshot(source, revision, snapshots, model, check, **wanted)
 
 
@@ -93,13 +94,13 @@ def files_of(path: Path) -> list[str]:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give one with {ADAPTER} and {WEIGHTS}")
     check_links(path)
-    for name in (ADAPTER, WEIGHTS):
+    for name in FILES:
         if not (path / name).is_file():
             raise InputError(
                 f"{path / name}: no such file, so this is no PEFT adapter; save it with save_pretrained of PEFT"
             )
     try:
         with safe_open(path / WEIGHTS, framework="numpy"):
-            return [ADAPTER, WEIGHTS]
+            return list(FILES)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path / WEIGHTS}: not a complete safetensors file ({error}); copy it again") from None

@@ -153,7 +153,7 @@ def load(
 
 def _placement(device: str, gpus: int, packed: bool) -> dict[str, Any]:
     """Arguments of loading that place the weights; none where the model is moved to `device` as a whole afterwards."""
-    if gpus == 1:
+    if gpus <= 1:
         # Quantised weights are made where they stay.
         return {"device_map": {"": device}} if packed else {}
     import torch

@@ -259,7 +259,7 @@ def snapshot(
 
 
 def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
-    """Fill the empty `revision` cells of the sheet's hub rows with their current commit; returns {model: commit}.
+    """Fill the empty `revision` and `adapter_revision` cells of the sheet's hub rows; returns {model: commit}.
 
     `models`: the rows, all if empty. The rest of the sheet does not change. Raises `InputError` for an unusable sheet
     or row, and where the hub does not answer; then nothing is written.
@@ -290,14 +290,16 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
     found = {}
     for name in models or rows:
         number, cells = rows[name]
-        source = cells[header.index("source")]
-        if cells[header.index("revision")] or not is_hub_id(source):
-            continue
-        with model_hub(name, source, "") as library:
-            commit = library.HfApi().model_info(source, timeout=TIMEOUT).sha
-        if not re.fullmatch("[0-9a-f]{40}", commit or ""):
-            raise InputError(f"{name}: the hub's commit of {source} is '{commit}'; check HF_ENDPOINT")
-        cells[header.index("revision")] = found[name] = commit
+        for of, revision in (("source", "revision"), ("adapter", "adapter_revision")):
+            source = cells[header.index(of)] if {of, revision} <= {*header} else ""
+            if not is_hub_id(source) or cells[header.index(revision)]:
+                continue
+            with model_hub(name, source, "") as library:
+                commit = library.HfApi().model_info(source, timeout=TIMEOUT).sha
+            if not re.fullmatch("[0-9a-f]{40}", commit or ""):
+                raise InputError(f"{name}: the hub's commit of {source} is '{commit}'; check HF_ENDPOINT")
+            cells[header.index(revision)] = commit
+            found[name if of == "source" else f"{name} (adapter)"] = commit
         lines[number] = "\t".join(cells) + ("\r" if lines[number].endswith("\r") else "")
     if found:
         write_text(sheet, "\n".join(lines))

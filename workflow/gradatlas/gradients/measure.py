@@ -29,8 +29,8 @@ from gradatlas.gradients.journal import Journal, Record
 from gradatlas.gradients.meter import Meter
 from gradatlas.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows, share_of
 from gradatlas.gradients.settings import Settings
-from gradatlas.gradients.solvers import fastest_solver
-from gradatlas.gradients.spectra import Spectrum, plainly, start
+from gradatlas.gradients.solvers import fastest_solver, solver_of
+from gradatlas.gradients.spectra import Spectrum, start
 from gradatlas.gradients.write import write_extra, write_tables
 from gradatlas.models.adapted import load_adapted, locate_adapted
 from gradatlas.models.decoders import shapes_of
@@ -220,7 +220,7 @@ class _Job:
         self.computed = self.recalled = 0
         # On a GPU the next pass is queued before a batch's numbers are waited for.
         self.ahead = capture.model.device.type == "cuda"
-        self.solve = fastest_solver() if self.ahead else plainly
+        self.solve = solver_of(capture.model)
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
         """The record of every key. Each finished batch is committed to the journal."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gradatlas.core.command import progress
 from gradatlas.gradients.cores import later
+from gradatlas.gradients.spectra import Solver, plainly
 
 # Matrices of a timing; of routes that solve one after the other, few.
 _TIMED, _FEW = 64, 4
@@ -31,7 +32,7 @@ _ADVICE = "pip install 'gradatlas[gpu]' adds NVIDIA's batched solver, some 10 ti
 
 
 class FastestSolver:
-    """A `Solver` (`gradatlas.gradients.spectra`) that times its routes on the first cores of each size.
+    """A `Solver` that times its routes on the first cores of each size.
 
     `threads`: of the pool. `routes`: those to try. `facts`, by size (a power of two, rounded up): each route's seconds
     a matrix, or why it is not used, and the one `chosen`. A route that fails later is left, with a line of progress.
@@ -40,8 +41,8 @@ class FastestSolver:
     def __init__(self, threads: int, routes: tuple[str, ...] = _ROUTES):
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._threads = threads
-        found = {"nvmath": _nvmath, "cupy": _cupy, "torch": _torch, "pool": self._by_pool}
-        self._routes: dict[str, Callable[[Tensor], Callable[[], Tensor]]] = {name: found[name] for name in routes}
+        found = {"nvmath": _nvmath, "cupy": _cupy, "torch": plainly, "pool": self._by_pool}
+        self._routes: dict[str, Solver] = {name: found[name] for name in routes}
         self._without: dict[str, str] = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
@@ -111,13 +112,14 @@ def fastest_solver() -> FastestSolver:
     return FastestSolver(torch.get_num_threads())
 
 
+def solver_of(model: Any) -> Solver:
+    """For a model on a GPU the fastest one. On the CPU each matrix is solved in a thread of its own."""
+    return fastest_solver() if model.device.type == "cuda" else plainly
+
+
 def _wait(square: Tensor) -> None:
     if square.is_cuda:
         torch.cuda.synchronize(square.device)
-
-
-def _torch(square: Tensor) -> Callable[[], Tensor]:
-    return later(torch.linalg.eigvalsh(square))
 
 
 def _cupy(square: Tensor) -> Callable[[], Tensor]:

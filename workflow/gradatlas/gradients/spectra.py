@@ -1,7 +1,7 @@
 """The exact spectrum and entries of G = D^T X from its two factors: of one sample, or of several at once.
 
 `start` gives a GPU all its work and returns; the function that it returns waits for the numbers. On the CPU everything
-is computed at once, layer by layer in as many threads as PyTorch has.
+is computed at once, some layers of a sample in each of as many threads as PyTorch has.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,8 +35,9 @@ Solver = Callable[[Tensor], Callable[[], Tensor]]
 #: Relative error of a nuclear norm, at most, whichever the solver.
 TOLERANCE = 1e-6
 
-# On a GPU: bytes of float64 copies of factors, and of cores that are solved together.
-_COPIES = _CORES = 1 << 30
+# Bytes of float64 copies of factors and products: of one of the CPU's threads; on a GPU; and of cores that are solved
+# together there.
+_CACHED, _COPIES, _CORES = 1 << 23, 1 << 30, 1 << 30
 # Samples shorter than this part of the longest are not padded to it.
 _ALIKE = 0.9
 # Largest relative error of the squared Frobenius norm as a sum over pairs of tokens; above it, the singular values are
@@ -90,7 +91,8 @@ def start(
 ) -> Callable[[], list[Spectrum | None]]:
     """Begin the `metrics` and singular values of several samples; the function returned gives each one's `Spectrum`.
 
-    `batched`: whether matrices are solved together, by `solve`, or one by one in threads; None: together on a GPU.
+    `batched`: whether all samples' matrices are solved together, by `solve`, or those of some layers of one sample in
+    each of the CPU's threads; None: together on a GPU.
     `hold=False` keeps no factors of the batch; a sample that needs them once more, for the exact route, is then None.
     Samples of unlike length, and factors on several devices, are allowed.
     """
@@ -99,7 +101,7 @@ def start(
     apart, together = [], []
     for each in inputs:
         (together if batched or (batched is None and each.x.is_cuda) else apart).append(each)
-    parts = _by_threads([layer for each in apart for layer in each.split(1)], wanted)
+    parts = _by_threads([part for each in apart for part in each.split(each.layers_in(_CACHED))], wanted)
     for group in _of_alike_length(together):
         some = _together(group, wanted, solve)
         for part in some if not hold else ():
@@ -128,6 +130,12 @@ class _Input:
     def kind(self) -> tuple:
         """Inputs of one kind are computed together."""
         return self.x.dtype, self.x.shape[2], tuple((name, d.shape[2]) for name, d in self.d.items())
+
+    def layers_in(self, size: int) -> int:
+        """How many layers' float64 copies and products fit into so many bytes, at least one."""
+        tokens, columns = self.x.shape[1:]
+        widths = columns + sum(d.shape[2] for d in self.d.values())
+        return max(1, size // (8 * tokens * (widths + 6 * tokens)))
 
     def split(self, size: int) -> Iterator["_Input"]:
         """The same, of at most `size` layers each."""
@@ -243,13 +251,15 @@ def _facts(x: Inputs, d: Tensor, wanted: _Wanted) -> tuple[dict[str, Tensor], Te
 
 
 def _by_threads(inputs: Sequence[_Input], wanted: _Wanted) -> list[_Part]:
-    """All parts of inputs on the CPU, each solved on its own: a small decomposition gains nothing from two threads."""
+    """All parts of inputs on the CPU, each in one thread: small matrices gain nothing from two.
+
+    The numbers of a sample do not depend on the batch's other samples, nor on the number of threads.
+    """
 
     def of_one(each: _Input) -> list[_Part]:
         parts = list(_parts([each], wanted, each.x.shape[1]))
+        _solve([part for part in parts if part.square is not None], plainly)
         for part in parts:
-            if part.square is not None:
-                part.values, part.square = plainly(part.square), None
             part.finished  # noqa: B018 - here, since the exact route takes long where it is needed
         return parts
 
@@ -292,9 +302,9 @@ def _together(inputs: Sequence[_Input], wanted: _Wanted, solve: Solver) -> list[
         kinds.setdefault(each.kind, []).append(each)
     parts: list[_Part] = []
     waiting: list[_Part] = []
-    for (_, columns, outputs), alike in kinds.items():
-        # By the bytes of a layer's float64 copies and products.
-        size = max(1, _COPIES // (8 * tokens * (columns + sum(rows for _, rows in outputs) + 6 * tokens)))
+    for alike in kinds.values():
+        # The first is the longest.
+        size = alike[0].layers_in(_COPIES)
         for chunk in _chunks([part for each in alike for part in each.split(size)], size):
             found = list(_parts(chunk, wanted, tokens))
             parts += found

@@ -18,7 +18,8 @@ from gradatlas.finetuning.sequences import EncodedResponse, response_logits
 from gradatlas.gradients.capture import Capture, Factors, Pass
 from gradatlas.gradients.measure import out_of_memory
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.gradients.spectra import spectra
+from gradatlas.gradients.solvers import solver_of
+from gradatlas.gradients.spectra import Spectrum, start
 from gradatlas.models.conversations import ConversationEncoder
 from gradatlas.models.forward import length_regime
 from gradatlas.models.loading import check_ids
@@ -129,8 +130,11 @@ def measure_chunk(
 
     def both(batch: list[int]) -> dict[int, dict[str, Any]]:
         passes = clock.timed(lambda: capture.run([samples[at] for at in batch]))
-        found = {at: _measured(samples[at], done) for at, done in zip(batch, passes, strict=True)}
-        del passes
+        factors = [done.factors for done in passes]
+        spectra = start(factors, METRICS, with_values=False, solve=solver_of(capture.model))()
+        each = zip(batch, passes, spectra, strict=True)
+        found = {at: _measured(samples[at], done, spectrum) for at, done, spectrum in each}
+        del passes, factors, spectra, each
         # Another sample of the batch may be the cause.
         again = [at for at in batch if found[at]["status"] == "nonfinite"] if len(batch) > 1 else []
         return found | {at: values for each in again for at, values in both([each]).items()}
@@ -182,7 +186,7 @@ def _in_halves(compute: Callable, batch: list[int], chunk: Sequence[Item]) -> di
     return _in_halves(compute, batch[:half], chunk) | _in_halves(compute, batch[half:], chunk)
 
 
-def _measured(sample: Encoded, done: Pass) -> dict[str, Any]:
+def _measured(sample: Encoded, done: Pass, spectrum: Spectrum) -> dict[str, Any]:
     losses = torch.full((len(sample.ids),), torch.nan, dtype=torch.float64)
     losses[[at for at, counted in enumerate(sample.response) if counted and at]] = done.token_losses
     terms = token_terms(done.factors)
@@ -191,7 +195,7 @@ def _measured(sample: Encoded, done: Pass) -> dict[str, Any]:
     return {
         "status": "ok",
         "loss": done.loss,
-        "values": spectra(done.factors, METRICS).flatten().tolist(),
+        "values": spectrum.metrics.flatten().tolist(),
         "token_losses": [None if loss != loss else loss for loss in losses.tolist()],
         "token_terms": terms.tolist(),
     }

@@ -66,8 +66,8 @@ def check_devices(wanted: Collection[int], limit: int | None, environment: Mappi
     if devices and most > (limit if limited else usable):
         by = f", and --resources gpu={limit} is given" if limited else ""
         raise InputError(
-            f"a job asks for {most} GPUs (dynamics.processes, or column gpus of models.tsv), but can use {usable} of "
-            f"{names}{by}; lower it"
+            f"a job asks for {most} GPUs, but can use {usable} of {names}{by}; lower dynamics.processes, or gpus in "
+            "config/models.tsv"
         )
     if "SLURM_JOB_ID" in environment and limit is None and len(devices) in wanted:
         raise InputError(

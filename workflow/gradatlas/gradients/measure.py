@@ -28,6 +28,7 @@ from gradatlas.gradients.extras import Extras, code_of, measure_extras
 from gradatlas.gradients.journal import Journal, Record
 from gradatlas.gradients.meter import Meter
 from gradatlas.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows, share_of
+from gradatlas.gradients.rounding import HALVES, rounding_error, shortest
 from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.solvers import fastest_solver, solver_of
 from gradatlas.gradients.spectra import Spectrum, start
@@ -42,7 +43,7 @@ from gradatlas.models.tokens import Encoded, Encoder
 _NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
 # Not in the journal's key: what decides only token ids and masks, which are in the key; then what changes no number.
 _IN_TOKENS = ("max_length", "compat", "truncation", "loss_tokens", "chat", "seed", "relations", "controls")
-_NO_KEYS = {*_NO_FACTS, *_IN_TOKENS, "limit", "limit_seed", "purpose", "trust_remote_code"}
+_NO_KEYS = {*_NO_FACTS, *_IN_TOKENS, "limit", "limit_seed", "purpose", "trust_remote_code", "compared"}
 
 
 def measure(
@@ -144,6 +145,14 @@ def measure(
         "projections": job.capture.projections,
         "matrix_shapes": job.shapes(),
     }
+    if settings.dtype in HALVES and settings.compared and measured:
+        whole = replace(settings, dtype="float32")
+        facts["rounding"] = rounding_error(
+            job.capture,
+            shortest(measured.values(), settings.compared),
+            settings,
+            lambda: load_adapted(where, adapted, whole, device=device, gpus=gpus)[0],
+        )
     if settings.shard != (1, 1):
         facts |= {"shard": settings.shard, "places": places, "of_places": len(dropped)}
     ordered = [records[key] for key in keys]

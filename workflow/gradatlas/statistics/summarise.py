@@ -50,6 +50,7 @@ def summarise(
     revisions = {
         facts["model"]: {key: facts[key] for key in _FACTS}
         | ({"matrix_shapes": own_shapes(facts)} if shapes_differ(own_shapes(facts)) else {})
+        | {key: facts[key] for key in ("rounding",) if key in facts}
         for facts in known
     }
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import gradatlas
-from conftest import call, user_error
+from conftest import ROOT, call, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.spectra import spectra
@@ -21,6 +21,7 @@ from gradatlas.models.loading import locate
 from gradatlas.study.sheets import Weights
 from test_decoders import BATCH, assert_equals_autograd
 from test_precision import write
+from test_workflow import SMOKE, make, planned
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
@@ -236,3 +237,61 @@ def test_merging_into_tied_embeddings_is_refused(tokenizer, tmp_path):
     folder, _ = saved(tied, config, tmp_path / "adapter")
     with pytest.raises(InputError, match="changes the model's outputs, as where embeddings are tied"):
         loaded(tied, folder)
+
+
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory):
+    """A study of one model with a LoRA of one's own, and in 16 bits with one of the hub: figures and tables."""
+    folder = tmp_path_factory.mktemp("study")
+    mine = shutil.copytree(ROOT / "resources/miniature/base", folder / "mine")
+    saved(mine, KINDS["lora"], folder / "lora")
+    shutil.copytree(folder / "lora", folder / "mirror/models/org/lora")
+    of = "source: ./mine, device: cpu, threads: 1, scope: miniature"
+    models = [
+        f"{{model: own, {of}, adapter: ./lora, lora: separate}}",
+        f"{{model: half, {of}, adapter: org/lora, dtype: bfloat16}}",
+    ]
+    given = [
+        "-s",
+        ROOT / "Snakefile",
+        *SMOKE[:3],
+        ROOT / SMOKE[3],
+        "--config",
+        f"models=[{','.join(models)}]",
+        "mirror=mirror",
+    ]
+    given += ["datasets=[mini_arithmetic]", "relations=[correct]", "samples=2", "formats=[svg]", "dynamics={runs: []}"]
+    given += ["--", "results/figures/mini_arithmetic", "results/tables/mad.csv"]
+    make(folder, *given)
+    return folder, given
+
+
+def test_a_study_has_adapters_of_a_folder_and_of_the_hub(workflow):
+    folder, _ = workflow
+    found = {
+        name: pq.read_table(folder / f"results/gradients/{name}/mini_arithmetic.spectra.parquet")
+        for name in ("own", "half")
+    }
+    assert set(found["own"]["projection"].to_pylist()) == {*"qkvo", "q.lora_a", "q.lora_b", "v.lora_a", "v.lora_b"}
+    assert set(found["half"]["projection"].to_pylist()) == {*"qkvo"}
+    cards = [json.loads((folder / f"resources/models/{name}.json").read_text()) for name in found]
+    assert cards[0]["adapter"]["digest"] == cards[1]["adapter"]["digest"]
+    assert cards[1]["adapter"]["path"] == "mirror/models/org/lora"
+
+
+def test_figures_and_tables_are_of_the_models_own_matrices_and_state_the_error_of_16_bits(workflow):
+    folder, _ = workflow
+    curves = pq.read_table(folder / "results/statistics/mini_arithmetic/curves.parquet")
+    assert set(curves["projection"].to_pylist()) == {*"qkvo"}
+    listed = json.loads((folder / "results/figures/mini_arithmetic/index.json").read_text())
+    noted = {each["model"]: " ".join(each["subtitle"]) for each in listed["figures"]}
+    assert "A bfloat16 pass: nuclear norms within" in noted["half"] and "(4 samples)" in noted["half"]
+    assert "pass" not in noted["own"]
+    assert "A bfloat16 pass: nuclear norms within" in (folder / "results/tables/mad.md").read_text()
+
+
+def test_another_adapter_makes_its_card_stale(workflow):
+    folder, given = workflow
+    path = folder / "lora/adapter_config.json"
+    path.write_text(path.read_text() + " ")
+    assert planned(folder, *given)["fetch_model"] == 1

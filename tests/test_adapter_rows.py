@@ -1,7 +1,9 @@
 """A model and its PEFT adapter as files: merged, or A and B of LoRA as matrices of their own, against autograd."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import peft
 import pyarrow.parquet as pq
@@ -16,11 +18,16 @@ from gradatlas.core.errors import InputError
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.spectra import spectra
 from gradatlas.models.adapted import load_adapted, locate_adapted
+from gradatlas.models.adapter_files import card_of_adapter
 from gradatlas.models.adapters import adapter_layers
 from gradatlas.models.loading import locate
+from gradatlas.study.config import read_study
 from gradatlas.study.sheets import Weights
+from loopback import FakeHub
 from test_decoders import BATCH, assert_equals_autograd
+from test_fetch import environment, one_line, script
 from test_precision import write
+from test_study import DEFAULT
 from test_workflow import SMOKE, make, planned
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -295,3 +302,64 @@ def test_another_adapter_makes_its_card_stale(workflow):
     path = folder / "lora/adapter_config.json"
     path.write_text(path.read_text() + " ")
     assert planned(folder, *given)["fetch_model"] == 1
+
+
+def test_an_adapter_of_the_hub_at_its_commit(lora, tmp_path, monkeypatch):
+    """Only its two files are downloaded; what is no adapter, or has no commit, is one line."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with FakeHub() as hub:
+        folder = edited(lora, tmp_path / "lora", base_model_name_or_path="/home/them/base")
+        (folder / "README.md").write_text("A LoRA.")
+        commit = hub.add("org/lora", folder)
+        other = hub.add("org/model", ROOT / "resources/miniature/base")
+        sheet = tmp_path / "models.tsv"
+        head = "model\tsource\trevision\tadapter\tadapter_revision\n"
+        sheet.write_text(f"{head}mine\t./base\t\torg/lora\t\nplain\t./base\t\t\t\n")
+        done = script("pin", "--sheet", sheet, **environment(hub, tmp_path))
+        assert done.stdout == f"mine (adapter)\t{commit}\n", done.stderr
+        assert sheet.read_text() == f"{head}mine\t./base\t\torg/lora\t{commit}\nplain\t./base\t\t\t\n"
+
+        def fetched(source, revision):
+            given = ["--model", "mine", "--source", source, "--revision", revision, "--output", tmp_path / "note.json"]
+            more = ["--snapshots", tmp_path / "snapshots"]
+            return script("download_adapter", *given, *more, **environment(hub, tmp_path))
+
+        assert "run gradatlas pin --model mine" in one_line(fetched("org/lora", ""))
+        assert "org/model at" in (line := one_line(fetched("org/model", other))) and "is no PEFT adapter" in line
+        assert fetched("org/lora", commit).returncode == 0
+        note = json.loads((tmp_path / "note.json").read_text())
+        assert sorted(path.name for path in Path(note["folder"]).iterdir() if path.is_file()) == sorted(note["files"])
+        found = card_of_adapter("org/lora", commit, "org/base", tmp_path / "note.json")
+        assert found["revision"] == commit and found["digest"] == card_of_adapter(str(folder), "", "x")["digest"]
+
+
+OWN = {"model": "m", "source": "./m"}
+APART = {
+    "of a miniature": ({"source": "miniature", "adapter": "./a"}, "a model that is made here has no adapter"),
+    "revision of a folder": ({"adapter": "./a", "adapter_revision": "a" * 40}, "adapter_revision is of a hub adapter"),
+    "separate": ({"lora": "separate"}, "lora is separate, but the model has no adapter"),
+    "merged": ({"adapter": "./a", "quantise": "4bit"}, "an adapter is not merged into quantised weights"),
+    "CPU": ({"gpus": 2, "device": "cpu"}, "gpus is 2, but device is cpu"),
+    "quantise": ({"quantise": "2bit"}, "'quantise': '2bit' is not known"),
+    "adapter": ({"adapter": "lora"}, "'adapter'"),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_columns_that_do_not_fit_together_are_one_line(case):
+    keys, message = APART[case]
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_study(DEFAULT | {"models": [OWN | keys], "dynamics": {"runs": []}}, ROOT)
+
+
+@pytest.mark.parametrize("key", [{"adapter": "./a"}, {"quantise": "8bit"}, {"gpus": 2}])
+def test_a_model_that_is_finetuned_takes_none_of_them(tmp_path, key):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    sheet = tmp_path / "config/models.tsv"
+    lines = [line.split("\t") for line in sheet.read_text().splitlines()]
+    header, row = lines[0], dict(zip(lines[0], lines[1], strict=True))
+    row |= {"model": "mine", "source": "./mine"} | {name: str(value) for name, value in key.items()}
+    row["device"] = "auto"
+    sheet.write_text(sheet.read_text() + "\t".join(row[name] for name in header) + "\n")
+    with pytest.raises(InputError, match=f"'mine': column {next(iter(key))} is for models that are measured or scored"):
+        read_study(DEFAULT | {"dynamics": {"models": ["mine"], "runs": ["smoke_dpo"]}}, tmp_path)

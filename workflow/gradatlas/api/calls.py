@@ -54,6 +54,8 @@ def score(
     live = not isinstance(model, str | Path)
     if live:
         check_tokenizer(tokenizer)
+    if live and (adapter or gpus > 1 or settings.get("quantise")):
+        raise InputError("score: adapter, gpus and quantise are for a model that is loaded; give its folder or hub id")
     if select and not output:
         raise InputError("score: select writes rows to a folder; give output=")
     rows = data if isinstance(data, str | Path) else records(data, "data")

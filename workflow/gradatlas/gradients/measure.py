@@ -102,7 +102,11 @@ def measure(
         "model": where.digest,
         **({"adapter": adapted.digest} if adapted else {}),
         # No other code affects the numbers: token ids and masks are in the key.
-        "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:start"),
+        "engine": code_digest(
+            "gradatlas.gradients.capture:Capture",
+            "gradatlas.gradients.spectra:start",
+            *(["gradatlas.models.adapted:load_adapted"] if adapted or settings.quantise else []),
+        ),
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,
@@ -370,7 +374,8 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "machine": machine(device),
         "threads": torch.get_num_threads(),
         "batch_tokens": job.settings.batch_tokens,
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
+        "devices": sorted({str(parameter.device) for parameter in job.capture.model.parameters()}),
+        "peak_gpu_bytes": sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) or None,
         # By size of matrix: each route's seconds a matrix, or why it is not used.
         "solvers": fastest_solver().facts if device == "cuda" else None,
         "computed": job.computed,

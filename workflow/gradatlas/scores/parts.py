@@ -53,7 +53,10 @@ def facts_of(scorer: Scorer, model_digest: str, adapter_digest: str = "") -> dic
         **{name: settings[name] for name in ("mapping", "tf32", "lora", "quantise")},
         "dtype": str(scorer.model.dtype).removeprefix("torch."),
         # Token ids and masks are in the key.
-        "engine": code_digest("gradatlas.scores.measure:measure_chunk"),
+        "engine": code_digest(
+            "gradatlas.scores.measure:measure_chunk",
+            *(["gradatlas.models.adapted:load_adapted"] if adapter_digest or settings["quantise"] else []),
+        ),
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": str(scorer.model.device.type),

@@ -9,7 +9,7 @@ engine    the same, with X and D recorded, and all metrics but mean, max and min
 
 Shapes of real models with random weights made on the device, of 2 and of 4 layers. The time of the full depth is that
 of 4 layers, and for each layer more half of what 2 more take. `--batch-tokens` tokens a batch; half of a sample's
-tokens are response. Times are the least of the repeats, each of three batches, with one ahead, as in a job.
+tokens are response. Times are the least of the repeats, each of four batches, with one ahead, as in a job.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from gradatlas.models.tokens import Encoded
 
 METRICS = tuple(OF_MATRIX)
 CHEAP = tuple(name for name in METRICS if name not in ("mean", "max", "min"))
-SHORT, LONG, BATCHES = 2, 4, 3
+SHORT, LONG, BATCHES = 2, 4, 4
 #: Architecture, full depth, and config, as in the models' config.json.
 SHAPES: dict[str, tuple[str, int, dict[str, int]]] = {
     "Qwen2-1.5B": ("Qwen2", 28, {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
@@ -94,17 +94,29 @@ def bare(model: Any, batch: Sequence[Encoded]) -> None:
     loss.backward()
 
 
-def engine(capture: Capture, batch: Sequence[Encoded], metrics: Sequence[str], solve: Any) -> None:
-    """`BATCHES` batches as a job does them: the next pass is queued before a batch's numbers are waited for."""
+def engine(capture: Capture, batch: Sequence[Encoded], metrics: Sequence[str], solve: Any, again: list[float]) -> None:
+    """`BATCHES` batches as a job does them: the next pass is queued before a batch's numbers are waited for.
+
+    `again` gets the part of the samples that are measured once more, alone, since squares were not exact enough.
+    """
+
+    def begun(samples: Sequence[Encoded], hold: bool) -> Callable[[], list]:
+        factors = [done.factors for done in capture.run(samples)]
+        return start(factors, metrics, with_values=False, solve=solve, hold=hold)
+
+    def finish(found: list) -> None:
+        doubtful = [sample for sample, one in zip(batch, found, strict=True) if one is None]
+        again.append(len(doubtful) / len(batch))
+        for sample in doubtful:
+            begun([sample], hold=True)()
+
     waiting = None
     for _ in range(BATCHES):
-        begun = start(
-            [done.factors for done in capture.run(batch)], metrics, with_values=False, solve=solve, hold=False
-        )
+        queued = begun(batch, hold=False)
         if waiting:
-            waiting()
-        waiting = begun
-    waiting()
+            finish(waiting())
+        waiting = queued
+    finish(waiting())
 
 
 class Timer:
@@ -147,6 +159,7 @@ def measure_shape(
     """One row set: bare and engine at both depths, scaled to the full one."""
     layers, batch = model.model.layers, batch_of(model.config.vocab_size, tokens, count)
     seconds: dict[str, list[float]] = {}
+    again: list[float] = []
     try:
         for depth in (SHORT, LONG):
             model.model.layers, model.config.num_hidden_layers = layers[:depth], depth
@@ -154,8 +167,8 @@ def measure_shape(
                 calls = {
                     "bare": (partial(bare, model, batch), 1),
                     "recorded": (partial(capture.run, batch), 1),
-                    "without": (partial(engine, capture, batch, CHEAP, solve), BATCHES),
-                    "with": (partial(engine, capture, batch, METRICS, solve), BATCHES),
+                    "without": (partial(engine, capture, batch, CHEAP, solve, again), BATCHES),
+                    "with": (partial(engine, capture, batch, METRICS, solve, again), BATCHES),
                 }
                 for name, (call, per) in calls.items():
                     seconds.setdefault(name, []).append(timer(call, per))
@@ -170,6 +183,7 @@ def measure_shape(
         f"{name}_per_bare_of_{LONG}_layers": seconds[name][1] / seconds["bare"][1] for name in ("without", "with")
     }
     values["samples_per_s"] = count / full["without"]
+    values["measured_again"] = sum(again) / len(again)
     if peaks["bare"]:
         values |= {f"{name}_peak_gib": peak / 2**30 for name, peak in peaks.items()}
     about = {"model": shape, "tokens": tokens, "samples": count, "precision": precision, "route": route}

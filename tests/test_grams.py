@@ -91,7 +91,8 @@ def test_gradients_that_cancel_are_left_to_the_svd():
     d[1::2] = -d[::2] * (1 + 1e-5)
     found = core(Inputs(x[None]), d[None])
     sigma = cores.roots(torch.linalg.eigvalsh(found.square))
-    assert cores.unsafe(sigma, found.failed, found.added, found.error).item()
+    rank = torch.tensor([len(x)])
+    assert cores.unsafe(sigma, rank, found.failed, found.before, found.total, found.error).item()
     assert_close(x, d)
 
 
@@ -190,5 +191,5 @@ def test_entries_and_frobenius_norm_need_no_spectrum(tokens, cancelling, dtype, 
     size = d.double().norm() * x.double().norm()
     assert (values[0, 0] - expected).abs().max() <= rough * (size if cancelling else expected[0])
     assert abs(values[0, 0, 0] / expected[0] - 1) < 1e-8
-    assert len(calls) == cancelling and len(sigma[0][0]) == (30 if cancelling else 0)
+    assert len(calls) == cancelling and not sigma
     assert len(engine.decompose(part, asked).sigma[0][0]) == min(len(x), 30)

@@ -147,17 +147,21 @@ class Capture:
             counted[row, : len(sample.ids)] = torch.tensor(sample.response)
         # Logits only from the last prompt token on: with a large vocabulary they cost more than a layer.
         first = int(counted[:, 1:].any(0).nonzero()[0])
+        kept = counted[:, first + 1 :]
+        targets = ids.masked_fill(~counted, -100)[:, first + 1 :]
+        ids, targets = (each.to(device_of(self.model)) for each in (ids, targets))
+        divisors = kept.sum(1).tolist() if normalise == "mean" else [1] * len(batch)
+        scales = [self._scale(divisor) for divisor in divisors]
         try:
             self._running = True
             with torch.inference_mode(False), torch.enable_grad():
-                logits = run_forward(self.model, ids.to(device_of(self.model)), logits=longest - first)[:, :-1]
+                logits = run_forward(self.model, ids, logits=longest - first)[:, :-1]
                 if logits.dtype in (torch.bfloat16, torch.float16):
                     logits = logits.float()
-                targets = ids.masked_fill(~counted, -100)[:, first + 1 :].to(logits.device)
+                targets = targets.to(logits.device)
                 losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
                 losses = losses.view_as(targets)
-                means = losses.sum(1) / ((targets != -100).sum(1) if normalise == "mean" else 1)
-                scales = [self._scale(sum(sample.response[1:]) if normalise == "mean" else 1) for sample in batch]
+                means = losses.sum(1) / losses.new_tensor(divisors)
                 (means * means.new_tensor(scales)).sum().backward()
             if unreached := [path for module, path in self._modules.items() if module not in self._d]:
                 raise InputError(
@@ -167,13 +171,11 @@ class Capture:
                 )
             shape = ids.shape
             # Some layers get a batch flattened to (batch * tokens, width).
-            for kept in (self._x, self._d):
-                kept.update({module: factor.reshape(*shape, -1) for module, factor in kept.items()})
-            each = [row[kept].double().cpu() for row, kept in zip(losses.detach(), targets != -100, strict=True)]
-            return [
-                Pass(float(means[row].detach()), each[row], self._cut(row, len(sample.ids), scales[row]))
-                for row, sample in enumerate(batch)
-            ]
+            for recorded in (self._x, self._d):
+                recorded.update({module: factor.reshape(*shape, -1) for module, factor in recorded.items()})
+            factors = self._cut([len(sample.ids) for sample in batch], scales)
+            each, means = losses.detach().double().cpu(), means.detach().tolist()
+            return [Pass(means[row], each[row][kept[row]], factors[row]) for row in range(len(batch))]
         finally:
             self._running = False
             self._x.clear()
@@ -183,32 +185,46 @@ class Capture:
         """The factor of the loss in a float16 backward pass: a power of two, so that nothing is rounded."""
         return HALF_SCALE << (divisor - 1).bit_length() if self._half else 1
 
-    def _cut(self, row: int, tokens: int, scale: int) -> dict[str, Factors]:
+    def _cut(self, lengths: Sequence[int], scales: Sequence[int]) -> list[dict[str, Factors]]:
+        """Each sample's factors: views of the whole batch's."""
         # Projections that read the same input (Q, K and V) get the same tensor.
         inputs: dict[tuple, Tensor] = {}
-        factors = {}
+        whole: dict[str, tuple[Sequence[Tensor | None], Sequence[Tensor | None]]] = {}
         for name in self.projections:
             x: list[Tensor | None] = []
             d: list[Tensor | None] = []
             for layer, columns in zip(self.layers, self._columns, strict=True):
                 module = layer[name].module if name in layer else None
                 x.append(None if module is None else self._x[module])
-                d.append(None if module is None else self._d[module][row, :tokens, columns[name]])
+                d.append(None if module is None else self._d[module][..., columns[name]])
             if self._even:
                 place = tuple(map(place_of, x))
                 if place not in inputs:
-                    inputs[place] = _at_least_float32(torch.stack([each[row, :tokens] for each in x]))
-                stack = _at_least_float32(torch.stack(d))
-                factors[name] = Factors(inputs[place], stack / scale if scale > 1 else stack)
+                    inputs[place] = _at_least_float32(torch.stack(x))
+                whole[name] = inputs[place], self._unscaled(torch.stack(d), scales)
                 continue
             for each in x:
                 if each is not None and place_of(each) not in inputs:
-                    inputs[place_of(each)] = _at_least_float32(each[row, :tokens])
-            factors[name] = Factors(
-                tuple(None if each is None else inputs[place_of(each)] for each in x),
-                tuple(None if each is None else _at_least_float32(each) / scale for each in d),
+                    inputs[place_of(each)] = _at_least_float32(each)
+            whole[name] = (
+                [None if each is None else inputs[place_of(each)] for each in x],
+                [None if each is None else self._unscaled(each, scales) for each in d],
             )
-        return factors
+        return [
+            {name: Factors(*(_sample(row, tokens, factor) for factor in pair)) for name, pair in whole.items()}
+            for row, tokens in enumerate(lengths)
+        ]
+
+    def _unscaled(self, d: Tensor, scales: Sequence[int]) -> Tensor:
+        d = _at_least_float32(d)
+        return d / d.new_tensor(scales)[:, None, None] if self._half else d
+
+
+def _sample(row: int, tokens: int, factor: Tensor | Sequence[Tensor | None]) -> Tensor | tuple[Tensor | None, ...]:
+    """One sample's part of a stack (layers, samples, tokens, width), or of each layer's (samples, tokens, width)."""
+    if isinstance(factor, Tensor):
+        return factor[:, row, :tokens]
+    return tuple(None if each is None else each[row, :tokens] for each in factor)
 
 
 def place_of(x: Tensor) -> tuple:

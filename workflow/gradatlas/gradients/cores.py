@@ -14,17 +14,18 @@ in this folder has the derivation, the errors and the costs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
-# Below this many tokens, computing half of a symmetric product in blocks saves no time.
-_BLOCK = 128
+from gradatlas.gradients.symmetric import EPS, acting, congruence, gram, moved, shifted
+
+# A CPU leaves out tokens that add nothing where they are more than this part: L is then not shared.
+_IDLE = 1 / 8
 # Largest relative error of the nuclear norm, from the shift before Cholesky or from rounding of a square; above it,
 # `exact_values` is used.
 UNSAFE = 1e-6
-EPS = torch.finfo(torch.float64).eps
 
 
 class Inputs:
@@ -55,28 +56,28 @@ class Inputs:
         return self.gram.diagonal(dim1=-2, dim2=-1).sqrt()
 
     @cached_property
-    def factor(self) -> tuple[Tensor, Tensor, float]:
-        """L with L L^T = Gram matrix of the unit rows + shift; where Cholesky failed (...); and the shift."""
+    def factor(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """L with L L^T = K + shift, K the Gram matrix of the unit rows; where Cholesky failed (...); K; the shift."""
         inverse = torch.where(self.lengths > 0, 1 / self.lengths, 0.0)
         unit = self.gram * inverse[..., :, None] * inverse[..., None, :]
         # Rounding makes a singular Gram matrix slightly indefinite; for unit rows by at most this.
         shift = unit.shape[-1] * EPS
         unit.diagonal(dim1=-2, dim2=-1).fill_(1 + shift)
         lower, failed = torch.linalg.cholesky_ex(unit)
-        return lower, failed != 0, shift
+        return lower, failed != 0, unit, shift
 
 
 @dataclass
 class Core:
     """`square` (..., size, size), and what its eigenvalues may be wrong by.
 
-    `failed` (...): not usable, and zero. `added` (...): absolute error of the nuclear norm. `error` (...): absolute
-    error of each eigenvalue.
+    `failed` (...): not usable, and zero. `before`, `total`, `error` (...): as in `moved`.
     """
 
     square: Tensor
     failed: Tensor
-    added: Tensor
+    before: Tensor
+    total: Tensor
     error: Tensor
 
 
@@ -84,9 +85,13 @@ def core(x: Inputs, d: Tensor) -> Core:
     """The core of D^T X, for D (..., tokens, out) of the same leading dimensions as X."""
     tokens, rows = d.shape[-2:]
     columns = x.x.shape[-1]
+    if len(d) == 1 and not d.is_cuda:
+        kept = acting(x.x[0], d[0])
+        if 0 < kept.sum() < (1 - _IDLE) * tokens:
+            return core(Inputs(x.x[:, kept]), d[:, kept])
     failed = ~(x.finite & all_finite(d))
     none = torch.zeros(failed.shape, dtype=torch.float64, device=d.device)
-    added = error = none
+    before, total, error = none + torch.inf, none, none
     if columns <= tokens:
         formed = d.double().mT @ x.x.double()
         square, error = gram(formed if rows <= columns else formed.mT), EPS * formed.square().sum((-2, -1))
@@ -94,23 +99,21 @@ def core(x: Inputs, d: Tensor) -> Core:
         tall = d.double()
         square, error = tall.mT @ (x.gram @ tall), EPS * squares(x, d)
     else:
-        lower, broken, shift = x.factor
+        lower, broken, unit, shift = x.factor
         weights = gram(d.double() * x.lengths[..., None])
-        square = lower.mT @ (weights @ lower)
-        failed = failed | broken
-        # The shift adds at most sqrt(shift) |x_t| |d_t| per token.
-        added = shift**0.5 * weights.diagonal(dim1=-2, dim2=-1).sqrt().sum(-1)
+        square, failed = congruence(weights, lower), failed | broken
+        before, total, error = shifted(unit, weights, shift)
     # Solvers may not return from NaN.
-    return Core(square.masked_fill_(failed[..., None, None], 0), failed, added, error)
+    return Core(square.masked_fill_(failed[..., None, None], 0), failed, before, total, error)
 
 
-def unsafe(sigma: Tensor, failed: Tensor, added: Tensor, error: Tensor) -> Tensor:
-    """(n,): where rounding could have changed the nuclear norm of `sigma` (n, size) by more than `UNSAFE` of it."""
-    error = error[:, None]
-    # A zero becomes the root of the error; a larger value changes by at most error / value.
-    moved = added + torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny)).sum(1)
+def unsafe(sigma: Tensor, rank: Tensor, failed: Tensor, *bounds: Tensor) -> Tensor:
+    """(n,): where rounding could have changed the nuclear norm of `sigma` (n, size) by more than `UNSAFE` of it.
+
+    `bounds` (n,): `before`, `total` and `error` of `moved`.
+    """
     # Also where an eigenvalue is NaN.
-    return failed.bool() | ~(moved <= UNSAFE * sigma.sum(1))
+    return failed.bool() | ~(moved(sigma, rank, *bounds) <= UNSAFE * sigma.sum(1))
 
 
 def roots(values: Tensor) -> Tensor:
@@ -137,19 +140,6 @@ def squares(x: Inputs, d: Tensor) -> Tensor:
     return (x.gram.diagonal(dim1=-2, dim2=-1) * d.double().square().sum(-1)).sum(-1)
 
 
-def gram(x: Tensor) -> Tensor:
-    """X X^T (..., tokens, tokens); half of it is copied by symmetry where that saves time."""
-    tokens = x.shape[-2]
-    if tokens < 2 * _BLOCK or x.is_cuda:
-        return x @ x.mT
-    out = x.new_empty(*x.shape[:-1], tokens)
-    for start in range(0, tokens, _BLOCK):
-        block = x[..., start:, :] @ x[..., start : start + _BLOCK, :].mT
-        out[..., start:, start : start + _BLOCK] = block
-        out[..., start : start + _BLOCK, start:] = block.mT
-    return out
-
-
 def all_finite(x: Tensor) -> Tensor:
     """(...): whether all entries of (..., tokens, width) are finite."""
     return x.isfinite().flatten(-2).all(-1)
@@ -160,12 +150,22 @@ def later(tensor: Tensor) -> Callable[[], Tensor]:
     if not tensor.is_cuda:
         return lambda: tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(tensor.device))
+    # On a stream of its own, so that what comes next does not wait for the copy.
+    stream = _copying(tensor.device)
+    stream.wait_stream(torch.cuda.current_stream(tensor.device))
+    with torch.cuda.stream(stream):
+        host.copy_(tensor, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record(stream)
+    tensor.record_stream(stream)
 
     def wait() -> Tensor:
         copied.synchronize()
         return host
 
     return wait
+
+
+@cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

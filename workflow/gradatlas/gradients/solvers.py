@@ -5,14 +5,15 @@ cupy     cuSOLVER's batched Jacobi routine through CuPy, if it is installed
 torch    PyTorch, whose versions up to now solve one matrix after the other above 32 x 32
 pool     LAPACK in the CPU's threads, while the GPU goes on with the next pass
 
-The first cores of each size are solved by every route, and the fastest that agrees with LAPACK is used. The routes
-differ by rounding (`gradatlas.gradients.spectra.TOLERANCE`), so a choice changes no key in the journal.
+The first cores of each size are solved by every route, and the fastest that agrees with LAPACK is used. Beside a GPU
+the pool takes a share of the cores: more where it was done before the GPU, less where it was not. The routes differ by
+rounding (`gradatlas.gradients.spectra.TOLERANCE`), so a choice changes no key in the journal.
 """
 
 import importlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
@@ -35,7 +36,8 @@ class FastestSolver:
     """A `Solver` that times its routes on the first cores of each size.
 
     `threads`: of the pool. `routes`: those to try. `facts`, by size (a power of two, rounded up): each route's seconds
-    a matrix, or why it is not used, and the one `chosen`. A route that fails later is left, with a line of progress.
+    a matrix, or why it is not used, the one `chosen`, and the pool's `share`. A route that fails later is left, with a
+    line of progress.
     """
 
     def __init__(self, threads: int, routes: tuple[str, ...] = _ROUTES):
@@ -53,7 +55,7 @@ class FastestSolver:
         while True:
             name = self.facts[str(size)]["chosen"]
             try:
-                return self._routes[name](square.clone() if name == "nvmath" else square)
+                return self._shared(square, name, self.facts[str(size)])
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -62,6 +64,21 @@ class FastestSolver:
                 self._leave(name, error)
                 progress(f"eigenvalues: {name} fails ({self._without[name]}); the next fastest route is used")
                 self.facts[str(size)] = self._timed(square)
+
+    def _shared(self, square: Tensor, name: str, facts: dict[str, Any]) -> Callable[[], Tensor]:
+        """Solved by the route `name`, but for the pool's share, which is begun first: its copy does not wait then."""
+        count = int(facts["share"] * len(square))
+        pooled = self._submitted(square[:count])
+        rest = self._routes[name](square[count:])
+
+        def wait() -> Tensor:
+            values = rest()
+            if pooled:
+                done = all(part.done() for part in pooled)
+                facts["share"] = min(0.95, 1.1 * facts["share"] + 0.01) if done else 0.8 * facts["share"]
+            return torch.cat([*(part.result() for part in pooled), values])
+
+        return wait
 
     def _timed(self, square: Tensor) -> dict[str, Any]:
         """Each route's seconds a matrix on some of these; the fastest is `chosen`."""
@@ -90,26 +107,30 @@ class FastestSolver:
         advice = f"; {_ADVICE}" if square.is_cuda and chosen in ("torch", "pool") and "nvmath" in self._without else ""
         shown = ", ".join(f"{name} {each * 1e3:.3g} ms" for name, each in times.items())
         progress(f"eigenvalues of a matrix of {square.shape[-1]}: {shown}; {chosen} is used{advice}")
-        return {**times, **self._without, "chosen": chosen}
+        # As if a GPU had nothing else to do.
+        share = seconds[chosen] / (seconds[chosen] + seconds["pool"]) if square.is_cuda and "pool" in seconds else 0.0
+        return {**times, **self._without, "chosen": chosen, "share": 0.0 if chosen == "pool" else share}
 
     def _leave(self, name: str, error: Exception) -> None:
         del self._routes[name]
         self._without[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
     def _by_pool(self, square: Tensor) -> Callable[[], Tensor]:
+        parts = self._submitted(square)
+        return lambda: torch.cat([part.result() for part in parts])
+
+    def _submitted(self, square: Tensor) -> list[Future[Tensor]]:
         host = later(square)
         step = max(1, len(square) // (4 * self._threads))
-        parts = [
-            self._pool.submit(lambda at: torch.linalg.eigvalsh(host()[at : at + step]), at)
-            for at in range(0, len(square), step)
-        ]
-        return lambda: torch.cat([part.result() for part in parts])
+        solve = torch.linalg.eigvalsh
+        return [self._pool.submit(lambda at: solve(host()[at : at + step]), at) for at in range(0, len(square), step)]
 
 
 @cache
 def fastest_solver() -> FastestSolver:
     """The one of this process: its timings are used by all passes."""
-    return FastestSolver(torch.get_num_threads())
+    # One is left to queue the GPU's work.
+    return FastestSolver(max(1, torch.get_num_threads() - 1))
 
 
 def solver_of(model: Any) -> Solver:
@@ -124,7 +145,10 @@ def _wait(square: Tensor) -> None:
 
 def _cupy(square: Tensor) -> Callable[[], Tensor]:
     cupy = importlib.import_module("cupy")
-    with cupy.cuda.Device(square.device.index), cupy.cuda.ExternalStream(_stream(square)):
+    made = getattr(cupy.cuda.Stream, "from_external", None) or (
+        lambda stream: cupy.cuda.ExternalStream(stream.cuda_stream)
+    )
+    with cupy.cuda.Device(square.device.index), made(torch.cuda.current_stream(square.device)):
         return later(torch.from_dlpack(cupy.linalg.eigvalsh(cupy.from_dlpack(square))))
 
 
@@ -135,7 +159,7 @@ def _nvmath(square: Tensor) -> Callable[[], Tensor]:
     with torch.cuda.device(square.device):
         values = square.new_empty(count, size)
         failed = torch.empty(count, dtype=torch.int32, device=square.device)
-        library.set_stream(handle, _stream(square))
+        library.set_stream(handle, torch.cuda.current_stream(square.device).cuda_stream)
         # No eigenvectors (0), of the lower triangle (0), float64 (1).
         of = (handle, settings, 0, 0, size, 1, square.data_ptr(), size, 1, values.data_ptr(), 1)
         on_device, on_host = library.xsyev_batched_buffer_size(*of, count)
@@ -154,7 +178,3 @@ def _cusolver(device: int | None) -> tuple[Any, int, int]:
     library = importlib.import_module("nvmath.bindings.cusolverDn")
     with torch.cuda.device(device):
         return library, library.create(), library.create_params()
-
-
-def _stream(square: Tensor) -> int:
-    return torch.cuda.current_stream(square.device).cuda_stream

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
@@ -45,12 +45,15 @@ _ALIKE = 0.9
 _CANCELLED = 1e-9
 
 
+BOUNDS = ("before", "total", "error")
+
+
 @dataclass(frozen=True)
 class Spectrum:
     """The gradients of one sample.
 
     `metrics` (layers, projections, metrics), float64 on the CPU, NaN for a layer without the projection. `sigma`: by
-    layer and projection min(tokens, in, out) singular values, largest first, or none where no metric needs them.
+    layer and projection min(tokens, in, out) singular values, largest first; empty if not asked for.
     `finite`: whether all factors are; the metrics of others are no numbers.
     """
 
@@ -70,7 +73,7 @@ def spectra(factors: Mapping[str, Factors], metrics: Sequence[str] = METRICS) ->
 def decompose(
     factors: Mapping[str, Factors], metrics: Sequence[str] = METRICS, *, with_values: bool = True
 ) -> Spectrum:
-    """The `metrics` and singular values of one sample; without `with_values`, only those that a metric needs."""
+    """The `metrics` of one sample and, `with_values`, its singular values."""
     (found,) = start([factors], metrics, with_values=with_values)()
     return found
 
@@ -108,7 +111,7 @@ def start(
             part.inputs = []
         parts += some
     shapes = [(len(next(iter(factors.values())).x), list(factors)) for factors in samples]
-    return partial(_gather, parts, shapes, wanted)
+    return partial(_gather, parts, shapes, len(metrics), with_values)
 
 
 @dataclass(frozen=True)
@@ -191,10 +194,11 @@ class _Part:
         count = self.tokens.clamp_max(min(self.shape))
         sigma = torch.zeros(len(count), int(count.max()) if self.wanted.spectral else 0, dtype=torch.float64)
         if self.values is not None:
-            sigma = roots(self.values())[:, : sigma.shape[1]]
-            # Padding has as many zeros, up to rounding.
-            sigma = sigma.masked_fill(torch.arange(sigma.shape[1]) >= count[:, None], 0)
-            again = unsafe(sigma, facts["failed"], facts["added"], facts["error"])
+            values, rank = roots(self.values()), torch.minimum(count, facts["nonzero"])
+            sigma = torch.nn.functional.pad(values, (0, sigma.shape[1] - values.shape[1]))
+            # Of padding, and of tokens that add nothing; their zeros are rounded.
+            sigma = sigma.masked_fill(torch.arange(sigma.shape[1]) >= rank[:, None], 0)
+            again = unsafe(sigma, rank, facts["failed"], *(facts[name] for name in BOUNDS))
         else:
             again = torch.full(count.shape, self.wanted.spectral) | facts.get("cancelled", torch.zeros(1)).bool()
         again, norm = again & facts["finite"].bool(), facts.get("norm")
@@ -242,7 +246,7 @@ def _facts(x: Inputs, d: Tensor, wanted: _Wanted) -> tuple[dict[str, Tensor], Te
         facts["min"], facts["max"] = extremes(x.x, d)
     if wanted.spectral and not x.exact:
         found = core(x, d)
-        return {**facts, "failed": found.failed, "added": found.added, "error": found.error}, found.square
+        return {**facts, "failed": found.failed, **{name: getattr(found, name) for name in BOUNDS}}, found.square
     if not wanted.spectral and "frobenius_norm" in wanted.metrics:
         # <G, G>; where the terms cancel, the singular values are used.
         square = (x.gram * gram(d.double())).sum((-2, -1))
@@ -332,7 +336,7 @@ def _solve(parts: Sequence[_Part], solve: Solver) -> None:
     for part in parts:
         sizes.setdefault(part.square.shape[-1], []).append(part)
     for alike in sizes.values():
-        values = solve(torch.cat([part.square for part in alike]))
+        values = cache(solve(torch.cat([part.square for part in alike])))
         at = 0
         for part in alike:
             part.values = partial(lambda values, at, end: values()[at:end], values, at, at + len(part.square))
@@ -340,24 +344,27 @@ def _solve(parts: Sequence[_Part], solve: Solver) -> None:
             part.square = None
 
 
-def _gather(parts: Sequence[_Part], shapes: Sequence[tuple[int, list[str]]], wanted: _Wanted) -> list[Spectrum | None]:
+def _gather(
+    parts: Sequence[_Part], shapes: Sequence[tuple[int, list[str]]], metrics: int, with_values: bool
+) -> list[Spectrum | None]:
     """Each sample's spectrum, from parts that hold some matrices of several samples. Waits for the numbers."""
-    metrics = [
-        torch.full((layers, len(names), len(wanted.metrics)), torch.nan, dtype=torch.float64)
-        for layers, names in shapes
-    ]
+    layers, names = max(count for count, _ in shapes), shapes[0][1]
+    found = torch.full((len(shapes), layers, len(names), metrics), torch.nan, dtype=torch.float64)
+    finite, known = (torch.ones(len(shapes), dtype=torch.bool) for _ in range(2))
     empty = torch.empty(0, dtype=torch.float64)
-    sigma = [[[empty] * len(names) for _ in range(layers)] for layers, names in shapes]
-    finite, known = ([True] * len(shapes) for _ in range(2))
+    sigma = [[[empty] * len(names) for _ in range(count if with_values else 0)] for count, _ in shapes]
     for part in parts:
-        rows, values, all_are, found = part.finished
-        size = part.tokens.clamp_max(min(part.shape)).tolist()
-        for at, (sample, layer) in enumerate(part.places):
-            place = shapes[sample][1].index(part.name)
-            metrics[sample][layer, place] = rows[at]
-            sigma[sample][layer][place] = values[at, : size[at]]
-        for (sample, _), one, other in zip(part.places, all_are.tolist(), found.tolist(), strict=True):
-            finite[sample] &= one
-            known[sample] &= other
-    each = zip(metrics, sigma, finite, known, strict=True)
-    return [Spectrum(rows, values, ok) if sure else None for rows, values, ok, sure in each]
+        rows, values, all_are, sure = part.finished
+        place = names.index(part.name)
+        samples, layer = torch.tensor(part.places).T
+        found[samples, layer, place] = rows
+        finite[samples[~all_are]] = False
+        known[samples[~sure]] = False
+        if with_values:
+            size = part.tokens.clamp_max(min(part.shape)).tolist()
+            for at, (sample, layer) in enumerate(part.places):
+                sigma[sample][layer][place] = values[at, : size[at]]
+    return [
+        Spectrum(found[at, : shapes[at][0]], sigma[at], bool(finite[at])) if known[at] else None
+        for at in range(len(shapes))
+    ]

@@ -1,9 +1,11 @@
-"""The estimate of what the second study takes, against the slow way, and against the files of a finished run."""
+"""The plan of a study: what the second one takes, against the slow way; the job on shipped configs."""
+
+import json
 
 import pytest
 import yaml
 
-from conftest import ROOT
+from conftest import ROOT, call, settings
 from gradatlas.core.sheets import read_sheet
 from gradatlas.finetuning.judging.judges import REQUEST
 from gradatlas.finetuning.rephrases import PROMPTS
@@ -172,3 +174,121 @@ def test_the_sheets_parameters_are_those_of_its_shapes(name):
 )
 def test_bytes_as_readers_write_them(count, text):
     assert in_bytes(count) == text
+
+
+# The job --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch, capsys):
+    """Runs the job in an empty folder without a token of the hub: exit code, what it printed, its JSON, its error."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def run(*names, elsewhere=False, **config):
+        files = [ROOT / f"config/{name}.yaml" for name in names]
+        more = [*(["--config", *files] if files else []), *(["--elsewhere"] if elsewhere else [])]
+        done = call("plan", *settings(**config), "--output", tmp_path / "plan.json", *more)
+        return done.returncode, capsys.readouterr().out, json.loads((tmp_path / "plan.json").read_text()), done.stderr
+
+    return run
+
+
+def rows_of(facts, stage):
+    return {row["what"]: row for row in facts["rows"] if row["stage"] == stage}
+
+
+def test_the_default_study_can_run(planned, tmp_path):
+    code, text, facts, _ = planned()
+    assert code == 0 and facts["stops"] == []
+    assert rows_of(facts, "measure_gradients")["mini, mini_arithmetic"]["count"] == 1700
+    assert facts["total"]["requests"] == facts["total"]["download"] == 0
+    assert {row["unit"] for row in facts["rows"]} == {"", "core"}
+    assert "core-hours, at 0.0969 TFLOP/s of passes" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_study_that_cannot_run_to_its_end_says_why(planned):
+    code, text, facts, error = planned("laptop")
+    assert code == 2 and "gradatlas pin --model smollm2_135m" in error and len(error.strip().splitlines()) == 1
+    (download,) = rows_of(facts, "download_model").values()
+    assert download["download"] == 2 * 134_515_008 and f"stop: {facts['stops'][0]}" in text
+    # Unpinned, and its licence not accepted: one line for all models that are about the same.
+    code, text, facts, error = planned("paper")
+    assert code == 2 and len([line for line in facts["stops"] if "no revision" in line]) == 1
+    licences = next(line for line in facts["stops"] if "licence" in line)
+    assert "gemma2_9b_it" in licences and "llama2_7b" in licences and "qwen" not in licences
+    assert rows_of(facts, "write_untrained").keys() == {"qwen2_1_5b_random", "gemma2_2b_random"}
+    assert all(row["memory"] and row["hours"] for row in rows_of(facts, "measure_gradients").values())
+
+
+def test_both_studies_at_the_papers_scale(planned):
+    _, text, facts, _ = planned("paper", "dynamics_paper", elsewhere=True)
+    assert {row["unit"] for row in facts["rows"]} == {"", "gpu"} and "stated, not measured" in text
+    assert any("config/pairs/hh_helpful.yaml" in line for line in facts["stops"])
+    assert facts["total"]["requests"] == 552_000 and "OPENAI_API_KEY" in " ".join(facts["notes"])
+    # Main memory of a job on a GPU is that of the weights.
+    row = rows_of(facts, "measure_gradients")["llama3_8b, gsm8k"]
+    assert 4 * 8_030_261_248 < row["memory"] < 40e9 and row["gpu_memory"] > 80e9
+    # More memory than this machine has stops a run here alone.
+    assert not any("memory" in line for line in facts["stops"])
+
+
+def test_data_of_quality_have_a_stated_size(planned):
+    _, _, facts, _ = planned("data_quality")
+    found = rows_of(facts, "score_samples")
+    assert found["llama3_8b, s1_r1"]["count"] == 200 and found["llama3_8b, s1_r1"]["tokens"] == 200 * 4096
+    assert len(found) == 10 * 32
+
+
+ROWS = {
+    "cuda": ({"device": "cuda"}, "own: 1 GPU needed"),
+    "several GPUs": ({"device": "cuda", "gpus": 2}, "own: 2 GPU needed"),
+    "an adapter": ({"adapter": "org/adapter"}, "own: no adapter_revision"),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_a_row_that_cannot_be_measured_is_refused(case, planned, tmp_path):
+    row, message = ROWS[case]
+    model = {"model": "own", "source": str(ROOT / "resources/miniature/base"), **row}
+    config = {"models": [model], "datasets": ["mini_unseen"], "dynamics": {"runs": []}}
+    code, _, facts, error = planned(**config)
+    assert code == 2 and message in error and len(facts["stops"]) == 1
+    # Nodes of a cluster have GPUs of their own.
+    assert planned(**config, elsewhere=True)[0] == (2 if case == "an adapter" else 0)
+
+
+def test_a_model_of_a_folder_is_read_and_one_that_is_nowhere_is_unknown(planned, tmp_path):
+    base = ROOT / "resources/miniature/base"
+    (tmp_path / "quantised").mkdir()
+    facts = json.loads((base / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    (tmp_path / "quantised/config.json").write_text(json.dumps(facts))
+    models = [
+        {"model": "own", "source": str(base)},
+        {"model": "quantised", "source": str(tmp_path / "quantised"), "parameters": 5},
+        {"model": "nowhere", "source": "org/nowhere", "revision": "a" * 40},
+        {"model": "sized", "source": "org/sized", "revision": "a" * 40, "parameters": 10**9},
+    ]
+    config = {"datasets": ["mini_unseen"], "dynamics": {"runs": []}, "max_length": 2048}
+    code, text, facts, _ = planned(models=models, **config)
+    found = rows_of(facts, "measure_gradients")
+    # Counted from its config.json.
+    passes = 4 * 1_374_848 * 1024 + 12 * 1024**2 * 128 * 6
+    assert found["own, mini_unseen"]["passes"] == pytest.approx(passes * found["own, mini_unseen"]["count"])
+    assert found["nowhere, mini_unseen"]["passes"] is None and found["nowhere, mini_unseen"]["memory"] is None
+    assert found["sized, mini_unseen"]["passes"] and found["sized, mini_unseen"]["spectra"] is None
+    assert rows_of(facts, "download_model")["sized"]["download"] is None and "unknown" in text
+    notes = " ".join(facts["notes"])
+    assert "nowhere: size unknown" in notes and "sized: shape unknown" in notes
+    assert "own, quantised: 1024 positions, max_length is 2048" in notes
+    assert code == 2 and any("quantised: weights quantised by gptq" in line for line in facts["stops"])
+
+
+def test_a_config_file_that_is_not_there(planned, tmp_path):
+    done = call("plan", "--config", tmp_path / "none.yaml", "--output", tmp_path / "plan.json")
+    assert done.returncode == 2 and f"--config {tmp_path / 'none.yaml'}: cannot be read" in done.stderr

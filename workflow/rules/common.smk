@@ -306,11 +306,11 @@ def known_of(card, wildcards):
     return known_model(MODELS[name])
 
 
-def model_memory(name, section=STUDY.config, batch="batch_tokens", training=None, dtype=""):
+def model_memory(name, section=STUDY.config, batch="batch_tokens", work=None, training=None, dtype=""):
     """Main memory of a job on the model whose card is the input `name`, as a resource in MB; a retry gets as much again.
 
-    `section`: of the config, with the window and the tokens of a `batch`. `training`: the runs that are trained, by
-    wildcards. `dtype`: where it is not the row's.
+    `section`: of the config, with the window and the tokens of a `batch`. `work`: of a job of gradients, what it reads.
+    `training`: the runs that are trained, by wildcards. `dtype`: where it is not the row's.
     """
 
     def needed(wildcards, input, attempt):
@@ -319,9 +319,15 @@ def model_memory(name, section=STUDY.config, batch="batch_tokens", training=None
         # An endpoint needs no card.
         cards = [input[name]] if isinstance(input[name], str) else list(input[name])
         models = [known_of(card, wildcards) for card in cards]
-        runs = training(wildcards) if training else []
         return attempt * memory_mb(
-            models, STUDY.config, section, section.get(batch, STUDY.config["batch_tokens"]), runs, on_gpu, dtype
+            models,
+            STUDY.config,
+            section,
+            section.get(batch, STUDY.config["batch_tokens"]),
+            training(wildcards) if training else [],
+            on_gpu,
+            dtype,
+            work(wildcards, input, models[0]) if work else None,
         )
 
     return needed

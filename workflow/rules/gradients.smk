@@ -37,7 +37,7 @@ rule measure_gradients:
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]
     resources:
         gpu=lambda wildcards: gpus_of([STUDY.models[wildcards.model]]),
-        mem_mb=model_memory("model"),
+        mem_mb=model_memory("model", work=measuring_work),
         runtime=time_limit("model", measuring_work),
         disk_mb=measuring_disk,
         # A retry gets a smaller batch; params would keep their first value.

@@ -69,6 +69,7 @@ rule write_manifest:
 
 rule plan:
     """Print what the study will take, and what will stop it: work, memory, disk, downloads, requests. It starts nothing."""
+
     # Without output: what is known changes with every file that is fetched, so it always runs.
     log:
         "logs/plan.log",

@@ -23,14 +23,17 @@ START, LAYER = 20, 0.005
 #: Bytes on disk of one gradient in the spectra table, of one number in the journal, and of a sample in both.
 SPECTRUM, NUMBER, SAMPLE_BYTES = 75, 8, 300
 METRICS = 9
+#: Main memory of one gradient's numbers, all of which a job holds until it writes its tables; bytes, measured.
+RECORD = 750
 Lengths = Mapping[int, int]
 
 
 def pass_flop(parameters: int, shape: Shape | None, lengths: Lengths) -> float:
     """FLOP of forward and backward passes with frozen weights over samples: `lengths` has their number by tokens.
 
-    Each linear layer takes two products of 2 FLOP a weight and token, the output layer too; attention 8 T^2 times its
-    width in each layer. Without a shape, attention is left out and all parameters count.
+    Each linear layer takes two products of 2 FLOP a weight and token, the output layer too; attention takes 12 T^2
+    times its width in each layer (kernels that skip masked pairs, half of that). Without a shape, attention is left out
+    and all parameters count.
     """
     tokens = sum(length * count for length, count in lengths.items())
     if shape is None:
@@ -38,7 +41,7 @@ def pass_flop(parameters: int, shape: Shape | None, lengths: Lengths) -> float:
     # The embeddings are looked up, not multiplied; the output layer is.
     multiplied = parameters - (0 if shape.tied else shape.vocabulary * shape.width)
     squares = sum(length**2 * count for length, count in lengths.items())
-    return 4 * multiplied * tokens + 8 * shape.heads * shape.head * shape.layers * squares
+    return 4 * multiplied * tokens + 12 * shape.heads * shape.head * shape.layers * squares
 
 
 def spectra_flop(shape: Shape, lengths: Lengths, projections: Sequence[str]) -> tuple[float, float]:

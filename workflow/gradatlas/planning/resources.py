@@ -89,10 +89,12 @@ def memory_mb(
     runs: Sequence[Mapping[str, Any]],
     on_gpu: Callable[[Mapping[str, Any]], bool],
     dtype: str = "",
+    work: Work | None = None,
 ) -> int:
     """Main memory in MB of a job on `models` (none: an endpoint's), which trains `runs` or only reads.
 
-    Of a model of unknown shape, three copies of its weights beside the libraries.
+    `work`: of a job of gradients, which holds the numbers of all its samples. Of a model of unknown shape, three copies
+    of its weights beside the libraries.
     """
     needed = 0.0
     for model in models:
@@ -102,5 +104,8 @@ def memory_mb(
         else:
             projections = section.get("projections", ())
             found = job_memory(here, section["max_length"], batch_tokens, projections, on_gpu(model.row))[0]
+        if work and model.shape:
+            gradients = sum(work.lengths.values()) * model.shape.layers * len(work.projections)
+            needed += costs.RECORD * gradients
         needed += found or costs.LIBRARIES + costs.CUDA + 3 * 4 * (model.parameters or 0)
     return round((needed or costs.LIBRARIES) / 1e6)

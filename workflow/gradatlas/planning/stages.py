@@ -58,6 +58,8 @@ def _measuring(
     if study.config["singular_values"]:
         tables += 8 * model.shape.layers * projections * load.tokens
     size = tables + journal + extras * tables
+    if row["memory"]:
+        row["memory"] += costs.RECORD * load.rows * model.shape.layers * projections / shards
     return Estimate(**{**row, "jobs": shards, "kept": size, "written": size})
 
 

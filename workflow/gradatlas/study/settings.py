@@ -99,7 +99,7 @@ class Throughput:
     """How fast the machine computes, in TFLOP/s, for the hours of `plan` and the time limits of jobs."""
 
     gpu_pass: Positive | None = None
-    """passes on one GPU; empty, here and below: as in benchmarks/results/throughput.csv"""
+    """passes on one GPU; empty, here and below: as in workflow/gradatlas/planning/throughput.py"""
     gpu_spectra: Positive | None = None
     """spectra on one GPU"""
     core_pass: Positive | None = None

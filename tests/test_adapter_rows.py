@@ -21,6 +21,7 @@ from gradatlas.models.adapted import load_adapted, locate_adapted
 from gradatlas.models.adapter_files import card_of_adapter
 from gradatlas.models.adapters import adapter_layers
 from gradatlas.models.loading import locate
+from gradatlas.page.manifest import manifest
 from gradatlas.study.config import read_study
 from gradatlas.study.sheets import Weights
 from loopback import FakeHub
@@ -284,6 +285,11 @@ def test_a_study_has_adapters_of_a_folder_and_of_the_hub(workflow):
     cards = [json.loads((folder / f"resources/models/{name}.json").read_text()) for name in found]
     assert cards[0]["adapter"]["digest"] == cards[1]["adapter"]["digest"]
     assert cards[1]["adapter"]["path"] == "mirror/models/org/lora"
+    # Tables of one study agree, though one has A and B beside its own matrices.
+    tables = [str(folder / f"results/gradients/{name}/mini_arithmetic.samples.parquet") for name in found]
+    stated = manifest(tables, [])
+    assert stated["engine"]["projections"] == [*"qkvo"] and stated["models"]["own"]["lora"] == "separate"
+    assert stated["models"]["half"]["tables"][tables[1]]["rounding"]["samples"] == 4
 
 
 def test_figures_and_tables_are_of_the_models_own_matrices_and_state_the_error_of_16_bits(workflow):

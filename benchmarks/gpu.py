@@ -329,12 +329,6 @@ def measure_all(given: argparse.Namespace, path: Path) -> None:
                     rows, timer, made(), shape, tokens, count, "float32", solve, "fastest"
                 )
             count = max(1, given.batch_tokens // middle)
-            if shape == given.shapes[0]:
-                for route in given.routes:
-                    one = FastestSolver(torch.get_num_threads(), (route,))
-                    yield lambda made=made, shape=shape, count=count, one=one, route=route: measure_shape(
-                        rows, timer, made(), shape, middle, count, "float32", one, route
-                    )
             for precision in ("tf32", "bfloat16"):
 
                 def of_precision(precision=precision, made=made, shape=shape, count=count) -> None:
@@ -347,6 +341,15 @@ def measure_all(given: argparse.Namespace, path: Path) -> None:
             models.clear()
             yield lambda shape=shape: measure_errors(rows, shape, given.device, middle, solve)
         yield lambda: measure_halving(rows, given.device)
+        shape, models, count = given.shapes[0], [], max(1, given.batch_tokens // middle)
+        for route in given.routes:
+            one = FastestSolver(torch.get_num_threads(), (route,))
+
+            def by_route(shape=shape, models=models, count=count, one=one, route=route) -> None:
+                models[:] = models or [model_of(shape, torch.float32, given.device)]
+                measure_shape(rows, timer, models[0], shape, middle, count, "float32", one, route)
+
+            yield by_route
 
     for section in sections():
         if time.monotonic() > ends:

@@ -14,6 +14,7 @@ import importlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -24,8 +25,8 @@ from gradatlas.core.command import progress
 from gradatlas.gradients.cores import later
 from gradatlas.gradients.spectra import Solver, plainly
 
-# Matrices of a timing; of routes that solve one after the other, few.
-_TIMED, _FEW = 64, 4
+# Matrices of a timing, and their entries; of routes that solve one after the other, few.
+_TIMED, _ENTRIES, _FEW = 64, 1 << 23, 4
 # Relative to the largest eigenvalue: rounding, as any backward stable method has it.
 _AGREED = 1e-11
 _ROUTES = ("nvmath", "cupy", "torch", "pool")
@@ -43,36 +44,24 @@ class FastestSolver:
     def __init__(self, threads: int, routes: tuple[str, ...] = _ROUTES):
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._threads = threads
+        self._beside = ThreadPoolExecutor(1)
         found = {"nvmath": _nvmath, "cupy": _cupy, "torch": plainly, "pool": self._by_pool}
         self._routes: dict[str, Solver] = {name: found[name] for name in routes}
         self._without: dict[str, str] = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
     def __call__(self, square: Tensor) -> Callable[[], Tensor]:
-        size = 1 << (square.shape[-1] - 1).bit_length()
-        if str(size) not in self.facts:
-            self.facts[str(size)] = self._timed(square)
-        while True:
-            name = self.facts[str(size)]["chosen"]
-            try:
-                return self._shared(square, name, self.facts[str(size)])
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                if len(self._routes) == 1:
-                    raise
-                self._leave(name, error)
-                progress(f"eigenvalues: {name} fails ({self._without[name]}); the next fastest route is used")
-                self.facts[str(size)] = self._timed(square)
-
-    def _shared(self, square: Tensor, name: str, facts: dict[str, Any]) -> Callable[[], Tensor]:
-        """Solved by the route `name`, but for the pool's share, which is begun first: its copy does not wait then."""
+        """Begun, not waited for: the pool's share first; the rest in a thread and a stream beside the next pass."""
+        size = str(1 << (square.shape[-1] - 1).bit_length())
+        if size not in self.facts:
+            self.facts[size] = self._timed(square)
+        facts = self.facts[size]
         count = int(facts["share"] * len(square))
         pooled = self._submitted(square[:count])
-        rest = self._routes[name](square[count:])
+        rest = self._beside.submit(self._solved, square[count:], facts, _queued(square))
 
         def wait() -> Tensor:
-            values = rest()
+            values = rest.result()
             if pooled:
                 done = all(part.done() for part in pooled)
                 facts["share"] = min(0.95, 1.1 * facts["share"] + 0.01) if done else 0.8 * facts["share"]
@@ -80,21 +69,38 @@ class FastestSolver:
 
         return wait
 
+    def _solved(self, square: Tensor, facts: dict[str, Any], queued: Callable[[], Any]) -> Tensor:
+        """By the fastest route that works."""
+        with queued():
+            while True:
+                name = facts["chosen"]
+                try:
+                    return self._routes[name](square)()
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:
+                    if len(self._routes) == 1:
+                        raise
+                    self._leave(name, error)
+                    facts |= self._without
+                    facts["chosen"] = min(self._routes, key=facts.get)
+                    progress(f"eigenvalues: {name} fails ({self._without[name]}); {facts['chosen']} is used")
+
     def _timed(self, square: Tensor) -> dict[str, Any]:
         """Each route's seconds a matrix on some of these; the fastest is `chosen`."""
-        some = square[:_TIMED]
+        some = square[: max(_FEW, min(_TIMED, _ENTRIES // square.shape[-1] ** 2))]
         expected = torch.linalg.eigvalsh(some[:_FEW].cpu())
         seconds: dict[str, float] = {}
         for name, route in list(self._routes.items()):
             part = some[:_FEW] if name == "torch" else some
             try:
-                values = route(part.clone())()[:_FEW]
+                values = route(part)()[:_FEW]
                 error = (values - expected).abs().amax(1)
                 if not (error <= _AGREED * expected.abs().amax(1)).all():
                     raise ArithmeticError(f"eigenvalues differ from LAPACK's by {float(error.max()):.1e}")
                 _wait(square)
                 begun = time.perf_counter()
-                route(part.clone())()
+                route(part)()
                 seconds[name] = (time.perf_counter() - begun) / len(part)
             except torch.OutOfMemoryError:
                 raise
@@ -138,6 +144,21 @@ def solver_of(model: Any) -> Solver:
     return fastest_solver() if model.device.type == "cuda" else plainly
 
 
+def _queued(square: Tensor) -> Callable[[], Any]:
+    """A context for another thread, in which `square` is known: work in it does not hold up the current stream's."""
+    if not square.is_cuda:
+        return nullcontext
+    stream = _beside(square.device)
+    stream.wait_stream(torch.cuda.current_stream(square.device))
+    square.record_stream(stream)
+    return lambda: torch.cuda.stream(stream)
+
+
+@cache
+def _beside(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
 def _wait(square: Tensor) -> None:
     if square.is_cuda:
         torch.cuda.synchronize(square.device)
@@ -153,9 +174,11 @@ def _cupy(square: Tensor) -> Callable[[], Tensor]:
 
 
 def _nvmath(square: Tensor) -> Callable[[], Tensor]:
-    """Overwrites `square`. An eigenvalue that did not converge is NaN."""
+    """An eigenvalue that did not converge is NaN."""
     library, handle, settings = _cusolver(square.device.index if square.is_cuda else None)
     count, size, _ = square.shape
+    # It is overwritten.
+    square = square.clone()
     with torch.cuda.device(square.device):
         values = square.new_empty(count, size)
         failed = torch.empty(count, dtype=torch.int32, device=square.device)

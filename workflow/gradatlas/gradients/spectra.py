@@ -29,8 +29,8 @@ from gradatlas.gradients.cores import (
 from gradatlas.gradients.metrics import FROM_FACTORS, OF_MATRIX, Gradients, extremes
 from gradatlas.study.settings import METRICS
 
-#: Eigenvalues (n, size), ascending, of symmetric matrices (n, size, size), which it may overwrite: a function that
-#: returns them on the CPU. Two solvers may differ by `TOLERANCE`.
+#: Eigenvalues (n, size), ascending, of symmetric matrices (n, size, size): a function that returns them on the CPU. Two
+#: solvers may differ by `TOLERANCE`.
 Solver = Callable[[Tensor], Callable[[], Tensor]]
 #: Relative error of a nuclear norm, at most, whichever the solver.
 TOLERANCE = 1e-6

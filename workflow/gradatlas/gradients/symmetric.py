@@ -43,13 +43,18 @@ def congruence(weights: Tensor, lower: Tensor) -> Tensor:
     return out
 
 
+def largest(factor: Tensor) -> Tensor:
+    """(..., tokens): the largest absolute entry of each row, NaN where one is: one pass tells zero and finite rows."""
+    return factor.abs().amax(-1)
+
+
 def acting(x: Tensor, d: Tensor) -> Tensor:
-    """(tokens,): whether a token adds to G = sum_t d_t x_t^T, for X (tokens, in) and D (tokens, out).
+    """(..., tokens): whether a token adds to G = sum_t d_t x_t^T, for X (..., tokens, in) and D (..., tokens, out).
 
     The others can be left out, exactly, and G has at most as many nonzero singular values as there are such tokens.
     The last layer's q and o have few: the tokens that predict the response, as no other output of theirs is read.
     """
-    return (d.abs().amax(1) != 0) & (x.abs().amax(1) != 0)
+    return (largest(x) != 0) & (largest(d) != 0)
 
 
 def added_by(total: Tensor, sigma: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ def test_a_used_model_stays_as_it_was(kind, tokenizer, monkeypatch):
         raise RuntimeError("no more")
 
     before = state(model)
-    for place in ("gradatlas.api.live.spectra", "gradatlas.gradients.capture.run_forward"):
+    for place in ("gradatlas.api.live.start", "gradatlas.gradients.capture.run_forward"):
         with monkeypatch.context() as patch, pytest.raises((RuntimeError, InputError), match="no more"):
             patch.setattr(place, fail)
             gradatlas.measure(model, tokenizer, ROWS[:2])

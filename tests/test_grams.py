@@ -5,9 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradatlas.gradients import cores
 from gradatlas.gradients import spectra as engine
 from gradatlas.gradients.capture import Factors
-from gradatlas.gradients.spectra import METRICS, LayerInput, gram, singular_values, spectra
+from gradatlas.gradients.cores import Inputs, core, gram
+from gradatlas.gradients.spectra import METRICS, decompose, spectra
 
 
 def plainly(x, d):
@@ -24,8 +26,12 @@ def factors(tokens, rows, columns, seed, condition=0.0):
     return x, d
 
 
+def singular_values(x, d):
+    return decompose({"q": Factors(x[None], d[None])}).sigma[0][0]
+
+
 def assert_close(x, d, tolerance=1e-6):
-    ours, exact = singular_values(LayerInput(x), d), plainly(x, d)
+    ours, exact = singular_values(x, d), plainly(x, d)
     assert ours.dtype == torch.float64
     exact = exact[: len(ours)]
     assert abs(ours.sum() - exact.sum()) <= tolerance * exact.sum()
@@ -66,8 +72,8 @@ def test_tokens_without_a_gradient_or_an_input_add_nothing():
     x, d = factors(40, 64, 64, 0)
     d[:20], x[35:] = 0, 0
     assert_close(x, d)
-    few = singular_values(LayerInput(x[20:35].contiguous()), d[20:35].contiguous())
-    assert torch.allclose(singular_values(LayerInput(x), d)[:15], few, rtol=1e-6)
+    few = singular_values(x[20:35].contiguous(), d[20:35].contiguous())
+    assert torch.allclose(singular_values(x, d)[:15], few, rtol=1e-6)
 
 
 def test_one_huge_token_does_not_drown_the_others():
@@ -83,7 +89,10 @@ def test_gradients_that_cancel_are_left_to_the_svd():
     x, d = factors(30, 64, 64, 2)
     x[1::2] = x[::2]
     d[1::2] = -d[::2] * (1 + 1e-5)
-    assert engine._from_grams(LayerInput(x), d) is None
+    found = core(Inputs(x[None]), d[None])
+    sigma = cores.roots(torch.linalg.eigvalsh(found.square))
+    rank = torch.tensor([len(x)])
+    assert cores.unsafe(sigma, rank, found.failed, found.before, found.total, found.error).item()
     assert_close(x, d)
 
 
@@ -128,11 +137,11 @@ def test_metrics_are_those_asked_for_in_their_order():
 def test_projections_of_one_input_share_its_gram_matrix(monkeypatch):
     """Q, K and V read the same tokens: one product, not three."""
     seen = []
-    monkeypatch.setattr(engine, "gram", lambda x, real=engine.gram: seen.append(x.shape) or real(x))
+    monkeypatch.setattr(cores, "gram", lambda x, real=cores.gram: seen.append(tuple(x.shape)) or real(x))
     x, d = factors(20, 30, 40, 7)
     shared = x[None]
     spectra({name: Factors(shared, d[None]) for name in "qkv"}, ["nuclear_norm"])
-    assert seen.count((20, 40)) == 1
+    assert seen.count((1, 20, 40)) == 1
 
 
 @pytest.mark.parametrize("part", [1e-2, 1e-4, 1e-6, 3e-7])
@@ -174,14 +183,13 @@ def test_entries_and_frobenius_norm_need_no_spectrum(tokens, cancelling, dtype, 
     gradient = d.double().mT @ x.double()
     expected = torch.stack([gradient.norm(), gradient.mean(), gradient.max(), gradient.min()])
     calls = []
-    monkeypatch.setattr(
-        engine, "singular_values", lambda x, d, real=engine.singular_values: calls.append(1) or real(x, d)
-    )
-    values, sigma = engine.decompose(part, asked, with_values=False)
+    monkeypatch.setattr(engine, "exact_values", lambda x, d, real=cores.exact_values: calls.append(1) or real(x, d))
+    found = engine.decompose(part, asked, with_values=False)
+    values, sigma = found.metrics, found.sigma
     # max and min are those of a product in the factors' own precision.
     rough = 1e-9 if dtype == torch.float64 else 1e-6
     size = d.double().norm() * x.double().norm()
     assert (values[0, 0] - expected).abs().max() <= rough * (size if cancelling else expected[0])
     assert abs(values[0, 0, 0] / expected[0] - 1) < 1e-8
-    assert len(calls) == cancelling and len(sigma[0][0]) == (30 if cancelling else 0)
-    assert len(engine.decompose(part, asked)[1][0][0]) == min(len(x), 30)
+    assert len(calls) == cancelling and not sigma
+    assert len(engine.decompose(part, asked).sigma[0][0]) == min(len(x), 30)

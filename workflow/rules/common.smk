@@ -18,6 +18,7 @@ from gradatlas.core.files import check_all_writable, fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
+from gradatlas.models.adapter_files import FILES as ADAPTER_FILES
 from gradatlas.models.snapshots import WANTED
 from gradatlas.planning.dynamics import estimate, sizes, total_note
 from gradatlas.study.config import fetched_files, read_study, source_keys
@@ -39,7 +40,7 @@ from gradatlas.study.settings import (
     Window,
     Writing,
 )
-from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, QualityClaimRow, Training
+from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, QualityClaimRow, Training, Weights
 from gradatlas.study.sources import is_hub_id
 
 
@@ -180,6 +181,10 @@ TWINS = {name: row for name, row in STUDY.models.items() if row["kind"] == "rand
 HUB_MODELS = {name: row for name, row in MODELS.items() if is_hub_id(row["source"])}
 
 
+# Adapters of models that are found or downloaded too.
+HUB_ADAPTERS = [name for name, row in MODELS.items() if is_hub_id(row["adapter"])]
+
+
 def is_made(model):
     """Whether a model's files are made by this workflow, or committed with it."""
     return model in TWINS or MODELS[model]["source"] == "miniature"
@@ -241,6 +246,29 @@ def own_model_files(wildcards):
         return []
     folder = Path(MODELS[wildcards.model]["source"]).expanduser()
     return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
+
+
+def adapter_files(wildcards):
+    """The same of a model's adapter; none of a model without one."""
+    source = MODELS[wildcards.model]["adapter"]
+    if is_hub_id(source):
+        return [f"resources/models/{wildcards.model}.adapter.json"]
+    return [os.path.join(os.path.expanduser(source), name) for name in ADAPTER_FILES] if source else []
+
+
+def adapter_options(wildcards, input):
+    """A model's adapter, as options."""
+    row = MODELS[wildcards.model]
+    if not row["adapter"]:
+        return []
+    downloaded = [f"--adapter-downloaded={input.adapter[0]}"] if is_hub_id(row["adapter"]) else []
+    return [f"--adapter={row['adapter']}", f"--adapter-revision={row['adapter_revision']}", *downloaded]
+
+
+def own_files(wildcards):
+    """The files of a model and its adapter in folders of the user's."""
+    adapter = [] if is_hub_id(MODELS[wildcards.model]["adapter"]) else adapter_files(wildcards)
+    return own_model_files(wildcards) + adapter
 
 
 def memory(size):
@@ -429,7 +457,7 @@ def scoring_settings(model, dataset):
     # The split of a hub dataset is chosen when it is fetched.
     reading = picked(row, Reading) | ({"split": ""} if dataset in HUB_DATASETS else {})
     measuring = {key: STUDY.config[key] for key in ("projections", "tf32")}
-    return reading | picked(row, Prompting) | picked(loading, Loading) | measuring | {"mapping": loading["projections"]}
+    return reading | picked(row, Prompting) | picked(loading, Weights) | measuring | {"mapping": loading["projections"]}
 
 
 def is_meant(model, dataset):
@@ -504,7 +532,7 @@ def gradient_settings(model, dataset):
     row = STUDY.models[model]
     return {
         **picked(STUDY.config, Measuring),
-        **picked(row, Loading),
+        **picked(row, Weights),
         **subset(),
         "chat": row["prompt"] == "chat",
         "mapping": row["projections"],

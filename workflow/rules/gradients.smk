@@ -60,7 +60,7 @@ rule measure_gradients:
         "python -m gradatlas measure-gradients --model {input.model:q} --model-name {wildcards.model}"
         " --responses {input.responses:q} --samples {output.samples:q} --spectra {output.spectra:q} --run {output.run:q}"
         " --journal {params.journal:q} --settings {params.settings:q} {params.shard} {params.extras:q} {params.tokens:q}"
-        " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
+        " --batch-tokens {resources.batch_tokens} --gpus {resources.gpu} --threads {threads} > {log:q} 2>&1"
 
 
 if SHARDS > 1:

@@ -42,7 +42,7 @@ rule score_samples:
         folder=lambda wildcards, output: os.path.dirname(output.parquet),
     shell:
         "python -m gradatlas score --model {input.model:q} --model-name {wildcards.model} --data {params.source:q}"
-        " --title={params.title:q} --settings {params.settings:q} --batch-tokens {resources.batch_tokens}"
+        " --title={params.title:q} --settings {params.settings:q} --batch-tokens {resources.batch_tokens} --gpus {resources.gpu}"
         " --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
 
 

@@ -18,7 +18,8 @@ from gradatlas.data.training.rows import TrainingRow
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.measure import out_of_memory
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.gradients.spectra import spectra
+from gradatlas.gradients.solvers import solver_of
+from gradatlas.gradients.spectra import start
 from gradatlas.models.conversations import ConversationEncoder, EncodedRow
 from gradatlas.models.forward import evaluating, length_regime
 from gradatlas.models.loading import check_ids
@@ -189,11 +190,12 @@ def _passes(
     """By key, status, loss and (layers, projections, metrics); halves of a batch that does not fit into memory."""
     try:
         found = {}
-        for key, done in zip(batch, capture.run(list(batch.values())), strict=True):
-            parts = [pair for part in done.factors.values() for pair in part.pairs()]
-            finite = np.isfinite(done.loss) and all(bool(x.isfinite().all() and d.isfinite().all()) for x, d in parts)
-            values = spectra(done.factors, metrics) if finite else None
-            found[key] = ("ok" if finite else "nonfinite", done.loss, values)
+        passes = capture.run(list(batch.values()))
+        factors = [done.factors for done in passes]
+        spectra = start(factors, metrics, with_values=False, solve=solver_of(capture.model))()
+        for key, done, spectrum in zip(batch, passes, spectra, strict=True):
+            finite = bool(np.isfinite(done.loss)) and spectrum.finite
+            found[key] = ("ok" if finite else "nonfinite", done.loss, spectrum.metrics if finite else None)
         return found
     except Exception as error:
         if not out_of_memory(error):

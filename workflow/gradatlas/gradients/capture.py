@@ -7,14 +7,14 @@ D^T X. X and D occur in every pass, and nothing else is needed. Weights are froz
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gradatlas.core.errors import InputError
-from gradatlas.models.decoders import ATTENTION, Projection, find_layers, shapes_of
-from gradatlas.models.forward import evaluating, run_forward
+from gradatlas.models.decoders import ATTENTION, Projection, find_layers, lora_of, shapes_of
+from gradatlas.models.forward import device_of, evaluating, run_forward
 from gradatlas.models.tokens import Encoded
 
 # float16 has no number below 2^-24: in the backward pass, the loss of a response token is multiplied by this.
@@ -25,8 +25,9 @@ HALF_SCALE = 2**4
 class Factors:
     """One sample's factors of one projection, by layer: `x` (tokens, in) and `d` (tokens, out).
 
-    Each is one stack (layers, tokens, width) where all layers have the same shape, else a tuple with one tensor per
-    layer, None for a layer without the projection. float64 in a float64 pass, else float32.
+    Each is one stack (layers, tokens, width) where all layers have the same shape and device, else a tuple with one
+    tensor per layer, each where its layer is, None for a layer without the projection. float64 in a float64 pass, else
+    float32.
     """
 
     x: Tensor | tuple[Tensor | None, ...]
@@ -67,16 +68,31 @@ class Capture:
     parameter, no hook, no gradient. Blocks nest, and `run` outside of a block opens its own.
 
     `projections`: any of q, k, v, o, gate, up, down. `mapping`: their modules, if they cannot be found (`find_layers`).
-    Raises `InputError` for a model whose projections are not found.
+    `lora`: of a model with adapters, ``merged`` for its own matrices, ``separate`` for the matrices A and B of LoRA
+    beside them (``q.lora_a``, ``q.lora_b``, ...), ``alone`` for A and B in their place. Raises `InputError` for a model
+    whose projections, or whose A and B, are not found.
     """
 
-    def __init__(self, model: Any, projections: Sequence[str] = ATTENTION, mapping: str | None = None):
+    def __init__(
+        self,
+        model: Any,
+        projections: Sequence[str] = ATTENTION,
+        mapping: str | None = None,
+        lora: Literal["merged", "separate", "alone"] = "merged",
+    ):
         self.model, self.projections = model, tuple(projections)
         self.layers: list[dict[str, Projection]] = find_layers(model, projections, mapping)
+        if lora != "merged":
+            parts = lora_of(model, self.layers)
+            named = [f"{name}.{part}" for name in projections for part in ("lora_a", "lora_b")]
+            own = self.projections if lora == "separate" else ()
+            self.projections = (*own, *(name for name in named if any(name in each for each in parts)))
+            self.layers = [layer | each if own else each for layer, each in zip(self.layers, parts, strict=True)]
         shapes = shapes_of(self.layers, self.projections)
-        self._even = all(len(set(each)) == 1 for each in shapes.values())
+        devices = {part.module.weight.device for layer in self.layers for part in layer.values()}
+        self._even = len(devices) == 1 and all(len(set(each)) == 1 for each in shapes.values())
         self._half = next(model.parameters()).dtype == torch.float16
-        self._columns = [{name: _index(layer[name].columns, model.device) for name in layer} for layer in self.layers]
+        self._columns = [{name: _index(part) for name, part in layer.items()} for layer in self.layers]
         self._modules = {part.module: part.path for layer in self.layers for part in layer.values()}
         self._blocks: list[ExitStack] = []
         self._running = False
@@ -106,7 +122,7 @@ class Capture:
         # The block may contain other passes, such as `generate`.
         if not self._running:
             return
-        self._x[module] = args[0].detach()
+        self._x[module] = args[0].detach().to(output.device)
         if output.requires_grad:
             output.register_hook(lambda gradient: self._d.__setitem__(module, gradient.detach()))
 
@@ -122,7 +138,6 @@ class Capture:
         if not self._blocks:
             with self:
                 return self.run(batch, normalise)
-        device = self.model.device
         longest = max(len(sample.ids) for sample in batch)
         ids = torch.empty(len(batch), longest, dtype=torch.long)
         counted = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -130,20 +145,23 @@ class Capture:
             ids[row] = sample.ids[-1]
             ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
             counted[row, : len(sample.ids)] = torch.tensor(sample.response)
-        ids, counted = ids.to(device), counted.to(device)
         # Logits only from the last prompt token on: with a large vocabulary they cost more than a layer.
         first = int(counted[:, 1:].any(0).nonzero()[0])
+        kept = counted[:, first + 1 :]
+        targets = ids.masked_fill(~counted, -100)[:, first + 1 :]
+        ids, targets = (each.to(device_of(self.model)) for each in (ids, targets))
+        divisors = kept.sum(1).tolist() if normalise == "mean" else [1] * len(batch)
+        scales = [self._scale(divisor) for divisor in divisors]
         try:
             self._running = True
             with torch.inference_mode(False), torch.enable_grad():
                 logits = run_forward(self.model, ids, logits=longest - first)[:, :-1]
                 if logits.dtype in (torch.bfloat16, torch.float16):
                     logits = logits.float()
-                targets = ids.masked_fill(~counted, -100)[:, first + 1 :]
+                targets = targets.to(logits.device)
                 losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
                 losses = losses.view_as(targets)
-                means = losses.sum(1) / ((targets != -100).sum(1) if normalise == "mean" else 1)
-                scales = [self._scale(sum(sample.response[1:]) if normalise == "mean" else 1) for sample in batch]
+                means = losses.sum(1) / losses.new_tensor(divisors)
                 (means * means.new_tensor(scales)).sum().backward()
             if unreached := [path for module, path in self._modules.items() if module not in self._d]:
                 raise InputError(
@@ -153,13 +171,11 @@ class Capture:
                 )
             shape = ids.shape
             # Some layers get a batch flattened to (batch * tokens, width).
-            for kept in (self._x, self._d):
-                kept.update({module: factor.reshape(*shape, -1) for module, factor in kept.items()})
-            each = [row[kept].double().cpu() for row, kept in zip(losses.detach(), targets != -100, strict=True)]
-            return [
-                Pass(float(means[row].detach()), each[row], self._cut(row, len(sample.ids), scales[row]))
-                for row, sample in enumerate(batch)
-            ]
+            for recorded in (self._x, self._d):
+                recorded.update({module: factor.reshape(*shape, -1) for module, factor in recorded.items()})
+            factors = self._cut([len(sample.ids) for sample in batch], scales)
+            each, means = losses.detach().double().cpu(), means.detach().tolist()
+            return [Pass(means[row], each[row][kept[row]], factors[row]) for row in range(len(batch))]
         finally:
             self._running = False
             self._x.clear()
@@ -169,32 +185,46 @@ class Capture:
         """The factor of the loss in a float16 backward pass: a power of two, so that nothing is rounded."""
         return HALF_SCALE << (divisor - 1).bit_length() if self._half else 1
 
-    def _cut(self, row: int, tokens: int, scale: int) -> dict[str, Factors]:
+    def _cut(self, lengths: Sequence[int], scales: Sequence[int]) -> list[dict[str, Factors]]:
+        """Each sample's factors: views of the whole batch's."""
         # Projections that read the same input (Q, K and V) get the same tensor.
         inputs: dict[tuple, Tensor] = {}
-        factors = {}
+        whole: dict[str, tuple[Sequence[Tensor | None], Sequence[Tensor | None]]] = {}
         for name in self.projections:
             x: list[Tensor | None] = []
             d: list[Tensor | None] = []
             for layer, columns in zip(self.layers, self._columns, strict=True):
                 module = layer[name].module if name in layer else None
                 x.append(None if module is None else self._x[module])
-                d.append(None if module is None else self._d[module][row, :tokens, columns[name]])
+                d.append(None if module is None else self._d[module][..., columns[name]])
             if self._even:
                 place = tuple(map(place_of, x))
                 if place not in inputs:
-                    inputs[place] = _at_least_float32(torch.stack([each[row, :tokens] for each in x]))
-                stack = _at_least_float32(torch.stack(d))
-                factors[name] = Factors(inputs[place], stack / scale if scale > 1 else stack)
+                    inputs[place] = _at_least_float32(torch.stack(x))
+                whole[name] = inputs[place], self._unscaled(torch.stack(d), scales)
                 continue
             for each in x:
                 if each is not None and place_of(each) not in inputs:
-                    inputs[place_of(each)] = _at_least_float32(each[row, :tokens])
-            factors[name] = Factors(
-                tuple(None if each is None else inputs[place_of(each)] for each in x),
-                tuple(None if each is None else _at_least_float32(each) / scale for each in d),
+                    inputs[place_of(each)] = _at_least_float32(each)
+            whole[name] = (
+                [None if each is None else inputs[place_of(each)] for each in x],
+                [None if each is None else self._unscaled(each, scales) for each in d],
             )
-        return factors
+        return [
+            {name: Factors(*(_sample(row, tokens, factor) for factor in pair)) for name, pair in whole.items()}
+            for row, tokens in enumerate(lengths)
+        ]
+
+    def _unscaled(self, d: Tensor, scales: Sequence[int]) -> Tensor:
+        d = _at_least_float32(d)
+        return d / d.new_tensor(scales)[:, None, None] if self._half else d
+
+
+def _sample(row: int, tokens: int, factor: Tensor | Sequence[Tensor | None]) -> Tensor | tuple[Tensor | None, ...]:
+    """One sample's part of a stack (layers, samples, tokens, width), or of each layer's (samples, tokens, width)."""
+    if isinstance(factor, Tensor):
+        return factor[:, row, :tokens]
+    return tuple(None if each is None else each[row, :tokens] for each in factor)
 
 
 def place_of(x: Tensor) -> tuple:
@@ -207,9 +237,10 @@ def _at_least_float32(factor: Tensor) -> Tensor:
     return factor.float() if factor.dtype in (torch.bfloat16, torch.float16) else factor
 
 
-def _index(columns: Tensor | None, device: torch.device) -> slice | Tensor:
+def _index(part: Projection) -> slice | Tensor:
     """The output features, as a slice where they are adjacent: a slice makes a view, an index a copy."""
-    if columns is None:
+    if part.columns is None:
         return slice(None)
-    first, last = int(columns[0]), int(columns[-1])
-    return slice(first, last + 1) if last - first + 1 == len(columns) else columns.to(device)
+    first, last = int(part.columns[0]), int(part.columns[-1])
+    adjacent = last - first + 1 == len(part.columns)
+    return slice(first, last + 1) if adjacent else part.columns.to(part.module.weight.device)

@@ -4,9 +4,11 @@ import json
 import platform
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,22 @@ from gradatlas.gradients.extras import Extras, code_of, measure_extras
 from gradatlas.gradients.journal import Journal, Record
 from gradatlas.gradients.meter import Meter
 from gradatlas.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows, share_of
+from gradatlas.gradients.rounding import HALVES, rounding_error, shortest
 from gradatlas.gradients.settings import Settings
-from gradatlas.gradients.spectra import decompose
+from gradatlas.gradients.solvers import fastest_solver, solver_of
+from gradatlas.gradients.spectra import Spectrum, start
 from gradatlas.gradients.write import write_extra, write_tables
+from gradatlas.models.adapted import load_adapted, locate_adapted
 from gradatlas.models.decoders import shapes_of
 from gradatlas.models.forward import length_regime
-from gradatlas.models.loading import check_ids, choose_device, load, locate
+from gradatlas.models.loading import check_ids, choose_device
 from gradatlas.models.tokens import Encoded, Encoder
 
 # Not in the metadata: numbers do not depend on the size of a batch. The shard is added separately.
 _NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
 # Not in the journal's key: what decides only token ids and masks, which are in the key; then what changes no number.
 _IN_TOKENS = ("max_length", "compat", "truncation", "loss_tokens", "chat", "seed", "relations", "controls")
-_NO_KEYS = {*_NO_FACTS, *_IN_TOKENS, "limit", "limit_seed", "purpose", "trust_remote_code"}
+_NO_KEYS = {*_NO_FACTS, *_IN_TOKENS, "limit", "limit_seed", "purpose", "trust_remote_code", "compared"}
 
 
 def measure(
@@ -50,15 +55,18 @@ def measure(
     *,
     extras: Extras | None = None,
     revision: str = "",
+    adapter: str = "",
+    adapter_revision: str = "",
+    gpus: int = 1,
     model_name: str = "",
     journal: str | None = None,
     run_path: str | None = None,
 ) -> None:
     """Measure all rows of `responses` on `model`, and write the samples and spectra tables, each atomically.
 
-    `model`: a folder, a card or a hub id. `responses`: a responses table or a JSON list. `extras`: optional tables.
-    `journal`: a folder for finished batches, which survive kills and edits. `run_path`: a JSON file for time, host,
-    device and versions.
+    `model`: a folder, a card or a hub id; `adapter`: a PEFT adapter of it, a folder or a hub id; `gpus`: how many hold
+    it together. `responses`: a responses table or a JSON list. `extras`: optional tables. `journal`: a folder for
+    finished batches, which survive kills and edits. `run_path`: a JSON file for time, host, device and versions.
     """
     extras = extras or Extras()
     outputs = {"samples": samples_path, "spectra": spectra_path, **extras.paths, "run": run_path}
@@ -68,12 +76,10 @@ def measure(
     drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
     with_tokens = extras.chosen(rows)
-    where = locate(model, revision)
+    where, adapted = locate_adapted(model, revision, adapter, adapter_revision)
     # Set explicitly, whatever the library's default: TF32 keeps 10 of float32's 23 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
-    network, tokenizer = load(
-        where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
-    )
+    network, tokenizer = load_adapted(where, adapted, settings, device=device, gpus=gpus)
     positions = getattr(network.config, "max_position_embeddings", None)
     # XLNet has -1 for no limit.
     window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
@@ -94,8 +100,13 @@ def measure(
     context = {
         **{name: value for name, value in asdict(settings).items() if name not in _NO_KEYS},
         "model": where.digest,
+        **({"adapter": adapted.digest} if adapted else {}),
         # No other code affects the numbers: token ids and masks are in the key.
-        "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:decompose"),
+        "engine": code_digest(
+            "gradatlas.gradients.capture:Capture",
+            "gradatlas.gradients.spectra:start",
+            *(["gradatlas.models.adapted:load_adapted"] if adapted or settings.quantise else []),
+        ),
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,
@@ -114,7 +125,7 @@ def measure(
     places = [at for at, key in enumerate(keys) if key in own or (key not in measured and settings.shard[0] == 1)]
     items, keys, wanted = ([each[place] for place in places] for each in (items, keys, wanted))
     job = _Job(
-        Capture(network, settings.projections, settings.mapping),
+        Capture(network, settings.projections, settings.mapping, settings.lora),
         {key: item for key, item in zip(keys, items, strict=True) if key},
         dict(zip(keys, wanted, strict=True)),
         batches,
@@ -135,8 +146,17 @@ def measure(
         "model_digest": where.digest,
         "revision": where.revision,
         "rows": len(rows),
+        "projections": job.capture.projections,
         "matrix_shapes": job.shapes(),
     }
+    if settings.dtype in HALVES and settings.compared and measured:
+        whole = replace(settings, dtype="float32")
+        facts["rounding"] = rounding_error(
+            job.capture,
+            shortest(measured.values(), settings.compared),
+            settings,
+            lambda: load_adapted(where, adapted, whole, device=device, gpus=gpus)[0],
+        )
     if settings.shard != (1, 1):
         facts |= {"shard": settings.shard, "places": places, "of_places": len(dropped)}
     ordered = [records[key] for key in keys]
@@ -211,6 +231,9 @@ class _Job:
         self.samples = {key: item.sample for key, item in items.items()}
         self.batches = batches
         self.computed = self.recalled = 0
+        # On a GPU the next pass is queued before a batch's numbers are waited for.
+        self.ahead = capture.model.device.type == "cuda"
+        self.solve = solver_of(capture.model)
 
     def run(self, journal: Journal | None) -> dict[str, Record]:
         """The record of every key. Each finished batch is committed to the journal."""
@@ -223,8 +246,7 @@ class _Job:
         todo = [left for batch in self.batches if (left := [key for key in batch if key not in recalled])]
         meter = Meter(sum(map(len, todo)), self.recalled)
         with self.capture:
-            for batch in todo:
-                fresh = self._compute(batch, meter)
+            for batch, fresh in self._computed(todo, meter):
                 # Not kept: a sample that does not fit here may fit on another machine.
                 kept = [key for key in batch if fresh[key].status != "out_of_memory"]
                 if journal and kept:
@@ -237,6 +259,31 @@ class _Job:
             journal.close()
             journal.set_aside()
         return records
+
+    def _computed(
+        self, batches: Iterable[Sequence[str]], meter: Meter
+    ) -> Iterator[tuple[Sequence[str], dict[str, Record]]]:
+        """Each batch with its records. What fails ahead of time is repeated in its turn, where its error is handled."""
+        waiting: deque[tuple[Sequence[str], Callable[[], dict[str, Record]] | None]] = deque()
+        for batch in batches:
+            begun = None
+            if self.ahead:
+                with suppress(Exception):
+                    begun = self._begin(batch, hold=False)
+            waiting.append((batch, begun))
+            while len(waiting) > self.ahead:
+                yield self._in_turn(*waiting.popleft(), meter)
+        while waiting:
+            yield self._in_turn(*waiting.popleft(), meter)
+
+    def _in_turn(
+        self, keys: Sequence[str], begun: Callable[[], dict[str, Record]] | None, meter: Meter
+    ) -> tuple[Sequence[str], dict[str, Record]]:
+        if begun:
+            with suppress(Exception):
+                return keys, begun()
+        del begun
+        return keys, self._compute(keys, meter)
 
     def _compute(self, keys: Sequence[str], meter: Meter) -> dict[str, Record]:
         try:
@@ -256,13 +303,33 @@ class _Job:
         return self._compute(keys[:half], meter) | self._compute(keys[half:], meter)
 
     def _compute_once(self, keys: Sequence[str]) -> dict[str, Record]:
+        return self._begin(keys, hold=True)()
+
+    def _begin(self, keys: Sequence[str], *, hold: bool) -> Callable[[], dict[str, Record]]:
+        """One pass over samples; the function returned waits for their records."""
         passes = self.capture.run([self.samples[key] for key in keys], normalise=self.settings.loss_norm)
-        records = {key: self._record(done, self.wanted[key]) for key, done in zip(keys, passes, strict=True)}
-        # Another sample of the batch may be the cause.
-        alone = [key for key in keys if records[key].status == "nonfinite"] if len(keys) > 1 else []
-        del passes
-        for key in alone:
-            records |= self._compute_once([key])
+        extras = [name for key in keys for name in self.wanted[key]]
+        spectra = start(
+            [done.factors for done in passes],
+            self.settings.metrics,
+            with_values="singular_values" in extras,
+            solve=self.solve,
+            hold=hold or bool(extras),
+        )
+        if not extras:
+            passes = [replace(done, factors={}) for done in passes]
+        return partial(self._finish, keys, passes, spectra)
+
+    def _finish(
+        self, keys: Sequence[str], passes: Sequence[Pass], spectra: Callable[[], list[Spectrum | None]]
+    ) -> dict[str, Record]:
+        found = zip(keys, passes, spectra(), strict=True)
+        records = {key: spectrum and self._record(done, spectrum, self.wanted[key]) for key, done, spectrum in found}
+        del found, passes, spectra
+        for key in keys:
+            # Alone: another sample of the batch may be the cause; and one that needs its factors once more.
+            if records[key] is None or (records[key].status == "nonfinite" and len(keys) > 1):
+                records |= self._compute_once([key])
         return records
 
     def _failure(self, keys: Sequence[str], error: Exception) -> RuntimeError:
@@ -280,19 +347,15 @@ class _Job:
         one_of = "one of: " if len(keys) > 1 else ""
         return RuntimeError(f"failed on {one_of}{'; '.join(names)}: {type(error).__name__}: {error}")
 
-    def _record(self, done: Pass, wanted: Collection[str]) -> Record:
-        finite = np.isfinite(done.loss) and all(
-            bool(d.isfinite().all() and x.isfinite().all()) for part in done.factors.values() for x, d in part.pairs()
-        )
-        if not finite:
+    def _record(self, done: Pass, spectrum: Spectrum, wanted: Collection[str]) -> Record:
+        if not (np.isfinite(done.loss) and spectrum.finite):
             return Record(done.loss, "nonfinite")
-        values, sigma = decompose(done.factors, self.settings.metrics, with_values="singular_values" in wanted)
-        extras = measure_extras(done, sigma, wanted)
-        return Record(done.loss, "ok", done.loss_concentration, values.flatten().tolist(), extras)
+        extras = measure_extras(done, spectrum.sigma, wanted)
+        return Record(done.loss, "ok", done.loss_concentration, spectrum.metrics.flatten().tolist(), extras)
 
     def shapes(self) -> dict[str, list[list[int] | None]]:
         """By projection, the (rows, columns) of each layer's matrix; None where a layer has none of its own."""
-        shapes = shapes_of(self.capture.layers, self.settings.projections)
+        shapes = shapes_of(self.capture.layers, self.capture.projections)
         return {name: [list(shape) if shape else None for shape in each] for name, each in shapes.items()}
 
 
@@ -311,7 +374,10 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "machine": machine(device),
         "threads": torch.get_num_threads(),
         "batch_tokens": job.settings.batch_tokens,
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
+        "devices": sorted({str(parameter.device) for parameter in job.capture.model.parameters()}),
+        "peak_gpu_bytes": sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) or None,
+        # By size of matrix: each route's seconds a matrix, or why it is not used.
+        "solvers": fastest_solver().facts if device == "cuda" else None,
         "computed": job.computed,
         "recalled": job.recalled,
     }

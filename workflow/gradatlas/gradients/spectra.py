@@ -1,86 +1,274 @@
-"""The exact spectrum and entries of G = D^T X from its two factors.
+"""The exact spectrum and entries of G = D^T X from its two factors: of one sample, or of several at once.
 
-G itself is never decomposed. The method depends on the precision of the factors:
-
-float64   QR of both factors, then the singular values of the small core R_d R_x^T: as exact as an SVD of G.
-lower     token Gram matrices, in float64. With rows x_t / |x_t| and |x_t| d_t, which do not change G,
-          X X^T = L L^T (Cholesky), and the squares of the singular values are the eigenvalues of
-          L^T (D D^T) L, a matrix of tokens x tokens, or of D^T (X X^T) D where D has fewer columns than tokens.
-          Squaring loses half of the digits; float64 has enough for factors that were rounded to float32. Where
-          it has too few (see `_UNSAFE`), the first method is used.
-
-README.md in this folder has the derivation, the errors and the costs.
+`start` gives a GPU all its work and returns; the function that it returns waits for the numbers. On the CPU everything
+is computed at once, some layers of a sample in each of as many threads as PyTorch has.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
 
 from gradatlas.gradients.capture import Factors, place_of
+from gradatlas.gradients.cores import (
+    EPS,
+    Inputs,
+    all_finite,
+    core,
+    exact_values,
+    gram,
+    later,
+    roots,
+    squares,
+    unsafe,
+)
+from gradatlas.gradients.metrics import FROM_FACTORS, OF_MATRIX, Gradients, extremes
 from gradatlas.study.settings import METRICS
 
-# Metrics that need no singular values.
-_FROM_FACTORS = {"frobenius_norm", "mean", "max", "min"}
+#: Eigenvalues (n, size), ascending, of symmetric matrices (n, size, size), which it may overwrite: a function that
+#: returns them on the CPU. Two solvers may differ by `TOLERANCE`.
+Solver = Callable[[Tensor], Callable[[], Tensor]]
+#: Relative error of a nuclear norm, at most, whichever the solver.
+TOLERANCE = 1e-6
 
-# Entries of G formed at once for max and min: 64 MiB of float32.
-_TILE = 1 << 24
-# Below this many tokens, computing half of a symmetric product in blocks saves no time.
-_BLOCK = 128
-# Largest relative error of the nuclear norm, from the shift before Cholesky or from rounding of a square; above it, the
-# SVD is used.
-_UNSAFE = 1e-6
+# Bytes of float64 copies of factors and products: of one of the CPU's threads; on a GPU; and of cores that are solved
+# together there.
+_CACHED, _COPIES, _CORES = 1 << 23, 1 << 30, 1 << 30
+# Samples shorter than this part of the longest are not padded to it.
+_ALIKE = 0.9
 # Largest relative error of the squared Frobenius norm as a sum over pairs of tokens; above it, the singular values are
 # used.
 _CANCELLED = 1e-9
-_EPS = torch.finfo(torch.float64).eps
 
 
-def spectra(factors: dict[str, Factors], metrics: Sequence[str] = METRICS) -> Tensor:
-    """The `metrics` of every layer and projection of one sample: (layers, projections, metrics), as in `decompose`."""
-    return decompose(factors, metrics, with_values=False)[0]
+BOUNDS = ("before", "total", "error")
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The gradients of one sample.
+
+    `metrics` (layers, projections, metrics), float64 on the CPU, NaN for a layer without the projection. `sigma`: by
+    layer and projection min(tokens, in, out) singular values, largest first; empty if not asked for.
+    `finite`: whether all factors are; the metrics of others are no numbers.
+    """
+
+    metrics: Tensor
+    sigma: list[list[Tensor]]
+    finite: bool
+
+
+def spectra(factors: Mapping[str, Factors], metrics: Sequence[str] = METRICS) -> Tensor:
+    """The `metrics` of every layer and projection of one sample: (layers, projections, metrics), as in `Spectrum`.
+
+    `factors`: by projection, `x` (tokens, in) and `d` (tokens, out) of each layer; projections in their order.
+    """
+    return decompose(factors, metrics, with_values=False).metrics
 
 
 def decompose(
-    factors: dict[str, Factors], metrics: Sequence[str] = METRICS, *, with_values: bool = True
-) -> tuple[Tensor, list[list[Tensor]]]:
-    """The `metrics` and singular values of every layer and projection of one sample.
+    factors: Mapping[str, Factors], metrics: Sequence[str] = METRICS, *, with_values: bool = True
+) -> Spectrum:
+    """The `metrics` of one sample and, `with_values`, its singular values."""
+    (found,) = start([factors], metrics, with_values=with_values)()
+    return found
 
-    `factors`: by projection, `x` (tokens, in) and `d` (tokens, out) of each layer. Returns (layers, projections,
-    metrics), projections in the order of `factors`, and by layer and projection min(tokens, in, out) singular values,
-    largest first (`with_values=False`: none where no metric needs them); all float64 on the CPU. A layer without the
-    projection has NaN metrics and no singular value. Layers are computed in parallel, in as many threads as PyTorch
-    has: a small decomposition gains nothing from two threads.
+
+def plainly(square: Tensor) -> Callable[[], Tensor]:
+    """The `Solver` of PyTorch, on any device."""
+    return later(torch.linalg.eigvalsh(square))
+
+
+def start(
+    samples: Sequence[Mapping[str, Factors]],
+    metrics: Sequence[str] = METRICS,
+    *,
+    with_values: bool = True,
+    solve: Solver = plainly,
+    hold: bool = True,
+    batched: bool | None = None,
+) -> Callable[[], list[Spectrum | None]]:
+    """Begin the `metrics` and singular values of several samples; the function returned gives each one's `Spectrum`.
+
+    `batched`: whether all samples' matrices are solved together, by `solve`, or those of some layers of one sample in
+    each of the CPU's threads; None: together on a GPU.
+    `hold=False` keeps no factors of the batch; a sample that needs them once more, for the exact route, is then None.
+    Samples of unlike length, and factors on several devices, are allowed.
     """
-    layers = len(next(iter(factors.values())).x)
-    names = tuple(metrics)
-    spectral = with_values or not _FROM_FACTORS.issuperset(names)
+    wanted = _Wanted(tuple(metrics), with_values or not FROM_FACTORS.issuperset(metrics))
+    inputs = [each for at, factors in enumerate(samples) for each in _inputs(at, factors)]
+    apart, together = [], []
+    for each in inputs:
+        (together if batched or (batched is None and each.x.is_cuda) else apart).append(each)
+    parts = _by_threads([part for each in apart for part in each.split(each.layers_in(_CACHED))], wanted)
+    for group in _of_alike_length(together):
+        some = _together(group, wanted, solve)
+        for part in some if not hold else ():
+            part.inputs = []
+        parts += some
+    shapes = [(len(next(iter(factors.values())).x), list(factors)) for factors in samples]
+    return partial(_gather, parts, shapes, len(metrics), with_values)
 
-    def of_layer(layer: int) -> tuple[Tensor, list[Tensor]]:
-        shared: dict[tuple, LayerInput] = {}
-        rows, values = [], []
-        for factor in factors.values():
-            x, d = factor.x[layer], factor.d[layer]
-            if x is None:
-                rows.append(torch.full((len(names),), torch.nan, dtype=torch.float64))
-                values.append(torch.empty(0, dtype=torch.float64))
-                continue
-            x = shared.setdefault(place_of(x), LayerInput(x))
-            norm = None if spectral or "frobenius_norm" not in names else _frobenius(x, d)
-            needed = spectral or ("frobenius_norm" in names and norm is None)
-            sigma = singular_values(x, d) if needed else x.x.new_empty(0, dtype=torch.float64)
-            gradient = Gradient(x, d, sigma, norm)
-            rows.append(torch.stack([OF_MATRIX[name](gradient).cpu().double() for name in names]))
-            values.append(sigma.cpu())
-        return torch.stack(rows), values
+
+@dataclass(frozen=True)
+class _Wanted:
+    metrics: tuple[str, ...]
+    spectral: bool
+
+
+@dataclass
+class _Input:
+    """X (layers, tokens, in) of some layers of a sample, and by projection their D (layers, tokens, out)."""
+
+    sample: int
+    layers: range
+    x: Tensor
+    d: dict[str, Tensor]
+
+    @property
+    def kind(self) -> tuple:
+        """Inputs of one kind are computed together."""
+        return self.x.dtype, self.x.shape[2], tuple((name, d.shape[2]) for name, d in self.d.items())
+
+    def layers_in(self, size: int) -> int:
+        """How many layers' float64 copies and products fit into so many bytes, at least one."""
+        tokens, columns = self.x.shape[1:]
+        widths = columns + sum(d.shape[2] for d in self.d.values())
+        return max(1, size // (8 * tokens * (widths + 6 * tokens)))
+
+    def split(self, size: int) -> Iterator["_Input"]:
+        """The same, of at most `size` layers each."""
+        for at in range(0, len(self.layers), size):
+            end = at + size
+            yield _Input(
+                self.sample, self.layers[at:end], self.x[at:end], {name: d[at:end] for name, d in self.d.items()}
+            )
+
+
+def _inputs(sample: int, factors: Mapping[str, Factors]) -> Iterator[_Input]:
+    """Each X once, with all projections that read it: those of all layers in one stack, where there is one."""
+    if all(isinstance(factor.x, Tensor) for factor in factors.values()):
+        stacks = [{name: (factor.x, factor.d) for name, factor in factors.items()}]
+    else:
+        layers = range(len(next(iter(factors.values())).x))
+        stacks = [
+            {name: (part.x[at][None], part.d[at][None]) for name, part in factors.items() if part.x[at] is not None}
+            for at in layers
+        ]
+    for first, stack in enumerate(stacks):
+        found: dict[tuple, _Input] = {}
+        for name, (x, d) in stack.items():
+            found.setdefault(place_of(x), _Input(sample, range(first, first + len(x)), x, {})).d[name] = d
+        yield from found.values()
+
+
+@dataclass
+class _Part:
+    """The gradients of one projection of several inputs of one kind, n matrices in all.
+
+    `facts`: numbers (n,) by name, on the CPU once called. `square`: cores (n, size, size), until they are solved.
+    `values`: their eigenvalues (n, size), on the CPU once called; None where none are needed.
+    """
+
+    inputs: list[_Input]
+    name: str
+    wanted: _Wanted
+    shape: tuple[int, int]
+    exact: bool
+    facts: Callable[[], dict[str, Tensor]]
+    square: Tensor | None
+    values: Callable[[], Tensor] | None = None
+
+    def __post_init__(self):
+        self.places = [(each.sample, layer) for each in self.inputs for layer in each.layers]
+        self.tokens = torch.tensor([each.x.shape[1] for each in self.inputs for _ in each.layers])
+
+    @cached_property
+    def finished(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Metrics (n, metrics), singular values (n, size), and (n,) whether factors are finite and numbers known."""
+        facts = self.facts()
+        count = self.tokens.clamp_max(min(self.shape))
+        sigma = torch.zeros(len(count), int(count.max()) if self.wanted.spectral else 0, dtype=torch.float64)
+        if self.values is not None:
+            values, rank = roots(self.values()), torch.minimum(count, facts["nonzero"])
+            sigma = torch.nn.functional.pad(values, (0, sigma.shape[1] - values.shape[1]))
+            # Of padding, and of tokens that add nothing; their zeros are rounded.
+            sigma = sigma.masked_fill(torch.arange(sigma.shape[1]) >= rank[:, None], 0)
+            again = unsafe(sigma, rank, facts["failed"], *(facts[name] for name in BOUNDS))
+        else:
+            again = torch.full(count.shape, self.wanted.spectral) | facts.get("cancelled", torch.zeros(1)).bool()
+        again, norm = again & facts["finite"].bool(), facts.get("norm")
+        if again.any() and self.inputs:
+            factors = [(x, d) for each in self.inputs for x, d in zip(each.x, each.d[self.name], strict=True)]
+            sigma = torch.nn.functional.pad(sigma, (0, int(count.max()) - sigma.shape[1]))
+            for at in again.nonzero()[:, 0].tolist():
+                sigma[at] = 0
+                sigma[at, : count[at]] = exact_values(*factors[at]).cpu()
+            norm = None if norm is None else torch.where(again, sigma.norm(dim=1), norm)
+            again = torch.zeros_like(again)
+        of = Gradients(self.shape, self.exact, sigma, norm, facts)
+        rows = [OF_MATRIX[name](of) for name in self.wanted.metrics]
+        return torch.stack(rows, 1) if rows else sigma[:, :0], sigma, facts["finite"].bool(), ~again
+
+
+def _parts(inputs: list[_Input], wanted: _Wanted, tokens: int) -> Iterator[_Part]:
+    """The projections of inputs of one kind, padded to `tokens`; a GPU has its work queued, and none is waited for."""
+    x = Inputs(_padded([each.x for each in inputs], tokens))
+    for name in inputs[0].d:
+        d = _padded([each.d[name] for each in inputs], tokens)
+        facts, square = _facts(x, d, wanted)
+        host = later(torch.stack([fact.double() for fact in facts.values()]))
+        named = partial(lambda host, names: dict(zip(names, host(), strict=True)), host, list(facts))
+        yield _Part(inputs, name, wanted, (d.shape[-1], x.x.shape[-1]), x.exact, named, square)
+
+
+def _padded(factors: Sequence[Tensor], tokens: int) -> Tensor:
+    """(layers of all, tokens, width), with zeros behind each factor's own tokens."""
+    if all(each.shape[1] == tokens for each in factors):
+        return torch.cat(list(factors)) if len(factors) > 1 else factors[0]
+    out = factors[0].new_zeros(sum(map(len, factors)), tokens, factors[0].shape[2])
+    for rows, each in zip(out.split([len(each) for each in factors]), factors, strict=True):
+        rows[:, : each.shape[1]] = each
+    return out
+
+
+def _facts(x: Inputs, d: Tensor, wanted: _Wanted) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Numbers (n,) of each gradient from its factors; and the cores (n, size, size), None without a spectrum."""
+    facts = {"finite": x.finite & all_finite(d), "nonzero": (x.nonzero & (d != 0).any(-1)).sum(-1)}
+    if "mean" in wanted.metrics:
+        # The sum of an outer product's entries is the product of the two sums.
+        facts["mean"] = (d.double().sum(-1) * x.x.double().sum(-1)).sum(-1) / (d.shape[-1] * x.x.shape[-1])
+    if {"max", "min"} & {*wanted.metrics}:
+        facts["min"], facts["max"] = extremes(x.x, d)
+    if wanted.spectral and not x.exact:
+        found = core(x, d)
+        return {**facts, "failed": found.failed, **{name: getattr(found, name) for name in BOUNDS}}, found.square
+    if not wanted.spectral and "frobenius_norm" in wanted.metrics:
+        # <G, G>; where the terms cancel, the singular values are used.
+        square = (x.gram * gram(d.double())).sum((-2, -1))
+        facts |= {"norm": square.sqrt(), "cancelled": ~(EPS * squares(x, d) <= _CANCELLED * square)}
+    return facts, None
+
+
+def _by_threads(inputs: Sequence[_Input], wanted: _Wanted) -> list[_Part]:
+    """All parts of inputs on the CPU, each in one thread: small matrices gain nothing from two.
+
+    The numbers of a sample do not depend on the batch's other samples, nor on the number of threads.
+    """
+
+    def of_one(each: _Input) -> list[_Part]:
+        parts = list(_parts([each], wanted, each.x.shape[1]))
+        _solve([part for part in parts if part.square is not None], plainly)
+        for part in parts:
+            part.finished  # noqa: B018 - here, since the exact route takes long where it is needed
+        return parts
 
     with _one_thread_each() as share_out:
-        found = list(share_out(of_layer, range(layers)))
-    return torch.stack([rows for rows, _ in found]), [values for _, values in found]
+        return [part for parts in share_out(of_one, inputs) for part in parts]
 
 
 @contextmanager
@@ -98,190 +286,85 @@ def _one_thread_each() -> Iterator[Callable]:
         torch.set_num_threads(threads)
 
 
-class LayerInput:
-    """One layer's X (tokens, in), with intermediate results that its projections share, computed on first use."""
-
-    def __init__(self, x: Tensor):
-        self.x = x
-        self.exact = x.dtype == torch.float64
-
-    @cached_property
-    def reduced(self) -> Tensor:
-        """R of the QR of X^T, or X^T itself where it has no more columns than rows; float64."""
-        return reduce(self.x.double())
-
-    @cached_property
-    def nonzero(self) -> Tensor:
-        """(tokens,): whether the input is nonzero."""
-        return (self.x != 0).any(1)
-
-    @cached_property
-    def gram(self) -> Tensor:
-        """X X^T in float64."""
-        return gram(self.x.double())
-
-    @cached_property
-    def lengths(self) -> Tensor:
-        """|x_t| of every token, float64."""
-        return self.gram.diagonal().sqrt()
-
-    @cached_property
-    def factor(self) -> tuple[Tensor | None, float]:
-        """L with L L^T = Gram matrix of the unit rows + shift, and the shift; None where Cholesky fails."""
-        inverse = torch.where(self.lengths > 0, 1 / self.lengths, 0.0)
-        unit = self.gram * inverse[:, None] * inverse
-        # Rounding makes a singular Gram matrix slightly indefinite; for unit rows by at most this.
-        shift = len(unit) * _EPS
-        unit.diagonal().copy_(1 + shift)
-        lower, failed = torch.linalg.cholesky_ex(unit)
-        return None if int(failed) else lower, shift
+def _of_alike_length(inputs: Iterable[_Input]) -> list[list[_Input]]:
+    """Inputs on one device, of alike length, longest first."""
+    groups: list[list[_Input]] = []
+    for each in sorted(inputs, key=lambda one: (str(one.x.device), -one.x.shape[1])):
+        first = groups[-1][0].x if groups else each.x
+        if groups and first.device == each.x.device and each.x.shape[1] >= _ALIKE * first.shape[1]:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups
 
 
-def singular_values(x: LayerInput, d: Tensor) -> Tensor:
-    """Singular values of D^T X, largest first, float64: min(tokens, in, out) of them. `d` (tokens, out)."""
-    found = None if x.exact else _from_grams(x, d)
-    return torch.linalg.svdvals(reduce(d.double()) @ x.reduced.mT) if found is None else found
+def _together(inputs: Sequence[_Input], wanted: _Wanted, solve: Solver) -> list[_Part]:
+    """All parts of inputs on one GPU, of alike length: products in few calls, and cores of one size solved together."""
+    tokens = inputs[0].x.shape[1]
+    kinds: dict[tuple, list[_Input]] = {}
+    for each in inputs:
+        kinds.setdefault(each.kind, []).append(each)
+    parts: list[_Part] = []
+    waiting: list[_Part] = []
+    for alike in kinds.values():
+        # The first is the longest.
+        size = alike[0].layers_in(_COPIES)
+        for chunk in _chunks([part for each in alike for part in each.split(size)], size):
+            found = list(_parts(chunk, wanted, tokens))
+            parts += found
+            waiting += [part for part in found if part.square is not None]
+            if sum(part.square.nbytes for part in waiting) > _CORES:
+                _solve(waiting, solve)
+                waiting = []
+    _solve(waiting, solve)
+    return parts
 
 
-def _from_grams(x: LayerInput, d: Tensor) -> Tensor | None:
-    tokens, rows = d.shape
-    columns = x.x.shape[1]
-    if columns <= tokens:
-        formed = d.double().mT @ x.x.double()
-        return _safe_roots(gram(formed if rows <= columns else formed.mT), formed.square().sum())
-    if rows <= tokens:
-        tall = d.double()
-        return _safe_roots(tall.mT @ (x.gram @ tall), _squares(x, d))
-    lower, shift = x.factor
-    if lower is None:
-        return None
-    scaled = d.double() * x.lengths[:, None]
-    weights = gram(scaled)
-    sigma = _roots(lower.mT @ (weights @ lower))
-    # The shift adds at most sqrt(shift) |x_t| |d_t| per token.
-    added = shift**0.5 * float(weights.diagonal().sqrt().sum())
-    return sigma if added <= _UNSAFE * float(sigma.sum()) or added == 0 else None
+def _chunks(inputs: Sequence[_Input], size: int) -> Iterator[list[_Input]]:
+    """Lists of inputs of at most `size` layers in all."""
+    chunk: list[_Input] = []
+    for each in inputs:
+        if chunk and sum(len(one.layers) for one in chunk) + len(each.layers) > size:
+            yield chunk
+            chunk = []
+        chunk.append(each)
+    yield chunk
 
 
-def _squares(x: LayerInput, d: Tensor) -> Tensor:
-    """sum_t |x_t|^2 |d_t|^2: times the float64 epsilon, the error of a sum over pairs of tokens."""
-    return (x.gram.diagonal() * d.double().square().sum(1)).sum()
+def _solve(parts: Sequence[_Part], solve: Solver) -> None:
+    sizes: dict[int, list[_Part]] = {}
+    for part in parts:
+        sizes.setdefault(part.square.shape[-1], []).append(part)
+    for alike in sizes.values():
+        values = cache(solve(torch.cat([part.square for part in alike])))
+        at = 0
+        for part in alike:
+            part.values = partial(lambda values, at, end: values()[at:end], values, at, at + len(part.square))
+            at += len(part.square)
+            part.square = None
 
 
-def _safe_roots(square: Tensor, size: Tensor) -> Tensor | None:
-    """Roots of the eigenvalues; None where rounding of the square, about 2.2e-16 `size`, could change them too much."""
-    sigma = _roots(square)
-    error = _EPS * size
-    # A zero becomes the root of the error; a larger value changes by at most error / value.
-    moved = torch.minimum(error.sqrt(), error / sigma.clamp_min(torch.finfo(sigma.dtype).tiny))
-    return sigma if float(moved.sum()) <= _UNSAFE * float(sigma.sum()) else None
-
-
-def _frobenius(x: LayerInput, d: Tensor) -> Tensor | None:
-    """The Frobenius norm as <G, G> = sum((X X^T) * (D D^T)); None where the terms cancel."""
-    found = (x.gram * gram(d.double())).sum()
-    return found.sqrt() if _EPS * float(_squares(x, d)) <= _CANCELLED * float(found) else None
-
-
-def _roots(square: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(square).clamp_min(0).sqrt().flip(-1)
-
-
-def gram(x: Tensor) -> Tensor:
-    """X X^T (tokens, tokens); half of it is copied by symmetry where that saves time."""
-    tokens = len(x)
-    if tokens < 2 * _BLOCK or x.is_cuda:
-        return x @ x.mT
-    out = x.new_empty(tokens, tokens)
-    for start in range(0, tokens, _BLOCK):
-        block = x[start:] @ x[start : start + _BLOCK].mT
-        out[start:, start : start + _BLOCK] = block
-        out[start : start + _BLOCK, start:] = block.mT
-    return out
-
-
-def reduce(factor: Tensor) -> Tensor:
-    """(tokens, width) to (min(tokens, width), tokens): R of the thin QR of the transpose."""
-    transposed = factor.mT
-    return torch.linalg.qr(transposed, mode="r").R if factor.shape[0] < factor.shape[1] else transposed
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """The gradient G = D^T X of one matrix (rows, columns), as metrics read it.
-
-    `d` (tokens, rows); `sigma`: its singular values, largest first, empty where no metric needs them; `norm`: the
-    Frobenius norm from the factors, None where `sigma` gives it.
-    """
-
-    x: LayerInput
-    d: Tensor
-    sigma: Tensor
-    norm: Tensor | None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return self.d.shape[1], self.x.x.shape[1]
-
-    @cached_property
-    def extremes(self) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest entry."""
-        return extremes(self.x.x, self.d)
-
-
-def _frobenius_norm(of: Gradient) -> Tensor:
-    return of.sigma.square().sum().sqrt() if of.norm is None else of.norm
-
-
-def _mean(of: Gradient) -> Tensor:
-    # The sum of an outer product's entries is the product of the two sums.
-    rows, columns = of.shape
-    return (of.d.double().sum(1) * of.x.x.double().sum(1)).sum() / (rows * columns)
-
-
-def _effective_rank(of: Gradient) -> Tensor:
-    total = of.sigma.sum()
-    share = of.sigma / total.clamp_min(torch.finfo(of.sigma.dtype).tiny)
-    # The rank of a zero matrix is 0, not exp(0).
-    rank = torch.exp(-torch.special.xlogy(share, share).sum())
-    return torch.where(total > 0, rank, torch.zeros_like(rank))
-
-
-def _smallest(of: Gradient) -> Tensor:
-    """The smallest singular value of the matrix; exactly 0 where the matrix does not have full rank.
-
-    That is where too few tokens have a nonzero input and output gradient, and where the value is below the tolerance of
-    `torch.linalg.matrix_rank` (its root, where squares are taken).
-    """
-    x, d, sigma, full = of.x, of.d, of.sigma, min(of.shape)
-    tolerance = (_EPS * max(of.shape)) ** (1 if x.exact else 0.5)
-    nonzero = int((x.nonzero & (d != 0).any(1)).sum())
-    if len(d) < full or nonzero < full or float(sigma[-1]) <= tolerance * float(sigma[0]):
-        return torch.zeros_like(sigma[0])
-    return sigma[-1]
-
-
-def extremes(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest entry of D^T X, which is formed in tiles."""
-    step = max(1, _TILE // x.shape[1])
-    bounds = []
-    for start in range(0, d.shape[1], step):
-        bounds.append(torch.stack(torch.aminmax(d[:, start : start + step].mT @ x)))
-    bounds = torch.stack(bounds)
-    return bounds[:, 0].min(), bounds[:, 1].max()
-
-
-#: By name (`Metric` of `study.settings`), what a metric is of a matrix's gradient: one number.
-OF_MATRIX: dict[str, Callable[[Gradient], Tensor]] = {
-    "nuclear_norm": lambda of: of.sigma.sum(),
-    "sigma_max": lambda of: of.sigma[0],
-    "sigma_min": _smallest,
-    "frobenius_norm": _frobenius_norm,
-    "mean": _mean,
-    "max": lambda of: of.extremes[1],
-    "min": lambda of: of.extremes[0],
-    "effective_rank": _effective_rank,
-    # NaN for a zero gradient.
-    "sigma_ratio": lambda of: of.sigma[0] / of.sigma.sum(),
-}
+def _gather(
+    parts: Sequence[_Part], shapes: Sequence[tuple[int, list[str]]], metrics: int, with_values: bool
+) -> list[Spectrum | None]:
+    """Each sample's spectrum, from parts that hold some matrices of several samples. Waits for the numbers."""
+    layers, names = max(count for count, _ in shapes), shapes[0][1]
+    found = torch.full((len(shapes), layers, len(names), metrics), torch.nan, dtype=torch.float64)
+    finite, known = (torch.ones(len(shapes), dtype=torch.bool) for _ in range(2))
+    empty = torch.empty(0, dtype=torch.float64)
+    sigma = [[[empty] * len(names) for _ in range(count if with_values else 0)] for count, _ in shapes]
+    for part in parts:
+        rows, values, all_are, sure = part.finished
+        place = names.index(part.name)
+        samples, layer = torch.tensor(part.places).T
+        found[samples, layer, place] = rows
+        finite[samples[~all_are]] = False
+        known[samples[~sure]] = False
+        if with_values:
+            size = part.tokens.clamp_max(min(part.shape)).tolist()
+            for at, (sample, layer) in enumerate(part.places):
+                sigma[sample][layer][place] = values[at, : size[at]]
+    return [
+        Spectrum(found[at, : shapes[at][0]], sigma[at], bool(finite[at])) if known[at] else None
+        for at in range(len(shapes))
+    ]

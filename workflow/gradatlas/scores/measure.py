@@ -18,7 +18,8 @@ from gradatlas.finetuning.sequences import EncodedResponse, response_logits
 from gradatlas.gradients.capture import Capture, Factors, Pass
 from gradatlas.gradients.measure import out_of_memory
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.gradients.spectra import spectra
+from gradatlas.gradients.solvers import solver_of
+from gradatlas.gradients.spectra import Spectrum, start
 from gradatlas.models.conversations import ConversationEncoder
 from gradatlas.models.forward import length_regime
 from gradatlas.models.loading import check_ids
@@ -61,7 +62,9 @@ class Scorer:
         if self.window < settings.max_length:
             progress(f"max_length is {settings.max_length}, but the model has {positions} positions; using {positions}")
         self.encoder = ConversationEncoder(tokenizer, settings, max_length=self.window)
-        self.capture = Capture(model, settings.projections, settings.mapping)
+        # Of a model with LoRA that is not merged, the weights that training would change.
+        lora = "alone" if settings.lora == "separate" else "merged"
+        self.capture = Capture(model, settings.projections, settings.mapping, lora)
         self.front = front_tokens(tokenizer)
         self.clock = Clock()
 
@@ -127,8 +130,11 @@ def measure_chunk(
 
     def both(batch: list[int]) -> dict[int, dict[str, Any]]:
         passes = clock.timed(lambda: capture.run([samples[at] for at in batch]))
-        found = {at: _measured(samples[at], done) for at, done in zip(batch, passes, strict=True)}
-        del passes
+        factors = [done.factors for done in passes]
+        spectra = start(factors, METRICS, with_values=False, solve=solver_of(capture.model))()
+        each = zip(batch, passes, spectra, strict=True)
+        found = {at: _measured(samples[at], done, spectrum) for at, done, spectrum in each}
+        del passes, factors, spectra, each
         # Another sample of the batch may be the cause.
         again = [at for at in batch if found[at]["status"] == "nonfinite"] if len(batch) > 1 else []
         return found | {at: values for each in again for at, values in both([each]).items()}
@@ -180,7 +186,7 @@ def _in_halves(compute: Callable, batch: list[int], chunk: Sequence[Item]) -> di
     return _in_halves(compute, batch[:half], chunk) | _in_halves(compute, batch[half:], chunk)
 
 
-def _measured(sample: Encoded, done: Pass) -> dict[str, Any]:
+def _measured(sample: Encoded, done: Pass, spectrum: Spectrum) -> dict[str, Any]:
     losses = torch.full((len(sample.ids),), torch.nan, dtype=torch.float64)
     losses[[at for at, counted in enumerate(sample.response) if counted and at]] = done.token_losses
     terms = token_terms(done.factors)
@@ -189,7 +195,7 @@ def _measured(sample: Encoded, done: Pass) -> dict[str, Any]:
     return {
         "status": "ok",
         "loss": done.loss,
-        "values": spectra(done.factors, METRICS).flatten().tolist(),
+        "values": spectrum.metrics.flatten().tolist(),
         "token_losses": [None if loss != loss else loss for loss in losses.tolist()],
         "token_terms": terms.tolist(),
     }
@@ -205,7 +211,7 @@ def token_terms(factors: Mapping[str, Factors]) -> Tensor:
         for part in factors.values()
         for x, d in part.pairs()
     ]
-    return torch.stack(squares).sum(0).sqrt().cpu()
+    return torch.stack([each.to(squares[0].device) for each in squares]).sum(0).sqrt().cpu()
 
 
 def last_span(sample: Encoded, front: Sequence[int]) -> EncodedResponse | None:

@@ -23,8 +23,8 @@ from gradatlas.core.files import ROOT
 #: Width, layers, feed-forward width and vocabulary of each model; the committed miniature first.
 SHAPES = ((128, 6, 384, 1512), (256, 4, 688, 32_000), (512, 8, 1376, 32_000), (1024, 12, 2752, 32_000))
 JOBS = ("measure_gradients", "score_samples", "finetune", "check_step")
-# So that a batch of 4,096 tokens is full.
-SAMPLES, WORDS, WINDOW = 8, 250, 512
+# Long answers, so that a batch of 4,096 tokens is full, and most of its logits count.
+SAMPLES, WORDS, WINDOW = 8, 300, 512
 DYNAMICS = {"runs": ["smoke_dpo"], "models": ["m0"], "train": 8, "held_out": 4, "base_documents": 4, "probes": 3,
             "held_out_probes": 1, "max_new_tokens": 6, "generate_prompts": 2, "max_length": WINDOW,
             "one_step": {"updates": 1, "probes": 1, "halvings": 1}}  # fmt: skip
@@ -95,8 +95,7 @@ def write_texts(folder: Path) -> None:
     """The dataset's questions and the training file, of the miniature's words."""
     rng = random.Random(0)
     words = ["three", "plus", "two", "is", "five", "and", "the", "answer", "born", "in", "a"]
-    texts = [" ".join(rng.choices(words, k=WORDS)) for _ in range(2 * SAMPLES)]
-    halves = list(zip(texts[::2], texts[1::2], strict=True))
+    halves = [[" ".join(rng.choices(words, k=count)) for count in (10, WORDS)] for _ in range(SAMPLES)]
     rows = [{"question": a, "short": "five", "answer": "five", "long": b} for a, b in halves]
     pairs = [{"instruction": a, "output": b} for a, b in halves]
     for name, each in (("own0.jsonl", rows), ("texts.jsonl", pairs)):

@@ -157,7 +157,7 @@ def test_the_plan_counts_the_samples_and_tokens_of_the_job(job, miniature, monke
     tokens = sum(row["prompt_tokens"] + row["response_tokens"] for row in samples)
     assert 0.8 * tokens < load.tokens <= tokens
     # Without a tokenizer a byte may be a token; without the table a sample may fill the window.
-    bounds = [gradient_load(study, model, "mini_arithmetic", 1)]
+    bounds = [gradient_load(study, model, "mini_arithmetic", bytes_per_token=1)]
     (folder / "results/responses/mini_arithmetic.parquet").rename(folder / "away")
     bounds.append(gradient_load(study, model, "mini_arithmetic"))
     (folder / "away").rename(folder / "results/responses/mini_arithmetic.parquet")

@@ -296,7 +296,9 @@ def known_of(card, wildcards):
     """What is known of the model whose card is an input: of a run's, by the model that it was trained from."""
     from gradatlas.planning.known import known_model, unread_model
 
-    name = os.path.basename(card).removesuffix(".json") if card.startswith("resources/models/") else wildcards.model
+    # A prefix comes first where this workflow is a module of another.
+    of_sheet = "/resources/models/" in f"/{card}"
+    name = os.path.basename(card).removesuffix(".json") if of_sheet else wildcards.model
     # Snakemake catches the error of a card that is not yet made, and asks again.
     os.stat(card)
     # A damaged one is the job's to report.
@@ -332,6 +334,11 @@ def model_memory(name, section=STUDY.config, batch="batch_tokens", work=None, tr
     return needed
 
 
+def untrained_memory(wildcards, attempt):
+    """Main memory in MB of writing a twin: its weights twice in float32; 4 billion where the sheet states no number."""
+    return attempt * (3000 + 2 * 4 * (TWINS[wildcards.model]["parameters"] or 4 * 10**9) // 10**6)
+
+
 def time_limit(name, work):
     """Time limit of a job on the model whose card is the input `name`, in minutes; a retry gets as much again.
 
@@ -356,7 +363,7 @@ def measuring_work(wildcards, input, model):
     from gradatlas.planning.resources import measuring
 
     os.stat(input.responses)
-    return measuring(STUDY, model, wildcards.dataset)
+    return measuring(STUDY, model, wildcards.dataset, input.responses)
 
 
 def measuring_disk(wildcards, input):

@@ -1,4 +1,4 @@
-"""Memory of jobs on the CPU, measured by Snakemake, beside what their rules ask for.
+"""Memory of jobs on the CPU, as Snakemake measures it, for the formulas of planning/costs.py.
 
   python -m benchmarks.memory --output FILE.csv
 
@@ -10,7 +10,6 @@ import argparse
 import csv
 import json
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,8 @@ from gradatlas.core.files import ROOT
 #: Width, layers, feed-forward width and vocabulary of each model; the committed miniature first.
 SHAPES = ((128, 6, 384, 1512), (256, 4, 688, 32_000), (512, 8, 1376, 32_000), (1024, 12, 2752, 32_000))
 JOBS = ("measure_gradients", "score_samples", "finetune", "check_step")
-SAMPLES, WORDS, WINDOW = 6, 120, 512
+# Long answers, so that a batch of 4,096 tokens is full, and most of its logits count.
+SAMPLES, WORDS, WINDOW = 8, 300, 512
 DYNAMICS = {"runs": ["smoke_dpo"], "models": ["m0"], "train": 8, "held_out": 4, "base_documents": 4, "probes": 3,
             "held_out_probes": 1, "max_new_tokens": 6, "generate_prompts": 2, "max_length": WINDOW,
             "one_step": {"updates": 1, "probes": 1, "halvings": 1}}  # fmt: skip
@@ -35,18 +35,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="table to write (.csv)")
     parser.add_argument("--shapes", type=int, nargs="+", default=range(len(SHAPES)), help="only these, from 0")
     given = parser.parse_args()
-    rows = []
+    done: list[dict] = []
     for shape in given.shapes:
         with tempfile.TemporaryDirectory() as folder:
-            rows += measured(Path(folder) / "study", *SHAPES[shape])
-    with open(given.output, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+            done += measured(Path(folder) / "study", *SHAPES[shape])
+        with open(given.output, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, done[0], lineterminator="\n")
+            table.writeheader()
+            table.writerows(done)
 
 
 def measured(folder: Path, width: int, layers: int, feedforward: int, vocabulary: int) -> Iterator[dict]:
-    """Run a study's jobs, and yield the peak of each kind and what its rule asked for, in MB."""
+    """Run a study's jobs, and yield the peak of each kind in MB."""
     data = {"dataset": "texts", "source": "texts.jsonl", "max_length": WINDOW}
     make(folder, 1, 1, samples="all", controls="none", dynamics=DYNAMICS, formats=["svg"])
     study = folder / "study.yaml"
@@ -62,16 +62,15 @@ def measured(folder: Path, width: int, layers: int, feedforward: int, vocabulary
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
-    printed = re.split(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, flags=re.MULTILINE)[1:]
-    asked = {job: re.search(r"mem_mb=(\d+)", text) for job, text in zip(printed[::2], printed[1::2], strict=True)}
+    parameters = json.loads((folder / "resources/models/m0.json").read_text())["parameters"]
+    shape = {"width": width, "layers": layers, "feedforward": feedforward, "vocabulary": vocabulary}
     for job in JOBS:
         peaks = []
         for path in (folder / "logs/benchmarks" / job).rglob("*.tsv"):
             with open(path, encoding="utf-8") as file:
                 # Snakemake's MB are 2^20 bytes.
                 peaks += [float(row["max_rss"]) * 1.048576 for row in csv.DictReader(file, delimiter="\t")]
-        shape = {"width": width, "layers": layers, "feedforward": feedforward, "vocabulary": vocabulary}
-        yield {"job": job, **shape, "peak_mb": round(max(peaks)), "asked_mb": int(asked[job][1])}
+        yield {"job": job, **shape, "parameters": parameters, "peak_mb": round(max(peaks))}
 
 
 def write_model(folder: Path, width: int, layers: int, feedforward: int, vocabulary: int) -> None:
@@ -96,11 +95,9 @@ def write_texts(folder: Path) -> None:
     """The dataset's questions and the training file, of the miniature's words."""
     rng = random.Random(0)
     words = ["three", "plus", "two", "is", "five", "and", "the", "answer", "born", "in", "a"]
-    texts = [" ".join(rng.choices(words, k=WORDS)) for _ in range(8 * SAMPLES)]
-    rows = [
-        {"question": a, "short": b, "answer": "five", "long": c} for a, b, c in zip(*[iter(texts)] * 3, strict=False)
-    ]
-    pairs = [{"instruction": a, "output": b} for a, b in zip(*[iter(texts)] * 2, strict=True)]
+    halves = [[" ".join(rng.choices(words, k=count)) for count in (10, WORDS)] for _ in range(SAMPLES)]
+    rows = [{"question": a, "short": "five", "answer": "five", "long": b} for a, b in halves]
+    pairs = [{"instruction": a, "output": b} for a, b in halves]
     for name, each in (("own0.jsonl", rows), ("texts.jsonl", pairs)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in each))
 

@@ -98,21 +98,20 @@ def check_results():
         check_all_writable("results")
 
 
+def gpus_wanted(job):
+    """GPUs that a job would take."""
+    if job.rule.name == "finetune":
+        return STUDY.config["dynamics"]["processes"]
+    measured = job.rule.name in ("measure_gradients", "score_samples")
+    return gpus_of([STUDY.models[job.wildcards.model]]) if measured else 1
+
+
 def check_gpus():
     """Stop before the first job where jobs would share a GPU, or wait for one that does not exist."""
     # Nodes of a cluster have GPUs of their own.
     if workflow.local_exec:
-        jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
         # The limit also cuts what a job asks for.
-        processes = STUDY.config["dynamics"]["processes"]
-        wanted = {
-            (
-                processes
-                if job.rule.name == "finetune"
-                else gpus_of([MODELS[job.wildcards.model]]) if "model" in job.wildcards.keys() else 1
-            )
-            for job in jobs
-        }
+        wanted = {gpus_wanted(job) for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")}
         limit = workflow.global_resources.get("gpu")
         with user_errors():
             check_devices(wanted, limit and limit.value, os.environ)
@@ -295,15 +294,17 @@ def gpus_of(rows):
 
 def known_of(card, wildcards):
     """What is known of the model whose card is an input: of a run's, by the model that it was trained from."""
-    from gradatlas.planning.known import known_model
+    from gradatlas.planning.known import known_model, unread_model
 
-    name = os.path.basename(card).removesuffix(".json") if card.startswith("resources/models/") else wildcards.model
+    # A prefix comes first where this workflow is a module of another.
+    of_sheet = "/resources/models/" in f"/{card}"
+    name = os.path.basename(card).removesuffix(".json") if of_sheet else wildcards.model
     # Snakemake catches the error of a card that is not yet made, and asks again.
     os.stat(card)
     # A damaged one is the job's to report.
     with suppress(InputError):
         return known_model(MODELS[name], card=card)
-    return known_model(MODELS[name])
+    return unread_model(MODELS[name])
 
 
 def model_memory(name, section=STUDY.config, batch="batch_tokens", work=None, training=None, dtype=""):
@@ -333,7 +334,12 @@ def model_memory(name, section=STUDY.config, batch="batch_tokens", work=None, tr
     return needed
 
 
-def time_limit(name, work, least=30):
+def untrained_memory(wildcards, attempt):
+    """Main memory in MB of writing a twin: its weights twice in float32; 4 billion where the sheet states no number."""
+    return attempt * (3000 + 2 * 4 * (TWINS[wildcards.model]["parameters"] or 4 * 10**9) // 10**6)
+
+
+def time_limit(name, work):
     """Time limit of a job on the model whose card is the input `name`, in minutes; a retry gets as much again.
 
     `work`: what it reads, by wildcards, input and model. Of a miniature at most an hour. Jobs go on after their limit,
@@ -357,7 +363,7 @@ def measuring_work(wildcards, input, model):
     from gradatlas.planning.resources import measuring
 
     os.stat(input.responses)
-    return measuring(STUDY, model, wildcards.dataset)
+    return measuring(STUDY, model, wildcards.dataset, input.responses)
 
 
 def measuring_disk(wildcards, input):

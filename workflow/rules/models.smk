@@ -106,8 +106,7 @@ rule write_untrained:
     conda:
         "../../environment.yml"
     resources:
-        # The network twice over: billions of parameters in float32.
-        mem_mb=memory(32000),
+        mem_mb=untrained_memory,
         runtime=60,
     params:
         code=code_digest("models.jobs:write_untrained"),

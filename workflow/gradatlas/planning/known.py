@@ -68,6 +68,11 @@ def known_model(row: Mapping[str, Any], mirror: str = "", card: str | Path = "")
     return Model(row, parameters, shape, folder, bool(found) or made or weights)
 
 
+def unread_model(row: Mapping[str, Any]) -> Model:
+    """What its row alone states of a model."""
+    return Model(row, row["parameters"], of_text(row["shape"]), None, False)
+
+
 def _folder(row: Mapping[str, Any], mirror: str) -> Path | None:
     """Where a model's files may be: its own folder, the committed miniature of its kind, the mirror, a snapshot."""
     source, revision = row["source"], row["revision"]

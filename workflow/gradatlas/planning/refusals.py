@@ -132,6 +132,9 @@ def _remarks(study: Study, name: str, model: Model, on_gpu: bool) -> Iterator[st
         yield "{names}: licences to accept, each on its page on huggingface.co"
     if row["adapter"]:
         yield "{names}: an adapter's files are not counted"
+    config = config_of(model.folder) if model.folder else {}
+    if any(config.get(key) for key in ("num_experts", "num_local_experts")):
+        yield "{names}: FLOP are of all experts, more than of those that a token takes"
     if model.parameters is None:
         yield "{names}: size unknown; fill in columns parameters and shape of config/models.tsv, or fetch it first"
     elif shape is None:

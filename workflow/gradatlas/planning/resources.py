@@ -29,9 +29,9 @@ class Work:
     passes: float = 1
 
 
-def measuring(study: Study, model: Model, dataset: str) -> Work:
+def measuring(study: Study, model: Model, dataset: str, responses: str) -> Work:
     """The work of a job of gradients, from the bytes of its responses."""
-    load = gradient_load(study, model, dataset, BYTES)
+    load = gradient_load(study, model, dataset, responses, BYTES)
     shards = study.config["shards"]
     lengths = {length: count / shards for length, count in load.lengths.items()} if load else {}
     return Work(lengths, study.config["projections"])

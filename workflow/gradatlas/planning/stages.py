@@ -111,6 +111,9 @@ def job_memory(
     dtype = model.row["dtype"]
     weights = costs.weight_bytes(model.parameters, dtype, model.row["quantise"])
     work = costs.pass_bytes(model.shape, model.window(max_length), batch_tokens, dtype, projections)
+    if projections and dtype in ("bfloat16", "float16") and not on_gpu:
+        # Some samples are measured in float32 too; a GPU without room for that goes on without.
+        work += costs.weight_bytes(model.parameters, "float32")
     return costs.host_bytes(weights, on_gpu, work), (weights + work) / model.row["gpus"] if on_gpu else 0
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from gradatlas.core.command import progress
@@ -47,12 +48,15 @@ class Load:
         return max(self.lengths, default=0)
 
 
-def gradient_load(study: Study, model: Model, dataset: str, bytes_per_token: int = 0) -> Load | None:
+def gradient_load(
+    study: Study, model: Model, dataset: str, responses: str | Path = "", bytes_per_token: int = 0
+) -> Load | None:
     """What one model measures of a dataset; None where the number of samples is unknown.
 
     Where the table of responses is here, tokens are counted with the model's tokenizer if that is here, as the job
     does; else each byte of a text may be a token. Without the table, each sample may fill the window.
-    `bytes_per_token`: divide bytes by this instead of counting, which takes long.
+    `responses`: the table, where it is not in the results of this folder. `bytes_per_token`: divide bytes by this
+    instead of counting, which takes long.
     """
     config, name = study.config, model.row["model"]
     settings = Settings(
@@ -62,23 +66,25 @@ def gradient_load(study: Study, model: Model, dataset: str, bytes_per_token: int
     )
     window, chat = model.window(config["max_length"]), model.row["prompt"] == "chat"
     limit = None if config["samples"] == "all" else config["samples"]
-    path = Path(f"results/responses/{dataset}.parquet")
+    path = Path(responses or f"results/responses/{dataset}.parquet")
     if not path.is_file():
         samples = _stated(study, dataset, limit)
         kinds = [(variant, relation) for variant in study.variants(dataset) for relation in study.built(dataset)]
         rows = sum(len(settings.subsets_of(*kind)) for kind in kinds)
         return None if samples is None else Load(samples * rows, {window: samples * rows}, True)
-    rows = limit_rows(read_rows(path), limit, config["seed"])
-    rows = [row for row in rows if settings.subsets_of(row.variant, row.relation)]
     if bytes_per_token or model.tokenizer is None:
         # Line breaks and special tokens between prompt and response.
-        around = TEMPLATE if chat else 4
-        lengths = [
-            min(window, (len(f"{row.instruction}{row.response}".encode()) + around) // (bytes_per_token or 1) + 1)
-            for row in rows
-            for _ in settings.subsets_of(row.variant, row.relation)
-        ]
-        return Load(len(lengths), Counter(lengths), True)
+        around, divisor = TEMPLATE if chat else 4, bytes_per_token or 1
+        lengths: Counter[int] = Counter()
+        texts = _texts(path, path.stat().st_mtime_ns, limit, config["seed"])
+        sets = {
+            kind: len(settings.subsets_of(*kind)) for kind in {(variant, relation) for variant, relation, _ in texts}
+        }
+        for variant, relation, size in texts:
+            lengths[min(window, (size + around) // divisor + 1)] += sets[variant, relation]
+        return Load(lengths.total(), +lengths, True)
+    rows = limit_rows(read_rows(path), limit, config["seed"])
+    rows = [row for row in rows if settings.subsets_of(row.variant, row.relation)]
     progress(f"counting tokens of {dataset} for {name}")
     encoder = Encoder(
         model.tokenizer, chat=chat, max_length=window, compat=config["compat"], truncation=config["truncation"]
@@ -87,6 +93,16 @@ def gradient_load(study: Study, model: Model, dataset: str, bytes_per_token: int
     dropped = config["truncation"] == "drop"
     samples = {item.sample for item in items if item.sample.response_tokens and not (dropped and item.sample.truncated)}
     return Load(len(items), Counter(len(sample.ids) for sample in samples), False)
+
+
+@lru_cache(maxsize=1000)
+def _texts(path: Path, changed: int, limit: int | None, seed: int) -> list[tuple[str, str, int]]:
+    """Variant, relation and bytes of the texts of a table of responses, read once for all models.
+
+    `changed`: when the file was, so that another one is read again.
+    """
+    rows = limit_rows(read_rows(path), limit, seed)
+    return [(row.variant, row.relation, len(f"{row.instruction}{row.response}".encode())) for row in rows]
 
 
 def score_load(study: Study, model: Model, dataset: str) -> Load | None:

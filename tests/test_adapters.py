@@ -104,7 +104,7 @@ def adapter(tmp_path_factory):
     return folder
 
 
-SAID = "a PEFT adapter (LORA), not a model; load it on org/base with PeftModel.from_pretrained"
+SAID = "a PEFT adapter (LORA), not a model; to measure, give it as --adapter (column adapter of models.tsv) of org/base"
 
 
 def test_an_adapter_folder_says_what_it_is_and_what_to_do(adapter, responses, tmp_path):

@@ -154,7 +154,7 @@ def test_detailed_alone_works(tmp_path):
 def chosen(root, variants, columns, options="", **config):  # noqa: F811
     sheet = root / "config/datasets.tsv"
     lines = sheet.read_text().split("\n")
-    row = f"mine\tMy own\tother\tmapped\t{variants}\tcorrect\t\t{options}\t\t\tuser\t\t\t"
+    row = f"mine\tMy own\tother\tmapped\t{variants}\tcorrect\t\t{options}\t\t\tuser\t\t\t\t"
     sheet.write_text("\n".join([*(line for line in lines if line and not line.startswith("mine")), row, ""]))
     (root / "rows.jsonl").write_text("{}\n")
     (root / "config/mappings/mine.yaml").write_text(

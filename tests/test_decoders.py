@@ -153,6 +153,15 @@ FAMILIES = {
         separate,
         None,
     ),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {
+            **COMMON, "head_dim": 8, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+            "decoder_sparse_step": 1, "norm_topk_prob": True,
+        },
+        separate,
+        None,
+    ),
 }  # fmt: skip
 
 
@@ -465,7 +474,7 @@ def test_found_alike_at_any_precision_and_with_dead_weights(family, dtype):
             assert ours[name].columns is None or ours[name].columns.equal(theirs[name].columns)
 
 
-@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "qwen3_moe"])
 def test_experts_are_refused_and_attention_is_not(family):
     model = build(family)
     assert [set(layer) for layer in find_layers(model)] == [{"q", "k", "v", "o"}] * 2

@@ -259,9 +259,24 @@ def test_a_run_that_would_share_or_wait_is_refused():
     refused = [
         ({1}, 8, two, "--resources gpu=8 is given, but 2 GPUs are visible (0,1)"),
         ({1}, 1, {"CUDA_VISIBLE_DEVICES": ""}, "--resources gpu=1 is given, but 0 GPUs are visible (none)"),
-        ({1, 4}, None, two, "dynamics.processes is 4, but a run can use 2 GPUs of 0,1"),
-        ({1, 2}, 1, two, "dynamics.processes is 2, but a run can use 2 GPUs of 0,1, and --resources gpu=1 is given"),
-        ({2}, None, {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"}, "dynamics.processes is 2, but a run can use 0 GPUs"),
+        (
+            {1, 4},
+            None,
+            two,
+            "a job asks for 4 GPUs, but can use 2 of 0,1",
+        ),
+        (
+            {1, 2},
+            1,
+            two,
+            "a job asks for 2 GPUs, but can use 2 of 0,1, and --resources gpu=1 is given",
+        ),
+        (
+            {2},
+            None,
+            {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"},
+            "a job asks for 2 GPUs, but can use 0 of",
+        ),
         ({1, 2}, None, in_slurm, "parallel jobs would share GPUs: 2 GPUs are visible (0,1) to this Slurm job"),
     ]
     for wanted, limit, environment, message in refused:

@@ -275,7 +275,7 @@ def root(tmp_path):
 
 def add_row(root, variants="none simplified detailed", gold=""):
     with (root / "config/datasets.tsv").open("a") as sheet:
-        sheet.write(f"mine\tMy own\tmath\tmapped\t{variants}\tcorrect\t{gold}\t\t\t\tuser\t\t\t\n")
+        sheet.write(f"mine\tMy own\tmath\tmapped\t{variants}\tcorrect\t{gold}\t\t\t\tuser\t\t\t\t\n")
 
 
 def study(root, mapping, **config):

@@ -111,7 +111,6 @@ def integers(weights):
         (integers, None, r"down_proj.weight is stored as I8, but config.json has no quantization_config"),
         (None, {"quant_method": "gptq", "bits": 4}, "quantised by 'gptq'"),
         (None, {"quant_method": "awq", "bits": 4}, "quantised by 'awq'"),
-        (None, {"quant_method": "bitsandbytes", "load_in_4bit": True}, "quantised by 'bitsandbytes'"),
         (None, {"quant_method": "compressed-tensors"}, "quantised by 'compressed-tensors'"),
         (None, {"quant_method": "unheard-of"}, "quantised by 'unheard-of'"),
         (None, {"bits": 4}, "quantised by 'an unnamed method'"),

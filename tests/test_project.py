@@ -125,7 +125,7 @@ def test_figures_and_statistics_of_gradients_need_no_torch():
 
 # In the order of the data.
 ROOMS = (
-    *("core", "study", "data", "miniature", "models", "gradients", "finetuning", "kernels", "scores"),
+    *("core", "study", "data", "miniature", "models", "gradients", "finetuning", "kernels", "scores", "planning"),
     *("charts", "toys", "statistics", "claims", "figures", "page", "api"),
 )
 

@@ -265,7 +265,7 @@ def spoil(root, sheet, old, new):
 
 SPOILED = {
     "missing column": ("models.tsv", "\tsource\t", "\tsrc\t", r"models.tsv, line 1: column 'source' is missing"),
-    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 15 cells, but 16 columns"),
+    "too few cells": ("models.tsv", "mini\tMiniature\t", "mini\t", r"models.tsv, line 2: 22 cells, but 23 columns"),
     "not a number": (
         "models.tsv",
         "base\t\t0\tcpu",
@@ -313,7 +313,7 @@ def test_sheet_mistakes_name_file_line_and_column(name, root):
 
 def test_a_users_file_that_is_not_there_is_named(root):
     with (root / "config/datasets.tsv").open("a") as sheet:
-        sheet.write("mine\tMy own\tmath\tpublished\tnone\tcorrect\tnone\t\t\t\tuser\t\t\t\n")
+        sheet.write("mine\tMy own\tmath\tpublished\tnone\tcorrect\tnone\t\t\t\tuser\t\t\t\t\n")
     with (root / "config/sources.tsv").open("a") as sheet:
         sheet.write("mine\tnone\tcorrect\tdata/none.json\t\n")
     with pytest.raises(InputError, match=r"sources.tsv, dataset 'mine', variant 'none': no file 'data/none.json' here"):
@@ -375,7 +375,7 @@ def test_a_dataset_is_what_its_row_says_whatever_its_name(root):
     """No miniature by its name."""
     name = "my_mini_set"
     with (root / "config/datasets.tsv").open("a") as sheet:
-        sheet.write(f"{name}\tMy own\tother\tpublished\tnatural\tcorrect\t\t\t\t\tuser\t\t\t\n")
+        sheet.write(f"{name}\tMy own\tother\tpublished\tnatural\tcorrect\t\t\t\t\tuser\t\t\t\t\n")
     with (root / "config/sources.tsv").open("a") as sheet:
         sheet.write(f"{name}\tnatural\tcorrect\t{root}/config/datasets.tsv\t\n")
     study = read_study(DEFAULT | {"datasets": [name]}, root)

@@ -217,7 +217,7 @@ def test_no_secret_of_the_environment_is_in_any_file(finished):
 def test_texts_of_the_config_are_no_patterns(tmp_path):
     """A dry run: prompt, endpoint and its model, mirror, a path with a shell's and a pattern's characters."""
     folder = clone(tmp_path / "clone [v2] $HOME")
-    row = f"mine\tMine {NASTY}\tother\tmapped" + "\t" * 10
+    row = f"mine\tMine {NASTY}\tother\tmapped" + "\t" * 11
     with (folder / "config/datasets.tsv").open("a") as sheet:
         sheet.write(row + "\n")
     (folder / "rows [1] $HOME *.jsonl").write_text('{"q": "a", "r": "b"}\n')
@@ -236,10 +236,16 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert spent() - begun < 5
 
 
-def test_the_estimate_is_what_the_run_made(finished):
-    done = snakemake(finished, *SMOKE, "--", "estimate")
+def test_the_plan_is_what_the_run_made(finished):
+    done = snakemake(finished, *SMOKE, "--", "plan")
     assert done.returncode == 0 and re.search(r"^finetune +models +2 ", done.output, re.MULTILINE), done.output
-    rows = {row["what"]: row for row in pl.read_csv(finished / "results/estimate.csv").to_dicts()}
+    facts = json.loads((finished / "results/plan.json").read_text())
+    rows = {row["what"]: row for row in facts["rows"]}
+    for model in ("mini", "mini_random"):
+        table = pl.read_parquet(finished / f"results/gradients/{model}/mini_arithmetic.samples.parquet")
+        row = rows[f"{model}, mini_arithmetic"]
+        assert row["count"] == table.height and not row["bound"]
+        assert row["tokens"] > 0.7 * (table["prompt_tokens"] + table["response_tokens"]).sum()
     folder = finished / "results/dynamics/mini_qa/mini/seed_0"
 
     def made(pattern):
@@ -251,7 +257,26 @@ def test_the_estimate_is_what_the_run_made(finished):
     assert rows["probes"]["count"] == made("probes.parquet") and rows["updates"]["count"] == made("*/training.parquet")
     assert rows["log-probabilities of probes"]["count"] == made("*/dynamics.parquet")
     size = sum(path.stat().st_size for path in (finished / "results/dynamics/mini_qa").rglob("*") if path.is_file())
-    assert rows[None]["kept"] == pytest.approx(size, rel=0.2)
+    kept = sum(row["kept"] for row in facts["rows"] if row["what"] in OF_RUNS)
+    assert kept == pytest.approx(size, rel=0.2)
+
+
+OF_RUNS = {"probes", "models", "updates", "log-probabilities of probes", "free responses", "scores", "judgements"}
+
+
+def test_jobs_ask_for_the_memory_that_they_take(finished):
+    """A first try; and a retry asks for more. Factors of two are tested where batches are full (test_plan_costs.py)."""
+    done = snakemake(finished, *SMOKE, "-n", "--forceall")
+    printed = re.split(r"^(?:local)?rule (\w+):$", done.output, flags=re.MULTILINE)[1:]
+    asked = {}
+    for rule, text in zip(printed[::2], printed[1::2], strict=True):
+        if found := re.search(r"resources: .*", text):
+            asked[rule] = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", found[0])}
+    for rule in ("measure_gradients", "finetune", "check_step"):
+        peaks = []
+        for path in (finished / "logs/benchmarks" / rule).rglob("*.tsv"):
+            peaks.append(pl.read_csv(path, separator="\t", null_values="NA")["max_rss"][0] * 1.048576)
+        assert max(peaks) < asked[rule]["mem_mb"] < 2.5 * max(peaks) and asked[rule]["runtime"] <= 60
 
 
 def touch(folder):
@@ -321,7 +346,7 @@ def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
 
 def test_another_row_in_a_sheet_makes_nothing_stale(finished):
     with (finished / "config/models.tsv").open("a") as sheet:
-        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\t\n")
+        sheet.write("other\tOther\t./nowhere\t\tbase\t\t\tcpu\tfloat32\t1\tany\tfalse\t\t\t\t\t\t\t\t\t\t\t\n")
     assert planned(finished, *SMOKE) == {}
 
 

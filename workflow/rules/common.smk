@@ -8,18 +8,20 @@ import json
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from gradatlas.core import digest
-from gradatlas.core.device import check_devices
+from gradatlas.core.device import check_devices, visible_devices
 from gradatlas.core.errors import InputError, user_errors
 from gradatlas.core.files import check_all_writable, fingerprint_of, sums_of
 from gradatlas.core.schemas import picked
 from gradatlas.core.sheets import read_sheet
 from gradatlas.data.places import local_files, released_path
-from gradatlas.models.snapshots import WANTED, read_card
+from gradatlas.models.adapter_files import FILES as ADAPTER_FILES
+from gradatlas.models.snapshots import WANTED
+from gradatlas.planning.dynamics import estimate, sizes, total_note
 from gradatlas.study.config import fetched_files, read_study, source_keys
-from gradatlas.study.estimate import estimate, sizes, total_note
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
@@ -38,7 +40,7 @@ from gradatlas.study.settings import (
     Window,
     Writing,
 )
-from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, QualityClaimRow, Training
+from gradatlas.study.sheets import Answering, DynamicsClaimRow, Loading, QualityClaimRow, Training, Weights
 from gradatlas.study.sources import is_hub_id
 
 
@@ -96,13 +98,20 @@ def check_results():
         check_all_writable("results")
 
 
+def gpus_wanted(job):
+    """GPUs that a job would take."""
+    if job.rule.name == "finetune":
+        return STUDY.config["dynamics"]["processes"]
+    measured = job.rule.name in ("measure_gradients", "score_samples")
+    return gpus_of([STUDY.models[job.wildcards.model]]) if measured else 1
+
+
 def check_gpus():
     """Stop before the first job where jobs would share a GPU, or wait for one that does not exist."""
     # Nodes of a cluster have GPUs of their own.
     if workflow.local_exec:
-        jobs = [job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")]
         # The limit also cuts what a job asks for.
-        wanted = {STUDY.config["dynamics"]["processes"] if job.rule.name == "finetune" else 1 for job in jobs}
+        wanted = {gpus_wanted(job) for job in workflow.dag.needrun_jobs() if job.resources.get("gpu")}
         limit = workflow.global_resources.get("gpu")
         with user_errors():
             check_devices(wanted, limit and limit.value, os.environ)
@@ -172,6 +181,10 @@ TWINS = {name: row for name, row in STUDY.models.items() if row["kind"] == "rand
 HUB_MODELS = {name: row for name, row in MODELS.items() if is_hub_id(row["source"])}
 
 
+# Adapters of models that are found or downloaded too.
+HUB_ADAPTERS = [name for name, row in MODELS.items() if is_hub_id(row["adapter"])]
+
+
 def is_made(model):
     """Whether a model's files are made by this workflow, or committed with it."""
     return model in TWINS or MODELS[model]["source"] == "miniature"
@@ -235,38 +248,169 @@ def own_model_files(wildcards):
     return sorted({str(path) for pattern in WANTED for path in folder.glob(pattern)})
 
 
+def adapter_files(wildcards):
+    """The same of a model's adapter; none of a model without one."""
+    source = MODELS[wildcards.model]["adapter"]
+    if is_hub_id(source):
+        return [f"resources/models/{wildcards.model}.adapter.json"]
+    return [os.path.join(os.path.expanduser(source), name) for name in ADAPTER_FILES] if source else []
+
+
+def adapter_options(wildcards, input):
+    """A model's adapter, as options."""
+    row = MODELS[wildcards.model]
+    if not row["adapter"]:
+        return []
+    downloaded = [f"--adapter-downloaded={input.adapter[0]}"] if is_hub_id(row["adapter"]) else []
+    return [f"--adapter={row['adapter']}", f"--adapter-revision={row['adapter_revision']}", *downloaded]
+
+
+def own_files(wildcards):
+    """The files of a model and its adapter in folders of the user's."""
+    adapter = [] if is_hub_id(MODELS[wildcards.model]["adapter"]) else adapter_files(wildcards)
+    return own_model_files(wildcards) + adapter
+
+
 def memory(size):
     """Main memory of a job in MB, as a resource; a retry gets as much again."""
     return lambda wildcards, attempt: size * attempt
 
 
-def model_memory(name, copies, times=1):
-    """Main memory of a job on the models whose cards are the input `name`, as a resource in MB, by their size.
+@cache
+def has_gpus():
+    """Whether jobs of this run may get a GPU: they run on nodes of a cluster, or one is visible here."""
+    return not workflow.local_exec or bool(visible_devices(os.environ))
 
-    3 GB, and `copies` of the weights in float32, for each of the job's `times` processes; a retry gets as much again.
+
+def on_gpu(row):
+    """Whether the jobs of a model run on a GPU."""
+    return row["device"] == "cuda" or (row["device"] == "auto" and has_gpus())
+
+
+def gpus_of(rows):
+    """GPUs of a job on these models."""
+    return max((row["gpus"] for row in rows if row["device"] != "cpu"), default=0)
+
+
+def known_of(card, wildcards):
+    """What is known of the model whose card is an input: of a run's, by the model that it was trained from."""
+    from gradatlas.planning.known import known_model, unread_model
+
+    # A prefix comes first where this workflow is a module of another.
+    of_sheet = "/resources/models/" in f"/{card}"
+    name = os.path.basename(card).removesuffix(".json") if of_sheet else wildcards.model
+    # Snakemake catches the error of a card that is not yet made, and asks again.
+    os.stat(card)
+    # A damaged one is the job's to report.
+    with suppress(InputError):
+        return known_model(MODELS[name], card=card)
+    return unread_model(MODELS[name])
+
+
+def model_memory(name, section=STUDY.config, batch="batch_tokens", work=None, training=None, dtype=""):
+    """Main memory of a job on the model whose card is the input `name`, as a resource in MB; a retry gets as much again.
+
+    `section`: of the config, with the window and the tokens of a `batch`. `work`: of a job of gradients, what it reads.
+    `training`: the runs that are trained, by wildcards. `dtype`: where it is not the row's.
     """
 
     def needed(wildcards, input, attempt):
-        cards = [input[name]] if isinstance(input[name], str) else input[name]
-        weights = 0
-        for card in cards:
-            # Snakemake catches the error of a card that is not yet made, and asks again.
-            os.stat(card)
-            # A damaged one is the job's to report.
-            with suppress(InputError):
-                weights += 4 * read_card(card)["parameters"]
-        return (3000 + copies * weights // 10**6) * times * attempt
+        from gradatlas.planning.resources import memory_mb
+
+        # An endpoint needs no card.
+        cards = [input[name]] if isinstance(input[name], str) else list(input[name])
+        models = [known_of(card, wildcards) for card in cards]
+        return attempt * memory_mb(
+            models,
+            STUDY.config,
+            section,
+            section.get(batch, STUDY.config["batch_tokens"]),
+            training(wildcards) if training else [],
+            on_gpu,
+            dtype,
+            work(wildcards, input, models[0]) if work else None,
+        )
 
     return needed
+
+
+def untrained_memory(wildcards, attempt):
+    """Main memory in MB of writing a twin: its weights twice in float32; 4 billion where the sheet states no number."""
+    return attempt * (3000 + 2 * 4 * (TWINS[wildcards.model]["parameters"] or 4 * 10**9) // 10**6)
+
+
+def time_limit(name, work):
+    """Time limit of a job on the model whose card is the input `name`, in minutes; a retry gets as much again.
+
+    `work`: what it reads, by wildcards, input and model. Of a miniature at most an hour. Jobs go on after their limit,
+    where they stopped.
+    """
+
+    def minutes(wildcards, input, threads, attempt):
+        from gradatlas.planning.resources import minutes_of
+        from gradatlas.planning.throughput import rates
+
+        model = known_of(input[name], wildcards)
+        unit, workers = ("gpu", 1) if on_gpu(model.row) else ("core", threads)
+        found = minutes_of(model, work(wildcards, input, model), rates(STUDY.config["throughput"])[unit], workers)
+        return min(60, found) if model.row["scope"] == "miniature" else found * attempt
+
+    return minutes
+
+
+def measuring_work(wildcards, input, model):
+    """What a job of gradients reads."""
+    from gradatlas.planning.resources import measuring
+
+    os.stat(input.responses)
+    return measuring(STUDY, model, wildcards.dataset, input.responses)
+
+
+def measuring_disk(wildcards, input):
+    """Disk of a job of gradients in MB: its tables and its part of the journal."""
+    from gradatlas.planning.resources import disk_mb
+
+    model = known_of(input.model, wildcards)
+    return disk_mb(model, measuring_work(wildcards, input, model))
+
+
+def scoring_work(wildcards, input, model):
+    """What a job of scores reads."""
+    from gradatlas.planning.resources import scoring
+
+    window = model.window(STUDY.scored[wildcards.dataset]["max_length"])
+    return scoring(scored_files(wildcards), window, STUDY.config["projections"])
+
+
+def run_of(wildcards):
+    """The run that a job trains; of the check of one step, which trains none, one of a pair at a time."""
+    return [PLAN.runs[wildcards.run]] if "run" in wildcards.keys() else [{"batch_size": 1, "loss": "dpo"}]
+
+
+def training_work(wildcards, input, model):
+    """What a run reads."""
+    from gradatlas.planning.resources import reading
+
+    return reading(STUDY.config, run_of(wildcards), model)
+
+
+def training_disk(wildcards, input):
+    """Disk of a run in MB: its model and two checkpoints."""
+    from gradatlas.planning.resources import training_disk_mb
+
+    return training_disk_mb(known_of(input.init, wildcards), PLAN.runs[wildcards.run])
+
+
+def answering_work(wildcards, input, model):
+    """What the model reads and writes that runs start from, before any of them."""
+    from gradatlas.planning.resources import answering
+
+    return answering(STUDY.config, PLAN, model)
 
 
 def model_runtime(rows, minutes):
     """Time limit of a job on models in minutes; of a miniature at most an hour. Jobs go on after it, where they stopped."""
     return min(minutes, 60) if all(row["scope"] == "miniature" for row in rows) else minutes
-
-
-# Copies of the weights in main memory: of a pass, and of training (gradients, an optimiser's two moments, a checkpoint).
-PASS, TRAINING = 2, 6
 
 
 HUB_DATASETS = {
@@ -320,7 +464,7 @@ def scoring_settings(model, dataset):
     # The split of a hub dataset is chosen when it is fetched.
     reading = picked(row, Reading) | ({"split": ""} if dataset in HUB_DATASETS else {})
     measuring = {key: STUDY.config[key] for key in ("projections", "tf32")}
-    return reading | picked(row, Prompting) | picked(loading, Loading) | measuring | {"mapping": loading["projections"]}
+    return reading | picked(row, Prompting) | picked(loading, Weights) | measuring | {"mapping": loading["projections"]}
 
 
 def is_meant(model, dataset):
@@ -395,7 +539,7 @@ def gradient_settings(model, dataset):
     row = STUDY.models[model]
     return {
         **picked(STUDY.config, Measuring),
-        **picked(row, Loading),
+        **picked(row, Weights),
         **subset(),
         "chat": row["prompt"] == "chat",
         "mapping": row["projections"],
@@ -575,7 +719,7 @@ def run_settings(wildcards):
 
 def learner_gpu(wildcards):
     """GPUs of a job on a model."""
-    return 0 if STUDY.learners[wildcards.model]["device"] == "cpu" else 1
+    return int(STUDY.learners[wildcards.model]["device"] != "cpu")
 
 
 def learner_title(wildcards):

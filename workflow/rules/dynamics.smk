@@ -83,8 +83,8 @@ rule write_rephrases:
         "../../environment.yml"
     threads: 1 if GENERATE["endpoint"] else next((row["threads"] for row in STUDY.writers.values()), 1)
     resources:
-        gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
-        mem_mb=model_memory("model", PASS),
+        gpu=gpus_of(STUDY.writers.values()),
+        mem_mb=model_memory("model", DYNAMICS),
         runtime=model_runtime(STUDY.writers.values(), 720),
         requests=lambda wildcards: REQUESTS,
     params:
@@ -118,7 +118,7 @@ rule build_probes:
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
     resources:
         gpu=learner_gpu,
-        mem_mb=model_memory("model", PASS),
+        mem_mb=model_memory("model", DYNAMICS),
         runtime=60,
     params:
         code=code_digest(
@@ -158,8 +158,8 @@ rule generate_start:
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
     resources:
         gpu=learner_gpu,
-        mem_mb=model_memory("model", PASS),
-        runtime=lambda wildcards: model_runtime([STUDY.learners[wildcards.model]], 240),
+        mem_mb=model_memory("model", DYNAMICS, "generate_batch_tokens"),
+        runtime=time_limit("model", answering_work),
         batch_tokens=lambda wildcards, attempt: max(1, DYNAMICS["generate_batch_tokens"] >> (attempt - 1)),
     params:
         code=code_digest("finetuning.jobs:generate_start"),
@@ -201,8 +201,9 @@ rule finetune:
         gpu=lambda wildcards: learner_gpu(wildcards) * DYNAMICS["processes"],
         # Its processes exchange gradients within one node.
         nodes=1,
-        mem_mb=model_memory("init", TRAINING, DYNAMICS["processes"]),
-        runtime=lambda wildcards: model_runtime([STUDY.learners[wildcards.model]], 1440),
+        mem_mb=model_memory("init", DYNAMICS, training=run_of),
+        runtime=time_limit("init", training_work),
+        disk_mb=training_disk,
         # Not a param: how much is evaluated at once makes nothing stale.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
         generate_batch_tokens=lambda wildcards, attempt: max(1, DYNAMICS["generate_batch_tokens"] >> (attempt - 1)),
@@ -255,7 +256,7 @@ rule check_step:
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
     resources:
         # In float64, on the CPU.
-        mem_mb=model_memory("model", TRAINING),
+        mem_mb=model_memory("model", DYNAMICS, training=run_of, dtype="float64"),
         runtime=lambda wildcards: model_runtime([STUDY.learners[wildcards.model]], 240),
     params:
         code=code_digest("kernels.jobs:check_step"),

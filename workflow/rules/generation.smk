@@ -24,8 +24,8 @@ rule generate_detailed:
         "../../environment.yml"
     threads: 1 if GENERATE["endpoint"] else next((row["threads"] for row in STUDY.writers.values()), 1)
     resources:
-        gpu=int(any(row["device"] != "cpu" for row in STUDY.writers.values())),
-        mem_mb=model_memory("model", PASS),
+        gpu=gpus_of(STUDY.writers.values()),
+        mem_mb=model_memory("model"),
         runtime=model_runtime(STUDY.writers.values(), 720),
         requests=lambda wildcards: REQUESTS,
     params:

@@ -36,9 +36,10 @@ rule measure_gradients:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]
     resources:
-        gpu=lambda wildcards: 0 if STUDY.models[wildcards.model]["device"] == "cpu" else 1,
-        mem_mb=model_memory("model", PASS),
-        runtime=lambda wildcards: model_runtime([STUDY.models[wildcards.model]], 240),
+        gpu=lambda wildcards: gpus_of([STUDY.models[wildcards.model]]),
+        mem_mb=model_memory("model", work=measuring_work),
+        runtime=time_limit("model", measuring_work),
+        disk_mb=measuring_disk,
         # A retry gets a smaller batch; params would keep their first value.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
     params:
@@ -59,7 +60,7 @@ rule measure_gradients:
         "python -m gradatlas measure-gradients --model {input.model:q} --model-name {wildcards.model}"
         " --responses {input.responses:q} --samples {output.samples:q} --spectra {output.spectra:q} --run {output.run:q}"
         " --journal {params.journal:q} --settings {params.settings:q} {params.shard} {params.extras:q} {params.tokens:q}"
-        " --batch-tokens {resources.batch_tokens} --threads {threads} > {log:q} 2>&1"
+        " --batch-tokens {resources.batch_tokens} --gpus {resources.gpu} --threads {threads} > {log:q} 2>&1"
 
 
 if SHARDS > 1:

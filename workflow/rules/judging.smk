@@ -58,8 +58,8 @@ rule judge_generations:
         "../../environment.yml"
     threads: next((row["threads"] for row in STUDY.judges.values()), 1)
     resources:
-        gpu=int(any(row["device"] != "cpu" for row in STUDY.judges.values())),
-        mem_mb=model_memory("judge", PASS),
+        gpu=gpus_of(STUDY.judges.values()),
+        mem_mb=model_memory("judge", DYNAMICS),
         runtime=model_runtime(STUDY.judges.values(), 720),
         requests=lambda wildcards: REQUESTS,
     params:

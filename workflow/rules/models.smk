@@ -3,7 +3,8 @@
 needs  resources/miniature/ or nothing for a miniature; a folder, `mirror` or the hub (with a pinned revision) for any other
 makes  resources/models/{model}.download.json (hub models: where the files are), results/models/{model}/ and its files'
        checksums, {model}.sha256 (miniatures: untrained, of another seed, or with `retrain`; untrained twins of hub models),
-       resources/models/{model}.json (cards: where the files are, their digests),
+       resources/models/{model}.adapter.json (hub adapters), resources/models/{model}.json (cards: where the files of
+       model and adapter are, their digests),
        results/accuracy/{model}.parquet (miniatures: their own answers to held-out questions)
 why    a card of a few hundred bytes is an input in place of gigabytes of weights
 """
@@ -68,6 +69,29 @@ rule download_model:
         " --revision={params.revision:q} --mirror={resources.mirror:q} {params.weights} --output {output:q} > {log:q} 2>&1"
 
 
+rule download_adapter:
+    """Find or download the files of a hub adapter of a model."""
+    output:
+        "resources/models/{model}.adapter.json",
+    log:
+        "logs/download_adapter/{model}.log",
+    wildcard_constraints:
+        model="|".join(HUB_ADAPTERS) or "none",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        # As of download_model.
+        mirror=STUDY.config["mirror"],
+    params:
+        code=code_digest("models.jobs:download_adapter"),
+        source=lambda wildcards: MODELS[wildcards.model]["adapter"],
+        revision=lambda wildcards: MODELS[wildcards.model]["adapter_revision"],
+    shell:
+        "python -m gradatlas download-adapter --model {wildcards.model} --source {params.source:q}"
+        " --revision={params.revision:q} --mirror={resources.mirror:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule write_untrained:
     """Write the untrained twin of a hub model: its config and tokenizer, with seeded random weights."""
     input:
@@ -82,8 +106,7 @@ rule write_untrained:
     conda:
         "../../environment.yml"
     resources:
-        # The network twice over: billions of parameters in float32.
-        mem_mb=memory(32000),
+        mem_mb=untrained_memory,
         runtime=60,
     params:
         code=code_digest("models.jobs:write_untrained"),
@@ -101,7 +124,8 @@ rule write_untrained:
 rule fetch_model:
     """Check a model's files and write its card. A job of its own: the checksums read all weights."""
     input:
-        model_files,
+        files=model_files,
+        adapter=adapter_files,
     output:
         "resources/models/{model}.json",
     log:
@@ -113,22 +137,26 @@ rule fetch_model:
         runtime=60,
     params:
         code=code_digest("models.jobs:fetch_model"),
-        content=content_of(own_model_files),
+        content=content_of(own_files),
         # A made model's checksums come first, then its files, if each is known by name.
         source=lambda wildcards, input: (
-            os.path.join(".", os.path.dirname(input[1]) if len(input) > 1 else input[0].removesuffix(".sha256"))
+            os.path.join(
+                ".",
+                os.path.dirname(input.files[1]) if len(input.files) > 1 else input.files[0].removesuffix(".sha256"),
+            )
             if is_made(wildcards.model)
             else MODELS[wildcards.model]["source"]
         ),
         revision=lambda wildcards: "" if is_made(wildcards.model) else MODELS[wildcards.model]["revision"],
         checked=lambda wildcards, input: (
-            ["--sums", input[0]]
+            ["--sums", input.files[0]]
             if is_made(wildcards.model)
-            else ["--downloaded", input[0]] if wildcards.model in HUB_MODELS else []
+            else ["--downloaded", input.files[0]] if wildcards.model in HUB_MODELS else []
         ),
+        adapter=adapter_options,
     shell:
         "python -m gradatlas fetch-model --model {wildcards.model} --source {params.source:q}"
-        " --revision={params.revision:q} {params.checked:q} --output {output:q} > {log:q} 2>&1"
+        " --revision={params.revision:q} {params.checked:q} {params.adapter:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule measure_accuracy:

@@ -67,21 +67,20 @@ rule write_manifest:
         " > {log:q} 2>&1"
 
 
-rule estimate:
-    """Print and write what the second study will take: responses, disk, requests, tokens, money. It starts nothing."""
-    input:
-        # Those that are here: no model is fetched for this.
-        [path for path in collect("resources/models/{model}.json", model=STUDY.learners) if os.path.isfile(path)],
-    output:
-        "results/estimate.csv",
+rule plan:
+    """Print what the study will take, and what will stop it: work, memory, disk, downloads, requests. It starts nothing."""
+
+    # Without output: what is known changes with every file that is fetched, so it always runs.
     log:
-        "logs/estimate.log",
+        "logs/plan.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("study.jobs:estimate"),
+        code=code_digest("planning.jobs:plan"),
         settings=lambda wildcards: as_json(**STUDY.config),
-        cards=lambda wildcards, input: ["--cards", *input] if input else [],
+        elsewhere="" if workflow.local_exec else "--elsewhere",
+        # No output, as it stays where the study cannot run to its end, and this job fails.
+        plan="results/plan.json",
     shell:
-        "python -m gradatlas estimate {params.cards:q} --settings {params.settings:q} --output {output:q} 2> {log:q}"
+        "python -m gradatlas plan --settings {params.settings:q} {params.elsewhere} --output {params.plan:q} 2> {log:q}"

@@ -28,9 +28,9 @@ rule score_samples:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]
     resources:
-        gpu=lambda wildcards: 0 if STUDY.models[wildcards.model]["device"] == "cpu" else 1,
-        mem_mb=model_memory("model", PASS),
-        runtime=lambda wildcards: model_runtime([STUDY.models[wildcards.model]], 240),
+        gpu=lambda wildcards: gpus_of([STUDY.models[wildcards.model]]),
+        mem_mb=model_memory("model"),
+        runtime=time_limit("model", scoring_work),
         # A retry gets a smaller batch; params would keep their first value.
         batch_tokens=lambda wildcards, attempt: max(1, STUDY.config["batch_tokens"] >> (attempt - 1)),
     params:
@@ -42,7 +42,7 @@ rule score_samples:
         folder=lambda wildcards, output: os.path.dirname(output.parquet),
     shell:
         "python -m gradatlas score --model {input.model:q} --model-name {wildcards.model} --data {params.source:q}"
-        " --title={params.title:q} --settings {params.settings:q} --batch-tokens {resources.batch_tokens}"
+        " --title={params.title:q} --settings {params.settings:q} --batch-tokens {resources.batch_tokens} --gpus {resources.gpu}"
         " --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
 
 

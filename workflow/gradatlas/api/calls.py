@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,9 @@ def score(
     tokenizer: Any = None,
     output: str | Path | None = None,
     revision: str = "",
+    adapter: str = "",
+    adapter_revision: str = "",
+    gpus: int = 1,
     data_revision: str = "",
     select: str = "",
     by: str = "outlier",
@@ -36,8 +39,9 @@ def score(
     """The scores of every sample of training data, in its order, with its own columns (`gradatlas.scores.tables`).
 
     `model`: a folder, a hub id with its `revision`, or a `PreTrainedModel` with its `tokenizer`, which is left as it
-    was. `data`: a training file, a folder that `datasets` saved, a hub dataset ORG/NAME with its `data_revision`, or
-    rows in memory as of `measure`. `output`: a folder for the tables and the page; without one they are not kept.
+    was. `adapter`: of a model that is not in memory, a folder or a hub id with its `adapter_revision`; `gpus`: how many
+    hold it. `data`: a training file, a folder that `datasets` saved, a hub dataset ORG/NAME with its `data_revision`,
+    or rows in memory as of `measure`. `output`: a folder for the tables and the page; without one they are not kept.
     `select`: rows that are also written there, by the number `by` (``top:100``; the forms are those of ``gradatlas
     score --select``). `settings`: as `gradatlas.scores.settings.Settings`, the options of ``gradatlas score``. Raises
     `InputError` where no sample can be measured.
@@ -50,6 +54,8 @@ def score(
     live = not isinstance(model, str | Path)
     if live:
         check_tokenizer(tokenizer)
+    if live and (adapter or gpus > 1 or settings.get("quantise")):
+        raise InputError("score: adapter, gpus and quantise are for a model that is loaded; give its folder or hub id")
     if select and not output:
         raise InputError("score: select writes rows to a folder; give output=")
     rows = data if isinstance(data, str | Path) else records(data, "data")
@@ -62,6 +68,9 @@ def score(
             Settings(**settings),
             tokenizer=tokenizer,
             revision=revision,
+            adapter=adapter,
+            adapter_revision=adapter_revision,
+            gpus=gpus,
             data_revision=data_revision,
             select=select,
             by=by,
@@ -82,6 +91,7 @@ def measure(
     batch_tokens: int = 4096,
     reading: Reading | Mapping[str, str] | None = None,
     mapping: str = "",
+    lora: Literal["merged", "separate"] = "merged",
 ) -> pl.DataFrame:
     """Spectra of the gradients of every row: one row per response, layer and projection.
 
@@ -89,7 +99,8 @@ def measure(
     hooks, `requires_grad`, precision, random states. `rows`: a list of dicts, a `datasets.Dataset`, or a polars or
     pandas frame, in any shape of training data; `reading`: which shape, and which columns, as a `gradatlas.Reading` or
     a dict of its fields. `prompt`, `turns` and `max_length`: as `gradatlas.study.settings.Prompting`. `metrics`:
-    ``all`` or some of `gradatlas.study.settings.METRICS`.
+    ``all`` or some of `gradatlas.study.settings.METRICS`. `lora`: ``separate`` also measures the matrices A and B of
+    the active LoRA, as projections ``q.lora_a``, ``q.lora_b``, ...
 
     The loss is the mean cross-entropy of the response's tokens, in nats. A response that cannot be measured has one
     row with its status and reason, without layer. Raises `InputError` where none can, for a model whose projections are
@@ -98,7 +109,7 @@ def measure(
     names = metrics_of(metrics)
     with borrowed(model):
         encoded = encode(model, tokenizer, read(rows, "rows", reading), "rows", Prompting(prompt, turns, max_length))
-        return measured(Capture(model, listed(projections), mapping), encoded, names, batch_tokens)
+        return measured(Capture(model, listed(projections), mapping, lora), encoded, names, batch_tokens)
 
 
 def inner_products(

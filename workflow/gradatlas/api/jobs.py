@@ -13,6 +13,9 @@ def score(
     *,
     model: str,
     revision: str = "",
+    adapter: str = "",
+    adapter_revision: str = "",
+    gpus: int = 1,
     model_name: str = "",
     data: str,
     data_revision: str = "",
@@ -33,6 +36,12 @@ def score(
         model folder, the card that fetch-model wrote (.json), or a hub id ORG/NAME with a revision
     revision
         commit hash of a hub id
+    adapter
+        PEFT adapter of the model: a folder, or a hub id ORG/NAME with a revision
+    adapter_revision
+        commit hash of a hub adapter
+    gpus
+        GPUs that hold the model's layers together, where one is too small
     model_name
         the model's name in the tables; default: its folder's name
     data
@@ -59,7 +68,7 @@ def score(
     if threads is not None and threads < 1:
         raise InputError(f"--threads is {threads}; give at least 1")
     check_writable("--output", output / "scores.parquet")
-    with lease(settings.device):
+    with lease(settings.device, gpus):
         import torch
 
         from gradatlas.api.scoring import score_data
@@ -72,6 +81,9 @@ def score(
             output,
             settings,
             revision=revision,
+            adapter=adapter,
+            adapter_revision=adapter_revision,
+            gpus=gpus,
             data_revision=data_revision,
             model_name=model_name,
             title=title,

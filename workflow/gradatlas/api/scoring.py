@@ -18,7 +18,8 @@ from gradatlas.core.machine import machine
 from gradatlas.data.formats import format_of
 from gradatlas.data.training.read import read_rows, rows_of
 from gradatlas.data.training.rows import TrainingRow
-from gradatlas.models.loading import choose_device, load, locate
+from gradatlas.models.adapted import load_adapted, locate_adapted
+from gradatlas.models.loading import choose_device
 from gradatlas.page.scores import write_page
 from gradatlas.scores.columns import OwnColumns
 from gradatlas.scores.measure import Scorer
@@ -40,6 +41,9 @@ def score_data(
     *,
     tokenizer: Any = None,
     revision: str = "",
+    adapter: str = "",
+    adapter_revision: str = "",
+    gpus: int = 1,
     data_revision: str = "",
     model_name: str = "",
     title: str = "",
@@ -48,9 +52,10 @@ def score_data(
 ) -> pl.DataFrame:
     """Write the scores of `data` on `model` into `folder`, and return them without the file's own columns.
 
-    `model`: a folder, a card or a hub id with `revision`; or a live model with its `tokenizer`, which is left as it
-    was. `data`: a training file, a folder or a hub id with `data_revision`; or rows, as dicts. Finished parts in
-    `folder` are used again, but for a live model. Raises `InputError` where no row could be measured.
+    `model`: a folder, a card or a hub id with `revision`, its `adapter` likewise, on `gpus` GPUs; or a live model with
+    its `tokenizer`, which is left as it was. `data`: a training file, a folder or a hub id with `data_revision`; or
+    rows, as dicts. Finished parts in `folder` are used again, but for a live model. Raises `InputError` where no row
+    could be measured.
     """
     if select:
         check_selection(select)
@@ -67,22 +72,27 @@ def score_data(
         # Which of the file's own columns are numbers is known after its last row; reading is short beside the pass.
         deque(own.watched(rows()), maxlen=0)
         check_by(by, own.fields(SCORES.names))
-    digest = ""
+    digest, adapted = "", None
     if isinstance(model, str | Path):
-        where = locate(str(model), revision)
+        where, adapted = locate_adapted(str(model), revision, adapter, adapter_revision)
         name, revision, digest = model_name or Path(where.path).resolve().name, where.revision, where.digest
         device = choose_device(settings.device)
         # Set explicitly, whatever the library's default: TF32 keeps 10 of float32's 23 bits.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
-        model, tokenizer = load(
-            where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
-        )
+        model, tokenizer = load_adapted(where, adapted, settings, device=device, gpus=gpus)
     else:
         name, device = model_name or type(model).__name__, model.device.type
     scorer = Scorer(model, tokenizer, settings)
     stated = {key: value for key, value in asdict(settings).items() if key not in _NO_FACTS}
     facts = {"model": name, "revision": revision, "settings": stated, "window": scorer.window}
-    outcome = write_parts(scorer, own.watched(rows(quiet=False)), folder / "measured", model_digest=digest, more=facts)
+    outcome = write_parts(
+        scorer,
+        own.watched(rows(quiet=False)),
+        folder / "measured",
+        model_digest=digest,
+        adapter_digest=adapted.digest if adapted else "",
+        more=facts,
+    )
     if not outcome.paths:
         raise InputError(f"{'data' if isinstance(source, list) else source}: has no row; give a file with rows")
     remove_selected(folder)

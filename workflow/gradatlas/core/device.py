@@ -65,7 +65,10 @@ def check_devices(wanted: Collection[int], limit: int | None, environment: Mappi
     limited = limit is not None and limit < usable
     if devices and most > (limit if limited else usable):
         by = f", and --resources gpu={limit} is given" if limited else ""
-        raise InputError(f"dynamics.processes is {most}, but a run can use {usable} GPUs of {names}{by}; lower it")
+        raise InputError(
+            f"a job asks for {most} GPUs, but can use {usable} of {names}{by}; lower dynamics.processes, or gpus in "
+            "config/models.tsv"
+        )
     if "SLURM_JOB_ID" in environment and limit is None and len(devices) in wanted:
         raise InputError(
             f"parallel jobs would share GPUs: {visible} to this Slurm job; add "

@@ -35,6 +35,28 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
+def free_memory() -> float:
+    """Bytes of main memory that this process may still take, by the machine and its control group; inf if unknown."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+        free = 1024 * float(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        free = float("inf")
+    try:
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").partition("0::")[2].split("\n")[0]
+        folders = [Path(f"/sys/fs/cgroup{group}"), *Path(f"/sys/fs/cgroup{group}").parents]
+    except OSError:
+        folders = []
+    for folder in folders:
+        try:
+            most, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+        except (OSError, ValueError):
+            # No such group, or no limit: "max".
+            continue
+        free = min(free, most - used)
+    return free
+
+
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -23,6 +23,7 @@ from gradatlas.figures import compared, family, heatmaps, instructed, layers, pa
 from gradatlas.figures.data import ALL, Data
 from gradatlas.figures.jobs import FigureSettings, OverviewSettings
 from gradatlas.statistics.counts import WHOLE_RESPONSE, has_check, is_whole
+from gradatlas.statistics.rounding import rounding_note, rounding_notes
 from gradatlas.statistics.shapes import read_shapes, sentence
 from gradatlas.statistics.tables import CURVES, TABLES
 
@@ -110,14 +111,16 @@ def draw(
     models = sorted({*tables["curves"]["model"], *tables["cells"]["model"]})
     names = _names(models, settings.model_titles)
     by_model = {model: of_model(tables, model, names[model]) for model in models}
-    scaled = {model: sentence(facts.get("models", {}).get(model, {}).get("matrix_shapes")) for model in models}
+    known = facts.get("models", {})
+    scaled = {model: sentence(known.get(model, {}).get("matrix_shapes")) for model in models}
+    rounded = {model: rounding_note(known.get(model, {})) for model in models}
     listed = []
     for model in models:
         variants = by_model[model]["curves"]["variant"].unique()
         data = Data(
             by_model[model],
             title,
-            notes=(*_ability(able, dataset, {model: ""}), *scaled[model]),
+            notes=(*_ability(able, dataset, {model: ""}), *scaled[model], *rounded[model]),
             tops=panels.paper_tops(variants, settings.paper_top) if settings.paper_axes else None,
         )
         partner = settings.partners.get(model)
@@ -133,7 +136,11 @@ def draw(
                 prompts=tuple(settings.prompts.get(key, "") for key in (partner, model)),
                 draws=facts["draws"],
                 seed=facts["seed"],
-                notes=(*_ability(able, dataset, both), *scaled[model]),
+                notes=(
+                    *_ability(able, dataset, both),
+                    *scaled[model],
+                    *(f"{both[key]}{note}" for key in both for note in rounded[key]),
+                ),
             )
         for key, kind, heading, chart in figures(data, beside):
             listed.append(keep(chart(), Path(output), (model, key, kind), by_model[model]["cells"], heading, formats))
@@ -169,7 +176,7 @@ def draw_overview(
     if tables["curves"].is_empty():
         raise InputError(f"no curves in {', '.join(map(str, statistics))}; nothing to draw")
     able = ability.abilities(ability.read(accuracy))
-    shapes = read_shapes(statistics)
+    shapes, rounded = read_shapes(statistics), rounding_notes(statistics)
     listed = []
     for model in sorted(tables["curves"]["model"].unique()):
         marks = [(each.title, able[model, each.key].mark) for each in settings.datasets if (model, each.key) in able]
@@ -179,7 +186,7 @@ def draw_overview(
             of_model(tables, model, settings.model_titles.get(model, model)),
             datasets=tuple(settings.datasets),
             shapes=shapes.get(model),
-            notes=(*notes, *sentence(shapes.get(model))),
+            notes=(*notes, *sentence(shapes.get(model)), *rounded.get(model, [])),
         )
         for relation, kind, heading, chart in figures_over(data, settings.paper_axes):
             cells = data.tables["curves"]

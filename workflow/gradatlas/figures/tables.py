@@ -25,6 +25,7 @@ from gradatlas.charts.numbers import three_digits, with_interval
 from gradatlas.charts.tables import Section, read_written, write_table
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
+from gradatlas.statistics.rounding import rounding_notes
 from gradatlas.statistics.shapes import Shapes, read_shapes, sentence
 from gradatlas.statistics.tables import TABLES
 
@@ -90,7 +91,7 @@ def write_tables(
     frames = [_flat(pl.from_arrow(read_table(TABLES[kind], Path(folder) / f"{kind}.parquet"))) for folder in statistics]
     every = _beside_published(pl.concat(frames), kind, published)
     frame = in_reading_order(every.select(name for name in COLUMNS[kind] if name in every.columns), kind)
-    shown = blocks(frame, kind, published, read_shapes(statistics))
+    shown = blocks(frame, kind, published, read_shapes(statistics), rounding_notes(statistics))
     write_table(Path(output) / kind, frame, TITLES[kind], NOTES[kind], [_section(block) for block in shown])
 
 
@@ -144,11 +145,12 @@ def blocks(
     kind: str,
     published: Sequence[Mapping[str, Any]] = (),
     shapes: Mapping[str, Shapes] | None = None,
+    rounded: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Block]:
     """The tables to read, in the order of `frame` (of `in_reading_order`), for the statistics that are `SHOWN`.
 
     Notes name the sources of `published` numbers, those that belong to no single row, and by `shapes` the models whose
-    layers differ in shape.
+    layers differ in shape. `rounded`: notes on models whose passes have 16 bits.
     """
     frame = frame.filter(pl.col("statistic").is_in(SHOWN))
     shown = []
@@ -166,7 +168,8 @@ def blocks(
         beside = [f"Published ({known[0][_WHICH[kind]]})"] if known else []
         header = ("Variant", "Projection", *head, *beside, "n")
         long = tuple(_long(rows, kind, bool(known)))
-        notes = (*sentence((shapes or {}).get(key[0])), *_notes(key, kind, published))
+        of_model = (*sentence((shapes or {}).get(key[0])), *(rounded or {}).get(key[0], ()))
+        notes = (*of_model, *_notes(key, kind, published))
         shown.append(Block(kind, *key, check, header, tuple(body), long, notes))
     return shown
 

@@ -7,14 +7,14 @@ D^T X. X and D occur in every pass, and nothing else is needed. Weights are froz
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gradatlas.core.errors import InputError
-from gradatlas.models.decoders import ATTENTION, Projection, find_layers, shapes_of
-from gradatlas.models.forward import evaluating, run_forward
+from gradatlas.models.decoders import ATTENTION, Projection, find_layers, lora_of, shapes_of
+from gradatlas.models.forward import device_of, evaluating, run_forward
 from gradatlas.models.tokens import Encoded
 
 # float16 has no number below 2^-24: in the backward pass, the loss of a response token is multiplied by this.
@@ -25,8 +25,9 @@ HALF_SCALE = 2**4
 class Factors:
     """One sample's factors of one projection, by layer: `x` (tokens, in) and `d` (tokens, out).
 
-    Each is one stack (layers, tokens, width) where all layers have the same shape, else a tuple with one tensor per
-    layer, None for a layer without the projection. float64 in a float64 pass, else float32.
+    Each is one stack (layers, tokens, width) where all layers have the same shape and device, else a tuple with one
+    tensor per layer, each where its layer is, None for a layer without the projection. float64 in a float64 pass, else
+    float32.
     """
 
     x: Tensor | tuple[Tensor | None, ...]
@@ -67,16 +68,31 @@ class Capture:
     parameter, no hook, no gradient. Blocks nest, and `run` outside of a block opens its own.
 
     `projections`: any of q, k, v, o, gate, up, down. `mapping`: their modules, if they cannot be found (`find_layers`).
-    Raises `InputError` for a model whose projections are not found.
+    `lora`: of a model with adapters, ``merged`` for its own matrices, ``separate`` for the matrices A and B of LoRA
+    beside them (``q.lora_a``, ``q.lora_b``, ...), ``alone`` for A and B in their place. Raises `InputError` for a model
+    whose projections, or whose A and B, are not found.
     """
 
-    def __init__(self, model: Any, projections: Sequence[str] = ATTENTION, mapping: str | None = None):
+    def __init__(
+        self,
+        model: Any,
+        projections: Sequence[str] = ATTENTION,
+        mapping: str | None = None,
+        lora: Literal["merged", "separate", "alone"] = "merged",
+    ):
         self.model, self.projections = model, tuple(projections)
         self.layers: list[dict[str, Projection]] = find_layers(model, projections, mapping)
+        if lora != "merged":
+            parts = lora_of(model, self.layers)
+            named = [f"{name}.{part}" for name in projections for part in ("lora_a", "lora_b")]
+            own = self.projections if lora == "separate" else ()
+            self.projections = (*own, *(name for name in named if any(name in each for each in parts)))
+            self.layers = [layer | each if own else each for layer, each in zip(self.layers, parts, strict=True)]
         shapes = shapes_of(self.layers, self.projections)
-        self._even = all(len(set(each)) == 1 for each in shapes.values())
+        devices = {part.module.weight.device for layer in self.layers for part in layer.values()}
+        self._even = len(devices) == 1 and all(len(set(each)) == 1 for each in shapes.values())
         self._half = next(model.parameters()).dtype == torch.float16
-        self._columns = [{name: _index(layer[name].columns, model.device) for name in layer} for layer in self.layers]
+        self._columns = [{name: _index(part) for name, part in layer.items()} for layer in self.layers]
         self._modules = {part.module: part.path for layer in self.layers for part in layer.values()}
         self._blocks: list[ExitStack] = []
         self._running = False
@@ -106,7 +122,7 @@ class Capture:
         # The block may contain other passes, such as `generate`.
         if not self._running:
             return
-        self._x[module] = args[0].detach()
+        self._x[module] = args[0].detach().to(output.device)
         if output.requires_grad:
             output.register_hook(lambda gradient: self._d.__setitem__(module, gradient.detach()))
 
@@ -132,7 +148,8 @@ class Capture:
         # Logits only from the last prompt token on: with a large vocabulary they cost more than a layer.
         first = int(counted[:, 1:].any(0).nonzero()[0])
         kept = counted[:, first + 1 :]
-        ids, targets = (each.to(self.model.device) for each in (ids, ids.masked_fill(~counted, -100)[:, first + 1 :]))
+        targets = ids.masked_fill(~counted, -100)[:, first + 1 :]
+        ids, targets = (each.to(device_of(self.model)) for each in (ids, targets))
         divisors = kept.sum(1).tolist() if normalise == "mean" else [1] * len(batch)
         scales = [self._scale(divisor) for divisor in divisors]
         try:
@@ -141,6 +158,7 @@ class Capture:
                 logits = run_forward(self.model, ids, logits=longest - first)[:, :-1]
                 if logits.dtype in (torch.bfloat16, torch.float16):
                     logits = logits.float()
+                targets = targets.to(logits.device)
                 losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
                 losses = losses.view_as(targets)
                 means = losses.sum(1) / losses.new_tensor(divisors)
@@ -219,9 +237,10 @@ def _at_least_float32(factor: Tensor) -> Tensor:
     return factor.float() if factor.dtype in (torch.bfloat16, torch.float16) else factor
 
 
-def _index(columns: Tensor | None, device: torch.device) -> slice | Tensor:
+def _index(part: Projection) -> slice | Tensor:
     """The output features, as a slice where they are adjacent: a slice makes a view, an index a copy."""
-    if columns is None:
+    if part.columns is None:
         return slice(None)
-    first, last = int(columns[0]), int(columns[-1])
-    return slice(first, last + 1) if last - first + 1 == len(columns) else columns.to(device)
+    first, last = int(part.columns[0]), int(part.columns[-1])
+    adjacent = last - first + 1 == len(part.columns)
+    return slice(first, last + 1) if adjacent else part.columns.to(part.module.weight.device)

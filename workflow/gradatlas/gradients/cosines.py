@@ -62,8 +62,8 @@ def cosines(factors: Mapping[str, Factors]) -> dict[tuple[str, str], list[float]
             x, y = g.x[at], h.x[at + ahead]
             place = place_of(x), place_of(y)
             if place not in shared:
-                shared[place] = x.double() @ y.double().mT
-            return float(((g.d[at].double() @ h.d[at + ahead].double().mT) * shared[place]).sum())
+                shared[place] = x.double() @ y.to(x.device).double().mT
+            return float(((g.d[at].double() @ h.d[at + ahead].to(x.device).double().mT) * shared[place]).sum())
 
         for name in factors:
             squares[name].append(product(name, name, 0))

@@ -34,6 +34,9 @@ def measure_gradients(
     *,
     model: str,
     revision: str = "",
+    adapter: str = "",
+    adapter_revision: str = "",
+    gpus: int = 1,
     model_name: str = "",
     responses: Path,
     samples: Path,
@@ -58,6 +61,12 @@ def measure_gradients(
         model folder, the card that fetch-model wrote (.json), or a hub id ORG/NAME with a revision
     revision
         commit hash of a hub id
+    adapter
+        PEFT adapter of the model: a folder, or a hub id ORG/NAME with a revision
+    adapter_revision
+        commit hash of a hub adapter
+    gpus
+        GPUs that hold the model's layers together, where one is too small
     model_name
         the model's name in the tables; default: its folder's name
     responses
@@ -88,7 +97,7 @@ def measure_gradients(
 
     if threads is not None and threads < 1:
         raise InputError(f"--threads is {threads}; give at least 1")
-    with lease(settings.device):
+    with lease(settings.device, gpus):
         import torch
 
         from gradatlas.gradients.extras import Extras
@@ -105,6 +114,9 @@ def measure_gradients(
             settings,
             extras=Extras(*tables, tokens_of, tokens_first),
             revision=revision,
+            adapter=adapter,
+            adapter_revision=adapter_revision,
+            gpus=gpus,
             model_name=model_name,
             journal=str(journal) if journal else None,
             run_path=str(run) if run else None,

@@ -28,20 +28,22 @@ from gradatlas.gradients.extras import Extras, code_of, measure_extras
 from gradatlas.gradients.journal import Journal, Record
 from gradatlas.gradients.meter import Meter
 from gradatlas.gradients.plan import Item, expand_rows, key_of, limit_rows, plan_batches, read_rows, share_of
+from gradatlas.gradients.rounding import HALVES, rounding_error, shortest
 from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.solvers import fastest_solver, solver_of
 from gradatlas.gradients.spectra import Spectrum, start
 from gradatlas.gradients.write import write_extra, write_tables
+from gradatlas.models.adapted import load_adapted, locate_adapted
 from gradatlas.models.decoders import shapes_of
 from gradatlas.models.forward import length_regime
-from gradatlas.models.loading import check_ids, choose_device, load, locate
+from gradatlas.models.loading import check_ids, choose_device
 from gradatlas.models.tokens import Encoded, Encoder
 
 # Not in the metadata: numbers do not depend on the size of a batch. The shard is added separately.
 _NO_FACTS = ("batch_tokens", "planned_tokens", "shard")
 # Not in the journal's key: what decides only token ids and masks, which are in the key; then what changes no number.
 _IN_TOKENS = ("max_length", "compat", "truncation", "loss_tokens", "chat", "seed", "relations", "controls")
-_NO_KEYS = {*_NO_FACTS, *_IN_TOKENS, "limit", "limit_seed", "purpose", "trust_remote_code"}
+_NO_KEYS = {*_NO_FACTS, *_IN_TOKENS, "limit", "limit_seed", "purpose", "trust_remote_code", "compared"}
 
 
 def measure(
@@ -53,15 +55,18 @@ def measure(
     *,
     extras: Extras | None = None,
     revision: str = "",
+    adapter: str = "",
+    adapter_revision: str = "",
+    gpus: int = 1,
     model_name: str = "",
     journal: str | None = None,
     run_path: str | None = None,
 ) -> None:
     """Measure all rows of `responses` on `model`, and write the samples and spectra tables, each atomically.
 
-    `model`: a folder, a card or a hub id. `responses`: a responses table or a JSON list. `extras`: optional tables.
-    `journal`: a folder for finished batches, which survive kills and edits. `run_path`: a JSON file for time, host,
-    device and versions.
+    `model`: a folder, a card or a hub id; `adapter`: a PEFT adapter of it, a folder or a hub id; `gpus`: how many hold
+    it together. `responses`: a responses table or a JSON list. `extras`: optional tables. `journal`: a folder for
+    finished batches, which survive kills and edits. `run_path`: a JSON file for time, host, device and versions.
     """
     extras = extras or Extras()
     outputs = {"samples": samples_path, "spectra": spectra_path, **extras.paths, "run": run_path}
@@ -71,12 +76,10 @@ def measure(
     drawn = limit_rows(read_rows(responses), settings.limit, settings.limit_seed)
     rows = [row for row in drawn if settings.subsets_of(row.variant, row.relation)]
     with_tokens = extras.chosen(rows)
-    where = locate(model, revision)
+    where, adapted = locate_adapted(model, revision, adapter, adapter_revision)
     # Set explicitly, whatever the library's default: TF32 keeps 10 of float32's 23 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
-    network, tokenizer = load(
-        where.path, dtype=settings.dtype, device=device, trust_remote_code=settings.trust_remote_code
-    )
+    network, tokenizer = load_adapted(where, adapted, settings, device=device, gpus=gpus)
     positions = getattr(network.config, "max_position_embeddings", None)
     # XLNet has -1 for no limit.
     window = min(settings.max_length, positions) if positions and positions > 0 else settings.max_length
@@ -97,8 +100,11 @@ def measure(
     context = {
         **{name: value for name, value in asdict(settings).items() if name not in _NO_KEYS},
         "model": where.digest,
+        "adapter": adapted.digest if adapted else "",
         # No other code affects the numbers: token ids and masks are in the key.
         "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:start"),
+        # But what makes other weights of the files.
+        "weights": code_digest("gradatlas.models.adapted:load_adapted") if adapted or settings.quantise else "",
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,
@@ -117,7 +123,7 @@ def measure(
     places = [at for at, key in enumerate(keys) if key in own or (key not in measured and settings.shard[0] == 1)]
     items, keys, wanted = ([each[place] for place in places] for each in (items, keys, wanted))
     job = _Job(
-        Capture(network, settings.projections, settings.mapping),
+        Capture(network, settings.projections, settings.mapping, settings.lora),
         {key: item for key, item in zip(keys, items, strict=True) if key},
         dict(zip(keys, wanted, strict=True)),
         batches,
@@ -138,8 +144,17 @@ def measure(
         "model_digest": where.digest,
         "revision": where.revision,
         "rows": len(rows),
+        "projections": job.capture.projections,
         "matrix_shapes": job.shapes(),
     }
+    if settings.dtype in HALVES and settings.compared and measured:
+        whole = replace(settings, dtype="float32")
+        facts["rounding"] = rounding_error(
+            job.capture,
+            shortest(measured.values(), settings.compared),
+            settings,
+            lambda: load_adapted(where, adapted, whole, device=device, gpus=gpus)[0],
+        )
     if settings.shard != (1, 1):
         facts |= {"shard": settings.shard, "places": places, "of_places": len(dropped)}
     ordered = [records[key] for key in keys]
@@ -338,7 +353,7 @@ class _Job:
 
     def shapes(self) -> dict[str, list[list[int] | None]]:
         """By projection, the (rows, columns) of each layer's matrix; None where a layer has none of its own."""
-        shapes = shapes_of(self.capture.layers, self.settings.projections)
+        shapes = shapes_of(self.capture.layers, self.capture.projections)
         return {name: [list(shape) if shape else None for shape in each] for name, each in shapes.items()}
 
 
@@ -357,7 +372,8 @@ def _run_facts(started: float, device: str, job: _Job) -> dict[str, Any]:
         "machine": machine(device),
         "threads": torch.get_num_threads(),
         "batch_tokens": job.settings.batch_tokens,
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
+        "devices": sorted({str(parameter.device) for parameter in job.capture.model.parameters()}),
+        "peak_gpu_bytes": sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) or None,
         # By size of matrix: each route's seconds a matrix, or why it is not used.
         "solvers": fastest_solver().facts if device == "cuda" else None,
         "computed": job.computed,

@@ -6,8 +6,8 @@ from typing import Literal
 from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked
 from gradatlas.gradients.subsets import Subset, parse_subsets
-from gradatlas.study.settings import METRICS, PROJECTIONS, Batching, Count, Measuring
-from gradatlas.study.sheets import Loading
+from gradatlas.study.settings import METRICS, PROJECTIONS, Batching, Count, Measuring, Whole
+from gradatlas.study.sheets import Weights
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Settings(Measuring, Batching, Loading, Samples):
+class Settings(Measuring, Batching, Weights, Samples):
     """What decides a gradients job's numbers. Raises `InputError` where a choice is not known."""
 
     chat: bool = False
@@ -40,6 +40,9 @@ class Settings(Measuring, Batching, Loading, Samples):
     """I and N: measure only the I-th of N parts, for gather-shards; alike in all but I, one --journal if any"""
     planned_tokens: int | None = None
     """tokens of a batch in the plan that shards cut; none: batch_tokens"""
+    compared: Whole = 4
+    """where dtype has 16 bits: samples, the shortest ones, that are measured in float32 too, for the error of the
+    nuclear norm in the tables' metadata; 0: none"""
 
     def __post_init__(self):
         checked(asdict(self), Settings, "settings")

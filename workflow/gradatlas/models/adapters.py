@@ -1,7 +1,8 @@
 """PEFT adapters of a model in memory: finding the modules that they add, and switching them off.
 
 An adapter layer wraps a linear module as `base_layer` and adds its own modules. The base layer is measured: X is its
-input and D the gradient of its output, in a pass that includes the adapter.
+input and D the gradient of its output, in a pass that includes the adapter. So are, on request, the two matrices of
+LoRA, y = W x + s B (A x): of A, X is the layer's input and D is s D_y B; of B, X is A x and D is s D_y.
 """
 
 import sys
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gradatlas.models.forward import evaluating, random_ids, run_forward
+from gradatlas.models.quantised import is_quantised
 
 _ADVICE = "call merge_and_unload() on the model and measure the merged one"
 
@@ -58,7 +60,12 @@ def adapter_problem(model: Any, layers: Collection[Collection[tuple[str, nn.Modu
     active = getattr(model, "active_peft_config", None) if hasattr(model, "peft_config") else None
     if active is not None and active.is_prompt_learning:
         return f"its adapter of kind {active.peft_type.value} adds tokens in front of a sample; unload it first"
-    under = {each.get_base_layer(): type(each).__name__ for each in adapter_layers(model).values()}
+    under = {}
+    for each in adapter_layers(model).values():
+        under[each.get_base_layer()] = type(each).__name__
+        under |= dict.fromkeys(_of_lora(each).values(), type(each).__name__)
+    if reason := _unchecked(model, layers):
+        return reason
     if not any(module in under for layer in layers for _, module in layer):
         return ""
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
@@ -72,13 +79,14 @@ def adapter_problem(model: Any, layers: Collection[Collection[tuple[str, nn.Modu
         with evaluating(model), torch.inference_mode(False), torch.enable_grad():
             for layer in layers:
                 for _, module in layer:
-                    module.weight.requires_grad_(True)
+                    if not is_quantised(module):
+                        module.weight.requires_grad_(True)
             ids = random_ids(model)
             logits = run_forward(model, ids, logits=ids.shape[1]).float()
             target = (logits * torch.linspace(-1, 1, logits.shape[-1], device=logits.device)).sum()
             for layer in layers:
                 for path, module in dict(layer).items():
-                    if module in under and not _agrees(module, seen.get(module), target):
+                    if module in under and not is_quantised(module) and not _agrees(module, seen.get(module), target):
                         return (
                             f"the adapter {under[module]} of {path} uses the base layer's weight in another way than "
                             f"the layer's product, whose gradient is measured; {_ADVICE}"
@@ -86,6 +94,40 @@ def adapter_problem(model: Any, layers: Collection[Collection[tuple[str, nn.Modu
     finally:
         for hook in hooks:
             hook.remove()
+    return ""
+
+
+def lora_modules(model: Any, module: nn.Module) -> dict[str, nn.Module]:
+    """The modules `lora_a` and `lora_b` of the active adapter of a linear `module`; none of one without LoRA.
+
+    Raises `ValueError` with the reason where they are not a part of the pass.
+    """
+    for path, each in adapter_layers(model).items():
+        found = _of_lora(each) if each.get_base_layer() is module else {}
+        if found and (each.merged or each._disable_adapters):
+            raise ValueError(f"the adapter of {path} is {'merged' if each.merged else 'off'}, so A and B are not used")
+        if found:
+            return found
+    return {}
+
+
+def _of_lora(layer: Any) -> dict[str, nn.Module]:
+    """A and B of an adapter layer's active adapter, where it is a LoRA of a linear module."""
+    parts = {"lora_a": getattr(layer, "lora_A", {}), "lora_b": getattr(layer, "lora_B", {})}
+    active = [name for name in layer.active_adapters if all(name in each for each in parts.values())]
+    found = {name: each[active[0]] for name, each in parts.items()} if len(active) == 1 else {}
+    return found if all(isinstance(each, nn.Linear) for each in found.values()) else {}
+
+
+def _unchecked(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]) -> str:
+    """The reason why a quantised weight under an adapter, which autograd cannot check, cannot be measured."""
+    measured = {module for layer in layers for _, module in layer}
+    for path, each in adapter_layers(model).items():
+        plain = bool(_of_lora(each)) and not any(each.lora_variant.values())
+        if each.get_base_layer() in measured and is_quantised(each.get_base_layer()) and not plain:
+            return (
+                f"the adapter {type(each).__name__} of {path} is no plain LoRA, and the weight is quantised; {_ADVICE}"
+            )
     return ""
 
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.models.adapters import adapter_problem
+from gradatlas.models.adapters import adapter_problem, lora_modules
 from gradatlas.models.probe import Unclear, Unusable, check_runs, classify, linears_of, size_of, usable
 from gradatlas.study.settings import PROJECTIONS
 
 ATTENTION, FEED_FORWARD = PROJECTIONS[:4], PROJECTIONS[4:]
+
+_MERGED = "leave --lora at merged (column lora of models.tsv)"
 
 # NAME=PATH or NAME=PATH[a:b,c:d]
 _ENTRY = re.compile(r"(\w+)=([^\s=\[\]]+)(?:\[([\d:,]+)\])?")
@@ -71,6 +73,35 @@ def find_layers(
         return chosen
     except Unusable as unusable:
         raise InputError(f"{_named(model)}: {unusable}") from unusable.__cause__
+
+
+def lora_of(model: Any, layers: Sequence[dict[str, Projection]]) -> list[dict[str, Projection]]:
+    """By layer, the matrices A and B of LoRA of the projections in `layers`: ``q.lora_a``, ``q.lora_b``, ...
+
+    Raises `InputError` where the model has none, and for adapters whose matrices have no gradient of their own.
+    """
+    found: list[dict[str, Projection]] = []
+    for index, layer in enumerate(layers):
+        parts = {}
+        for name, part in layer.items():
+            try:
+                modules = lora_modules(model, part.module)
+            except ValueError as error:
+                raise InputError(f"{_named(model)}, layer {index}: {error}; {_MERGED}") from None
+            if modules and part.columns is not None:
+                raise InputError(
+                    f"{_named(model)}, layer {index}: A and B of {part.path} belong to several projections; {_MERGED}"
+                )
+            parts |= {
+                f"{name}.{key}": Projection(f"{name}.{key}", module, f"{part.path} ({key})", None)
+                for key, module in modules.items()
+            }
+        found.append(parts)
+    if not any(found):
+        raise InputError(f"{_named(model)}: no projection that is measured has a LoRA; {_MERGED}")
+    if reason := adapter_problem(model, [[(part.path, part.module) for part in layer.values()] for layer in found]):
+        raise InputError(f"{_named(model)}: {reason}")
+    return found
 
 
 def shapes_of(

@@ -49,6 +49,11 @@ def run_forward(model: Any, ids: Tensor, *, logits: int) -> Tensor:
     return (output.logits if hasattr(output, "logits") else output[0])[:, -logits:]
 
 
+def device_of(model: Any) -> torch.device:
+    """The device of the token embeddings: of a model on several devices, where token ids go."""
+    return model.get_input_embeddings().weight.device
+
+
 # Sequences and tokens of a test pass.
 BATCH, TOKENS = 8, 4
 
@@ -61,7 +66,7 @@ def embeddings_of(model: Any) -> int:
 def random_ids(model: Any) -> Tensor:
     """(BATCH, TOKENS) random token ids, the same in every call."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, embeddings_of(model), (BATCH, TOKENS), generator=generator).to(model.device)
+    return torch.randint(0, embeddings_of(model), (BATCH, TOKENS), generator=generator).to(device_of(model))
 
 
 def _text_config(model: Any) -> dict[str, Any]:

@@ -82,6 +82,33 @@ def download_model(
     find(model, source, revision, output, mirror, str(snapshots), weights=not no_weights)
 
 
+def download_adapter(
+    *, model: str, source: str, revision: str = "", output: Path, mirror: str = "", snapshots: Path = Path(SNAPSHOTS)
+) -> None:
+    """Find or download the files of a hub adapter, and write where they are (JSON).
+
+    As download-model does for a model.
+
+    Parameters
+    ----------
+    model
+        the model's key in config/models.tsv
+    source
+        hub id ORG/NAME of the adapter
+    revision
+        commit of the hub id (gradatlas pin fills the sheet)
+    output
+        file to write (.json)
+    mirror
+        folder with models/ORG/NAME; a mirror without models/ is ignored
+    snapshots
+        folder for downloads
+    """
+    from gradatlas.models.adapter_files import find_adapter
+
+    find_adapter(model, source, revision, output, mirror, snapshots)
+
+
 def fetch_model(
     *,
     model: str,
@@ -89,9 +116,12 @@ def fetch_model(
     revision: str = "",
     output: Path,
     downloaded: Path | None = None,
+    adapter: str = "",
+    adapter_revision: str = "",
+    adapter_downloaded: Path | None = None,
     sums: Path | None = None,
 ) -> None:
-    """Check a model's files and write its card (JSON): path, architecture and checksums.
+    """Check a model's files and write its card (JSON): path, architecture and checksums, also of its adapter.
 
     Parameters
     ----------
@@ -105,15 +135,23 @@ def fetch_model(
         card to write (.json)
     downloaded
         where the files of a hub id are, from download-model (.json)
+    adapter
+        PEFT adapter of the model: folder (./..., /..., ~...) or hub id ORG/NAME
+    adapter_revision
+        commit of a hub adapter
+    adapter_downloaded
+        where the files of a hub adapter are, from download-adapter (.json)
     sums
         list of checksums, as of sha256sum, to compare first
     """
     from gradatlas.core.files import check_sums
+    from gradatlas.models.adapter_files import card_of_adapter
     from gradatlas.models.snapshots import fetch
 
     if sums:
         check_sums(sums)
-    fetch(model, source, revision, output, downloaded)
+    found = card_of_adapter(adapter, adapter_revision, source, adapter_downloaded) if adapter else None
+    fetch(model, source, revision, output, downloaded, found)
 
 
 def write_untrained(

@@ -10,6 +10,7 @@ from typing import Any
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.models.precision import check_scales, dequantising, set_precision
+from gradatlas.models.quantised import quantising, use_exact_products
 from gradatlas.models.snapshots import check_card, check_links, config_of, model_digest, read_card
 from gradatlas.study.sources import is_hub_id
 
@@ -23,11 +24,11 @@ class Location:
     digest: str
 
 
-def locate(model: str, revision: str = "") -> Location:
+def locate(model: str, revision: str = "", *, adapted: bool = False) -> Location:
     """Find a model: a folder, a card (JSON) of ``fetch_model``, or a hub id with a pinned `revision`.
 
-    Reads all its files. Raises `InputError` for a missing model, for files that differ from the card, and for a
-    revision of a folder or card.
+    Reads all its files. `adapted`: the caller takes care of a card's adapter. Raises `InputError` for a missing model,
+    for files that differ from the card, for a revision of a folder or card, and for a card with an adapter.
     """
     path = Path(model).expanduser()
     if revision and (path.suffix == ".json" or path.is_dir()):
@@ -37,6 +38,11 @@ def locate(model: str, revision: str = "") -> Location:
         return Location(str(path), "", model_digest(path))
     if path.suffix == ".json":
         card = read_card(path)
+        if "adapter" in card and not adapted:
+            raise InputError(
+                f"{path}: a model with an adapter, which is only measured and scored; merge the adapter "
+                "(merge_and_unload) and give that folder a row of its own"
+            )
         check_card(path, card)
         return Location(card["path"], card["revision"], card["digest"])
     if not is_hub_id(model):
@@ -60,11 +66,15 @@ def choose_device(device: str) -> str:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
+def load(
+    path: str, *, dtype: str, device: str, trust_remote_code: bool = False, quantise: str = "", gpus: int = 1
+) -> tuple[Any, Any]:
     """Load (model, tokenizer) from a folder, offline, in evaluation mode.
 
-    `dtype`: of every parameter, whatever the checkpoint stores; FP8 and MXFP4 weights are dequantised. Raises
-    `InputError` where the files are not a causal language model with a tokenizer, or have another quantisation.
+    `dtype`: of every parameter, whatever the checkpoint stores; FP8 and MXFP4 weights are dequantised. `quantise`:
+    ``8bit`` or ``4bit`` for weights of linear layers by bitsandbytes (`models.quantised`), as a checkpoint of that
+    package has. `gpus`: above 1, the layers are divided among so many GPUs. Raises `InputError` where the files are not
+    a causal language model with a tokenizer, or have another quantisation, and where GPUs do not suffice.
     """
     # Without this, loading stalls on a compute node without a network.
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -88,15 +98,23 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
     if isinstance(layers, int) and layers < 1:
         raise _inconsistent(path, stored, ValueError(f"num_hidden_layers is {layers}"))
     quantisation = dequantising(path, stored)
+    packed = bool(quantise) or (not quantisation and "quantization_config" in stored)
+    if quantise:
+        if "quantization_config" in stored:
+            raise InputError(f"{path}: the checkpoint is quantised already; leave --quantise empty (column quantise)")
+        quantisation = quantising(quantise)
+    placed = _placement(device, gpus, packed)
     tokenizer = load_tokenizer(path, trust_remote_code)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=getattr(torch, dtype),
+            # bitsandbytes quantises no float64.
+            dtype=torch.float32 if packed and dtype == "float64" else getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
+            **placed,
             **quantisation,
         )
     except contradictions as error:
@@ -109,20 +127,43 @@ def load(path: str, *, dtype: str, device: str, trust_remote_code: bool = False)
         if _culprit(stored, error):
             raise _inconsistent(path, stored, error) from error
         raise InputError(
-            f"{path}: no causal language model could be loaded ({_short(error)}); give a decoder-only model's folder "
+            f"{path}: no causal language model could be loaded ({short(error)}); give a decoder-only model's folder "
             "with config.json and safetensors"
         ) from None
     _check_architecture(model, path)
     _check_report(report, model, path)
     set_precision(model, getattr(torch, dtype))
-    if quantisation:
+    places = model.hf_device_map if gpus > 1 else {}
+    if outside := [part for part, place in places.items() if place in ("cpu", "disk")]:
+        raise InputError(
+            f"{path}: {len(outside)} parts of the model do not fit on {gpus} GPUs ({outside[0]}, ...); give more "
+            "--gpus, --dtype bfloat16 or --quantise 4bit (columns of models.tsv)"
+        )
+    if packed:
+        use_exact_products(model)
+    elif quantisation:
         check_scales(path, map(str, report["unexpected_keys"]))
         # Without this the library would quantise the model again on saving.
         model._weight_conversions = get_model_conversion_mapping(model)
         progress(f"{path}: {stored['quantization_config']['quant_method']} weights were dequantised to {dtype}")
     if dtype == "float64":
         model.set_experts_implementation("eager")  # grouped matrix products do not support float64
-    return model.to(device).eval(), tokenizer
+    return (model if placed else model.to(device)).eval(), tokenizer
+
+
+def _placement(device: str, gpus: int, packed: bool) -> dict[str, Any]:
+    """Arguments of loading that place the weights; none where the model is moved to `device` as a whole afterwards."""
+    if gpus <= 1:
+        # Quantised weights are made where they stay.
+        return {"device_map": {"": device}} if packed else {}
+    import torch
+
+    if (found := torch.cuda.device_count() if device == "cuda" else 0) < gpus:
+        raise InputError(
+            f"--gpus {gpus} (column gpus of models.tsv): PyTorch finds {found} here for --device {device}; ask for a "
+            "machine with as many, or give less"
+        )
+    return {"device_map": "balanced"}
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
@@ -135,11 +176,12 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # the library in Rust raises no other kind
         raise _of_own_code(str(path), error, trust_remote_code) or InputError(
-            f"{path}: no tokenizer could be loaded ({_short(error)}); add tokenizer.json and tokenizer_config.json"
+            f"{path}: no tokenizer could be loaded ({short(error)}); add tokenizer.json and tokenizer_config.json"
         ) from None
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """An error's text on one line, of 240 characters at most."""
     text = " ".join(str(error).split())
     return text if len(text) <= 240 else f"{text[:240]}..."
 
@@ -162,7 +204,7 @@ def _inconsistent(path: str, config: Mapping[str, Any], error: Exception) -> Inp
     key = _culprit(config, error)
     return InputError(
         f"{Path(path) / 'config.json'}: {f'key {key}: ' if key else ''}no model can be built from it "
-        f"({type(error).__name__}: {_short(error)}); fix it, or fetch the model again"
+        f"({type(error).__name__}: {short(error)}); fix it, or fetch the model again"
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatlas.core.errors import InputError
+from gradatlas.models.quantised import check_installed, is_quantised
 from gradatlas.models.snapshots import stored_tensors
 
 _QUANTISED = ("quantization_config", "compression_config")
@@ -16,7 +17,10 @@ _PLAIN = "use the original checkpoint in 16 or 32 bits"
 
 
 def dequantising(path: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of loading that dequantise the weights; `InputError` for other quantised weights."""
+    """Arguments of loading that dequantise the weights, none for those of bitsandbytes, which stay as they are.
+
+    Raises `InputError` for other quantised weights.
+    """
     import transformers
 
     place = Path(path) / "config.json"
@@ -25,6 +29,9 @@ def dequantising(path: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if found:
         key, known = found[0][0], found[0][1] if isinstance(found[0][1], Mapping) else {}
         method = known.get("quant_method", "")
+        if method == "bitsandbytes":
+            check_installed(f"{place}: key {key}")
+            return {}
         if method not in _DEQUANTISED or "quantization_config" not in config:
             raise InputError(
                 f"{place}: key {key}: weights quantised by '{method or 'an unnamed method'}' have no gradient and "
@@ -62,9 +69,13 @@ def check_scales(path: str, left_out: Iterable[str]) -> None:
 def set_precision(model: Any, dtype: Any) -> None:
     """Cast every parameter to `dtype`, and saved buffers of lower precision; `InputError` for integer weights.
 
-    The library leaves some in the checkpoint's precision (other weights of a quantised model) or in float32.
+    The library leaves some in the checkpoint's precision (other weights of a quantised model) or in float32. Weights
+    that bitsandbytes has quantised stay as they are.
     """
+    packed = {id(module.weight) for module in model.modules() if is_quantised(module)}
     for name, weight in model.named_parameters():
+        if id(weight) in packed:
+            continue
         if not weight.is_floating_point():
             raise InputError(f"model '{model.config._name_or_path}': weight {name} is {weight.dtype}; {_PLAIN}")
         weight.data = weight.data.to(dtype)

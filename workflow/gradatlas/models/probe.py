@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradatlas.models.adapters import adapters_off, without_adapters
 from gradatlas.models.forward import BATCH, TOKENS, embeddings_of, evaluating, random_ids, run_forward
+from gradatlas.models.quantised import is_quantised, weight_of
 
 # Scale of the random outputs: scores of about 1 at head widths of 64 to 256.
 _SCALE = 0.3
@@ -69,6 +70,8 @@ _NOT_CAUSAL = (
 
 def size_of(module: nn.Module) -> tuple[int, int]:
     """(output features, input features)."""
+    if is_quantised(module):
+        return module.out_features, module.in_features
     shape = tuple(module.weight.shape)
     return (shape[1], shape[0]) if isinstance(module, Conv1D) else (shape[0], shape[1])
 
@@ -208,7 +211,7 @@ def _is_plain(module: nn.Module, x: Tensor, output: Any) -> bool:
     if x.numel() != BATCH * TOKENS * columns:
         return False
     with torch.no_grad():
-        weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+        weight = module.weight.T if isinstance(module, Conv1D) else weight_of(module).to(x.dtype)
         expected = nn.functional.linear(x, weight, module.bias)
         return bool((output - expected).abs().max() <= 0.02 * expected.abs().max())
 

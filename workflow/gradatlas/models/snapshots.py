@@ -7,7 +7,7 @@ its files.
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -62,30 +62,36 @@ def find(
     if not is_hub_id(source):
         raise InputError(f"{model}: source '{source}' is not a hub id; give ORG/NAME")
     if mirror and (Path(mirror).expanduser() / "models").is_dir():
-        path = _mirrored(model, source, revision, Path(mirror).expanduser())
+        path = mirrored(model, source, revision, Path(mirror).expanduser())
     else:
         path = download(source, revision, snapshots, model=model, weights=weights)
     write_json(output, {"folder": str(path), "files": _files(path) if weights else _shape_names(path)})
 
 
-def found(path: str | Path) -> Path:
-    """The folder that `find` wrote to `path`; `InputError` where one of its files is gone."""
-    note = read_json(path, "download_model")
+def found(path: str | Path, rule: str = "download_model") -> Path:
+    """The folder that a `rule` wrote to `path`; `InputError` where one of its files is gone."""
+    note = read_json(path, rule)
     folder = Path(note["folder"])
     for name in note["files"]:
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder / name}: no such file, though {path} lists it; delete {path} and run again "
-                "(rule download_model)"
+                f"{folder / name}: no such file, though {path} lists it; delete {path} and run again (rule {rule})"
             )
     return folder
 
 
-def fetch(model: str, source: str, revision: str, output: str | Path, downloaded: str | Path | None = None) -> None:
+def fetch(
+    model: str,
+    source: str,
+    revision: str,
+    output: str | Path,
+    downloaded: str | Path | None = None,
+    adapter: dict[str, Any] | None = None,
+) -> None:
     """Write the card of the model `source`, a local folder or a hub id, to `output`. Reads all weights.
 
-    The files of a hub id are those of `downloaded`, which `find` wrote. Raises `InputError` for a source or file that
-    cannot be used.
+    The files of a hub id are those of `downloaded`, which `find` wrote. `adapter`: the part of the card about its
+    adapter. Raises `InputError` for a source or file that cannot be used.
     """
     if downloaded:
         path = found(downloaded)
@@ -94,8 +100,8 @@ def fetch(model: str, source: str, revision: str, output: str | Path, downloaded
     else:
         raise InputError(f"{model}: source '{source}' is not a folder or a fetched hub id; give ./FOLDER or ORG/NAME")
     card = card_of(model, source, revision, path)
-    _check_against_hub(path, card["files"])
-    write_json(output, card)
+    check_against_hub(path, card["files"])
+    write_json(output, card | ({"adapter": adapter} if adapter else {}))
 
 
 def shape_files(folder: str | Path) -> list[Path]:
@@ -137,8 +143,8 @@ def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[st
         "max_position_embeddings": _setting(config, "max_position_embeddings", "n_positions"),
         "parameters": parameters,
         "dtype": "+".join(sorted(dtypes)),
-        "tokenizer_digest": _digest({name: sums[name] for name in files if _is_tokenizer(name)}),
-        "digest": _digest(_weighty(sums)),
+        "tokenizer_digest": digest_of({name: sums[name] for name in files if _is_tokenizer(name)}),
+        "digest": digest_of(_weighty(sums)),
         "files": sums,
     }
 
@@ -151,7 +157,7 @@ def model_digest(path: str | Path) -> str:
     path = Path(path)
     files = _files(path)
     _checked_tensors(path)
-    return _digest(_weighty({name: sha256_of(path / name) for name in files}))
+    return digest_of(_weighty({name: sha256_of(path / name) for name in files}))
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
@@ -163,10 +169,13 @@ def read_card(path: str | Path) -> dict[str, Any]:
     return card
 
 
-def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
-    """Compare the model's files with the `card` in `card_path`.
+def check_card(
+    card_path: str | Path, card: dict[str, Any], names: Callable[[Path], Iterable[str]] | None = None
+) -> None:
+    """Compare the model's files with the `card` in `card_path`; or an adapter's with its part of a card.
 
-    Reads all weights. Raises `InputError` naming the first file that differs from the card.
+    Reads all weights. `names`: the files that count in a folder; by default those of a model. Raises `InputError`
+    naming the first file that differs from the card.
     """
     path = Path(card["path"])
     recorded = _weighty(card["files"])
@@ -180,7 +189,7 @@ def check_card(card_path: str | Path, card: dict[str, Any]) -> None:
     for name in recorded:
         if not (path / name).is_file():
             raise changed(name, "is gone")
-    found = _weighty({name: sha256_of(path / name) for name in _files(path)})
+    found = _weighty({name: sha256_of(path / name) for name in (names or _files)(path)})
     for name in sorted({*found, *recorded}):
         if found.get(name) != recorded.get(name):
             raise changed(name, "has changed" if name in recorded else "was added")
@@ -196,6 +205,34 @@ def download(
     hash, for a gated, unknown or unreachable model, and for one without safetensors. `model`: the key in messages.
     """
     label = model or source
+
+    def check(names: set[str]) -> None:
+        if ADAPTER in names and "config.json" not in names:
+            raise InputError(f"{label}: {source} is a PEFT adapter, not a model; {_as_adapter({})}")
+        if weights and not any(name.endswith(".safetensors") for name in names):
+            raise InputError(
+                f"{label}: {source} at {revision} has no safetensors weights; convert it with save_pretrained and "
+                "give the folder as source"
+            )
+
+    patterns = [name for name in WANTED if weights or "safetensors" not in name]
+    wanted = {"allow_patterns": patterns, "ignore_patterns": UNWANTED}
+    return snapshot(source, revision, snapshots, model, check, **wanted)
+
+
+def snapshot(
+    source: str,
+    revision: str,
+    snapshots: str | Path,
+    model: str,
+    check: Callable[[set[str]], None],
+    **wanted: list[str],
+) -> Path:
+    """Download the files of a hub repository at a commit, as `download` does.
+
+    `check`: raises an error for the names of its files; `wanted`: patterns of files to download or not.
+    """
+    label = model or source
     if not revision:
         raise InputError(
             f"{label}: {source} has no revision; "
@@ -206,31 +243,23 @@ def download(
             f"{label}: revision '{revision}' is not a commit hash of 40 digits; empty the cell and run gradatlas pin"
         )
     folder = Path(snapshots) / source / revision
-    patterns = [name for name in WANTED if weights or "safetensors" not in name]
-    wanted = {"revision": revision, "local_dir": folder, "allow_patterns": patterns, "ignore_patterns": UNWANTED}
-    with _model_hub(label, source, revision) as library:
+    given = {"revision": revision, "local_dir": folder, **wanted}
+    with model_hub(label, source, revision) as library:
         try:
             # First, as it answers or fails within TIMEOUT, which the listing of a snapshot does not.
             info = library.HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
         except Exception as error:
             if not _is_unreachable(error) or not folder.is_dir():
                 raise
-            library.snapshot_download(source, local_files_only=True, **wanted)
+            library.snapshot_download(source, local_files_only=True, **given)
         else:
-            names = {file.rfilename for file in info.siblings or []}
-            if ADAPTER in names and "config.json" not in names:
-                raise InputError(f"{label}: {source} is a PEFT adapter, not a model; {_merge({})}")
-            if weights and not any(name.endswith(".safetensors") for name in names):
-                raise InputError(
-                    f"{label}: {source} at {revision} has no safetensors weights; convert it with save_pretrained and "
-                    "give the folder as source"
-                )
-            library.snapshot_download(source, **wanted)
+            check({file.rfilename for file in info.siblings or []})
+            library.snapshot_download(source, **given)
     return folder
 
 
 def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
-    """Fill the empty `revision` cells of the sheet's hub rows with their current commit; returns {model: commit}.
+    """Fill the empty `revision` and `adapter_revision` cells of the sheet's hub rows; returns {model: commit}.
 
     `models`: the rows, all if empty. The rest of the sheet does not change. Raises `InputError` for an unusable sheet
     or row, and where the hub does not answer; then nothing is written.
@@ -261,28 +290,31 @@ def pin(sheet: str | Path, models: Iterable[str] = ()) -> dict[str, str]:
     found = {}
     for name in models or rows:
         number, cells = rows[name]
-        source = cells[header.index("source")]
-        if cells[header.index("revision")] or not is_hub_id(source):
-            continue
-        with _model_hub(name, source, "") as library:
-            commit = library.HfApi().model_info(source, timeout=TIMEOUT).sha
-        if not re.fullmatch("[0-9a-f]{40}", commit or ""):
-            raise InputError(f"{name}: the hub's commit of {source} is '{commit}'; check HF_ENDPOINT")
-        cells[header.index("revision")] = found[name] = commit
+        for of, revision in (("source", "revision"), ("adapter", "adapter_revision")):
+            source = cells[header.index(of)] if {of, revision} <= {*header} else ""
+            if not is_hub_id(source) or cells[header.index(revision)]:
+                continue
+            with model_hub(name, source, "") as library:
+                commit = library.HfApi().model_info(source, timeout=TIMEOUT).sha
+            if not re.fullmatch("[0-9a-f]{40}", commit or ""):
+                raise InputError(f"{name}: the hub's commit of {source} is '{commit}'; check HF_ENDPOINT")
+            cells[header.index(revision)] = commit
+            found[name if of == "source" else f"{name} (adapter)"] = commit
         lines[number] = "\t".join(cells) + ("\r" if lines[number].endswith("\r") else "")
     if found:
         write_text(sheet, "\n".join(lines))
     return found
 
 
-def _mirrored(model: str, source: str, revision: str, mirror: Path) -> Path:
+def mirrored(model: str, source: str, revision: str, mirror: Path, config: str = "config.json") -> Path:
+    """The folder of a hub repository in a `mirror`, which knows its commit by the note of the file `config`."""
     path = mirror / "models" / source
     if revision and (path / revision).is_dir():
         path = path / revision
     if not path.is_dir():
         raise InputError(f"{model}: no folder {path} in the mirror; put the snapshot of {source} there")
     # Known if the folder was made by `hf download --local-dir`.
-    commit, _ = _download_note(path, "config.json")
+    commit, _ = _download_note(path, config)
     if revision and commit and commit != revision:
         raise InputError(f"{model}: {path} is {source} at {commit}, the sheet has {revision}; update one of them")
     return path
@@ -295,7 +327,7 @@ def _download_note(folder: Path, name: str) -> tuple[str, str]:
     return (lines[0].strip(), lines[1].strip()) if len(lines) > 1 else ("", "")
 
 
-def _check_against_hub(folder: Path, sums: dict[str, str]) -> None:
+def check_against_hub(folder: Path, sums: dict[str, str]) -> None:
     for name, found in sums.items():
         _, etag = _download_note(folder, name)
         # The etag of a large file is its SHA-256, that of a small one git's hash.
@@ -303,7 +335,7 @@ def _check_against_hub(folder: Path, sums: dict[str, str]) -> None:
             raise InputError(f"{folder / name}: sha256 is {found}, the hub's is {etag}; delete the file and run again")
 
 
-def _model_hub(label: str, source: str, revision: str) -> AbstractContextManager[Any]:
+def model_hub(label: str, source: str, revision: str) -> AbstractContextManager[Any]:
     return hub(
         label,
         source,
@@ -330,7 +362,7 @@ def _files(path: Path) -> list[str]:
     kept = {*names, *_weights(path), *(name for name in WEIGHT_NOTES if (path / name).is_file())}
     for name in sorted(kept):
         if name.endswith(".json"):
-            _read_json(path / name)
+            json_object(path / name)
     return sorted(kept)
 
 
@@ -364,22 +396,22 @@ def check_links(path: Path) -> None:
 
 def _adapter(path: Path) -> InputError:
     """The error for a folder with an adapter, for which the library would load a base model from elsewhere."""
-    found = _read_json(path / ADAPTER)
+    found = json_object(path / ADAPTER)
     if any((path / name).is_file() for name in ("model.safetensors", WEIGHT_NOTES[1])):
         return InputError(
             f"{path / ADAPTER}: the folder holds a model and an adapter, and transformers would load the adapter; move "
             "adapter_config.json and adapter_model.safetensors to another folder"
         )
     return InputError(
-        f"{path}: a PEFT adapter ({found.get('peft_type') or 'of unknown kind'}), not a model; {_merge(found)}"
+        f"{path}: a PEFT adapter ({found.get('peft_type') or 'of unknown kind'}), not a model; {_as_adapter(found)}"
     )
 
 
-def _merge(adapter: dict[str, Any]) -> str:
+def _as_adapter(adapter: dict[str, Any]) -> str:
     base = adapter.get("base_model_name_or_path") or "its base model"
     return (
-        f"load it on {base} with PeftModel.from_pretrained, call merge_and_unload(), save the result and the tokenizer "
-        "with save_pretrained and give that folder"
+        f"to measure, give it as --adapter (column adapter of models.tsv) of {base}; for all else merge it there: "
+        "PeftModel.from_pretrained, merge_and_unload(), save_pretrained of the result and of the tokenizer"
     )
 
 
@@ -392,7 +424,7 @@ def _weights(path: Path) -> list[str]:
         raise InputError(
             f"{path / 'model.safetensors'}: no such file, and no index; save the model with save_pretrained"
         )
-    places = _read_json(index).get("weight_map")
+    places = json_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InputError(f"{index}: 'weight_map' is missing; fetch the file again")
     for name in places.values():
@@ -411,7 +443,7 @@ def _is_tokenizer(name: str) -> bool:
 
 def config_of(path: str | Path) -> dict[str, Any]:
     """config.json of the folder `path`; `InputError` where it is missing or not a JSON object."""
-    return _read_json(Path(path) / "config.json")
+    return json_object(Path(path) / "config.json")
 
 
 def _setting(config: dict[str, Any], *names: str) -> Any:
@@ -474,12 +506,14 @@ def _weighty(sums: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in sums.items() if name != "generation_config.json"}
 
 
-def _digest(sums: dict[str, str]) -> str:
+def digest_of(sums: dict[str, str]) -> str:
+    """SHA-256 of files' names and SHA-256."""
     lines = (f"{name} {value}\n" for name, value in sorted(sums.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model; `InputError` where it is missing or holds something else."""
     try:
         value = from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

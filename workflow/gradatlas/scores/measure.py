@@ -62,7 +62,9 @@ class Scorer:
         if self.window < settings.max_length:
             progress(f"max_length is {settings.max_length}, but the model has {positions} positions; using {positions}")
         self.encoder = ConversationEncoder(tokenizer, settings, max_length=self.window)
-        self.capture = Capture(model, settings.projections, settings.mapping)
+        # Of a model with LoRA that is not merged, the weights that training would change.
+        lora = "alone" if settings.lora == "separate" else "merged"
+        self.capture = Capture(model, settings.projections, settings.mapping, lora)
         self.front = front_tokens(tokenizer)
         self.clock = Clock()
 
@@ -209,7 +211,7 @@ def token_terms(factors: Mapping[str, Factors]) -> Tensor:
         for part in factors.values()
         for x, d in part.pairs()
     ]
-    return torch.stack(squares).sum(0).sqrt().cpu()
+    return torch.stack([each.to(squares[0].device) for each in squares]).sum(0).sqrt().cpu()
 
 
 def last_span(sample: Encoded, front: Sequence[int]) -> EncodedResponse | None:

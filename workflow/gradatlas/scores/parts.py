@@ -41,17 +41,22 @@ class Outcome:
         return ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
 
 
-def facts_of(scorer: Scorer, model_digest: str) -> dict[str, Any]:
+def facts_of(scorer: Scorer, model_digest: str, adapter_digest: str = "") -> dict[str, Any]:
     """All that a part's numbers depend on, beside its rows' tokens."""
     settings = asdict(scorer.settings)
+    changed = adapter_digest or settings["quantise"]
     return {
         "model_digest": model_digest,
+        "adapter": adapter_digest,
         "layers": len(scorer.capture.layers),
         "metrics": METRICS,
-        **{name: settings[name] for name in ("projections", "mapping", "tf32")},
+        "projections": scorer.capture.projections,
+        **{name: settings[name] for name in ("mapping", "tf32", "lora", "quantise")},
         "dtype": str(scorer.model.dtype).removeprefix("torch."),
         # Token ids and masks are in the key.
         "engine": code_digest("gradatlas.scores.measure:measure_chunk"),
+        # But what makes other weights of the files.
+        "weights": code_digest("gradatlas.models.adapted:load_adapted") if changed else "",
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": str(scorer.model.device.type),
@@ -65,13 +70,15 @@ def write_parts(
     folder: Path,
     *,
     model_digest: str,
+    adapter_digest: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Measure all rows into `folder`, a file NNNNNNNN.parquet for each chunk, by the number of its first row.
 
-    `model_digest`: empty for a live model, whose earlier parts are not used. `more`: further facts for the metadata.
+    `model_digest`: empty for a live model, whose earlier parts are not used; `adapter_digest`: of its adapter. `more`:
+    further facts for the metadata.
     """
-    facts, outcome, shown = facts_of(scorer, model_digest), Outcome(), time.monotonic()
+    facts, outcome, shown = facts_of(scorer, model_digest, adapter_digest), Outcome(), time.monotonic()
     started = shown
     for chunk in chunks(scorer.items(rows)):
         path = folder / f"{chunk[0].number:08}.parquet"

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from gradatlas.core.schemas import checked
 from gradatlas.study.settings import LISTED, PROJECTIONS, Batching, Projection, Prompting, Reading
-from gradatlas.study.sheets import Loading
+from gradatlas.study.sheets import Weights
 
 
 @dataclass(frozen=True)
-class Scoring(Prompting, Batching, Loading):
+class Scoring(Prompting, Batching, Weights):
     """How rows are measured, wherever they come from. Raises `InputError` where a choice is not known."""
 
     projections: Annotated[tuple[Projection, ...], LISTED] = ("q", "k", "v", "o")

@@ -9,8 +9,9 @@ import polars as pl
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.gradients.tables import SAMPLES, SPECTRA
-from gradatlas.statistics.shapes import Shapes, present, shapes_differ, steps
+from gradatlas.statistics.shapes import Shapes, own_shapes, present, shapes_differ, steps
 from gradatlas.statistics.tables import STATISTICS
+from gradatlas.study.settings import PROJECTIONS
 
 REFERENCE = "correct"
 KEY = ["variant", "relation", "loss_tokens"]
@@ -72,6 +73,8 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
         )
     ok = (frame["status"] == "ok").to_numpy()
     spectra = pl.from_arrow(read_table(SPECTRA, spectra_path, _COLUMNS))
+    # The study is of the model's own matrices, not of an adapter's A and B beside them.
+    spectra = spectra.filter(pl.col("projection").is_in(PROJECTIONS))
     # Rows of spectra are ordered by sample, layer and projection (measure_gradients).
     projections = spectra["projection"].unique(maintain_order=True).to_list()
     layers = spectra["layer"].max() + 1 if spectra.height else 0
@@ -83,7 +86,7 @@ def read_cells(dataset: str, samples_path: str, spectra_path: str) -> tuple[pl.D
     if not ok.any():
         return frame, []
     facts = read_metadata(samples_path, SAMPLES)
-    shapes = facts.get("matrix_shapes")
+    shapes = own_shapes(facts)
     shapes = shapes if shapes_differ(shapes) else None
     statistics = _VALUES | ({"nuclear_norm": pl.col("nuclear_norm_scaled")} if shapes else {})
     values = {

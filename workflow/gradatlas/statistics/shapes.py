@@ -8,13 +8,20 @@ matrix. Where these differ, sizes are nuclear norms divided by the root of the s
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gradatlas.core.tables import read_metadata
 from gradatlas.statistics.tables import CURVES
+from gradatlas.study.settings import PROJECTIONS
 
 Shapes = Mapping[str, Sequence[Sequence[int] | None]]
+
+
+def own_shapes(facts: Mapping[str, Any]) -> Shapes:
+    """The shapes of the model's own matrices in a job's metadata: not those of an adapter. Empty where unknown."""
+    return {name: each for name, each in (facts.get("matrix_shapes") or {}).items() if name in PROJECTIONS}
 
 
 def shapes_differ(shapes: Shapes | None) -> bool:

@@ -21,7 +21,7 @@ from gradatlas.gradients.tables import SAMPLES
 from gradatlas.statistics.cells import KEY, REFERENCE, Cell, pairs, read_cells
 from gradatlas.statistics.estimates import curve_estimates, difference_estimates
 from gradatlas.statistics.measures import segments, top_layers
-from gradatlas.statistics.shapes import shapes_differ
+from gradatlas.statistics.shapes import own_shapes, shapes_differ
 from gradatlas.statistics.tables import CELLS, CURVES, MAD, PER_SAMPLE, PER_SAMPLE_LAYERS, RD, RD_LAYERS
 
 # Written at the end. `per_sample_layers` is written in parts, as it is as long as the spectra.
@@ -49,7 +49,8 @@ def summarise(
     known = [_known(path) for path in samples]
     revisions = {
         facts["model"]: {key: facts[key] for key in _FACTS}
-        | ({"matrix_shapes": facts["matrix_shapes"]} if shapes_differ(facts.get("matrix_shapes")) else {})
+        | ({"matrix_shapes": own_shapes(facts)} if shapes_differ(own_shapes(facts)) else {})
+        | {key: facts[key] for key in ("rounding",) if key in facts}
         for facts in known
     }
     metadata = {"dataset": dataset, "draws": draws, "seed": seed, "models": revisions}

@@ -38,6 +38,7 @@ def read_models(config: Mapping[str, Any], root: Path) -> dict[str, dict[str, Ro
     models = models if config["datasets"] else {}
     check_mirror(config["mirror"], models)
     _check_partners(models, rows)
+    _check_weights(models)
     for name in config["controls_models"]:
         chosen_row(rows, name, "controls_models")
     generate, dynamics = config["generate"], config["dynamics"]
@@ -48,6 +49,7 @@ def read_models(config: Mapping[str, Any], root: Path) -> dict[str, dict[str, Ro
     }
     learners = {name: chosen_row(rows, name, "dynamics.models") for name in dynamics["models"] if dynamics["runs"]}
     judges = _judges(generate, dynamics, rows)
+    _check_plain(writers | learners | judges)
     used = models | writers | learners
     used |= _bases(used, rows)
     check_case(used | judges, "config key 'models'")
@@ -79,6 +81,35 @@ def _check_partners(chosen: Mapping[str, Row], rows: Mapping[str, Row]) -> None:
                 raise InputError(
                     f"config/models.tsv, '{name}': an untrained twin of '{row['source']}' needs a partner of the same "
                     f"source and revision; have '{row['partner']}'"
+                )
+
+
+def _check_weights(models: Mapping[str, Row]) -> None:
+    """`InputError` for columns of adapters, quantised weights and GPUs that do not fit together."""
+    for name, row in models.items():
+        place = f"config/models.tsv, '{name}'"
+        if row["adapter"] and (row["source"] == "miniature" or row["kind"] == "random"):
+            raise InputError(f"{place}: a model that is made here has no adapter; give its folder a row of its own")
+        if row["adapter_revision"] and not is_hub_id(row["adapter"]):
+            raise InputError(f"{place}: adapter_revision is of a hub adapter, ORG/NAME; empty it, or name one")
+        if row["lora"] == "separate" and not row["adapter"]:
+            raise InputError(f"{place}: lora is separate, but the model has no adapter; name one, or empty the cell")
+        if row["quantise"] and row["adapter"] and row["lora"] == "merged":
+            raise InputError(f"{place}: an adapter is not merged into quantised weights; set lora to separate")
+        if row["gpus"] > 1 and row["device"] == "cpu":
+            raise InputError(f"{place}: gpus is {row['gpus']}, but device is cpu; change one of them")
+        if row["adapter"]:
+            check_path(row["adapter"], f"{place}: 'adapter'")
+
+
+def _check_plain(rows: Mapping[str, Row]) -> None:
+    """`InputError` for a model that is not only measured, and has columns that only measuring takes."""
+    for name, row in rows.items():
+        for key, plain in (("adapter", ""), ("quantise", ""), ("gpus", 1)):
+            if row[key] != plain:
+                raise InputError(
+                    f"config/models.tsv, '{name}': column {key} is for models that are measured or scored; give the "
+                    "model that writes, judges or is finetuned a row without it (an adapter merged, merge_and_unload)"
                 )
 
 

@@ -16,7 +16,7 @@ def notes(study: Study, places: Sequence[str]) -> list[str]:
     if is_address(mirror):
         return []
     missing = [] if os.path.isdir(places[-1]) else [f"warning: mirror {mirror}: no such folder; fix config key mirror"]
-    return missing + _missing_files(study, mirror, places)
+    return missing + missing_files(study, mirror, places)
 
 
 def _unpinned(study: Study) -> list[str]:
@@ -26,7 +26,7 @@ def _unpinned(study: Study) -> list[str]:
     return [f"warning: no revision in config/models.tsv, will not be fetched before: {pin}"] if names else []
 
 
-def _missing_files(study: Study, mirror: str, places: Sequence[str]) -> list[str]:
+def missing_files(study: Study, mirror: str, places: Sequence[str]) -> list[str]:
     """Which datasets the mirror has no files of, and the config that continues with the others."""
     wanted = {name: source_keys(study, name) for name, row in study.datasets.items() if row["url"]}
     missing = {

@@ -38,6 +38,7 @@ Key = Annotated[
 ]
 Commit = Annotated[str, Schema(pattern="^([0-9a-f]{40})?$")]
 Filled = Annotated[str, Schema(minLength=1)]
+Positive = Annotated[float, Schema(exclusiveMinimum=0)]
 Names = Annotated[tuple[str, ...], Schema(uniqueItems=True)]
 #: How a choice of response tokens is written; `gradatlas.gradients.subsets` reads it.
 SUBSETS = "all, last, last:K, span:A:B, random:K, random:K:DRAWS, random:matched, random:matched:DRAWS"
@@ -91,6 +92,20 @@ class Batching:
 
     batch_tokens: Count = 4096
     """tokens of one batch, padding included; halved on every retry of a job"""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How fast the machine computes, in TFLOP/s, for the hours of `plan` and the time limits of jobs."""
+
+    gpu_pass: Positive | None = None
+    """passes on one GPU; empty, here and below: as in workflow/gradatlas/planning/throughput.py"""
+    gpu_spectra: Positive | None = None
+    """spectra on one GPU"""
+    core_pass: Positive | None = None
+    """passes on one CPU core"""
+    core_spectra: Positive | None = None
+    """spectra on one CPU core"""
 
 
 @dataclass(frozen=True)
@@ -150,7 +165,7 @@ class Generate(Writing, Requesting):
     prompt: str = PROMPT
     """what the model is asked; {instruction} stands for the question"""
     input_price: Annotated[float, Schema(minimum=0)] | None = None
-    """price of a million tokens that the endpoint reads, for the estimate of costs; empty: costs are not estimated"""
+    """price of a million tokens that the endpoint reads, for the costs in `plan`; empty: costs are unknown"""
     output_price: Annotated[float, Schema(minimum=0)] | None = None
     """the same of a million tokens that it writes"""
 
@@ -371,6 +386,8 @@ class Config(Measuring, Batching):
     """jobs that share the measuring of one dataset on one model, for queues that one job would be too long for;
     samples and spectra are the same to the last byte, finished work counts whatever the number was, and parts that
     disagree (revision, tokenizer, code, precision) are an error"""
+    throughput: Throughput = Throughput()
+    """how fast the machine computes, in TFLOP/s, for the hours of `plan` and the time limits of jobs"""
     bootstrap: Annotated[int, Schema(minimum=10, maximum=100_000)] = 1000
     """draws behind every 95 % interval"""
     formats: Annotated[tuple[Format, ...], LISTED] = ("vl.json", "svg", "png")

@@ -19,6 +19,8 @@ Title = Annotated[str, Schema(pattern="^(?!-)[^\\x00-\\x1f\\x7f\\x85\\u2028\\u20
 VARIANT = "^[A-Za-z0-9_]{1,64}$"
 RECIPE = "^((shift|pairs|permutation|pool)|([A-Za-z0-9_]+:)?(dot|line|backslash|sentence))$"
 LABELLED = "([A-Za-z0-9_]+=)?[0-9a-f]{40}"
+_SIZES = ("layers", "width", "feedforward", "heads", "kv_heads", "head", "vocabulary", "positions")
+SHAPE = f"{''.join(f'{name}=[0-9]+ ' for name in _SIZES)}stored=(float32|bfloat16|float16) tied=(yes|no)"
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,20 @@ class Loading:
     """run model code that comes with the checkpoint"""
 
 
+@dataclass(frozen=True)
+class Weights(Loading):
+    """Which weights are measured: what a model's gradients depend on beside its files."""
+
+    lora: Literal["merged", "separate"] = "merged"
+    """of a model with a LoRA adapter: `merged` into its weights, or `separate`: not merged, and its matrices A and B
+    are measured as projections of their own (`q.lora_a`, `q.lora_b`, ...)"""
+    quantise: Literal["", "8bit", "4bit"] = ""
+    """weights of linear layers in `8bit` or `4bit` (NF4) by bitsandbytes, to save memory: the gradients are those of
+    the dequantised weights. Empty: in `dtype`"""
+
+
 @dataclass(frozen=True, kw_only=True)
-class ModelRow(Loading):
+class ModelRow(Weights):
     """A row of config/models.tsv."""
 
     model: Key
@@ -44,8 +58,8 @@ class ModelRow(Loading):
     """name in figures, on one line, no dash first; empty: the key"""
     source: Annotated[str, Schema(pattern="^(miniature|[.~/].*|[^/]+/[^/]+)$")]
     """a folder (starts with `.`, `/` or `~`), a hub id ORG/NAME, or `miniature`. FP8 and MXFP4 weights are
-    dequantised, other quantised ones refused; a folder with a PEFT adapter is refused: merge it into its base model
-    first (`merge_and_unload`)"""
+    dequantised, those of bitsandbytes taken as they are, other quantised ones refused; a PEFT adapter goes into column
+    `adapter`, and its base model here"""
     revision: Annotated[str, Schema(pattern=f"^({LABELLED}( {LABELLED})*)?$")] = ""
     """commit of a hub model; empty is unresolved, `gradatlas pin` fills it in, on a machine with a network.
     Several, with spaces between, each as COMMIT or LABEL=COMMIT: a training series, see below"""
@@ -75,7 +89,19 @@ class ModelRow(Loading):
     projections: str = ""
     """where q, k, v and o are in a decoder layer, if they are not found by themselves; see below"""
     parameters: Annotated[int, Schema(minimum=1, maximum=10**13)] | None = None
-    """how many it has, for the estimate of disk before its card is made; empty: unknown until then"""
+    """how many it has, for `plan` before its files are here; empty: unknown until then"""
+    adapter: Annotated[str, Schema(pattern="^([.~/].*|[^/]+/[^/]+)?$")] = ""
+    """a PEFT adapter of the model: a folder (starts with `.`, `/` or `~`) or a hub id ORG/NAME; empty: none"""
+    adapter_revision: Commit = ""
+    """commit of a hub adapter, 40 digits; empty is unresolved, `gradatlas pin` fills it in"""
+    gpus: Few = 1
+    """GPUs of one node that hold the model's layers together, where one is too small"""
+    shape: Annotated[str, Schema(pattern=f"^({SHAPE})?$")] = ""
+    """its sizes, for `plan` before its files are here, as the sheet's rows have them (`layers=28 width=1536 ...`):
+    those of its config.json, the size of an attention head, the precision of the stored weights, and whether the output
+    layer has the embeddings' weights; empty: unknown until then"""
+    gated: bool = False
+    """its page on the hub asks to accept a licence; `plan` then checks that there is a token"""
 
 
 @dataclass(frozen=True)
@@ -123,6 +149,8 @@ class DatasetRow(Answering):
     """the dataset's name within its family; empty: its title"""
     paper_top: Count | None = None
     """end of the study's own axis of nuclear norms under `paper_axes`; empty: 100 for None, 30 for others"""
+    samples: Count | None = None
+    """how many it has, for `plan` before its files are here; empty: unknown until then"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +186,8 @@ class ScoredRow(Reading, Prompting):
     """the groups of low quality; `*`: all samples"""
     quality: str = ""
     """column of the file that measures the quality of each sample; empty: only high and low are known"""
+    samples: Count | None = None
+    """how many it has, for `plan` before its file is here; empty: unknown until then"""
 
 
 @dataclass(frozen=True)

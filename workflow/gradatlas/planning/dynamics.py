@@ -5,15 +5,15 @@ Of the disk, results/dynamics and the checkpoints are counted: not downloads; fi
 model and seed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from gradatlas.planning.estimates import Estimate, total
+from gradatlas.planning.shapes import WIDTHS
 from gradatlas.study.probe_types import REPHRASED, TYPES
 from gradatlas.study.runs import Plan, due, trained_pairs
 
-WIDTHS = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 #: Numbers that an optimiser keeps for each weight, in a checkpoint beside the weight itself.
 MOMENTS = {"sgd": 0, "rmsprop": 1, "adamw": 2}
 #: Bytes of a row of a table, measured on the miniature's (Parquet, compressed); of a response also so many a token.
@@ -25,32 +25,10 @@ KINDS = ("models", "checkpoints")
 JUDGING, REPHRASING = 150, 80
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What one stage makes of one kind, over all models and seeds; None: unknown.
-
-    `kept`: bytes on disk at the end. `temporary`: bytes that are deleted on the way; of models all of them, as if none
-    were deleted before the last run, of checkpoints those of one run. `written`: all bytes written. `requests`: to the
-    endpoint, at most, without repeated tries. `tokens_in` and `tokens_out`: of these, at most. `cost`: of these, at the
-    prices in the config.
-    """
-
-    stage: str
-    what: str
-    count: int
-    kept: int | None = 0
-    temporary: int | None = 0
-    written: int | None = 0
-    requests: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost: float | None = None
-
-
 def estimate(
     config: Mapping[str, Any], plan: Plan, learners: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, int]
 ) -> list[Estimate]:
-    """The rows of a checked `config`, and their total. `parameters`: of the models to finetune, where known."""
+    """Disk and requests of a checked `config`. `parameters`: of the models to finetune, where known."""
     dynamics, runs = config["dynamics"], [*plan.runs.values()]
     if not runs:
         return []
@@ -58,7 +36,7 @@ def estimate(
     probed = dynamics["probes"] + dynamics["held_out_probes"]
     probes = probed * (len(TYPES) if plan.rephrases else len(TYPES) - len(REPHRASED))
     written = plan.rephrases == "written" and bool(config["generate"]["endpoint"])
-    prompts = sum(_prompts(row, dynamics) * len(_generated(row)) for row in watched)
+    prompts = sum(prompts_of(row, dynamics) * len(_generated(row)) for row in watched)
     responses = prompts * dynamics["generate_draws"]
     evaluations = sum(len(_evaluated(row)) for row in watched)
     contests, judging = _contests(plan, dynamics)
@@ -69,12 +47,10 @@ def estimate(
 
     def table(stage: str, name: str, what: str, count: int, more: int = 0) -> Estimate:
         size = copies * count * (ROWS[name] + more)
-        return Estimate(stage, what, copies * count, size, 0, size)
+        return Estimate(stage=stage, what=what, count=copies * count, kept=size, written=size)
 
     def asked(stage: str, what: str, requests: int, tokens: tuple[int, int]) -> Estimate:
-        read, answered = (requests * each for each in tokens)
-        cost = _cost(config["generate"], read, answered)
-        return Estimate(stage, what, requests, requests=requests, tokens_in=read, tokens_out=answered, cost=cost)
+        return requested(config["generate"], stage, what, requests, tokens)
 
     rows = [
         asked("write_rephrases", "rephrases", written * len(dynamics["seeds"]) * probed * len(REPHRASED),
@@ -89,8 +65,35 @@ def estimate(
         table("judge_generations", "judgements", "judgements", contests),
         asked("judge_generations", "judgements, both orders", copies * judging, judge),
     ]  # fmt: skip
-    rows = [row for row in rows if row.count]
-    return [*rows, _total(rows)]
+    return [row for row in rows if row.count]
+
+
+def requested(generate: Mapping[str, Any], stage: str, what: str, requests: int, tokens: tuple[int, int]) -> Estimate:
+    """A row of requests to the endpoint, each of at most so many `tokens` read and written."""
+    read, answered = (requests * each for each in tokens)
+    prices = generate["input_price"], generate["output_price"]
+    cost = None if None in prices else (read * prices[0] + answered * prices[1]) / 1e6
+    asked = {"requests": requests, "tokens_in": read, "tokens_out": answered, "cost": cost}
+    return Estimate(stage=stage, what=what, count=requests, **asked)
+
+
+def tokens_of(config: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """Tokens that a run reads, at most, in units of a pass with frozen weights (4 FLOP a weight).
+
+    An update has 6 FLOP a weight and token, and 2 more for the reference model of a loss on pairs; evaluating and
+    decoding have 2.
+    """
+    dynamics, pairs = config["dynamics"], row["loss"] != "sft"
+    longest, written = dynamics["max_length"], dynamics["max_length"] + dynamics["max_new_tokens"]
+    probed = len(TYPES) * (dynamics["probes"] + dynamics["held_out_probes"])
+    updates = row["steps"] * row["batch_size"] * (2 if pairs else 1)
+    units = updates * longest * (2 if pairs else 1.5)
+    if row["negatives"] != "off_policy":
+        units += updates * written / 2
+    if row["watched"]:
+        answers = prompts_of(row, dynamics) * dynamics["generate_draws"] * len(_generated(row))
+        units += (probed * longest * len(_evaluated(row)) + answers * written) / 2
+    return units
 
 
 def sizes(learners: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -110,11 +113,12 @@ def _weights(runs, dynamics, learners, parameters) -> list[Estimate]:
     newest = 2 * max(sizes) * max(width for _, width in saved)
     counts = seeds * len(sizes) * len(runs), seeds * len(sizes) * sum(number for number, _ in saved)
     if not all(sizes):
-        return [Estimate("finetune", what, count, None, None, None) for what, count in zip(KINDS, counts, strict=True)]
-    kept = (models, 0) if dynamics["keep_models"] else (0, models)
+        unknown = {"stage": "finetune", "kept": None, "temporary": None, "written": None}
+        return [Estimate(what=what, count=count, **unknown) for what, count in zip(KINDS, counts, strict=True)]
+    kept, temporary = (models, 0) if dynamics["keep_models"] else (0, models)
     return [
-        Estimate("finetune", KINDS[0], counts[0], *kept, models),
-        Estimate("finetune", KINDS[1], counts[1], 0, newest, states),
+        Estimate(stage="finetune", what=KINDS[0], count=counts[0], kept=kept, temporary=temporary, written=models),
+        Estimate(stage="finetune", what=KINDS[1], count=counts[1], temporary=newest, written=states),
     ]
 
 
@@ -132,7 +136,7 @@ def _generated(row: Mapping[str, Any]) -> list[int]:
     return due(row["steps"], row["generate_every"])
 
 
-def _prompts(row: Mapping[str, Any], dynamics: Mapping[str, Any]) -> int:
+def prompts_of(row: Mapping[str, Any], dynamics: Mapping[str, Any]) -> int:
     """Prompts that a run answers at one step: of those trained on, and of those held out."""
     asked = dynamics["generate_prompts"]
     return min(asked, trained_pairs(row, dynamics)) + min(asked, dynamics["held_out"])
@@ -164,63 +168,13 @@ def _origin(run: str, step: int, runs: Mapping[str, Mapping[str, Any]]) -> tuple
     return run, step
 
 
-def _cost(generate: Mapping[str, Any], read: int, answered: int) -> float | None:
-    """None without both prices."""
-    prices = generate["input_price"], generate["output_price"]
-    return None if None in prices else (read * prices[0] + answered * prices[1]) / 1e6
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    found = [*values]
-    return None if None in found else sum(found)
-
-
-def _total(rows: Sequence[Estimate]) -> Estimate:
-    """The sums; of `count`, which counts different things, 0."""
-    sums = {each.name: _sum(getattr(row, each.name) for row in rows) for each in fields(Estimate)[3:-1]}
-    costs = [row.cost for row in rows if row.requests]
-    return Estimate("total", "", 0, **sums, cost=None if None in costs or not costs else sum(costs))
-
-
-# Writing --------------------------------------------------------------------------------------------------------------
-
-
-def lines(rows: Sequence[Estimate]) -> list[str]:
-    """The rows as an aligned table."""
-    cells = [["stage", "what", "count", "kept", "temporary", "written", "requests", "tokens in", "out", "cost"]]
-    cells += [_cells(row) for row in rows]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
-    return [
-        "  ".join(cell.ljust(widths[at]) if at < 2 else cell.rjust(widths[at]) for at, cell in enumerate(row)).rstrip()
-        for row in cells
-    ]
-
-
-def _cells(row: Estimate) -> list[str]:
-    stage, what, count, *places = astuple(row)[:6]
-    asked = [f"{each:,}" if each else "" for each in (row.requests, row.tokens_in, row.tokens_out)]
-    cost = "" if not row.requests else "no price" if row.cost is None else f"{row.cost:,.2f}"
-    return [stage, what, f"{count:,}" if count else "", *map(in_bytes, places), *asked, cost]
-
-
-def in_bytes(count: int | None) -> str:
-    """Bytes as readers write them: ``1.2 TB``."""
-    if not count:
-        return "unknown" if count is None else ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def total_note(rows: Sequence[Estimate]) -> list[str]:
     """The total in a line where an endpoint will be asked; else nothing."""
-    if not rows or not rows[-1].requests:
+    found = total(rows)
+    if not found.requests:
         return []
-    total = rows[-1]
-    cost = "" if total.cost is None else f", a cost of {total.cost:,.2f}"
+    cost = "" if found.cost is None else f", a cost of {found.cost:,.2f}"
     return [
-        f"the second study sends the endpoint at most {total.requests:,} requests, {total.tokens_in:,} tokens read and "
-        f"{total.tokens_out:,} written{cost}; for details and disk: snakemake -- estimate"
+        f"the second study sends the endpoint at most {found.requests:,} requests, {found.tokens_in:,} tokens read and "
+        f"{found.tokens_out:,} written{cost}; for details and disk: snakemake -- plan"
     ]

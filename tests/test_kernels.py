@@ -226,6 +226,9 @@ def test_the_budget_of_a_real_step_closes(optimiser, watched):
         assert each.measured == pytest.approx(measured, rel=1e-9)
     assert found["trapezoid"].gap < 0.05 and found["midpoint"].gap < found["trapezoid"].gap
     assert found["trapezoid"].gap < found["first_order"].gap / 3
+    known = dict(zip(responses, measured.tolist(), strict=True))
+    spared = budget(blocks, after, responses, rule="midpoint", measured=known)
+    assert spared.gap == pytest.approx(found["midpoint"].gap, rel=1e-6)
     rows = list(found["trapezoid"].rows())
     assert len(rows) == 3 * len(blocks.blocks) and {row["measured"] for row in rows} == set(
         found["trapezoid"].measured.tolist()

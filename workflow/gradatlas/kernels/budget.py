@@ -70,13 +70,15 @@ def budget(
     responses: Mapping[str, EncodedResponse],
     *,
     rule: str = "trapezoid",
+    measured: Mapping[str, float] | None = None,
     batch_tokens: int = 4096,
 ) -> Budget:
     """The budget of `responses`, by key, from the weights of the model of `blocks` to `after`.
 
     `after`: parameters by the names of `Module.named_parameters`; the model has its own weights again at the end.
-    Blocks that did not change have no part. `batch_tokens`: tokens of a batch, with padding. Raises `InputError` for
-    weights of another model.
+    Blocks that did not change have no part. `measured`: the change of log pi of each response, where it is known (from
+    the evaluations of a run), which saves passes. `batch_tokens`: tokens of a batch, with padding. Raises `InputError`
+    for weights of another model.
     """
     own = {name: each for name, each in blocks.model.named_parameters() if each.is_floating_point()}
     for name, each in own.items():
@@ -92,7 +94,7 @@ def budget(
     parts = {block: torch.zeros(len(places), dtype=torch.float64) for block in directions}
     ends = {t: torch.zeros(len(places), dtype=torch.float64) for t in (0.0, 1.0)}
     passes = dict(RULES[rule])
-    for t in sorted({*ends, *passes}):
+    for t in sorted({*passes} if measured else {*passes, *ends}):
         with _weights_at(t, own, changes, after):
             for keys in batches:
                 batch, at = [responses[key] for key in keys], [places[key] for key in keys]
@@ -104,8 +106,8 @@ def budget(
                 scores = blocks.run(batch, receive) if t in passes else _scores(blocks.model, batch)
                 if t in ends:
                     ends[t][at] = scores.double().cpu()
-    measured = (ends[1.0] - ends[0.0]).numpy()
-    return Budget(tuple(responses), {block: part.numpy() for block, part in parts.items()}, measured)
+    change = [measured[key] for key in responses] if measured else (ends[1.0] - ends[0.0]).tolist()
+    return Budget(tuple(responses), {block: part.numpy() for block, part in parts.items()}, np.array(change))
 
 
 def _difference(after: Tensor, before: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ class Product(_OfTokens):
 
     def along(self, change: Tensor) -> Tensor:
         """(samples,): <G, `change`> = sum_t d_t^T (change x_t), for `change` (out, in)."""
-        return ((self.x @ change.mT) * self.d).sum((1, 2))
+        rows, columns = change.shape
+        parts = (self.x @ change.mT) * self.d if rows < columns else (self.d @ change) * self.x
+        return parts.sum((1, 2))
 
     def inner(self, other: "Factor") -> Tensor:
         """(samples, other samples): <G, G'> = sum((X X'^T) * (D D'^T)), over pairs of tokens."""

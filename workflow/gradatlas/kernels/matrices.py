@@ -14,7 +14,6 @@ from torch import Tensor
 
 from gradatlas.finetuning.sequences import EncodedResponse
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.gradients.symmetric import gram
 from gradatlas.kernels.blocks import Block, Blocks
 from gradatlas.kernels.factors import Factor
 from gradatlas.models.forward import length_regime
@@ -93,7 +92,8 @@ def _from_gradients(unit: Sequence[Sequence[Factor]], step: int) -> list[Tensor]
     for first in range(0, unit[0][0].size[0], step):
         rows = slice(first, first + step)
         formed = [torch.cat([factor.gradient(rows).flatten(1) for factor in member]) for member in unit]
-        made = [*map(gram, formed), *(_symmetric(one @ other.mT) for one, other in combinations(formed, 2))]
+        own = [_symmetric(each @ each.mT) / 2 for each in formed]
+        made = [*own, *(_symmetric(one @ other.mT) for one, other in combinations(formed, 2))]
         made = [each.double().cpu() for each in made]
         total = [old + new for old, new in zip(total, made, strict=True)] if total else made
     return total

@@ -162,10 +162,14 @@ def test_other_parameters_are_refused_by_name(name, parameter):
         Blocks(decoder(name, torch.float32))
 
 
-def test_a_module_that_is_used_twice_is_refused():
+@pytest.mark.parametrize("name", ["module", "weight"])
+def test_a_module_or_weight_that_is_used_twice_is_refused(name):
     model = decoder("llama")
-    layers = model.model.layers
-    layers[1].mlp.up_proj = layers[0].mlp.up_proj
+    one, other = (layer.mlp for layer in model.model.layers)
+    if name == "module":
+        other.up_proj = one.up_proj
+    else:
+        other.up_proj.weight = one.up_proj.weight
     with pytest.raises(InputError, match="up_proj"):
         Blocks(model)
 

@@ -10,6 +10,7 @@ weights. `Blocks` compares all of it once with autograd.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -54,10 +55,11 @@ Receive = Callable[[Block, Factor], None]
 class Blocks:
     """Runs batches of responses through a model and passes every block's `Factor` to a function.
 
-    `blocks`: all of them, in the model's order. `shared`: pairs of blocks with one weight, whose gradients add up.
+    `blocks`: all of them, in the model's order. `shared`: the embedding and the output layer where they are tied, whose
+    gradients add up.
     After each `run` the model is unchanged. The constructor takes the gradient of all parameters once, by autograd.
     Raises `InputError` for a parameter whose gradient the blocks do not give, such as those of experts, convolutions
-    and recurrent states, or of a module that is used twice.
+    and recurrent states, or of other modules that share a weight or are used twice.
     """
 
     def __init__(self, model: Any):
@@ -66,12 +68,9 @@ class Blocks:
         self._parts = _find_parts(model)
         self._of = {part.block: part for parts in self._parts.values() for each in parts.values() for part in each}
         self.blocks = list(self._of)
-        self.shared = [
-            (other, one)
-            for place, one in enumerate(self.blocks)
-            for other in self.blocks[:place]
-            if self._of[one].parameter == self._of[other].parameter and self._of[one].columns is None
-        ]
+        tied = (Block(None, "embedding"), Block(None, "output"))
+        same = self._of.keys() >= set(tied) and self.parameter(tied[0]) == self.parameter(tied[1])
+        self.shared = [tied] if same else []
         self._check()
 
     def parameter(self, block: Block) -> str:
@@ -143,7 +142,9 @@ class Blocks:
         batch = [EncodedResponse(tuple(first), 1), EncodedResponse(tuple(second[:-1]), 2)]
         # Powers of two, so that rounding in the backward pass is the same.
         weights = (1.0, -0.5)
-        found = dict.fromkeys(parameters, 0.0)
+        uses = Counter(parts[0].parameter for each in self._parts.values() for parts in each.values())
+        tied = {self.parameter(block) for pair in self.shared for block in pair}
+        found = {name: 0.0 if uses[name] < 2 or name in tied else float("nan") for name in parameters}
         seen: set[Block] = set()
 
         def receive(block: Block, factor: Factor) -> None:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks.memory import DYNAMICS
 from conftest import ROOT, command, settings
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table

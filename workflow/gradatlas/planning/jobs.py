@@ -58,7 +58,10 @@ def plan(
     print("\n".join([*lines(found), "", *time_lines(found, speeds)]))
     print("\n".join([*(f"note: {line}" for line in remarks), *(f"stop: {line}" for line in stops)]))
     facts = {"rows": [asdict(row) for row in found], "total": asdict(total(found)), "notes": remarks, "stops": stops}
-    write_text(output, json.dumps(facts | {"throughput": [asdict(rate) for rate in speeds.values()]}, indent=1) + "\n")
+    write_text(
+        output,
+        json.dumps(facts | {"throughput": {unit: asdict(rate) for unit, rate in speeds.items()}}, indent=1) + "\n",
+    )
     if stops:
         more = f" (and {len(stops) - 1} more, above)" if stops[1:] else ""
         raise InputError(f"the study cannot run to its end: {stops[0]}{more}")

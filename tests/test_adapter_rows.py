@@ -218,7 +218,7 @@ def test_another_base_on_the_hub_is_refused_before_loading(miniature, lora, tmp_
 
 def test_a_folder_without_a_whole_adapter_is_one_line(base, lora, tmp_path):
     empty = tmp_path / "empty"
-    for message in ("no such folder", "no such file, so this is no PEFT adapter"):
+    for message in ("no such folder", "no such file, so this is not a PEFT adapter"):
         with pytest.raises(InputError, match=message):
             locate_adapted(str(base), adapter=str(empty))
         empty.mkdir(exist_ok=True)
@@ -238,12 +238,18 @@ def test_separate_is_for_lora_alone(base, tmp_path):
         Capture(AutoModelForCausalLM.from_pretrained(base), lora="separate")
 
 
+def test_a_kind_that_cannot_be_merged_is_one_line(base, tmp_path):
+    config = peft.PolyConfig(r=4, target_modules=["q_proj"], n_tasks=1, n_skills=1, n_splits=1)
+    with pytest.raises(InputError, match="an adapter of kind POLY cannot be merged"):
+        loaded(base, saved(base, config, tmp_path / "poly")[0])
+
+
 def test_merging_into_tied_embeddings_is_refused(tokenizer, tmp_path):
     """PEFT merges into the one matrix that both ends share: another model than the adapted one."""
     tied = write(tmp_path / "tied", tokenizer, tie_word_embeddings=True)
     config = peft.LoraConfig(**{**LORA, "target_modules": ["embed_tokens", "k_proj"]})
     folder, _ = saved(tied, config, tmp_path / "adapter")
-    with pytest.raises(InputError, match="changes the model's outputs, as where embeddings are tied"):
+    with pytest.raises(InputError, match="changes the model's outputs, as it does where embeddings are tied"):
         loaded(tied, folder)
 
 
@@ -331,7 +337,7 @@ def test_an_adapter_of_the_hub_at_its_commit(lora, tmp_path, monkeypatch):
             return script("download_adapter", *given, *more, **environment(hub, tmp_path))
 
         assert "run gradatlas pin --model mine" in one_line(fetched("org/lora", ""))
-        assert "org/model at" in (line := one_line(fetched("org/model", other))) and "is no PEFT adapter" in line
+        assert "org/model at" in (line := one_line(fetched("org/model", other))) and "is not a PEFT adapter" in line
         assert fetched("org/lora", commit).returncode == 0
         note = json.loads((tmp_path / "note.json").read_text())
         assert sorted(path.name for path in Path(note["folder"]).iterdir() if path.is_file()) == sorted(note["files"])

@@ -7,7 +7,7 @@ machine count for little), the least of interleaved repeats, one thread a matrix
 
 eigenvalues   of a layer's cores L^T (D D^T) L: PyTorch's LAPACK (MKL), SciPy's and its two-stage one (OpenBLAS)
 products      the Gram matrix D D^T, and L^T W L for W = D D^T
-sample        all singular values of a sample from its factors, with the ways of the engine added one after the other
+sample        all singular values of a sample from its factors, with the engine's steps added one after the other
 text          tokens of the miniature's responses that can be left out
 
 `ms`: a matrix. `per_bare`: all matrices of a batch, bare pass = 1. `change`: largest relative change of a nuclear norm
@@ -28,7 +28,6 @@ import polars as pl
 import scipy
 import torch
 from scipy.linalg import blas, lapack
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -38,7 +37,7 @@ from gradatlas.data.jobs import ResponseSettings, build_responses
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.cores import exact_values
 from gradatlas.gradients.plan import read_rows
-from gradatlas.gradients.symmetric import EPS, acting, congruence, gram, moved, shifted
+from gradatlas.gradients.symmetric import EPS, acting, congruence, eigenvalues, gram, moved, one_thread_each, shifted
 from gradatlas.models.tokens import Encoder
 
 UNSAFE, LEFT_OUT = 1e-6, 1e-7
@@ -77,8 +76,8 @@ def newton_schulz(square: Tensor) -> Tensor:
 
 EIGENVALUES: dict[str, Callable] = {
     "torch eigvalsh (MKL dsyevd)": torch.linalg.eigvalsh,
+    "numpy eigvalsh (OpenBLAS dsyevd), ours": eigenvalues,
     "the same in float32": lambda m: torch.linalg.eigvalsh(m.float()),
-    "scipy dsyevd": lambda m: lapack.dsyevd(m.numpy(), compute_v=0, lower=1)[0],
     "scipy dsyevr": lambda m: lapack.dsyevr(m.numpy(), compute_v=0, lower=1)[0],
     "scipy dsytrd, dsterf": lambda m: lapack.dsterf(*lapack.dsytrd(m.numpy(), lower=1, lwork=64 * len(m))[1:3])[0],
     "two-stage (OpenBLAS dsyevd_2stage)": lambda m: two_stage(m.numpy()),
@@ -89,7 +88,7 @@ EIGENVALUES: dict[str, Callable] = {
 PRODUCTS: dict[str, Callable] = {
     "gram: plain": lambda of: of[0] @ of[0].mT,
     "gram: columns of 128": lambda of: in_columns(of[0]),
-    "gram: ours": lambda of: gram(of[0]),
+    "gram: numpy, ours": lambda of: gram(of[0]),
     "gram: scipy dsyrk": lambda of: blas.dsyrk(1.0, of[0].numpy().T, trans=1, lower=1),
     "L^T W L: plain": lambda of: of[2].mT @ (of[1] @ of[2]),
     "L^T W L: ours": lambda of: congruence(*of[1:]),
@@ -97,13 +96,14 @@ PRODUCTS: dict[str, Callable] = {
     "W L alone: plain": lambda of: of[1] @ of[2],
     "W L alone: scipy dtrmm": lambda of: blas.dtrmm(1.0, of[2].numpy(), of[1].numpy(), side=1, lower=1),
 }
-# (Gram and L^T W L in blocks, the bound that is known after the spectrum, tokens that add nothing left out).
-WAYS = {
-    "plain products": (False, False, False),
-    "+ bound after the spectrum": (False, True, False),
-    "+ symmetric products": (True, True, False),
-    "+ acting tokens only": (True, True, True),
-}
+# What the engine does, one step after the other.
+STEPS = (
+    "plain products",
+    "+ bound after the spectrum",
+    "+ L^T W L in blocks",
+    "+ acting tokens only",
+    "+ Gram matrices and eigenvalues by numpy",
+)
 
 
 def in_columns(x: Tensor, size: int = 128) -> Tensor:
@@ -114,90 +114,94 @@ def in_columns(x: Tensor, size: int = 128) -> Tensor:
     return out
 
 
-def prepared(x: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+def prepared(x: Tensor, product: Callable = gram) -> tuple[Tensor, Tensor, Tensor, float]:
     """K of unit rows, |x_t|, L and the shift."""
     lengths = x.double().square().sum(1).sqrt()
-    unit = gram(x.double() / lengths.clamp_min(1e-300)[:, None])
+    unit = product(x.double() / lengths.clamp_min(1e-300)[:, None])
     shift = len(x) * EPS
     unit.diagonal().fill_(1 + shift)
     return unit, lengths, torch.linalg.cholesky_ex(unit)[0], shift
 
 
-def by_grams(layer: list[tuple[Tensor, Tensor]], way: tuple[bool, bool, bool]) -> Iterator[tuple[Tensor, bool]]:
+def by_grams(layer: list[tuple[Tensor, Tensor]], steps: int) -> Iterator[tuple[Tensor, bool]]:
     """Of each projection of a layer: its singular values, and whether QR was needed. One X is prepared once."""
-    blocks, after, cut = way
+    product, solve = (gram, eigenvalues) if steps > 4 else (in_columns, torch.linalg.eigvalsh)
     shared: dict[int, tuple] = {}
     for x, d in layer:
         kept = acting(x, d)
         rank = kept.sum()
-        if cut and rank < 7 / 8 * len(x):
-            unit, lengths, lower, shift = prepared(x[kept])
+        if steps > 3 and rank < 7 / 8 * len(x):
+            unit, lengths, lower, shift = prepared(x[kept], product)
             rows = d[kept].double()
         else:
             if x.data_ptr() not in shared:
-                shared[x.data_ptr()] = prepared(x)
+                shared[x.data_ptr()] = prepared(x, product)
             unit, lengths, lower, shift = shared[x.data_ptr()]
             rows = d.double()
-        weights = (gram if blocks else in_columns)(rows * lengths[:, None])
-        square = congruence(weights, lower) if blocks else lower.mT @ (weights @ lower)
-        sigma = torch.linalg.eigvalsh(square).clamp_min(0).sqrt().flip(-1)
-        before, total, error = shifted(unit, weights, shift)
-        bound = before
-        if after:
+        weights = product(rows * lengths[:, None])
+        square = congruence(weights, lower) if steps > 2 else lower.mT @ (weights @ lower)
+        sigma = solve(square).clamp_min(0).sqrt().flip(-1)
+        bounds = shifted(unit, weights, shift)
+        if steps > 1:
             sigma[rank:] = 0
-            bound = moved(sigma, rank, before, total, error)
-        safe = bool(bound <= UNSAFE * sigma.sum())
-        yield (sigma, False) if safe else (exact_values(x, d), True)
+        bound = moved(sigma, rank, *bounds) if steps > 1 else bounds[0]
+        yield (sigma, False) if bound <= UNSAFE * sigma.sum() else (exact_values(x, d), True)
 
 
-def timed(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Processor seconds of each, the least; turn about, so that a noisy moment hits all alike."""
-    best = dict.fromkeys(calls, float("inf"))
+def timed(calls: dict[str, Callable], repeats: int) -> tuple[dict[str, float], dict[str, list]]:
+    """Least processor seconds of each and what it returned; turn about, so that a noisy moment hits all alike."""
+    best, found = dict.fromkeys(calls, float("inf")), {}
     for _ in range(repeats):
         for name, call in calls.items():
             begun = time.process_time()
-            call()
+            found[name] = call()
             best[name] = min(best[name], time.process_time() - begun)
-    return best
+    return best, found
 
 
 def one_shape(width: int, tokens: int, threads: int, repeats: int) -> Iterator[dict]:
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     model, batch = model_of(width), batch_of(tokens)
     factors = Capture(model).run(batch[:1])[0].factors
-    unit = timed({"bare": lambda: bare(model.requires_grad_(False), batch)}, repeats)["bare"]
-    torch.set_num_threads(1)
+    model.requires_grad_(False)
     layers = [[(part.x[at], part.d[at]) for part in factors.values()] for at in range(LAYERS)]
     exact = torch.stack([torch.stack([exact_values(x, d).sum() for x, d in layer]) for layer in layers])
+    one = []
+    for x, d in layers[1]:
+        _, lengths, lower, _ = prepared(x)
+        scaled = d.double() * lengths[:, None]
+        one.append((scaled, gram(scaled), lower, lower.mT @ gram(scaled) @ lower))
 
-    def row(part: str, route: str, seconds: float, count: int, **more: float) -> dict:
-        shape = {"width": width, "tokens": tokens, "threads": threads, "part": part, "route": route}
-        return {**shape, "ms": 1e3 * seconds / count, "per_bare": seconds / count * MATRICES / unit, **more}
+    def in_threads() -> None:
+        torch.set_num_threads(threads)
+        bare(model, batch)
+        torch.set_num_threads(1)
 
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        one = []
-        for x, d in layers[1]:
-            _, lengths, lower, _ = prepared(x)
-            scaled = d.double() * lengths[:, None]
-            one.append((scaled, gram(scaled), lower, lower.mT @ gram(scaled) @ lower))
 
-        def over(each: list, routes: dict[str, Callable]) -> tuple[dict[str, float], dict[str, list]]:
+        def over(each: list, routes: dict[str, Callable], more: dict[str, Callable]) -> tuple[dict, dict]:
             calls = {name: lambda route=route: list(pool.map(route, each)) for name, route in routes.items()}
-            return timed(calls, repeats), {name: call() for name, call in calls.items()}
+            return timed({**calls, **more}, repeats)
 
-        times, found = over([square for *_, square in one], EIGENVALUES)
-        for name, seconds in times.items():
-            norms = [torch.as_tensor(values).double().clamp_min(0).sqrt().sum() for values in found[name]]
-            yield row("eigenvalues", name, seconds, 4, change=float((torch.stack(norms) / exact[1] - 1).abs().max()))
-        for name, seconds in over([each[:3] for each in one], PRODUCTS)[0].items():
-            yield row("products", name, seconds, 4)
-        ways = {name: lambda layer, way=way: list(by_grams(layer, way)) for name, way in WAYS.items()}
+        ways = {name: lambda layer, at=at: list(by_grams(layer, at)) for at, name in enumerate(STEPS, 1)}
         ways["QR and SVD"] = lambda layer: [(exact_values(x, d), True) for x, d in layer]
-        times, found = over(layers, ways)
+        times, found = over(layers, ways, {"bare": in_threads})
+        unit = times.pop("bare")
+
+        def row(part: str, route: str, seconds: float, count: int, **more: float) -> dict:
+            shape = {"width": width, "tokens": tokens, "threads": threads, "part": part, "route": route}
+            return {**shape, "ms": 1e3 * seconds / count, "per_bare": seconds / count * MATRICES / unit, **more}
+
         for name, seconds in times.items():
             sigma, slow = zip(*chain(*found[name]), strict=True)
             change = (torch.stack([each.sum() for each in sigma]) / exact.flatten() - 1).abs().max()
             yield row("sample", name, seconds, len(slow), change=float(change), share=sum(slow) / len(slow))
+        times, found = over([square for *_, square in one], EIGENVALUES, {})
+        for name, seconds in times.items():
+            norms = [torch.as_tensor(values).double().clamp_min(0).sqrt().sum() for values in found[name]]
+            yield row("eigenvalues", name, seconds, 4, change=float((torch.stack(norms) / exact[1] - 1).abs().max()))
+        for name, seconds in over([each[:3] for each in one], PRODUCTS, {})[0].items():
+            yield row("products", name, seconds, 4)
 
 
 def text(samples: int) -> Iterator[dict]:
@@ -206,10 +210,8 @@ def text(samples: int) -> Iterator[dict]:
     The nuclear norm is at least the Frobenius norm, which is known from the Gram matrices before any spectrum; leaving
     out tokens changes it by at most the sum of their |x_t| |d_t|.
     """
-    model, encoder = (
-        miniature(torch.float32),
-        Encoder(AutoTokenizer.from_pretrained(MINIATURE), chat=False, max_length=1024),
-    )
+    model, tokenizer = miniature(torch.float32), AutoTokenizer.from_pretrained(MINIATURE)
+    encoder = Encoder(tokenizer, chat=False, max_length=1024)
     for variant in ("none", "simplified", "detailed"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mini_arithmetic.parquet"
@@ -243,14 +245,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
     given = parser.parse_args()
     rows = []
-    with threadpool_limits(1, "blas"):
+    with one_thread_each():
         shapes = product(given.widths, given.tokens, given.threads)
         for row in chain(*(one_shape(*shape, given.repeats) for shape in shapes), text(given.samples)):
             rows.append(row)
-            print(
-                {key: float(f"{each:.3g}") if isinstance(each, float) else each for key, each in row.items()},
-                flush=True,
-            )
+            print(*row.values(), flush=True)
             pl.DataFrame(rows, infer_schema_length=None).write_csv(given.output)
 
 

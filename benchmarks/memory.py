@@ -1,4 +1,4 @@
-"""Memory of jobs on the CPU, as Snakemake measures it, for the formulas of planning/costs.py.
+"""Memory of jobs on the CPU, for the formulas of planning/costs.py.
 
   python -m benchmarks.memory --output FILE.csv
 
@@ -22,9 +22,16 @@ from gradatlas.core.files import ROOT
 
 #: Width, layers, feed-forward width and vocabulary of each model; the committed miniature first.
 SHAPES = ((128, 6, 384, 1512), (256, 4, 688, 32_000), (512, 8, 1376, 32_000), (1024, 12, 2752, 32_000))
-JOBS = ("measure_gradients", "score_samples", "finetune", "check_step")
+JOBS = ("measure-gradients", "score", "finetune", "check-step")
 # Long answers, so that a batch of 4,096 tokens is full, and most of its logits count.
 SAMPLES, WORDS, WINDOW = 8, 300, 512
+# Imported by every process of the workflow. Snakemake's own benchmarks look too seldom for jobs of some seconds.
+NOTE = """import atexit, resource, sys
+def note():
+    with open("peaks.txt", "a") as file:
+        print(*sys.argv[1:2], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=file)
+atexit.register(note)
+"""
 DYNAMICS = {"runs": ["smoke_dpo"], "models": ["m0"], "train": 8, "held_out": 4, "base_documents": 4, "probes": 3,
             "held_out_probes": 1, "max_new_tokens": 6, "generate_prompts": 2, "max_length": WINDOW,
             "one_step": {"updates": 1, "probes": 1, "halvings": 1}}  # fmt: skip
@@ -56,6 +63,7 @@ def measured(folder: Path, width: int, layers: int, feedforward: int, vocabulary
     if width != SHAPES[0][0]:
         write_model(folder / "models/m0", width, layers, feedforward, vocabulary)
     write_texts(folder)
+    (folder / "workflow/sitecustomize.py").write_text(NOTE)
     targets = ["gradients", "score", "results/dynamics/mini_qa/m0/seed_0/one_step.parquet"]
     targets.append("results/dynamics/mini_qa/m0/seed_0/smoke_dpo/status.json")
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "study.yaml", "--", *targets]
@@ -64,13 +72,10 @@ def measured(folder: Path, width: int, layers: int, feedforward: int, vocabulary
         sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
     parameters = json.loads((folder / "resources/models/m0.json").read_text())["parameters"]
     shape = {"width": width, "layers": layers, "feedforward": feedforward, "vocabulary": vocabulary}
+    noted = [line.split() for line in (folder / "peaks.txt").read_text().splitlines()]
     for job in JOBS:
-        peaks = []
-        for path in (folder / "logs/benchmarks" / job).rglob("*.tsv"):
-            with open(path, encoding="utf-8") as file:
-                # Snakemake's MB are 2^20 bytes.
-                peaks += [float(row["max_rss"]) * 1.048576 for row in csv.DictReader(file, delimiter="\t")]
-        yield {"job": job, **shape, "parameters": parameters, "peak_mb": round(max(peaks))}
+        peak = max(int(kilobytes) * 1024 for name, kilobytes in noted if name == job)
+        yield {"job": job, **shape, "parameters": parameters, "peak_mb": round(peak / 1e6)}
 
 
 def write_model(folder: Path, width: int, layers: int, feedforward: int, vocabulary: int) -> None:

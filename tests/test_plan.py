@@ -1,6 +1,7 @@
 """The plan of a study: what the second one takes, against the slow way; the job on shipped configs."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -287,6 +288,18 @@ def test_a_model_of_a_folder_is_read_and_one_that_is_nowhere_is_unknown(planned,
     assert "nowhere: size unknown" in notes and "sized: shape unknown" in notes
     assert "own, quantised: 1024 positions, max_length is 2048" in notes
     assert code == 2 and any("quantised: weights quantised by gptq" in line for line in facts["stops"])
+
+
+def test_files_that_a_mirror_lacks(planned, tmp_path):
+    (tmp_path / "mirror/models/org/own").mkdir(parents=True)
+    shutil.copy(ROOT / "resources/miniature/base/config.json", tmp_path / "mirror/models/org/own")
+    # Without a revision, as the mirror has it; without weights there, they would be downloaded.
+    models = [{"model": "own", "source": "org/own"}]
+    config = {"models": models, "datasets": ["gsm8k"], "mirror": str(tmp_path / "mirror"), "dynamics": {"runs": []}}
+    code, _, facts, error = planned(**config)
+    assert code == 2 and len(facts["stops"]) == 1
+    assert "lacks files of gsm8k (3 of 3): add them" in error and "warning" not in error
+    assert rows_of(facts, "measure_gradients")["own, gsm8k"]["spectra"]
 
 
 def test_a_config_file_that_is_not_there(planned, tmp_path):

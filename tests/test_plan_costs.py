@@ -101,7 +101,7 @@ def test_the_tables_of_the_page_are_those_of_the_formulas():
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['job']}-{row['width']}")
 def test_memory_of_jobs_is_within_a_factor_of_two(row):
-    """Measured by Snakemake in whole studies (benchmarks/memory.py), with the batches and windows of its config."""
+    """Measured in whole studies (benchmarks/memory.py), with the batches and windows of their config."""
     sizes = [int(row[name]) for name in ("width", "layers", "feedforward", "vocabulary")]
     model = Model(SHEET["mini"], int(row["parameters"]), square(*sizes, head=min(64, sizes[0] // 4)), None, True)
     config = {
@@ -112,7 +112,7 @@ def test_memory_of_jobs_is_within_a_factor_of_two(row):
     }
     jobs = {
         "finetune": {"runs": [{"batch_size": 4, "loss": "dpo"}]},
-        "check_step": {"runs": [{"batch_size": 1, "loss": "dpo"}], "dtype": "float64"},
+        "check-step": {"runs": [{"batch_size": 1, "loss": "dpo"}], "dtype": "float64"},
     }
     given = {"runs": [], **jobs.get(row["job"], {"work": resources.Work({512: 24}, ALL)})}
     asked = resources.memory_mb([model], config, config, 4096, on_gpu=lambda row: False, **given)

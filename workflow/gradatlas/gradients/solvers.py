@@ -5,16 +5,13 @@ cupy     cuSOLVER's batched Jacobi routine through CuPy, if it is installed
 torch    PyTorch, whose versions up to now solve one matrix after the other above 32 x 32
 pool     LAPACK in the CPU's threads, while the GPU goes on with the next pass
 
-The first cores of each size are solved by every route, and the fastest that agrees with LAPACK is used. Beside a GPU
-the pool takes a share of the cores: more where it was done before the GPU, less where it was not. The routes differ by
-rounding (`gradatlas.gradients.spectra.TOLERANCE`), so a choice changes no key in the journal.
+The first cores of each size are solved by every route, and the fastest that agrees with LAPACK is used. The routes
+differ by rounding (`gradatlas.gradients.spectra.TOLERANCE`), so a choice changes no key in the journal.
 """
 
-import importlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
@@ -37,54 +34,34 @@ class FastestSolver:
     """A `Solver` that times its routes on the first cores of each size.
 
     `threads`: of the pool. `routes`: those to try. `facts`, by size (a power of two, rounded up): each route's seconds
-    a matrix, or why it is not used, the one `chosen`, and the pool's `share`. A route that fails later is left, with a
-    line of progress.
+    a matrix, or why it is not used, and the one `chosen`. A route that fails later is left, with a line of progress.
     """
 
     def __init__(self, threads: int, routes: tuple[str, ...] = _ROUTES):
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._threads = threads
-        self._beside = ThreadPoolExecutor(1)
         found = {"nvmath": _nvmath, "cupy": _cupy, "torch": plainly, "pool": self._by_pool}
         self._routes: dict[str, Solver] = {name: found[name] for name in routes}
         self._without: dict[str, str] = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
     def __call__(self, square: Tensor) -> Callable[[], Tensor]:
-        """Begun, not waited for: the pool's share first; the rest in a thread and a stream beside the next pass."""
         size = str(1 << (square.shape[-1] - 1).bit_length())
         if size not in self.facts:
             self.facts[size] = self._timed(square)
         facts = self.facts[size]
-        count = int(facts["share"] * len(square))
-        pooled = self._submitted(square[:count])
-        rest = self._beside.submit(self._solved, square[count:], facts, _queued(square))
-
-        def wait() -> Tensor:
-            values = rest.result()
-            if pooled:
-                done = all(part.done() for part in pooled)
-                facts["share"] = min(0.95, 1.1 * facts["share"] + 0.01) if done else 0.8 * facts["share"]
-            return torch.cat([*(part.result() for part in pooled), values])
-
-        return wait
-
-    def _solved(self, square: Tensor, facts: dict[str, Any], queued: Callable[[], Any]) -> Tensor:
-        """By the fastest route that works."""
-        with queued():
-            while True:
-                name = facts["chosen"]
-                try:
-                    return self._routes[name](square)()
-                except torch.OutOfMemoryError:
+        while True:
+            name = facts["chosen"] = min(self._routes, key=facts.get)
+            try:
+                return self._routes[name](square)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                if len(self._routes) == 1:
                     raise
-                except Exception as error:
-                    if len(self._routes) == 1:
-                        raise
-                    self._leave(name, error)
-                    facts |= self._without
-                    facts["chosen"] = min(self._routes, key=facts.get)
-                    progress(f"eigenvalues: {name} fails ({self._without[name]}); {facts['chosen']} is used")
+                self._leave(name, error)
+                facts |= self._without
+                progress(f"eigenvalues: {name} fails ({self._without[name]}); the next fastest route is used")
 
     def _timed(self, square: Tensor) -> dict[str, Any]:
         """Each route's seconds a matrix on some of these; the fastest is `chosen`."""
@@ -113,23 +90,19 @@ class FastestSolver:
         advice = f"; {_ADVICE}" if square.is_cuda and chosen in ("torch", "pool") and "nvmath" in self._without else ""
         shown = ", ".join(f"{name} {each * 1e3:.3g} ms" for name, each in times.items())
         progress(f"eigenvalues of a matrix of {square.shape[-1]}: {shown}; {chosen} is used{advice}")
-        # As if a GPU had nothing else to do.
-        share = seconds[chosen] / (seconds[chosen] + seconds["pool"]) if square.is_cuda and "pool" in seconds else 0.0
-        return {**times, **self._without, "chosen": chosen, "share": 0.0 if chosen == "pool" else share}
+        return {**times, **self._without, "chosen": chosen}
 
     def _leave(self, name: str, error: Exception) -> None:
         del self._routes[name]
         self._without[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
     def _by_pool(self, square: Tensor) -> Callable[[], Tensor]:
-        parts = self._submitted(square)
-        return lambda: torch.cat([part.result() for part in parts])
-
-    def _submitted(self, square: Tensor) -> list[Future[Tensor]]:
         host = later(square)
         step = max(1, len(square) // (4 * self._threads))
         solve = torch.linalg.eigvalsh
-        return [self._pool.submit(lambda at: solve(host()[at : at + step]), at) for at in range(0, len(square), step)]
+        starts = range(0, len(square), step)
+        parts = [self._pool.submit(lambda at: solve(host()[at : at + step]), at) for at in starts]
+        return lambda: torch.cat([part.result() for part in parts])
 
 
 @cache
@@ -144,28 +117,14 @@ def solver_of(model: Any) -> Solver:
     return fastest_solver() if model.device.type == "cuda" else plainly
 
 
-def _queued(square: Tensor) -> Callable[[], Any]:
-    """A context for another thread, in which `square` is known: work in it does not hold up the current stream's."""
-    if not square.is_cuda:
-        return nullcontext
-    stream = _beside(square.device)
-    stream.wait_stream(torch.cuda.current_stream(square.device))
-    square.record_stream(stream)
-    return lambda: torch.cuda.stream(stream)
-
-
-@cache
-def _beside(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
-
-
 def _wait(square: Tensor) -> None:
     if square.is_cuda:
         torch.cuda.synchronize(square.device)
 
 
 def _cupy(square: Tensor) -> Callable[[], Tensor]:
-    cupy = importlib.import_module("cupy")
+    import cupy
+
     made = getattr(cupy.cuda.Stream, "from_external", None) or (
         lambda stream: cupy.cuda.ExternalStream(stream.cuda_stream)
     )
@@ -198,6 +157,7 @@ def _nvmath(square: Tensor) -> Callable[[], Tensor]:
 def _cusolver(device: int | None) -> tuple[Any, int, int]:
     if device is None:
         raise RuntimeError("no NVIDIA GPU")
-    library = importlib.import_module("nvmath.bindings.cusolverDn")
+    from nvmath.bindings import cusolverDn as library
+
     with torch.cuda.device(device):
         return library, library.create(), library.create_params()

@@ -48,7 +48,8 @@ def refusals(
     found += _unpinned_data(study, plan)
     mirror = os.path.expanduser(study.config["mirror"])
     if mirror and not is_address(mirror):
-        found += missing_files(study, mirror, ("resources/sources", mirror))
+        lines = missing_files(study, mirror, ("resources/sources", mirror))
+        found += [line.removeprefix("warning: ") for line in lines]
     needed = sum((row.kept or 0) + (row.temporary or 0) for row in rows)
     if needed > machine.disk:
         found.append(

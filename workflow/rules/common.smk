@@ -253,7 +253,7 @@ def adapter_files(wildcards):
     source = MODELS[wildcards.model]["adapter"]
     if is_hub_id(source):
         return [f"resources/models/{wildcards.model}.adapter.json"]
-    return [os.path.join(os.path.expanduser(source), name) for name in ADAPTER_FILES] if source else []
+    return [str(Path(source).expanduser() / name) for name in ADAPTER_FILES] if source else []
 
 
 def adapter_options(wildcards, input):

@@ -297,7 +297,7 @@ def known_of(card, wildcards):
     from gradatlas.planning.known import known_model, unread_model
 
     # A prefix comes first where this workflow is a module of another.
-    of_sheet = "/resources/models/" in f"/{card}"
+    of_sheet = os.path.dirname(card).endswith("resources/models")
     name = os.path.basename(card).removesuffix(".json") if of_sheet else wildcards.model
     # Snakemake catches the error of a card that is not yet made, and asks again.
     os.stat(card)

@@ -4,6 +4,7 @@
 
 bare        frozen weights, forward and backward to all block inputs, the same batch, loss on the responses
 spectra     the same, and all metrics but mean, max and min (`without`), or all of them (`with`)
+before      as `without`, with the spectra.py of an older version (`--before FILE`)
 reference   one sample at a time: full weight gradients of Q, K, V and O, full SVD with U and V
 
 Llama-like models with random weights: full attention heads of 64 (the hardest case: K and V as wide as Q), d_ff 2.75
@@ -11,6 +12,7 @@ times the width, vocabulary 32,000; half of the tokens are response. Times are t
 """
 
 import argparse
+import importlib.util
 import platform
 import subprocess
 import sys
@@ -22,7 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gradatlas.gradients.capture import Capture
-from gradatlas.gradients.spectra import METRICS, spectra
+from gradatlas.gradients.spectra import METRICS, spectra, start
 from gradatlas.models.tokens import Encoded
 
 LAYERS, BATCH, VOCABULARY = 4, 2, 32_000
@@ -60,8 +62,20 @@ def bare(model, batch) -> None:
 
 
 def ours(capture, batch, metrics) -> None:
+    start([done.factors for done in capture.run(batch)], metrics, with_values=False)()
+
+
+def older(capture, batch, spectra) -> None:
     for done in capture.run(batch):
-        spectra(done.factors, metrics)
+        spectra(done.factors, CHEAP)
+
+
+def module_of(path: str):
+    """A file of another version as a module."""
+    spec = importlib.util.spec_from_file_location("older_spectra", path)
+    module = sys.modules["older_spectra"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def reference(model, sample) -> None:
@@ -89,7 +103,7 @@ def least(call, repeats: int) -> float:
     return min(seconds)
 
 
-def one_shape(width: int, tokens: int, repeats: int) -> dict:
+def one_shape(width: int, tokens: int, repeats: int, before=None) -> dict:
     model = model_of(width).requires_grad_(False)
     batch = batch_of(tokens)
     slow = least(lambda: reference(model, batch[0]), 1) * BATCH
@@ -104,6 +118,8 @@ def one_shape(width: int, tokens: int, repeats: int) -> dict:
         "without": lambda: ours(capture, batch, CHEAP),
         "with": lambda: ours(capture, batch, METRICS),
     }
+    if before:
+        calls["before"] = lambda: older(capture, batch, before.spectra)
     for _ in range(repeats):
         for name, call in calls.items():
             times[name] = min(times.get(name, float("inf")), least(call, 1))
@@ -118,6 +134,7 @@ def one_shape(width: int, tokens: int, repeats: int) -> dict:
         "reference_s": slow,
         "without_per_bare": times["without"] / times["bare"],
         "with_per_bare": times["with"] / times["bare"],
+        "before_per_bare": times["before"] / times["bare"] if before else None,
         "speed_up": slow / times["with"],
         "bound": slow / times["bare"],
         "share_of_bound": times["bare"] / times["with"],
@@ -148,15 +165,17 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
     parser.add_argument("--peak", nargs=3, metavar=("KIND", "WIDTH", "TOKENS"), help=argparse.SUPPRESS)
+    parser.add_argument("--before", help="spectra.py of an older version, timed beside this one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    before = module_of(given.before) if given.before else None
     if given.peak:
         peak(given.peak[0], int(given.peak[1]), int(given.peak[2]))
         return
     rows = []
     for width in given.widths:
         for tokens in given.tokens:
-            row = one_shape(width, tokens, given.repeats)
+            row = one_shape(width, tokens, given.repeats, before)
             command = [sys.executable, "-m", "benchmarks.engine", "--threads", str(given.threads), "--peak"]
             for kind in ("bare", "ours"):
                 done = subprocess.run(

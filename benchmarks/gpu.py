@@ -17,6 +17,7 @@ import csv
 import gc
 import json
 import platform
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ class Rows:
     def __init__(self, path: Path, facts: dict[str, Any]):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "w", newline="")  # noqa: SIM115 - open until the end
-        self._writer = csv.DictWriter(self._file, [*self.NAMES, *facts])
+        self._writer = csv.DictWriter(self._file, [*self.NAMES, *facts], lineterminator="\n")
         self._writer.writeheader()
         self._facts = facts
 
@@ -299,6 +300,7 @@ def measure_all(given: argparse.Namespace, path: Path) -> None:
     if given.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no NVIDIA GPU that this PyTorch can use; --device cpu --shapes toy shows that it runs")
     name = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor() or platform.machine()
+    version = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     rows = Rows(
         path,
         {
@@ -306,6 +308,7 @@ def measure_all(given: argparse.Namespace, path: Path) -> None:
             "torch": torch.__version__,
             "cuda": torch.version.cuda or "",
             "threads": torch.get_num_threads(),
+            "code": version.stdout.strip(),
         },
     )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -329,12 +332,6 @@ def measure_all(given: argparse.Namespace, path: Path) -> None:
                     rows, timer, made(), shape, tokens, count, "float32", solve, "fastest"
                 )
             count = max(1, given.batch_tokens // middle)
-            if shape == given.shapes[0]:
-                for route in given.routes:
-                    one = FastestSolver(torch.get_num_threads(), (route,))
-                    yield lambda made=made, shape=shape, count=count, one=one, route=route: measure_shape(
-                        rows, timer, made(), shape, middle, count, "float32", one, route
-                    )
             for precision in ("tf32", "bfloat16"):
 
                 def of_precision(precision=precision, made=made, shape=shape, count=count) -> None:
@@ -347,6 +344,15 @@ def measure_all(given: argparse.Namespace, path: Path) -> None:
             models.clear()
             yield lambda shape=shape: measure_errors(rows, shape, given.device, middle, solve)
         yield lambda: measure_halving(rows, given.device)
+        shape, models, count = given.shapes[0], [], max(1, given.batch_tokens // middle)
+        for route in given.routes:
+            one = FastestSolver(torch.get_num_threads(), (route,))
+
+            def by_route(shape=shape, models=models, count=count, one=one, route=route) -> None:
+                models[:] = models or [model_of(shape, torch.float32, given.device)]
+                measure_shape(rows, timer, models[0], shape, middle, count, "float32", one, route)
+
+            yield by_route
 
     for section in sections():
         if time.monotonic() > ends:
@@ -369,17 +375,18 @@ def write(path: Path) -> None:
     frame = pl.read_csv(path, schema_overrides={"value": pl.Float64})
     frame.write_parquet(path.with_suffix(".parquet"))
     found = frame.filter(pl.col("section") == "engine").pivot(
-        "what", index=["model", "precision", "route", "tokens", "samples"], values="value"
+        "what", index=["device", "code", "model", "precision", "route", "tokens", "samples"], values="value"
     )
     lines = [
-        "| model | precision | solver | tokens | bare, a batch | recorded | all but mean, max, min | all metrics | "
-        "samples/s | peak memory |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| GPU, version | model | precision | solver | tokens | bare, a batch | recorded | all but mean, max, min | "
+        "all metrics | samples/s | peak memory |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found.iter_rows(named=True):
         peak = row.get("with_peak_gib")
         lines.append(
-            f"| {row['model']} | {row['precision']} | {row['route']} | {row['samples']} x {row['tokens']} | "
+            f"| {row['device']}, {row['code']} | {row['model']} | {row['precision']} | {row['route']} | "
+            f"{row['samples']} x {row['tokens']} | "
             f"{row['bare_s']:.3g} s | {row['recorded_per_bare']:.2f} | {row['without_per_bare']:.2f} | "
             f"{row['with_per_bare']:.2f} | {row['samples_per_s']:.3g} | "
             + (f"{peak:.1f} GiB ({peak / row['bare_peak_gib']:.2f} x bare) |" if peak else "|")

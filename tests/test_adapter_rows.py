@@ -1,5 +1,6 @@
 """A model and its PEFT adapter as files: merged, or A and B of LoRA as matrices of their own, against autograd."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from gradatlas.models.adapted import load_adapted, locate_adapted
 from gradatlas.models.adapter_files import card_of_adapter
 from gradatlas.models.adapters import adapter_layers
 from gradatlas.models.loading import locate
+from gradatlas.page.manifest import manifest
 from gradatlas.study.config import read_study
 from gradatlas.study.sheets import Weights
 from loopback import FakeHub
@@ -28,7 +30,7 @@ from test_decoders import BATCH, assert_equals_autograd
 from test_fetch import environment, one_line, script
 from test_precision import write
 from test_study import DEFAULT
-from test_workflow import SMOKE, make, planned
+from test_workflow import SMOKE, commands, snakemake
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
@@ -217,7 +219,7 @@ def test_another_base_on_the_hub_is_refused_before_loading(miniature, lora, tmp_
 
 def test_a_folder_without_a_whole_adapter_is_one_line(base, lora, tmp_path):
     empty = tmp_path / "empty"
-    for message in ("no such folder", "no such file, so this is no PEFT adapter"):
+    for message in ("no such folder", "no such file, so this is not a PEFT adapter"):
         with pytest.raises(InputError, match=message):
             locate_adapted(str(base), adapter=str(empty))
         empty.mkdir(exist_ok=True)
@@ -237,12 +239,18 @@ def test_separate_is_for_lora_alone(base, tmp_path):
         Capture(AutoModelForCausalLM.from_pretrained(base), lora="separate")
 
 
+def test_a_kind_that_cannot_be_merged_is_one_line(base, tmp_path):
+    config = peft.PolyConfig(r=4, target_modules=["q_proj"], n_tasks=1, n_skills=1, n_splits=1)
+    with pytest.raises(InputError, match="an adapter of kind POLY cannot be merged"):
+        loaded(base, saved(base, config, tmp_path / "poly")[0])
+
+
 def test_merging_into_tied_embeddings_is_refused(tokenizer, tmp_path):
     """PEFT merges into the one matrix that both ends share: another model than the adapted one."""
     tied = write(tmp_path / "tied", tokenizer, tie_word_embeddings=True)
     config = peft.LoraConfig(**{**LORA, "target_modules": ["embed_tokens", "k_proj"]})
     folder, _ = saved(tied, config, tmp_path / "adapter")
-    with pytest.raises(InputError, match="changes the model's outputs, as where embeddings are tied"):
+    with pytest.raises(InputError, match="changes the model's outputs, as it does where embeddings are tied"):
         loaded(tied, folder)
 
 
@@ -269,12 +277,19 @@ def workflow(tmp_path_factory):
     ]
     given += ["datasets=[mini_arithmetic]", "relations=[correct]", "samples=2", "formats=[svg]", "dynamics={runs: []}"]
     given += ["--", "results/figures/mini_arithmetic", "results/tables/mad.csv"]
-    make(folder, *given)
-    return folder, given
+    done = snakemake(folder, "-n", "-p", *given)
+    assert done.returncode == 0, done.output[-3000:]
+    with contextlib.chdir(folder):
+        for name, words, _ in commands(done.output):
+            ended = call(name, *words)
+            assert ended.returncode == 0, (name, ended.stderr)
+    return folder, done.output
 
 
 def test_a_study_has_adapters_of_a_folder_and_of_the_hub(workflow):
-    folder, _ = workflow
+    folder, planned = workflow
+    # Another adapter in the folder makes its card again.
+    assert re.search(r"input: .*lora/adapter_config.json, lora/adapter_model.safetensors", planned)
     found = {
         name: pq.read_table(folder / f"results/gradients/{name}/mini_arithmetic.spectra.parquet")
         for name in ("own", "half")
@@ -284,6 +299,11 @@ def test_a_study_has_adapters_of_a_folder_and_of_the_hub(workflow):
     cards = [json.loads((folder / f"resources/models/{name}.json").read_text()) for name in found]
     assert cards[0]["adapter"]["digest"] == cards[1]["adapter"]["digest"]
     assert cards[1]["adapter"]["path"] == "mirror/models/org/lora"
+    # Tables of one study agree, though one has A and B beside its own matrices.
+    tables = [str(folder / f"results/gradients/{name}/mini_arithmetic.samples.parquet") for name in found]
+    stated = manifest(tables, [])
+    assert stated["engine"]["projections"] == [*"qkvo"] and stated["models"]["own"]["lora"] == "separate"
+    assert stated["models"]["half"]["tables"][tables[1]]["rounding"]["samples"] == 4
 
 
 def test_figures_and_tables_are_of_the_models_own_matrices_and_state_the_error_of_16_bits(workflow):
@@ -295,13 +315,6 @@ def test_figures_and_tables_are_of_the_models_own_matrices_and_state_the_error_o
     assert "A bfloat16 pass: nuclear norms within" in noted["half"] and "(4 samples)" in noted["half"]
     assert "pass" not in noted["own"]
     assert "A bfloat16 pass: nuclear norms within" in (folder / "results/tables/mad.md").read_text()
-
-
-def test_another_adapter_makes_its_card_stale(workflow):
-    folder, given = workflow
-    path = folder / "lora/adapter_config.json"
-    path.write_text(path.read_text() + " ")
-    assert planned(folder, *given)["fetch_model"] == 1
 
 
 def test_an_adapter_of_the_hub_at_its_commit(lora, tmp_path, monkeypatch):
@@ -325,7 +338,7 @@ def test_an_adapter_of_the_hub_at_its_commit(lora, tmp_path, monkeypatch):
             return script("download_adapter", *given, *more, **environment(hub, tmp_path))
 
         assert "run gradatlas pin --model mine" in one_line(fetched("org/lora", ""))
-        assert "org/model at" in (line := one_line(fetched("org/model", other))) and "is no PEFT adapter" in line
+        assert "org/model at" in (line := one_line(fetched("org/model", other))) and "is not a PEFT adapter" in line
         assert fetched("org/lora", commit).returncode == 0
         note = json.loads((tmp_path / "note.json").read_text())
         assert sorted(path.name for path in Path(note["folder"]).iterdir() if path.is_file()) == sorted(note["files"])

@@ -1,9 +1,5 @@
 """Many matrices at once, by every route that runs here, against one SVD of D^T X after the other in float64."""
 
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -144,6 +140,7 @@ def test_the_fastest_route_is_used_and_a_route_that_fails_is_left(capsys, monkey
     # On a CPU neither batched routine of a GPU runs.
     assert facts["chosen"] in ("torch", "pool") and "no NVIDIA GPU" in facts["nvmath"] and "Error" in facts["cupy"]
     assert facts["chosen"] == min(("torch", "pool"), key=facts.get)
+    chosen = facts["chosen"]
 
     def broken(square):
         raise RuntimeError("CUSOLVER_STATUS_INTERNAL_ERROR")
@@ -151,8 +148,8 @@ def test_the_fastest_route_is_used_and_a_route_that_fails_is_left(capsys, monkey
     monkeypatch.setitem(solver._routes, facts["chosen"], broken)
     assert torch.equal(solver(square)(), torch.ones(5, 33, dtype=torch.float64))
     shown = capsys.readouterr().err
-    assert f"{facts['chosen']} fails (RuntimeError: CUSOLVER_STATUS_INTERNAL_ERROR)" in shown
-    assert solver.facts["64"]["chosen"] != facts["chosen"]
+    assert f"{chosen} fails (RuntimeError: CUSOLVER_STATUS_INTERNAL_ERROR)" in shown
+    assert solver.facts["64"]["chosen"] != chosen and solver.facts["64"][chosen].startswith("RuntimeError")
 
 
 def test_a_route_with_wrong_eigenvalues_is_not_used(monkeypatch):
@@ -165,30 +162,3 @@ def test_a_route_with_wrong_eigenvalues_is_not_used(monkeypatch):
 
 def test_every_metric_has_a_function():
     assert set(OF_MATRIX) == set(METRICS)
-
-
-def test_the_pool_s_share_follows_who_waits(monkeypatch):
-    """Beside a GPU: more where the pool was done first, less where it was not."""
-    solver = FastestSolver(2, ("torch", "pool"))
-    square = torch.randn(40, 60, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    square = square @ square.mT
-    expected = torch.linalg.eigvalsh(square)
-    solver(square)()
-    facts = solver.facts["64"] | {"chosen": "torch", "share": 0.5}
-    solver.facts["64"] = facts
-    begun = solver(square)
-    solver._pool.shutdown(wait=True)
-    torch.testing.assert_close(begun(), expected, rtol=1e-12, atol=1e-10)
-    assert facts["share"] > 0.5
-    solver._pool, gate = ThreadPoolExecutor(2), threading.Event()
-    monkeypatch.setattr(solver, "_submitted", lambda part: [solver._pool.submit(late, gate, part)])
-    monkeypatch.setitem(solver._routes, "torch", lambda part: lambda: (plainly(part)(), gate.set())[0])
-    facts["share"] = 0.5
-    torch.testing.assert_close(solver(square)(), expected, rtol=1e-12, atol=1e-10)
-    assert facts["share"] == 0.4
-
-
-def late(gate, square):
-    gate.wait()
-    time.sleep(0.05)
-    return torch.linalg.eigvalsh(square)

@@ -19,7 +19,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from gradatlas.gradients.symmetric import EPS, acting, congruence, gram, moved, shifted
+from gradatlas.gradients.symmetric import EPS, acting, congruence, gram, largest, moved, shifted
 
 # A CPU leaves out tokens that add nothing where they are more than this part: L is then not shared.
 _IDLE = 1 / 8
@@ -34,11 +34,6 @@ class Inputs:
     def __init__(self, x: Tensor):
         self.x = x
         self.exact = x.dtype == torch.float64
-
-    @cached_property
-    def nonzero(self) -> Tensor:
-        """(..., tokens): whether the input is nonzero."""
-        return (self.x != 0).any(-1)
 
     @cached_property
     def finite(self) -> Tensor:
@@ -86,7 +81,7 @@ def core(x: Inputs, d: Tensor) -> Core:
     tokens, rows = d.shape[-2:]
     columns = x.x.shape[-1]
     if len(d) == 1 and not d.is_cuda:
-        kept = acting(x.x[0], d[0])
+        kept = acting(x.x, d)[0]
         if 0 < kept.sum() < (1 - _IDLE) * tokens:
             return core(Inputs(x.x[:, kept]), d[:, kept])
     failed = ~(x.finite & all_finite(d))
@@ -142,7 +137,7 @@ def squares(x: Inputs, d: Tensor) -> Tensor:
 
 def all_finite(x: Tensor) -> Tensor:
     """(...): whether all entries of (..., tokens, width) are finite."""
-    return x.isfinite().flatten(-2).all(-1)
+    return largest(x).isfinite().all(-1)
 
 
 def later(tensor: Tensor) -> Callable[[], Tensor]:

@@ -100,13 +100,11 @@ def measure(
     context = {
         **{name: value for name, value in asdict(settings).items() if name not in _NO_KEYS},
         "model": where.digest,
-        **({"adapter": adapted.digest} if adapted else {}),
+        "adapter": adapted.digest if adapted else "",
         # No other code affects the numbers: token ids and masks are in the key.
-        "engine": code_digest(
-            "gradatlas.gradients.capture:Capture",
-            "gradatlas.gradients.spectra:start",
-            *(["gradatlas.models.adapted:load_adapted"] if adapted or settings.quantise else []),
-        ),
+        "engine": code_digest("gradatlas.gradients.capture:Capture", "gradatlas.gradients.spectra:start"),
+        # But what makes other weights of the files.
+        "weights": code_digest("gradatlas.models.adapted:load_adapted") if adapted or settings.quantise else "",
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": device,

@@ -5,15 +5,13 @@ cupy     cuSOLVER's batched Jacobi routine through CuPy, if it is installed
 torch    PyTorch, whose versions up to now solve one matrix after the other above 32 x 32
 pool     LAPACK in the CPU's threads, while the GPU goes on with the next pass
 
-The first cores of each size are solved by every route, and the fastest that agrees with LAPACK is used. Beside a GPU
-the pool takes a share of the cores: more where it was done before the GPU, less where it was not. The routes differ by
-rounding (`gradatlas.gradients.spectra.TOLERANCE`), so a choice changes no key in the journal.
+The first cores of each size are solved by every route, and the fastest that agrees with LAPACK is used. The routes
+differ by rounding (`gradatlas.gradients.spectra.TOLERANCE`), so a choice changes no key in the journal.
 """
 
-import importlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
@@ -24,8 +22,8 @@ from gradatlas.core.command import progress
 from gradatlas.gradients.cores import later
 from gradatlas.gradients.spectra import Solver, plainly
 
-# Matrices of a timing; of routes that solve one after the other, few.
-_TIMED, _FEW = 64, 4
+# Matrices of a timing, and their entries; of routes that solve one after the other, few.
+_TIMED, _ENTRIES, _FEW = 64, 1 << 23, 4
 # Relative to the largest eigenvalue: rounding, as any backward stable method has it.
 _AGREED = 1e-11
 _ROUTES = ("nvmath", "cupy", "torch", "pool")
@@ -36,8 +34,7 @@ class FastestSolver:
     """A `Solver` that times its routes on the first cores of each size.
 
     `threads`: of the pool. `routes`: those to try. `facts`, by size (a power of two, rounded up): each route's seconds
-    a matrix, or why it is not used, the one `chosen`, and the pool's `share`. A route that fails later is left, with a
-    line of progress.
+    a matrix, or why it is not used, and the one `chosen`. A route that fails later is left, with a line of progress.
     """
 
     def __init__(self, threads: int, routes: tuple[str, ...] = _ROUTES):
@@ -49,52 +46,38 @@ class FastestSolver:
         self.facts: dict[str, dict[str, Any]] = {}
 
     def __call__(self, square: Tensor) -> Callable[[], Tensor]:
-        size = 1 << (square.shape[-1] - 1).bit_length()
-        if str(size) not in self.facts:
-            self.facts[str(size)] = self._timed(square)
+        size = str(1 << (square.shape[-1] - 1).bit_length())
+        if size not in self.facts:
+            self.facts[size] = self._timed(square)
+        facts = self.facts[size]
         while True:
-            name = self.facts[str(size)]["chosen"]
+            name = facts["chosen"] = min(self._routes, key=facts.get)
             try:
-                return self._shared(square, name, self.facts[str(size)])
+                return self._routes[name](square)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
                 if len(self._routes) == 1:
                     raise
                 self._leave(name, error)
+                facts |= self._without
                 progress(f"eigenvalues: {name} fails ({self._without[name]}); the next fastest route is used")
-                self.facts[str(size)] = self._timed(square)
-
-    def _shared(self, square: Tensor, name: str, facts: dict[str, Any]) -> Callable[[], Tensor]:
-        """Solved by the route `name`, but for the pool's share, which is begun first: its copy does not wait then."""
-        count = int(facts["share"] * len(square))
-        pooled = self._submitted(square[:count])
-        rest = self._routes[name](square[count:])
-
-        def wait() -> Tensor:
-            values = rest()
-            if pooled:
-                done = all(part.done() for part in pooled)
-                facts["share"] = min(0.95, 1.1 * facts["share"] + 0.01) if done else 0.8 * facts["share"]
-            return torch.cat([*(part.result() for part in pooled), values])
-
-        return wait
 
     def _timed(self, square: Tensor) -> dict[str, Any]:
         """Each route's seconds a matrix on some of these; the fastest is `chosen`."""
-        some = square[:_TIMED]
+        some = square[: max(_FEW, min(_TIMED, _ENTRIES // square.shape[-1] ** 2))]
         expected = torch.linalg.eigvalsh(some[:_FEW].cpu())
         seconds: dict[str, float] = {}
         for name, route in list(self._routes.items()):
             part = some[:_FEW] if name == "torch" else some
             try:
-                values = route(part.clone())()[:_FEW]
+                values = route(part)()[:_FEW]
                 error = (values - expected).abs().amax(1)
                 if not (error <= _AGREED * expected.abs().amax(1)).all():
                     raise ArithmeticError(f"eigenvalues differ from LAPACK's by {float(error.max()):.1e}")
                 _wait(square)
                 begun = time.perf_counter()
-                route(part.clone())()
+                route(part)()
                 seconds[name] = (time.perf_counter() - begun) / len(part)
             except torch.OutOfMemoryError:
                 raise
@@ -107,23 +90,19 @@ class FastestSolver:
         advice = f"; {_ADVICE}" if square.is_cuda and chosen in ("torch", "pool") and "nvmath" in self._without else ""
         shown = ", ".join(f"{name} {each * 1e3:.3g} ms" for name, each in times.items())
         progress(f"eigenvalues of a matrix of {square.shape[-1]}: {shown}; {chosen} is used{advice}")
-        # As if a GPU had nothing else to do.
-        share = seconds[chosen] / (seconds[chosen] + seconds["pool"]) if square.is_cuda and "pool" in seconds else 0.0
-        return {**times, **self._without, "chosen": chosen, "share": 0.0 if chosen == "pool" else share}
+        return {**times, **self._without, "chosen": chosen}
 
     def _leave(self, name: str, error: Exception) -> None:
         del self._routes[name]
         self._without[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
     def _by_pool(self, square: Tensor) -> Callable[[], Tensor]:
-        parts = self._submitted(square)
-        return lambda: torch.cat([part.result() for part in parts])
-
-    def _submitted(self, square: Tensor) -> list[Future[Tensor]]:
         host = later(square)
         step = max(1, len(square) // (4 * self._threads))
         solve = torch.linalg.eigvalsh
-        return [self._pool.submit(lambda at: solve(host()[at : at + step]), at) for at in range(0, len(square), step)]
+        starts = range(0, len(square), step)
+        parts = [self._pool.submit(lambda at: solve(host()[at : at + step]), at) for at in starts]
+        return lambda: torch.cat([part.result() for part in parts])
 
 
 @cache
@@ -144,7 +123,8 @@ def _wait(square: Tensor) -> None:
 
 
 def _cupy(square: Tensor) -> Callable[[], Tensor]:
-    cupy = importlib.import_module("cupy")
+    import cupy
+
     made = getattr(cupy.cuda.Stream, "from_external", None) or (
         lambda stream: cupy.cuda.ExternalStream(stream.cuda_stream)
     )
@@ -153,9 +133,11 @@ def _cupy(square: Tensor) -> Callable[[], Tensor]:
 
 
 def _nvmath(square: Tensor) -> Callable[[], Tensor]:
-    """Overwrites `square`. An eigenvalue that did not converge is NaN."""
+    """An eigenvalue that did not converge is NaN."""
     library, handle, settings = _cusolver(square.device.index if square.is_cuda else None)
     count, size, _ = square.shape
+    # It is overwritten.
+    square = square.clone()
     with torch.cuda.device(square.device):
         values = square.new_empty(count, size)
         failed = torch.empty(count, dtype=torch.int32, device=square.device)
@@ -175,6 +157,7 @@ def _nvmath(square: Tensor) -> Callable[[], Tensor]:
 def _cusolver(device: int | None) -> tuple[Any, int, int]:
     if device is None:
         raise RuntimeError("no NVIDIA GPU")
-    library = importlib.import_module("nvmath.bindings.cusolverDn")
+    from nvmath.bindings import cusolverDn as library
+
     with torch.cuda.device(device):
         return library, library.create(), library.create_params()

@@ -27,10 +27,11 @@ from gradatlas.gradients.cores import (
     unsafe,
 )
 from gradatlas.gradients.metrics import FROM_FACTORS, OF_MATRIX, Gradients, extremes
+from gradatlas.gradients.symmetric import acting, eigenvalues, one_thread_each
 from gradatlas.study.settings import METRICS
 
-#: Eigenvalues (n, size), ascending, of symmetric matrices (n, size, size), which it may overwrite: a function that
-#: returns them on the CPU. Two solvers may differ by `TOLERANCE`.
+#: Eigenvalues (n, size), ascending, of symmetric matrices (n, size, size): a function that returns them on the CPU. Two
+#: solvers may differ by `TOLERANCE`.
 Solver = Callable[[Tensor], Callable[[], Tensor]]
 #: Relative error of a nuclear norm, at most, whichever the solver.
 TOLERANCE = 1e-6
@@ -80,7 +81,7 @@ def decompose(
 
 def plainly(square: Tensor) -> Callable[[], Tensor]:
     """The `Solver` of PyTorch, on any device."""
-    return later(torch.linalg.eigvalsh(square))
+    return later(eigenvalues(square))
 
 
 def start(
@@ -238,7 +239,7 @@ def _padded(factors: Sequence[Tensor], tokens: int) -> Tensor:
 
 def _facts(x: Inputs, d: Tensor, wanted: _Wanted) -> tuple[dict[str, Tensor], Tensor | None]:
     """Numbers (n,) of each gradient from its factors; and the cores (n, size, size), None without a spectrum."""
-    facts = {"finite": x.finite & all_finite(d), "nonzero": (x.nonzero & (d != 0).any(-1)).sum(-1)}
+    facts = {"finite": x.finite & all_finite(d), "nonzero": acting(x.x, d).sum(-1)}
     if "mean" in wanted.metrics:
         # The sum of an outer product's entries is the product of the two sums.
         facts["mean"] = (d.double().sum(-1) * x.x.double().sum(-1)).sum(-1) / (d.shape[-1] * x.x.shape[-1])
@@ -273,14 +274,11 @@ def _by_threads(inputs: Sequence[_Input], wanted: _Wanted) -> list[_Part]:
 
 @contextmanager
 def _one_thread_each() -> Iterator[Callable]:
-    """A `map` over as many threads as PyTorch has, in which each PyTorch operation uses one thread."""
+    """A `map` over as many threads as PyTorch has, in which each operation of PyTorch and NumPy uses one thread."""
     threads = torch.get_num_threads()
-    if threads == 1:
-        yield map
-        return
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with one_thread_each(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool.map
     finally:
         torch.set_num_threads(threads)

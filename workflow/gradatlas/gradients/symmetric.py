@@ -1,27 +1,46 @@
-"""Products whose result is symmetric, at half the cost or less, and how far a raised diagonal can move a spectrum.
+"""Symmetric products and eigenvalues at the least cost on a CPU, and how far a raised diagonal can move a spectrum.
 
-On a GPU, where small blocks are slow, the products are plain ones.
+On a CPU NumPy's BLAS (OpenBLAS) has them faster than PyTorch's (MKL), on an AMD EPYC by a fifth to a third
+(benchmarks/README.md), if each call has one thread: `one_thread_each`. On a GPU they are PyTorch's.
 """
 
+from contextlib import AbstractContextManager
+from functools import cache
+
+import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 EPS = torch.finfo(torch.float64).eps
-# Rows of a block. Measured: of 32 to 256, this and 48 are the fastest at 128 to 512 tokens (benchmarks/README.md).
+# Rows of a block of L^T W L. Measured: of 32 to 256, this and 48 are the fastest at 128 to 512 tokens.
 _BLOCK = 96
 
 
+def one_thread_each() -> AbstractContextManager:
+    """In this context each of NumPy's products and decompositions has one thread; small ones wait for a second."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def eigenvalues(square: Tensor) -> Tensor:
+    """(..., size): those of symmetric matrices (..., size, size), ascending; only the lower triangle is read."""
+    if square.is_cuda:
+        return torch.linalg.eigvalsh(square)
+    return torch.from_numpy(np.linalg.eigvalsh(square.numpy()))
+
+
 def gram(x: Tensor) -> Tensor:
-    """X X^T (..., tokens, tokens) of X (..., tokens, width): the lower triangle in blocks, and its mirror image."""
-    tokens = x.shape[-2]
-    if x.is_cuda or tokens <= _BLOCK:
+    """X X^T (..., tokens, tokens) of X (..., tokens, width)."""
+    if x.is_cuda:
         return x @ x.mT
-    out = x.new_empty(*x.shape[:-1], tokens)
-    for at in range(0, tokens, _BLOCK):
-        end = at + _BLOCK
-        out[..., at:end, :end] = x[..., at:end, :] @ x[..., :end, :].mT
-        out[..., :at, at:end] = out[..., at:end, :at].mT
-    return out
+    # Of a matrix and its own transpose, NumPy computes one half (BLAS `syrk`).
+    rows = x.numpy()
+    return torch.from_numpy(rows @ rows.swapaxes(-1, -2))
 
 
 def congruence(weights: Tensor, lower: Tensor) -> Tensor:
@@ -43,13 +62,18 @@ def congruence(weights: Tensor, lower: Tensor) -> Tensor:
     return out
 
 
+def largest(factor: Tensor) -> Tensor:
+    """(..., tokens): the largest absolute entry of each row, NaN where one is: one pass tells zero and finite rows."""
+    return factor.abs().amax(-1)
+
+
 def acting(x: Tensor, d: Tensor) -> Tensor:
-    """(tokens,): whether a token adds to G = sum_t d_t x_t^T, for X (tokens, in) and D (tokens, out).
+    """(..., tokens): whether a token adds to G = sum_t d_t x_t^T, for X (..., tokens, in) and D (..., tokens, out).
 
     The others can be left out, exactly, and G has at most as many nonzero singular values as there are such tokens.
     The last layer's q and o have few: the tokens that predict the response, as no other output of theirs is read.
     """
-    return (d.abs().amax(1) != 0) & (x.abs().amax(1) != 0)
+    return (largest(x) != 0) & (largest(d) != 0)
 
 
 def added_by(total: Tensor, sigma: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def locate_adapted(
         check_card(model, known, files_of)
         return where, Location(known["path"], known["revision"], known["digest"])
     if adapter_revision and not (adapter and is_hub_id(adapter)):
-        raise InputError(f"--adapter-revision {adapter_revision}: --adapter is no hub id; leave this option out")
+        raise InputError(f"--adapter-revision {adapter_revision}: --adapter is not a hub id; leave this option out")
     if not adapter:
         return where, None
     folder = str(download_adapter(adapter, adapter_revision)) if is_hub_id(adapter) else adapter
@@ -108,19 +108,19 @@ def attach(model: Any, folder: str, *, dtype: torch.dtype, separate: bool) -> An
 
 
 def _merged(adapted: Any, folder: str, kind: str) -> Any:
-    """The base model with the adapter merged; `InputError` where its outputs are then others."""
-    before = _outputs(adapted)
+    """The base model with the adapter merged; `InputError` where that changes its outputs."""
     try:
+        before = _outputs(adapted)
         merged = adapted.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise InputError(
-            f"{folder}: an adapter of kind {kind} cannot be merged ({short(error)}); it cannot be measured as a row"
+            f"{folder}: an adapter of kind {kind} cannot be merged ({short(error)}), and so not be measured"
         ) from None
     after = _outputs(merged)
     if (after - before).abs().max() > torch.finfo(merged.dtype).eps ** 0.5 * before.abs().max():
         raise InputError(
-            f"{folder}: merging this adapter of kind {kind} changes the model's outputs, as where embeddings are tied "
-            "to the output layer; untie them (tie_word_embeddings) in a copy of the base model"
+            f"{folder}: merging this adapter of kind {kind} changes the model's outputs, as it does where embeddings "
+            "are tied to the output layer; untie them (tie_word_embeddings) in a copy of the base model"
         )
     progress(f"{folder}: adapter of kind {kind} merged")
     return merged

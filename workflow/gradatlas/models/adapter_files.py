@@ -52,7 +52,7 @@ def download_adapter(source: str, revision: str, snapshots: str | Path = SNAPSHO
         for name in FILES:
             if name not in names:
                 raise InputError(
-                    f"{model or source}: {source} at {revision} has no {name}, so it is no PEFT adapter in "
+                    f"{model or source}: {source} at {revision} has no {name}, so it is not a PEFT adapter in "
                     "safetensors; give another one"
                 )
 
@@ -97,7 +97,7 @@ def files_of(path: Path) -> list[str]:
     for name in FILES:
         if not (path / name).is_file():
             raise InputError(
-                f"{path / name}: no such file, so this is no PEFT adapter; save it with save_pretrained of PEFT"
+                f"{path / name}: no such file, so this is not a PEFT adapter; save it with save_pretrained of PEFT"
             )
     try:
         with safe_open(path / WEIGHTS, framework="numpy"):

@@ -18,11 +18,13 @@ from gradatlas.gradients.tables import SAMPLES
 from gradatlas.models.snapshots import read_card
 from gradatlas.scores.tables import SCORES
 from gradatlas.statistics.tables import CELLS
+from gradatlas.study.settings import PROJECTIONS
 from gradatlas.toys.tables import TABLES as TOY_TABLES
 
 # Must be equal in all tables of a model: else its curves could not be compared. The model's digest covers weights,
 # config, tokenizer and chat template.
 AGREE_BY_MODEL = ("model_digest", "revision", "dtype", "tf32", "attention", "chat", "mapping")
+AGREE_BY_MODEL += ("adapter", "lora", "quantise", "weights")
 # Must be equal in all samples tables.
 AGREE_BY_ALL = (
     "engine",
@@ -36,7 +38,7 @@ AGREE_BY_ALL = (
     "transformers",
 )
 # Listed, not compared: results of two devices differ only by rounding.
-LISTED = ("device", "window", "limit", "limit_seed", "seed", "loss_tokens", "controls", "purpose", "rows")
+LISTED = ("rounding", "device", "window", "limit", "limit_seed", "seed", "loss_tokens", "controls", "purpose", "rows")
 # Must be equal in all tables of one kind of one finetuned model that state it.
 AGREE_BY_KIND = ("dtype", "window", "code", "torch", "transformers")
 # Facts of those that name another table by its SHA-256, or a model by its digest.
@@ -70,7 +72,8 @@ def manifest(
     by_model = {(path, table["model"]): table for path, table in facts.items()}
     # A released table may not state every fact: then that is its value.
     _agree(by_model, AGREE_BY_MODEL)
-    _agree({(path, "all"): table for path, table in facts.items()}, AGREE_BY_ALL)
+    shared = {path: table | {"projections": _own(table)} for path, table in facts.items()}
+    _agree({(path, "all"): table for path, table in shared.items()}, AGREE_BY_ALL)
     models: dict[str, Any] = {}
     for path, table in facts.items():
         model = models.setdefault(table["model"], {name: table.get(name) for name in AGREE_BY_MODEL})
@@ -85,7 +88,7 @@ def manifest(
     dynamics = {name: _runs(card, paths, sums) for name, (card, paths) in (learners or {}).items()}
     places = [place for study in (models, dynamics) for model in study.values() for place in model["tables"].values()]
     return {
-        "engine": {name: facts[samples[0]].get(name) for name in AGREE_BY_ALL} if samples else {},
+        "engine": {name: shared[samples[0]].get(name) for name in AGREE_BY_ALL} if samples else {},
         "models": models,
         "dynamics": dynamics,
         "machines": _distinct(machine for place in places for machine in place["machines"]),
@@ -100,6 +103,11 @@ def manifest(
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     }
+
+
+def _own(table: Mapping[str, Any]) -> list[str]:
+    """The measured projections of a model, without the matrices of an adapter."""
+    return [name for name in table.get("projections") or () if name in PROJECTIONS]
 
 
 def _agree(tables: Mapping[tuple[str, str], Mapping[str, Any]], names: Iterable[str], stated: bool = False) -> None:

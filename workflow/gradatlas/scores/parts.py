@@ -44,6 +44,7 @@ class Outcome:
 def facts_of(scorer: Scorer, model_digest: str, adapter_digest: str = "") -> dict[str, Any]:
     """All that a part's numbers depend on, beside its rows' tokens."""
     settings = asdict(scorer.settings)
+    changed = adapter_digest or settings["quantise"]
     return {
         "model_digest": model_digest,
         "adapter": adapter_digest,
@@ -53,10 +54,9 @@ def facts_of(scorer: Scorer, model_digest: str, adapter_digest: str = "") -> dic
         **{name: settings[name] for name in ("mapping", "tf32", "lora", "quantise")},
         "dtype": str(scorer.model.dtype).removeprefix("torch."),
         # Token ids and masks are in the key.
-        "engine": code_digest(
-            "gradatlas.scores.measure:measure_chunk",
-            *(["gradatlas.models.adapted:load_adapted"] if adapter_digest or settings["quantise"] else []),
-        ),
+        "engine": code_digest("gradatlas.scores.measure:measure_chunk"),
+        # But what makes other weights of the files.
+        "weights": code_digest("gradatlas.models.adapted:load_adapted") if changed else "",
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "transformers": ".".join(transformers.__version__.split(".")[:2]),
         "device": str(scorer.model.device.type),

@@ -229,7 +229,7 @@ def test_a_study_that_cannot_run_to_its_end_says_why(planned):
 
 def test_both_studies_at_the_papers_scale(planned):
     _, text, facts, _ = planned("paper", "dynamics_paper", elsewhere=True)
-    assert {row["unit"] for row in facts["rows"]} == {"", "gpu"} and "stated, not measured" in text
+    assert {row["unit"] for row in facts["rows"]} == {"", "gpu"} and "an NVIDIA H100" in text
     assert any("config/pairs/hh_helpful.yaml" in line for line in facts["stops"])
     assert facts["total"]["requests"] == 552_000 and "OPENAI_API_KEY" in " ".join(facts["notes"])
     # Main memory of a job on a GPU is that of the weights.

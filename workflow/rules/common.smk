@@ -360,10 +360,13 @@ def time_limit(name, work):
 
 def measuring_work(wildcards, input, model):
     """What a job of gradients reads."""
-    from gradatlas.planning.resources import measuring
+    from gradatlas.planning.resources import Work, measuring
 
     os.stat(input.responses)
-    return measuring(STUDY, model, wildcards.dataset, input.responses)
+    # A damaged table is the job's to report.
+    with suppress(InputError):
+        return measuring(STUDY, model, wildcards.dataset, input.responses)
+    return Work({})
 
 
 def measuring_disk(wildcards, input):

@@ -57,8 +57,10 @@ def plan(
     remarks = notes(study, models, found, machine, on_gpu)
     print("\n".join([*lines(found), "", *time_lines(found, speeds)]))
     print("\n".join([*(f"note: {line}" for line in remarks), *(f"stop: {line}" for line in stops)]))
-    facts = {"rows": [asdict(row) for row in found], "total": asdict(total(found)), "notes": remarks, "stops": stops}
-    write_text(output, json.dumps(facts | {"throughput": [asdict(rate) for rate in speeds.values()]}, indent=1) + "\n")
+    facts: dict[str, Any] = {"rows": [asdict(row) for row in found], "total": asdict(total(found))}
+    facts |= {"notes": remarks, "stops": stops}
+    facts["throughput"] = {unit: asdict(rate) for unit, rate in speeds.items()}
+    write_text(output, json.dumps(facts, indent=1) + "\n")
     if stops:
         more = f" (and {len(stops) - 1} more, above)" if stops[1:] else ""
         raise InputError(f"the study cannot run to its end: {stops[0]}{more}")

@@ -6,6 +6,7 @@ from typing import Any
 from gradatlas.planning import costs, dynamics
 from gradatlas.planning.estimates import Estimate
 from gradatlas.planning.known import Model
+from gradatlas.planning.shapes import WIDTHS
 from gradatlas.planning.throughput import Rate
 from gradatlas.planning.work import Load, gradient_load, score_load
 from gradatlas.study.config import Study
@@ -140,9 +141,10 @@ def training_memory(
         return None, None if on_gpu else 0
     settings, dtype = config["dynamics"], model.row["dtype"]
     window = model.window(settings["max_length"])
-    # Pairs have two responses; a batch of probes is the larger one of small updates.
+    # Pairs have two responses. Probes are evaluated without gradients: of a batch, logits count.
     most = max(row["batch_size"] * (1 if row["loss"] == "sft" else 2) for row in runs) * window
-    work = costs.pass_bytes(model.shape, window, max(most, config["batch_tokens"]), dtype, ())
+    logits = config["batch_tokens"] * model.shape.vocabulary * WIDTHS[dtype]
+    work = max(costs.pass_bytes(model.shape, window, most, dtype, ()), logits)
     weights = costs.TRAINING * costs.weight_bytes(model.parameters, dtype)
     host = costs.host_bytes(weights, on_gpu, work)
     return host * settings["processes"], weights + work if on_gpu else 0

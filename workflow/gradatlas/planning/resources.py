@@ -16,6 +16,8 @@ from gradatlas.study.runs import Plan
 
 #: Bytes of a token: fewer than in English text (4 to 5), as code, numbers and other scripts have fewer.
 BYTES = 3
+#: What a rule asks for over the estimate, which is exact to some percent where batches are full.
+HEADROOM = 1.1
 #: Minutes of a job on a model whose shape is unknown.
 UNKNOWN = 240
 
@@ -108,4 +110,4 @@ def memory_mb(
             gradients = sum(work.lengths.values()) * model.shape.layers * len(work.projections)
             needed += costs.RECORD * gradients
         needed += found or costs.LIBRARIES + costs.CUDA + 3 * 4 * (model.parameters or 0)
-    return round((needed or costs.LIBRARIES) / 1e6)
+    return round(HEADROOM * (needed or costs.LIBRARIES) / 1e6)

@@ -33,7 +33,7 @@ from gradatlas.study.settings import METRICS
 #: Eigenvalues (n, size), ascending, of symmetric matrices (n, size, size): a function that returns them on the CPU. Two
 #: solvers may differ by `TOLERANCE`.
 Solver = Callable[[Tensor], Callable[[], Tensor]]
-#: Relative error of a nuclear norm, at most, whichever the solver.
+#: Relative error of a nuclear norm, at most, whichever the solver; of an effective rank ten times that.
 TOLERANCE = 1e-6
 
 # Bytes of float64 copies of factors and products: of one of the CPU's threads; on a GPU; and of cores that are solved

@@ -48,7 +48,8 @@ def rounding_error(
     if not len(error):
         return {"not_measured": "no nuclear norm is finite and above zero"}
     found = {"median": error.quantile(0.5), "largest": error.max()}
-    progress(f"{str(model.dtype).removeprefix('torch.')}: nuclear norms of {len(samples)} samples differ from float32 by {found['median']:.2g}")
+    dtype = str(model.dtype).removeprefix("torch.")
+    progress(f"{dtype}: nuclear norms of {len(samples)} samples differ from float32 by {found['median']:.2g}")
     return {"samples": len(samples), **{name: float(f"{value:.3g}") for name, value in found.items()}}
 
 

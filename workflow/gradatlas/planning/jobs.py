@@ -55,7 +55,8 @@ def plan(
     found = estimates(study, runs, models, speeds, on_gpu)
     stops = refusals(study, runs, models, found, machine)
     remarks = notes(study, models, found, machine, on_gpu)
-    print("\n".join([*lines(found), "", *time_lines(found, speeds)]))
+    nothing = ["no job reads or downloads a model, or asks an endpoint"]
+    print("\n".join([*lines(found), "", *time_lines(found, speeds)] if found else nothing))
     print("\n".join([*(f"note: {line}" for line in remarks), *(f"stop: {line}" for line in stops)]))
     facts: dict[str, Any] = {"rows": [asdict(row) for row in found], "total": asdict(total(found))}
     facts |= {"notes": remarks, "stops": stops}

@@ -14,7 +14,11 @@ from gradatlas.finetuning.judging.judges import REQUEST
 from gradatlas.finetuning.rephrases import PROMPTS
 from gradatlas.planning.dynamics import JUDGING, REPHRASING, estimate, sizes, total_note
 from gradatlas.planning.estimates import in_bytes, lines, total
+from gradatlas.planning.known import known_model
+from gradatlas.planning.refusals import Machine, notes, refusals
 from gradatlas.planning.shapes import of_config, of_text
+from gradatlas.planning.stages import estimates
+from gradatlas.planning.throughput import rates
 from gradatlas.study.config import read_study
 from gradatlas.study.runs import read_plan
 from gradatlas.study.sheets import ModelRow
@@ -350,3 +354,36 @@ def test_files_that_a_mirror_lacks(planned, tmp_path):
 def test_a_config_file_that_is_not_there(planned, tmp_path):
     done = call("plan", "--config", tmp_path / "none.yaml", "--output", tmp_path / "plan.json")
     assert done.returncode == 2 and f"--config {tmp_path / 'none.yaml'}: cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("gpu", "row", "message"),
+    [
+        (None, {"device": "cpu"}, "jobs need more memory than this machine has (25.3 GB): qwen2_1_5b"),
+        (80e9, {"device": "cuda"}, ""),
+        (24e9, {"device": "cuda"}, ""),
+        (6e9, {"device": "cuda"}, "jobs need more memory than a GPU here has (6 GB), with batches of one sample"),
+        (6e9, {"device": "cuda", "gpus": 2}, ""),
+        (None, {"device": "cuda"}, ""),
+    ],
+)
+def test_jobs_that_do_not_fit_into_memory_are_refused(gpu, row, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = "qwen2_1_5b"
+    model = SHEET[name] | {"revision": "a" * 40, "partner": ""} | row
+    config = merged({"models": [model], "datasets": ["mini_unseen"], "dynamics": {"runs": []}, "scored": []})
+    study = read_study(config, ROOT)
+    runs = read_plan(study.config["dynamics"], ROOT)
+    models, on_gpu = {name: known_model(study.models[name])}, {name: row["device"] == "cuda"}
+    found = estimates(study, runs, models, rates(study.config["throughput"]), on_gpu)
+    machine = Machine(2 if on_gpu[name] else 0, gpu, 25_300_000_000, 10**15, True)
+    stops = refusals(study, runs, models, found, machine)
+    assert (message in stops[0] and len(stops) == 1) if message else not stops
+    # A full batch of 4,096 tokens; halves of it are tried.
+    full = any("full batches need more memory" in line for line in notes(study, models, found, machine, on_gpu))
+    assert full == (gpu in (24e9, 6e9))
+
+
+def test_a_study_without_models_says_so(planned):
+    code, text, facts, _ = planned(gradients="published", dynamics={"runs": []})
+    assert code == 0 and "no job reads or downloads a model" in text and facts["rows"] == []

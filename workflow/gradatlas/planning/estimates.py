@@ -14,8 +14,8 @@ class Estimate:
     """What one stage takes for one thing, all its jobs together; None: unknown.
 
     `count`: samples, responses, ... `tokens`: read, exactly or at most (`bound`). `passes`, `spectra`: FLOP. `hours`:
-    of one GPU or CPU core (`unit`). `memory`, `gpu_memory`: bytes of one job; `gpu_least`: of each of its GPUs at least,
-    for its weights, and its longest sample where that is known. `download`: bytes from a hub. `kept`:
+    of one GPU or CPU core (`unit`). `memory`, `gpu_memory`: bytes of one job; `gpu_least`: of each of its GPUs at
+    least, for its weights, and its longest sample where that is known. `download`: bytes from a hub. `kept`:
     bytes on disk at the end. `temporary`: bytes that are deleted on the way; of models all of them, as if none were
     deleted before the last run, of checkpoints those of one run. `written`: all bytes written. `requests`: to the
     endpoint, at most, without repeated tries. `tokens_in`, `tokens_out`: of these, at most. `cost`: of these, at the
@@ -66,8 +66,8 @@ def time_lines(rows: Iterable[Estimate], rates: Mapping[str, Rate]) -> list[str]
         sums, rate = _sum(row.hours for row in each), rates[unit]
         most = "at most " if sums is not None and any(row.bound for row in each) else ""
         found.append(
-            f"{most}{'unknown' if sums is None else f'{sums:,.3g}'} {unit}-hours, at {rate.passes:.3g} TFLOP/s of passes and "
-            f"{rate.spectra:.3g} of spectra on one {unit} ({rate.source})"
+            f"{most}{'unknown' if sums is None else f'{sums:,.3g}'} {unit}-hours, at {rate.passes:.3g} TFLOP/s "
+            f"of passes and {rate.spectra:.3g} of spectra on one {unit} ({rate.source})"
         )
     return found
 

@@ -125,6 +125,7 @@ def test_a_and_b_of_lora_equal_autograd(base, tmp_path, kind):
 def test_both_ways_from_the_command_line(miniature, tmp_path):
     """Tables and journal name the adapter; scores of a separate one are those of A and B alone."""
     folder, _ = saved(miniature, KINDS["lora"], tmp_path / "adapter")
+    folder = edited(folder, tmp_path / "named", base_model_name_or_path="org/base")
     rows = [{"instruction": f"{n} + 2 =", "input": "", "output": str(n + 2)} for n in range(3)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     card = tmp_path / "card.json"
@@ -146,6 +147,7 @@ def test_both_ways_from_the_command_line(miniature, tmp_path):
         tables[lora] = pq.read_table(tmp_path / f"{lora}.spectra.parquet")
         facts = json.loads(tables[lora].schema.metadata[b"gradatlas"])
         assert facts["adapter"] == adapter["digest"] and facts["lora"] == lora and facts["quantise"] == ""
+        assert facts["adapter_base"] == "org/base" and "gemm_4bit" not in done.stderr
     own = set(tables["separate"]["projection"].to_pylist())
     assert own == {*"qkvo", "q.lora_a", "q.lora_b", "v.lora_a", "v.lora_b"}
     merged, separate = (each.to_pylist() for each in tables.values())
@@ -156,6 +158,8 @@ def test_both_ways_from_the_command_line(miniature, tmp_path):
     layers = pq.read_table(tmp_path / "scores/layers.parquet")
     assert scores["status"].to_list() == ["ok"] * 3
     assert set(layers["projection"].to_pylist()) == own - {*"qkvo"}
+    page = (tmp_path / "scores/scores.html").read_text()
+    assert '["Q, LoRA A", "Q, LoRA B", "V, LoRA A", "V, LoRA B"]' in page and "<bdi>org/base</bdi>" in page
     # Any other job refuses the card.
     with pytest.raises(InputError, match="a model with an adapter, which is only measured and scored"):
         locate(str(card))
@@ -215,6 +219,19 @@ def test_another_base_on_the_hub_is_refused_before_loading(miniature, lora, tmp_
     call("download_model", *of, "--mirror", tmp_path / "mirror", "--output", note)
     error = user_error(call("fetch_model", *of, "--downloaded", note, "--output", card, "--adapter", other))
     assert "an adapter of org/one, not of org/two" in error and not card.exists()
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2-1.5B", "/home/them/base", "", "{base}/"])
+def test_the_name_of_another_base_is_a_line_and_in_the_metadata(base, lora, tmp_path, capsys, name):
+    name = name.format(base=base)
+    folder = edited(lora, tmp_path / "other", base_model_name_or_path=name)
+    of = ["--model", "m", "--source", base, "--output", tmp_path / "card.json"]
+    assert call("fetch_model", *of, "--adapter", folder).returncode == 0
+    stated = "" if str(base) in name else name or "not stated"
+    for given in ((str(base), "", str(folder)), (str(tmp_path / "card.json"),)):
+        assert locate_adapted(*given)[1].adapter_base == stated
+    line = f"base model is '{stated}' (base_model_name_or_path), not '{base}'"
+    assert (line in capsys.readouterr().err) == bool(stated)
 
 
 def test_a_folder_without_a_whole_adapter_is_one_line(base, lora, tmp_path):

@@ -1,6 +1,7 @@
 """The model that a job measures: its files, with an adapter, in fewer bits, or on several GPUs."""
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,16 @@ from gradatlas.study.sheets import Weights
 from gradatlas.study.sources import is_hub_id
 
 
+@dataclass(frozen=True)
+class AdapterLocation(Location):
+    """Of an adapter. `adapter_base`: as `card_of_adapter`."""
+
+    adapter_base: str
+
+
 def locate_adapted(
     model: str, revision: str = "", adapter: str = "", adapter_revision: str = ""
-) -> tuple[Location, Location | None]:
+) -> tuple[Location, AdapterLocation | None]:
     """Find a model, and its adapter where it has one: of its card, or `adapter`, a folder or a pinned hub id.
 
     Raises `InputError` as `locate`, for an adapter of another model, and for a second adapter.
@@ -30,14 +38,14 @@ def locate_adapted(
         if adapter:
             raise InputError(f"--adapter {adapter}: the card {model} has an adapter; leave this option out")
         check_card(model, known, files_of)
-        return where, Location(known["path"], known["revision"], known["digest"])
+        return where, AdapterLocation(known["path"], known["revision"], known["digest"], known["adapter_base"])
     if adapter_revision and not (adapter and is_hub_id(adapter)):
         raise InputError(f"--adapter-revision {adapter_revision}: --adapter is not a hub id; leave this option out")
     if not adapter:
         return where, None
     folder = str(download_adapter(adapter, adapter_revision)) if is_hub_id(adapter) else adapter
     found = card_of_adapter(folder, adapter_revision, card["source"])
-    return where, Location(found["path"], adapter_revision, found["digest"])
+    return where, AdapterLocation(found["path"], adapter_revision, found["digest"], found["adapter_base"])
 
 
 def load_adapted(
@@ -96,6 +104,8 @@ def attach(model: Any, folder: str, *, dtype: torch.dtype, separate: bool) -> An
             # Of missing and unknown weights, which are reported below.
             warnings.simplefilter("ignore")
             adapted = PeftModel.from_pretrained(model, folder)
+        # PEFT reads the vocabulary size of this base, which may be a name on the hub.
+        adapted.active_peft_config.base_model_name_or_path = base
         stored, own = {*load_peft_weights(folder, device="cpu")}, {*get_peft_model_state_dict(adapted)}
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
         if isinstance(error, torch.OutOfMemoryError):

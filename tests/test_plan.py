@@ -263,6 +263,10 @@ ROWS = {
     "virtual tokens": ({"adapter": "prefix"}, "of kind PREFIX_TUNING adds tokens"),
     "no A and B": ({"adapter": "ia3", "lora": "separate"}, "of kind IA3 has no matrices A and B"),
     "another shape": ({"adapter": "wide"}, "q_proj.lora_A.weight is [4, 256], there it is [4, 128]"),
+    "another base on the hub": (
+        {"adapter": "hub", "source": "org/base", "revision": "a" * 40},
+        "an adapter of org/other",
+    ),
     "other modules": ({"adapter": "gpt2"}, "Target modules"),
 }
 ELSEWHERE = {"cuda", "several GPUs", "several GPUs, of none"}
@@ -271,6 +275,7 @@ ADAPTERS = {
     "ia3": (peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]), 128),
     "lora": (peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]), 128),
     "wide": (peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]), 256),
+    "hub": (peft.LoraConfig(r=4, target_modules=["q_proj"]), 128),
     "gpt2": (peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]), 128),
 }
 
@@ -284,6 +289,8 @@ def adapters(tmp_path_factory):
         peft.get_peft_model(transformers.AutoModelForCausalLM.from_config(base), config).save_pretrained(folder / name)
     place = folder / "gpt2/adapter_config.json"
     place.write_text(place.read_text().replace("_proj", "_other"))
+    place = folder / "hub/adapter_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"base_model_name_or_path": "org/other"}))
     return folder
 
 
@@ -371,7 +378,7 @@ def test_jobs_that_do_not_fit_into_memory_are_refused(gpu, row, message, monkeyp
     monkeypatch.chdir(tmp_path)
     name = "qwen2_1_5b"
     model = SHEET[name] | {"revision": "a" * 40, "partner": ""} | row
-    config = merged({"models": [model], "datasets": ["mini_unseen"], "dynamics": {"runs": []}, "scored": []})
+    config = merged({"models": [model], "datasets": ["mini_unseen"], "dynamics": {"runs": []}})
     study = read_study(config, ROOT)
     runs = read_plan(study.config["dynamics"], ROOT)
     models, on_gpu = {name: known_model(study.models[name])}, {name: row["device"] == "cuda"}
@@ -385,5 +392,7 @@ def test_jobs_that_do_not_fit_into_memory_are_refused(gpu, row, message, monkeyp
 
 
 def test_a_study_without_models_says_so(planned):
-    code, text, facts, _ = planned(gradients="published", dynamics={"runs": []})
+    code, text, facts, _ = planned(
+        gradients="published", models=["qwen2_1_5b"], datasets=["gsm8k"], dynamics={"runs": []}
+    )
     assert code == 0 and "no job reads or downloads a model" in text and facts["rows"] == []

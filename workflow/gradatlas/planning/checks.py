@@ -48,9 +48,10 @@ def _check_model(folder: str, trust_remote_code: bool, quantise: str) -> None:
 
 def _check_adapter(model: Model, folder: str) -> None:
     from gradatlas.models.adapted import check_names, no_fit, read_config
-    from gradatlas.models.adapter_files import WEIGHTS, files_of
+    from gradatlas.models.adapter_files import WEIGHTS, files_of, other_base
 
     files_of(Path(folder))
+    other_base(Path(folder), model.row["source"])
     config, _ = read_config(folder, separate=model.row["lora"] == "separate")
     base = on_meta(model.folder) if model.folder else None
     if base is None:

@@ -44,7 +44,14 @@ def plan(
 
     study = read_study(merged(config, settings or {}), ROOT)
     runs = read_plan(study.config["dynamics"], ROOT, study.config["generate"]["model"])
-    rows = {**study.miniatures, **study.writers, **study.judges, **study.learners, **study.models}
+    # Released statistics need no model; scores do.
+    measured = study.config["gradients"] == "measured"
+    read = {
+        name: row
+        for name, row in study.models.items()
+        if measured or any(study.scores_on(name, dataset) for dataset in study.scored)
+    }
+    rows = {**study.miniatures, **study.writers, **study.judges, **study.learners, **read}
     models = {name: known_model(row, study.config["mirror"]) for name, row in rows.items()}
     machine = this_machine(len(visible_devices(os.environ)), elsewhere)
     on_gpu = {

@@ -23,7 +23,7 @@ def estimates(
     """All rows. `models`: what is known of each that the study uses; `on_gpu`: which ones run on a GPU."""
     rows = [*_downloads(models)]
     measured = study.config["gradients"] == "measured"
-    for name in study.models:
+    for name in (name for name in study.models if name in models):
         for dataset in study.datasets if measured else ():
             load = gradient_load(study, models[name], dataset)
             rows.append(_measuring(study, models[name], dataset, load, rates, on_gpu[name]))

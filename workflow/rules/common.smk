@@ -382,7 +382,7 @@ def scoring_work(wildcards, input, model):
     from gradatlas.planning.resources import scoring
 
     window = model.window(STUDY.scored[wildcards.dataset]["max_length"])
-    return scoring(scored_files(wildcards), window, STUDY.config["projections"])
+    return scoring(scored_files(wildcards), window, model.measured(STUDY.config["projections"]))
 
 
 def run_of(wildcards):

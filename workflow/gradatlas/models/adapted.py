@@ -70,14 +70,9 @@ def load_adapted(
     return attach(model, adapter.path, dtype=getattr(torch, weights.dtype), separate=separate), tokenizer
 
 
-def attach(model: Any, folder: str, *, dtype: torch.dtype, separate: bool) -> Any:
-    """`model` with the PEFT adapter in `folder`: merged into its weights, or (`separate`) in its layers.
-
-    Raises `InputError` for an adapter that does not fit the model, one that cannot be merged, and one that is no LoRA
-    where it is to be separate.
-    """
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-    from peft.utils.save_and_load import load_peft_weights
+def read_config(folder: str, *, separate: bool) -> tuple[Any, str]:
+    """PEFT's config of the adapter in `folder`, and its kind; `InputError` for a kind that cannot be measured so."""
+    from peft import PeftConfig
 
     try:
         config = PeftConfig.from_pretrained(folder)
@@ -88,6 +83,19 @@ def attach(model: Any, folder: str, *, dtype: torch.dtype, separate: bool) -> An
         raise InputError(f"{folder}: an adapter of kind {kind} adds tokens in front of a sample; it cannot be measured")
     if separate and kind != "LORA":
         raise InputError(f"{folder}: an adapter of kind {kind} has no matrices A and B; leave --lora at merged")
+    return config, kind
+
+
+def attach(model: Any, folder: str, *, dtype: torch.dtype, separate: bool) -> Any:
+    """`model` with the PEFT adapter in `folder`: merged into its weights, or (`separate`) in its layers.
+
+    Raises `InputError` for an adapter that does not fit the model, one that cannot be merged, and one that is no LoRA
+    where it is to be separate.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils.save_and_load import load_peft_weights
+
+    _, kind = read_config(folder, separate=separate)
     if not separate and any(map(is_quantised, model.modules())):
         raise _no_merging(folder)
     base = model.config._name_or_path
@@ -102,15 +110,8 @@ def attach(model: Any, folder: str, *, dtype: torch.dtype, separate: bool) -> An
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise InputError(
-            f"{folder}: the adapter does not fit the model {base} ({short(error)}); give its own base model"
-        ) from None
-    for names, what in ((stored - own, "has no place in"), (own - stored, "is missing for")):
-        if names:
-            raise InputError(
-                f"{folder}: weight {min(names)} {what} the model {base} ({len(names)} in all); give the adapter's own "
-                "base model"
-            )
+        raise no_fit(folder, base, error) from None
+    check_names(folder, base, stored, own)
     set_precision(adapted, dtype)
     if separate:
         return adapted.base_model.model.eval()
@@ -139,6 +140,21 @@ def _merged(adapted: Any, folder: str, kind: str) -> Any:
 def _outputs(model: Any) -> torch.Tensor:
     with evaluating(model), torch.no_grad():
         return run_forward(model, random_ids(model), logits=TOKENS).double()
+
+
+def no_fit(folder: str, base: str, error: Exception) -> InputError:
+    """The error for an adapter that PEFT cannot put into the model `base`."""
+    return InputError(f"{folder}: the adapter does not fit the model {base} ({short(error)}); give its own base model")
+
+
+def check_names(folder: str, base: str, stored: set[str], own: set[str]) -> None:
+    """`InputError` where the `stored` weights of an adapter are not its `own` in the model `base`."""
+    for names, what in ((stored - own, "has no place in"), (own - stored, "is missing for")):
+        if names:
+            raise InputError(
+                f"{folder}: weight {min(names)} {what} the model {base} ({len(names)} in all); give the adapter's own "
+                "base model"
+            )
 
 
 def _no_merging(place: str) -> InputError:

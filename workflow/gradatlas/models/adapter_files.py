@@ -70,16 +70,10 @@ def card_of_adapter(source: str, revision: str, base: str, downloaded: str | Pat
     path = found(downloaded, "download_adapter") if downloaded else Path(source).expanduser()
     files = files_of(path)
     config = json_object(path / ADAPTER)
-    trained = str(config.get("base_model_name_or_path") or "not stated")
-    other = _place(trained) != _place(base)
+    other = other_base(path, base)
     if other:
-        if is_hub_id(trained) and is_hub_id(base):
-            raise InputError(
-                f"{path}: an adapter of {trained}, not of {base}; give its own base model (--model, column source of "
-                "models.tsv)"
-            )
         progress(
-            f"{path}: the adapter's base model is '{trained}' (base_model_name_or_path), not '{base}'; only shapes and "
+            f"{path}: the adapter's base model is '{other}' (base_model_name_or_path), not '{base}'; only shapes and "
             "modules are compared, so check that these are the same model"
         )
     sums = {name: sha256_of(path / name) for name in files}
@@ -89,10 +83,26 @@ def card_of_adapter(source: str, revision: str, base: str, downloaded: str | Pat
         "revision": revision,
         "path": str(path),
         "peft_type": str(config.get("peft_type")),
-        "adapter_base": trained if other else "",
+        "adapter_base": other,
         "digest": digest_of(sums),
         "files": sums,
     }
+
+
+def other_base(path: Path, base: str) -> str:
+    """The base model that the config of the adapter in `path` states, where that is not `base`; else empty.
+
+    Raises `InputError` where both are on the hub.
+    """
+    trained = str(json_object(path / ADAPTER).get("base_model_name_or_path") or "not stated")
+    if _place(trained) == _place(base):
+        return ""
+    if is_hub_id(trained) and is_hub_id(base):
+        raise InputError(
+            f"{path}: an adapter of {trained}, not of {base}; give its own base model (--model, column source of "
+            "models.tsv)"
+        )
+    return trained
 
 
 def _place(source: str) -> str:

@@ -36,7 +36,7 @@ def measuring(study: Study, model: Model, dataset: str, responses: str) -> Work:
     load = gradient_load(study, model, dataset, responses, BYTES)
     shards = study.config["shards"]
     lengths = {length: count / shards for length, count in load.lengths.items()} if load else {}
-    return Work(lengths, study.config["projections"])
+    return Work(lengths, model.measured(study.config["projections"]))
 
 
 def scoring(paths: Sequence[str | Path], window: int, projections: Sequence[str]) -> Work:
@@ -104,7 +104,7 @@ def memory_mb(
         if runs:
             found = training_memory(here, runs, config, on_gpu(model.row))[0]
         else:
-            projections = section.get("projections", ())
+            projections = model.measured(section.get("projections", ()))
             found = job_memory(here, section["max_length"], batch_tokens, projections, on_gpu(model.row))[0]
         if work and model.shape:
             gradients = sum(work.lengths.values()) * model.shape.layers * len(work.projections)

@@ -154,7 +154,8 @@ def test_memory_of_jobs_is_within_a_factor_of_two(row):
     }
     given = {"runs": [], **jobs.get(row["job"], {"work": resources.Work({512: 24}, ALL)})}
     asked = resources.memory_mb([model], config, config, 4096, on_gpu=lambda row: False, **given)
-    assert 1 < asked / int(row["peak_mb"]) < 2
+    # Snakemake's own processes were not measured.
+    assert 1 < (asked - resources.SNAKEMAKE / 1e6) / int(row["peak_mb"]) < 2
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def test_memory_of_a_job_that_runs_now(job, miniature):
     model = known_model({**SHEET["mini_random"], "source": str(miniature)})
     config = {"max_length": 1024, "projections": list(ALL), "batch_tokens": 4096}
     asked = resources.memory_mb([model], config, config, 4096, [], lambda row: False) * 1e6
-    assert 0.5 < asked / peak < 2
+    assert 0.5 < (asked - resources.SNAKEMAKE) / peak < 2
 
 
 def test_more_of_anything_asks_for_more():
@@ -227,7 +228,8 @@ def test_more_of_anything_asks_for_more():
     assert asked({"quantise": "4bit"}, on_gpu=True) < asked({"quantise": "8bit"}, on_gpu=True)
     assert asked(batch=512, max_length=8192) > asked(batch=512)
     # Unknown: three copies of no weights, and the libraries.
-    assert asked({"shape": "", "parameters": None}) == round(resources.HEADROOM * (costs.LIBRARIES + costs.CUDA) / 1e6)
+    unknown = resources.HEADROOM * (costs.LIBRARIES + costs.CUDA) + resources.SNAKEMAKE
+    assert asked({"shape": "", "parameters": None}) == round(unknown / 1e6)
 
 
 def test_time_limits_follow_from_the_work():

@@ -18,6 +18,8 @@ from gradatlas.study.runs import Plan
 BYTES = 3
 #: What a rule asks for over the estimate, which is exact to some percent where batches are full.
 HEADROOM = 1.1
+#: Bytes of Snakemake's own processes, which are part of a job on a cluster; 180 to 210 MB each, measured.
+SNAKEMAKE = 400e6
 #: Minutes of a job on a model whose shape is unknown.
 UNKNOWN = 240
 
@@ -110,4 +112,4 @@ def memory_mb(
             gradients = sum(work.lengths.values()) * model.shape.layers * len(work.projections)
             needed += costs.RECORD * gradients
         needed += found or costs.LIBRARIES + costs.CUDA + 3 * 4 * (model.parameters or 0)
-    return round(HEADROOM * (needed or costs.LIBRARIES) / 1e6)
+    return round((HEADROOM * (needed or costs.LIBRARIES) + SNAKEMAKE) / 1e6)

@@ -13,6 +13,7 @@ times the width, vocabulary 32,000; half of the tokens are response. Times are t
 
 import argparse
 import importlib.util
+import math
 import platform
 import subprocess
 import sys
@@ -95,18 +96,20 @@ def reference(model, sample) -> None:
 
 
 def least(call, repeats: int) -> float:
+    # With one thread, processor time: other jobs on the machine do not count.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     seconds = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        begun = clock()
         call()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(clock() - begun)
     return min(seconds)
 
 
-def one_shape(width: int, tokens: int, repeats: int, before=None) -> dict:
+def one_shape(width: int, tokens: int, repeats: int, before=None, slow: bool = True) -> dict:
     model = model_of(width).requires_grad_(False)
     batch = batch_of(tokens)
-    slow = least(lambda: reference(model, batch[0]), 1) * BATCH
+    plain = least(lambda: reference(model, batch[0]), 1) * BATCH if slow else math.nan
     times = {}
     bare(model, batch)
     # Turn about, so that a noisy moment hits all alike.
@@ -126,17 +129,17 @@ def one_shape(width: int, tokens: int, repeats: int, before=None) -> dict:
     done = capture.run(batch[:1])[0]
     gradients = [(part.d[0].mT @ part.x[0]) for part in done.factors.values()]
     alone = least(lambda: spectra(done.factors, CHEAP), repeats) / LAYERS
-    full = least(lambda: [torch.linalg.svd(g, full_matrices=False) for g in gradients], 1)
+    full = least(lambda: [torch.linalg.svd(g, full_matrices=False) for g in gradients], 1) if slow else math.nan
     return {
         "width": width,
         "tokens": tokens,
         **{f"{name}_s": value for name, value in times.items()},
-        "reference_s": slow,
+        "reference_s": plain,
         "without_per_bare": times["without"] / times["bare"],
         "with_per_bare": times["with"] / times["bare"],
         "before_per_bare": times["before"] / times["bare"] if before else None,
-        "speed_up": slow / times["with"],
-        "bound": slow / times["bare"],
+        "speed_up": plain / times["with"],
+        "bound": plain / times["bare"],
         "share_of_bound": times["bare"] / times["with"],
         "spectra_s_per_layer": alone,
         "full_svd_s_per_layer": full,
@@ -165,6 +168,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
     parser.add_argument("--peak", nargs=3, metavar=("KIND", "WIDTH", "TOKENS"), help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="without the study's own way and full SVDs")
     parser.add_argument("--before", help="spectra.py of an older version, timed beside this one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -175,7 +179,7 @@ def main() -> None:
     rows = []
     for width in given.widths:
         for tokens in given.tokens:
-            row = one_shape(width, tokens, given.repeats, before)
+            row = one_shape(width, tokens, given.repeats, before, not given.quick)
             command = [sys.executable, "-m", "benchmarks.engine", "--threads", str(given.threads), "--peak"]
             for kind in ("bare", "ours"):
                 done = subprocess.run(

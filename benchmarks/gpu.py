@@ -1,7 +1,7 @@
 """What exact spectra cost on a GPU beside the bare pass: by solver, precision and shape; peak memory; errors.
 
   python -m benchmarks.gpu                                # one GPU, under 10 minutes
-  python -m benchmarks.gpu --device cpu --shapes toy --tokens 16 32 --routes torch pool     # no GPU: does it run?
+  python -m benchmarks.gpu --device cpu --shapes toy --tokens 16 32 --batch-tokens 64 --repeats 1   # does it run?
   python -m benchmarks.gpu --only-write                   # Parquet, chart and table from the CSV alone
 
 bare      frozen weights, forward and backward to all block inputs, loss on the response half
@@ -37,6 +37,8 @@ from gradatlas.models.tokens import Encoded
 METRICS = tuple(OF_MATRIX)
 CHEAP = tuple(name for name in METRICS if name not in ("mean", "max", "min"))
 SHORT, LONG, BATCHES = 2, 4, 4
+#: Samples of the job whose batches are halved.
+HALVED = 64
 #: Architecture, full depth, and config, as in the models' config.json.
 SHAPES: dict[str, tuple[str, int, dict[str, int]]] = {
     "Qwen2-1.5B": ("Qwen2", 28, {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
@@ -178,12 +180,15 @@ def measure_shape(
     finally:
         model.model.layers, model.config.num_hidden_layers = layers, LONG
     full = {name: long + (SHAPES[shape][1] - LONG) * (long - short) / 2 for name, (short, long) in seconds.items()}
-    values: dict[str, Any] = {f"{name}_s": value for name, value in full.items()}
-    values |= {f"{name}_per_bare": full[name] / full["bare"] for name in ("recorded", "without", "with")}
-    values |= {
+    values: dict[str, Any] = {
         f"{name}_per_bare_of_{LONG}_layers": seconds[name][1] / seconds["bare"][1] for name in ("without", "with")
     }
-    values["samples_per_s"] = count / full["without"]
+    if min(full.values()) > 0:
+        values |= {f"{name}_s": value for name, value in full.items()}
+        values |= {f"{name}_per_bare": full[name] / full["bare"] for name in ("recorded", "without", "with")}
+        values["samples_per_s"] = count / full["without"]
+    else:
+        print(f"{shape}, {tokens} tokens: {LONG} layers took no longer than {SHORT}; not scaled up", flush=True)
     values["measured_again"] = sum(again) / len(again)
     if peaks["bare"]:
         values |= {f"{name}_peak_gib": peak / 2**30 for name, peak in peaks.items()}
@@ -245,7 +250,7 @@ def measure_halving(rows: Rows, device: str) -> None:
         place = Path(folder)
         entries = [
             {"instruction": f"What is {n} + {n}?", "input": "", "output": f"{n} + {n} = {2 * n}. " * 12}
-            for n in range(64)
+            for n in range(HALVED)
         ]
         (place / "made.json").write_text(json.dumps(entries))
 
@@ -377,13 +382,18 @@ def write(path: Path) -> None:
     found = frame.filter(pl.col("section") == "engine").pivot(
         "what", index=["device", "code", "model", "precision", "route", "tokens", "samples"], values="value"
     )
+    # Missing where noise allowed no scaling, and on a CPU.
+    expected = ("bare_s", "recorded_per_bare", "without_per_bare", "with_per_bare", "samples_per_s", "with_peak_gib")
+    missing = [name for name in (*expected, "bare_peak_gib") if name not in found.columns]
+    found = found.with_columns(pl.lit(None, pl.Float64).alias(name) for name in missing)
+    found = found.filter(pl.col("bare_s").is_not_null())
     lines = [
         "| GPU, version | model | precision | solver | tokens | bare, a batch | recorded | all but mean, max, min | "
         "all metrics | samples/s | peak memory |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found.iter_rows(named=True):
-        peak = row.get("with_peak_gib")
+        peak = row["with_peak_gib"]
         lines.append(
             f"| {row['device']}, {row['code']} | {row['model']} | {row['precision']} | {row['route']} | "
             f"{row['samples']} x {row['tokens']} | "

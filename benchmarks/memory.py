@@ -32,8 +32,9 @@ def note():
         print(*sys.argv[1:2], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=file)
 atexit.register(note)
 """
+# Pairs have at most 64 tokens, so that they nearly fill their window too.
 DYNAMICS = {"runs": ["smoke_dpo"], "models": ["m0"], "train": 8, "held_out": 4, "base_documents": 4, "probes": 3,
-            "held_out_probes": 1, "max_new_tokens": 6, "generate_prompts": 2, "max_length": WINDOW,
+            "held_out_probes": 1, "max_new_tokens": 6, "generate_prompts": 2, "max_length": 72,
             "one_step": {"updates": 1, "probes": 1, "halvings": 1}}  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """A model and its PEFT adapter as files: merged, or A and B of LoRA as matrices of their own, against autograd."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -29,7 +30,7 @@ from test_decoders import BATCH, assert_equals_autograd
 from test_fetch import environment, one_line, script
 from test_precision import write
 from test_study import DEFAULT
-from test_workflow import SMOKE, make, planned
+from test_workflow import SMOKE, commands, snakemake
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
@@ -124,6 +125,7 @@ def test_a_and_b_of_lora_equal_autograd(base, tmp_path, kind):
 def test_both_ways_from_the_command_line(miniature, tmp_path):
     """Tables and journal name the adapter; scores of a separate one are those of A and B alone."""
     folder, _ = saved(miniature, KINDS["lora"], tmp_path / "adapter")
+    folder = edited(folder, tmp_path / "named", base_model_name_or_path="org/base")
     rows = [{"instruction": f"{n} + 2 =", "input": "", "output": str(n + 2)} for n in range(3)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     card = tmp_path / "card.json"
@@ -145,6 +147,7 @@ def test_both_ways_from_the_command_line(miniature, tmp_path):
         tables[lora] = pq.read_table(tmp_path / f"{lora}.spectra.parquet")
         facts = json.loads(tables[lora].schema.metadata[b"gradatlas"])
         assert facts["adapter"] == adapter["digest"] and facts["lora"] == lora and facts["quantise"] == ""
+        assert facts["adapter_base"] == "org/base" and "gemm_4bit" not in done.stderr
     own = set(tables["separate"]["projection"].to_pylist())
     assert own == {*"qkvo", "q.lora_a", "q.lora_b", "v.lora_a", "v.lora_b"}
     merged, separate = (each.to_pylist() for each in tables.values())
@@ -155,6 +158,8 @@ def test_both_ways_from_the_command_line(miniature, tmp_path):
     layers = pq.read_table(tmp_path / "scores/layers.parquet")
     assert scores["status"].to_list() == ["ok"] * 3
     assert set(layers["projection"].to_pylist()) == own - {*"qkvo"}
+    page = (tmp_path / "scores/scores.html").read_text()
+    assert '["Q, LoRA A", "Q, LoRA B", "V, LoRA A", "V, LoRA B"]' in page and "<bdi>org/base</bdi>" in page
     # Any other job refuses the card.
     with pytest.raises(InputError, match="a model with an adapter, which is only measured and scored"):
         locate(str(card))
@@ -216,9 +221,22 @@ def test_another_base_on_the_hub_is_refused_before_loading(miniature, lora, tmp_
     assert "an adapter of org/one, not of org/two" in error and not card.exists()
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen2-1.5B", "/home/them/base", "", "{base}/"])
+def test_the_name_of_another_base_is_a_line_and_in_the_metadata(base, lora, tmp_path, capsys, name):
+    name = name.format(base=base)
+    folder = edited(lora, tmp_path / "other", base_model_name_or_path=name)
+    of = ["--model", "m", "--source", base, "--output", tmp_path / "card.json"]
+    assert call("fetch_model", *of, "--adapter", folder).returncode == 0
+    stated = "" if str(base) in name else name or "not stated"
+    for given in ((str(base), "", str(folder)), (str(tmp_path / "card.json"),)):
+        assert locate_adapted(*given)[1].adapter_base == stated
+    line = f"base model is '{stated}' (base_model_name_or_path), not '{base}'"
+    assert (line in capsys.readouterr().err) == bool(stated)
+
+
 def test_a_folder_without_a_whole_adapter_is_one_line(base, lora, tmp_path):
     empty = tmp_path / "empty"
-    for message in ("no such folder", "no such file, so this is no PEFT adapter"):
+    for message in ("no such folder", "no such file, so this is not a PEFT adapter"):
         with pytest.raises(InputError, match=message):
             locate_adapted(str(base), adapter=str(empty))
         empty.mkdir(exist_ok=True)
@@ -238,12 +256,18 @@ def test_separate_is_for_lora_alone(base, tmp_path):
         Capture(AutoModelForCausalLM.from_pretrained(base), lora="separate")
 
 
+def test_a_kind_that_cannot_be_merged_is_one_line(base, tmp_path):
+    config = peft.PolyConfig(r=4, target_modules=["q_proj"], n_tasks=1, n_skills=1, n_splits=1)
+    with pytest.raises(InputError, match="an adapter of kind POLY cannot be merged"):
+        loaded(base, saved(base, config, tmp_path / "poly")[0])
+
+
 def test_merging_into_tied_embeddings_is_refused(tokenizer, tmp_path):
     """PEFT merges into the one matrix that both ends share: another model than the adapted one."""
     tied = write(tmp_path / "tied", tokenizer, tie_word_embeddings=True)
     config = peft.LoraConfig(**{**LORA, "target_modules": ["embed_tokens", "k_proj"]})
     folder, _ = saved(tied, config, tmp_path / "adapter")
-    with pytest.raises(InputError, match="changes the model's outputs, as where embeddings are tied"):
+    with pytest.raises(InputError, match="changes the model's outputs, as it does where embeddings are tied"):
         loaded(tied, folder)
 
 
@@ -270,12 +294,19 @@ def workflow(tmp_path_factory):
     ]
     given += ["datasets=[mini_arithmetic]", "relations=[correct]", "samples=2", "formats=[svg]", "dynamics={runs: []}"]
     given += ["--", "results/figures/mini_arithmetic", "results/tables/mad.csv"]
-    make(folder, *given)
-    return folder, given
+    done = snakemake(folder, "-n", "-p", *given)
+    assert done.returncode == 0, done.output[-3000:]
+    with contextlib.chdir(folder):
+        for name, words, _ in commands(done.output):
+            ended = call(name, *words)
+            assert ended.returncode == 0, (name, ended.stderr)
+    return folder, done.output
 
 
 def test_a_study_has_adapters_of_a_folder_and_of_the_hub(workflow):
-    folder, _ = workflow
+    folder, planned = workflow
+    # Another adapter in the folder makes its card again.
+    assert re.search(r"input: .*lora/adapter_config.json, lora/adapter_model.safetensors", planned)
     found = {
         name: pq.read_table(folder / f"results/gradients/{name}/mini_arithmetic.spectra.parquet")
         for name in ("own", "half")
@@ -303,13 +334,6 @@ def test_figures_and_tables_are_of_the_models_own_matrices_and_state_the_error_o
     assert "A bfloat16 pass: nuclear norms within" in (folder / "results/tables/mad.md").read_text()
 
 
-def test_another_adapter_makes_its_card_stale(workflow):
-    folder, given = workflow
-    path = folder / "lora/adapter_config.json"
-    path.write_text(path.read_text() + " ")
-    assert planned(folder, *given)["fetch_model"] == 1
-
-
 def test_an_adapter_of_the_hub_at_its_commit(lora, tmp_path, monkeypatch):
     """Only its two files are downloaded; what is no adapter, or has no commit, is one line."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -331,7 +355,7 @@ def test_an_adapter_of_the_hub_at_its_commit(lora, tmp_path, monkeypatch):
             return script("download_adapter", *given, *more, **environment(hub, tmp_path))
 
         assert "run gradatlas pin --model mine" in one_line(fetched("org/lora", ""))
-        assert "org/model at" in (line := one_line(fetched("org/model", other))) and "is no PEFT adapter" in line
+        assert "org/model at" in (line := one_line(fetched("org/model", other))) and "is not a PEFT adapter" in line
         assert fetched("org/lora", commit).returncode == 0
         note = json.loads((tmp_path / "note.json").read_text())
         assert sorted(path.name for path in Path(note["folder"]).iterdir() if path.is_file()) == sorted(note["files"])

@@ -7,6 +7,7 @@ from accelerate import dispatch_model
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from conftest import call, user_error
+from gradatlas.core.device import lease
 from gradatlas.core.errors import InputError
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.cosines import cosines
@@ -66,3 +67,11 @@ def test_fewer_gpus_than_asked_for_are_one_line(miniature, responses, tmp_path):
     out = ["--samples", tmp_path / "s.parquet", "--spectra", tmp_path / "g.parquet"]
     given = ["--model", miniature, "--responses", responses, *out, "--device", "cpu", "--gpus", "2"]
     assert "--gpus 2 (column gpus of models.tsv): PyTorch finds 0 here" in user_error(call("measure_gradients", *given))
+
+
+def test_no_gpu_is_a_count_and_fewer_are_not():
+    # Snakemake lowers what a job asks for to what a machine without GPUs has.
+    with lease("auto", 0) as held:
+        assert not held
+    with pytest.raises(InputError, match="--gpus -1"), lease("cpu", -1):
+        pass

@@ -1,7 +1,7 @@
 """The statistics side of the second study on made-up tables with the names of its full scale (dynamics_paper.yaml).
 
 All its runs, two models, three seeds and all types of probes, with few evaluations a run. FULL_SCALE_PROBES is the
-number of probed prompts: 500 as in the study (.ci/run), and fewer by default.
+number of probed prompts: 500 in the study, 200 in .ci/run, fewer by default.
 """
 
 import json

@@ -141,7 +141,7 @@ class Limited(module.Capture):
         if self.size is None:
             self.size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (self.size + 40_000_000, before[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (self.size + 20_000_000, before[1]))
         try:
             return super().run(batch, normalise)
         finally:

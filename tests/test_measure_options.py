@@ -18,7 +18,7 @@ from gradatlas.core.tables import read_metadata
 from gradatlas.gradients import measure as engine
 from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.spectra import METRICS
-from gradatlas.models.loading import load
+from gradatlas.models.adapted import load_adapted
 from test_measure import counts, measure
 
 
@@ -400,11 +400,11 @@ def test_a_mistyped_folder_is_distinguished_from_a_hub_id(few, tmp_path):
 
 def test_a_model_that_says_minus_one_position_has_no_limit(miniature, few, plain, tmp_path, monkeypatch):
     def unlimited(*arguments, **options):
-        network, tokenizer = load(*arguments, **options)
+        network, tokenizer = load_adapted(*arguments, **options)
         network.config.max_position_embeddings = -1
         return network, tokenizer
 
-    monkeypatch.setattr(engine, "load", unlimited)
+    monkeypatch.setattr(engine, "load_adapted", unlimited)
     run(miniature, few, tmp_path)
     assert read_metadata(tmp_path / "samples.parquet")["window"] == 1024
 

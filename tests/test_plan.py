@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import peft
 import pytest
+import transformers
 import yaml
 
 from conftest import ROOT, call, settings
@@ -12,11 +14,16 @@ from gradatlas.finetuning.judging.judges import REQUEST
 from gradatlas.finetuning.rephrases import PROMPTS
 from gradatlas.planning.dynamics import JUDGING, REPHRASING, estimate, sizes, total_note
 from gradatlas.planning.estimates import in_bytes, lines, total
+from gradatlas.planning.known import known_model
+from gradatlas.planning.refusals import Machine, notes, refusals
 from gradatlas.planning.shapes import of_config, of_text
+from gradatlas.planning.stages import estimates
+from gradatlas.planning.throughput import rates
 from gradatlas.study.config import read_study
 from gradatlas.study.runs import read_plan
 from gradatlas.study.sheets import ModelRow
 
+BASE = "resources/miniature/base"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
 
@@ -229,7 +236,7 @@ def test_a_study_that_cannot_run_to_its_end_says_why(planned):
 
 def test_both_studies_at_the_papers_scale(planned):
     _, text, facts, _ = planned("paper", "dynamics_paper", elsewhere=True)
-    assert {row["unit"] for row in facts["rows"]} == {"", "gpu"} and "stated, not measured" in text
+    assert {row["unit"] for row in facts["rows"]} == {"", "gpu"} and "an NVIDIA H100" in text
     assert any("config/pairs/hh_helpful.yaml" in line for line in facts["stops"])
     assert facts["total"]["requests"] == 552_000 and "OPENAI_API_KEY" in " ".join(facts["notes"])
     # Main memory of a job on a GPU is that of the weights.
@@ -249,24 +256,73 @@ def test_data_of_quality_have_a_stated_size(planned):
 ROWS = {
     "cuda": ({"device": "cuda"}, "own: 1 GPU needed"),
     "several GPUs": ({"device": "cuda", "gpus": 2}, "own: 2 GPU needed"),
+    "several GPUs, of none": ({"gpus": 2}, "own: 2 GPU needed"),
     "an adapter": ({"adapter": "org/adapter"}, "own: no adapter_revision"),
+    "no folder": ({"source": "/nosuch"}, "own: /nosuch: no such folder"),
+    "no adapter": ({"adapter": "/nosuch"}, "own: /nosuch: no such folder"),
+    "virtual tokens": ({"adapter": "prefix"}, "of kind PREFIX_TUNING adds tokens"),
+    "no A and B": ({"adapter": "ia3", "lora": "separate"}, "of kind IA3 has no matrices A and B"),
+    "another shape": ({"adapter": "wide"}, "q_proj.lora_A.weight is [4, 256], there it is [4, 128]"),
+    "another base on the hub": (
+        {"adapter": "hub", "source": "org/base", "revision": "a" * 40},
+        "an adapter of org/other",
+    ),
+    "other modules": ({"adapter": "gpt2"}, "Target modules"),
+}
+ELSEWHERE = {"cuda", "several GPUs", "several GPUs, of none"}
+ADAPTERS = {
+    "prefix": (peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), 128),
+    "ia3": (peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]), 128),
+    "lora": (peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]), 128),
+    "wide": (peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]), 256),
+    "hub": (peft.LoraConfig(r=4, target_modules=["q_proj"]), 128),
+    "gpt2": (peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]), 128),
 }
 
 
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory):
+    """Folders of adapters of the miniature's base and of others."""
+    folder, base = tmp_path_factory.mktemp("adapters"), transformers.AutoConfig.from_pretrained(ROOT / BASE)
+    for name, (config, width) in ADAPTERS.items():
+        base.hidden_size = width
+        peft.get_peft_model(transformers.AutoModelForCausalLM.from_config(base), config).save_pretrained(folder / name)
+    place = folder / "gpt2/adapter_config.json"
+    place.write_text(place.read_text().replace("_proj", "_other"))
+    place = folder / "hub/adapter_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"base_model_name_or_path": "org/other"}))
+    return folder
+
+
 @pytest.mark.parametrize("case", ROWS)
-def test_a_row_that_cannot_be_measured_is_refused(case, planned, tmp_path):
+def test_a_row_that_cannot_be_measured_is_refused(case, planned, adapters):
     row, message = ROWS[case]
-    model = {"model": "own", "source": str(ROOT / "resources/miniature/base"), **row}
+    model = {"model": "own", "source": str(ROOT / BASE), **row}
+    if row.get("adapter") in ADAPTERS:
+        model["adapter"] = str(adapters / row["adapter"])
     config = {"models": [model], "datasets": ["mini_unseen"], "dynamics": {"runs": []}}
     code, _, facts, error = planned(**config)
     assert code == 2 and message in error and len(facts["stops"]) == 1
     # Nodes of a cluster have GPUs of their own.
-    assert planned(**config, elsewhere=True)[0] == (2 if case == "an adapter" else 0)
+    assert planned(**config, elsewhere=True)[0] == (0 if case in ELSEWHERE else 2)
+
+
+def test_lora_apart_is_counted(planned, adapters):
+    def row(**more):
+        model = {"model": "own", "source": str(ROOT / BASE), "adapter": str(adapters / "lora"), **more}
+        code, _, facts, _ = planned(models=[model], datasets=["mini_unseen"], dynamics={"runs": []})
+        assert code == 0 and facts["stops"] == []
+        return rows_of(facts, "measure_gradients")["own, mini_unseen"]
+
+    merged, apart = row(), row(lora="separate")
+    # Q, K, V, O, and A and B of Q and V: twice as many matrices, the new ones of rank 4.
+    assert 1.8 < apart["kept"] / merged["kept"] < 2 and apart["memory"] > merged["memory"]
+    assert merged["spectra"] < apart["spectra"] < 2 * merged["spectra"]
 
 
 def test_a_model_of_a_folder_is_read_and_one_that_is_nowhere_is_unknown(planned, tmp_path):
     base = ROOT / "resources/miniature/base"
-    (tmp_path / "quantised").mkdir()
+    shutil.copytree(base, tmp_path / "quantised")
     facts = json.loads((base / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
     (tmp_path / "quantised/config.json").write_text(json.dumps(facts))
     models = [
@@ -287,7 +343,7 @@ def test_a_model_of_a_folder_is_read_and_one_that_is_nowhere_is_unknown(planned,
     notes = " ".join(facts["notes"])
     assert "nowhere: size unknown" in notes and "sized: shape unknown" in notes
     assert "own, quantised: 1024 positions, max_length is 2048" in notes
-    assert code == 2 and any("quantised: weights quantised by gptq" in line for line in facts["stops"])
+    assert code == 2 and any("weights quantised by 'gptq'" in line for line in facts["stops"])
 
 
 def test_files_that_a_mirror_lacks(planned, tmp_path):
@@ -305,3 +361,38 @@ def test_files_that_a_mirror_lacks(planned, tmp_path):
 def test_a_config_file_that_is_not_there(planned, tmp_path):
     done = call("plan", "--config", tmp_path / "none.yaml", "--output", tmp_path / "plan.json")
     assert done.returncode == 2 and f"--config {tmp_path / 'none.yaml'}: cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("gpu", "row", "message"),
+    [
+        (None, {"device": "cpu"}, "jobs need more memory than this machine has (25.3 GB): qwen2_1_5b"),
+        (80e9, {"device": "cuda"}, ""),
+        (24e9, {"device": "cuda"}, ""),
+        (6e9, {"device": "cuda"}, "jobs need more memory than a GPU here has (6 GB), with batches of one sample"),
+        (6e9, {"device": "cuda", "gpus": 2}, ""),
+        (None, {"device": "cuda"}, ""),
+    ],
+)
+def test_jobs_that_do_not_fit_into_memory_are_refused(gpu, row, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = "qwen2_1_5b"
+    model = SHEET[name] | {"revision": "a" * 40, "partner": ""} | row
+    config = merged({"models": [model], "datasets": ["mini_unseen"], "dynamics": {"runs": []}})
+    study = read_study(config, ROOT)
+    runs = read_plan(study.config["dynamics"], ROOT)
+    models, on_gpu = {name: known_model(study.models[name])}, {name: row["device"] == "cuda"}
+    found = estimates(study, runs, models, rates(study.config["throughput"]), on_gpu)
+    machine = Machine(2 if on_gpu[name] else 0, gpu, 25_300_000_000, 10**15, True)
+    stops = refusals(study, runs, models, found, machine)
+    assert (message in stops[0] and len(stops) == 1) if message else not stops
+    # A full batch of 4,096 tokens; halves of it are tried.
+    full = any("full batches need more memory" in line for line in notes(study, models, found, machine, on_gpu))
+    assert full == (gpu in (24e9, 6e9))
+
+
+def test_a_study_without_models_says_so(planned):
+    code, text, facts, _ = planned(
+        gradients="published", models=["qwen2_1_5b"], datasets=["gsm8k"], dynamics={"runs": []}
+    )
+    assert code == 0 and "no job reads or downloads a model" in text and facts["rows"] == []

@@ -5,9 +5,11 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from benchmarks.memory import DYNAMICS
 from conftest import ROOT, command, settings
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
@@ -83,10 +85,49 @@ def test_a_cores_rates_are_those_of_the_engines_benchmark():
     assert statistics.median(spectra) / 1e12 == pytest.approx(throughput.CORE.spectra, rel=0.005)
 
 
+def gpu_rows(**wanted):
+    """The measured engine on a GPU: by shape, tokens, samples, precision and route, its numbers."""
+    found = {}
+    with open(ROOT / "benchmarks/results/gpu.csv") as file:
+        for row in csv.DictReader(file):
+            if row["section"] == "engine" and all(row[name] == value for name, value in wanted.items()):
+                key = tuple(row[name] for name in ("model", "tokens", "samples", "precision", "route", "code"))
+                found.setdefault(key, {})[row["what"]] = float(row["value"])
+    return found
+
+
+SHEET_NAMES = {"Qwen2-1.5B": "qwen2_1_5b", "gemma-2-2b": "gemma2_2b", "Llama-3.1-8B": "llama3_8b"}
+
+
+def test_a_gpus_rates_are_those_of_its_benchmark():
+    passes, spectra = [], []
+    for (model, tokens, samples, *_), values in gpu_rows(precision="float32", route="fastest").items():
+        row = SHEET[SHEET_NAMES[model]]
+        shape, lengths = of_text(row["shape"]), {int(tokens): int(samples)}
+        passes.append(costs.pass_flop(row["parameters"], shape, lengths) / values["bare_s"])
+        spectra.append(costs.spectra_flop(shape, lengths, ALL)[0] / (values["without_s"] - values["bare_s"]))
+    assert statistics.median(passes) / 1e12 == pytest.approx(throughput.GPU.passes, rel=0.005)
+    assert statistics.median(spectra) / 1e12 == pytest.approx(throughput.GPU.spectra, rel=0.005)
+
+
+def test_memory_of_a_gpu_is_within_a_factor_of_two():
+    """Of 4 layers, which were measured."""
+    measured = gpu_rows()
+    assert len(measured) > 10
+    for (model, tokens, samples, precision, *_), values in measured.items():
+        row, dtype = SHEET[SHEET_NAMES[model]], "float32" if precision == "tf32" else precision
+        shape = of_text(row["shape"])
+        table = shape.vocabulary * shape.width * (1 if shape.tied else 2)
+        weights = costs.weight_bytes(table + (row["parameters"] - table) * 4 / shape.layers, dtype)
+        batch = int(tokens) * int(samples)
+        work = costs.pass_bytes(replace(shape, layers=4), int(tokens), batch, dtype, ALL)
+        assert 0.5 < (weights + work) / (values["with_peak_gib"] * 2**30) < 2
+
+
 def test_rates_of_the_config_come_first_and_say_so():
     found = throughput.rates({"gpu_pass": 100.0, "gpu_spectra": None, "core_pass": None, "core_spectra": None})
     assert (found["gpu"].passes, found["gpu"].spectra) == (100, throughput.GPU.spectra)
-    assert found["gpu"].source.startswith("config key throughput; stated, not measured")
+    assert found["gpu"].source == f"config key throughput; {throughput.GPU.source}"
     assert found["core"] == throughput.CORE
 
 
@@ -104,19 +145,17 @@ def test_memory_of_jobs_is_within_a_factor_of_two(row):
     """Measured in whole studies (benchmarks/memory.py), with the batches and windows of their config."""
     sizes = [int(row[name]) for name in ("width", "layers", "feedforward", "vocabulary")]
     model = Model(SHEET["mini"], int(row["parameters"]), square(*sizes, head=min(64, sizes[0] // 4)), None, True)
-    config = {
-        "max_length": 512,
-        "projections": ALL,
-        "batch_tokens": 4096,
-        "dynamics": {"max_length": 512, "processes": 1},
-    }
+    config = {"max_length": 512, "projections": ALL, "batch_tokens": 4096}
+    # The window of finetuning is the benchmark's: its texts nearly fill it.
+    config["dynamics"] = {"max_length": DYNAMICS["max_length"], "processes": 1}
     jobs = {
         "finetune": {"runs": [{"batch_size": 4, "loss": "dpo"}]},
         "check-step": {"runs": [{"batch_size": 1, "loss": "dpo"}], "dtype": "float64"},
     }
     given = {"runs": [], **jobs.get(row["job"], {"work": resources.Work({512: 24}, ALL)})}
     asked = resources.memory_mb([model], config, config, 4096, on_gpu=lambda row: False, **given)
-    assert 0.5 < asked / int(row["peak_mb"]) < 2
+    # Snakemake's own processes were not measured.
+    assert 1 < (asked - resources.SNAKEMAKE / 1e6) / int(row["peak_mb"]) < 2
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +209,7 @@ def test_memory_of_a_job_that_runs_now(job, miniature):
     model = known_model({**SHEET["mini_random"], "source": str(miniature)})
     config = {"max_length": 1024, "projections": list(ALL), "batch_tokens": 4096}
     asked = resources.memory_mb([model], config, config, 4096, [], lambda row: False) * 1e6
-    assert 0.5 < asked / peak < 2
+    assert 0.5 < (asked - resources.SNAKEMAKE) / peak < 2
 
 
 def test_more_of_anything_asks_for_more():
@@ -189,14 +228,15 @@ def test_more_of_anything_asks_for_more():
     assert asked({"quantise": "4bit"}, on_gpu=True) < asked({"quantise": "8bit"}, on_gpu=True)
     assert asked(batch=512, max_length=8192) > asked(batch=512)
     # Unknown: three copies of no weights, and the libraries.
-    assert asked({"shape": "", "parameters": None}) == round((costs.LIBRARIES + costs.CUDA) / 1e6)
+    unknown = resources.HEADROOM * (costs.LIBRARIES + costs.CUDA) + resources.SNAKEMAKE
+    assert asked({"shape": "", "parameters": None}) == round(unknown / 1e6)
 
 
 def test_time_limits_follow_from_the_work():
     model = known_model(SHEET["llama3_8b"])
     few, many = (resources.Work({512: count}, ALL) for count in (10, 10_000))
     limits = [resources.minutes_of(model, few, throughput.GPU, 1), resources.minutes_of(model, many, throughput.GPU, 1)]
-    assert limits[0] == 30 and 30 < resources.minutes_of(model, many, throughput.CORE, 16) != limits[1] > 1000
+    assert limits[0] == 30 and 30 < resources.minutes_of(model, many, throughput.CORE, 16) != limits[1] > 200
     assert limits[1] % 10 == 0
     unknown = known_model(SHEET["llama3_8b"] | {"shape": ""})
     assert resources.minutes_of(unknown, many, throughput.GPU, 1) == resources.UNKNOWN

@@ -89,7 +89,7 @@ def test_lora_over_quantised_weights_is_measured_apart_and_not_merged(folder, tm
     with pytest.raises(InputError, match=r"an adapter is not merged into quantised weights.*--lora separate"):
         loaded(folder, adapter, quantise="4bit")
     dora, _ = saved(folder, KINDS["dora"], tmp_path / "dora")
-    with pytest.raises(InputError, match=r"is no plain LoRA, and the weight is quantised"):
+    with pytest.raises(InputError, match=r"is not a plain LoRA, and the weight is quantised"):
         Capture(loaded(folder, dora, lora="separate", quantise="4bit"))
 
 

@@ -272,6 +272,27 @@ def test_a_second_run_computes_nothing_and_an_edit_one_part(mine, tmp_path):
     assert changed.arg_true().to_list() == [40] and new["quality"].to_list() == [1] * 80
 
 
+def test_the_error_of_16_bits_is_in_the_metadata_and_on_the_page(tmp_path):
+    path = write(tmp_path / "few.jsonl", [*rows(6), BAD])
+    facts = {}
+    for dtype in ("float32", "bfloat16", "bfloat16"):
+        done = score(path, tmp_path / dtype, "--dtype", dtype)
+        assert done.returncode == 0, done.stderr
+        before, facts[dtype] = facts.get(dtype), read_metadata(tmp_path / dtype / "scores.parquet", SCORES)
+    assert "0 computed, 7 found" in done.stderr and before == facts["bfloat16"]
+    tables = [pl.from_arrow(read_table(MEASURED, next((tmp_path / dtype / "measured").iterdir()))) for dtype in facts]
+    length = pl.col("prompt_tokens") + pl.col("response_tokens")
+    few = tables[0].filter(status="ok").sort(length, maintain_order=True)["row"].to_list()[:4]
+    norms = [np.array([t.row(at, named=True)["values"] for at in few])[:, :: len(METRICS)] for t in tables]
+    error = np.abs(norms[1] - norms[0]) / norms[0]
+    found = facts["bfloat16"]["rounding"]
+    assert found["samples"] == 4 and "rounding" not in facts["float32"]
+    assert found["median"] == pytest.approx(np.median(error), rel=0.1) and 0 < found["median"] < 0.1
+    page = (tmp_path / "bfloat16/scores.html").read_text()
+    assert page.count("A bfloat16 pass: nuclear norms within") == 1 and "<dt>Median</dt>" not in page
+    assert "A float32 pass" not in (tmp_path / "float32/scores.html").read_text()
+
+
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
     path = write(tmp_path / "many.jsonl", [{"text": f"The sum of {at} and 3 is {at + 3}."} for at in range(264)])
     arguments = ["--model", MODEL, "--data", path, "--device", "cpu", "--threads", "1"]

@@ -209,8 +209,8 @@ UNUSED = {
 }  # fmt: skip
 # Edits that make nothing again; they are made all at once, and one by one where something is.
 NONE = UNUSED | {
-    "a comment in the engine": in_function("gradients/spectra", "decompose", "# Edited."),
-    "a docstring of the engine": docstring("gradients/spectra", "singular_values"),
+    "a comment in the engine": in_function("gradients/spectra", "start", "# Edited."),
+    "a docstring of the engine": docstring("gradients/cores", "exact_values"),
     "an error message in core": message("core/errors", "InputError"),
     "the digest's own code": code("core/digest", "definitions"),
     "the text of the device lease": message("core/device", "progress"),

@@ -253,7 +253,7 @@ def adapter_files(wildcards):
     source = MODELS[wildcards.model]["adapter"]
     if is_hub_id(source):
         return [f"resources/models/{wildcards.model}.adapter.json"]
-    return [os.path.join(os.path.expanduser(source), name) for name in ADAPTER_FILES] if source else []
+    return [str(Path(source).expanduser() / name) for name in ADAPTER_FILES] if source else []
 
 
 def adapter_options(wildcards, input):
@@ -297,7 +297,7 @@ def known_of(card, wildcards):
     from gradatlas.planning.known import known_model, unread_model
 
     # A prefix comes first where this workflow is a module of another.
-    of_sheet = "/resources/models/" in f"/{card}"
+    of_sheet = os.path.dirname(card).endswith("resources/models")
     name = os.path.basename(card).removesuffix(".json") if of_sheet else wildcards.model
     # Snakemake catches the error of a card that is not yet made, and asks again.
     os.stat(card)
@@ -360,10 +360,13 @@ def time_limit(name, work):
 
 def measuring_work(wildcards, input, model):
     """What a job of gradients reads."""
-    from gradatlas.planning.resources import measuring
+    from gradatlas.planning.resources import Work, measuring
 
     os.stat(input.responses)
-    return measuring(STUDY, model, wildcards.dataset, input.responses)
+    # A damaged table is the job's to report.
+    with suppress(InputError):
+        return measuring(STUDY, model, wildcards.dataset, input.responses)
+    return Work({})
 
 
 def measuring_disk(wildcards, input):
@@ -379,7 +382,7 @@ def scoring_work(wildcards, input, model):
     from gradatlas.planning.resources import scoring
 
     window = model.window(STUDY.scored[wildcards.dataset]["max_length"])
-    return scoring(scored_files(wildcards), window, STUDY.config["projections"])
+    return scoring(scored_files(wildcards), window, model.measured(STUDY.config["projections"]))
 
 
 def run_of(wildcards):

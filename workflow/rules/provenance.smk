@@ -69,7 +69,9 @@ rule write_manifest:
 
 rule plan:
     """Print what the study will take, and what will stop it: work, memory, disk, downloads, requests. It starts nothing."""
-
+    input:
+        # Not on the command line, which Snakemake prints where this job fails.
+        config="results/config.effective.yaml",
     # Without output: what is known changes with every file that is fetched, so it always runs.
     log:
         "logs/plan.log",
@@ -78,9 +80,8 @@ rule plan:
         "../../environment.yml"
     params:
         code=code_digest("planning.jobs:plan"),
-        settings=lambda wildcards: as_json(**STUDY.config),
         elsewhere="" if workflow.local_exec else "--elsewhere",
         # No output, as it stays where the study cannot run to its end, and this job fails.
         plan="results/plan.json",
     shell:
-        "python -m gradatlas plan --settings {params.settings:q} {params.elsewhere} --output {params.plan:q} 2> {log:q}"
+        "python -m gradatlas plan --config {input.config:q} {params.elsewhere} --output {params.plan:q} 2> {log:q}"

@@ -54,6 +54,8 @@ def score(
     live = not isinstance(model, str | Path)
     if live:
         check_tokenizer(tokenizer)
+    if gpus < 1:
+        raise InputError(f"score: gpus is {gpus}; leave it out, and give device='cpu' for none")
     if live and (adapter or gpus > 1 or settings.get("quantise")):
         raise InputError("score: adapter, gpus and quantise are for a model that is loaded; give its folder or hub id")
     if select and not output:

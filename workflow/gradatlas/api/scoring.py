@@ -4,7 +4,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def score_data(
         # Which of the file's own columns are numbers is known after its last row; reading is short beside the pass.
         deque(own.watched(rows()), maxlen=0)
         check_by(by, own.fields(SCORES.names))
-    digest, adapted = "", None
+    digest, adapted, load = "", None, None
     if isinstance(model, str | Path):
         where, adapted = locate_adapted(str(model), revision, adapter, adapter_revision)
         name, revision, digest = model_name or Path(where.path).resolve().name, where.revision, where.digest
@@ -80,11 +80,17 @@ def score_data(
         # Set explicitly, whatever the library's default: TF32 keeps 10 of float32's 23 bits.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
         model, tokenizer = load_adapted(where, adapted, settings, device=device, gpus=gpus)
+        whole = replace(settings, dtype="float32")
+
+        def load() -> Any:
+            return load_adapted(where, adapted, whole, device=device, gpus=gpus)[0]
+
     else:
         name, device = model_name or type(model).__name__, model.device.type
     scorer = Scorer(model, tokenizer, settings)
     stated = {key: value for key, value in asdict(settings).items() if key not in _NO_FACTS}
     facts = {"model": name, "revision": revision, "settings": stated, "window": scorer.window}
+    facts["adapter_base"] = adapted.adapter_base if adapted else ""
     outcome = write_parts(
         scorer,
         own.watched(rows(quiet=False)),
@@ -92,6 +98,7 @@ def score_data(
         model_digest=digest,
         adapter_digest=adapted.digest if adapted else "",
         more=facts,
+        load=load,
     )
     if not outcome.paths:
         raise InputError(f"{'data' if isinstance(source, list) else source}: has no row; give a file with rows")

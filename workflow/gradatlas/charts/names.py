@@ -31,7 +31,13 @@ PIPELINE_CHECK = "pipeline check"
 
 
 def label(key: str) -> str:
-    """A key as a reader meets it: ``length_100`` -> ``Length 100``; one letter -> a capital (``q`` -> ``Q``)."""
+    """A key as a reader meets it: ``length_100`` -> ``Length 100``; one letter -> a capital (``q`` -> ``Q``).
+
+    A matrix of LoRA has its letter: ``q.lora_a`` -> ``Q, LoRA A``.
+    """
+    name, lora, matrix = key.rpartition(".lora_")
+    if lora:
+        return f"{label(name)}, LoRA {matrix.upper()}"
     text = key.replace("_", " ").strip()
     return text[:1].upper() + text[1:]
 
@@ -61,8 +67,8 @@ def _variant_rank(key: str) -> tuple[int, int, str]:
 
 
 def projections_in_order(keys: Iterable[str]) -> list[str]:
-    """Q, K, V, O, then the feed-forward ones."""
-    return in_order(keys, PROJECTIONS)
+    """Q, K, V, O, then the feed-forward ones; then those of LoRA in the same order."""
+    return in_order(keys, (*PROJECTIONS, *(f"{name}.lora_{part}" for name in PROJECTIONS for part in "ab")))
 
 
 def relations_in_order(keys: Iterable[str]) -> list[str]:

@@ -82,10 +82,12 @@ def lease(device: str, count: int = 1, folder: str | Path | None = None, poll: f
 
     Yields whether GPUs are held. None are held where `device` is ``cpu``, where fewer than `count` are visible, and in
     a Slurm job that has exactly `count`. Waits while other jobs of this user hold too many, and tries every `poll`
-    seconds.
+    seconds. A `count` of 0 holds none: a profile on a machine without GPUs gives it. Raises `InputError` below that.
     """
+    if count < 0:
+        raise InputError(f"--gpus {count}: give how many GPUs the job holds, 0 or more")
     devices = {} if device == "cpu" else _usable(visible_devices(os.environ), count)
-    if len(devices) < max(1, count) or ("SLURM_JOB_ID" in os.environ and len(devices) == count):
+    if not count or len(devices) < count or ("SLURM_JOB_ID" in os.environ and len(devices) == count):
         yield False
         return
     # Not TMPDIR: jobs may have different ones.

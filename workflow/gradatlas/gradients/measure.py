@@ -143,18 +143,20 @@ def measure(
         "model": name,
         "model_digest": where.digest,
         "revision": where.revision,
+        "adapter_base": adapted.adapter_base if adapted else "",
         "rows": len(rows),
         "projections": job.capture.projections,
         "matrix_shapes": job.shapes(),
     }
     if settings.dtype in HALVES and settings.compared and measured:
         whole = replace(settings, dtype="float32")
-        facts["rounding"] = rounding_error(
-            job.capture,
-            shortest(measured.values(), settings.compared),
-            settings,
-            lambda: load_adapted(where, adapted, whole, device=device, gpus=gpus)[0],
-        )
+
+        def exact() -> Capture:
+            model = load_adapted(where, adapted, whole, device=device, gpus=gpus)[0]
+            return Capture(model, settings.projections, settings.mapping, settings.lora)
+
+        few = shortest(measured.values(), settings.compared)
+        facts["rounding"] = rounding_error(job.capture, few, exact, settings.loss_norm)
     if settings.shard != (1, 1):
         facts |= {"shard": settings.shard, "places": places, "of_places": len(dropped)}
     ordered = [records[key] for key in keys]

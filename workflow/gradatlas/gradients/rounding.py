@@ -9,7 +9,6 @@ from torch import Tensor
 from gradatlas.core.command import progress
 from gradatlas.core.machine import free_memory
 from gradatlas.gradients.capture import Capture
-from gradatlas.gradients.settings import Settings
 from gradatlas.gradients.spectra import spectra
 from gradatlas.models.tokens import Encoded
 
@@ -24,12 +23,13 @@ def shortest(samples: Iterable[Encoded], count: int) -> list[Encoded]:
 
 
 def rounding_error(
-    capture: Capture, samples: Sequence[Encoded], settings: Settings, load: Callable[[], Any]
+    capture: Capture, samples: Sequence[Encoded], load: Callable[[], Capture], loss_norm: str = "mean"
 ) -> dict[str, Any]:
     """Relative error of the nuclear norms of `samples` in the 16-bit pass of `capture`, for the tables' metadata.
 
-    `load` gives the model in float32. Keys: `samples`, how many; `median` and `largest`, over samples, layers and
-    projections; or `not_measured`, the reason, where float32 does not fit into memory beside the 16-bit model.
+    `load` gives a capture of the model in float32. Keys: `samples`, how many; `median` and `largest`, over samples,
+    layers and projections; or `not_measured`, the reason, where float32 does not fit into memory beside the 16-bit
+    model.
     """
     model = capture.model
     needed = _SPARE * 4 * sum(parameter.numel() for parameter in model.parameters())
@@ -38,10 +38,9 @@ def rounding_error(
     free = min(free_memory(), torch.cuda.mem_get_info(model.device)[0] if on_gpu else float("inf"))
     if needed > free:
         return {"not_measured": f"float32 needs {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free"}
-    lower = _norms(capture, samples, settings.loss_norm)
+    lower = _norms(capture, samples, loss_norm)
     try:
-        exact = Capture(load(), settings.projections, settings.mapping, settings.lora)
-        norms = _norms(exact, samples, settings.loss_norm)
+        norms = _norms(load(), samples, loss_norm)
     except torch.OutOfMemoryError:
         return {"not_measured": "float32 does not fit into the GPU's memory"}
     error = (lower - norms).abs() / norms
@@ -49,7 +48,8 @@ def rounding_error(
     if not len(error):
         return {"not_measured": "no nuclear norm is finite and above zero"}
     found = {"median": error.quantile(0.5), "largest": error.max()}
-    progress(f"{settings.dtype}: nuclear norms of {len(samples)} samples differ from float32 by {found['median']:.2g}")
+    dtype = str(model.dtype).removeprefix("torch.")
+    progress(f"{dtype}: nuclear norms of {len(samples)} samples differ from float32 by {found['median']:.2g}")
     return {"samples": len(samples), **{name: float(f"{value:.3g}") for name, value in found.items()}}
 
 

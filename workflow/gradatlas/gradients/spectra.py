@@ -33,7 +33,7 @@ from gradatlas.study.settings import METRICS
 #: Eigenvalues (n, size), ascending, of symmetric matrices (n, size, size): a function that returns them on the CPU. Two
 #: solvers may differ by `TOLERANCE`.
 Solver = Callable[[Tensor], Callable[[], Tensor]]
-#: Relative error of a nuclear norm, at most, whichever the solver.
+#: Relative error of a nuclear norm, at most, whichever the solver; of an effective rank ten times that.
 TOLERANCE = 1e-6
 
 # Bytes of float64 copies of factors and products: of one of the CPU's threads; on a GPU; and of cores that are solved
@@ -44,9 +44,8 @@ _ALIKE = 0.9
 # Largest relative error of the squared Frobenius norm as a sum over pairs of tokens; above it, the singular values are
 # used.
 _CANCELLED = 1e-9
-
-
-BOUNDS = ("before", "total", "error")
+# What `unsafe` reads of a `Core`.
+_BOUNDS = ("before", "total", "error")
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ class _Part:
             sigma = torch.nn.functional.pad(values, (0, sigma.shape[1] - values.shape[1]))
             # Of padding, and of tokens that add nothing; their zeros are rounded.
             sigma = sigma.masked_fill(torch.arange(sigma.shape[1]) >= rank[:, None], 0)
-            again = unsafe(sigma, rank, facts["failed"], *(facts[name] for name in BOUNDS))
+            again = unsafe(sigma, rank, facts["failed"], *(facts[name] for name in _BOUNDS))
         else:
             again = torch.full(count.shape, self.wanted.spectral) | facts.get("cancelled", torch.zeros(1)).bool()
         again, norm = again & facts["finite"].bool(), facts.get("norm")
@@ -247,7 +246,7 @@ def _facts(x: Inputs, d: Tensor, wanted: _Wanted) -> tuple[dict[str, Tensor], Te
         facts["min"], facts["max"] = extremes(x.x, d)
     if wanted.spectral and not x.exact:
         found = core(x, d)
-        return {**facts, "failed": found.failed, **{name: getattr(found, name) for name in BOUNDS}}, found.square
+        return {**facts, "failed": found.failed, **{name: getattr(found, name) for name in _BOUNDS}}, found.square
     if not wanted.spectral and "frobenius_norm" in wanted.metrics:
         # <G, G>; where the terms cancel, the singular values are used.
         square = (x.gram * gram(d.double())).sum((-2, -1))

@@ -23,7 +23,7 @@ from gradatlas.models.snapshots import (
     mirrored,
     snapshot,
 )
-from gradatlas.study.sources import is_hub_id
+from gradatlas.study.sources import is_folder, is_hub_id
 
 WEIGHTS = "adapter_model.safetensors"
 FILES = (ADAPTER, WEIGHTS)
@@ -52,7 +52,7 @@ def download_adapter(source: str, revision: str, snapshots: str | Path = SNAPSHO
         for name in FILES:
             if name not in names:
                 raise InputError(
-                    f"{model or source}: {source} at {revision} has no {name}, so it is no PEFT adapter in "
+                    f"{model or source}: {source} at {revision} has no {name}, so it is not a PEFT adapter in "
                     "safetensors; give another one"
                 )
 
@@ -63,20 +63,19 @@ def download_adapter(source: str, revision: str, snapshots: str | Path = SNAPSHO
 def card_of_adapter(source: str, revision: str, base: str, downloaded: str | Path | None = None) -> dict[str, Any]:
     """The part of a model's card about its adapter: its folder, its kind, and its files' SHA-256. Reads its weights.
 
-    `source`: a folder, or a hub id whose files are those of `downloaded`. `base`: the source of the model. Raises
-    `InputError` for a folder without an adapter, and for an adapter of another model on the hub.
+    `source`: a folder, or a hub id whose files are those of `downloaded`. `base`: the source of the model. Key
+    `adapter_base`: the base model that the adapter names, where this is another name; else empty. Raises `InputError`
+    for a folder without an adapter, and where both names are of the hub and differ.
     """
     path = found(downloaded, "download_adapter") if downloaded else Path(source).expanduser()
     files = files_of(path)
     config = json_object(path / ADAPTER)
-    trained = str(config.get("base_model_name_or_path") or "")
-    if trained.lower() != base.lower():
-        if is_hub_id(trained) and is_hub_id(base):
-            raise InputError(
-                f"{path}: an adapter of {trained}, not of {base}; give its own base model (--model, column source of "
-                "models.tsv)"
-            )
-        progress(f"{path}: an adapter of '{trained}', used on '{base}'; that they are one model is not known")
+    other = other_base(path, base)
+    if other:
+        progress(
+            f"{path}: the adapter's base model is '{other}' (base_model_name_or_path), not '{base}'; only shapes and "
+            "modules are compared, so check that these are the same model"
+        )
     sums = {name: sha256_of(path / name) for name in files}
     check_against_hub(path, sums)
     return {
@@ -84,9 +83,30 @@ def card_of_adapter(source: str, revision: str, base: str, downloaded: str | Pat
         "revision": revision,
         "path": str(path),
         "peft_type": str(config.get("peft_type")),
+        "adapter_base": other,
         "digest": digest_of(sums),
         "files": sums,
     }
+
+
+def other_base(path: Path, base: str) -> str:
+    """The base model that the config of the adapter in `path` states, where that is not `base`; else empty.
+
+    Raises `InputError` where both are on the hub.
+    """
+    trained = str(json_object(path / ADAPTER).get("base_model_name_or_path") or "not stated")
+    if _place(trained) == _place(base):
+        return ""
+    if is_hub_id(trained) and is_hub_id(base):
+        raise InputError(
+            f"{path}: an adapter of {trained}, not of {base}; give its own base model (--model, column source of "
+            "models.tsv)"
+        )
+    return trained
+
+
+def _place(source: str) -> str:
+    return str(Path(source).expanduser().resolve()) if is_folder(source) else source.lower()
 
 
 def files_of(path: Path) -> list[str]:
@@ -97,7 +117,7 @@ def files_of(path: Path) -> list[str]:
     for name in FILES:
         if not (path / name).is_file():
             raise InputError(
-                f"{path / name}: no such file, so this is no PEFT adapter; save it with save_pretrained of PEFT"
+                f"{path / name}: no such file, so this is not a PEFT adapter; save it with save_pretrained of PEFT"
             )
     try:
         with safe_open(path / WEIGHTS, framework="numpy"):

@@ -125,9 +125,8 @@ def _unchecked(model: Any, layers: Collection[Collection[tuple[str, nn.Module]]]
     for path, each in adapter_layers(model).items():
         plain = bool(_of_lora(each)) and not any(each.lora_variant.values())
         if each.get_base_layer() in measured and is_quantised(each.get_base_layer()) and not plain:
-            return (
-                f"the adapter {type(each).__name__} of {path} is no plain LoRA, and the weight is quantised; {_ADVICE}"
-            )
+            kind = type(each).__name__
+            return f"the adapter {kind} of {path} is not a plain LoRA, and the weight is quantised; {_ADVICE}"
     return ""
 
 

@@ -81,7 +81,7 @@ def load(
     import torch
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.utils import logging
 
@@ -89,20 +89,8 @@ def load(
     # Raised for inconsistent sizes, by the config's checks or by the modules.
     contradictions = (StrictDataclassError, TypeError, AttributeError, ArithmeticError, AssertionError, IndexError)
     stored = config_of(path)
-    try:
-        # First, as the tokenizer reads the config too, and its error would be misleading.
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        raise _of_own_code(path, error, trust_remote_code) or _inconsistent(path, stored, error) from error
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and layers < 1:
-        raise _inconsistent(path, stored, ValueError(f"num_hidden_layers is {layers}"))
-    quantisation = dequantising(path, stored)
-    packed = bool(quantise) or (not quantisation and "quantization_config" in stored)
-    if quantise:
-        if "quantization_config" in stored:
-            raise InputError(f"{path}: the checkpoint is quantised already; leave --quantise empty (column quantise)")
-        quantisation = quantising(quantise)
+    # First, as the tokenizer reads the config too, and its error would be misleading.
+    quantisation, packed = check_config(path, trust_remote_code, quantise)
     placed = _placement(device, gpus, packed)
     tokenizer = load_tokenizer(path, trust_remote_code)
     try:
@@ -130,7 +118,7 @@ def load(
             f"{path}: no causal language model could be loaded ({short(error)}); give a decoder-only model's folder "
             "with config.json and safetensors"
         ) from None
-    _check_architecture(model, path)
+    check_architecture(model, path)
     _check_report(report, model, path)
     set_precision(model, getattr(torch, dtype))
     places = model.hf_device_map if gpus > 1 else {}
@@ -149,6 +137,30 @@ def load(
     if dtype == "float64":
         model.set_experts_implementation("eager")  # grouped matrix products do not support float64
     return (model if placed else model.to(device)).eval(), tokenizer
+
+
+def check_config(path: str, trust_remote_code: bool = False, quantise: str = "") -> tuple[dict[str, Any], bool]:
+    """Check the config of the model in a folder, and the headers of its weights; nothing else is read.
+
+    Returns the arguments of loading that quantise or dequantise weights, and whether they are in 8 or 4 bits then.
+    Raises `InputError` for a config that contradicts itself, needs code that is not trusted, or cannot be quantised so.
+    """
+    from transformers import AutoConfig
+
+    stored = config_of(path)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _of_own_code(path, error, trust_remote_code) or _inconsistent(path, stored, error) from error
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers < 1:
+        raise _inconsistent(path, stored, ValueError(f"num_hidden_layers is {layers}"))
+    quantisation = dequantising(path, stored)
+    if quantise:
+        if "quantization_config" in stored:
+            raise InputError(f"{path}: the checkpoint is quantised already; leave --quantise empty (column quantise)")
+        quantisation = quantising(quantise)
+    return quantisation, bool(quantise) or (not quantisation and "quantization_config" in stored)
 
 
 def _placement(device: str, gpus: int, packed: bool) -> dict[str, Any]:
@@ -266,7 +278,7 @@ def _numberless(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
 
-def _check_architecture(model: Any, path: str) -> None:
+def check_architecture(model: Any, path: str) -> None:
     """`InputError` for an encoder or a classifier, which the library loads as a decoder without a warning."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

@@ -5,6 +5,7 @@ bits too, 4-bit ones on a CPU may have no gradient. Here y = W x and its gradien
 which is made anew for each product, so that no layer's W is kept between them.
 """
 
+import logging
 import sys
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gradatlas.core.errors import InputError
+
+# PEFT imports the package wherever it is installed. Its warning is about kernels for its own products on a CPU.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def quantising(bits: str) -> dict[str, Any]:

@@ -112,6 +112,17 @@ def shape_files(folder: str | Path) -> list[Path]:
     return [path / name for name in names]
 
 
+def model_files(folder: str | Path) -> list[str]:
+    """The names of the files of the model in `folder`, sorted; reads no weights, only their headers.
+
+    Raises `InputError` like `card_of`.
+    """
+    path = Path(folder)
+    names = _files(path)
+    _checked_tensors(path)
+    return names
+
+
 def card_of(model: str, source: str, revision: str, path: str | Path) -> dict[str, Any]:
     """The card of the model in the folder `path`: its architecture, its stored precision and its files' SHA-256.
 

@@ -39,6 +39,7 @@ AGREE_BY_ALL = (
 )
 # Listed, not compared: results of two devices differ only by rounding.
 LISTED = ("rounding", "device", "window", "limit", "limit_seed", "seed", "loss_tokens", "controls", "purpose", "rows")
+LISTED += ("adapter_base",)
 # Must be equal in all tables of one kind of one finetuned model that state it.
 AGREE_BY_KIND = ("dtype", "window", "code", "torch", "transformers")
 # Facts of those that name another table by its SHA-256, or a model by its digest.

@@ -24,6 +24,7 @@ from gradatlas.page import score_parts as parts
 from gradatlas.page.pieces import pack, rounded, vega
 from gradatlas.page.templating import render
 from gradatlas.scores.tables import LAYERS, SCORES
+from gradatlas.statistics.rounding import rounding_note
 
 SAMPLES, FAILED, SEED, VALUES = 2_000, 200, 17, 2_000_000
 #: Numeric columns of the file, groups in the menu, rows of the table without scripts, samples in one part of the page.
@@ -59,6 +60,8 @@ NUMBERS = {
 WORDS = ("row", "id", "group", "response", "status", "outlier_of")
 COLUMNS = ("rank", "outlier", "outlier_of", "loss", "ifd", "nuclear_norm", "effective_rank")
 COLUMNS += ("gradient_norm", "response_tokens")
+# Metadata that are not among the settings: shown as a note, or in no need of it.
+_SHOWN = ("rounding", "table")
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES
         "pieces": pieces,
         "meanings": [NUMBERS[name] for name in file.numbers if name in NUMBERS],
         "facts": _facts(file),
+        "notes": rounding_note(read_metadata(path, SCORES)),
         "settings": _settings(path),
         "statuses": file.frame["status"].value_counts(sort=True).rows(),
         "failed": _failed(file),
@@ -231,8 +235,8 @@ def _settings(path: Path) -> list[tuple[str, str]]:
     """What the table's metadata state of the model, the file and the settings; values that hold others, as text."""
     flat = {}
     for key, value in read_metadata(path, SCORES).items():
-        flat |= value if isinstance(value, dict) else {key: value}
-    return [(label(key), str(value)) for key, value in flat.items() if value not in ("", None) and key != "table"]
+        flat |= value if key != "rounding" and isinstance(value, dict) else {key: value}
+    return [(label(key), str(value)) for key, value in flat.items() if value not in ("", None) and key not in _SHOWN]
 
 
 def _failed(file: _File) -> dict[str, Any]:

@@ -55,8 +55,10 @@ def spectra_flop(shape: Shape, lengths: Lengths, projections: Sequence[str]) -> 
             rows, columns = shape.matrix(name)
             least = min(length, rows, columns)
             sums = 0.6 * length**2 * rows + length**2 * least + length * least**2 + 4 / 3 * least**3
-            if inputs.get(name, name) not in formed:
-                formed.add(inputs.get(name, name))
+            # A of LoRA has the input of its projection; B has one of its own.
+            source = name if name.endswith(".lora_b") else inputs.get(name.partition(".")[0], name.partition(".")[0])
+            if source not in formed:
+                formed.add(source)
                 sums += 0.6 * length**2 * columns + length**3 / 3
             core += 2 * sums * count
             entries += 2 * length * rows * columns * count

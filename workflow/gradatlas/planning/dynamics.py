@@ -77,14 +77,16 @@ def requested(generate: Mapping[str, Any], stage: str, what: str, requests: int,
     return Estimate(stage=stage, what=what, count=requests, **asked)
 
 
-def tokens_of(config: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+def tokens_of(config: Mapping[str, Any], row: Mapping[str, Any], length: float | None = None) -> float:
     """Tokens that a run reads, at most, in units of a pass with frozen weights (4 FLOP a weight).
 
+    `length`: tokens of a prompt and a response on average, where they are known; else each fills the window.
     An update has 6 FLOP a weight and token, and 2 more for the reference model of a loss on pairs; evaluating and
     decoding have 2.
     """
     dynamics, pairs = config["dynamics"], row["loss"] != "sft"
-    longest, written = dynamics["max_length"], dynamics["max_length"] + dynamics["max_new_tokens"]
+    longest = min(dynamics["max_length"], length or dynamics["max_length"])
+    written = longest + dynamics["max_new_tokens"]
     probed = len(TYPES) * (dynamics["probes"] + dynamics["held_out_probes"])
     updates = row["steps"] * row["batch_size"] * (2 if pairs else 1)
     units = updates * longest * (2 if pairs else 1.5)

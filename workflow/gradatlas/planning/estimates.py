@@ -14,7 +14,8 @@ class Estimate:
     """What one stage takes for one thing, all its jobs together; None: unknown.
 
     `count`: samples, responses, ... `tokens`: read, exactly or at most (`bound`). `passes`, `spectra`: FLOP. `hours`:
-    of one GPU or CPU core (`unit`). `memory`, `gpu_memory`: bytes of one job. `download`: bytes from a hub. `kept`:
+    of one GPU or CPU core (`unit`). `memory`, `gpu_memory`: bytes of one job; `gpu_least`: of each of its GPUs at
+    least, for its weights, and its longest sample where that is known. `download`: bytes from a hub. `kept`:
     bytes on disk at the end. `temporary`: bytes that are deleted on the way; of models all of them, as if none were
     deleted before the last run, of checkpoints those of one run. `written`: all bytes written. `requests`: to the
     endpoint, at most, without repeated tries. `tokens_in`, `tokens_out`: of these, at most. `cost`: of these, at the
@@ -33,6 +34,7 @@ class Estimate:
     unit: str = ""
     memory: Number = 0
     gpu_memory: Number = 0
+    gpu_least: Number = 0
     download: Number = 0
     kept: Number = 0
     temporary: Number = 0
@@ -55,16 +57,17 @@ def total(rows: Sequence[Estimate]) -> Estimate:
 
 def time_lines(rows: Iterable[Estimate], rates: Mapping[str, Rate]) -> list[str]:
     """The hours of each unit that rows use, and the rates that they were made with."""
-    hours: dict[str, list[Number]] = {}
+    by_unit: dict[str, list[Estimate]] = {}
     for row in rows:
         if row.unit:
-            hours.setdefault(row.unit, []).append(row.hours)
+            by_unit.setdefault(row.unit, []).append(row)
     found = []
-    for unit, each in hours.items():
-        sums, rate = _sum(each), rates[unit]
+    for unit, each in by_unit.items():
+        sums, rate = _sum(row.hours for row in each), rates[unit]
+        most = "at most " if sums is not None and any(row.bound for row in each) else ""
         found.append(
-            f"{'unknown' if sums is None else f'{sums:,.3g}'} {unit}-hours, at {rate.passes:.3g} TFLOP/s of passes and "
-            f"{rate.spectra:.3g} of spectra on one {unit} ({rate.source})"
+            f"{most}{'unknown' if sums is None else f'{sums:,.3g}'} {unit}-hours, at {rate.passes:.3g} TFLOP/s "
+            f"of passes and {rate.spectra:.3g} of spectra on one {unit} ({rate.source})"
         )
     return found
 
@@ -82,7 +85,10 @@ def lines(rows: Sequence[Estimate]) -> list[str]:
     found = []
     rows = _by_model(rows)
     for heads, cells in (
-        (("work", "", "jobs", "samples", "tokens", "passes", "spectra", "hours", "memory", "GPU memory"), _work),
+        (
+            ("jobs on models", "", "jobs", "samples", "tokens", "passes", "spectra", "hours", "memory", "GPU memory"),
+            _work,
+        ),
         (("disk and network", "", "count", "download", "kept", "temporary", "written"), _disk),
         (("endpoint", "", "requests", "tokens in", "out", "cost"), _requests),
     ):
@@ -117,13 +123,12 @@ def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
 def _work(row: Estimate) -> tuple[str, ...]:
     if not row.jobs:
         return ("",) * 8
-    tokens = _counted(row.tokens)
+    numbers = [_counted(row.tokens), *(_scaled(each, "FLOP") for each in (row.passes, row.spectra))]
+    numbers.append("" if not row.unit else "unknown" if row.hours is None else f"{row.hours:,.3g} {row.unit}-h")
     return (
         f"{row.jobs:,}",
         _counted(row.count),
-        f"<= {tokens}" if row.bound and row.tokens else tokens,
-        *(_scaled(each, "FLOP") for each in (row.passes, row.spectra)),
-        "" if not row.unit else "unknown" if row.hours is None else f"{row.hours:,.3g} {row.unit}-h",
+        *(f"<= {each}" if row.bound and each not in ("", "unknown") else each for each in numbers),
         *map(in_bytes, (row.memory, row.gpu_memory)),
     )
 

@@ -44,7 +44,14 @@ def plan(
 
     study = read_study(merged(config, settings or {}), ROOT)
     runs = read_plan(study.config["dynamics"], ROOT, study.config["generate"]["model"])
-    rows = {**study.miniatures, **study.writers, **study.judges, **study.learners, **study.models}
+    # Released statistics need no model; scores do.
+    measured = study.config["gradients"] == "measured"
+    read = {
+        name: row
+        for name, row in study.models.items()
+        if measured or any(study.scores_on(name, dataset) for dataset in study.scored)
+    }
+    rows = {**study.miniatures, **study.writers, **study.judges, **study.learners, **read}
     models = {name: known_model(row, study.config["mirror"]) for name, row in rows.items()}
     machine = this_machine(len(visible_devices(os.environ)), elsewhere)
     on_gpu = {
@@ -55,10 +62,13 @@ def plan(
     found = estimates(study, runs, models, speeds, on_gpu)
     stops = refusals(study, runs, models, found, machine)
     remarks = notes(study, models, found, machine, on_gpu)
-    print("\n".join([*lines(found), "", *time_lines(found, speeds)]))
+    nothing = ["no job reads or downloads a model, or asks an endpoint"]
+    print("\n".join([*lines(found), "", *time_lines(found, speeds)] if found else nothing))
     print("\n".join([*(f"note: {line}" for line in remarks), *(f"stop: {line}" for line in stops)]))
-    facts = {"rows": [asdict(row) for row in found], "total": asdict(total(found)), "notes": remarks, "stops": stops}
-    write_text(output, json.dumps(facts | {"throughput": [asdict(rate) for rate in speeds.values()]}, indent=1) + "\n")
+    facts: dict[str, Any] = {"rows": [asdict(row) for row in found], "total": asdict(total(found))}
+    facts |= {"notes": remarks, "stops": stops}
+    facts["throughput"] = {unit: asdict(rate) for unit, rate in speeds.items()}
+    write_text(output, json.dumps(facts, indent=1) + "\n")
     if stops:
         more = f" (and {len(stops) - 1} more, above)" if stops[1:] else ""
         raise InputError(f"the study cannot run to its end: {stops[0]}{more}")

@@ -4,10 +4,10 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from gradatlas.models.snapshots import config_of
+from gradatlas.planning.checks import fault_of
 from gradatlas.planning.costs import weight_bytes
 from gradatlas.planning.estimates import Estimate, in_bytes, total
 from gradatlas.planning.known import Model
@@ -16,16 +16,15 @@ from gradatlas.study.notes import missing_files
 from gradatlas.study.runs import Plan
 from gradatlas.study.sources import is_address, is_hub_id
 
-#: Quantisation of stored weights that can be loaded: dequantised, or by bitsandbytes.
-LOADED = ("fp8", "mxfp4", "bitsandbytes")
-
 
 @dataclass(frozen=True)
 class Machine:
-    """What jobs have: visible GPUs, bytes of main memory, bytes free on the disk, and whether there is a token of the
-    hub. `elsewhere`: jobs run on other machines, whose GPUs and memory are not known here."""
+    """What jobs have: visible GPUs, bytes of the smallest one's memory (None: unknown), of main memory, and free on the
+    disk, and whether there is a token of the hub. `elsewhere`: jobs run on other machines, whose GPUs and memory are
+    not known here."""
 
     gpus: int
+    gpu_memory: int | None
     memory: int
     disk: int
     token: bool
@@ -37,7 +36,20 @@ def this_machine(gpus: int, elsewhere: bool) -> Machine:
     from huggingface_hub import get_token
 
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine(gpus, memory, shutil.disk_usage(".").free, bool(get_token()), elsewhere)
+    return Machine(
+        gpus, _gpu_memory() if gpus else None, memory, shutil.disk_usage(".").free, bool(get_token()), elsewhere
+    )
+
+
+def _gpu_memory() -> int | None:
+    import torch
+
+    try:
+        sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    # A GPU that CUDA cannot open.
+    except RuntimeError:
+        return None
+    return min(sizes, default=None)
 
 
 def refusals(
@@ -45,6 +57,7 @@ def refusals(
 ) -> list[str]:
     """Lines of what makes the run stop before its end, each with what to do."""
     found = _together((reason, name) for name, model in models.items() for reason in _of_model(model, machine))
+    found += _memory(rows, models, machine)
     found += _unpinned_data(study, plan)
     mirror = os.path.expanduser(study.config["mirror"])
     if mirror and not is_address(mirror):
@@ -80,23 +93,53 @@ def _of_model(model: Model, machine: Machine) -> Iterator[str]:
             )
     if is_hub_id(row["adapter"]) and not row["adapter_revision"]:
         yield f"{{names}}: no adapter_revision in config/models.tsv; {pin}"
-    stored = config_of(model.folder).get("quantization_config") if model.folder else None
-    if stored and stored.get("quant_method") not in LOADED:
-        yield f"{{names}}: weights quantised by {stored.get('quant_method')}; take a checkpoint that is not"
+    if fault := fault_of(model, elsewhere=machine.elsewhere):
+        # Braces in a path are no place for names.
+        yield "{names}: " + fault.replace("{", "{{").replace("}", "}}")
     if machine.elsewhere:
         return
-    if row["quantise"] and not find_spec("bitsandbytes"):
-        yield "{names}: column quantise needs bitsandbytes, which is not installed; install it, or empty the cell"
-    if row["device"] == "cuda" and row["gpus"] > machine.gpus:
+    if row["gpus"] > machine.gpus and (row["device"] == "cuda" or row["gpus"] > 1):
         yield (
             f"{{names}}: {row['gpus']} GPU needed (columns device and gpus), {machine.gpus} visible; run where there "
             "are enough, or change the row"
         )
-    if model.parameters and weight_bytes(model.parameters, row["dtype"], row["quantise"]) > machine.memory:
+    if _is_heavy(model, machine):
         yield (
             f"{{names}}: more weights than this machine has memory ({in_bytes(machine.memory)}); run elsewhere, or "
             "change dtype or quantise"
         )
+
+
+def _is_heavy(model: Model, machine: Machine) -> bool:
+    """Whether its weights alone need more than the main memory."""
+    weights = weight_bytes(model.parameters or 0, model.row["dtype"], model.row["quantise"])
+    return not machine.elsewhere and weights > machine.memory
+
+
+def _memory(rows: Sequence[Estimate], models: Mapping[str, Model], machine: Machine) -> Iterator[str]:
+    """Lines of jobs that need more memory than there is."""
+    light = [row for row in rows if row.memory and not _is_heavy(models[row.what.partition(", ")[0]], machine)]
+    if needed := _above(light, "memory", machine.memory, machine):
+        yield (
+            f"jobs need more memory than this machine has ({in_bytes(machine.memory)}): {needed}; run elsewhere, or "
+            "lower batch_tokens, max_length or dynamics.processes, or change dtype or quantise"
+        )
+    if needed := _above(light, "gpu_least", machine.gpu_memory, machine):
+        yield (
+            f"jobs need more memory than a GPU here has ({in_bytes(machine.gpu_memory)}), with batches of one sample: "
+            f"{needed}; run elsewhere, or change dtype, quantise or gpus, or lower max_length"
+        )
+
+
+def _above(rows: Sequence[Estimate], name: str, most: int | None, machine: Machine) -> str:
+    """Models and stages whose jobs need more than `most` bytes of a kind, each with the most that a job needs."""
+    needed: dict[str, float] = {}
+    for row in rows:
+        what = f"{row.what.partition(', ')[0]} ({row.stage})"
+        needed[what] = max(needed.get(what, 0), getattr(row, name) or 0)
+    if machine.elsewhere or most is None:
+        return ""
+    return ", ".join(f"{what} {in_bytes(size)}" for what, size in needed.items() if size > most)
 
 
 def _unpinned_data(study: Study, plan: Plan) -> Iterator[str]:
@@ -114,8 +157,18 @@ def notes(
     found = _together(
         (reason, name) for name, model in models.items() for reason in _remarks(study, name, model, on_gpu[name])
     )
+    if any(row.jobs for row in rows):
+        found.append(
+            "not counted: jobs on tables and figures, probes, judging, and the hours of measure_accuracy, check_step "
+            "and generate_detailed"
+        )
     if any(row.bound and row.stage != "finetune" for row in rows):
         found.append("<= marks upper bounds: tokens are counted once snakemake -- responses models has run")
+    if needed := _above(rows, "gpu_memory", machine.gpu_memory, machine):
+        found.append(
+            f"full batches need more memory than a GPU here has ({in_bytes(machine.gpu_memory)}): {needed}; halves are "
+            "tried where samples are measured or scored, and finetuning may stop"
+        )
     key = study.config["generate"]["key_variable"]
     if total(rows).requests and not os.environ.get(key):
         found.append(f"an endpoint will be asked, and {key} is not set; some need no key")

@@ -16,6 +16,10 @@ from gradatlas.study.runs import Plan
 
 #: Bytes of a token: fewer than in English text (4 to 5), as code, numbers and other scripts have fewer.
 BYTES = 3
+#: What a rule asks for over the estimate, which is exact to some percent where batches are full.
+HEADROOM = 1.1
+#: Bytes of Snakemake's own processes, which are part of a job on a cluster; 180 to 210 MB each, measured.
+SNAKEMAKE = 400e6
 #: Minutes of a job on a model whose shape is unknown.
 UNKNOWN = 240
 
@@ -34,7 +38,7 @@ def measuring(study: Study, model: Model, dataset: str, responses: str) -> Work:
     load = gradient_load(study, model, dataset, responses, BYTES)
     shards = study.config["shards"]
     lengths = {length: count / shards for length, count in load.lengths.items()} if load else {}
-    return Work(lengths, study.config["projections"])
+    return Work(lengths, model.measured(study.config["projections"]))
 
 
 def scoring(paths: Sequence[str | Path], window: int, projections: Sequence[str]) -> Work:
@@ -102,10 +106,10 @@ def memory_mb(
         if runs:
             found = training_memory(here, runs, config, on_gpu(model.row))[0]
         else:
-            projections = section.get("projections", ())
+            projections = model.measured(section.get("projections", ()))
             found = job_memory(here, section["max_length"], batch_tokens, projections, on_gpu(model.row))[0]
         if work and model.shape:
             gradients = sum(work.lengths.values()) * model.shape.layers * len(work.projections)
             needed += costs.RECORD * gradients
         needed += found or costs.LIBRARIES + costs.CUDA + 3 * 4 * (model.parameters or 0)
-    return round((needed or costs.LIBRARIES) / 1e6)
+    return round((HEADROOM * (needed or costs.LIBRARIES) + SNAKEMAKE) / 1e6)

@@ -1,8 +1,12 @@
 """The shape of a decoder, as far as cost depends on it: from a config.json, or stated in config/models.tsv."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from gradatlas.models.snapshots import ADAPTER, json_object
+from gradatlas.study.settings import PROJECTIONS
 
 #: Bytes of a number. Of quantised weights with their scales: 8-bit 1.1, 4-bit 0.6.
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -24,7 +28,8 @@ _NAMES = {
 @dataclass(frozen=True)
 class Shape:
     """Layers, their widths, attention heads and their size, vocabulary, positions (0: no limit), the precision of the
-    stored weights (empty: unknown), and whether the output layer has the embeddings' weights."""
+    stored weights (empty: unknown), and whether the output layer has the embeddings' weights. `ranks`: of projections
+    whose LoRA matrices are measured too, by projection."""
 
     layers: int
     width: int
@@ -36,9 +41,19 @@ class Shape:
     positions: int
     stored: str
     tied: bool
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+    def measured(self, projections: Sequence[str]) -> list[str]:
+        """The `projections`, and the LoRA matrices of those that have some: ``q``, ``q.lora_a``, ``q.lora_b``, ..."""
+        found = [(name, f"{name}.lora_a", f"{name}.lora_b") if name in self.ranks else (name,) for name in projections]
+        return [each for names in found for each in names]
 
     def matrix(self, projection: str) -> tuple[int, int]:
-        """(rows, columns) of a projection's weight: outputs, inputs."""
+        """(rows, columns) of a projection's weight, or of a matrix of its LoRA: outputs, inputs."""
+        name, _, part = projection.partition(".")
+        if part:
+            rows, columns = self.matrix(name)
+            return (self.ranks[name], columns) if part == "lora_a" else (rows, self.ranks[name])
         queries, keys = self.heads * self.head, self.kv_heads * self.head
         return {
             "q": (queries, self.width),
@@ -68,6 +83,23 @@ def of_config(config: Mapping[str, Any]) -> Shape | None:
     found["positions"] = max(found["positions"] or 0, 0)
     tied = next((place["tie_word_embeddings"] for place in places if "tie_word_embeddings" in place), True)
     return Shape(**found | {"stored": str(found["stored"] or "")}, tied=bool(tied))
+
+
+def ranks_of(adapter: Path) -> dict[str, int]:
+    """The rank of LoRA by projection, from the config of the `adapter` in a folder.
+
+    Of modules that go by other names than usual, or are named by a pattern, all projections have the largest rank: an
+    upper bound.
+    """
+    config = json_object(adapter / ADAPTER) if (adapter / ADAPTER).is_file() else {}
+    sizes = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    rank = max((size for size in sizes if isinstance(size, int)), default=0)
+    targets = config.get("target_modules")
+    named = (
+        {str(each).rpartition(".")[2].removesuffix("_proj") for each in targets} if isinstance(targets, list) else set()
+    )
+    known = bool(named) and named <= {*PROJECTIONS}
+    return {name: rank for name in (PROJECTIONS if rank else ()) if name in named or not known}
 
 
 def of_text(text: str) -> Shape | None:

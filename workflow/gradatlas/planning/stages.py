@@ -1,13 +1,15 @@
 """The rows of the plan: every stage that takes time on a model, disk, the network, or an endpoint."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gradatlas.planning import costs, dynamics
 from gradatlas.planning.estimates import Estimate
 from gradatlas.planning.known import Model
+from gradatlas.planning.shapes import WIDTHS
 from gradatlas.planning.throughput import Rate
-from gradatlas.planning.work import Load, gradient_load, score_load
+from gradatlas.planning.work import Load, gradient_load, pair_length, score_load
 from gradatlas.study.config import Study
 from gradatlas.study.runs import Plan
 
@@ -21,7 +23,7 @@ def estimates(
     """All rows. `models`: what is known of each that the study uses; `on_gpu`: which ones run on a GPU."""
     rows = [*_downloads(models)]
     measured = study.config["gradients"] == "measured"
-    for name in study.models:
+    for name in (name for name in study.models if name in models):
         for dataset in study.datasets if measured else ():
             load = gradient_load(study, models[name], dataset)
             rows.append(_measuring(study, models[name], dataset, load, rates, on_gpu[name]))
@@ -30,8 +32,10 @@ def estimates(
                 load = score_load(study, models[name], dataset)
                 rows.append(_scoring(study, models[name], dataset, load, rates, on_gpu[name]))
     rows += _writing(study, models)
+    rows += _accuracies(study, models)
     for name in study.learners:
         rows.append(_training(study, plan, models[name], rates, on_gpu[name]))
+        rows += _checks(study, plan, models[name])
     known = {name: model.parameters for name, model in models.items() if model.parameters}
     return rows + dynamics.estimate(study.config, plan, study.learners, known)
 
@@ -50,10 +54,11 @@ def _measuring(
     study: Study, model: Model, dataset: str, load: Load | None, rates: Mapping[str, Rate], on_gpu: bool
 ) -> Estimate:
     shards, extras = study.config["shards"], sum(bool(study.config[name]) for name in ("cosines", "tokens"))
-    row = _passes("measure_gradients", study, model, dataset, load, rates, on_gpu, 1, study.config["projections"])
+    measured = model.measured(study.config["projections"])
+    row = _passes("measure_gradients", study, model, dataset, load, rates, on_gpu, 1, measured)
     if load is None or model.shape is None:
         return Estimate(**{**row, "jobs": shards, "kept": None, "written": None})
-    projections = len(study.config["projections"])
+    projections = len(measured)
     tables, journal = costs.gradients_disk(load.rows, model.shape.layers, projections)
     if study.config["singular_values"]:
         tables += 8 * model.shape.layers * projections * load.tokens
@@ -66,7 +71,8 @@ def _measuring(
 def _scoring(
     study: Study, model: Model, dataset: str, load: Load | None, rates: Mapping[str, Rate], on_gpu: bool
 ) -> Estimate:
-    row = _passes("score_samples", study, model, dataset, load, rates, on_gpu, SCORING, study.config["projections"])
+    measured = model.measured(study.config["projections"])
+    row = _passes("score_samples", study, model, dataset, load, rates, on_gpu, SCORING, measured)
     # Scores, their CSV, measured parts and the page: each token's loss and text; each row's numbers of a layer.
     size = None
     if load and model.shape:
@@ -90,6 +96,9 @@ def _passes(
     row = {"stage": stage, "what": f"{name}, {dataset}", "jobs": 1, "unit": unit}
     memory = job_memory(model, study.config["max_length"], study.config["batch_tokens"], projections, on_gpu)
     row |= dict(zip(("memory", "gpu_memory"), memory, strict=True))
+    # Where a batch does not fit into a GPU, its halves are tried, down to one sample.
+    longest = load.longest if load and not load.bound else 0
+    row["gpu_least"] = job_memory(model, longest, 0, projections, on_gpu)[1]
     if load is None:
         return row | dict.fromkeys(("count", "tokens", "passes", "spectra", "hours"))
     row |= {"count": load.rows, "tokens": load.tokens, "bound": load.bound}
@@ -121,15 +130,36 @@ def _training(study: Study, plan: Plan, model: Model, rates: Mapping[str, Rate],
     settings, unit = study.config["dynamics"], "gpu" if on_gpu else "core"
     jobs = len(settings["seeds"]) * len(plan.runs)
     row = {"stage": "finetune", "what": model.row["model"], "jobs": jobs, "unit": unit, "bound": True}
-    tokens = sum(dynamics.tokens_of(study.config, each) for each in plan.runs.values()) * len(settings["seeds"])
+    length = pair_length(study, plan, model)
+    tokens = len(settings["seeds"]) * sum(dynamics.tokens_of(study.config, each, length) for each in plan.runs.values())
     row |= {"count": len(settings["seeds"]) * sum(each["steps"] for each in plan.runs.values()), "tokens": tokens}
     if not model.parameters:
         return Estimate(**row, passes=None, hours=None, memory=None, gpu_memory=None if on_gpu else 0)
-    window = model.window(settings["max_length"])
-    passes = costs.pass_flop(model.parameters, model.shape, {window: tokens / window})
+    longest = min(model.window(settings["max_length"]), length or settings["max_length"])
+    passes = costs.pass_flop(model.parameters, model.shape, {longest: tokens / longest})
     seconds = costs.seconds([(passes, rates[unit].passes)], 0, 0, 1) + (jobs - 1) * costs.START
     memory = training_memory(model, plan.runs.values(), study.config, on_gpu)
+    row["gpu_least"] = costs.TRAINING * costs.weight_bytes(model.parameters, model.row["dtype"]) if on_gpu else 0
     return Estimate(**row, passes=passes, hours=seconds / 3600, memory=memory[0], gpu_memory=memory[1])
+
+
+def _accuracies(study: Study, models: Mapping[str, Model]) -> Iterator[Estimate]:
+    """Exams of miniatures, each of some minutes at most: without hours."""
+    questions = study.config["miniature"]["accuracy_questions"]
+    for name in study.miniatures if study.datasets else ():
+        if name in study.models:
+            memory = job_memory(models[name], study.config["max_length"], study.config["batch_tokens"], (), False)[0]
+            yield Estimate(stage="measure_accuracy", what=name, jobs=1, count=questions, memory=memory)
+
+
+def _checks(study: Study, plan: Plan, model: Model) -> Iterator[Estimate]:
+    """The check of one step: in float64 on the CPU, of some minutes at most on small models; without hours."""
+    settings = study.config["dynamics"]
+    if plan.watched and (updates := settings["one_step"]["updates"]):
+        precise = replace(model, row={**model.row, "dtype": "float64"})
+        memory = training_memory(precise, [{"batch_size": 1, "loss": "dpo"}], study.config, False)[0]
+        seeds = len(settings["seeds"])
+        yield Estimate(stage="check_step", what=model.row["model"], jobs=seeds, count=seeds * updates, memory=memory)
 
 
 def training_memory(
@@ -140,9 +170,10 @@ def training_memory(
         return None, None if on_gpu else 0
     settings, dtype = config["dynamics"], model.row["dtype"]
     window = model.window(settings["max_length"])
-    # Pairs have two responses; a batch of probes is the larger one of small updates.
+    # Pairs have two responses. Probes are evaluated without gradients: of a batch, logits count.
     most = max(row["batch_size"] * (1 if row["loss"] == "sft" else 2) for row in runs) * window
-    work = costs.pass_bytes(model.shape, window, max(most, config["batch_tokens"]), dtype, ())
+    logits = config["batch_tokens"] * model.shape.vocabulary * WIDTHS[dtype]
+    work = max(costs.pass_bytes(model.shape, window, most, dtype, ()), logits)
     weights = costs.TRAINING * costs.weight_bytes(model.parameters, dtype)
     host = costs.host_bytes(weights, on_gpu, work)
     return host * settings["processes"], weights + work if on_gpu else 0

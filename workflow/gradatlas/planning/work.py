@@ -9,7 +9,9 @@ from pathlib import Path
 from gradatlas.core.command import progress
 from gradatlas.core.schemas import picked
 from gradatlas.data.jobs import GRADED as GRADED_DATA
+from gradatlas.data.made_up import grammar
 from gradatlas.data.made_up.graded import GRADES
+from gradatlas.data.pairs import read_pairs
 from gradatlas.data.training.read import read_rows as read_training
 from gradatlas.gradients.plan import expand_rows, limit_rows, read_rows
 from gradatlas.gradients.settings import Settings
@@ -17,8 +19,9 @@ from gradatlas.models.conversations import ConversationEncoder
 from gradatlas.models.tokens import Encoder
 from gradatlas.planning.known import Model
 from gradatlas.study.config import Study
+from gradatlas.study.runs import Plan
 from gradatlas.study.scored import GRADED, is_fetched
-from gradatlas.study.settings import Measuring, Prompting, Reading
+from gradatlas.study.settings import Measuring, Pairing, Prompting, Reading
 
 #: Bytes of a chat template's own text, rounded up.
 TEMPLATE = 256
@@ -124,6 +127,23 @@ def score_load(study: Study, model: Model, dataset: str) -> Load | None:
     encoded = [encoder.encode(each) for each in rows]
     lengths = Counter(len(each.sample.ids) for each in encoded if each.status == "ok")
     return Load(len(encoded), lengths, False)
+
+
+def pair_length(study: Study, plan: Plan, model: Model) -> float | None:
+    """Tokens of a pair's prompt with one response, on average; None where the pairs or a tokenizer are not here."""
+    path = Path(f"results/dynamics/{study.config['dynamics']['pairs']}/pairs.parquet")
+    if model.tokenizer is None or (plan.mapping and not path.is_file()):
+        return None
+    if path.is_file():
+        rows = read_pairs(path, "train")
+    else:
+        made = Pairing(**picked(study.config["dynamics"], Pairing))
+        # Documents of the warm start are alike.
+        documents = min(made.base_documents, made.train)
+        rows = grammar.pairs(made.train, made.held_out, documents, study.config["seed"], made.rejected_rarity)
+    texts = [f"{row['prompt']}{row[part]}" for row in rows for part in ("chosen", "rejected") if row[part]]
+    # With the end token.
+    return sum(len(ids) + 1 for ids in model.tokenizer(texts)["input_ids"]) / len(texts)
 
 
 def scored_path(row: Mapping, dataset: str) -> Path:

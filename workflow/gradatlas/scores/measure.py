@@ -18,6 +18,8 @@ from gradatlas.finetuning.sequences import EncodedResponse, response_logits
 from gradatlas.gradients.capture import Capture, Factors, Pass
 from gradatlas.gradients.measure import out_of_memory
 from gradatlas.gradients.plan import plan_batches
+from gradatlas.gradients.rounding import HALVES, rounding_error, shortest
+from gradatlas.gradients.settings import Settings as Gradients
 from gradatlas.gradients.solvers import solver_of
 from gradatlas.gradients.spectra import Spectrum, start
 from gradatlas.models.conversations import ConversationEncoder
@@ -62,11 +64,15 @@ class Scorer:
         if self.window < settings.max_length:
             progress(f"max_length is {settings.max_length}, but the model has {positions} positions; using {positions}")
         self.encoder = ConversationEncoder(tokenizer, settings, max_length=self.window)
-        # Of a model with LoRA that is not merged, the weights that training would change.
-        lora = "alone" if settings.lora == "separate" else "merged"
-        self.capture = Capture(model, settings.projections, settings.mapping, lora)
+        self.capture = self.capture_of(model)
         self.front = front_tokens(tokenizer)
         self.clock = Clock()
+
+    def capture_of(self, model: Any) -> Capture:
+        """A capture of the same weights of `model`, which may be in another precision."""
+        # Of a model with LoRA that is not merged, the weights that training would change.
+        lora = "alone" if self.settings.lora == "separate" else "merged"
+        return Capture(model, self.settings.projections, self.settings.mapping, lora)
 
     def items(self, rows: Iterable[TrainingRow]) -> Iterator[Item]:
         """Each row with its tokens."""
@@ -79,6 +85,18 @@ class Scorer:
     def measure(self, chunk: Sequence[Item]) -> pa.Table:
         """The measured table of a chunk, in its order."""
         return measure_chunk(self.capture, chunk, self.front, self.settings.batch_tokens, self.clock)
+
+    def rounding(self, chunk: Sequence[Item], load: Callable[[], Any] | None) -> dict[str, Any]:
+        """The metadata on the error of a 16-bit pass, by the shortest samples of a chunk; none of another pass.
+
+        `load` gives the model in float32; None for a live model.
+        """
+        samples = shortest((item.sample for item in chunk if item.status == "ok"), Gradients.compared)
+        if str(self.model.dtype).removeprefix("torch.") not in HALVES or not samples:
+            return {}
+        if load is None:
+            return {"rounding": {"not_measured": "the model was given in memory"}}
+        return {"rounding": rounding_error(self.capture, samples, lambda: self.capture_of(load()))}
 
 
 def measure_rows(model: Any, tokenizer: Any, rows: Iterable[TrainingRow], settings: Scoring) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,13 @@ def write_parts(
     model_digest: str,
     adapter_digest: str = "",
     more: Mapping[str, Any] | None = None,
+    load: Callable[[], Any] | None = None,
 ) -> Outcome:
     """Measure all rows into `folder`, a file NNNNNNNN.parquet for each chunk, by the number of its first row.
 
     `model_digest`: empty for a live model, whose earlier parts are not used; `adapter_digest`: of its adapter. `more`:
-    further facts for the metadata.
+    further facts for the metadata. `load` gives the model in float32, for the error of a 16-bit pass, which is in the
+    metadata of the first part.
     """
     facts, outcome, shown = facts_of(scorer, model_digest, adapter_digest), Outcome(), time.monotonic()
     started = shown
@@ -86,10 +88,11 @@ def write_parts(
         statuses = _known(path, key) if model_digest else None
         if statuses is None:
             table = scorer.measure(chunk)
+            about = {**facts, **(more or {}), **(scorer.rounding(chunk, load) if not outcome.paths else {})}
             statuses = Counter(table["status"].to_pylist())
             # A sample that does not fit into memory here may fit on another machine.
             kept = "" if statuses["out_of_memory"] else key
-            write_table(MEASURED, table, path, {**facts, **(more or {}), "key": kept, "statuses": statuses})
+            write_table(MEASURED, table, path, {**about, "key": kept, "statuses": statuses})
             outcome.computed += len(chunk)
             outcome.tokens += sum(len(item.texts) for item in chunk)
         else:

@@ -1,4 +1,4 @@
-"""What readers of figures are told of the error of a 16-bit pass."""
+"""Notes of figures and tables on the error of a 16-bit pass."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

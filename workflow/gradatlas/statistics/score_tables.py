@@ -73,7 +73,7 @@ def write_scores(
 
 
 def _facts(parts: Sequence[Path]) -> dict[str, Any]:
-    """The metadata that all parts share."""
+    """The metadata of the first part, without what is of its rows alone."""
     facts = read_metadata(parts[0], MEASURED)
     return {name: value for name, value in facts.items() if name not in ("table", "key", "statuses")}
 

@@ -208,9 +208,9 @@ def write(frame: pl.DataFrame, folder: Path) -> None:
         alt.Chart(long, width=170, height=200)
         .mark_line(point=True)
         .encode(
-            x=alt.X("tokens:O", title="Tokens"),
+            x=alt.X("tokens:O", title="Tokens", axis=alt.Axis(labelAngle=0)),
             y=alt.Y("value:Q", title="Time, bare pass = 1", scale=alt.Scale(domainMin=1, zero=False)),
-            color=alt.Color("variable:N", title="Metrics"),
+            color=alt.Color("variable:N", title="Metrics", legend=alt.Legend(labelLimit=0)),
             column=alt.Column("width:O", title="Width"),
         )
     )

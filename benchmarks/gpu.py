@@ -402,7 +402,7 @@ def write(path: Path) -> None:
             + (f"{peak:.1f} GiB ({peak / row['bare_peak_gib']:.2f} x bare) |" if peak else "|")
         )
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    names = {"without_per_bare": "without mean, max, min", "with_per_bare": "all metrics"}
+    names = {"without_per_bare": "spectrum alone", "with_per_bare": "all metrics"}
     long = found.filter((pl.col("route") == "fastest") & (pl.col("precision") == "float32")).unpivot(
         list(names), index=["model", "tokens"]
     )
@@ -410,9 +410,9 @@ def write(path: Path) -> None:
         alt.Chart(long.with_columns(pl.col("variable").replace(names)), width=170, height=200)
         .mark_line(point=True)
         .encode(
-            x=alt.X("tokens:O", title="Tokens"),
+            x=alt.X("tokens:O", title="Tokens", axis=alt.Axis(labelAngle=0)),
             y=alt.Y("value:Q", title="Time, bare pass = 1", scale=alt.Scale(domainMin=1, zero=False)),
-            color=alt.Color("variable:N", title="Metrics"),
+            color=alt.Color("variable:N", title="Metrics", legend=alt.Legend(labelLimit=0)),
             column=alt.Column("model:N", title=None),
         )
     )

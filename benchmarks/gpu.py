@@ -416,7 +416,8 @@ def write(path: Path) -> None:
             column=alt.Column("model:N", title=None),
         )
     )
-    chart.save(path.with_suffix(".svg"))
+    # Text is wider in a browser than where it was measured.
+    chart.properties(padding={"left": 5, "top": 5, "right": 40, "bottom": 15}).save(path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

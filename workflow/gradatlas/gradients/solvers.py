@@ -54,11 +54,7 @@ class FastestSolver:
             name = facts["chosen"] = min(self._routes, key=facts.get)
             try:
                 return self._routes[name](square)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:
-                if len(self._routes) == 1:
-                    raise
                 self._leave(name, error)
                 facts |= self._without
                 progress(f"eigenvalues: {name} fails ({self._without[name]}); the next fastest route is used")
@@ -79,11 +75,7 @@ class FastestSolver:
                 begun = time.perf_counter()
                 route(part)()
                 seconds[name] = (time.perf_counter() - begun) / len(part)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:
-                if len(self._routes) == 1:
-                    raise
                 self._leave(name, error)
         chosen = min(seconds, key=seconds.get)
         times = {name: float(f"{each:.3g}") for name, each in seconds.items()}
@@ -93,6 +85,9 @@ class FastestSolver:
         return {**times, **self._without, "chosen": chosen}
 
     def _leave(self, name: str, error: Exception) -> None:
+        """Use the route `name` no more. Raises `error` where it is a lack of memory, or no other route is left."""
+        if isinstance(error, torch.OutOfMemoryError) or len(self._routes) == 1:
+            raise error
         del self._routes[name]
         self._without[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

@@ -112,8 +112,7 @@ def _of_model(model: Model, machine: Machine) -> Iterator[str]:
 
 def _is_heavy(model: Model, machine: Machine) -> bool:
     """Whether its weights alone need more than the main memory."""
-    weights = weight_bytes(model.parameters or 0, model.row["dtype"], model.row["quantise"])
-    return not machine.elsewhere and weights > machine.memory
+    return weight_bytes(model.parameters or 0, model.row["dtype"], model.row["quantise"]) > machine.memory
 
 
 def _memory(rows: Sequence[Estimate], models: Mapping[str, Model], machine: Machine) -> Iterator[str]:
@@ -133,12 +132,12 @@ def _memory(rows: Sequence[Estimate], models: Mapping[str, Model], machine: Mach
 
 def _above(rows: Sequence[Estimate], name: str, most: int | None, machine: Machine) -> str:
     """Models and stages whose jobs need more than `most` bytes of a kind, each with the most that a job needs."""
+    if machine.elsewhere or most is None:
+        return ""
     needed: dict[str, float] = {}
     for row in rows:
         what = f"{row.what.partition(', ')[0]} ({row.stage})"
         needed[what] = max(needed.get(what, 0), getattr(row, name) or 0)
-    if machine.elsewhere or most is None:
-        return ""
     return ", ".join(f"{what} {in_bytes(size)}" for what, size in needed.items() if size > most)
 
 

@@ -841,6 +841,13 @@ def seed_tables(name, made):
     return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
 
 
+def followed_tables(name):
+    """The tables of this name of the runs with a budget and kernels: all of the first seed, then of the next."""
+    return lambda wildcards: collect(
+        f"{SEED_DIR}/{{run}}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"], run=FOLLOWED_RUNS
+    )
+
+
 def scores_of_pair(wildcards):
     """The scores of both sides; one table where both are groups of it."""
     names = [PAIRS[wildcards.pair][side][0] for side in ("high", "low")]

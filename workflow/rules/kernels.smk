@@ -7,6 +7,7 @@ makes  beside each run of dynamics.kernels.runs: budget.parquet (by block, each 
 why    jobs of their own: an edit here trains no run again
 """
 
+
 rule measure_budget:
     """Measure each block's part of every probe's change along a run."""
     input:

@@ -63,7 +63,7 @@ class Followed:
 def _chosen(
     usable: Mapping[str, tuple[Mapping[str, str], EncodedResponse]], prompts: int, pairs: int
 ) -> tuple[dict[str, EncodedResponse], dict[str, str]]:
-    """Responses and types by probe: of the first `prompts` trained on all types, of `pairs` more chosen and rejected."""
+    """Responses and types by probe, trained on: of `prompts` prompts all, of `pairs` more chosen and rejected."""
     train = {key: (row, each) for key, (row, each) in usable.items() if row["split"] == "train"}
     order = list(dict.fromkeys(prompt_of(key) for key in train))
     full, some = set(order[:prompts]), set(order[prompts : prompts + pairs])

@@ -18,7 +18,6 @@ from gradatlas.kernels.blocks import Block, Blocks
 from gradatlas.kernels.factors import Factor
 from gradatlas.models.forward import length_regime
 
-
 #: Bytes of formed gradients at a time: fixed, as the order of a sum decides its last digits.
 FORMED = 2**28
 

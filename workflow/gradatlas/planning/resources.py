@@ -69,9 +69,7 @@ def following(dynamics: Mapping[str, Any], model: Model) -> Work:
     return Work({model.window(dynamics["max_length"]): responses}, passes=2 * (kernels["intervals"] + 1))
 
 
-def following_memory_mb(
-    model: Model, config: Mapping[str, Any], on_gpu: Callable[[Mapping[str, Any]], bool]
-) -> int:
+def following_memory_mb(model: Model, config: Mapping[str, Any], on_gpu: Callable[[Mapping[str, Any]], bool]) -> int:
     """Main memory in MB of such a job: of a job that reads, four more copies of the weights, and 2 GB for factors."""
     read = memory_mb([model], config, config["dynamics"], config["batch_tokens"], [], on_gpu)
     return read + round((4 * costs.weight_bytes(model.parameters or 0, "float32") + 2e9) / 1e6)

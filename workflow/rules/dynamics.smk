@@ -309,6 +309,12 @@ rule draw_dynamics:
             allow_missing=True,
         ),
         one_step=[f"{SEED_DIR}/one_step.parquet"] if ONE_STEP["updates"] else [],
+        kernels=collect(
+            f"{SEED_DIR}/{{run}}/{{table}}.parquet",
+            run=FOLLOWED_RUNS,
+            table=["budget", "kernels", "kernel_means", "entanglement"],
+            allow_missing=True,
+        ),
     output:
         folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seed_{seed}"),
@@ -328,7 +334,7 @@ rule draw_dynamics:
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_dynamics"),
-        settings=lambda wildcards: as_json(runs=watched_rows()),
+        settings=lambda wildcards: as_json(runs=watched_rows(), followed=FOLLOWED_RUNS),
         # With a folder per run below it.
         folder=lambda wildcards, input: os.path.dirname(os.path.dirname(input.tables[0])),
         one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],

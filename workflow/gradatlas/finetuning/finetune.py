@@ -82,7 +82,7 @@ def finetune(
     free responses to at most `prompts` prompts of each split), ``training.parquet``, ``status.json``, ``machine.json``
     (hardware and versions), ``model/``, and last its card ``model.json``; the model after each of the steps `snapshots`
     (of evaluations) in ``snapshots/{step}/``, with a card ``snapshots/{step}.json``. A loss or gradient that is not
-    finite stops the run: the status is then ``diverged``, and ``model/`` is that of the last evaluation before that step.
+    finite stops the run: the status is then ``diverged``, and ``model/`` that of the last evaluation before that step.
 
     `reference`: the reference model, by default `init`. `generations`: a table whose last free responses are those of
     `init`, which are not made again. `judge`: ranks on-policy samples; of the main process alone.

@@ -86,7 +86,7 @@ def prompt_of(probe: str) -> str:
 
 
 def measure_budget(followed: Followed, output: str | Path, batch_tokens: int = 4096) -> None:
-    """Write the ``budget`` table of a run: one pass over its probes at each stage."""
+    """Write the ``budget`` table of a run: one pass over its probes at each stage, and between two."""
     columns: dict[str, list] = {name: [] for name in BUDGET.names}
     path = budgets(Blocks(followed.model), followed.weights(), followed.responses, batch_tokens=batch_tokens)
     gaps = {}
@@ -99,7 +99,7 @@ def measure_budget(followed: Followed, output: str | Path, batch_tokens: int = 4
         gaps[step] = whole.gap
         progress(f"steps {since} to {step}: {abs(whole.measured).mean():.3g} nats on average, of which the parts miss "
                  f"{whole.gap:.2%} (by first order {first.gap:.1%})")  # fmt: skip
-    facts = {**followed.facts, "rule": "trapezoid", "gaps": gaps, "code": code_digest(f"{__name__}:measure_budget")}
+    facts = {**followed.facts, "rule": "simpson", "gaps": gaps, "code": code_digest(f"{__name__}:measure_budget")}
     write_table(BUDGET, pa.table(columns, schema=BUDGET.schema), output, facts)
 
 

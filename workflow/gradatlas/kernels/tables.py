@@ -31,8 +31,8 @@ ONE_STEP = Table(
 _BLOCK = [("layer", COUNT), ("block", TEXT)]
 
 # One row: a block's part of one probe's change of log pi(y|x), in nats, from the weights after step `since` of a run to
-# those after `step`: by the gradients at the first end, and by those at both ends (trapezoid). `measured`: the whole
-# change, the same for all blocks, to which the parts add up.
+# those after `step`: by the gradients at the first end, and by those at both ends and in the middle (Simpson's rule).
+# `measured`: the whole change, the same for all blocks, to which the parts add up.
 BUDGET = Table(
     "budget",
     "measure_budget",

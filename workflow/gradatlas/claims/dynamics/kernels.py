@@ -4,7 +4,6 @@ A stage is one of the run's models: its start, a snapshot or its end. All are of
 """
 
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -14,6 +13,7 @@ from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, exactly
 from gradatlas.claims.dynamics.training import Measure
 from gradatlas.claims.estimates import CORRELATION, SHARE, DynamicsEstimate
 from gradatlas.finetuning.losses import LOSSES, Scores
+from gradatlas.statistics.kernels import rank_agreement
 
 _PROMPT = pl.col("probe_id").str.replace(r"/[^/]*$", "").alias("prompt")
 
@@ -88,29 +88,10 @@ def entanglement_predicts_fall(on: OnRuns, shift: int = 0) -> DynamicsEstimate:
 
 def _ranks(on: OnRuns, run: str) -> tuple[list[str], np.ndarray]:
     """The responses o; of each, the mean over intervals of Kendall's tau of k(o, .) at both ends."""
-    rows = _rows(on, run)
-    keys = rows["o"].unique(maintain_order=True).to_list()
-    place = {key: at for at, key in enumerate(keys)}
-    stages = []
-    for (_,), part in rows.sort("step", maintain_order=True).group_by("step", maintain_order=True):
-        matrix = np.zeros((len(keys), len(keys)))
-        i, j = ([place[key] for key in part[side]] for side in ("o", "u"))
-        matrix[i, j] = matrix[j, i] = part["value"].to_numpy()
-        stages.append(matrix)
-    if len(stages) < 2 or len(keys) < 4:
+    keys, steps, taus = rank_agreement(_rows(on, run))
+    if not steps or np.isnan(taus).any():
         raise NothingMeasured(f"{run} has no two stages with at least four responses")
-    return keys, np.mean([_taus(*pair) for pair in pairwise(stages)], axis=0)
-
-
-def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau (a) of each row of two kernels, without the diagonal, (responses,)."""
-    count, found = len(one), []
-    above, below = np.triu_indices(count - 1, 1)
-    for row in range(count):
-        kept = np.arange(count) != row
-        signs = [np.sign(each[row, kept][above] - each[row, kept][below]) for each in (one, other)]
-        found.append(float((signs[0] * signs[1]).mean()))
-    return np.array(found)
+    return keys, taus.mean(0)
 
 
 def _by_prompt(keys: list[str], values: np.ndarray) -> dict[str, float]:

@@ -55,14 +55,20 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     frame = frame.with_columns(
         place, pl.format("{} to {}", *(_grouped(name) for name in ("since", "step"))).alias("part")
     )
-    cells = frame.group_by("type", "part", "place", "probe_id").agg(pl.col("predicted").sum())
-    cells = cells.group_by("type", "part", "place").agg(pl.col("predicted").mean().alias("value"))
+    cells = frame.group_by("type", "part", "place", "probe_id", maintain_order=True).agg(pl.col("predicted").sum())
+    cells = cells.group_by("type", "part", "place", maintain_order=True).agg(pl.col("predicted").mean().alias("value"))
     top = float(cells["value"].abs().max() or 1)
     kinds = [kind for kind in _SHOWN if kind in set(cells["type"])]
     panels = [_map(cells.filter(pl.col("type") == kind), kind, steps, names, top, kind == kinds[0]) for kind in kinds]
-    blocks = frame.with_columns(_BLOCK).group_by("type", "block", "probe_id").agg(pl.col("predicted").sum())
+    blocks = (
+        frame.with_columns(_BLOCK)
+        .group_by("type", "block", "probe_id", maintain_order=True)
+        .agg(pl.col("predicted").sum())
+    )
     panels += [_shares(data, blocks.filter(pl.col("type") == kind), kind == kinds[0]) for kind in kinds]
-    changes = frame.group_by("type", "step", "probe_id").agg(pl.col("predicted").sum(), pl.col("measured").first())
+    changes = frame.group_by("type", "step", "probe_id", maintain_order=True).agg(
+        pl.col("predicted").sum(), pl.col("measured").first()
+    )
     missed = (changes["predicted"] - changes["measured"]).pow(2).sum() / changes["measured"].pow(2).sum()
     heading = theme.Heading(
         f"{chain.title}: {_largest(blocks)} move the chosen responses most",
@@ -81,7 +87,11 @@ def _grouped(name: str) -> pl.Expr:
 
 def _largest(blocks: pl.DataFrame) -> str:
     """The two kinds of matrices with the largest mean parts of the chosen responses' change."""
-    means = blocks.filter(pl.col("type") == "chosen").group_by("block").agg(pl.col("predicted").mean().abs())
+    means = (
+        blocks.filter(pl.col("type") == "chosen")
+        .group_by("block", maintain_order=True)
+        .agg(pl.col("predicted").mean().abs())
+    )
     return " and ".join(means.sort("predicted", descending=True)["block"].head(2))
 
 
@@ -144,9 +154,9 @@ def kernels(data: RunData, chains: Sequence[Chain]) -> Figure:
         f"{chain.title}: chosen responses fell in {fell[0]}, in {fell[1]}",
         (
             "E: ⟨s+, s−⟩ over |s+|² of a question's chosen and rejected response, s the gradient of log π(y|x). A "
-            "small step of DPO on this pair alone lowers the chosen one where E is above 1. A point: a question in a part of "
-            "the run, E at its start. Norms and rankings: means over questions and responses, with 95 % intervals. "
-            "Cosines: means at the end of the run.",
+            "small step of DPO on this pair alone lowers the chosen one where E is above 1. A point: a question in a "
+            "part of the run, E at its start. Norms and rankings: means over questions and responses, with 95 % "
+            "intervals. Cosines: means at the end of the run.",
         ),
     )
     panels = [_scatter(scatter), _norms(data, entangled), _ranks(data, chain), _cosines(data, chain)]
@@ -155,10 +165,10 @@ def kernels(data: RunData, chains: Sequence[Chain]) -> Figure:
 
 def _followed(entangled: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
     """By question and part of the run: E at its start as `value`, and the chosen response's change over it."""
-    sums = entangled.group_by("prompt", "step").agg(pl.col("entanglement").sum().alias("value"))
+    sums = entangled.group_by("prompt", "step", maintain_order=True).agg(pl.col("entanglement").sum().alias("value"))
     prompt = pl.col("probe_id").str.replace(r"/[^/]*$", "").alias("prompt")
     chosen = parts.filter(pl.col("type") == "chosen").with_columns(prompt)
-    changes = chosen.group_by("prompt", "since").agg(pl.col("measured").first().alias("change"))
+    changes = chosen.group_by("prompt", "since", maintain_order=True).agg(pl.col("measured").first().alias("change"))
     return sums.join(changes, left_on=["prompt", "step"], right_on=["prompt", "since"]).sort("step", "prompt")
 
 
@@ -179,10 +189,12 @@ def _scatter(points: pl.DataFrame) -> alt.LayerChart:
 
 
 def _norms(data: RunData, entangled: pl.DataFrame) -> alt.LayerChart:
-    sums = entangled.group_by("prompt", "step").agg(pl.col("chosen").sum().sqrt(), pl.col("rejected").sum().sqrt())
+    sums = entangled.group_by("prompt", "step", maintain_order=True).agg(
+        pl.col("chosen").sum().sqrt(), pl.col("rejected").sum().sqrt()
+    )
     rows = [
         {"series": side, "step": step, **_mean(data, part[side])}
-        for (step,), part in sums.group_by("step")
+        for (step,), part in sums.group_by("step", maintain_order=True)
         for side in ("chosen", "rejected")
     ]  # fmt: skip
     return _lines(rows, Axis("step", "Updates", format=",d", count=4), "Norm of the gradient of log π(y|x)", "Norms")
@@ -216,7 +228,9 @@ def _cosines(data: RunData, chain: Chain) -> alt.LayerChart:
     rows = [
         {"series": words, "layer": layer, "value": float(part["cosine"].drop_nulls().mean())}
         for (kind, same), words in kinds.items()
-        for (layer,), part in means.filter((pl.col("u_type") == kind) & (pl.col("same") == same)).group_by("layer")
+        for (layer,), part in means.filter((pl.col("u_type") == kind) & (pl.col("same") == same)).group_by(
+            "layer", maintain_order=True
+        )
         if not part["cosine"].is_null().all()
     ]
     title = "Chosen, with rejected of the same question or chosen of others"

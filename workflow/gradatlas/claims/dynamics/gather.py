@@ -127,7 +127,7 @@ def on_runs(group: RunGroup, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]
         yield _not_requested(f"needs {' or '.join(claim.runs).replace(':', ' and ')}")
         return
     if claim.table != "dynamics" and getattr(group, claim.table) is None:
-        yield _not_requested(f"no {claim.table.replace('_', ' ')} were made")
+        yield _not_requested(f"no table of {claim.table.replace('_', ' ')} was made")
         return
     for entry in entries:
         run, _, other = entry.partition(":")

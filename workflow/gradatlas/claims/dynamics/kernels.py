@@ -42,7 +42,7 @@ def budget_signs(on: OnRuns) -> DynamicsEstimate:
 
 def budget_closes(on: OnRuns) -> DynamicsEstimate:
     """||predicted - measured|| / ||measured|| over probes, of the interval where it is largest."""
-    squares = _changes(on).group_by("step").agg(
+    squares = _changes(on).group_by("step", maintain_order=True).agg(
         ((pl.col("predicted") - pl.col("measured")) ** 2).sum().alias("missing"), (pl.col("measured") ** 2).sum()
     )  # fmt: skip
     return exactly(float((squares["missing"] / squares["measured"]).sqrt().max()), squares.height, on.run)
@@ -63,7 +63,11 @@ def _entanglement(on: OnRuns) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 def _by_stage(rows: pl.DataFrame, number: pl.Expr) -> dict[str, list[float]]:
     """By prompt, a number at each stage."""
-    found = rows.group_by("prompt", "step").agg(number.alias("number")).sort("step")
+    found = (
+        rows.group_by("prompt", "step", maintain_order=True)
+        .agg(number.alias("number"))
+        .sort("step", maintain_order=True)
+    )
     return {str(prompt): part["number"].to_list() for (prompt,), part in found.group_by("prompt", maintain_order=True)}
 
 
@@ -83,7 +87,9 @@ def entanglement_predicts_fall(on: OnRuns, shift: int = 0) -> DynamicsEstimate:
     won, all_pairs = (
         np.einsum("di,ij,dj->d", weights, each.sum(-1), weights) for each in (np.where(pairs, above, 0.0), 1.0 * pairs)
     )
-    return on.of_draws(np.clip(won / all_pairs, 1e-6, 1 - 1e-6), len(prompts), SHARE)
+    # A resample without a pair has no number.
+    area = np.where(all_pairs > 0, won / np.where(all_pairs > 0, all_pairs, 1), 0.5)
+    return on.of_draws(np.clip(area, 1e-6, 1 - 1e-6), len(prompts), SHARE)
 
 
 def _ranks(on: OnRuns, run: str) -> tuple[list[str], np.ndarray]:

@@ -269,6 +269,8 @@ TRAINED = {
 # Whose number is not x itself.
 NOT_X = {"ranks_stable", "rarer_squeezes_more", "entanglement_predicts_fall", "entanglement_shuffled",
          "kernel_ranks_last", "kernel_ranks_last_less_in_dpo"}  # fmt: skip
+# Of which one seed's prompts are too few for a verdict.
+FEW = {"win_after_sft", "entanglement_predicts_fall", "entanglement_shuffled"}
 # A run and type that a case is about, where the claim is tested on several.
 ABOUT = {
     "sft_rejected_turns": "sft/rejected", "sft_rephrases_turn": "sft/chosen_semantic",
@@ -316,11 +318,7 @@ def test_verdict_over_seeds(name, case, verdict, tmp_path):
     assert all(reason.startswith("1 seed of 3; over its probes alone: ") for reason in single["reason"])
     if name not in NOT_X:
         assert single["value"].to_list() == pytest.approx(cases[case], abs=0.07)
-    if verdict != "inconclusive" and name not in (
-        "win_after_sft",
-        "entanglement_predicts_fall",
-        "entanglement_shuffled",
-    ):
+    if verdict != "inconclusive" and name not in FEW:
         assert {reason.rpartition(": ")[2] for reason in single["reason"]} == {verdict}
 
 

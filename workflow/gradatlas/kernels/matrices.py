@@ -12,22 +12,27 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from gradatlas.finetuning.sequences import EncodedResponse
+from gradatlas.finetuning.sequences import EncodedResponse, log_probs
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.kernels.blocks import Block, Blocks
+from gradatlas.kernels.blocks import Block, Blocks, Score
 from gradatlas.kernels.factors import Factor
 from gradatlas.models.forward import length_regime
 
 
 def kernels(
-    blocks: Blocks, responses: Sequence[EncodedResponse], *, memory: int = 2**31, batch_tokens: int = 4096
+    blocks: Blocks,
+    responses: Sequence[EncodedResponse],
+    *,
+    memory: int = 2**31,
+    batch_tokens: int = 4096,
+    score: Score = log_probs,
 ) -> dict[Block, Tensor]:
     """By block, the kernel (responses, responses), float64 on the CPU, symmetric and positive semidefinite.
 
     The sum over blocks is the kernel of all parameters. Two blocks with one weight (tied embeddings) have a third one
     for their cross terms, which is not semidefinite. `memory`: bytes for the factors of some blocks, and as many for
     formed gradients, beside a pass over `batch_tokens` tokens and, for pairs, four matrices of as many tokens squared;
-    with less memory there are more passes.
+    with less memory there are more passes. `score`: of `Blocks.run`.
     """
     by_key = {str(place): each for place, each in enumerate(responses)}
     batches = plan_batches(by_key, batch_tokens, length_regime(blocks.model.config))
@@ -43,7 +48,7 @@ def kernels(
                 kept[block].append(factor)
 
         for keys in batches:
-            blocks.run([by_key[key] for key in keys], receive)
+            blocks.run([by_key[key] for key in keys], receive, score)
         for unit in units:
             cross = [Block(None, " x ".join(block.name for block in unit))] if len(unit) > 1 else []
             made = _kernels([kept.pop(block) for block in unit], memory)

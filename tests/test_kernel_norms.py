@@ -6,8 +6,9 @@ import torch
 from gradatlas.core.errors import InputError
 from gradatlas.finetuning.sequences import EncodedResponse, response_logits
 from gradatlas.kernels.blocks import Block, Blocks
+from gradatlas.kernels.gaussian import of_products
 from gradatlas.kernels.matrices import kernels
-from gradatlas.kernels.norms import Drawn, of_products, projected_logits, squared_norms
+from gradatlas.kernels.norms import Drawn, projected_logits, squared_norms
 from test_kernels import close, decoder, exact
 
 # Of two lengths, padded in one batch.

@@ -11,7 +11,7 @@ an inner product of two gradients, of <w, logits of o> and of <v, logits of u>, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,15 +19,9 @@ from torch import Tensor
 from gradatlas.core.errors import InputError
 from gradatlas.finetuning.sequences import EncodedResponse, response_logits
 from gradatlas.kernels.blocks import Block, Blocks
+from gradatlas.kernels.gaussian import SquaredNorm, of_products
 from gradatlas.kernels.matrices import kernels
 from gradatlas.study.seeds import seeded_hash
-
-
-class SquaredNorm(NamedTuple):
-    """Estimates of ||K||_F^2, and their standard errors, of one shape."""
-
-    value: Tensor
-    error: Tensor
 
 
 @dataclass(frozen=True)
@@ -73,19 +67,3 @@ def _gaussian(like: Tensor, seed: int) -> Tensor:
     """Drawn on the CPU, so that it is the same on every device."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
-
-
-def of_products(products: Tensor) -> SquaredNorm:
-    """Estimates (...) from `products` w_i^T K v_j (..., draws, draws).
-
-    Squares that share w or v are correlated: with the variances s_w, s_v of their means over the other vector, and s of
-    the rest, the estimate's variance is (s_w + s_v) / draws + s / draws^2 (two-way analysis of variance).
-    """
-    draws = products.shape[-1]
-    squares = products.square()
-    mean = squares.mean((-1, -2))
-    of_w, of_v = squares.mean(-1), squares.mean(-2)
-    rest = squares - of_w[..., :, None] - of_v[..., None, :] + mean[..., None, None]
-    rest = rest.square().sum((-1, -2)) / (draws - 1) ** 2 / draws**2
-    own = [(means.var(-1) / draws - rest).clamp(min=0) for means in (of_w, of_v)]
-    return SquaredNorm(mean, (own[0] + own[1] + rest).sqrt())

@@ -11,6 +11,9 @@ why    one rule for all runs: a run's settings are its row of the sheet
 ONE_STEP = DYNAMICS["one_step"]
 # The weights of a run: an output that is deleted once no job needs it; where they are kept, its card stands for them.
 WEIGHTS = [] if DYNAMICS["keep_models"] else temp(directory(f"{SEED_DIR}/{{run}}/model"))
+# Models along the run, with their cards; empty for a run without kernels.
+SNAPSHOTS = directory(f"{SEED_DIR}/{{run}}/snapshots")
+SNAPSHOTS = SNAPSHOTS if DYNAMICS["keep_models"] else temp(SNAPSHOTS)
 
 
 wildcard_constraints:
@@ -190,6 +193,7 @@ rule finetune:
         # The card represents the folder model/, whose modification time does not depend on its content.
         model=f"{SEED_DIR}/{{run}}/model.json",
         weights=WEIGHTS,
+        snapshots=SNAPSHOTS,
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:

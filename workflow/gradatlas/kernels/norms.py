@@ -32,7 +32,7 @@ class Drawn(EncodedResponse):
 
 
 def squared_norms(
-    blocks: Blocks, responses: Sequence[EncodedResponse], *, draws: int = 16, seed: int = 0, **options: int
+    blocks: Blocks, responses: Sequence[EncodedResponse], *, draws: int = 16, seed: int = 0, **options: Any
 ) -> dict[Block | None, SquaredNorm]:
     """||K_ou||_F^2 of all pairs (o, u), each (responses, responses): of all parameters (None), and of every block.
 

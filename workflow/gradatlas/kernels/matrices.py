@@ -12,9 +12,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from gradatlas.finetuning.sequences import EncodedResponse
+from gradatlas.finetuning.sequences import EncodedResponse, log_probs
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.kernels.blocks import Block, Blocks
+from gradatlas.kernels.blocks import Block, Blocks, Score
 from gradatlas.kernels.factors import Factor
 from gradatlas.models.forward import length_regime
 
@@ -25,16 +25,21 @@ Unit = tuple[Block, ...]
 
 
 def kernels(
-    blocks: Blocks, responses: Sequence[EncodedResponse], *, memory: float = 2**31, batch_tokens: int = 4096
+    blocks: Blocks,
+    responses: Sequence[EncodedResponse],
+    *,
+    memory: float = 2**31,
+    batch_tokens: int = 4096,
+    score: Score = log_probs,
 ) -> dict[Block, Tensor]:
     """By block, the kernel (responses, responses), float64 on the CPU, symmetric and positive semidefinite.
 
     The sum over blocks is the kernel of all parameters. Two blocks with one weight (tied embeddings) have a third one
     for their cross terms, which is not semidefinite. `memory`: bytes for the factors of some blocks, beside `FORMED`
     for formed gradients, a pass over `batch_tokens` tokens and, for pairs, four matrices of as many tokens squared;
-    with less memory there are more passes, and the same bytes.
+    with less memory there are more passes, and the same bytes. `score`: of `Blocks.run`.
     """
-    return dict(kernels_by_block(blocks, responses, memory=memory, batch_tokens=batch_tokens))
+    return dict(kernels_by_block(blocks, responses, memory=memory, batch_tokens=batch_tokens, score=score))
 
 
 def kernels_by_block(
@@ -44,6 +49,7 @@ def kernels_by_block(
     memory: float = 2**31,
     batch_tokens: int = 4096,
     known: Collection[Block] = (),
+    score: Score = log_probs,
 ) -> Iterator[tuple[Block, Tensor]]:
     """As `kernels`, one block after the other; without those that are `known`."""
     by_key = {str(place): each for place, each in enumerate(responses)}
@@ -59,7 +65,7 @@ def kernels_by_block(
                 kept[block].append(factor)
 
         for keys in batches:
-            blocks.run([by_key[key] for key in keys], receive)
+            blocks.run([by_key[key] for key in keys], receive, score)
         for unit in group:
             made = _kernels([kept.pop(block) for block in unit])
             for block, each in zip([*unit, *_cross(unit)], made, strict=True):

@@ -284,13 +284,13 @@ def write_findings(
     """
     import polars as pl
 
-    from gradatlas.claims import summary
+    from gradatlas.claims import sentences
     from gradatlas.claims.tables import CLAIMS
     from gradatlas.core.command import progress
     from gradatlas.core.tables import read_table
 
     table = pl.from_arrow(read_table(CLAIMS, claims)) if claims else None
-    found = summary.write_findings(table, output, settings.titles, settings.measured, figure)
+    found = sentences.write_findings(table, output, settings.titles, settings.measured, figure)
     progress(f"{len(found)} findings: {output}.md, {output}.json")
 
 

@@ -20,12 +20,14 @@ from gradatlas.figures.verdicts import COLOURS, SHAPES
 # Beside the verdicts' own marks: a test without a verdict, and the same number of an untrained network.
 _UNTRAINED = "untrained network"
 _COLOURS = COLOURS | {UNTESTED: theme.RULE, _UNTRAINED: theme.QUIET}
-_SHAPES = SHAPES | {UNTESTED: "triangle-up", _UNTRAINED: "diamond"}
+# A dash would not be seen on an interval.
+_SHAPES = SHAPES | {"inconclusive": "square", UNTESTED: "triangle-up", _UNTRAINED: "diamond"}
 _ROW, _WIDTH, _LETTERS, _LABELS = 44, 400, 52, 300
 # Tests of one finding take this share of the height of its row.
 _SHARE = 0.72
 # Numbers below zero that differ by more than this have a symmetric log axis.
 _STRETCH = 20
+_ENDS = ("effect", "low", "high")
 
 
 def draw(findings: str | Path, output: str | Path, formats: Sequence[str]) -> None:
@@ -47,11 +49,9 @@ def chart(findings: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
         # Findings of one unit share an axis.
         for place, unit in enumerate(dict.fromkeys(each["unit"] for each in own)):
             panels.append(_panel([each for each in own if each["unit"] == unit], unit, "" if place else name))
-    return (
-        alt.vconcat(*panels, title=title, spacing=12).resolve_scale(x="independent", y="independent")
-        if panels
-        else (nothing(title))
-    )
+    if not panels:
+        return nothing(title)
+    return alt.vconcat(*panels, title=title, spacing=12).resolve_scale(x="independent", y="independent")
 
 
 def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.LayerChart:
@@ -60,20 +60,14 @@ def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.
         tests = finding["tests"]
         for place, test in enumerate(tests):
             at = row + _SHARE * ((place + 0.5) / len(tests) - 0.5)
-            shown = {"y": at, "model": test["model"], "data": test["data"], "responses": test["responses"]}
-            points.append(
-                shown | {"kind": test["verdict"], "value": test["effect"], "low": test["low"], "high": test["high"]}
-            )
-            points.append(shown | {"kind": _UNTRAINED, "value": test["untrained"], "low": None, "high": None})
+            shown = {"y": at} | {name: test[name] for name in ("model", "data", "responses")}
+            points.append(shown | {"kind": test["verdict"]} | {name: test[name] for name in _ENDS})
+            points.append(shown | {"kind": _UNTRAINED, "effect": test["untrained"], "low": None, "high": None})
         bounds += [{"x": bound, "y": row - 0.45, "y2": row + 0.45} for bound in finding["bounds"]]
-    frame = pl.DataFrame(
-        points, infer_schema_length=None, schema_overrides=dict.fromkeys(("value", "low", "high"), pl.Float64)
-    )
-    # The same network is beside several trained models.
-    frame = frame.with_columns(map(rounded, ("value", "low", "high"))).filter(pl.col("value").is_not_null())
-    scale, axis = _measure(
-        unit, [*(value for name in ("value", "low", "high") for value in frame[name]), *(b["x"] for b in bounds)]
-    )
+    numbers = dict.fromkeys(_ENDS, pl.Float64)
+    frame = pl.DataFrame(points, infer_schema_length=None, schema_overrides=numbers).with_columns(map(rounded, _ENDS))
+    frame = frame.filter(pl.col("effect").is_not_null())
+    scale, axis = _measure(unit, [*(each for name in _ENDS for each in frame[name]), *(each["x"] for each in bounds)])
     labels = [textwrap.wrap(each["statement"], _LETTERS) for each in findings]
     y_axis = theme.plain(
         title=None, values=list(range(len(findings))), labelExpr=f"{json.dumps(labels)}[datum.value]",
@@ -87,14 +81,14 @@ def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.
         shape = theme.plain(domain=list(values), range=list(values.values()))
         return channel("kind:N", scale=shape, legend=theme.plain(title=None) if legend else None)
 
-    tooltip = ["model", "data", "responses", "kind", alt.Tooltip("value:Q", format=".3~g")]
+    tooltip = ["model", "data", "responses", "kind", alt.Tooltip("effect:Q", format=".3~g")]
     rules = alt.Chart(alt.InlineData(bounds)).mark_rule(style="zero").encode(x=x("x"), y=y, y2="y2:Q")
     whiskers = base.transform_filter("isValid(datum.low)").mark_rule(style="interval")
     return alt.layer(
         rules,
         whiskers.encode(x=x("low"), x2="high:Q", color=scaled(alt.Color, _COLOURS)),
         base.mark_point(style="dot-alone", size=38).encode(
-            x=x("value"), color=scaled(alt.Color, _COLOURS), shape=scaled(alt.Shape, _SHAPES), tooltip=tooltip
+            x=x("effect"), color=scaled(alt.Color, _COLOURS), shape=scaled(alt.Shape, _SHAPES), tooltip=tooltip
         ),
         width=_WIDTH,
         height=_ROW * len(findings),
@@ -112,7 +106,7 @@ def _measure(unit: str, values: Iterable[float | None]) -> tuple[dict[str, Any],
         if found.kind == "log":
             return (
                 theme.plain(type="log", domain=[found.low * 0.9, found.high * 1.1], nice=False),
-                theme.plain(title=f"{words}, log axis", values=list(found.ticks), format=",~g", grid=True),
+                theme.plain(title=f"{words}, log axis", values=list(found.ticks), format=",~r", grid=True),
             )
     small = sorted(abs(value) for value in known if value)
     if small and reach > _STRETCH * small[len(small) // 2]:
@@ -121,12 +115,12 @@ def _measure(unit: str, values: Iterable[float | None]) -> tuple[dict[str, Any],
         return (
             theme.plain(type="symlog", constant=0.1, domain=ends, nice=False),
             theme.plain(
-                title=f"{words}, symmetric log axis", format=",~g", grid=True,
+                title=f"{words}, symmetric log axis", format=",~r", grid=True,
                 values=sorted(tick for tick in ticks if ends[0] <= tick <= ends[1]),
             ),
         )  # fmt: skip
     margin = 0.04 * (max(known) - min(known)) or 0.5
     return (
         theme.plain(domain=[min(known) - margin, max(known) + margin], nice=False, zero=False),
-        theme.plain(title=words, grid=True, tickCount=6, format=",~g"),
+        theme.plain(title=words, grid=True, tickCount=6, format=",~r"),
     )

@@ -416,9 +416,9 @@ class ClaimRow:
     statement: Annotated[str, Schema(pattern="^[^{}]*\\{\\}[^{}]*$")]
     """the claim in plain words; {} stands for the number"""
     finding: Annotated[str, Schema(pattern="^(([^{}|]*\\{[^{}|]+\\|[^{}|]+\\})+[^{}|]*)?$")] = ""
-    """what `results/findings.md` states, for a reader who does not know the study; the words before the bar stand where
-    the claim holds, those behind it where it fails (`is {larger|smaller}`). It continues "unclear whether", so it begins
-    with a small letter. Empty: the claim is in `claims.md` alone"""
+    """the claim in words that need no study, for `results/findings.md`: a sentence that begins with a small letter and
+    can follow *whether*. Of `{larger|smaller}` the first word stands where the claim holds, the second where it fails.
+    Empty: the claim is no finding, and in `claims.md` alone"""
     statistic: Filled
     """what the number is"""
     direction: Literal["above", "below", "within"]

@@ -57,8 +57,14 @@ def sentences(found: Sequence[Finding]) -> list[str]:
     """Three sentences on the findings: how many hold, what an untrained network shows, what is the opposite."""
     by = {verdict: [each for each in found if each.verdict == verdict] for verdict in AS_CLAIMED}
     decided = [each for each in found if each.verdict != "unclear"]
-    counts = f"Of {len(found)} findings {len(by['holds'])} hold as claimed, {len(by['fails'])} are the opposite, and "
-    return [f"{counts}{len(by['unclear'])} are unclear.", _on_untrained(decided), _on_opposites(found, by["fails"])]
+    holds, fails, unclear = (len(by[verdict]) for verdict in AS_CLAIMED)
+    counts = [
+        f"{holds} hold{'s' * (holds == 1)} as claimed",
+        f"{fails} {'is' if fails == 1 else 'are'} the opposite",
+        f"and {unclear} {'is' if unclear == 1 else 'are'} unclear",
+    ]
+    said = f"Of {len(found)} finding{'s' * (len(found) > 1)} {', '.join(counts)}."
+    return [said, _on_untrained(decided), _on_opposites(found, by["fails"])]
 
 
 def _on_untrained(decided: Sequence[Finding]) -> str:

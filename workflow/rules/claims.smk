@@ -15,7 +15,8 @@ CLAIM_FIGURES = collect(
     figure=["findings", "verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
     format=STUDY.config["formats"],
 )
-
+# To read; without claims the findings state what was measured.
+VERDICTS = ["results/findings.md", *["results/tables/claims.md"] * CLAIMED]
 # Model and dataset of everything that is measured.
 MEASURED = [(model, dataset) for model in STUDY.models for dataset in STUDY.datasets] + SCORED
 
@@ -242,9 +243,8 @@ rule compare_fixed:
 rule claims:
     """Every claim's verdicts."""
     input:
-        "results/findings.md",
+        VERDICTS,
         "results/claims.parquet",
-        "results/tables/claims.md",
         ["results/tables/fixed_data.md"] if STUDY.datasets else [],
         CLAIM_FIGURES,
     localrule: True

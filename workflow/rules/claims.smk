@@ -10,13 +10,13 @@ why    a verdict is corrected for all tests of a run, so it is reached in one pl
 """
 
 # In all formats: Snakefile's `all` and the target `claims` take them, so that another format makes them again.
-CLAIM_FIGURES = collect(
+CLAIM_FILES = collect(
     "results/figures/claims/{figure}.{format}",
     figure=["findings", "verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
     format=STUDY.config["formats"],
 )
-# To read; without claims the findings state what was measured.
-VERDICTS = ["results/findings.md", *["results/tables/claims.md"] * CLAIMED]
+# Without claims the findings state what was measured.
+CLAIM_FILES += ["results/findings.md", *["results/tables/claims.md"] * CLAIMED]
 # Model and dataset of everything that is measured.
 MEASURED = [(model, dataset) for model in STUDY.models for dataset in STUDY.datasets] + SCORED
 
@@ -243,8 +243,7 @@ rule compare_fixed:
 rule claims:
     """Every claim's verdicts."""
     input:
-        VERDICTS,
         "results/claims.parquet",
         ["results/tables/fixed_data.md"] if STUDY.datasets else [],
-        CLAIM_FIGURES,
+        CLAIM_FILES,
     localrule: True

@@ -84,9 +84,16 @@ class Blocks:
         whole = whole.mT if part.transposed else whole
         return whole if part.columns is None else whole[part.columns.to(whole.device)]
 
+    def size(self, block: Block) -> tuple[int, ...]:
+        """The shape of a block's part of its parameter, (out, in) or (width,)."""
+        part = self._of[block]
+        shape = tuple(self.model.get_parameter(part.parameter).shape)
+        shape = shape[::-1] if part.transposed else shape
+        return shape if part.columns is None else (len(part.columns), *shape[1:])
+
     def width(self, block: Block) -> int:
         """Numbers that a token has in a block's factors, at most."""
-        return sum(self.model.get_parameter(self.parameter(block)).shape)
+        return sum(self.size(block))
 
     def run(self, batch: Sequence[EncodedResponse], receive: Receive) -> Tensor:
         """One forward and backward pass over responses of one `length_regime`; returns log pi, (responses,).

@@ -567,7 +567,7 @@ DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClai
 QUALITY_CLAIMS_SHEET = shipped("config", "claims_quality.tsv")
 QUALITY_CLAIMS = [*read_sheet(ROOT / "config/claims_quality.tsv", QualityClaimRow, "claim").values()]
 # What of a claim is shown or decides its verdict, but no number of the evidence.
-OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
+OF_VERDICTS = ("status", "source", "title", "statement", "finding", "statistic", "ability", "published")
 
 
 def of_evidence(claims):

@@ -49,6 +49,15 @@ def label(key: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def called(keys: Iterable[str]) -> dict[str, str]:
+    """What readers call each key, as by `TERMS` and `label`; keys that share a name have their own behind it."""
+    keys = list(keys)
+    shared = [TERMS.get(key, label(key)) for key in keys]
+    return {
+        key: f"{name} ({key})" if shared.count(name) > 1 else name for key, name in zip(keys, shared, strict=True)
+    }
+
+
 def statistic_label(key: str) -> str:
     """A statistic's name within a sentence; unknown ones read as their key."""
     return STATISTICS.get(key, key.replace("_", " "))

@@ -18,8 +18,8 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.names import (
+    called,
     in_order,
-    label,
     projections_in_order,
     relations_in_order,
     statistic_label,
@@ -80,7 +80,8 @@ def explorer(
         for m, model in enumerate(keys["models"]):
             cell = frame.filter(dataset=dataset, model=model)
             if cell.height:
-                measured[f"{d}-{m}"] = {"check": has_check(cell)}
+                sets = {name: [keys[name].index(key) for key in cell[name[:-1]].unique()] for name in ("variants", "relations")}
+                measured[f"{d}-{m}"] = {"check": has_check(cell), **{name: sorted(sets[name]) for name in sets}}
                 pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
                 pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)
     return {"index": _index(keys, titles, measured), "pieces": {"vega": vega(), **pieces}}
@@ -91,7 +92,7 @@ def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) 
     named = {
         "datasets": [titles.get(key, key) for key in keys["datasets"]],
         "models": keys["models"],
-        **{name: [label(key) for key in keys[name]] for name in ("variants", "relations", "projections")},
+        **{name: [*called(keys[name]).values()] for name in ("variants", "relations", "projections")},
         "metrics": [statistic_label(key) for key in keys["metrics"]],
     }
     return {

@@ -53,9 +53,7 @@ def called(keys: Iterable[str]) -> dict[str, str]:
     """What readers call each key, as by `TERMS` and `label`; keys that share a name have their own behind it."""
     keys = list(keys)
     shared = [TERMS.get(key, label(key)) for key in keys]
-    return {
-        key: f"{name} ({key})" if shared.count(name) > 1 else name for key, name in zip(keys, shared, strict=True)
-    }
+    return {key: f"{name} ({key})" if shared.count(name) > 1 else name for key, name in zip(keys, shared, strict=True)}
 
 
 def statistic_label(key: str) -> str:

@@ -80,8 +80,8 @@ def explorer(
         for m, model in enumerate(keys["models"]):
             cell = frame.filter(dataset=dataset, model=model)
             if cell.height:
-                sets = {name: [keys[name].index(key) for key in cell[name[:-1]].unique()] for name in ("variants", "relations")}
-                measured[f"{d}-{m}"] = {"check": has_check(cell), **{name: sorted(sets[name]) for name in sets}}
+                held = {f"{name}s": sorted(map(keys[f"{name}s"].index, set(cell[name]))) for name in ("variant", "relation")}
+                measured[f"{d}-{m}"] = {"check": has_check(cell), **held}
                 pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
                 pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)
     return {"index": _index(keys, titles, measured), "pieces": {"vega": vega(), **pieces}}

@@ -70,4 +70,3 @@ def _spellings(term: Term) -> Iterable[tuple[str, str]]:
     yield name, term.meaning
     if not set(term.keys) & set(VARIANTS) and not name.isupper():
         yield name[0].lower() + name[1:], term.meaning
-

@@ -85,7 +85,8 @@ def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:
         "rows": [
             [
                 row["model"],
-                TERMS.get(row["relation"], label(row["relation"])) + ("" if row["loss_tokens"] == WHOLE_RESPONSE else f" ({row['loss_tokens']})"),
+                TERMS.get(row["relation"], label(row["relation"]))
+                + ("" if row["loss_tokens"] == WHOLE_RESPONSE else f" ({row['loss_tokens']})"),
                 label(row["variant"]),
                 *(f"{row[name]:,}" for name in ("n", "n_ok", *reasons)),
                 *(tables.three_digits(row[name]) for name in ("loss", "prompt_tokens", "response_tokens")),

@@ -110,7 +110,9 @@ def write_atlas(
         "prompt_forms": measured.prompt_forms(prompts),
         "claims": tested,
         "fixed": fixed(claims, frame, titles) if claims else None,
-        "scores": [(f"{page.parent.name} on {page.parent.parent.name}", link(page, base)) for page in map(Path, scores)],
+        "scores": [
+            (f"{each.parent.name} on {each.parent.parent.name}", link(each, base)) for each in map(Path, scores)
+        ],
         "figures": {"groups": shown, "filters": filters(shown)} if shown else None,
         "run": None,
         "terms": terms.terms,

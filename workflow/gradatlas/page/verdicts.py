@@ -34,7 +34,7 @@ def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | No
 
 
 def _study(rows: pl.DataFrame, title: str) -> dict[str, Any]:
-    """One study: `counts` of its verdicts, and by group (stands, withdrawn, control) its claims in the sheet's order."""
+    """One study: `counts` of its verdicts, and by group (stands, withdrawn, control) its claims, as in the sheet."""
     counted = rows.filter(pl.col("group") != "")
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in ("stands", "withdrawn", "control")}
     for first, own in claim_rows.by_claim(counted):

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote

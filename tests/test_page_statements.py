@@ -65,7 +65,8 @@ def study(tmp_path_factory):
 def badges(page):
     """By title of the dataset and model, the badges of its figures, which all have the same."""
     found = {}
-    for group, figures in re.findall(r"<details data-group[^>]*>\s*<summary><b>([^<]+)</b>(.*?)</details>", page, re.DOTALL):
+    parts = r"<details data-group[^>]*>\s*<summary><b>([^<]+)</b>(.*?)</details>"
+    for group, figures in re.findall(parts, page, re.DOTALL):
         for model, figure in re.findall(r'<figure data-model="([^"]+)"(.*?)</figure>', figures, re.DOTALL):
             own = re.findall(r'<span class="badge">([^<]+)</span>', figure)
             assert found.setdefault((group, model), own) == own

@@ -80,7 +80,9 @@ def explorer(
         for m, model in enumerate(keys["models"]):
             cell = frame.filter(dataset=dataset, model=model)
             if cell.height:
-                held = {f"{name}s": sorted(map(keys[f"{name}s"].index, set(cell[name]))) for name in ("variant", "relation")}
+                held = {
+                    f"{name}s": sorted(map(keys[f"{name}s"].index, set(cell[name]))) for name in ("variant", "relation")
+                }
                 measured[f"{d}-{m}"] = {"check": has_check(cell), **held}
                 pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
                 pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)

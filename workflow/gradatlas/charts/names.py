@@ -49,13 +49,6 @@ def label(key: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def called(keys: Iterable[str]) -> dict[str, str]:
-    """What readers call each key, as by `TERMS` and `label`; keys that share a name have their own behind it."""
-    keys = list(keys)
-    shared = [TERMS.get(key, label(key)) for key in keys]
-    return {key: f"{name} ({key})" if shared.count(name) > 1 else name for key, name in zip(keys, shared, strict=True)}
-
-
 def statistic_label(key: str) -> str:
     """A statistic's name within a sentence; unknown ones read as their key."""
     return STATISTICS.get(key, key.replace("_", " "))
@@ -90,6 +83,14 @@ def relations_in_order(keys: Iterable[str]) -> list[str]:
     return in_order(keys, ("correct",))
 
 
+def terms(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by the names that readers meet (`TERMS`, else `label`); two of one name have their keys, too."""
+    names = {key: TERMS.get(key, label(key)) for key in keys}
+    taken = list(names.values())
+    return {key: name if taken.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
+
+
 def responses_of(relation: str) -> str:
     """A relation within a sentence: ``wrong_chain`` -> ``wrong chain responses``."""
-    return f"{relation.replace('_', ' ')} responses"
+    name = TERMS.get(relation)
+    return f"{name[:1].lower()}{name[1:]}" if name else f"{relation.replace('_', ' ')} responses"

@@ -18,11 +18,11 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.names import (
-    called,
     in_order,
     projections_in_order,
     relations_in_order,
     statistic_label,
+    terms,
     variants_in_order,
 )
 from gradatlas.charts.panel import variant_ranks
@@ -94,7 +94,7 @@ def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) 
     named = {
         "datasets": [titles.get(key, key) for key in keys["datasets"]],
         "models": keys["models"],
-        **{name: [*called(keys[name]).values()] for name in ("variants", "relations", "projections")},
+        **{name: [*terms(keys[name]).values()] for name in ("variants", "relations", "projections")},
         "metrics": [statistic_label(key) for key in keys["metrics"]],
     }
     return {

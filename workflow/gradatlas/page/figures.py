@@ -9,7 +9,7 @@ from urllib.parse import quote
 import polars as pl
 
 from gradatlas.charts.listing import read_index
-from gradatlas.charts.names import KINDS, TERMS, called, in_order, label, relations_in_order
+from gradatlas.charts.names import KINDS, TERMS, in_order, label, relations_in_order, responses_of, terms
 from gradatlas.charts.save import size_of_svg
 from gradatlas.claims.ability import Ability
 from gradatlas.figures import gallery
@@ -84,12 +84,8 @@ def _kind(entry: Mapping[str, Any]) -> tuple[str, str]:
         kind = [part for part in kind.split(".") if not part.isdigit()][-1]
         return kind, CAPTIONS.get(kind, label(kind))
     if kind == "compared":
-        return kind, f"{_responses(relation)} against correct responses"
-    return kind, KINDS.get(kind, label(kind)) + ("" if relation == ALL else f", {_responses(relation).lower()}")
-
-
-def _responses(relation: str) -> str:
-    return TERMS.get(relation, f"{label(relation)} responses")
+        return kind, f"{TERMS.get(relation, label(relation))} against correct responses"
+    return kind, KINDS.get(kind, label(kind)) + ("" if relation == ALL else f", {responses_of(relation)}")
 
 
 def _badges(dataset: str, model: str, cells: pl.DataFrame, able: Abilities) -> list[str]:
@@ -123,7 +119,7 @@ def filters(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[tu
     return [
         ("group", "Data", places),
         ("model", "Model", [(model, model) for model in sorted({figure["model"] for figure in shown} - {""})]),
-        ("relation", "Responses", list(called(relations).items())),
+        ("relation", "Responses", list(terms(relations).items())),
         ("kind", "Figure", [(key, KINDS.get(key) or CAPTIONS.get(key) or label(key)) for key in kinds]),
     ]
 

@@ -53,14 +53,10 @@ def _table(block: tables.Block) -> dict[str, Any]:
     tokens = "" if block.loss_tokens == WHOLE_RESPONSE else f", loss on {block.loss_tokens}"
     return {
         "name": block.kind.upper(),
-        "of": f"{block.model}, {statistic_label(block.statistic)}, {_responses(block.relation)}{tokens}",
+        "of": f"{block.model}, {statistic_label(block.statistic)}, {responses_of(block.relation)}{tokens}",
         "header": block.header,
         "rows": block.rows,
     }
-
-
-def _responses(relation: str) -> str:
-    return TERMS[relation].lower() if relation in TERMS else responses_of(relation)
 
 
 def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:

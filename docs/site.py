@@ -1,7 +1,7 @@
-"""What the site of the documentation has beside docs/ (mkdocs calls `on_files`; `mkdocs.yml` has the order of the pages).
+"""What the site of the documentation has beside docs/. mkdocs calls `on_files`; `mkdocs.yml` orders the pages.
 
-Pages keep their places in the repository, so that a link works here and there. Reference pages are made from the code,
-the rules and the sheets at every build, and so is the example: the page of a finished study in `results/`, if there is one.
+Pages keep their places in the repository, so that a link works on the site and in the repository. Every build makes the
+reference pages from the code, the rules and the sheets. The example is the page of a finished study in `results/`.
 """
 
 import csv
@@ -20,7 +20,8 @@ PACKAGE = ROOT / "workflow" / "gradatlas"
 # Pages, and files that pages link to.
 INCLUDED = (
     "*.md", "LICENSE", "Dockerfile", "CITATION.cff", "requirements*.txt", "environment.yml", "docs/**/*", "config/**/*",
-    "benchmarks/*.md", "benchmarks/results/*", "resources/miniature/*", "workflow/**/*.md", "workflow/**/*.py", "profiles/**/*",
+    "benchmarks/*.md", "benchmarks/results/*", "resources/miniature/*", "workflow/**/*.md", "workflow/**/*.py",
+    "profiles/**/*",
 )  # fmt: skip
 STUDIES = {
     "claims": "Layer gradients (arXiv 2410.23743)",
@@ -62,20 +63,26 @@ def commands() -> str:
 
 
 def tables() -> str:
-    """Every table of the package: the comment above it, the rule that writes it, and its columns with their types."""
+    """Every table of the package with its rule and its columns, and with the comments above these in the code."""
     from gradatlas.core.tables import Table
 
-    parts = ["# Tables and columns\n\nThe tables that jobs write as Parquet. What is in `results/`: [results](../docs/results.md)."]
+    parts = ["# Tables and columns\n\nThe Parquet tables that jobs write. Their files: [results](../docs/results.md)."]
     for path in sorted(PACKAGE.glob("*/tables.py")):
-        source = path.read_text()
         module = importlib.import_module(f"gradatlas.{path.parent.name}.tables")
-        for name, table in vars(module).items():
-            if not isinstance(table, Table) or not (place := re.search(rf"((?:^#.*\n)*)^{name} = ", source, re.MULTILINE)):
+        # Definitions with the comments above them.
+        for block in re.split(r"\n\n+(?=\S)", path.read_text()):
+            comment, name = re.match(r"((?:#.*\n)*)(\w*)", block).groups()
+            if not isinstance(table := getattr(module, name, None), Table):
                 continue
-            meaning = " ".join(line.lstrip("#: ") for line in place[1].splitlines())
-            columns = "\n".join(f"| `{field.name}` | {field.type} |" for field in table.schema)
-            parts.append(f"## {table.name}\n\nWritten by `{table.rule}`. {meaning}\n\n| column | type |\n|---|---|\n{columns}")
+            notes = {column: note for note, column in re.findall(r'((?:\n *#.*)+)\n *\("(\w+)"', block)}
+            rows = [f"| `{each.name}` | {each.type} | {_text(notes.get(each.name, ''))} |" for each in table.schema]
+            parts.append(f"## {table.name}\n\nWritten by `{table.rule}`. {_text(comment)}")
+            parts.append("\n".join(["| column | type | |", "|---|---|---|", *rows]))
     return "\n\n".join(parts)
+
+
+def _text(comment: str) -> str:
+    return " ".join(line.strip().lstrip("#: ") for line in comment.strip().splitlines())
 
 
 def rules() -> str:
@@ -97,7 +104,8 @@ def claims() -> str:
     for sheet, study in STUDIES.items():
         lines = (line for line in (ROOT / f"config/{sheet}.tsv").read_text().splitlines() if not line.startswith("#"))
         rows = [
-            f"| `{row['claim']}` | {row['title']} | {row['statistic']} {row['direction']} {row['threshold']} | {row['source']} |"
+            f"| `{row['claim']}` | {row['title']} "
+            f"| {row['statistic']} {row['direction']} {row['threshold']} | {row['source']} |"
             for row in csv.DictReader(lines, delimiter="\t")
         ]
         parts.append("\n".join([f"## {study}\n\n| claim | statement | bound | source |\n|---|---|---|---|", *rows]))
@@ -118,15 +126,19 @@ def notebook(path: Path) -> str:
 
 
 def example(is_there: bool) -> str:
-    """The page that leads to the default run's own."""
-    link = "[Open the page of the default run](results/index.html)."
-    missing = "This copy of the documentation was built without a finished study. `snakemake --cores all` makes one; its page is `results/index.html`."
-    return f"# Example\n\n{link if is_there else missing} How to read it: [the page](docs/page.md)."
+    """The page that leads to the page of a finished study."""
+    text = "[Open the page of the default run](results/index.html)."
+    if not is_there:
+        text = "This site was built without a finished study. `snakemake --cores all` makes one: `results/index.html`."
+    return f"# Example\n\n{text} How to read it: [the page](docs/page.md)."
 
 
 def results(folder: Path, config: MkDocsConfig) -> Iterator[File]:
-    """The page of a finished study with the pictures and tables that it links."""
-    wanted = [folder / "index.html", *folder.glob("*.csv"), *folder.glob("figures/**/*"), *folder.glob("tables/*")]
-    for path in wanted if wanted[0].is_file() else ():
-        if path.is_file():
-            yield File.generated(config, f"results/{path.relative_to(folder)}", abs_src_path=str(path))
+    """The page of a finished study with the files that it links."""
+    page = folder / "index.html"
+    if not page.is_file():
+        return
+    links = set(re.findall(r'(?:href|src)="([a-z][^"#:]*)"', page.read_text()))
+    for name in ["index.html", *sorted(links)]:
+        if (folder / name).is_file():
+            yield File.generated(config, f"results/{name}", abs_src_path=str(folder / name))

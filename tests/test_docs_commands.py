@@ -11,7 +11,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import polars as pl
@@ -25,9 +24,8 @@ from conftest import ROOT, call, settings
 from gradatlas.__main__ import JOBS
 from gradatlas.core.jobs import application
 from gradatlas.study.config import read_study
+from test_docs_site import PAGES
 
-PAGES = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-PAGES = [page for page in PAGES if page not in ("CHANGELOG.md", "docs/learning_dynamics_seeds.md")]
 TARGETS = set(re.findall(r"^ *rule (\w+):", "".join(p.read_text() for p in (ROOT / "workflow").rglob("*.smk")), re.M))
 # Of a page's own config, sheet or mapping, which a reader writes first.
 OWN = {"mine", "NAME"}

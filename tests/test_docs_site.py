@@ -16,6 +16,11 @@ from conftest import ROOT
 from gradatlas.__main__ import JOBS
 from gradatlas.gradients.tables import SPECTRA
 
+PLACES = ("*.md", "docs/**/*.md", "config/*.md", "benchmarks/**/*.md", "resources/miniature/*.md", "workflow/**/*.md")
+PAGES = sorted(str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place))
+PAGES.remove("CHANGELOG.md")
+PROSE = {page: re.sub(r"```.*?```|`[^`]*`", "", (ROOT / page).read_text(), flags=re.DOTALL) for page in PAGES}
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -86,3 +91,14 @@ def test_links_of_pages_lead_somewhere_in_the_repository_too(page):
 
 def test_the_readme_is_short():
     assert len(Path(ROOT / "README.md").read_bytes()) <= 8192
+
+
+def test_pages_are_in_plain_words():
+    unusual = re.compile(r"\b(told|said|mend|mends|hangs on|lacking|whilst|thereof|nought|lest)\b", re.IGNORECASE)
+    assert {page: found for page, text in PROSE.items() if (found := unusual.findall(text))} == {}
+
+
+def test_a_list_has_an_empty_line_before_it():
+    """Without one, the site shows it as part of the paragraph."""
+    for page, text in PROSE.items():
+        assert not re.search(r"^(?![-*|#]|\d+\. | ).+\n(- |1\. )", text, re.MULTILINE), page

@@ -25,9 +25,10 @@ from gradatlas.study.config import fetched_files, read_study, source_keys
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
-from gradatlas.study.runs import read_plan, trained_pairs
+from gradatlas.study.runs import read_plan, snapshots, trained_pairs
 from gradatlas.study.scored import GRADED, is_fetched
 from gradatlas.study.settings import (
+    Followed,
     Learning,
     Measuring,
     OneStep,
@@ -716,8 +717,34 @@ def learner_settings(wildcards):
 
 
 def run_settings(wildcards):
-    """How a run trains, with its name and seed."""
-    return picked(PLAN.runs[wildcards.run], Training) | {"name": wildcards.run, "seed": int(wildcards.seed)}
+    """How a run trains, with its name and seed, and which models along it are kept."""
+    row = PLAN.runs[wildcards.run]
+    kept = snapshots(row, DYNAMICS["kernels"])
+    return picked(row, Training) | {"name": wildcards.run, "seed": int(wildcards.seed), "snapshots": kept}
+
+
+# The runs with a budget and kernels.
+FOLLOWED_RUNS = [name for name in PLAN.watched if name in DYNAMICS["kernels"]["runs"]]
+
+
+def along_settings(wildcards):
+    """Which responses are followed along a run, and how the model computes."""
+    chosen = picked(DYNAMICS["kernels"], Followed) | picked(DYNAMICS, Window) | learner_settings(wildcards)
+    return chosen | {"run": wildcards.run, "seed": int(wildcards.seed)}
+
+
+def along_memory(wildcards, input, attempt):
+    """Main memory in MB of a job along a run."""
+    from gradatlas.planning.resources import following_memory_mb
+
+    return attempt * following_memory_mb(known_of(input.init, wildcards), STUDY.config, on_gpu)
+
+
+def following_work(wildcards, input, model):
+    """What a job along a run reads."""
+    from gradatlas.planning.resources import following
+
+    return following(DYNAMICS, model)
 
 
 def learner_gpu(wildcards):
@@ -812,6 +839,13 @@ def ranking_settings(wildcards):
 def seed_tables(name, made):
     """The tables of this name beside the runs of each seed; none where this config makes none."""
     return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
+
+
+def followed_tables(name):
+    """The tables of this name of the runs with a budget and kernels: all of the first seed, then of the next."""
+    return lambda wildcards: collect(
+        f"{SEED_DIR}/{{run}}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"], run=FOLLOWED_RUNS
+    )
 
 
 def scores_of_pair(wildcards):

@@ -110,6 +110,9 @@ def gather_dynamics_evidence(
     one_step: Sequence[Path] = (),
     generation_scores: Sequence[Path] = (),
     judgements: Sequence[Path] = (),
+    budget: Sequence[Path] = (),
+    kernels: Sequence[Path] = (),
+    entanglement: Sequence[Path] = (),
     claims: Path,
     output: Path,
     settings: Json[DynamicsEvidenceSettings],
@@ -130,6 +133,8 @@ def gather_dynamics_evidence(
         generation_scores tables, one a seed, or none
     judgements
         judgements tables, one a seed, or none
+    budget, kernels, entanglement
+        tables of the runs with a budget and kernels: all of the first seed, then as many of the next, or none
     claims
         the claims' sheet (.tsv)
     output
@@ -152,6 +157,12 @@ def gather_dynamics_evidence(
             raise InputError(f"--{option} names {len(paths)} tables, settings.seeds {len(seeds)}; give one a seed")
         for seed, path in zip(seeds, paths, strict=False):
             groups[seed][table] = path
+    for table, paths in {"budget": budget, "kernels": kernels, "entanglement": entanglement}.items():
+        each = len(paths) // len(seeds)
+        if each * len(seeds) != len(paths):
+            raise InputError(f"--{table} names {len(paths)} tables for {len(seeds)} seeds; give as many of each seed")
+        for at, seed in enumerate(seeds):
+            groups[seed][table] = paths[at * each : (at + 1) * each]
     rows = read_claims(DynamicsClaim, claims)
     gather_runs(pairs, model, settings.kind, groups, rows_of, rows, output, settings.draws, settings.seed)
 

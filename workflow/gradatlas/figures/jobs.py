@@ -91,6 +91,8 @@ class RunSettings:
 
     runs: list[dict[str, Any]]
     """rows of config/runs.tsv, each after the run that it starts from"""
+    followed: list[str] = field(default_factory=list)
+    """runs with a budget and kernels"""
 
 
 @dataclass(frozen=True)
@@ -420,7 +422,8 @@ def draw_dynamics(
     """
     from gradatlas.figures import run_gallery
 
-    run_gallery.draw_dynamics(curves, tables, one_step, _by_name(settings), title, output, formats)
+    rows, followed = _by_name(settings), settings.followed
+    run_gallery.draw_dynamics(curves, tables, one_step, rows, title, output, formats, followed)
 
 
 def draw_seeds(

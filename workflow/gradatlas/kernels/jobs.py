@@ -2,8 +2,14 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gradatlas.study.settings import Followed as FollowedSettings
 from gradatlas.study.settings import OneStep, Window
+from gradatlas.study.sheets import Loading
+
+if TYPE_CHECKING:
+    from gradatlas.kernels.along_runs import Followed
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,108 @@ def check_step(
     locate_start(model)
     chosen = asdict(settings)
     check(model, pairs, probes, output, probed=chosen.pop("probes"), **chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlongSettings(FollowedSettings, Window, Loading):
+    """Which responses are followed along a run, and how the model computes."""
+
+    run: str
+    """the run's name"""
+    seed: int = 0
+    """the run's seed"""
+
+
+def measure_budget(
+    *,
+    init: str,
+    folder: Path,
+    probes: Path,
+    output: Path,
+    threads: int = 1,
+    batch_tokens: int = 4096,
+    settings: AlongSettings,
+) -> None:
+    """Measure which block of the model moved which response along a finetuning run, from its start to its end.
+
+    Parameters
+    ----------
+    init
+        the model that the run starts from: a folder or a card (.json)
+    folder
+        the run's folder: model.json, status.json and snapshots/
+    probes
+        probes table (.parquet)
+    output
+        budget table to write (.parquet)
+    threads
+        CPU threads
+    batch_tokens
+        tokens of a batch at most, padding included
+    """
+    from gradatlas.core.device import lease
+
+    with lease(settings.device):
+        from gradatlas.kernels.along_runs import measure_budget as measure
+
+        measure(_followed(init, folder, probes, threads, settings), output, batch_tokens)
+
+
+def measure_kernels(
+    *,
+    init: str,
+    folder: Path,
+    probes: Path,
+    kernels: Path,
+    means: Path,
+    entanglement: Path,
+    journal: Path,
+    threads: int = 1,
+    batch_tokens: int = 4096,
+    settings: AlongSettings,
+) -> None:
+    """Measure the kernel of a finetuning run's probes, block by block, at its start, its snapshots and its end.
+
+    Its estimate is printed first; a killed job resumes with the same bytes.
+
+    Parameters
+    ----------
+    init
+        the model that the run starts from: a folder or a card (.json)
+    folder
+        the run's folder: model.json, status.json and snapshots/
+    probes
+        probes table (.parquet)
+    kernels
+        table of all pairs to write (.parquet)
+    means
+        table of types by block to write (.parquet)
+    entanglement
+        table of chosen and rejected responses by block to write (.parquet)
+    journal
+        folder for the kernels of single blocks, deleted at the end
+    threads
+        CPU threads
+    batch_tokens
+        tokens of a batch at most, padding included; the last digits of the results depend on it
+    """
+    from gradatlas.core.device import lease
+
+    with lease(settings.device):
+        from gradatlas.kernels.along_runs import measure_kernels as measure
+
+        followed = _followed(init, folder, probes, threads, settings)
+        measure(followed, kernels, means, entanglement, journal, batch_tokens)
+
+
+def _followed(init: str, folder: Path, probes: Path, threads: int, settings: AlongSettings) -> "Followed":
+    import torch
+
+    from gradatlas.kernels.along_runs import Followed
+    from gradatlas.models.loading import choose_device
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(choose_device(settings.device) == "cpu")
+    chosen = asdict(settings)
+    chosen["device"] = choose_device(settings.device)
+    return Followed(chosen.pop("run"), init, folder, probes, **chosen)

@@ -275,6 +275,27 @@ class OneStep:
 
 
 @dataclass(frozen=True)
+class Followed:
+    """The responses whose budget and kernels are measured: those of probes on prompts that are trained on."""
+
+    prompts: Whole = 4
+    """probed prompts whose responses of all types are followed"""
+    pairs: Whole = 26
+    """further probed prompts, of which chosen and rejected are followed alone"""
+
+
+@dataclass(frozen=True)
+class Kernels(Followed):
+    """Budgets and kernels of runs: which block of the model moved which response."""
+
+    runs: Names = ()
+    """watched runs with a budget and kernels, those that `dynamics.runs` leaves out excepted; they write snapshots,
+    ordinary models, at evaluations. Empty: none"""
+    intervals: Count = 4
+    """parts of a run, as equal as its evaluations allow, between the start, the snapshots and the end"""
+
+
+@dataclass(frozen=True)
 class Dynamics(Pairing, Sampling):
     """The second study: finetuning watched by probes."""
 
@@ -322,6 +343,8 @@ class Dynamics(Pairing, Sampling):
     output), or nobody (empty)"""
     one_step: OneStep = OneStep()
     """the check of one plain step against its first-order prediction"""
+    kernels: Kernels = Kernels()
+    """budgets and kernels of runs (workflow/gradatlas/kernels/README.md)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -470,9 +470,19 @@ class DynamicsClaimRow(ClaimRow):
     """what a verdict depends on. `seeds`: trainings of different seed, three or more; `draws`: random cases; `exact`:
     nothing random, the number itself lies where it is claimed or does not"""
     table: Literal[
-        "dynamics", "generation_scores", "judgements", "one_step", "squeeze", "clip", "images", "formulas"
+        "dynamics",
+        "generation_scores",
+        "judgements",
+        "budget",
+        "kernels",
+        "entanglement",
+        "one_step",
+        "squeeze",
+        "clip",
+        "images",
+        "formulas",
     ] = "dynamics"
-    """the table that it is measured on"""
+    """the table that it is measured on"""  # fmt: skip
     runs: Annotated[
         tuple[Annotated[str, Schema(pattern="^[A-Za-z0-9_]+([:/][A-Za-z0-9_.-]+)?$")], ...], Schema(uniqueItems=True)
     ] = ()

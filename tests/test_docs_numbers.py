@@ -89,7 +89,7 @@ def test_the_readme_states_what_the_default_study_finds():
     sentences = [
         f"{size['value'].min():.1f} to {size['value'].max():.0f} times as large as Detailed's, and "
         f"{size['untrained'].mean():.0f} times in an untrained network.",
-        f"Of the {held.height} verdicts that hold on trained models, "
+        f"Of the {held.height} tests of claims that hold on trained models, "
         f"{held.filter(verdict_untrained='holds').height} also hold on it.",
         f"gradients {1 + rd['value'].min():.0f} to {1 + rd['value'].max():.0f} times as large as the right one, and "
         f"{1 + rd['untrained'].mean():.2f} times in the untrained network.",

@@ -58,6 +58,7 @@ rule test_claims:
         dynamics=collect(
             "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
         ),
+        bridge=collect("results/evidence/bridge/{dataset}/{model}.parquet", dataset=BRIDGED, model=BRIDGE["models"]),
         toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
         quality=["results/evidence/quality/pairs.parquet"] if PAIRS else [],
         accuracy=accuracy_tables,
@@ -85,7 +86,7 @@ rule test_claims:
         stem=lambda wildcards, output: os.path.splitext(output.parquet)[0],
         settings=lambda wildcards: as_json(prompts=prompt_forms()),
     shell:
-        "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q} {input.quality:q}"
+        "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.bridge:q} {input.toys:q} {input.quality:q}"
         " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {resources.sheet:q}"
         " --dynamics-claims {resources.dynamics_sheet:q} --quality-claims {resources.quality_sheet:q}"
         " --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"

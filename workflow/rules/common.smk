@@ -28,6 +28,7 @@ from gradatlas.study.relations import BUILT
 from gradatlas.study.runs import read_plan, snapshots, trained_pairs
 from gradatlas.study.scored import GRADED, is_fetched
 from gradatlas.study.settings import (
+    BridgeTraining,
     Followed,
     Learning,
     Measuring,
@@ -745,6 +746,54 @@ def following_work(wildcards, input, model):
     from gradatlas.planning.resources import following
 
     return following(DYNAMICS, model)
+
+
+# The first study's gradients along SFT on its own variants.
+BRIDGE = STUDY.config["bridge"]
+BRIDGED = [BRIDGE["dataset"]] if BRIDGE["dataset"] else []
+VARIANTS = ["none", "simplified", "detailed"]
+
+
+def bridge_run():
+    """A run on one variant, as far as its memory goes."""
+    return {"batch_size": BRIDGE["batch_size"], "loss": "sft", "optimiser": "rmsprop"}
+
+
+def bridge_settings(wildcards):
+    """What decides a run on one variant."""
+    loading = picked(STUDY.models[wildcards.model], Loading)
+    chosen = {"variant": wildcards.variant, "variants": VARIANTS, "seed": int(wildcards.seed)}
+    return picked(BRIDGE, BridgeTraining) | loading | chosen | {"max_length": STUDY.config["max_length"]}
+
+
+def bridge_gradient_settings(wildcards):
+    """What decides the gradients along it: the first study's settings, of nuclear norms alone."""
+    row = STUDY.models[wildcards.model]
+    chosen = picked(STUDY.config, Measuring) | picked(row, Loading) | {"mapping": row["projections"]}
+    return chosen | {"loss_tokens": ["all"], "metrics": ["nuclear_norm"]}
+
+
+def bridge_kernel_settings(wildcards):
+    """Which of its answers the kernel is between."""
+    chosen = {"prompts": BRIDGE["questions"], "pairs": 0, "max_length": STUDY.config["max_length"]}
+    names = {"run": f"sft_{wildcards.variant}", "seed": int(wildcards.seed)}
+    return picked(STUDY.models[wildcards.model], Loading) | chosen | names
+
+
+def bridge_tables(name):
+    """The tables of this name of all runs of one model: those of the first seed, then of the next."""
+    return lambda wildcards: collect(
+        f"results/bridge/{{dataset}}/{{model}}/seed_{{seed}}/{{variant}}/{name}.parquet",
+        **wildcards,
+        seed=BRIDGE["seeds"],
+        variant=VARIANTS,
+    )
+
+
+def bridge_title(wildcards):
+    """A model and dataset as readers know them."""
+    title = STUDY.models[wildcards.model]["title"] or wildcards.model
+    return f"{title}, {STUDY.datasets[wildcards.dataset]['title'] or wildcards.dataset}"
 
 
 def learner_gpu(wildcards):

@@ -432,8 +432,6 @@ DYNAMICS_FIGURES = collect(
     model=STUDY.learners if len(DYNAMICS["seeds"]) > 1 else [],
 )
 
-# What the page shows of the second study: folders with an index.json each.
-SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"] * SHOW_TOYS
 RUN_STATUSES = collect(
     f"{SEED_DIR}/{{run}}/status.json",
     pairs=DYNAMICS["pairs"],

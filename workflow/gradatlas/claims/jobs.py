@@ -167,6 +167,57 @@ def gather_dynamics_evidence(
     gather_runs(pairs, model, settings.kind, groups, rows_of, rows, output, settings.draws, settings.seed)
 
 
+@dataclass(frozen=True)
+class BridgeEvidenceSettings(BootstrapSettings):
+    """What the evidence on runs on the first study's variants depends on besides the tables."""
+
+    kind: str = "base"
+    """base, instruct or random"""
+    seeds: tuple[int, ...] = (0,)
+    """seeds of the runs, in the order of the tables"""
+
+
+def gather_bridge_evidence(
+    *,
+    dataset: str,
+    model: str,
+    bridge: list[Path],
+    kernels: list[Path],
+    claims: Path,
+    output: Path,
+    settings: Json[BridgeEvidenceSettings],
+) -> None:
+    """Measure what the claims on SFT on the first study's variants are about, of one model: no verdict yet.
+
+    Parameters
+    ----------
+    dataset
+        the dataset's name
+    model
+        the model's name
+    bridge
+        bridge tables: all runs of the first seed, then as many of the next
+    kernels
+        kernels tables, in the same order
+    claims
+        the claims' sheet (.tsv)
+    output
+        evidence table to write (.parquet)
+    """
+    from gradatlas.claims.dynamics.bridge import gather_bridge
+    from gradatlas.claims.sheet import DynamicsClaim, read_claims
+    from gradatlas.core.errors import check_same_number
+
+    check_same_number(bridge=bridge, kernels=kernels)
+    each = len(bridge) // len(settings.seeds)
+    groups = {
+        seed: {name: paths[at * each : (at + 1) * each] for name, paths in (("bridge", bridge), ("kernels", kernels))}
+        for at, seed in enumerate(settings.seeds)
+    }
+    rows = read_claims(DynamicsClaim, claims)
+    gather_bridge(dataset, model, settings.kind, groups, rows, output, settings.draws, settings.seed)
+
+
 def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, output: Path) -> None:
     """Measure what the claims on toys, and on the losses' formulas, are about: no verdict yet.
 

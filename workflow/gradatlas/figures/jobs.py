@@ -426,6 +426,35 @@ def draw_dynamics(
     run_gallery.draw_dynamics(curves, tables, one_step, rows, title, output, formats, followed)
 
 
+def draw_bridge(
+    *,
+    bridge: list[Path],
+    means: list[Path],
+    title: str,
+    formats: list[str],
+    output: Path,
+    settings: BootstrapSettings = BOOTSTRAP,
+) -> None:
+    """Draw the first study's gradients along one model's SFT on its own variants.
+
+    Parameters
+    ----------
+    bridge
+        bridge tables of measure-bridge, one a run (.parquet)
+    means
+        kernel_means tables of measure-kernels, in the same order (.parquet)
+    title
+        the model and dataset, as readers see them
+    formats
+        any of vl.json, svg, png, pdf
+    output
+        folder to write the figures to
+    """
+    from gradatlas.figures import bridge as figures
+
+    figures.draw_bridge(bridge, means, title, output, formats, draws=settings.draws, seed=settings.seed)
+
+
 def draw_seeds(
     *, curves: list[Path], title: str, formats: list[str], output: Path, settings: Json[RunSettings]
 ) -> None:

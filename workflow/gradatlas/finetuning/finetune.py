@@ -81,8 +81,8 @@ def finetune(
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, if given), ``generations.parquet`` (`draws`
     free responses to at most `prompts` prompts of each split), ``training.parquet``, ``status.json``, ``machine.json``
     (hardware and versions), ``model/``, and last its card ``model.json``; the model after each of the steps `snapshots`
-    (of evaluations) in ``snapshots/{step}/``, with a card ``snapshots/{step}.json``. A loss or gradient that is not
-    finite stops the run: the status is then ``diverged``, and ``model/`` that of the last evaluation before that step.
+    (which are evaluated) in ``snapshots/{step}/``, with a card ``snapshots/{step}.json``. A loss or gradient that is
+    not finite stops the run: the status is then ``diverged``, and ``model/`` that of the last evaluation before.
 
     `reference`: the reference model, by default `init`. `generations`: a table whose last free responses are those of
     `init`, which are not made again. `judge`: ranks on-policy samples; of the main process alone.
@@ -157,14 +157,14 @@ def finetune(
         return [{**moment(step), **found[key]} for pair in prompted for key in keys[pair["pair_id"]]]
 
     def keep_model(step: int) -> None:
-        if step in snapshots and processes.is_main:
+        if processes.is_main:
             kept = deepcopy(adapter).merge_and_unload() if adapter else model
             save_model(kept, tokenizer, checkpoints.snapshots / snapshot_name(step))
 
     run.prepare(batch_tokens)
     # Tested before a checkpoint is read, so that a resumed run finds the same.
     batch_key(model, window)
-    status = run.train(checkpoints, checkpoint_every, evaluate_probes, generate_responses, keep_model)
+    status = run.train(checkpoints, checkpoint_every, evaluate_probes, generate_responses, snapshots, keep_model)
     if not processes.is_main:
         return
     folder = Path(output) / "model"
@@ -327,7 +327,8 @@ class _TrainingLoop:
         checkpoint_every: int,
         evaluate_probes: Callable[[int], list[dict]],
         generate_responses: Callable[[int], list[dict]],
-        keep_model: Callable[[int], None],
+        snapshots: Sequence[int] = (),
+        keep_model: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Train to the end, or to the first number that is not finite: then return to the last evaluation before."""
         recipe = self.recipe
@@ -344,15 +345,17 @@ class _TrainingLoop:
             if not self._step(step):
                 return self._diverged(checkpoints, step + 1, good)
             step += 1
-            if recipe.evaluates(step):
+            evaluated = recipe.evaluates(step) or step in snapshots
+            if evaluated:
                 rows = evaluate_probes(step)
                 if any(row["status"] == "ok" and not _finite(row) for row in rows):
                     return self._diverged(checkpoints, step, good)
                 checkpoints.record(DYNAMICS, step, rows)
             if recipe.generates(step):
                 checkpoints.record(GENERATIONS, step, generate_responses(step))
-            if recipe.evaluates(step):
-                keep_model(step)
+            if evaluated:
+                if step in snapshots:
+                    keep_model(step)
                 if step == recipe.steps or step // recipe.evaluate_every % checkpoint_every == 0:
                     checkpoints.save(step, self._state())
                 good = step

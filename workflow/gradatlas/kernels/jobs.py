@@ -4,12 +4,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradatlas.core.jobs import Options
+from gradatlas.gradients.settings import Settings
 from gradatlas.study.settings import Followed as FollowedSettings
 from gradatlas.study.settings import OneStep, Window
 from gradatlas.study.sheets import Loading
 
 if TYPE_CHECKING:
     from gradatlas.kernels.along_runs import Followed
+
+
+DEFAULTS = Settings()
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,50 @@ def measure_kernels(
 
         followed = _followed(init, folder, probes, threads, settings)
         measure(followed, kernels, means, entanglement, journal, batch_tokens)
+
+
+def measure_bridge(
+    *,
+    init: str,
+    folder: Path,
+    responses: Path,
+    output: Path,
+    journal: Path,
+    kinds: list[str],
+    seed: int = 0,
+    threads: int = 1,
+    settings: Options[Settings] = DEFAULTS,
+) -> None:
+    """Measure the first study's gradients at each stage of a run of train-on-variant, on its held-out questions.
+
+    Parameters
+    ----------
+    init
+        the model that the run starts from: a folder or a card (.json)
+    folder
+        the run's folder
+    responses
+        responses table (.parquet)
+    output
+        bridge table to write (.parquet)
+    journal
+        folder that keeps finished batches, for later runs
+    kinds
+        VARIANT:RELATION of the responses
+    seed
+        the run's seed
+    threads
+        CPU threads
+    """
+    from gradatlas.core.device import lease
+
+    with lease(settings.device):
+        import torch
+
+        from gradatlas.kernels.bridge import measure_along
+
+        torch.set_num_threads(threads)
+        measure_along(init, folder, responses, output, journal, settings, kinds=kinds, seed=seed)
 
 
 def _followed(init: str, folder: Path, probes: Path, threads: int, settings: AlongSettings) -> "Followed":

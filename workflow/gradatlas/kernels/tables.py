@@ -112,3 +112,25 @@ ENTANGLEMENT = Table(
         ]
     ),
 )
+
+# One row: a gradient's nuclear norm on a held-out response of the first study, with the sample's mean loss and response
+# tokens, at one step of SFT on one variant.
+BRIDGE = Table(
+    "bridge",
+    "measure_bridge",
+    pa.schema(
+        [
+            ("run", TEXT),
+            ("seed", COUNT),
+            ("step", COUNT),
+            ("sample_id", TEXT),
+            ("variant", TEXT),
+            ("relation", TEXT),
+            ("loss", REAL),
+            ("response_tokens", COUNT),
+            ("layer", pa.int16()),
+            ("projection", TEXT),
+            ("nuclear_norm", REAL),
+        ]
+    ),
+)

@@ -476,13 +476,15 @@ class DynamicsClaimRow(ClaimRow):
         "budget",
         "kernels",
         "entanglement",
+        "bridge",
+        "bridge_kernels",
         "one_step",
         "squeeze",
         "clip",
         "images",
         "formulas",
     ] = "dynamics"
-    """the table that it is measured on"""  # fmt: skip
+    """the table that it is measured on"""
     runs: Annotated[
         tuple[Annotated[str, Schema(pattern="^[A-Za-z0-9_]+([:/][A-Za-z0-9_.-]+)?$")], ...], Schema(uniqueItems=True)
     ] = ()

@@ -10,6 +10,8 @@ import polars as pl
 
 from gradatlas.claims.dynamics import influence, training
 from gradatlas.claims.dynamics.answers import ANSWERS, able
+from gradatlas.claims.dynamics.bridge import ON_BRIDGE
+from gradatlas.claims.dynamics.bridge import TABLES as OF_BRIDGE
 from gradatlas.claims.dynamics.exact import EXACT
 from gradatlas.claims.dynamics.kernels import KERNELS as ON_KERNELS
 from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, Run, RunGroup, nothing
@@ -60,7 +62,7 @@ def gather_runs(
         rows += [_row(claim, estimate, model, kind, None, pairs) for estimate in found]
     for training_seed, tables in groups.items():
         group = _group(pairs, model, training_seed, tables, sheet, draws, seed)
-        for claim in (claim for claim in claims if claim.table not in (*TOYS, "one_step")):
+        for claim in (claim for claim in claims if claim.table not in (*TOYS, *OF_BRIDGE, "one_step")):
             for estimate in on_runs(group, claim):
                 # What this config does not request, it requests of no seed.
                 requested = estimate.test != NOT_REQUESTED
@@ -101,7 +103,7 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
 def check(claims: Sequence[DynamicsClaim]) -> None:
     """`InputError` for a row of the sheet that nothing measures."""
     for claim in claims:
-        known = EXACT if claim.table in (*TOYS, "one_step") else ON_RUNS
+        known = ON_BRIDGE if claim.table in OF_BRIDGE else EXACT if claim.table in (*TOYS, "one_step") else ON_RUNS
         if claim.claim not in known:
             have = ", ".join(sorted(known))
             raise InputError(

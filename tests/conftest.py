@@ -32,6 +32,7 @@ formats: [svg]
 toys: {draws: 2}
 dynamics:
   runs: [smoke_dpo]
+  steps: 1
   train: 8
   held_out: 4
   base_documents: 4

@@ -147,6 +147,7 @@ def by_snakemake(tmp_path_factory):
     retitle(folder)
     done = snakemake(folder, *SMOKE)
     assert done.returncode == 0, done.output[-3000:]
+    (folder / "output.txt").write_text(done.output)
     return folder
 
 
@@ -180,6 +181,8 @@ def test_dry_run_of_every_shipped_config(config, tmp_path):
 def test_makes_everything_with_its_own_python(smoke, by_snakemake):
     """From a shell without a Python: the same bytes as in the process of the tests."""
     assert results_of(by_snakemake) == results_of(smoke)
+    lines = re.findall(r"^\d+ of \d+ jobs after \d+ s; now (.*)$", (by_snakemake / "output.txt").read_text(), re.M)
+    assert any("mini" in line for line in lines)
 
 
 def test_makes_everything(finished):

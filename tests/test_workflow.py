@@ -161,12 +161,12 @@ def results_of(folder):
 VARYING = re.compile(r"journal/|(.*\.run|.*machine|manifest)\.json$|.*\.snakemake_timestamp$")
 
 
-@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds", "dynamics"])
+@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds", "dynamics", "miniature"])
 def test_dry_run_of_every_shipped_config(config, tmp_path):
     begun = spent()
     jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
     assert spent() - begun < 5
-    wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
+    wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15, "miniature": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
         assert (

@@ -31,6 +31,7 @@ rule draw_figures:
         digest="results/figures/{dataset}.sha256",
     log:
         "logs/draw_figures/{dataset}.log",
+    priority: 5
     conda:
         "../../environment.yml"
     resources:

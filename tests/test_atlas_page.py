@@ -56,7 +56,8 @@ def findings():
         finding("gradients", "separable_detailed", None, untrained="unmeasured", verdict="unclear"),
         finding("quality", "length", -3.0, untrained="not", verdict="fails", unit="difference", bounds=[-1.0, 1.0]),
     ]
-    return {"sentences": [f"One of three: {HOSTILE}", "Squeezing was not seen."], "findings": rows}  # fmt: skip
+    return {"sentences": [f"One of three: {HOSTILE}", "Squeezing was not seen."], "findings": rows,
+            "left_out": [f"Not tested: {HOSTILE}"]}  # fmt: skip
 
 
 def sheet_claims():
@@ -327,7 +328,7 @@ def test_findings_are_the_first_screen(browser):
     assert all_of(browser, "main > section")[0].get_attribute("id") == "findings"
     first = find(browser, "#findings .sentence")
     assert first.text == findings()["sentences"][0] and first.location["y"] < 400
-    rows = all_of(browser, "#findings details")
+    rows = all_of(browser, ".findings details")
     assert len(rows) == 3 and rows[0].location["y"] < 780
     assert not all_of(browser, "#findings script")
     # A finding's tests as dots, the untrained network as a ring, and the claimed bound.
@@ -343,6 +344,9 @@ def test_findings_are_the_first_screen(browser):
     assert [find(row, ".verdict").get_attribute("title") for row in rows] == ["holds", "unclear", "fails"]
     find(rows[0], "summary").click()
     assert "Holds in 2 of 2 tests" in rows[0].text
+    left_out = all_of(browser, "#findings > details")[-1]
+    find(left_out, "summary").click()
+    assert find(left_out, "li").text == f"Not tested: {HOSTILE}"
     find(rows[0], "a").click()
     wait_for(lambda: find(browser, "#claim-mad_none_detailed").get_attribute("open"))
     wait_for(

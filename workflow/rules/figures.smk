@@ -183,6 +183,7 @@ rule write_atlas:
         statuses=RUN_STATUSES,
         run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
         win_rates=[*WIN_RATES, *[str(Path(path).with_suffix(".parquet")) for path in WIN_RATES]],
+        findings="results/findings.json",
         # Relative, so that the whole may be moved.
         glossary=shipped("docs", "glossary.md"),
         templates=sorted(os.path.relpath(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()),
@@ -211,7 +212,7 @@ rule write_atlas:
         "python -m gradatlas write-atlas --figures {params.figures:q} --cells {input.cells:q}"
         " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} {params.claims:q}"
-        " --glossary {input.glossary:q}"
+        " --findings {input.findings:q} --glossary {input.glossary:q}"
         " --scores {input.scores:q} --quality {input.quality:q} --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
         " --win-rates {params.win_rates:q}"
         " --settings {params.settings:q} --output {output.page:q} > {log:q} 2>&1"

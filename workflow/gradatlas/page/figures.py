@@ -40,7 +40,7 @@ Abilities = Mapping[tuple[str, str], Ability]
 
 
 def groups_of(folders: Sequence[str | Path], base: Path, cells: pl.DataFrame, able: Abilities) -> list[dict[str, Any]]:
-    """A group for each folder with a list of figures (``index.json``): its key, title and figures.
+    """A group for each folder with a list of figures (``index.json``): its key, title, figures and what was left out.
 
     `base`: the folder of the page. `cells`: what the samples were, and `able`: what the models can do, for the badges.
     """
@@ -52,7 +52,8 @@ def groups_of(folders: Sequence[str | Path], base: Path, cells: pl.DataFrame, ab
             figure["badges"] = _badges(index["dataset"], figure["model"], cells, able)
         title = index["dataset_title"]
         title = f"Learning dynamics: {title}" if index["dataset"] == "dynamics" else title
-        groups.append({"key": index["dataset"], "title": title, "figures": figures})
+        left_out = [f"{each['title']} ({each['reason']})" for each in index.get("left_out", ())]
+        groups.append({"key": index["dataset"], "title": title, "figures": figures, "left_out": left_out})
     return [group for group in groups if group["figures"]]
 
 

@@ -18,16 +18,19 @@ _STUDIES = dict(zip(("gradients", "dynamics", "quality"), STUDIES.values(), stri
 
 
 def findings(path: str | Path) -> dict[str, Any] | None:
-    """The `sentences`, and by study the rows; None where there is no finding. `path`: the JSON of write_findings."""
+    """The `sentences`, by study the rows, and what was `left_out`. `path`: the JSON of write_findings.
+
+    None where nothing was measured that a claim is about.
+    """
     try:
         found = from_json(Path(path).read_text(encoding="utf-8"))
         rows = [(_STUDIES[row["study"]], _row(row)) for row in found["findings"]]
-        sentences = found["sentences"]
+        words = {name: found[name] for name in ("sentences", "left_out")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, f"not a table of findings ({error})", RULE) from None
     titles = dict.fromkeys(title for title, _ in rows)
     studies = [(title, [row for of, row in rows if of == title]) for title in titles]
-    return {"sentences": sentences, "studies": studies} if rows else None
+    return words | {"studies": studies}
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

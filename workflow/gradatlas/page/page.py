@@ -87,7 +87,7 @@ def write_atlas(
     groups = groups_of([*figures, *second], base, frame, able)
     if quality:
         pictures = [of_quality(Path(path), base) for path in quality]
-        groups.append({"title": "Data quality", "key": "quality", "figures": pictures})
+        groups.append({"title": "Data quality", "key": "quality", "figures": pictures, "left_out": []})
     titles = {key: key for key in frame["dataset"].unique(maintain_order=True)}
     titles = titles | {group["key"]: group["title"] for group in groups if group["key"] in titles}
     shown = [group for group in groups if group["key"] != "toys"]

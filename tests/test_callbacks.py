@@ -315,6 +315,7 @@ def of_two(folder, processes):
     (folder / f"{processes.rank}.json").write_text(json.dumps(found))
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_measures(trained, tmp_path):
     launch(of_two, tmp_path, 2, "cpu")
     watched, plain = (torch.load(tmp_path / f"{name}.pt") for name in ("watched", "plain"))

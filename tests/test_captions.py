@@ -11,7 +11,7 @@ from docutils.core import publish_parts
 from conftest import ROOT
 from gradatlas.charts.names import KINDS
 from gradatlas.figures.generations import MEASURES
-from gradatlas.page.dynamics import CAPTIONS
+from gradatlas.page.figures import CAPTIONS
 from test_tables import FOREIGN
 
 ACROSS = ("mad", "steps", "rd", "differences", "biographies_panels", "biographies_variants")

@@ -7,6 +7,8 @@ one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
 import json
 import os
 import sys
+import threading
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -98,6 +100,33 @@ def check_results():
     # Snakemake removes old outputs before a job, and ends with a traceback where it may not.
     with user_errors():
         check_all_writable("results")
+
+
+def report_progress(seconds=30, shown=4):
+    """Write a line every so many `seconds`: which jobs run, and the end of their logs, where long ones say what is left."""
+    begun = time.monotonic()
+
+    def write():
+        while True:
+            time.sleep(seconds)
+            running = [
+                job for each in list(workflow.scheduler.running) for job in (each if each.is_group() else [each])
+            ]
+            named = [" ".join([job.rule.name, "/".join(job.wildcards)]).strip() + end_of_log(job) for job in running]
+            more = f"; and {len(named) - shown} more" if len(named) > shown else ""
+            done = (
+                f"{workflow.scheduler.finished_jobs} of {len(workflow.dag)} jobs after {time.monotonic() - begun:.0f} s"
+            )
+            print(f"{done}; now {'; '.join(named[:shown])}{more}", file=sys.stderr, flush=True)
+
+    threading.Thread(target=write, daemon=True).start()
+
+
+def end_of_log(job):
+    """The last line of a job's log, in brackets; nothing before there is one."""
+    with suppress(OSError, IndexError):
+        return f" ({Path(job.log[0]).read_text(errors='replace').splitlines()[-1]})"
+    return ""
 
 
 def gpus_wanted(job):
@@ -567,7 +596,7 @@ DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClai
 QUALITY_CLAIMS_SHEET = shipped("config", "claims_quality.tsv")
 QUALITY_CLAIMS = [*read_sheet(ROOT / "config/claims_quality.tsv", QualityClaimRow, "claim").values()]
 # What of a claim is shown or decides its verdict, but no number of the evidence.
-OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
+OF_VERDICTS = ("status", "source", "title", "statement", "finding", "statistic", "ability", "published")
 
 
 def of_evidence(claims):

@@ -56,6 +56,7 @@ rule build_pairs:
         "results/dynamics/{pairs}/pairs.parquet",
     log:
         "logs/build_pairs/{pairs}.log",
+    priority: 30
     conda:
         "../../environment.yml"
     resources:
@@ -116,6 +117,7 @@ rule build_probes:
         f"{SEED_DIR}/probes.parquet",
     log:
         "logs/build_probes/{pairs}/{model}/seed_{seed}.log",
+    priority: 30
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
@@ -156,6 +158,7 @@ rule generate_start:
         f"{SEED_DIR}/start.generations.parquet",
     log:
         "logs/generate_start/{pairs}/{model}/seed_{seed}.log",
+    priority: 30
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
@@ -198,6 +201,7 @@ rule finetune:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:
         "logs/benchmarks/finetune/{pairs}/{model}/seed_{seed}/{run}.tsv"
+    priority: 30
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"] * DYNAMICS["processes"]

@@ -65,6 +65,16 @@ class VerdictSettings:
     """the form of a model's prompts, plain or chat, by model"""
 
 
+@dataclass(frozen=True)
+class FindingSettings:
+    """What decides the words of the findings."""
+
+    titles: dict[str, str] = field(default_factory=dict)
+    """names of models and datasets to readers, by key"""
+    measured: list[tuple[str, str]] = field(default_factory=list)
+    """model and dataset, by key, of everything that is measured; one without a claim is listed"""
+
+
 def gather_evidence(
     *,
     dataset: str,
@@ -314,6 +324,36 @@ def test_claims(
     table = decide(evidence, rows, ability.abilities(ability.read(accuracy)), output, settings.prompts)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
+
+
+def write_findings(
+    *,
+    claims: Path | None = None,
+    figure: Path | None = None,
+    output: Path,
+    settings: Json[FindingSettings] = FindingSettings(),
+) -> None:
+    """Write what was found in plain words: at most six findings a study, and three sentences above them.
+
+    Parameters
+    ----------
+    claims
+        the claims table (.parquet); none where nothing has claims
+    figure
+        the figure of the findings (.svg), which the Markdown shows
+    output
+        stem of the files to write: .json and .md
+    """
+    import polars as pl
+
+    from gradatlas.claims import sentences
+    from gradatlas.claims.tables import CLAIMS
+    from gradatlas.core.command import progress
+    from gradatlas.core.tables import read_table
+
+    table = pl.from_arrow(read_table(CLAIMS, claims)) if claims else None
+    found = sentences.write_findings(table, output, settings.titles, settings.measured, figure)
+    progress(f"{len(found)} findings: {output}.md, {output}.json")
 
 
 def write_accuracy(*, accuracy: list[Path], csv: Path, markdown: Path) -> None:

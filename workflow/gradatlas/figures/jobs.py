@@ -239,6 +239,23 @@ def draw_claims(
     write_verdicts(claims, markdown)
 
 
+def draw_findings(*, findings: Path, formats: list[str], figure: Path) -> None:
+    """Draw the findings: every test's effect with its interval, and untrained networks beside them.
+
+    Parameters
+    ----------
+    findings
+        findings.json of write-findings
+    formats
+        any of vl.json, svg, png, pdf
+    figure
+        figure to write, without its format
+    """
+    from gradatlas.figures.findings import draw
+
+    draw(findings, figure, formats)
+
+
 def compare_fixed(
     *,
     claims: Path,

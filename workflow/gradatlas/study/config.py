@@ -188,15 +188,15 @@ def _check_bridge(study: Study) -> None:
     if not name:
         return
     chosen_row(study.datasets, name, "bridge.dataset")
-    missing = {"none", "simplified", "detailed"} - {*study.variants(name)}
-    for kind in bridge["measured"]:
-        variant, _, relation = kind.partition(":")
-        if relation not in study.built(name):
-            raise InputError(f"config key 'bridge.measured': '{kind}': write VARIANT:RELATION with a relation of the "
-                             f"config key 'relations': {nearest(relation, study.built(name))}")  # fmt: skip
-        missing |= {variant} - {*study.variants(name)}
-    if missing:
+    needed = {"none", "simplified", "detailed", *(kind.partition(":")[0] for kind in bridge["measured"])}
+    if missing := needed - {*study.variants(name)}:
         raise InputError(f"config key 'bridge.dataset': '{name}' has no variant '{sorted(missing)[0]}'; choose another")
+    for kind in bridge["measured"]:
+        if kind.partition(":")[2] not in study.built(name):
+            raise InputError(
+                f"config key 'bridge.measured': '{kind}': write VARIANT:RELATION with a relation of the config key "
+                f"'relations': {', '.join(study.built(name))}"
+            )
     for model in bridge["models"]:
         row = chosen_row(study.models, model, "bridge.models")
         if row["prompt"] != "plain" or row["adapter"]:

@@ -68,6 +68,7 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
     for name in dynamics["runs"]:
         _add(name, "config key 'dynamics.runs'", sheet, runs, ())
     check_case(runs, "config key 'dynamics.runs'")
+    runs = {name: row | {"steps": max(1, round(row["steps"] * dynamics["steps"]))} for name, row in runs.items()}
     pairs = dynamics["pairs"]
     mapping = read_pairs(root, pairs)
     runs, notes = _without_warm_start(runs, dynamics) if mapping else (runs, [])

@@ -347,6 +347,8 @@ class Dynamics(Pairing, Sampling):
     """seeds of the order of examples and of samples; each is a run of its own"""
     pairs: Key = "mini_qa"
     """preference pairs: `mini_qa` (the miniature's grammar), or NAME for a file `config/pairs/NAME.yaml`"""
+    steps: Annotated[float, Schema(exclusiveMinimum=0, maximum=1)] = 1
+    """share of its `steps` in `runs.tsv` that each run makes, the warm start's too; evaluations stay as far apart"""
     probes: Count = 30
     """probed prompts among those trained on"""
     held_out_probes: Whole = 10

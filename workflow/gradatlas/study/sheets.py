@@ -415,6 +415,10 @@ class ClaimRow:
     """the claim in a few words"""
     statement: Annotated[str, Schema(pattern="^[^{}]*\\{\\}[^{}]*$")]
     """the claim in plain words; {} stands for the number"""
+    finding: Annotated[str, Schema(pattern="^(([^{}|]*\\{[^{}|]+\\|[^{}|]+\\})+[^{}|]*)?$")] = ""
+    """the claim in words that need no study, for `results/findings.md`: a sentence that begins with a small letter and
+    can follow *whether*. Of `{larger|smaller}` the first word stands where the claim holds, the second where it fails.
+    Empty: the claim is no finding, and in `claims.md` alone"""
     statistic: Filled
     """what the number is"""
     direction: Literal["above", "below", "within"]

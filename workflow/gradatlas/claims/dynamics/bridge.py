@@ -100,7 +100,7 @@ def gather_bridge(
     draws: int,
     seed: int,
 ) -> None:
-    """Write the evidence of one model on one dataset. `groups`: by seed, ``bridge`` and ``kernels`` tables of all runs."""
+    """Write the evidence of one model on one dataset. `groups`: by seed, all runs' ``bridge`` and ``kernels``."""
     rows: list[dict[str, Any]] = []
     for training_seed, tables in groups.items():
         bridge, kernels = (

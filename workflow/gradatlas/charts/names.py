@@ -27,6 +27,13 @@ KINDS = {
     "rd": "RD by dataset and variant",
     "differences": "RD by layer",
 }
+# Keys that readers meet under another name; docs/glossary.md says what each is.
+TERMS = {
+    "none": "None (answer only)",
+    "derangement": "Another question’s answer",
+    "published": "The paper’s wrong answers",
+    "reference": "The paper’s wrong answers",
+}
 PIPELINE_CHECK = "pipeline check"
 
 

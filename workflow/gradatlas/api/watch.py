@@ -10,12 +10,12 @@ import polars as pl
 from gradatlas.api.tables import TRAINING_PROBES, TRAINING_SPECTRA
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import STATISTICS, in_order, label, projections_in_order
-from gradatlas.charts.panel import Axis, Palette, cells, grid, of, panel
+from gradatlas.charts.panel import Axis, Palette, cells, grid, of, palette_of, panel
 from gradatlas.charts.save import save
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.figures.layers import axis_title, logged
-from gradatlas.figures.run_curves import BELOW, TYPES, line_panel
+from gradatlas.figures.run_curves import TYPES, line_panel
 
 SIDES = ("chosen", "rejected")
 _TICK = 14  # pixels of an axis to a tick of a log axis
@@ -82,9 +82,9 @@ def spectra_chart(rows: pl.DataFrame) -> alt.ConcatChart:
     text = (
         f"{samples} fixed probes, measured at {len(steps)} steps from {steps[0]:,} to {steps[-1]:,}. Means over probes."
     )
-    return grid(
-        panels, len(projections), theme.Heading("Gradients of the probes, layer by layer, during training", (text,))
-    )
+    facts = (f"{samples} fixed probes", f"{len(steps)} steps")
+    heading = theme.Heading("Gradients of the probes, layer by layer, during training", facts, (text,))
+    return grid(panels, len(projections), heading)
 
 
 def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
@@ -98,6 +98,7 @@ def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
         ("Likeliest token at each position, along", [name for name in types if name in SIDES], "argmax_log_prob"),
     )
     means = ok.group_by("step", "type").agg(pl.col("log_prob_sum", "argmax_log_prob").mean(), pl.len().alias("n"))
+    palette = palette_of("probe", {kind: TYPES.get(kind, kind) for kind in types})
     panels = []
     for title, kinds, measure in shown:
         if not kinds:
@@ -106,9 +107,7 @@ def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
         names = pl.col("type").replace(TYPES)
         part = part.select(names.alias("series"), pl.lit("").alias("run"), pl.col("step").alias("x"),
                            pl.col(measure).alias("value"), "n")  # fmt: skip
-        panels.append(line_panel(part, title, [TYPES.get(kind, kind) for kind in kinds], "Optimizer step"))
-    text = (
-        f"Log-probability in nats, summed over a response's tokens: means over {ok['pair'].n_unique()} fixed pairs. "
-        "Each panel has its own scale."
-    )
-    return grid(panels, 2, theme.Heading("Log-probabilities of the responses during training", (text,)), below=BELOW)
+        panels.append(line_panel(part, title, palette, "Optimizer step"))
+    text = f"Log-probability in nats, summed over a response's tokens: means over {ok['pair'].n_unique()} fixed pairs."
+    facts = (f"{ok['pair'].n_unique()} fixed pairs",)
+    return grid(panels, 2, theme.Heading("Log-probabilities of the responses during training", facts, (text,)))

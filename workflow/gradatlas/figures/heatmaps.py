@@ -8,11 +8,18 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.names import label, projections_in_order, responses_of, variants_in_order
+from gradatlas.charts.names import TERMS, label, projections_in_order, responses_of, variants_in_order
 from gradatlas.charts.numbers import plotted, span, two_digits
 from gradatlas.charts.panel import cells, grid, of, titled
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import clear_differences, finite, larger, left_out, right_labels, states_findings
+from gradatlas.figures.heading import (
+    clear_differences,
+    finite,
+    larger,
+    left_out,
+    right_labels,
+    states_findings,
+)
 from gradatlas.statistics.counts import LEFT_OUT, has_check
 from gradatlas.statistics.shapes import Shapes, steps
 
@@ -59,16 +66,16 @@ class Heatmap:
         n = span(frame["n"].min(), frame["n"].max())
         checks = [name for key, name in titles.items() if has_check(of(frame, dataset=key))]
         check = f"PIPELINE CHECK, no finding, where the model was never meant for the data: {', '.join(checks)}."
+        facts = (frame["model"][0], responses_of(data.relation), f"n = {n} a cell")
         lines = (
             *([check] if checks else []),
-            f"{frame['model'][0]} · {responses_of(data.relation)} · n: {n} a cell",
             " ".join([self.drawn, *notes]),
             # A difference is of two relations.
             *left_out_by_dataset(data.of("cells", reference=self.signed), titles),
             *right_labels(data.of("cells"), titles),
             *data.notes,
         )
-        return theme.Heading(self.title(frame, data), lines)
+        return theme.Heading(self.title(frame, data), facts, lines)
 
     def chart(self, data: Data, heading: theme.Heading) -> alt.ConcatChart:
         """A panel per projection."""
@@ -90,7 +97,7 @@ def _difference_title(rows: pl.DataFrame, data: Data) -> str:
     """In how many cells mean gradients differ clearly from those of correct responses."""
     if states_findings(rows) and rows["low"].is_finite().any():
         return larger(f"Mean gradients of {responses_of(data.relation)}", "correct ones", finite(rows), "cells")
-    return f"{label(data.relation)} against correct responses, by dataset"
+    return f"{TERMS.get(data.relation, label(data.relation))} against correct responses, by dataset"
 
 
 MAD = Heatmap(

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from gradatlas.charts import theme
+from gradatlas.charts.panel import SERIES
 from gradatlas.core.tables import Table
 from gradatlas.study.runs import lineage
 
@@ -41,6 +41,8 @@ class RunData:
 
     frame: pl.DataFrame
     runs: Runs
+    title: str = ""
+    """the model, or model and seed, as readers see it"""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """the curves' metadata"""
     table: Callable[[Table, str], pl.DataFrame] | None = None
@@ -56,8 +58,8 @@ def each_run(data: RunData) -> list[list[Chain]]:
 
 
 def in_groups(chains: Sequence[Chain]) -> list[list[Chain]]:
-    """As many chains to a figure as there are colours in order."""
-    most = len(theme.ORDERED_COLOURS)
+    """As many chains to a figure as there are colours."""
+    most = len(SERIES)
     return [list(chains[first : first + most]) for first in range(0, len(chains), most)]
 
 

@@ -572,9 +572,9 @@ def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path)
     assert set(index) == {"win_rate", "repetition", "borrowed", "correct"}
     assert all(each["width"] > 300 and each["height"] > 100 for each in index.values())
     assert "Extend against SFT 56 % (unclear)" in index["win_rate"]["title"]
-    assert "DPO, Qwen1.5-1.8B: GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
-    assert "58 % ties" in index["win_rate"]["subtitle"][0]
-    assert "Right answers to these prompts before the run: Extend " in index["win_rate"]["subtitle"][2]
+    assert "DPO, Qwen1.5-1.8B: GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["caption"]
+    assert "58 % ties" in index["win_rate"]["caption"]
+    assert "Right answers to these prompts before the run: Extend " in index["win_rate"]["caption"]
     for name, content in one.items():
         if name.endswith(".vl.json"):
             alt.Chart.from_dict(json.loads(content))

@@ -12,7 +12,7 @@ why    a verdict is corrected for all tests of a run, so it is reached in one pl
 CLAIM_FIGURES = collect(
     "results/figures/claims/{figure}.{format}",
     figure=["verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
-    format=STUDY.config["formats"],
+    format=FIGURE_FILES,
 )
 
 
@@ -99,11 +99,11 @@ rule draw_claims:
         collect(
             "results/figures/claims/{study}.{format}",
             study=["verdicts", "dynamics", "quality"],
-            format=[name for name in STUDY.config["formats"] if name != "svg"],
+            format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
             "results/figures/claims/verdicts.svg",
-            caption="../report/claims.rst",
+            caption="../report/caption.rst",
             category="Claims",
             labels={"table": "Verdict matrix"},
         ),
@@ -148,11 +148,11 @@ rule compare_fixed:
     output:
         collect(
             "results/figures/claims/fixed_data.{format}",
-            format=[name for name in STUDY.config["formats"] if name != "svg"],
+            format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
             "results/figures/claims/fixed_data.svg",
-            caption="../report/fixed.rst",
+            caption="../report/caption.rst",
             category="Claims",
             labels={"table": "Fixed data"},
         ),

@@ -53,7 +53,7 @@ COLOURS: dict[str, dict[str, str]] = {
     "response": {"correct": "#2f6fb7", "other": "#d17ab0"},
     # The study's own irrelevant responses, the same by its algorithm, and corrected ones.
     "source": {"published": "#7a1f4b", "reference": "#b5658a", "derangement": "#4f8f3a"},
-    "verdict": {"holds": "#00874a", "fails": "#c8102e", "inconclusive": "#8b93a3"},
+    "verdict": {"holds": "#00874a", "fails": "#c8102e", "inconclusive": "#7f8aa0"},
     # What is wrong with the data themselves; what a step is on.
     "mark": {"fault": "#a3123a", "target": "#e0115f"},
     # Types of probes: chosen green and blue, rejected red, other questions violet, no answers brown.
@@ -168,7 +168,9 @@ def headed(heading: Heading, columns: int) -> dict[str, Any]:
     The caption is the chart's description, so that its record holds it and `save` writes it beside the picture.
     """
     width = max(panel_width(columns) * columns + GAP * (columns - 1), 430)
-    title = alt.Title(text=_lines(heading.title, width, TITLE_SIZE * _BOLD), subtitle=one_line(heading, width))
+    text = _lines(heading.title, width, TITLE_SIZE * _BOLD)
+    # From the labels' left edge on: names of rows take as much room as the panels.
+    title = alt.Title(text=text, subtitle=one_line(heading, width), frame="bounds")
     return {"title": title, "description": "\n\n".join(heading.paragraphs)}
 
 
@@ -232,7 +234,7 @@ def gradatlas() -> alt.theme.ThemeConfig:
             "title": {
                 "font": FAMILY,
                 "anchor": "start",
-                "frame": "bounds",
+                "frame": "group",
                 "align": "left",
                 "color": INK,
                 "fontSize": TITLE_SIZE,

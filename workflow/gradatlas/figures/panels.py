@@ -52,13 +52,13 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
         scale = scales.linear(ends_in(frame if own_scale else of(curves, statistic=name)))
         if tops is not None:
             scale = scales.Scale("linear", 0, tops[variant] if norms else PAPER_RATIO)
-        which = "" if at.top else f" · {', '.join(map(label, shown))}"
+        which = "" if norms else ", ".join(map(label, shown))
         panels.append(
             layer_panel(
                 frame, scale, palette, layers, (theme.panel_width(len(variants)), theme.HEIGHTS[height]),
                 title=label(variant) if at.top else None,
                 x_title="Layer" if at.bottom else None,
-                y_title=[axis_title(name, which), *([OWN_SCALE] if own_scale else [])] if at.left else None,
+                y_title=list(filter(None, (axis_title(name), which, OWN_SCALE * own_scale))) if at.left else None,
                 x_labels=at.bottom, y_labels=own_scale or at.left, clip=tops is not None,
             )
         )  # fmt: skip

@@ -15,8 +15,8 @@ DRAWN = (
     "difference of the mean nuclear norm, averaged over layers, drawn as a multiple of theirs on a log axis. Lines: "
     "95 % bootstrap intervals over samples, paired."
 )
-# Pixels of the line of a projection.
-_LINE = 9
+# Pixels of the line of a projection, and across of a tick's label.
+_LINE, _TICK = 9, 26
 
 
 def heading(data: Data) -> theme.Heading:
@@ -42,8 +42,8 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     relations = list(names.values())
     palette = projection_palette(projections_in_order(rows["projection"].unique()))
     width, height = theme.panel_width(len(variants)), _LINE * (len(palette.entries) + 1) * len(relations)
-    scale = ratio_scale(ends_in(rows), width // 34)
-    x = Axis("value", "Times correct, log", scale, expression="'×' + datum.label", count=width // 34, grid=True)
+    scale = ratio_scale(ends_in(rows), width // _TICK)
+    x = Axis("value", "Times correct, log", scale, expression="'×' + datum.label", count=width // _TICK, grid=True)
     numbers = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES]
     tooltip = [alt.Tooltip("relation:N"), alt.Tooltip("projection:N"), *numbers, alt.Tooltip("n:Q")]
     rows = rows.with_columns(

@@ -84,7 +84,8 @@ def matrix_chart(rows: pl.DataFrame, study: str = GRADIENTS) -> alt.TopLevelMixi
     """A panel per group, claims in the order of their sheet; columns by dataset, in each a place per model.
 
     An untrained network is one of the models: whether it shows the same is in the same row. More datasets than fit a
-    page are in blocks below one another. The models' numbers are explained below the title.
+    page are in blocks below one another. The models' numbers are explained below the title; a star marks ability by
+    the likelier of two responses.
     """
     made = heading(rows, study)
     rows = rows.filter(pl.col("group") != "").with_columns(
@@ -100,7 +101,7 @@ def matrix_chart(rows: pl.DataFrame, study: str = GRADIENTS) -> alt.TopLevelMixi
 
 
 def models_of(rows: pl.DataFrame) -> dict[str, int]:
-    """The models by title, each with its number; a star marks ability by the likelier of two responses."""
+    """The models by title, each with its number."""
     return {name: place + 1 for place, name in enumerate(rows.sort("model")["model_title"].unique(maintain_order=True))}
 
 
@@ -112,15 +113,26 @@ def columns_of(rows: pl.DataFrame) -> dict[str, list[str]]:
 
 
 def blocks(rows: pl.DataFrame) -> list[list[str]]:
-    """The datasets of each block: as many as fit beside one another, and one at least."""
-    found: list[list[str]] = []
-    room = 0
-    for key, models in columns_of(rows).items():
-        room -= _across(models)
-        if room < 0:
-            found.append([])
-            room = _ACROSS - _across(models)
-        found[-1].append(key)
+    """The datasets of each block: those that share a claim, as many as fit beside one another, and one at least.
+
+    Datasets of different claims beside one another would be mostly empty.
+    """
+    columns, claims = columns_of(rows), dict(rows.group_by("dataset").agg(pl.col("claim").unique()).iter_rows())
+    joined: list[tuple[list[str], set[str]]] = []
+    for key in columns:
+        touched = [group for group in joined if group[1].intersection(claims[key])]
+        joined = [group for group in joined if group not in touched]
+        names = [other for group in touched for other in group[0]]
+        joined.append(([*names, key], set(claims[key]).union(*(group[1] for group in touched))))
+    found = []
+    for names, _ in joined:
+        room = 0
+        for key in names:
+            room -= _across(columns[key])
+            if room < 0:
+                found.append([])
+                room = _ACROSS - _across(columns[key])
+            found[-1].append(key)
     return found
 
 
@@ -132,17 +144,16 @@ def lines_of(part: pl.DataFrame) -> list[str]:
     lines: dict[str, None] = {}
     for row in part.to_dicts():
         if row["of"]:
-            lines[f"{row['claim']}{_APART}{row['title']}"] = None
+            lines[f"{row['claim']}{_APART}{row['title']}:"] = None
         lines[row["line"]] = None
     return list(lines)
 
 
-def _line() -> pl.Expr:
+def _line(claim: str, title: str, of: str) -> str:
     """The line of a row: the claim's title, or the kind of responses by the name that readers know."""
-    of = pl.col("of").replace({key: name[:1].lower() + name[1:] for key, name in TERMS.items() if key != "none"})
-    name = pl.when(pl.col("of") != "").then(of).otherwise("title")
-    # Two kinds of one name stay apart.
-    return pl.format("{}{}{}", pl.concat_str("claim", "of", separator=" "), pl.lit(_APART), name)
+    names = {key: name[:1].lower() + name[1:] for key, name in TERMS.items()} | {"none": "None"}
+    # Two kinds of one name stay apart by their keys.
+    return f"{claim} {of}{_APART}{', '.join(names.get(part, part) for part in of.split(', ')) if of else title}"
 
 
 def _across(models: Sequence[str]) -> int:
@@ -158,13 +169,14 @@ def _block(rows: pl.DataFrame, models: Mapping[str, int]) -> alt.VConcatChart:
         start = width + (across - _MODEL * (len(names) - 1)) / 2
         places = {name: start + _MODEL * place for place, name in enumerate(names)}
         centres |= {(key, name): place for name, place in places.items()}
-        star = " *" if rows.filter((pl.col("dataset") == key) & pl.col("of_two")).height else ""
-        lines = theme.wrapped(titles[key] + star, across - 4, _HEAD)[::-1]
+        stars = set(rows.filter((pl.col("dataset") == key) & pl.col("of_two"))["model_title"])
+        lines = theme.wrapped(titles[key], across - 4, _HEAD)[::-1]
         heads += [{"x": width + across / 2, "y": -16 - 12 * up, "text": text} for up, text in enumerate(lines)]
-        numbers += [{"x": place, "text": str(models[name])} for name, place in places.items()]
+        numbers += [{"x": place, "text": f"{models[name]}{'*' * (name in stars)}"} for name, place in places.items()]
         width += across
     keys = rows.select("dataset", "model_title").rows()
-    shown = rows.with_columns(pl.Series("x", [centres[key] for key in keys]), line=_line())
+    lines = [_line(*each) for each in rows.select("claim", "title", "of").rows()]
+    shown = rows.with_columns(pl.Series("x", [centres[key] for key in keys]), pl.Series("line", lines))
     scale = alt.Scale(domain=[0, width], nice=False, zero=False)
     x = alt.X("x:Q", scale=scale, axis=None)
     panels = []
@@ -185,8 +197,7 @@ def _block(rows: pl.DataFrame, models: Mapping[str, int]) -> alt.VConcatChart:
             for head in heads:
                 text = alt.Chart(alt.InlineData([head])).mark_text(**over)
                 layers.append(text.encode(x=x, y=alt.value(head["y"]), text="text:N"))
-        offset = 6 if panels else 20 - min(head["y"] for head in heads)
-        title = alt.Title(GROUPS[group], style="panel-title", offset=offset)
+        title = alt.Title(GROUPS[group], style="panel-title", offset=6)
         panels.append(alt.layer(*layers).properties(width=width, height=_ROW * len(names), title=title))
     return alt.vconcat(*panels, spacing=10)
 

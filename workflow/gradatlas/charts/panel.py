@@ -251,17 +251,17 @@ def projection_palette(keys: Sequence[str]) -> Palette:
 
 
 def variant_ranks(keys: Sequence[str]) -> list[int]:
-    """Each variant's place among colours and shapes: the study's own keep theirs, others take the next free one."""
-    taken = {theme.OWN_LOOK[key] for key in keys if key in theme.OWN_LOOK}
-    free = (rank for rank in itertools.count() if rank not in taken)
-    return [theme.OWN_LOOK[key] if key in theme.OWN_LOOK else next(free) for key in keys]
+    """Each variant's place among colours and shapes: the study's own keep theirs, others take the next one after."""
+    own = list(theme.COLOURS["variant"])
+    others = itertools.count(len(own))
+    return [own.index(key) if key in own else next(others) for key in keys]
 
 
 def variant_palette(keys: Sequence[str]) -> Palette:
     """Colours and shapes of variants in order."""
     colours, shapes = (
         tuple(looks[rank % len(looks)] for rank in variant_ranks(keys))
-        for looks in (theme.ORDERED_COLOURS, theme.ORDERED_SHAPES)
+        for looks in (theme.VARIANT_COLOURS, theme.SHAPES)
     )
     return Palette("variant", tuple(map(label, keys)), colours, shapes)
 

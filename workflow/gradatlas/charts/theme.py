@@ -42,14 +42,8 @@ COLOURS: dict[str, dict[str, str]] = {
         "up": "#b9770a",
         "down": "#2a8fa8",
     },
-    # Fast to slow runs from dark to light; `third` and `fourth` are of other variants, in order.
-    "variant": {
-        "none": "#41206f",
-        "simplified": "#c0413f",
-        "detailed": "#df9210",
-        "third": "#1d8a78",
-        "fourth": "#6c757d",
-    },
+    # Fast to slow runs from dark to light; other variants have colours of series.
+    "variant": {"none": "#41206f", "simplified": "#c0413f", "detailed": "#df9210"},
     "response": {"correct": "#2f6fb7", "other": "#d17ab0"},
     # The study's own irrelevant responses, the same by its algorithm, and corrected ones.
     "source": {"published": "#7a1f4b", "reference": "#b5658a", "derangement": "#4f8f3a"},
@@ -73,7 +67,7 @@ COLOURS: dict[str, dict[str, str]] = {
         "random_nonhum": "#9c7a52",
         "random_tokens": "#c4ad86",
     },
-    # Runs, models, groups, scores: by their place in a figure.
+    # Runs, models, groups, scores, lengths: by their place in a figure.
     "series": {
         "1": "#0a4f8a",
         "2": "#e86f2c",
@@ -92,9 +86,10 @@ PROJECTION_SHAPES = dict(
         strict=True,
     )
 )
-# These variants keep their colours in a dataset without one of them.
-OWN_LOOK = {"none": 0, "simplified": 1, "detailed": 2}
-ORDERED_COLOURS, ORDERED_SHAPES = tuple(COLOURS["variant"].values()), SHAPES[: len(COLOURS["variant"])]
+# Of variants by rank: first those that have colours of their own.
+VARIANT_COLOURS = (*COLOURS["variant"].values(), *COLOURS["series"].values())
+# The first five, which the page's explorer begins with.
+ORDERED_COLOURS, ORDERED_SHAPES = VARIANT_COLOURS[:5], SHAPES[:5]
 # Small to large, and below to above zero: light to dark in one hue, and two hues apart for every reader.
 SEQUENTIAL = ("#f1f5f8", "#c3d3df", "#8eabc0", "#527b99", "#1b4a6b")
 DIVERGING = ("#8c510a", "#d8b365", "#f6e8c3", "#f5f5f5", "#c7eae5", "#5ab4ac", "#01665e")

@@ -36,8 +36,8 @@ RULES = {
 }
 #: What readers see as a kind of figure.
 TITLES = {"win_rate": "Win rates", **{name: title for name, (title, _) in MEASURES.items()}}
-# With more ties than this a win rate is of the minority of the prompts.
-_MOST_TIES = 0.5
+# With more ties than this a win rate is of few of the prompts.
+_MOST_TIES = 0.75
 
 
 def judged(data: RunData) -> list[list[Chain]]:

@@ -155,7 +155,7 @@ def effects(numbers: pl.DataFrame, heading: theme.Heading) -> alt.TopLevelMixin:
     base = alt.Chart(data).encode(
         y=alt.Y("number:N", sort=order, axis=alt.Axis(title=None, grid=True)),
         yOffset=alt.YOffset("samples:N", sort=kinds),
-        color=palette.encode(alt.Color),
+        color=palette.encode(alt.Color, len(kinds) > 1),
         tooltip=["number", "samples", "cliffs_delta", "p_adjusted"],
     )
     x = alt.X("cliffs_delta:Q", scale=alt.Scale(domain=[-1, 1]), axis=alt.Axis(title="Cliff's delta", grid=True))
@@ -163,7 +163,7 @@ def effects(numbers: pl.DataFrame, heading: theme.Heading) -> alt.TopLevelMixin:
     lines = base.mark_rule(style="interval").encode(
         x=alt.X("cliffs_delta_low:Q", title="Cliff's delta"), x2="cliffs_delta_high:Q"
     )
-    dots = base.mark_point(style="dot-alone", size=40).encode(x=x, shape=palette.encode(alt.Shape))
+    dots = base.mark_point(style="dot-alone", size=40).encode(x=x, shape=palette.encode(alt.Shape, len(kinds) > 1))
     return alt.layer(zero, lines, dots, width=430, height=24 * len(order), **theme.headed(heading, 1))
 
 

@@ -127,7 +127,7 @@ def test_a_dataset_without_a_usable_sample_was_measured():
     tables_["cells"] = pl.concat([tables_["cells"], spoilt.cast(dict(tables_["cells"].schema))])
     datasets = [Dataset(key, key) for key in ("one", "two", "three")]
     for relation, kind, heading, _ in gallery.figures_over(Data(tables_, datasets=tuple(datasets))):
-        subtitle = " ".join(heading.subtitle)
+        subtitle = " ".join(heading.paragraphs)
         assert "Not measured: three." in subtitle and "No usable sample: Two" in subtitle, (relation, kind)
 
 
@@ -153,7 +153,7 @@ def test_labels_that_nobody_judged_are_not_called_right():
 def test_no_claims_is_not_no_measurement():
     empty = rows(pl.from_arrow(CLAIMS.empty()), {})
     for study, text in UNTESTED.items():
-        assert verdicts.heading(empty, study).subtitle == (text,) and "trained" not in text
+        assert verdicts.heading(empty, study).caption == (text,) and "trained" not in text
 
 
 def test_conclusions_without_corrected_responses_are_counted_as_they_hold():
@@ -213,7 +213,7 @@ UNSEEN = re.compile(r"<(script|style|footer).*?</\1>", re.DOTALL)
 def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
     for folder in ("chats", "all"):
         for figure in listing.read_index(chats / "figures" / folder)["figures"]:
-            text = " ".join([figure["title"], *figure["subtitle"]])
+            text = " ".join([figure["title"], figure["caption"]])
             assert not re.search(r"\bNone\b|\bSimplified\b|\bDetailed\b", text), text
             assert "atural" in text or folder == "all", text
     pages = [(chats / f"{name}.html").read_text() for name in ("index", "more")]

@@ -53,6 +53,10 @@ def as_json(**settings):
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
+# What is written of every figure that is an output by itself: its pictures, and its caption.
+FIGURE_FILES = [*STUDY.config["formats"], "caption.md"]
+
+
 def code_digest(job, only=None):
     """The digest of a job's code, as a param: taken when a job of the rule is planned, since most starts plan few rules.
 

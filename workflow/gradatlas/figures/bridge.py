@@ -9,7 +9,7 @@ import polars as pl
 from gradatlas.charts import theme
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.charts.names import label
-from gradatlas.charts.panel import Axis, grid, panel, series_palette, variant_palette
+from gradatlas.charts.panel import OWN_SCALE, Axis, grid, panel, series_palette, variant_palette
 from gradatlas.core.command import progress
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.kernels.tables import BRIDGE, KERNEL_MEANS
@@ -45,7 +45,7 @@ def draw_bridge(
         facts = read_metadata(path, BRIDGE)
         tables = (pl.from_arrow(read_table(kind, each)) for kind, each in ((BRIDGE, path), (KERNEL_MEANS, of_kernels)))
         runs[facts["variant"]] = (*tables, facts["places"])
-    figures = {"mad": _mad(runs, draws, seed), "cosines": _cosines(runs)}
+    figures = {"mad": _mad(runs, title, draws, seed), "cosines": _cosines(runs, title)}
     listed = []
     for name, (heading, chart) in figures.items():
         listed.append(saved(chart, Path(output) / name, {"kind": name}, heading, formats))
@@ -56,7 +56,7 @@ def draw_bridge(
 Runs = Mapping[str, tuple[pl.DataFrame, pl.DataFrame, Mapping[str, Sequence[int]]]]
 
 
-def _mad(runs: Runs, draws: int, seed: int) -> tuple[theme.Heading, alt.ConcatChart]:
+def _mad(runs: Runs, title: str, draws: int, seed: int) -> tuple[theme.Heading, alt.ConcatChart]:
     responses = next(iter(runs.values()))[0].select("variant", "relation").unique(maintain_order=True)
     kinds = [f"{variant}:{relation}" for variant, relation in responses.iter_rows()]
     size = (theme.panel_width(len(kinds)), theme.HEIGHTS["main"])
@@ -70,13 +70,14 @@ def _mad(runs: Runs, draws: int, seed: int) -> tuple[theme.Heading, alt.ConcatCh
                     rows.append({"variant": label(variant), "x": share / len(places[axis])}
                                 | dict(zip(("value", "low", "high"), found, strict=True)))  # fmt: skip
             x = Axis("x", f"Share of the run, after {words}", count=3)
-            y = Axis("value", "MAD" if kind == kinds[0] else None)
+            y = Axis("value", f"MAD, {OWN_SCALE}" if kind == kinds[0] else None)
             variant, relation = kind.split(":")
-            title = f"{label(variant)}, {label(relation).lower()}" if axis == "updates" else None
+            head = f"{label(variant)}, {label(relation).lower()}" if axis == "updates" else None
             palette = variant_palette(list(runs))
-            panels.append(panel(pl.DataFrame(rows), x, y, palette, size, title=title))
+            panels.append(panel(pl.DataFrame(rows), x, y, palette, size, title=head))
     heading = theme.Heading(
         "MAD of held-out answers in SFT on None, Simplified or Detailed",
+        (title,),
         (
             "A line: SFT on one variant. MAD: mean absolute difference of nuclear norms between neighbouring layers, "
             "geometric mean over projections, 95 % intervals over questions. Above, runs are compared after as many "
@@ -86,7 +87,7 @@ def _mad(runs: Runs, draws: int, seed: int) -> tuple[theme.Heading, alt.ConcatCh
     return heading, grid(panels, len(kinds), heading)
 
 
-def _cosines(runs: Runs) -> tuple[theme.Heading, alt.ConcatChart]:
+def _cosines(runs: Runs, title: str) -> tuple[theme.Heading, alt.ConcatChart]:
     """By layer, before SFT and after each run."""
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
     stages = [("before SFT", next(iter(runs.values()))[1], "min")]
@@ -105,6 +106,7 @@ def _cosines(runs: Runs) -> tuple[theme.Heading, alt.ConcatChart]:
                             series_palette(tuple(_PAIRS.values())), size, title=words.capitalize()))  # fmt: skip
     heading = theme.Heading(
         "Cosines of gradients of fast and slow answers, to the same question and to others",
+        (title,),
         ("Means over pairs of answers and over a layer's matrices, by layer.",),
     )
     return heading, grid(panels, 2, heading)

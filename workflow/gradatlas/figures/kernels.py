@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import Axis, grid, panel, rounded, series_palette, titled
+from gradatlas.charts.panel import OWN_SCALE, Axis, grid, panel, rounded, series_palette, titled
 from gradatlas.figures.run_curves import TYPES, Figure
 from gradatlas.figures.runs import Chain, RunData
 from gradatlas.kernels.tables import BUDGET, ENTANGLEMENT, KERNEL_MEANS, KERNELS
@@ -72,10 +72,11 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     missed = (changes["predicted"] - changes["measured"]).pow(2).sum() / changes["measured"].pow(2).sum()
     heading = theme.Heading(
         f"{chain.title}: {_largest(blocks)} move the chosen responses most",
+        (data.title, f"parts miss {missed**0.5:.1%} of the change"),
         (
             "Parts of the change of log π(y|x) in nats, of the true change of weights, by the gradients along it; "
-            f"means over probed questions. The parts add up to the measured change but for {missed**0.5:.1%}"
-            ". Above: by layer and updates. Below: by kind of matrix over the whole run, with 95 % intervals.",
+            f"means over probed questions. They add up to the measured change but for {missed**0.5:.1%}. Above: by layer and "
+            "updates. Below: by kind of matrix over the whole run, with 95 % intervals; each panel has its own scale.",
         ),
     )
     return heading, grid(panels, len(kinds), heading)
@@ -131,7 +132,7 @@ def _shares(data: RunData, part: pl.DataFrame, first: bool) -> alt.LayerChart:
         y=alt.Y("block:O", sort=order, title=None, axis=alt.Axis(labels=first, ticks=False, domain=False))
     )
     zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
-    x = Axis("value", "Part of the change, nats", count=4)
+    x = Axis("value", f"Part of the change, nats, {OWN_SCALE}", count=4)
     parts = [
         zero,
         base.mark_rule(style="interval", color=theme.INK).encode(x=x.encode(alt.X, "low"), x2="high:Q"),
@@ -152,6 +153,7 @@ def kernels(data: RunData, chains: Sequence[Chain]) -> Figure:
             ((above, "above"), (below, "below"))]  # fmt: skip
     heading = theme.Heading(
         f"{chain.title}: chosen responses fell in {fell[0]}, in {fell[1]}",
+        (data.title, f"{scatter['prompt'].n_unique()} questions"),
         (
             "E: ⟨s+, s−⟩ over |s+|² of a question's chosen and rejected response, s the gradient of log π(y|x). A "
             "small step of DPO on this pair alone lowers the chosen one where E is above 1. A point: a question in a "

@@ -49,12 +49,8 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     (chain,) = chains
     frame = data.table(BUDGET, chain.last).filter(pl.col("type").is_in(_SHOWN))
     place, names = _place(frame["layer"].drop_nulls().unique().sort().to_list())
-    steps = [
-        f"{since:,} to {step:,}" for since, step in frame.select("since", "step").unique().sort("step").iter_rows()
-    ]
-    frame = frame.with_columns(
-        place, pl.format("{} to {}", *(_grouped(name) for name in ("since", "step"))).alias("part")
-    )
+    frame = frame.with_columns(place, _grouped("step").alias("part")).sort("step", maintain_order=True)
+    steps = frame["part"].unique(maintain_order=True).to_list()
     cells = frame.group_by("type", "part", "place", "probe_id", maintain_order=True).agg(pl.col("predicted").sum())
     cells = cells.group_by("type", "part", "place", maintain_order=True).agg(pl.col("predicted").mean().alias("value"))
     top = float(cells["value"].abs().max() or 1)
@@ -75,8 +71,8 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
         (data.title, f"parts miss {missed**0.5:.1%} of the change"),
         (
             "Parts of the change of log π(y|x) in nats, of the true change of weights, by the gradients along it; "
-            f"means over probed questions. They add up to the measured change but for {missed**0.5:.1%}. Above: by layer and "
-            "updates. Below: by kind of matrix over the whole run, with 95 % intervals; each panel has its own scale.",
+            f"means over probed questions. They add up to the measured change but for {missed**0.5:.1%}. Above: by "
+            "layer and updates. Below: by kind of matrix over the whole run, with 95 % intervals; panels have own scales.",
         ),
     )
     return heading, grid(panels, len(kinds), heading)
@@ -109,7 +105,7 @@ def _map(
         alt.Chart(part.with_columns(rounded("value")), width=_SIZE[0], height=max(_SIZE[1], 11 * len(places)))
         .mark_rect(style="tile")
         .encode(
-            x=alt.X("part:O", sort=list(steps), title="Updates", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            x=alt.X("part:O", sort=list(steps), title="Updates, up to", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y("place:O", sort=list(reversed(places)), axis=axis),
             color=alt.Color("value:Q", scale=ramp, legend=alt.Legend(title="Nats", format=".2~g", **theme.RAMP_LEGEND)),
             tooltip=["place:N", "part:N", "value:Q"],

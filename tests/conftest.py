@@ -4,11 +4,13 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from gradatlas.__main__ import JOBS
 from gradatlas.core.checked import write_lines
@@ -30,6 +32,7 @@ formats: [svg]
 toys: {draws: 2}
 dynamics:
   runs: [smoke_dpo]
+  steps: 1
   train: 8
   held_out: 4
   base_documents: 4
@@ -38,6 +41,7 @@ dynamics:
   max_new_tokens: 6
   generate_prompts: 2
   one_step: {updates: 1, probes: 1, halvings: 2}
+  kernels: {runs: [smoke_sft, smoke_dpo], prompts: 1, pairs: 2}
 """
 
 
@@ -52,17 +56,23 @@ def needs_shared(name):
 SLOWEST = (
     "test_slurm.py",
     "test_workflow.py",
+    "test_staleness.py",
     "test_kills.py",
     "test_atlas_page.py",
     "test_own_pairs.py",
     "test_mapping.py",
     "test_generation.py",
 )
+#: Fixtures that take long to make: the tests that use one are marked ``slow``.
+SLOW = {"by_snakemake", "cluster", "full", "large", "undisturbed"}
 
 
 def pytest_collection_modifyitems(items):
     """Put the slowest files first; the others stay in their order."""
     items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
+    for item in items:
+        if SLOW & {*item.fixturenames}:
+            item.add_marker(pytest.mark.slow)
 
 
 def command(name):
@@ -112,6 +122,35 @@ def user_error(done):
     errors = [line for line in lines if line.startswith("error: ")]
     assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
     return errors[0]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory, worker_id):
+    """``made_once(name, make)``: the folder that `make` fills, once for all processes of the tests. Read only.
+
+    It holds the file ``finished`` beside it once it is whole; another process waits for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def folder_of(name, make):
+        folder, finished = shared / name, shared / f"{name}.finished"
+        with FileLock(f"{folder}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                finished.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def smoke(made_once):
+    """The finished smoke study. Read only."""
+    from test_workflow import make_smoke
+
+    return made_once("smoke", make_smoke)
 
 
 @pytest.fixture(scope="session")

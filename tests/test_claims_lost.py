@@ -16,6 +16,7 @@ from gradatlas.core.tables import write_table
 from gradatlas.figures.verdicts import heading, matrix_chart, write_verdicts
 from gradatlas.miniature.tables import ACCURACY
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
+from test_atlas import read as read_piece
 from test_claims import CASES, CLAIMS, SAMPLES, SHEET, cell, measured, verdicts, view
 from test_partial import gradients
 
@@ -155,8 +156,9 @@ def test_figure_table_and_page_say_where_the_likelier_of_two_is_used(tmp_path):
         assert by == {"| m": "own answers"} | ({"| hub": "likelier of two responses"} if used else {})
         page = atlas_verdicts(tmp_path / "claims.parquet", {})
         assert (STAND_IN in page["note"]) == used
-        at, of = (page["header"].index(name) for name in ("Ability by", "Model"))
-        result = {row[of]: row[at] for _, rows in page["table"] for _, row in rows}
+        numbers = read_piece(page["piece"])
+        at, of = (numbers["header"].index(name) for name in ("Ability by", "Model"))
+        result = {row[of]: row[at] for own in numbers["rows"].values() for row in own}
         assert result == {"m": "own answers"} | ({"hub": "likelier of two responses"} if used else {})
 
 

@@ -73,6 +73,7 @@ needs_grid_engine = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_grid_engine
 def test_a_study_through_grid_engine(tmp_path):
     """The profile of the page, with two models on GPUs; one of their jobs is deleted while it runs."""

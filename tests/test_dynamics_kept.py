@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from test_workflow import clone, planned, snakemake
 
 SEED = "results/dynamics/mini_qa/mini/seed_0"
@@ -13,6 +15,7 @@ GONE = (*HOW, "dynamics={keep_models: false}")
 TARGETS = ("--", "results/statistics/dynamics/mini_qa/mini/seed_0.parquet", f"{SEED}/one_step.parquet")
 
 
+@pytest.mark.slow
 def test_models_are_deleted_once_nothing_needs_them(tmp_path):
     folder = clone(tmp_path / "clone")
     done = snakemake(folder, *GONE, *TARGETS)

@@ -25,10 +25,10 @@ def table(out, name):
 @pytest.mark.parametrize(
     "more",
     [
-        {"loss": "sft", "target": "extend", "optimiser": "adamw"},
-        {"loss": "kto", "clip": 0.5},
+        pytest.param({"loss": "sft", "target": "extend", "optimiser": "adamw"}, marks=pytest.mark.slow),
+        pytest.param({"loss": "kto", "clip": 0.5}, marks=pytest.mark.slow),
         {"loss": "dpo", "negatives": "self_play"},
-        {"loss": "ipo", "negatives": "on_policy", "judge": "reward"},
+        pytest.param({"loss": "ipo", "negatives": "on_policy", "judge": "reward"}, marks=pytest.mark.slow),
     ],
     ids=lambda more: more["loss"],
 )
@@ -53,6 +53,7 @@ def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noq
     assert all(float((kept[name] - shared[name]).abs().max()) < 1e-12 for name in kept)
 
 
+@pytest.mark.slow
 def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path):  # noqa: F811
     more = {**EXACT, "loss": "dpo", "processes": 2}
     quiet = script("finetune", *arguments(data, miniature, tmp_path / "quiet", **more, steps=10))

@@ -35,12 +35,14 @@ def copied(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_copy_in_a_folder_of_any_name_runs(copied):
     snakemake(*SMALL, "--", STATISTICS, cwd=copied)
     assert (copied / STATISTICS).is_file()
     assert "Nothing to be done" in snakemake(*SMALL, "--", STATISTICS, cwd=copied)
 
 
+@pytest.mark.slow
 def test_as_a_module_with_a_prefix_of_names_and_paths(tmp_path):
     (tmp_path / "Snakefile").write_text(
         "module gradatlas:\n"
@@ -60,6 +62,7 @@ def test_as_a_module_with_a_prefix_of_names_and_paths(tmp_path):
     assert made == {"Snakefile", "atlas"}
 
 
+@pytest.mark.slow
 def test_deployed_from_a_git_repository(copied, tmp_path):
     """The folder that snakedeploy writes: a copy of the config, and a module that Snakemake reads out of Git.
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -410,7 +411,7 @@ def test_a_study_without_irrelevant_responses_has_an_empty_rd_table(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> tuple[Path, str]:
+def page(tmp_path_factory) -> tuple[Path, str, str]:
     """A page of two datasets: one a study, one a pipeline check with names that try to be markup."""
     base = tmp_path_factory.mktemp("page")
     shapes = {
@@ -429,27 +430,28 @@ def page(tmp_path_factory) -> tuple[Path, str]:
     arguments += ["--tables", str(base / "mad.csv"), str(base / "rd.csv"), "--config", str(base / "config.yaml")]
     done = script("write_atlas", *arguments, "--output", str(base / "index.html"))
     assert done.returncode == 0, done.stderr
-    return base, (base / "index.html").read_text(encoding="utf-8")
+    return base, *((base / f"{name}.html").read_text(encoding="utf-8") for name in ("index", "more"))
 
 
 HOSTILE = """<script>alert("1")</script> & 'x'"""
 
 
 def test_the_page_escapes_every_text(page):
-    _, text = page
-    assert "<script>alert" not in text
-    assert text.count("<script>") == 1
-    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; &#39;x&#39;" in text
-    parser = Page()
-    parser.feed(text)
-    assert HOSTILE in parser.text
+    for text in page[1:]:
+        assert "<script>alert" not in text
+        assert text.count("<script>") == 1
+        assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; &#39;x&#39;" in text
+        parser = Page()
+        parser.feed(text)
+        assert HOSTILE in parser.text
 
 
 def test_the_page_is_whole_and_needs_no_network(page):
-    base, text = page
-    parser = Page()
+    base, text, more = page
+    parser, second = Page(), Page()
     parser.feed(text)
-    assert not parser.open
+    second.feed(more)
+    assert not parser.open and not second.open
     images = [attributes for tag, attributes in parser.tags if tag == "img"]
     folders = [base / "figures" / key for key in ("gsm8k", "odd")]
     assert len(images) == sum(len(listing.read_index(folder)["figures"]) for folder in folders) > 20
@@ -457,22 +459,25 @@ def test_the_page_is_whole_and_needs_no_network(page):
         assert (base / unquote(attributes["src"])).is_file()
         assert attributes["loading"] == "lazy" and attributes["alt"]
         assert int(attributes["width"]) > 300 and int(attributes["height"]) > 200
-    links = [attributes[name] for _, attributes in parser.tags for name in ("src", "href") if name in attributes]
+    tags = parser.tags + second.tags
+    links = [attributes[name] for _, attributes in tags for name in ("src", "href") if name in attributes]
     for link in links:
         assert link.startswith(("#", "data:,")) or (base / unquote(link)).is_file(), link
-    assert "url(" not in text and "@import" not in text and "fetch(" not in text
-    ids = [attributes["id"] for _, attributes in parser.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
+    assert not re.search(r"url\(|@import|fetch\(", text + more)
+    for one in (parser, second):
+        ids = [attributes["id"] for _, attributes in one.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
 
 
 def test_the_page_says_what_was_run(page):
-    _, text = page
-    parser = Page()
-    parser.feed(text)
-    for words in ("1a2b3c4d5e6f", "float32", "seed: 0", "1000 draws", "No response tokens", "61.5"):
-        assert words in parser.text, words
-    # The header's note, and the two models of the dataset that is a check.
-    assert parser.text.count("pipeline check") == 3
+    base, text, more = page
+    second = Page()
+    second.feed(more)
+    for words in ("1a2b3c4d5e6f", "float32", "seed: 0", "each interval: 1000", "No response tokens", "61.5"):
+        assert words in second.text, words
+    # The header's note, and each figure of the dataset that is a check.
+    figures = len(listing.read_index(base / "figures/odd")["figures"])
+    assert text.count('<span class="badge">pipeline check</span>') == 1 + figures
 
 
 class Page(HTMLParser):

@@ -1,6 +1,5 @@
 """Files and folders that a user gives, and folders of rules: compared by content, as docs/staleness.md lists it."""
 
-import json
 import os
 import shutil
 
@@ -8,8 +7,8 @@ import pytest
 
 from benchmarks.graph import make
 from gradatlas.core.files import fingerprint_of
-from test_staleness import LISTED, following, jobs_of, run
-from test_workflow import snakemake, touch
+from test_staleness import LISTED, RUN, following, jobs_of, make_up
+from test_workflow import touch
 
 TARGETS = ("gradients",)
 WEIGHTS, DATA = "models/m0/model.safetensors", "own0.jsonl"
@@ -21,10 +20,9 @@ UNCHANGED = "a user's model folder touched, or copied without its times"
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A user's model, measured on a user's data."""
+    """A user's model, measured on a user's data, with made-up outputs."""
     folder = make(tmp_path_factory.mktemp("folders") / "study", 1, 1, samples=2, controls="none")
-    done = run(folder, targets=TARGETS)
-    assert done.returncode == 0, done.output[-3000:]
+    make_up(folder, *RUN, "--", *TARGETS)
     return folder
 
 
@@ -82,18 +80,11 @@ def test_another_set_of_files_is_a_change(added, copied, check):
 
 
 def test_weights_of_a_run_are_not_compared_by_time(tmp_path):
-    """Of made-up outputs: what Snakemake notes of a job, it notes of them too."""
+    """Of made-up outputs."""
     dynamics = {"runs": ["smoke_dpo"], "models": ["m0"], "keep_models": False}
     folder = make(tmp_path / "study", 1, 0, dynamics=dynamics)
     targets = ["results/dynamics/mini_qa/m0/seed_0/smoke_dpo/status.json"]
-    options = ("--cores", 1, "--notemp", "--configfile", "study.yaml")
-    for _, made in jobs_of(folder, targets=targets).values():
-        for path in (folder / name for name in made):
-            (path if path.name == "model" else path.parent).mkdir(parents=True, exist_ok=True)
-            if path.name != "model":
-                path.write_text(json.dumps({"path": str(path), "parameters": 1}))
-    done = snakemake(folder, *options, "--touch", "--forceall", "--", *targets)
-    assert done.returncode == 0, done.output
+    make_up(folder, "--notemp", *RUN, "--", *targets)
     (stamp,) = folder.glob("results/**/smoke_sft/model/.snakemake_timestamp")
     os.utime(stamp, (2e9, 2e9))
     assert not jobs_of(folder, "--notemp", targets=targets)

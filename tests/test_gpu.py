@@ -328,6 +328,7 @@ def test_torch_is_imported_after_the_lease(job, start):
 ON_A_GPU = f"{{model: one, source: {ROOT / 'resources/miniature/base'}, scope: none, device: auto, threads: 1}}"
 
 
+@pytest.mark.slow
 def test_the_workstation_profile_counts_the_gpus(tmp_path):
     """Real runs: refused in one line before any job, done without a GPU, and done on two."""
 

@@ -24,6 +24,7 @@ def test_the_first_job_of_20_models_on_200_datasets_starts_soon(large):
     assert found["cpu_s"] < 45 and found["mb"] < 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1 model, 20 datasets, 200 shards", "second study: 3 models, 5 seeds, 20 runs"])
 def test_other_large_studies(name, tmp_path):
     models, datasets, config = STUDIES[name]

@@ -44,6 +44,7 @@ def test_every_prefix_of_a_segment_is_readable(tmp_path):
     assert counts == sorted(counts) and set(counts) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_damage_is_an_error_wherever_it_strikes(tmp_path):
     """No flipped byte gives another number, and none passes for a torn tail."""
     filled(tmp_path, ["a"], ["b"])

@@ -231,6 +231,7 @@ def test_missing_and_altered_weights_are_one_clear_line(tmp_path):
         check_sums(tmp_path / "SHA256SUMS")
 
 
+@pytest.mark.slow
 def test_three_hundred_steps_learn_to_write_the_tasks(tmp_path):
     miniature.train(tmp_path, seed=0, steps=300, threads=2)
     last = (tmp_path / "training_log.csv").read_text().splitlines()[-1]

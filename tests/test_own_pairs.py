@@ -122,6 +122,8 @@ def test_own_pairs_to_the_page(pairs, project, monkeypatch):
     assert ">same meaning<" not in drawn and ">own rephrase<" in drawn
     page = (project / "results/index.html").read_text()
     sections = re.findall(r'<section id="(\w+)"', page)
-    assert sections == ["claims", "dynamics", "config"] and "no usable sample" not in page
+    more = (project / "results/more.html").read_text()
+    sections += re.findall(r'<section id="(\w+)"', more)
+    assert sections == ["claims", "figures", "terms", "dynamics", "config"] and "no usable sample" not in page
     manifest = json.loads((project / "results/manifest.json").read_text())
     assert list(manifest["sources"]) == [f"{pairs}.jsonl"] and manifest["toys"] == {} and manifest["models"] == {}

@@ -293,6 +293,7 @@ def test_the_error_of_16_bits_is_in_the_metadata_and_on_the_page(tmp_path):
     assert "A float32 pass" not in (tmp_path / "float32/scores.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
     path = write(tmp_path / "many.jsonl", [{"text": f"The sum of {at} and 3 is {at + 3}."} for at in range(264)])
     arguments = ["--model", MODEL, "--data", path, "--device", "cpu", "--threads", "1"]

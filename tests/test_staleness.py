@@ -39,10 +39,9 @@ PACKAGE = "workflow/gradatlas"
 RUN, TARGETS = ("--cores", 2, "--configfile", "study.yaml"), ("all", "audit")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A clone with a user's own dataset, in which a study was run."""
-    folder = clone(tmp_path_factory.mktemp("staleness") / "clone")
+def project(folder):
+    """A clone with a user's own dataset."""
+    clone(folder)
     (folder / "study.yaml").write_text(STUDY)
     (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (folder / "config/mappings/mine.yaml").write_text(
@@ -50,8 +49,37 @@ def finished(tmp_path_factory):
     )
     append(folder / "config/datasets.tsv", dataset="mine", task="math", reader="mapped", variants="none detailed",
            relations="correct", scope="user")  # fmt: skip
-    make(folder, *RUN, "--", *TARGETS)
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One with made-up outputs: what Snakemake notes of a job, it notes of them too."""
+    folder = project(tmp_path_factory.mktemp("staleness") / "clone")
+    make_up(folder, *RUN, "--", *TARGETS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """One in which the trained miniature was measured."""
+    folder = project(tmp_path_factory.mktemp("measured") / "clone")
+    make(folder, *RUN, "--", *(f"results/gradients/mini/{name}.samples.parquet" for name in ("mine", "mini_taxonomy")))
+    return folder
+
+
+def make_up(folder, *arguments):
+    """Give every job of a run outputs that say nothing, as if it had made them."""
+    for _, made in jobs_in(snakemake(folder, "-n", *arguments)).values():
+        for path in (folder / name for name in made):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Of a model's card the size is read.
+            if path.suffix:
+                path.write_text(json.dumps({"path": str(path), "parameters": 1}))
+            else:
+                path.mkdir(exist_ok=True)
+    done = snakemake(folder, "--touch", "--forceall", *arguments)
+    assert done.returncode == 0, done.output[-3000:]
 
 
 def run(folder, *arguments, targets=TARGETS):
@@ -60,7 +88,11 @@ def run(folder, *arguments, targets=TARGETS):
 
 def jobs_of(folder, *arguments, **options):
     """By job (its rule and wildcards), the inputs and outputs, of the jobs that a run would do."""
-    done = run(folder, "-n", *arguments, **options)
+    return jobs_in(run(folder, "-n", *arguments, **options))
+
+
+def jobs_in(done):
+    """The same, of a dry run's output."""
     assert done.returncode == 0, done.output[-3000:]
     jobs = {}
     for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", done.stdout + "\n", re.MULTILINE):
@@ -242,6 +274,7 @@ EDITS = {
     "a claim's threshold": cell("claims", "mad_none_detailed", "threshold", "11"),
     "a claim's threshold, on no dataset here": cell("claims", "unpopular_larger", "threshold", "1.1"),
     "a claim's title": cell("claims", "mad_none_detailed", "title", "Another title"),
+    "the words of a finding": cell("claims", "mad_none_detailed", "finding", "jumps are {large|small}"),
     "a column more in the claims table": {f"{PACKAGE}/claims/tables.py": column},
     "a colour of the projections": {
         f"{PACKAGE}/charts/theme.py": lambda text: re.sub(r'("q": "#)\w{6}"', r'\g<1>d94a20"', text, count=1)
@@ -334,13 +367,32 @@ def test_another_time_or_place_makes_nothing_again(finished):
         moved.rename(finished)
 
 
-@pytest.mark.parametrize("edit", EDITS)
+# One edit for each kind of what it reaches; a dry run of each of the others is left to the slow tests.
+QUICK = (
+    "a real edit of the engine",
+    "a sample of a user's file",
+    "a word of the taxonomy",
+    "a run's `steps`",
+    "the judge",
+    "a claim's threshold",
+    "a column more in the claims table",
+    "`seed`",
+    "a dataset more in the config",
+)
+
+
+def each(edits):
+    """The edits as parameters, those that are not among the quick ones marked."""
+    return [pytest.param(edit, marks=() if edit in QUICK else pytest.mark.slow) for edit in edits]
+
+
+@pytest.mark.parametrize("edit", each(EDITS))
 def test_an_edit_makes_again_what_it_can_change(edit, finished, graph):
     with Edited(finished, EDITS[edit]):
         assert set(jobs_of(finished)) == following(graph, LISTED[edit])
 
 
-@pytest.mark.parametrize("edit", OPTIONS)
+@pytest.mark.parametrize("edit", each(OPTIONS))
 def test_an_option_makes_again_what_it_can_change(edit, finished, graph):
     jobs = jobs_of(finished, *OPTIONS[edit])
     assert set(jobs) == following(graph | jobs, LISTED[edit])
@@ -382,9 +434,9 @@ def another_order(folder):
 
 
 @pytest.mark.parametrize(("edit", "dataset"), [(another_answer, "mine"), (another_order, "mini_taxonomy")])
-def test_only_samples_whose_text_changed_are_computed(edit, dataset, finished, tmp_path):
+def test_only_samples_whose_text_changed_are_computed(edit, dataset, measured, tmp_path):
     folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
+    shutil.copytree(measured, folder)
     texts, spectra = texts_of(folder, dataset), spectra_of(folder, dataset)
     with Edited(folder, edit(folder)):
         done = run(folder, targets=[f"results/gradients/mini/{dataset}.samples.parquet"])

@@ -94,6 +94,7 @@ def test_a_twin_of_another_model_is_refused(wrong):
         read_study(PAPER | {"models": [*rows, row | wrong]}, ROOT)
 
 
+@pytest.mark.slow
 @needs_shared("paper_data")
 @needs_shared("reference_stats")
 def test_the_studys_own_data_against_corrected_data_on_a_model_and_its_twin(tmp_path):

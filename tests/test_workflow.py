@@ -128,22 +128,45 @@ def holders(folder, secrets):
     return found
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def make_smoke(folder):
     """A clone in which the smoke study was run, with titles that may be nobody's pattern."""
-    folder = clone(tmp_path_factory.mktemp("finished") / "clone")
+    retitle(clone(folder))
+    make(folder, *SMOKE)
+
+
+@pytest.fixture(scope="module")
+def finished(smoke, tmp_path_factory):
+    """A copy of it for this module."""
+    return shutil.copytree(smoke, tmp_path_factory.mktemp("finished") / "clone")
+
+
+@pytest.fixture(scope="module")
+def by_snakemake(tmp_path_factory):
+    """The same by Snakemake, each job in a process of its own."""
+    folder = clone(tmp_path_factory.mktemp("by_snakemake") / "clone")
     retitle(folder)
     done = snakemake(folder, *SMOKE)
     assert done.returncode == 0, done.output[-3000:]
+    (folder / "output.txt").write_text(done.output)
     return folder
 
 
-@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds", "dynamics"])
+def results_of(folder):
+    """All files of the results by their paths, without times, hosts and work in progress."""
+    root = folder / "results"
+    named = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in named.items() if not VARYING.match(name)}
+
+
+VARYING = re.compile(r"journal/|(.*\.run|.*machine|manifest)\.json$|.*\.snakemake_timestamp$")
+
+
+@pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds", "dynamics", "miniature"])
 def test_dry_run_of_every_shipped_config(config, tmp_path):
     begun = spent()
     jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
     assert spent() - begun < 5
-    wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15}
+    wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15, "miniature": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
         assert (
@@ -154,7 +177,15 @@ def test_dry_run_of_every_shipped_config(config, tmp_path):
         )
 
 
-def test_makes_everything_with_its_own_python(finished):
+@pytest.mark.slow
+def test_makes_everything_with_its_own_python(smoke, by_snakemake):
+    """From a shell without a Python: the same bytes as in the process of the tests."""
+    assert results_of(by_snakemake) == results_of(smoke)
+    lines = re.findall(r"^\d+ of \d+ jobs after \d+ s; now (.*)$", (by_snakemake / "output.txt").read_text(), re.M)
+    assert any("mini" in line for line in lines)
+
+
+def test_makes_everything(finished):
     for name in (
         "index.html",
         "manifest.json",
@@ -164,6 +195,9 @@ def test_makes_everything_with_its_own_python(finished):
         "tables/dynamics.md",
         "tables/win_rates.md",
         "claims.csv",
+        "findings.md",
+        "findings.json",
+        "figures/claims/findings.svg",
         "figures/claims/dynamics.svg",
     ):
         assert (finished / "results" / name).stat().st_size > 100
@@ -199,19 +233,20 @@ def test_a_title_is_text_on_the_page_and_in_figures_and_tables(finished):
     assert "".join(f"D {NASTY}".split()) in drawn and "<script" not in svg
 
 
-def test_no_secret_of_the_environment_is_in_any_file(finished):
+@pytest.mark.slow
+def test_no_secret_of_the_environment_is_in_any_file(by_snakemake):
     """Results, logs, Snakemake's own records, its report; the search itself finds what is planted."""
-    done = snakemake(finished, *SMOKE, "--report", "report.zip")
+    done = snakemake(by_snakemake, *SMOKE, "--report", "report.zip")
     assert done.returncode == 0, done.output[-2000:]
-    assert (finished / "report.zip").stat().st_size > 10_000
-    assert holders(finished, SECRETS.values()) == []
+    assert (by_snakemake / "report.zip").stat().st_size > 10_000
+    assert holders(by_snakemake, SECRETS.values()) == []
     assert next(iter(SECRETS.values())) not in done.output
-    planted = finished / "planted.zip"
+    planted = by_snakemake / "planted.zip"
     with zipfile.ZipFile(planted, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a", SECRETS["HF_TOKEN"])
-    assert holders(finished, SECRETS.values()) == [planted]
+    assert holders(by_snakemake, SECRETS.values()) == [planted]
     planted.unlink()
-    (finished / "report.zip").unlink()
+    (by_snakemake / "report.zip").unlink()
 
 
 def test_texts_of_the_config_are_no_patterns(tmp_path):
@@ -264,9 +299,10 @@ def test_the_plan_is_what_the_run_made(finished):
 OF_RUNS = {"probes", "models", "updates", "log-probabilities of probes", "free responses", "scores", "judgements"}
 
 
-def test_jobs_ask_for_the_memory_that_they_take(finished):
+@pytest.mark.slow
+def test_jobs_ask_for_the_memory_that_they_take(by_snakemake):
     """Of these short jobs not all of the peak is seen: factors of two are tested in test_plan_costs.py."""
-    done = snakemake(finished, *SMOKE, "-n", "--forceall")
+    done = snakemake(by_snakemake, *SMOKE, "-n", "--forceall")
     printed = re.split(r"^(?:local)?rule (\w+):$", done.output, flags=re.MULTILINE)[1:]
     asked = {}
     for rule, text in zip(printed[::2], printed[1::2], strict=True):
@@ -274,7 +310,7 @@ def test_jobs_ask_for_the_memory_that_they_take(finished):
             asked[rule] = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", found[0])}
     for rule in ("measure_gradients", "finetune", "check_step"):
         peaks = []
-        for path in (finished / "logs/benchmarks" / rule).rglob("*.tsv"):
+        for path in (by_snakemake / "logs/benchmarks" / rule).rglob("*.tsv"):
             peaks.append(pl.read_csv(path, separator="\t", null_values="NA")["max_rss"][0] * 1.048576)
         assert max(peaks) < asked[rule]["mem_mb"] < 2000 and asked[rule]["runtime"] <= 60
 
@@ -365,7 +401,8 @@ def test_a_comment_makes_nothing_stale_and_an_edit_what_follows(finished):
 def test_a_smaller_subset_is_measured_from_the_journal(finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    done = snakemake(folder, *SMOKE, "--config", "samples=3", "--", "gradients")
+    wanted = "results/gradients/mini/mini_arithmetic.spectra.parquet"
+    done = snakemake(folder, *SMOKE, "--config", "samples=3", "--", wanted)
     assert done.returncode == 0, done.output[-3000:]
     assert "train_miniature" not in done.output and "build_responses" not in done.output
     # Three samples of three variants and two relations, and eight rows of controls each.
@@ -405,6 +442,7 @@ def test_a_mistake_in_the_config_is_one_line_and_exit_code_2(arguments, message,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @needs_shared("paper_data")
 def test_the_same_rules_on_the_studys_own_data(tmp_path):
     """Published files from a mirror through a model of a local folder, marked as a pipeline check throughout."""

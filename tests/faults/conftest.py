@@ -4,7 +4,6 @@ import random
 import shutil
 
 import pytest
-from filelock import FileLock
 
 from faults import study
 
@@ -22,18 +21,12 @@ def rng():
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory, worker_id):
-    """The undisturbed study, made once for all processes of the tests. Read only."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "undisturbed"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "output.txt").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            study.make(folder)
-    return folder
+def undisturbed(made_once):
+    """The undisturbed study."""
+    return made_once("undisturbed", study.make)
 
 
 @pytest.fixture
-def copy(reference, tmp_path):
+def copy(undisturbed, tmp_path):
     """A copy of it, for one test."""
-    return shutil.copytree(reference, tmp_path / "copy", symlinks=True)
+    return shutil.copytree(undisturbed, tmp_path / "copy", symlinks=True)

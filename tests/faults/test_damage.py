@@ -22,13 +22,13 @@ from faults.study import (
     error_line,
     jobs_of,
     plain_run,
-    results,
     run,
     survived,
 )
 from gradatlas.core.errors import InputError
 from gradatlas.study.config import read_study
 from gradatlas.study.runs import read_plan
+from test_workflow import results_of
 
 DAMAGE = "empty, truncated, a bit flipped"
 #: By the end of an input's name, the line about it.
@@ -52,10 +52,10 @@ def made_inputs(job, folder):
             yield "results/models/mini/model.safetensors"
 
 
-def test_inputs_of_jobs(copy, reference, rng, monkeypatch):
+def test_inputs_of_jobs(copy, undisturbed, rng, monkeypatch):
     """Each is refused in one line, or changes no byte of what the job makes."""
     monkeypatch.chdir(copy)
-    cases = [(job, name) for job in jobs_of(reference) for name in made_inputs(job, copy)]
+    cases = [(job, name) for job in jobs_of(undisturbed) for name in made_inputs(job, copy)]
     cases = rng.sample(cases, 60 if LONG else 12)
     for (job, name), kind in zip(cases, cycle(KINDS)):
         path = copy / name
@@ -67,7 +67,7 @@ def test_inputs_of_jobs(copy, reference, rng, monkeypatch):
             assert done.returncode == 2, (job.rule, name, kind)
             error_line(done.stderr, INPUTS[path.suffix], name)
     # What was refused has written nothing, and what was not read has changed nothing.
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived(DAMAGE, "inputs of jobs: tables, cards, checksums, weights, config", len(cases), LINE, "FILE: …; …")
 
 
@@ -78,7 +78,7 @@ def fix(folder, line):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def test_a_rerun_after_damage(copy, reference, rng):
+def test_a_rerun_after_damage(copy, undisturbed, rng):
     """In a finished study Snakemake finds each by its content, and the job that reads it refuses it."""
     names = [
         "results/responses/mini_arithmetic.parquet",
@@ -93,13 +93,13 @@ def test_a_rerun_after_damage(copy, reference, rng):
         fix(copy, error_line(output, "…", name))
     plain_run(copy)
     # A deleted intermediate table is made again when something needs it, or asks for it.
-    plain_run(copy, "--", "all", *(f"results/{each}" for each in {*results(reference)} - {*results(copy)}))
-    assert_same(copy, reference)
+    plain_run(copy, "--", "all", *(f"results/{each}" for each in {*results_of(undisturbed)} - {*results_of(copy)}))
+    assert_same(copy, undisturbed)
     survived(DAMAGE, "a table, a card and weights in a finished study", len(names), BOTH,
              "FILE: …; … and run again (rule RULE)")  # fmt: skip
 
 
-def test_files_that_no_job_reads(copy, reference, rng):
+def test_files_that_no_job_reads(copy, undisturbed, rng):
     names = [
         "results/index.html",
         "results/tables/fixed_data.md",
@@ -114,14 +114,14 @@ def test_files_that_no_job_reads(copy, reference, rng):
     for name in names:
         (copy / name).unlink()
     plain_run(copy)
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived(DAMAGE, "a page or a table for readers only", len(names),
              "not noticed; deleted, it is written again with the same bytes")  # fmt: skip
 
 
-def test_the_journal(copy, reference, rng, monkeypatch):
+def test_the_journal(copy, undisturbed, rng, monkeypatch):
     monkeypatch.chdir(copy)
-    (job,) = (job for job in jobs_of(reference) if job.rule == "measure_gradients")
+    (job,) = (job for job in jobs_of(undisturbed) if job.rule == "measure_gradients")
     (segment,) = (copy / "results/journal").rglob("*.frames")
     content, tries = segment.read_bytes(), 9 if LONG else 3
     line = "FILE: damaged at byte …; delete this file to compute its samples again"
@@ -135,13 +135,13 @@ def test_the_journal(copy, reference, rng, monkeypatch):
             fix(copy, error_line(done.stderr, line, segment.name))
             done = call(*job.arguments)
         assert done.returncode == 0, done.stderr
-        assert_same(copy, reference)
+        assert_same(copy, undisturbed)
     survived(DAMAGE, "a segment of the journal", tries, BOTH, line)
 
 
-def test_checkpoints(copy, reference, rng, monkeypatch):
+def test_checkpoints(copy, undisturbed, rng, monkeypatch):
     monkeypatch.chdir(copy)
-    job = next(job for job in jobs_of(reference) if job.rule == "finetune")
+    job = next(job for job in jobs_of(undisturbed) if job.rule == "finetune")
     job.remove_outputs(copy)
     kept = copy / job.arguments[job.arguments.index("--journal") + 1]
     victim = subprocess.Popen([sys.executable, "-m", "gradatlas", *job.arguments], stderr=subprocess.DEVNULL)
@@ -164,7 +164,7 @@ def test_checkpoints(copy, reference, rng, monkeypatch):
             done = call(*job.arguments)
         assert done.returncode == 0, done.stderr
         shutil.rmtree(kept, ignore_errors=True)
-        assert_same(copy, reference)
+        assert_same(copy, undisturbed)
     survived(DAMAGE, "a checkpoint of finetuning", tries, BOTH, line)
 
 

@@ -40,15 +40,15 @@ def fill(disk, left):
     return disk / ".filler"
 
 
-def some_jobs(reference, rng):
+def some_jobs(undisturbed, rng):
     """Jobs that write into results/ alone."""
-    jobs = [job for job in jobs_of(reference) if all(name.startswith("results") for name in job.outputs)]
+    jobs = [job for job in jobs_of(undisturbed) if all(name.startswith("results") for name in job.outputs)]
     return [job for job in jobs if job.rule == "measure_gradients"] + rng.sample(jobs, 9 if LONG else 3)
 
 
-def test_full_under_each_job(disk, copy, reference, rng, monkeypatch):
+def test_full_under_each_job(disk, copy, undisturbed, rng, monkeypatch):
     monkeypatch.chdir(copy)
-    jobs = some_jobs(reference, rng)
+    jobs = some_jobs(undisturbed, rng)
     for job in jobs:
         sizes = [path.stat().st_size for name in job.outputs for path in files_of(copy / name)]
         job.remove_outputs(copy)
@@ -59,7 +59,7 @@ def test_full_under_each_job(disk, copy, reference, rng, monkeypatch):
             error_line(done.stderr, FULL, "results/")
             done = call(*job.arguments)
         assert done.returncode == 0, done.stderr
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived("a full disk", "below the results, under each job", len(jobs), BOTH, FULL)
 
 
@@ -67,8 +67,8 @@ def files_of(path):
     return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
 
 
-def test_full_under_snakemake(disk, copy, reference):
-    for job in following(jobs_of(reference), {"regress_gradients"}):
+def test_full_under_snakemake(disk, copy, undisturbed):
+    for job in following(jobs_of(undisturbed), {"regress_gradients"}):
         job.remove_outputs(copy)
     filler = fill(disk, 0)
     code, output = run(copy)
@@ -76,13 +76,13 @@ def test_full_under_snakemake(disk, copy, reference):
     error_line(output, FULL, "results/")
     filler.unlink()
     plain_run(copy)
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived("a full disk", "below the results, in a run of Snakemake", 1, BOTH, FULL)
 
 
-def test_read_only_under_each_job(disk, copy, reference, rng, monkeypatch):
+def test_read_only_under_each_job(disk, copy, undisturbed, rng, monkeypatch):
     monkeypatch.chdir(copy)
-    jobs = some_jobs(reference, rng)
+    jobs = some_jobs(undisturbed, rng)
     for job in jobs:
         job.remove_outputs(copy)
         remount(disk, "ro")
@@ -91,13 +91,13 @@ def test_read_only_under_each_job(disk, copy, reference, rng, monkeypatch):
         assert done.returncode == 2
         error_line(done.stderr, "FILE: …", "results/")
         assert call(*job.arguments).returncode == 0
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     line = "FILE: Read-only file system; mount it writable and run again"
     survived("read-only results", "under each job", len(jobs), BOTH, line)
 
 
-def test_read_only_under_snakemake(disk, copy, reference):
-    for job in following(jobs_of(reference), {"regress_gradients"}):
+def test_read_only_under_snakemake(disk, copy, undisturbed):
+    for job in following(jobs_of(undisturbed), {"regress_gradients"}):
         job.remove_outputs(copy)
     remount(disk, "ro")
     code, output = run(copy)
@@ -106,5 +106,5 @@ def test_read_only_under_snakemake(disk, copy, reference):
     error_line(output, line)
     remount(disk, "rw")
     plain_run(copy)
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived("read-only results", "in a run of Snakemake", 1, BOTH, line)

@@ -80,21 +80,21 @@ def kill_all(folder, jobs, rng, mains):
     return targets
 
 
-def test_jobs_and_snakemake(reference, tmp_path, rng):
+def test_jobs_and_snakemake(undisturbed, tmp_path, rng):
     """The long one from nothing: every job and Snakemake. The quick one: what is long, from what is finished."""
-    jobs = jobs_of(reference)
+    jobs = jobs_of(undisturbed)
     assert {job.rule for job in jobs} > {"train_miniature", "measure_gradients", "finetune", "generate_start",
                                          "judge_generations", "draw_figures", "write_atlas"}  # fmt: skip
     if LONG:
         folder = clone(tmp_path / "clone")
-        shutil.copy(reference / "study.yaml", folder)
+        shutil.copy(undisturbed / "study.yaml", folder)
     else:
-        folder = shutil.copytree(reference, tmp_path / "copy")
+        folder = shutil.copytree(undisturbed, tmp_path / "copy")
         shutil.rmtree(folder / KEPT)
         jobs = [job for job in jobs if job.rule in ("measure_gradients", "finetune", "draw_overview")]
     mains = max(2, 50 - len(jobs)) if LONG else 2
     plain_run(folder, *kill_all(folder, jobs, rng, mains))
-    assert_same(folder, reference)
+    assert_same(folder, undisturbed)
     survived("kill -9", "every job, once", len(jobs), SAME)
     survived("kill -9", "Snakemake, with its jobs", -(-mains // 2), BOTH, f"… {LOCKED} argument.")
     survived("kill -9", "Snakemake alone: its jobs go on beside those of the next run", mains // 2, BOTH,

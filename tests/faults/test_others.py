@@ -17,8 +17,8 @@ BODY = bytes(range(256)) * 1000
 SUM = hashlib.sha256(BODY).hexdigest()
 
 
-def test_two_snakemakes(copy, reference):
-    for job in following(jobs_of(reference), {"regress_gradients", "draw_overview"}):
+def test_two_snakemakes(copy, undisturbed):
+    for job in following(jobs_of(undisturbed), {"regress_gradients", "draw_overview"}):
         job.remove_outputs(copy)
     first = start(copy)
     while not list((copy / ".snakemake/locks").glob("*")):
@@ -29,30 +29,30 @@ def test_two_snakemakes(copy, reference):
     assert code == 1 and line.removesuffix(" …") in " ".join(output.split()) and "Traceback" not in output, output
     assert ended(first)[0] == 0
     plain_run(copy)
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived("two Snakemakes", "in one folder", 1, f"{LINE} of the second, the same bytes of the first", line)
 
 
 @pytest.mark.skipif(not shutil.which("faketime"), reason="needs faketime (Debian: apt-get install faketime)")
-def test_a_clock_that_jumps_back(copy, reference):
+def test_a_clock_that_jumps_back(copy, undisturbed):
     """A day, before a part of the study is made: its outputs are older than its inputs."""
-    for job in following(jobs_of(reference), {"gather_evidence", "draw_figures"}):
+    for job in following(jobs_of(undisturbed), {"gather_evidence", "draw_figures"}):
         job.remove_outputs(copy)
     code, output = run(copy, before=("faketime", "--exclude-monotonic", "-f", "-1d"))
     line = "Output FILE has older modification time (…) than input FILE (…). This could indicate a clock skew problem …"
     pattern = re.sub(r"FILE|…", ".+", re.escape(line))
     assert code == 1 and re.search(pattern, output) and "Traceback" not in output, output[-3000:]
     plain_run(copy)
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived("a clock that jumps back", "a day, in the middle of the study", 1, BOTH, line)
 
 
-def test_times_of_files(copy, reference, rng):
+def test_times_of_files(copy, undisturbed, rng):
     for path in [*(copy / "results").rglob("*"), *(copy / "resources").rglob("*"), *(copy / "config").rglob("*")]:
         moment = time.time() + rng.uniform(-1, 1) * 365 * 86_400
         os.utime(path, (moment, moment))
     plain_run(copy)
-    assert_same(copy, reference)
+    assert_same(copy, undisturbed)
     survived("a clock that jumps", "files up to a year older or newer than they are", 1, SAME)
 
 

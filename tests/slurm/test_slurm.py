@@ -62,15 +62,16 @@ def profile(folder, partitions):
     return folder
 
 
-def snakemake(folder, *words):
+def snakemake(folder, *words, source=ROOT):
     """Its command line, for results in a folder."""
-    start = [PYTHON, "-m", "snakemake", "-s", ROOT / "Snakefile", "--directory", folder]
+    start = [PYTHON, "-m", "snakemake", "-s", source / "Snakefile", "--directory", folder]
     return list(map(str, [*start, *words]))
 
 
-def submit(site, folder, *words):
+def submit(site, folder, *words, source=ROOT):
     """Start the workflow as a user of the cluster does; the process, whose output goes to `folder`/submit.log."""
-    command = snakemake(folder, "--profile", site, "--workflow-profile", ROOT / "profiles/slurm", *words)
+    slurm = ("--profile", site, "--workflow-profile", ROOT / "profiles/slurm")
+    command = snakemake(folder, *slurm, *words, source=source)
     with (folder / "submit.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "USER": "root"})
 
@@ -80,10 +81,11 @@ def finish(process, folder, seconds):
     assert code == 0, (folder / "submit.log").read_text()[-4000:]
 
 
-def planned(folder, *words):
+def planned(folder, *words, source=ROOT):
     """Jobs of a run from nothing that are for nodes, by rule."""
     folder.mkdir(exist_ok=True)
-    text = subprocess.run(snakemake(folder, "-n", *words), capture_output=True, text=True, check=True).stdout
+    command = snakemake(folder, "-n", *words, source=source)
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts = Counter(re.findall(r"^rule (\w+):$", text, re.MULTILINE))
     return {rule: count for rule, count in counts.items() if rule not in local_rules()}
 
@@ -333,38 +335,33 @@ def test_gpus_are_shared_and_never_more_than_there_are(faults, killed):
 # The smoke study of both kinds ---------------------------------------------------------------------------------------
 
 
-SMOKE = ("--configfile", ROOT / "config/smoke.yaml")
+def config_of(source):
+    return "--configfile", source / "config/smoke.yaml"
 
 
 @pytest.fixture(scope="module")
-def started(cluster, tmp_path_factory):
-    """The smoke study and, where one is given to compare with, the default study, while they run: process by folder."""
-    site = profile(tmp_path_factory.mktemp("site"), PARTITIONS)
-    smoke, default = (tmp_path_factory.mktemp(name) for name in ("smoke", "default"))
-    running = {smoke: submit(site, smoke, *SMOKE, "--set-resources", "finetune:gpu=2")}
-    if "DEFAULT_STUDY" in os.environ:
-        kept = [Path("results/journal")]
-        subprocess.run(["cp", "-a", "--parents", *kept, default], cwd=os.environ["DEFAULT_STUDY"], check=True)
-        running[default] = submit(site, default)
-    yield running
-    for process in running.values():
-        process.kill()
+def started(cluster, smoke, tmp_path_factory):
+    """The smoke study while it runs: its process and folder."""
+    site, folder = profile(tmp_path_factory.mktemp("site"), PARTITIONS), tmp_path_factory.mktemp("smoke")
+    process = submit(site, folder, *config_of(smoke), "--set-resources", "finetune:gpu=2", source=smoke)
+    yield process, folder
+    process.kill()
 
 
 @pytest.fixture(scope="module")
-def studies(started):
-    """Their folders, once they have ended; faults happen in the meantime."""
-    for folder, process in started.items():
-        finish(process, folder, 2400)
-    return [*started]
+def study_of_slurm(started):
+    """Its folder, once it has ended; faults happen in the meantime."""
+    process, folder = started
+    finish(process, folder, 2400)
+    return folder
 
 
-def test_the_smoke_study(cluster, studies):
+def test_the_smoke_study(cluster, smoke, study_of_slurm):
     """Both studies; training asks for two GPUs, and its script starts once though the site asks for a task a GPU."""
-    folder = studies[0]
+    folder = study_of_slurm
     assert (folder / "results/index.html").stat().st_size > 10_000
     jobs = cluster.jobs(folder)
-    check_record(jobs, planned(folder.with_name("planned"), *SMOKE))
+    check_record(jobs, planned(folder.with_name("planned"), *config_of(smoke), source=smoke))
     trained = [job for job in jobs if rule_of(job) == "finetune"]
     assert [job.gpus for job in trained] == [2, 2] and {job.nodes for job in trained} == {"n1"}
     assert [cluster.steps(job.id) for job in trained] == [1, 1]
@@ -374,14 +371,8 @@ def test_the_smoke_study(cluster, studies):
     assert max(int(job.memory.removesuffix("M")) for job in jobs) < 9000
 
 
-@pytest.mark.skipif(
-    "DEFAULT_STUDY" not in os.environ, reason="set DEFAULT_STUDY to the folder of a finished default study"
-)
-def test_the_default_study_gives_the_tables_of_a_workstation(cluster, studies):
-    """Measurements continue from the finished batches of the other run, everything else is done again."""
-    folder = studies[1]
-    check_record(cluster.jobs(folder), planned(folder.with_name("planned")))
-    assert tables(folder) == tables(Path(os.environ["DEFAULT_STUDY"]))
+def test_a_study_gives_the_tables_of_a_workstation(smoke, study_of_slurm):
+    assert tables(study_of_slurm) == tables(smoke)
 
 
 # Devices -------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ one as wildcards. Paths with braces cannot be inputs; `read_study` refuses them.
 import json
 import os
 import sys
+import threading
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,9 +27,11 @@ from gradatlas.study.config import fetched_files, read_study, source_keys
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
-from gradatlas.study.runs import read_plan, trained_pairs
+from gradatlas.study.runs import read_plan, snapshots, trained_pairs
 from gradatlas.study.scored import GRADED, is_fetched
 from gradatlas.study.settings import (
+    BridgeTraining,
+    Followed,
     Learning,
     Measuring,
     OneStep,
@@ -96,6 +100,33 @@ def check_results():
     # Snakemake removes old outputs before a job, and ends with a traceback where it may not.
     with user_errors():
         check_all_writable("results")
+
+
+def report_progress(seconds=30, shown=4):
+    """Write a line every so many `seconds`: which jobs run, and the end of their logs, where long ones say what is left."""
+    begun = time.monotonic()
+
+    def write():
+        while True:
+            time.sleep(seconds)
+            running = [
+                job for each in list(workflow.scheduler.running) for job in (each if each.is_group() else [each])
+            ]
+            named = [" ".join([job.rule.name, "/".join(job.wildcards)]).strip() + end_of_log(job) for job in running]
+            more = f"; and {len(named) - shown} more" if len(named) > shown else ""
+            done = (
+                f"{workflow.scheduler.finished_jobs} of {len(workflow.dag)} jobs after {time.monotonic() - begun:.0f} s"
+            )
+            print(f"{done}; now {'; '.join(named[:shown])}{more}", file=sys.stderr, flush=True)
+
+    threading.Thread(target=write, daemon=True).start()
+
+
+def end_of_log(job):
+    """The last line of a job's log, in brackets; nothing before there is one."""
+    with suppress(OSError, IndexError):
+        return f" ({Path(job.log[0]).read_text(errors='replace').splitlines()[-1]})"
+    return ""
 
 
 def gpus_wanted(job):
@@ -567,7 +598,7 @@ DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClai
 QUALITY_CLAIMS_SHEET = shipped("config", "claims_quality.tsv")
 QUALITY_CLAIMS = [*read_sheet(ROOT / "config/claims_quality.tsv", QualityClaimRow, "claim").values()]
 # What of a claim is shown or decides its verdict, but no number of the evidence.
-OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
+OF_VERDICTS = ("status", "source", "title", "statement", "finding", "statistic", "ability", "published")
 
 
 def of_evidence(claims):
@@ -718,8 +749,82 @@ def learner_settings(wildcards):
 
 
 def run_settings(wildcards):
-    """How a run trains, with its name and seed."""
-    return picked(PLAN.runs[wildcards.run], Training) | {"name": wildcards.run, "seed": int(wildcards.seed)}
+    """How a run trains, with its name and seed, and which models along it are kept."""
+    row = PLAN.runs[wildcards.run]
+    kept = snapshots(row, DYNAMICS["kernels"])
+    return picked(row, Training) | {"name": wildcards.run, "seed": int(wildcards.seed), "snapshots": kept}
+
+
+# The runs with a budget and kernels.
+FOLLOWED_RUNS = [name for name in PLAN.watched if name in DYNAMICS["kernels"]["runs"]]
+
+
+def along_settings(wildcards):
+    """Which responses are followed along a run, and how the model computes."""
+    chosen = picked(DYNAMICS["kernels"], Followed) | picked(DYNAMICS, Window) | learner_settings(wildcards)
+    return chosen | {"run": wildcards.run, "seed": int(wildcards.seed)}
+
+
+def along_memory(wildcards, input, attempt):
+    """Main memory in MB of a job along a run."""
+    from gradatlas.planning.resources import following_memory_mb
+
+    return attempt * following_memory_mb(known_of(input.init, wildcards), STUDY.config, on_gpu)
+
+
+def following_work(wildcards, input, model):
+    """What a job along a run reads."""
+    from gradatlas.planning.resources import following
+
+    return following(DYNAMICS, model)
+
+
+# The first study's gradients along SFT on its own variants.
+BRIDGE = STUDY.config["bridge"]
+BRIDGED = [BRIDGE["dataset"]] if BRIDGE["dataset"] else []
+VARIANTS = ["none", "simplified", "detailed"]
+
+
+def bridge_run():
+    """A run on one variant, as far as its memory goes."""
+    return {"batch_size": BRIDGE["batch_size"], "loss": "sft", "optimiser": "rmsprop"}
+
+
+def bridge_settings(wildcards):
+    """What decides a run on one variant."""
+    loading = picked(STUDY.models[wildcards.model], Loading)
+    chosen = {"variant": wildcards.variant, "variants": VARIANTS, "seed": int(wildcards.seed)}
+    return picked(BRIDGE, BridgeTraining) | loading | chosen | {"max_length": STUDY.config["max_length"]}
+
+
+def bridge_gradient_settings(wildcards):
+    """What decides the gradients along it: the first study's settings, of nuclear norms alone."""
+    row = STUDY.models[wildcards.model]
+    chosen = picked(STUDY.config, Measuring) | picked(row, Loading) | {"mapping": row["projections"]}
+    return chosen | {"loss_tokens": ["all"], "metrics": ["nuclear_norm"]}
+
+
+def bridge_kernel_settings(wildcards):
+    """Which of its answers the kernel is between."""
+    chosen = {"prompts": BRIDGE["questions"], "pairs": 0, "max_length": STUDY.config["max_length"]}
+    names = {"run": f"sft_{wildcards.variant}", "seed": int(wildcards.seed)}
+    return picked(STUDY.models[wildcards.model], Loading) | chosen | names
+
+
+def bridge_tables(name):
+    """The tables of this name of all runs of one model: those of the first seed, then of the next."""
+    return lambda wildcards: collect(
+        f"results/bridge/{{dataset}}/{{model}}/seed_{{seed}}/{{variant}}/{name}.parquet",
+        **wildcards,
+        seed=BRIDGE["seeds"],
+        variant=VARIANTS,
+    )
+
+
+def bridge_title(wildcards):
+    """A model and dataset as readers know them."""
+    title = STUDY.models[wildcards.model]["title"] or wildcards.model
+    return f"{title}, {STUDY.datasets[wildcards.dataset]['title'] or wildcards.dataset}"
 
 
 def learner_gpu(wildcards):
@@ -814,6 +919,13 @@ def ranking_settings(wildcards):
 def seed_tables(name, made):
     """The tables of this name beside the runs of each seed; none where this config makes none."""
     return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
+
+
+def followed_tables(name):
+    """The tables of this name of the runs with a budget and kernels: all of the first seed, then of the next."""
+    return lambda wildcards: collect(
+        f"{SEED_DIR}/{{run}}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"], run=FOLLOWED_RUNS
+    )
 
 
 def scores_of_pair(wildcards):

@@ -25,6 +25,7 @@ rule train_miniature:
         "logs/benchmarks/train_miniature/{model}.tsv"
     wildcard_constraints:
         model="|".join(STUDY.miniatures) or "none",
+    priority: 10
     conda:
         "../../environment.yml"
     # One: the bytes of the weights depend on the number of threads.
@@ -130,6 +131,7 @@ rule fetch_model:
         "resources/models/{model}.json",
     log:
         "logs/fetch_model/{model}.log",
+    priority: 30
     conda:
         "../../environment.yml"
     resources:
@@ -171,6 +173,7 @@ rule measure_accuracy:
         "logs/benchmarks/measure_accuracy/{model}.tsv"
     wildcard_constraints:
         model="|".join(STUDY.miniatures) or "none",
+    priority: 10
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.miniatures[wildcards.model]["threads"]

@@ -23,6 +23,7 @@ rule summarise_gradients:
         per_sample_layers="results/statistics/{dataset}/per_sample_layers.parquet",
     log:
         "logs/summarise_gradients/{dataset}.log",
+    priority: 5
     conda:
         "../../environment.yml"
     resources:

@@ -10,7 +10,7 @@ TOY_IMAGES = TOYS["images"]["source"]
 HUB_IMAGES = not is_file(TOYS["images"])
 TOY_TABLES = {
     "squeeze_softmax": ["squeeze", "squeeze_cases", "squeeze_sweeps"],
-    "train_classifier": ["predictions", "kernels", "steps", "changes"],
+    "train_classifier": ["predictions", "kernels", "steps", "changes", "phases", "norms"],
     "clip_objective": ["clip"],
 }
 
@@ -52,6 +52,7 @@ rule squeeze_softmax:
         collect("results/dynamics/toys/toy_{table}.parquet", table=TOY_TABLES["squeeze_softmax"]),
     log:
         "logs/squeeze_softmax.log",
+    priority: 20
     conda:
         "../../environment.yml"
     resources:
@@ -73,6 +74,7 @@ rule train_classifier:
         collect("results/dynamics/toys/toy_{table}.parquet", table=TOY_TABLES["train_classifier"]),
     log:
         "logs/train_classifier.log",
+    priority: 20
     conda:
         "../../environment.yml"
     resources:
@@ -95,6 +97,7 @@ rule clip_objective:
         "results/dynamics/toys/toy_clip.parquet",
     log:
         "logs/clip_objective.log",
+    priority: 20
     conda:
         "../../environment.yml"
     resources:
@@ -122,6 +125,7 @@ rule draw_toys:
         digest="results/figures/toys.sha256",
     log:
         "logs/draw_toys.log",
+    priority: 20
     conda:
         "../../environment.yml"
     resources:

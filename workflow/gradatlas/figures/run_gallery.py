@@ -15,7 +15,7 @@ from gradatlas.charts import theme
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.core.command import progress
 from gradatlas.core.tables import Table, read_metadata, read_table
-from gradatlas.figures import generations, influence, one_step, rates, run_curves, runs, squeezing
+from gradatlas.figures import generations, influence, kernels, one_step, rates, run_curves, runs, squeezing
 from gradatlas.figures.runs import Chain, RunData, Runs
 from gradatlas.statistics.tables import DYNAMICS_CURVES, GENERATION_CURVES
 
@@ -48,7 +48,9 @@ def _chains_beside(data: RunData) -> list[list[Chain]]:
     return [group for group in _chains(data) if len(group) > 1 and set(group) != extended]
 
 
-#: Figures of one seed. ``curves`` are of one run each, and are called ``{run}.curves``.
+#: Kinds of one run each, whose figures are called ``{run}.{kind}``.
+OF_ONE_RUN = ("curves", "budget", "kernels")
+#: Figures of one seed.
 RUNS = (
     Kind("curves", runs.each_run, run_curves.run_curves),
     Kind("extend", _found(runs.extended), run_curves.extend),
@@ -60,6 +62,8 @@ RUNS = (
     Kind("negatives", _found(runs.negatives), run_curves.NEGATIVES.draw),
     Kind("influence", influence.chosen, influence.influence),
     Kind("influence_time", influence.chosen, influence.influence_time),
+    Kind("budget", kernels.chosen, kernels.budget),
+    Kind("kernels", kernels.chosen, kernels.kernels),
     Kind("one_step", lambda data: [[]] if data.one_step else [], one_step.one_step),
 )
 #: Figures over seeds.
@@ -82,19 +86,20 @@ def draw_dynamics(
     title: str,
     output: str | Path,
     formats: Sequence[str],
+    followed: Sequence[str] = (),
 ) -> None:
     """Draw one model's and seed's runs into the folder `output`, with index.json, a list of the figures.
 
     `curves`: of `summarise_runs`; `tables`: the folder that has each run's tables in a folder of its name; `one_step`:
     that table, where the step was checked. `rows`: of the sheet of runs, by name; a figure is drawn where its runs are
-    among them. `title`: what readers see as the model and seed.
+    among them. `title`: what readers see as the model and seed. `followed`: the runs with a budget and kernels.
     """
 
     def table(kind: Table, name: str) -> pl.DataFrame:
         return pl.from_arrow(read_table(kind, Path(tables) / name / f"{kind.name}.parquet"))
 
     frame, facts = _read([curves]), read_metadata(curves, DYNAMICS_CURVES)
-    data = RunData(frame, _in(frame, rows), title, facts, table, one_step)
+    data = RunData(frame, _in(frame, rows), title, facts, table, one_step, followed)
     _write(RUNS, data, _stopped(data.runs, facts["diverged"]), "dynamics", title, output, formats, "draw_dynamics")
 
 
@@ -135,8 +140,8 @@ def figures(
     """
     for kind in kinds:
         for place, chains in enumerate(kind.chosen(data)):
-            if kind.name == "curves":
-                name = f"{chains[0].last}.curves"
+            if kind.name in OF_ONE_RUN:
+                name = f"{chains[0].last}.{kind.name}"
             else:
                 name = f"{kind.name}.{place + 1}" if place else kind.name
             of_runs = [run for chain in chains for run in chain.runs]

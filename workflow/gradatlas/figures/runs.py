@@ -49,6 +49,8 @@ class RunData:
     table: Callable[[Table, str], pl.DataFrame] | None = None
     """a table of one run, by its kind and the run's name"""
     one_step: str | Path | None = None
+    followed: Sequence[str] = ()
+    """runs with a budget and kernels"""
     published: Sequence[Mapping[str, Any]] = ()
     """rows of config/published_dynamics.tsv"""
 

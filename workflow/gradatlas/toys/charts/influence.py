@@ -101,15 +101,18 @@ def rank_curves(kernels: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     kind = pl.when(pl.col("learned") == pl.col("observed")).then(pl.lit("same class"))
     sizes = kernels.with_columns(kind.otherwise(pl.lit("other classes")).alias("series"))
     sizes = sizes.group_by("epoch", "series", maintain_order=True).agg(pl.col("norm").mean())
-    # Square root, so that the uneven first epochs have room; its own ticks would crowd there.
-    last = _last(kernels)
-    scale = scales.Scale("sqrt", 0, last, tuple(epoch for epoch in _EPOCHS if epoch <= last))
-    x = Axis("epoch", "Epoch, square root", scale, "d")
+    x = epoch_axis(kernels, "Epoch, square root")
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
     tau = Axis("value", "Kendall's tau", scales.Scale("linear", min(-0.5, taus["low"].min()), 1), count=6)
     norm = Axis("norm", "Norm of the kernel", scales.linear(sizes["norm"]), count=6)
     palette = series_palette([*names.values(), "same class", "other classes"])
     return grid([panel(taus, x, tau, palette, size), panel(sizes, x, norm, palette, size)], 2, heading)
+
+
+def epoch_axis(frame: pl.DataFrame, title: str | None) -> Axis:
+    """Square root, so that the uneven first epochs have room; its own ticks would crowd there."""
+    last = _last(frame)
+    return Axis("epoch", title, scales.Scale("sqrt", 0, last, tuple(each for each in _EPOCHS if each <= last)), "d")
 
 
 def heading_of_change(predictions: pl.DataFrame, changes: pl.DataFrame) -> Heading:
@@ -196,7 +199,7 @@ def prediction_scatter(steps: pl.DataFrame, heading: Heading) -> alt.ConcatChart
         scale = scales.linear([*own["measured"], *own["predicted"]])
         x = Axis("predicted", "Predicted change", scale, count=3).encode(alt.X)
         y = Axis("measured", None if above else f"True change, {OWN_SCALE}", scale, count=3).encode(alt.Y)
-        diagonal = _guide([{"predicted": end, "measured": end} for end in (scale.low, scale.high)], x, y)
+        diagonal = guide([{"predicted": end, "measured": end} for end in (scale.low, scale.high)], x, y)
         dots = alt.Chart(own).mark_point(style="dot").encode(x=x, y=y, color=colour)
         title = f"After {epoch} epoch{'s' if epoch != 1 else ''}"
         below.append(_residual_panel(residual.filter(pl.col("epoch") == epoch), titled_axis=not above))
@@ -212,10 +215,11 @@ def _residual_panel(frame: pl.DataFrame, *, titled_axis: bool) -> alt.LayerChart
     x = Axis("rate", "Step size η, log", scales.logarithmic([least, most], 4)).encode(alt.X)
     y = Axis("residual", ["Remainder, log,", OWN_SCALE] if titled_axis else None, scale, ".0e").encode(alt.Y)
     dots = alt.Chart(frame).mark_point(style="dot-alone", color=theme.INK).encode(x=x, y=y)
-    return alt.layer(_guide(second, x, y), dots, width=theme.panel_width(3), height=theme.HEIGHTS["minor"])
+    return alt.layer(guide(second, x, y), dots, width=theme.panel_width(3), height=theme.HEIGHTS["minor"])
 
 
-def _guide(ends: list[dict], x: alt.X, y: alt.Y) -> alt.Chart:
+def guide(ends: list[dict], x: alt.X, y: alt.Y) -> alt.Chart:
+    """A line between two points, to compare with."""
     return alt.Chart(alt.InlineData(ends)).mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
 
 

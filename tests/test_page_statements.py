@@ -139,7 +139,7 @@ def test_no_pairs_and_no_intervals_are_no_equality():
     assert title == "Gradients sample by sample"
     unknown = tables_["rd"].with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("low", "high"))
     data = Data(tables_ | {"rd": unknown}, "GSM8K", "published")
-    assert compared.heading(data).title == "Published against correct responses, by layer"
+    assert compared.heading(data).title == "The paper’s wrong answers against correct responses, by layer"
     assert "no clear difference" not in relations.heading(data).title
 
 
@@ -173,7 +173,7 @@ def test_a_dataset_that_was_asked_for_is_not_missing():
     tables_["cells"] = pl.concat([cells, cells.with_columns(pl.lit("two").alias("dataset"))])
     datasets = tuple(Dataset(key, key.capitalize()) for key in ("one", "two", "three"))
     data = Data(tables_, relation="correct", datasets=datasets)
-    assert "Not measured: Three." in " ".join(heatmaps.MAD.heading(data).subtitle)
+    assert "Not measured: Three." in " ".join(heatmaps.MAD.heading(data).caption)
 
 
 # Data without variants of their own ----------------------------------------------------------------------------------

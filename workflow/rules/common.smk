@@ -53,10 +53,6 @@ def as_json(**settings):
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
-# What is written of every figure that is an output by itself: its pictures, and its caption.
-FIGURE_FILES = [*STUDY.config["formats"], "caption.md"]
-
-
 def code_digest(job, only=None):
     """The digest of a job's code, as a param: taken when a job of the rule is planned, since most starts plan few rules.
 
@@ -152,6 +148,8 @@ def check_gpus():
             check_devices(wanted, limit and limit.value, os.environ)
 
 
+# What is written of every figure that is an output by itself: its pictures, and its caption.
+FIGURE_FILES = [*STUDY.config["formats"], "caption.md"]
 # The rows of models that are measured, finetuned, judge, write responses, or are a miniature's base.
 MODELS = {**STUDY.miniatures, **STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}
 

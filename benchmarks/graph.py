@@ -20,7 +20,7 @@ from pathlib import Path
 
 from gradatlas.core.files import ROOT
 
-PARTS = ("Snakefile", "environment.yml", "workflow", "config", "profiles", "resources/miniature")
+PARTS = ("Snakefile", "environment.yml", "workflow", "config", "profiles", "resources/miniature", "docs/glossary.md")
 COLUMNS = "{instruction: question, rationale: short, answer: answer, detailed: long}"
 # Runs a command, and prints its seconds of CPU and its most memory in kB.
 USED = """import resource, subprocess, sys

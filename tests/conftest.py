@@ -41,6 +41,7 @@ dynamics:
   max_new_tokens: 6
   generate_prompts: 2
   one_step: {updates: 1, probes: 1, halvings: 2}
+  kernels: {runs: [smoke_sft, smoke_dpo], prompts: 1, pairs: 2}
 """
 
 

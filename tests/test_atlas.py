@@ -282,23 +282,25 @@ def test_no_texts_and_no_samples(study):
 # The verdicts --------------------------------------------------------------------------------------------------------
 
 
-def test_each_verdict_is_once_in_the_matrix_and_the_table(tmp_path):
+def test_each_verdict_is_counted_once_and_has_its_numbers(tmp_path):
     rows = claim_rows()
     write_table(CLAIMS, rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})
     (study,) = found["studies"]
-    assert study["datasets"] == [("GSM8K", [("mini", False), ("twin", False)])]
-    assert [row["title"] for row in study["rows"]] == ["MAD none detailed"] * 2 + ["Separable detailed"] * 2
-    places = [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell]
-    places = sorted(places)
-    assert places == list(range(len(rows)))
+    [(group, lines)] = study["groups"]
+    assert group == "Claims of the study" and [line["title"] for line in lines] == [
+        "MAD none detailed", "Separable detailed"
+    ]  # fmt: skip
+    assert lines[0]["trained"] == [("✓", "holds", 2), ("✗", "fails", 1), ("?", "inconclusive", 1)]
+    assert lines[0]["untrained"] == []
     assert study["counts"] == [
         ("Claims of the study", [("✓", "holds", 4), ("✗", "fails", 2), ("?", "inconclusive", 2)])
     ]
-    assert [(title, len(own)) for title, own in found["table"]] == [("MAD none detailed", 4), ("Separable detailed", 4)]
-    shown = {place: row for _, own in found["table"] for place, row in own}
-    assert sorted(shown) == places
-    first = dict(zip(found["header"], shown[0], strict=True))
+    numbers = read(found["piece"])
+    assert {claim: len(own) for claim, own in numbers["rows"].items()} == dict.fromkeys(
+        ("mad_none_detailed", "separable_detailed"), 4
+    )
+    first = dict(zip(numbers["header"], numbers["rows"]["mad_none_detailed"][0], strict=True))
     assert first["Number, 95 % interval"] == "12.3 [10.1, 14.8]" and first["Claimed"] == "above 10"
     assert first["p (Holm)"] == "0.0456" and first["Verdict"] == "✓ holds"
     assert "Seed" not in first and "Against" not in first
@@ -308,31 +310,31 @@ def test_all_projections_together_stand_for_each(tmp_path):
     rows = [{**row, "projection": projection} for row in claim_rows() for projection in ("all", "q")]
     write_table(CLAIMS, rows, tmp_path / "claims.parquet", {})
     found = verdicts(tmp_path / "claims.parquet", {})
-    assert sum(len(own) for _, own in found["table"]) == len(rows) / 2 and len(found["studies"][0]["rows"]) == 4
+    assert sum(map(len, read(found["piece"])["rows"].values())) == len(rows) / 2
 
 
-def test_each_study_has_its_matrix_and_untrained_networks_are_counted_apart(tmp_path):
+def test_each_study_has_its_claims_in_the_order_of_the_figure_and_untrained_networks_apart(tmp_path):
     rows = claim_rows()
     for row in rows:
         if row["model"] == "twin":
             row["status"] = "control"
-        if row["claim"] == "separable_detailed":
+        if row["claim"] == "mad_none_detailed":
             row |= {"claim_status": "control", "status": "control"}
     other = [{**row, "study": "learning_dynamics", "dataset": "pairs", "status": "stands"} for row in claim_rows()[:2]]
     write_table(CLAIMS, [*other, *rows], tmp_path / "claims.parquet", {})
     first, second = verdicts(tmp_path / "claims.parquet", {"gsm8k": "GSM8K"})["studies"]
     assert (first["title"], second["title"]) == ("Layer gradients", "Learning dynamics")
-    assert first["datasets"] == [("GSM8K", [("mini", False), ("twin", True)])]
     counted = {title: sum(count for _, _, count in counts) for title, counts in first["counts"]}
     assert list(counted.values()) == [2, 4, 2] and "untrained" in list(counted)[2]
-    # Places are those of the one table, whichever matrix they stand in.
-    places = [
-        [one["place"] for row in study["rows"] for cell in row["cells"] for one in cell] for study in (first, second)
-    ]
-    assert sorted(places[0]) == list(range(2, 10)) and sorted(places[1]) == [0, 1]
+    # Controls come after the claims of the study, whatever their place in the sheet.
+    assert [(group, [line["claim"] for line in lines]) for group, lines in first["groups"]] == [
+        ("Claims of the study", ["separable_detailed"]), ("Controls", ["mad_none_detailed"])
+    ]  # fmt: skip
+    [line] = first["groups"][0][1]
+    assert [sum(count for _, _, count in line[name]) for name in ("trained", "untrained")] == [2, 2]
 
 
-def test_no_claims_no_matrix(tmp_path):
+def test_no_claims_no_verdicts(tmp_path):
     write_table(CLAIMS, [], tmp_path / "claims.parquet", {})
     assert verdicts(tmp_path / "claims.parquet", {}) is None
 

@@ -1,8 +1,10 @@
 """The atlas in a real browser: every control, by mouse and by keyboard, light and dark, wide and narrow."""
 
+import json
 import random
 import re
 from pathlib import Path
+from urllib.parse import urlencode
 
 import polars as pl
 import pytest
@@ -12,13 +14,14 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from benchmarks.chromium import chromium, installed, settled
-from conftest import write_config
+from conftest import ROOT, write_config
 from gradatlas.charts import listing
-from gradatlas.charts.names import label, statistic_label
+from gradatlas.charts.names import TERMS, terms
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import write_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.figures import gallery, tables
+from gradatlas.page.glossary import read_glossary
 from gradatlas.page.page import write_atlas
 from synthetic import statistic_rows, write_statistics
 from test_atlas import HOSTILE, claim_rows, response_rows, sample_rows, second_study
@@ -29,6 +32,46 @@ pytestmark = pytest.mark.skipif(
 
 TITLES = {"gsm8k": "GSM8K", "odd": HOSTILE}
 TWIN = statistic_rows(models=("twin",), layers=20)
+GLOSSARY = ROOT / "docs/glossary.md"
+MEANINGS = read_glossary(GLOSSARY).meanings
+NONE, PUBLISHED = TERMS["none"], TERMS["published"]
+
+
+def finding(study, key, effect, **given):
+    """A finding of two tests, one of them on a network whose number untrained is known."""
+    test = {"model": "Mini", "data": "GSM8K", "responses": "correct", "verdict": "holds", "untrained": None}
+    ends = {"effect": effect, "low": effect and effect - 1, "high": effect and effect + 1}
+    row = {"study": study, "key": key, "statement": f"None has a larger MAD than Detailed: {HOSTILE}",
+           "unit": "MAD ratio", "models": ["Mini"], "data": ["GSM8K"], "verdict": "holds", "untrained": "also",
+           "claims": [key],
+           "more": f"Holds in 2 of 2 tests. {HOSTILE}", "bounds": [10.0],
+           "tests": [test | ends, test | ends | {"untrained": 4.0}]}  # fmt: skip
+    return row | ends | given
+
+
+def findings():
+    """Of two studies: one that holds, one without an effect, and one that is unclear."""
+    rows = [
+        finding("gradients", "mad_none_detailed", 12.5),
+        finding("gradients", "separable_detailed", None, untrained="unmeasured", verdict="unclear"),
+        finding("quality", "length", -3.0, untrained="not", verdict="fails", unit="difference", bounds=[-1.0, 1.0]),
+    ]
+    return {"sentences": [f"One of three: {HOSTILE}", "Squeezing was not seen."], "findings": rows,
+            "left_out": [f"Not tested: {HOSTILE}"]}  # fmt: skip
+
+
+def sheet_claims():
+    """A verdict on every claim of the three sheets: as many lines as a full study has."""
+    row = claim_rows(("mini",))[0]
+    sheets = {"claims": "layer_gradients", "claims_dynamics": "learning_dynamics", "claims_quality": "data_quality"}
+    for sheet, study in sheets.items():
+        for claim, status, title in (
+            pl.read_csv(ROOT / f"config/{sheet}.tsv", separator="\t", infer_schema=False, quote_char=None)
+            .filter(~pl.col("claim").is_in(["mad_none_detailed", "separable_detailed"]))
+            .select("claim", "status", "title")
+            .iter_rows()
+        ):
+            yield row | {"claim": claim, "study": study, "title": title, "status": status, "claim_status": status}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +80,9 @@ def page(tmp_path_factory):
     base = tmp_path_factory.mktemp("page")
     shapes = {
         "gsm8k": {name: rows + TWIN[name] for name, rows in statistic_rows(layers=6).items()},
-        "odd": statistic_rows(dataset="odd", layers=1, relations=("correct",), purpose="pipeline check"),
+        "odd": statistic_rows(
+            dataset="odd", layers=1, relations=("correct",), variants=("none", "length_100"), purpose="pipeline check"
+        ),
     }
     for key, rows in shapes.items():
         write_statistics(base / key, {**rows, "per_sample_layers": sample_rows(rows)})
@@ -47,7 +92,8 @@ def page(tmp_path_factory):
     claims = claim_rows(("mini", "twin", "random"))
     for i in range(4):
         claims += claim_rows(("mini", "mini_instruct", "mini_random"), f"biographies_{i}", ("length",))
-    write_table(CLAIMS, claims, base / "claims.parquet", {})
+    write_table(CLAIMS, [*claims, *sheet_claims()], base / "claims.parquet", {})
+    (base / "findings.json").write_text(json.dumps(findings()))
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [base / key for key in shapes], base)
     write_config(base / "config.yaml")
@@ -61,6 +107,8 @@ def page(tmp_path_factory):
         sample_layers=[base / key / "per_sample_layers.parquet" for key in shapes],
         responses=[base / "responses.parquet"],
         claims=base / "claims.parquet",
+        findings=base / "findings.json",
+        glossary=GLOSSARY,
         **second_study(base),
     )
     return base / "index.html"
@@ -100,11 +148,32 @@ def all_of(browser, css):
     return browser.find_elements(By.CSS_SELECTOR, css)
 
 
+def unfold(browser, css):
+    """Click the summary of every closed part that an element is in, from the outside in."""
+    script = """
+      const found = [];
+      for (let one = document.querySelector(arguments[0]); one; one = one.parentElement)
+        if (one.tagName === "DETAILS" && !one.open) found.unshift(one);
+      return found;
+    """
+    for part in browser.execute_script(script, css):
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", part)
+        find(part, "summary").click()
+
+
+def press(browser, css):
+    """Open what an element is in, and click it."""
+    unfold(browser, css)
+    find(browser, css).click()
+
+
 def choose(browser, name, titles):
-    """Tick exactly these of one row of choices."""
+    """Tick exactly these of one list of choices, then close it."""
+    unfold(browser, f"#choices [name={name}]")
     for chip in all_of(browser, f"#choices label.chip:has([name={name}])"):
         if find(chip, "input").is_selected() != (chip.text in titles):
             chip.click()
+    find(browser, f"#choices details:has([name={name}]) > summary").click()
 
 
 def enter(browser, css, value):
@@ -135,7 +204,7 @@ def body(browser):
 
 
 def test_fifty_random_cells_are_those_of_the_tables(browser, page):
-    """Chosen by the page's own controls; a cell is a value with its interval, or a sample's value over some layers."""
+    """Chosen by the page's address; a cell is a value with its interval, or a sample's value over some layers."""
     chance = random.Random(20261121)
     frames = {
         name: pl.concat([pl.read_parquet(page.parent / key / f"{name}.parquet") for key in TITLES]).sort(
@@ -148,16 +217,10 @@ def test_fifty_random_cells_are_those_of_the_tables(browser, page):
         for _ in range(count):
             row = frame.row(chance.randrange(frame.height), named=True)
             metric = row.get("statistic") or chance.choice(["nuclear_norm", "sigma_ratio", "effective_rank"])
-            choose(browser, "datasets", [TITLES[row["dataset"]]])
-            choose(browser, "models", [row["model"]])
-            choose(browser, "variants", [label(row["variant"])])
-            choose(browser, "relations", [label(row["relation"])])
-            choose(browser, "projections", [label(row["projection"])])
-            Select(find(browser, "[name=metric]")).select_by_visible_text(statistic_label(metric))
-            settled(browser)
+            layers = [row["layer"]] if name == "curves" else range(len(row[metric]))
+            ends = sorted(chance.choices(layers, k=2))
+            go(browser, row, metric, ends)
             if name == "curves":
-                enter(browser, "#layer-from", row["layer"])
-                enter(browser, "#layer-to", row["layer"])
                 (found,) = rows_of(browser, "#values")
                 assert number(found["Value"]) == float(f"{row['value']:.3e}")
                 ends = [number(text) for text in found["95 % interval"].split(" to ")]
@@ -165,14 +228,24 @@ def test_fifty_random_cells_are_those_of_the_tables(browser, page):
                 assert number(found["n"]) == row["n"]
                 assert found["Model"] == row["model"] and found["Dataset"] == TITLES[row["dataset"]]
             else:
-                ends = sorted(chance.choices(range(len(row[metric])), k=2))
-                enter(browser, "#layer-from", ends[0])
-                enter(browser, "#layer-to", ends[1])
                 (found,) = (r for r in rows_of(browser, "#sample-list") if r["Sample"] == row["sample_id"])
                 titles = {"nuclear_norm": "Nuclear norm", "effective_rank": "Effective rank"}
                 near(number(found[titles.get(metric, "σ max / nuclear norm")]), layers_mean(row[metric], ends))
                 assert number(found["Loss"]) == float(f"{row['loss']:.2e}")
                 assert number(found["Tokens"]) == row["response_tokens"]
+
+
+def go(browser, row, metric, layers):
+    """Draw one cell of a table, over some layers."""
+    names = ("dataset", "model", "variant", "relation", "projection")
+    parts = [(f"{name}s", row[name]) for name in names] + [("metrics", metric), *(("layers", end) for end in layers)]
+    script = """
+      const [hash, done] = arguments;
+      addEventListener("hashchange", () => done(), { once: true });
+      location.hash = hash;
+    """
+    browser.execute_async_script(script, f"#explorer?{urlencode(parts)}")
+    settled(browser)
 
 
 def layers_mean(values, ends):
@@ -185,27 +258,63 @@ def layers_mean(values, ends):
 
 
 def near(shown, wanted):
-    """The page's three digits of a number that is off by less than .1 %."""
-    low, high = (float(f"{wanted * (1 + side * 0.001):.2e}") for side in (-1, 1))
+    """The three digits of a number that is off by no more than rounding its parts to three digits allows."""
+    low, high = (float(f"{wanted * (1 + side * 0.005):.2e}") for side in (-1, 1))
     assert low <= shown <= high, (shown, wanted)
 
 
-def test_a_sample_shows_its_text_as_text(browser):
-    find(browser, "[aria-label='Read sample gsm8k/0']").click()
+def test_two_responses_of_a_sample_are_shown_as_a_difference(browser):
+    press(browser, "[aria-label='Read sample gsm8k/0']")
     assert find(browser, "#detail-title").text == "Sample gsm8k/0"
-    texts = [quote.get_property("textContent") for quote in all_of(browser, "#detail blockquote")]
-    assert texts[0] == f"Question gsm8k/0: {HOSTILE}"
-    assert f"Answer {HOSTILE} detailed published" in texts and len(texts) == 7
-    assert all(quote.get_attribute("dir") == "auto" for quote in all_of(browser, "#detail blockquote"))
+    sides = {side: Select(find(browser, f"#text-{side}")) for side in "ab"}
+    wanted = {name: f"Answer {HOSTILE} {key}" for name, key in (
+        (f"{NONE}, correct", "none correct"), (f"Detailed, {PUBLISHED.lower()}", "detailed published"),
+    )}  # fmt: skip
+    assert len(sides["a"].options) == 6
+    for side, name in zip(sides.values(), wanted, strict=True):
+        side.select_by_visible_text(name)
+    instruction, *texts = all_of(browser, "#detail blockquote")
+    assert [quote.get_property("textContent") for quote in texts] == [*wanted.values()]
+    assert instruction.get_property("textContent") == f"Question gsm8k/0: {HOSTILE}"
     assert not all_of(browser, "#detail script")
-    assert "loss " in body(browser) and "tokens" in body(browser)
+    assert all(quote.get_attribute("dir") == "auto" for quote in (instruction, *texts))
+    differing = [[part.text for part in all_of(browser, f"#detail {tag}")] for tag in ("del", "ins")]
+    assert differing == [["none", "correct"], ["detailed", "published"]]
+    sides["b"].select_by_visible_text(f"{NONE}, correct")
+    assert not all_of(browser, "#detail :is(del, ins)")
+    numbers = rows_of(browser, "#detail table")
+    assert {"Loss", "Tokens", "Nuclear norm"} < set(numbers[0]) and len(numbers) == 6
+
+
+def test_differences_are_the_longest_common_words(browser):
+    """Against Python's own longest common subsequence, on random texts; each side still is its text."""
+    chance = random.Random(5)
+    for _ in range(30):
+        one, other = (" ".join(chance.choices("abcd", k=chance.randrange(12))) for _ in "ab")
+        sides = browser.execute_script("return differences(...arguments)", one, other)
+        assert ["".join(word for word, _ in side) for side in sides] == [one, other]
+        common = [[word for word, shared in side if shared] for side in sides]
+        assert common[0] == common[1] and len(common[0]) == longest(
+            *(re.findall(r"\s+|\S+", text) for text in (one, other))
+        )
+
+
+def longest(a, b):
+    """The length of the longest common subsequence, by its definition row by row."""
+    above = [0] * (len(b) + 1)
+    for word in a:
+        row = [0]
+        for j, other in enumerate(b):
+            row.append(above[j] + 1 if word == other else max(above[j + 1], row[-1]))
+        above = row
+    return above[-1]
 
 
 def test_a_sample_without_a_text_says_where_it_stands(browser):
     choose(browser, "datasets", [HOSTILE])
     settled(browser)
     assert "pipeline check" in find(browser, "#curves-about").text
-    all_of(browser, "#sample-list button")[0].click()
+    press(browser, "#sample-list button")
     assert "results/responses/odd.parquet" in body(browser)
     find(browser, "#detail form button").click()
     # Its other model was not measured.
@@ -215,17 +324,78 @@ def test_a_sample_without_a_text_says_where_it_stands(browser):
     assert rows_of(browser, "#values") == []
 
 
-def test_verdicts_open_with_their_numbers(browser):
-    links = all_of(browser, "a.verdict")
-    words = {link: link.get_property("textContent") for link in links}
-    assert sorted(set(words.values())) == ["? inconclusive", "✓ holds", "✗ fails"]
-    assert all(link.get_attribute("title") in words[link] for link in links)
-    next(link for link in links if "inconclusive" in words[link]).click()
-    for words in ("12.3 [10.1, 14.8]", "0.0456", "the interval reaches over 10", "section 4", "MAD ratio", "200"):
-        assert words.casefold() in body(browser).casefold(), words
-    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
-    assert find(browser, "#detail").get_attribute("open") is None
-    assert "MAD none detailed" in find(browser, "#claims").text
+def test_findings_are_the_first_screen(browser):
+    assert all_of(browser, "main > section")[0].get_attribute("id") == "findings"
+    first = find(browser, "#findings .sentence")
+    assert first.text == findings()["sentences"][0] and first.location["y"] < 400
+    rows = all_of(browser, ".findings details")
+    assert len(rows) == 3 and rows[0].location["y"] < 780
+    assert not all_of(browser, "#findings script")
+    # A finding's tests as dots, the untrained network as a ring, and the claimed bound.
+    marks = [{mark: len(all_of(row, f".{mark}")) for mark in ("dot", "interval", "ring", "bound")} for row in rows]
+    assert marks == [{"dot": 2, "interval": 2, "ring": 1, "bound": 1}, dict.fromkeys(marks[0], 0),
+                     {"dot": 2, "interval": 2, "ring": 1, "bound": 2}]  # fmt: skip
+    places = [
+        float(find(rows[0], f".{mark}").get_attribute("style").split()[1][:-2]) for mark in ("ring", "bound", "dot")
+    ]
+    assert places == sorted(places)
+    assert "12.5 [11.5, 13.5] MAD ratio" in rows[0].text and "–" in find(rows[1], ".effect").text
+    assert [find(row, ".random").text for row in rows] == ["shows it too", "not measured", "does not show it"]
+    assert [find(row, ".verdict").get_attribute("title") for row in rows] == ["holds", "unclear", "fails"]
+    find(rows[0], "summary").click()
+    assert "Holds in 2 of 2 tests" in rows[0].text
+    left_out = all_of(browser, "#findings > details")[-1]
+    find(left_out, "summary").click()
+    assert find(left_out, "li").text == f"Not tested: {HOSTILE}"
+    find(rows[0], "a").click()
+    wait_for(lambda: find(browser, "#claim-mad_none_detailed").get_attribute("open"))
+    wait_for(
+        lambda: (
+            0
+            <= browser.execute_script(
+                "return document.getElementById('claim-mad_none_detailed').getBoundingClientRect().y"
+            )
+            < 780
+        )
+    )
+
+
+def test_terms_have_their_meaning_as_a_tooltip(browser, page):
+    explained = {part.text: part.get_attribute("title") for part in all_of(browser, "#findings abbr")}
+    assert explained == {
+        name: MEANINGS[key]
+        for name, key in (("Squeezing", "squeeze"), ("None", "none"), ("MAD", "mad"), ("Detailed", "detailed"))
+    }
+    unfold(browser, "#choices [name=variants]")
+    assert find(browser, "#choices label:has([name=variants])").get_attribute("title") == MEANINGS["none"]
+    # Labels are the glossary's terms.
+    names = {key: term.name for term in read_glossary(GLOSSARY).terms for key in term.keys}
+    assert {key: names[key] for key in TERMS} == TERMS
+    browser.get((page.parent / "more.html").as_uri())
+    assert [each.text for each in all_of(browser, "#terms dd")] == [
+        term.meaning for term in read_glossary(GLOSSARY).terms
+    ]
+
+
+def test_a_claim_opens_with_its_numbers(browser):
+    lines = all_of(browser, ".claim")
+    titles = [find(line, "summary > span").get_property("textContent") for line in lines]
+    assert len(titles) == len(set(titles)) > 100 and "MAD none detailed" in titles
+    line = find(browser, "#claim-mad_none_detailed")
+    counts = [part.text.split() for part in all_of(line, ".counts .verdict")]
+    assert counts == [["✓", "2", "holds"], ["✗", "2", "fails"], ["?", "2", "inconclusive"]]
+    find(line, "summary").click()
+    wait_for(lambda: all_of(line, ".numbers table"))
+    rows = rows_of(browser, "#claim-mad_none_detailed table")
+    assert len(rows) == 6 and {row["Verdict"] for row in rows} == {"✓ holds", "✗ fails", "? inconclusive"}
+    assert {row["Remarks"] for row in rows if row["Verdict"] == "? inconclusive"} == {"the interval reaches over 10"}
+    for words in ("12.3 [10.1, 14.8]", "0.0456", "section 4", "MAD ratio", "200"):
+        assert words in line.text, words
+    # One test alone is a list.
+    name = "#claim-" + next(sheet_claims())["claim"]
+    unfold(browser, f"{name} .numbers")
+    wait_for(lambda: "12.3 [10.1" in find(browser, name).text)
+    assert not all_of(browser, f"{name} table")
 
 
 # Each control --------------------------------------------------------------------------------------------------------
@@ -234,17 +404,17 @@ def test_verdicts_open_with_their_numbers(browser):
 def test_choices_draw_what_they_say(browser):
     assert len(rows_of(browser, "#values")) == 12
     choose(browser, "models", ["mini", "twin"])
-    choose(browser, "relations", ["Correct", "Published"])
+    choose(browser, "relations", ["Correct", PUBLISHED])
     choose(browser, "projections", ["V"])
-    choose(browser, "variants", ["None", "Detailed"])
+    choose(browser, "variants", [NONE, "Detailed"])
     settled(browser)
     rows = rows_of(browser, "#values")
     assert len(rows) == 2 * 2 * 2
     assert {(r["Model"], r["Variant"], r["Responses"], r["Projection"]) for r in rows} == {
         (model, variant, relation, "V")
         for model in ("mini", "twin")
-        for variant in ("None", "Detailed")
-        for relation in ("Correct", "Published")
+        for variant in (NONE, "Detailed")
+        for relation in ("Correct", PUBLISHED)
     }
     assert [option.text for option in Select(find(browser, "#panel")).options] == [
         "GSM8K · mini · V",
@@ -254,16 +424,110 @@ def test_choices_draw_what_they_say(browser):
         choose(browser, name, [])
         settled(browser)
         assert "Choose at least one" in find(browser, "#curves-about").text
-        chips = all_of(browser, f"#choices label.chip:has([name={name}])")
-        chips[0].click()
+        press(browser, f"#choices label.chip:has([name={name}])")
         settled(browser)
         assert rows_of(browser, "#values")
+        find(browser, f"#choices details:has([name={name}]) > summary").click()
+
+
+def test_a_dataset_offers_and_chooses_its_own_variants(browser):
+    def offered(name):
+        unfold(browser, f"#choices [name={name}]")
+        chips = all_of(browser, f"label.chip:has([name={name}]):not([hidden])")
+        return {chip.text: find(chip, "input").is_selected() for chip in chips}
+
+    assert offered("variants") == dict.fromkeys((NONE, "Simplified", "Detailed"), True)
+    choose(browser, "relations", [PUBLISHED])
+    choose(browser, "datasets", [HOSTILE])
+    settled(browser)
+    assert offered("variants") == dict.fromkeys((NONE, "Length 100"), True)
+    # It has no such responses: the first that it has are drawn in their place.
+    assert offered("relations") == {"Correct": True}
+    assert {row["Variant"] for row in rows_of(browser, "#values")} == {NONE, "Length 100"}
+    # What was left out stays out when a dataset is added that brings nothing new.
+    choose(browser, "variants", [NONE])
+    choose(browser, "datasets", [HOSTILE, "GSM8K"])
+    settled(browser)
+    assert offered("variants") == {NONE: True, "Simplified": True, "Detailed": True, "Length 100": False}
+    assert find(browser, "#choices details:has([name=variants]) b").text == f"{NONE}, Simplified, Detailed"
+
+
+def test_a_list_of_choices_closes_by_escape_and_by_a_click_elsewhere(browser):
+    part = find(browser, "#choices details")
+    for leave in (
+        lambda: ActionChains(browser).send_keys(Keys.ESCAPE).perform(),
+        lambda: find(browser, "#explorer-title").click(),
+    ):
+        find(part, "summary").click()
+        assert part.get_attribute("open")
+        leave()
+        assert not part.get_attribute("open")
+
+
+def test_the_address_is_the_state(browser, page, tmp_path):
+    """What was chosen comes back from a copied link, in another browser, panel and ranges too."""
+    assert "#" not in browser.current_url
+    choose(browser, "models", ["mini", "twin"])
+    choose(browser, "variants", [NONE, "Detailed"])
+    choose(browser, "relations", [PUBLISHED])
+    Select(find(browser, "[name=metric]")).select_by_visible_text("effective rank")
+    settled(browser)
+    enter(browser, "#layer-from", 2)
+    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · twin · V")
+    settled(browser)
+    enter(browser, "#value-from", 20)
+    shown = [rows_of(browser, css) for css in ("#values", "#sample-list")]
+    assert all(shown)
+    browser.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
+    find(browser, "#copy-link").click()
+    wait_for(lambda: find(browser, "#copied").text == "Link copied.")
+    copied = browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied == browser.current_url and copied.startswith(page.as_uri() + "#explorer?")
+    with chromium() as other:
+        other.get(copied)
+        settled(other)
+        assert [rows_of(other, css) for css in ("#values", "#sample-list")] == shown
+        assert Select(find(other, "#panel")).first_selected_option.text == "GSM8K · twin · V"
+        assert abs(other.execute_script("return document.getElementById('explorer').getBoundingClientRect().y")) < 100
+        # Another address in the same page, with keys that this page does not have.
+        other.execute_script(
+            "location.hash = '#explorer?datasets=gone&models=mini&projections=q&layers=x&variants=none'"
+        )
+        wait_for(lambda: len(rows_of(other, "#values")) == 1)
+        assert rows_of(other, "#values")[0]["Projection"] == "Q"
+        quiet(other)
+
+
+def test_what_is_drawn_downloads_as_csv(browser, page, tmp_path):
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    choose(browser, "variants", [NONE])
+    settled(browser)
+    enter(browser, "#value-from", 0)
+    for name in ("curves", "samples"):
+        find(browser, f"#{name}-csv").click()
+        wait_for(lambda name=name: (tmp_path / f"{name}.csv").exists())
+    curves = pl.read_csv(tmp_path / "curves.csv")
+    wanted = pl.read_parquet(page.parent / "gsm8k/curves.parquet").filter(
+        model="mini", variant="none", relation="correct", statistic="nuclear_norm"
+    )
+    key = ["dataset", "model", "projection", "variant", "relation", "statistic", "layer"]
+    both = curves.join(wanted, on=key, suffix="_wanted")
+    assert both.height == curves.height == wanted.height == 24
+    for name in ("value", "low", "high", "n"):
+        assert ((both[name] / both[f"{name}_wanted"] - 1).abs() < 1e-3).all()
+    samples = pl.read_csv(tmp_path / "samples.csv")
+    shown = rows_of(browser, "#sample-list")
+    assert samples["sample_id"].to_list() == [row["Sample"] for row in shown]
+    assert samples["value"].to_list() == [number(row["Nuclear norm"]) for row in shown]
+    assert set(samples["layers"]) == {"all layers"} and set(samples["projection"]) == {"q"}
 
 
 def test_layers_by_number_and_by_brush(browser, page):
     enter(browser, "#layer-from", 2)
     enter(browser, "#layer-to", 3)
-    found = next(row for row in rows_of(browser, "#values") if (row["Projection"], row["Variant"]) == ("Q", "None"))
+    found = next(row for row in rows_of(browser, "#values") if (row["Projection"], row["Variant"]) == ("Q", NONE))
     table = pl.read_parquet(page.parent / "gsm8k/curves.parquet").filter(
         model="mini", relation="correct", variant="none", projection="q", statistic="nuclear_norm"
     )
@@ -283,7 +547,7 @@ def test_layers_by_number_and_by_brush(browser, page):
     wait_for(lambda: find(browser, "#layer-from").get_property("value") != "0")
     ends = [int(find(browser, f"#layer-{end}").get_property("value")) for end in ("from", "to")]
     assert 0 < ends[0] <= ends[1] < 6
-    assert f"{ends[0]}" in find(browser, "#values caption").text
+    assert f"{ends[0]}" in find(browser, "#values caption").get_property("textContent")
 
 
 def test_brushed_layers_reach_the_samples(browser, page):
@@ -292,7 +556,7 @@ def test_brushed_layers_reach_the_samples(browser, page):
         model="mini", relation="correct", projection="q"
     )
     before = {(r["Sample"], r["Responses"]): r["Nuclear norm"] for r in rows_of(browser, "#sample-list")}
-    assert "means over all layers" in find(browser, "#sample-list caption").text
+    assert "means over all layers" in find(browser, "#sample-list caption").get_property("textContent")
     enter(browser, "#value-from", 0)
     canvas = find(browser, "#curves-chart canvas")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
@@ -302,12 +566,14 @@ def test_brushed_layers_reach_the_samples(browser, page):
     settled(browser)
     ends = [int(find(browser, f"#layer-{end}").get_property("value")) for end in ("from", "to")]
     layers = f"layer {ends[0]}" if ends[0] == ends[1] else f"layers {ends[0]} to {ends[1]}"
-    assert f"means over {layers}" in find(browser, "#sample-list caption").text
+    assert f"means over {layers}" in find(browser, "#sample-list caption").get_property("textContent")
     assert f"mean over {layers}: a dot" in find(browser, "#samples-about").text
     # A range of other layers' values was let go.
     assert find(browser, "#value-from").get_property("value") == ""
     wanted = {
-        (row["sample_id"], f"{label(row['variant'])}, correct"): layers_mean(row["nuclear_norm"], ends)
+        (row["sample_id"], f"{terms([row['variant']])[row['variant']]}, correct"): layers_mean(
+            row["nuclear_norm"], ends
+        )
         for row in frame.to_dicts()
     }
     rows = rows_of(browser, "#sample-list")
@@ -316,7 +582,7 @@ def test_brushed_layers_reach_the_samples(browser, page):
         near(number(row["Nuclear norm"]), wanted[row["Sample"], row["Responses"]])
     changed = sum(before[row["Sample"], row["Responses"]] != row["Nuclear norm"] for row in rows)
     assert changed > 80
-    find(browser, "#sample-list button").click()
+    press(browser, "#sample-list button")
     assert f"means over {layers}." in body(browser) and rows[0]["Nuclear norm"] in body(browser)
 
 
@@ -401,7 +667,7 @@ def mark_at(browser, chart, panel):
 
 
 def test_samples_by_panel_range_and_text(browser):
-    all_of(browser, "[aria-label='Samples of GSM8K · mini · K']")[0].click()
+    press(browser, "[aria-label='Samples of GSM8K · mini · K']")
     settled(browser)
     assert Select(find(browser, "#panel")).first_selected_option.text == "GSM8K · mini · K"
     Select(find(browser, "#panel")).select_by_visible_text("GSM8K · mini · O")
@@ -431,39 +697,57 @@ def test_samples_by_panel_range_and_text(browser):
     assert rows_of(browser, "#sample-list") == []
 
 
-def test_figures_are_filtered(browser):
+def test_figures_are_thumbnails_that_open_and_are_filtered(browser, page):
     count = find(browser, "#filters output")
     every = count.text
+    assert every == f"{len(all_of(browser, '#gallery figure'))} figures"
+    groups = all_of(browser, "#gallery > details")
+    assert [bool(group.get_attribute("open")) for group in groups] == [True] + [False] * (len(groups) - 1)
     for name, text in (
-        ("dataset", "GSM8K"),
+        ("group", "GSM8K"),
         ("model", "twin"),
-        ("relation", "Published"),
+        ("relation", PUBLISHED),
         ("kind", "Variants overlaid"),
     ):
         Select(find(browser, f"#filters [name={name}]")).select_by_visible_text(text)
     assert count.text.startswith("1 of ")
-    assert [
-        shown.get_attribute("data-kind") for shown in all_of(browser, "#gallery figure") if shown.is_displayed()
-    ] == ["variants"]
+    [shown] = [figure for figure in all_of(browser, "#gallery figure") if figure.is_displayed()]
+    assert shown.get_attribute("data-kind") == "variants" and shown.size["width"] < 400
+    assert not find(shown, ".about").is_displayed()
+    listed = listing.read_index(page.parent / "figures/gsm8k")["figures"]
+    key = ("twin", "published", "variants")
+    entry = next(each for each in listed if (each["model"], each["relation"], each["kind"]) == key)
+    find(shown, "a.thumbnail").click()
+    assert find(browser, "#detail-title").text == entry["title"]
+    wait_for(lambda: find(browser, "#detail img").get_property("naturalWidth") > 300)
+    assert find(browser, "#detail img").size["width"] > 800 and all(line in body(browser) for line in entry["subtitle"])
+    assert [link.text for link in all_of(browser, "#detail a")] == ["SVG"]
+    find(browser, "#detail form button").click()
     find(browser, "#filters button").click()
     wait_for(lambda: count.text == every)
+    Select(find(browser, "#filters [name=kind]")).select_by_visible_text("Win rate")
+    assert [find(each, "figcaption b").text for each in all_of(browser, "#gallery figure") if each.is_displayed()] == [
+        "Win rate"
+    ]
 
 
-def test_the_second_study_has_its_runs_and_figures(browser):
-    rows = rows_of(browser, "#dynamics table[class]")
+def test_the_second_study_has_its_runs_and_figures(browser, page):
+    groups = [find(each, "summary b").text for each in all_of(browser, "#gallery > details")]
+    assert groups[-2:] == ["Learning dynamics: mini, seed 0", f"Learning dynamics: {HOSTILE}"]
+    assert not all_of(browser, "#gallery script")
+    captions = [
+        each.get_property("textContent")
+        for each in all_of(browser, "#gallery details:nth-last-of-type(2) figcaption b")
+    ]
+    assert captions == ["Length of SFT and squeezing", "Probes of one run", "Probes of one run"]
+    assert HOSTILE in find(browser, "#gallery details:nth-last-of-type(2) img").get_attribute("alt")
+    browser.get((page.parent / "more.html").as_uri())
+    rows = rows_of(browser, "#dynamics table")
     assert [row["Run"] for row in rows] == ["Warm start", HOSTILE, "DPO at once"]
     assert rows[1]["Starts from"] == "Warm start" and rows[1]["Trained on"] == "chosen and rejected"
     assert rows[2]["Ended (model, seed)"] == "ok: mini 0; diverged at step 7: mini 1"
     assert "DPO at once (mini, seed 1: diverged at step 7)" in find(browser, "#dynamics .note").text
-    assert [each.text for each in all_of(browser, "#dynamics h3")] == ["mini, seed 0", HOSTILE]
-    assert not all_of(browser, "#dynamics script")
-    shown = [each for each in all_of(browser, "#dynamics figure, #toys figure") if each.is_displayed()]
-    assert [find(each, "figcaption span").text for each in shown] == [
-        "Length of SFT and squeezing", "Win rate", "The squeezing effect in a softmax"
-    ]  # fmt: skip
-    assert HOSTILE in find(shown[0], "img").get_attribute("alt")
-    # Changes of each run, and figures of single runs, can be opened. The first study's filters change nothing.
-    moved, summary = all_of(browser, "#dynamics summary")
+    moved = find(browser, "#dynamics summary")
     moved.click()
     assert "mini, seed 0" in moved.text
     assert rows_of(browser, "#dynamics details table") == [
@@ -471,27 +755,33 @@ def test_the_second_study_has_its_runs_and_figures(browser):
         {"Probe": "rejected", HOSTILE: "−2.00 [−4.00, 0.00]", "DPO at once": "–"},
         {"Probe": "likeliest token along chosen", **dict.fromkeys((HOSTILE, "DPO at once"), "−5.00 [−7.00, −3.00]")},
     ]
-    assert "2 figures" in summary.text
-    browser.execute_script("arguments[0].focus()", summary)
-    ActionChains(browser).send_keys(Keys.ENTER).perform()
-    Select(find(browser, "#filters [name=model]")).select_by_visible_text("twin")
-    shown = [each for each in all_of(browser, "#dynamics figure, #toys figure") if each.is_displayed()]
-    assert len(shown) == 5
-    for image in all_of(browser, "#dynamics img, #toys img"):
-        browser.execute_script("arguments[0].scrollIntoView()", image)
-        wait_for(lambda image=image: image.get_property("naturalWidth") == 300)
+    image = find(browser, "#toys img")
+    browser.execute_script("arguments[0].scrollIntoView()", image)
+    wait_for(lambda: image.get_property("naturalWidth") == 300)
+    find(browser, "#toys a.thumbnail").click()
+    assert find(browser, "#detail-title").text == "Squeezed" and "A line." in body(browser)
 
 
-def test_details_open_and_links_of_the_contents_lead_to_sections(browser):
-    for part in all_of(browser, "details"):
-        browser.execute_script("arguments[0].open = false; arguments[0].scrollIntoView()", part)
-        find(part, "summary").click()
-        assert part.get_attribute("open")
-    links = all_of(browser, "header nav a")
-    sections = ["What was run", "How to read it", "What holds", "Which conclusions survive the fixed data", "Explore"]
-    assert [link.text for link in links][:5] == sections
-    for link in links:
-        assert find(browser, link.get_attribute("hash")).tag_name == "section"
+def test_details_open_and_links_of_the_contents_lead_to_sections(browser, page):
+    wanted = {
+        "index": ["What was found", "Explore", "Verdicts", "Figures", "Data, glossary, tables, toys and settings"],
+        "more": ["Back to the findings and figures", "What was run", "Glossary", "Samples and tables",
+                 "Finetuning runs", "Toys", "Settings and files"],
+    }  # fmt: skip
+    for name, titles in wanted.items():
+        browser.get((page.parent / f"{name}.html").as_uri())
+        # Of the claims, which are alike, only the first.
+        for part in all_of(browser, "details:not(.claim ~ .claim)"):
+            if not part.is_displayed():
+                continue
+            browser.execute_script("arguments[0].open = false; arguments[0].scrollIntoView({block: 'center'})", part)
+            find(part, "summary").click()
+            assert part.get_attribute("open")
+        links = all_of(browser, "header nav a")
+        assert [link.text for link in links] == titles
+        for link in links:
+            place = link.get_property("hash")
+            assert find(browser, place).tag_name == "section" if place else link.get_property("href").endswith(".html")
 
 
 # By keyboard, in the dark, on a phone, without scripts, on paper ------------------------------------------------------
@@ -502,23 +792,37 @@ def test_everything_is_reached_and_used_by_keyboard(browser):
       const shown = (one) => one.checkVisibility({ contentVisibilityAuto: false }) && !one.disabled;
       return [...document.querySelectorAll("a, button, input, select, summary, [tabindex='0']")].filter(shown).length;
     """
+    section = "return arguments[0].closest('main > section')?.id"
     wanted = browser.execute_script(script)
-    seen = set()
-    for _ in range(wanted + 5):
+    # A skip link leads to each section.
+    skips = all_of(browser, ".skip")
+    assert [skip.get_property("textContent") for skip in skips][-1] == "Skip to Figures" and len(skips) == 4
+    browser.execute_script("arguments[0].focus()", skips[-1])
+    assert skips[-1].location["x"] >= 0
+    ActionChains(browser).send_keys(Keys.ENTER).send_keys(Keys.TAB).perform()
+    assert browser.execute_script(section, browser.switch_to.active_element) == "figures"
+    browser.execute_script("arguments[0].focus()", skips[0])
+    seen, stops = {skips[0].id}, {}
+    for count in range(2, wanted + 5):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         focused = browser.switch_to.active_element
         if focused.tag_name == "body" or focused.id in seen:
             break
         seen.add(focused.id)
+        stops.setdefault(browser.execute_script(section, focused), count)
         assert browser.execute_script(OUTLINED, focused), focused.get_attribute("outerHTML")[:200]
     assert len(seen) == wanted
+    # Every claim of the three sheets is on this page.
+    assert {"findings", "explorer", "claims", "figures"} <= set(stops) and max(stops.values()) < 150
     # A choice by the space bar, a sample by Enter, and back by Escape.
+    unfold(browser, "#choices [name=models]")
     chip = find(browser, "#choices [name=models][value='1']")
     browser.execute_script("arguments[0].focus()", chip)
     ActionChains(browser).send_keys(Keys.SPACE).perform()
     settled(browser)
     assert {row["Model"] for row in rows_of(browser, "#values")} == {"mini", "twin"}
-    for css in ("#sample-list button", "a.verdict"):
+    for css in ("#sample-list button", "a.thumbnail"):
+        unfold(browser, css)
         opener = find(browser, css)
         browser.execute_script("arguments[0].focus()", opener)
         ActionChains(browser).send_keys(Keys.ENTER).perform()
@@ -526,6 +830,10 @@ def test_everything_is_reached_and_used_by_keyboard(browser):
         ActionChains(browser).send_keys(Keys.ESCAPE).perform()
         assert not find(browser, "#detail").get_attribute("open")
         assert browser.switch_to.active_element == opener
+    claim = find(browser, "#claim-mad_none_detailed")
+    browser.execute_script("arguments[0].focus()", find(claim, "summary"))
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    wait_for(lambda: all_of(claim, "table"))
 
 
 # A control, or the chip that shows for it, has an outline.
@@ -536,25 +844,40 @@ OUTLINED = """
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_screen_and_text_stands_out(page, width, dark):
     with chromium(width, 780, dark=dark, mobile=width < 500) as browser:
         browser.get(page.as_uri())
         settled(browser)
-        choose(browser, "relations", ["Correct", "Published"])
+        choose(browser, "relations", ["Correct", PUBLISHED])
         settled(browser)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-        over = "const box = document.querySelector('.scroll:has(.matrix)'); return box.scrollWidth - box.clientWidth"
-        assert width < 500 or browser.execute_script(over) <= 0
-        find(browser, "[aria-label='Read sample gsm8k/0']").click()
+        press(browser, "[aria-label='Read sample gsm8k/0']")
         box = find(browser, "#detail").rect
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-        for css in ("#detail-body .hint", "#choices label.chip span", "a.verdict", ".lead", "#values td", "caption"):
+        for css in ("#detail-body .hint, #detail-body caption", "#choices summary b", ".verdict", ".lead", "#values td",
+                    "caption", ".findings .random", "#detail del", "#detail ins", "figcaption"):  # fmt: skip
             assert contrast(browser, css) >= 4.5, css
+        find(browser, "#detail form button").click()
+        for name in ("index", "more") if width < 500 else ():
+            if name == "more":
+                browser.get((page.parent / "more.html").as_uri())
+            browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+            wait_for(lambda: not all_of(browser, ".claim .numbers:empty"))
+            assert browser.execute_script(SIDEWAYS) == []
         paper = luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
         assert (paper < 0.1) == dark
         quiet(browser)
+
+
+# What scrolls sideways: parts of the page, or all of it.
+SIDEWAYS = """
+  const over = (one) => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1;
+  const scrolls = (one) => ["auto", "scroll"].includes(getComputedStyle(one).overflowX);
+  const found = [...document.querySelectorAll("*")].filter((one) => over(one) && scrolls(one));
+  if (over(document.documentElement)) found.push(document.body);
+  return found.map((one) => one.outerHTML.slice(0, 120));
+"""
 
 
 def contrast(browser, css):
@@ -595,21 +918,21 @@ def test_without_scripts_all_but_the_explorer_is_there(page):
         assert "needs JavaScript" in find(browser, "#explorer").text
         assert not find(browser, "#explore").is_displayed() and not find(browser, "#filters").is_displayed()
         drawn = sum(len(listing.read_index(page.parent / "figures" / key)["figures"]) for key in TITLES)
-        assert len([shown for shown in all_of(browser, "#gallery figure") if shown.is_displayed()]) == drawn
-        assert find(browser, "#run table").is_displayed()
-        link = find(browser, "a.verdict")
-        link.click()
-        assert find(browser, link.get_attribute("hash")).is_displayed()
+        figures = [shown for shown in all_of(browser, "#gallery figure") if shown.is_displayed()]
+        assert len(figures) == drawn + 4 and find(figures[0], ".about a").is_displayed()
+        assert find(browser, "#findings .sentence").is_displayed()
+        find(browser, "#claim-mad_none_detailed summary").click()
+        assert "section 4" in find(browser, "#claim-mad_none_detailed").text
         quiet(browser)
 
 
 def test_on_paper_controls_are_left_out(browser):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     shown = {
-        css: find(browser, css).is_displayed() for css in ("#choices", "#filters", "#values", "#curves-chart", "figure")
+        css: find(browser, css).is_displayed() for css in ("#choices", "#filters", "#curves-chart", "figure", ".claim")
     }
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    assert shown == {"#choices": False, "#filters": False, "#values": True, "#curves-chart": True, "figure": True}
+    assert shown == {"#choices": False, "#filters": False, "#curves-chart": True, "figure": True, ".claim": True}
 
 
 def test_the_page_is_one_file(page, tmp_path):

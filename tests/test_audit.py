@@ -157,11 +157,11 @@ def test_every_figure_of_a_marked_set_says_so(tmp_path):
         row |= {"n_labelled": 500, "n_label_equals_gold": 500 if row["relation"] == "correct" else right}
     gallery.draw(write_statistics(tmp_path / "s", rows), "gsm8k", "GSM8K", tmp_path / "figures", ["svg"])
     listed = listing.read_index(tmp_path / "figures")["figures"]
-    stated = {f["relation"] for f in listed if any(RIGHT_LABELS in line for line in f["subtitle"])}
+    stated = {f["relation"] for f in listed if RIGHT_LABELS in f["caption"]}
     # The figure of all relations has the marked ones in it.
     assert stated == {"published", "all"}
     for entry in listed:
-        marked = "None 250 of 500" in " ".join(entry["subtitle"])
+        marked = "None 250 of 500" in entry["caption"]
         assert marked == (entry["relation"] in ("published", "all"))
 
 

@@ -44,6 +44,7 @@ PAIRS = [
     }
     for row in CHATS
 ]
+TABLES = ("spectra", "probes", "budget")
 # One cannot be measured.
 PROBES = [*CHATS[:3], {"messages": chat("What is it?", "")[0]}]
 
@@ -84,7 +85,8 @@ def trainer(folder, callbacks, model=None, **more):
 
 
 def both(every=2, **more):
-    return [gradatlas.GradientSpectra(PROBES, every=every, **more), gradatlas.ResponseProbes(PAIRS[:3], every=every)]
+    probes = gradatlas.ResponseProbes(PAIRS[:3], every=every, budget=True)
+    return [gradatlas.GradientSpectra(PROBES, every=every, **more), probes]
 
 
 def same_weights(one, other):
@@ -146,6 +148,27 @@ def test_tables_have_every_probe_at_every_step(trained):
     assert (probes["argmax_log_prob"] >= probes["log_prob_sum"]).all()
 
 
+def test_the_parts_of_all_blocks_are_the_measured_changes(trained):
+    folder, run, seen = trained
+    found, probes = table(folder, "budget"), table(folder, "probes")
+    assert found.select("since", "step").unique(maintain_order=True).rows() == [(0, 2), (2, 4)]
+    # A block a parameter; of the tied embeddings two.
+    assert len(found.filter(step=2, pair="0", type="chosen")) == len(list(run.model.parameters())) + 1
+    by_response = found.group_by("step", "pair", "type").agg(pl.col("predicted").sum(), pl.col("measured").first())
+    levels = {
+        (step, pair, kind): value
+        for step, pair, kind, value in probes.select("step", "pair", "type", "log_prob_sum").iter_rows()
+    }
+    assert len(by_response) == 2 * 3 * 4
+    for step, pair, kind, _, measured in by_response.iter_rows():
+        assert measured == pytest.approx(levels[step, pair, kind] - levels[step - 2, pair, kind])
+    gaps = {step: logs["gradatlas/budget_gap"] for step, logs in seen if "gradatlas/budget_gap" in logs}
+    for step in (2, 4):
+        own = by_response.filter(step=step)
+        missed = float(((own["predicted"] - own["measured"]) ** 2).sum() / (own["measured"] ** 2).sum()) ** 0.5
+        assert gaps[step] == pytest.approx(missed) and missed < 0.3
+
+
 def test_numbers_reach_the_log_of_the_trainer(trained):
     folder, run, seen = trained
     spectra, probes = table(folder, "spectra"), table(folder, "probes")
@@ -167,13 +190,18 @@ def test_numbers_reach_the_log_of_the_trainer(trained):
 def test_a_resumed_training_continues_its_tables(trained, tmp_path):
     run = trainer(tmp_path, both(), save_strategy="steps", save_steps=2)
     run.train()
-    for name in ("spectra", "probes"):
+    for name in TABLES:
         assert table(tmp_path, name).equals(table(trained[0], name))
     resumed = trainer(tmp_path, both(), save_strategy="steps", save_steps=2)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert same_weights(run.model, resumed.model)
-    for name in ("spectra", "probes"):
+    for name in TABLES:
         assert table(tmp_path, name).equals(table(trained[0], name))
+    # At a checkpoint between two evaluations the budget begins there.
+    late = gradatlas.ResponseProbes(PAIRS[:1], every=3, output_dir=tmp_path / "late", budget=True)
+    trainer(tmp_path, [late]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert table(tmp_path / "late", "probes")["step"].unique().to_list() == [3, 4]
+    assert table(tmp_path / "late", "budget").select("since", "step").unique().sort("step").rows() == [(2, 3), (3, 4)]
     other = [gradatlas.GradientSpectra(PROBES[:2], every=2)]
     with pytest.raises(InputError, match=r"spectra\.parquet: was measured with other probes"):
         trainer(tmp_path, other).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
@@ -234,6 +262,8 @@ def test_trainers_of_trl_are_watched_and_unchanged(kind, tmp_path):
         .agg(pl.col("log_prob_sum").last() - pl.col("log_prob_sum").first())
         .to_dicts()
     }
+    blocks = table(tmp_path / "2", "budget")["block"]
+    assert blocks.str.contains("lora_").all() == (kind == "lora")
     # SFT is on the chosen; DPO parts the two.
     assert change["chosen"] > (change["rejected"] if kind == "dpo" else 0)
     for name in ("entropy", "mean_token_accuracy"):
@@ -290,6 +320,7 @@ def test_one_of_two_processes_measures(trained, tmp_path):
     launch(of_two, tmp_path, 2, "cpu")
     watched, plain = (torch.load(tmp_path / f"{name}.pt") for name in ("watched", "plain"))
     assert all(torch.equal(watched[name], plain[name]) for name in plain)
+    assert table(tmp_path / "two", "budget")["step"].unique().to_list() == [2, 4]
     for name in ("spectra", "probes"):
         found = table(tmp_path / "two", name)
         assert found["step"].unique().to_list() == [0, 2, 4]
@@ -303,17 +334,22 @@ def test_one_of_two_processes_measures(trained, tmp_path):
 # --- What is drawn of them ---
 
 
-def test_watch_draws_both_tables(trained):
+def test_watch_draws_all_tables(trained):
     folder = trained[0]
     done = call("watch", folder, "--formats", "vl.json", "svg")
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert lines == [str(folder / f"gradatlas/{each}") for each in
-                     ("spectra.vl.json", "spectra.svg", "probes.vl.json", "probes.svg")]  # fmt: skip
+    assert lines == [str(folder / f"gradatlas/{name}.{kind}") for name in TABLES for kind in ("vl.json", "svg")]
     chart = json.loads((folder / "gradatlas/spectra.vl.json").read_text())
     rows = [row for data in chart["datasets"].values() for row in data]
     assert {row["step"] for row in rows} == {0, 2, 4} and len(chart["concat"]) == 4 * 4
     assert "Likeliest token" in (folder / "gradatlas/probes.svg").read_text()
+    drawn = json.loads((folder / "gradatlas/budget.vl.json").read_text())
+    points = [row for data in drawn["datasets"].values() for row in data if row.get("series") == "sum over blocks"]
+    found = table(folder, "budget").filter(type="chosen")
+    total = found["predicted"].sum() / 3
+    assert len(drawn["concat"]) == 3 * 2
+    assert any(row["step"] == 4 and row["value"] == pytest.approx(total, rel=1e-4) for row in points)
 
 
 def test_watch_needs_a_table(tmp_path):

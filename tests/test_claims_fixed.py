@@ -102,10 +102,10 @@ def test_controls_and_untrained_networks_are_not_counted(tmp_path):
     )
     assert "1 of 1 survive the corrected ones, 0 do not." in headline(table)
     shown = fixed(tmp_path / "claims.parquet", pl.read_parquet(cells(tmp_path / "cells.parquet")), {"d": "The set"})
-    [(title, [row])] = shown["claims"]
+    [(title, [[about, outcome, *sides, right]])] = shown["claims"]
     assert title == "Detailed separates wrong from correct" and shown["left_out"] == 3
-    assert (row["where"], row["outcome"], row["right"]) == ("survives · The set", "survives", "20 of 80")
-    assert [verdict for _, verdict, _ in row["sides"]] == ["holds", "holds"]
+    assert (about["where"], outcome, right) == ("survives · The set", "survives", "20 of 80")
+    assert [verdict for _, verdict, _ in sides] == ["holds", "holds"]
     assert "untrained: a control" in markdown(table)
 
 

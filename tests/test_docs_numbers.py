@@ -1,7 +1,9 @@
 """Numbers of the docs are those of the tables that they came from."""
 
 import csv
+import os
 import re
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -69,3 +71,28 @@ def test_numbers_named_by_their_claim_are_those_of_the_run(page):
         row |= {f"seed{place}": value for place, value in enumerate(row["by_seed"].split())}
         assert number == three_digits(float(row[end or "value"])), (page, claim, relation)
     assert found or page != "docs/learning_dynamics_seeds.md"
+
+
+@pytest.mark.skipif(
+    "DEFAULT_STUDY" not in os.environ, reason="set DEFAULT_STUDY to the folder of a finished default study"
+)
+def test_the_readme_states_what_the_default_study_finds():
+    path = Path(os.environ["DEFAULT_STUDY"]) / "results/claims.csv"
+    claims = pl.read_csv(path, infer_schema_length=None).filter(study="layer_gradients", projection="all")
+    claims = claims.filter(claim_status="stands")
+    untrained = pl.col("model") == "mini_random"
+    held = claims.filter(~untrained, verdict="holds").join(
+        claims.filter(untrained), on=["claim", "dataset", "relation"], how="left", suffix="_untrained"
+    )
+    size = held.filter(claim="size_none_detailed")
+    rd = held.filter(claim="separable_detailed", relation="derangement")
+    sentences = [
+        f"{size['value'].min():.1f} to {size['value'].max():.0f} times as large as Detailed's, and "
+        f"{size['untrained'].mean():.0f} times in an untrained network.",
+        f"Of the {held.height} tests of claims that hold on trained models, "
+        f"{held.filter(verdict_untrained='holds').height} also hold on it.",
+        f"gradients {1 + rd['value'].min():.0f} to {1 + rd['value'].max():.0f} times as large as the right one, and "
+        f"{1 + rd['untrained'].mean():.2f} times in the untrained network.",
+    ]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert [sentence for sentence in sentences if sentence not in readme] == []

@@ -181,7 +181,7 @@ def test_one_run_starts_from_another(data, miniature, tmp_path):
 def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_path):
     """The one that is never killed writes every checkpoint, the other one every second."""
     more = {"evaluate_every": 3, "loss": "dpo", "negatives": "self_play", "optimiser": "adamw"}
-    more |= {"generate_every": 2, "prompts": 2}
+    more |= {"generate_every": 2, "prompts": 2, "snapshots": (6, 12)}
     quiet = run(data, miniature, tmp_path / "quiet", **more, steps=24)
     given = arguments(data, miniature, tmp_path / "killed", "--checkpoint-every", 2, **more, steps=24)
     command = [sys.executable, "-m", "gradatlas", "finetune", *map(str, given)]
@@ -202,6 +202,8 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
         "training.parquet",
         "status.json",
         "model/model.safetensors",
+        "snapshots/00000006/model.safetensors",
+        "snapshots/00000012/model.safetensors",
     ):
         assert (tmp_path / "killed/out" / name).read_bytes() == (quiet / name).read_bytes(), name
 

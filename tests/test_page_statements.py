@@ -19,6 +19,7 @@ from gradatlas.page.page import write_atlas
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from synthetic import frames, statistic_rows, write_statistics
 
+EVERY = "All datasets"
 LOST = {"n_no_response_tokens": 0, "n_out_of_memory": 202}
 
 
@@ -58,43 +59,48 @@ def study(tmp_path_factory):
         base / "config.yaml",
         base / "index.html",
     )
-    return (base / "index.html").read_text(), pl.DataFrame(cells)
+    return (base / "index.html").read_text(), (base / "more.html").read_text(), pl.DataFrame(cells)
 
 
 def badges(page):
-    """By dataset and model, the badges beside its name."""
+    """By title of the dataset and model, the badges of its figures, which all have the same."""
     found = {}
-    for dataset, section in re.findall(
-        r'<section class="dataset" data-dataset="([^"]+)"(.*?)</section>', page, re.DOTALL
-    ):
-        for model, name in re.findall(r'data-model="([^"]+)">\s*<div class="name">(.*?)</div>', section, re.DOTALL):
-            found[dataset, model] = re.findall(r'<span class="badge">([^<]+)</span>', name)
+    parts = r"<details data-group[^>]*>\s*<summary><b>([^<]+)</b>(.*?)</details>"
+    for group, figures in re.findall(parts, page, re.DOTALL):
+        for model, figure in re.findall(r'<figure data-model="([^"]+)"(.*?)</figure>', figures, re.DOTALL):
+            own = re.findall(r'<span class="badge">([^<]+)</span>', figure)
+            assert found.setdefault((group, model), own) == own
     return found
 
 
 def test_every_badge_says_what_its_tables_hold(study):
-    page, cells = study
+    page, _, cells = study
     found = badges(page)
     # No figure of all datasets together is of a model without any usable sample.
     assert set(found) == {(d, m) for d in ("one", "two") for m in ("good", "checked", "lost")} | {
-        (gallery.KEY, "good"), (gallery.KEY, "checked")
+        (EVERY, "good"), (EVERY, "checked")
     }  # fmt: skip
     for (dataset, model), shown in found.items():
-        rows = cells.filter(model=model) if dataset == gallery.KEY else cells.filter(dataset=dataset, model=model)
+        rows = cells.filter(model=model) if dataset == EVERY else cells.filter(dataset=dataset, model=model)
         checks = rows["purpose"] == "pipeline check"
         wanted = ["pipeline check" if checks.all() else "pipeline check in part"] if checks.any() else []
         wanted += [] if rows["n_ok"].sum() else ["no usable sample"]
         assert shown == wanted, (dataset, model)
-    assert found["one", "lost"] == ["no usable sample"] and found[gallery.KEY, "good"] == []
+    assert found["one", "lost"] == ["no usable sample"] and found[EVERY, "good"] == []
     assert found["two", "checked"] == ["pipeline check"]
-    assert found[gallery.KEY, "checked"] == ["pipeline check in part"]
+    assert found[EVERY, "checked"] == ["pipeline check in part"]
+
+
+def summary(page):
+    """Name and number of each count in the header."""
+    counts = re.search(r'<p class="summary">(.*?)</p>', page)[1].split(" · ")
+    return [(name, number) for number, _, name in (count.partition(" ") for count in counts)]
 
 
 def test_every_count_is_of_whole_responses(study):
-    page, cells = study
+    page, more, cells = study
     measured = cells.filter(loss_tokens="all")
-    summary = dict(re.findall(r"<dt>([^<]+)</dt><dd>([\d,]+)</dd>", page))
-    counts = {name: int(number.replace(",", "")) for name, number in summary.items()}
+    counts = {name: int(number.replace(",", "")) for name, number in summary(page)}
     assert counts == {
         "models": 3,
         "datasets": 2,
@@ -103,7 +109,7 @@ def test_every_count_is_of_whole_responses(study):
         "responses measured": measured["n_ok"].sum(),
         "samples left out": measured["n"].sum() - measured["n_ok"].sum(),
     }
-    counted = re.search(r"<caption>Responses measured.*?</table>", page, re.DOTALL)[0]
+    counted = re.search(r"<caption>Responses measured.*?</table>", more, re.DOTALL)[0]
     rows = re.findall(r"<tr>(.*?)</tr>", counted, re.DOTALL)
     models, *body = [re.findall(r"<t[hd][^>]*>([^<]*)", row) for row in rows]
     for dataset, *numbers in body:
@@ -121,7 +127,7 @@ def test_a_dataset_without_a_usable_sample_was_measured():
     tables_["cells"] = pl.concat([tables_["cells"], spoilt.cast(dict(tables_["cells"].schema))])
     datasets = [Dataset(key, key) for key in ("one", "two", "three")]
     for relation, kind, heading, _ in gallery.figures_over(Data(tables_, datasets=tuple(datasets))):
-        subtitle = " ".join(heading.subtitle)
+        subtitle = " ".join(heading.paragraphs)
         assert "Not measured: three." in subtitle and "No usable sample: Two" in subtitle, (relation, kind)
 
 
@@ -147,7 +153,7 @@ def test_labels_that_nobody_judged_are_not_called_right():
 def test_no_claims_is_not_no_measurement():
     empty = rows(pl.from_arrow(CLAIMS.empty()), {})
     for study, text in UNTESTED.items():
-        assert verdicts.heading(empty, study).subtitle == (text,) and "trained" not in text
+        assert verdicts.heading(empty, study).caption == (text,) and "trained" not in text
 
 
 def test_conclusions_without_corrected_responses_are_counted_as_they_hold():
@@ -207,13 +213,13 @@ UNSEEN = re.compile(r"<(script|style|footer).*?</\1>", re.DOTALL)
 def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
     for folder in ("chats", "all"):
         for figure in listing.read_index(chats / "figures" / folder)["figures"]:
-            text = " ".join([figure["title"], *figure["subtitle"]])
+            text = " ".join([figure["title"], figure["caption"]])
             assert not re.search(r"\bNone\b|\bSimplified\b|\bDetailed\b", text), text
             assert "atural" in text or folder == "all", text
-    page = re.sub(r"<[^>]+>", " ", UNSEEN.sub("", (chats / "index.html").read_text()))
-    assert OF_THOUGHT.findall(page) == []
-    sections = re.findall(r'<section id="(\w+)"', (chats / "index.html").read_text())
-    assert "Natural" in page and not {"claims", "fixed"} & set(sections)
+    pages = [(chats / f"{name}.html").read_text() for name in ("index", "more")]
+    assert OF_THOUGHT.findall(" ".join(re.sub(r"<[^>]+>", " ", UNSEEN.sub("", page)) for page in pages)) == []
+    sections = re.findall(r'<section id="(\w+)"', "".join(pages))
+    assert "Natural" in pages[1] and not {"findings", "claims"} & set(sections)
 
 
 def test_the_verdicts_of_natural_data_are_none(chats):
@@ -235,8 +241,7 @@ def test_the_second_study_alone_has_a_page(tmp_path):
     write_config(tmp_path / "config.yaml")
     statuses = [("mine", seed, status) for seed in ("0", "1")]
     write_atlas([], [], [], tmp_path / "config.yaml", tmp_path / "index.html", runs={"sft": row}, statuses=statuses)
-    page = (tmp_path / "index.html").read_text()
-    assert re.findall(r'<section id="(\w+)"', page) == ["dynamics", "config"]
-    summary = re.findall(r"<dt>([^<]+)</dt><dd>([\d,]+)</dd>", page)
-    assert summary == [("model", "1"), ("seeds", "2"), ("finetuning runs", "2")]
-    assert "ok: mine 0, mine 1" in page
+    page, more = ((tmp_path / f"{name}.html").read_text() for name in ("index", "more"))
+    assert re.findall(r'<section id="(\w+)"', page + more) == ["dynamics", "config"]
+    assert summary(page) == [("model", "1"), ("seeds", "2"), ("finetuning runs", "2")]
+    assert "ok: mine 0, mine 1" in more

@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from typing import get_type_hints
 
 import docstring_parser
@@ -20,6 +21,7 @@ from gradatlas.core.jobs import run
 from gradatlas.core.schemas import meanings
 
 JOB = "gradatlas.{}.jobs"
+STUDIES = ["2410.23743", "2407.10490", "2504.10766"]
 
 
 def pins(lines):
@@ -43,6 +45,14 @@ def test_every_requirement_is_pinned_exactly(name):
             or line in ("-r requirements.txt", "-e .")
             or re.fullmatch(r"[A-Za-z0-9._-]+(\[\w+\])?==[\w.]+", line)
         ), line
+
+
+def test_the_version_is_in_one_place_and_has_notes():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (ROOT / f"docs/releases/{version}.md").read_text().startswith(f"# Gradatlas {version}\n")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert "version" not in citation and {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert [each["url"].rpartition("/")[2] for each in citation["references"]] == STUDIES
 
 
 @pytest.mark.parametrize("name", ["slurm", "workstation"])
@@ -78,9 +88,10 @@ def test_every_job_explains_itself_and_all_of_its_options(name, capsys):
         assert all(known.get(field.name) for field in dataclasses.fields(settings)), f"{name}: a setting has no meaning"
 
 
-def test_every_job_is_called_by_a_rule_or_named_in_the_readme():
+def test_every_job_is_called_by_a_rule_or_named_in_the_docs():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    readme = "".join(path.read_text() for path in ROOT.glob("**/README.md"))
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("[brw]*/**/README.md")]
+    readme = "".join(path.read_text() for path in pages)
     for name in JOBS:
         assert f"gradatlas {name} " in rules or f"gradatlas {name}" in readme, name
 

@@ -274,6 +274,7 @@ EDITS = {
     "a claim's threshold": cell("claims", "mad_none_detailed", "threshold", "11"),
     "a claim's threshold, on no dataset here": cell("claims", "unpopular_larger", "threshold", "1.1"),
     "a claim's title": cell("claims", "mad_none_detailed", "title", "Another title"),
+    "the words of a finding": cell("claims", "mad_none_detailed", "finding", "jumps are {large|small}"),
     "a column more in the claims table": {f"{PACKAGE}/claims/tables.py": column},
     "a colour of the projections": {
         f"{PACKAGE}/charts/theme.py": lambda text: re.sub(r'("q": "#)\w{6}"', r'\g<1>d94a20"', text, count=1)

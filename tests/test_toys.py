@@ -22,7 +22,7 @@ from conftest import ROOT, call, script, user_error
 from conftest import settings as given_settings
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
-from gradatlas.toys import classifier, clip, influence, squeeze
+from gradatlas.toys import classifier, clip, influence, phases, squeeze
 from gradatlas.toys.images import Images, read_images
 from gradatlas.toys.tables import TABLES
 
@@ -231,6 +231,39 @@ def test_kernels_are_products_of_plain_gradients(trained):
         torch.testing.assert_close(kernels[o, u], expected, rtol=1e-10, atol=1e-12)
     norms = kernels.flatten(2).norm(dim=2)
     torch.testing.assert_close(norms, norms.T)
+
+
+def test_the_factors_of_an_epoch_are_those_of_explicit_matrices(trained):
+    model, weights, probes = trained
+    before = phases.state(model, weights, probes)
+    later = {name: weight * 1.1 for name, weight in weights.items()}
+    now = phases.state(model, later, probes)
+    row = phases.phase_row(30, now, before, probes)
+    p = now.log_p.exp()
+    pairs = [(o, u) for o in range(20) for u in range(20) if o != u]
+    explicit = {
+        "kernel": [now.kernels[pair].norm() for pair in pairs],
+        "change": [(now.kernels[pair] - before.kernels[pair]).norm() for pair in pairs],
+        "a": [(torch.eye(10) - each.expand(10, 10)).norm() for each in p],
+        "g": [(each - torch.eye(10)[label]).norm() for each, label in zip(p, probes.labels, strict=True)],
+        "influence": [
+            (
+                (torch.eye(10) - p[o].expand(10, 10)) @ now.kernels[o, u] @ (p[u] - torch.eye(10)[probes.labels[u]])
+            ).norm()
+            for o, u in pairs
+        ],
+        "cosine": [
+            (now.kernels[pair] * before.kernels[pair]).sum() / now.kernels[pair].norm() / before.kernels[pair].norm()
+            for pair in pairs
+        ],
+    }
+    assert {name: row[name] for name in explicit} == pytest.approx(
+        {name: float(torch.stack(values).mean()) for name, values in explicit.items()}
+    )
+    assert row["phase"] == "middle" and row["n"] == len(pairs)
+    vectors = torch.randn(20, 3, 10, dtype=torch.float64)
+    formed = torch.einsum("ndc,ncw->ndw", vectors, classifier.jacobians(model, weights, probes.pixels))
+    torch.testing.assert_close(classifier.projected(model, weights, probes.pixels, vectors), formed)
 
 
 def test_one_step_is_predicted_and_its_remainder_is_second_order(trained):
@@ -475,6 +508,17 @@ def test_the_digits_are_learned_and_their_influence_read(tables):
     assert norms["norm"].to_numpy() == pytest.approx(norms["norm_swapped"].to_numpy())
 
 
+def test_the_kernel_settles_and_its_norm_is_estimated(tables):
+    followed, norms = read(tables, "toy_phases"), read(tables, "toy_norms")
+    assert followed["epoch"].to_list() == list(range(101)) and followed[0, "change"] is None
+    changes = followed.with_columns(pl.col("change") / pl.col("kernel")).group_by("phase").agg(pl.col("change").mean())
+    early, middle, late = (changes.filter(phase=name)["change"][0] for name in phases.PHASES)
+    assert early > middle > late
+    apart = (norms["estimate"] ** 2 - norms["norm"] ** 2) / (2 * norms["estimate"] * norms["error"])
+    assert len(norms) == 3 * 20**2 and (apart.abs() < 2).mean() > 0.8
+    assert abs(float(np.log(norms["estimate"] / norms["norm"]).mean())) < 0.05
+
+
 def test_the_same_seed_gives_the_same_bytes(tables, tmp_path):
     for name, arguments in {
         "squeeze_softmax": (*given_settings(draws=5, seed=0), "--output", tmp_path),
@@ -492,7 +536,8 @@ def test_all_figures_are_drawn_and_listed(tables, tmp_path):
     index = json.loads((tmp_path / "f/index.json").read_text())
     assert [(each["toy"], each["figure"]) for each in index["figures"]] == [
         ("squeeze", "steps"), ("squeeze", "sweeps"), ("influence", "confusion"), ("influence", "ranks"),
-        ("influence", "change"), ("influence", "prediction"), ("clip", "steps"),
+        ("influence", "kernels"), ("influence", "phases"), ("influence", "norms"), ("influence", "change"),
+        ("influence", "prediction"), ("clip", "steps"),
     ]  # fmt: skip
     for each in index["figures"]:
         assert each["width"] > 300 and each["height"] > 200

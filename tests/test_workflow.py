@@ -195,6 +195,9 @@ def test_makes_everything(finished):
         "tables/dynamics.md",
         "tables/win_rates.md",
         "claims.csv",
+        "findings.md",
+        "findings.json",
+        "figures/claims/findings.svg",
         "figures/claims/dynamics.svg",
     ):
         assert (finished / "results" / name).stat().st_size > 100

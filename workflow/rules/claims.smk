@@ -2,18 +2,23 @@
 
 needs  the samples and spectra of all models, config/claims.tsv (params: another threshold is another result), and
        what the miniatures can do; the second study's evidence
-makes  results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do),
+makes  results/findings.{md,json} and results/figures/claims/findings.{format}: at most six findings a study;
+       results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do),
        results/claims.{parquet,csv,json}, results/tables/claims.md, results/figures/claims/verdicts.{format} and
        dynamics.{format}, quality.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
 # In all formats: Snakefile's `all` and the target `claims` take them, so that another format makes them again.
-CLAIM_FIGURES = collect(
+CLAIM_FILES = collect(
     "results/figures/claims/{figure}.{format}",
-    figure=["verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
-    format=STUDY.config["formats"],
+    figure=["findings", "verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
+    format=FIGURE_FILES,
 )
+# Without claims the findings state what was measured.
+CLAIM_FILES += ["results/findings.md", *["results/tables/claims.md"] * CLAIMED]
+# Model and dataset of everything that is measured.
+MEASURED = [(model, dataset) for model in STUDY.models for dataset in STUDY.datasets] + SCORED
 
 
 include: "claims_dynamics.smk"
@@ -58,6 +63,7 @@ rule test_claims:
         dynamics=collect(
             "results/evidence/dynamics/{pairs}/{model}.parquet", pairs=DYNAMICS["pairs"], model=STUDY.learners
         ),
+        bridge=collect("results/evidence/bridge/{dataset}/{model}.parquet", dataset=BRIDGED, model=BRIDGE["models"]),
         toys=["results/evidence/dynamics/toys.parquet"] if SHOW_TOYS else [],
         quality=["results/evidence/quality/pairs.parquet"] if PAIRS else [],
         accuracy=accuracy_tables,
@@ -85,10 +91,65 @@ rule test_claims:
         stem=lambda wildcards, output: os.path.splitext(output.parquet)[0],
         settings=lambda wildcards: as_json(prompts=prompt_forms()),
     shell:
-        "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.toys:q} {input.quality:q}"
+        "python -m gradatlas test-claims --evidence {input.evidence:q} {input.dynamics:q} {input.bridge:q} {input.toys:q} {input.quality:q}"
         " --accuracy {input.accuracy:q} {input.two_alternative:q} --claims {resources.sheet:q}"
         " --dynamics-claims {resources.dynamics_sheet:q} --quality-claims {resources.quality_sheet:q}"
         " --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"
+
+
+rule write_findings:
+    """Write what was found, in plain words."""
+    input:
+        claims=["results/claims.parquet"] if CLAIMED else [],
+    output:
+        json="results/findings.json",
+        markdown=report("results/findings.md", caption="../report/findings.rst", category="Findings"),
+    log:
+        "logs/write_findings.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("claims.jobs:write_findings"),
+        claims=lambda wildcards, input: ["--claims", *input.claims] if input.claims else [],
+        figure=lambda wildcards, output: os.path.join(os.path.dirname(output.json), "figures/claims/findings.svg"),
+        settings=lambda wildcards: as_json(
+            titles=titles({**STUDY.learners, **STUDY.models, **STUDY.scored, **STUDY.datasets}),
+            measured=MEASURED,
+        ),
+        stem=lambda wildcards, output: os.path.splitext(output.json)[0],
+    shell:
+        "python -m gradatlas write-findings {params.claims:q} --figure {params.figure:q}"
+        " --settings {params.settings:q} --output {params.stem:q} > {log:q} 2>&1"
+
+
+rule draw_findings:
+    """Draw the findings: effects with their intervals, those of untrained networks beside them."""
+    input:
+        "results/findings.json",
+    output:
+        collect(
+            "results/figures/claims/findings.{format}",
+            format=[name for name in STUDY.config["formats"] if name != "svg"],
+        ),
+        figure=report(
+            "results/figures/claims/findings.svg",
+            caption="../report/findings.rst",
+            category="Findings",
+            labels={"table": "Effects of the findings"},
+        ),
+    log:
+        "logs/draw_findings.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("figures.jobs:draw_findings"),
+        formats=STUDY.config["formats"],
+        figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
+    shell:
+        "python -m gradatlas draw-findings --findings {input:q} --formats {params.formats} --figure {params.figure:q}"
+        " > {log:q} 2>&1"
 
 
 rule draw_claims:
@@ -99,11 +160,11 @@ rule draw_claims:
         collect(
             "results/figures/claims/{study}.{format}",
             study=["verdicts", "dynamics", "quality"],
-            format=[name for name in STUDY.config["formats"] if name != "svg"],
+            format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
             "results/figures/claims/verdicts.svg",
-            caption="../report/claims.rst",
+            caption="../report/caption.rst",
             category="Claims",
             labels={"table": "Verdict matrix"},
         ),
@@ -148,11 +209,11 @@ rule compare_fixed:
     output:
         collect(
             "results/figures/claims/fixed_data.{format}",
-            format=[name for name in STUDY.config["formats"] if name != "svg"],
+            format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
             "results/figures/claims/fixed_data.svg",
-            caption="../report/fixed.rst",
+            caption="../report/caption.rst",
             category="Claims",
             labels={"table": "Fixed data"},
         ),
@@ -184,7 +245,6 @@ rule claims:
     """Every claim's verdicts."""
     input:
         "results/claims.parquet",
-        "results/tables/claims.md",
         ["results/tables/fixed_data.md"] if STUDY.datasets else [],
-        CLAIM_FIGURES,
+        CLAIM_FILES,
     localrule: True

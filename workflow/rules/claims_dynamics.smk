@@ -20,6 +20,9 @@ rule gather_dynamics_evidence:
         one_step=seed_tables("one_step", ONE_STEP["updates"]),
         generation_scores=seed_tables("generation_scores", DYNAMICS["generate_prompts"]),
         judgements=seed_tables("judgements", DYNAMICS["generate_prompts"] and JUDGE),
+        budget=followed_tables("budget"),
+        kernels=followed_tables("kernels"),
+        entanglement=followed_tables("entanglement"),
     output:
         "results/evidence/dynamics/{pairs}/{model}.parquet",
     log:
@@ -47,7 +50,8 @@ rule gather_dynamics_evidence:
     shell:
         "python -m gradatlas gather-dynamics-evidence --pairs {wildcards.pairs} --model {wildcards.model}"
         " --runs {input.runs:q} --one-step {input.one_step:q} --generation-scores {input.generation_scores:q}"
-        " --judgements {input.judgements:q} --claims {resources.sheet:q}"
+        " --judgements {input.judgements:q} --budget {input.budget:q} --kernels {input.kernels:q}"
+        " --entanglement {input.entanglement:q} --claims {resources.sheet:q}"
         " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
 

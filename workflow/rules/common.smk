@@ -27,9 +27,11 @@ from gradatlas.study.config import fetched_files, read_study, source_keys
 from gradatlas.study.mappings import is_file
 from gradatlas.study.notes import notes
 from gradatlas.study.relations import BUILT
-from gradatlas.study.runs import read_plan, trained_pairs
+from gradatlas.study.runs import read_plan, snapshots, trained_pairs
 from gradatlas.study.scored import GRADED, is_fetched
 from gradatlas.study.settings import (
+    BridgeTraining,
+    Followed,
     Learning,
     Measuring,
     OneStep,
@@ -49,6 +51,10 @@ from gradatlas.study.sources import is_hub_id
 def as_json(**settings):
     """A job's settings as one value for the command line. Give it in a function: braces in a plain param are wildcards."""
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+
+
+# What is written of every figure that is an output by itself: its pictures, and its caption.
+FIGURE_FILES = [*STUDY.config["formats"], "caption.md"]
 
 
 def code_digest(job, only=None):
@@ -594,7 +600,7 @@ DYNAMICS_CLAIMS = [*read_sheet(ROOT / "config/claims_dynamics.tsv", DynamicsClai
 QUALITY_CLAIMS_SHEET = shipped("config", "claims_quality.tsv")
 QUALITY_CLAIMS = [*read_sheet(ROOT / "config/claims_quality.tsv", QualityClaimRow, "claim").values()]
 # What of a claim is shown or decides its verdict, but no number of the evidence.
-OF_VERDICTS = ("status", "source", "title", "statement", "statistic", "ability", "published")
+OF_VERDICTS = ("status", "source", "title", "statement", "finding", "statistic", "ability", "published")
 
 
 def of_evidence(claims):
@@ -745,8 +751,82 @@ def learner_settings(wildcards):
 
 
 def run_settings(wildcards):
-    """How a run trains, with its name and seed."""
-    return picked(PLAN.runs[wildcards.run], Training) | {"name": wildcards.run, "seed": int(wildcards.seed)}
+    """How a run trains, with its name and seed, and which models along it are kept."""
+    row = PLAN.runs[wildcards.run]
+    kept = snapshots(row, DYNAMICS["kernels"])
+    return picked(row, Training) | {"name": wildcards.run, "seed": int(wildcards.seed), "snapshots": kept}
+
+
+# The runs with a budget and kernels.
+FOLLOWED_RUNS = [name for name in PLAN.watched if name in DYNAMICS["kernels"]["runs"]]
+
+
+def along_settings(wildcards):
+    """Which responses are followed along a run, and how the model computes."""
+    chosen = picked(DYNAMICS["kernels"], Followed) | picked(DYNAMICS, Window) | learner_settings(wildcards)
+    return chosen | {"run": wildcards.run, "seed": int(wildcards.seed)}
+
+
+def along_memory(wildcards, input, attempt):
+    """Main memory in MB of a job along a run."""
+    from gradatlas.planning.resources import following_memory_mb
+
+    return attempt * following_memory_mb(known_of(input.init, wildcards), STUDY.config, on_gpu)
+
+
+def following_work(wildcards, input, model):
+    """What a job along a run reads."""
+    from gradatlas.planning.resources import following
+
+    return following(DYNAMICS, model)
+
+
+# The first study's gradients along SFT on its own variants.
+BRIDGE = STUDY.config["bridge"]
+BRIDGED = [BRIDGE["dataset"]] if BRIDGE["dataset"] else []
+VARIANTS = ["none", "simplified", "detailed"]
+
+
+def bridge_run():
+    """A run on one variant, as far as its memory goes."""
+    return {"batch_size": BRIDGE["batch_size"], "loss": "sft", "optimiser": "rmsprop"}
+
+
+def bridge_settings(wildcards):
+    """What decides a run on one variant."""
+    loading = picked(STUDY.models[wildcards.model], Loading)
+    chosen = {"variant": wildcards.variant, "variants": VARIANTS, "seed": int(wildcards.seed)}
+    return picked(BRIDGE, BridgeTraining) | loading | chosen | {"max_length": STUDY.config["max_length"]}
+
+
+def bridge_gradient_settings(wildcards):
+    """What decides the gradients along it: the first study's settings, of nuclear norms alone."""
+    row = STUDY.models[wildcards.model]
+    chosen = picked(STUDY.config, Measuring) | picked(row, Loading) | {"mapping": row["projections"]}
+    return chosen | {"loss_tokens": ["all"], "metrics": ["nuclear_norm"]}
+
+
+def bridge_kernel_settings(wildcards):
+    """Which of its answers the kernel is between."""
+    chosen = {"prompts": BRIDGE["questions"], "pairs": 0, "max_length": STUDY.config["max_length"]}
+    names = {"run": f"sft_{wildcards.variant}", "seed": int(wildcards.seed)}
+    return picked(STUDY.models[wildcards.model], Loading) | chosen | names
+
+
+def bridge_tables(name):
+    """The tables of this name of all runs of one model: those of the first seed, then of the next."""
+    return lambda wildcards: collect(
+        f"results/bridge/{{dataset}}/{{model}}/seed_{{seed}}/{{variant}}/{name}.parquet",
+        **wildcards,
+        seed=BRIDGE["seeds"],
+        variant=VARIANTS,
+    )
+
+
+def bridge_title(wildcards):
+    """A model and dataset as readers know them."""
+    title = STUDY.models[wildcards.model]["title"] or wildcards.model
+    return f"{title}, {STUDY.datasets[wildcards.dataset]['title'] or wildcards.dataset}"
 
 
 def learner_gpu(wildcards):
@@ -841,6 +921,13 @@ def ranking_settings(wildcards):
 def seed_tables(name, made):
     """The tables of this name beside the runs of each seed; none where this config makes none."""
     return lambda wildcards: collect(f"{SEED_DIR}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"] if made else [])
+
+
+def followed_tables(name):
+    """The tables of this name of the runs with a budget and kernels: all of the first seed, then of the next."""
+    return lambda wildcards: collect(
+        f"{SEED_DIR}/{{run}}/{name}.parquet", **wildcards, seed=DYNAMICS["seeds"], run=FOLLOWED_RUNS
+    )
 
 
 def scores_of_pair(wildcards):

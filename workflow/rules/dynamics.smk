@@ -11,6 +11,9 @@ why    one rule for all runs: a run's settings are its row of the sheet
 ONE_STEP = DYNAMICS["one_step"]
 # The weights of a run: an output that is deleted once no job needs it; where they are kept, its card stands for them.
 WEIGHTS = [] if DYNAMICS["keep_models"] else temp(directory(f"{SEED_DIR}/{{run}}/model"))
+# Models along the run, with their cards; empty for a run without kernels.
+SNAPSHOTS = directory(f"{SEED_DIR}/{{run}}/snapshots")
+SNAPSHOTS = SNAPSHOTS if DYNAMICS["keep_models"] else temp(SNAPSHOTS)
 
 
 wildcard_constraints:
@@ -193,6 +196,7 @@ rule finetune:
         # The card represents the folder model/, whose modification time does not depend on its content.
         model=f"{SEED_DIR}/{{run}}/model.json",
         weights=WEIGHTS,
+        snapshots=SNAPSHOTS,
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
     benchmark:
@@ -309,6 +313,12 @@ rule draw_dynamics:
             allow_missing=True,
         ),
         one_step=[f"{SEED_DIR}/one_step.parquet"] if ONE_STEP["updates"] else [],
+        kernels=collect(
+            f"{SEED_DIR}/{{run}}/{{table}}.parquet",
+            run=FOLLOWED_RUNS,
+            table=["budget", "kernels", "kernel_means", "entanglement"],
+            allow_missing=True,
+        ),
     output:
         folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seed_{seed}"),
@@ -328,7 +338,7 @@ rule draw_dynamics:
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_dynamics"),
-        settings=lambda wildcards: as_json(runs=watched_rows()),
+        settings=lambda wildcards: as_json(runs=watched_rows(), followed=FOLLOWED_RUNS),
         # With a folder per run below it.
         folder=lambda wildcards, input: os.path.dirname(os.path.dirname(input.tables[0])),
         one_step=lambda wildcards, input: ["--one-step", input.one_step] if input.one_step else [],
@@ -348,7 +358,7 @@ rule draw_seeds:
         folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seeds"),
             patterns=["{kind}.svg"],
-            caption="../report/dynamics_seeds.rst",
+            caption="../report/dynamics.rst",
             category="Learning dynamics",
             subcategory="{model}, over seeds",
             labels={"pairs": "{pairs}", "figure": "{kind}"},
@@ -426,8 +436,6 @@ DYNAMICS_FIGURES = collect(
     model=STUDY.learners if len(DYNAMICS["seeds"]) > 1 else [],
 )
 
-# What the page shows of the second study: folders with an index.json each.
-SECOND_FIGURES = DYNAMICS_FIGURES + ["results/figures/toys"] * SHOW_TOYS
 RUN_STATUSES = collect(
     f"{SEED_DIR}/{{run}}/status.json",
     pairs=DYNAMICS["pairs"],

@@ -2,7 +2,8 @@
 
 needs  results/statistics/
 makes  results/figures/{dataset}/ (one chart per model, relation and kind), results/figures/all-datasets/ (what the
-       datasets show together), each with its files' checksums beside it ({dataset}.sha256); results/tables/, results/index.html
+       datasets show together), each with its files' checksums beside it ({dataset}.sha256); results/tables/,
+       results/index.html, results/more.html
 why    one job draws all figures of a dataset: starting Python costs more than a chart
 """
 
@@ -38,7 +39,6 @@ rule draw_figures:
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_figures"),
-        # The caption shows it.
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
         settings=lambda wildcards: as_json(
             model_titles=titles(STUDY.models),
@@ -69,7 +69,7 @@ rule draw_overview:
         folder=report(
             directory("results/figures/all-datasets"),
             patterns=["{model}.{relation}.{kind}.svg"],
-            caption="../report/overview.rst",
+            caption="../report/figure.rst",
             category="Figures",
             subcategory="all datasets",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},
@@ -160,7 +160,7 @@ rule write_accuracy:
 
 
 rule write_atlas:
-    """Write the page: what was run, the explorer, all figures and tables."""
+    """Write the page: findings, explorer, verdicts and figures; and more.html: data, tables, toys and settings."""
     input:
         figures=[str(sums_of(folder)) for folder in FIGURES],
         cells=collect("results/statistics/{dataset}/cells.parquet", dataset=STUDY.datasets),
@@ -182,10 +182,13 @@ rule write_atlas:
         statuses=RUN_STATUSES,
         run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
         win_rates=[*WIN_RATES, *[str(Path(path).with_suffix(".parquet")) for path in WIN_RATES]],
+        findings="results/findings.json",
         # Relative, so that the whole may be moved.
+        glossary=shipped("docs", "glossary.md"),
         templates=sorted(os.path.relpath(path) for path in Path(ROOT, "workflow/gradatlas/page/templates").iterdir()),
     output:
-        "results/index.html",
+        page="results/index.html",
+        more="results/more.html",
     log:
         "logs/write_atlas.log",
     localrule: True
@@ -208,9 +211,10 @@ rule write_atlas:
         "python -m gradatlas write-atlas --figures {params.figures:q} --cells {input.cells:q}"
         " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} {params.claims:q}"
+        " --findings {input.findings:q} --glossary {input.glossary:q}"
         " --scores {input.scores:q} --quality {input.quality:q} --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
         " --win-rates {params.win_rates:q}"
-        " --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --output {output.page:q} > {log:q} 2>&1"
 
 
 rule figures:

@@ -10,7 +10,7 @@ TOY_IMAGES = TOYS["images"]["source"]
 HUB_IMAGES = not is_file(TOYS["images"])
 TOY_TABLES = {
     "squeeze_softmax": ["squeeze", "squeeze_cases", "squeeze_sweeps"],
-    "train_classifier": ["predictions", "kernels", "steps", "changes"],
+    "train_classifier": ["predictions", "kernels", "steps", "changes", "phases", "norms"],
     "clip_objective": ["clip"],
 }
 

@@ -27,31 +27,31 @@ from gradatlas.models.conversations import EncodedRow
 class Watching(TrainerCallback):
     """Measures a model before training, every `every` optimizer steps, and after the last one.
 
-    Process 0 measures and writes ``{output_dir}/gradatlas/{name}.parquet``, complete after each step; the others wait.
+    Process 0 measures and writes ``{output_dir}/gradatlas/``, complete after each step; the others wait.
     Numbers go to the Trainer's log and so to what `report_to` names, as ``gradatlas/...``. Training is as without the
     callback, to the last bit. A resumed run continues the table at its checkpoint's step.
 
-    Subclasses give `name`, `table`, `prepare` and `measure`.
+    Subclasses give `name`, `prepare`, `measure`, and by file name the `tables`; the first has rows of every step.
     """
 
     name = ""
-    table: Table
+    tables: dict[str, Table]
 
     def __init__(self, every: int, output_dir: str | Path | None, tokenizer: Any):
         if every < 1:
             raise InputError(f"every: {every} is not a number of optimizer steps; give 1 or more")
         self.every, self.output_dir, self.tokenizer = every, output_dir, tokenizer
-        self.path = Path()
+        self.folder = Path()
         self.facts: dict[str, Any] = {}
-        self.rows: pa.Table
+        self.rows: dict[str, pa.Table] = {}
         self.begun = self.spent = 0.0
 
-    def prepare(self, model: Any, tokenizer: Any) -> dict[str, Any]:
-        """Get ready to measure `model`; returns what a table's numbers depend on, as its metadata."""
+    def prepare(self, model: Any, tokenizer: Any, step: int) -> dict[str, Any]:
+        """Get ready to measure `model` from `step` on; returns what tables' numbers depend on, as their metadata."""
         raise NotImplementedError
 
-    def measure(self, model: Any, step: int) -> tuple[pa.Table, dict[str, float]]:
-        """The rows of `step`, and the numbers to log by name."""
+    def measure(self, model: Any, step: int) -> tuple[dict[str, pa.Table], dict[str, float]]:
+        """The rows of `step` by table, and the numbers to log by name."""
         raise NotImplementedError
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, processing_class: Any, **kwargs):
@@ -65,8 +65,9 @@ class Watching(TrainerCallback):
         with _first_process(state.is_world_process_zero) as works:
             if works:
                 with borrowed(model):
-                    self.facts = self.prepare(model, getattr(tokenizer, "tokenizer", tokenizer))
-                self._open(Path(self.output_dir or args.output_dir), state.global_step)
+                    self.facts = self.prepare(model, getattr(tokenizer, "tokenizer", tokenizer), state.global_step)
+                self.folder = Path(self.output_dir or args.output_dir) / "gradatlas"
+                self.rows = {name: self._earlier(name, state.global_step) for name in self.tables}
         self._at_step(args, state, control, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **kwargs):
@@ -85,13 +86,14 @@ class Watching(TrainerCallback):
         if step % self.every and step < state.max_steps and not last:
             return
         with _first_process(state.is_world_process_zero) as works:
-            if not works or step in self.rows["step"].unique().to_pylist():
+            if not works or step in next(iter(self.rows.values()))["step"].unique().to_pylist():
                 return
             started = time.perf_counter()
             with borrowed(model):
-                rows, numbers = self.measure(model, step)
-            self.rows = pa.concat_tables([self.rows, rows.cast(self.table.schema)])
-            write_table(self.table, self.rows, self.path, self.facts)
+                found, numbers = self.measure(model, step)
+            for name, rows in found.items():
+                self.rows[name] = pa.concat_tables([self.rows[name], rows.cast(self.tables[name].schema)])
+                write_table(self.tables[name], self.rows[name], self.folder / f"{name}.parquet", self.facts)
             now = time.perf_counter()
             self.spent += now - started
             numbers[f"{self.name}_seconds"] = now - started
@@ -99,27 +101,27 @@ class Watching(TrainerCallback):
                 numbers[f"{self.name}_share"] = self.spent / (now - self.begun)
             _log(args, state, control, {f"gradatlas/{name}": value for name, value in numbers.items()})
 
-    def _open(self, folder: Path, step: int) -> None:
-        """The rows of an earlier part of this training, up to its checkpoint's `step`."""
-        self.path = folder / "gradatlas" / f"{self.name}.parquet"
-        self.rows = self.table.empty()
-        if not self.path.exists():
-            return
+    def _earlier(self, name: str, step: int) -> pa.Table:
+        """A table's rows of an earlier part of this training, up to its checkpoint's `step`."""
+        path, table = self.folder / f"{name}.parquet", self.tables[name]
+        if not path.exists():
+            return table.empty()
         if step == 0:
-            kept = self.path.with_name(f"{self.name}.earlier.parquet")
-            progress(f"{self.path}: of an earlier training, renamed to {kept.name}")
-            self.path.replace(kept)
-            return
-        before = read_metadata(self.path, self.table)
-        if changed := [name for name in self.facts if before.get(name) != self.facts[name]]:
+            kept = path.with_name(f"{name}.earlier.parquet")
+            progress(f"{path}: of an earlier training, renamed to {kept.name}")
+            path.replace(kept)
+            return table.empty()
+        before = read_metadata(path, table)
+        if changed := [key for key in self.facts if before.get(key) != self.facts[key]]:
             raise InputError(
-                f"{self.path}: was measured with other {', '.join(changed)} than this resumed training measures; give "
+                f"{path}: was measured with other {', '.join(changed)} than this resumed training measures; give "
                 "the same, or another output_dir"
             )
-        rows = read_table(self.table, self.path)
-        self.rows = rows.filter(pc.less_equal(rows["step"], step))
-        if lost := rows.num_rows - self.rows.num_rows:
-            progress(f"{self.path}: {lost} rows are later than the checkpoint (step {step}) and are measured again")
+        rows = read_table(table, path)
+        kept = rows.filter(pc.less_equal(rows["step"], step))
+        if lost := rows.num_rows - kept.num_rows:
+            progress(f"{path}: {lost} rows are later than the checkpoint (step {step}) and are measured again")
+        return kept
 
 
 def digest_of(encoded: Sequence[tuple[TrainingRow, EncodedRow]]) -> str:

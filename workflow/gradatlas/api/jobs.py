@@ -93,7 +93,7 @@ def score(
 
 
 def watch(folder: Path, *, formats: tuple[Format, ...] = ("vl.json", "svg", "png")) -> None:
-    """Draw the layer curves and log-probabilities that callbacks have written during a training, over its steps.
+    """Draw layer curves, log-probabilities and their budget that callbacks have written during a training, by step.
 
     Parameters
     ----------

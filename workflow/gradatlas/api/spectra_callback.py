@@ -29,7 +29,7 @@ class GradientSpectra(Watching):
     share of all calls in the training's time so far. Table: `gradatlas.api.tables.TRAINING_SPECTRA`.
     """
 
-    name, table = "spectra", TRAINING_SPECTRA
+    name, tables = "spectra", {"spectra": TRAINING_SPECTRA}
 
     def __init__(
         self,
@@ -52,17 +52,18 @@ class GradientSpectra(Watching):
         self.prompting, self.reading = Prompting(prompt, turns, max_length), reading
         self.batch_tokens, self.mapping = batch_tokens, mapping
 
-    def prepare(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+    def prepare(self, model: Any, tokenizer: Any, step: int) -> dict[str, Any]:
         """Tokens of the probes, and the projections of the model."""
         self.encoded = encode(model, tokenizer, read(self.probes, "probes", self.reading), "probes", self.prompting)
         self.capture = Capture(model, self.projections, self.mapping)
         return {"probes": digest_of(self.encoded), "projections": list(self.projections), "metrics": list(self.metrics)}
 
-    def measure(self, model: Any, step: int) -> tuple[pa.Table, dict[str, float]]:
+    def measure(self, model: Any, step: int) -> tuple[dict[str, pa.Table], dict[str, float]]:
         """Rows of `TRAINING_SPECTRA`, and means of loss and metrics."""
         frame = measured(self.capture, self.encoded, self.metrics, self.batch_tokens)
         losses = frame.group_by("row", "response").agg(pl.col("loss").first())["loss"]
         numbers = {"loss": losses.mean()} | {name: frame[name].drop_nans().mean() for name in self.metrics}
         others = [pl.lit(None, pl.Float64).alias(name) for name in ALL if name not in self.metrics]
         rows = frame.with_columns(pl.lit(step).alias("step"), pl.col("id").alias("sample"), *others)
-        return rows.select(TRAINING_SPECTRA.names).to_arrow(), {k: v for k, v in numbers.items() if v is not None}
+        made = {"spectra": rows.select(TRAINING_SPECTRA.names).to_arrow()}
+        return made, {name: number for name, number in numbers.items() if number is not None}

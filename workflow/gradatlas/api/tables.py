@@ -43,3 +43,23 @@ TRAINING_PROBES = Table(
         ]
     ),
 )
+
+# One row: a block's part of the change of one response's log-probability, in nats, from optimizer step `since` to
+# `step`; `layer` is null outside of the layers. `predicted`: along the change of the block's weights, by the gradients
+# halfway. `measured`: the whole change, the same for all blocks, to which the parts add up. Frozen blocks have no row.
+TRAINING_BUDGET = Table(
+    "training_budget",
+    "ResponseProbes",
+    pa.schema(
+        [
+            ("since", COUNT),
+            ("step", COUNT),
+            ("pair", TEXT),
+            ("type", TEXT),
+            ("layer", COUNT),
+            ("block", TEXT),
+            ("predicted", REAL),
+            ("measured", REAL),
+        ]
+    ),
+)

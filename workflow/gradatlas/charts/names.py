@@ -27,6 +27,13 @@ KINDS = {
     "rd": "RD by dataset and variant",
     "differences": "RD by layer",
 }
+# Keys that readers meet under another name; docs/glossary.md says what each is.
+TERMS = {
+    "none": "None (answer only)",
+    "derangement": "Another question’s answer",
+    "published": "The paper’s wrong answers",
+    "reference": "The paper’s wrong answers",
+}
 PIPELINE_CHECK = "pipeline check"
 
 
@@ -76,6 +83,14 @@ def relations_in_order(keys: Iterable[str]) -> list[str]:
     return in_order(keys, ("correct",))
 
 
+def terms(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by the names that readers meet (`TERMS`, else `label`); two of one name have their keys, too."""
+    names = {key: TERMS.get(key, label(key)) for key in keys}
+    taken = list(names.values())
+    return {key: name if taken.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
+
+
 def responses_of(relation: str) -> str:
     """A relation within a sentence: ``wrong_chain`` -> ``wrong chain responses``."""
-    return f"{relation.replace('_', ' ')} responses"
+    name = TERMS.get(relation)
+    return f"{name[:1].lower()}{name[1:]}" if name else f"{relation.replace('_', ' ')} responses"

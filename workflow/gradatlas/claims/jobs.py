@@ -65,6 +65,16 @@ class VerdictSettings:
     """the form of a model's prompts, plain or chat, by model"""
 
 
+@dataclass(frozen=True)
+class FindingSettings:
+    """What decides the words of the findings."""
+
+    titles: dict[str, str] = field(default_factory=dict)
+    """names of models and datasets to readers, by key"""
+    measured: list[tuple[str, str]] = field(default_factory=list)
+    """model and dataset, by key, of everything that is measured; one without a claim is listed"""
+
+
 def gather_evidence(
     *,
     dataset: str,
@@ -110,6 +120,9 @@ def gather_dynamics_evidence(
     one_step: Sequence[Path] = (),
     generation_scores: Sequence[Path] = (),
     judgements: Sequence[Path] = (),
+    budget: Sequence[Path] = (),
+    kernels: Sequence[Path] = (),
+    entanglement: Sequence[Path] = (),
     claims: Path,
     output: Path,
     settings: Json[DynamicsEvidenceSettings],
@@ -130,6 +143,8 @@ def gather_dynamics_evidence(
         generation_scores tables, one a seed, or none
     judgements
         judgements tables, one a seed, or none
+    budget, kernels, entanglement
+        tables of the runs with a budget and kernels: all of the first seed, then as many of the next, or none
     claims
         the claims' sheet (.tsv)
     output
@@ -152,8 +167,65 @@ def gather_dynamics_evidence(
             raise InputError(f"--{option} names {len(paths)} tables, settings.seeds {len(seeds)}; give one a seed")
         for seed, path in zip(seeds, paths, strict=False):
             groups[seed][table] = path
+    for table, paths in {"budget": budget, "kernels": kernels, "entanglement": entanglement}.items():
+        each = len(paths) // len(seeds)
+        if each * len(seeds) != len(paths):
+            raise InputError(f"--{table} names {len(paths)} tables for {len(seeds)} seeds; give as many of each seed")
+        for at, seed in enumerate(seeds):
+            groups[seed][table] = paths[at * each : (at + 1) * each]
     rows = read_claims(DynamicsClaim, claims)
     gather_runs(pairs, model, settings.kind, groups, rows_of, rows, output, settings.draws, settings.seed)
+
+
+@dataclass(frozen=True)
+class BridgeEvidenceSettings(BootstrapSettings):
+    """What the evidence on runs on the first study's variants depends on besides the tables."""
+
+    kind: str = "base"
+    """base, instruct or random"""
+    seeds: tuple[int, ...] = (0,)
+    """seeds of the runs, in the order of the tables"""
+
+
+def gather_bridge_evidence(
+    *,
+    dataset: str,
+    model: str,
+    bridge: list[Path],
+    kernels: list[Path],
+    claims: Path,
+    output: Path,
+    settings: Json[BridgeEvidenceSettings],
+) -> None:
+    """Measure what the claims on SFT on the first study's variants are about, of one model: no verdict yet.
+
+    Parameters
+    ----------
+    dataset
+        the dataset's name
+    model
+        the model's name
+    bridge
+        bridge tables: all runs of the first seed, then as many of the next
+    kernels
+        kernels tables, in the same order
+    claims
+        the claims' sheet (.tsv)
+    output
+        evidence table to write (.parquet)
+    """
+    from gradatlas.claims.dynamics.bridge import gather_bridge
+    from gradatlas.claims.sheet import DynamicsClaim, read_claims
+    from gradatlas.core.errors import check_same_number
+
+    check_same_number(bridge=bridge, kernels=kernels)
+    each = len(bridge) // len(settings.seeds)
+    groups = {
+        seed: {name: paths[at * each : (at + 1) * each] for name, paths in (("bridge", bridge), ("kernels", kernels))}
+        for at, seed in enumerate(settings.seeds)
+    }
+    rows = read_claims(DynamicsClaim, claims)
+    gather_bridge(dataset, model, settings.kind, groups, rows, output, settings.draws, settings.seed)
 
 
 def gather_toy_evidence(*, toys: Path, images: str = "digits", claims: Path, output: Path) -> None:
@@ -252,6 +324,36 @@ def test_claims(
     table = decide(evidence, rows, ability.abilities(ability.read(accuracy)), output, settings.prompts)
     counts = ", ".join(f"{(table['verdict'] == verdict).sum()} {verdict}" for verdict in VERDICTS)
     progress(f"{table.height} tests of {table['claim'].n_unique()} claims: {counts}")
+
+
+def write_findings(
+    *,
+    claims: Path | None = None,
+    figure: Path | None = None,
+    output: Path,
+    settings: Json[FindingSettings] = FindingSettings(),
+) -> None:
+    """Write what was found in plain words: at most six findings a study, and three sentences above them.
+
+    Parameters
+    ----------
+    claims
+        the claims table (.parquet); none where nothing has claims
+    figure
+        the figure of the findings (.svg), which the Markdown shows
+    output
+        stem of the files to write: .json and .md
+    """
+    import polars as pl
+
+    from gradatlas.claims import sentences
+    from gradatlas.claims.tables import CLAIMS
+    from gradatlas.core.command import progress
+    from gradatlas.core.tables import read_table
+
+    table = pl.from_arrow(read_table(CLAIMS, claims)) if claims else None
+    found = sentences.write_findings(table, output, settings.titles, settings.measured, figure)
+    progress(f"{len(found)} findings: {output}.md, {output}.json")
 
 
 def write_accuracy(*, accuracy: list[Path], csv: Path, markdown: Path) -> None:

@@ -42,7 +42,8 @@ EVIDENCE = Table(
     ),
 )
 
-# One row: a statement of a study, tested on one model and dataset; `seed` is the model's, `reference_model` the one
+# One row: a statement of a study, tested on one model and dataset. First what a reader needs. `finding`: its sheet's
+# column; `kind`: the model's, random for an untrained network. `seed` is the model's, `reference_model` the one
 # that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` states why it is no more.
 # `status`: stands, withdrawn or control; seed: one of several trainings, whose verdict is that over seeds;
 # not_asked: this config does not make what the claim is about, no test. A claim of the study (`claim_status`) on an
@@ -57,21 +58,26 @@ CLAIMS = Table(
     pa.schema(
         [
             ("claim", TEXT),
+            ("statement", TEXT),
             ("study", TEXT),
+            ("model", TEXT),
+            ("dataset", TEXT),
+            ("verdict", TEXT),
+            *ESTIMATE,
+            ("untrained", REAL),
+            ("relation", TEXT),
+            ("projection", TEXT),
+            ("reason", TEXT),
             ("status", TEXT),
             ("claim_status", TEXT),
             ("source", TEXT),
             ("title", TEXT),
-            ("model", TEXT),
+            ("finding", TEXT),
+            ("kind", TEXT),
             ("reference_model", TEXT),
-            ("dataset", TEXT),
             ("reference_dataset", TEXT),
-            ("relation", TEXT),
-            ("projection", TEXT),
             ("seed", COUNT),
             ("statistic", TEXT),
-            *ESTIMATE,
-            ("untrained", REAL),
             ("variants", TEXT),
             ("tokens", REAL),
             ("reference_tokens", REAL),
@@ -83,9 +89,6 @@ CLAIMS = Table(
             ("test", TEXT),
             ("p_value", REAL),
             ("p_adjusted", REAL),
-            ("verdict", TEXT),
-            ("reason", TEXT),
-            ("statement", TEXT),
             ("accuracies", TEXT),
             ("ability_test", TEXT),
             ("accuracy", REAL),

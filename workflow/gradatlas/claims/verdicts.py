@@ -256,7 +256,7 @@ def _finished(row: dict[str, Any], claim: Claim, prompts: Mapping[str, str]) -> 
     }
 
 
-_OF_CLAIM = ("study", "source", "title", "statistic", "direction", "threshold", "margin")
+_OF_CLAIM = ("study", "source", "title", "finding", "statistic", "direction", "threshold", "margin")
 
 
 def _status(row: Mapping[str, Any], claim: Claim) -> str:

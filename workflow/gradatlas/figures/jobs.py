@@ -91,6 +91,8 @@ class RunSettings:
 
     runs: list[dict[str, Any]]
     """rows of config/runs.tsv, each after the run that it starts from"""
+    followed: list[str] = field(default_factory=list)
+    """runs with a budget and kernels"""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,23 @@ def draw_claims(
 
     draw_verdicts(claims, figure, dynamics_figure, quality_figure, formats, settings.titles)
     write_verdicts(claims, markdown)
+
+
+def draw_findings(*, findings: Path, formats: list[str], figure: Path) -> None:
+    """Draw the findings: every test's effect with its interval, and untrained networks beside them.
+
+    Parameters
+    ----------
+    findings
+        findings.json of write-findings
+    formats
+        any of vl.json, svg, png, pdf
+    figure
+        figure to write, without its format
+    """
+    from gradatlas.figures.findings import draw
+
+    draw(findings, figure, formats)
 
 
 def compare_fixed(
@@ -420,7 +439,37 @@ def draw_dynamics(
     """
     from gradatlas.figures import run_gallery
 
-    run_gallery.draw_dynamics(curves, tables, one_step, _by_name(settings), title, output, formats)
+    rows, followed = _by_name(settings), settings.followed
+    run_gallery.draw_dynamics(curves, tables, one_step, rows, title, output, formats, followed)
+
+
+def draw_bridge(
+    *,
+    bridge: list[Path],
+    means: list[Path],
+    title: str,
+    formats: list[str],
+    output: Path,
+    settings: BootstrapSettings = BOOTSTRAP,
+) -> None:
+    """Draw the first study's gradients along one model's SFT on its own variants.
+
+    Parameters
+    ----------
+    bridge
+        bridge tables of measure-bridge, one a run (.parquet)
+    means
+        kernel_means tables of measure-kernels, in the same order (.parquet)
+    title
+        the model and dataset, as readers see them
+    formats
+        any of vl.json, svg, png, pdf
+    output
+        folder to write the figures to
+    """
+    from gradatlas.figures import bridge as figures
+
+    figures.draw_bridge(bridge, means, title, output, formats, draws=settings.draws, seed=settings.seed)
 
 
 def draw_seeds(

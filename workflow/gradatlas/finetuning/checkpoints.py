@@ -47,6 +47,11 @@ class Checkpoints:
             self._open(json.dumps(facts, sort_keys=True, indent=1) + "\n")
         processes.wait()
 
+    @property
+    def snapshots(self) -> Path:
+        """The folder of models that the run keeps; each is written before the state of its step."""
+        return self.folder / "snapshots"
+
     def _open(self, text: str) -> None:
         mark = self.folder / "facts.json"
         found = mark.read_text(encoding="utf-8", errors="replace") if mark.is_file() else ""

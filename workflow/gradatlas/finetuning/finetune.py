@@ -48,6 +48,7 @@ from gradatlas.study.seeds import seeded_hash
 STATUS = "status.json"
 MACHINE = "machine.json"
 CARD = "model.json"
+SNAPSHOTS = "snapshots"
 
 
 def finetune(
@@ -73,13 +74,15 @@ def finetune(
     max_new_tokens: int = 64,
     prompts: int = 0,
     draws: int = 1,
+    snapshots: Sequence[int] = (),
 ) -> None:
     """Finetune the model at `init` (a folder, a card, or another run's ``model.json``) on a ``pairs`` table.
 
     Writes to the folder `output`: ``dynamics.parquet`` (of the `probes`, if given), ``generations.parquet`` (`draws`
     free responses to at most `prompts` prompts of each split), ``training.parquet``, ``status.json``, ``machine.json``
-    (hardware and versions), ``model/``, and last its card ``model.json``. A loss or gradient that is not finite stops
-    the run: the status is then ``diverged``, and ``model/`` is that of the last evaluation before that step.
+    (hardware and versions), ``model/``, and last its card ``model.json``; the model after each of the steps `snapshots`
+    (which are evaluated) in ``snapshots/{step}/``, with a card ``snapshots/{step}.json``. A loss or gradient that is
+    not finite stops the run: the status is then ``diverged``, and ``model/`` that of the last evaluation before.
 
     `reference`: the reference model, by default `init`. `generations`: a table whose last free responses are those of
     `init`, which are not made again. `judge`: ranks on-policy samples; of the main process alone.
@@ -118,6 +121,7 @@ def finetune(
         "max_new_tokens": max_new_tokens,
         "prompts": prompts,
         "draws": draws,
+        "snapshots": list(snapshots),
         "dtype": dtype,
         "device": device,
         "processes": processes.count,
@@ -152,10 +156,15 @@ def finetune(
         found = known | {(row["pair_id"], row["draw"]): row for row in made}
         return [{**moment(step), **found[key]} for pair in prompted for key in keys[pair["pair_id"]]]
 
+    def keep_model(step: int) -> None:
+        if processes.is_main:
+            kept = deepcopy(adapter).merge_and_unload() if adapter else model
+            save_model(kept, tokenizer, checkpoints.snapshots / snapshot_name(step))
+
     run.prepare(batch_tokens)
     # Tested before a checkpoint is read, so that a resumed run finds the same.
     batch_key(model, window)
-    status = run.train(checkpoints, checkpoint_every, evaluate_probes, generate_responses)
+    status = run.train(checkpoints, checkpoint_every, evaluate_probes, generate_responses, snapshots, keep_model)
     if not processes.is_main:
         return
     folder = Path(output) / "model"
@@ -171,6 +180,8 @@ def finetune(
     status |= {"run": recipe.name, "trained_on": len(examples), "excluded": excluded}
     status["probes"] = {"ok": len(followed), **Counter(row["status"] for row in unusable)}
     write_json(Path(output) / MACHINE, machine(device))
+    good = [step for step in snapshots if step <= status["last_good_step"]]
+    _write_snapshots(recipe.name, good, checkpoints.snapshots, Path(output) / SNAPSHOTS)
     write_json(Path(output) / STATUS, {**status, "model_digest": card["digest"]})
     write_json(Path(output) / CARD, card)
     checkpoints.remove()
@@ -182,6 +193,29 @@ def code_of(loss: str, judge: str | None = None) -> dict[str, str]:
     found = {"code": code_digest(f"{__name__}:finetune", only={losses: []})}
     found["loss_code"] = code_digest(losses, only={losses: [loss]})
     return found | ({"judge_code": code_digest(judges, only={judges: [judge]})} if judge else {})
+
+
+def snapshot_name(step: int) -> str:
+    """The name of the model after a step, among a run's snapshots."""
+    return f"{step:08d}"
+
+
+def stages(init: str, run: str | Path) -> list[tuple[int, str]]:
+    """(step, card) of every model along a run: its start `init`, the snapshots in its folder `run`, and its end."""
+    folder = Path(run)
+    kept = [(int(card.stem), str(card)) for card in sorted((folder / SNAPSHOTS).glob("*.json"))]
+    ended = read_json(folder / STATUS, "finetune")["last_good_step"]
+    return [(0, init), *kept, *([(ended, str(folder / CARD))] if ended not in {0, *dict(kept)} else [])]
+
+
+def _write_snapshots(name: str, steps: Sequence[int], kept: Path, folder: Path) -> None:
+    """Copy the models after `steps` from the checkpoints to `folder`, and write their cards."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    for step in map(snapshot_name, steps):
+        shutil.copytree(kept / step, folder / step)
+        write_json(folder / f"{step}.json", card_of(f"{name}_{step}", str(folder / step), "", folder / step))
 
 
 def locate_start(init: str) -> Location:
@@ -293,6 +327,8 @@ class _TrainingLoop:
         checkpoint_every: int,
         evaluate_probes: Callable[[int], list[dict]],
         generate_responses: Callable[[int], list[dict]],
+        snapshots: Sequence[int] = (),
+        keep_model: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Train to the end, or to the first number that is not finite: then return to the last evaluation before."""
         recipe = self.recipe
@@ -309,14 +345,17 @@ class _TrainingLoop:
             if not self._step(step):
                 return self._diverged(checkpoints, step + 1, good)
             step += 1
-            if recipe.evaluates(step):
+            evaluated = recipe.evaluates(step) or step in snapshots
+            if evaluated:
                 rows = evaluate_probes(step)
                 if any(row["status"] == "ok" and not _finite(row) for row in rows):
                     return self._diverged(checkpoints, step, good)
                 checkpoints.record(DYNAMICS, step, rows)
             if recipe.generates(step):
                 checkpoints.record(GENERATIONS, step, generate_responses(step))
-            if recipe.evaluates(step):
+            if evaluated:
+                if step in snapshots:
+                    keep_model(step)
                 if step == recipe.steps or step // recipe.evaluate_every % checkpoint_every == 0:
                     checkpoints.save(step, self._state())
                 good = step

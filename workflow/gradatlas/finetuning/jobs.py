@@ -8,7 +8,7 @@ from typing import Any, Literal
 from gradatlas.core.jobs import Json, RequestOptions, by_name
 from gradatlas.finetuning.settings import FinetuneSettings, GenerateSettings, RunSettings
 from gradatlas.models.writers import REQUESTS, Requests, WriterSettings, writer_of
-from gradatlas.study.settings import Sampling
+from gradatlas.study.settings import BridgeTraining, Sampling
 from gradatlas.study.sheets import Loading
 
 #: From a model and its encoder, the rows of the ``probes`` table.
@@ -331,6 +331,60 @@ def _finetune(given: dict[str, Any], *processes: Any) -> None:
     del chosen["processes"]
     work(given.pop("init"), given.pop("pairs"), given.pop("output"), given.pop("journal"), recipe, *processes,
          **given, **chosen)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantSettings(BridgeTraining, Loading):
+    """What decides a run on one variant of the first study's responses."""
+
+    variant: str
+    """what is learnt"""
+    variants: tuple[str, ...]
+    """all variants that runs are compared on"""
+    seed: int = 0
+    """of questions and of the order of examples"""
+    max_length: int = 1024
+    """window in tokens"""
+
+
+def train_on_variant(
+    *,
+    model: str,
+    responses: Path,
+    output: Path,
+    journal: Path,
+    threads: int = 1,
+    batch_tokens: int = 4096,
+    settings: Json[VariantSettings],
+) -> None:
+    """Finetune a model on one variant of the first study's correct responses, with snapshots.
+
+    Snapshots are at equal updates and at equal response tokens of runs on all variants.
+
+    Parameters
+    ----------
+    model
+        model folder or card (.json)
+    responses
+        responses table (.parquet)
+    output
+        folder to write to
+    journal
+        folder for checkpoints, deleted at the end
+    threads
+        CPU threads
+    batch_tokens
+        tokens of an evaluation's batch at most, padding included
+    """
+    from gradatlas.core.device import lease
+
+    with lease(settings.device):
+        import torch
+
+        from gradatlas.finetuning.bridge import train_on_variant as train
+
+        torch.set_num_threads(threads)
+        train(model, responses, output, journal, batch_tokens=batch_tokens, **asdict(settings))
 
 
 def score_generations(

@@ -38,5 +38,7 @@ class FinetuneSettings(RunSettings, GenerateSettings):
     """who ranks on-policy samples: oracle (of the miniature's grammar), endpoint or reward"""
     judge_model: WriterSettings = field(default_factory=WriterSettings)
     """the endpoint's model; of a reward model name, device, dtype and trust_remote_code"""
+    snapshots: tuple[int, ...] = ()
+    """steps, of evaluations, after which the model is kept"""
     processes: int = 1
     """that share every batch, each on a GPU of its own; the bytes depend on it"""

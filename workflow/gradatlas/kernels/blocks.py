@@ -50,6 +50,7 @@ class _Part(NamedTuple):
 
 
 Receive = Callable[[Block, Factor], None]
+Score = Callable[[Any, Sequence[EncodedResponse]], Tensor]
 
 
 class Blocks:
@@ -84,22 +85,30 @@ class Blocks:
         whole = whole.mT if part.transposed else whole
         return whole if part.columns is None else whole[part.columns.to(whole.device)]
 
+    def size(self, block: Block) -> tuple[int, ...]:
+        """The shape of a block's part of its parameter, (out, in) or (width,)."""
+        part = self._of[block]
+        shape = tuple(self.model.get_parameter(part.parameter).shape)
+        shape = shape[::-1] if part.transposed else shape
+        return shape if part.columns is None else (len(part.columns), *shape[1:])
+
     def width(self, block: Block) -> int:
         """Numbers that a token has in a block's factors, at most."""
-        return sum(self.model.get_parameter(self.parameter(block)).shape)
+        return sum(self.size(block))
 
-    def run(self, batch: Sequence[EncodedResponse], receive: Receive) -> Tensor:
+    def run(self, batch: Sequence[EncodedResponse], receive: Receive, score: Score = log_probs) -> Tensor:
         """One forward and backward pass over responses of one `length_regime`; returns log pi, (responses,).
 
         `receive` gets each block with its factors when the gradient arrives; what it does not keep is freed.
-        Factors are float64 in a float64 pass, else float32.
+        Factors are float64 in a float64 pass, else float32. `score`: another function of model and batch, one number a
+        response, in place of log pi; factors and result are its.
         """
         with ExitStack() as block, torch.inference_mode(False), torch.enable_grad():
             block.enter_context(evaluating(self.model, frozen=True))
             for module in self._parts:
                 hook = partial(self._keep, receive, len(batch))
                 block.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-            scores = log_probs(self.model, batch)
+            scores = score(self.model, batch)
             scores.sum().backward()
         return scores.detach()
 

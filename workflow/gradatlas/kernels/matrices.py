@@ -6,73 +6,134 @@ response, some rows of the weight at a time. For more responses than tokens T th
 T = sqrt(in * out / (in + out)) on: 28 tokens at a width of 1,536.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from gradatlas.finetuning.sequences import EncodedResponse
+from gradatlas.finetuning.sequences import EncodedResponse, log_probs
 from gradatlas.gradients.plan import plan_batches
-from gradatlas.kernels.blocks import Block, Blocks
+from gradatlas.kernels.blocks import Block, Blocks, Score
 from gradatlas.kernels.factors import Factor
 from gradatlas.models.forward import length_regime
 
+#: Bytes of formed gradients at a time: fixed, as the order of a sum decides its last digits.
+FORMED = 2**28
+
+Unit = tuple[Block, ...]
+
 
 def kernels(
-    blocks: Blocks, responses: Sequence[EncodedResponse], *, memory: int = 2**31, batch_tokens: int = 4096
+    blocks: Blocks,
+    responses: Sequence[EncodedResponse],
+    *,
+    memory: float = 2**31,
+    batch_tokens: int = 4096,
+    score: Score = log_probs,
 ) -> dict[Block, Tensor]:
     """By block, the kernel (responses, responses), float64 on the CPU, symmetric and positive semidefinite.
 
     The sum over blocks is the kernel of all parameters. Two blocks with one weight (tied embeddings) have a third one
-    for their cross terms, which is not semidefinite. `memory`: bytes for the factors of some blocks, and as many for
-    formed gradients, beside a pass over `batch_tokens` tokens and, for pairs, four matrices of as many tokens squared;
-    with less memory there are more passes.
+    for their cross terms, which is not semidefinite. `memory`: bytes for the factors of some blocks, beside `FORMED`
+    for formed gradients, a pass over `batch_tokens` tokens and, for pairs, four matrices of as many tokens squared;
+    with less memory there are more passes, and the same bytes. `score`: of `Blocks.run`.
     """
+    return dict(kernels_by_block(blocks, responses, memory=memory, batch_tokens=batch_tokens, score=score))
+
+
+def kernels_by_block(
+    blocks: Blocks,
+    responses: Sequence[EncodedResponse],
+    *,
+    memory: float = 2**31,
+    batch_tokens: int = 4096,
+    known: Collection[Block] = (),
+    score: Score = log_probs,
+) -> Iterator[tuple[Block, Tensor]]:
+    """As `kernels`, one block after the other; without those that are `known`."""
     by_key = {str(place): each for place, each in enumerate(responses)}
     batches = plan_batches(by_key, batch_tokens, length_regime(blocks.model.config))
     places = [int(key) for keys in batches for key in keys]
     order = torch.tensor(places).argsort()
-    padded = sum(len(keys) * len(by_key[keys[0]].ids) for keys in batches)
-    found: dict[Block, Tensor] = {}
-    for units in _groups(blocks, padded, memory):
-        kept: dict[Block, list[Factor]] = {block: [] for unit in units for block in unit}
+    wanted = [unit for unit in units(blocks) if not {*unit, *_cross(unit)} <= {*known}]
+    for group in _groups(blocks, wanted, _padded(by_key, batches), memory):
+        kept: dict[Block, list[Factor]] = {block: [] for unit in group for block in unit}
 
         def receive(block: Block, factor: Factor, kept: dict[Block, list[Factor]] = kept) -> None:
             if block in kept:
                 kept[block].append(factor)
 
         for keys in batches:
-            blocks.run([by_key[key] for key in keys], receive)
-        for unit in units:
-            cross = [Block(None, " x ".join(block.name for block in unit))] if len(unit) > 1 else []
-            made = _kernels([kept.pop(block) for block in unit], memory)
-            found |= {block: each[order][:, order] for block, each in zip([*unit, *cross], made, strict=True)}
-    return found
+            blocks.run([by_key[key] for key in keys], receive, score)
+        for unit in group:
+            made = _kernels([kept.pop(block) for block in unit])
+            for block, each in zip([*unit, *_cross(unit)], made, strict=True):
+                if block not in known:
+                    yield block, each[order][:, order]
 
 
-def _groups(blocks: Blocks, tokens: int, memory: int) -> Iterator[list[tuple[Block, ...]]]:
-    """Units (a block, or two with one weight) in groups whose factors of all `tokens` fit into `memory`."""
+def units(blocks: Blocks) -> list[Unit]:
+    """The blocks whose kernels are made together: each alone, or two with one weight."""
     shared = {block for unit in blocks.shared for block in unit}
+    return [*blocks.shared, *((block,) for block in blocks.blocks if block not in shared)]
+
+
+def cost(
+    blocks: Blocks, responses: Sequence[EncodedResponse], *, memory: float = 2**31, batch_tokens: int = 4096
+) -> tuple[int, float]:
+    """Passes over all responses, and floating-point operations of passes and products, by their count."""
+    by_key = {str(place): each for place, each in enumerate(responses)}
+    tokens = _padded(by_key, plan_batches(by_key, batch_tokens, length_regime(blocks.model.config)))
+    passes = sum(1 for _ in _groups(blocks, units(blocks), tokens, memory))
+    weights = sum(each.numel() for each in blocks.model.parameters())
+    # 2 forward, 2 backward to activations.
+    flop = 4 * passes * weights * tokens
+    for unit in units(blocks):
+        for block in unit:
+            size = blocks.size(block)
+            ways = _multiplications(tokens if len(size) > 1 else len(responses), len(responses), size)
+            flop += 2 * min(ways)
+    return passes, float(flop)
+
+
+def _multiplications(tokens: int, samples: int, size: Sequence[int]) -> tuple[float, float]:
+    """Of a block's kernel: from the factors of each pair, and from formed gradients."""
+    rows, columns = (*size, 1)[:2]
+    return tokens**2 * sum(size), (samples**2 + tokens) * rows * columns
+
+
+def _cross(unit: Unit) -> list[Block]:
+    return [Block(None, " x ".join(block.name for block in unit))] if len(unit) > 1 else []
+
+
+def _padded(by_key: dict[str, EncodedResponse], batches: Sequence[Sequence[str]]) -> int:
+    """Tokens of all batches, with padding."""
+    return sum(len(keys) * max(len(by_key[key].ids) for key in keys) for keys in batches)
+
+
+def _groups(blocks: Blocks, wanted: Sequence[Unit], tokens: int, memory: float) -> Iterator[list[Unit]]:
+    """Units in groups whose factors of all `tokens` fit into `memory`."""
     group, used = [], 0
-    for unit in (*blocks.shared, *((block,) for block in blocks.blocks if block not in shared)):
+    for unit in wanted:
         size = sum(map(blocks.width, unit)) * tokens * 8
         if group and used + size > memory:
             yield group
             group, used = [], 0
         group.append(unit)
         used += size
-    yield group
+    if group:
+        yield group
 
 
-def _kernels(unit: Sequence[Sequence[Factor]], memory: int) -> list[Tensor]:
+def _kernels(unit: Sequence[Sequence[Factor]]) -> list[Tensor]:
     """The kernel of each member of a unit, and of the cross terms of two; `unit`: by member, the batches' factors."""
     samples = sum(factor.samples for factor in unit[0])
     rows, columns = unit[0][0].size
     tokens = [sum(factor.tokens for factor in member) for member in unit]
     by_pairs = sum(total**2 * member[0].pair_cost for total, member in zip(tokens, unit, strict=True))
     if by_pairs > sum((samples**2 + total) * rows * columns for total in tokens):
-        return _from_gradients(unit, max(1, memory // (8 * samples * columns * len(unit))))
+        return _from_gradients(unit, max(1, FORMED // (8 * samples * columns * len(unit))))
     own = [_symmetric(_inner(member, member)) / 2 for member in unit]
     return [*own, *(_symmetric(_inner(*pair)) for pair in combinations(unit, 2))]
 

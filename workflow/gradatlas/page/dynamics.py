@@ -1,4 +1,4 @@
-"""The second study on the page: its finetuning runs, and its figures, folder by folder."""
+"""The second study on the page: its finetuning runs, what each changed, and win rates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,36 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from gradatlas.charts.listing import read_index
 from gradatlas.charts.names import label
 from gradatlas.charts.tables import Section
 from gradatlas.core.checked import damaged, read_json
 from gradatlas.figures.run_curves import TYPES
 from gradatlas.figures.run_table import change, read_runs
 from gradatlas.figures.win_rates import read_win_rates, sections
-from gradatlas.page.drawn import drawn
-
-TOYS = "toys"
-# Captions by the last part of a figure's kind, or by its toy; any other is captioned by that key.
-CAPTIONS = {
-    "curves": "Probes of one run",
-    "chains": "Chains of runs",
-    "norms": "Norms of A and G, the likeliest token and all others",
-    "extend": "SFT on both responses, and its controls",
-    "length": "Length of SFT and squeezing",
-    "losses": "Preference losses on the same pairs",
-    "negatives": "Pairs: of the data, and sampled from the model",
-    "influence": "Influence of each type of response on the others",
-    "influence_time": "SignDelta and LBK over time",
-    "one_step": "One step, predicted and measured",
-}
-TOY_CAPTIONS = {
-    "squeeze": "The squeezing effect in a softmax",
-    "influence": "Influence in an image classifier",
-    "clip": "The clipped objective",
-}
-# Drawn for every run, and so shown in a section that is closed at first.
-EVERY_RUN = "curves"
 
 Runs = Mapping[str, Mapping[str, Any]]
 
@@ -99,31 +75,6 @@ def changes_of(path: str | Path, rows: Runs) -> list[dict[str, Any]]:
 def rates_of(path: str | Path, rows: Runs) -> list[Section]:
     """The win rates of each model and seed, from the CSV of `write_win_rates`; `rows`: of config/runs.tsv, by name."""
     return list(sections(read_win_rates(path), rows, {}, ()))
-
-
-def groups_of(folders: Sequence[str | Path], base: Path) -> dict[str, list[dict[str, Any]]]:
-    """The figures of each folder with a list of them (``index.json``), by section: ``dynamics`` or ``toys``.
-
-    A group has a title, `figures`, and `every`, the figures drawn for every run. `base`: the folder of the page.
-    """
-    found: dict[str, list[dict[str, Any]]] = {"dynamics": [], TOYS: []}
-    for folder in map(Path, folders):
-        index = read_index(folder)
-        section = TOYS if index.get("dataset") == TOYS else "dynamics"
-        shown = [_figure(entry, folder, base) for entry in index["figures"]]
-        every = [figure for figure in shown if figure["kind"] == EVERY_RUN]
-        others = [figure for figure in shown if figure["kind"] != EVERY_RUN]
-        if shown:
-            found[section].append({"title": index["dataset_title"], "figures": others, "every": every})
-    return found
-
-
-def _figure(entry: Mapping[str, Any], folder: Path, base: Path) -> dict[str, Any]:
-    if "toy" in entry:
-        return drawn(entry, folder, base, entry["toy"], TOY_CAPTIONS.get(entry["toy"], label(entry["toy"])))
-    # ``dpo.curves`` and ``chains.2`` are of the kinds curves and chains.
-    kind = [part for part in entry["kind"].split(".") if not part.isdigit()][-1]
-    return drawn(entry, folder, base, kind, CAPTIONS.get(kind, label(kind)))
 
 
 def _status(path: str | Path) -> dict[str, Any]:

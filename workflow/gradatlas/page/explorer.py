@@ -19,10 +19,10 @@ import polars as pl
 from gradatlas.charts import theme
 from gradatlas.charts.names import (
     in_order,
-    label,
     projections_in_order,
     relations_in_order,
     statistic_label,
+    terms,
     variants_in_order,
 )
 from gradatlas.charts.panel import variant_ranks
@@ -80,7 +80,10 @@ def explorer(
         for m, model in enumerate(keys["models"]):
             cell = frame.filter(dataset=dataset, model=model)
             if cell.height:
-                measured[f"{d}-{m}"] = {"check": has_check(cell)}
+                held = {
+                    f"{name}s": sorted(map(keys[f"{name}s"].index, set(cell[name]))) for name in ("variant", "relation")
+                }
+                measured[f"{d}-{m}"] = {"check": has_check(cell), **held}
                 pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
                 pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)
     return {"index": _index(keys, titles, measured), "pieces": {"vega": vega(), **pieces}}
@@ -91,7 +94,7 @@ def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) 
     named = {
         "datasets": [titles.get(key, key) for key in keys["datasets"]],
         "models": keys["models"],
-        **{name: [label(key) for key in keys[name]] for name in ("variants", "relations", "projections")},
+        **{name: [*terms(keys[name]).values()] for name in ("variants", "relations", "projections")},
         "metrics": [statistic_label(key) for key in keys["metrics"]],
     }
     return {

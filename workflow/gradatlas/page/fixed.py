@@ -10,7 +10,7 @@ from gradatlas.claims.fixed import compare, headline
 from gradatlas.claims.rows import SYMBOLS
 from gradatlas.figures.fixed import NOTE, number, read, right_labels
 
-HEADER = ("Model and dataset", "Outcome", "On the study’s responses", "On corrected ones", "Right answers")
+HEADER = ("Model and dataset", "Outcome", "On the paper’s wrong answers", "On corrected ones", "Right answers")
 
 
 def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any] | None:
@@ -34,12 +34,9 @@ def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) ->
     }
 
 
-def _row(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], titles: Mapping[str, str]) -> list[Any]:
+    """A cell for each of `HEADER`: where and why not, outcome, twice symbol, verdict and number, right answers."""
     sides = [(row[f"{side}_verdict"] or "not measured", number(row, side)) for side in ("study", "fixed")]
-    return {
-        "where": f"{row['model']} · {titles.get(row['dataset'], row['dataset'])}",
-        "outcome": row["outcome"],
-        "sides": [(SYMBOLS.get(verdict, ""), verdict, value) for verdict, value in sides],
-        "right": right_labels(row),
-        "why": row["why"],
-    }
+    where = f"{row['model']} · {titles.get(row['dataset'], row['dataset'])}"
+    cells = [(SYMBOLS.get(verdict, ""), verdict, value) for verdict, value in sides]
+    return [{"where": where, "why": row["why"]}, row["outcome"], *cells, right_labels(row)]

@@ -30,6 +30,8 @@ def write_atlas(
     sample_layers: Sequence[Path] = (),
     responses: Sequence[Path] = (),
     claims: Path | None = None,
+    findings: Path | None = None,
+    glossary: Path | None = None,
     scores: Sequence[Path] = (),
     quality: Sequence[Path] = (),
     second: Sequence[Path] = (),
@@ -40,7 +42,7 @@ def write_atlas(
     output: Path,
     settings: Json[AtlasSettings] = AtlasSettings(),
 ) -> None:
-    """Write the atlas: one page with what was run, verdicts, an explorer, all figures and tables. It needs no network.
+    """Write the atlas: a page with findings, explorer, verdicts and figures, and more.html. It needs no network.
 
     Parameters
     ----------
@@ -60,6 +62,10 @@ def write_atlas(
         responses, one table per dataset, for the samples' texts
     claims
         the table of verdicts
+    findings
+        what the verdicts come to, for the first screen (.json)
+    glossary
+        the terms, for tooltips and a list (docs/glossary.md)
     scores
         pages of scores of training files, .../MODEL/DATASET/scores.html, to link to
     quality
@@ -75,7 +81,7 @@ def write_atlas(
     config
         the effective config that write-config wrote, shown as it is (.yaml)
     output
-        the page to write; figures are linked relative to it (.html)
+        the page to write, and more.html beside it; figures are linked relative to it (.html)
     """
     from gradatlas.core.command import progress
     from gradatlas.core.errors import InputError
@@ -93,19 +99,21 @@ def write_atlas(
         tables,
         config,
         output,
-        accuracy,
-        curves,
-        sample_layers,
-        responses,
-        claims,
-        second,
-        {row["run"]: row for row in settings.runs},
-        [(*place, path) for place, path in zip(settings.statuses, statuses, strict=True)],
-        run_table[0] if run_table else None,
-        win_rates[0] if win_rates else None,
-        settings.prompts,
-        scores,
-        quality,
+        accuracy=accuracy,
+        curves=curves,
+        sample_layers=sample_layers,
+        responses=responses,
+        claims=claims,
+        findings=findings,
+        glossary=glossary,
+        second=second,
+        runs={row["run"]: row for row in settings.runs},
+        statuses=[(*place, path) for place, path in zip(settings.statuses, statuses, strict=True)],
+        run_table=run_table[0] if run_table else None,
+        win_rates=win_rates[0] if win_rates else None,
+        prompts=settings.prompts,
+        scores=scores,
+        quality=quality,
     )
     progress(f"{output}: {count} figures")
 

@@ -1,4 +1,4 @@
-"""The claims as the page shows them: a matrix of verdicts a study, and the numbers behind each."""
+"""The verdicts as the page shows them: a line a claim with its counts, and the numbers behind it for a script."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,69 +8,55 @@ import polars as pl
 
 from gradatlas.charts.names import in_order
 from gradatlas.claims import rows as claim_rows
-from gradatlas.claims.rows import COLUMNS, DYNAMICS, NOTES, STUDIES, SYMBOLS
+from gradatlas.claims.rows import COLUMNS, DYNAMICS, GROUPS, NOTES, STUDIES, SYMBOLS
+from gradatlas.page.pieces import pack
 
 
 def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
-    """A matrix a study, in `studies`, and the `table` of all rows, by claim; None where there is no row.
+    """By study the lines, in the order of the figure; None where there is no row.
 
-    `path`: the claims table. `titles`: of the datasets, by key.
+    `path`: the claims table. `titles`: of the datasets, by key. `piece`: of every claim the rows of numbers.
     """
     rows = claim_rows.read_rows(path, titles)
     if rows.is_empty():
         return None
     shown = claim_rows.columns(rows)
     studies = in_order(rows["study"], STUDIES)
+    numbers = {
+        first["claim"]: [[row["statistic"], *(row[name] for name in shown)] for row in group]
+        for first, group in claim_rows.by_claim(rows)
+    }
     return {
-        "studies": [_matrix(rows.filter(pl.col("study") == study), STUDIES[study], titles) for study in studies],
+        "studies": [_study(rows.filter(pl.col("study") == study), STUDIES[study]) for study in studies],
         "note": NOTES[DYNAMICS] if studies == [DYNAMICS] else f"{claim_rows.INTERVALS} {claim_rows.stand_in(rows)}",
-        "header": ["In words", "Statistic", *(COLUMNS[name] for name in shown)],
-        "table": [
-            (
-                first["title"],
-                [
-                    (row["place"], [row["statement"], row["statistic"], *(row[name] or "–" for name in shown)])
-                    for row in group
-                ],
-            )
-            for first, group in claim_rows.by_claim(rows)
-        ],
+        "piece": pack({"header": ["Number of", *(COLUMNS[name] for name in shown)], "rows": numbers}),
     }
 
 
-def _matrix(rows: pl.DataFrame, title: str, titles: Mapping[str, str]) -> dict[str, Any]:
-    """One study: `counts` of its verdicts, `datasets` with their models, and `rows` of cells.
-
-    A model that is untrained is marked. A cell holds all verdicts of its row, model and dataset, each with
-    its place in the table.
-    """
+def _study(rows: pl.DataFrame, title: str) -> dict[str, Any]:
+    """One study: `counts` of its verdicts, and by group (stands, withdrawn, control) its claims, as in the sheet."""
     counted = rows.filter(pl.col("group") != "")
-    untrained = set(counted.filter(pl.col("group") == "untrained")["model"])
-    datasets = in_order(counted["dataset"], titles)
-    models = {key: sorted(set(counted.filter(pl.col("dataset") == key)["model"])) for key in datasets}
-    lines = []
-    for _, line in counted.group_by("claim", "of", maintain_order=True):
-        first, found = line.row(0, named=True), line.to_dicts()
-        cells = [
-            [
-                {"place": row["place"], "verdict": row["verdict"], "symbol": SYMBOLS[row["verdict"]]}
-                for row in found
-                if (row["dataset"], row["model"]) == (dataset, model)
-            ]
-            for dataset in datasets
-            for model in models[dataset]
-        ]
-        of = ", ".join(filter(None, (first["of"], first["mark"])))
-        lines.append({"title": first["title"], "of": of, "source": first["source"], "cells": cells})
+    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in ("stands", "withdrawn", "control")}
+    for first, own in claim_rows.by_claim(counted):
+        groups[first["mark"] or "stands"].append(
+            {
+                **{name: first[name] for name in ("claim", "title", "source")},
+                "trained": _counts(row["verdict"] for row in own if row["group"] != "untrained"),
+                "untrained": _counts(row["verdict"] for row in own if row["group"] == "untrained"),
+            }
+        )
     return {
         "title": title,
         "counts": [
             (group, [(SYMBOLS[verdict], verdict, count) for verdict, count in of.items()])
             for group, of in claim_rows.counted(counted)
         ],
-        "datasets": [
-            (titles.get(key, key), [(model, model in untrained) for model in models[key]]) for key in datasets
-        ],
-        "rows": lines,
+        "groups": [(GROUPS[group], lines) for group, lines in groups.items() if lines],
         "not_made": list(claim_rows.not_requested(rows)),
     }
+
+
+def _counts(verdicts) -> list[tuple[str, str, int]]:
+    """Symbol, verdict and count of each verdict that occurs."""
+    found = list(verdicts)
+    return [(SYMBOLS[verdict], verdict, found.count(verdict)) for verdict in SYMBOLS if verdict in found]

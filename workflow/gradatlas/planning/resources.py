@@ -12,6 +12,7 @@ from gradatlas.planning.stages import SCORING, job_memory, training_memory
 from gradatlas.planning.throughput import Rate
 from gradatlas.planning.work import gradient_load
 from gradatlas.study.config import Study
+from gradatlas.study.probe_types import TYPES
 from gradatlas.study.runs import Plan
 
 #: Bytes of a token: fewer than in English text (4 to 5), as code, numbers and other scripts have fewer.
@@ -59,6 +60,19 @@ def answering(config: Mapping[str, Any], plan: Plan, model: Model) -> Work:
     window = model.window(dynamics["max_length"] + dynamics["max_new_tokens"])
     prompts = max((prompts_of(row, dynamics) for row in plan.runs.values()), default=0)
     return Work({window: prompts * dynamics["generate_draws"] / 2})
+
+
+def following(dynamics: Mapping[str, Any], model: Model) -> Work:
+    """The work of a budget or kernels along a run: a pass at each stage, and as much again for products."""
+    kernels = dynamics["kernels"]
+    responses = len(TYPES) * kernels["prompts"] + 2 * kernels["pairs"]
+    return Work({model.window(dynamics["max_length"]): responses}, passes=2 * (kernels["intervals"] + 1))
+
+
+def following_memory_mb(model: Model, config: Mapping[str, Any], on_gpu: Callable[[Mapping[str, Any]], bool]) -> int:
+    """Main memory in MB of such a job: of a job that reads, four more copies of the weights, and 2 GB for factors."""
+    read = memory_mb([model], config, config["dynamics"], config["batch_tokens"], [], on_gpu)
+    return read + round((4 * costs.weight_bytes(model.parameters or 0, "float32") + 2e9) / 1e6)
 
 
 def disk_mb(model: Model, work: Work) -> int:

@@ -176,8 +176,33 @@ def read_study(config: Mapping[str, Any], root: str | Path) -> Study:
     for dataset in datasets:
         _check_files(study, dataset)
         _check_subsets(study, dataset)
+    _check_bridge(study)
     _check_jobs(study)
     return study
+
+
+def _check_bridge(study: Study) -> None:
+    """`InputError` for a bridge on a dataset or model that is not measured, or of other variants or prompts."""
+    bridge = study.config["bridge"]
+    name = bridge["dataset"]
+    if not name:
+        return
+    chosen_row(study.datasets, name, "bridge.dataset")
+    needed = {"none", "simplified", "detailed", *(kind.partition(":")[0] for kind in bridge["measured"])}
+    if missing := needed - {*study.variants(name)}:
+        raise InputError(f"config key 'bridge.dataset': '{name}' has no variant '{sorted(missing)[0]}'; choose another")
+    for kind in bridge["measured"]:
+        if kind.partition(":")[2] not in study.built(name):
+            raise InputError(
+                f"config key 'bridge.measured': '{kind}': write VARIANT:RELATION with a relation of the config key "
+                f"'relations': {', '.join(study.built(name))}"
+            )
+    for model in bridge["models"]:
+        row = chosen_row(study.models, model, "bridge.models")
+        if row["prompt"] != "plain" or row["adapter"]:
+            raise InputError(
+                f"config key 'bridge.models': '{model}' reads chats or has an adapter; choose a model without"
+            )
 
 
 def _check_jobs(study: Study) -> None:

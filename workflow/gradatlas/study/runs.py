@@ -88,6 +88,10 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
             f"probes of the types {', '.join(REPHRASED)} are left out"
         )
     watched = [name for name, row in runs.items() if row["watched"]]
+    for name in dynamics["kernels"]["runs"]:
+        if name not in sheet or not sheet[name]["watched"]:
+            known = [each for each, row in sheet.items() if row["watched"]]
+            raise InputError(f"config key 'dynamics.kernels.runs': no watched run '{name}': {nearest(name, known)}")
     # The first run without probes that each starts from; or the model itself, without a name.
     starts = {next((each for each in lineage(name, runs) if not runs[each]["watched"]), "") for name in watched}
     if not starts:
@@ -154,6 +158,15 @@ def _add(name: str, where: str, sheet: Mapping[str, Row], runs: dict[str, Row], 
 def due(steps: int, every: int) -> list[int]:
     """After how many of a run's `steps` something is made: before the first, after the last, and every so many."""
     return sorted({0, steps, *(range(every, steps, every) if every else ())})
+
+
+def snapshots(row: Mapping[str, Any], kernels: Mapping[str, Any]) -> list[int]:
+    """The steps of a run, between its first and its last, at which its weights are kept: evaluations of its probes."""
+    if row["run"] not in kernels["runs"]:
+        return []
+    steps, parts = due(row["steps"], row["evaluate_every"]), kernels["intervals"]
+    wanted = (row["steps"] * place / parts for place in range(1, parts))
+    return sorted({min(steps, key=lambda step: (abs(step - each), step)) for each in wanted} - {0, row["steps"]})
 
 
 def on_probes(probed: bool, target: str) -> bool:

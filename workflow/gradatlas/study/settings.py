@@ -28,7 +28,7 @@ Made = Annotated[int, Schema(minimum=1, maximum=10**6)]
 Few = Annotated[int, Schema(minimum=1, maximum=1000)]
 Seed = Annotated[int, Schema(minimum=0, maximum=2**32 - 1)]
 #: Names of the workflow's own beside keys in results/, in any case, as macOS reads them; a test compares the rules.
-RESERVED = ("claims", "dynamics", "generated", "generations", "toys")
+RESERVED = ("bridge", "claims", "dynamics", "generated", "generations", "kernels", "toys")
 Key = Annotated[
     str,
     Schema(
@@ -275,6 +275,61 @@ class OneStep:
 
 
 @dataclass(frozen=True)
+class Followed:
+    """The responses whose budget and kernels are measured: those of probes on prompts that are trained on."""
+
+    prompts: Whole = 3
+    """probed prompts whose responses of all types are followed"""
+    pairs: Whole = 17
+    """further probed prompts, of which chosen and rejected are followed alone"""
+
+
+@dataclass(frozen=True)
+class Kernels(Followed):
+    """Budgets and kernels of runs: which block of the model moved which response."""
+
+    runs: Names = ()
+    """watched runs with a budget and kernels, those that `dynamics.runs` leaves out excepted; they write snapshots,
+    ordinary models, at evaluations. Empty: none"""
+    intervals: Count = 3
+    """parts of a run, as equal as its evaluations allow, between the start, the snapshots and the end"""
+
+
+@dataclass(frozen=True)
+class BridgeTraining:
+    """SFT on the first study's responses."""
+
+    train: Count = 60
+    """questions to learn, of those that have a response of every variant"""
+    held_out: Count = 30
+    """other questions, whose responses are measured"""
+    updates: Count = 60
+    """updates on the longest variant; runs on the others go on until they have seen as many response tokens"""
+    stages: Count = 2
+    """snapshots at equal updates, and as many at equal response tokens; the last ones are at the end"""
+    batch_size: Count = 4
+    """responses of an update"""
+    learning_rate: Positive = 1e-4
+    """of RMSprop"""
+
+
+@dataclass(frozen=True)
+class Bridge(BridgeTraining):
+    """The first study's gradients along SFT on its own variants: the bridge to the second."""
+
+    dataset: str = ""
+    """a dataset of `datasets`, with None, Simplified and Detailed; empty: no bridge"""
+    models: Annotated[tuple[str, ...], LISTED] = ("mini", "mini_random")
+    """base models to finetune: rows of `models.tsv`"""
+    seeds: Annotated[tuple[Seed, ...], Schema(minItems=1, maxItems=1000, uniqueItems=True)] = (0,)
+    """seeds of questions and of the order of examples"""
+    measured: Annotated[tuple[str, ...], LISTED] = ("none:correct", "detailed:correct", "detailed:wrong_chain")
+    """responses whose spectra are measured, VARIANT:RELATION"""
+    questions: Count = 10
+    """trained questions between whose responses kernels are measured"""
+
+
+@dataclass(frozen=True)
 class Dynamics(Pairing, Sampling):
     """The second study: finetuning watched by probes."""
 
@@ -324,6 +379,8 @@ class Dynamics(Pairing, Sampling):
     output), or nobody (empty)"""
     one_step: OneStep = OneStep()
     """the check of one plain step against its first-order prediction"""
+    kernels: Kernels = Kernels()
+    """budgets and kernels of runs (workflow/gradatlas/kernels/README.md)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,6 +460,8 @@ class Config(Measuring, Batching):
     """the procedural datasets and the models trained on them"""
     dynamics: Dynamics = Dynamics()
     """the second study: finetuning watched by probes"""
+    bridge: Bridge = Bridge()
+    """the first study's gradients along SFT on its own variants (workflow/gradatlas/kernels/README.md)"""
 
 
 Shape = Literal[

@@ -415,6 +415,10 @@ class ClaimRow:
     """the claim in a few words"""
     statement: Annotated[str, Schema(pattern="^[^{}]*\\{\\}[^{}]*$")]
     """the claim in plain words; {} stands for the number"""
+    finding: Annotated[str, Schema(pattern="^(([^{}|]*\\{[^{}|]+\\|[^{}|]+\\})+[^{}|]*)?$")] = ""
+    """the claim in words that need no study, for `results/findings.md`: a sentence that begins with a small letter and
+    can follow *whether*. Of `{larger|smaller}` the first word stands where the claim holds, the second where it fails.
+    Empty: the claim is no finding, and in `claims.md` alone"""
     statistic: Filled
     """what the number is"""
     direction: Literal["above", "below", "within"]
@@ -470,7 +474,19 @@ class DynamicsClaimRow(ClaimRow):
     """what a verdict depends on. `seeds`: trainings of different seed, three or more; `draws`: random cases; `exact`:
     nothing random, the number itself lies where it is claimed or does not"""
     table: Literal[
-        "dynamics", "generation_scores", "judgements", "one_step", "squeeze", "clip", "images", "formulas"
+        "dynamics",
+        "generation_scores",
+        "judgements",
+        "budget",
+        "kernels",
+        "entanglement",
+        "bridge",
+        "bridge_kernels",
+        "one_step",
+        "squeeze",
+        "clip",
+        "images",
+        "formulas",
     ] = "dynamics"
     """the table that it is measured on"""
     runs: Annotated[

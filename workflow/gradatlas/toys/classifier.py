@@ -117,6 +117,17 @@ def jacobians(model: nn.Module, weights: Weights, pixels: Tensor) -> Tensor:
     return torch.cat([part.flatten(2) for part in parts.values()], dim=-1)
 
 
+def projected(model: nn.Module, weights: Weights, pixels: Tensor, vectors: Tensor) -> Tensor:
+    """J^T w (n, draws, weights) of every image and each of its `vectors` w (n, draws, classes), without J."""
+
+    def along(given: Weights, image: Tensor, vector: Tensor) -> Tensor:
+        return functional_call(model, given, (image[None],))[0] @ vector
+
+    of_image = vmap(grad(along), in_dims=(None, None, 0))
+    parts = vmap(of_image, in_dims=(None, 0, 0))(weights, pixels, vectors)
+    return torch.cat([part.flatten(2) for part in parts.values()], dim=-1)
+
+
 def kernel(jacobian: Tensor) -> Tensor:
     """K (o, u, classes, classes) of all pairs of images from their Jacobians (n, classes, weights)."""
     n, classes, _ = jacobian.shape

@@ -12,9 +12,11 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 from torch.nn.functional import cosine_similarity
 
-from gradatlas.toys import classifier
+from gradatlas.toys import classifier, phases
 from gradatlas.toys.images import Images
 
+#: Tables of images, without ``toy_``.
+TABLES = ("predictions", "kernels", "steps", "changes", "phases", "norms")
 #: Epochs after which the classifier is evaluated, and those at which single steps are taken too.
 TRACKED_EPOCHS = (0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 75, 100)
 STEP_EPOCHS = (1, 20, 100)
@@ -27,21 +29,27 @@ BURN_IN = 30
 
 
 def track_training(images: Images, seed: int, rate: float) -> dict[str, list[dict]]:
-    """Train on `images` and return the rows of `toy_predictions`, `toy_kernels`, `toy_steps` and `toy_changes`.
+    """Train on `images` and return the rows of the tables of images, by name.
 
     Probes are test images; predictions are means over all test images.
     """
     train, test = images.split(TRAINING_IMAGES, seed)
     probes = classifier.Probes.of(test, PROBES_PER_CLASS)
-    tables: dict[str, list[dict]] = {name: [] for name in ("predictions", "kernels", "steps", "changes")}
+    few = classifier.Probes.of(test, phases.PROBES_PER_CLASS)
+    tables: dict[str, list[dict]] = {name: [] for name in TABLES}
+    before = None
     for epoch, model in classifier.train(train, seed, rate):
+        weights = classifier.in_double(model)
+        now = phases.state(model, weights, few)
+        tables["phases"].append(phases.phase_row(epoch, now, before, few))
+        before = now
         if epoch not in TRACKED_EPOCHS:
             continue
         tables["predictions"] += _prediction_rows(epoch, *classifier.mean_predictions(model, test), test)
-        weights = classifier.in_double(model)
         kernels = classifier.kernel(classifier.jacobians(model, weights, probes.pixels))
         tables["kernels"] += _kernel_rows(epoch, kernels, probes, images.names)
         if epoch in STEP_EPOCHS:
+            tables["norms"] += phases.norm_rows(epoch, now, model, weights, few, images.names, seed)
             log_p = classifier.log_probs(model, weights, probes.pixels)
             direction = classifier.predicted(kernels, log_p, probes.labels)
             for step in RATES:

@@ -53,7 +53,7 @@ def train_classifier(*, images: str, output: Path, settings: ImageSettings) -> N
     images
         digits (those of scikit-learn), a Parquet file, or a folder with one folder per class
     output
-        folder for toy_predictions, toy_kernels, toy_steps and toy_changes (.parquet)
+        folder for toy_predictions, toy_kernels, toy_steps, toy_changes, toy_phases and toy_norms (.parquet)
     """
     import torch
 

@@ -109,6 +109,36 @@ TOY_CHANGES = Table(
     ),
 )
 
+# The factors of -A K G by epoch, over n pairs of distinct images: mean norms of the `kernel`, of its `change` since the
+# epoch before, of `a`, of `g`, and of the product (`influence`); `cosine` of the kernel with that of the epoch before.
+TOY_PHASES = Table(
+    "toy_phases",
+    "train_classifier",
+    pa.schema(
+        [
+            ("epoch", COUNT),
+            ("phase", TEXT),
+            *[(name, REAL) for name in ("kernel", "change", "cosine", "a", "g", "influence")],
+            ("n", COUNT),
+        ]
+    ),
+)
+
+# One row per pair of images: the tangent kernel's Frobenius norm, and its estimate by Gaussian vectors with its
+# standard error.
+TOY_NORMS = Table(
+    "toy_norms",
+    "train_classifier",
+    pa.schema(
+        [
+            ("epoch", COUNT),
+            ("learned", TEXT),
+            ("observed", TEXT),
+            *[(name, REAL) for name in ("norm", "estimate", "error")],
+        ]
+    ),
+)
+
 # By name, for what finds them at run time.
-IMAGES = {each.name: each for each in (TOY_PREDICTIONS, TOY_KERNELS, TOY_STEPS, TOY_CHANGES)}
+IMAGES = {each.name: each for each in (TOY_PREDICTIONS, TOY_KERNELS, TOY_STEPS, TOY_CHANGES, TOY_PHASES, TOY_NORMS)}
 TABLES = {each.name: each for each in (TOY_SQUEEZE, TOY_SQUEEZE_CASES, TOY_SQUEEZE_SWEEPS, TOY_CLIP)} | IMAGES

@@ -10,7 +10,10 @@ import polars as pl
 
 from gradatlas.claims.dynamics import influence, training
 from gradatlas.claims.dynamics.answers import ANSWERS, able
+from gradatlas.claims.dynamics.bridge import ON_BRIDGE
+from gradatlas.claims.dynamics.bridge import TABLES as OF_BRIDGE
 from gradatlas.claims.dynamics.exact import EXACT
+from gradatlas.claims.dynamics.kernels import KERNELS as ON_KERNELS
 from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, Run, RunGroup, nothing
 from gradatlas.claims.estimates import NOT_REQUESTED, DynamicsEstimate
 from gradatlas.claims.sheet import DynamicsClaim
@@ -19,10 +22,10 @@ from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.finetuning.tables import GENERATION_SCORES, JUDGEMENTS
-from gradatlas.kernels.tables import ONE_STEP
+from gradatlas.kernels.tables import BUDGET, ENTANGLEMENT, KERNELS, ONE_STEP
 from gradatlas.toys.tables import TABLES, TOY_PREDICTIONS
 
-ON_RUNS = training.TRAINING | influence.INFLUENCE | ANSWERS
+ON_RUNS = training.TRAINING | influence.INFLUENCE | ANSWERS | ON_KERNELS
 ALONG = training.ALONG | influence.ALONG
 # The tables of toys that make up one of the sheet's.
 TOYS = {
@@ -47,7 +50,8 @@ def gather_runs(
     """Write the evidence of one model on one table of pairs.
 
     `groups`: by seed of training, ``runs`` (the ``dynamics`` table of each, by name), and where they were made
-    ``one_step``, ``generation_scores`` and ``judgements``. `sheet`: the runs' rows of config/runs.tsv. A claim whose
+    ``one_step``, ``generation_scores`` and ``judgements``, and, one table a run, ``budget``, ``kernels`` and
+    ``entanglement``. `sheet`: the runs' rows of config/runs.tsv. A claim whose
     runs or table are not there has one row that states it, and no number.
     """
     check(claims)
@@ -58,7 +62,7 @@ def gather_runs(
         rows += [_row(claim, estimate, model, kind, None, pairs) for estimate in found]
     for training_seed, tables in groups.items():
         group = _group(pairs, model, training_seed, tables, sheet, draws, seed)
-        for claim in (claim for claim in claims if claim.table not in (*TOYS, "one_step")):
+        for claim in (claim for claim in claims if claim.table not in (*TOYS, *OF_BRIDGE, "one_step")):
             for estimate in on_runs(group, claim):
                 # What this config does not request, it requests of no seed.
                 requested = estimate.test != NOT_REQUESTED
@@ -99,7 +103,7 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
 def check(claims: Sequence[DynamicsClaim]) -> None:
     """`InputError` for a row of the sheet that nothing measures."""
     for claim in claims:
-        known = EXACT if claim.table in (*TOYS, "one_step") else ON_RUNS
+        known = ON_BRIDGE if claim.table in OF_BRIDGE else EXACT if claim.table in (*TOYS, "one_step") else ON_RUNS
         if claim.claim not in known:
             have = ", ".join(sorted(known))
             raise InputError(
@@ -125,12 +129,12 @@ def on_runs(group: RunGroup, claim: DynamicsClaim) -> Iterator[DynamicsEstimate]
         yield _not_requested(f"needs {' or '.join(claim.runs).replace(':', ' and ')}")
         return
     if claim.table != "dynamics" and getattr(group, claim.table) is None:
-        yield _not_requested(f"no {claim.table.replace('_', ' ')} were made")
+        yield _not_requested(f"no table of {claim.table.replace('_', ' ')} was made")
         return
     for entry in entries:
         run, _, other = entry.partition(":")
         stopped = [name for name in entry.split(":") if group.runs[name].stopped]
-        start = able(group, entry.split(":")) if claim.table != "dynamics" else {}
+        start = able(group, entry.split(":")) if claim.table in (GENERATION_SCORES.name, JUDGEMENTS.name) else {}
         for kind, at in product(claim.types or ("",), claim.at):
             of = entry + (f"/{kind}" if kind else "") + (f"@{at}" if list(claim.at) != ["end"] else "")
             try:
@@ -158,6 +162,11 @@ def _group(
         table.name: pl.from_arrow(read_table(table, tables[table.name]))
         for table in (GENERATION_SCORES, JUDGEMENTS)
         if table.name in tables
+    }
+    answers |= {
+        table.name: pl.concat(pl.from_arrow(read_table(table, path)) for path in tables[table.name])
+        for table in (BUDGET, KERNELS, ENTANGLEMENT)
+        if tables.get(table.name)
     }
     scores = tables.get(GENERATION_SCORES.name)
     chance = read_metadata(scores, GENERATION_SCORES)["chance"] if scores else None

@@ -51,14 +51,17 @@ class Curve:
 class Run:
     """A run's ``dynamics`` rows; claims use those on prompts that are trained on. `stopped`, where it diverged.
 
-    `target`: the type of probe that it learns by SFT, from its row of the sheet of runs; empty, where it learns pairs.
-    `vocabulary`: how many tokens the model chooses among.
+    From its row of the sheet of runs: `target`, the type of probe that it learns by SFT, empty where it learns pairs;
+    `loss`, `beta`, `margin`. `vocabulary`: how many tokens the model chooses among.
     """
 
     rows: pl.DataFrame
     stopped: bool = False
     target: str = ""
     vocabulary: int | None = None
+    loss: str = "sft"
+    beta: float = 0.1
+    margin: float = 0
 
     @property
     def types(self) -> set[str]:
@@ -91,12 +94,13 @@ class Run:
         facts = read_metadata(path, DYNAMICS)
         target = row["target"] if row["loss"] == "sft" else ""
         rows = pl.from_arrow(read_table(DYNAMICS, path))
-        return cls(rows, facts.get("status") == "diverged", target, facts.get("vocabulary"))
+        how = {name: row[name] for name in ("loss", "beta", "margin") if name in row}
+        return cls(rows, facts.get("status") == "diverged", target, facts.get("vocabulary"), **how)
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """The runs of one model and seed on one table of pairs, by name, and the scores of their free answers."""
+    """The runs of one model and seed on one table of pairs, by name, and tables of all of them, where made."""
 
     dataset: str
     model: str
@@ -106,6 +110,9 @@ class RunGroup:
     bootstrap_seed: int
     generation_scores: pl.DataFrame | None = None
     judgements: pl.DataFrame | None = None
+    budget: pl.DataFrame | None = None
+    kernels: pl.DataFrame | None = None
+    entanglement: pl.DataFrame | None = None
     chance: float | None = None
     """of the free answers, the share that the best answer without knowledge gets right"""
 

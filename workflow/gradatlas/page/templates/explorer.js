@@ -10,6 +10,29 @@
 
   const titleOf = (name, place) => lists[name][place].title;
   const chosen = (name) => [...form.querySelectorAll(`[name=${name}]:checked`)].map((input) => Number(input.value));
+  // A variant or kind of response that no chosen dataset has is not offered; a variant that is new is chosen.
+  function offer() {
+    const pairs = chosen("datasets").flatMap((d) => chosen("models").map((m) => measured[`${d}-${m}`])).filter(Boolean);
+    for (const name of pairs.length ? ["variants", "relations"] : []) {
+      const inputs = [...form.querySelectorAll(`[name=${name}]`)];
+      for (const input of inputs) {
+        const chip = input.closest(".chip"), held = pairs.some((pair) => pair[name].includes(Number(input.value)));
+        if (!held) input.checked = false;
+        else if (name === "variants" && (chip.hidden || !offered)) input.checked = true;
+        chip.hidden = !held;
+      }
+      if (name === "relations" && !chosen(name).length) inputs.find((input) => !input.closest(".chip").hidden).checked = true;
+    }
+    offered = true;
+  }
+  let offered = false;
+  function showChoices() {
+    for (const part of form.querySelectorAll("details.choice")) {
+      const inputs = [...part.querySelectorAll(".chip:not([hidden]) input")], on = inputs.filter((input) => input.checked);
+      const names = on.map((input) => input.nextElementSibling.textContent).join(", ");
+      part.querySelector("summary b").textContent = on.length === inputs.length && on.length > 1 ? `all ${on.length}` : names || "none";
+    }
+  }
   const setName = ({ variant, relation }) => `${titleOf("variants", variant)}, ${titleOf("relations", relation).toLowerCase()}`;
   const setKey = ({ variant, relation }) => `${variant}-${relation}`;
   const curveNumber = (value) => number(value, 4), sampleNumber = (value) => number(value, SHOWN);
@@ -76,7 +99,7 @@
     state.layers = ends && (ends[0] > 0 || ends[1] < last) ? ends : null;
     // A range of values is of the layers chosen before.
     state.values = null;
-    return draw();
+    return draw(true);
   }
 
   // Samples -----------------------------------------------------------------------------------------------------------
@@ -110,7 +133,7 @@
         const readable = Boolean(texts[i]?.[setKey(one)]);
         // Jitter by the golden ratio: even, and the same every time.
         const jitter = (i * 0.618034) % 1;
-        found.rows.push({ set, variant: titleOf("variants", one.variant), value, shown: sampleNumber(value), i, sample, jitter, readable, loss: one.loss[i], tokens: one.response_tokens[i] });
+        found.rows.push({ set, s: found.series.indexOf(one), variant: titleOf("variants", one.variant), value, shown: sampleNumber(value), i, sample, jitter, readable, loss: one.loss[i], tokens: one.response_tokens[i] });
       });
       values.sort((a, b) => a - b);
       const median = mean([values[(values.length - 1) >> 1], values[values.length >> 1]]);
@@ -126,9 +149,10 @@
     const only = $("with-text").checked;
     const inside = found.rows.filter((row) => row.value >= (from ?? -Infinity) && row.value <= (to ?? Infinity) && (!only || row.readable));
     inside.sort((a, b) => b.value - a.value || a.i - b.i);
+    found.inside = inside;
     const rows = inside.slice(0, MOST_ROWS).map((row) => [
       row.sample, row.set, row.shown, sampleNumber(row.loss), count(row.tokens),
-      button("Read", `Read sample ${row.sample}`, () => showSample(found, row.i)),
+      button("Read", `Read sample ${row.sample}`, () => showSample(found, row.i, row.s)),
     ]);
     const more = inside.length > MOST_ROWS ? `; the ${MOST_ROWS} largest are listed` : "";
     const caption = `${count(inside.length)} of ${count(found.rows.length)} values, means over ${found.layers.words}${more}`;
@@ -136,40 +160,35 @@
   }
   function chooseValues(range) {
     state.values = range;
-    return draw();
+    return draw(true);
   }
   function choosePanel(key) {
     state.panel = key;
     state.values = null;
-    return draw();
+    return draw(true);
   }
 
-  function showSample({ texts, ids, series, panel, layers }, i) {
-    const parts = [make("p", `${panel.full}. Values are means over ${layers.words}.`, { className: "hint" })];
-    if (!Object.keys(texts[i] ?? {}).length)
-      parts.push(make("p", `This sample’s text is not on the page. It is in results/responses/${lists.datasets[panel.d].key}.parquet.`, { className: "note" }));
-    let shown = null;
-    for (const one of series) {
-      const [instruction, response] = texts[i]?.[setKey(one)] ?? [];
-      const values = lists.metrics.map(({ title }, metric) => [title, layers.value(one, metric, i)]);
-      if (!response && values.every(([, value]) => value === null)) continue;
-      if (instruction && instruction !== shown) {
-        shown = instruction;
-        parts.push(make("h3", "Instruction"), make("blockquote", instruction, { dir: "auto" }));
-      }
-      const tokens = one.response_tokens[i], facts = [...values, ["loss", one.loss[i]]].map(([name, value]) => `${name} ${sampleNumber(value)}`);
-      facts.push(`${count(tokens)} ${tokens === 1 ? "token" : "tokens"}`);
-      parts.push(make("h3", setName(one)), make("p", facts.join(" · "), { className: "hint" }));
-      if (response) parts.push(make("blockquote", response, { dir: "auto" }));
-    }
-    show(`Sample ${ids[i]}`, ...parts);
+  // Of the texts, first the one of the dot or row, beside the same variant of another kind.
+  function showSample({ texts, ids, series, panel, layers }, i, s) {
+    const first = series[s];
+    const shown = (one) => Object.fromEntries(lists.metrics.map(({ title }, metric) => [title, sampleNumber(layers.value(one, metric, i))]));
+    const nearness = (one) => 2 * (one.variant === first.variant) + (setKey(one) === setKey(first));
+    const sets = [...series].sort((a, b) => nearness(b) - nearness(a)).map((one) => {
+      const [instruction, text] = texts[i]?.[setKey(one)] ?? [];
+      return { name: setName(one), instruction, text, facts: { ...shown(one), loss: sampleNumber(one.loss[i]), tokens: count(one.response_tokens[i]) } };
+    });
+    const missing = `This sample’s text is not on the page. It is in results/responses/${lists.datasets[panel.d].key}.parquet.`;
+    show(`Sample ${ids[i]}`, ...sampleBody(`${panel.full}. Values are means over ${layers.words}.`, sets.filter(({ text, facts }) => text || Object.values(facts).some((fact) => fact !== "–")), missing));
   }
 
   // Drawing -----------------------------------------------------------------------------------------------------------
   // One at a time; of those that wait only the last is drawn.
   let current = null, turn = 0, running = Promise.resolve(), width;
-  function draw() {
+  // `touched`: by the reader; then the page's address becomes that of what is drawn.
+  function draw(touched = false) {
     const mine = ++turn;
+    showChoices();
+    if (touched) history.replaceState(null, "", address());
     body.setAttribute("aria-busy", "true");
     running = running.then(async () => {
       if (mine !== turn) return;
@@ -191,7 +210,7 @@
     for (const id of ["curves-chart", "samples-chart"]) $(id).replaceChildren();
     const last = Math.max(0, ...series.map(({ layer }) => layer.at(-1)));
     if (state.layers && state.layers[1] > last) state.layers = null;
-    current = { choice, found };
+    current = { choice, found, series };
     width = $("curves-chart").clientWidth;
     $("panel").replaceChildren(...shown.map(({ key, full }) => make("option", full, { value: key, selected: key === panel.key })));
     showValues(choice, series, last);
@@ -222,17 +241,54 @@
     if (rows.length) {
       const dots = await embed($("samples-chart"), sampleChart(index, rows, medians, { metric, sets: medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${name}; the table below lists them`);
       whenBrushed(dots, "range", "value", chooseValues);
-      dots.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) showSample(found, item.datum.i); });
+      dots.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) showSample(found, item.datum.i, item.datum.s); });
     }
   }
 
   // Controls ----------------------------------------------------------------------------------------------------------
   form.addEventListener("submit", (event) => event.preventDefault());
+  const address = () => toAddress(lists, {
+    ...Object.fromEntries(CHOSEN.map((name) => [name, chosen(name)])), metrics: [Number(form.metric.value)],
+    panel: state.panel && Object.fromEntries(state.panel.split("-").map((place, i) => ["dmp"[i], place])), layers: state.layers, values: state.values,
+  });
+  function restore(saved) {
+    const tick = (names) => { for (const name of names) if (saved[name].length) for (const input of form.querySelectorAll(`[name=${name}]`)) input.checked = saved[name].includes(Number(input.value)); };
+    tick(["datasets", "models"]);
+    offer();
+    tick(["variants", "relations", "projections"]);
+    form.metric.value = saved.metrics[0] ?? form.metric.value;
+    Object.assign(state, { layers: saved.layers, values: saved.values, panel: saved.panel && Object.values(saved.panel).join("-") });
+    $("explorer").scrollIntoView();
+    draw();
+  }
   form.addEventListener("change", ({ target }) => {
     // A range of values is of the measure chosen before.
     if (target === form.metric) state.values = null;
-    draw();
+    if (["datasets", "models"].includes(target.name)) offer();
+    draw(true);
   });
+  // A list of choices closes by Escape, and by a click elsewhere.
+  const close = (but) => { for (const part of form.querySelectorAll("details.choice[open]")) if (part !== but) part.open = false; };
+  addEventListener("click", ({ target }) => close(target.closest("details.choice")));
+  form.addEventListener("keydown", (event) => {
+    const part = event.key === "Escape" && event.target.closest("details.choice[open]");
+    if (part) part.querySelector("summary").focus(), close();
+  });
+  $("copy-link").addEventListener("click", async () => {
+    const link = new URL(address(), location).href;
+    try {
+      await navigator.clipboard.writeText(link);
+      $("copied").textContent = "Link copied.";
+    } catch {
+      show("Link to what is drawn", make("p", link));
+    }
+  });
+  const keysOf = ({ d, m, p }, { variant, relation }) => [["datasets", d], ["models", m], ["projections", p], ["variants", variant], ["relations", relation], ["metrics", Number(form.metric.value)]].map(([name, place]) => lists[name][place].key);
+  const COLUMNS = ["dataset", "model", "projection", "variant", "relation", "statistic"];
+  $("curves-csv").addEventListener("click", () => download("curves.csv", [...COLUMNS, "layer", "value", "low", "high", "n"],
+    current.series.flatMap((one) => one.layer.map((layer, i) => [...keysOf(one.panel, one), layer, one.value[i], one.low[i], one.high[i], one.n]))));
+  $("samples-csv").addEventListener("click", () => download("samples.csv", [...COLUMNS, "layers", "sample_id", "value", "loss", "response_tokens"],
+    (current.found?.inside ?? []).map(({ s, sample, value, loss, tokens }) => [...keysOf(current.found.panel, current.found.series[s]), current.found.layers.words, sample, value, loss, tokens])));
   // A range typed into two fields, an empty one without a limit. The end that was typed last wins.
   function onRange(name, least, most, choose) {
     for (const id of [`${name}-from`, `${name}-to`]) $(id).addEventListener("change", () => {
@@ -249,11 +305,19 @@
   $("all-values").addEventListener("click", () => chooseValues(null));
   $("panel").addEventListener("change", () => choosePanel($("panel").value));
   $("with-text").addEventListener("change", () => current?.found && showSamples(current.choice, current.found));
-  DARK.addEventListener("change", draw);
+  DARK.addEventListener("change", () => draw());
   let resting;
   addEventListener("resize", () => {
     clearTimeout(resting);
-    if ($("curves-chart").clientWidth !== width) resting = setTimeout(draw, 200);
+    if ($("curves-chart").clientWidth !== width) resting = setTimeout(() => draw(), 200);
   });
-  draw();
+  function start() {
+    const saved = fromAddress(lists, location.hash);
+    if (saved) restore(saved);
+    return saved;
+  }
+  addEventListener("hashchange", start);
+  offer();
+  // The charts push what follows them down: a link to a section leads there once they are drawn.
+  start() ?? draw().then(() => location.hash && $(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView());
 })();

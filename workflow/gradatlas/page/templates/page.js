@@ -46,6 +46,8 @@ function fill(table, caption, header, rows) {
     for (const cell of cells) {
       const made = make(tag, undefined, tag === "th" ? { scope: "col" } : {});
       made.append(cell);
+      // On a narrow screen a row is a card, and this names its lines.
+      if (tag === "td") made.dataset.label = header[row.cells.length];
       row.append(made);
     }
     return row;
@@ -55,42 +57,4 @@ function fill(table, caption, header, rows) {
 }
 function button(text, ariaLabel, onclick) {
   return make("button", text, { type: "button", ariaLabel, onclick });
-}
-
-// A verdict with the numbers of its row in the table, as a dialog.
-for (const link of document.querySelectorAll("a.verdict")) {
-  link.addEventListener("click", (event) => {
-    event.preventDefault();
-    const row = $(link.hash.slice(1)), names = row.closest("table").tHead.rows[0].cells, facts = make("dl");
-    const claim = link.closest("tr").cells[0];
-    const pairs = [...row.cells].map((cell, i) => [names[i].textContent, cell.textContent]);
-    for (const [name, text] of [...pairs, ["Source", claim.dataset.source]])
-      if (text && text !== "–") facts.append(make("dt", name), make("dd", text));
-    facts.className = "facts";
-    show(claim.firstChild.textContent, facts);
-  });
-}
-
-// The filters of the figures. The style sheet hides a model or dataset of which every part is hidden.
-if ($("filters")) {
-  const form = $("filters"), count = form.querySelector("output");
-  const parts = [...document.querySelectorAll("#gallery .model > :is(figure, details, p)")];
-  const figures = parts.filter((part) => part.tagName === "FIGURE");
-  function apply() {
-    const chosen = [...new FormData(form)].filter(([, value]) => value);
-    for (const part of parts)
-      part.hidden = chosen.some(([key, value]) => (part.closest(`[data-${key}]`)?.dataset[key] ?? value) !== value);
-    const shown = figures.filter((figure) => !figure.hidden).length;
-    count.textContent = shown === figures.length ? `${shown} figures` : `${shown} of ${figures.length} figures`;
-    $("nothing").hidden = shown > 0;
-  }
-  form.addEventListener("change", apply);
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(apply));
-  // A link to a dataset that is filtered out shows it again.
-  addEventListener("hashchange", () => {
-    const target = $(location.hash.slice(1));
-    if (target && !target.checkVisibility()) { form.reset(); setTimeout(() => target.scrollIntoView()); }
-  });
-  apply();
 }

@@ -11,7 +11,7 @@ from gradatlas.charts.listing import saved, write_index
 from gradatlas.charts.theme import Heading
 from gradatlas.core.command import progress
 from gradatlas.core.tables import read_table
-from gradatlas.toys.charts import clip, influence, squeeze
+from gradatlas.toys.charts import clip, influence, phases, squeeze
 from gradatlas.toys.tables import TABLES
 
 
@@ -31,6 +31,9 @@ KINDS = (
     Kind("squeeze", "sweeps", ("squeeze_sweeps",), squeeze.heading_of_sweeps, squeeze.sweep_curves),
     Kind("influence", "confusion", _PREDICTIONS, influence.heading_of_confusion, influence.heat_maps),
     Kind("influence", "ranks", ("kernels",), influence.heading_of_ranks, influence.rank_curves),
+    Kind("influence", "kernels", ("kernels",), phases.heading_of_classes, phases.class_curves),
+    Kind("influence", "phases", ("phases",), phases.heading_of_phases, phases.phase_curves),
+    Kind("influence", "norms", ("norms",), phases.heading_of_norms, phases.norm_scatter),
     Kind("influence", "change", _CHANGES, influence.heading_of_change, influence.change_bars),
     Kind("influence", "prediction", ("steps",), influence.heading_of_prediction, influence.prediction_scatter),
     Kind("clip", "steps", ("clip",), clip.heading, clip.chart),

@@ -1,0 +1,190 @@
+"""What a run found, in plain words: the claims that have a `finding` in their sheet, at most six of each study.
+
+A finding puts the verdicts of one claim's tests together; it decides nothing from the numbers anew.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from gradatlas.charts.numbers import three_digits
+from gradatlas.claims.rows import DYNAMICS, GRADIENTS, QUALITY, STUDIES, rows
+from gradatlas.claims.sheet import OVERALL
+
+# More of one study are no summary.
+MOST = 6
+NAMES = {GRADIENTS: "gradients", DYNAMICS: "dynamics", QUALITY: "quality"}
+UNTESTED = "not tested"
+_CHOICE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\}")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One test of a claim, as a figure draws it."""
+
+    model: str
+    data: str
+    responses: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    untrained: float | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim over all of its tests; the key `findings` of findings.json holds a list of them.
+
+    `verdict`: holds, fails or unclear; `statement` follows it. `effect`, `low` and `high`: of the weakest of the tests
+    with this verdict; `untrained`: also, not or unmeasured. `bounds`: what the effect is claimed to lie above or below,
+    or between.
+    """
+
+    study: str
+    key: str
+    statement: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    models: list[str]
+    data: list[str]
+    verdict: str
+    untrained: str
+    claims: list[str]
+    more: str
+    bounds: list[float]
+    tests: list[Tested]
+
+
+def read_findings(claims: pl.DataFrame, titles: Mapping[str, str]) -> tuple[list[Finding], list[str]]:
+    """The findings of a claims table in the order of the sheets, tested ones first, and why others are left out.
+
+    `titles`: of models and datasets, by key.
+    """
+    overall = claims.filter(pl.col("projection") == OVERALL)
+    shown = rows(claims, titles).select("model_title", "dataset_title", "responses", "group", "requested")
+    frame = pl.concat([overall, shown], how="horizontal").filter(pl.col("finding").fill_null("") != "")
+    found: list[Finding] = []
+    left_out: list[str] = []
+    for study in STUDIES:
+        own = []
+        for _, tests in frame.filter(pl.col("study") == study).group_by("claim", maintain_order=True):
+            # Of several trainings the row over seeds counts.
+            counted = tests.filter(pl.col("requested") & (pl.col("group") != "")).to_dicts()
+            trained = [row for row in counted if row["kind"] != "random"]
+            if trained:
+                own.append(_finding(trained, [row for row in counted if row["kind"] == "random"]))
+            else:
+                left_out.append(
+                    f"{_filled(tests['finding'][0])}: {tests['reason'][0] or 'no trained model was measured'}"
+                )
+        # A finding with a verdict is not displaced by one that this run could not test.
+        own.sort(key=lambda each: all(test.verdict == UNTESTED for test in each.tests))
+        found += own[:MOST]
+        left_out += [f"{each.statement}: the study has {MOST} other findings" for each in own[MOST:]]
+    return found, left_out
+
+
+def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, Any]]) -> Finding:
+    """One claim's finding from its rows on trained models and on untrained networks."""
+    first = trained[0]
+    tested = [row for row in trained if _tested(row)]
+    verdict, counts = _together(tested), Counter(row["verdict"] for row in tested)
+    shown = [row for row in tested if row["verdict"] == verdict] or tested or trained
+    # Untrained networks were tested by the same rule; of an unclear finding they may still show what is claimed.
+    wanted = "fails" if verdict == "fails" else "holds"
+    seen = [row for row in untrained if _tested(row)]
+    also = "unmeasured" if not seen else "also" if _together(seen) == wanted else "not"
+    bounds = [first["threshold"]]
+    if first["margin"] is not None:
+        bounds = [first["threshold"] - first["margin"], first["threshold"] + first["margin"]]
+    measured = [row for row in shown if row["value"] is not None]
+    weakest = min(measured, key=lambda row: min(abs(row["value"] - bound) for bound in bounds), default=first)
+    text = _filled(first["finding"], verdict)
+    if verdict == "unclear":
+        mixed = counts["holds"] and counts["fails"]
+        text = f"{'it depends on model and data' if mixed else 'it is unclear'} whether {text}"
+    return Finding(
+        study=NAMES[first["study"]],
+        key=first["claim"],
+        statement=text[:1].upper() + text[1:],
+        **{name: weakest[key] for name, key in (("effect", "value"), ("low", "low"), ("high", "high"))},
+        unit=first["statistic"],
+        models=_unique(row["model_title"] for row in tested or trained),
+        data=_unique(row["dataset_title"] for row in tested or trained),
+        verdict=verdict,
+        untrained=also,
+        claims=[first["claim"]],
+        more=_more(trained, tested, counts, seen),
+        bounds=bounds,
+        tests=[_as_test(row) for row in trained],
+    )
+
+
+def _tested(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a test: it has a verdict, or a p-value that was corrected for the others."""
+    return row["verdict"] != "inconclusive" or row["p_adjusted"] is not None
+
+
+def _together(tests: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict of several tests: that of more than half of them, where none has the opposite one."""
+    counts = Counter(row["verdict"] for row in tests)
+    for verdict, opposite in (("holds", "fails"), ("fails", "holds")):
+        if 2 * counts[verdict] > len(tests) and not counts[opposite]:
+            return verdict
+    return "unclear"
+
+
+def _more(
+    trained: Sequence[dict[str, Any]],
+    tested: Sequence[dict[str, Any]],
+    counts: Mapping[str, int],
+    untrained: Sequence[dict[str, Any]],
+) -> str:
+    """How many tests have which verdict, how far the effects reach, what was not tested, and untrained networks."""
+    parts = []
+    if tested:
+        each = [f"{name} in {counts[name]}" for name in ("holds", "fails", "inconclusive") if counts[name]]
+        parts.append(f"{', '.join(each)} of {len(tested)} test{'s' * (len(tested) > 1)}")
+        parts += [f"effects {_span(tested)}"] if len(tested) > 1 else []
+    without = [row["reason"] for row in trained if not _tested(row)]
+    if without:
+        (reason, _), *_ = Counter(without).most_common(1)
+        parts.append(f"{len(without)} {'more ' * bool(tested)}not tested ({reason})")
+    if untrained:
+        parts.append(f"untrained {_span(untrained)}")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _span(rows: Sequence[Mapping[str, Any]]) -> str:
+    values = [row["value"] for row in rows]
+    return " to ".join(dict.fromkeys(three_digits(end) for end in (min(values), max(values))))
+
+
+def _as_test(row: Mapping[str, Any]) -> Tested:
+    return Tested(
+        model=row["model_title"],
+        data=row["dataset_title"],
+        responses=row["responses"],
+        effect=row["value"],
+        low=row["low"],
+        high=row["high"],
+        verdict=row["verdict"] if _tested(row) else UNTESTED,
+        untrained=row["untrained"],
+    )
+
+
+def _filled(finding: str, verdict: str = "holds") -> str:
+    """A sheet's finding with the words of the verdict."""
+    return _CHOICE.sub(lambda found: found.group(2 if verdict == "fails" else 1), finding)
+
+
+def _unique(names: Any) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,74 @@
+"""The findings as the page shows them: three sentences, and a row each, its effects drawn as dots and intervals."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gradatlas.charts.numbers import with_interval
+from gradatlas.claims.rows import STUDIES
+from gradatlas.core.checked import damaged
+from gradatlas.core.files import from_json
+
+RULE = "write_findings"
+SYMBOLS = {"holds": "✓", "fails": "✗", "unclear": "?"}
+UNTRAINED = {"also": "shows it too", "not": "does not show it", "unmeasured": "not measured"}
+# Of a study in findings.json, the title.
+_STUDIES = dict(zip(("gradients", "dynamics", "quality"), STUDIES.values(), strict=True))
+
+
+def findings(path: str | Path) -> dict[str, Any] | None:
+    """The `sentences`, by study the rows, and what was `left_out`. `path`: the JSON of write_findings.
+
+    None where nothing was measured that a claim is about.
+    """
+    try:
+        found = from_json(Path(path).read_text(encoding="utf-8"))
+        rows = [(_STUDIES[row["study"]], _row(row)) for row in found["findings"]]
+        words = {name: found[name] for name in ("sentences", "left_out")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"not a table of findings ({error})", RULE) from None
+    titles = dict.fromkeys(title for title, _ in rows)
+    studies = [(title, [row for of, row in rows if of == title]) for title in titles]
+    return words | {"studies": studies}
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    known = _finite(row["effect"])
+    return {
+        **{name: row[name] for name in ("statement", "verdict", "models", "data", "claims", "more", "untrained")},
+        "symbol": SYMBOLS[row["verdict"]],
+        "number": with_interval(row["effect"], row["low"], row["high"]) if known else "–",
+        "unit": row["unit"],
+        "untrained_words": UNTRAINED[row["untrained"]],
+        **_plot(row),
+    }
+
+
+def _plot(row: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Places in percent of the width: the `dots` and `intervals` of all tests, untrained ones (`rings`), and `bounds`.
+
+    Each row has its own axis, with the claimed bounds on it; a log axis where all numbers are ratios.
+    """
+    tests = [test for test in row["tests"] if _finite(test["effect"])]
+    rings = {test["untrained"] for test in tests if _finite(test["untrained"])}
+    ends = [(test["low"], test["high"]) for test in tests if _finite(test["low"]) and _finite(test["high"])]
+    dots = [test["effect"] for test in tests]
+    place = _scale([*dots, *rings, *row["bounds"], *(end for pair in ends for end in pair)], "ratio" in row["unit"])
+    return {
+        "dots": [place(value) for value in dots],
+        "rings": [place(value) for value in sorted(rings)],
+        "bounds": [place(value) for value in row["bounds"]] if dots else [],
+        "intervals": [(place(low), round(100 - place(high), 1)) for low, high in ends],
+    }
+
+
+def _scale(values: list[float], ratios: bool) -> Callable[[float], float]:
+    shape = math.log if ratios and min(values, default=0) > 0 else float
+    shaped = [shape(value) for value in values] or [0.0]
+    low, span = min(shaped), (max(shaped) - min(shaped)) or 1.0
+    return lambda value: round(3 + 94 * (shape(value) - low) / span, 1)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

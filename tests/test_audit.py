@@ -22,6 +22,7 @@ BASE = ROOT / "resources/miniature/base"
 PUBLISHED = {"gsm8k": 4, "strategyqa": 250, "sensemaking": 241}
 
 
+@pytest.mark.slow
 @needs_shared("paper_data")
 def test_the_target_needs_sources_alone(tmp_path):
     """From a mirror that holds some of the files: what is missing is named; narrowed, the counts are those measured."""

@@ -72,7 +72,7 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
         (
             "Parts of the change of log π(y|x) in nats, of the true change of weights, by the gradients along it; "
             f"means over probed questions. They add up to the measured change but for {missed**0.5:.1%}. Above: by "
-            "layer and updates. Below: by kind of matrix over the whole run, with 95 % intervals; panels have own scales.",
+            "layer and updates. Below: by kind of matrix over the whole run, with 95 % intervals; scales differ.",
         ),
     )
     return heading, grid(panels, len(kinds), heading)

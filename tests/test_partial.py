@@ -123,7 +123,7 @@ def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_pat
         assert all(line in page for line in (figure["title"], *figure["subtitle"]))
     assert list((tmp_path / "figures/e").glob("*.vl.json"))
     assert page.count('<span class="badge">no usable sample</span>') == len(placeholders)
-    assert "None 0, Detailed 0" in (tmp_path / "scope.md").read_text()
+    assert "None (answer only) 0, Detailed 0" in (tmp_path / "scope.md").read_text()
     assert set(pl.read_csv(tmp_path / "mad.csv")["dataset"]) == {"e"}
     folders = [tmp_path / "statistics" / name for name in ("d", "e")]
     named = settings(datasets=[{"key": name, "title": name} for name in ("d", "e")])

@@ -164,7 +164,7 @@ rule draw_bridge:
         folder=report(
             directory("results/figures/bridge/{dataset}/{model}/seed_{seed}"),
             patterns=["{kind}.svg"],
-            caption="../report/bridge.rst",
+            caption="../report/dynamics.rst",
             category="Learning dynamics",
             subcategory="{model}, SFT on its own answers",
             labels={"dataset": "{dataset}", "figure": "{kind}", "seed": "{seed}"},

@@ -130,11 +130,11 @@ rule draw_findings:
     output:
         collect(
             "results/figures/claims/findings.{format}",
-            format=[name for name in STUDY.config["formats"] if name != "svg"],
+            format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
             "results/figures/claims/findings.svg",
-            caption="../report/findings.rst",
+            caption="../report/caption.rst",
             category="Findings",
             labels={"table": "Effects of the findings"},
         ),

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import OWN_SCALE, Axis, grid, panel, rounded, series_palette, titled
+from gradatlas.charts.panel import OWN_SCALE, Axis, grid, palette_of, panel, rounded, titled
 from gradatlas.figures.run_curves import TYPES, Figure
 from gradatlas.figures.runs import Chain, RunData
 from gradatlas.kernels.tables import BUDGET, ENTANGLEMENT, KERNEL_MEANS, KERNELS
@@ -25,8 +25,8 @@ _BLOCK = (
     .otherwise(pl.lit(_GAINS)).alias("block")
 )  # fmt: skip
 _SIZE, _WIDE = ((theme.panel_width(columns), theme.HEIGHTS["main"]) for columns in (3, 2))
-#: The lines of all panels of one figure, in the order of their colours.
-_LINES = ("chosen", "rejected", "same question", "other questions")
+#: The lines of all panels of one figure: types of probes, and pairs of questions.
+_LINES = {"chosen": "chosen", "rejected": "rejected", "same": "same question", "other": "other questions"}
 
 
 def chosen(data: RunData) -> list[list[Chain]]:
@@ -215,7 +215,7 @@ def _lines(rows: Sequence[dict], x: Axis, y: str, title: str) -> alt.LayerChart:
     kinds = {"series": pl.String, x.field: pl.Int64, "value": pl.Float64}
     frame = pl.DataFrame(rows, schema_overrides=kinds) if rows else pl.DataFrame(schema=kinds)
     frame = frame.sort("series", x.field)
-    return panel(frame, x, Axis("value", y), series_palette(_LINES), _WIDE, title=title)
+    return panel(frame, x, Axis("value", y), palette_of("probe", _LINES), _WIDE, title=title)
 
 
 def _cosines(data: RunData, chain: Chain) -> alt.LayerChart:

@@ -80,7 +80,7 @@ def test_figures_and_page_say_what_the_model_can_do(table, tmp_path):
     folder = write_statistics(tmp_path / "statistics", statistic_rows(models=("mini", "twin", "other"), layers=3))
     gallery.draw(folder, "gsm8k", "GSM8K", tmp_path / "figures", ["svg"], accuracy=[table])
     for entry in listing.read_index(tmp_path / "figures")["figures"]:
-        stated = " ".join(entry["subtitle"])
+        stated = entry["caption"]
         assert ("Held-out questions, right" in stated) == (entry["model"] != "other")
         assert ("CANNOT DO THIS TASK" in stated) == (entry["model"] == "twin")
         # In the picture the line is broken over several text marks.

@@ -328,7 +328,7 @@ def test_figures_and_tables_are_of_the_models_own_matrices_and_state_the_error_o
     curves = pq.read_table(folder / "results/statistics/mini_arithmetic/curves.parquet")
     assert set(curves["projection"].to_pylist()) == {*"qkvo"}
     listed = json.loads((folder / "results/figures/mini_arithmetic/index.json").read_text())
-    noted = {each["model"]: " ".join(each["subtitle"]) for each in listed["figures"]}
+    noted = {each["model"]: each["caption"] for each in listed["figures"]}
     assert "A bfloat16 pass: nuclear norms within" in noted["half"] and "(4 samples)" in noted["half"]
     assert "pass" not in noted["own"]
     assert "A bfloat16 pass: nuclear norms within" in (folder / "results/tables/mad.md").read_text()

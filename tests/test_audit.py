@@ -22,6 +22,7 @@ BASE = ROOT / "resources/miniature/base"
 PUBLISHED = {"gsm8k": 4, "strategyqa": 250, "sensemaking": 241}
 
 
+@pytest.mark.slow
 @needs_shared("paper_data")
 def test_the_target_needs_sources_alone(tmp_path):
     """From a mirror that holds some of the files: what is missing is named; narrowed, the counts are those measured."""
@@ -156,11 +157,11 @@ def test_every_figure_of_a_marked_set_says_so(tmp_path):
         row |= {"n_labelled": 500, "n_label_equals_gold": 500 if row["relation"] == "correct" else right}
     gallery.draw(write_statistics(tmp_path / "s", rows), "gsm8k", "GSM8K", tmp_path / "figures", ["svg"])
     listed = listing.read_index(tmp_path / "figures")["figures"]
-    stated = {f["relation"] for f in listed if any(RIGHT_LABELS in line for line in f["subtitle"])}
+    stated = {f["relation"] for f in listed if RIGHT_LABELS in f["caption"]}
     # The figure of all relations has the marked ones in it.
     assert stated == {"published", "all"}
     for entry in listed:
-        marked = "None 250 of 500" in " ".join(entry["subtitle"])
+        marked = "None 250 of 500" in entry["caption"]
         assert marked == (entry["relation"] in ("published", "all"))
 
 

@@ -113,7 +113,7 @@ def test_a_pair_is_called_by_its_models_and_different_prompts_are_in_the_title()
     found = {}
     for forms in (("plain", "plain"), ("plain", "chat"), ("chat", "plain")):
         ((*_, heading, chart),) = beside(*pair, forms)
-        found[forms] = heading.title, " ".join(heading.subtitle)
+        found[forms] = heading.title, " ".join(heading.paragraphs)
         assert "nstructed" not in json.dumps(chart().to_dict(), ensure_ascii=False)
     assert found["plain", "plain"][0].startswith("Mean gradients of random against mini: larger in ")
     assert "prompts" not in " ".join(found["plain", "plain"])
@@ -191,7 +191,11 @@ def test_the_title_counts_the_samples_whose_wrong_response_has_the_larger_gradie
 def test_few_samples_are_drawn_one_by_one_and_claimed_nothing_of():
     data = Data(frames(**{**SMALL, "n": 5}, relations=("correct", "published")), "GSM8K", "published")
     heading = by_sample.heading(data)
-    assert heading.title == "Gradients sample by sample" and "n: None 5, Detailed 5" in heading.subtitle[0]
+    assert (
+        heading.title == "Gradients sample by sample"
+        and "n = 5" in heading.line
+        and "None (answer only) 5, Detailed 5." in heading.caption[0]
+    )
     text = as_json(by_sample.chart(data, heading).to_dict())
     assert '"tick"' in text and '"area"' not in text
 
@@ -203,7 +207,7 @@ def test_values_that_a_log_axis_cannot_hold_are_counted():
     )
     data = Data(tables | {"per_sample": samples}, "GSM8K", "correct")
     heading = by_sample.heading(data)
-    assert "4 values are not positive and are left out." in " ".join(heading.subtitle)
+    assert "4 values are not positive and are left out." in " ".join(heading.paragraphs)
     by_sample.chart(data, heading).to_dict()
     nothing = samples.with_columns(pl.lit(0.0).alias("nuclear_norm"))
     data = Data(tables | {"per_sample": nothing}, "GSM8K", "correct")
@@ -273,7 +277,7 @@ def test_numbers_whose_interval_holds_zero_are_in_brackets():
 def test_a_dataset_that_is_missing_is_named():
     tables = {name: table.filter(pl.col("dataset") != "unpopular") for name, table in across().items()}
     figures = drawn(tables)
-    assert "Not measured: Wiki (unpopular)." in " ".join(figures["correct", "mad"][0].subtitle)
+    assert "Not measured: Wiki (unpopular)." in " ".join(figures["correct", "mad"][0].paragraphs)
     # One of a family alone is no family.
     assert ("correct", "wiki_panels") not in figures
 
@@ -289,7 +293,7 @@ def test_one_layer_has_no_steps_and_no_mad():
 def test_no_title_claims_anything_without_ground(unfit):
     for key, (heading, _) in drawn(across(**unfit)).items():
         assert not any(letter.isdigit() for letter in heading.title), (key, heading.title)
-        checked = any("PIPELINE CHECK" in line for line in heading.subtitle)
+        checked = any("PIPELINE CHECK" in line for line in heading.paragraphs)
         assert checked == ("purpose" in unfit), key
 
 
@@ -297,16 +301,16 @@ def test_left_out_samples_are_reported_across_datasets():
     """Of two lost samples of each variant: in sum by dataset, and in a family by variant."""
     figures = drawn(across())
     for kind in ("mad", "steps"):
-        stated = " ".join(figures["correct", kind][0].subtitle)
+        stated = " ".join(figures["correct", kind][0].paragraphs)
         assert "Left out: GSM8K 4 of 44 (4 no response tokens); Wiki (popular) 4 of 44" in stated
     # A difference is of two relations.
-    assert "GSM8K 8 of 88 (8 no response tokens)" in " ".join(figures["published", "rd"][0].subtitle)
+    assert "GSM8K 8 of 88 (8 no response tokens)" in " ".join(figures["published", "rd"][0].paragraphs)
     for kind in ("wiki_panels", "wiki_variants"):
-        stated = " ".join(figures["correct", kind][0].subtitle)
+        stated = " ".join(figures["correct", kind][0].paragraphs)
         assert "Length 500 2 of 22 (2 no response tokens); Unpopular 2 of 22" in stated and "GSM8K" not in stated
     tables = across()
     tables["cells"] = tables["cells"].with_columns(n_ok="n", n_no_response_tokens=0)
-    assert not any("Left out" in " ".join(heading.subtitle) for heading, _ in drawn(tables).values())
+    assert not any("Left out" in " ".join(heading.paragraphs) for heading, _ in drawn(tables).values())
 
 
 def test_right_labels_are_reported_across_datasets():
@@ -315,7 +319,7 @@ def test_right_labels_are_reported_across_datasets():
     column = pl.when(right).then(pl.col("n_labelled")).otherwise("n_label_equals_gold")
     tables["cells"] = tables["cells"].with_columns(n_label_equals_gold=column.cast(pl.Int32))
     for (relation, kind), (heading, _) in drawn(tables).items():
-        found = "RIGHT LABELS AMONG THE WRONG of Wiki (popular)." in heading.subtitle
+        found = "RIGHT LABELS AMONG THE WRONG of Wiki (popular)." in heading.paragraphs
         assert found == (relation == "published"), kind
 
 
@@ -349,7 +353,7 @@ def test_two_runs_write_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         gallery.draw_overview(folders, OverviewSettings(list(DATASETS)), tmp_path / name, ["vl.json", "svg"])
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(files) == 2 * len(read_index(tmp_path / "one")["figures"]) + 1 and files == sorted(
+    assert len(files) == 3 * len(read_index(tmp_path / "one")["figures"]) + 1 and files == sorted(
         path.name for path in (tmp_path / "two").iterdir()
     )
     for name in files:
@@ -372,7 +376,7 @@ def test_paper_axes_are_the_studys_and_say_what_they_cut_off():
         row["value"] > (0.6 if row["statistic"] == "sigma_ratio" else tops[row["variant"]]) for row in values.to_dicts()
     )
     assert cut > 0 and f"The study’s own axes: {cut} of {values.height} means lie beyond them" in " ".join(
-        heading.subtitle
+        heading.paragraphs
     )
     drawn_panels = draw().to_dict()["concat"]
     ends = [layer["encoding"]["y"]["scale"]["domain"] for panel in drawn_panels for layer in panel["layer"]]
@@ -385,7 +389,7 @@ def test_paper_axes_are_the_studys_and_say_what_they_cut_off():
         else:
             assert layer["mark"]["clip"]
     plain = {about[:2]: about[2] for about in gallery.figures(Data(tables, "GSM8K"))}
-    assert "own axes" not in " ".join(plain["correct", "panels"].subtitle)
+    assert "own axes" not in " ".join(plain["correct", "panels"].paragraphs)
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -413,9 +417,9 @@ def test_a_pdf_is_one_and_pages_of_single_figures_are_gone(tmp_path):
 
 
 def test_what_a_model_cannot_do_is_reported_across_datasets():
-    tables, line = across(), "NOT MASTERED by this model: GSM8K (cannot do this task)."
+    tables, line = across(), "NOT ALL MASTERED by this model: GSM8K (cannot do this task)."
     for *_, heading, _ in gallery.figures_over(Data(tables, datasets=DATASETS, notes=(line,))):
-        assert heading.subtitle[-1] == line
+        assert heading.paragraphs[-1] == line
 
 
 def test_an_overview_of_nothing_is_an_error(tmp_path):

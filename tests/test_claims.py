@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from colours import meanings_of
 from conftest import ROOT, call, settings, user_error
+from gradatlas.charts import theme
 from gradatlas.claims.ability import Ability
 from gradatlas.claims.controls import matched
 from gradatlas.claims.gather import MEASURES, _compared, _rows
@@ -21,13 +23,13 @@ from gradatlas.core.errors import InputError
 from gradatlas.core.sheets import read_sheet
 from gradatlas.core.tables import read_metadata, read_table, write_table
 from gradatlas.figures.verdicts import (
-    COLOURS,
     SHAPES,
     blocks,
     columns_of,
     draw_verdicts,
     heading,
     matrix_chart,
+    models_of,
     write_verdicts,
 )
 from gradatlas.gradients import tables as gradient_tables
@@ -576,11 +578,11 @@ def test_figure_and_table_say_what_the_verdicts_are(tmp_path):
     assert files[0] == files[1]
     found = read_rows(path, {"m_0": "First", "d": "Data"})
     assert heading(found, GRADIENTS).title == "Claims of the study: 1 hold, 1 fail, 0 inconclusive"
-    assert heading(found, GRADIENTS).subtitle[0] == "Controls: 2 hold, 0 fail, 0 inconclusive."
-    drawn = columns_of(found)
-    assert set(drawn["column"]) == {"Data · First", "Data · m_1"}
-    assert all(name.endswith(" (n 80)") for name in drawn["line"])
-    matrix_chart(found).to_dict(validate=True)
+    assert heading(found, GRADIENTS).subtitle == ("Controls: 2 hold, 0 fail, 0 inconclusive",)
+    assert columns_of(found) == {"d": ["First", "m_1"]} and models_of(found) == {"First": 1, "m_1": 2}
+    shown = matrix_chart(found).to_dict(validate=True)
+    assert meanings_of(shown) == theme.COLOURS["verdict"]
+    assert shown["title"]["subtitle"] == ["1 First, 2 m_1 · Controls: 2 hold, 0 fail, 0 inconclusive"]
     write_verdicts(path, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("| m\\_")]
@@ -601,17 +603,34 @@ def test_a_wide_matrix_is_in_blocks_below_one_another(tmp_path):
         for i in range(10)
     )
     found = rows(table, {})
-    drawn = columns_of(found)
-    # A dataset's models stay together; one with more models than fit is cut.
-    assert list(map(len, blocks(drawn))) == [30, 30, 30, 20]
-    assert [name for block in blocks(drawn) for name in block] == [
-        f"d{j:02} · m{i}" for j in range(11) for i in range(10)
+    # A dataset's models stay together.
+    assert blocks(found) == [
+        [f"d{j:02}" for j in pair if j < 11] for pair in zip(range(0, 12, 2), range(1, 12, 2), strict=True)
     ]
-    assert list(map(len, blocks(drawn.with_columns(pl.lit("d").alias("dataset"))))) == [30, 30, 30, 20]
     shown = matrix_chart(found).to_dict(validate=True)["vconcat"]
-    panels = [panel for block in shown for panel in block["vconcat"]]
-    assert [panel["encoding"]["x"]["scale"]["domain"] for panel in panels] == blocks(drawn)
-    assert {panel["width"] for panel in panels} == {720}
+    assert [panel["width"] for block in shown for panel in block["vconcat"]] == [336] * 5 + [168]
+
+
+def named(name, value):
+    return pl.lit(value).alias(name)
+
+
+def test_datasets_of_different_claims_are_in_blocks_of_their_own(tmp_path):
+    """No column of a block is empty; a claim of several kinds of responses is a line above theirs."""
+    verdicts(tmp_path, [CASES["mad_none_detailed"][0]], [CLAIMS["mad_none_detailed"]])
+    one = pl.read_parquet(tmp_path / "claims.parquet").filter(pl.col("projection") == "all")
+    keys = [("a", "x", ""), ("b", "y", "derangement"), ("c", "x", ""), ("c", "z", ""), ("b", "y", "wrong_chain")]
+    names = ("dataset", "claim", "relation")
+    found = rows(pl.concat(one.with_columns(*map(named, names, key)) for key in keys), {})
+    assert blocks(found) == [["b"], ["a", "c"]]
+    first, second = (block["vconcat"] for block in matrix_chart(found).to_dict(validate=True)["vconcat"])
+    (lines,) = (panel["layer"][0]["encoding"]["y"]["scale"]["domain"] for panel in first)
+    title = one["title"][0]
+    assert [line.partition("\u2502")[2] for line in lines] == [f"{title}:", "another question’s answer", "wrong chain"]
+    for panel in (*first, *second):
+        for x in (layer["encoding"]["x"] for layer in panel["layer"]):
+            assert x["axis"] is None and x["scale"]["domain"] == [0, panel["width"]]
+        assert "labelAngle" not in json.dumps(panel)
 
 
 def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
@@ -620,9 +639,9 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
     verdicts(tmp_path, [CASES["size_none_detailed"][0], untrained, CASES["instruct_instability"][0]], [claim, gone])
     text = heading(read_rows(tmp_path / "claims.parquet"), GRADIENTS)
     assert text.title == "Claims of the study: 2 hold, 0 fail, 0 inconclusive"
-    assert text.subtitle[0] == (
-        "Withdrawn by its authors: 1 hold, 0 fail, 0 inconclusive; "
-        "On untrained networks (controls): 0 hold, 1 fail, 0 inconclusive."
+    assert text.subtitle == (
+        "Withdrawn by its authors: 1 hold, 0 fail, 0 inconclusive",
+        "On untrained networks (controls): 0 hold, 1 fail, 0 inconclusive",
     )
     found = atlas_verdicts(tmp_path / "claims.parquet", {})
     assert [(title, [count for *_, count in counts]) for title, counts in found["studies"][0]["counts"]] == [
@@ -648,8 +667,8 @@ def test_verdicts_stay_apart_without_colour():
         r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         return 0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
 
-    assert len(set(SHAPES.values())) == len(COLOURS) == 3
-    found = sorted(map(luminance, COLOURS.values()))
+    assert len(set(SHAPES.values())) == len(theme.COLOURS["verdict"]) == 3
+    found = sorted(map(luminance, theme.COLOURS["verdict"].values()))
     assert found[-1] / found[0] > 2
 
 

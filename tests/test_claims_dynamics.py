@@ -897,7 +897,12 @@ def test_figure_table_and_page_say_what_the_verdicts_are(tmp_path):
     )
     assert "DPO: all other responses fall · chosen semantic, margin 5" in drawn["row"].to_list()
     assert "The norm of A grows · dpo, end" in drawn["row"].to_list()
-    list_chart(found).to_dict(validate=True)
+    shown = list_chart(found).to_dict(validate=True)
+    listed = {name for panel in shown["vconcat"] for name in panel["layer"][0]["encoding"]["y"]["scale"]["domain"]}
+    # What has neither a verdict nor a test of its own is counted in the caption alone.
+    lost = drawn.filter((pl.col("verdict") == "inconclusive") & (pl.col("p_adjusted") == ""))
+    assert len(listed) == drawn.height - lost.height > 0 and lost.height > 0
+    assert f"Left out: {lost.height} rows that cannot conclude" in shown["description"]
     files = []
     for folder in (tmp_path / "one", tmp_path / "two"):
         draw_verdicts(path, folder / "verdicts", folder / "dynamics", folder / "quality", ["vl.json", "svg"], {})

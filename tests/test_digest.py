@@ -214,17 +214,20 @@ READ_OR_WRITE = {
     "claims/tables.py": (
         "CLAIMS",
         {
-            *("claims.jobs:test_claims", "figures.jobs:draw_claims", "figures.jobs:compare_fixed"),
-            "page.jobs:write_atlas",
+            *("claims.jobs:test_claims", "claims.jobs:write_findings", "figures.jobs:draw_claims"),
+            *("figures.jobs:compare_fixed", "page.jobs:write_atlas"),
         },
     ),
     "finetuning/tables.py": (
         "TRAINING",
-        {"finetuning.jobs:finetune", "figures.jobs:draw_dynamics", "page.jobs:write_manifest"},
+        {
+            *("finetuning.jobs:finetune", "finetuning.jobs:train_on_variant", "figures.jobs:draw_dynamics"),
+            "page.jobs:write_manifest",
+        },
     ),
     "gradients/tables.py": (
         "TOKENS",
-        {"gradients.jobs:measure_gradients", "gradients.jobs:gather_shards"},
+        {"gradients.jobs:measure_gradients", "gradients.jobs:gather_shards", "kernels.jobs:measure_bridge"},
     ),
 }
 

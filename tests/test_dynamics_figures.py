@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 import yaml
 
+from colours import meanings_of
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.tables import write_table
 from gradatlas.figures import runs as choose
 from gradatlas.figures.influence import heat_map, table_of
 from gradatlas.figures.one_step import step_figure
-from gradatlas.figures.run_curves import NAMES, OWN, PANELS
+from gradatlas.figures.run_curves import PANELS
 from gradatlas.figures.run_curves import TYPES as NAMED
 from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.finetuning.probes import TYPES
@@ -99,7 +100,7 @@ def whole(tmp_path_factory):
 
 
 def test_every_type_is_drawn_and_named():
-    assert {kind for _, kinds, _ in PANELS for kind in kinds} == set(TYPES) == set(NAMES) == set(NAMED)
+    assert {kind for _, kinds, _ in PANELS for kind in kinds} == set(TYPES) == set(NAMED)
 
 
 def test_the_whole_sheet_has_every_comparison():
@@ -170,13 +171,15 @@ def test_titles_state_what_the_runs_do(whole):
     assert figures["length"]["title"].startswith("SFT, 10 epochs, then DPO, against SFT, 1 epoch, then DPO,")
     assert figures["influence"]["title"] == ("The type learnt rises most in 6 of 6 runs")
     assert figures["losses"]["title"].count(" · ") == 5 and ": chosen down" in figures["losses"]["title"]
-    assert "sees the chosen responses as often" in figures["extend"]["subtitle"][0]
-    assert "only off-policy DPO is shown" in figures["negatives"]["subtitle"][0]
+    assert "sees the chosen responses as often" in figures["extend"]["caption"]
+    assert "only off-policy DPO is shown" in figures["negatives"]["caption"]
 
 
 def test_charts_are_sound(whole):
     folder, figures = whole
     # One of each make: to check all of them takes a minute.
+    for each in figures.values():
+        meanings_of(json.loads((folder / "figures" / each["files"]["vl.json"]).read_text()))
     for each in (figures[kind] for kind in ("length", "influence", "influence_time")):
         alt.Chart.from_dict(json.loads((folder / "figures" / each["files"]["vl.json"]).read_text()))
 
@@ -207,17 +210,22 @@ def test_the_title_counts_where_the_type_learnt_rises_most():
 def test_the_argmax_panel_has_the_studys_own_curve(whole):
     folder, figures = whole
     drawn = json.loads((folder / "figures" / figures["dpo.curves"]["files"]["vl.json"]).read_text())
-    series = {row["series"] for rows in drawn["datasets"].values() for row in rows if "series" in row}
-    assert OWN in series and "shuffled" in OWN and "study" in OWN
+    (panel,) = (each for each in drawn["concat"] if each["title"]["text"].startswith("Likeliest"))
+    names = {row["series"] for row in drawn["datasets"][panel["data"]["name"]]}
+    assert "other question, shuffled" in names
+    assert "“other question, shuffled” are, by an error of its code, what the study" in figures["dpo.curves"]["caption"]
 
 
 def test_a_run_that_diverged_is_named_and_not_matched(tmp_path):
     runs = rows_of("sft", "dpo", "sft1_dpo", "base_dpo")
     summarised(write_runs(tmp_path / "tables", runs, stop=["base_dpo"]), runs)
     figures = drawn(tmp_path / "tables", runs, tmp_path / "figures")
-    assert "STOPPED EARLY" in figures["base_dpo.curves"]["subtitle"][-1]
-    assert "STOPPED EARLY" in figures["chains"]["subtitle"][-1] and "DPO at once" in figures["chains"]["subtitle"][-1]
-    assert "STOPPED EARLY" not in figures["sft.curves"]["subtitle"][-1] + figures["length"]["subtitle"][-1]
+    for kind in ("base_dpo.curves", "chains"):
+        line = figures[kind]["caption"].rpartition("STOPPED EARLY")[2]
+        assert figures[kind]["subtitle"][0].startswith("STOPPED EARLY · ") and "DPO at once" in line
+        shown = json.loads((tmp_path / "figures" / figures[kind]["files"]["vl.json"]).read_text())
+        assert shown["title"]["subtitle"][0].startswith("STOPPED EARLY") and line in shown["description"]
+    assert "STOPPED EARLY" not in figures["sft.curves"]["caption"] + figures["length"]["caption"]
     assert "DPO at once" not in figures["length"]["title"]
 
 
@@ -232,7 +240,7 @@ def test_the_default_runs_are_drawn_and_the_same_bytes_twice(tmp_path):
     again = drawn(tmp_path / "tables", runs, tmp_path / "again", formats=("vl.json", "svg"))
     for file in (file for each in again.values() for file in each["files"].values()):
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "figures" / file).read_bytes()
-    assert "No run here sees the chosen responses as often" in figures["extend"]["subtitle"][0]
+    assert "No run here sees the chosen responses as often" in figures["extend"]["caption"]
 
 
 def test_a_missing_table_is_named(tmp_path):
@@ -254,7 +262,7 @@ def test_seeds_are_drawn_with_their_range(tmp_path):
     assert done.returncode == 0, done.stderr
     figure = json.loads((tmp_path / "figures/index.json").read_text())["figures"][0]
     assert figure["title"] == "Log-probability over 2 seeds"
-    assert "Means over 2 seeds" in figure["subtitle"][0] and "STOPPED EARLY" in figure["subtitle"][-1]
+    assert "Means over 2 seeds" in figure["caption"] and "STOPPED EARLY" in figure["subtitle"][0]
 
 
 def test_the_step_figure_states_slope_and_order(tmp_path):
@@ -269,5 +277,5 @@ def test_the_step_figure_states_slope_and_order(tmp_path):
         for i, x in enumerate(predicted)
     ]
     heading, chart = step_figure(rows)
-    assert "falls 4.00 times" in heading.subtitle[0] and heading.title.endswith("do not carry 50% of it")
+    assert "falls 4.00 times" in heading.caption[0] and heading.title.endswith("do not carry 50% of it")
     chart.to_dict()

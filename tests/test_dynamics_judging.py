@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from colours import meanings_of
 from conftest import ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.sheets import read_sheet
@@ -572,29 +573,41 @@ def test_figures_say_what_was_found_and_are_the_same_bytes_twice(made, tmp_path)
     assert set(index) == {"win_rate", "repetition", "borrowed", "correct"}
     assert all(each["width"] > 300 and each["height"] > 100 for each in index.values())
     assert "Extend against SFT 56 % (unclear)" in index["win_rate"]["title"]
-    assert "DPO, Qwen1.5-1.8B: GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["subtitle"][1]
-    assert "58 % ties" in index["win_rate"]["subtitle"][0]
-    assert "Right answers to these prompts before the run: Extend " in index["win_rate"]["subtitle"][2]
+    assert "DPO, Qwen1.5-1.8B: GPT-3.5: 0.47, 0.65, 0.69, 0.67" in index["win_rate"]["caption"]
+    assert "58 % ties" in index["win_rate"]["caption"]
+    assert "Right answers to these prompts before the run: Extend " in index["win_rate"]["caption"]
+    assert whole["left_out"] == []
     for name, content in one.items():
         if name.endswith(".vl.json"):
             alt.Chart.from_dict(json.loads(content))
+            meanings_of(json.loads(content))
 
 
-def test_a_share_that_is_nowhere_above_0_decides_nothing(made, tmp_path):
+def test_a_figure_that_decides_nothing_is_left_out_and_listed_with_the_reason(made, tmp_path):
+    """A share that is nowhere above 0; win rates of which none is clear, where nearly all contests are ties."""
     frame = pl.from_arrow(read_table(GENERATION_CURVES, made / "curves.parquet"))
     facts = read_metadata(made / "curves.parquet")
     zero = pl.when(pl.col("measure") == "borrowed")
     frame = frame.with_columns(
         *(zero.then(value).otherwise(pl.col(key)).alias(key) for key, value in (("value", 0.0), ("low", 0.0))),
         zero.then(wilson(0, 12)[1]).otherwise(pl.col("high")).alias("high"),
-    )
+    ).with_columns(pl.when(pl.col("measure") == "tie").then(0.9).otherwise("value").alias("value"))
     write_table(GENERATION_CURVES, frame.to_dicts(), tmp_path / "curves.parquet", facts)
-    figures = json.loads(draw(tmp_path, tmp_path / "figures")["index.json"])["figures"]
-    titles = {each["kind"]: each["title"] for each in figures}
-    assert titles["borrowed"] == (
-        "Answers of other questions: none in any run, which decides nothing: up to 24 % could go unseen"
-    )
-    assert "decides nothing" not in titles["correct"] + titles["repetition"]
+    files = draw(tmp_path, tmp_path / "figures")
+    index = json.loads(files["index.json"])
+    assert {each["kind"] for each in index["figures"]} == {"repetition", "correct"}
+    assert not any(name.startswith(("borrowed", "win_rate")) for name in files)
+    none = "none on prompts that were never trained on, in any run; up to 24 % could go unseen"
+    ties = "90 % of the contests are ties, and no interval of a win rate excludes 50 %"
+    assert index["left_out"] == [
+        {"kind": "win_rate", "title": "Win rates", "reason": ties},
+        {"kind": "borrowed", "title": "Answers of other questions", "reason": none},
+    ]
+    # A clear win rate is drawn, whatever the ties.
+    clear = pl.when(pl.col("measure") == "win_rate").then(0.6).otherwise("low").alias("low")
+    write_table(GENERATION_CURVES, frame.with_columns(clear).to_dicts(), tmp_path / "curves.parquet", facts)
+    index = json.loads(draw(tmp_path, tmp_path / "figures")["index.json"])
+    assert [each["kind"] for each in index["left_out"]] == ["borrowed"]
 
 
 def test_without_a_judge_there_is_no_win_rate(made, tmp_path):

@@ -87,19 +87,28 @@ NOT_MASTERED = (
 
 @pytest.mark.parametrize("columns", range(1, 8))
 def test_a_heading_is_broken_to_the_width_of_its_panels(columns):
-    heading = theme.heading_of(Heading(NOT_MASTERED, (NOT_MASTERED, NOT_MASTERED.upper())), columns)
+    """The title into lines; below it one line of the facts that fit, and the caption has all of them."""
     room = max(theme.panel_width(columns) * columns + theme.GAP * (columns - 1), 430)
-    assert max(theme.width_of(line, theme.SUBTITLE_SIZE) for line in heading.subtitle) <= room
-    assert max(theme.width_of(line, theme.TITLE_SIZE) for line in heading.text) <= room
-    assert " ".join(heading.text) == NOT_MASTERED
+    for facts in ((NOT_MASTERED,), ("one", NOT_MASTERED * 3, "two"), ("one", "two")):
+        made = Heading(NOT_MASTERED, facts, ("RIGHT LABELS AMONG THE WRONG: some.", "SFT is none."))
+        title, caption = theme.headed(made, columns).values()
+        (line,) = title.subtitle
+        assert theme.width_of(line, theme.SUBTITLE_SIZE) <= room and line.startswith("RIGHT LABELS AMONG THE WRONG")
+        assert ("two" in line) == (facts == ("one", "two"))
+        assert max(theme.width_of(each, theme.TITLE_SIZE) for each in title.text) <= room
+        assert " ".join(title.text) == NOT_MASTERED
+        assert caption.split("\n\n") == made.paragraphs and all(fact in made.paragraphs[1] for fact in facts)
+    long = Heading("A", (NOT_MASTERED * 3,))
+    (line,) = theme.headed(long, columns)["title"].subtitle
+    assert line.endswith("…") and 0.7 * room < theme.width_of(line, theme.SUBTITLE_SIZE) <= room
 
 
 def test_no_line_of_the_heading_makes_a_figure_wider_than_its_panels(tmp_path):
     """Drawn: the widths that lines are broken by are those of the type."""
     data = Data(frames(layers=3), relation="correct")
     widths = []
-    for lines in ((), (NOT_MASTERED, NOT_MASTERED.upper())):
-        save(layers.chart(data, Heading("Of note", lines)), tmp_path / "chart", ["svg"])
+    for facts in ((), (NOT_MASTERED * 3,)):
+        save(layers.chart(data, Heading("Of note", facts)), tmp_path / "chart", ["svg"])
         widths.append(size_of_svg(tmp_path / "chart.svg")[0])
     assert widths[0] == widths[1]
 
@@ -112,7 +121,10 @@ def test_two_runs_write_the_same_bytes(statistics, gallery_folder, tmp_path):
     names = sorted(path.name for path in gallery_folder.iterdir())
     assert names == sorted(path.name for path in tmp_path.iterdir())
     listed = listing.read_index(gallery_folder)["figures"]
-    assert len(names) == sum(len(each["files"]) for each in listed) + 1
+    assert len(names) == sum(len(each["files"]) + 1 for each in listed) + 1
+    for each in listed:
+        text = (gallery_folder / each["files"]["svg"].replace(".svg", ".caption.md")).read_text(encoding="utf-8")
+        assert text.startswith(f"**{each['title']}") and len(each["caption"]) > 100 and len(each["subtitle"]) == 1
     for name in names:
         assert (tmp_path / name).read_bytes() == (gallery_folder / name).read_bytes(), name
 
@@ -200,7 +212,7 @@ def test_what_is_not_finite_is_left_out_and_reported():
     bad = (pl.col("layer") == 1) & (pl.col("projection") == "q")
     values = [pl.when(bad).then(math.nan).otherwise(pl.col(name)).alias(name) for name in ("value", "low", "high")]
     tables["curves"] = tables["curves"].with_columns(values)
-    assert "9 of 180 means are not finite" in " ".join(headings(tables)["correct", "variants"].subtitle)
+    assert "9 of 180 means are not finite" in " ".join(headings(tables)["correct", "variants"].paragraphs)
     as_json(specification_of(tables, "correct", "panels"))
     tables["curves"] = tables["curves"].with_columns(pl.lit(math.inf).alias("value"))
     chart = specification_of(tables, "correct", "panels")
@@ -229,8 +241,8 @@ def test_titles_count_where_the_intervals_lie_apart():
     )
     rd = tables["rd"].filter((pl.col("statistic") == "nuclear_norm") & (pl.col("measure") == "signed"))
     assert found["published", "compared"].title == (
-        f"Mean gradients of published responses against correct ones: larger in {(rd['low'] > 0).sum()} of {rd.height} "
-        "variants and projections"
+        "Mean gradients of the paper’s wrong answers against correct ones: larger in "
+        f"{(rd['low'] > 0).sum()} of {rd.height} variants and projections"
     )
 
 
@@ -259,17 +271,17 @@ def test_without_intervals_or_a_second_variant_a_title_is_what_is_drawn():
     assert headings(frames(layers=1, variants=("natural",)))["correct", "variants"].title == layers.TITLE
     alone = headings(frames(layers=4, n=1))
     assert alone["correct", "variants"].title == layers.TITLE
-    assert "Too few samples for intervals." in " ".join(alone["correct", "panels"].subtitle)
+    assert "Too few samples for intervals." in " ".join(alone["correct", "panels"].paragraphs)
 
 
 def test_differences_that_span_decades_are_on_a_log_axis_of_multiples():
     tables = frames(layers=4)
     drawn = specification_of(tables, "published", "compared")
-    assert "− correct" in json.dumps(drawn, ensure_ascii=False)
+    assert "Dashed − solid" in json.dumps(drawn, ensure_ascii=False)
     ends = [pl.when(pl.col("variant") == "detailed").then(300.0).otherwise(name).alias(name) for name in VALUES]
     tables["rd_layers"] = tables["rd_layers"].with_columns(ends)
     drawn = specification_of(tables, "published", "compared")
-    assert "Published / correct," in json.dumps(drawn) and "on a log axis" in json.dumps(drawn["title"])
+    assert "Dashed / solid," in json.dumps(drawn) and "on a log axis" in drawn["description"]
     axes = [layer["encoding"]["y"] for panel in drawn["concat"][4:8] for layer in panel["layer"][1:]]
     # A small difference beside one of 301 times is seen: it has its place on the same axis.
     for axis in axes:
@@ -282,7 +294,8 @@ def test_differences_that_span_decades_are_on_a_log_axis_of_multiples():
 @pytest.mark.parametrize("purpose", ["study", "pipeline check"])
 def test_a_pipeline_check_is_marked(purpose):
     for key, heading in headings(frames(layers=3, purpose=purpose)).items():
-        assert (heading.subtitle[0] == CHECK) == (purpose == "pipeline check"), key
+        assert (heading.caption[0] == CHECK) == (purpose == "pipeline check"), key
+        assert (heading.facts[0] == "PIPELINE CHECK") == (purpose == "pipeline check"), key
     drawn = as_json(specification_of(frames(layers=3, purpose=purpose), "correct", "panels"))
     assert ("PIPELINE CHECK" in drawn) == (purpose == "pipeline check")
 
@@ -333,7 +346,7 @@ def lab(colour: str, vision: str) -> np.ndarray:
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize(
     "colours",
-    [[theme.PROJECTION_COLOURS[key] for key in "qkvo"], theme.ORDERED_COLOURS[:3]],
+    [[theme.COLOURS["projection"][key] for key in "qkvo"], theme.ORDERED_COLOURS[:3]],
     ids=["projections", "variants"],
 )
 def test_colours_differ_for_every_reader_and_in_grey(colours, vision):
@@ -349,7 +362,8 @@ def test_a_variant_keeps_its_look_where_another_is_missing():
         for keys in (["none", "simplified", "detailed"], ["simplified", "detailed"], ["simplified", "natural"])
     )
     assert (part.colours, part.shapes) == (whole.colours[1:], whole.shapes[1:])
-    assert other.colours == (whole.colours[1], whole.colours[0])
+    # Another variant has none of their colours.
+    assert other.colours == (whole.colours[1], theme.COLOURS["series"]["1"])
 
 
 def test_fast_to_slow_runs_from_dark_to_light():
@@ -523,6 +537,6 @@ def test_wrong_input_is_named(statistics, tmp_path):
 def test_a_long_title_of_wide_characters_is_drawn(tmp_path):
     """The renderer may cut a label within a character that takes two of its units."""
     chart = alt.Chart(pl.DataFrame({"x": ["\U0001f600" * 60, "b"], "y": [1, 2]})).mark_bar()
-    chart = chart.encode(y=alt.Y("x:N").axis(labelLimit=100), x="y:Q")
+    chart = chart.encode(y=alt.Y("x:N").axis(labelLimit=100), x="y:Q").properties(description="Wide")
     files = save(chart, tmp_path / "wide", ["svg", "png"])
     assert set(files) == {"svg", "png"} and (tmp_path / "wide.svg").stat().st_size > 500

@@ -188,9 +188,9 @@ def test_every_figure_table_and_the_page_are_made(full):
         assert {f"{run}.curves" for run in ROWS} < set(figures)
         # The study has one learning rate.
         assert {kind.name for kind in RUNS} - {"curves", "one_step", "rates"} <= set(figures)
-        assert "STOPPED EARLY" in figures["losses"]["subtitle"][-1]
+        assert "STOPPED EARLY" in figures["losses"]["caption"]
         out = full / model / "generated"
         draw_generations(folders[0] / "generated.parquet", ROWS, RATES, model, out, ["vl.json"])
         figures = {each["kind"]: each for each in json.loads((out / "index.json").read_text())["figures"]}
         assert {"win_rate", "repetition", "borrowed"} <= set(figures)
-        assert any("No measure of ability" in line for line in figures["win_rate"]["subtitle"])
+        assert "No measure of ability" in figures["win_rate"]["caption"]

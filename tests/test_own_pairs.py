@@ -117,7 +117,7 @@ def test_own_pairs_to_the_page(pairs, project, monkeypatch):
     figures = {
         each["kind"]: each for each in read_index(project / f"results/figures/dynamics/{pairs}/mini/seed_0")["figures"]
     }
-    assert "No probes of these types: chosen, same meaning;" in " ".join(figures["sft.curves"]["subtitle"])
+    assert "No probes of these types: chosen, same meaning;" in figures["sft.curves"]["caption"]
     drawn = (project / f"results/figures/dynamics/{pairs}/mini/seed_0/sft.curves.svg").read_text()
     assert ">same meaning<" not in drawn and ">own rephrase<" in drawn
     page = (project / "results/index.html").read_text()

@@ -127,7 +127,7 @@ def test_a_dataset_without_a_usable_sample_was_measured():
     tables_["cells"] = pl.concat([tables_["cells"], spoilt.cast(dict(tables_["cells"].schema))])
     datasets = [Dataset(key, key) for key in ("one", "two", "three")]
     for relation, kind, heading, _ in gallery.figures_over(Data(tables_, datasets=tuple(datasets))):
-        subtitle = " ".join(heading.subtitle)
+        subtitle = " ".join(heading.paragraphs)
         assert "Not measured: three." in subtitle and "No usable sample: Two" in subtitle, (relation, kind)
 
 
@@ -139,7 +139,7 @@ def test_no_pairs_and_no_intervals_are_no_equality():
     assert title == "Gradients sample by sample"
     unknown = tables_["rd"].with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("low", "high"))
     data = Data(tables_ | {"rd": unknown}, "GSM8K", "published")
-    assert compared.heading(data).title == "Published against correct responses, by layer"
+    assert compared.heading(data).title == "The paper’s wrong answers against correct responses, by layer"
     assert "no clear difference" not in relations.heading(data).title
 
 
@@ -153,7 +153,7 @@ def test_labels_that_nobody_judged_are_not_called_right():
 def test_no_claims_is_not_no_measurement():
     empty = rows(pl.from_arrow(CLAIMS.empty()), {})
     for study, text in UNTESTED.items():
-        assert verdicts.heading(empty, study).subtitle == (text,) and "trained" not in text
+        assert verdicts.heading(empty, study).caption == (text,) and "trained" not in text
 
 
 def test_conclusions_without_corrected_responses_are_counted_as_they_hold():
@@ -173,7 +173,7 @@ def test_a_dataset_that_was_asked_for_is_not_missing():
     tables_["cells"] = pl.concat([cells, cells.with_columns(pl.lit("two").alias("dataset"))])
     datasets = tuple(Dataset(key, key.capitalize()) for key in ("one", "two", "three"))
     data = Data(tables_, relation="correct", datasets=datasets)
-    assert "Not measured: Three." in " ".join(heatmaps.MAD.heading(data).subtitle)
+    assert "Not measured: Three." in " ".join(heatmaps.MAD.heading(data).caption)
 
 
 # Data without variants of their own ----------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ UNSEEN = re.compile(r"<(script|style|footer).*?</\1>", re.DOTALL)
 def test_figures_and_page_of_natural_data_speak_of_no_chain_of_thought(chats):
     for folder in ("chats", "all"):
         for figure in listing.read_index(chats / "figures" / folder)["figures"]:
-            text = " ".join([figure["title"], *figure["subtitle"]])
+            text = " ".join([figure["title"], figure["caption"]])
             assert not re.search(r"\bNone\b|\bSimplified\b|\bDetailed\b", text), text
             assert "atural" in text or folder == "all", text
     pages = [(chats / f"{name}.html").read_text() for name in ("index", "more")]

@@ -118,7 +118,7 @@ def test_a_dataset_without_a_usable_sample_is_counted_and_stops_no_other(tmp_pat
     placeholders = listed(tmp_path, "d")
     assert {figure["kind"] for figure in placeholders} == {"unusable"} and len(placeholders) == 4
     for figure in placeholders:
-        stated = " ".join([figure["title"], *figure["subtitle"]])
+        stated = " ".join([figure["title"], figure["caption"]])
         assert "No usable sample among 50" in stated and "Detailed 25 of 25 (25 out of memory)" in stated
         assert all(line in page for line in (figure["title"], *figure["subtitle"]))
     assert list((tmp_path / "figures/e").glob("*.vl.json"))
@@ -189,7 +189,7 @@ def test_a_variant_without_a_usable_sample_is_named(tmp_path):
     figures = listed(tmp_path, "d")
     assert "panels" in {figure["kind"] for figure in figures}
     for figure in figures:
-        stated = " ".join(figure["subtitle"])
+        stated = figure["caption"]
         assert "No usable sample: " in stated and "etailed 25 of 25 (25 out of memory)" in stated, figure["kind"]
 
 
@@ -231,7 +231,7 @@ def test_values_that_are_not_finite_are_counted_and_left_out_of_all_projections(
     assert not set(read(tmp_path, "per_sample")["sample_id"]) & {"3", "5", "9"}
     drawn(tmp_path, "d")
     for figure in listed(tmp_path, "d"):
-        stated = " ".join(figure["subtitle"])
+        stated = figure["caption"]
         assert "3 of 25 (3 not finite)" in stated and "None where" not in stated, figure["kind"]
 
 

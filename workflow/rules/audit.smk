@@ -35,7 +35,7 @@ rule draw_audit:
     input:
         "results/audit/responses.parquet",
     output:
-        collect("results/audit/shares.{format}", format=STUDY.config["formats"]),
+        collect("results/audit/shares.{format}", format=FIGURE_FILES),
     log:
         "logs/draw_audit.log",
     localrule: True
@@ -79,5 +79,5 @@ rule audit:
     input:
         "results/audit/responses.csv",
         "results/audit/tokens.csv",
-        collect("results/audit/shares.{format}", format=STUDY.config["formats"]),
+        collect("results/audit/shares.{format}", format=FIGURE_FILES),
     localrule: True

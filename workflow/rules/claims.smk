@@ -13,7 +13,7 @@ why    a verdict is corrected for all tests of a run, so it is reached in one pl
 CLAIM_FILES = collect(
     "results/figures/claims/{figure}.{format}",
     figure=["findings", "verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
-    format=STUDY.config["formats"],
+    format=FIGURE_FILES,
 )
 # Without claims the findings state what was measured.
 CLAIM_FILES += ["results/findings.md", *["results/tables/claims.md"] * CLAIMED]
@@ -160,11 +160,11 @@ rule draw_claims:
         collect(
             "results/figures/claims/{study}.{format}",
             study=["verdicts", "dynamics", "quality"],
-            format=[name for name in STUDY.config["formats"] if name != "svg"],
+            format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
             "results/figures/claims/verdicts.svg",
-            caption="../report/claims.rst",
+            caption="../report/caption.rst",
             category="Claims",
             labels={"table": "Verdict matrix"},
         ),
@@ -209,11 +209,11 @@ rule compare_fixed:
     output:
         collect(
             "results/figures/claims/fixed_data.{format}",
-            format=[name for name in STUDY.config["formats"] if name != "svg"],
+            format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
             "results/figures/claims/fixed_data.svg",
-            caption="../report/fixed.rst",
+            caption="../report/caption.rst",
             category="Claims",
             labels={"table": "Fixed data"},
         ),

@@ -148,6 +148,8 @@ def check_gpus():
             check_devices(wanted, limit and limit.value, os.environ)
 
 
+# What is written of every figure that is an output by itself: its pictures, and its caption.
+FIGURE_FILES = [*STUDY.config["formats"], "caption.md"]
 # The rows of models that are measured, finetuned, judge, write responses, or are a miniature's base.
 MODELS = {**STUDY.miniatures, **STUDY.writers, **STUDY.judges, **STUDY.learners, **STUDY.models}
 

@@ -358,7 +358,7 @@ rule draw_seeds:
         folder=report(
             directory("results/figures/dynamics/{pairs}/{model}/seeds"),
             patterns=["{kind}.svg"],
-            caption="../report/dynamics_seeds.rst",
+            caption="../report/dynamics.rst",
             category="Learning dynamics",
             subcategory="{model}, over seeds",
             labels={"pairs": "{pairs}", "figure": "{kind}"},

@@ -39,7 +39,6 @@ rule draw_figures:
         runtime=60,
     params:
         code=code_digest("figures.jobs:draw_figures"),
-        # The caption shows it.
         title=lambda wildcards: STUDY.datasets[wildcards.dataset]["title"] or wildcards.dataset,
         settings=lambda wildcards: as_json(
             model_titles=titles(STUDY.models),
@@ -70,7 +69,7 @@ rule draw_overview:
         folder=report(
             directory("results/figures/all-datasets"),
             patterns=["{model}.{relation}.{kind}.svg"],
-            caption="../report/overview.rst",
+            caption="../report/figure.rst",
             category="Figures",
             subcategory="all datasets",
             labels={"model": "{model}", "relation": "{relation}", "figure": "{kind}"},

@@ -110,7 +110,7 @@ rule draw_generations:
         folder=report(
             directory("results/figures/generations/{pairs}/{model}/seed_{seed}"),
             patterns=["{kind}.svg"],
-            caption="../report/generations.rst",
+            caption="../report/dynamics.rst",
             category="Learning dynamics",
             subcategory="{model}, seed {seed}: free generations",
             labels={"pairs": "{pairs}", "figure": "{kind}"},

@@ -74,13 +74,11 @@ rule compare_pair:
             "comparison.tex",
             "curves.parquet",
         ),
-        figures=[
-            f"{COMPARISON}/{figure}.{name}" for figure in ("study_form", "effects") for name in STUDY.config["formats"]
-        ],
-        others=[f"{COMPARISON}/layers.{name}" for name in STUDY.config["formats"] if name != "svg"],
-        layers=report(
+        figures=[f"{COMPARISON}/{figure}.{name}" for figure in ("study_form", "effects") for name in FIGURE_FILES],
+        others=[f"{COMPARISON}/layers.{name}" for name in FIGURE_FILES if name != "svg"],
+        figure=report(
             f"{COMPARISON}/layers.svg",
-            caption="../report/comparison.rst",
+            caption="../report/caption.rst",
             category="Data quality",
             subcategory="{pair}",
             labels={"model": "{model}", "table": "High and low quality"},
@@ -101,7 +99,7 @@ rule compare_pair:
         scores=lambda wildcards, input: input.scores[0],
         other=lambda wildcards, input: ["--other", *input.scores[1:]] if len(input.scores) > 1 else [],
         settings=lambda wildcards: as_json(draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]),
-        folder=lambda wildcards, output: os.path.dirname(output.layers),
+        folder=lambda wildcards, output: os.path.dirname(output.figure),
     shell:
         "python -m gradatlas compare-groups --scores {params.scores:q} {params.other:q} {params.sides:q} --name-a 'high quality'"
         " --name-b 'low quality' --formats {params.formats} --settings {params.settings:q} --output {params.folder:q} > {log:q} 2>&1"
@@ -119,11 +117,11 @@ rule recall_faults:
         tables=multiext(
             "results/recall/{dataset}/", "recall.parquet", "recall.csv", "recall.md", "recall.tex", "curves.parquet"
         ),
-        figures=[f"results/recall/{{dataset}}/curves.{name}" for name in STUDY.config["formats"]],
-        others=[f"results/recall/{{dataset}}/recall.{name}" for name in STUDY.config["formats"] if name != "svg"],
-        recall=report(
+        figures=[f"results/recall/{{dataset}}/curves.{name}" for name in FIGURE_FILES],
+        others=[f"results/recall/{{dataset}}/recall.{name}" for name in FIGURE_FILES if name != "svg"],
+        figure=report(
             "results/recall/{dataset}/recall.svg",
-            caption="../report/recall.rst",
+            caption="../report/caption.rst",
             category="Data quality",
             subcategory="{dataset}",
             labels={"table": "Recall of planted faults"},
@@ -145,7 +143,7 @@ rule recall_faults:
             draws=STUDY.config["bootstrap"],
             seed=STUDY.config["seed"],
         ),
-        folder=lambda wildcards, output: os.path.dirname(output.recall),
+        folder=lambda wildcards, output: os.path.dirname(output.figure),
     shell:
         "python -m gradatlas recall-faults --scores {input:q} --formats {params.formats} --settings {params.settings:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
@@ -156,10 +154,10 @@ rule draw_cosines:
     input:
         "results/gradients/{model}/{dataset}.cosines.parquet",
     output:
-        [f"results/cosines/{{model}}/{{dataset}}.{name}" for name in STUDY.config["formats"] if name != "svg"],
+        [f"results/cosines/{{model}}/{{dataset}}.{name}" for name in FIGURE_FILES if name != "svg"],
         figure=report(
             "results/cosines/{model}/{dataset}.svg",
-            caption="../report/cosines.rst",
+            caption="../report/caption.rst",
             category="Data quality",
             subcategory="{dataset}",
             labels={"model": "{model}", "table": "Cosines"},
@@ -174,7 +172,7 @@ rule draw_cosines:
     params:
         code=code_digest("figures.jobs:draw_cosines"),
         title=lambda wildcards: f"{STUDY.datasets[wildcards.dataset]['title'] or wildcards.dataset}, "
-        f"{STUDY.models[wildcards.model]['title'] or wildcards.model}.",
+        f"{STUDY.models[wildcards.model]['title'] or wildcards.model}",
         formats=STUDY.config["formats"],
         settings=lambda wildcards: as_json(draws=STUDY.config["bootstrap"], seed=STUDY.config["seed"]),
         figure=lambda wildcards, output: os.path.splitext(output.figure)[0],

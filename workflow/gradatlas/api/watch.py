@@ -13,12 +13,12 @@ import polars as pl
 from gradatlas.api.tables import TRAINING_BUDGET, TRAINING_PROBES, TRAINING_SPECTRA
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import STATISTICS, in_order, label, projections_in_order
-from gradatlas.charts.panel import Axis, Palette, cells, grid, of, panel, series_palette
+from gradatlas.charts.panel import Axis, Palette, cells, grid, of, palette_of, panel, series_palette
 from gradatlas.charts.save import save
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.figures.layers import axis_title, logged
-from gradatlas.figures.run_curves import BELOW, TYPES, line_panel
+from gradatlas.figures.run_curves import TYPES, line_panel
 from gradatlas.models.decoders import ATTENTION
 from gradatlas.study.settings import PROJECTIONS
 
@@ -96,9 +96,9 @@ def spectra_chart(rows: pl.DataFrame) -> alt.ConcatChart:
     text = (
         f"{samples} fixed probes, measured at {len(steps)} steps from {steps[0]:,} to {steps[-1]:,}. Means over probes."
     )
-    return grid(
-        panels, len(projections), theme.Heading("Gradients of the probes, layer by layer, during training", (text,))
-    )
+    facts = (f"{samples} fixed probes", f"{len(steps)} steps")
+    heading = theme.Heading("Gradients of the probes, layer by layer, during training", facts, (text,))
+    return grid(panels, len(projections), heading)
 
 
 def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
@@ -112,6 +112,7 @@ def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
         ("Likeliest token at each position, along", [name for name in types if name in SIDES], "argmax_log_prob"),
     )
     means = ok.group_by("step", "type").agg(pl.col("log_prob_sum", "argmax_log_prob").mean(), pl.len().alias("n"))
+    palette = palette_of("probe", {kind: TYPES.get(kind, kind) for kind in types})
     panels = []
     for title, kinds, measure in shown:
         if not kinds:
@@ -120,15 +121,13 @@ def probes_chart(rows: pl.DataFrame) -> alt.ConcatChart:
         names = pl.col("type").replace(TYPES)
         part = part.select(names.alias("series"), pl.lit("").alias("run"), pl.col("step").alias("x"),
                            pl.col(measure).alias("value"), "n")  # fmt: skip
-        panels.append(line_panel(part, title, [TYPES.get(kind, kind) for kind in kinds], "Optimizer step"))
-    text = (
-        f"Log-probability in nats, summed over a response's tokens: means over {ok['pair'].n_unique()} fixed pairs. "
-        "Each panel has its own scale."
-    )
-    return grid(panels, 2, theme.Heading("Log-probabilities of the responses during training", (text,)), below=BELOW)
+        panels.append(line_panel(part, title, palette, "Optimizer step"))
+    text = f"Log-probability in nats, summed over a response's tokens: means over {ok['pair'].n_unique()} fixed pairs."
+    facts = (f"{ok['pair'].n_unique()} fixed pairs",)
+    return grid(panels, 2, theme.Heading("Log-probabilities of the responses during training", facts, (text,)))
 
 
-def budget_chart(rows: pl.DataFrame) -> alt.ConcatChart:
+def budget_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     """Changes of chosen and rejected since the first step: whole, by kind of block, and by layer."""
     sides = [side for side in SIDES if side in rows["type"]] or [rows["type"][0]]
     names = {name: _KINDS[0 if name in ATTENTION else 1] for name in PROJECTIONS}
@@ -151,7 +150,7 @@ def budget_chart(rows: pl.DataFrame) -> alt.ConcatChart:
         layers = title == "By layer"
         entries = frame["series"].unique().sort().cast(pl.String).to_list()
         palette = _Ramp("layer", tuple(entries), (), ()) if layers else series_palette(
-            [name for name in (_WHOLE, _SUM, *_KINDS) if name in entries], below=True
+            [_WHOLE, _SUM, *_KINDS]
         )  # fmt: skip
         own = sums[sides.index(side)].rename({"series": "layer"} if layers else {})
         x = Axis("step", "Optimizer step" if at.bottom else None, format=",d", count=5)
@@ -161,12 +160,18 @@ def budget_chart(rows: pl.DataFrame) -> alt.ConcatChart:
                   title=TYPES.get(side, side).capitalize() if at.top else None)
         )  # fmt: skip
     gap = (of_pair["predicted"] - of_pair["measured"]).pow(2).sum() / of_pair["measured"].pow(2).sum()
+    pairs = rows["pair"].n_unique()
     text = (
-        f"Means over {rows['pair'].n_unique()} fixed pairs of the change since step {start:,}. A block's part is that "
-        "along the change of its weights between two evaluations, by the gradients halfway. What the parts of all "
-        f"blocks miss of the measured changes: {gap**0.5:.3f} of their norm."
+        f"Means over {pairs} fixed pairs of the change since step {start:,}. A block's part is that along the change "
+        "of its weights between two evaluations, by the gradients halfway. What the parts of all blocks miss of the "
+        f"measured changes: {gap**0.5:.3f} of their norm."
     )
-    return grid(panels, len(sides), theme.Heading("Which blocks changed the log-probabilities", (text,)), below=BELOW)
+    heading = theme.Heading("Which blocks changed the log-probabilities", (f"{pairs} fixed pairs",), (text,))
+    # Layers have a ramp of their own.
+    parts = [alt.concat(*each, columns=len(sides)).resolve_scale(x="independent", y="independent")
+             for each in (panels[: -len(sides)], panels[-len(sides) :])]  # fmt: skip
+    chart = alt.vconcat(*parts, **theme.headed(heading, len(sides)))
+    return chart.resolve_scale(color="independent", shape="independent")
 
 
 def _summed(frame: pl.DataFrame, start: int) -> pl.DataFrame:

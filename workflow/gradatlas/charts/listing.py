@@ -24,18 +24,33 @@ def saved(
 ) -> dict[str, Any]:
     """Save one figure as `stem` with each of `formats`; its entry in the list.
 
-    The entry is `about` (what names the figure), title, subtitle (lines), files (by format), and width and height of
-    the SVG, where one is drawn.
+    The entry is `about` (what names the figure), title, subtitle (lines), caption (all facts and paragraphs), files
+    (by format), and width and height of the SVG, where one is drawn.
     """
     files = save(chart, stem, formats)
     size = size_of_svg(stem.parent / files["svg"]) if "svg" in files else ()
-    entry = {**about, "title": heading.title, "subtitle": list(heading.subtitle), "files": files}
+    entry = {**about, "title": heading.title, "subtitle": [heading.line] if heading.line else []}
+    entry |= {"caption": " ".join(_sentences(heading)), "files": files}
     return {**entry, **dict(zip(("width", "height"), size, strict=False))}
 
 
-def write_index(output: str | Path, dataset: str, title: str, listed: Sequence[dict[str, Any]], rule: str) -> None:
-    """Write the list of the figures that `rule` drew into the folder `output`, and the checksums of all its files."""
-    index = {"dataset": dataset, "dataset_title": title, "figures": listed}
+def _sentences(heading: Heading) -> list[str]:
+    return [*([f"{heading.line}."] if heading.line else []), *heading.caption]
+
+
+def write_index(
+    output: str | Path,
+    dataset: str,
+    title: str,
+    listed: Sequence[dict[str, Any]],
+    rule: str,
+    left_out: Sequence[dict[str, str]] = (),
+) -> None:
+    """Write the list of the figures that `rule` drew into the folder `output`, and the checksums of all its files.
+
+    `left_out`: figures that would decide nothing and are not drawn, each with kind, title and reason.
+    """
+    index = {"dataset": dataset, "dataset_title": title, "figures": listed, "left_out": list(left_out)}
     write_text(Path(output) / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
     write_sums(output, rule)
 

@@ -4,7 +4,7 @@ A frame has a row per point: columns of x, y and the colour, and `low` and `high
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,30 +17,38 @@ from gradatlas.charts.numbers import DIGITS
 from gradatlas.charts.scales import Scale
 
 VALUES = ("value", "low", "high")
+# Ends the title of an axis where panels that may be compared differ in scale.
+OWN_SCALE = "own scale"
+# A legend's symbol and the space around an entry, in pixels.
+_SYMBOL = 32
+# Colours of runs, models, groups and scores; more do not fit into one figure.
+SERIES = tuple(theme.COLOURS["series"].values())
 
 
 @dataclass(frozen=True)
 class Palette:
     """What colour and shape stand for: a column of labels, its entries in order, their colours and shapes.
 
-    `below`: each panel has a legend of its own, below it; else one is above all panels.
+    All panels of a figure share one palette, and so one legend above them.
     """
 
     column: str
     entries: tuple[str, ...]
     colours: tuple[str, ...]
     shapes: tuple[str, ...]
-    below: bool = False
 
     def encode(self, kind: type, legend: bool = True) -> alt.Color | alt.Shape:
         """The channel `kind`, alt.Color or alt.Shape."""
         values = self.colours if kind is alt.Color else self.shapes
-        place = {} if legend else {"legend": None}
-        if self.below and legend:
-            columns = 3 if max(map(len, self.entries)) < 20 else 2
-            place = {"legend": alt.Legend(title=None, columns=columns, **theme.LEGEND_BELOW)}
+        place = {"legend": self._legend()} if legend else {"legend": None}
         scale = theme.plain(domain=list(self.entries), range=list(values))
         return kind(f"{self.column}:N", scale=scale, title=None, **place)
+
+    def _legend(self) -> alt.Legend:
+        """In one line where it fits above the panels, else in as many columns as fit."""
+        widths = [theme.width_of(entry, theme.LEGEND_SIZE) + _SYMBOL for entry in self.entries]
+        columns = {} if sum(widths) <= theme.WIDTH else {"columns": max(1, int(theme.WIDTH // max(widths)))}
+        return alt.Legend(title=None, labelLimit=theme.WIDTH, **columns)
 
 
 @dataclass(frozen=True)
@@ -175,9 +183,9 @@ def note(text: str) -> alt.Chart:
     return alt.Chart(alt.InlineData([{"text": text}])).mark_text(style="nothing").encode(text="text:N")
 
 
-def nothing(title: alt.Title) -> alt.Chart:
+def nothing(heading: theme.Heading, columns: int = 2) -> alt.Chart:
     """A figure without rows, under its heading."""
-    return note("nothing to show").properties(title=title, width=theme.WIDTH // 2, height=60)
+    return note("nothing to show").properties(width=theme.WIDTH // 2, height=60, **theme.headed(heading, columns))
 
 
 def in_pieces(groups: Iterable[Sequence], most: int) -> list[list]:
@@ -196,21 +204,10 @@ def titled(title: str | None) -> dict[str, alt.Title]:
     return {} if title is None else {"title": alt.Title(title, style="panel-title")}
 
 
-def grid(
-    panels: Sequence[alt.LayerChart | alt.Chart], columns: int, heading: theme.Heading, *, below: int | None = None
-) -> alt.ConcatChart:
-    """Panels row by row under one heading, each with axes of its own.
-
-    `below`: pixels between two rows, where each panel has a legend of its own below it.
-    """
-    channels = ("x", "y") if below is None else ("x", "y", "color", "shape")
-    layout: dict[str, Any] = {
-        "resolve": alt.Resolve(scale=alt.ScaleResolveMap(**dict.fromkeys(channels, "independent")))
-    }
-    if below is not None:
-        # Plots stand in line whatever their legends' heights; the space between rows holds axis and legend.
-        layout |= {"bounds": "flush", "spacing": alt.RowColnumber(row=below, column=theme.GAP * 3)}
-    return alt.concat(*panels, columns=columns, title=theme.heading_of(heading, columns), **layout)
+def grid(panels: Sequence[alt.LayerChart | alt.Chart], columns: int, heading: theme.Heading) -> alt.ConcatChart:
+    """Panels row by row under one heading, each with axes of its own, with one legend for all."""
+    resolve = alt.Resolve(scale=alt.ScaleResolveMap(x="independent", y="independent"))
+    return alt.concat(*panels, columns=columns, resolve=resolve, **theme.headed(heading, columns))
 
 
 @dataclass(frozen=True)
@@ -248,30 +245,38 @@ def of(frame: pl.DataFrame, **keys: str | Sequence[str]) -> pl.DataFrame:
 
 def projection_palette(keys: Sequence[str]) -> Palette:
     """A colour and shape a projection, the same in every figure."""
-    colours = tuple(theme.PROJECTION_COLOURS.get(key, theme.QUIET) for key in keys)
+    colours = tuple(theme.COLOURS["projection"].get(key, theme.QUIET) for key in keys)
     shapes = tuple(theme.PROJECTION_SHAPES.get(key, "circle") for key in keys)
     return Palette("projection", tuple(map(label, keys)), colours, shapes)
 
 
 def variant_ranks(keys: Sequence[str]) -> list[int]:
-    """Each variant's place among colours and shapes: the study's own keep theirs, others take the next free one."""
-    taken = {theme.OWN_LOOK[key] for key in keys if key in theme.OWN_LOOK}
-    free = (rank for rank in itertools.count() if rank not in taken)
-    return [theme.OWN_LOOK[key] if key in theme.OWN_LOOK else next(free) for key in keys]
+    """Each variant's place among colours and shapes: the study's own keep theirs, others take the next one after."""
+    own = list(theme.COLOURS["variant"])
+    others = itertools.count(len(own))
+    return [own.index(key) if key in own else next(others) for key in keys]
 
 
 def variant_palette(keys: Sequence[str]) -> Palette:
     """Colours and shapes of variants in order."""
     colours, shapes = (
         tuple(looks[rank % len(looks)] for rank in variant_ranks(keys))
-        for looks in (theme.ORDERED_COLOURS, theme.ORDERED_SHAPES)
+        for looks in (theme.VARIANT_COLOURS, theme.SHAPES)
     )
     return Palette("variant", tuple(map(label, keys)), colours, shapes)
 
 
-def series_palette(entries: Sequence[str], column: str = "series", *, below: bool = False) -> Palette:
-    """Colours and shapes of lines in order; those of the projections where there are many."""
-    few = len(entries) <= len(theme.ORDERED_COLOURS)
-    colours = theme.ORDERED_COLOURS if few else tuple(theme.PROJECTION_COLOURS.values())
-    shapes = theme.ORDERED_SHAPES if few else tuple(theme.PROJECTION_SHAPES.values())
-    return Palette(column, tuple(entries), colours[: len(entries)], shapes[: len(entries)], below)
+def palette_of(family: str, names: Mapping[str, str], column: str = "series") -> Palette:
+    """Colours of a family of `theme.COLOURS` for these keys, in order; `names`: by key, what readers see.
+
+    A key that the family lacks takes the next colour of series.
+    """
+    spare = itertools.cycle(SERIES)
+    colours = tuple(theme.COLOURS[family].get(key) or next(spare) for key in names)
+    shapes = tuple(theme.SHAPES[place % len(theme.SHAPES)] for place in range(len(names)))
+    return Palette(column, tuple(names.values()), colours, shapes)
+
+
+def series_palette(entries: Sequence[str], column: str = "series") -> Palette:
+    """Colours and shapes of what has no meaning of its own in the theme, by the place in the figure."""
+    return Palette(column, tuple(entries), SERIES[: len(entries)], theme.SHAPES[: len(entries)])

@@ -1,4 +1,4 @@
-"""One way to save a chart: its specification (`.vl.json`), and `.svg`, `.png` and `.pdf`.
+"""One way to save a chart: its specification (`.vl.json`), `.svg`, `.png` and `.pdf`, and its caption (`.caption.md`).
 
 The same chart gives the same bytes, in every process; a PDF alone holds the time when it was made.
 """
@@ -15,17 +15,19 @@ import vl_convert
 from gradatlas.charts import theme  # noqa: F401  (importing it turns it on)
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
-from gradatlas.core.files import replacing
+from gradatlas.core.files import replacing, write_text
 
 PPI = 160
 FORMATS = ("vl.json", "svg", "png", "pdf")
+CAPTION = ".caption.md"
 _WIDE, _STAND_IN = re.compile("[\U00010000-\U0010ffff]"), "\u25a1"
 
 
 def save(chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str]) -> dict[str, str]:
-    """Write `chart` as ``{stem}.{format}`` for each format; each file completely or not at all.
+    """Write `chart` as ``{stem}.{format}`` for each format, and its description as ``{stem}.caption.md``.
 
-    Returns file names by format, in the order of `FORMATS`. `InputError` for a format that is not in `FORMATS`.
+    Each file is written completely or not at all. Returns file names by format, in the order of `FORMATS`. `InputError`
+    for a format that is not in `FORMATS`.
     """
     for name in formats:
         if name not in FORMATS:
@@ -35,6 +37,7 @@ def save(chart: alt.TopLevelMixin, stem: str | Path, formats: Sequence[str]) -> 
     # The others are made of the SVG: to run Vega is most of the work.
     svg = _svg(specification) if {"svg", "png", "pdf"} & set(formats) else ""
     stem = Path(stem)
+    write_text(stem.with_name(f"{stem.name}{CAPTION}"), caption_of(specification))
     written = {}
     for name in FORMATS:
         if name in formats:
@@ -56,6 +59,19 @@ def as_json(specification: dict[str, Any]) -> str:
         rows = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in datasets[name])
         tables.append(f"{json.dumps(name)}: [\n{rows}\n]")
     return f'{head.removesuffix("}").rstrip()},\n "datasets": {{\n' + ",\n".join(tables) + "\n}\n}\n"
+
+
+def caption_of(specification: dict[str, Any]) -> str:
+    """The caption of a chart as Markdown that reStructuredText reads alike: what could be markup has a backslash."""
+    title, *paragraphs = map(_plain, specification["description"].split("\n\n"))
+    return "\n\n".join([f"**{title}**", *paragraphs]) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text without markup, in one line."""
+    text = re.sub(r"[\\`*_|\[\]<>#@$~^{}]|:(?=\S)|^[-+.(]", lambda found: f"\\{found.group()}", " ".join(text.split()))
+    # No item of a list: 1. or A. at the beginning.
+    return re.sub(r"^(\w+)([.)])(?=\s|$)", r"\1\\\2", text)
 
 
 def size_of_svg(path: str | Path) -> tuple[int, int]:

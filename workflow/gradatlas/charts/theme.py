@@ -6,6 +6,7 @@ so an SVG keeps its layout in a viewer without it.
 (One glyph that it does not have, such as a subscript digit, sets a whole line into another font: labels avoid those.)
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,63 +30,119 @@ def plain(**settings) -> dict[str, Any]:
 FAMILY = "Liberation Sans, Arimo, Arial, Helvetica, sans-serif"
 INK, QUIET, RULE, GRID = "#1f2430", "#4d5566", "#8b93a3", "#e7e9ee"
 
-# The paper's hues (Q red, K green, V blue, O grey), moved apart in luminance so that they stay apart in greyscale and
-# for colour-blind readers (a test measures both). Shapes repeat them.
-PROJECTION_COLOURS = {
-    "q": "#d94a1f",
-    "k": "#1d5f4c",
-    "v": "#1d2f7a",
-    "o": "#a5a09b",
-    "gate": "#7a3c9a",
-    "up": "#b9770a",
-    "down": "#2a8fa8",
+# One colour a meaning, over all figures; other modules take theirs from here. Shapes repeat them. The projections have
+# the paper's hues (Q red, K green, V blue, O grey), moved apart in luminance.
+COLOURS: dict[str, dict[str, str]] = {
+    "projection": {
+        "q": "#d94a1f",
+        "k": "#1d5f4c",
+        "v": "#1d2f7a",
+        "o": "#a5a09b",
+        "gate": "#7a3c9a",
+        "up": "#b9770a",
+        "down": "#2a8fa8",
+    },
+    # Fast to slow runs from dark to light; other variants have colours of series.
+    "variant": {"none": "#41206f", "simplified": "#c0413f", "detailed": "#df9210"},
+    "response": {"correct": "#2f6fb7", "other": "#d17ab0"},
+    # The study's own irrelevant responses, the same by its algorithm, and corrected ones.
+    "source": {"published": "#7a1f4b", "reference": "#b5658a", "derangement": "#4f8f3a"},
+    "verdict": {"holds": "#00874a", "fails": "#c8102e", "inconclusive": "#7f8aa0"},
+    # What is wrong with the data themselves; what a step is on.
+    "mark": {"fault": "#a3123a", "target": "#e0115f"},
+    # Types of probes: chosen green and blue, rejected red, other questions violet, no answers brown.
+    "probe": {
+        "chosen": "#0b5d2e",
+        "chosen_semantic": "#3d9a62",
+        "chosen_format": "#86c06c",
+        "initial": "#156f9f",
+        "self_rephrase": "#56b4d3",
+        "rejected": "#8f1d1d",
+        "rejected_semantic": "#d6685a",
+        "rejected_format": "#eb9a78",
+        "irrelevant_train": "#5b3fa8",
+        "irrelevant_held_out": "#9a83d6",
+        "unrelated": "#c9a7de",
+        "permuted": "#5a4632",
+        "random_nonhum": "#9c7a52",
+        "random_tokens": "#c4ad86",
+    },
+    # Runs, models, groups, scores, lengths: by their place in a figure.
+    "series": {
+        "1": "#0a4f8a",
+        "2": "#e86f2c",
+        "3": "#12a08c",
+        "4": "#b23a86",
+        "5": "#8a8d1c",
+        "6": "#5fa3e0",
+        "7": "#7d4a2d",
+    },
 }
-PROJECTION_SHAPES = {
-    "q": "circle",
-    "k": "triangle-up",
-    "v": "square",
-    "o": "diamond",
-    "gate": "cross",
-    "up": "triangle-down",
-    "down": "triangle-right",
-}
-# What is wrong with the data themselves.
-MARKED = "#c0213f"
-# Fast to slow runs from dark to light. These variants keep their colours in a dataset without one of them.
-OWN_LOOK = {"none": 0, "simplified": 1, "detailed": 2}
-ORDERED_COLOURS = ("#41206f", "#c0413f", "#df9210", "#1d8a99", "#6c757d")
-ORDERED_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
-# Small to large, and below to above zero: light to dark in one hue, and two hues apart for every reader (PuOr).
-SEQUENTIAL = ("#f4f1fa", "#cbbfe3", "#9a86c8", "#6a4aa5", "#41206f")
-DIVERGING = ("#b35806", "#f1a340", "#fee0b6", "#f7f7f7", "#d8daeb", "#998ec3", "#542788")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+PROJECTION_SHAPES = dict(
+    zip(
+        COLOURS["projection"],
+        ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down", "triangle-right"),
+        strict=True,
+    )
+)
+# Of variants by rank: first those that have colours of their own.
+VARIANT_COLOURS = (*COLOURS["variant"].values(), *COLOURS["series"].values())
+# The first five, which the page's explorer begins with.
+ORDERED_COLOURS, ORDERED_SHAPES = VARIANT_COLOURS[:5], SHAPES[:5]
+# Small to large, and below to above zero: light to dark in one hue, and two hues apart for every reader.
+SEQUENTIAL = ("#f1f5f8", "#c3d3df", "#8eabc0", "#527b99", "#1b4a6b")
+DIVERGING = ("#8c510a", "#d8b365", "#f6e8c3", "#f5f5f5", "#c7eae5", "#5ab4ac", "#01665e")
 # Many values in order, of about one lightness, so that all stand out on white.
-RAMP = ("#41206f", "#2b5fb0", "#1d8a99", "#5c9a3b", "#df9210", "#c0413f", "#6b1420")
-# Correct responses, and another kind beside them.
-PAIR_COLOURS = (ORDERED_COLOURS[0], ORDERED_COLOURS[2])
+RAMP = ("#2c3e8f", "#2f6f9f", "#2a8f86", "#6b9a3a", "#c08a1a", "#c2562f", "#7a1f2b")
 DASHES = ((1, 0), (4, 2.5))
 DASH_LEGEND = {"title": None, "symbolType": "stroke", "symbolSize": 500}
 
-LEGEND_BELOW = {"orient": "bottom", "labelLimit": 190}
-RAMP_LEGEND = {"orient": "top", "direction": "horizontal", "gradientLength": 220, "gradientThickness": 10}
+RAMP_LEGEND = {"orient": "top", "direction": "horizontal", "gradientLength": 200, "gradientThickness": 10}
 
-WIDTH = 780  # of all panels of a row together; a figure is about a text column wide when printed
+# Of all panels of a row together: a figure is about 700 pixels wide. Printed 17 cm wide its labels have 7 to 8 points,
+# 8.5 cm wide half of that.
+WIDTH = 600
 GAP = 22
-HEIGHTS = {"main": 190, "minor": 105, "small": 120, "difference": 84}
-TITLE_SIZE, SUBTITLE_SIZE = 16, 11.5
+HEIGHTS = {"main": 170, "minor": 95, "small": 110, "difference": 84}
+TITLE_SIZE, SUBTITLE_SIZE, LEGEND_SIZE = 14, 11.5, 11
 # With fewer pixels between layers, points overlap: the curve is drawn without them.
 POINT_SPACING = 5
 
 
+# Two words in capitals or more, after the name of a model or none.
+_WARNING = re.compile(r"(?:[^:]{1,80}: )?([A-Z]{2,}(?: [A-Z]{2,})+)\b")
+
+
 @dataclass(frozen=True)
 class Heading:
-    """A chart's title, and the lines below it: what was drawn, of how many, what was left out."""
+    """What is written about a figure: its title and one line below it in the picture, the rest in its caption."""
 
     title: str
-    subtitle: tuple[str, ...]
+    subtitle: tuple[str, ...] = ()
+    """facts of the line, the most important first: those that do not fit are in the caption alone"""
+    caption: tuple[str, ...] = ()
+    """paragraphs: what was drawn, and what was left out"""
 
     def with_lines(self, lines: Sequence[str]) -> "Heading":
-        """The same with further lines."""
-        return Heading(self.title, (*self.subtitle, *lines))
+        """The same with further paragraphs of the caption."""
+        return Heading(self.title, self.subtitle, (*self.caption, *lines))
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What the line below the title holds: first the warnings, which are paragraphs that begin in capitals."""
+        warnings = dict.fromkeys(found[1] for each in self.caption if (found := _WARNING.match(each)))
+        return (*warnings, *self.subtitle)
+
+    @property
+    def line(self) -> str:
+        """All facts of the line below the title."""
+        return " · ".join(self.facts)
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The whole caption: the title, all facts, and its own paragraphs."""
+        return [each for each in (self.title, self.line, *self.caption) if each]
 
 
 def ramp(count: int) -> tuple[str, ...]:
@@ -100,13 +157,31 @@ def panel_width(columns: int) -> int:
     return max(130, min(430, (WIDTH - 2 * GAP * (columns - 1)) // columns))
 
 
-def heading_of(heading: Heading, columns: int) -> alt.Title:
-    """The heading as a chart title, its lines broken to the width of `columns` panels."""
+def headed(heading: Heading, columns: int) -> dict[str, Any]:
+    """The arguments of a chart of `columns` panels a row with this heading: title, one line below it, and the caption.
+
+    The caption is the chart's description, so that its record holds it and `save` writes it beside the picture.
+    """
     width = max(panel_width(columns) * columns + GAP * (columns - 1), 430)
-    return alt.Title(
-        text=_lines([heading.title], width, TITLE_SIZE * _BOLD),
-        subtitle=_lines(heading.subtitle, width, SUBTITLE_SIZE),
-    )
+    text = _lines(heading.title, width, TITLE_SIZE * _BOLD)
+    # From the labels' left edge on: names of rows take as much room as the panels.
+    title = alt.Title(text=text, subtitle=one_line(heading, width), frame="bounds")
+    return {"title": title, "description": "\n\n".join(heading.paragraphs)}
+
+
+def one_line(heading: Heading, width: float) -> list[str]:
+    """As many of the heading's facts as fit into one line of `width` pixels; a first one that is too long is cut."""
+    shown, facts = "", heading.facts
+    for fact in facts:
+        longer = f"{shown} · {fact}" if shown else fact
+        if width_of(longer, SUBTITLE_SIZE) > width:
+            break
+        shown = longer
+    if facts and not shown:
+        while width_of(f"{facts[0][: len(shown) + 1]}…", SUBTITLE_SIZE) <= width:
+            shown = facts[0][: len(shown) + 1]
+        shown = f"{shown.rstrip()}…"
+    return [shown] if shown else []
 
 
 # Mean widths of characters in thousandths of the size, on the safe side; bold ones are wider.
@@ -119,19 +194,17 @@ def width_of(text: str, size: float) -> float:
     return size / 1000 * sum(widths)
 
 
-def _lines(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
-    """Paragraphs broken into lines; two lines are of similar length, and not a last word alone."""
-    broken = []
-    for text in paragraphs:
-        lines = _wrapped(text, width, size)
-        if len(lines) == 2:
-            even = _wrapped(text, min(width, 0.5 * width_of(text, size) + 12 * size), size)
-            lines = even if len(even) == 2 else lines
-        broken += lines
-    return broken
+def _lines(text: str, width: float, size: float) -> list[str]:
+    """A text broken into lines; two lines are of similar length, and not a last word alone."""
+    lines = wrapped(text, width, size)
+    if len(lines) == 2:
+        even = wrapped(text, min(width, 0.5 * width_of(text, size) + 12 * size), size)
+        lines = even if len(even) == 2 else lines
+    return lines
 
 
-def _wrapped(text: str, width: float, size: float) -> list[str]:
+def wrapped(text: str, width: float, size: float) -> list[str]:
+    """A text broken into lines of at most `width` pixels."""
     lines: list[str] = []
     for word in text.split():
         if lines and width_of(f"{lines[-1]} {word}", size) <= width:
@@ -161,12 +234,12 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "color": INK,
                 "fontSize": TITLE_SIZE,
                 "fontWeight": "bold",
-                "lineHeight": 20,
+                "lineHeight": 18,
                 "offset": 14,
                 "subtitleColor": QUIET,
                 "subtitleFont": FAMILY,
                 "subtitleFontSize": SUBTITLE_SIZE,
-                "subtitleLineHeight": 15.5,
+                "subtitleLineHeight": 15,
                 "subtitlePadding": 7,
             },
             "style": {
@@ -189,9 +262,9 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "labelFont": FAMILY,
                 "titleFont": FAMILY,
                 "labelColor": QUIET,
-                "labelFontSize": 10,
+                "labelFontSize": 10.5,
                 "titleColor": QUIET,
-                "titleFontSize": 10.5,
+                "titleFontSize": 11,
                 "titleFontWeight": "normal",
                 "titlePadding": 7,
                 "domainColor": RULE,
@@ -207,7 +280,7 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "direction": "horizontal",
                 "labelFont": FAMILY,
                 "labelColor": INK,
-                "labelFontSize": 11,
+                "labelFontSize": LEGEND_SIZE,
                 "columnPadding": 16,
                 "rowPadding": 3,
                 "symbolSize": 70,
@@ -215,7 +288,7 @@ def gradatlas() -> alt.theme.ThemeConfig:
                 "symbolOpacity": 1,
                 "titleFont": FAMILY,
                 "titleColor": QUIET,
-                "titleFontSize": 10.5,
+                "titleFontSize": 11,
                 "titleFontWeight": "normal",
                 "symbolStrokeWidth": 1.7,
                 "symbolBaseStrokeColor": INK,

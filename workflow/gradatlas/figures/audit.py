@@ -64,11 +64,9 @@ def heading(frame: pl.DataFrame) -> theme.Heading:
     if not judged.is_empty():
         marked = judged.filter("marked").height
         title = f"{marked} of {judged.height} response sets have right labels where all should be wrong"
-    drawn = (
-        "Share of the responses of each set, by dataset and variant. Labels are judged where all should be wrong; red: "
-        f"more than {TOLERATED:.0%} are right."
-    )
-    return theme.Heading(title, (drawn,))
+    facts = ("share of the responses of each set", f"red: more than {TOLERATED:.0%} of the wrong labels are right")
+    drawn = "By dataset and variant. Labels are judged where all should be wrong."
+    return theme.Heading(title, facts, (drawn,))
 
 
 def chart(frame: pl.DataFrame) -> alt.HConcatChart:
@@ -83,7 +81,7 @@ def chart(frame: pl.DataFrame) -> alt.HConcatChart:
         key=lambda row: (row[0], variants.index(row[1]), relations.index(row[2])),
     )
     rows = [row[3] for row in sets]
-    colour = alt.Scale(domain=[False, True], range=[theme.QUIET, theme.MARKED])
+    colour = alt.Scale(domain=[False, True], range=[theme.QUIET, theme.COLOURS["mark"]["fault"]])
     panels = []
     for question in (title for title in SHOWN.values() if title in set(frame["question"])):
         axis = alt.Axis(title=None, labelLimit=320, grid=True, ticks=False, labels=not panels)
@@ -94,4 +92,4 @@ def chart(frame: pl.DataFrame) -> alt.HConcatChart:
             tooltip=["dataset:N", "variant:N", "relation:N", "count:Q", "of:Q"],
         )
         panels.append(base.mark_circle(size=45, opacity=1).properties(width=110, height=_ROW * len(rows)))
-    return alt.hconcat(*panels, title=theme.heading_of(heading(frame), 2), spacing=theme.GAP)
+    return alt.hconcat(*panels, spacing=theme.GAP, **theme.headed(heading(frame), 2))

@@ -6,17 +6,17 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 
-from gradatlas.charts import theme
+from gradatlas.charts import scales, theme
 from gradatlas.charts.listing import saved, write_index
 from gradatlas.charts.names import label
-from gradatlas.charts.panel import Axis, grid, panel, series_palette, variant_palette
+from gradatlas.charts.panel import OWN_SCALE, Axis, grid, panel, series_palette, variant_palette
 from gradatlas.core.command import progress
 from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.kernels.tables import BRIDGE, KERNEL_MEANS
 from gradatlas.statistics.bootstrap import interval
 from gradatlas.statistics.bridge import Measured
 
-_AXES = {"updates": "as many updates", "tokens": "as many response tokens"}
+_AXES = ("updates", "tokens")
 #: Two types of responses, to one question or two: the lines of the second figure.
 _PAIRS = {
     ("detailed", "simplified", True): "Detailed, Simplified: same question",
@@ -45,7 +45,7 @@ def draw_bridge(
         facts = read_metadata(path, BRIDGE)
         tables = (pl.from_arrow(read_table(kind, each)) for kind, each in ((BRIDGE, path), (KERNEL_MEANS, of_kernels)))
         runs[facts["variant"]] = (*tables, facts["places"])
-    figures = {"mad": _mad(runs, draws, seed), "cosines": _cosines(runs)}
+    figures = {"mad": _mad(runs, title, draws, seed), "cosines": _cosines(runs, title)}
     listed = []
     for name, (heading, chart) in figures.items():
         listed.append(saved(chart, Path(output) / name, {"kind": name}, heading, formats))
@@ -56,27 +56,31 @@ def draw_bridge(
 Runs = Mapping[str, tuple[pl.DataFrame, pl.DataFrame, Mapping[str, Sequence[int]]]]
 
 
-def _mad(runs: Runs, draws: int, seed: int) -> tuple[theme.Heading, alt.ConcatChart]:
+def _mad(runs: Runs, title: str, draws: int, seed: int) -> tuple[theme.Heading, alt.ConcatChart]:
     responses = next(iter(runs.values()))[0].select("variant", "relation").unique(maintain_order=True)
     kinds = [f"{variant}:{relation}" for variant, relation in responses.iter_rows()]
-    size = (theme.panel_width(len(kinds)), theme.HEIGHTS["main"])
-    panels = []
-    for axis, words in _AXES.items():
-        for kind in kinds:
-            rows = []
-            for variant, (table, _, places) in runs.items():
-                for share, step in enumerate((0, *places[axis])):
-                    found = map(float, interval(Measured.of(table, kind, step).mads(draws, seed)))
-                    rows.append({"variant": label(variant), "x": share / len(places[axis])}
-                                | dict(zip(("value", "low", "high"), found, strict=True)))  # fmt: skip
-            x = Axis("x", f"Share of the run, after {words}", count=3)
-            y = Axis("value", "MAD" if kind == kinds[0] else None)
-            variant, relation = kind.split(":")
-            title = f"{label(variant)}, {label(relation).lower()}" if axis == "updates" else None
-            palette = variant_palette(list(runs))
-            panels.append(panel(pl.DataFrame(rows), x, y, palette, size, title=title))
+    found = {
+        (axis, kind): [
+            {"variant": label(variant), "x": share / len(places[axis])}
+            | dict(zip(("value", "low", "high"), map(float, interval(mads)), strict=True))
+            for variant, (table, _, places) in runs.items()
+            for share, step in enumerate((0, *places[axis]))
+            for mads in [Measured.of(table, kind, step).mads(draws, seed)]
+        ]
+        for axis in _AXES
+        for kind in kinds
+    }
+    size, palette, panels = (theme.panel_width(len(kinds)), theme.HEIGHTS["main"]), variant_palette(list(runs)), []
+    for (axis, kind), rows in found.items():
+        ends = [row[name] for each in _AXES for row in found[each, kind] for name in ("value", "low", "high")]
+        x = Axis("x", f"Share of the run, by {axis}", count=3)
+        y = Axis("value", f"MAD, log, {OWN_SCALE}" if kind == kinds[0] else None, scales.logarithmic(ends, 5))
+        variant, relation = kind.split(":")
+        head = f"{label(variant)}, {label(relation).lower()}" if axis == "updates" else None
+        panels.append(panel(pl.DataFrame(rows), x, y, palette, size, title=head))
     heading = theme.Heading(
         "MAD of held-out answers in SFT on None, Simplified or Detailed",
+        (title,),
         (
             "A line: SFT on one variant. MAD: mean absolute difference of nuclear norms between neighbouring layers, "
             "geometric mean over projections, 95 % intervals over questions. Above, runs are compared after as many "
@@ -86,12 +90,12 @@ def _mad(runs: Runs, draws: int, seed: int) -> tuple[theme.Heading, alt.ConcatCh
     return heading, grid(panels, len(kinds), heading)
 
 
-def _cosines(runs: Runs) -> tuple[theme.Heading, alt.ConcatChart]:
+def _cosines(runs: Runs, title: str) -> tuple[theme.Heading, alt.ConcatChart]:
     """By layer, before SFT and after each run."""
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
     stages = [("before SFT", next(iter(runs.values()))[1], "min")]
     stages += [(f"after SFT on {label(variant)}", means, "max") for variant, (_, means, _) in runs.items()]
-    panels = []
+    frames, panels = {}, []
     for words, means, end in stages:
         step = getattr(means["step"], end)()
         own = means.filter(pl.col("layer").is_not_null(), pl.col("step") == step)
@@ -100,11 +104,15 @@ def _cosines(runs: Runs) -> tuple[theme.Heading, alt.ConcatChart]:
             part = own.filter(o_type=one, u_type=other, same=same)
             by_layer = part.group_by("layer", maintain_order=True).agg(pl.col("cosine").mean().alias("value"))
             rows += by_layer.with_columns(pl.lit(series).alias("series")).to_dicts()
-        frame = pl.DataFrame(rows, schema_overrides={"layer": pl.Int64}).sort("series", "layer")
-        panels.append(panel(frame, Axis("layer", "Layer", format="d"), Axis("value", "Cosine"),
-                            series_palette(tuple(_PAIRS.values())), size, title=words.capitalize()))  # fmt: skip
+        frames[words] = pl.DataFrame(rows, schema_overrides={"layer": pl.Int64}).sort("series", "layer")
+    scale = scales.linear(pl.concat(frames.values())["value"])
+    palette = series_palette(tuple(_PAIRS.values()))
+    for words, frame in frames.items():
+        x, y, head = Axis("layer", "Layer", format="d"), Axis("value", "Cosine", scale), words[:1].upper() + words[1:]
+        panels.append(panel(frame, x, y, palette, size, title=head))
     heading = theme.Heading(
         "Cosines of gradients of fast and slow answers, to the same question and to others",
+        (title,),
         ("Means over pairs of answers and over a layer's matrices, by layer.",),
     )
     return heading, grid(panels, 2, heading)

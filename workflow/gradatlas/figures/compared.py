@@ -7,17 +7,30 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.names import label, projections_in_order, relations_in_order, responses_of, variants_in_order
+from gradatlas.charts.names import (
+    TERMS,
+    label,
+    projections_in_order,
+    relations_in_order,
+    responses_of,
+    terms,
+    variants_in_order,
+)
 from gradatlas.charts.panel import VALUES, Dashed, cells, ends_in, grid, of, projection_palette
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import finite, larger, lines_of, of_curves, states_findings
 from gradatlas.figures.layers import axis_title, layer_panel, layers_of, logged, ratio_scale, scale_of
 
+SHOWN = (
+    "Mean nuclear norm by layer of another kind of response (dashed) and of the correct one of the same question, for "
+    "each variant and projection; below it,"
+)
+
 
 def heading(data: Data) -> theme.Heading:
     """In how many variants and projections the other kind's mean gradients are larger."""
     curves = _both(data)
-    title = f"{label(data.relation)} against correct responses, by layer"
+    title = f"{TERMS.get(data.relation, label(data.relation))} against correct responses, by layer"
     rows = finite(of(data.of("rd"), statistic="nuclear_norm", measure="signed"))
     if states_findings(curves) and rows["low"].is_finite().any():
         title = larger(
@@ -27,7 +40,7 @@ def heading(data: Data) -> theme.Heading:
     below = (
         "multiples of correct responses, on a log axis" if multiples else "the difference as a share of correct ones"
     )
-    drawn = f"Mean nuclear norm by layer; below it, {below}."
+    drawn = f"{SHOWN} {below}, on one scale for all variants. Samples are paired."
     made = of_curves(title, curves, data.title, drawn, relation=data.relation)
     return made.with_lines(lines_of(data, reference=True))
 
@@ -35,11 +48,12 @@ def heading(data: Data) -> theme.Heading:
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     """The other kind is dashed; differences that span decades are drawn as multiples of correct, on a log axis."""
     curves, differences = _both(data), data.of("rd_layers")
-    relations = [label(relation) for relation in relations_in_order(curves["relation"].unique())]
+    names = terms(relations_in_order(curves["relation"].unique()))
+    curves, relations = curves.with_columns(pl.col("relation").replace(names)), list(names.values())
     dashed = Dashed("relation", tuple(relations))
     if by_decades(differences):
-        return pair(curves, as_multiples(differences), heading, dashed, [f"{relations[-1]} / correct,", "log"], 1)
-    return pair(curves, differences, heading, dashed, [f"{relations[-1]} − correct,", "relative"])
+        return pair(curves, as_multiples(differences), heading, dashed, ["Dashed / solid,", "log"], 1)
+    return pair(curves, differences, heading, dashed, ["Dashed − solid,", "relative"])
 
 
 def pair(
@@ -53,7 +67,7 @@ def pair(
     """Nuclear norms of two kinds, one of them dashed, and below them their differences, titled `below`.
 
     `differences`: relative ones (`neutral` 0) or ratios (1), in the columns of `rd_layers`. Columns are projections,
-    pairs of rows are variants. The differences of all variants share one axis, so that a small one looks small.
+    pairs of rows are variants. The norms of all variants share one axis, and so do the differences.
     """
     curves, differences = of(curves, statistic="nuclear_norm"), of(differences, statistic="nuclear_norm")
     projections = projections_in_order(curves["projection"].unique())
@@ -62,6 +76,7 @@ def pair(
     width, high, low = theme.panel_width(len(projections)), theme.HEIGHTS["small"], theme.HEIGHTS["difference"]
     ends = ends_in(differences)
     difference = scales.linear(ends) if neutral == 0 else ratio_scale(ends, low // 14)
+    norms = scale_of(of(curves, variant=variants), high)
     panels = []
     for (variant, upper), projection, at in cells(
         [(name, part) for name in variants for part in (True, False)], projections
@@ -69,12 +84,11 @@ def pair(
         rows = of(curves if upper else differences, variant=variant)
         frame = of(rows, projection=projection)
         if upper:
-            scale = scale_of(rows, high)
             panels.append(
                 layer_panel(
-                    frame, scale, palette, layers, (width, high), dashed=dashed,
+                    frame, norms, palette, layers, (width, high), dashed=dashed,
                     title=f"{label(variant)} · {label(projection)}",
-                    y_title=axis_title("nuclear_norm", logged(scale)) if at.left else None,
+                    y_title=axis_title("nuclear_norm", logged(norms)) if at.left else None,
                     x_labels=layers == 1, y_labels=at.left,
                 )
             )  # fmt: skip

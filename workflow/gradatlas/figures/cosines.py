@@ -7,14 +7,19 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.names import PROJECTIONS, in_order, label, relations_in_order, variants_in_order
-from gradatlas.charts.panel import Axis, Palette, cells, ends_in, grid, of, panel
+from gradatlas.charts.names import PROJECTIONS, TERMS, in_order, label, relations_in_order, variants_in_order
+from gradatlas.charts.numbers import span
+from gradatlas.charts.panel import SERIES, Axis, Palette, cells, ends_in, grid, of, panel
 from gradatlas.charts.save import save
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.gradients.tables import COSINES
 from gradatlas.statistics.bootstrap import interval, resampled_means
 
+DRAWN = (
+    "Of two matrices of one layer whose shapes agree, and of one projection in a layer and the next. Mean over "
+    "samples, all panels on one scale. Bands: 95 % bootstrap intervals over samples."
+)
 _KINDS = {"same_layer": "Of one layer", "adjacent_layers": "Of a layer and the next"}
 _KEYS = ("kind", "variant", "relation", "pair", "layer")
 
@@ -46,18 +51,22 @@ def chart(curves: pl.DataFrame, title: str) -> alt.TopLevelMixin:
         frame = of(curves, kind=kind, variant=variant, relation=relation)
         width = theme.panel_width(len(columns))
         x = Axis("layer", "Layer" if at.bottom else None, count=max(3, width // 40), format="d")
-        y_title = [_KINDS[kind], relation.replace("_", " ")] if at.left else None
+        y_title = [_KINDS[kind], TERMS.get(relation, label(relation))] if at.left else None
         y = Axis("value", y_title, scale, labels=at.left, count=4)
         name = label(variant) if at.top else None
         size = (width, theme.HEIGHTS["small"])
         panels.append(panel(frame, x, y, _palette(curves), size, title=name, dots=False, level=0, more=("n",)))
-    lines = (title, "Mean over samples. Bands: 95 % bootstrap intervals over samples.")
-    return grid(panels, len(columns), theme.Heading("Cosines between gradients of one sample", lines))
+    heading = theme.Heading(
+        "Cosines between gradients of one sample",
+        (title, f"n = {span(curves['n'].min(), curves['n'].max())}"),
+        (DRAWN,),
+    )
+    return grid(panels, len(columns), heading)
 
 
 def _palette(curves: pl.DataFrame) -> Palette:
-    """Of pairs of one layer the colour of the first; a projection has its own."""
+    """A projection has its own colour; pairs of one layer have those of series."""
     pairs = in_order(curves["pair"], ("q-o", "k-v", *PROJECTIONS))
-    own = {"q-o": theme.ORDERED_COLOURS[0], "k-v": theme.ORDERED_COLOURS[2]} | theme.PROJECTION_COLOURS
+    own = dict(zip(("q-o", "k-v"), SERIES, strict=False)) | theme.COLOURS["projection"]
     shapes = {"q-o": "circle", "k-v": "square"} | theme.PROJECTION_SHAPES
     return Palette("pair", tuple(pairs), tuple(own[pair] for pair in pairs), tuple(shapes[pair] for pair in pairs))

@@ -23,7 +23,7 @@ class Data:
     """the dataset's name to readers"""
     relation: str = ALL
     notes: tuple[str, ...] = ()
-    """lines below every heading"""
+    """paragraphs of every caption"""
     order: tuple[str, ...] = ()
     """of the variants, where it is not the usual one"""
     tops: Mapping[str, float] | None = None

@@ -27,20 +27,26 @@ class OfFamily:
     """A kind of figure of a family, drawn as that of one dataset; `axes`: what its axes are is below the title."""
 
     chart: Callable[[Data, Heading], alt.ConcatChart]
+    shown: str
     axes: bool = False
 
     def heading(self, data: Data) -> Heading:
         """The family's name; what is drawn, of which samples."""
         curves = data.of("curves")
-        made = of_curves(f"{data.title}, by layer", curves, _members(data), DRAWN, order=data.order)
-        return made.with_lines([*(panels.axis_lines(curves, data.tops) if self.axes else []), *data.notes])
+        drawn = f"Datasets of one family. {self.shown} {DRAWN}"
+        made = of_curves(f"{data.title}, by layer", curves, f"{len(_members(data))} datasets", drawn, order=data.order)
+        lines = [
+            *(panels.axis_lines(curves, data.tops) if self.axes else []),
+            f"Datasets: {', '.join(_members(data))}.",
+        ]
+        return made.with_lines([*lines, *data.notes])
 
 
-PANELS, VARIANTS = OfFamily(panels.chart, axes=True), OfFamily(layers.chart)
+PANELS, VARIANTS = OfFamily(panels.chart, panels.SHOWN, axes=True), OfFamily(layers.chart, layers.SHOWN)
 
 
-def _members(data: Data) -> str:
-    return ", ".join(each.title for each in data.datasets if not of(data.of("curves"), dataset=each.key).is_empty())
+def _members(data: Data) -> list[str]:
+    return [each.title for each in data.datasets if not of(data.of("curves"), dataset=each.key).is_empty()]
 
 
 def _joined(data: Data, family: str, paper_axes: bool) -> Data | None:

@@ -15,11 +15,11 @@ from gradatlas.charts.save import save
 from gradatlas.claims.rows import STUDIES
 from gradatlas.claims.summary import NAMES, UNTESTED
 from gradatlas.core.errors import InputError
-from gradatlas.figures.verdicts import COLOURS, SHAPES
+from gradatlas.figures.verdicts import SHAPES
 
 # Beside the verdicts' own marks: a test without a verdict, and the same number of an untrained network.
 _UNTRAINED = "untrained network"
-_COLOURS = COLOURS | {UNTESTED: theme.RULE, _UNTRAINED: theme.QUIET}
+_COLOURS = theme.COLOURS["verdict"] | {UNTESTED: theme.RULE, _UNTRAINED: theme.QUIET}
 # A dash would not be seen on an interval.
 _SHAPES = SHAPES | {"inconclusive": "square", UNTESTED: "triangle-up", _UNTRAINED: "diamond"}
 _ROW, _WIDTH, _LETTERS, _LABELS = 44, 400, 52, 300
@@ -42,7 +42,7 @@ def draw(findings: str | Path, output: str | Path, formats: Sequence[str]) -> No
 def chart(findings: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
     """The figure of findings as findings.json holds them."""
     marks = "Marks: tests of a finding with their 95 % intervals. Vertical lines: the bounds of its claim."
-    title = theme.heading_of(theme.Heading("Findings: effects and their intervals", (marks,)), 2)
+    heading = theme.Heading("Findings: effects and their intervals", (), (marks,))
     panels = []
     for study, name in STUDIES.items():
         own = [each for each in findings if each["study"] == NAMES[study]]
@@ -50,8 +50,8 @@ def chart(findings: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
         for place, unit in enumerate(dict.fromkeys(each["unit"] for each in own)):
             panels.append(_panel([each for each in own if each["unit"] == unit], unit, "" if place else name))
     if not panels:
-        return nothing(title)
-    return alt.vconcat(*panels, title=title, spacing=12).resolve_scale(x="independent", y="independent")
+        return nothing(heading)
+    return alt.vconcat(*panels, spacing=12, **theme.headed(heading, 2)).resolve_scale(x="independent", y="independent")
 
 
 def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.LayerChart:

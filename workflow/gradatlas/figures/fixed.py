@@ -29,11 +29,7 @@ SHOWN = (
     "Dots: the claim’s number over all projections, with its 95 % interval; line: the threshold (shaded: the margin). "
     "Controls, untrained networks and claims measured on one kind alone are in results/tables/fixed_data.md."
 )
-STYLES = {
-    "published": (theme.MARKED, "square"),
-    "reference": (theme.PAIR_COLOURS[1], "square"),
-    CORRECTED: (theme.PAIR_COLOURS[0], "circle"),
-}
+SHAPES = {"published": "square", "reference": "square", CORRECTED: "circle"}
 # Height of a row, of one among many; where the numbers of a panel differ by more than this, a symmetric log axis.
 _ROW, _MANY, _NARROW, _WIDTH, _STRETCH = 22, 16, 15, 430, 20
 # No row is further from its axis than this many; a longer panel is cut between datasets.
@@ -118,8 +114,7 @@ def chart(table: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
     both = pl.col("study_value").is_not_null() & pl.col("fixed_value").is_not_null()
     rows = table.filter((pl.col("status") == "stands") & ~over_seeds()).filter(both.any().over("claim"))
     found, _, others = headline(table).rstrip(".").partition("; ")
-    lines = ([f"{others[:1].upper()}{others[1:]}."] if others else []) + [SHOWN, NOTE]
-    heading = theme.heading_of(theme.Heading(found, tuple(lines)), 2)
+    heading = theme.Heading(found, (others[:1].upper() + others[1:],), (SHOWN, NOTE))
     if rows.is_empty():
         return nothing(heading)
     panels = [
@@ -127,7 +122,7 @@ def chart(table: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
         for claim in rows["claim"].unique(maintain_order=True)
         for part in _panels(rows.filter(pl.col("claim") == claim), titles)
     ]
-    return alt.vconcat(*panels, title=heading, spacing=16)
+    return alt.vconcat(*panels, spacing=16, **theme.headed(heading, 2))
 
 
 def cuts(rows: pl.DataFrame) -> list[pl.DataFrame]:
@@ -151,12 +146,12 @@ def _panel(
     labels, data, outcomes = _placed(rows, titles)
     y_axis = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelLimit=300)
     y = alt.Y("row:N", sort=labels, scale=alt.Scale(domain=labels), axis=y_axis)
-    present = [kind for kind in STYLES if any(row["kind"] == NAMES[kind] for row in data)]
+    present = [kind for kind in SHAPES if any(row["kind"] == NAMES[kind] for row in data)]
     domain = [NAMES[kind] for kind in present]
     colour = alt.Color(
-        "kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][0] for kind in present]), title=None
+        "kind:N", scale=alt.Scale(domain=domain, range=[theme.COLOURS["source"][kind] for kind in present]), title=None
     )
-    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[STYLES[kind][1] for kind in present]), title=None)
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[SHAPES[kind] for kind in present]), title=None)
     beside = alt.YOffset("kind:N", sort=domain, scale=alt.Scale(paddingOuter=0.6))
     base = alt.Chart(pl.DataFrame(data, infer_schema_length=None)).encode(y=y, yOffset=beside, color=colour)
     value, low = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))

@@ -181,7 +181,7 @@ def draw_overview(
     for model in sorted(tables["curves"]["model"].unique()):
         marks = [(each.title, able[model, each.key].mark) for each in settings.datasets if (model, each.key) in able]
         unable = [f"{title} ({mark})" for title, mark in marks if mark]
-        notes = [f"NOT MASTERED by this model: {', '.join(unable)}."] if unable else []
+        notes = [f"NOT ALL MASTERED by this model: {', '.join(unable)}."] if unable else []
         data = Data(
             of_model(tables, model, settings.model_titles.get(model, model)),
             datasets=tuple(settings.datasets),

@@ -11,7 +11,7 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.numbers import percentage
-from gradatlas.charts.panel import Axis, grid
+from gradatlas.charts.panel import Axis, Palette, grid, series_palette
 from gradatlas.charts.scales import Scale
 from gradatlas.figures.run_curves import OF_CHAINS, Figure, line_panel, over_chains
 from gradatlas.figures.runs import Chain, RunData, chains_of, in_groups
@@ -34,7 +34,10 @@ RULES = {
     True: "the same fact of the same other person, by the grammar",
     False: "six words in a row that its own prompt and its training responses do not have",
 }
-_BELOW = 105
+#: What readers see as a kind of figure.
+TITLES = {"win_rate": "Win rates", **{name: title for name, (title, _) in MEASURES.items()}}
+# With more ties than this a win rate is of few of the prompts.
+_MOST_TIES = 0.75
 
 
 def judged(data: RunData) -> list[list[Chain]]:
@@ -50,6 +53,8 @@ def win_rate(data: RunData, chains: Sequence[Chain]) -> Figure:
     runs = [chain.last for chain in chains]
     rates = _of(data.frame, "win_rate")
     found, panels = [], []
+    baselines = [name for name in titles if name in set(rates.filter(pl.col("run").is_in(runs))["baseline"])]
+    palette = series_palette([f"against {titles[name]}" for name in baselines])
     for chain in chains:
         part = rates.filter(pl.col("run") == chain.last)
         against = [name for name in titles if name in set(part["baseline"])]
@@ -57,9 +62,10 @@ def win_rate(data: RunData, chains: Sequence[Chain]) -> Figure:
             last = part.filter(pl.col("baseline") == name).sort("step").row(-1, named=True)
             unclear = " (unclear)" if last["low"] <= 0.5 <= last["high"] else ""
             found.append(f"{chain.title} against {titles[name]} {percentage(last['value'])}{unclear}")
-        part = part.with_columns(pl.col("baseline").replace_strict(titles).alias("series"), x=pl.col("examples"))
-        entries = [titles[name] for name in against]
-        panels.append(_panel(part, f"{chain.title}, against", entries, "Examples seen by the run", 1.0, level=0.5))
+        part = part.with_columns(
+            (pl.lit("against ") + pl.col("baseline").replace_strict(titles)).alias("series"), x=pl.col("examples")
+        )
+        panels.append(_panel(part, chain.title, palette, "Examples seen by the run", 1.0, level=0.5))
     others = data.frame.filter(
         pl.col("measure").is_in(["tie", "disagreement", "unreadable"]) & pl.col("run").is_in(runs)
     )
@@ -73,8 +79,34 @@ def win_rate(data: RunData, chains: Sequence[Chain]) -> Figure:
         "a readable verdict."
     )
     lines = (line, *_published(data.published), _able(data, chains), *_left_out(data))
-    heading = theme.Heading("Wins at the end: " + "; ".join(found), lines)
-    return heading, grid(panels, 2, heading, below=_BELOW)
+    facts = (data.title, f"{rates['n'].max()} prompts")
+    heading = theme.Heading("Wins at the end: " + "; ".join(found), facts, lines)
+    return heading, grid(panels, 2, heading)
+
+
+def undecided(data: RunData, chains: Sequence[Chain]) -> str:
+    """Why the win rates decide nothing: no interval excludes 1/2, and nearly all contests are ties."""
+    runs = [chain.last for chain in chains]
+    rates, ties = (_of(data.frame, measure).filter(pl.col("run").is_in(runs)) for measure in ("win_rate", "tie"))
+    unclear = ((rates["low"] <= 0.5) & (rates["high"] >= 0.5)).all()
+    if not unclear or ties.is_empty() or ties["value"].mean() <= _MOST_TIES:
+        return ""
+    return f"{percentage(ties['value'].mean())} of the contests are ties, and no interval of a win rate excludes 50 %"
+
+
+def none_seen(measure: str) -> Callable[[RunData, Sequence[Chain]], str]:
+    """Why a measure decides nothing: no run shows any on prompts that it was not trained on."""
+
+    def reason(data: RunData, chains: Sequence[Chain]) -> str:
+        runs = [run for chain in chains for run in chain.runs]
+        held = _of(data.frame, measure).filter((pl.col("split") == "held_out") & pl.col("run").is_in(runs))
+        if held.is_empty() or held["value"].max():
+            return ""
+        unseen = held["high"].max()
+        rest = f"; up to {percentage(unseen)} could go unseen" if unseen else ""
+        return f"none on prompts that were never trained on, in any run{rest}"
+
+    return reason
 
 
 def measured(measure: str) -> Callable[[RunData], list[list[Chain]]]:
@@ -105,14 +137,15 @@ def chains(measure: str) -> Callable[[RunData, Sequence[Chain]], Figure]:
             "a prompt at every step)."
         )
         line += " The rule: where the last run of a chain begins." if turns else ""
-        heading = theme.Heading(f"{title}: {_none(every) or '; '.join(found)}", (line, *_left_out(data)))
+        facts = (data.title, f"{every['n'].max()} prompts a panel")
+        heading = theme.Heading(f"{title}: {'; '.join(found)}", facts, (line, *_left_out(data)))
         top = max(0.1, every["high"].max() or 0, every["value"].max())
-        entries = [chain.title for chain in chains]
+        palette = series_palette([chain.title for chain in chains])
         panels = [
             _panel(
                 every.filter(pl.col("split") == split),
                 name,
-                entries,
+                palette,
                 OF_CHAINS,
                 top,
                 turns,
@@ -120,21 +153,13 @@ def chains(measure: str) -> Callable[[RunData, Sequence[Chain]], Figure]:
             for split, name in SPLITS.items()
             if split in set(every["split"])
         ]
-        return heading, grid(panels, 2, heading, below=_BELOW)
+        return heading, grid(panels, 2, heading)
 
     return draw
 
 
 def _of(frame: pl.DataFrame, measure: str) -> pl.DataFrame:
     return frame.filter(pl.col("measure") == measure)
-
-
-def _none(every: pl.DataFrame) -> str:
-    """Where no run shows any on prompts that it was not trained on, that this decides nothing; else nothing."""
-    held = every.filter(pl.col("split") == "held_out")
-    if held["value"].max() or not held["high"].max():
-        return ""
-    return f"none in any run, which decides nothing: up to {percentage(held['high'].max())} could go unseen"
 
 
 def _change(change: pl.DataFrame) -> str:
@@ -181,8 +206,8 @@ def _left_out(data: RunData) -> list[str]:
     return [f"Without a response, and left out: {lost}."] if lost else []
 
 
-def _panel(part: pl.DataFrame, title: str, entries: Sequence[str], x_title: str, top: float, turns=(), level=None):
-    y = Axis("value", None, Scale("linear", 0.0, top), ".0%", count=5)
+def _panel(part: pl.DataFrame, title: str, palette: Palette, x_title: str, top: float, turns=(), level=None):
+    y = Axis("value", "Share", Scale("linear", 0.0, top), ".0%", count=5)
     # Beside points without an interval there is no band.
     bars = part["low"].null_count() > 0
-    return line_panel(part, title, entries, x_title, turns, y, level=level, bars=bars)
+    return line_panel(part, title, palette, x_title, turns, y, level=level, bars=bars)

@@ -31,6 +31,10 @@ from gradatlas.statistics.groups import ALL, CURVES, MATCHED, NUMBERS, Group, co
 from gradatlas.statistics.tables import COMPARISON, GROUP_CURVES
 
 _BANDS = "Bands: 95 % bootstrap intervals over samples."
+_MATCHED = (
+    "Matched: pairs of samples whose length and loss are alike. A difference that matching removes is one of length or "
+    "loss."
+)
 _NAMES = {
     "response_tokens": "response tokens",
     "ifd": "IFD",
@@ -80,12 +84,14 @@ def write_comparisons(
 def charts(curves: pl.DataFrame, numbers: pl.DataFrame, a: str, b: str) -> Iterator[tuple[str, alt.TopLevelMixin]]:
     """The figures of one pair of groups, each with its name, from its rows of both tables."""
     lines = [describe(numbers, samples) for samples in numbers["samples"].unique(maintain_order=True)]
+    first = of(numbers, number="response_tokens").row(0, named=True)
+    facts = (f"{first['samples_a']} samples of {a}, {first['samples_b']} of {b}",)
     title = f"Nuclear norm and effective rank of {a} and {b}, by layer"
-    yield "study_form", study_form(of(curves, samples=ALL), [a, b], theme.Heading(title, (lines[0], _BANDS)))
-    yield "layers", overlaid(curves, [a, b], theme.Heading(title, (*lines, _BANDS)))
+    yield "study_form", study_form(of(curves, samples=ALL), [a, b], theme.Heading(title, facts, (lines[0], _BANDS)))
+    yield "layers", overlaid(curves, [a, b], theme.Heading(title, facts, (*lines, _MATCHED, _BANDS)))
     effects_title = f"How far {a} and {b} differ in every score"
-    words = f"Above 0: {a} is larger more often. Lines: 95 % intervals."
-    yield "effects", effects(numbers, theme.Heading(effects_title, (*lines, words)))
+    words = f"Above 0: {a} is larger more often. Lines: 95 % intervals. {_MATCHED}"
+    yield "effects", effects(numbers, theme.Heading(effects_title, facts, (*lines, words)))
 
 
 def describe(numbers: pl.DataFrame, samples: str) -> str:
@@ -106,7 +112,7 @@ def describe(numbers: pl.DataFrame, samples: str) -> str:
 def study_form(curves: pl.DataFrame, groups: Sequence[str], heading: theme.Heading) -> alt.TopLevelMixin:
     """The study's figure: a row a statistic with one scale, a column a group, q k v o over layers."""
     if curves.is_empty():
-        return nothing(theme.heading_of(heading, 2))
+        return nothing(heading, 2)
     projections = projections_in_order(curves["projection"].unique())
     panels = []
     for statistic, group, at in cells(CURVES, groups):
@@ -122,7 +128,7 @@ def overlaid(curves: pl.DataFrame, groups: Sequence[str], heading: theme.Heading
     kinds = [samples for samples in (ALL, MATCHED) if not of(curves, samples=samples).is_empty()]
     projections = projections_in_order(curves["projection"].unique())
     if not kinds:
-        return nothing(theme.heading_of(heading, 4))
+        return nothing(heading, 4)
     panels = []
     for (statistic, samples), projection, at in cells([(s, k) for s in CURVES for k in kinds], projections):
         part = of(curves, statistic=statistic)
@@ -138,7 +144,7 @@ def effects(numbers: pl.DataFrame, heading: theme.Heading) -> alt.TopLevelMixin:
     """Cliff's delta of every number with its interval, of all and of matched samples side by side."""
     known = numbers.filter(pl.col("cliffs_delta").is_not_null())
     if known.is_empty():
-        return nothing(theme.heading_of(heading, 1))
+        return nothing(heading, 1)
     order = [_words(name) for name in NUMBERS if name in set(known["number"])]
     data = known.select(
         pl.col("number").map_elements(_words, return_dtype=pl.String),
@@ -149,7 +155,7 @@ def effects(numbers: pl.DataFrame, heading: theme.Heading) -> alt.TopLevelMixin:
     base = alt.Chart(data).encode(
         y=alt.Y("number:N", sort=order, axis=alt.Axis(title=None, grid=True)),
         yOffset=alt.YOffset("samples:N", sort=kinds),
-        color=palette.encode(alt.Color),
+        color=palette.encode(alt.Color, len(kinds) > 1),
         tooltip=["number", "samples", "cliffs_delta", "p_adjusted"],
     )
     x = alt.X("cliffs_delta:Q", scale=alt.Scale(domain=[-1, 1]), axis=alt.Axis(title="Cliff's delta", grid=True))
@@ -157,8 +163,8 @@ def effects(numbers: pl.DataFrame, heading: theme.Heading) -> alt.TopLevelMixin:
     lines = base.mark_rule(style="interval").encode(
         x=alt.X("cliffs_delta_low:Q", title="Cliff's delta"), x2="cliffs_delta_high:Q"
     )
-    dots = base.mark_point(style="dot-alone", size=40).encode(x=x, shape=palette.encode(alt.Shape))
-    return alt.layer(zero, lines, dots, width=430, height=24 * len(order), title=theme.heading_of(heading, 1))
+    dots = base.mark_point(style="dot-alone", size=40).encode(x=x, shape=palette.encode(alt.Shape, len(kinds) > 1))
+    return alt.layer(zero, lines, dots, width=430, height=24 * len(order), **theme.headed(heading, 1))
 
 
 def _panel(frame, scale, palette: Palette, columns: int, height: str, title: str, statistic: str, at):

@@ -1,11 +1,11 @@
-"""Titles and the lines below them: which is larger and whether its interval shows it, or what is drawn; n, what is left
-out, and whether the data carry a finding."""
+"""Titles, the line below them and captions: which is larger and whether its interval shows it, or what is drawn; n,
+what is left out, and whether the data carry a finding."""
 
 from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from gradatlas.charts.names import label, responses_of, variants_in_order
+from gradatlas.charts.names import TERMS, label, responses_of, variants_in_order
 from gradatlas.charts.numbers import span
 from gradatlas.charts.panel import of
 from gradatlas.charts.theme import Heading
@@ -57,10 +57,13 @@ def finite(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_lines(title: str, frame: pl.DataFrame, dataset: str, responses: str, counts: str, drawn: str) -> Heading:
-    """A heading: a line that marks a pipeline check, then model, dataset, responses and n, then what is drawn."""
+    """A heading: model, dataset, responses and n below the title, after the mark of a pipeline check; what is drawn.
+
+    `counts`: of the samples, variant by variant, which the caption names.
+    """
     model = " and ".join(frame["model"].unique(maintain_order=True))
-    lines = [f"{model} · {dataset} · {responses} · n: {counts}", drawn]
-    return Heading(title, tuple([CHECK, *lines] if has_check(frame) else lines))
+    facts = (model, dataset, responses, f"n = {span(frame['n'].min(), frame['n'].max())}")
+    return Heading(title, facts, (*([CHECK] if has_check(frame) else []), f"{drawn} Samples: {counts}."))
 
 
 def of_curves(
@@ -86,7 +89,7 @@ def of_curves(
 
 
 def lines_of(data: Data, *, reference: bool = False) -> list[str]:
-    """The lines of every figure of one relation: samples left out, the notes of the data, labels that are right.
+    """The paragraphs of every figure of one relation: samples left out, the notes of the data, labels that are right.
 
     `reference`: the figure shows the correct responses beside the relation's.
     """
@@ -95,7 +98,7 @@ def lines_of(data: Data, *, reference: bool = False) -> list[str]:
 
 
 def left_out(cells: pl.DataFrame, by: Sequence[str] = ("variant",)) -> list[str]:
-    """A line on how many samples were left out of each cell, and why; none where all were used.
+    """A paragraph on how many samples were left out of each cell, and why; none where all were used.
 
     `cells`: rows of the cells table; `by`: the columns in which these cells differ.
     """
@@ -112,7 +115,7 @@ def left_out(cells: pl.DataFrame, by: Sequence[str] = ("variant",)) -> list[str]
 
 
 def right_labels(cells: pl.DataFrame, titles: Mapping[str, str] | None = None) -> list[str]:
-    """A line where labels that should be wrong are right, by relation and variant; none where few enough are.
+    """A paragraph where labels that should be wrong are right, by relation and variant; none where few enough are.
 
     `titles`: of datasets, which are named in place of the counts.
     """
@@ -137,4 +140,4 @@ def right_labels(cells: pl.DataFrame, titles: Mapping[str, str] | None = None) -
 def counted(frame: pl.DataFrame, variants: Sequence[str] = ()) -> str:
     """The samples of each variant, as in ``None 100, Detailed 98 to 100``."""
     counts = {key: of(frame, variant=key)["n"] for key in variants or variants_in_order(frame["variant"].unique())}
-    return ", ".join(f"{label(key)} {span(n.min(), n.max())}" for key, n in counts.items())
+    return ", ".join(f"{TERMS.get(key, label(key))} {span(n.min(), n.max())}" for key, n in counts.items())

@@ -8,21 +8,26 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.names import label, projections_in_order, responses_of, variants_in_order
+from gradatlas.charts.names import TERMS, label, projections_in_order, responses_of, variants_in_order
 from gradatlas.charts.numbers import plotted, span, two_digits
 from gradatlas.charts.panel import cells, grid, of, titled
 from gradatlas.figures.data import Data
-from gradatlas.figures.heading import clear_differences, finite, larger, left_out, right_labels, states_findings
+from gradatlas.figures.heading import (
+    clear_differences,
+    finite,
+    larger,
+    left_out,
+    right_labels,
+    states_findings,
+)
 from gradatlas.statistics.counts import LEFT_OUT, has_check
 from gradatlas.statistics.shapes import Shapes, steps
 
 ROW, TALL = 13, 24
-# Width in pixels below which a number does not fit into a cell.
-_FITS = 40
 # Labels of rows are cut beyond this many pixels.
 _LABELS = 260
-# The widest cell, and the mean width of a letter of its label.
-_WIDEST, _LETTER = 64, 5.4
+# The widest cell; sizes of the type of its label and its number.
+_WIDEST, _HEAD, _NUMBER = 64, 9, 10
 # Beyond this share of a ramp numbers are white: those of one hue darken slowly, those of two only at their ends.
 _DARK = {False: 0.625, True: 0.83}
 UNSURE = "Numbers in percent; in brackets where the 95 % bootstrap interval holds zero."
@@ -59,16 +64,16 @@ class Heatmap:
         n = span(frame["n"].min(), frame["n"].max())
         checks = [name for key, name in titles.items() if has_check(of(frame, dataset=key))]
         check = f"PIPELINE CHECK, no finding, where the model was never meant for the data: {', '.join(checks)}."
+        facts = (frame["model"][0], responses_of(data.relation), f"n = {n} a cell")
         lines = (
             *([check] if checks else []),
-            f"{frame['model'][0]} · {responses_of(data.relation)} · n: {n} a cell",
             " ".join([self.drawn, *notes]),
             # A difference is of two relations.
             *left_out_by_dataset(data.of("cells", reference=self.signed), titles),
             *right_labels(data.of("cells"), titles),
             *data.notes,
         )
-        return theme.Heading(self.title(frame, data), lines)
+        return theme.Heading(self.title(frame, data), facts, lines)
 
     def chart(self, data: Data, heading: theme.Heading) -> alt.ConcatChart:
         """A panel per projection."""
@@ -90,7 +95,7 @@ def _difference_title(rows: pl.DataFrame, data: Data) -> str:
     """In how many cells mean gradients differ clearly from those of correct responses."""
     if states_findings(rows) and rows["low"].is_finite().any():
         return larger(f"Mean gradients of {responses_of(data.relation)}", "correct ones", finite(rows), "cells")
-    return f"{label(data.relation)} against correct responses, by dataset"
+    return f"{TERMS.get(data.relation, label(data.relation))} against correct responses, by dataset"
 
 
 MAD = Heatmap(
@@ -155,18 +160,19 @@ def _matrix(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: 
     for (keys, variants), projection, at in cells(groups_of(frame, data), projections):
         columns = [label(variant) for variant in variants]
         cell = min(_WIDEST, width // len(columns))
-        turned = max(map(len, columns)) * _LETTER > cell
+        turned = max(theme.width_of(word, _HEAD) for name in columns for word in name.split()) > cell
         rows = [
             {"title": titles[row["dataset"]], "variant": label(row["variant"]), "text": _text(row, signed)}
             | _drawn(row, signed)
             for row in of(frame, dataset=keys, projection=projection).to_dicts()
         ]  # fmt: skip
-        x_axis = theme.plain(title=None, labelAngle=-40 if turned else 0, ticks=False, domain=False)
+        level = {"labelAngle": -40} if turned else {"labelAngle": 0, "labelExpr": "split(datum.label, ' ')"}
+        x_axis = theme.plain(title=None, labelFontSize=_HEAD, ticks=False, domain=False, **level)
         x = alt.X("variant:N", sort=columns, scale=theme.plain(domain=columns), axis=x_axis)
         base = alt.Chart(pl.DataFrame(rows)).encode(x=x, y=_rows("title", [titles[key] for key in keys], at.left))
         tooltip = [alt.Tooltip(field) for field in ("title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q")]
         parts = [base.mark_rect(style="tile").encode(color=colour, tooltip=tooltip)]
-        if cell >= _FITS:
+        if max(theme.width_of(row["text"], _NUMBER) for row in rows) <= cell:
             parts.append(base.mark_text(style="number").encode(text="text:N", color=ink))
         size = {"width": cell * len(columns), "height": TALL * len(keys)}
         panels.append(alt.layer(*parts, **size, **titled(label(projection) if at.top else None)))

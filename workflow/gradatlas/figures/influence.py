@@ -7,7 +7,7 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.numbers import signed
-from gradatlas.charts.panel import Axis, rounded, series_palette, titled
+from gradatlas.charts.panel import OWN_SCALE, Axis, palette_of, rounded, titled
 from gradatlas.figures.run_curves import TYPES, Figure
 from gradatlas.figures.runs import Chain, RunData, learnt
 from gradatlas.finetuning.tables import DYNAMICS, TRAINING
@@ -57,13 +57,14 @@ def chosen(data: RunData) -> list[list[Chain]]:
 def influence(data: RunData, chains: Sequence[Chain]) -> Figure:
     """Types by what was learnt."""
     tables, runs = _tables(data, DYNAMICS), learnt(data.runs)
-    return heat_map(table_of(tables, runs, data.facts["draws"], data.facts["seed"]), _settings(tables))
+    table = table_of(tables, runs, data.facts["draws"], data.facts["seed"])
+    return heat_map(table, _settings(tables), data.title)
 
 
 def influence_time(data: RunData, chains: Sequence[Chain]) -> Figure:
     """SignDelta and LBK between evaluations, and both summed, a row per run (the paper's figure 8)."""
     dynamics, training = _tables(data, DYNAMICS), _tables(data, TRAINING)
-    return over_time(dynamics, training, learnt(data.runs), _settings(dynamics))
+    return over_time(dynamics, training, learnt(data.runs), _settings(dynamics), data.title)
 
 
 def _tables(data: RunData, table) -> dict[str, pl.DataFrame]:
@@ -78,14 +79,15 @@ def _settings(dynamics: Mapping[str, pl.DataFrame]) -> str:
     )
 
 
-def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, alt.LayerChart]:
-    """Types by what was learnt, as `table_of` gives them; `settings`: which runs these are, in words."""
+def heat_map(table: pl.DataFrame, settings: str = "", title: str = "") -> tuple[theme.Heading, alt.LayerChart]:
+    """Types by what was learnt, as `table_of` gives them; in words `settings`: which runs these are, `title`: whose."""
     columns = [name for name in (*TYPES.values(), _PAIRS) if name in set(table["column"])]
     single = table.filter(pl.col("own") != "")
     best = single.sort("value", descending=True).group_by("run", maintain_order=True).first()
     first = int((best["type"] == best["own"]).sum())
     heading = theme.Heading(
         f"The type learnt rises most in {first} of {single['run'].n_unique()} runs",
+        (title, f"{table['n'].max()} probed questions"),
         (
             f"{settings}Numbers: SignDelta, the change of the mean log-probability per token summed over evaluations, "
             f"which is the end less the start; mean over {table['n'].max()} probed questions, nats per token. Colour: "
@@ -124,17 +126,19 @@ def heat_map(table: pl.DataFrame, settings: str = "") -> tuple[theme.Heading, al
         cells,
         frames,
         words,
-        width=theme.WIDTH - 140,
+        width=theme.WIDTH - 100,
         height=24 * data["row"].n_unique(),
-        title=theme.heading_of(heading, 2),
+        **theme.headed(heading, 2),
     )
-    # The row titles are left of the plot: the heading is as wide as both.
-    chart.title.frame = "bounds"
     return heading, chart
 
 
 def over_time(
-    dynamics: Mapping[str, pl.DataFrame], training: Mapping[str, pl.DataFrame], learnt: Learnt, settings: str = ""
+    dynamics: Mapping[str, pl.DataFrame],
+    training: Mapping[str, pl.DataFrame],
+    learnt: Learnt,
+    settings: str = "",
+    title: str = "",
 ) -> tuple[theme.Heading, alt.VConcatChart]:
     """SignDelta and LBK between evaluations, and both summed, a row per run (the paper's figure 8)."""
     parts = []
@@ -150,6 +154,7 @@ def over_time(
     probes = next(iter(dynamics.values())).filter((pl.col("split") == "train") & (pl.col("type") == "chosen"))
     heading = theme.Heading(
         "SignDelta and LBK over time, by what was learnt",
+        (title, f"{probes['probe_id'].n_unique()} probed questions"),
         (
             f"{settings}Rows: what was learnt. SignDelta: change of the mean log-probability per token since the "
             "evaluation before, nats. LBK: its square over ‖A‖² of the observed and ‖G‖² of the learnt responses, both "
@@ -157,10 +162,9 @@ def over_time(
             f"{probes['probe_id'].n_unique()} probed questions. {_LABELS}, and their mean over a response alone.",
         ),
     )
-    palette = series_palette([TYPES[kind] for kind in _FOLLOWED])
-    legend = alt.Legend(title=None, columns=4, labelLimit=200, symbolType="stroke")
+    palette = palette_of("probe", {kind: TYPES[kind] for kind in _FOLLOWED})
     colour = palette.encode(alt.Color)
-    colour.legend = legend
+    colour.legend.symbolType = "stroke"
     order = [name for name in (*TYPES.values(), _PAIRS) if name in set(frame["learnt"])]
     width, height = theme.panel_width(4), theme.HEIGHTS["minor"]
     rows = []
@@ -168,7 +172,7 @@ def over_time(
         of_run, of_sums = (each.filter(pl.col("learnt") == name) for each in (frame, sums))
         first, last = name == order[0], name == order[-1]
         panels = []
-        for column, words in (("change", "SignDelta"), ("lbk", "LBK, log")):
+        for column, words in (("change", f"SignDelta, {OWN_SCALE}"), ("lbk", f"LBK, log, {OWN_SCALE}")):
             log = column == "lbk"
             shown = of_run.filter(pl.col("lbk") > 0) if log else of_run
             scale = scales.logarithmic(shown["lbk"], 5) if log else None
@@ -185,7 +189,7 @@ def over_time(
             )  # fmt: skip
             zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
             size = {"width": width * 2 // 3, "height": height}
-            panels.append(alt.layer(bars, zero, **size, **titled("summed" if first else "")))
+            panels.append(alt.layer(bars, zero, **size, **titled("Summed" if first else "")))
         rows.append(alt.hconcat(*panels, spacing=theme.GAP))
-    chart = alt.vconcat(*rows, title=theme.heading_of(heading, 2), spacing=8)
+    chart = alt.vconcat(*rows, spacing=8, **theme.headed(heading, 2))
     return heading, chart.resolve_scale(x="independent", y="independent")

@@ -12,8 +12,9 @@ from gradatlas.statistics.counts import FEWEST_SAMPLES
 from gradatlas.statistics.paired import ratios, relative_differences
 
 DRAWN = (
-    "Mean nuclear norm by layer; below it, {own} over {partner}. That band takes "
-    "the two models’ samples for independent, which makes it wide; the title’s intervals are paired by sample."
+    "Mean nuclear norm by layer of {own} (dashed) and of {partner}, on the same responses; below it, the first over "
+    "the second. That band takes the two models’ samples for independent, which makes it wide; the title’s intervals "
+    "are paired by sample."
 )
 APART = (
     "The two read different prompts, {own} {forms[1]} ones and {partner} {forms[0]} ones: a difference may be theirs."

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import Axis, grid, panel, rounded, series_palette, titled
+from gradatlas.charts.panel import OWN_SCALE, Axis, grid, panel, rounded, series_palette, titled
 from gradatlas.figures.run_curves import TYPES, Figure
 from gradatlas.figures.runs import Chain, RunData
 from gradatlas.kernels.tables import BUDGET, ENTANGLEMENT, KERNEL_MEANS, KERNELS
@@ -49,12 +49,8 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     (chain,) = chains
     frame = data.table(BUDGET, chain.last).filter(pl.col("type").is_in(_SHOWN))
     place, names = _place(frame["layer"].drop_nulls().unique().sort().to_list())
-    steps = [
-        f"{since:,} to {step:,}" for since, step in frame.select("since", "step").unique().sort("step").iter_rows()
-    ]
-    frame = frame.with_columns(
-        place, pl.format("{} to {}", *(_grouped(name) for name in ("since", "step"))).alias("part")
-    )
+    frame = frame.with_columns(place, _grouped("step").alias("part")).sort("step", maintain_order=True)
+    steps = frame["part"].unique(maintain_order=True).to_list()
     cells = frame.group_by("type", "part", "place", "probe_id", maintain_order=True).agg(pl.col("predicted").sum())
     cells = cells.group_by("type", "part", "place", maintain_order=True).agg(pl.col("predicted").mean().alias("value"))
     top = float(cells["value"].abs().max() or 1)
@@ -72,10 +68,11 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     missed = (changes["predicted"] - changes["measured"]).pow(2).sum() / changes["measured"].pow(2).sum()
     heading = theme.Heading(
         f"{chain.title}: {_largest(blocks)} move the chosen responses most",
+        (data.title, f"parts miss {missed**0.5:.1%} of the change"),
         (
             "Parts of the change of log π(y|x) in nats, of the true change of weights, by the gradients along it; "
-            f"means over probed questions. The parts add up to the measured change but for {missed**0.5:.1%}"
-            ". Above: by layer and updates. Below: by kind of matrix over the whole run, with 95 % intervals.",
+            f"means over probed questions. They add up to the measured change but for {missed**0.5:.1%}. Above: by "
+            "layer and updates. Below: by kind of matrix over the whole run, with 95 % intervals; scales differ.",
         ),
     )
     return heading, grid(panels, len(kinds), heading)
@@ -108,7 +105,7 @@ def _map(
         alt.Chart(part.with_columns(rounded("value")), width=_SIZE[0], height=max(_SIZE[1], 11 * len(places)))
         .mark_rect(style="tile")
         .encode(
-            x=alt.X("part:O", sort=list(steps), title="Updates", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            x=alt.X("part:O", sort=list(steps), title="Updates, up to", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y("place:O", sort=list(reversed(places)), axis=axis),
             color=alt.Color("value:Q", scale=ramp, legend=alt.Legend(title="Nats", format=".2~g", **theme.RAMP_LEGEND)),
             tooltip=["place:N", "part:N", "value:Q"],
@@ -131,7 +128,7 @@ def _shares(data: RunData, part: pl.DataFrame, first: bool) -> alt.LayerChart:
         y=alt.Y("block:O", sort=order, title=None, axis=alt.Axis(labels=first, ticks=False, domain=False))
     )
     zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
-    x = Axis("value", "Part of the change, nats", count=4)
+    x = Axis("value", f"Part of the change, nats, {OWN_SCALE}", count=4)
     parts = [
         zero,
         base.mark_rule(style="interval", color=theme.INK).encode(x=x.encode(alt.X, "low"), x2="high:Q"),
@@ -152,6 +149,7 @@ def kernels(data: RunData, chains: Sequence[Chain]) -> Figure:
             ((above, "above"), (below, "below"))]  # fmt: skip
     heading = theme.Heading(
         f"{chain.title}: chosen responses fell in {fell[0]}, in {fell[1]}",
+        (data.title, f"{scatter['prompt'].n_unique()} questions"),
         (
             "E: ⟨s+, s−⟩ over |s+|² of a question's chosen and rejected response, s the gradient of log π(y|x). A "
             "small step of DPO on this pair alone lowers the chosen one where E is above 1. A point: a question in a "

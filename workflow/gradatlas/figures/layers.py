@@ -23,6 +23,10 @@ from gradatlas.figures.data import Data
 from gradatlas.figures.heading import DRAWN, clear_differences, finite, larger, lines_of, of_curves, states_findings
 
 TITLE = "Nuclear norm of the gradient, variants overlaid"
+SHOWN = (
+    "The variants over one another, one panel per projection: nuclear norm, the largest singular value’s share of it, "
+    "and effective rank, by layer. The panels of a row share a scale."
+)
 # Signed percentages, without a sign at zero.
 PERCENT = "datum.value === 0 ? '0 %' : format(100 * datum.value, '+,~r') + ' %'"
 # Pixels of an axis to a tick of a log axis.
@@ -41,7 +45,7 @@ def heading(data: Data) -> theme.Heading:
         if not differences.is_empty():
             names = (f"Mean gradients of {label(variants[0])}", label(variants[-1]))
             title = larger(*names, differences, "layers and projections")
-    return of_curves(title, curves, data.title, DRAWN).with_lines(lines_of(data))
+    return of_curves(title, curves, data.title, f"{SHOWN} {DRAWN}").with_lines(lines_of(data))
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:

@@ -18,11 +18,14 @@ TRAINED = {"captured": "projections only", "all": "all parameters"}
 
 def one_step(data: RunData, chains: Sequence[Chain] = ()) -> Figure:
     """Draw the one_step table."""
-    return step_figure(read_table(ONE_STEP, data.one_step).to_pylist())
+    return step_figure(read_table(ONE_STEP, data.one_step).to_pylist(), data.title)
 
 
-def step_figure(rows: Sequence[Mapping]) -> Figure:
-    """Predicted against measured changes at the smallest step, and the residual against the size of the step."""
+def step_figure(rows: Sequence[Mapping], title: str = "") -> Figure:
+    """Predicted against measured changes at the smallest step, and the residual against the size of the step.
+
+    `title`: the model and seed, as readers see them.
+    """
     # Imported here, since it loads torch, which no other figure needs.
     from gradatlas.kernels.one_step import summary
 
@@ -44,30 +47,32 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
     counts = f"{frame['probe_id'].n_unique()} responses, {learnt} by SFT and by DPO"
     heading = theme.Heading(
         f"One step of SGD, predicted and measured: the projections do not carry {left} of it",
+        (title, counts),
         (
             f"{counts}, in float64. Slope of measured on predicted change: {slopes}; the residual falls {orders} times "
             "when the step is halved. Projections: query, key, value, output and feed-forward weights; the title’s "
-            "share of the prediction for all parameters is that of the others, such as embeddings. On the right: "
-            "circles, projections only; squares, all parameters.",
+            "share of the prediction for all parameters is that of the others, such as embeddings.",
         ),
     )
     palette = series_palette(tuple(TRAINED.values()))
     size = (theme.panel_width(3), theme.HEIGHTS["main"])
+    shown = frame.filter(pl.col("halving") == pl.col("halving").max())
+    across, down = (scales.linear(shown[name]) for name in ("predicted", "measured"))
     panels = []
     for name in palette.entries:
-        smallest = frame.filter((pl.col("series") == name) & (pl.col("halving") == pl.col("halving").max()))
+        smallest = shown.filter(pl.col("series") == name)
         ends = [float(smallest["predicted"].min()), float(smallest["predicted"].max())]
         diagonal = alt.Chart(alt.InlineData([{"predicted": value, "measured": value} for value in ends]))
-        x = Axis("predicted", "Predicted change, nats", count=4).encode(alt.X)
-        y = Axis("measured", None if panels else "Measured change, nats", count=4).encode(alt.Y)
+        x = Axis("predicted", "Predicted change, nats", across, count=3).encode(alt.X)
+        y = Axis("measured", None if panels else "Measured change, nats", down, count=4).encode(alt.Y)
         dots = alt.Chart(smallest.select("series", "loss", "probe_id", *map(rounded, ("predicted", "measured"))))
         dots = dots.mark_point(style="dot", size=28).encode(
             x=x, y=y, color=palette.encode(alt.Color, False), shape=palette.encode(alt.Shape, False),
             tooltip=["probe_id:N", "loss:N", "predicted:Q", "measured:Q"],
         )  # fmt: skip
-        title = f"{name[:1].upper()}{name[1:]} trained"
+        name = f"{name[:1].upper()}{name[1:]} trained"
         line = diagonal.mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
-        panels.append(alt.layer(line, dots, width=size[0], height=size[1], **titled(title)))
+        panels.append(alt.layer(line, dots, width=size[0], height=size[1], **titled(name)))
     keys = ["series", "loss", "pair_id", "halving"]
     falls = frame.group_by(keys).agg((pl.col("residual") ** 2).mean().sqrt()).sort(keys)
     falls = falls.with_columns(
@@ -76,6 +81,5 @@ def step_figure(rows: Sequence[Mapping]) -> Figure:
     steps = tuple(sorted(falls["size"].unique()))
     x = Axis("size", "Step, share of the largest", scales.Scale("log", steps[0], steps[-1], steps))
     y = Axis("residual", "Residual, root mean square, nats", scales.logarithmic(falls["residual"], 6), ".0e")
-    title = "As the step is halved"
-    panels.append(panel(falls, x, y, palette, size, title=title, detail="update", legend=False))
+    panels.append(panel(falls, x, y, palette, size, title="As the step is halved", detail="update"))
     return heading, grid(panels, 3, heading)

@@ -7,12 +7,16 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.names import label, projections_in_order, variants_in_order
-from gradatlas.charts.panel import cells, ends_in, grid, of, projection_palette
+from gradatlas.charts.panel import OWN_SCALE, cells, ends_in, grid, of, projection_palette
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import DRAWN, finite, lines_of, of_curves
 from gradatlas.figures.layers import axis_title, layer_panel, layers_of
 
 TITLE = "Nuclear norm of the gradient, by layer"
+SHOWN = (
+    "The study’s own figure: one panel per variant, curves of the projections Q, K, V and O over the layers; below, "
+    "the largest singular value’s share of the nuclear norm, Q and K apart from V and O."
+)
 # From this spread of the panels' largest values on, one common linear axis would flatten the smallest panel.
 _SPREAD = 3.0
 # The study's own axes (its code): the largest nuclear norm of None and of the others, and the largest ratio.
@@ -22,7 +26,8 @@ PAPER_TOPS, PAPER_TOP, PAPER_RATIO = {"none": 100}, 30, 0.6
 def heading(data: Data) -> theme.Heading:
     """What is drawn, and how much the study's own axes cut off."""
     curves = data.of("curves")
-    return of_curves(TITLE, curves, data.title, DRAWN).with_lines([*axis_lines(curves, data.tops), *lines_of(data)])
+    made = of_curves(TITLE, curves, data.title, f"{SHOWN} {DRAWN}")
+    return made.with_lines([*axis_lines(curves, data.tops), *lines_of(data)])
 
 
 def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
@@ -47,13 +52,13 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
         scale = scales.linear(ends_in(frame if own_scale else of(curves, statistic=name)))
         if tops is not None:
             scale = scales.Scale("linear", 0, tops[variant] if norms else PAPER_RATIO)
-        which = "" if at.top else f" · {', '.join(map(label, shown))}"
+        which = "" if norms else ", ".join(map(label, shown))
         panels.append(
             layer_panel(
                 frame, scale, palette, layers, (theme.panel_width(len(variants)), theme.HEIGHTS[height]),
                 title=label(variant) if at.top else None,
                 x_title="Layer" if at.bottom else None,
-                y_title=axis_title(name, which) if at.left else None,
+                y_title=list(filter(None, (axis_title(name), which, OWN_SCALE * own_scale))) if at.left else None,
                 x_labels=at.bottom, y_labels=own_scale or at.left, clip=tops is not None,
             )
         )  # fmt: skip

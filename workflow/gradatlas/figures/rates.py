@@ -11,7 +11,7 @@ import polars as pl
 
 from gradatlas.charts import theme
 from gradatlas.charts.panel import Axis, Palette, grid, rounded, titled
-from gradatlas.figures.run_curves import Figure, of_measure, probes_of
+from gradatlas.figures.run_curves import Figure, facts_of, of_measure, probes_of
 from gradatlas.figures.runs import Chain, RunData, rates
 
 #: Rows of panels: title, type, measure, title of the axis.
@@ -35,6 +35,7 @@ def sweep(data: RunData, chains: Sequence[Chain]) -> Figure:
     seeds, entries, loss = frame["seed"].n_unique(), tuple(names.values()), data.runs[chains[0].last]["loss"]
     heading = theme.Heading(
         f"{loss.upper()} at learning rates {entries[0]} to {entries[-1]}",
+        facts_of(data),
         (
             f"Means over {probes_of(frame)} trained questions"
             + (f" and {seeds} seeds" if seeds > 1 else "")

@@ -92,13 +92,15 @@ def chart(frame: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
             base.mark_point(style="dot-alone", size=28).encode(x=x, shape=palette.encode(alt.Shape)),
         ]
         name = f"{label(_fault(fault))} ({part['planted'][0]} of {part['samples'][0]})"
-        panels.append(alt.layer(*parts, width=150, height=17 * len(order), **titled(name)))
+        panels.append(alt.layer(*parts, width=theme.panel_width(_COLUMNS), height=17 * len(order), **titled(name)))
+    facts = ("share of the planted samples among the first k", "k: how many are planted", "grey: random orders")
     lines = (
-        "Share of the planted samples among the first k in the order of a score; k: how many are planted.",
-        "Lines: 95 % intervals over samples. Grey, dashed: the middle 95 % and the mean of random orders.",
-        "Exact copies have the scores of their originals: no score of single samples finds them.",
+        "Share of the planted samples among the first k in the order of a score; k: how many are planted. Loss, "
+        "length and a random order are the baselines. Lines: 95 % intervals over samples. Grey, dashed: the middle "
+        "95 % and the mean of random orders. Exact copies have the scores of their originals: no score of single "
+        "samples finds them.",
     )
-    return grid(panels, _COLUMNS, theme.Heading("Recall of planted faults by each score", lines))
+    return grid(panels, _COLUMNS, theme.Heading("Recall of planted faults by each score", facts, lines))
 
 
 def curves_chart(curves: pl.DataFrame, model: str, recall: pl.DataFrame) -> alt.TopLevelMixin:
@@ -114,10 +116,11 @@ def curves_chart(curves: pl.DataFrame, model: str, recall: pl.DataFrame) -> alt.
         x = Axis("k", x_title, scales.Scale("linear", 0, int(part["k"].max())), count=3)
         y = Axis("value", "Share found" if not place % _COLUMNS else None, scales.Scale("linear", 0, 1), count=3)
         planted = of(recall, fault=fault)["planted"][0]
-        size = (150, theme.HEIGHTS["small"])
+        size = (theme.panel_width(_COLUMNS), theme.HEIGHTS["small"])
         panels.append(panel(part, x, y, palette, size, title=label(_fault(fault)), dots=False, turns=[planted]))
-    lines = (f"{model}. Dashed: k is the number planted. A random order finds them along the diagonal.",)
-    return grid(panels, _COLUMNS, theme.Heading("Planted faults found among the first samples of an order", lines))
+    lines = ("Dashed: k is the number planted. A random order finds them along the diagonal.",)
+    heading = theme.Heading("Planted faults found among the first samples of an order", (model,), lines)
+    return grid(panels, _COLUMNS, heading)
 
 
 def _words(row: Mapping[str, str]) -> str:

@@ -4,18 +4,19 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.names import label, projections_in_order, relations_in_order, variants_in_order
+from gradatlas.charts.names import label, projections_in_order, relations_in_order, terms, variants_in_order
 from gradatlas.charts.panel import VALUES, Axis, ends_in, grid, of, projection_palette, rounded, titled
 from gradatlas.figures.data import Data
 from gradatlas.figures.heading import counted, finite, larger, left_out, right_labels, states_findings, with_lines
 from gradatlas.figures.layers import ratio_scale
 
 DRAWN = (
-    "Signed relative difference from correct responses of the mean nuclear norm, averaged over "
-    "layers, drawn as a multiple of theirs on a log axis. Lines: 95 % bootstrap intervals over samples, paired."
+    "All kinds of responses against the correct ones, for each variant and projection, on one scale. Signed relative "
+    "difference of the mean nuclear norm, averaged over layers, drawn as a multiple of theirs on a log axis. Lines: "
+    "95 % bootstrap intervals over samples, paired."
 )
-# Pixels of the line of a projection.
-_LINE = 9
+# Pixels of the line of a projection, and across of a tick's label.
+_LINE, _TICK = 9, 26
 
 
 def heading(data: Data) -> theme.Heading:
@@ -37,14 +38,17 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     rows = _signed(data).select("variant", "relation", "projection", *map(rounded, VALUES), "n")
     rows = rows.with_columns(pl.col(*VALUES) + 1)
     variants = variants_in_order(rows["variant"].unique())
-    relations = [label(relation) for relation in relations_in_order(rows["relation"].unique())]
+    names = terms(relations_in_order(rows["relation"].unique()))
+    relations = list(names.values())
     palette = projection_palette(projections_in_order(rows["projection"].unique()))
     width, height = theme.panel_width(len(variants)), _LINE * (len(palette.entries) + 1) * len(relations)
-    scale = ratio_scale(ends_in(rows), width // 34)
-    x = Axis("value", "Times correct, log", scale, expression="'×' + datum.label", count=width // 34, grid=True)
+    scale = ratio_scale(ends_in(rows), width // _TICK)
+    x = Axis("value", "Times correct, log", scale, expression="'×' + datum.label", count=width // _TICK, grid=True)
     numbers = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in VALUES]
     tooltip = [alt.Tooltip("relation:N"), alt.Tooltip("projection:N"), *numbers, alt.Tooltip("n:Q")]
-    rows = rows.with_columns(pl.col("relation", "projection").map_elements(label, return_dtype=pl.String))
+    rows = rows.with_columns(
+        pl.col("relation").replace(names), pl.col("projection").map_elements(label, return_dtype=pl.String)
+    )
     panels = []
     for variant in variants:
         axis = theme.plain(title=None, labels=not panels, ticks=False, domain=False, labelLimit=200)

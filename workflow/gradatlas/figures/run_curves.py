@@ -10,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import Axis, grid, panel, series_palette
+from gradatlas.charts.panel import OWN_SCALE, Axis, Palette, grid, palette_of, panel, series_palette
 from gradatlas.figures.runs import Chain, RunData
 
 #: Every type of probe by itself.
@@ -40,17 +40,16 @@ PANELS = (
     ("Rejected, and its rephrases", ("rejected", "rejected_semantic", "rejected_format"), "log_prob_sum"),
     ("Answers to other questions", ("irrelevant_train", "irrelevant_held_out", "unrelated"), "log_prob_sum"),
     ("No answers", ("permuted", "random_nonhum", "random_tokens"), "log_prob_sum"),
-    ("Likeliest token at each place", ("chosen", "permuted", "random_nonhum", "random_tokens"), "argmax_log_prob"),
+    (
+        "Likeliest token along the prefix of",
+        ("chosen", "permuted", "random_nonhum", "random_tokens"),
+        "argmax_log_prob",
+    ),
 )
-#: Types within the panel of their group.
-NAMES = TYPES | {
-    **{f"{side}_{kind}": f"same {word}" for side in ("chosen", "rejected") for kind, word in
-       (("semantic", "meaning"), ("format", "form"))},
-    "irrelevant_train": "chosen, trained",
-    "irrelevant_held_out": "chosen, held out",
-}  # fmt: skip
-#: The likeliest tokens along these: by an error of its code, what the study drew as those along the chosen.
-OWN = "other, shuffled: the study's own"
+OWN = (
+    "The likeliest tokens along “other question, shuffled” are, by an error of its code, what the study drew as those "
+    "along the chosen."
+)
 #: Panels of chains: title, type, measure.
 COMPARED = (
     ("Chosen", "chosen", "log_prob_sum"),
@@ -66,13 +65,12 @@ NORMS = (
 )
 LEVELS = (
     "Log-probability of whole responses in nats, mean over {n} probed questions that are trained on, with 95 % "
-    "intervals over questions; each panel has its own scale."
+    "intervals over questions."
 )
 _CLEAR = "The title states the change over the last run of a chain, where its interval excludes 0."
 _RULE = "The rule: where the last run of a chain begins."
 OF_CHAINS = "Examples seen by all runs of the chain"
-# Pixels between two rows of panels, for axis and legend.
-BELOW = 125
+NATS = f"Nats, {OWN_SCALE}"
 
 Figure = tuple[theme.Heading, alt.ConcatChart]
 
@@ -83,19 +81,18 @@ def run_curves(data: RunData, chains: Sequence[Chain]) -> Figure:
     frame = _of_runs(data.frame, (chain.last,))
     missing = [words for kind, words in TYPES.items() if kind not in set(frame["type"])]
     lost = [f"No probes of these types: {'; '.join(missing)}."] if missing else []
-    heading = theme.Heading(titles_of(frame, chains), (LEVELS.format(n=probes_of(frame)), *lost))
+    lines = (f"One run: {chain.title}. {LEVELS.format(n=probes_of(frame))} {OWN}", *lost)
+    heading = theme.Heading(titles_of(frame, chains), facts_of(data), lines)
+    palette = palette_of("probe", {kind: words for kind, words in TYPES.items() if kind in set(frame["type"])})
     panels = []
     for name, kinds, measure in PANELS:
-        likeliest = measure == "argmax_log_prob"
-        names = NAMES | ({"random_nonhum": OWN} if likeliest else {})
         kinds = [kind for kind in kinds if kind in set(frame["type"])]
         if not kinds:
             continue
         part = frame.filter(pl.col("type").is_in(kinds) & (pl.col("measure") == measure))
-        part = part.with_columns(pl.col("type").replace_strict(names).alias("series"), pl.col("examples").alias("x"))
-        title = f"{name}, along the prefix of" if likeliest else name
-        panels.append(line_panel(part, title, [names[kind] for kind in kinds], "Examples seen"))
-    return heading, grid(panels, 2, heading, below=BELOW)
+        part = part.with_columns(pl.col("type").replace_strict(TYPES).alias("series"), pl.col("examples").alias("x"))
+        panels.append(line_panel(part, name, palette, "Examples seen"))
+    return heading, grid(panels, 2, heading)
 
 
 @dataclass(frozen=True)
@@ -115,14 +112,14 @@ class Comparison:
     def draw(self, data: RunData, chains: Sequence[Chain]) -> Figure:
         """A panel per measure, a line per chain."""
         title = self.title or titles_of(data.frame, chains)
-        heading = theme.Heading(title, (self.line.format(n=probes_of(data.frame)),))
+        heading = theme.Heading(title, facts_of(data), (self.line.format(n=probes_of(data.frame)),))
         every, turns = self.over(data.frame, chains)
-        entries = [chain.title for chain in chains]
+        palette = series_palette([chain.title for chain in chains])
         panels = [
-            line_panel(of_measure(every, kind, measure), name, entries, self.x_title, turns)
+            line_panel(of_measure(every, kind, measure), name, palette, self.x_title, turns, _axis(measure))
             for name, kind, measure in self.shown
         ]
-        return heading, grid(panels, 2, heading, below=BELOW)
+        return heading, grid(panels, 2, heading)
 
 
 def over_chains(frame: pl.DataFrame, chains: Sequence[Chain]) -> tuple[pl.DataFrame, list[float]]:
@@ -200,7 +197,7 @@ def seeds(data: RunData, chains: Sequence[Chain]) -> Figure:
     )
     line = (
         f"Means over {count} seeds of the runs and their probes, {probes} probed questions each; bands: lowest to "
-        f"highest seed. {_RULE} Each panel has its own scale."
+        f"highest seed. {_RULE}"
     )
     made = Comparison(line, over_chains, OF_CHAINS, title=f"Log-probability over {count} seeds")
     return made.draw(replace(data, frame=means.filter(pl.col("n") == count).sort(keys)), chains)
@@ -217,6 +214,11 @@ def titles_of(frame: pl.DataFrame, chains: Sequence[Chain]) -> str:
     return "; ".join(f"{' · '.join(titles)}: {changes}" for changes, titles in found.items())
 
 
+def facts_of(data: RunData) -> tuple[str, ...]:
+    """What the line below a title holds: the model and seed, and the number of probed questions."""
+    return (data.title, f"{probes_of(data.frame)} probed questions")
+
+
 def of_measure(frame: pl.DataFrame, kind: str, measure: str) -> pl.DataFrame:
     """The curves of one measure of one type of probe."""
     return frame.filter((pl.col("type") == kind) & (pl.col("measure") == measure))
@@ -230,19 +232,25 @@ def probes_of(frame: pl.DataFrame) -> int:
 def line_panel(
     part: pl.DataFrame,
     title: str,
-    entries: Sequence[str],
+    palette: Palette,
     x_title: str,
     turns: Sequence[float] = (),
     y: Axis | None = None,
     **options,
 ) -> alt.LayerChart:
-    """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules are."""
+    """Lines with bands and points: columns series, run, x, value, low, high, n; `turns`: where rules are.
+
+    Without `y` the panel's values are in nats, on a scale of its own.
+    """
     x = Axis("x", x_title, format=",d", count=5)
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
-    palette = series_palette(entries, below=True)
     return panel(
-        part, x, y or Axis("value"), palette, size, title=title, detail="run", turns=turns, more=("n",), **options
+        part, x, y or Axis("value", NATS), palette, size, title=title, detail="run", turns=turns, more=("n",), **options
     )
+
+
+def _axis(measure: str) -> Axis:
+    return Axis("value", OWN_SCALE.capitalize() if measure.endswith("_norm") else NATS)
 
 
 def _series(frame: pl.DataFrame, chain: Chain, runs: Sequence[str], x: pl.Expr) -> pl.DataFrame:

@@ -5,10 +5,10 @@ A kind is a row here and a function of the data and of the runs that it compares
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
@@ -22,11 +22,15 @@ from gradatlas.statistics.tables import DYNAMICS_CURVES, GENERATION_CURVES
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure: its name, the groups of runs that it shows (none: not drawn), and what draws it."""
+    """A kind of figure: its name, the groups of runs that it shows (none: not drawn), and what draws it.
+
+    `empty`: why a figure of such runs would decide nothing and is left out; nothing where it is drawn.
+    """
 
     name: str
     chosen: Callable[[RunData], Sequence[Sequence[Chain]]]
     draw: Callable[[RunData, Sequence[Chain]], run_curves.Figure]
+    empty: Callable[[RunData, Sequence[Chain]], str] = lambda data, chains: ""
 
 
 def _found(choose: Callable[[Runs], list[Chain]]) -> Callable[[RunData], list[list[Chain]]]:
@@ -66,10 +70,11 @@ RUNS = (
 SEEDS = (Kind("chains", _chains, run_curves.seeds), Kind("rates", rates.chosen, rates.sweep))
 #: Figures of free generations.
 GENERATIONS = (
-    Kind("win_rate", generations.judged, generations.win_rate),
-    Kind("repetition", generations.measured("repetition"), generations.chains("repetition")),
-    Kind("borrowed", generations.measured("borrowed"), generations.chains("borrowed")),
-    Kind("correct", generations.measured("correct"), generations.chains("correct")),
+    Kind("win_rate", generations.judged, generations.win_rate, generations.undecided),
+    *(
+        Kind(name, generations.measured(name), generations.chains(name), generations.none_seen(name))
+        for name in generations.MEASURES
+    ),
 )
 
 
@@ -94,10 +99,8 @@ def draw_dynamics(
         return pl.from_arrow(read_table(kind, Path(tables) / name / f"{kind.name}.parquet"))
 
     frame, facts = _read([curves]), read_metadata(curves, DYNAMICS_CURVES)
-    data = RunData(frame, _in(frame, rows), facts, table, one_step, followed)
-    _write(
-        figures(RUNS, data), _stopped(data.runs, facts["diverged"]), "dynamics", title, output, formats, "draw_dynamics"
-    )
+    data = RunData(frame, _in(frame, rows), title, facts, table, one_step, followed)
+    _write(RUNS, data, _stopped(data.runs, facts["diverged"]), "dynamics", title, output, formats, "draw_dynamics")
 
 
 def draw_seeds(
@@ -106,8 +109,8 @@ def draw_seeds(
     """Draw what several seeds of one model show together, as `draw_dynamics` does one seed."""
     frame = _read(curves)
     diverged = {name for path in curves for name in read_metadata(path, DYNAMICS_CURVES)["diverged"]}
-    data = RunData(frame, _in(frame, rows))
-    _write(figures(SEEDS, data), _stopped(data.runs, diverged), "dynamics", title, output, formats, "draw_seeds")
+    data = RunData(frame, _in(frame, rows), title)
+    _write(SEEDS, data, _stopped(data.runs, diverged), "dynamics", title, output, formats, "draw_seeds")
 
 
 def draw_generations(
@@ -124,34 +127,54 @@ def draw_generations(
     rates. `title`: what readers see as the model, or model and seed.
     """
     frame = pl.from_arrow(read_table(GENERATION_CURVES, curves))
-    data = RunData(frame, rows, read_metadata(curves, GENERATION_CURVES), published=published)
-    drawn = figures(GENERATIONS, data)
-    _write(drawn, {}, "generations", f"{title}: free generations", output, formats, "draw_generations")
+    data = RunData(frame, rows, title, read_metadata(curves, GENERATION_CURVES), published=published)
+    _write(GENERATIONS, data, {}, "generations", f"{title}: free generations", output, formats, "draw_generations")
 
 
-def figures(kinds: Sequence[Kind], data: RunData) -> Iterator[tuple[str, list[str], theme.Heading, alt.TopLevelMixin]]:
-    """Name, names of the runs, heading and chart of each figure; of several of a kind the later ones are numbered."""
+def figures(
+    kinds: Sequence[Kind], data: RunData
+) -> Iterator[tuple[str, list[str], str, Callable[[], run_curves.Figure]]]:
+    """Of each figure its name, the names of its runs, why it is left out (or nothing), and what draws it.
+
+    Of several of a kind the later ones are numbered.
+    """
     for kind in kinds:
         for place, chains in enumerate(kind.chosen(data)):
             if kind.name in OF_ONE_RUN:
                 name = f"{chains[0].last}.{kind.name}"
             else:
                 name = f"{kind.name}.{place + 1}" if place else kind.name
-            yield name, [run for chain in chains for run in chain.runs], *kind.draw(data, chains)
+            of_runs = [run for chain in chains for run in chain.runs]
+            yield name, of_runs, kind.empty(data, chains), partial(kind.draw, data, chains)
 
 
-def _write(drawn, stopped: Mapping[str, str], dataset: str, title: str, output, formats, rule: str) -> None:
+def _write(
+    kinds: Sequence[Kind],
+    data: RunData,
+    stopped: Mapping[str, str],
+    dataset: str,
+    title: str,
+    output,
+    formats,
+    rule: str,
+) -> None:
     """Save each figure, and their list; `stopped`: titles of the runs that diverged, by name."""
-    listed = []
-    for name, of_runs, heading, chart in drawn:
+    listed, left_out = [], []
+    for name, of_runs, empty, draw in figures(kinds, data):
+        if empty:
+            left_out.append({"kind": name, "title": generations.TITLES[name.partition(".")[0]], "reason": empty})
+            progress(f"{title}: {name}: left out, {empty}")
+            continue
+        heading, chart = draw()
         early = [stopped[run] for run in dict.fromkeys(of_runs) if run in stopped]
         if early:
             line = f"STOPPED EARLY, a loss or gradient was not finite: {', '.join(early)}."
             heading = heading.with_lines([line])
-            chart.title = theme.heading_of(heading, 2)
+            for place, value in theme.headed(heading, 2).items():
+                setattr(chart, place, value)
         listed.append(saved(chart, Path(output) / name, {"kind": name}, heading, formats))
         progress(f"{title}: {name}: {', '.join(listed[-1]['files'])}")
-    write_index(output, dataset, title, listed, rule)
+    write_index(output, dataset, title, listed, rule, left_out)
 
 
 def _read(curves: Sequence[str | Path]) -> pl.DataFrame:

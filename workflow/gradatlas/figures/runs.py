@@ -10,9 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from gradatlas.charts import theme
 from gradatlas.core.tables import Table
 from gradatlas.study.runs import lineage
+
+_MOST = 5
 
 Runs = Mapping[str, Mapping[str, Any]]
 # What two runs share that differ in their start alone.
@@ -41,6 +42,8 @@ class RunData:
 
     frame: pl.DataFrame
     runs: Runs
+    title: str = ""
+    """the model, or model and seed, as readers see it"""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """the curves' metadata"""
     table: Callable[[Table, str], pl.DataFrame] | None = None
@@ -58,9 +61,8 @@ def each_run(data: RunData) -> list[list[Chain]]:
 
 
 def in_groups(chains: Sequence[Chain]) -> list[list[Chain]]:
-    """As many chains to a figure as there are colours in order."""
-    most = len(theme.ORDERED_COLOURS)
-    return [list(chains[first : first + most]) for first in range(0, len(chains), most)]
+    """As many chains to a figure as its lines can be told apart."""
+    return [list(chains[first : first + _MOST]) for first in range(0, len(chains), _MOST)]
 
 
 def chains_of(runs: Runs) -> list[Chain]:

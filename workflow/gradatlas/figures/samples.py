@@ -5,9 +5,16 @@ import numpy as np
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.names import label, projections_in_order, relations_in_order, responses_of, variants_in_order
+from gradatlas.charts.names import (
+    label,
+    projections_in_order,
+    relations_in_order,
+    responses_of,
+    terms,
+    variants_in_order,
+)
 from gradatlas.charts.numbers import plotted
-from gradatlas.charts.panel import Axis, Palette, cells, grid, note, of, titled
+from gradatlas.charts.panel import Axis, Palette, cells, grid, note, of, palette_of, titled
 from gradatlas.figures.data import REFERENCE, Data
 from gradatlas.figures.heading import counted, larger, lines_of, states_findings, with_lines
 from gradatlas.statistics.counts import FEWEST_SAMPLES
@@ -48,23 +55,24 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     relations = relations_in_order(samples["relation"].unique())
     width = theme.panel_width(len(projections))
     scale = scales.logarithmic(samples["nuclear_norm"], width // _TICK)
-    palette = Palette("relation", tuple(map(label, relations)), theme.PAIR_COLOURS[: len(relations)], ())
+    names = dict(zip(("correct", "other"), terms(relations).values(), strict=False))
+    palette = palette_of("response", names, "relation")
     panels = []
     for variant, projection, at in cells(variants_in_order(samples["variant"].unique()), projections):
         x = Axis("value", "Nuclear norm, log" if at.bottom else None, scale, labels=at.bottom)
         rows = of(samples, variant=variant, projection=projection)
-        panels.append(_panel(rows, relations, x, palette, width, f"{label(variant)} · {label(projection)}"))
+        panels.append(_panel(rows, terms(relations), x, palette, width, f"{label(variant)} · {label(projection)}"))
     return grid(panels, len(projections), heading)
 
 
 def _panel(
-    rows: pl.DataFrame, relations: list[str], x: Axis, palette: Palette, width: int, title: str
+    rows: pl.DataFrame, relations: dict[str, str], x: Axis, palette: Palette, width: int, title: str
 ) -> alt.LayerChart:
     shapes, marks, points = [], [], []
     for place, relation in enumerate(relations):
         values = np.sort(of(_positive(rows), relation=relation)["nuclear_norm"].to_numpy())
         side = -1 if place else 1
-        about = {"relation": label(relation), "n": len(values)}
+        about = {"relation": relations[relation], "n": len(values)}
         if len(values) >= FEWEST_SAMPLES:
             places, density = kernel_density(np.log(values))
             shapes += [about | {"value": plotted(v), "density": side * round(float(d), 3)}

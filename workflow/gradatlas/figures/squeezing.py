@@ -6,8 +6,8 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import Axis, grid, rounded, series_palette, titled
-from gradatlas.figures.run_curves import BELOW, COMPARED, Figure, last_runs, line_panel, of_measure
+from gradatlas.charts.panel import Axis, Palette, grid, rounded, series_palette, titled
+from gradatlas.figures.run_curves import COMPARED, Figure, facts_of, last_runs, line_panel, of_measure
 from gradatlas.figures.runs import Chain, RunData, lengths
 from gradatlas.finetuning.tables import DYNAMICS
 from gradatlas.statistics.matching import SQUEEZING, Matched, matched, trajectory_of
@@ -38,24 +38,26 @@ def length(data: RunData, chains: Sequence[Chain]) -> Figure:
     n = len(next(iter(trajectories.values())).questions)
     heading = theme.Heading(
         f"{chains[-1].title}, against {chains[first].title}, at the same margin: {', '.join(differences)}",
+        facts_of(data),
         (
             f"Means over {n} probed questions with 95 % intervals; the title's are of the paired difference. Below: "
             "changes within DPO. The margin, log π(chosen) − log π(rejected), is matched at "
             f"{found['margin'].level:.1f} nats gained, examples at {found['examples'].level:,.0f}, the most that all "
-            "reach. A run that learns faster squeezes more at equal examples for that alone. Each panel has its own "
-            "scale.",
+            "reach. A run that learns faster squeezes more at equal examples for that alone.",
         ),
     )
     entries, every = [chain.title for chain in chains], last_runs(data.frame, chains)[0]
-    y = Axis("value", "Nats")
+    series = {on: _SERIES[on].format(level=each.level) for on, each in found.items()}
+    palette = series_palette([*entries, *series.values()])
     panels = [
-        line_panel(of_measure(every, kind, measure), name, entries, "Examples of DPO", y=y)
+        line_panel(of_measure(every, kind, measure), name, palette, "Examples of DPO")
         for name, kind, measure in (COMPARED[0], COMPARED[3])
     ]
-    series = {on: _SERIES[on].format(level=each.level) for on, each in found.items()}
     points = pl.concat(_points(each, chains, series[on]) for on, each in found.items())
-    panels += [_index_panel(points.filter(pl.col("index") == index), index, [*series.values()]) for index in SQUEEZING]
-    return heading, grid(panels, 2, heading, below=BELOW)
+    panels += [
+        _index_panel(points.filter(pl.col("index") == index), index, [*series.values()], palette) for index in SQUEEZING
+    ]
+    return heading, grid(panels, 2, heading)
 
 
 def _points(found: Matched, chains: Sequence[Chain], series: str) -> pl.DataFrame:
@@ -69,9 +71,8 @@ def _points(found: Matched, chains: Sequence[Chain], series: str) -> pl.DataFram
     )
 
 
-def _index_panel(part: pl.DataFrame, index: str, entries: Sequence[str]) -> alt.LayerChart:
+def _index_panel(part: pl.DataFrame, index: str, entries: Sequence[str], palette: Palette) -> alt.LayerChart:
     title, y_title, _ = _INDEX[index]
-    palette = series_palette(entries, below=True)
     # Beside one another: intervals over one another could not be read.
     base = alt.Chart(part.with_columns(map(rounded, ("value", "low", "high")))).encode(
         x=alt.X("exposure:O", title="Examples of SFT before DPO", axis=alt.Axis(labelAngle=0, format=",d")),

@@ -11,7 +11,8 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import theme
-from gradatlas.charts.panel import in_pieces, nothing
+from gradatlas.charts.names import TERMS
+from gradatlas.charts.panel import nothing
 from gradatlas.charts.save import save
 from gradatlas.charts.tables import Section, markdown
 from gradatlas.claims import rows as claim_rows
@@ -24,15 +25,20 @@ SHAPES = {
     "fails": "M-.8,-1L0,-.25L.8,-1L1,-.8L.25,0L1,.8L.8,1L0,.25L-.8,1L-1,.8L-.25,0L-1,-.8Z",
     "inconclusive": "M-.8,-.18H.8V.18H-.8Z",
 }
-COLOURS = {"holds": "#1d5f4c", "fails": "#d94a1f", "inconclusive": theme.RULE}
-SIZES = {"holds": 90, "fails": 75, "inconclusive": 60}
+SIZES = {"holds": 80, "fails": 65, "inconclusive": 55}
 _LEGEND = "Disc: holds. Cross: fails. Dash: inconclusive."
 _TOOLTIP = ("statement", "verdict", "remark")
-# Height of a row and width of a column of the matrix; so many columns and their names fit beside the claims on a page.
-_ROW, _COLUMN, _ACROSS = 17, 22, 30
+# Of the matrix, in pixels: height of a row, widths of a model and at least of a dataset, and of all columns of a block.
+_ROW, _MODEL, _DATASET, _ACROSS = 17, 16, 78, 430
+# Size of the type of headers.
+_HEAD = 10
+# Labels of rows are cut beyond this many pixels.
+_LABEL = 340
+# Between a line's key and its text.
+_APART = "\u2502"
 # Of the list: height of a row, width, and where the columns beside the symbols begin.
-_LISTED, _WIDTH = 15, 600
-_PLACES = {"number": 22, "claimed": 170, "headroom": 245, "published": 305, "remark": 365}
+_LISTED, _WIDTH = 16, 430
+_PLACES = {"number": 22, "claimed": 190, "headroom": 265, "published": 325, "remark": 380}
 
 
 def draw_verdicts(
@@ -62,91 +68,176 @@ def heading(rows: pl.DataFrame, study: str) -> theme.Heading:
     """How many tests of the study's claims have which verdict; what is withdrawn and the controls are counted apart."""
     counts = claim_rows.counts(rows)
     if not counts:
-        return theme.Heading(f"No claim on {STUDIES[study].lower()} was tested", (UNTESTED[study],))
+        return theme.Heading(f"No claim on {STUDIES[study].lower()} was tested", (), (UNTESTED[study],))
     missing = len(claim_rows.not_requested(rows))
     lines = [
-        f"{'; '.join(counts[1:])}." if counts[1:] else "",
         _LEGEND + (" Empty: does not apply, or was not measured." if study != DYNAMICS else ""),
         f"* Here {claim_rows.STAND_IN}" if rows["of_two"].any() else "",
-        "Published: numbers at the study's scale, on HH." if study == DYNAMICS else "",
+        "Published: numbers at the study’s scale, on HH." if study == DYNAMICS else "",
         f"{missing} claims more need runs or data that this configuration does not make." if missing else "",
         NOTES[study],
     ]
-    return theme.Heading(counts[0], tuple(filter(None, lines)))
+    return theme.Heading(counts[0], tuple(counts[1:]), tuple(filter(None, lines)))
 
 
 def matrix_chart(rows: pl.DataFrame, study: str = GRADIENTS) -> alt.TopLevelMixin:
-    """A panel per group; claims in the order of their sheet, columns by dataset, model and relation.
+    """A panel per group, claims in the order of their sheet; columns by dataset, in each a place per model.
 
-    More columns than fit a page are in blocks below one another, the models of a dataset together. The samples
-    behind a row are in its name; a star marks ability by the likelier of two responses.
+    An untrained network is one of the models: whether it shows the same is in the same row. More datasets than fit a
+    page are in blocks below one another. The models' numbers are explained below the title; a star marks ability by
+    the likelier of two responses.
     """
-    title = theme.heading_of(heading(rows, study), 2)
-    rows = columns_of(rows.filter(pl.col("group") != ""))
-    if rows.is_empty():
-        return nothing(title)
-    parts = [_block(rows.filter(pl.col("column").is_in(columns)), columns) for columns in blocks(rows)]
-    return alt.vconcat(*parts, title=title, spacing=40)
-
-
-def columns_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with their place in the matrix: `column`, and `line` with the number of samples."""
-    least, most = (bound.over("row", "group") for bound in (pl.col("samples").min(), pl.col("samples").max()))
-    span = pl.when(least != most).then(pl.format("{}–{}", least, most)).otherwise(pl.format("{}", least))
-    star = pl.when("of_two").then(pl.lit(" *")).otherwise(pl.lit(""))
-    return rows.with_columns(
-        pl.format("{} · {}{}", "dataset_title", "model_title", star).alias("column"),
-        pl.format("{} (n {})", "row", span).alias("line"),
+    made = heading(rows, study)
+    rows = rows.filter(pl.col("group") != "").with_columns(
+        pl.when(pl.col("mark") == "").then(pl.lit("stands")).otherwise("mark").alias("part")
     )
+    if rows.is_empty():
+        return nothing(made)
+    models = models_of(rows)
+    key = ", ".join(f"{place} {name}" for name, place in models.items())
+    made = theme.Heading(made.title, (key, *made.subtitle), made.caption)
+    parts = [_block(rows.filter(pl.col("dataset").is_in(keys)), models) for keys in blocks(rows)]
+    return alt.vconcat(*parts, spacing=30, **theme.headed(made, 2))
+
+
+def models_of(rows: pl.DataFrame) -> dict[str, int]:
+    """The models by title, each with its number."""
+    return {name: place + 1 for place, name in enumerate(rows.sort("model")["model_title"].unique(maintain_order=True))}
+
+
+def columns_of(rows: pl.DataFrame) -> dict[str, list[str]]:
+    """The datasets, by key in the order of the table, each with the titles of the models that have a verdict there."""
+    ordered = rows.sort("place")["dataset"].unique(maintain_order=True)
+    parts = {key: rows.filter(pl.col("dataset") == key).sort("model") for key in ordered}
+    return {key: part["model_title"].unique(maintain_order=True).to_list() for key, part in parts.items()}
 
 
 def blocks(rows: pl.DataFrame) -> list[list[str]]:
-    """The columns of each block: whole datasets, as many as fit; one with too many models is cut."""
-    columns = rows.select("dataset", "model", "column").unique().sort("dataset", "model")
-    return in_pieces((group["column"].to_list() for group in columns.partition_by("dataset")), _ACROSS)
+    """The datasets of each block: those that share a claim, as many as fit beside one another, and one at least.
+
+    Datasets of different claims beside one another would be mostly empty.
+    """
+    columns, claims = columns_of(rows), dict(rows.group_by("dataset").agg(pl.col("claim").unique()).iter_rows())
+    joined: list[tuple[list[str], set[str]]] = []
+    for key in columns:
+        touched = [group for group in joined if group[1].intersection(claims[key])]
+        joined = [group for group in joined if group not in touched]
+        names = [other for group in touched for other in group[0]]
+        joined.append(([*names, key], set(claims[key]).union(*(group[1] for group in touched))))
+    found = []
+    for names, _ in joined:
+        room = 0
+        for key in names:
+            room -= _across(columns[key])
+            if room < 0:
+                found.append([])
+                room = _ACROSS - _across(columns[key])
+            found[-1].append(key)
+    return found
 
 
-def _block(rows: pl.DataFrame, order: Sequence[str]) -> alt.VConcatChart:
-    # As wide as the heading above it, if that leaves no gaps.
-    column = max(_COLUMN, min(2 * _COLUMN, 2 * theme.panel_width(2) // len(order)))
-    groups = [group for group in GROUPS if group in set(rows["group"])]
+def lines_of(part: pl.DataFrame) -> list[str]:
+    """The lines of a group: a claim of several kinds of responses has a line of its own above theirs.
+
+    Each is a claim's key and, behind `_APART`, what readers see.
+    """
+    lines: dict[str, None] = {}
+    for row in part.to_dicts():
+        if row["of"]:
+            lines[f"{row['claim']}{_APART}{row['title']}:"] = None
+        lines[row["line"]] = None
+    return list(lines)
+
+
+def _line(claim: str, title: str, of: str) -> str:
+    """The line of a row: the claim's title, or the kind of responses by the name that readers know."""
+    names = {key: name[:1].lower() + name[1:] for key, name in TERMS.items()} | {"none": "None"}
+    # Two kinds of one name stay apart by their keys.
+    return f"{claim} {of}{_APART}{', '.join(names.get(part, part) for part in of.split(', ')) if of else title}"
+
+
+def _across(models: Sequence[str]) -> int:
+    """The width of a dataset's columns."""
+    return max(_DATASET, _MODEL * len(models) + 8)
+
+
+def _block(rows: pl.DataFrame, models: Mapping[str, int]) -> alt.VConcatChart:
+    centres, heads, numbers, width = {}, [], [], 0
+    titles = dict(rows.select("dataset", "dataset_title").unique(maintain_order=True).rows())
+    for key, names in columns_of(rows).items():
+        across = _across(names)
+        start = width + (across - _MODEL * (len(names) - 1)) / 2
+        places = {name: start + _MODEL * place for place, name in enumerate(names)}
+        centres |= {(key, name): place for name, place in places.items()}
+        stars = set(rows.filter((pl.col("dataset") == key) & pl.col("of_two"))["model_title"])
+        lines = theme.wrapped(titles[key], across - 4, _HEAD)[::-1]
+        heads += [{"x": width + across / 2, "y": -16 - 12 * up, "text": text} for up, text in enumerate(lines)]
+        numbers += [{"x": place, "text": f"{models[name]}{'*' * (name in stars)}"} for name, place in places.items()]
+        width += across
+    keys = rows.select("dataset", "model_title").rows()
+    lines = [_line(*each) for each in rows.select("claim", "title", "of").rows()]
+    shown = rows.with_columns(pl.Series("x", [centres[key] for key in keys]), pl.Series("line", lines))
+    scale = alt.Scale(domain=[0, width], nice=False, zero=False)
+    x = alt.X("x:Q", scale=scale, axis=None)
     panels = []
-    for group in groups:
-        part = rows.filter(pl.col("group") == group)
-        names = part["line"].unique(maintain_order=True).to_list()
-        plain = {"title": None, "ticks": False, "domain": False, "grid": True}
-        across = alt.Axis(labels=group == groups[-1], labelAngle=-60, labelLimit=330, **plain)
-        down = alt.Axis(labelLimit=400, **plain)
-        symbols = _symbols(alt.Chart(part.select("line", "column", "n", "ability_by", *_TOOLTIP))).encode(
-            x=alt.X("column:N", scale=alt.Scale(domain=order), sort=order, axis=across),
-            y=alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=down),
-            tooltip=[*_TOOLTIP, "column", "n", "ability_by"],
-        )
+    for group in (name for name in GROUPS if name in set(rows["part"])):
+        part = shown.filter(pl.col("part") == group)
+        names = lines_of(part)
+        down = alt.Axis(
+            labelLimit=_LABEL, title=None, ticks=False, domain=False, grid=True,
+            labelExpr=f"split(datum.label, '{_APART}')[1]",
+        )  # fmt: skip
+        y = alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=down)
+        tooltip = [*_TOOLTIP, "model_title", "dataset_title", "n", "ability_by"]
+        layers = [_symbols(alt.Chart(part.select("line", "x", *tooltip))).encode(x=x, y=y, tooltip=tooltip)]
+        if not panels:
+            over = {"baseline": "bottom", "fontSize": _HEAD, "fill": theme.INK}
+            text = alt.Chart(alt.InlineData(numbers)).mark_text(**over | {"fill": theme.QUIET})
+            layers.append(text.encode(x=x, y=alt.value(-2), text="text:N"))
+            for head in heads:
+                text = alt.Chart(alt.InlineData([head])).mark_text(**over)
+                layers.append(text.encode(x=x, y=alt.value(head["y"]), text="text:N"))
         title = alt.Title(GROUPS[group], style="panel-title", offset=6)
-        panels.append(symbols.properties(width=column * len(order), height=_ROW * len(names), title=title))
-    return alt.vconcat(*panels, spacing=12)
+        panels.append(alt.layer(*layers).properties(width=width, height=_ROW * len(names), title=title))
+    return alt.vconcat(*panels, spacing=10)
+
+
+def can_conclude() -> pl.Expr:
+    """Whether a row has a verdict, or a test of its own: one seed of a training has neither, nor a missing number."""
+    return (pl.col("verdict") != "inconclusive") | (pl.col("p_adjusted") != "")
 
 
 def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
-    """A panel per model and its data; claims in the order of their sheet, each with its number."""
-    title = theme.heading_of(heading(rows, DYNAMICS), 2)
+    """A panel per model and its data; claims in the order of their sheet, each with its number.
+
+    Rows that cannot conclude are left out, and counted in the caption.
+    """
+    made, counted = heading(rows, DYNAMICS), pl.col("group") != ""
+    lost = rows.filter(counted & ~can_conclude()).height
+    if lost:
+        line = (
+            f"Left out: {lost} rows that cannot conclude, since they are of fewer seeds than three, have no number or "
+            "are about a model that cannot do the task; results/tables/claims.md has them."
+        )
+        made = theme.Heading(made.title, (*made.subtitle, f"not shown: {lost} that cannot conclude"), made.caption)
+        made = made.with_lines([line])
     control = pl.when(pl.col("group") == "control").then(pl.lit(" (control)")).otherwise(pl.lit(""))
-    rows = rows.filter(pl.col("group") != "").with_columns(
+    rows = rows.filter(counted & can_conclude()).with_columns(
         pl.format("{} · {}", "model_title", "dataset_title").alias("panel"),
         (pl.col("row") + control).alias("line"),
-        pl.col("remark").str.replace("; over its probes alone", ", alone"),
     )
+    places = {name: place for name, place in _PLACES.items() if (rows[name] != "").any()}
     panels = []
     for (panel,), part in rows.group_by("panel", maintain_order=True):
         names = part["line"].to_list()
-        axis = alt.Axis(title=None, ticks=False, domain=False, grid=False, labelLimit=400)
-        base = alt.Chart(part.select("line", *_PLACES, "statement", "verdict")).encode(
+        axis = alt.Axis(title=None, ticks=False, domain=False, grid=False, labelLimit=_LABEL)
+        base = alt.Chart(part.select("line", *places, *_TOOLTIP[:2])).encode(
             y=alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=axis)
         )
-        parts = [_symbols(base).encode(x=alt.value(8), tooltip=list(_TOOLTIP))]
+        parts = [_symbols(base).encode(x=alt.value(8), tooltip=list(_TOOLTIP[:2]))]
         head = alt.Chart(pl.DataFrame({"x": [0]}))
-        for name, place in _PLACES.items():
-            text = {"align": "left", "fontSize": 10}
+        for name, place in places.items():
+            text = {"align": "left", "fontSize": _HEAD}
             parts.append(
                 base.mark_text(baseline="middle", fill=theme.INK, **text).encode(x=alt.value(place), text=f"{name}:N")
             )
@@ -157,7 +248,7 @@ def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
             )
         head_line = alt.Title(panel, style="panel-title", offset=12)
         panels.append(alt.layer(*parts).properties(width=_WIDTH, height=_LISTED * len(names), title=head_line))
-    return alt.vconcat(*panels, title=title, spacing=14) if panels else nothing(title)
+    return alt.vconcat(*panels, spacing=14, **theme.headed(made, 2)) if panels else nothing(made)
 
 
 def _symbols(chart: alt.Chart) -> alt.Chart:
@@ -168,7 +259,7 @@ def _symbols(chart: alt.Chart) -> alt.Chart:
         return kind("verdict:N", scale=scale, legend=alt.Legend(title=None))
 
     return chart.mark_point(filled=True, opacity=1, strokeWidth=1.6).encode(
-        shape=scaled(alt.Shape, SHAPES), color=scaled(alt.Color, COLOURS), size=scaled(alt.Size, SIZES)
+        shape=scaled(alt.Shape, SHAPES), color=scaled(alt.Color, theme.COLOURS["verdict"]), size=scaled(alt.Size, SIZES)
     )
 
 

@@ -278,9 +278,9 @@ class OneStep:
 class Followed:
     """The responses whose budget and kernels are measured: those of probes on prompts that are trained on."""
 
-    prompts: Whole = 4
+    prompts: Whole = 3
     """probed prompts whose responses of all types are followed"""
-    pairs: Whole = 26
+    pairs: Whole = 17
     """further probed prompts, of which chosen and rejected are followed alone"""
 
 
@@ -291,7 +291,7 @@ class Kernels(Followed):
     runs: Names = ()
     """watched runs with a budget and kernels, those that `dynamics.runs` leaves out excepted; they write snapshots,
     ordinary models, at evaluations. Empty: none"""
-    intervals: Count = 4
+    intervals: Count = 3
     """parts of a run, as equal as its evaluations allow, between the start, the snapshots and the end"""
 
 

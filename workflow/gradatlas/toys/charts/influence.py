@@ -7,7 +7,7 @@ import polars as pl
 
 from gradatlas.charts import scales, theme
 from gradatlas.charts.numbers import share, two_digits
-from gradatlas.charts.panel import Axis, Palette, grid, panel, rounded, rule_at, series_palette, titled
+from gradatlas.charts.panel import OWN_SCALE, Axis, grid, panel, rounded, rule_at, series_palette, titled
 from gradatlas.charts.theme import Heading
 from gradatlas.toys import influence
 
@@ -23,6 +23,7 @@ def heading_of_confusion(predictions: pl.DataFrame, kernels: pl.DataFrame) -> He
     most = ", ".join(f"{row['observed']} as {row['label']} {share(row['value'])}" for row in wrong.head(3).to_dicts())
     return Heading(
         "Mean predictions and tangent kernels, class by class",
+        (f"after {epoch} epochs", f"most confused {most}"),
         (
             f"After {epoch} epochs (test accuracy {wrong['accuracy'][0]:.3f}). Left: mean prediction by true class, "
             f"most confused {most}. Right: mean norm of the tangent kernel between images of two classes (symmetric by "
@@ -50,7 +51,8 @@ def heat_maps(predictions: pl.DataFrame, kernels: pl.DataFrame, heading: Heading
         _heat_map(means, names, "Label", "True class", "Mean prediction"),
         _heat_map(norms, names, "Observed class", "Learned class", "Norm of the kernel"),
     ]
-    return grid(panels, 2, heading, below=theme.GAP)
+    # Each with its own amounts.
+    return grid(panels, 2, heading).resolve_scale(x="independent", y="independent", color="independent")
 
 
 def _heat_map(frame: pl.DataFrame, names: list[str], column: str, row: str, title: str) -> alt.LayerChart:
@@ -77,6 +79,7 @@ def heading_of_ranks(kernels: pl.DataFrame) -> Heading:
     early = ranks.filter(pl.col("epoch") < influence.BURN_IN)["last"].mean()
     return Heading(
         "Stability of the kernels’ ranking over training, and their size",
+        (f"Kendall's tau {early:.2f} before epoch {influence.BURN_IN}", f"{late:.2f} from then on"),
         (
             "Left: ranking of the kernel norms over the other classes, compared with the last evaluation and with the "
             "next; mean over learned classes, band: lowest and highest. With the last, Kendall's tau is "
@@ -102,14 +105,8 @@ def rank_curves(kernels: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
     size = (theme.panel_width(2), theme.HEIGHTS["main"])
     tau = Axis("value", "Kendall's tau", scales.Scale("linear", min(-0.5, taus["low"].min()), 1), count=6)
     norm = Axis("norm", "Norm of the kernel", scales.linear(sizes["norm"]), count=6)
-    others = Palette(
-        "series", ("same class", "other classes"), theme.ORDERED_COLOURS[2:4], theme.ORDERED_SHAPES[2:4], True
-    )
-    panels = [
-        panel(taus, x, tau, series_palette(tuple(names.values()), below=True), size),
-        panel(sizes, x, norm, others, size),
-    ]
-    return grid(panels, 2, heading, below=theme.GAP)
+    palette = series_palette([*names.values(), "same class", "other classes"])
+    return grid([panel(taus, x, tau, palette, size), panel(sizes, x, norm, palette, size)], 2, heading)
 
 
 def epoch_axis(frame: pl.DataFrame, title: str | None) -> Axis:
@@ -127,6 +124,7 @@ def heading_of_change(predictions: pl.DataFrame, changes: pl.DataFrame) -> Headi
     near, far = (two_digits(value[name, False], "+") for name in (similar, dissimilar))
     return Heading(
         f"Change of probability by one step on one image of class {learned}",
+        (f"π({learned}) on images of {similar}: {near}", f"of {dissimilar}: {far}"),
         (
             f"Mean change by one SGD step of {rate:g} on one image of class {learned} (red) after {epoch} epochs: "
             f"π({learned}) moves by {near} on images of {similar}, by {far} on images of {dissimilar}. Similar and "
@@ -147,7 +145,9 @@ def change_bars(predictions: pl.DataFrame, changes: pl.DataFrame, heading: Headi
     drawn = _of_step(changes, learned, *_stepped_between(changes)).with_columns(rounded("change"))
     drawn = drawn.filter(pl.col("observed").is_in([learned, similar, dissimilar]))
     scale = scales.linear(drawn["change"])
-    colour = alt.condition(f"datum.label === {json.dumps(learned)}", alt.value(theme.MARKED), alt.value(theme.RULE))
+    colour = alt.condition(
+        f"datum.label === {json.dumps(learned)}", alt.value(theme.COLOURS["mark"]["target"]), alt.value(theme.RULE)
+    )
     panels = []
     for title, (observed, same) in shown.items():
         own = drawn.filter((pl.col("observed") == observed) & (pl.col("same") == same))
@@ -167,6 +167,7 @@ def heading_of_prediction(steps: pl.DataFrame) -> Heading:
     orders = found["order"].drop_nulls()
     return Heading(
         "One step of SGD: change predicted by −ηAKG and true change",
+        (f"slope {small['slope'].min():.3f} to {small['slope'].max():.3f} at η = {small['rate'][0]:g}",),
         (
             "Above: change of log π of the learned label by one SGD step, for one learned image a class and all "
             f"observed images, η = {_shown_rate(steps):g}; line: equal. Below: norm of true minus predicted change "
@@ -197,7 +198,7 @@ def prediction_scatter(steps: pl.DataFrame, heading: Heading) -> alt.ConcatChart
         own = shown.filter(pl.col("epoch") == epoch)
         scale = scales.linear([*own["measured"], *own["predicted"]])
         x = Axis("predicted", "Predicted change", scale, count=3).encode(alt.X)
-        y = Axis("measured", None if above else "True change", scale, count=3).encode(alt.Y)
+        y = Axis("measured", None if above else f"True change, {OWN_SCALE}", scale, count=3).encode(alt.Y)
         diagonal = guide([{"predicted": end, "measured": end} for end in (scale.low, scale.high)], x, y)
         dots = alt.Chart(own).mark_point(style="dot").encode(x=x, y=y, color=colour)
         title = f"After {epoch} epoch{'s' if epoch != 1 else ''}"
@@ -212,8 +213,8 @@ def _residual_panel(frame: pl.DataFrame, *, titled_axis: bool) -> alt.LayerChart
     second = [{"rate": rate, "residual": frame["residual"][0] * (rate / least) ** 2} for rate in (least, most)]
     scale = scales.logarithmic([*frame["residual"], second[-1]["residual"]], 5)
     x = Axis("rate", "Step size η, log", scales.logarithmic([least, most], 4)).encode(alt.X)
-    y = Axis("residual", "Remainder, log" if titled_axis else None, scale, ".0e").encode(alt.Y)
-    dots = alt.Chart(frame).mark_point(style="dot-alone", color=theme.ORDERED_COLOURS[0]).encode(x=x, y=y)
+    y = Axis("residual", ["Remainder, log,", OWN_SCALE] if titled_axis else None, scale, ".0e").encode(alt.Y)
+    dots = alt.Chart(frame).mark_point(style="dot-alone", color=theme.INK).encode(x=x, y=y)
     return alt.layer(guide(second, x, y), dots, width=theme.panel_width(3), height=theme.HEIGHTS["minor"])
 
 

@@ -23,6 +23,7 @@ def heading_of_classes(kernels: pl.DataFrame) -> Heading:
     some = "" if len(learned) == kernels["learned"].n_unique() else f" The first {len(learned)} classes are shown."
     return Heading(
         "Norms of the tangent kernels over training, by learned class",
+        (f"{len(learned)} classes",),
         (
             "A panel per learned class u, a line per other class o: mean norm of the kernel over pairs of their "
             f"images. Colour: the {_EDGE} largest and the {_EDGE} smallest of each panel after epoch {last}; lines "
@@ -43,7 +44,9 @@ def class_curves(kernels: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         .when(pl.col("place") > count - _EDGE).then(pl.lit(kinds[2])).otherwise(pl.lit(kinds[1]))
     )  # fmt: skip
     lines = others.join(end.select("learned", "observed", kind.alias("series")), on=["learned", "observed"])
-    palette = Palette("series", kinds, (theme.MARKED, theme.RULE, theme.ORDERED_COLOURS[3]), ("circle",) * 3)
+    palette = Palette(
+        "series", kinds, (theme.COLOURS["series"]["2"], theme.RULE, theme.COLOURS["series"]["1"]), ("circle",) * 3
+    )
     height = theme.HEIGHTS["small"]
     scale = scales.log_if_decades(others["norm"], height // 25)
     norm = "Norm, log" if scale.kind == "log" else "Norm"
@@ -72,6 +75,7 @@ def heading_of_phases(phases: pl.DataFrame) -> Heading:
     )
     return Heading(
         "The factors of a step’s influence −ηAKG in phases of training",
+        (f"{phases['n'][0]:,} pairs of images",),
         (
             f"Mean norms over {phases['n'][0]:,} pairs of distinct images, epoch by epoch. A = I − 1π, G = π − e; AKG "
             "is the change of log π by a step of rate 1, to first order. An epoch changes K by this share of its norm, "
@@ -114,6 +118,7 @@ def heading_of_norms(norms: pl.DataFrame) -> Heading:
     error = norms.select((pl.col("error") / pl.col("norm")).median()).item()
     return Heading(
         "Norms of the tangent kernels, exact and estimated by Gaussian vectors",
+        (f"{DRAWS} vectors a side", f"median error {share(error)}"),
         (
             f"Each dot: an image of each of two classes; the estimate is the root of the mean of (w·Kv)² over {DRAWS} "
             f"vectors w and {DRAWS} v, without K. Line: equal. Bars: two standard errors; the median error is "
@@ -135,7 +140,7 @@ def norm_scatter(norms: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         x = Axis("norm", "Norm, log", scale).encode(alt.X)
         y = Axis("estimate", None if panels else "Estimate, log", scale)
         line = [{"norm": end, "estimate": end} for end in (scale.low, scale.high)]
-        base = alt.Chart(own).encode(x=x, color=alt.value(theme.ORDERED_COLOURS[0]))
+        base = alt.Chart(own).encode(x=x, color=alt.value(theme.INK))
         panels.append(
             alt.layer(
                 guide(line, x, y.encode(alt.Y)),

@@ -4,7 +4,7 @@ import altair as alt
 import polars as pl
 
 from gradatlas.charts import scales, theme
-from gradatlas.charts.panel import Axis, Palette, cells, grid, panel, rounded, series_palette, titled
+from gradatlas.charts.panel import OWN_SCALE, SERIES, Axis, Palette, cells, grid, panel, rounded, series_palette, titled
 from gradatlas.charts.theme import Heading
 
 _ORDER = ("before", "after")
@@ -21,9 +21,10 @@ def heading_of_cases(labels: pl.DataFrame, cases: pl.DataFrame) -> Heading:
     rising = ", ".join(f"{row[name]['rising']} of {row[name]['labels'] - 1} in {name}" for name in "BCDE")
     return Heading(
         "Label probabilities before and after one gradient step",
+        (f"other labels than the likeliest that rise: {rising}",),
         (
-            "One gradient step on a softmax classifier: label probabilities before (grey) and after (violet); the "
-            "labels that the step is about in red, the larger dot after it. A: pulled up. B: pushed down on a flat "
+            "One gradient step on a softmax classifier: label probabilities before (grey) and after (blue); the labels "
+            "that the step is on are dots, the larger one after it. A: pulled up. B: pushed down on a flat "
             "softmax; C: on a peak; D: in a valley; E: in a valley of 1,000 labels. Other labels than the likeliest "
             f"that rise: {rising}. Control: D with label 25 pulled up in the same context, all other ratios are equal "
             f"(within {row['control']['ratio_spread']:.0e}).",
@@ -51,15 +52,17 @@ def _deed(case: dict) -> str:
 def _step_panel(long: pl.DataFrame, learned: list[int], kind: str, title: str, last: bool) -> alt.LayerChart:
     values, height = long["probability"].to_list(), theme.HEIGHTS["difference"]
     scale = scales.linear(values) if kind == "linear" else scales.log_if_decades(values, height // 14)
-    y_title = "Probability" + (", log" if scale.kind == "log" else "")
+    y_title = ["Probability" + (", log," if scale.kind == "log" else ","), OWN_SCALE]
     form = ".6~g" if scale.kind == "linear" else ".0e"
     y = Axis("probability", y_title, scale, form, count=3).encode(alt.Y)
     ends = scales.Scale("linear", 0, long["label"].max())
     x = Axis("label", "Label" if last else None, ends, count=6).encode(alt.X)
-    palette = Palette("when", _ORDER, (theme.RULE, theme.ORDERED_COLOURS[0]), ())
+    palette = Palette("when", _ORDER, (theme.RULE, SERIES[0]), ())
     # Steps, and not the lines of `panel`: labels are separate places.
     lines = alt.Chart(long).mark_line(interpolate="step", strokeWidth=1.2)
-    dots = alt.Chart(long.filter(pl.col("label").is_in(learned))).mark_point(filled=True, color=theme.MARKED, opacity=1)
+    dots = alt.Chart(long.filter(pl.col("label").is_in(learned))).mark_point(
+        filled=True, color=theme.COLOURS["mark"]["target"], opacity=1
+    )
     size = alt.condition("datum.when === 'after'", alt.value(60), alt.value(22))
     parts = [lines.encode(x=x, y=y, color=palette.encode(alt.Color)), dots.encode(x=x, y=y, size=size)]
     return alt.layer(*parts, width=theme.panel_width(2), height=height, **titled(title))
@@ -70,6 +73,7 @@ def heading_of_sweeps(sweeps: pl.DataFrame) -> Heading:
     draws = sweeps["draw"].n_unique()
     return Heading(
         "Share of the other labels that fall when one is pushed down",
+        (f"{draws} random softmaxes of 50 labels",),
         (
             f"Mean over {draws} random softmaxes of 50 labels (normal logits), band: 5 to 95 % of them. Where they are "
             "not varied: logits × 1, probability of the pushed label .001, step 1.",

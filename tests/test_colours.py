@@ -1,0 +1,50 @@
+"""One colour a meaning: in the theme's table, in the code, and in every record of a chart."""
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+
+from colours import MEANINGS, NEUTRAL, RAMPS, meanings_of
+from conftest import ROOT
+from gradatlas.charts import theme
+from test_charts_kinds import GOLDEN
+from test_figures import lab
+
+CODE = ROOT / "workflow/gradatlas"
+
+
+def test_no_two_meanings_share_a_colour():
+    """Over all families readers can tell them apart; those of one family, which share figures, better."""
+    colours = [colour for family in theme.COLOURS.values() for colour in family.values()]
+    assert len(MEANINGS) == len(colours) and not {*colours} & {*NEUTRAL, *RAMPS}
+    for one, other in itertools.combinations(MEANINGS, 2):
+        apart = 18 if MEANINGS[one].partition(",")[0] == MEANINGS[other].partition(",")[0] else 9
+        assert np.linalg.norm(lab(one, "usual") - lab(other, "usual")) > apart, (MEANINGS[one], MEANINGS[other])
+
+
+def test_modules_take_colours_from_the_theme():
+    """The page has its own style sheets, with lighter colours on dark."""
+    for path in sorted(CODE.rglob("*.py")):
+        own = path == CODE / "charts/theme.py" or path.parent == CODE / "page"
+        assert own or not re.search(r"""["']#[0-9a-fA-F]{3,8}["']""", path.read_text(encoding="utf-8")), path
+    assert "#" in (CODE / "charts/theme.py").read_text(encoding="utf-8")
+
+
+def test_a_meaning_has_one_colour_over_all_figures_of_gradients():
+    found = {}
+    for path in sorted(GOLDEN.glob("*.vl.json")):
+        for entry, colour in meanings_of(json.loads(path.read_text(encoding="utf-8"))).items():
+            assert found.setdefault(entry, colour) == colour, (path.name, entry)
+    assert {"Q", "None", "Detailed", "Correct"} <= set(found) and len(set(found.values())) == len(found)
+
+
+def test_a_figure_that_breaks_the_rule_is_found():
+    record = json.loads((GOLDEN / "variants.vl.json").read_text(encoding="utf-8"))
+    text = json.dumps(record)
+    detailed, none = (theme.COLOURS["variant"][key] for key in ("detailed", "none"))
+    for colour in (none, "#123456"):
+        with pytest.raises(AssertionError):
+            meanings_of(json.loads(text.replace(detailed, colour)))

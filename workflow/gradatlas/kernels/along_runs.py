@@ -121,7 +121,7 @@ def measure_kernels(
 ) -> None:
     """Write the kernels of a run's responses at each stage, with what finished blocks a killed job has left.
 
-    `kernels`, `means`, `entanglement`, `norms`: tables of `gradatlas.kernels.tables`. `journal`: a folder for kernels of
+    `kernels`, `means`, `entanglement`, `norms`: of `gradatlas.kernels.tables`. `journal`: a folder for the kernels of
     single blocks, deleted at the end; those of other models, probes or code are left alone.
     """
     facts = followed.facts | {"code": code_digest(f"{__name__}:measure_kernels"), "batch_tokens": batch_tokens}

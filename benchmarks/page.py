@@ -19,11 +19,12 @@ import polars as pl
 
 from benchmarks.chromium import chromium, settled
 from gradatlas.claims import tables as claim_tables
-from gradatlas.core.files import write_text
+from gradatlas.core.checked import write_lines
+from gradatlas.core.files import ROOT, write_text
 from gradatlas.core.tables import Table, write_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.figures.tables import write_tables
-from gradatlas.page.page import write_atlas
+from gradatlas.page.page import MORE, write_atlas
 from gradatlas.statistics.tables import CELLS, CURVES, MAD, PER_SAMPLE_LAYERS, RD
 
 VARIANTS, RELATIONS, PROJECTIONS = ("none", "simplified", "detailed"), ("correct", "derangement"), tuple("qkvo")
@@ -44,7 +45,7 @@ def main() -> None:
         begun = time.perf_counter()
         page = write(folder, given.models, given.datasets, given.samples, given.layers)
         print(f"written in {time.perf_counter() - begun:.0f} s, tables included")
-        print(f"{page.stat().st_size / 1e6:.1f} MB")
+        print(f"{page.stat().st_size / 1e6:.1f} MB, {MORE} {page.with_name(MORE).stat().st_size / 1e6:.1f} MB")
         seconds = [load(page) for _ in range(given.loads)]
         print(f"{statistics.median(seconds):.2f} s to the first drawing ({min(seconds):.2f} to {max(seconds):.2f})")
 
@@ -68,7 +69,7 @@ def write(folder: Path, models: int, datasets: int, samples: int, layers: int) -
     for kind in ("mad", "rd"):
         write_tables(kind, folders, folder)
     write_claims(folder / "claims.parquet", names, [place.name for place in folders], draw)
-    write_text(folder / "config.yaml", "seed: 0\n")
+    write_lines(folder / "config.yaml", "seed: 0\n", "# checksum: {}")
     page = folder / "index.html"
     write_atlas(
         [folder / "figures" / place.name for place in folders],
@@ -80,6 +81,7 @@ def write(folder: Path, models: int, datasets: int, samples: int, layers: int) -
         sample_layers=[place / "per_sample_layers.parquet" for place in folders],
         responses=[folder / "responses" / f"{place.name}.parquet" for place in folders],
         claims=folder / "claims.parquet",
+        glossary=ROOT / "docs/glossary.md",
     )
     return page
 

@@ -138,7 +138,8 @@ def results(folder: Path, config: MkDocsConfig) -> Iterator[File]:
     page = folder / "index.html"
     if not page.is_file():
         return
-    links = set(re.findall(r'(?:href|src)="([a-z][^"#:]*)"', page.read_text()))
-    for name in ["index.html", *sorted(links)]:
+    pages = [path for path in (page, page.with_name("more.html")) if path.is_file()]
+    links = {link for path in pages for link in re.findall(r'(?:href|src)="([a-z][^"#:]*)"', path.read_text())}
+    for name in sorted({"index.html", *links}):
         if (folder / name).is_file():
             yield File.generated(config, f"results/{name}", abs_src_path=str(folder / name))

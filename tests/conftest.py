@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
+from snakemake.utils import update_config
 
 from gradatlas.__main__ import JOBS
 from gradatlas.core.checked import write_lines
@@ -24,6 +26,17 @@ SHARED = ROOT.parent / "shared"
 # For the processes that tests start.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "workflow"), str(ROOT)])
 
+
+def shipped_config(*names):
+    """The default config with shipped ones over it, as Snakemake merges them."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for name in names:
+        update_config(config, yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
+    return config
+
+
+#: The default with all controls, probes and updates.
+MINIATURE = shipped_config("miniature")
 
 #: What makes a study of both kinds small, as the end of its config.
 SMALL_STUDY = """\

@@ -121,7 +121,7 @@ def test_the_command_draws_and_writes(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         files.append([path.read_bytes() for path in sorted((tmp_path / folder).iterdir())])
-    assert files[0] == files[1] and len(files[0]) == 4
+    assert files[0] == files[1] and len(files[0]) == 5
     table = pl.read_csv(tmp_path / "one/table.csv")
     assert table.height == 10 and set(table["outcome"]) <= set(OUTCOMES)
     svg = (tmp_path / "one/fixed.svg").read_text()

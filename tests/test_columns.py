@@ -167,7 +167,7 @@ def test_data_without_variants_of_their_own_are_natural(root):  # noqa: F811
     found = chosen(root, "", {"instruction": "q", "response": "r"})
     assert found.variants("mine") == ["natural"] and found.controls("mini", "mine") == []
     assert chosen(root, "natural", {"instruction": "q", "response": "r"}).variants("mine") == ["natural"]
-    alone = chosen(root, "detailed", {"instruction": "q", "detailed": "d"})
+    alone = chosen(root, "detailed", {"instruction": "q", "detailed": "d"}, controls="full")
     assert alone.variants("mine") == ["detailed"]
     assert "detailed:foreign_fluent:all" in alone.controls("mini", "mine")
     assert not any("wrong_answer" in each for each in alone.controls("mini", "mine")), "that needs an answer"

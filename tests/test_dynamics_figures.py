@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from colours import meanings_of
-from conftest import ROOT, call, settings, user_error
+from conftest import MINIATURE, ROOT, call, settings, user_error
 from gradatlas.core.tables import write_table
 from gradatlas.figures import runs as choose
 from gradatlas.figures.influence import heat_map, table_of
@@ -22,7 +22,7 @@ from gradatlas.finetuning.tables import DYNAMICS, TRAINING
 from gradatlas.study.runs import read_plan
 
 SHEET = yaml.safe_load((ROOT / "config/dynamics.yaml").read_text())["dynamics"]["runs"]
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())["dynamics"]
+DEFAULT = MINIATURE["dynamics"]
 PROBES = 4
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from conftest import ROOT, call, settings, user_error
+from conftest import MINIATURE, ROOT, call, settings, user_error
 from gradatlas.core.errors import InputError
 from gradatlas.core.schemas import checked, picked, schema_of
 from gradatlas.core.sheets import read_sheet
@@ -23,7 +23,7 @@ from gradatlas.study.config import read_study
 from gradatlas.study.runs import read_plan
 from gradatlas.study.sheets import PairsMapping, RunRow, Training
 
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+DEFAULT = MINIATURE
 
 
 def plan(root=ROOT, writer="gpt-4o", **changes):

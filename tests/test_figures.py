@@ -346,7 +346,7 @@ def lab(colour: str, vision: str) -> np.ndarray:
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize(
     "colours",
-    [[theme.COLOURS["projection"][key] for key in "qkvo"], theme.ORDERED_COLOURS[:3]],
+    [[theme.COLOURS["projection"][key] for key in "qkvo"], theme.VARIANT_COLOURS[:3]],
     ids=["projections", "variants"],
 )
 def test_colours_differ_for_every_reader_and_in_grey(colours, vision):
@@ -367,7 +367,7 @@ def test_a_variant_keeps_its_look_where_another_is_missing():
 
 
 def test_fast_to_slow_runs_from_dark_to_light():
-    lightness = [lab(colour, "usual")[0] for colour in theme.ORDERED_COLOURS[:3]]
+    lightness = [lab(colour, "usual")[0] for colour in theme.VARIANT_COLOURS[:3]]
     assert lightness == sorted(lightness)
 
 

@@ -124,6 +124,7 @@ def test_own_pairs_to_the_page(pairs, project, monkeypatch):
     sections = re.findall(r'<section id="(\w+)"', page)
     more = (project / "results/more.html").read_text()
     sections += re.findall(r'<section id="(\w+)"', more)
-    assert sections == ["claims", "figures", "terms", "dynamics", "config"] and "no usable sample" not in page
+    assert sections == ["findings", "claims", "figures", "terms", "dynamics", "config"]
+    assert "no usable sample" not in page
     manifest = json.loads((project / "results/manifest.json").read_text())
     assert list(manifest["sources"]) == [f"{pairs}.jsonl"] and manifest["toys"] == {} and manifest["models"] == {}

@@ -213,7 +213,7 @@ def rows_of(facts, stage):
 def test_the_default_study_can_run(planned, tmp_path):
     code, text, facts, _ = planned()
     assert code == 0 and facts["stops"] == []
-    assert rows_of(facts, "measure_gradients")["mini, mini_arithmetic"]["count"] == 1700
+    assert rows_of(facts, "measure_gradients")["mini, mini_arithmetic"]["count"] == 600
     assert facts["total"]["requests"] == facts["total"]["download"] == 0
     assert {row["unit"] for row in facts["rows"]} == {"", "core"}
     assert "core-hours, at 0.0969 TFLOP/s of passes" in text

@@ -5,12 +5,12 @@ import shutil
 import pytest
 import yaml
 
-from conftest import ROOT
+from conftest import MINIATURE, ROOT
 from gradatlas.core.errors import InputError
 from gradatlas.data.made_up.miniature import DATASETS
 from gradatlas.study.config import read_study, source_keys
 
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+DEFAULT = MINIATURE
 PAPER = DEFAULT | yaml.safe_load((ROOT / "config/paper.yaml").read_text())
 
 

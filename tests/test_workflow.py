@@ -188,6 +188,7 @@ def test_makes_everything_with_its_own_python(smoke, by_snakemake):
 def test_makes_everything(finished):
     for name in (
         "index.html",
+        "more.html",
         "manifest.json",
         "config.effective.yaml",
         "tables/mad.csv",
@@ -215,11 +216,13 @@ def test_makes_everything(finished):
     assert set(answers["model"]) == {"mini", "mini_random"}
     assert set(answers["dataset"]) == {"mini_arithmetic", "mini_unpopular"}
     # Untrained for all purposes: every figure says that they cannot.
-    assert page.count(">cannot do this task<") == 2 and page.count(">does not know these<") == 2
+    for mark in ("cannot do this task", "does not know these"):
+        marked = re.findall(rf'<figure data-model="(\w+)"(?:(?!</figure>).)*>{mark}<', page, re.DOTALL)
+        assert set(marked) == {"mini", "mini_random"}, mark
 
 
 def test_a_title_is_text_on_the_page_and_in_figures_and_tables(finished):
-    page = (finished / "results/index.html").read_text()
+    page = "".join((finished / f"results/{name}.html").read_text() for name in ("index", "more"))
     assert "<script>alert" not in page
     shown = " ".join(html.unescape(re.sub(r"<script.*?</script>|<[^>]*>", "", page, flags=re.DOTALL)).split())
     assert all(f"{mark} {NASTY}" in shown for _, mark in TITLED.values())

@@ -54,6 +54,7 @@ rule measure_kernels:
         snapshots=ancient(f"{SEED_DIR}/{{run}}/snapshots"),
         probes=f"{SEED_DIR}/probes.parquet",
     output:
+        **({"norms": f"{SEED_DIR}/{{run}}/kernel_norms.parquet"} if DYNAMICS["kernels"]["norms"] else {}),
         kernels=f"{SEED_DIR}/{{run}}/kernels.parquet",
         means=f"{SEED_DIR}/{{run}}/kernel_means.parquet",
         entanglement=f"{SEED_DIR}/{{run}}/entanglement.parquet",
@@ -72,10 +73,11 @@ rule measure_kernels:
     params:
         code=code_digest("kernels.jobs:measure_kernels"),
         settings=lambda wildcards: as_json(**along_settings(wildcards)),
+        norms=lambda wildcards, output: ["--norms", output.norms] if DYNAMICS["kernels"]["norms"] else [],
         folder=lambda wildcards, input: os.path.dirname(input.run),
         journal="results/journal/kernels/{pairs}/{model}/seed_{seed}/{run}",
     shell:
         "python -m gradatlas measure-kernels --init {input.init:q} --folder {params.folder:q} --probes {input.probes:q}"
         " --settings {params.settings:q} --threads {threads} --batch-tokens {resources.batch_tokens}"
         " --kernels {output.kernels:q} --means {output.means:q} --entanglement {output.entanglement:q}"
-        " --journal {params.journal:q} > {log:q} 2>&1"
+        " {params.norms:q} --journal {params.journal:q} > {log:q} 2>&1"

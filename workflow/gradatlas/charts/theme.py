@@ -88,8 +88,6 @@ PROJECTION_SHAPES = dict(
 )
 # Of variants by rank: first those that have colours of their own.
 VARIANT_COLOURS = (*COLOURS["variant"].values(), *COLOURS["series"].values())
-# The first five, which the page's explorer begins with.
-ORDERED_COLOURS, ORDERED_SHAPES = VARIANT_COLOURS[:5], SHAPES[:5]
 # Small to large, and below to above zero: light to dark in one hue, and two hues apart for every reader.
 SEQUENTIAL = ("#f1f5f8", "#c3d3df", "#8eabc0", "#527b99", "#1b4a6b")
 DIVERGING = ("#8c510a", "#d8b365", "#f6e8c3", "#f5f5f5", "#c7eae5", "#5ab4ac", "#01665e")

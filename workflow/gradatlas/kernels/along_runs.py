@@ -23,11 +23,15 @@ from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder
 from gradatlas.kernels.blocks import Block, Blocks
 from gradatlas.kernels.budget import budgets, weights_of
 from gradatlas.kernels.matrices import cost, kernels_by_block
-from gradatlas.kernels.tables import BUDGET, ENTANGLEMENT, KERNEL_MEANS, KERNELS
+from gradatlas.kernels.norms import squared_norms
+from gradatlas.kernels.tables import BUDGET, ENTANGLEMENT, KERNEL_MEANS, KERNEL_NORMS, KERNELS
 from gradatlas.models.loading import load, locate
 
 #: What the sum over blocks is called.
 ALL = "all"
+SIDES = ("chosen", "rejected")
+#: Gaussian vectors on each side of a norm.
+DRAWS = 16
 
 
 class Followed:
@@ -35,7 +39,7 @@ class Followed:
 
     def __init__(
         self, run: str, init: str, folder: str | Path, probes: str | Path, *, seed: int, prompts: int, pairs: int,
-        max_length: int, truncation: str, device: str, dtype: str, trust_remote_code: bool,
+        norms: int = 0, max_length: int, truncation: str, device: str, dtype: str, trust_remote_code: bool,
     ):  # fmt: skip
         self.moment = {"run": run, "seed": seed}
         self.stages = stages(init, folder)
@@ -43,6 +47,9 @@ class Followed:
         self.model, tokenizer = load(locate(init).path, **self._how)
         encoder = ResponseEncoder(tokenizer, max_length, self.model, truncation)
         self.responses, self.types = _chosen(read_probes(str(probes), encoder)[0], prompts, pairs)
+        # Those whose kernels of logits have a norm.
+        few = list(dict.fromkeys(map(prompt_of, self.responses)))[:norms]
+        self.normed = [key for key, kind in self.types.items() if prompt_of(key) in few and kind in SIDES]
         self.facts = {**self.moment, "models": [locate(card).digest for _, card in self.stages], "dtype": dtype,
                       "device": device, "probes": sha256_of(probes), "prompts": prompts, "pairs": pairs,
                       "window": max_length, "truncation": truncation, **libraries()}  # fmt: skip
@@ -70,7 +77,7 @@ def _chosen(
     kept = {
         key: (row["type"], each)
         for key, (row, each) in train.items()
-        if prompt_of(key) in full or (prompt_of(key) in some and row["type"] in ("chosen", "rejected"))
+        if prompt_of(key) in full or (prompt_of(key) in some and row["type"] in SIDES)
     }
     if not kept:
         raise InputError(
@@ -110,19 +117,22 @@ def measure_kernels(
     entanglement: str | Path,
     journal: str | Path,
     batch_tokens: int = 4096,
+    norms: str | Path | None = None,
 ) -> None:
     """Write the kernels of a run's responses at each stage, with what finished blocks a killed job has left.
 
-    `kernels`, `means`, `entanglement`: tables of `gradatlas.kernels.tables`. `journal`: a folder for the kernels of
+    `kernels`, `means`, `entanglement`, `norms`: of `gradatlas.kernels.tables`. `journal`: a folder for the kernels of
     single blocks, deleted at the end; those of other models, probes or code are left alone.
     """
     facts = followed.facts | {"code": code_digest(f"{__name__}:measure_kernels"), "batch_tokens": batch_tokens}
     mark = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     kept = Path(journal) / mark
-    rows: dict[str, list[dict]] = {"kernels": [], "means": [], "entanglement": []}
+    rows: dict[str, list[dict]] = {"kernels": [], "means": [], "entanglement": [], "norms": []}
     for step, _, model in followed.models():
-        found = dict(_journalled(Blocks(model), followed, kept / f"{step:08d}", batch_tokens))
-        moment = {**followed.moment, "step": step}
+        blocks, moment = Blocks(model), {**followed.moment, "step": step}
+        found = dict(_journalled(blocks, followed, kept / f"{step:08d}", batch_tokens))
+        if norms:
+            rows["norms"] += [{**moment, **row} for row in _norms(blocks, followed, batch_tokens)]
         keys, types = list(followed.responses), [followed.types[key] for key in followed.responses]
         whole = sum(found.values())
         rows["kernels"] += [{**moment, "block": ALL, **row} for row in _pairs(keys, whole)]
@@ -130,9 +140,11 @@ def measure_kernels(
             where = {**moment, "layer": block.layer, "block": block.name}
             rows["means"] += [{**where, **row} for row in _means(keys, types, matrix)]
             rows["entanglement"] += [{**where, **row} for row in _entangled(keys, types, matrix, whole)]
-    for table, name, path in ((KERNELS, "kernels", kernels), (KERNEL_MEANS, "means", means),
-                              (ENTANGLEMENT, "entanglement", entanglement)):  # fmt: skip
-        write_table(table, rows[name], path, facts)
+    written = ((KERNELS, "kernels", kernels), (KERNEL_MEANS, "means", means),
+               (ENTANGLEMENT, "entanglement", entanglement), (KERNEL_NORMS, "norms", norms))  # fmt: skip
+    for table, name, path in written:
+        if path:
+            write_table(table, rows[name], path, facts)
     shutil.rmtree(kept, ignore_errors=True)
 
 
@@ -155,6 +167,18 @@ def _journalled(
             np.save(temporary, matrix.numpy())
     for block in every:
         yield block, np.load(paths[block])
+
+
+def _norms(blocks: Blocks, followed: Followed, batch_tokens: int) -> Iterator[dict]:
+    keys, seed = followed.normed, followed.moment["seed"]
+    memory = memory_bound(blocks.model.device.type)
+    found = squared_norms(blocks, [followed.responses[key] for key in keys], draws=DRAWS, seed=seed, memory=memory,
+                          batch_tokens=batch_tokens)  # fmt: skip
+    for block, squares in found.items():
+        layer, name = block or (None, ALL)
+        for i, j in zip(*np.triu_indices(len(keys)), strict=True):
+            yield {"o": keys[i], "u": keys[j], "layer": layer, "block": name,
+                   "squared_norm": float(squares.value[i, j]), "error": float(squares.error[i, j])}  # fmt: skip
 
 
 def memory_bound(device: str) -> float:

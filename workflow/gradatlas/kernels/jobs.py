@@ -112,6 +112,7 @@ def measure_kernels(
     kernels: Path,
     means: Path,
     entanglement: Path,
+    norms: Path | None = None,
     journal: Path,
     threads: int = 1,
     batch_tokens: int = 4096,
@@ -135,6 +136,8 @@ def measure_kernels(
         table of types by block to write (.parquet)
     entanglement
         table of chosen and rejected responses by block to write (.parquet)
+    norms
+        table of norms of the kernel of the logits to write (.parquet), of settings.norms prompts
     journal
         folder for the kernels of single blocks, deleted at the end
     threads
@@ -148,7 +151,7 @@ def measure_kernels(
         from gradatlas.kernels.along_runs import measure_kernels as measure
 
         followed = _followed(init, folder, probes, threads, settings)
-        measure(followed, kernels, means, entanglement, journal, batch_tokens)
+        measure(followed, kernels, means, entanglement, journal, batch_tokens, norms)
 
 
 def measure_bridge(

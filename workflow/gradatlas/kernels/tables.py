@@ -113,6 +113,25 @@ ENTANGLEMENT = Table(
     ),
 )
 
+# One row: the Frobenius norm of the kernel of the logits of two responses (workflow/gradatlas/kernels/norms.py), for a
+# block or for all parameters (`all`), with its standard error, at one step of a run. Each pair once.
+KERNEL_NORMS = Table(
+    "kernel_norms",
+    "measure_kernels",
+    pa.schema(
+        [
+            ("run", TEXT),
+            ("seed", COUNT),
+            ("step", COUNT),
+            ("o", TEXT),
+            ("u", TEXT),
+            *_BLOCK,
+            ("squared_norm", REAL),
+            ("error", REAL),
+        ]
+    ),
+)
+
 # One row: a gradient's nuclear norm on a held-out response of the first study, with the sample's mean loss and response
 # tokens, at one step of SFT on one variant.
 BRIDGE = Table(

@@ -35,10 +35,10 @@ from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS, STATISTICS
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 2_300_000
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
-# Beyond the figures' five colours; each has a shape of its own too. The dark page has lighter ones in the same order.
-LIGHT_COLOURS = (*theme.ORDERED_COLOURS, "#2f6b34", "#b0438f", "#7a5230")
-DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#4cc4d0", "#a9b1bd", "#7fc486", "#ec8fd0", "#c9a27c")
-SHAPES = (*theme.ORDERED_SHAPES, "triangle-down", "triangle-right", "triangle-left")
+# Of variants, as in the figures; each has a shape of its own too. The dark page has lighter ones in the same order.
+LIGHT_COLOURS = theme.VARIANT_COLOURS[:8]
+DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#7fb2ea", "#f2a072", "#4fd0bf", "#ec8fd0", "#c9cc5a")
+SHAPES = (*theme.SHAPES, "triangle-left")
 
 _Keys = Mapping[str, list[str]]
 

@@ -282,6 +282,9 @@ class Followed:
     """probed prompts whose responses of all types are followed"""
     pairs: Whole = 17
     """further probed prompts, of which chosen and rejected are followed alone"""
+    norms: Whole = 0
+    """prompts, the first of them, whose chosen and rejected responses have norms of the kernel of their logits, by
+    Gaussian vectors: 64 gradients a prompt and model (kernel_norms.parquet)"""
 
 
 @dataclass(frozen=True)

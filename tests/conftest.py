@@ -77,7 +77,7 @@ SLOWEST = (
     "test_generation.py",
 )
 #: Fixtures that take long to make: the tests that use one are marked ``slow``.
-SLOW = {"by_snakemake", "cluster", "full", "large", "undisturbed"}
+SLOW = {"by_snakemake", "cluster", "full", "installed", "large", "undisturbed", "workflow"}
 
 
 def pytest_collection_modifyitems(items):

@@ -3,10 +3,12 @@
 import sys
 
 import polars as pl
+import pytest
 
 from benchmarks import gpu
 
 
+@pytest.mark.slow
 def test_all_sections_and_files(tmp_path, monkeypatch):
     options = "--device cpu --shapes toy --tokens 8 16 --batch-tokens 16 --repeats 1 --routes torch pool"
     monkeypatch.setattr(sys, "argv", ["gpu", *options.split(), "--output", str(tmp_path)])

@@ -120,6 +120,7 @@ def test_a_study_through_grid_engine(tmp_path):
         assert re.search(f"^GPU ({'|'.join(gpus)}) of {','.join(gpus)} leased$", log, re.MULTILINE), log
 
 
+@pytest.mark.slow
 @needs_shared("paper_data")
 def test_a_mirror_is_enough_without_a_network(tmp_path):
     """The study's own data, and a model of the hub, from a folder: in a namespace that has no network."""

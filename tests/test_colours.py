@@ -48,3 +48,11 @@ def test_a_figure_that_breaks_the_rule_is_found():
     for colour in (none, "#123456"):
         with pytest.raises(AssertionError):
             meanings_of(json.loads(text.replace(detailed, colour)))
+
+
+def test_an_empty_fact_is_left_out_of_the_line():
+    """A data set without a title has an empty one."""
+    heading = theme.Heading("title", ("", "30 questions"))
+    assert theme.one_line(heading, 300) == ["30 questions"] and theme.one_line(theme.Heading("title", ("",)), 300) == []
+    (cut,) = theme.one_line(theme.Heading("title", ("a fact that is much too long",)), 60)
+    assert cut.endswith("…") and theme.width_of(cut, theme.SUBTITLE_SIZE) <= 60

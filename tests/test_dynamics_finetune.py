@@ -178,6 +178,7 @@ def test_one_run_starts_from_another(data, miniature, tmp_path):
 # --- Kills and divergence ---
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_path):
     """The one that is never killed writes every checkpoint, the other one every second."""
     more = {"evaluate_every": 3, "loss": "dpo", "negatives": "self_play", "optimiser": "adamw"}

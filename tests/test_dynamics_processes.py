@@ -27,7 +27,7 @@ def table(out, name):
     [
         pytest.param({"loss": "sft", "target": "extend", "optimiser": "adamw"}, marks=pytest.mark.slow),
         pytest.param({"loss": "kto", "clip": 0.5}, marks=pytest.mark.slow),
-        {"loss": "dpo", "negatives": "self_play"},
+        pytest.param({"loss": "dpo", "negatives": "self_play"}, marks=pytest.mark.slow),
         pytest.param({"loss": "ipo", "negatives": "on_policy", "judge": "reward"}, marks=pytest.mark.slow),
     ],
     ids=lambda more: more["loss"],
@@ -85,6 +85,7 @@ def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path): 
         assert (tmp_path / "killed/out" / name).read_bytes() == (tmp_path / "quiet/out" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_errors_of_the_processes_are_one_line(data, miniature, tmp_path):  # noqa: F811
     given = arguments(data, miniature, tmp_path, processes=3, batch_size=2)
     assert "3 processes cannot share batches of 2; lower config key dynamics.processes" in user_error(

@@ -368,6 +368,7 @@ def test_detailed_responses_through_the_workflow(tmp_path):
     assert deranged["label_equals_gold"].sum() == 0
 
 
+@pytest.mark.slow
 def test_a_local_model_writes_through_the_workflow(tmp_path):
     """The committed miniature on questions of its own kind, which it mostly gets right step by step."""
     folder = clone(tmp_path / "clone")

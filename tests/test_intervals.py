@@ -137,6 +137,7 @@ def test_a_layer_without_gradient_has_no_relative_difference():
     assert (curves["low"][2], curves["high"][2]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_coverage_of_a_small_simulation():
     """150 runs a row: a coverage of .95 is seen below .90 once in 250 rows; benchmarks/README.md has the long run."""
     found = coverage(150, 200, samples=[100], layers=[7], spreads=["moderate"])

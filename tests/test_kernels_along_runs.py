@@ -190,6 +190,7 @@ def test_kernels_means_and_entanglement_are_those_of_autograd(trained, measured)
             assert row["entanglement"] == pytest.approx(exact[i, j] / exact[i, i], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_ends_with_the_same_bytes(trained, measured, tmp_path):
     command = [
         sys.executable,

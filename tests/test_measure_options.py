@@ -295,6 +295,7 @@ def test_values_that_are_no_numbers_have_a_status(miniature, few, tmp_path, monk
     assert spectra["nuclear_norm"].is_finite().all()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar(miniature, few, tmp_path):
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (25, 120))

@@ -110,6 +110,7 @@ def test_a_chat_has_loss_on_the_answer_alone(tokenizer):
         assert "<|im_start|>assistant\n" in tokenizer.decode(ids[: -len(answer)])
 
 
+@pytest.mark.slow
 def test_a_short_training_learns_and_is_the_same_bytes_again(base, tmp_path):
     miniature.train(tmp_path, seed=0, steps=30)
     names = ("model.safetensors", "tokenizer.json", "config.json", "training_log.csv", "training.json")
@@ -119,6 +120,7 @@ def test_a_short_training_learns_and_is_the_same_bytes_again(base, tmp_path):
     assert losses[-1] < losses[0] - 1.0
 
 
+@pytest.mark.slow
 def test_the_random_twin_is_the_base_before_its_first_step(base, tmp_path):
     miniature.train(tmp_path / "random", seed=0, steps=0, kind="random")
     miniature.train(tmp_path / "zero", seed=0, steps=0)

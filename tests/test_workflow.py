@@ -356,6 +356,7 @@ def test_a_file_that_is_gone_from_a_models_folder_is_named(finished, tmp_path):
     assert "run again (rule fetch_model, or finetune for the model of a run)" in line and line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_of_a_users_own_model_and_of_a_twin_the_content_counts(tmp_path):
     """Touched files and folders make nothing stale; another byte does, and a lost file of a twin is an error."""
     shutil.copytree(ROOT / "resources/miniature/base", tmp_path / "mine")
@@ -412,6 +413,7 @@ def test_a_smaller_subset_is_measured_from_the_journal(finished, tmp_path):
     assert counted(folder)[:2] == (42, 0)
 
 
+@pytest.mark.slow
 def test_shards_take_finished_work_and_make_the_same_tables(finished, tmp_path):
     """One job or two of a model and dataset: nothing is computed again, and the bytes are the same."""
     folder = clone(tmp_path / "clone")

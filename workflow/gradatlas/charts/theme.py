@@ -130,7 +130,7 @@ class Heading:
     def facts(self) -> tuple[str, ...]:
         """What the line below the title holds: first the warnings, which are paragraphs that begin in capitals."""
         warnings = dict.fromkeys(found[1] for each in self.caption if (found := _WARNING.match(each)))
-        return (*warnings, *self.subtitle)
+        return (*warnings, *filter(None, self.subtitle))
 
     @property
     def line(self) -> str:

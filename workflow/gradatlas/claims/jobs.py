@@ -143,8 +143,12 @@ def gather_dynamics_evidence(
         generation_scores tables, one a seed, or none
     judgements
         judgements tables, one a seed, or none
-    budget, kernels, entanglement
-        tables of the runs with a budget and kernels: all of the first seed, then as many of the next, or none
+    budget
+        budget tables of the runs that have one: all of the first seed, then as many of the next, or none
+    kernels
+        kernels tables of the same runs, or none
+    entanglement
+        entanglement tables of the same runs, or none
     claims
         the claims' sheet (.tsv)
     output

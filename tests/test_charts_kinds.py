@@ -455,3 +455,5 @@ def test_log_axes_of_any_values_hold_them():
         # Within a decade the renderer's ticks are good.
         assert scale.ticks or scale.high / scale.low < scales.DECADE
     assert scales.logarithmic([], 5).kind == "log"
+    alike = scales.logarithmic([0.3, 0.1 + 0.2], 5)
+    assert alike.low < 0.2 and alike.high > 0.5

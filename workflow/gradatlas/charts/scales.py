@@ -40,7 +40,8 @@ def logarithmic(values: Iterable[float | None], ticks: int) -> Scale:
     """
     finite = [value for value in _finite(values) if value > 0] or [0.1, 1.0]
     low, high = min(finite), max(finite)
-    if low == high:
+    # The renderer cannot draw an axis between numbers that differ by rounding alone.
+    if high / low < 1 + 1e-9:
         low, high = low / 2, high * 2
     if high / low < DECADE:
         return Scale("log", low, high)

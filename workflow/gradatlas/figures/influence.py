@@ -106,7 +106,7 @@ def heat_map(table: pl.DataFrame, settings: str = "", title: str = "") -> tuple[
             "column:O",
             sort=columns,
             title="Learnt",
-            axis=alt.Axis(labelAngle=0, labelExpr="split(datum.label, ', ')", domain=False, ticks=False),
+            axis=alt.Axis(labelAngle=0, labelExpr="split(datum.label, ' ')", domain=False, ticks=False),
         ),
         y=alt.Y("row:O", sort=list(TYPES.values()), title="Observed", axis=alt.Axis(labelLimit=200)),
     )
@@ -176,12 +176,12 @@ def over_time(
             log = column == "lbk"
             shown = of_run.filter(pl.col("lbk") > 0) if log else of_run
             scale = scales.logarithmic(shown["lbk"], 5) if log else None
-            x = Axis("examples", "Examples seen" if last else None, format=",d", count=4)
+            x = Axis("examples", "Examples seen" if last else None, format=",d", count=2)
             y = Axis(column, None if log else name, scale, ".0e" if log else ".2~g", count=4)
             data = shown.select("series", "examples", rounded(column)).sort("series", "examples")
             lines = alt.Chart(data, width=width, height=height, **titled(words if first else ""))
             panels.append(lines.mark_line(style="curve").encode(x=x.encode(alt.X), y=y.encode(alt.Y), color=colour))
-            value = Axis(column, format=".0e" if log else ".2~g", count=3)
+            value = Axis(column, format=".0e" if log else ".2~g", count=2)
             bars = alt.Chart(of_sums.select("series", rounded(column)).sort("series")).mark_bar()
             bars = bars.encode(
                 x=value.encode(alt.X), y=alt.Y("series:N", sort=list(palette.entries), title=None, axis=None),

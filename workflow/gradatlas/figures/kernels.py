@@ -145,10 +145,10 @@ def kernels(data: RunData, chains: Sequence[Chain]) -> Figure:
     entangled = data.table(ENTANGLEMENT, chain.last)
     scatter = _followed(entangled, data.table(BUDGET, chain.last))
     above, below = (scatter.filter((pl.col("value") > 1) == side)["change"] for side in (True, False))
-    fell = [f"{(side < 0).sum()} of {len(side)} cases with E {words} 1" for side, words in
-            ((above, "above"), (below, "below"))]  # fmt: skip
+    fell = [f"in {(side < 0).sum()} of {len(side)} cases with E {words} 1" for side, words in
+            ((above, "above"), (below, "below")) if len(side)]  # fmt: skip
     heading = theme.Heading(
-        f"{chain.title}: chosen responses fell in {fell[0]}, in {fell[1]}",
+        f"{chain.title}: chosen responses fell {', '.join(fell)}",
         (data.title, f"{scatter['prompt'].n_unique()} questions"),
         (
             "E: ⟨s+, s−⟩ over |s+|² of a question's chosen and rejected response, s the gradient of log π(y|x). A "
@@ -231,5 +231,5 @@ def _cosines(data: RunData, chain: Chain) -> alt.LayerChart:
         )
         if not part["cosine"].is_null().all()
     ]
-    title = "Chosen, with rejected of the same question or chosen of others"
+    title = "Chosen: rejected of the same, chosen of others"
     return _lines(rows, Axis("layer", "Layer", format="d"), "Cosine of gradients", title)

@@ -77,7 +77,7 @@ def test_tests_are_put_together_by_one_rule(verdicts, expected):
     (finding,) = found(*rows, *(untrained(verdict=verdict, dataset=f"d{i}") for i, verdict in enumerate(verdicts)))
     assert finding.verdict == expected
     # Untrained networks by the same rule.
-    assert finding.untrained == ("also" if expected != "unclear" else "not")
+    assert finding.untrained == ("also" if expected != "unclear" else "open")
     begins = {"holds": "Gradients", "fails": "Gradients", "unclear": "It is unclear whether gradients"}
     begin = "It depends on model and data whether" if {"holds", "fails"} <= {*verdicts} else begins[expected]
     assert finding.statement.startswith(begin)

@@ -16,13 +16,19 @@ from gradatlas.core.files import write_text
 
 # By verdict and by what an untrained network shows, the words of the table.
 AS_CLAIMED = {"holds": "yes", "fails": "no, the opposite", "unclear": "unclear"}
-UNTRAINED = {"also": "shows it too", "not": "does not show it", "unmeasured": "not measured"}
+UNTRAINED = {
+    "also": "shows it too",
+    "part": "shows it in some tests",
+    "not": "does not show it",
+    "unmeasured": "not measured",
+    "open": "–",
+}
 NOTE = (
     "A finding is a claim over all models and data of this run that it was tested on. *As claimed*: yes, where it "
     "holds in more than half of these tests and fails in none; no, where the opposite does; else unclear. *Effect*: of "
     "the tests with the finding's verdict the one closest to the claim's bound, with its 95 % interval. *Untrained "
     "network*: whether networks before training show the same by the same rule; then the finding tells nothing of what "
-    "a model has learnt. All tests: [tables/claims.md](tables/claims.md) and claims.csv."
+    "a model has learnt. Terms: docs/glossary.md. All tests: [tables/claims.md](tables/claims.md) and claims.csv."
 )
 # As many are named in one sentence.
 _NAMED = 2
@@ -68,15 +74,18 @@ def sentences(found: Sequence[Finding]) -> list[str]:
 
 
 def _on_untrained(decided: Sequence[Finding]) -> str:
-    also, learnt = ([each for each in decided if each.untrained == word] for word in ("also", "not"))
-    beside = len(also) + len(learnt)
+    also, part, learnt = ([each for each in decided if each.untrained == word] for word in ("also", "part", "not"))
+    beside = len(also) + len(part) + len(learnt)
     if not decided:
         return "Nothing was decided, so there is nothing that an untrained network could show too."
     if not beside:
         return "No untrained network was measured beside them, so nothing tells which of them come of training."
-    if not learnt:
+    if len(also) == beside:
         return f"An untrained network shows all {beside} that were tested on one too: they do not come of training."
-    shown = f"An untrained network shows {len(also)} of the {beside} that were tested on one too"
+    some = f", and {len(part)} in some tests" if part else ""
+    shown = f"An untrained network shows {len(also)} of the {beside} that were tested on one too{some}"
+    if not learnt:
+        return f"{shown}."
     return f"{shown}; trained models alone show {_named(learnt, 'that ', ', and ')}."
 
 

@@ -41,7 +41,7 @@ class Finding:
     """A claim over all of its tests; the key `findings` of findings.json holds a list of them.
 
     `verdict`: holds, fails or unclear; `statement` follows it. `effect`, `low` and `high`: of the weakest of the tests
-    with this verdict; `untrained`: also, not or unmeasured. `bounds`: what the effect is claimed to lie above or below,
+    with this verdict; `untrained`: also, part, not, unmeasured, or open (of an unclear one). `bounds`: what the effect is claimed to lie above or below,
     or between.
     """
 
@@ -97,10 +97,7 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
     tested = [row for row in trained if _tested(row)]
     verdict, counts = _together(tested), Counter(row["verdict"] for row in tested)
     shown = [row for row in tested if row["verdict"] == verdict] or tested or trained
-    # Untrained networks were tested by the same rule; of an unclear finding they may still show what is claimed.
-    wanted = "fails" if verdict == "fails" else "holds"
     seen = [row for row in untrained if _tested(row)]
-    also = "unmeasured" if not seen else "also" if _together(seen) == wanted else "not"
     bounds = [first["threshold"]]
     if first["margin"] is not None:
         bounds = [first["threshold"] - first["margin"], first["threshold"] + first["margin"]]
@@ -119,12 +116,23 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
         models=_unique(row["model_title"] for row in tested or trained),
         data=_unique(row["dataset_title"] for row in tested or trained),
         verdict=verdict,
-        untrained=also,
+        untrained=_untrained(verdict, seen),
         claims=[first["claim"]],
         more=_more(trained, tested, counts, seen),
         bounds=bounds,
         tests=[_as_test(row) for row in trained],
     )
+
+
+def _untrained(verdict: str, tests: Sequence[Mapping[str, Any]]) -> str:
+    """Whether untrained networks show what a finding states, by the same rule, or in some tests at least."""
+    if not tests:
+        return "unmeasured"
+    if verdict == "unclear":
+        return "open"
+    if _together(tests) == verdict:
+        return "also"
+    return "part" if any(row["verdict"] == verdict for row in tests) else "not"
 
 
 def _tested(row: Mapping[str, Any]) -> bool:

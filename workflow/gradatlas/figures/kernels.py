@@ -67,7 +67,7 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     )
     missed = (changes["predicted"] - changes["measured"]).pow(2).sum() / changes["measured"].pow(2).sum()
     heading = theme.Heading(
-        f"{chain.title}: {_largest(blocks)} move the chosen responses most",
+        f"{chain.title}: the matrices {_largest(blocks)} change the chosen responses most",
         (data.title, f"parts miss {missed**0.5:.1%} of the change"),
         (
             "Parts of the change of log π(y|x) in nats, of the true change of weights, by the gradients along it; "
@@ -128,7 +128,7 @@ def _shares(data: RunData, part: pl.DataFrame, first: bool) -> alt.LayerChart:
         y=alt.Y("block:O", sort=order, title=None, axis=alt.Axis(labels=first, ticks=False, domain=False))
     )
     zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
-    x = Axis("value", f"Part of the change, nats, {OWN_SCALE}", count=4)
+    x = Axis("value", f"Part, nats, {OWN_SCALE}", count=4)
     parts = [
         zero,
         base.mark_rule(style="interval", color=theme.INK).encode(x=x.encode(alt.X, "low"), x2="high:Q"),

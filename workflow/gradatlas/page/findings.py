@@ -7,12 +7,12 @@ from typing import Any
 
 from gradatlas.charts.numbers import with_interval
 from gradatlas.claims.rows import STUDIES
+from gradatlas.claims.sentences import UNTRAINED
 from gradatlas.core.checked import damaged
 from gradatlas.core.files import from_json
 
 RULE = "write_findings"
 SYMBOLS = {"holds": "✓", "fails": "✗", "unclear": "?"}
-UNTRAINED = {"also": "shows it too", "not": "does not show it", "unmeasured": "not measured"}
 # Of a study in findings.json, the title.
 _STUDIES = dict(zip(("gradients", "dynamics", "quality"), STUDIES.values(), strict=True))
 

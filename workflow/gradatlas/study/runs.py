@@ -92,6 +92,8 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
         if name not in sheet or not sheet[name]["watched"]:
             known = [each for each, row in sheet.items() if row["watched"]]
             raise InputError(f"config key 'dynamics.kernels.runs': no watched run '{name}': {nearest(name, known)}")
+    if idle := [name for name in dynamics["kernels"]["runs"] if name not in runs]:
+        notes.append(f"no budget and kernels of {', '.join(idle)}: not among the runs of this config")
     # The first run without probes that each starts from; or the model itself, without a name.
     starts = {next((each for each in lineage(name, runs) if not runs[each]["watched"]), "") for name in watched}
     if not starts:

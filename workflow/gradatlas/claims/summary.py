@@ -41,8 +41,8 @@ class Finding:
     """A claim over all of its tests; the key `findings` of findings.json holds a list of them.
 
     `verdict`: holds, fails or unclear; `statement` follows it. `effect`, `low` and `high`: of the weakest of the tests
-    with this verdict; `untrained`: also, part, not, unmeasured, or open (of an unclear one). `bounds`: what the effect is claimed to lie above or below,
-    or between.
+    with this verdict; `untrained`: also, part, not, unmeasured, or open (of an unclear one). `bounds`: what the effect
+    is claimed to lie above or below, or between.
     """
 
     study: str

@@ -291,6 +291,7 @@ JUDGED = {
     "runs": [{"name": "r", "steps": 1, "baselines": []}],
     "model": {"name": "m", "device": "auto"},
 }
+ALONG = {"run": "r", "device": "auto"}
 #: The jobs on models, each with options that are enough for it to begin.
 LEASING = {
     "measure-gradients": ["--responses", "x", "--samples", "x", "--spectra", "x", *settings(device="auto")],
@@ -301,6 +302,13 @@ LEASING = {
     "generate-start": ["--pairs", "x", "--output", "x", *settings(device="auto")],
     "finetune": ["--init", "x", "--pairs", "x", "--output", "x", "--journal", "x", *settings(**RUN)],
     "score": ["--data", "x", "--output", "x", *settings(device="auto")],
+    "measure-budget": ["--init", "x", "--folder", "x", "--probes", "x", "--output", "x", *settings(**ALONG)],
+    "measure-kernels": ["--init", "x", "--folder", "x", "--probes", "x", "--kernels", "x", "--means", "x",
+                        "--entanglement", "x", "--journal", "x", *settings(**ALONG)],
+    "train-on-variant": ["--responses", "x", "--output", "x", "--journal", "x",
+                         *settings(variant="none", variants=["none"], device="auto")],
+    "measure-bridge": ["--init", "x", "--folder", "x", "--responses", "x", "--output", "x", "--journal", "x", "--kinds",
+                       "none:correct", *settings(device="auto")],
     "judge-generations": ["--generations", "x", "--scores", "x", "--pairs", "x", "--output", "x", *settings(**JUDGED)],
 }  # fmt: skip
 
@@ -308,14 +316,14 @@ LEASING = {
 def test_every_rule_with_gpus_has_a_job_that_leases_them():
     rules = [text for path in (ROOT / "workflow/rules").glob("*.smk") for text in path.read_text().split("rule ")[1:]]
     jobs = [re.search(r"python -m gradatlas ([\w-]+)", text)[1] for text in rules if re.search(r"^ +gpu=", text, re.M)]
-    assert sorted(jobs) == sorted(LEASING)
+    assert {*jobs} == {*LEASING}
 
 
 @pytest.mark.parametrize("job", LEASING)
 def test_torch_is_imported_after_the_lease(job, start):
     """CUDA reads the list of visible GPUs once."""
     name = f"GPU-of-test-{os.getpid()}"
-    model = [] if job == "finetune" else ["--model", "x"]
+    model = [] if "--init" in LEASING[job] else ["--model", "x"]
     try:
         assert got(start(folder="", CUDA_VISIBLE_DEVICES=name)) == [name, "held"]
         waiting = start(job=[*command(job), *model, *LEASING[job]], CUDA_VISIBLE_DEVICES=name)

@@ -113,8 +113,8 @@ def test_a_planted_fault_is_found_and_copies_are_not(tmp_path):
     assert copies["low"] < copies["chance"] < copies["high"]
     assert of("wrong", "loss")["samples"] == 100 and of("wrong", "loss")["planted"] == 20
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *(f"recall.{end}" for end in ("parquet", "csv", "md", "tex", "svg", "png")),
-        *(f"curves.{end}" for end in ("parquet", "svg", "png")),
+        *(f"recall.{end}" for end in ("parquet", "csv", "md", "tex", "svg", "png", "caption.md")),
+        *(f"curves.{end}" for end in ("parquet", "svg", "png", "caption.md")),
     }
     assert "no score of single samples can find it" in (tmp_path / "out" / "recall.md").read_text()
     plain = write_scores(tmp_path / "plain", [5] * 5, [1.0] * 5, [1.0] * 5, [1.0] * 5, ["a"] * 5)

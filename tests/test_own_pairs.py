@@ -54,7 +54,7 @@ def project(tmp_path_factory):
     lines = [line.split("\t") for line in sheet.read_text().splitlines()]
     for cells in lines:
         if cells[0] in ("sft", "dpo"):
-            cells[lines[0].index("steps")], cells[lines[0].index("evaluate_every")] = "2", "1"
+            cells[lines[0].index("steps")], cells[lines[0].index("evaluate_every")] = "4", "1"
     sheet.write_text("".join("\t".join(cells) + "\n" for cells in lines))
     return folder
 

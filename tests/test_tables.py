@@ -74,8 +74,8 @@ def test_the_scope_says_what_was_measured_and_what_was_not(tmp_path):
     models = [Model("mini_it", "instruct"), Model("mini", "base")]
     scope.write_scope(folders, TableSettings(datasets, models), tmp_path)
     table = (tmp_path / "scope.md").read_text(encoding="utf-8").splitlines()[4:]
-    assert table[2] == "| Math | Two | Correct | None 9 | 1 base; not mini\\_it; pipeline check: mini |"
-    assert table[4] == "| Other | One \\| 1 | Correct | None 30, Detailed 30 | 1 base, 1 instruct |"
+    assert table[2] == "| Math | Two | Correct | None (answer only) 9 | 1 base; not mini\\_it; pipeline check: mini |"
+    assert table[4] == "| Other | One \\| 1 | Correct | None (answer only) 30, Detailed 30 | 1 base, 1 instruct |"
     frame = pl.read_parquet(tmp_path / "scope.parquet")
     assert frame.height == 2 * 2 * 2 + 2 and frame["n_ok"].unique().sort().to_list() == [9, 30]
     assert (frame["n"] - frame["n_ok"] == 2).all()

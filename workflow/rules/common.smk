@@ -431,10 +431,10 @@ def training_work(wildcards, input, model):
 
 
 def training_disk(wildcards, input):
-    """Disk of a run in MB: its model and two checkpoints."""
+    """Disk of a run in MB: its models and two checkpoints."""
     from gradatlas.planning.resources import training_disk_mb
 
-    return training_disk_mb(known_of(input.init, wildcards), PLAN.runs[wildcards.run])
+    return training_disk_mb(known_of(input.init, wildcards), PLAN.runs[wildcards.run], DYNAMICS["kernels"])
 
 
 def answering_work(wildcards, input, model):

@@ -12,7 +12,7 @@ from typing import Any
 from gradatlas.planning.estimates import Estimate, total
 from gradatlas.planning.shapes import WIDTHS
 from gradatlas.study.probe_types import REPHRASED, TYPES
-from gradatlas.study.runs import Plan, due, trained_pairs
+from gradatlas.study.runs import Plan, due, snapshots, trained_pairs
 
 #: Numbers that an optimiser keeps for each weight, in a checkpoint beside the weight itself.
 MOMENTS = {"sgd": 0, "rmsprop": 1, "adamw": 2}
@@ -104,16 +104,17 @@ def sizes(learners: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _weights(runs, dynamics, learners, parameters) -> list[Estimate]:
-    """Models at the end of runs, and checkpoints; of LoRA as if all weights were trained, which is too much."""
+    """Models at the end of runs and along them, and checkpoints; of LoRA as of all weights, which is too much."""
     seeds, every = len(dynamics["seeds"]), dynamics["checkpoint_every"]
     sizes = [parameters.get(name, 0) * WIDTHS[row["dtype"]] for name, row in learners.items()]
     # Of each run, the states that it saves, and a state's size in models.
     saved = [(_saved(len(_evaluated(row)), every), 1 + MOMENTS[row["optimiser"]]) for row in runs]
-    models = seeds * len(runs) * sum(sizes)
+    ends = sum(1 + len(snapshots(row, dynamics["kernels"])) for row in runs)
+    models = seeds * ends * sum(sizes)
     states = seeds * sum(sizes) * sum(number * width for number, width in saved)
     # The older of two is deleted once the newer one is complete.
     newest = 2 * max(sizes) * max(width for _, width in saved)
-    counts = seeds * len(sizes) * len(runs), seeds * len(sizes) * sum(number for number, _ in saved)
+    counts = seeds * len(sizes) * ends, seeds * len(sizes) * sum(number for number, _ in saved)
     if not all(sizes):
         unknown = {"stage": "finetune", "kept": None, "temporary": None, "written": None}
         return [Estimate(what=what, count=count, **unknown) for what, count in zip(KINDS, counts, strict=True)]

@@ -13,7 +13,7 @@ from gradatlas.planning.throughput import Rate
 from gradatlas.planning.work import gradient_load
 from gradatlas.study.config import Study
 from gradatlas.study.probe_types import TYPES
-from gradatlas.study.runs import Plan
+from gradatlas.study.runs import Plan, snapshots
 
 #: Bytes of a token: fewer than in English text (4 to 5), as code, numbers and other scripts have fewer.
 BYTES = 3
@@ -82,10 +82,10 @@ def disk_mb(model: Model, work: Work) -> int:
     return 100 + round(sum(tables) / 1e6)
 
 
-def training_disk_mb(model: Model, row: Mapping[str, Any]) -> int:
-    """Disk of a run in MB: its model, and two checkpoints with an optimiser's moments."""
+def training_disk_mb(model: Model, row: Mapping[str, Any], kernels: Mapping[str, Any]) -> int:
+    """Disk of a run in MB: its model, its snapshots twice, and two checkpoints with an optimiser's moments."""
     weights = costs.weight_bytes(model.parameters or 0, model.row["dtype"])
-    return 100 + round(weights * (1 + 2 * (1 + MOMENTS[row["optimiser"]])) / 1e6)
+    return 100 + round(weights * (1 + 2 * (len(snapshots(row, kernels)) + 1 + MOMENTS[row["optimiser"]])) / 1e6)
 
 
 def minutes_of(model: Model, work: Work, rate: Rate, workers: int) -> int:

@@ -36,7 +36,10 @@ rule gather_dynamics_evidence:
     params:
         code=code_digest(
             "claims.jobs:gather_dynamics_evidence",
-            only={"claims.dynamics.exact:EXACT": [row["claim"] for row in ON_RUNS]},
+            only={
+                "claims.dynamics.exact:EXACT": [row["claim"] for row in ON_RUNS],
+                "finetuning.losses:LOSSES": sorted({row["loss"] for row in watched_rows()}),
+            },
         ),
         claims=lambda wildcards: of_evidence(ON_RUNS),
         settings=lambda wildcards: as_json(

@@ -107,8 +107,10 @@ def report_progress(seconds=30, shown=4):
     begun = time.monotonic()
 
     def write():
-        while True:
-            time.sleep(seconds)
+        # Not time.sleep, which fails where the clock is set back.
+        while not threading.Event().wait(seconds):
+            if not getattr(workflow, "scheduler", None):
+                continue
             running = [
                 job for each in list(workflow.scheduler.running) for job in (each if each.is_group() else [each])
             ]

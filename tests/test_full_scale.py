@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from gradatlas.claims.dynamics.gather import TOYS, gather_runs
+from gradatlas.claims.dynamics.gather import gather_runs
 from gradatlas.claims.sheet import DynamicsClaim, read_claims
 from gradatlas.claims.verdicts import decide
 from gradatlas.core.sheets import read_sheet

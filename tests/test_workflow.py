@@ -279,7 +279,7 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 def test_the_plan_is_what_the_run_made(finished):
     done = snakemake(finished, *SMOKE, "--", "plan")
-    assert done.returncode == 0 and re.search(r"^finetune +models +2 ", done.output, re.MULTILINE), done.output
+    assert done.returncode == 0 and re.search(r"^finetune +models +3 ", done.output, re.MULTILINE), done.output
     facts = json.loads((finished / "results/plan.json").read_text())
     rows = {row["what"]: row for row in facts["rows"]}
     for model in ("mini", "mini_random"):
@@ -292,7 +292,8 @@ def test_the_plan_is_what_the_run_made(finished):
     def made(pattern):
         return sum(pl.read_parquet(path).height for path in folder.glob(pattern))
 
-    assert rows["models"]["count"] == len([*folder.glob("*/model.json")])
+    models = [*folder.glob("*/model.json"), *folder.glob("*/snapshots/*.json")]
+    assert rows["models"]["count"] == len(models)
     assert rows["free responses"]["count"] == rows["scores"]["count"] == made("*/generations.parquet") > 0
     assert rows["judgements"]["count"] == made("judgements.parquet") > 0
     assert rows["probes"]["count"] == made("probes.parquet") and rows["updates"]["count"] == made("*/training.parquet")

@@ -22,7 +22,7 @@ from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder
 from gradatlas.kernels.blocks import Block, Blocks
 from gradatlas.kernels.budget import budgets, weights_of
-from gradatlas.kernels.matrices import cost, kernels_by_block
+from gradatlas.kernels.matrices import cost, cross_terms, kernels_by_block
 from gradatlas.kernels.norms import squared_norms
 from gradatlas.kernels.tables import BUDGET, ENTANGLEMENT, KERNEL_MEANS, KERNEL_NORMS, KERNELS
 from gradatlas.models.loading import load, locate
@@ -57,14 +57,12 @@ class Followed:
 
     def weights(self) -> Iterator[dict[str, Tensor]]:
         """The weights of each stage."""
-        for place, (_, card) in enumerate(self.stages):
-            yield weights_of(load(locate(card).path, **self._how)[0] if place else self.model)
+        return (weights_of(model) for _, model in self.models())
 
-    def models(self) -> Iterator[tuple[int, str, Any]]:
-        """Step, digest and model of each stage."""
+    def models(self) -> Iterator[tuple[int, Any]]:
+        """Step and model of each stage."""
         for place, (step, card) in enumerate(self.stages):
-            where = locate(card)
-            yield step, where.digest, load(where.path, **self._how)[0] if place else self.model
+            yield step, load(locate(card).path, **self._how)[0] if place else self.model
 
 
 def _chosen(
@@ -128,7 +126,7 @@ def measure_kernels(
     mark = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     kept = Path(journal) / mark
     rows: dict[str, list[dict]] = {"kernels": [], "means": [], "entanglement": [], "norms": []}
-    for step, _, model in followed.models():
+    for step, model in followed.models():
         blocks, moment = Blocks(model), {**followed.moment, "step": step}
         found = dict(_journalled(blocks, followed, kept / f"{step:08d}", batch_tokens))
         if norms:
@@ -152,7 +150,7 @@ def _journalled(
     blocks: Blocks, followed: Followed, folder: Path, batch_tokens: int
 ) -> Iterator[tuple[Block, np.ndarray]]:
     """Every block's kernel (responses, responses), in one order; each in a file as soon as it is made."""
-    every = [*blocks.blocks, *(Block(None, " x ".join(each.name for each in pair)) for pair in blocks.shared)]
+    every = [*blocks.blocks, *(block for pair in blocks.shared for block in cross_terms(pair))]
     paths = {block: folder / f"{block.layer}.{block.name.replace(' ', '_')}.npy" for block in every}
     known = [block for block in every if paths[block].is_file()]
     responses, memory = list(followed.responses.values()), memory_bound(blocks.model.device.type)

@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
-import pyarrow as pa
 
 from gradatlas.core.command import progress
 from gradatlas.core.digest import code_digest
@@ -66,4 +65,4 @@ def measure_along(
     table = pl.concat(found).select(BRIDGE.names).to_arrow().cast(BRIDGE.schema)
     facts = {"places": {axis: places[axis] for axis in ("updates", "tokens")}, "variant": places["variant"]}
     facts |= {"projections": list(settings.projections), "code": code_digest(f"{__name__}:measure_along")}
-    write_table(BRIDGE, pa.table(table), output, facts)
+    write_table(BRIDGE, table, output, facts)

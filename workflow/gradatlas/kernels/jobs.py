@@ -205,7 +205,6 @@ def _followed(init: str, folder: Path, probes: Path, threads: int, settings: Alo
     from gradatlas.models.loading import choose_device
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(choose_device(settings.device) == "cpu")
-    chosen = asdict(settings)
-    chosen["device"] = choose_device(settings.device)
+    chosen = asdict(settings) | {"device": choose_device(settings.device)}
+    torch.use_deterministic_algorithms(chosen["device"] == "cpu")
     return Followed(chosen.pop("run"), init, folder, probes, **chosen)

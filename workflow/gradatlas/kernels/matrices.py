@@ -56,7 +56,7 @@ def kernels_by_block(
     batches = plan_batches(by_key, batch_tokens, length_regime(blocks.model.config))
     places = [int(key) for keys in batches for key in keys]
     order = torch.tensor(places).argsort()
-    wanted = [unit for unit in units(blocks) if not {*unit, *_cross(unit)} <= {*known}]
+    wanted = [unit for unit in units(blocks) if not {*unit, *cross_terms(unit)} <= {*known}]
     for group in _groups(blocks, wanted, _padded(by_key, batches), memory):
         kept: dict[Block, list[Factor]] = {block: [] for unit in group for block in unit}
 
@@ -68,7 +68,7 @@ def kernels_by_block(
             blocks.run([by_key[key] for key in keys], receive, score)
         for unit in group:
             made = _kernels([kept.pop(block) for block in unit])
-            for block, each in zip([*unit, *_cross(unit)], made, strict=True):
+            for block, each in zip([*unit, *cross_terms(unit)], made, strict=True):
                 if block not in known:
                     yield block, each[order][:, order]
 
@@ -103,7 +103,8 @@ def _multiplications(tokens: int, samples: int, size: Sequence[int]) -> tuple[fl
     return tokens**2 * sum(size), (samples**2 + tokens) * rows * columns
 
 
-def _cross(unit: Unit) -> list[Block]:
+def cross_terms(unit: Unit) -> list[Block]:
+    """The block of the cross terms of two blocks with one weight; none of a block alone."""
     return [Block(None, " x ".join(block.name for block in unit))] if len(unit) > 1 else []
 
 

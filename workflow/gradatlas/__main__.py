@@ -2,7 +2,14 @@
 
 import inspect
 import re
+import sys
 from pathlib import Path
+
+from gradatlas.core.warm import run_in_copy
+
+# Before the imports that the copy has already made.
+if __name__ == "__main__" and (_code := run_in_copy()) is not None:
+    sys.exit(_code)
 
 from gradatlas.core.jobs import run
 

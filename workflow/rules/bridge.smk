@@ -29,8 +29,6 @@ rule train_bridge:
         snapshots=directory(f"{BRIDGE_RUN}/snapshots"),
     log:
         "logs/train_bridge/{dataset}/{model}/seed_{seed}/{variant}.log",
-    benchmark:
-        "logs/benchmarks/train_bridge/{dataset}/{model}/seed_{seed}/{variant}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]
@@ -66,8 +64,6 @@ rule measure_bridge:
         f"{BRIDGE_RUN}/bridge.parquet",
     log:
         "logs/measure_bridge/{dataset}/{model}/seed_{seed}/{variant}.log",
-    benchmark:
-        "logs/benchmarks/measure_bridge/{dataset}/{model}/seed_{seed}/{variant}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]
@@ -103,8 +99,6 @@ rule measure_bridge_kernels:
         entanglement=temp(f"{BRIDGE_RUN}/entanglement.parquet"),
     log:
         "logs/measure_bridge_kernels/{dataset}/{model}/seed_{seed}/{variant}.log",
-    benchmark:
-        "logs/benchmarks/measure_bridge_kernels/{dataset}/{model}/seed_{seed}/{variant}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from gradatlas.core import digest
+from gradatlas.core import digest, warm
 from gradatlas.core.device import check_devices, visible_devices
 from gradatlas.core.errors import InputError, user_errors
 from gradatlas.core.files import check_all_writable, fingerprint_of, sums_of
@@ -122,6 +122,14 @@ def report_progress(seconds=30, shown=4):
             print(f"{done}; now {'; '.join(named[:shown])}{more}", file=sys.stderr, flush=True)
 
     threading.Thread(target=write, daemon=True).start()
+
+
+def warm_up(jobs=10):
+    """Have jobs start from a process that has imported torch, if at least so many `jobs` are planned, and none on a GPU."""
+    planned = list(workflow.dag.needrun_jobs())
+    # A copy of a process in which a package has looked for GPUs cannot use one.
+    if workflow.local_exec and len(planned) >= jobs and not any(job.resources.get("gpu") for job in planned):
+        warm.start()
 
 
 def end_of_log(job):

@@ -199,8 +199,6 @@ rule finetune:
         snapshots=SNAPSHOTS,
     log:
         "logs/finetune/{pairs}/{model}/seed_{seed}/{run}.log",
-    benchmark:
-        "logs/benchmarks/finetune/{pairs}/{model}/seed_{seed}/{run}.tsv"
     priority: 30
     conda:
         "../../environment.yml"
@@ -257,8 +255,6 @@ rule check_step:
         f"{SEED_DIR}/one_step.parquet",
     log:
         "logs/check_step/{pairs}/{model}/seed_{seed}.log",
-    benchmark:
-        "logs/benchmarks/check_step/{pairs}/{model}/seed_{seed}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]

@@ -30,8 +30,6 @@ rule measure_gradients:
         run=PASSING(f"{MEASURED}.run.json"),
     log:
         f"logs/measure_gradients/{PART}.log",
-    benchmark:
-        f"logs/benchmarks/measure_gradients/{PART}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.models[wildcards.model]["threads"]

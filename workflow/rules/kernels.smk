@@ -23,8 +23,6 @@ rule measure_budget:
         f"{SEED_DIR}/{{run}}/budget.parquet",
     log:
         "logs/measure_budget/{pairs}/{model}/seed_{seed}/{run}.log",
-    benchmark:
-        "logs/benchmarks/measure_budget/{pairs}/{model}/seed_{seed}/{run}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]
@@ -60,8 +58,6 @@ rule measure_kernels:
         entanglement=f"{SEED_DIR}/{{run}}/entanglement.parquet",
     log:
         "logs/measure_kernels/{pairs}/{model}/seed_{seed}/{run}.log",
-    benchmark:
-        "logs/benchmarks/measure_kernels/{pairs}/{model}/seed_{seed}/{run}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: STUDY.learners[wildcards.model]["threads"]

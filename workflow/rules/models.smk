@@ -21,8 +21,6 @@ rule train_miniature:
         "results/models/{model}.sha256",
     log:
         "logs/train_miniature/{model}.log",
-    benchmark:
-        "logs/benchmarks/train_miniature/{model}.tsv"
     wildcard_constraints:
         model="|".join(STUDY.miniatures) or "none",
     priority: 10
@@ -169,8 +167,6 @@ rule measure_accuracy:
         "results/accuracy/{model}.parquet",
     log:
         "logs/measure_accuracy/{model}.log",
-    benchmark:
-        "logs/benchmarks/measure_accuracy/{model}.tsv"
     wildcard_constraints:
         model="|".join(STUDY.miniatures) or "none",
     priority: 10

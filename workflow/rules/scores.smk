@@ -20,8 +20,6 @@ rule score_samples:
         run=f"{SCORES}/scores.run.json",
     log:
         "logs/score_samples/{model}/{dataset}.log",
-    benchmark:
-        "logs/benchmarks/score_samples/{model}/{dataset}.tsv"
     wildcard_constraints:
         dataset="|".join(STUDY.scored) or "none",
     conda:

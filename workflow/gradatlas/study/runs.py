@@ -1,5 +1,6 @@
 """Which finetuning runs a config asks for, from which start, on which pairs: checked, at every start of Snakemake."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
     for name in dynamics["runs"]:
         _add(name, "config key 'dynamics.runs'", sheet, runs, ())
     check_case(runs, "config key 'dynamics.runs'")
-    runs = {name: row | {"steps": max(1, round(row["steps"] * dynamics["steps"]))} for name, row in runs.items()}
+    runs = {name: row | _shortened(row, dynamics) for name, row in runs.items()}
     pairs = dynamics["pairs"]
     mapping = read_pairs(root, pairs)
     runs, notes = _without_warm_start(runs, dynamics) if mapping else (runs, [])
@@ -105,6 +106,14 @@ def read_plan(dynamics: Mapping[str, Any], root: str | Path, writer: str = "") -
             "request one of them at a time"
         )
     return Plan(runs, starts.pop(), mapping, rephrases, tuple(notes))
+
+
+def _shortened(row: Row, dynamics: Mapping[str, Any]) -> Row:
+    """The updates of a run, and those between its evaluations, as `dynamics.steps` and `.evaluations` have it."""
+    steps, every = max(1, round(row["steps"] * dynamics["steps"])), row["evaluate_every"]
+    if every and dynamics["evaluations"]:
+        every *= max(1, math.ceil(steps / (every * dynamics["evaluations"])))
+    return {"steps": steps, "evaluate_every": every}
 
 
 def _without_warm_start(runs: Mapping[str, Row], dynamics: Mapping[str, Any]) -> tuple[dict[str, Row], list[str]]:

@@ -352,6 +352,9 @@ class Dynamics(Pairing, Sampling):
     """preference pairs: `mini_qa` (the miniature's grammar), or NAME for a file `config/pairs/NAME.yaml`"""
     steps: Annotated[float, Schema(exclusiveMinimum=0, maximum=1)] = 1
     """share of its `steps` in `runs.tsv` that each run makes, the warm start's too; evaluations stay as far apart"""
+    evaluations: Whole = 0
+    """evaluations of the probes by one run, at most, beside the one at its start: `evaluate_every` of `runs.tsv` is
+    multiplied by the smallest whole number that allows it; 0: as often as `runs.tsv` says"""
     probes: Count = 30
     """probed prompts among those trained on"""
     held_out_probes: Whole = 10

@@ -103,23 +103,47 @@ def check_results():
 
 
 def report_progress(seconds=30, shown=4):
-    """Write a line every so many `seconds`: which jobs run, and the end of their logs, where long ones say what is left."""
+    """Write a line every so many `seconds`: which jobs run, the end of their logs, and how long the rest may take."""
     begun = time.monotonic()
+    # When jobs were first seen to run; by rule, the seconds of those that have ended.
+    seen, took = {}, {}
+
+    def look():
+        now = time.monotonic()
+        running = [job for each in list(workflow.scheduler.running) for job in (each if each.is_group() else [each])]
+        for job in running:
+            seen.setdefault(job, now)
+        for job in seen.keys() - {*running}:
+            took.setdefault(job.rule.name, []).append(now - seen.pop(job))
+        return running
+
+    def left(running):
+        ended = [seconds for each in took.values() for seconds in each]
+        # The first jobs say too little of the others.
+        if not running or len(ended) < 5:
+            return ""
+        waiting = 0
+        for job in list(workflow.dag.needrun_jobs()):
+            known = took.get(job.rule.name, ended)
+            spent = time.monotonic() - seen[job] if job in seen else 0
+            waiting += max(sum(known) / len(known) - spent, 0)
+        return f", about {max(1, round(waiting / len(running) / 60))} min left if the others take as long"
 
     def write():
         # Not time.sleep, which fails where the clock is set back.
-        while not threading.Event().wait(seconds):
-            if not getattr(workflow, "scheduler", None):
-                continue
-            running = [
-                job for each in list(workflow.scheduler.running) for job in (each if each.is_group() else [each])
-            ]
+        pause = threading.Event()
+        while not getattr(workflow, "scheduler", None):
+            pause.wait(1)
+        while True:
+            for _ in range(seconds):
+                pause.wait(1)
+                running = look()
             named = [" ".join([job.rule.name, "/".join(job.wildcards)]).strip() + end_of_log(job) for job in running]
             more = f"; and {len(named) - shown} more" if len(named) > shown else ""
             done = (
                 f"{workflow.scheduler.finished_jobs} of {len(workflow.dag)} jobs after {time.monotonic() - begun:.0f} s"
             )
-            print(f"{done}; now {'; '.join(named[:shown])}{more}", file=sys.stderr, flush=True)
+            print(f"{done}{left(running)}; now {'; '.join(named[:shown])}{more}", file=sys.stderr, flush=True)
 
     threading.Thread(target=write, daemon=True).start()
 

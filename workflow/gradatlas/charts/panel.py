@@ -133,7 +133,7 @@ def panel(
     values = [name for name in (y.field, "low", "high") if name in frame.columns]
     keys = [name for name in (palette.column, dashed and dashed.column, detail, x.field, *more) if name]
     data = frame.select(*dict.fromkeys(key for key in keys if key not in values), *map(rounded, values))
-    base = alt.Chart(data).encode(
+    base = theme.Chart(data).encode(
         x=x.encode(alt.X), color=palette.encode(alt.Color, legend), **({"detail": f"{detail}:N"} if detail else {})
     )
     tooltip = [
@@ -146,7 +146,7 @@ def panel(
     categorical = bool(x.entries)
     parts: list[alt.Chart] = []
     if turns:
-        rules = alt.Chart(alt.InlineData([{x.field: turn} for turn in turns]))
+        rules = theme.Chart(alt.InlineData([{x.field: turn} for turn in turns]))
         parts.append(rules.mark_rule(style="turn").encode(x=x.encode(alt.X)))
     if level is not None:
         parts.append(rule_at(y, level))
@@ -169,18 +169,18 @@ def panel(
     if data[y.field].is_null().all():
         parts.append(note("no finite values"))
     # All at once: each later change of a chart would copy and check all of it again.
-    return alt.layer(*parts, width=size[0], height=size[1], **titled(title))
+    return theme.layer(*parts, width=size[0], height=size[1], **titled(title))
 
 
 def rule_at(axis: Axis, value: float) -> alt.Chart:
     """A horizontal rule."""
-    data = alt.Chart(alt.InlineData([{axis.field: value}]))
+    data = theme.Chart(alt.InlineData([{axis.field: value}]))
     return data.mark_rule(style="zero").encode(y=axis.encode(alt.Y))
 
 
 def note(text: str) -> alt.Chart:
     """A few words in place of what cannot be drawn."""
-    return alt.Chart(alt.InlineData([{"text": text}])).mark_text(style="nothing").encode(text="text:N")
+    return theme.Chart(alt.InlineData([{"text": text}])).mark_text(style="nothing").encode(text="text:N")
 
 
 def nothing(heading: theme.Heading, columns: int = 2) -> alt.Chart:

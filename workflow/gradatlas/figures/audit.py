@@ -85,7 +85,7 @@ def chart(frame: pl.DataFrame) -> alt.HConcatChart:
     panels = []
     for question in (title for title in SHOWN.values() if title in set(frame["question"])):
         axis = alt.Axis(title=None, labelLimit=320, grid=True, ticks=False, labels=not panels)
-        base = alt.Chart(frame.filter(pl.col("question") == question)).encode(
+        base = theme.Chart(frame.filter(pl.col("question") == question)).encode(
             x=alt.X("share:Q", title=question, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=3)),
             y=alt.Y("set:N", sort=rows, scale=alt.Scale(domain=rows), axis=axis),
             color=alt.Color("marked:N", legend=None, scale=colour),

@@ -75,16 +75,16 @@ def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.
     )  # fmt: skip
     y = alt.Y("y:Q", scale=theme.plain(domain=[len(findings) - 0.5, -0.5], nice=False, zero=False), axis=y_axis)
     x = lambda field: alt.X(f"{field}:Q", scale=scale, axis=axis)  # noqa: E731
-    base = alt.Chart(frame).encode(y=y)
+    base = theme.Chart(frame).encode(y=y)
 
     def scaled(channel: type, values: Mapping[str, str], legend: bool = True) -> Any:
         shape = theme.plain(domain=list(values), range=list(values.values()))
         return channel("kind:N", scale=shape, legend=theme.plain(title=None) if legend else None)
 
     tooltip = ["model", "data", "responses", "kind", alt.Tooltip("effect:Q", format=".3~g")]
-    rules = alt.Chart(alt.InlineData(bounds)).mark_rule(style="zero").encode(x=x("x"), y=y, y2="y2:Q")
+    rules = theme.Chart(alt.InlineData(bounds)).mark_rule(style="zero").encode(x=x("x"), y=y, y2="y2:Q")
     whiskers = base.transform_filter("isValid(datum.low)").mark_rule(style="interval")
-    return alt.layer(
+    return theme.layer(
         rules,
         whiskers.encode(x=x("low"), x2="high:Q", color=scaled(alt.Color, _COLOURS)),
         base.mark_point(style="dot-alone", size=38).encode(

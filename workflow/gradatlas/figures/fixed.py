@@ -153,18 +153,18 @@ def _panel(
     )
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[SHAPES[kind] for kind in present]), title=None)
     beside = alt.YOffset("kind:N", sort=domain, scale=alt.Scale(paddingOuter=0.6))
-    base = alt.Chart(pl.DataFrame(data, infer_schema_length=None)).encode(y=y, yOffset=beside, color=colour)
+    base = theme.Chart(pl.DataFrame(data, infer_schema_length=None)).encode(y=y, yOffset=beside, color=colour)
     value, low = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("value", "low", "high")]
     tooltip = ["kind:N", *tooltip, "n:Q", "verdict:N", "reason:N"]
-    bounds = alt.Chart(alt.InlineData([dict(zip(("low", "at", "high"), _bounds(claim), strict=True))]))
+    bounds = theme.Chart(alt.InlineData([dict(zip(("low", "at", "high"), _bounds(claim), strict=True))]))
     band = bounds.mark_rect(style="band", color=theme.RULE).encode(x=low, x2="high:Q")
     parts = [
         *([band] if claim["margin"] is not None else []),
         bounds.mark_rule(style="zero").encode(x=alt.X("at:Q", scale=scale, axis=axis)),
         base.transform_filter("isValid(datum.low)").mark_rule(style="interval").encode(x=low, x2="high:Q"),
         base.mark_point(style="dot-alone", size=38).encode(x=value, shape=shape, tooltip=tooltip),
-        alt.Chart(alt.InlineData(outcomes))
+        theme.Chart(alt.InlineData(outcomes))
         .mark_text(style="number", align="left", dx=8)
         .encode(
             y=y,
@@ -175,7 +175,7 @@ def _panel(
     ]
     height = (_ROW if len(labels) <= _MANY else _NARROW) * len(labels)
     title = claim["title"] if first else f"{claim['title']}, continued"
-    return alt.layer(*parts, width=_WIDTH, height=height, title=alt.Title(title, style="panel-title", offset=6))
+    return theme.layer(*parts, width=_WIDTH, height=height, title=alt.Title(title, style="panel-title", offset=6))
 
 
 def _placed(rows: pl.DataFrame, titles: Mapping[str, str]) -> tuple[list[str], list[dict], list[dict]]:

@@ -152,19 +152,19 @@ def effects(numbers: pl.DataFrame, heading: theme.Heading) -> alt.TopLevelMixin:
     )  # fmt: skip
     kinds = data["samples"].unique(maintain_order=True).to_list()
     palette = series_palette(kinds, "samples")
-    base = alt.Chart(data).encode(
+    base = theme.Chart(data).encode(
         y=alt.Y("number:N", sort=order, axis=alt.Axis(title=None, grid=True)),
         yOffset=alt.YOffset("samples:N", sort=kinds),
         color=palette.encode(alt.Color, len(kinds) > 1),
         tooltip=["number", "samples", "cliffs_delta", "p_adjusted"],
     )
     x = alt.X("cliffs_delta:Q", scale=alt.Scale(domain=[-1, 1]), axis=alt.Axis(title="Cliff's delta", grid=True))
-    zero = alt.Chart(alt.InlineData([{"cliffs_delta": 0}])).mark_rule(style="zero").encode(x=x)
+    zero = theme.Chart(alt.InlineData([{"cliffs_delta": 0}])).mark_rule(style="zero").encode(x=x)
     lines = base.mark_rule(style="interval").encode(
         x=alt.X("cliffs_delta_low:Q", title="Cliff's delta"), x2="cliffs_delta_high:Q"
     )
     dots = base.mark_point(style="dot-alone", size=40).encode(x=x, shape=palette.encode(alt.Shape, len(kinds) > 1))
-    return alt.layer(zero, lines, dots, width=430, height=24 * len(order), **theme.headed(heading, 1))
+    return theme.layer(zero, lines, dots, width=430, height=24 * len(order), **theme.headed(heading, 1))
 
 
 def _panel(frame, scale, palette: Palette, columns: int, height: str, title: str, statistic: str, at):

@@ -169,13 +169,13 @@ def _matrix(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed: 
         level = {"labelAngle": -40} if turned else {"labelAngle": 0, "labelExpr": "split(datum.label, ' ')"}
         x_axis = theme.plain(title=None, labelFontSize=_HEAD, ticks=False, domain=False, **level)
         x = alt.X("variant:N", sort=columns, scale=theme.plain(domain=columns), axis=x_axis)
-        base = alt.Chart(pl.DataFrame(rows)).encode(x=x, y=_rows("title", [titles[key] for key in keys], at.left))
+        base = theme.Chart(pl.DataFrame(rows)).encode(x=x, y=_rows("title", [titles[key] for key in keys], at.left))
         tooltip = [alt.Tooltip(field) for field in ("title:N", "variant:N", "value:Q", "low:Q", "high:Q", "n:Q")]
         parts = [base.mark_rect(style="tile").encode(color=colour, tooltip=tooltip)]
         if max(theme.width_of(row["text"], _NUMBER) for row in rows) <= cell:
             parts.append(base.mark_text(style="number").encode(text="text:N", color=ink))
         size = {"width": cell * len(columns), "height": TALL * len(keys)}
-        panels.append(alt.layer(*parts, **size, **titled(label(projection) if at.top else None)))
+        panels.append(theme.layer(*parts, **size, **titled(label(projection) if at.top else None)))
     return grid(panels, len(projections), heading)
 
 
@@ -204,7 +204,7 @@ def _by_layer(frame: pl.DataFrame, data: Data, heading: theme.Heading, *, signed
             {"row": f"{titles[row['dataset']]} · {label(row['variant'])}", **_drawn(row, signed), "layer": row["layer"]}
             for row in of(frame, projection=projection).to_dicts()
         ]
-        base = alt.Chart(pl.DataFrame(data_)).encode(x=x, y=_rows("row", rows, not panels))
+        base = theme.Chart(pl.DataFrame(data_)).encode(x=x, y=_rows("row", rows, not panels))
         size = {"width": theme.panel_width(len(projections)), "height": ROW * len(rows)}
         rect = base.mark_rect().encode(color=colour, tooltip=tooltip)
         panels.append(rect.properties(**size, **titled(label(projection))))

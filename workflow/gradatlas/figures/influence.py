@@ -101,7 +101,7 @@ def heat_map(table: pl.DataFrame, settings: str = "", title: str = "") -> tuple[
         (pl.col("type") == pl.col("own")).alias("itself"),
         *map(rounded, ("value", "low", "high", "share")),
     )
-    base = alt.Chart(data).encode(
+    base = theme.Chart(data).encode(
         x=alt.X(
             "column:O",
             sort=columns,
@@ -122,7 +122,7 @@ def heat_map(table: pl.DataFrame, settings: str = "", title: str = "") -> tuple[
     )
     frames = base.transform_filter("datum.itself").mark_rect(fillOpacity=0, stroke=theme.INK, strokeWidth=2)
     words = base.mark_text(style="number").encode(text="words:N", color=ink)
-    chart = alt.layer(
+    chart = theme.layer(
         cells,
         frames,
         words,
@@ -179,17 +179,17 @@ def over_time(
             x = Axis("examples", "Examples seen" if last else None, format=",d", count=2)
             y = Axis(column, None if log else name, scale, ".0e" if log else ".2~g", count=4)
             data = shown.select("series", "examples", rounded(column)).sort("series", "examples")
-            lines = alt.Chart(data, width=width, height=height, **titled(words if first else ""))
+            lines = theme.Chart(data, width=width, height=height, **titled(words if first else ""))
             panels.append(lines.mark_line(style="curve").encode(x=x.encode(alt.X), y=y.encode(alt.Y), color=colour))
             value = Axis(column, format=".0e" if log else ".2~g", count=2)
-            bars = alt.Chart(of_sums.select("series", rounded(column)).sort("series")).mark_bar()
+            bars = theme.Chart(of_sums.select("series", rounded(column)).sort("series")).mark_bar()
             bars = bars.encode(
                 x=value.encode(alt.X), y=alt.Y("series:N", sort=list(palette.entries), title=None, axis=None),
                 color=colour, tooltip=["series:N", f"{column}:Q"],
             )  # fmt: skip
-            zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
+            zero = theme.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
             size = {"width": width * 2 // 3, "height": height}
-            panels.append(alt.layer(bars, zero, **size, **titled("Summed" if first else "")))
+            panels.append(theme.layer(bars, zero, **size, **titled("Summed" if first else "")))
         rows.append(alt.hconcat(*panels, spacing=theme.GAP))
     chart = alt.vconcat(*rows, spacing=8, **theme.headed(heading, 2))
     return heading, chart.resolve_scale(x="independent", y="independent")

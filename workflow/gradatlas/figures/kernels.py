@@ -102,7 +102,7 @@ def _map(
     if not first:
         axis.labels = False
     return (
-        alt.Chart(part.with_columns(rounded("value")), width=_SIZE[0], height=max(_SIZE[1], 11 * len(places)))
+        theme.Chart(part.with_columns(rounded("value")), width=_SIZE[0], height=max(_SIZE[1], 11 * len(places)))
         .mark_rect(style="tile")
         .encode(
             x=alt.X("part:O", sort=list(steps), title="Updates, up to", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
@@ -124,10 +124,10 @@ def _shares(data: RunData, part: pl.DataFrame, first: bool) -> alt.LayerChart:
     """Mean parts by kind of matrix, with intervals over probes."""
     order = [name for name in (*_NAMED, _GAINS) if name in set(part["block"])]
     rows = [{"block": name, **_mean(data, part.filter(pl.col("block") == name)["predicted"])} for name in order]
-    base = alt.Chart(pl.DataFrame(rows).with_columns(map(rounded, ("value", "low", "high")))).encode(
+    base = theme.Chart(pl.DataFrame(rows).with_columns(map(rounded, ("value", "low", "high")))).encode(
         y=alt.Y("block:O", sort=order, title=None, axis=alt.Axis(labels=first, ticks=False, domain=False))
     )
-    zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
+    zero = theme.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
     x = Axis("value", f"Part, nats, {OWN_SCALE}", count=4)
     parts = [
         zero,
@@ -136,7 +136,7 @@ def _shares(data: RunData, part: pl.DataFrame, first: bool) -> alt.LayerChart:
             x=x.encode(alt.X), tooltip=["block:N", "value:Q", "low:Q", "high:Q"]
         ),
     ]
-    return alt.layer(*parts, width=_SIZE[0], height=_SIZE[1])
+    return theme.layer(*parts, width=_SIZE[0], height=_SIZE[1])
 
 
 def kernels(data: RunData, chains: Sequence[Chain]) -> Figure:
@@ -171,7 +171,7 @@ def _followed(entangled: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _scatter(points: pl.DataFrame) -> alt.LayerChart:
-    dots = alt.Chart(points.with_columns(rounded("value"), rounded("change"))).mark_point(
+    dots = theme.Chart(points.with_columns(rounded("value"), rounded("change"))).mark_point(
         style="dot", size=28, color=theme.INK, opacity=0.6
     )
     dots = dots.encode(
@@ -180,10 +180,10 @@ def _scatter(points: pl.DataFrame) -> alt.LayerChart:
         tooltip=["prompt:N", "step:Q", "value:Q", "change:Q"],
     )
     rules = [
-        alt.Chart(alt.InlineData([{"x": 1}])).mark_rule(style="turn").encode(x="x:Q"),
-        alt.Chart(alt.InlineData([{"y": 0}])).mark_rule(style="zero").encode(y="y:Q"),
+        theme.Chart(alt.InlineData([{"x": 1}])).mark_rule(style="turn").encode(x="x:Q"),
+        theme.Chart(alt.InlineData([{"y": 0}])).mark_rule(style="zero").encode(y="y:Q"),
     ]
-    return alt.layer(*rules, dots, width=_WIDE[0], height=_WIDE[1], **titled("Entanglement, and what followed"))
+    return theme.layer(*rules, dots, width=_WIDE[0], height=_WIDE[1], **titled("Entanglement, and what followed"))
 
 
 def _norms(data: RunData, entangled: pl.DataFrame) -> alt.LayerChart:

@@ -62,17 +62,17 @@ def step_figure(rows: Sequence[Mapping], title: str = "") -> Figure:
     for name in palette.entries:
         smallest = shown.filter(pl.col("series") == name)
         ends = [float(smallest["predicted"].min()), float(smallest["predicted"].max())]
-        diagonal = alt.Chart(alt.InlineData([{"predicted": value, "measured": value} for value in ends]))
+        diagonal = theme.Chart(alt.InlineData([{"predicted": value, "measured": value} for value in ends]))
         x = Axis("predicted", "Predicted change, nats", across, count=3).encode(alt.X)
         y = Axis("measured", None if panels else "Measured change, nats", down, count=4).encode(alt.Y)
-        dots = alt.Chart(smallest.select("series", "loss", "probe_id", *map(rounded, ("predicted", "measured"))))
+        dots = theme.Chart(smallest.select("series", "loss", "probe_id", *map(rounded, ("predicted", "measured"))))
         dots = dots.mark_point(style="dot", size=28).encode(
             x=x, y=y, color=palette.encode(alt.Color, False), shape=palette.encode(alt.Shape, False),
             tooltip=["probe_id:N", "loss:N", "predicted:Q", "measured:Q"],
         )  # fmt: skip
         name = f"{name[:1].upper()}{name[1:]} trained"
         line = diagonal.mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
-        panels.append(alt.layer(line, dots, width=size[0], height=size[1], **titled(name)))
+        panels.append(theme.layer(line, dots, width=size[0], height=size[1], **titled(name)))
     keys = ["series", "loss", "pair_id", "halving"]
     falls = frame.group_by(keys).agg((pl.col("residual") ** 2).mean().sqrt()).sort(keys)
     falls = falls.with_columns(

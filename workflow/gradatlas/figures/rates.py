@@ -71,8 +71,8 @@ def _level(means: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 def _lines(part: pl.DataFrame, title: str, x: Axis, y: Axis, palette: Palette) -> alt.LayerChart:
     data = part.sort("run", "step").select("rate", "step", *map(rounded, ("aim", "value")))
-    base = alt.Chart(data).encode(x=x.encode(alt.X), y=y.encode(alt.Y), color=palette.encode(alt.Color))
+    base = theme.Chart(data).encode(x=x.encode(alt.X), y=y.encode(alt.Y), color=palette.encode(alt.Color))
     tooltip = ["rate:N", "step:Q", "aim:Q", "value:Q"]
     # In the order of updates: a margin may fall.
     parts = [base.mark_line(style="curve").encode(order="step:Q"), base.mark_point(style="dot").encode(tooltip=tooltip)]
-    return alt.layer(*parts, width=theme.panel_width(2), height=theme.HEIGHTS["main"], **titled(title))
+    return theme.layer(*parts, width=theme.panel_width(2), height=theme.HEIGHTS["main"], **titled(title))

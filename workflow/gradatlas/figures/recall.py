@@ -75,7 +75,7 @@ def chart(frame: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
     for (fault,), part in frame.group_by("fault", maintain_order=True):
         left = not len(panels) % _COLUMNS
         down = alt.Axis(title=None, ticks=False, domain=False, grid=True, labels=left, labelLimit=170)
-        base = alt.Chart(part).encode(
+        base = theme.Chart(part).encode(
             y=alt.Y("score:N", sort=order, axis=down),
             yOffset=alt.YOffset("model:N", sort=models),
             color=palette.encode(alt.Color),
@@ -84,7 +84,7 @@ def chart(frame: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
         title = None if len(panels) < frame["fault"].n_unique() - _COLUMNS else "Recall"
         across = alt.Axis(title=title, values=[0, 0.5, 1], format="~g")
         x = alt.X("value:Q", scale=alt.Scale(domain=[0, 1]), axis=across)
-        chance = alt.Chart(part.head(1))
+        chance = theme.Chart(part.head(1))
         parts = [
             chance.mark_rect(color=theme.GRID).encode(x="chance_low:Q", x2="chance_high:Q"),
             chance.mark_rule(style="turn").encode(x="chance:Q"),
@@ -92,7 +92,7 @@ def chart(frame: pl.DataFrame, titles: Mapping[str, str]) -> alt.TopLevelMixin:
             base.mark_point(style="dot-alone", size=28).encode(x=x, shape=palette.encode(alt.Shape)),
         ]
         name = f"{label(_fault(fault))} ({part['planted'][0]} of {part['samples'][0]})"
-        panels.append(alt.layer(*parts, width=theme.panel_width(_COLUMNS), height=17 * len(order), **titled(name)))
+        panels.append(theme.layer(*parts, width=theme.panel_width(_COLUMNS), height=17 * len(order), **titled(name)))
     facts = ("share of the planted samples among the first k", "k: how many are planted", "grey: random orders")
     lines = (
         "Share of the planted samples among the first k in the order of a score; k: how many are planted. Loss, "

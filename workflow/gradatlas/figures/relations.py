@@ -52,18 +52,18 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
     panels = []
     for variant in variants:
         axis = theme.plain(title=None, labels=not panels, ticks=False, domain=False, labelLimit=200)
-        base = alt.Chart(of(rows, variant=variant)).encode(
+        base = theme.Chart(of(rows, variant=variant)).encode(
             y=alt.Y("relation:N", sort=relations, scale=theme.plain(domain=relations, paddingInner=0.2), axis=axis),
             yOffset=alt.YOffset("projection:N", sort=list(palette.entries)),
             color=palette.encode(alt.Color),
         )
         dots = base.mark_point(style="dot-alone", size=34)
         parts = [
-            alt.Chart(alt.InlineData([{"value": 1}])).mark_rule(style="zero").encode(x=x.encode(alt.X)),
+            theme.Chart(alt.InlineData([{"value": 1}])).mark_rule(style="zero").encode(x=x.encode(alt.X)),
             base.mark_rule(style="interval").encode(x=x.encode(alt.X, "low"), x2="high:Q"),
             dots.encode(x=x.encode(alt.X), shape=palette.encode(alt.Shape), tooltip=tooltip),
         ]
-        panels.append(alt.layer(*parts, width=width, height=height, **titled(label(variant))))
+        panels.append(theme.layer(*parts, width=width, height=height, **titled(label(variant))))
     return grid(panels, len(variants), heading)
 
 

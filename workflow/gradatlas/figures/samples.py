@@ -89,20 +89,20 @@ def _panel(
     colour = palette.encode(alt.Color, len(relations) > 1)
     parts = []
     if shapes:
-        area = alt.Chart(pl.DataFrame(shapes)).mark_area(style="shape")
+        area = theme.Chart(pl.DataFrame(shapes)).mark_area(style="shape")
         parts.append(area.encode(x=x.encode(alt.X), y=y("density"), color=colour))
         # As objects: Altair takes far longer over strings.
         tooltip = [alt.Tooltip(field) for field in ("relation:N", "n:Q", *(f"{name}:Q" for name in _QUANTILES))]
-        base = alt.Chart(pl.DataFrame(marks)).encode(y=y("at"), color=colour, tooltip=tooltip)
+        base = theme.Chart(pl.DataFrame(marks)).encode(y=y("at"), color=colour, tooltip=tooltip)
         for thick, low, high in ((1, "p5", "p95"), (4, "p25", "p75")):
             parts.append(base.mark_rule(strokeWidth=thick).encode(x=x.encode(alt.X, low), x2=alt.X2(f"{high}:Q")))
         parts.append(base.mark_point(style="median").encode(x=x.encode(alt.X, "p50")))
     if points:
-        ticks = alt.Chart(pl.DataFrame(points)).mark_tick(orient="vertical", size=_HALF * 0.6)
+        ticks = theme.Chart(pl.DataFrame(points)).mark_tick(orient="vertical", size=_HALF * 0.6)
         parts.append(ticks.encode(x=x.encode(alt.X), y=y("density"), color=colour))
     parts = parts or [note("no samples")]
-    zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(y=y("zero"))
-    return alt.layer(*parts, zero, width=width, height=_HALF * (2 if len(relations) > 1 else 1.4), **titled(title))
+    zero = theme.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(y=y("zero"))
+    return theme.layer(*parts, zero, width=width, height=_HALF * (2 if len(relations) > 1 else 1.4), **titled(title))
 
 
 def kernel_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,19 +74,19 @@ def _points(found: Matched, chains: Sequence[Chain], series: str) -> pl.DataFram
 def _index_panel(part: pl.DataFrame, index: str, entries: Sequence[str], palette: Palette) -> alt.LayerChart:
     title, y_title, _ = _INDEX[index]
     # Beside one another: intervals over one another could not be read.
-    base = alt.Chart(part.with_columns(map(rounded, ("value", "low", "high")))).encode(
+    base = theme.Chart(part.with_columns(map(rounded, ("value", "low", "high")))).encode(
         x=alt.X("exposure:O", title="Examples of SFT before DPO", axis=alt.Axis(labelAngle=0, format=",d")),
         xOffset=alt.XOffset("series:N", sort=list(entries)),
         color=palette.encode(alt.Color),
     )
-    zero = alt.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(y="zero:Q")
+    zero = theme.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(y="zero:Q")
     y, tooltip = Axis("value", y_title), ["run:N", "series:N", "value:Q", "low:Q", "high:Q"]
     parts = [
         zero,
         base.mark_rule(style="interval").encode(y=y.encode(alt.Y, "low"), y2="high:Q"),
         base.mark_point(style="dot-alone").encode(y=y.encode(alt.Y), shape=palette.encode(alt.Shape), tooltip=tooltip),
     ]
-    return alt.layer(*parts, width=theme.panel_width(2), height=theme.HEIGHTS["main"], **titled(title))
+    return theme.layer(*parts, width=theme.panel_width(2), height=theme.HEIGHTS["main"], **titled(title))
 
 
 def _difference(low: float, high: float, verb: str) -> str:

@@ -41,7 +41,7 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
         if row[key]
     ]
     y_axis = theme.plain(title=None, ticks=False, labelLimit=_LIMIT)
-    bars = alt.Chart(alt.InlineData(rows)).mark_bar()
+    bars = theme.Chart(alt.InlineData(rows)).mark_bar()
     bars = bars.encode(
         x=alt.X("samples:Q", axis=theme.plain(title="Samples", tickMinStep=1, format=",d")),
         y=alt.Y("variant:N", scale=theme.plain(domain=variants), axis=y_axis),
@@ -49,4 +49,4 @@ def chart(data: Data, heading: theme.Heading) -> alt.ConcatChart:
         order=alt.Order("place:Q"),
         tooltip=[alt.Tooltip(field) for field in ("variant:N", "reason:N", "samples:Q")],
     )
-    return grid([alt.layer(bars, width=theme.panel_width(1), height=_BAR * len(variants))], 1, heading)
+    return grid([theme.layer(bars, width=theme.panel_width(1), height=_BAR * len(variants))], 1, heading)

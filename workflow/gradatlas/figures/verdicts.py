@@ -189,16 +189,16 @@ def _block(rows: pl.DataFrame, models: Mapping[str, int]) -> alt.VConcatChart:
         )  # fmt: skip
         y = alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=down)
         tooltip = [*_TOOLTIP, "model_title", "dataset_title", "n", "ability_by"]
-        layers = [_symbols(alt.Chart(part.select("line", "x", *tooltip))).encode(x=x, y=y, tooltip=tooltip)]
+        layers = [_symbols(theme.Chart(part.select("line", "x", *tooltip))).encode(x=x, y=y, tooltip=tooltip)]
         if not panels:
             over = {"baseline": "bottom", "fontSize": _HEAD, "fill": theme.INK}
-            text = alt.Chart(alt.InlineData(numbers)).mark_text(**over | {"fill": theme.QUIET})
+            text = theme.Chart(alt.InlineData(numbers)).mark_text(**over | {"fill": theme.QUIET})
             layers.append(text.encode(x=x, y=alt.value(-2), text="text:N"))
             for head in heads:
-                text = alt.Chart(alt.InlineData([head])).mark_text(**over)
+                text = theme.Chart(alt.InlineData([head])).mark_text(**over)
                 layers.append(text.encode(x=x, y=alt.value(head["y"]), text="text:N"))
         title = alt.Title(GROUPS[group], style="panel-title", offset=6)
-        panels.append(alt.layer(*layers).properties(width=width, height=_ROW * len(names), title=title))
+        panels.append(theme.layer(*layers).properties(width=width, height=_ROW * len(names), title=title))
     return alt.vconcat(*panels, spacing=10)
 
 
@@ -231,11 +231,11 @@ def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
     for (panel,), part in rows.group_by("panel", maintain_order=True):
         names = part["line"].to_list()
         axis = alt.Axis(title=None, ticks=False, domain=False, grid=False, labelLimit=_LABEL)
-        base = alt.Chart(part.select("line", *places, *_TOOLTIP[:2])).encode(
+        base = theme.Chart(part.select("line", *places, *_TOOLTIP[:2])).encode(
             y=alt.Y("line:N", scale=alt.Scale(domain=names), sort=names, axis=axis)
         )
         parts = [_symbols(base).encode(x=alt.value(8), tooltip=list(_TOOLTIP[:2]))]
-        head = alt.Chart(pl.DataFrame({"x": [0]}))
+        head = theme.Chart(pl.DataFrame({"x": [0]}))
         for name, place in places.items():
             text = {"align": "left", "fontSize": _HEAD}
             parts.append(
@@ -247,7 +247,7 @@ def list_chart(rows: pl.DataFrame) -> alt.TopLevelMixin:
                 )
             )
         head_line = alt.Title(panel, style="panel-title", offset=12)
-        panels.append(alt.layer(*parts).properties(width=_WIDTH, height=_LISTED * len(names), title=head_line))
+        panels.append(theme.layer(*parts).properties(width=_WIDTH, height=_LISTED * len(names), title=head_line))
     return alt.vconcat(*panels, spacing=14, **theme.headed(made, 2)) if panels else nothing(made)
 
 

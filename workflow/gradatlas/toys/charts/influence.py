@@ -59,7 +59,7 @@ def _heat_map(frame: pl.DataFrame, names: list[str], column: str, row: str, titl
     frame = frame.with_columns(rounded("value"), (pl.col("row") != pl.col("column")).alias("apart"))
     values = frame.filter("apart")["value"]
     low, top = values.min(), values.max()
-    base = alt.Chart(frame).encode(
+    base = theme.Chart(frame).encode(
         x=alt.X("column:O", title=column, sort=names, axis=alt.Axis(labelAngle=0)),
         y=alt.Y("row:O", title=row, sort=names),
     )
@@ -69,7 +69,7 @@ def _heat_map(frame: pl.DataFrame, names: list[str], column: str, row: str, titl
     ink = alt.condition(dark, alt.value("white"), alt.value(theme.INK))
     words = base.mark_text(style="number").encode(text="words:N", color=ink)
     side = theme.panel_width(2)
-    return alt.layer(base.mark_rect().encode(color=shade), words, width=side, height=side * 0.8, **titled(title))
+    return theme.layer(base.mark_rect().encode(color=shade), words, width=side, height=side * 0.8, **titled(title))
 
 
 def heading_of_ranks(kernels: pl.DataFrame) -> Heading:
@@ -153,9 +153,9 @@ def change_bars(predictions: pl.DataFrame, changes: pl.DataFrame, heading: Headi
         own = drawn.filter((pl.col("observed") == observed) & (pl.col("same") == same))
         y = Axis("change", None if panels else "Change of probability", scale, labels=not panels, count=6)
         x = alt.X("label:O", title="Label", axis=alt.Axis(labelAngle=0))
-        bars = alt.Chart(own).mark_bar().encode(x=x, y=y.encode(alt.Y), color=colour)
+        bars = theme.Chart(own).mark_bar().encode(x=x, y=y.encode(alt.Y), color=colour)
         size = {"width": theme.panel_width(4), "height": theme.HEIGHTS["main"]}
-        panels.append(alt.layer(bars, rule_at(y, 0), **size, **titled(title)))
+        panels.append(theme.layer(bars, rule_at(y, 0), **size, **titled(title)))
     return grid(panels, 4, heading)
 
 
@@ -200,10 +200,10 @@ def prediction_scatter(steps: pl.DataFrame, heading: Heading) -> alt.ConcatChart
         x = Axis("predicted", "Predicted change", scale, count=3).encode(alt.X)
         y = Axis("measured", None if above else f"True change, {OWN_SCALE}", scale, count=3).encode(alt.Y)
         diagonal = guide([{"predicted": end, "measured": end} for end in (scale.low, scale.high)], x, y)
-        dots = alt.Chart(own).mark_point(style="dot").encode(x=x, y=y, color=colour)
+        dots = theme.Chart(own).mark_point(style="dot").encode(x=x, y=y, color=colour)
         title = f"After {epoch} epoch{'s' if epoch != 1 else ''}"
         below.append(_residual_panel(residual.filter(pl.col("epoch") == epoch), titled_axis=not above))
-        above.append(alt.layer(diagonal, dots, width=width, height=theme.HEIGHTS["main"], **titled(title)))
+        above.append(theme.layer(diagonal, dots, width=width, height=theme.HEIGHTS["main"], **titled(title)))
     return grid([*above, *below], len(above), heading)
 
 
@@ -214,13 +214,13 @@ def _residual_panel(frame: pl.DataFrame, *, titled_axis: bool) -> alt.LayerChart
     scale = scales.logarithmic([*frame["residual"], second[-1]["residual"]], 5)
     x = Axis("rate", "Step size η, log", scales.logarithmic([least, most], 4)).encode(alt.X)
     y = Axis("residual", ["Remainder, log,", OWN_SCALE] if titled_axis else None, scale, ".0e").encode(alt.Y)
-    dots = alt.Chart(frame).mark_point(style="dot-alone", color=theme.INK).encode(x=x, y=y)
-    return alt.layer(guide(second, x, y), dots, width=theme.panel_width(3), height=theme.HEIGHTS["minor"])
+    dots = theme.Chart(frame).mark_point(style="dot-alone", color=theme.INK).encode(x=x, y=y)
+    return theme.layer(guide(second, x, y), dots, width=theme.panel_width(3), height=theme.HEIGHTS["minor"])
 
 
 def guide(ends: list[dict], x: alt.X, y: alt.Y) -> alt.Chart:
     """A line between two points, to compare with."""
-    return alt.Chart(alt.InlineData(ends)).mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
+    return theme.Chart(alt.InlineData(ends)).mark_line(color=theme.RULE, strokeWidth=1).encode(x=x, y=y)
 
 
 def _last(frame: pl.DataFrame) -> int:

@@ -140,9 +140,9 @@ def norm_scatter(norms: pl.DataFrame, heading: Heading) -> alt.ConcatChart:
         x = Axis("norm", "Norm, log", scale).encode(alt.X)
         y = Axis("estimate", None if panels else "Estimate, log", scale)
         line = [{"norm": end, "estimate": end} for end in (scale.low, scale.high)]
-        base = alt.Chart(own).encode(x=x, color=alt.value(theme.INK))
+        base = theme.Chart(own).encode(x=x, color=alt.value(theme.INK))
         panels.append(
-            alt.layer(
+            theme.layer(
                 guide(line, x, y.encode(alt.Y)),
                 base.mark_rule(style="interval").encode(y=y.encode(alt.Y, "low"), y2="high:Q"),
                 base.mark_point(style="dot").encode(y=y.encode(alt.Y)),

@@ -59,13 +59,13 @@ def _step_panel(long: pl.DataFrame, learned: list[int], kind: str, title: str, l
     x = Axis("label", "Label" if last else None, ends, count=6).encode(alt.X)
     palette = Palette("when", _ORDER, (theme.RULE, SERIES[0]), ())
     # Steps, and not the lines of `panel`: labels are separate places.
-    lines = alt.Chart(long).mark_line(interpolate="step", strokeWidth=1.2)
-    dots = alt.Chart(long.filter(pl.col("label").is_in(learned))).mark_point(
+    lines = theme.Chart(long).mark_line(interpolate="step", strokeWidth=1.2)
+    dots = theme.Chart(long.filter(pl.col("label").is_in(learned))).mark_point(
         filled=True, color=theme.COLOURS["mark"]["target"], opacity=1
     )
     size = alt.condition("datum.when === 'after'", alt.value(60), alt.value(22))
     parts = [lines.encode(x=x, y=y, color=palette.encode(alt.Color)), dots.encode(x=x, y=y, size=size)]
-    return alt.layer(*parts, width=theme.panel_width(2), height=height, **titled(title))
+    return theme.layer(*parts, width=theme.panel_width(2), height=height, **titled(title))
 
 
 def heading_of_sweeps(sweeps: pl.DataFrame) -> Heading:

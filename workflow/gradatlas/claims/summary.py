@@ -14,11 +14,13 @@ import polars as pl
 from gradatlas.charts.numbers import three_digits
 from gradatlas.claims.rows import DYNAMICS, GRADIENTS, QUALITY, STUDIES, rows
 from gradatlas.claims.sheet import OVERALL
+from gradatlas.claims.verdicts import PROBES_ALONE
 
 # More of one study are no summary.
 MOST = 6
 NAMES = {GRADIENTS: "gradients", DYNAMICS: "dynamics", QUALITY: "quality"}
 UNTESTED = "not tested"
+ONE_TRAINING = "One seed decides nothing about it: the interval is over probes, not over trainings."
 _CHOICE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\}")
 
 
@@ -40,7 +42,8 @@ class Tested:
 class Finding:
     """A claim over all of its tests; the key `findings` of findings.json holds a list of them.
 
-    `verdict`: holds, fails or unclear; `statement` follows it. `effect`, `low` and `high`: of the weakest of the tests
+    `verdict`: holds, fails or unclear, of what the study claims; `statement`: what was found, and `as_claimed`: what
+    that means for the claim. `one_training`: its tests are of one seed each, which decides no claim. `effect`, `low` and `high`: of the weakest of the tests
     with this verdict; `untrained`: also, part, not, unmeasured, or open (of an unclear one). `bounds`: what the effect
     is claimed to lie above or below, or between.
     """
@@ -48,6 +51,8 @@ class Finding:
     study: str
     key: str
     statement: str
+    as_claimed: str
+    one_training: bool
     effect: float | None
     low: float | None
     high: float | None
@@ -103,14 +108,22 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
         bounds = [first["threshold"] - first["margin"], first["threshold"] + first["margin"]]
     measured = [row for row in shown if row["value"] is not None]
     weakest = min(measured, key=lambda row: min(abs(row["value"] - bound) for bound in bounds), default=first)
-    text = _filled(first["finding"], verdict)
-    if verdict == "unclear":
+    # What the probes of single trainings say, where nothing else was tested.
+    alone = [row["reason"].rpartition(PROBES_ALONE)[2] for row in trained if PROBES_ALONE in (row["reason"] or "")]
+    one_training = not tested and len(alone) == len(trained)
+    found = _together_of(alone) if one_training else verdict
+    text, claimed = _filled(first["finding"], found), _filled(first["finding"])
+    if found == "unclear":
         mixed = counts["holds"] and counts["fails"]
         text = f"{'it depends on model and data' if mixed else 'it is unclear'} whether {text}"
+    elif one_training:
+        text = f"in one training (one seed) {text}"
     return Finding(
         study=NAMES[first["study"]],
         key=first["claim"],
         statement=text[:1].upper() + text[1:],
+        as_claimed=_as_claimed(found, claimed, one_training),
+        one_training=one_training,
         **{name: weakest[key] for name, key in (("effect", "value"), ("low", "low"), ("high", "high"))},
         unit=first["statistic"],
         models=_unique(row["model_title"] for row in tested or trained),
@@ -122,6 +135,16 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
         bounds=bounds,
         tests=[_as_test(row) for row in trained],
     )
+
+
+def _as_claimed(found: str, claimed: str, one_training: bool) -> str:
+    """What a finding means for the study's claim; it follows the symbol of the verdict."""
+    words = {
+        "holds": "The study claims the same",
+        "fails": f"The study claims the opposite: {claimed}",
+        "unclear": "The study claims that it is so",
+    }[found]
+    return f"{words}. {ONE_TRAINING}" if one_training else f"{words}."
 
 
 def _untrained(verdict: str, tests: Sequence[Mapping[str, Any]]) -> str:
@@ -142,9 +165,13 @@ def _tested(row: Mapping[str, Any]) -> bool:
 
 def _together(tests: Sequence[Mapping[str, Any]]) -> str:
     """The verdict of several tests: that of more than half of them, where none has the opposite one."""
-    counts = Counter(row["verdict"] for row in tests)
+    return _together_of([row["verdict"] for row in tests])
+
+
+def _together_of(verdicts: Sequence[str]) -> str:
+    counts = Counter(verdicts)
     for verdict, opposite in (("holds", "fails"), ("fails", "holds")):
-        if 2 * counts[verdict] > len(tests) and not counts[opposite]:
+        if 2 * counts[verdict] > len(verdicts) and not counts[opposite]:
             return verdict
     return "unclear"
 

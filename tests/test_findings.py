@@ -117,6 +117,12 @@ def test_one_training_is_stated_as_one_and_decides_no_claim():
     (holds,) = found(seed("holds"))
     assert holds.statement == "In one training (one seed) gradients of size are larger" and holds.verdict == "unclear"
     assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "over probes" in ONE_TRAINING
+    assert holds.more == "One seed; over its probes alone the claim holds in 1 of 1 number."
+    numbers = [("holds", 2.0), ("holds", 2.0), ("inconclusive", 1.0)]
+    several = found(*(seed(alone, value=value, model=alone) for alone, value in numbers))[0]
+    assert several.effect == 2.0 and several.more == (
+        "One seed; over its probes alone the claim holds in 2, inconclusive in 1 of 3 numbers; effects 1.00 to 2.00."
+    )
     (fails,) = found(seed("fails"))
     assert fails.statement == "In one training (one seed) gradients of size are smaller"
     assert fails.as_claimed.startswith("The study claims the opposite: gradients of size are larger.")

@@ -101,17 +101,17 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
     first = trained[0]
     tested = [row for row in trained if _tested(row)]
     verdict, counts = _together(tested), Counter(row["verdict"] for row in tested)
-    shown = [row for row in tested if row["verdict"] == verdict] or tested or trained
     seen = [row for row in untrained if _tested(row)]
     bounds = [first["threshold"]]
     if first["margin"] is not None:
         bounds = [first["threshold"] - first["margin"], first["threshold"] + first["margin"]]
+    # What the probes of single trainings say, where nothing else was tested.
+    one_training = not tested and all(map(_alone, trained))
+    found = _together_of(list(map(_alone, trained))) if one_training else verdict
+    shown = [row for row in trained if (_alone(row) if one_training else _tested(row) and row["verdict"]) == found]
+    shown = shown or tested or trained
     measured = [row for row in shown if row["value"] is not None]
     weakest = min(measured, key=lambda row: min(abs(row["value"] - bound) for bound in bounds), default=first)
-    # What the probes of single trainings say, where nothing else was tested.
-    alone = [row["reason"].rpartition(PROBES_ALONE)[2] for row in trained if PROBES_ALONE in (row["reason"] or "")]
-    one_training = not tested and len(alone) == len(trained)
-    found = _together_of(alone) if one_training else verdict
     text, claimed = _filled(first["finding"], found), _filled(first["finding"])
     if found == "unclear":
         mixed = counts["holds"] and counts["fails"]
@@ -131,7 +131,7 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
         verdict=verdict,
         untrained=_untrained(verdict, seen),
         claims=[first["claim"]],
-        more=_more(trained, tested, counts, seen),
+        more=_more(trained, tested, counts, seen, one_training),
         bounds=bounds,
         tests=[_as_test(row) for row in trained],
     )
@@ -158,6 +158,11 @@ def _untrained(verdict: str, tests: Sequence[Mapping[str, Any]]) -> str:
     return "part" if any(row["verdict"] == verdict for row in tests) else "not"
 
 
+def _alone(row: Mapping[str, Any]) -> str:
+    """The verdict of one training's probes alone; empty for a row that is not one of a training."""
+    return (row["reason"] or "").partition(PROBES_ALONE)[2]
+
+
 def _tested(row: Mapping[str, Any]) -> bool:
     """Whether a row is a test: it has a verdict, or a p-value that was corrected for the others."""
     return row["verdict"] != "inconclusive" or row["p_adjusted"] is not None
@@ -181,14 +186,17 @@ def _more(
     tested: Sequence[dict[str, Any]],
     counts: Mapping[str, int],
     untrained: Sequence[dict[str, Any]],
+    one_training: bool,
 ) -> str:
     """How many tests have which verdict, how far the effects reach, what was not tested, and untrained networks."""
     parts = []
     if tested:
-        each = [f"{name} in {counts[name]}" for name in ("holds", "fails", "inconclusive") if counts[name]]
-        parts.append(f"{', '.join(each)} of {len(tested)} test{'s' * (len(tested) > 1)}")
+        parts.append(_counted(counts, "test"))
         parts += [f"effects {_span(tested)}"] if len(tested) > 1 else []
-    without = [row["reason"] for row in trained if not _tested(row)]
+    if one_training:
+        parts.append(f"one seed; over its probes alone the claim {_counted(Counter(map(_alone, trained)), 'number')}")
+        parts += [f"effects {_span(trained)}"] if len(trained) > 1 else []
+    without = [row["reason"] for row in trained if not (_tested(row) or one_training)]
     if without:
         (reason, _), *_ = Counter(without).most_common(1)
         parts.append(f"{len(without)} {'more ' * bool(tested)}not tested ({reason})")
@@ -196,6 +204,12 @@ def _more(
         parts.append(f"untrained {_span(untrained)}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _counted(counts: Mapping[str, int], what: str) -> str:
+    each = [f"{name} in {counts[name]}" for name in ("holds", "fails", "inconclusive") if counts[name]]
+    total = sum(counts.values())
+    return f"{', '.join(each)} of {total} {what}{'s' * (total > 1)}"
 
 
 def _span(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -117,15 +117,18 @@ def test_one_training_is_stated_as_one_and_decides_no_claim():
     (holds,) = found(seed("holds"))
     assert holds.statement == "In one training (one seed) gradients of size are larger" and holds.verdict == "unclear"
     assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "over probes" in ONE_TRAINING
-    assert holds.more == "One seed; over its probes alone the claim holds in 1 of 1 number."
+    assert holds.more == "One seed; over its probes alone: holds in 1 of 1 number."
     numbers = [("holds", 2.0), ("holds", 2.0), ("inconclusive", 1.0)]
     several = found(*(seed(alone, value=value, model=alone) for alone, value in numbers))[0]
     assert several.effect == 2.0 and several.more == (
-        "One seed; over its probes alone the claim holds in 2, inconclusive in 1 of 3 numbers; effects 1.00 to 2.00."
+        "One seed; over its probes alone: holds in 2, inconclusive in 1 of 3 numbers; effects 1.00 to 2.00."
     )
     (fails,) = found(seed("fails"))
     assert fails.statement == "In one training (one seed) gradients of size are smaller"
     assert fails.as_claimed.startswith("The study claims the opposite: gradients of size are larger.")
+    unusable = seed("holds", model="b") | {"reason": "1 usable seed"}
+    (beside,) = found(seed("holds"), unusable)
+    assert beside.one_training and beside.more.endswith("1 of 1 number; 1 more not tested (1 usable seed).")
     (neither,) = found(seed("holds"), seed("fails", model="b"))
     assert neither.statement.startswith("It is unclear whether") and ONE_TRAINING in neither.as_claimed
     # A verdict over seeds beside them counts alone.

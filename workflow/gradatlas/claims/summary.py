@@ -106,24 +106,24 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
     if first["margin"] is not None:
         bounds = [first["threshold"] - first["margin"], first["threshold"] + first["margin"]]
     # What the probes of single trainings say, where nothing else was tested.
-    one_training = not tested and all(map(_alone, trained))
-    found = _together_of(list(map(_alone, trained))) if one_training else verdict
-    shown = [row for row in trained if (_alone(row) if one_training else _tested(row) and row["verdict"]) == found]
-    shown = shown or tested or trained
+    single = [row for row in trained if _alone(row)] if not tested else []
+    found = _together_of(list(map(_alone, single))) if single else verdict
+    shown = [row for row in single if _alone(row) == found] or [row for row in tested if row["verdict"] == verdict]
+    shown = shown or single or tested or trained
     measured = [row for row in shown if row["value"] is not None]
     weakest = min(measured, key=lambda row: min(abs(row["value"] - bound) for bound in bounds), default=first)
     text, claimed = _filled(first["finding"], found), _filled(first["finding"])
     if found == "unclear":
         mixed = counts["holds"] and counts["fails"]
         text = f"{'it depends on model and data' if mixed else 'it is unclear'} whether {text}"
-    elif one_training:
+    elif single:
         text = f"in one training (one seed) {text}"
     return Finding(
         study=NAMES[first["study"]],
         key=first["claim"],
         statement=text[:1].upper() + text[1:],
-        as_claimed=_as_claimed(found, claimed, one_training),
-        one_training=one_training,
+        as_claimed=_as_claimed(found, claimed, bool(single)),
+        one_training=bool(single),
         **{name: weakest[key] for name, key in (("effect", "value"), ("low", "low"), ("high", "high"))},
         unit=first["statistic"],
         models=_unique(row["model_title"] for row in tested or trained),
@@ -131,7 +131,7 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
         verdict=verdict,
         untrained=_untrained(verdict, seen),
         claims=[first["claim"]],
-        more=_more(trained, tested, counts, seen, one_training),
+        more=_more(trained, tested, single, counts, seen),
         bounds=bounds,
         tests=[_as_test(row) for row in trained],
     )
@@ -184,22 +184,22 @@ def _together_of(verdicts: Sequence[str]) -> str:
 def _more(
     trained: Sequence[dict[str, Any]],
     tested: Sequence[dict[str, Any]],
+    single: Sequence[dict[str, Any]],
     counts: Mapping[str, int],
     untrained: Sequence[dict[str, Any]],
-    one_training: bool,
 ) -> str:
     """How many tests have which verdict, how far the effects reach, what was not tested, and untrained networks."""
     parts = []
     if tested:
         parts.append(_counted(counts, "test"))
         parts += [f"effects {_span(tested)}"] if len(tested) > 1 else []
-    if one_training:
-        parts.append(f"one seed; over its probes alone the claim {_counted(Counter(map(_alone, trained)), 'number')}")
-        parts += [f"effects {_span(trained)}"] if len(trained) > 1 else []
-    without = [row["reason"] for row in trained if not (_tested(row) or one_training)]
+    if single:
+        parts.append(f"one seed; over its probes alone: {_counted(Counter(map(_alone, single)), 'number')}")
+        parts += [f"effects {_span(single)}"] if len(single) > 1 else []
+    without = [row["reason"] for row in trained if not (_tested(row) or row in single)]
     if without:
         (reason, _), *_ = Counter(without).most_common(1)
-        parts.append(f"{len(without)} {'more ' * bool(tested)}not tested ({reason})")
+        parts.append(f"{len(without)} {'more ' * bool(tested or single)}not tested ({reason})")
     if untrained:
         parts.append(f"untrained {_span(untrained)}")
     text = "; ".join(parts)

@@ -24,6 +24,8 @@ _COLOURS = theme.COLOURS["verdict"] | {UNTESTED: theme.RULE, _UNTRAINED: theme.Q
 # A dash would not be seen on an interval.
 _SHAPES = SHAPES | {"inconclusive": "square", UNTESTED: "triangle-up", _UNTRAINED: "diamond"}
 _ROW, _WIDTH, _LETTERS, _LABELS = 52, 400, 52, 300
+# A label of several lines begins at its row's middle; this centres one of three.
+_RAISED = -13
 # Below a statement, what it means for the claim.
 _WORDS = {
     verdict: f"{SYMBOLS[verdict]} {words}"
@@ -54,7 +56,7 @@ def draw(findings: str | Path, output: str | Path, formats: Sequence[str]) -> No
 def chart(findings: Sequence[Mapping[str, Any]], study: str) -> alt.TopLevelMixin:
     """The figure of one study's findings as findings.json holds them."""
     own = [each for each in findings if each["study"] == NAMES[study]]
-    heading = theme.Heading(f"{STUDIES[study]}: what was found", ("effects with 95 % intervals",), (_MARKS,))
+    heading = theme.Heading(f"{STUDIES[study]}: what was found", ("a mark: one model on one dataset, with its 95 % interval", "line: the bound of the claim"), (_MARKS,))
     # Findings of one unit share an axis.
     panels = [
         _panel([each for each in own if each["unit"] == unit], unit) for unit in dict.fromkeys(e["unit"] for e in own)
@@ -81,7 +83,7 @@ def _panel(findings: Sequence[Mapping[str, Any]], unit: str) -> alt.LayerChart:
     labels = [[*textwrap.wrap(each["statement"], _LETTERS), _WORDS[each["verdict"]]] for each in findings]
     y_axis = theme.plain(
         title=None, values=list(range(len(findings))), labelExpr=f"{json.dumps(labels)}[datum.value]",
-        labelLimit=_LABELS, minExtent=_LABELS, grid=False,
+        labelLimit=_LABELS, minExtent=_LABELS, labelOffset=_RAISED, grid=False,
     )  # fmt: skip
     y = alt.Y("y:Q", scale=theme.plain(domain=[len(findings) - 0.5, -0.5], nice=False, zero=False), axis=y_axis)
     x = lambda field: alt.X(f"{field}:Q", scale=scale, axis=axis)  # noqa: E731

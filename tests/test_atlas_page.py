@@ -42,6 +42,7 @@ def finding(study, key, effect, **given):
     test = {"model": "Mini", "data": "GSM8K", "responses": "correct", "verdict": "holds", "untrained": None}
     ends = {"effect": effect, "low": effect and effect - 1, "high": effect and effect + 1}
     row = {"study": study, "key": key, "statement": f"None has a larger MAD than Detailed: {HOSTILE}",
+           "as_claimed": f"The study claims the same: {HOSTILE}", "one_training": False,
            "unit": "MAD ratio", "models": ["Mini"], "data": ["GSM8K"], "verdict": "holds", "untrained": "also",
            "claims": [key],
            "more": f"Holds in 2 of 2 tests. {HOSTILE}", "bounds": [10.0],

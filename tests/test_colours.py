@@ -26,11 +26,32 @@ def test_no_two_meanings_share_a_colour():
 
 
 def test_modules_take_colours_from_the_theme():
-    """The page has its own style sheets, with lighter colours on dark."""
     for path in sorted(CODE.rglob("*.py")):
-        own = path == CODE / "charts/theme.py" or path.parent == CODE / "page"
+        own = path == CODE / "charts/theme.py"
         assert own or not re.search(r"""["']#[0-9a-fA-F]{3,8}["']""", path.read_text(encoding="utf-8")), path
     assert "#" in (CODE / "charts/theme.py").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_colours_of_the_figures():
+    """Beside neutral ones, which its first lines name: those of verdicts, and the ramp of the tokens' losses."""
+    templates = CODE / "page/templates"
+    assert not [path for path in templates.glob("*.js") if re.search(r"[\"']#[0-9a-f]{6}\b", path.read_text())]
+    light, dark = (templates / "atlas.css").read_text().split("@media (prefers-color-scheme: dark)", 1)
+    for verdict in ("holds", "fails"):
+        assert f"--{verdict}: {theme.COLOURS['verdict'][verdict]};" in light
+        assert f"--{verdict}: {theme.ON_DARK['verdict'][verdict]};" in dark.split("}", 1)[0]
+    steps = re.findall(r"\.s\d \{[^}]*\}", (templates / "scores.css").read_text())
+    assert len(steps) == 10 and {*re.findall("#[0-9a-f]{6}", "".join(steps))} <= {*theme.SEQUENTIAL, "#15171c"}
+
+
+def test_a_meaning_has_one_hue_in_the_dark():
+    """Lighter, so that it stands out, and still the same colour to a reader who changes from one to the other."""
+    for family, colours in theme.ON_DARK.items():
+        assert list(colours) == [key for key in theme.COLOURS[family] if key in colours]
+        for key, colour in colours.items():
+            (light, *one), (dark, *other) = lab(theme.COLOURS[family][key], "usual"), lab(colour, "usual")
+            turn = np.degrees(np.arctan2(*one[::-1]) - np.arctan2(*other[::-1]))
+            assert dark >= light and abs((turn + 180) % 360 - 180) < 45, (family, key, turn)
 
 
 def test_a_meaning_has_one_colour_over_all_figures_of_gradients():

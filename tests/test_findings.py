@@ -10,10 +10,11 @@ import pytest
 
 from conftest import ROOT, call, user_error
 from gradatlas.claims.rows import GRADIENTS
-from gradatlas.claims.sentences import sentences, without_findings
+from gradatlas.claims.sentences import SYMBOLS, sentences, without_findings
 from gradatlas.claims.sheet import DynamicsClaim, GradientClaim, QualityClaim, read_claims
-from gradatlas.claims.summary import MOST, UNTESTED, read_findings
+from gradatlas.claims.summary import MOST, ONE_TRAINING, UNTESTED, read_findings
 from gradatlas.claims.tables import CLAIMS
+from gradatlas.claims.verdicts import PROBES_ALONE
 from gradatlas.core.tables import write_table
 from gradatlas.figures.findings import chart
 
@@ -22,7 +23,7 @@ OF_SHEETS = {
     claim.claim: claim for name, kind in SHEETS.items() for claim in read_claims(kind, ROOT / f"config/{name}.tsv")
 }
 CONTRACT = (
-    "study key statement effect low high unit models data verdict untrained claims more bounds tests".split()  # noqa: SIM905
+    "study key statement as_claimed one_training effect low high unit models data verdict untrained claims more bounds tests".split()  # noqa: SIM905
 )
 # By verdict, a number and its interval, in units of the bound's own distance.
 NUMBERS = {"holds": (2.0, 1.5, 2.5), "fails": (0.5, 0.4, 0.6), "inconclusive": (1.1, 0.9, 1.3)}
@@ -109,6 +110,42 @@ def test_what_was_not_judged_is_no_test_and_its_reason_is_given():
     assert exact.verdict == "holds" and exact.untrained == "unmeasured"
 
 
+def test_one_training_is_stated_as_one_and_decides_no_claim():
+    def seed(alone, **other):
+        return row(verdict="inconclusive", p_adjusted=None, reason=f"1 seed; {PROBES_ALONE}{alone}", **other)
+
+    (holds,) = found(seed("holds"))
+    assert holds.statement == "In one training (one seed) gradients of size are larger" and holds.verdict == "unclear"
+    assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "over probes" in ONE_TRAINING
+    assert holds.more == "One seed; over its probes alone: holds in 1 of 1 number."
+    numbers = [("holds", 2.0), ("holds", 2.0), ("inconclusive", 1.0)]
+    several = found(*(seed(alone, value=value, model=alone) for alone, value in numbers))[0]
+    assert several.effect == 2.0 and several.more == (
+        "One seed; over its probes alone: holds in 2, inconclusive in 1 of 3 numbers; effects 1.00 to 2.00."
+    )
+    (fails,) = found(seed("fails"))
+    assert fails.statement == "In one training (one seed) gradients of size are smaller"
+    assert fails.as_claimed.startswith("The study claims the opposite: gradients of size are larger.")
+    unusable = seed("holds", model="b") | {"reason": "1 usable seed"}
+    (beside,) = found(seed("holds"), unusable)
+    assert beside.one_training and beside.more.endswith("1 of 1 number; 1 more not tested (1 usable seed).")
+    (neither,) = found(seed("holds"), seed("fails", model="b"))
+    assert neither.statement.startswith("It is unclear whether") and ONE_TRAINING in neither.as_claimed
+    # A verdict over seeds beside them counts alone.
+    (decided,) = found(seed("holds"), row(model="base, over seeds"))
+    assert decided.statement == "Gradients of size are larger" and not decided.one_training
+    assert "(1 of one seed alone, which decides no claim about training)" in sentences([holds])[0]
+
+
+@pytest.mark.parametrize("verdict", ["holds", "fails"])
+def test_symbol_and_sentences_of_a_row_agree(verdict):
+    """The symbol is before what the study claims, never before what was found."""
+    (finding,) = found(row(verdict=verdict))
+    opposite = verdict == "fails"
+    assert SYMBOLS[finding.verdict] == ("✗" if opposite else "✓")
+    assert ("opposite" in finding.as_claimed, "smaller" in finding.statement) == (opposite, opposite)
+
+
 def test_one_of_several_seeds_and_what_is_not_requested_are_no_findings():
     several = [row(model=f"m{seed}", status="seed", verdict="fails") for seed in range(3)]
     (finding,) = found(*several, row(model="base, over seeds"))
@@ -139,7 +176,7 @@ def test_sentences_say_what_the_numbers_say():
         "An untrained network shows 1 of the 2 that were tested on one too; trained models alone show that gradients "
         "of wrong are larger."
     )
-    assert third == "The opposite of a claim: DPO is bad."
+    assert third == "Found against a claim: DPO is bad."
 
 
 def test_on_the_opposite_table_sentences_say_the_opposite():
@@ -166,19 +203,25 @@ def test_the_commands_write_page_and_figure(tmp_path):
     write_table(CLAIMS, [row(), untrained(), row("small", "fails")], tmp_path / "claims.parquet", {})
     words = {"titles": {"mini": nasty}, "measured": [["mini", "sums"], ["mini", "own"]]}
     given = ("--claims", tmp_path / "claims.parquet", "--settings", json.dumps(words))
-    done = call("write-findings", *given, "--figure", tmp_path / "drawn/f.svg", "--output", tmp_path / "findings")
+    done = call("write-findings", *given, "--figure", tmp_path / "drawn/f", "--output", tmp_path / "findings")
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "findings.json").read_text())
     assert set(facts) == {"sentences", "findings", "left_out", "no_claim"} and len(facts["sentences"]) == 3
     assert [list(each) for each in facts["findings"]] == [CONTRACT] * 2 and facts["no_claim"] == [f"{nasty} on own"]
     text = (tmp_path / "findings.md").read_text()
-    assert "![Effects of the findings with their intervals](drawn/f.svg)" in text and facts["sentences"][0] in text
-    assert "| Gradients of small are smaller | no, the opposite | 0.500 \\[" in text.replace("[", "\\[")
+    assert (
+        "![Layer gradients: effects with their intervals](drawn/f_gradients.svg)" in text
+        and facts["sentences"][0] in text
+    )
+    against = (
+        "Gradients of small are smaller | ✗ The study claims the opposite: gradients of small are larger. | 0.500 "
+    )
+    assert against in text and "[Glossary](more.html#terms)" in text
     assert "A\\|B\\* " in text and "no claim is about it: A\\|B\\*  on own" in text
     figure = ("--findings", tmp_path / "findings.json", "--formats", "svg", "--figure", tmp_path / "drawn/f")
     (tmp_path / "drawn").mkdir()
     assert call("draw-findings", *figure).returncode == 0
-    drawn = (tmp_path / "drawn/f.svg").read_text()
+    drawn = (tmp_path / "drawn/f_gradients.svg").read_text()
     assert all(each in drawn for each in ("Gradients of size are larger", "Size ratio", "untrained network"))
     (tmp_path / "findings.json").write_text("[]")
     assert "make it again with write-findings" in user_error(call("draw-findings", *figure))
@@ -186,14 +229,14 @@ def test_the_commands_write_page_and_figure(tmp_path):
 
 def test_own_data_have_no_claims_and_what_stands_is_stated(tmp_path):
     words = json.dumps({"titles": {"mini": "The miniature"}, "measured": [["mini", f"d{i}"] for i in range(5)]})
-    done = call("write-findings", "--settings", words, "--figure", "f.svg", "--output", tmp_path / "findings")
+    done = call("write-findings", "--settings", words, "--figure", "f", "--output", tmp_path / "findings")
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "findings.json").read_text())
     assert facts["findings"] == [] and "No claim" in facts["sentences"][0]
     measured = "The miniature on d0; The miniature on d1; The miniature on d2; 2 more"
     assert facts["sentences"][1] == f"Measured: {measured}."
     text = (tmp_path / "findings.md").read_text()
-    assert "without a verdict" in text and "f.svg" not in text and "| " not in text
+    assert "without a verdict" in text and "svg" not in text and "| " not in text
 
 
 def test_every_finding_of_the_sheets_reads_either_way():
@@ -214,13 +257,13 @@ def test_the_figure_has_an_axis_a_unit_and_a_mark_a_test():
     share = {"statistic": "signed RD", "threshold": 0.0, "value": -40.0, "low": None, "high": None}
     rows = [row(untrained=0.9), row(model="b"), row("wrong", **share), row("far", value=400.0, high=500.0)]
     facts = json.loads(json.dumps([vars(each) | {"tests": list(map(vars, each.tests))} for each in found(*rows)]))
-    drawn = chart(facts).to_dict(validate=True)
+    drawn = chart(facts, GRADIENTS).to_dict(validate=True)
     titles = [panel["layer"][0]["encoding"]["x"]["axis"]["title"] for panel in drawn["vconcat"]]
     assert titles == ["Size ratio, log axis", "Signed RD"]
     marks = [each for data in drawn["datasets"].values() for each in data]
     kinds = [each["kind"] for each in marks if "kind" in each]
     assert kinds.count("holds") == 4 and kinds.count("untrained network") == 1
-    assert isinstance(chart([]), alt.Chart)
+    assert isinstance(chart([], GRADIENTS), alt.Chart)
 
 
 def test_the_claims_table_opens_with_what_a_reader_needs():

@@ -200,7 +200,7 @@ def test_makes_everything(finished):
         "claims.csv",
         "findings.md",
         "findings.json",
-        "figures/claims/findings.svg",
+        "figures/claims/findings_gradients.svg",
         "figures/claims/dynamics.svg",
     ):
         assert (finished / "results" / name).stat().st_size > 100

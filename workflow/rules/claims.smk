@@ -2,17 +2,19 @@
 
 needs  the samples and spectra of all models, config/claims.tsv (params: another threshold is another result), and
        what the miniatures can do; the second study's evidence
-makes  results/findings.{md,json} and results/figures/claims/findings.{format}: at most six findings a study;
+makes  results/findings.{md,json} and results/figures/claims/findings_{study}.{format}: at most six findings a study;
        results/evidence/{dataset}.parquet (numbers, no verdict) and .two_alternative.parquet (what models can do),
        results/claims.{parquet,csv,json}, results/tables/claims.md, results/figures/claims/verdicts.{format} and
        dynamics.{format}, quality.{format}; results/tables/fixed_data.{csv,md}, results/figures/claims/fixed_data.{format}
 why    a verdict is corrected for all tests of a run, so it is reached in one place, from small tables
 """
 
+# The findings of each study, drawn.
+FINDINGS = ["findings_gradients", "findings_dynamics", "findings_quality"]
 # In all formats: Snakefile's `all` and the target `claims` take them, so that another format makes them again.
 CLAIM_FILES = collect(
     "results/figures/claims/{figure}.{format}",
-    figure=["findings", "verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
+    figure=[*FINDINGS, "verdicts", "dynamics", "quality"] * CLAIMED + ["fixed_data"] * bool(STUDY.datasets),
     format=FIGURE_FILES,
 )
 # Without claims the findings state what was measured.
@@ -112,7 +114,7 @@ rule write_findings:
     params:
         code=code_digest("claims.jobs:write_findings"),
         claims=lambda wildcards, input: ["--claims", *input.claims] if input.claims else [],
-        figure=lambda wildcards, output: os.path.join(os.path.dirname(output.json), "figures/claims/findings.svg"),
+        figure=lambda wildcards, output: os.path.join(os.path.dirname(output.json), "figures/claims/findings"),
         settings=lambda wildcards: as_json(
             titles=titles({**STUDY.learners, **STUDY.models, **STUDY.scored, **STUDY.datasets}),
             measured=MEASURED,
@@ -129,14 +131,27 @@ rule draw_findings:
         "results/findings.json",
     output:
         collect(
-            "results/figures/claims/findings.{format}",
+            "results/figures/claims/{figure}.{format}",
+            figure=FINDINGS,
             format=[name for name in FIGURE_FILES if name != "svg"],
         ),
         figure=report(
-            "results/figures/claims/findings.svg",
+            "results/figures/claims/findings_gradients.svg",
             caption="../report/caption.rst",
             category="Findings",
-            labels={"table": "Effects of the findings"},
+            labels={"table": "Effects: layer gradients"},
+        ),
+        dynamics_figure=report(
+            "results/figures/claims/findings_dynamics.svg",
+            caption="../report/claims_dynamics.rst",
+            category="Findings",
+            labels={"table": "Effects: learning dynamics"},
+        ),
+        quality_figure=report(
+            "results/figures/claims/findings_quality.svg",
+            caption="../report/claims_quality.rst",
+            category="Findings",
+            labels={"table": "Effects: data quality"},
         ),
     log:
         "logs/draw_findings.log",
@@ -146,7 +161,7 @@ rule draw_findings:
     params:
         code=code_digest("figures.jobs:draw_findings"),
         formats=STUDY.config["formats"],
-        figure=lambda wildcards, output: os.path.splitext(output.figure)[0],
+        figure=lambda wildcards, output: output.figure.removesuffix("_gradients.svg"),
     shell:
         "python -m gradatlas draw-findings --findings {input:q} --formats {params.formats} --figure {params.figure:q}"
         " > {log:q} 2>&1"

@@ -177,7 +177,7 @@ rule write_atlas:
         responses=collect("results/responses/{dataset}.parquet", dataset=STUDY.datasets),
         claims=["results/claims.parquet"] if CLAIMED else [],
         scores=SCORE_PAGES,
-        quality=QUALITY_PICTURES,
+        pictures=[path for path in CLAIM_FILES + QUALITY if path.endswith(".svg")],
         second=[str(sums_of(folder)) for folder in SECOND_FIGURES],
         statuses=RUN_STATUSES,
         run_table=[*DYNAMICS_TABLE, *[str(Path(path).with_suffix(".parquet")) for path in DYNAMICS_TABLE]],
@@ -212,7 +212,7 @@ rule write_atlas:
         " --tables {params.tables:q} --accuracy {input.accuracy:q} --config {input.config:q} --curves {input.curves:q}"
         " --sample-layers {input.layers:q} --responses {input.responses:q} {params.claims:q}"
         " --findings {input.findings:q} --glossary {input.glossary:q}"
-        " --scores {input.scores:q} --quality {input.quality:q} --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
+        " --scores {input.scores:q} --pictures {input.pictures:q} --second {params.second:q} --statuses {input.statuses:q} --run-table {params.run_table:q}"
         " --win-rates {params.win_rates:q}"
         " --settings {params.settings:q} --output {output.page:q} > {log:q} 2>&1"
 

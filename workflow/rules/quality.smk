@@ -37,13 +37,6 @@ if STUDY.config["cosines"]:
         format=STUDY.config["formats"],
     )
 
-# One picture of each on the page.
-QUALITY_PICTURES = [
-    path
-    for path in QUALITY
-    if os.path.basename(path) in ("layers.svg", "recall.svg") or re.match("results.cosines.*[.]svg$", path)
-]
-
 
 rule make_graded:
     """Make graded training data of the miniature's questions."""

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from gradatlas.charts import theme  # noqa: F401  (importing it turns it on)
+from gradatlas.charts import theme
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError, nearest
 from gradatlas.core.files import replacing, write_text
@@ -101,12 +101,20 @@ def _svg(specification: dict[str, Any]) -> str:
     return re.sub(r"\b(gradient_|clip)\d+\b", rename, svg)
 
 
+def _with_stand_ins(svg: str) -> str:
+    """The SVG with fonts of the same width behind the theme's; titles of panels get its family from the renderer."""
+    behind = theme.FAMILY.replace("sans-serif", f"{theme.STAND_IN}, sans-serif")
+    for family in (theme.FAMILY, "sans-serif"):
+        svg = svg.replace(f'font-family="{family}"', f'font-family="{behind}"')
+    return svg.replace(">", f"><style>{theme.STAND_INS}</style>", 1)
+
+
 def _write(path: Path, specification: dict[str, Any], svg: str) -> None:
     with replacing(path) as temporary:
         if path.suffix == ".json":
             temporary.write_text(as_json(specification), encoding="utf-8")
         elif path.suffix == ".svg":
-            temporary.write_text(svg, encoding="utf-8")
+            temporary.write_text(_with_stand_ins(svg), encoding="utf-8")
         elif path.suffix == ".png":
             temporary.write_bytes(vl_convert.svg_to_png(svg, ppi=PPI))
         else:

@@ -1,8 +1,8 @@
 """All style of the charts: colours, marks, sizes, type. Charts themselves hold none.
 
 The type is Liberation Sans: vl-convert carries it inside its wheel, so a chart's text is measured and drawn alike on
-every machine (tried: with no font installed an SVG has the same bytes), and it has the metrics of Arial and Helvetica,
-so an SVG keeps its layout in a viewer without it.
+every machine (tried: with no font installed an SVG has the same bytes), and it has the metrics of Arial and Helvetica.
+A browser that has none of these shows an SVG in a wider font, made narrower (`STAND_IN`), so it keeps its layout.
 (One glyph that it does not have, such as a subscript digit, sets a whole line into another font: labels avoid those.)
 """
 
@@ -44,6 +44,13 @@ def plain(**settings) -> dict[str, Any]:
 
 
 FAMILY = "Liberation Sans, Arimo, Arial, Helvetica, sans-serif"
+# The family behind these, and how an SVG defines it: fonts of Linux and others that are wider by a sixth.
+STAND_IN = "Gradatlas"
+STAND_INS = "".join(
+    f"@font-face{{font-family:{STAND_IN};font-weight:{weight};size-adjust:86%;"
+    f'src:local("DejaVu Sans{name}"),local("Verdana{name}")}}'
+    for weight, name in (("normal", ""), ("bold", " Bold"))
+)
 INK, QUIET, RULE, GRID = "#1f2430", "#4d5566", "#8b93a3", "#e7e9ee"
 
 # One colour a meaning, over all figures; other modules take theirs from here. Shapes repeat them. The projections have
@@ -92,6 +99,20 @@ COLOURS: dict[str, dict[str, str]] = {
         "5": "#8a8d1c",
         "6": "#5fa3e0",
         "7": "#7d4a2d",
+    },
+}
+# The same meanings on a dark page: lighter colours of about the same hue.
+ON_DARK: dict[str, dict[str, str]] = {
+    "variant": {"none": "#b08be0", "simplified": "#f08a80", "detailed": "#f0b64a"},
+    "verdict": {"holds": "#4fd39b", "fails": "#ff8f8f"},
+    "series": {
+        "1": "#7fb2ea",
+        "2": "#f2a072",
+        "3": "#4fd0bf",
+        "4": "#ec8fd0",
+        "5": "#c9cc5a",
+        "6": "#c3e0fb",
+        "7": "#cf9f80",
     },
 }
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")

@@ -344,7 +344,7 @@ def write_findings(
     claims
         the claims table (.parquet); none where nothing has claims
     figure
-        the figure of the findings (.svg), which the Markdown shows
+        the figures of the findings, which the Markdown shows: FIGURE without `_STUDY` and `.svg`
     output
         stem of the files to write: .json and .md
     """

@@ -14,8 +14,8 @@ from gradatlas.claims.rows import STUDIES
 from gradatlas.claims.summary import NAMES, Finding, read_findings
 from gradatlas.core.files import write_text
 
-# By verdict and by what an untrained network shows, the words of the table.
-AS_CLAIMED = {"holds": "yes", "fails": "no, the opposite", "unclear": "unclear"}
+# The verdict on what the study claims, by symbol; by what an untrained network shows, the words of the table.
+SYMBOLS = {"holds": "✓", "fails": "✗", "unclear": "?"}
 UNTRAINED = {
     "also": "shows it too",
     "part": "shows it in some tests",
@@ -24,11 +24,11 @@ UNTRAINED = {
     "open": "–",
 }
 NOTE = (
-    "A finding is a claim over all models and data of this run that it was tested on. *As claimed*: yes, where it "
-    "holds in more than half of these tests and fails in none; no, where the opposite does; else unclear. *Effect*: of "
-    "the tests with the finding's verdict the one closest to the claim's bound, with its 95 % interval. *Untrained "
-    "network*: whether networks before training show the same by the same rule; then the finding tells nothing of what "
-    "a model has learnt. Terms: docs/glossary.md. All tests: [tables/claims.md](tables/claims.md) and claims.csv."
+    "*Found*: what the tests on all models and data of this run show. *The claim*: ✓, it holds in more than half of "
+    "these tests and fails in none; ✗, it fails in more than half and holds in none; ?, neither. *Effect*: of the tests "
+    "with this verdict the one closest to the claim's bound, with its 95 % interval. *Untrained network*: whether "
+    "networks before training show the same by the same rule; then the finding says nothing of what a model has "
+    "learnt. [Glossary](more.html#terms). All tests: [tables/claims.md](tables/claims.md) and claims.csv."
 )
 # As many are named in one sentence.
 _NAMED = 2
@@ -44,8 +44,8 @@ def write_findings(
     """Write ``{output}.json`` and ``{output}.md``, and return the findings.
 
     `claims`: the claims table; None where nothing of this run has claims. `titles`: of models and datasets, by key.
-    `measured`: the model and the dataset, by key, of everything that this run measures. `figure`: the findings drawn,
-    shown in the Markdown.
+    `measured`: the model and the dataset, by key, of everything that this run measures. `figure`: stem of the
+    findings drawn, a figure a study, shown in the Markdown.
     """
     found, left_out = read_findings(claims, titles) if claims is not None else ([], [])
     about = set(claims.select("model", "dataset").iter_rows()) if claims is not None else set()
@@ -61,14 +61,16 @@ def write_findings(
 
 def sentences(found: Sequence[Finding]) -> list[str]:
     """Three sentences on the findings: how many hold, what an untrained network shows, what is the opposite."""
-    by = {verdict: [each for each in found if each.verdict == verdict] for verdict in AS_CLAIMED}
+    by = {verdict: [each for each in found if each.verdict == verdict] for verdict in SYMBOLS}
     decided = [each for each in found if each.verdict != "unclear"]
-    holds, fails, unclear = (len(by[verdict]) for verdict in AS_CLAIMED)
+    holds, fails, unclear = (len(by[verdict]) for verdict in SYMBOLS)
     counts = [
         f"{holds} hold{'s' * (holds == 1)} as claimed",
         f"{fails} {'is' if fails == 1 else 'are'} the opposite",
         f"and {unclear} {'is' if unclear == 1 else 'are'} unclear",
     ]
+    if single := sum(each.one_training for each in found):
+        counts[-1] += f" ({single} of one seed alone, which decides no claim about training)"
     said = f"Of {len(found)} finding{'s' * (len(found) > 1)} {', '.join(counts)}."
     return [said, _on_untrained(decided), _on_opposites(found, by["fails"])]
 
@@ -91,7 +93,7 @@ def _on_untrained(decided: Sequence[Finding]) -> str:
 
 def _on_opposites(found: Sequence[Finding], opposite: Sequence[Finding]) -> str:
     if opposite:
-        return f"The opposite of a claim: {_named(opposite, '', '; ')}."
+        return f"Found against a claim: {_named(opposite, '', '; ')}."
     holds = [each for each in found if each.verdict == "holds"]
     if holds:
         most = max(holds, key=lambda each: sum(test.verdict == "holds" for test in each.tests))
@@ -126,7 +128,7 @@ def _inside(statement: str) -> str:
 def _markdown(
     found: Sequence[Finding], said: Sequence[str], left_out: Sequence[str], others: Sequence[str], picture: str
 ) -> str:
-    header = ("Finding", "As claimed", "Effect", "Unit", "Models", "Data", "Untrained network", "Tests")
+    header = ("Found", "The claim", "Effect", "Unit", "Models", "Data", "Untrained network", "Tests")
     sections = [
         Section(
             title,
@@ -134,7 +136,7 @@ def _markdown(
             [
                 [
                     each.statement,
-                    AS_CLAIMED[each.verdict],
+                    f"{SYMBOLS[each.verdict]} {each.as_claimed}",
                     with_interval(each.effect, each.low, each.high),
                     each.unit,
                     ", ".join(each.models),
@@ -151,7 +153,8 @@ def _markdown(
         if any(each.study == NAMES[study] for each in found)
     ]
     notes = [" ".join(map(escaped, said))]
-    notes += [f"![Effects of the findings with their intervals]({picture})"] if picture else []
+    shown = [(NAMES[study], title) for study, title in STUDIES.items() if any(f.study == NAMES[study] for f in found)]
+    notes += [f"![{title}: effects with their intervals]({picture}_{name}.svg)" for name, title in shown if picture]
     notes += [NOTE] if found else []
     notes += [f"Not shown: {escaped('; '.join(left_out))}."] if left_out else []
     notes += [f"Measured, but no claim is about it: {escaped('; '.join(others))}."] if others and found else []

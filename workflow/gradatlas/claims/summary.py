@@ -14,11 +14,13 @@ import polars as pl
 from gradatlas.charts.numbers import three_digits
 from gradatlas.claims.rows import DYNAMICS, GRADIENTS, QUALITY, STUDIES, rows
 from gradatlas.claims.sheet import OVERALL
+from gradatlas.claims.verdicts import PROBES_ALONE
 
 # More of one study are no summary.
 MOST = 6
 NAMES = {GRADIENTS: "gradients", DYNAMICS: "dynamics", QUALITY: "quality"}
 UNTESTED = "not tested"
+ONE_TRAINING = "One seed decides nothing about it: the interval is over probes, not over trainings."
 _CHOICE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\}")
 
 
@@ -40,7 +42,8 @@ class Tested:
 class Finding:
     """A claim over all of its tests; the key `findings` of findings.json holds a list of them.
 
-    `verdict`: holds, fails or unclear; `statement` follows it. `effect`, `low` and `high`: of the weakest of the tests
+    `verdict`: holds, fails or unclear, of what the study claims; `statement`: what was found, and `as_claimed`: what
+    that means for the claim. `one_training`: its tests are of one seed each, which decides no claim. `effect`, `low` and `high`: of the weakest of the tests
     with this verdict; `untrained`: also, part, not, unmeasured, or open (of an unclear one). `bounds`: what the effect
     is claimed to lie above or below, or between.
     """
@@ -48,6 +51,8 @@ class Finding:
     study: str
     key: str
     statement: str
+    as_claimed: str
+    one_training: bool
     effect: float | None
     low: float | None
     high: float | None
@@ -96,21 +101,29 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
     first = trained[0]
     tested = [row for row in trained if _tested(row)]
     verdict, counts = _together(tested), Counter(row["verdict"] for row in tested)
-    shown = [row for row in tested if row["verdict"] == verdict] or tested or trained
     seen = [row for row in untrained if _tested(row)]
     bounds = [first["threshold"]]
     if first["margin"] is not None:
         bounds = [first["threshold"] - first["margin"], first["threshold"] + first["margin"]]
+    # What the probes of single trainings say, where nothing else was tested.
+    single = [row for row in trained if _alone(row)] if not tested else []
+    found = _together_of(list(map(_alone, single))) if single else verdict
+    shown = [row for row in single if _alone(row) == found] or [row for row in tested if row["verdict"] == verdict]
+    shown = shown or single or tested or trained
     measured = [row for row in shown if row["value"] is not None]
     weakest = min(measured, key=lambda row: min(abs(row["value"] - bound) for bound in bounds), default=first)
-    text = _filled(first["finding"], verdict)
-    if verdict == "unclear":
+    text, claimed = _filled(first["finding"], found), _filled(first["finding"])
+    if found == "unclear":
         mixed = counts["holds"] and counts["fails"]
         text = f"{'it depends on model and data' if mixed else 'it is unclear'} whether {text}"
+    elif single:
+        text = f"in one training (one seed) {text}"
     return Finding(
         study=NAMES[first["study"]],
         key=first["claim"],
         statement=text[:1].upper() + text[1:],
+        as_claimed=_as_claimed(found, claimed, bool(single)),
+        one_training=bool(single),
         **{name: weakest[key] for name, key in (("effect", "value"), ("low", "low"), ("high", "high"))},
         unit=first["statistic"],
         models=_unique(row["model_title"] for row in tested or trained),
@@ -118,10 +131,20 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
         verdict=verdict,
         untrained=_untrained(verdict, seen),
         claims=[first["claim"]],
-        more=_more(trained, tested, counts, seen),
+        more=_more(trained, tested, single, counts, seen),
         bounds=bounds,
         tests=[_as_test(row) for row in trained],
     )
+
+
+def _as_claimed(found: str, claimed: str, one_training: bool) -> str:
+    """What a finding means for the study's claim; it follows the symbol of the verdict."""
+    words = {
+        "holds": "The study claims the same",
+        "fails": f"The study claims the opposite: {claimed}",
+        "unclear": "The study claims that it is so",
+    }[found]
+    return f"{words}. {ONE_TRAINING}" if one_training else f"{words}."
 
 
 def _untrained(verdict: str, tests: Sequence[Mapping[str, Any]]) -> str:
@@ -135,6 +158,11 @@ def _untrained(verdict: str, tests: Sequence[Mapping[str, Any]]) -> str:
     return "part" if any(row["verdict"] == verdict for row in tests) else "not"
 
 
+def _alone(row: Mapping[str, Any]) -> str:
+    """The verdict of one training's probes alone; empty for a row that is not one of a training."""
+    return (row["reason"] or "").partition(PROBES_ALONE)[2]
+
+
 def _tested(row: Mapping[str, Any]) -> bool:
     """Whether a row is a test: it has a verdict, or a p-value that was corrected for the others."""
     return row["verdict"] != "inconclusive" or row["p_adjusted"] is not None
@@ -142,9 +170,13 @@ def _tested(row: Mapping[str, Any]) -> bool:
 
 def _together(tests: Sequence[Mapping[str, Any]]) -> str:
     """The verdict of several tests: that of more than half of them, where none has the opposite one."""
-    counts = Counter(row["verdict"] for row in tests)
+    return _together_of([row["verdict"] for row in tests])
+
+
+def _together_of(verdicts: Sequence[str]) -> str:
+    counts = Counter(verdicts)
     for verdict, opposite in (("holds", "fails"), ("fails", "holds")):
-        if 2 * counts[verdict] > len(tests) and not counts[opposite]:
+        if 2 * counts[verdict] > len(verdicts) and not counts[opposite]:
             return verdict
     return "unclear"
 
@@ -152,23 +184,32 @@ def _together(tests: Sequence[Mapping[str, Any]]) -> str:
 def _more(
     trained: Sequence[dict[str, Any]],
     tested: Sequence[dict[str, Any]],
+    single: Sequence[dict[str, Any]],
     counts: Mapping[str, int],
     untrained: Sequence[dict[str, Any]],
 ) -> str:
     """How many tests have which verdict, how far the effects reach, what was not tested, and untrained networks."""
     parts = []
     if tested:
-        each = [f"{name} in {counts[name]}" for name in ("holds", "fails", "inconclusive") if counts[name]]
-        parts.append(f"{', '.join(each)} of {len(tested)} test{'s' * (len(tested) > 1)}")
+        parts.append(_counted(counts, "test"))
         parts += [f"effects {_span(tested)}"] if len(tested) > 1 else []
-    without = [row["reason"] for row in trained if not _tested(row)]
+    if single:
+        parts.append(f"one seed; over its probes alone: {_counted(Counter(map(_alone, single)), 'number')}")
+        parts += [f"effects {_span(single)}"] if len(single) > 1 else []
+    without = [row["reason"] for row in trained if not (_tested(row) or row in single)]
     if without:
         (reason, _), *_ = Counter(without).most_common(1)
-        parts.append(f"{len(without)} {'more ' * bool(tested)}not tested ({reason})")
+        parts.append(f"{len(without)} {'more ' * bool(tested or single)}not tested ({reason})")
     if untrained:
         parts.append(f"untrained {_span(untrained)}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _counted(counts: Mapping[str, int], what: str) -> str:
+    each = [f"{name} in {counts[name]}" for name in ("holds", "fails", "inconclusive") if counts[name]]
+    total = sum(counts.values())
+    return f"{', '.join(each)} of {total} {what}{'s' * (total > 1)}"
 
 
 def _span(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -29,6 +29,8 @@ NO_ABILITY = "no measure of ability: nothing tells right answers from wrong"
 # With fewer seeds there is no verdict over seeds.
 FEWEST_SEEDS = 3
 VERDICTS = ("holds", "fails", "inconclusive")
+# In the reason of one training, before what its probes say.
+PROBES_ALONE = "over its probes alone: "
 
 
 def decide(
@@ -175,7 +177,7 @@ def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]
         for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
             alone, _ = _verdict(row | {"p_adjusted": adjusted, "reason": _no_headroom(row)}, claims[name])
             count = f" of {seeds[_training(row)]}" if row["one_of_several"] else ""
-            probes = f"; over its probes alone: {alone}" if row["test"] != ONE_TRAINING else ""
+            probes = f"; {PROBES_ALONE}{alone}" if row["test"] != ONE_TRAINING else ""
             row["reason"] = f"1 seed{count}{probes}"
 
 

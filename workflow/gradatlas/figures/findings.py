@@ -1,4 +1,4 @@
-"""The findings drawn: of each study a panel a unit, a row a finding, in it each test's effect with its interval."""
+"""The findings drawn: a figure a study, a panel a unit, a row a finding, in it each test's effect with its interval."""
 
 import json
 import textwrap
@@ -13,6 +13,7 @@ from gradatlas.charts import scales, theme
 from gradatlas.charts.panel import nothing, rounded
 from gradatlas.charts.save import save
 from gradatlas.claims.rows import STUDIES
+from gradatlas.claims.sentences import SYMBOLS
 from gradatlas.claims.summary import NAMES, UNTESTED
 from gradatlas.core.errors import InputError
 from gradatlas.figures.verdicts import SHAPES
@@ -22,7 +23,19 @@ _UNTRAINED = "untrained network"
 _COLOURS = theme.COLOURS["verdict"] | {UNTESTED: theme.RULE, _UNTRAINED: theme.QUIET}
 # A dash would not be seen on an interval.
 _SHAPES = SHAPES | {"inconclusive": "square", UNTESTED: "triangle-up", _UNTRAINED: "diamond"}
-_ROW, _WIDTH, _LETTERS, _LABELS = 44, 400, 52, 300
+_ROW, _WIDTH, _LETTERS, _LABELS = 52, 400, 52, 300
+# A label of several lines begins at its row's middle; this centres one of three.
+_RAISED = -13
+# Below a statement, what it means for the claim.
+_WORDS = {
+    verdict: f"{SYMBOLS[verdict]} {words}"
+    for verdict, words in {"holds": "as claimed", "fails": "the opposite was claimed", "unclear": "claim open"}.items()
+}
+_MARKS = (
+    "Each row is a finding: what was found, and whether the study claims the same. Each mark is one test, on one model "
+    "and dataset, with its 95 % interval. Look for marks on one side of the vertical line, the bound of the claim; a "
+    "grey diamond is the same number of the untrained network. Terms: docs/glossary.md."
+)
 # Tests of one finding take this share of the height of its row.
 _SHARE = 0.72
 # Numbers below zero that differ by more than this have a symmetric log axis.
@@ -31,30 +44,33 @@ _ENDS = ("effect", "low", "high")
 
 
 def draw(findings: str | Path, output: str | Path, formats: Sequence[str]) -> None:
-    """Draw findings.json as ``{output}.{format}``; `InputError` for another file."""
+    """Draw findings.json as ``{output}_{study}.{format}``, of each study; `InputError` for another file."""
     try:
         found = json.loads(Path(findings).read_text(encoding="utf-8"))["findings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{findings}: not a table of findings ({error}); make it again with write-findings") from None
-    save(chart(found), output, formats)
+    for study in STUDIES:
+        save(chart(found, study), f"{output}_{NAMES[study]}", formats)
 
 
-def chart(findings: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
-    """The figure of findings as findings.json holds them."""
-    marks = "Marks: tests of a finding with their 95 % intervals. Vertical lines: the bounds of its claim."
-    heading = theme.Heading("Findings: effects and their intervals", (), (marks,))
-    panels = []
-    for study, name in STUDIES.items():
-        own = [each for each in findings if each["study"] == NAMES[study]]
-        # Findings of one unit share an axis.
-        for place, unit in enumerate(dict.fromkeys(each["unit"] for each in own)):
-            panels.append(_panel([each for each in own if each["unit"] == unit], unit, "" if place else name))
+def chart(findings: Sequence[Mapping[str, Any]], study: str) -> alt.TopLevelMixin:
+    """The figure of one study's findings as findings.json holds them."""
+    own = [each for each in findings if each["study"] == NAMES[study]]
+    heading = theme.Heading(
+        f"{STUDIES[study]}: what was found",
+        ("a mark: one model on one dataset, with its 95 % interval", "line: the bound of the claim"),
+        (_MARKS,),
+    )
+    # Findings of one unit share an axis.
+    panels = [
+        _panel([each for each in own if each["unit"] == unit], unit) for unit in dict.fromkeys(e["unit"] for e in own)
+    ]
     if not panels:
         return nothing(heading)
     return alt.vconcat(*panels, spacing=12, **theme.headed(heading, 2)).resolve_scale(x="independent", y="independent")
 
 
-def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.LayerChart:
+def _panel(findings: Sequence[Mapping[str, Any]], unit: str) -> alt.LayerChart:
     points, bounds = [], []
     for row, finding in enumerate(findings):
         tests = finding["tests"]
@@ -68,10 +84,10 @@ def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.
     frame = pl.DataFrame(points, infer_schema_length=None, schema_overrides=numbers).with_columns(map(rounded, _ENDS))
     frame = frame.filter(pl.col("effect").is_not_null())
     scale, axis = _measure(unit, [*(each for name in _ENDS for each in frame[name]), *(each["x"] for each in bounds)])
-    labels = [textwrap.wrap(each["statement"], _LETTERS) for each in findings]
+    labels = [[*textwrap.wrap(each["statement"], _LETTERS), _WORDS[each["verdict"]]] for each in findings]
     y_axis = theme.plain(
         title=None, values=list(range(len(findings))), labelExpr=f"{json.dumps(labels)}[datum.value]",
-        labelLimit=_LABELS, minExtent=_LABELS, grid=False,
+        labelLimit=_LABELS, minExtent=_LABELS, labelOffset=_RAISED, grid=False,
     )  # fmt: skip
     y = alt.Y("y:Q", scale=theme.plain(domain=[len(findings) - 0.5, -0.5], nice=False, zero=False), axis=y_axis)
     x = lambda field: alt.X(f"{field}:Q", scale=scale, axis=axis)  # noqa: E731
@@ -79,7 +95,7 @@ def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.
 
     def scaled(channel: type, values: Mapping[str, str], legend: bool = True) -> Any:
         shape = theme.plain(domain=list(values), range=list(values.values()))
-        return channel("kind:N", scale=shape, legend=theme.plain(title=None) if legend else None)
+        return channel("kind:N", scale=shape, legend=theme.plain(title="The claim, in one test") if legend else None)
 
     tooltip = ["model", "data", "responses", "kind", alt.Tooltip("effect:Q", format=".3~g")]
     rules = theme.Chart(alt.InlineData(bounds)).mark_rule(style="zero").encode(x=x("x"), y=y, y2="y2:Q")
@@ -92,7 +108,6 @@ def _panel(findings: Sequence[Mapping[str, Any]], unit: str, title: str) -> alt.
         ),
         width=_WIDTH,
         height=_ROW * len(findings),
-        title=alt.Title(title, style="panel-title", offset=6) if title else alt.Undefined,
     )
 
 

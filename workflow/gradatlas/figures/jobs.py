@@ -249,7 +249,7 @@ def draw_findings(*, findings: Path, formats: list[str], figure: Path) -> None:
     formats
         any of vl.json, svg, png, pdf
     figure
-        figure to write, without its format
+        figures to write, without `_STUDY` and their format
     """
     from gradatlas.figures.findings import draw
 

@@ -26,7 +26,12 @@ _BLOCK = (
 )  # fmt: skip
 _SIZE, _WIDE = ((theme.panel_width(columns), theme.HEIGHTS["main"]) for columns in (3, 2))
 #: The lines of all panels of one figure: types of probes, and pairs of questions.
-_LINES = {"chosen": "chosen", "rejected": "rejected", "same": "same question", "other": "other questions"}
+_LINES = {
+    "chosen": "chosen",
+    "rejected": "rejected",
+    "same": "chosen and rejected of a question",
+    "other": "chosen of two questions",
+}
 
 
 def chosen(data: RunData) -> list[list[Chain]]:
@@ -68,11 +73,15 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     missed = (changes["predicted"] - changes["measured"]).pow(2).sum() / changes["measured"].pow(2).sum()
     heading = theme.Heading(
         f"{chain.title}: the matrices {_largest(blocks)} change the chosen responses most",
-        (data.title, f"parts miss {missed**0.5:.1%} of the change"),
+        (data.title, "which part of the network made responses likelier or less likely"),
         (
-            "Parts of the change of log π(y|x) in nats, of the true change of weights, by the gradients along it; "
-            f"means over probed questions. They add up to the measured change but for {missed**0.5:.1%}. Above: by "
-            "layer and updates. Below: by kind of matrix over the whole run, with 95 % intervals; scales differ.",
+            "What is drawn: how many nats of a response's change in log-probability came from the new weights of each "
+            "part of the network (its budget). Above: by layer and updates, brown lower, green higher. Below: by kind "
+            "of matrix over the whole run, with 95 % intervals; scales differ.",
+            "What to look for: dark tiles, and dots far from the line at 0, are the parts that moved the responses; "
+            "where the columns look alike, the run moved other responses by the same parts.",
+            "Means over probed questions, of the true change of weights by the gradients along it. The parts add up "
+            f"to the measured change but for {missed**0.5:.1%}.",
         ),
     )
     return heading, grid(panels, len(kinds), heading)
@@ -128,7 +137,7 @@ def _shares(data: RunData, part: pl.DataFrame, first: bool) -> alt.LayerChart:
         y=alt.Y("block:O", sort=order, title=None, axis=alt.Axis(labels=first, ticks=False, domain=False))
     )
     zero = theme.Chart(alt.InlineData([{"zero": 0}])).mark_rule(style="zero").encode(x="zero:Q")
-    x = Axis("value", f"Part, nats, {OWN_SCALE}", count=4)
+    x = Axis("value", f"Change by it, nats, {OWN_SCALE}", count=4)
     parts = [
         zero,
         base.mark_rule(style="interval", color=theme.INK).encode(x=x.encode(alt.X, "low"), x2="high:Q"),
@@ -145,16 +154,23 @@ def kernels(data: RunData, chains: Sequence[Chain]) -> Figure:
     entangled = data.table(ENTANGLEMENT, chain.last)
     scatter = _followed(entangled, data.table(BUDGET, chain.last))
     above, below = (scatter.filter((pl.col("value") > 1) == side)["change"] for side in (True, False))
-    fell = [f"in {(side < 0).sum()} of {len(side)} cases with E {words} 1" for side, words in
-            ((above, "above"), (below, "below")) if len(side)]  # fmt: skip
+    fell = [
+        f"in {(side < 0).sum()} of {len(side)} cases where a step on their own pair alone {words} them"
+        for side, words in ((above, "lowers"), (below, "raises"))
+        if len(side)
+    ]
     heading = theme.Heading(
-        f"{chain.title}: chosen responses fell {', '.join(fell)}",
+        f"{chain.title}: chosen responses fell {', and '.join(fell)}",
         (data.title, f"{scatter['prompt'].n_unique()} questions"),
         (
-            "E: ⟨s+, s−⟩ over |s+|² of a question's chosen and rejected response, s the gradient of log π(y|x). A "
-            "small step of DPO on this pair alone lowers the chosen one where E is above 1. A point: a question in a "
-            "part of the run, E at its start. Norms and rankings: means over questions and responses, with 95 % "
-            "intervals. Cosines: means at the end of the run.",
+            "What is drawn: how gradients of chosen and rejected responses pull on one another. The entanglement E of "
+            "a pair is ⟨s+, s−⟩ over |s+|², s the gradient of log π(y|x) of its chosen and its rejected response: a "
+            "small step of DPO on this pair alone lowers the chosen one where E is above 1, and raises it elsewhere.",
+            "What to look for: points below 0 and left of the dashed line fell although their own pair raises them, so "
+            "other pairs made them fall. A cosine near 1: a step on one response moves the other as well. Kendall's "
+            "tau near 1: a step moves the same responses most at both ends of an interval.",
+            "A point: a question in a part of the run, E at its start. Norms and rankings: means over questions and "
+            "responses, with 95 % intervals. Cosines: means at the end of the run.",
         ),
     )
     panels = [_scatter(scatter), _norms(data, entangled), _ranks(data, chain), _cosines(data, chain)]
@@ -183,7 +199,9 @@ def _scatter(points: pl.DataFrame) -> alt.LayerChart:
         theme.Chart(alt.InlineData([{"x": 1}])).mark_rule(style="turn").encode(x="x:Q"),
         theme.Chart(alt.InlineData([{"y": 0}])).mark_rule(style="zero").encode(y="y:Q"),
     ]
-    return theme.layer(*rules, dots, width=_WIDE[0], height=_WIDE[1], **titled("Entanglement, and what followed"))
+    return theme.layer(
+        *rules, dots, width=_WIDE[0], height=_WIDE[1], **titled("Pull of the own pair, and what followed")
+    )
 
 
 def _norms(data: RunData, entangled: pl.DataFrame) -> alt.LayerChart:
@@ -195,7 +213,9 @@ def _norms(data: RunData, entangled: pl.DataFrame) -> alt.LayerChart:
         for (step,), part in sums.group_by("step", maintain_order=True)
         for side in ("chosen", "rejected")
     ]  # fmt: skip
-    return _lines(rows, Axis("step", "Updates", format=",d", count=4), "Norm of the gradient of log π(y|x)", "Norms")
+    return _lines(
+        rows, Axis("step", "Updates", format=",d", count=4), "Norm of the gradient of log π(y|x)", "Size of gradients"
+    )
 
 
 def _ranks(data: RunData, chain: Chain) -> alt.LayerChart:
@@ -208,7 +228,7 @@ def _ranks(data: RunData, chain: Chain) -> alt.LayerChart:
         if np.isfinite(found).all() and (kinds == kind).any()
     ]
     x = Axis("step", "Updates at the end of an interval", format=",d", count=4)
-    return _lines(rows, x, "Kendall's tau", "Rankings by k(o, ·), from one model to the next")
+    return _lines(rows, x, "Kendall's tau (1: same order)", "Which responses a step moves most: same order?")
 
 
 def _lines(rows: Sequence[dict], x: Axis, y: str, title: str) -> alt.LayerChart:
@@ -220,7 +240,7 @@ def _lines(rows: Sequence[dict], x: Axis, y: str, title: str) -> alt.LayerChart:
 
 def _cosines(data: RunData, chain: Chain) -> alt.LayerChart:
     """Of chosen with the same question's rejected, and with other questions' chosen."""
-    kinds = {("rejected", True): "same question", ("chosen", False): "other questions"}
+    kinds = {("rejected", True): _LINES["same"], ("chosen", False): _LINES["other"]}
     means = data.table(KERNEL_MEANS, chain.last).filter(pl.col("layer").is_not_null() & (pl.col("o_type") == "chosen"))
     means = means.filter(pl.col("step") == pl.col("step").max())
     rows = [
@@ -231,5 +251,5 @@ def _cosines(data: RunData, chain: Chain) -> alt.LayerChart:
         )
         if not part["cosine"].is_null().all()
     ]
-    title = "Chosen: rejected of the same, chosen of others"
+    title = "How alike two gradients are"
     return _lines(rows, Axis("layer", "Layer", format="d"), "Cosine of gradients", title)

@@ -35,9 +35,11 @@ from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS, STATISTICS
 SAMPLES, TEXTS, CHARACTERS = 300, 100, 300
 GROUPS, VALUES = 8, 2_300_000
 CURVE_DIGITS, SAMPLE_DIGITS = 4, 3
-# Of variants, as in the figures; each has a shape of its own too. The dark page has lighter ones in the same order.
-LIGHT_COLOURS = theme.VARIANT_COLOURS[:8]
-DARK_COLOURS = ("#b08be0", "#f08a80", "#f0b64a", "#7fb2ea", "#f2a072", "#4fd0bf", "#ec8fd0", "#c9cc5a")
+# Of variants, as in the figures; each has a shape of its own too.
+_COLOURS = {
+    name: [*of["variant"].values(), *of["series"].values()][:8]
+    for name, of in (("light", theme.COLOURS), ("dark", theme.ON_DARK))
+}
 SHAPES = (*theme.SHAPES, "triangle-left")
 
 _Keys = Mapping[str, list[str]]
@@ -104,7 +106,7 @@ def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) 
         },
         "measured": measured,
         "styles": [rank % len(SHAPES) for rank in variant_ranks(keys["variants"])],
-        "colours": {"light": LIGHT_COLOURS, "dark": DARK_COLOURS},
+        "colours": _COLOURS,
         "shapes": SHAPES,
         "config": theme.gradatlas()["config"],
     }

@@ -1,6 +1,7 @@
 """The figures of all folders as the page shows them: thumbnails, with what the filters know them by."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import polars as pl
 
 from gradatlas.charts.listing import read_index
 from gradatlas.charts.names import KINDS, TERMS, in_order, label, relations_in_order, responses_of, terms
-from gradatlas.charts.save import size_of_svg
+from gradatlas.charts.save import CAPTION, size_of_svg
 from gradatlas.claims.ability import Ability
 from gradatlas.figures import gallery
 from gradatlas.figures.data import ALL
@@ -34,6 +35,15 @@ TOY_CAPTIONS = {
     "squeeze": "The squeezing effect in a softmax",
     "influence": "Influence in an image classifier",
     "clip": "The clipped objective",
+}
+
+# Of pictures of the third study, by the name of their file.
+QUALITY = {
+    "layers": "By layer",
+    "effects": "Every score",
+    "study_form": "In the study’s form",
+    "recall": "Recall",
+    "curves": "Curves of recall",
 }
 
 Abilities = Mapping[tuple[str, str], Ability]
@@ -96,19 +106,40 @@ def _badges(dataset: str, model: str, cells: pl.DataFrame, able: Abilities) -> l
     return [*marks(own.filter(is_whole(), model=model)), *([mark] if mark else [])]
 
 
-def of_quality(path: Path, base: Path) -> dict[str, Any]:
-    """A picture of a comparison, of recall or of cosines, as the page shows it; its folders name it."""
+def of_pictures(paths: Sequence[str | Path], base: Path) -> list[dict[str, Any]]:
+    """Groups of pictures that no list of a folder has: of the claims, and of what was made of scores (.svg)."""
+    groups: dict[str, dict[str, Any]] = {}
+    for path in map(Path, paths):
+        about, key = _caption(path), "claims" if path.parent.name == "claims" else "quality"
+        titles = {"claims": "Findings and verdicts", "quality": "Data quality"}
+        group = groups.setdefault(key, {"title": titles[key], "key": key, "figures": [], "left_out": []})
+        if about and about[0].startswith("No claim"):
+            group["left_out"].append(f"{path.name} ({about[0][:1].lower()}{about[0][1:]})")
+            continue
+        title = about[0] if key == "claims" and about else _of_folders(path)
+        size = dict(zip(("width", "height"), size_of_svg(path), strict=True))
+        entry = {"kind": key, "title": title, "subtitle": about[1:], "files": {"svg": path.name}, **size}
+        figure = _figure(entry, path.parent, base) | {"caption": title, "badges": []}
+        group["figures"].append(figure | {"files": [*figure["files"], ("Folder", link(path.parent, base))]})
+    return [group for group in groups.values() if group["figures"]]
+
+
+def _caption(path: Path) -> list[str]:
+    """The title and the paragraphs of the caption beside a picture, without markup; nothing where it has none."""
+    beside = path.with_suffix(CAPTION)
+    if not beside.is_file():
+        return []
+    return [re.sub(r"\\(.)", r"\1", each).strip("*\n") for each in beside.read_text(encoding="utf-8").split("\n\n")]
+
+
+def _of_folders(path: Path) -> str:
+    """The title of a comparison, of recall or of cosines; its folders name it."""
     above = path.parent
-    if path.stem == "recall":
-        title = f"Recall of planted faults in {above.name}"
-    elif above.parent.name == "cosines":
-        title = f"Cosines of gradients of {path.stem} on {above.name}"
-    else:
-        title = f"High and low quality of {above.name} on {above.parent.name}"
-    size = dict(zip(("width", "height"), size_of_svg(path), strict=True))
-    entry = {"kind": "quality", "title": title, "subtitle": [], "files": {"svg": path.name}, **size}
-    figure = _figure(entry, above, base) | {"caption": title, "badges": []}
-    return figure | {"files": [*figure["files"], ("Folder", link(above, base))]}
+    if above.parent.name == "recall":
+        return f"{QUALITY.get(path.stem, path.stem)} of planted faults in {above.name}"
+    if above.parent.name == "cosines":
+        return f"Cosines of gradients of {path.stem} on {above.name}"
+    return f"{QUALITY.get(path.stem, path.stem)}: high and low quality of {above.name} on {above.parent.name}"
 
 
 def filters(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:

@@ -7,14 +7,16 @@ from typing import Any
 
 from gradatlas.charts.numbers import with_interval
 from gradatlas.claims.rows import STUDIES
-from gradatlas.claims.sentences import UNTRAINED
+from gradatlas.claims.sentences import SYMBOLS, UNTRAINED
 from gradatlas.core.checked import damaged
 from gradatlas.core.files import from_json
 
 RULE = "write_findings"
-SYMBOLS = {"holds": "✓", "fails": "✗", "unclear": "?"}
 # Of a study in findings.json, the title.
 _STUDIES = dict(zip(("gradients", "dynamics", "quality"), STUDIES.values(), strict=True))
+
+
+_SHOWN = ("statement", "as_claimed", "verdict", "models", "data", "claims", "more", "untrained")
 
 
 def findings(path: str | Path) -> dict[str, Any] | None:
@@ -36,7 +38,7 @@ def findings(path: str | Path) -> dict[str, Any] | None:
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     known = _finite(row["effect"])
     return {
-        **{name: row[name] for name in ("statement", "verdict", "models", "data", "claims", "more", "untrained")},
+        **{name: row[name] for name in _SHOWN},
         "symbol": SYMBOLS[row["verdict"]],
         "number": with_interval(row["effect"], row["low"], row["high"]) if known else "–",
         "unit": row["unit"],

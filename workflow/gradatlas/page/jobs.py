@@ -33,7 +33,7 @@ def write_atlas(
     findings: Path | None = None,
     glossary: Path | None = None,
     scores: Sequence[Path] = (),
-    quality: Sequence[Path] = (),
+    pictures: Sequence[Path] = (),
     second: Sequence[Path] = (),
     statuses: Sequence[Path] = (),
     run_table: Sequence[Path] = (),
@@ -68,8 +68,8 @@ def write_atlas(
         the terms, for tooltips and a list (docs/glossary.md)
     scores
         pages of scores of training files, .../MODEL/DATASET/scores.html, to link to
-    quality
-        pictures of what was made of scores: comparisons of groups, recall of planted faults, cosines (.svg)
+    pictures
+        pictures that no folder lists: findings, verdicts, comparisons of groups, recall of planted faults, cosines (.svg)
     second
         folders of the second study's figures
     statuses
@@ -113,7 +113,7 @@ def write_atlas(
         win_rates=win_rates[0] if win_rates else None,
         prompts=settings.prompts,
         scores=scores,
-        quality=quality,
+        pictures=pictures,
     )
     progress(f"{output}: {count} figures")
 

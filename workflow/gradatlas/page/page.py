@@ -13,7 +13,7 @@ from gradatlas.core.tables import read_metadata, read_table
 from gradatlas.figures import tables
 from gradatlas.page import explorer, measured
 from gradatlas.page.dynamics import changes_of, rates_of, runs_of
-from gradatlas.page.figures import filters, groups_of, link, of_quality
+from gradatlas.page.figures import filters, groups_of, link, of_pictures
 from gradatlas.page.findings import findings as findings_of
 from gradatlas.page.fixed import fixed
 from gradatlas.page.glossary import Glossary, read_glossary
@@ -64,7 +64,7 @@ def write_atlas(
     win_rates: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
     scores: Sequence[str | Path] = (),
-    quality: Sequence[str | Path] = (),
+    pictures: Sequence[str | Path] = (),
 ) -> int:
     """Write the page to `output` and the second one (`MORE`) beside it; returns the number of figures on them.
 
@@ -72,7 +72,7 @@ def write_atlas(
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do.
     `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
     `claims`: the table of verdicts; `findings`: the JSON made of it; `glossary`: its terms become tooltips. `prompts`:
-    by model, the form of its prompts. `scores`: pages to link to; `quality`: pictures of what was made of scores. Of
+    by model, the form of its prompts. `scores`: pages to link to; `pictures`: of the claims and of what was made of scores. Of
     the second study, `second`: folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`;
     `run_table`: of `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows the second
     study and scores alone. `InputError` where one of them is missing or is something else.
@@ -85,9 +85,7 @@ def write_atlas(
     answers = ability.read(accuracy)
     able = ability.abilities(answers)
     groups = groups_of([*figures, *second], base, frame, able)
-    if quality:
-        pictures = [of_quality(Path(path), base) for path in quality]
-        groups.append({"title": "Data quality", "key": "quality", "figures": pictures, "left_out": []})
+    groups += of_pictures(pictures, base)
     titles = {key: key for key in frame["dataset"].unique(maintain_order=True)}
     titles = titles | {group["key"]: group["title"] for group in groups if group["key"] in titles}
     shown = [group for group in groups if group["key"] != "toys"]

@@ -30,6 +30,8 @@ SAMPLES, FAILED, SEED, VALUES = 2_000, 200, 17, 2_000_000
 #: Numeric columns of the file, groups in the menu, rows of the table without scripts, samples in one part of the page.
 OWN, MENU, TOP, CHUNK = 12, 50, 20, 100
 #: Numbers of a sample: their names, and what they are. Those of `SCORES` without a name here are named by their keys.
+# Of groups, as in the figures.
+_COLOURS = {"light": [*theme.COLOURS["series"].values()], "dark": [*theme.ON_DARK["series"].values()]}
 NUMBERS = {
     "outlier": (
         "Outlier score",
@@ -178,7 +180,7 @@ def _index(file: _File, listed: pl.DataFrame) -> dict[str, Any]:
         # Whether some are of none of the coloured groups.
         "others": file.ok["group"].null_count() > 0 or len(file.groups) > parts.GROUPS,
         "statuses": listed["status"].unique(maintain_order=True).to_list(),
-        "colours": {"light": explorer.LIGHT_COLOURS, "dark": explorer.DARK_COLOURS},
+        "colours": _COLOURS,
         "shapes": explorer.SHAPES,
         "histograms": {name: parts.histogram(file.ok, name, file.groups) for name in file.numbers},
         "chunk": CHUNK,

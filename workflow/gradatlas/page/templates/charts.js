@@ -30,7 +30,7 @@ function axisOf(values, zero) {
 }
 // The chosen range of x, behind the marks. The brush alone would show it in one panel, and only when dragged by mouse.
 const band = (chosen) => chosen
-  ? [{ data: { values: [{ from: chosen[0], to: chosen[1] }] }, mark: { type: "rect", clip: true, opacity: 0.15 }, encoding: { color: { value: "#7f8aa3" }, x: { field: "from", type: "quantitative" }, x2: { field: "to" } } }]
+  ? [{ data: { values: [{ from: chosen[0], to: chosen[1] }] }, mark: { type: "rect", clip: true, opacity: 0.15 }, encoding: { color: { value: tone("--quiet") }, x: { field: "from", type: "quantitative" }, x2: { field: "to" } } }]
   : [];
 const brush = (name) => ({ params: [{ name, select: { type: "interval", encodings: ["x"] } }] });
 const tooltip = (...fields) => fields.map(([field, title, type = "nominal"]) => ({ field, title, type }));

@@ -68,7 +68,7 @@ function scatterChart(index, rows, { xTitle, yTitle, logarithmic, box, width }) 
     width: Math.max(150, width - 70),
     height: TALL,
     layer: [
-      ...(box.x || box.y ? [{ data: { values: [{}] }, mark: { type: "rect", clip: true, opacity: 0.15 }, encoding: { color: { value: "#7f8aa3" }, ...(box.x ? range("x", box.x) : {}), ...(box.y ? range("y", box.y) : {}) } }] : []),
+      ...(box.x || box.y ? [{ data: { values: [{}] }, mark: { type: "rect", clip: true, opacity: 0.15 }, encoding: { color: { value: tone("--quiet") }, ...(box.x ? range("x", box.x) : {}), ...(box.y ? range("y", box.y) : {}) } }] : []),
       {
         params: [{ name: "box", select: { type: "interval", encodings: ["x", "y"] } }],
         mark: { type: "point", filled: true, size: 42, strokeWidth: 0 },

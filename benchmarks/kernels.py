@@ -10,6 +10,7 @@ autograd, gradients alone     each response's gradient by autograd; none is kept
 autograd, a product a block   the same, and all pairs of a parameter by one matrix product
 autograd, a product a pair    the same, a scalar product for each pair and parameter
 blocks                        `gradatlas.kernels.matrices.kernels`, within half of the free memory
+blocks, one pass              a padded pass over all responses with the hooks of `blocks`, which keeps nothing
 
 Where the gradients of all responses do not fit, `--held` are kept, and those of the responses behind them are made
 again for every part: N (N / held + 1) / 2 gradients. `--more` also takes the kernel of so many responses by `blocks`
@@ -35,12 +36,13 @@ from benchmarks.probes import probed, timed
 from benchmarks.shapes import SHAPES, facts_of, model_of, responses_of
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.sequences import ResponseEncoder, log_probs
+from gradatlas.gradients.plan import plan_batches
 from gradatlas.kernels.along_runs import memory_bound
 from gradatlas.kernels.blocks import Blocks
 from gradatlas.kernels.budget import budget
 from gradatlas.kernels.matrices import kernels
 
-WAYS = ("alone", "block", "pair", "ours")
+WAYS = ("ours", "pass", "alone", "block", "pair")
 #: Seconds; a way that takes longer is not repeated.
 LONG = 15.0
 
@@ -53,7 +55,8 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=0, help="gradients of autograd's ways at a time; 0: all")
     parser.add_argument("--more", type=int, default=0, help="responses of a larger kernel, by blocks alone")
     parser.add_argument("--prompts", type=int, default=10, help="probed prompts of the budget")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="of the kernel, in the order above")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="of the kernel; default: all")
+    parser.add_argument("--no-budget", action="store_true", help="the kernel alone")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=3, help="measurements; the least counts")
     parser.add_argument("--output", help="table to write (.csv); rows are added as they are measured")
@@ -63,7 +66,8 @@ def main() -> None:
     model, tokenizer = model_of(given.shape, given.device)
     if tokenizer:
         probes = probed(model, ResponseEncoder(tokenizer, 512), given.prompts)
-        many = list(probed(model, ResponseEncoder(tokenizer, 512), -(-given.more // 10)).values())[: given.more]
+        larger = probed(model, ResponseEncoder(tokenizer, 512), -(-given.more // 10)) if given.more else {}
+        many = list(larger.values())[: given.more]
     else:
         probes = responses_of(model.config.vocab_size, 13 * given.prompts)
         many = list(responses_of(model.config.vocab_size, given.more, seed=1).values())
@@ -77,11 +81,17 @@ def main() -> None:
     def ours(responses: list = some) -> torch.Tensor:
         return sum(kernels(blocks, responses, memory=memory_bound(given.device)).values())
 
+    def one_pass() -> None:
+        by_key = {str(place): each for place, each in enumerate(some)}
+        for keys in plan_batches(by_key, 4096):
+            blocks.run([by_key[key] for key in keys], lambda block, factor: None)
+
     every = {
+        "ours": ("blocks", ours),
+        "pass": ("blocks, one pass", one_pass),
         "alone": ("autograd, gradients alone", plain.alone),
         "block": ("autograd, a product a block", plain.by_blocks),
         "pair": ("autograd, a product a pair", plain.by_pairs),
-        "ours": ("blocks", ours),
     }
     ways = dict(every[name] for name in given.ways)
     made: dict[str, torch.Tensor | None] = {}
@@ -90,18 +100,19 @@ def main() -> None:
                   lambda way, found: rows.add("kernel", len(some), tokens, way, found,
                                               **({"held": held} if "product" in way else {})))  # fmt: skip
     known = {name: each.double().cpu() for name, each in made.items() if each is not None}
+    # A product a block, where it was measured.
     exact = known[min(known)]
     scale = exact.diagonal().sqrt()
     for name, each in known.items():
         worst = float(((each - exact) / scale / scale[:, None]).abs().max())
         print(f"{name}: largest difference of a cosine {worst:.1e}", flush=True)
+    if not given.no_budget:
+        budgets(model, blocks, probes, some[:2], clock, rows)
     if many:
         tokens = sum(len(each.ids) for each in many)
         clock.repeats = 1
         clock.measure({"blocks": lambda: ours(many)},
                       lambda way, found: rows.add("kernel", len(many), tokens, way, found))  # fmt: skip
-        clock.repeats = given.repeats
-    budgets(model, blocks, probes, some[:2], clock, rows)
 
 
 def budgets(model: Any, blocks: Blocks, probes: dict, pulled: list, clock: "Clock", rows: "Rows") -> None:
@@ -200,6 +211,7 @@ class Clock:
                     print(f"{name}: {str(error)[:160]}", flush=True)
                     del ways[name]
                     continue
+                print(f"{name}: {found[0]:.3f} s, {found[2] / 2**30:.2f} GiB", flush=True)
                 least[name] = tuple(map(min, least[name], found)) if name in least else found
         for name, (wall, cpu, peak, lasting) in least.items():
             memory = (

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from gradatlas.core.tables import read_table, write_table
 from gradatlas.data.made_up import grammar
@@ -165,17 +166,23 @@ def encoded(count=12, seed=3):
     return found
 
 
-def on(device, dtype="float64"):
-    return load(str(MINIATURE), dtype=dtype, device=device)[0]
+def on(device, dtype="float64", kind="miniature"):
+    """The miniature, whose norms are computed in float32 in any pass; or a tiny GPT-2, which is float64 throughout."""
+    if kind == "miniature":
+        return load(str(MINIATURE), dtype=dtype, device=device)[0]
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=160, n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    return GPT2LMHeadModel(config).to(device, getattr(torch, dtype)).eval()
 
 
+@pytest.mark.parametrize(("kind", "rounding"), [("gpt2", 1e-11), ("miniature", 1e-6)])
 @pytest.mark.parametrize("memory", [2**31, 2**22])
-def test_kernels_of_all_blocks_are_the_cpu_s(memory):
+def test_kernels_of_all_blocks_are_the_cpu_s(memory, kind, rounding):
     some = list(encoded().values())
-    exact = kernels(Blocks(on("cpu")), some, batch_tokens=64)
+    exact = kernels(Blocks(on("cpu", kind=kind)), some, batch_tokens=64)
     scale = sum(exact.values()).diagonal().sqrt()
-    for dtype, allowed in (("float64", 1e-10), ("float32", 1e-4)):
-        found = kernels(Blocks(on("cuda", dtype)), some, memory=memory, batch_tokens=64)
+    for dtype, allowed in (("float64", rounding), ("float32", 1e-4)):
+        found = kernels(Blocks(on("cuda", dtype, kind)), some, memory=memory, batch_tokens=64)
         assert found.keys() == exact.keys()
         for block, matrix in found.items():
             assert ((matrix - exact[block]) / scale / scale[:, None]).abs().max() < allowed, block
@@ -196,24 +203,25 @@ def changed(model):
     }
 
 
+@pytest.mark.parametrize(("kind", "allowed"), [("gpt2", 1e-10), ("miniature", 1e-4)])
 @pytest.mark.parametrize("rule", ["first_order", "trapezoid", "midpoint", "simpson"])
-def test_budgets_are_the_cpu_s(rule):
+def test_budgets_are_the_cpu_s(rule, kind, allowed):
     some, found = encoded(), {}
     for device in ("cpu", "cuda"):
-        model = on(device)
+        model = on(device, kind=kind)
         before = weights_of(model)
         found[device] = budget(Blocks(model), changed(model), some, rule=rule, batch_tokens=64)
         assert all(before[name].equal(each) for name, each in weights_of(model).items())
     assert found["cuda"].parts.keys() == found["cpu"].parts.keys()
-    np.testing.assert_allclose(found["cuda"].measured, found["cpu"].measured, rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(found["cuda"].measured, found["cpu"].measured, rtol=0, atol=allowed)
     for block, part in found["cpu"].parts.items():
-        np.testing.assert_allclose(found["cuda"].parts[block], part, rtol=1e-8, atol=1e-11)
+        np.testing.assert_allclose(found["cuda"].parts[block], part, rtol=0, atol=allowed)
 
 
 def test_evaluations_are_the_cpu_s():
     some = encoded()
     exact = evaluate(on("cpu"), some, 64)
-    for dtype, allowed in (("float64", 1e-9), ("float32", 1e-3)):
+    for dtype, allowed in (("float64", 1e-5), ("float32", 1e-3)):
         for key, values in evaluate(on("cuda", dtype), some, 64).items():
             for name, value in values.items():
                 assert value == pytest.approx(exact[key][name], rel=allowed, abs=allowed), (key, name)
@@ -254,8 +262,9 @@ def test_a_finetuning_run_with_snapshots_is_the_cpu_s(made, tmp_path, loss):
     }
     exact = runs["cpu", "float64"]
     for (_, dtype), run in list(runs.items())[1:]:
-        # RMSprop's first updates divide by gradients that are near zero in some places, where rounding decides.
-        allowed = 1e-6 if dtype == "float64" else 2e-2
+        # The miniature's norms are float32 in any pass, and RMSprop's first updates divide by gradients that are near
+        # zero in some places, where rounding decides.
+        allowed = 1e-4 if dtype == "float64" else 2e-2
         for table, name in ((DYNAMICS, "log_prob_sum"), (TRAINING, "loss"), (TRAINING, "grad_norm")):
             path = f"{table.name}.parquet"
             found, expected = (columns(table, place / path, "step", name) for place in (run, exact))
@@ -263,11 +272,15 @@ def test_a_finetuning_run_with_snapshots_is_the_cpu_s(made, tmp_path, loss):
             np.testing.assert_allclose(found, expected, rtol=allowed, atol=allowed, err_msg=f"{dtype} {name}")
         assert [step for step, _ in stages(str(MINIATURE), run)] == [0, 2, 4, 6]
         assert json.loads((run / "machine.json").read_text())["device"] == "cuda"
-    weights, others = (
-        weights_of(load(locate(stages(str(MINIATURE), run)[2][1]).path, dtype="float64", device="cpu")[0])
-        for run in (exact, runs["cuda", "float64"])
+    begun, weights, others = (
+        weights_of(load(path, dtype="float64", device="cpu")[0])
+        for path in (str(MINIATURE), *(locate(stages(str(MINIATURE), run)[2][1]).path for run in
+                                       (exact, runs["cuda", "float64"])))
+    )  # fmt: skip
+    change, missed = (
+        sum(float((one[name] - weights[name]).square().sum()) for name in weights) ** 0.5 for one in (begun, others)
     )
-    assert max(float((weights[name] - others[name]).abs().max()) for name in weights) < 1e-7
+    assert 0 < missed < 3e-2 * change
 
     def followed(device, run):
         return Followed(loss, str(MINIATURE), run, made[1], seed=0, prompts=1, pairs=3, max_length=512,
@@ -284,9 +297,10 @@ def test_a_finetuning_run_with_snapshots_is_the_cpu_s(made, tmp_path, loss):
         found, expected = (
             columns(table, tmp_path / f"along_{device}/{table.name}.parquet", *names) for device in ("cuda", "cpu")
         )
-        assert found
-        # Stored as float32.
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=table.name)
+        found, expected = np.array(found), np.array(expected)
+        allowed = 1e-4 if table is BUDGET else 1e-5 * abs(expected[:, 1]).max()
+        assert len(found)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=allowed, err_msg=table.name)
 
 
 @pytest.mark.parametrize("loss", ["sft", "dpo"])
@@ -327,8 +341,10 @@ def test_scores_are_the_cpu_s():
     exact = found.pop(("cpu", "float64"))
     assert all(row["status"] == "ok" for row in exact)
     for (_, dtype), measured_rows in found.items():
-        allowed = 1e-5 if dtype == "float64" else 1e-3
+        allowed = 1e-4 if dtype == "float64" else 2e-3
         for one, other in zip(measured_rows, exact, strict=True):
             assert one["status"] == "ok"
             for name in ("loss", "loss_without_prompt", "loss_with_prompt", "token_losses", "token_terms", "values"):
-                np.testing.assert_allclose(one[name], other[name], rtol=allowed, atol=allowed, err_msg=name)
+                # None where a token does not count.
+                ours, theirs = (np.array(row[name], dtype=float) for row in (one, other))
+                np.testing.assert_allclose(ours, theirs, rtol=allowed, atol=allowed, err_msg=name)

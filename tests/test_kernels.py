@@ -12,7 +12,7 @@ from gradatlas.gradients.spectra import spectra
 from gradatlas.kernels.blocks import Block, Blocks
 from gradatlas.kernels.budget import RULES, budget
 from gradatlas.kernels.factors import Product, Rows
-from gradatlas.kernels.matrices import kernels
+from gradatlas.kernels.matrices import cost, kernels
 from gradatlas.study.settings import PROJECTIONS
 from tiny_decoders import ATTENTION, RECURRENT, SIZES
 
@@ -288,3 +288,21 @@ def test_unchanged_blocks_have_no_part_and_other_weights_are_refused(watched):
     for wrong in (after | {"transformer.ln_f.bias": torch.zeros(3)}, {}):
         with pytest.raises(InputError, match=r"the weights after the change: transformer\."):
             budget(blocks, wrong, responses)
+
+
+def test_factors_of_float32_take_half_of_the_memory():
+    wide, narrow = (Blocks(decoder("llama", dtype)) for dtype in (torch.float64, torch.float32))
+    for memory in (5e3, 2e4, 8e4):
+        many = cost(wide, RESPONSES, memory=memory)[0]
+        assert many == cost(narrow, RESPONSES, memory=memory / 2)[0]
+    assert cost(wide, RESPONSES, memory=2e4)[0] > cost(narrow, RESPONSES, memory=2e4)[0]
+
+
+def test_rows_of_an_embedding_are_those_of_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 11, (3, 7), generator=generator)
+    rows = Rows(ids, torch.randn(3, 7, 4, generator=generator, dtype=torch.float64), 11)
+    whole = torch.nn.functional.one_hot(ids, 11).double().mT @ rows.d
+    for step in (1, 4, 11, 20):
+        parts = [rows.gradient(slice(first, first + step)) for first in range(0, 11, step)]
+        torch.testing.assert_close(torch.cat(parts, 1), whole)

@@ -8,7 +8,6 @@ nothing.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -86,11 +85,11 @@ class Rows(_OfTokens):
     def gradient(self, rows: slice) -> Tensor:
         """As of `Product`."""
         first, last, _ = rows.indices(self.out)
-        # What belongs to other rows goes to one more row.
-        inside = (self.ids >= first) & (self.ids < last)
-        places = torch.where(inside, self.ids - first, last - first)
-        formed = self.d.new_zeros(len(self.d), last - first + 1, self.d.shape[-1])
-        return formed.scatter_add_(1, places[..., None].expand_as(self.d), self.d)[:, :-1]
+        # Of a large vocabulary few tokens have one of these rows.
+        sample, token = ((self.ids >= first) & (self.ids < last)).nonzero(as_tuple=True)
+        formed = self.d.new_zeros(len(self.d) * (last - first), self.d.shape[-1])
+        places = sample * (last - first) + self.ids[sample, token] - first
+        return formed.index_add_(0, places, self.d[sample, token]).view(len(self.d), last - first, -1)
 
     @property
     def size(self) -> tuple[int, int]:

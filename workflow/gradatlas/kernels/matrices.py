@@ -116,8 +116,10 @@ def _padded(by_key: dict[str, EncodedResponse], batches: Sequence[Sequence[str]]
 def _groups(blocks: Blocks, wanted: Sequence[Unit], tokens: int, memory: float) -> Iterator[list[Unit]]:
     """Units in groups whose factors of all `tokens` fit into `memory`."""
     group, used = [], 0
+    # Factors are float64 in a float64 pass, else float32.
+    number = 8 if any(each.dtype == torch.float64 for each in blocks.model.parameters()) else 4
     for unit in wanted:
-        size = sum(map(blocks.width, unit)) * tokens * 8
+        size = sum(map(blocks.width, unit)) * tokens * number
         if group and used + size > memory:
             yield group
             group, used = [], 0
@@ -156,9 +158,10 @@ def _from_gradients(unit: Sequence[Sequence[Factor]], step: int) -> list[Tensor]
         formed = [torch.cat([factor.gradient(rows).flatten(1) for factor in member]) for member in unit]
         own = [_symmetric(each @ each.mT) / 2 for each in formed]
         made = [*own, *(_symmetric(one @ other.mT) for one, other in combinations(formed, 2))]
-        made = [each.double().cpu() for each in made]
+        # Copied to the CPU once: on a GPU each copy waits for all products before it.
+        made = [each.double() for each in made]
         total = [old + new for old, new in zip(total, made, strict=True)] if total else made
-    return total
+    return [each.cpu() for each in total]
 
 
 def _symmetric(cross: Tensor) -> Tensor:

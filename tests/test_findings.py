@@ -209,8 +209,13 @@ def test_the_commands_write_page_and_figure(tmp_path):
     assert set(facts) == {"sentences", "findings", "left_out", "no_claim"} and len(facts["sentences"]) == 3
     assert [list(each) for each in facts["findings"]] == [CONTRACT] * 2 and facts["no_claim"] == [f"{nasty} on own"]
     text = (tmp_path / "findings.md").read_text()
-    assert "![Layer gradients: effects with their intervals](drawn/f_gradients.svg)" in text and facts["sentences"][0] in text
-    against = "Gradients of small are smaller | ✗ The study claims the opposite: gradients of small are larger. | 0.500 "
+    assert (
+        "![Layer gradients: effects with their intervals](drawn/f_gradients.svg)" in text
+        and facts["sentences"][0] in text
+    )
+    against = (
+        "Gradients of small are smaller | ✗ The study claims the opposite: gradients of small are larger. | 0.500 "
+    )
     assert against in text and "[Glossary](more.html#terms)" in text
     assert "A\\|B\\* " in text and "no claim is about it: A\\|B\\*  on own" in text
     figure = ("--findings", tmp_path / "findings.json", "--formats", "svg", "--figure", tmp_path / "drawn/f")

@@ -56,7 +56,11 @@ def draw(findings: str | Path, output: str | Path, formats: Sequence[str]) -> No
 def chart(findings: Sequence[Mapping[str, Any]], study: str) -> alt.TopLevelMixin:
     """The figure of one study's findings as findings.json holds them."""
     own = [each for each in findings if each["study"] == NAMES[study]]
-    heading = theme.Heading(f"{STUDIES[study]}: what was found", ("a mark: one model on one dataset, with its 95 % interval", "line: the bound of the claim"), (_MARKS,))
+    heading = theme.Heading(
+        f"{STUDIES[study]}: what was found",
+        ("a mark: one model on one dataset, with its 95 % interval", "line: the bound of the claim"),
+        (_MARKS,),
+    )
     # Findings of one unit share an axis.
     panels = [
         _panel([each for each in own if each["unit"] == unit], unit) for unit in dict.fromkeys(e["unit"] for e in own)

@@ -211,7 +211,9 @@ def _norms(data: RunData, entangled: pl.DataFrame) -> alt.LayerChart:
         for (step,), part in sums.group_by("step", maintain_order=True)
         for side in ("chosen", "rejected")
     ]  # fmt: skip
-    return _lines(rows, Axis("step", "Updates", format=",d", count=4), "Norm of the gradient of log π(y|x)", "Size of gradients")
+    return _lines(
+        rows, Axis("step", "Updates", format=",d", count=4), "Norm of the gradient of log π(y|x)", "Size of gradients"
+    )
 
 
 def _ranks(data: RunData, chain: Chain) -> alt.LayerChart:

@@ -1,8 +1,8 @@
-"""Every command of the README and the docs is parsed; jobs run on the miniature, studies begin as a dry run.
+"""Every command of the README and the docs is parsed; jobs run on the miniature, studies begin as dry runs.
 
-Elsewhere: `.ci/run` runs the README's set-up, the default study and its report; `test_docs_python.py` docs/python.md and
-`gradatlas watch`; `test_clusters.py` the profile of docs/clusters.md; `tests/slurm` that of docs/slurm.md. Parsed only:
-programs of others (docker, apptainer, hf, pip), `gradatlas pin`, which asks the hub, and commands with "...".
+Elsewhere: `.ci/run` runs the README's set-up, the default study and its report; `test_docs_python.py` docs/python.md
+and `gradatlas watch`; `test_clusters.py` the profile of docs/clusters.md; `tests/slurm` that of docs/slurm.md.
+Parsed only: programs of others (docker, apptainer, hf, pip), `gradatlas pin`, which asks the hub, and commands with "...".
 """
 
 import contextlib

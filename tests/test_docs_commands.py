@@ -2,7 +2,7 @@
 
 Elsewhere: `.ci/run` runs the README's set-up, the default study and its report; `test_docs_python.py` docs/python.md
 and `gradatlas watch`; `test_clusters.py` the profile of docs/clusters.md; `tests/slurm` that of docs/slurm.md.
-Parsed only: programs of others (docker, apptainer, hf, pip), `gradatlas pin`, which asks the hub, and commands with "...".
+Parsed only: programs of others (docker, apptainer, hf, pip), `gradatlas pin` (it asks the hub), commands with "...".
 """
 
 import contextlib

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from benchmarks import page
 from conftest import call, settings, user_error, write_config
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.checked import write_json
@@ -337,6 +338,13 @@ def test_each_study_has_its_claims_in_the_order_of_the_figure_and_untrained_netw
 def test_no_claims_no_verdicts(tmp_path):
     write_table(CLAIMS, [], tmp_path / "claims.parquet", {})
     assert verdicts(tmp_path / "claims.parquet", {}) is None
+
+
+@pytest.mark.slow
+def test_the_page_at_the_papers_size_is_under_15_mb(tmp_path):
+    """The time to its first drawing is measured by `python -m benchmarks.page`."""
+    first = page.write(tmp_path, models=10, datasets=11, samples=500, layers=42)
+    assert first.stat().st_size + first.with_name(page.MORE).stat().st_size < 15e6
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------

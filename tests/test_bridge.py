@@ -207,7 +207,7 @@ def test_evidence_of_seeds_is_a_row_each(tmp_path):
 
 
 @pytest.mark.parametrize(("bridge", "message"), [
-    ({"dataset": "mini_popular"}, "'bridge.dataset': 'mini_popular' has no variant 'detailed'"),
+    ({"dataset": "mini_popular"}, "has no variant detailed, none, simplified; a bridge needs"),
     ({"dataset": "gsm8k"}, "'bridge.dataset': unknown name 'gsm8k'"),
     ({"dataset": "mini_arithmetic", "models": ["mini_instruct"]}, "'bridge.models': 'mini_instruct' reads chats"),
     ({"dataset": "mini_arithmetic", "measured": ["none:wrong"]}, "'bridge.measured': 'none:wrong': write VARIANT"),

@@ -1,8 +1,8 @@
-"""Every command of the README and the docs: those that score and compare run, the others are parsed.
+"""Every command of the README and the docs is parsed; jobs run on the miniature, studies begin as dry runs.
 
-Of `gradatlas` and of benchmarks, the options are parsed; of `snakemake` the options, the config against the sheets, and
-the target. `.ci/run` runs the README's two set-up commands and dry-runs every config; `test_docs_python.py` runs
-docs/python.md and `gradatlas watch`, `test_clusters.py` the profile of docs/clusters.md.
+Elsewhere: `.ci/run` runs the README's set-up, the default study and its report; `test_docs_python.py` docs/python.md
+and `gradatlas watch`; `test_clusters.py` the profile of docs/clusters.md; `tests/slurm` that of docs/slurm.md.
+Parsed only: programs of others (docker, apptainer, hf, pip), `gradatlas pin` (it asks the hub), commands with "...".
 """
 
 import contextlib
@@ -11,20 +11,25 @@ import io
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
+import peft
 import polars as pl
 import pytest
 import yaml
 from cyclopts import MissingArgumentError
 from snakemake.cli import parse_args
 from snakemake.common.configfile import load_configfile
+from transformers import AutoModelForCausalLM
 
 from conftest import ROOT, call, settings
 from gradatlas.__main__ import JOBS
 from gradatlas.core.jobs import application
 from gradatlas.study.config import read_study
 from test_docs_site import PAGES
+from test_workflow import clone, snakemake
 
 TARGETS = set(re.findall(r"^ *rule (\w+):", "".join(p.read_text() for p in (ROOT / "workflow").rglob("*.smk")), re.M))
 # Of a page's own config, sheet or mapping, which a reader writes first.
@@ -145,22 +150,146 @@ def is_module(words):
     assert all(option in text.replace("-", "_") for option in options), words
 
 
-def test_the_readme_scores_and_compares(tmp_path, monkeypatch):
-    """Its commands as they are, on the rows of two groups of the default study's graded data."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "resources").symlink_to(ROOT / "resources")
-    graded = tmp_path / "results/graded/mini_graded.jsonl"
+# Commands are run --------------------------------------------------------------------------------------------------
+
+# Jobs that ask the hub; a loopback server stands for it in tests/test_fetch.py.
+ONLINE = {"pin"}
+OF_JOBS = sorted(
+    (page, command)
+    for page, command in ALL
+    if command.startswith("gradatlas ")
+    and "..." not in command
+    and shlex.split(command)[1] in set(JOBS) - ONLINE
+    and len(shlex.split(command)) > 2
+    # tests/test_docs_python.py runs it, on what the page's callback wrote.
+    and command != "gradatlas watch run"
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, smoke, responses):
+    """A folder that has what the pages call theirs: data, a model, an adapter, scores, two studies."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for name in ("resources", "config", "docs"):
+        (folder / name).symlink_to(ROOT / name)
+    graded = folder / "results/graded/mini_graded.jsonl"
     graded.parent.mkdir(parents=True)
     call("make_graded", "--output", graded, *settings(seed=0))
     rows = [line for line in graded.read_text().splitlines() if json.loads(line)["group"] in ("clean", "noisy")]
     graded.write_text("\n".join(sorted(rows, key=lambda line: "clean" in line)[:28]) + "\n")
-    run = [
-        each for page, each in ALL if page == "README.md" and each.startswith(("gradatlas score", "gradatlas compare"))
-    ]
-    for command in reversed(run):
-        done = call(*shlex.split(command)[1:])
-        assert done.returncode == 0, done.stderr
-    assert pl.read_parquet("scores/scores.parquet")["status"].unique().to_list() == ["ok"]
-    found = pl.read_csv("compared/comparison.csv").filter(number="loss", samples="all")
-    assert found.select("group_a", "group_b").rows() == [("clean", "noisy")]
-    assert (tmp_path / "scores/scores.html").exists() and (tmp_path / "compared/effects.svg").exists()
+    own = [row | {"source": row["group"]} for row in map(json.loads, graded.read_text().splitlines())]
+    (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, own)))
+    shutil.copy(responses, folder / "responses.parquet")
+    shutil.copytree(smoke / "results/figures", folder / "results/figures")
+    (folder / "study").symlink_to(smoke / "results")
+    base = AutoModelForCausalLM.from_pretrained(ROOT / "resources/miniature/base")
+    peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder / "FOLDER")
+    done = call(
+        "score", "--model", folder / "resources/miniature/base", "--data", graded, "--output", folder / "scores"
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "scored").symlink_to("scores")
+    return folder
+
+
+def filled(command):
+    """A command with files for its placeholders; a miniature is trained for few steps, and pictures are the smoke's."""
+    words = shlex.split(re.sub(r"\[(--[^]]*)\]", r"\1", command))[1:]
+    data = "responses.parquet" if words[0] == "measure-gradients" else "mine.jsonl"
+    model = "resources/miniature/base"
+    places = dict.fromkeys(("MODEL", "BASE", "DIR_OR_ID"), model) | dict.fromkeys(("RESULTS_A", "RESULTS_B"), "study")
+    places |= {"FILE": data, "COLUMN": "source", "docs/gallery/figures.txt": "figures.txt", "docs/gallery": "gallery"}
+    if words[0] == "train-miniature":
+        places |= {"base": "trained/base", "instruct": "trained/instruct"}
+    return [re.sub(r'"steps": \d+', '"steps": 2', places.get(word, word)) for word in words]
+
+
+@pytest.mark.parametrize(("page", "command"), OF_JOBS)
+def test_a_job_runs_as_the_page_states_it(page, command, workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    drawn = next(Path("results/figures/mini_arithmetic").glob("*.svg"))
+    Path("figures.txt").write_text(f"mini_arithmetic/{drawn.stem}\n")
+    if "--base" in command and not Path("trained/base").exists():
+        shutil.copytree("resources/miniature/base", "trained/base")
+    before = {*workspace.rglob("*")}
+    name, *words = filled(command)
+    done = call(name, *words)
+    # A plan ends with 2 where something stops the study: here models without a revision.
+    assert done.returncode == 0 or (name == "plan" and "cannot run to its end" in done.stderr), (page, done.stderr)
+    if "--output" in words:
+        assert (workspace / words[words.index("--output") + 1]).exists()
+    else:
+        assert name == "compare" or {*workspace.rglob("*")} > before
+
+
+def test_the_scores_of_the_readme_are_whole(workspace):
+    assert pl.read_parquet(workspace / "scores/scores.parquet")["status"].unique().to_list() == ["ok"]
+    assert (workspace / "scores/scores.html").exists()
+
+
+OF_STUDIES = sorted(
+    {
+        command.removeprefix(".venv/bin/")
+        for _, command in ALL
+        if command.removeprefix(".venv/bin/").startswith("snakemake --")
+        and "..." not in command
+        # Of a cluster and of its own profile (tests/slurm), and of a finished study (.ci/run).
+        and not re.search(r"kubernetes|--profile mine|--report", command)
+    }
+    | {"snakemake -s CHECKOUT/Snakefile --directory FOLDER --cores all"}
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A clone beside a model, with the data and the mapping of docs/your_questions.md."""
+    base = tmp_path_factory.mktemp("project")
+    folder = clone(base / "clone")
+    (base / "checkpoints").mkdir()
+    (base / "checkpoints/mine").symlink_to(folder / "resources/miniature/instruct")
+    (folder / "data").mkdir()
+    row = {"question": "1 + 1?", "short_solution": "So 2.", "answer": "2", "long_solution": "1 + 1 is 2.", "key": "1"}
+    (folder / "data/mine.jsonl").write_text(json.dumps(row | {"source": "a", "text": "Two."}) + "\n")
+    text = (ROOT / "docs/your_questions.md").read_text()
+    (folder / "config/mappings/mine.yaml").write_text(re.search(r"```yaml\n(# config.*?)```", text, re.DOTALL)[1])
+    sheet = folder / "config/datasets.tsv"
+    columns = next(line for line in sheet.read_text().splitlines() if line[:1] != "#").split("\t")
+    cells = {"dataset": "mine", "title": "My own", "task": "math", "reader": "mapped", "relations": "correct"}
+    cells |= {"variants": "none simplified detailed", "scope": "user"}
+    with sheet.open("a") as file:
+        file.write("\t".join(cells.get(name, "") for name in columns) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OF_STUDIES)
+def test_a_study_begins_as_the_page_states_it(command, project):
+    """A dry run reads the configuration and the sheets, and finds a rule for each file."""
+    words = [word.replace("CHECKOUT", str(project)).replace("NAME", "hh_helpful").replace("COMMIT", "0" * 40)
+             for word in shlex.split(command)[1:]]  # fmt: skip
+    done = snakemake(project, "-n", *words)
+    assert done.returncode == 0 and "Job stats" in done.output, done.output[-3000:]
+    if command == "snakemake --cores all":
+        table = re.search(r"^\| step \|(?:.*\n\|)+.*", (ROOT / "docs/results.md").read_text(), re.MULTILINE)[0]
+        jobs = re.findall(r"^(\w+) +\d+$", done.output.split("Job stats:")[1].split("total")[0], re.MULTILINE)
+        assert sorted(re.findall(r"`(\w+)`", table)) == sorted({*jobs} - {"all"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [each for each in OF_STUDIES if each.endswith("-- plan")])
+def test_a_plan_is_made_as_the_page_states_it(command, project):
+    """It computes nothing, so it is run."""
+    done = snakemake(project, *shlex.split(command)[1:])
+    assert done.returncode == 0 or "\nstop: " in done.output, done.output[-3000:]
+
+
+def test_the_lines_of_a_shell_run(tmp_path):
+    """What docs/offline.md does to files."""
+    lines = [each for page, each in ALL if page == "docs/offline.md" and each.split()[0] in ("mkdir", "grep", "cp")]
+    assert len(lines) == 3
+    (tmp_path / "resources/sources").mkdir(parents=True)
+    (tmp_path / "resources/sources/a").touch()
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    for line in sorted(lines, key=lambda each: not each.startswith("mkdir")):
+        subprocess.run(["bash", "-ec", line], cwd=tmp_path, check=True)
+    assert (tmp_path / "mirror/a").exists() and "-e" not in (tmp_path / "packages.txt").read_text().split()

@@ -392,6 +392,13 @@ def test_a_recipe_that_contradicts_itself(changes, message):
         Recipe(**{"name": "run", "learning_rate": 1e-4, "steps": 1} | changes)
 
 
+@pytest.mark.parametrize("option", ["--init", "--reference"])
+def test_a_missing_model_is_named_by_its_option(option, data, miniature, tmp_path):
+    given = arguments(data, "nowhere" if option == "--init" else miniature, tmp_path, loss="dpo")
+    given += ["--reference", "nowhere"] * (option == "--reference")
+    assert f"{option} nowhere: no such folder or card" in user_error(call("finetune", *given))
+
+
 def test_a_run_on_probes_without_probes(data, miniature, tmp_path):
     given = [each for each in arguments(data, miniature, tmp_path, target="permuted") if each != data[1]]
     given.remove("--probes")

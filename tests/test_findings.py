@@ -22,9 +22,25 @@ SHEETS = {"claims": GradientClaim, "claims_dynamics": DynamicsClaim, "claims_qua
 OF_SHEETS = {
     claim.claim: claim for name, kind in SHEETS.items() for claim in read_claims(kind, ROOT / f"config/{name}.tsv")
 }
-CONTRACT = (
-    "study key statement as_claimed one_training effect low high unit models data verdict untrained claims more bounds tests".split()  # noqa: SIM905
-)
+CONTRACT = [
+    "study",
+    "key",
+    "statement",
+    "as_claimed",
+    "one_training",
+    "effect",
+    "low",
+    "high",
+    "unit",
+    "models",
+    "data",
+    "verdict",
+    "untrained",
+    "claims",
+    "more",
+    "bounds",
+    "tests",
+]
 # By verdict, a number and its interval, in units of the bound's own distance.
 NUMBERS = {"holds": (2.0, 1.5, 2.5), "fails": (0.5, 0.4, 0.6), "inconclusive": (1.1, 0.9, 1.3)}
 

@@ -144,14 +144,14 @@ def budget_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         "By kind of block": rows.with_columns(kind.alias("series"), value="predicted"),
         "By layer": rows.drop_nulls("layer").with_columns(series=pl.col("layer"), value="predicted"),
     }  # fmt: skip
+    # Without adapters, no entry for them.
+    kinds = [each for each in _KINDS if each in set(parts["By kind of block"]["series"])]
     start, panels = int(rows["since"].min()), []
     for (title, frame), side, at in cells(parts.items(), sides):
         sums = [_summed(of(frame, type=each), start) for each in sides]
         layers = title == "By layer"
         entries = frame["series"].unique().sort().cast(pl.String).to_list()
-        palette = _Ramp("layer", tuple(entries), (), ()) if layers else series_palette(
-            [_WHOLE, _SUM, *_KINDS]
-        )  # fmt: skip
+        palette = _Ramp("layer", tuple(entries), (), ()) if layers else series_palette([_WHOLE, _SUM, *kinds])
         own = sums[sides.index(side)].rename({"series": "layer"} if layers else {})
         x = Axis("step", "Optimizer step" if at.bottom else None, format=",d", count=5)
         y = Axis("value", f"{title}, nats" if at.left else None, scales.linear(pl.concat(sums)["value"]), count=5)

@@ -43,9 +43,9 @@ class Finding:
     """A claim over all of its tests; the key `findings` of findings.json holds a list of them.
 
     `verdict`: holds, fails or unclear, of what the study claims; `statement`: what was found, and `as_claimed`: what
-    that means for the claim. `one_training`: its tests are of one seed each, which decides no claim. `effect`, `low` and `high`: of the weakest of the tests
-    with this verdict; `untrained`: also, part, not, unmeasured, or open (of an unclear one). `bounds`: what the effect
-    is claimed to lie above or below, or between.
+    that means for the claim. `one_training`: its tests are of one seed each, which decides no claim. `effect`, `low`
+    and `high`: of the weakest of the tests with this verdict; `untrained`: also, part, not, unmeasured, or open (of an
+    unclear one). `bounds`: what the effect is claimed to lie above or below, or between.
     """
 
     study: str

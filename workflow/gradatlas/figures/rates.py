@@ -75,4 +75,4 @@ def _lines(part: pl.DataFrame, title: str, x: Axis, y: Axis, palette: Palette) -
     tooltip = ["rate:N", "step:Q", "aim:Q", "value:Q"]
     # In the order of updates: a margin may fall.
     parts = [base.mark_line(style="curve").encode(order="step:Q"), base.mark_point(style="dot").encode(tooltip=tooltip)]
-    return theme.layer(*parts, width=theme.panel_width(2), height=theme.HEIGHTS["main"], **titled(title))
+    return theme.layer(*parts, width=theme.panel_width(2), height=theme.HEIGHTS["small"], **titled(title))

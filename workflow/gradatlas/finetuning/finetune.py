@@ -113,7 +113,7 @@ def finetune(
     facts = {
         **asdict(recipe),
         "init": start.digest,
-        "reference": locate_start(reference).digest if reference else start.digest,
+        "reference": locate_start(reference, "--reference").digest if reference else start.digest,
         "pairs": sha256_of(pairs),
         "probes": sha256_of(probes) if probes else None,
         "window": window,
@@ -218,8 +218,8 @@ def _write_snapshots(name: str, steps: Sequence[int], kept: Path, folder: Path) 
         write_json(folder / f"{step}.json", card_of(f"{name}_{step}", str(folder / step), "", folder / step))
 
 
-def locate_start(init: str) -> Location:
-    """The location of the model to start from; `InputError` for a run that diverged."""
+def locate_start(init: str, option: str = "--init") -> Location:
+    """The location of the model to start from, named by an option; `InputError` for a run that diverged."""
     status = Path(init).parent / STATUS
     if Path(init).name in (CARD, "model") and status.is_file():
         ended = read_json(status, "finetune")
@@ -227,7 +227,7 @@ def locate_start(init: str) -> Location:
             raise InputError(
                 f"{init}: its run {ended['status']} at step {ended['step']}; lower its learning_rate in config/runs.tsv"
             )
-    return locate(init)
+    return locate(init, option=option)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -264,7 +264,7 @@ def _reference(model: Any, tokenizer: Any, reference: str | None, how: Mapping[s
     """The frozen reference model: another one with the same tokenizer, or a copy of the start."""
     if reference is None:
         return deepcopy(model).requires_grad_(False)
-    where = locate_start(reference)
+    where = locate_start(reference, "--reference")
     other, other_tokenizer = load(where.path, **how)
     if other_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(

@@ -44,7 +44,7 @@ class Followed:
         self.moment = {"run": run, "seed": seed}
         self.stages = stages(init, folder)
         self._how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
-        self.model, tokenizer = load(locate(init).path, **self._how)
+        self.model, tokenizer = load(locate(init, option="--init").path, **self._how)
         encoder = ResponseEncoder(tokenizer, max_length, self.model, truncation)
         self.responses, self.types = _chosen(read_probes(str(probes), encoder)[0], prompts, pairs)
         # Those whose kernels of logits have a norm.

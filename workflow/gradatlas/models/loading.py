@@ -24,10 +24,11 @@ class Location:
     digest: str
 
 
-def locate(model: str, revision: str = "", *, adapted: bool = False) -> Location:
+def locate(model: str, revision: str = "", *, adapted: bool = False, option: str = "--model") -> Location:
     """Find a model: a folder, a card (JSON) of ``fetch_model``, or a hub id with a pinned `revision`.
 
-    Reads all its files. `adapted`: the caller takes care of a card's adapter. Raises `InputError` for a missing model,
+    Reads all its files. `adapted`: the caller takes care of a card's adapter. `option`: the one that
+    named the model, for errors; only of a `--model` may the revision be given. Raises `InputError` for a missing model,
     for files that differ from the card, for a revision of a folder or card, and for a card with an adapter.
     """
     path = Path(model).expanduser()
@@ -45,6 +46,8 @@ def locate(model: str, revision: str = "", *, adapted: bool = False) -> Location
             )
         check_card(path, card)
         return Location(card["path"], card["revision"], card["digest"])
+    if option != "--model":
+        raise InputError(f"{option} {model}: no such folder or card; give an existing path")
     if not is_hub_id(model):
         raise InputError(f"--model {model}: no such folder, card or hub id (ORG/NAME); give an existing path")
     if not revision:

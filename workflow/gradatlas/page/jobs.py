@@ -69,7 +69,7 @@ def write_atlas(
     scores
         pages of scores of training files, .../MODEL/DATASET/scores.html, to link to
     pictures
-        pictures that no folder lists: findings, verdicts, comparisons of groups, recall of planted faults, cosines (.svg)
+        pictures that no folder lists: findings, verdicts, comparisons, recall of planted faults, cosines (.svg)
     second
         folders of the second study's figures
     statuses

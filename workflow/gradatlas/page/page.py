@@ -72,10 +72,10 @@ def write_atlas(
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do.
     `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
     `claims`: the table of verdicts; `findings`: the JSON made of it; `glossary`: its terms become tooltips. `prompts`:
-    by model, the form of its prompts. `scores`: pages to link to; `pictures`: of the claims and of what was made of scores. Of
-    the second study, `second`: folders of figures, an index.json in each; `runs`, `statuses`: as in `dynamics.runs_of`;
-    `run_table`: of `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the page shows the second
-    study and scores alone. `InputError` where one of them is missing or is something else.
+    by model, the form of its prompts. `scores`: pages to link to; `pictures`: of the claims and of what was made of
+    scores. Of the second study, `second`: folders of figures, an index.json in each; `runs`, `statuses`: as in
+    `dynamics.runs_of`; `run_table`: of `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the
+    page shows the second study and scores alone. `InputError` where one of them is missing or is something else.
     """
     base = Path(output).resolve().parent
     runs, prompts = runs or {}, prompts or {}

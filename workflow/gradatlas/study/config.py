@@ -190,7 +190,10 @@ def _check_bridge(study: Study) -> None:
     chosen_row(study.datasets, name, "bridge.dataset")
     needed = {"none", "simplified", "detailed", *(kind.partition(":")[0] for kind in bridge["measured"])}
     if missing := needed - {*study.variants(name)}:
-        raise InputError(f"config key 'bridge.dataset': '{name}' has no variant '{sorted(missing)[0]}'; choose another")
+        raise InputError(
+            f"config key 'bridge.dataset': '{name}' has no variant {', '.join(sorted(missing))}; a bridge needs "
+            "none, simplified and detailed: choose another dataset, or add them to its row or the config key variants"
+        )
     for kind in bridge["measured"]:
         if kind.partition(":")[2] not in study.built(name):
             raise InputError(

@@ -211,6 +211,12 @@ def test_makes_everything(finished):
     page = (finished / "results/index.html").read_text()
     for path in re.findall(r'src="([^"]+\.svg)"', page):
         assert (finished / "results" / path).is_file()
+    # Every figure is a thumbnail, on this page or the other, but those that state that there is nothing to draw.
+    both = page + (finished / "results/more.html").read_text()
+    for path in (finished / "results").rglob("*.svg"):
+        caption = path.with_suffix(".caption.md").read_text() if path.with_suffix(".caption.md").exists() else ""
+        shown = f'src="{path.relative_to(finished / "results")}"' in both
+        assert shown or caption.startswith("**No claim"), path
     assert "mini_random" in page
     assert (finished / "results/figures/dynamics/mini_qa/mini/seed_0/smoke_dpo.curves.svg").is_file()
     assert (finished / "results/figures/generations/mini_qa/mini/seed_0/win_rate.svg").is_file()

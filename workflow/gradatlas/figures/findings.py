@@ -34,7 +34,7 @@ _WORDS = {
 _MARKS = (
     "Each row is a finding: what was found, and whether the study claims the same. Each mark is one test, on one model "
     "and dataset, with its 95 % interval. Look for marks on one side of the vertical line, the bound of the claim; a "
-    "grey diamond is the same number of the untrained network. Terms: docs/glossary.md."
+    "grey diamond is the same number of the untrained network."
 )
 # Tests of one finding take this share of the height of its row.
 _SHARE = 0.72

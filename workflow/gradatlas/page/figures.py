@@ -118,7 +118,8 @@ def of_pictures(paths: Sequence[str | Path], base: Path) -> list[dict[str, Any]]
             continue
         title = about[0] if key == "claims" and about else _of_folders(path)
         size = dict(zip(("width", "height"), size_of_svg(path), strict=True))
-        entry = {"kind": key, "title": title, "subtitle": about[1:], "files": {"svg": path.name}, **size}
+        text = " ".join(f"{each.rstrip('.')}." for each in about[1:])
+        entry = {"kind": key, "title": title, "subtitle": [text], "files": {"svg": path.name}, **size}
         figure = _figure(entry, path.parent, base) | {"caption": title, "badges": []}
         group["figures"].append(figure | {"files": [*figure["files"], ("Folder", link(path.parent, base))]})
     return [group for group in groups.values() if group["figures"]]

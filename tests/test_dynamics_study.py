@@ -27,7 +27,8 @@ DEFAULT = MINIATURE
 
 
 def plan(root=ROOT, writer="gpt-4o", **changes):
-    return read_plan(DEFAULT["dynamics"] | changes, root, writer)
+    unfollowed = {"kernels": DEFAULT["dynamics"]["kernels"] | {"runs": []}}
+    return read_plan(DEFAULT["dynamics"] | unfollowed | changes, root, writer)
 
 
 @pytest.fixture

@@ -206,6 +206,14 @@ def stepped(model, optimiser, size=1.0, steps=2, clip=1.0):
     return after
 
 
+def test_factors_of_float32_take_half_of_the_memory():
+    wide, narrow = (Blocks(decoder("llama", dtype)) for dtype in (torch.float64, torch.float32))
+    for memory in (5e3, 2e4, 8e4):
+        many = cost(wide, RESPONSES, memory=memory)[0]
+        assert many == cost(narrow, RESPONSES, memory=memory / 2)[0]
+    assert cost(wide, RESPONSES, memory=2e4)[0] > cost(narrow, RESPONSES, memory=2e4)[0]
+
+
 @pytest.fixture(scope="module")
 def watched():
     """A tied, fused, transposed model, its blocks, and the responses by key: the last one is not trained on."""
@@ -288,14 +296,6 @@ def test_unchanged_blocks_have_no_part_and_other_weights_are_refused(watched):
     for wrong in (after | {"transformer.ln_f.bias": torch.zeros(3)}, {}):
         with pytest.raises(InputError, match=r"the weights after the change: transformer\."):
             budget(blocks, wrong, responses)
-
-
-def test_factors_of_float32_take_half_of_the_memory():
-    wide, narrow = (Blocks(decoder("llama", dtype)) for dtype in (torch.float64, torch.float32))
-    for memory in (5e3, 2e4, 8e4):
-        many = cost(wide, RESPONSES, memory=memory)[0]
-        assert many == cost(narrow, RESPONSES, memory=memory / 2)[0]
-    assert cost(wide, RESPONSES, memory=2e4)[0] > cost(narrow, RESPONSES, memory=2e4)[0]
 
 
 def test_rows_of_an_embedding_are_those_of_its_gradient():

@@ -166,7 +166,8 @@ VARYING = re.compile(r"journal/|(.*\.run|.*machine|manifest)\.json$|.*\.snakemak
 def test_dry_run_of_every_shipped_config(config, tmp_path):
     begun = spent()
     jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
-    assert spent() - begun < 5
+    # About 3 s on most machines.
+    assert spent() - begun < 10
     wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15, "miniature": 15}
     assert jobs["measure_gradients"] >= wanted[config] and jobs["all"] == 1
     if config == "paper":
@@ -281,7 +282,8 @@ def test_a_second_run_has_nothing_to_do(finished):
     begun = spent()
     done = snakemake(finished, *SMOKE)
     assert done.returncode == 0 and "Nothing to be done" in done.output
-    assert spent() - begun < 5
+    # About 3 s on most machines.
+    assert spent() - begun < 10
 
 
 def test_the_plan_is_what_the_run_made(finished):

@@ -157,6 +157,14 @@ def warm_up(jobs=10):
         warm.start()
 
 
+def begin():
+    """What happens before the first job."""
+    check_results()
+    check_gpus()
+    report_progress()
+    warm_up()
+
+
 def end_of_log(job):
     """The last line of a job's log, in brackets; nothing before there is one."""
     with suppress(OSError, IndexError):

@@ -7,9 +7,9 @@ is ready, a job starts as usual. The server imports nothing of this package, so 
 """
 
 import gc
-import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -21,20 +21,6 @@ from contextlib import suppress
 
 #: The environment variable with the way to the socket.
 VARIABLE = "GRADATLAS_WARM"
-#: Packages that most jobs import. None of them starts threads that a copy would miss.
-PACKAGES = (
-    "cyclopts",
-    "polars",
-    "pyarrow.parquet",
-    "altair",
-    "jinja2",
-    "scipy.stats",
-    "tokenizers",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.llama.modeling_llama",
-    "torch._inductor",  # by torch.use_deterministic_algorithms
-)
 #: Signals that a waiting job passes on to its copy.
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -75,9 +61,7 @@ def serve(path: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".new")
     listener.listen(1000)
-    for name in PACKAGES:
-        with suppress(ImportError):
-            importlib.import_module(name)
+    _import_packages()
     gc.freeze()
     # The system removes the ended copies.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -95,6 +79,22 @@ def serve(path: str) -> None:
     os.rmdir(os.path.dirname(path))
 
 
+def _import_packages() -> None:
+    """What most jobs import. None of these packages starts threads that a copy would miss."""
+    # Without a package, jobs that need it say so.
+    with suppress(ImportError):
+        import altair  # noqa: F401
+        import cyclopts  # noqa: F401
+        import jinja2  # noqa: F401
+        import polars  # noqa: F401
+        import pyarrow.parquet  # noqa: F401
+        import scipy.stats  # noqa: F401
+        import torch._inductor  # noqa: F401 (by torch.use_deterministic_algorithms)
+        import transformers.models.auto.modeling_auto
+        import transformers.models.auto.tokenization_auto
+        import transformers.models.llama.modeling_llama  # noqa: F401
+
+
 def _follow(connection: socket.socket) -> None:
     """Fork once more: one process is the job, the other watches it, and ends it with the process that asked for it."""
     _, outputs, *_ = socket.recv_fds(connection, 1, 3)
@@ -109,9 +109,11 @@ def _follow(connection: socket.socket) -> None:
             os.close(output)
         os.chdir(asked["folder"])
         os.environ.clear()
-        os.environ.update(asked["environment"])
+        # The copy asks for no other.
+        os.environ.update({name: value for name, value in asked["environment"].items() if name != VARIABLE})
         sys.argv = asked["argv"]
-        return importlib.import_module("gradatlas.__main__").main()
+        runpy.run_module("gradatlas", run_name="__main__", alter_sys=True)
+        return
 
     def pass_on() -> None:
         while number := lines.read(1):

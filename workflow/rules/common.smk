@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 from gradatlas.core import digest, warm
 from gradatlas.core.device import check_devices, visible_devices
@@ -124,9 +125,8 @@ def report_progress(seconds=30, shown=4):
             return ""
         waiting = 0
         for job in list(workflow.dag.needrun_jobs()):
-            known = took.get(job.rule.name, ended)
             spent = time.monotonic() - seen[job] if job in seen else 0
-            waiting += max(sum(known) / len(known) - spent, 0)
+            waiting += max(median(took.get(job.rule.name, ended)) - spent, 0)
         return f", about {max(1, round(waiting / len(running) / 60))} min left if the others take as long"
 
     def write():

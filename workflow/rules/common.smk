@@ -124,9 +124,11 @@ def report_progress(seconds=30, shown=4):
         if not running or len(ended) < 5:
             return ""
         waiting = 0
-        for job in list(workflow.dag.needrun_jobs()):
-            spent = time.monotonic() - seen[job] if job in seen else 0
-            waiting += max(median(took.get(job.rule.name, ended)) - spent, 0)
+        # Listed at once: the main thread goes on.
+        for job in list(workflow.dag.needrun_jobs(exclude_finished=False)):
+            if not workflow.dag.finished(job):
+                spent = time.monotonic() - seen[job] if job in seen else 0
+                waiting += max(median(took.get(job.rule.name, ended)) - spent, 0)
         return f", about {max(1, round(waiting / len(running) / 60))} min left if the others take as long"
 
     def write():

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from contextlib import suppress
 
 #: The environment variable with the way to the socket.
@@ -63,6 +64,8 @@ def serve(path: str) -> None:
     listener.listen(1000)
     _import_packages()
     gc.freeze()
+    # OpenBLAS' threads, which it ends before a copy and begins again after it.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     # The system removes the ended copies.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # A terminal sends it to all; jobs take it, and the server ends with Snakemake.

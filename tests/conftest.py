@@ -78,13 +78,23 @@ SLOWEST = (
 )
 #: Fixtures that take long to make: the tests that use one are marked ``slow``.
 SLOW = {"by_snakemake", "cluster", "full", "installed", "large", "undisturbed", "workflow"}
+#: Files of which most tests run the workflow: all of their tests are ``slow``.
+SLOW_FILES = {
+    "test_own_pairs.py",
+    "test_scored_study.py",
+    "test_series.py",
+    "test_shards.py",
+    "test_staleness.py",
+    "test_untrained.py",
+    "test_untrusted_models.py",
+}
 
 
 def pytest_collection_modifyitems(items):
     """Put the slowest files first; the others stay in their order."""
     items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
     for item in items:
-        if SLOW & {*item.fixturenames}:
+        if SLOW & {*item.fixturenames} or item.path.name in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
 
 

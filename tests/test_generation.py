@@ -328,6 +328,7 @@ def right_but_for_one(prompt):
     return f"Zero adds nothing.\nThe final answer is {number + (number == 5)}"
 
 
+@pytest.mark.slow
 def test_detailed_responses_through_the_workflow(tmp_path):
     """Opt-in: written, checked, built; the rejected sample is left out of all variants; a second run asks nothing."""
     folder = clone(tmp_path / "clone")

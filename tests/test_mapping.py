@@ -331,6 +331,7 @@ def test_the_shipped_mappings_are_valid():
 # --- through the rules -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_users_own_file_through_the_workflow(tmp_path):
     """A row, a mapping, a file: responses and audit; an edit of the mapping builds again."""
     folder = clone(tmp_path / "clone")
@@ -435,6 +436,7 @@ def test_a_mirror_holds_a_copy_of_the_dataset(hub, tmp_path):
     assert "as a pattern; give a mirror without [, * and ? in its path" in error
 
 
+@pytest.mark.slow
 def test_no_network_is_one_line(hub, tmp_path):
     hub.server.shutdown()
     hub.server.server_close()

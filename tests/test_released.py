@@ -203,6 +203,7 @@ def test_samples_without_a_gradient_keep_their_row(tmp_path, table):
     assert pl.read_parquet(tmp_path / "spectra.parquet").is_empty()
 
 
+@pytest.mark.slow
 @needs_shared("reference_stats")
 @needs_shared("paper_data")
 def test_figures_with_no_model(tmp_path):

@@ -419,6 +419,7 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
     assert "has no revision; give the commit's hash in config key toys.images" in user_error(done)
 
 
+@pytest.mark.slow
 def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "datasets/someone/shapes")
     command = [

@@ -131,6 +131,7 @@ def score_data(
     if not outcome.statuses["ok"]:
         raise InputError(f"no row could be measured: {outcome.line()}; {folder / 'scores.csv'} has the reasons")
     write_page(folder, folder / "scores.html", title=title or f"{_named(source)}, {name}")
+    progress(f"open {folder / 'scores.html'}")
     if select:
         write_selected(rows(), scores, select, by, folder)
     return scores

@@ -48,7 +48,8 @@ COLUMNS = {
     "ability_by": "Ability by",
     "remark": "Remarks",
 }
-_TEXTS = ("claim", "study", "title", "source", "statistic", "model", "dataset", "verdict", "statement", "group", "of")
+_TEXTS = ("claim", "study", "title", "source", "statistic", "model", "kind", "dataset")
+_TEXTS += ("verdict", "statement", "group", "of")
 _SCHEMA = {
     **dict.fromkeys((*_TEXTS, "mark", *COLUMNS), pl.String),
     "place": pl.Int64,
@@ -148,6 +149,7 @@ def _row(row: Mapping[str, Any], place: int, titles: Mapping[str, str]) -> dict[
         "place": place,
         "group": "untrained" if untrained else row["status"] if row["status"] in GROUPS else "",
         "requested": row["status"] != "not_asked",
+        "kind": row["kind"] or "",
         "mark": "" if row["claim_status"] == "stands" else row["claim_status"],
         "model": row["model"],
         "dataset": row["dataset"],

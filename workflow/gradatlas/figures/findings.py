@@ -32,9 +32,9 @@ _WORDS = {
     for verdict, words in {"holds": "as claimed", "fails": "the opposite was claimed", "unclear": "claim open"}.items()
 }
 _MARKS = (
-    "Each row is a finding: what was found, and whether the study claims the same. Each mark is one test, on one model "
-    "and dataset, with its 95 % interval. Look for marks on one side of the vertical line, the bound of the claim; a "
-    "grey diamond is the same number of the untrained network."
+    "Each row is a finding: what was found, and whether the study claims the same. Each mark is one test: a model on a "
+    "dataset, or a place of one training, with its 95 % interval. Look for marks on one side of the vertical line, the "
+    "bound of the claim, or between two; a dark diamond is the same number of the untrained network."
 )
 # Tests of one finding take this share of the height of its row.
 _SHARE = 0.72
@@ -58,7 +58,7 @@ def chart(findings: Sequence[Mapping[str, Any]], study: str) -> alt.TopLevelMixi
     own = [each for each in findings if each["study"] == NAMES[study]]
     heading = theme.Heading(
         f"{STUDIES[study]}: what was found",
-        ("a mark: one model on one dataset, with its 95 % interval", "line: the bound of the claim"),
+        ("a mark: one test, with its 95 % interval", "lines: bounds of the claim"),
         (_MARKS,),
     )
     # Findings of one unit share an axis.

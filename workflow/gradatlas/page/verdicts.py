@@ -41,8 +41,8 @@ def _study(rows: pl.DataFrame, title: str) -> dict[str, Any]:
         groups[first["mark"] or "stands"].append(
             {
                 **{name: first[name] for name in ("claim", "title", "source")},
-                "trained": _counts(row["verdict"] for row in own if row["group"] != "untrained"),
-                "untrained": _counts(row["verdict"] for row in own if row["group"] == "untrained"),
+                "trained": _counts(row["verdict"] for row in own if row["kind"] != "random"),
+                "untrained": _counts(row["verdict"] for row in own if row["kind"] == "random"),
             }
         )
     return {

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
+from benchmarks import shapes
 from gradatlas.gradients.capture import Capture
 from gradatlas.gradients.metrics import OF_MATRIX
 from gradatlas.gradients.solvers import FastestSolver
@@ -39,17 +39,12 @@ CHEAP = tuple(name for name in METRICS if name not in ("mean", "max", "min"))
 SHORT, LONG, BATCHES = 2, 4, 4
 #: Samples of the job whose batches are halved.
 HALVED = 64
-#: Architecture, full depth, and config, as in the models' config.json.
-SHAPES: dict[str, tuple[str, int, dict[str, int]]] = {
-    "Qwen2-1.5B": ("Qwen2", 28, {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
-                                 "num_attention_heads": 12, "num_key_value_heads": 2}),
-    "gemma-2-2b": ("Gemma2", 26, {"vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216,
-                                  "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}),
-    "Llama-3.1-8B": ("Llama", 32, {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
-                                   "num_attention_heads": 32, "num_key_value_heads": 8}),
+#: Those of real models, and a tiny one that a CPU can try.
+SHAPES = shapes.SHAPES | {
     "toy": ("Llama", 6, {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 128,
                          "num_attention_heads": 4, "num_key_value_heads": 2}),
 }  # fmt: skip
+DEFAULT = ("Qwen2-1.5B", "gemma-2-2b", "Llama-3.1-8B")
 MINIATURE = Path(__file__).resolve().parents[1] / "resources/miniature/base"
 
 
@@ -75,11 +70,7 @@ class Rows:
 
 def model_of(shape: str, dtype: torch.dtype, device: str, layers: int = LONG) -> Any:
     kind, _, sizes = SHAPES[shape]
-    config = getattr(transformers, f"{kind}Config")(**sizes, num_hidden_layers=layers)
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = getattr(transformers, f"{kind}ForCausalLM")(config)
-    return model.to(dtype).eval().requires_grad_(False)
+    return shapes.random_model(kind, layers, sizes, device).to(dtype).requires_grad_(False)
 
 
 def batch_of(vocabulary: int, tokens: int, count: int) -> list[Encoded]:
@@ -286,7 +277,7 @@ def main() -> None:
         "--output", type=Path, default=Path("benchmarks/results"), help="folder of gpu.csv and the rest"
     )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=[name for name in SHAPES if name != "toy"])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=DEFAULT)
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--routes", nargs="+", default=["nvmath", "cupy", "torch", "pool"])

@@ -1,7 +1,7 @@
 """Kernels of responses by block, and budgets of a step, beside the plain ways, side by side in one run.
 
   python -m benchmarks.kernels --output benchmarks/results/kernels.csv        # about two minutes on a CPU
-  python -m benchmarks.kernels --device cuda --shape qwen2-0.5b --held 20 --more 500 --output FILE.csv
+  python -m benchmarks.kernels --device cuda --shape Qwen2-0.5B --held 20 --more 500 --output FILE.csv
 
 The committed miniature and probes of its grammar, or a larger shape with random weights and random tokens; float32
 without TF32. Kernels of the first responses, all blocks, all pairs:
@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from benchmarks.probes import probed, timed
-from benchmarks.shapes import SHAPES, facts_of, model_of, responses_of
+from benchmarks.shapes import TIED, facts_of, model_of, responses_of
 from gradatlas.finetuning.evaluate import evaluate
 from gradatlas.finetuning.sequences import ResponseEncoder, log_probs
 from gradatlas.gradients.plan import plan_batches
@@ -50,7 +50,7 @@ LONG = 15.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--shape", choices=["toy", *SHAPES], default="toy", help="toy: the committed miniature")
+    parser.add_argument("--shape", choices=["toy", *TIED], default="toy", help="toy: the committed miniature")
     parser.add_argument("--responses", type=int, default=100, help="of the kernel")
     parser.add_argument("--held", type=int, default=0, help="gradients of autograd's ways at a time; 0: all")
     parser.add_argument("--more", type=int, default=0, help="responses of a larger kernel, by blocks alone")

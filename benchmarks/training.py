@@ -1,7 +1,7 @@
 """Updates a second and peak memory of the finetuning loop: SFT and DPO, all weights, float32 without TF32.
 
   python -m benchmarks.training                                                  # the miniature on a CPU
-  python -m benchmarks.training --device cuda --shapes qwen2-0.5b qwen2-1.5b --output FILE.csv
+  python -m benchmarks.training --device cuda --shapes Qwen2-0.5B Qwen2-1.5B --output FILE.csv
 
 Random tokens (`benchmarks.shapes`), the loop's own updates with RMSprop, clipping and the log; no evaluation and no
 checkpoint. *Plain* is forward, backward and the same optimiser for the same batches, and nothing else.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.shapes import SHAPES, facts_of, model_of, responses_of
+from benchmarks.shapes import TIED, facts_of, model_of, responses_of
 from gradatlas.finetuning.examples import Example
 from gradatlas.finetuning.finetune import _TrainingLoop
 from gradatlas.finetuning.processes import SINGLE_PROCESS
@@ -26,7 +26,7 @@ from gradatlas.finetuning.sequences import log_probs
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--shapes", nargs="+", choices=["toy", *SHAPES], default=["toy"])
+    parser.add_argument("--shapes", nargs="+", choices=["toy", *TIED], default=["toy"])
     parser.add_argument("--losses", nargs="+", choices=["sft", "dpo"], default=["sft", "dpo"])
     parser.add_argument("--batch", type=int, default=4, help="responses (SFT) or pairs (DPO) of an update")
     parser.add_argument("--steps", type=int, default=20, help="updates that are timed")

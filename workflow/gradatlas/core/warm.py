@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 
 #: The environment variable with the way to the socket.
@@ -26,13 +27,28 @@ VARIABLE = "GRADATLAS_WARM"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def start() -> None:
-    """Start a server, and make it known to the jobs that this process starts. It ends with this process."""
+# Without a package, jobs that need it say so.
+_SERVER = """\
+import importlib, sys
+from contextlib import suppress
+for name in sys.argv[2:]:
+    with suppress(ImportError):
+        importlib.import_module(name)
+from gradatlas.core.warm import serve
+serve(sys.argv[1])
+"""
+
+
+def start(packages: Sequence[str]) -> None:
+    """Start a server, and make it known to the jobs that this process starts. It ends with this process.
+
+    `packages`: modules that most jobs import. None may start threads that a copy would miss.
+    """
     path = os.path.join(tempfile.mkdtemp(prefix="gradatlas-"), "socket")
     # As in every job: threads that wait must not spin.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     # Its input is never written to; it closes when this process ends, however it ends.
-    subprocess.Popen([sys.executable, "-m", __name__, path], stdin=subprocess.PIPE, env=environment)
+    subprocess.Popen([sys.executable, "-c", _SERVER, path, *packages], stdin=subprocess.PIPE, env=environment)
     os.environ[VARIABLE] = path
 
 
@@ -58,11 +74,10 @@ def run_in_copy() -> int | None:
 
 
 def serve(path: str) -> None:
-    """Import the packages, then make copies until the process that started this one has ended."""
+    """Make copies of this process until the one that started it has ended."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".new")
     listener.listen(1000)
-    _import_packages()
     gc.freeze()
     # OpenBLAS' threads, which it ends before a copy and begins again after it.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -80,22 +95,6 @@ def serve(path: str) -> None:
         connection.close()
     os.unlink(path)
     os.rmdir(os.path.dirname(path))
-
-
-def _import_packages() -> None:
-    """What most jobs import. None of these packages starts threads that a copy would miss."""
-    # Without a package, jobs that need it say so.
-    with suppress(ImportError):
-        import altair  # noqa: F401
-        import cyclopts  # noqa: F401
-        import jinja2  # noqa: F401
-        import polars  # noqa: F401
-        import pyarrow.parquet  # noqa: F401
-        import scipy.stats  # noqa: F401
-        import torch._inductor  # noqa: F401 (by torch.use_deterministic_algorithms)
-        import transformers.models.auto.modeling_auto
-        import transformers.models.auto.tokenization_auto
-        import transformers.models.llama.modeling_llama  # noqa: F401
 
 
 def _follow(connection: socket.socket) -> None:
@@ -129,7 +128,3 @@ def _follow(connection: socket.socket) -> None:
     with suppress(OSError):
         connection.sendall(b"%d\n" % code)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])

@@ -14,7 +14,10 @@ from conftest import call, script, user_error
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
 from test_dynamics_judging import reward_model
 
-EXACT = {"dtype": "float64", "batch_size": 3, "prompts": 3, "generate_every": 2, "evaluate_every": 2}
+#: An SGD step is linear in the gradient. RMSprop and AdamW divide by its size, and would turn the rounding of a sum over
+#: processes into steps of the learning rate wherever a gradient is zero.
+EXACT = {"dtype": "float64", "batch_size": 3, "prompts": 3, "generate_every": 2, "evaluate_every": 2,
+         "optimiser": "sgd"}  # fmt: skip
 NUMBERS = ("loss", "pull", "push", "grad_norm", "learning_rate")
 
 
@@ -25,7 +28,7 @@ def table(out, name):
 @pytest.mark.parametrize(
     "more",
     [
-        pytest.param({"loss": "sft", "target": "extend", "optimiser": "adamw"}, marks=pytest.mark.slow),
+        pytest.param({"loss": "sft", "target": "extend"}, marks=pytest.mark.slow),
         pytest.param({"loss": "kto", "clip": 0.5}, marks=pytest.mark.slow),
         pytest.param({"loss": "dpo", "negatives": "self_play"}, marks=pytest.mark.slow),
         pytest.param({"loss": "ipo", "negatives": "on_policy", "judge": "reward"}, marks=pytest.mark.slow),

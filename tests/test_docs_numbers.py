@@ -81,18 +81,25 @@ def test_the_readme_states_what_the_default_study_finds():
     claims = pl.read_csv(path, infer_schema_length=None).filter(study="layer_gradients", projection="all")
     claims = claims.filter(claim_status="stands")
     untrained = pl.col("model") == "mini_random"
-    held = claims.filter(~untrained, verdict="holds").join(
+    trained = claims.filter(~untrained).join(
         claims.filter(untrained), on=["claim", "dataset", "relation"], how="left", suffix="_untrained"
     )
-    size = held.filter(claim="size_none_detailed")
-    rd = held.filter(claim="separable_detailed", relation="derangement")
+    size = trained.filter(claim="size_none_detailed")
+    rd = trained.filter(claim="separable_detailed", relation="derangement")
+    unpopular = trained.filter(claim="unpopular_larger")
+    assert {*size["verdict"], *rd["verdict"], *unpopular["verdict"]} == {"holds"}
+    jumps = trained.filter(claim="mad_none_detailed")["verdict"].to_list()
+    holds, fails, unclear = map(jumps.count, ("holds", "fails", "inconclusive"))
+    times = 1 + rd["value"]
+    ratio = unpopular["value"]
     sentences = [
-        f"{size['value'].min():.1f} to {size['value'].max():.0f} times as large as Detailed's, and "
-        f"{size['untrained'].mean():.0f} times in an untrained network.",
-        f"Of the {held.height} tests of claims that hold on trained models, "
-        f"{held.filter(verdict_untrained='holds').height} also hold on it.",
-        f"gradients {1 + rd['value'].min():.0f} to {1 + rd['value'].max():.0f} times as large as the right one, and "
-        f"{1 + rd['untrained'].mean():.2f} times in the untrained network.",
+        f"{size['value'].min():.1f} to {size['value'].max():.0f} times as large as Detailed's. "
+        f"They are also {size['untrained'].mean():.0f} times as large in an untrained network",
+        f"holds in {holds} of these {len(jumps)} tests, fails in {fails}, and is unclear in {unclear}.",
+        f"gradients {times.min():.0f} to {times.max():.0f} times as large as the right answer, "
+        f"but only {1 + rd['untrained'].mean():.2f} times in the untrained network.",
+        f"gradients {ratio.min():.1f} to {ratio.max():.1f} times as large as those of popular ones, "
+        f"and {unpopular['untrained'].mean():.1f} times in the untrained network.",
     ]
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert [sentence for sentence in sentences if sentence not in readme] == []

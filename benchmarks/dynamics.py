@@ -1,4 +1,4 @@
-"""The claims of the second study over seeds, as docs/learning_dynamics_seeds.md shows them.
+"""The claims of the second study over seeds, as docs/learning_dynamics_numbers.md shows them.
 
   snakemake --cores all --directory seeds --configfile config/dynamics.yaml -- dynamics claims
   python -m benchmarks.dynamics --claims seeds/results/claims.csv --output benchmarks/results/dynamics.csv

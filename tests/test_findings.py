@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT, call, user_error
 from gradatlas.claims.rows import GRADIENTS
-from gradatlas.claims.sentences import SYMBOLS, sentences, without_findings
+from gradatlas.claims.sentences import NOTE, SYMBOLS, sentences, without_findings
 from gradatlas.claims.sheet import DynamicsClaim, GradientClaim, QualityClaim, read_claims
 from gradatlas.claims.summary import MOST, ONE_TRAINING, UNTESTED, read_findings
 from gradatlas.claims.tables import CLAIMS
@@ -132,7 +132,7 @@ def test_one_training_is_stated_as_one_and_decides_no_claim():
 
     (holds,) = found(seed("holds"))
     assert holds.statement == "In one training (one seed) gradients of size are larger" and holds.verdict == "unclear"
-    assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "over probes" in ONE_TRAINING
+    assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "not over trainings" in NOTE
     assert holds.more == "One seed; over its probes alone: holds in 1 of 1 number."
     numbers = [("holds", 2.0), ("holds", 2.0), ("inconclusive", 1.0)]
     several = found(*(seed(alone, value=value, model=alone) for alone, value in numbers))[0]

@@ -26,9 +26,10 @@ UNTRAINED = {
 NOTE = (
     "*Found*: what the tests on all models and data of this run show. *The claim*: ✓, it holds in more than half of "
     "these tests and fails in none; ✗, it fails in more than half and holds in none; ?, neither. *Effect*: of the "
-    "tests with this verdict the one closest to the claim's bound, with its 95 % interval. *Untrained network*: "
-    "whether networks before training show the same by the same rule; then the finding says nothing of what a model "
-    "has learnt. [Glossary](more.html#terms). All tests: [tables/claims.md](tables/claims.md) and claims.csv."
+    "tests with this verdict the one closest to the claim's bound, with its 95 % interval; that of one training (one "
+    "seed) is over probes, not over trainings. *Untrained network*: whether networks before training show the same by "
+    "the same rule; then the finding says nothing of what a model has learnt. [Glossary](more.html#terms). All tests: "
+    "[tables/claims.md](tables/claims.md) and claims.csv."
 )
 # As many are named in one sentence.
 _NAMED = 2

@@ -20,7 +20,7 @@ MOST = 6
 NAMES = {GRADIENTS: "gradients", DYNAMICS: "dynamics", QUALITY: "quality"}
 UNTESTED = "not tested"
 ONE_SEED = "one seed alone"
-ONE_TRAINING = "One seed decides nothing about it: the interval is over probes, not over trainings."
+ONE_TRAINING = "One seed cannot decide it."
 _CHOICE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\}")
 
 

@@ -128,7 +128,7 @@ def claim_rows(models=("mini", "twin"), dataset="gsm8k", claims=("mad_none_detai
             }
             row |= {"dataset": dataset, "relation": relation, "statistic": "MAD ratio", "value": 12.34, "low": 10.1}
             row |= {"high": 14.8, "n": 200, "threshold": 10.0, "p_value": 0.0123, "p_adjusted": 0.0456}
-            row |= {"verdict": verdict, "reason": "the interval reaches over 10" if verdict == "inconclusive" else ""}
+            row |= {"verdict": verdict, "reason": "the interval contains 10" if verdict == "inconclusive" else ""}
             found.append({name: row.get(name) for name in CLAIMS.names})
     return found
 

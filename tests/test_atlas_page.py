@@ -44,7 +44,7 @@ def finding(study, key, effect, **given):
     row = {"study": study, "key": key, "statement": f"None has a larger MAD than Detailed: {HOSTILE}",
            "as_claimed": f"The study claims the same: {HOSTILE}", "one_training": False,
            "unit": "MAD ratio", "models": ["Mini"], "data": ["GSM8K"], "verdict": "holds", "untrained": "also",
-           "claims": [key],
+           "untrained_tests": [1, 1], "claims": [key],
            "more": f"Holds in 2 of 2 tests. {HOSTILE}", "bounds": [10.0],
            "tests": [test | ends, test | ends | {"untrained": 4.0}]}  # fmt: skip
     return row | ends | given
@@ -389,7 +389,7 @@ def test_a_claim_opens_with_its_numbers(browser):
     wait_for(lambda: all_of(line, ".numbers table"))
     rows = rows_of(browser, "#claim-mad_none_detailed table")
     assert len(rows) == 6 and {row["Verdict"] for row in rows} == {"✓ holds", "✗ fails", "? inconclusive"}
-    assert {row["Remarks"] for row in rows if row["Verdict"] == "? inconclusive"} == {"the interval reaches over 10"}
+    assert {row["Remarks"] for row in rows if row["Verdict"] == "? inconclusive"} == {"the interval contains 10"}
     for words in ("12.3 [10.1, 14.8]", "0.0456", "section 4", "MAD ratio", "200"):
         assert words in line.text, words
     # One test alone is a list.

@@ -14,8 +14,8 @@ from conftest import call, script, user_error
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
 from test_dynamics_judging import reward_model
 
-#: An SGD step is linear in the gradient. RMSprop and AdamW divide by its size, and would turn the rounding of a sum over
-#: processes into steps of the learning rate wherever a gradient is zero.
+#: An SGD step is linear in the gradient. RMSprop and AdamW divide by its size, and turn the rounding of a sum over
+#: processes into a step as large as any other where a gradient is zero.
 EXACT = {"dtype": "float64", "batch_size": 3, "prompts": 3, "generate_every": 2, "evaluate_every": 2,
          "optimiser": "sgd"}  # fmt: skip
 NUMBERS = ("loss", "pull", "push", "grad_norm", "learning_rate")

@@ -312,8 +312,8 @@ def test_numbers_read_well():
     shown = [two_digits(value) for value in (27.3, 1.62, 312, 0.99, 9.96, 0)]
     assert shown == ["27", "1.6", "310", "0.99", "10", "0"]
     assert [two_digits(value, "+") for value in (81, -0.42, 12345)] == ["+81", "−0.42", "+12,000"]
-    shown = [three_digits(value) for value in (4.4249, 12345.6, 0.00123, -0.5, 0, 1e-9, None, math.nan)]
-    assert shown == ["4.42", "12,300", "0.00123", "−0.500", "0", "1.00e−09", "–", "–"]
+    shown = [three_digits(value) for value in (4.4249, 12345.6, 0.00123, -0.5, 0, 1e-9, 0.9997, None, math.nan)]
+    assert shown == ["4.42", "12,300", "0.00123", "−0.500", "0", "1.00e−09", "1.00", "–", "–"]
 
 
 def test_variants_are_ordered_from_fast_to_slow():

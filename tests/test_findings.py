@@ -10,11 +10,10 @@ import pytest
 
 from conftest import ROOT, call, user_error
 from gradatlas.claims.rows import GRADIENTS
-from gradatlas.claims.sentences import SYMBOLS, sentences, without_findings
+from gradatlas.claims.sentences import NOTE, SYMBOLS, sentences, without_findings
 from gradatlas.claims.sheet import DynamicsClaim, GradientClaim, QualityClaim, read_claims
 from gradatlas.claims.summary import MOST, ONE_TRAINING, UNTESTED, read_findings
 from gradatlas.claims.tables import CLAIMS
-from gradatlas.claims.verdicts import PROBES_ALONE
 from gradatlas.core.tables import write_table
 from gradatlas.figures.findings import chart
 
@@ -36,6 +35,7 @@ CONTRACT = [
     "data",
     "verdict",
     "untrained",
+    "untrained_tests",
     "claims",
     "more",
     "bounds",
@@ -128,11 +128,11 @@ def test_what_was_not_judged_is_no_test_and_its_reason_is_given():
 
 def test_one_training_is_stated_as_one_and_decides_no_claim():
     def seed(alone, **other):
-        return row(verdict="inconclusive", p_adjusted=None, reason=f"1 seed; {PROBES_ALONE}{alone}", **other)
+        return row(verdict="inconclusive", p_adjusted=None, probes_alone=alone, **other)
 
     (holds,) = found(seed("holds"))
     assert holds.statement == "In one training (one seed) gradients of size are larger" and holds.verdict == "unclear"
-    assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "over probes" in ONE_TRAINING
+    assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "not over trainings" in NOTE
     assert holds.more == "One seed; over its probes alone: holds in 1 of 1 number."
     numbers = [("holds", 2.0), ("holds", 2.0), ("inconclusive", 1.0)]
     several = found(*(seed(alone, value=value, model=alone) for alone, value in numbers))[0]
@@ -142,7 +142,7 @@ def test_one_training_is_stated_as_one_and_decides_no_claim():
     (fails,) = found(seed("fails"))
     assert fails.statement == "In one training (one seed) gradients of size are smaller"
     assert fails.as_claimed.startswith("The study claims the opposite: gradients of size are larger.")
-    unusable = seed("holds", model="b") | {"reason": "1 usable seed"}
+    unusable = seed("", model="b") | {"reason": "1 usable seed"}
     (beside,) = found(seed("holds"), unusable)
     assert beside.one_training and beside.more.endswith("1 of 1 number; 1 more not tested (1 usable seed).")
     (neither,) = found(seed("holds"), seed("fails", model="b"))
@@ -189,8 +189,8 @@ def test_sentences_say_what_the_numbers_say():
     )  # fmt: skip
     assert first == "Of 4 findings 2 hold as claimed, 1 is the opposite, and 1 is unclear."
     assert second == (
-        "An untrained network shows 1 of the 2 that were tested on one too; trained models alone show that gradients "
-        "of wrong are larger."
+        "An untrained network shows 1 of the 2 that were tested on one too: that gradients of size are larger; trained "
+        "models alone show that gradients of wrong are larger."
     )
     assert third == "Found against a claim: DPO is bad."
 

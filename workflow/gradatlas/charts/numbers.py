@@ -12,8 +12,10 @@ def three_digits(value: float | None) -> str:
         return "–"
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return _minus(f"{value:.2e}")
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return _minus(f"{round(value, digits):,.{max(digits, 0)}f}")
+    # Rounded first: 0.9997 becomes 1.00, not 1.000.
+    rounded = float(f"{value:.2e}")
+    digits = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
+    return _minus(f"{rounded:,.{max(digits, 0)}f}")
 
 
 def two_digits(value: float, sign: str = "") -> str:

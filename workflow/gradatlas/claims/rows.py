@@ -58,7 +58,13 @@ _SCHEMA = {
     "requested": pl.Boolean,
 }
 # Names of what has no row in a sheet of models.
-_TITLES = {"softmax": "Softmax", "classifier": "Image classifier", "losses": "Formulas", "toys": "random cases"}
+_TITLES = {
+    "softmax": "Softmax",
+    "classifier": "Image classifier",
+    "losses": "Formulas",
+    "toys": "random cases",
+    "mini_qa": "Miniature questions",
+}
 # By which test a model was found able, or not.
 ABILITY_TESTS = {
     "answer": "own answers",

@@ -14,11 +14,11 @@ from gradatlas.claims.rows import STUDIES
 from gradatlas.claims.summary import NAMES, Finding, read_findings
 from gradatlas.core.files import write_text
 
-# The verdict on what the study claims, by symbol; by what an untrained network shows, the words of the table.
+# The verdict on what the study claims, by symbol; by what untrained networks show, the words of the table.
 SYMBOLS = {"holds": "✓", "fails": "✗", "unclear": "?"}
 UNTRAINED = {
     "also": "shows it too",
-    "part": "shows it in some tests",
+    "part": "shows it in {} of {} tests",
     "not": "does not show it",
     "unmeasured": "not measured",
     "open": "–",
@@ -26,9 +26,10 @@ UNTRAINED = {
 NOTE = (
     "*Found*: what the tests on all models and data of this run show. *The claim*: ✓, it holds in more than half of "
     "these tests and fails in none; ✗, it fails in more than half and holds in none; ?, neither. *Effect*: of the "
-    "tests with this verdict the one closest to the claim's bound, with its 95 % interval. *Untrained network*: "
-    "whether networks before training show the same by the same rule; then the finding says nothing of what a model "
-    "has learnt. [Glossary](more.html#terms). All tests: [tables/claims.md](tables/claims.md) and claims.csv."
+    "tests with this verdict the one closest to the claim's bound, with its 95 % interval; that of one training (one "
+    "seed) is over probes, not over trainings. *Untrained network*: whether networks before training show the same by "
+    "the same rule; then the finding says nothing of what a model has learnt. [Glossary](more.html#terms). All tests: "
+    "[tables/claims.md](tables/claims.md) and claims.csv."
 )
 # As many are named in one sentence.
 _NAMED = 2
@@ -75,6 +76,11 @@ def sentences(found: Sequence[Finding]) -> list[str]:
     return [said, _on_untrained(decided), _on_opposites(found, by["fails"])]
 
 
+def untrained_words(word: str, tests: Sequence[int]) -> str:
+    """What untrained networks show of a finding, as its `untrained` and `untrained_tests`."""
+    return UNTRAINED[word].format(*tests)
+
+
 def _on_untrained(decided: Sequence[Finding]) -> str:
     also, part, learnt = ([each for each in decided if each.untrained == word] for word in ("also", "part", "not"))
     beside = len(also) + len(part) + len(learnt)
@@ -84,11 +90,12 @@ def _on_untrained(decided: Sequence[Finding]) -> str:
         return "No untrained network was measured beside them, so nothing tells which of them come of training."
     if len(also) == beside:
         return f"An untrained network shows all {beside} that were tested on one too: they do not come of training."
-    some = f", and {len(part)} in some tests" if part else ""
-    shown = f"An untrained network shows {len(also)} of the {beside} that were tested on one too{some}"
-    if not learnt:
-        return f"{shown}."
-    return f"{shown}; trained models alone show {_named(learnt, 'that ', ', and ')}."
+    parts = [f"An untrained network shows {len(also)} of the {beside} that were tested on one too"]
+    if also:
+        parts[0] += f": {_named(also, 'that ', ', and ')}"
+    parts += [f"it shows {len(part)} more in some of its tests"] if part else []
+    parts += [f"trained models alone show {_named(learnt, 'that ', ', and ')}"] if learnt else []
+    return f"{'; '.join(parts)}."
 
 
 def _on_opposites(found: Sequence[Finding], opposite: Sequence[Finding]) -> str:
@@ -141,7 +148,7 @@ def _markdown(
                     each.unit,
                     ", ".join(each.models),
                     ", ".join(each.data),
-                    UNTRAINED[each.untrained],
+                    untrained_words(each.untrained, each.untrained_tests),
                     each.more,
                 ]
                 for each in found

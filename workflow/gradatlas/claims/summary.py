@@ -14,13 +14,13 @@ import polars as pl
 from gradatlas.charts.numbers import three_digits
 from gradatlas.claims.rows import DYNAMICS, GRADIENTS, QUALITY, STUDIES, rows
 from gradatlas.claims.sheet import OVERALL
-from gradatlas.claims.verdicts import PROBES_ALONE
 
 # More of one study are no summary.
 MOST = 6
 NAMES = {GRADIENTS: "gradients", DYNAMICS: "dynamics", QUALITY: "quality"}
 UNTESTED = "not tested"
-ONE_TRAINING = "One seed decides nothing about it: the interval is over probes, not over trainings."
+ONE_SEED = "one seed alone"
+ONE_TRAINING = "One seed cannot decide it."
 _CHOICE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\}")
 
 
@@ -45,7 +45,8 @@ class Finding:
     `verdict`: holds, fails or unclear, of what the study claims; `statement`: what was found, and `as_claimed`: what
     that means for the claim. `one_training`: its tests are of one seed each, which decides no claim. `effect`, `low`
     and `high`: of the weakest of the tests with this verdict; `untrained`: also, part, not, unmeasured, or open (of an
-    unclear one). `bounds`: what the effect is claimed to lie above or below, or between.
+    unclear one), and `untrained_tests`: how many of how many tests on untrained networks have this verdict. `bounds`:
+    what the effect is claimed to lie above or below, or between.
     """
 
     study: str
@@ -61,6 +62,7 @@ class Finding:
     data: list[str]
     verdict: str
     untrained: str
+    untrained_tests: tuple[int, int]
     claims: list[str]
     more: str
     bounds: list[float]
@@ -106,10 +108,10 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
     if first["margin"] is not None:
         bounds = [first["threshold"] - first["margin"], first["threshold"] + first["margin"]]
     # What the probes of single trainings say, where nothing else was tested.
-    single = [row for row in trained if _alone(row)] if not tested else []
-    found = _together_of(list(map(_alone, single))) if single else verdict
-    shown = [row for row in single if _alone(row) == found] or [row for row in tested if row["verdict"] == verdict]
-    shown = shown or single or tested or trained
+    single = [row for row in trained if row["probes_alone"]] if not tested else []
+    found = _together_of([row["probes_alone"] for row in single]) if single else verdict
+    shown = [row for row in single if row["probes_alone"] == found]
+    shown = shown or [row for row in tested if row["verdict"] == verdict] or single or tested or trained
     measured = [row for row in shown if row["value"] is not None]
     weakest = min(measured, key=lambda row: min(abs(row["value"] - bound) for bound in bounds), default=first)
     text, claimed = _filled(first["finding"], found), _filled(first["finding"])
@@ -130,6 +132,7 @@ def _finding(trained: Sequence[dict[str, Any]], untrained: Sequence[dict[str, An
         data=_unique(row["dataset_title"] for row in tested or trained),
         verdict=verdict,
         untrained=_untrained(verdict, seen),
+        untrained_tests=(sum(row["verdict"] == verdict for row in seen), len(seen)),
         claims=[first["claim"]],
         more=_more(trained, tested, single, counts, seen),
         bounds=bounds,
@@ -156,11 +159,6 @@ def _untrained(verdict: str, tests: Sequence[Mapping[str, Any]]) -> str:
     if _together(tests) == verdict:
         return "also"
     return "part" if any(row["verdict"] == verdict for row in tests) else "not"
-
-
-def _alone(row: Mapping[str, Any]) -> str:
-    """The verdict of one training's probes alone; empty for a row that is not one of a training."""
-    return (row["reason"] or "").partition(PROBES_ALONE)[2]
 
 
 def _tested(row: Mapping[str, Any]) -> bool:
@@ -192,9 +190,12 @@ def _more(
     parts = []
     if tested:
         parts.append(_counted(counts, "test"))
+        open_ones = Counter(row["reason"] for row in tested if row["verdict"] == "inconclusive" and row["reason"])
+        parts += [f"why inconclusive: {reason}" for reason, _ in open_ones.most_common(1)]
         parts += [f"effects {_span(tested)}"] if len(tested) > 1 else []
     if single:
-        parts.append(f"one seed; over its probes alone: {_counted(Counter(map(_alone, single)), 'number')}")
+        alone = Counter(row["probes_alone"] for row in single)
+        parts.append(f"one seed; over its probes alone: {_counted(alone, 'number')}")
         parts += [f"effects {_span(single)}"] if len(single) > 1 else []
     without = [row["reason"] for row in trained if not (_tested(row) or row in single)]
     if without:
@@ -225,7 +226,7 @@ def _as_test(row: Mapping[str, Any]) -> Tested:
         effect=row["value"],
         low=row["low"],
         high=row["high"],
-        verdict=row["verdict"] if _tested(row) else UNTESTED,
+        verdict=row["verdict"] if _tested(row) else ONE_SEED if row["probes_alone"] else UNTESTED,
         untrained=row["untrained"],
     )
 

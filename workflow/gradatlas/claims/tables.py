@@ -44,14 +44,15 @@ EVIDENCE = Table(
 
 # One row: a statement of a study, tested on one model and dataset. First what a reader needs. `finding`: its sheet's
 # column; `kind`: the model's, random for an untrained network. `seed` is the model's, `reference_model` the one
-# that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` states why it is no more.
-# `status`: stands, withdrawn or control; seed: one of several trainings, whose verdict is that over seeds;
-# not_asked: this config does not make what the claim is about, no test. A claim of the study (`claim_status`) on an
-# untrained network is a control, and `untrained` its number, beside those of the models trained from it. `variants`:
-# those of the number; `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where
-# measured: `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`, and `ability_test`, by
-# which (`test` of the accuracy table); empty where nothing is known. `relation`: responses compared with the correct
-# ones; of the second study RUN[:RUN][/TYPE][@PLACE], a loss or a case. `headroom`: as in the evidence.
+# that it is compared with, `verdict` one of holds, fails, inconclusive, and `reason` states why it is no more;
+# `probes_alone`: of one training, which decides no claim about trainings, the verdict over its probes. `status`:
+# stands, withdrawn or control; seed: one of several trainings, whose verdict is that over seeds; not_asked: this
+# config does not make what the claim is about, no test. A claim of the study (`claim_status`) on an untrained network
+# is a control, and `untrained` its number, beside those of the models trained from it. `variants`: those of the
+# number; `tokens`, `reference_tokens`: mean response tokens of its two sides. What the model can do, where measured:
+# `accuracies` of the variants used, `accuracy` of the slowest, `chance`, `mastered`, and `ability_test`, by which
+# (`test` of the accuracy table); empty where nothing is known. `relation`: responses compared with the correct ones;
+# of the second study RUN[:RUN][/TYPE][@PLACE], a loss or a case. `headroom`: as in the evidence.
 CLAIMS = Table(
     "claims",
     "test_claims",
@@ -68,6 +69,7 @@ CLAIMS = Table(
             ("relation", TEXT),
             ("projection", TEXT),
             ("reason", TEXT),
+            ("probes_alone", TEXT),
             ("status", TEXT),
             ("claim_status", TEXT),
             ("source", TEXT),

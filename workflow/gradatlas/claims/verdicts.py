@@ -29,8 +29,6 @@ NO_ABILITY = "no measure of ability: nothing tells right answers from wrong"
 # With fewer seeds there is no verdict over seeds.
 FEWEST_SEEDS = 3
 VERDICTS = ("holds", "fails", "inconclusive")
-# In the reason of one training, before what its probes say.
-PROBES_ALONE = "over its probes alone: "
 
 
 def decide(
@@ -110,7 +108,7 @@ def _judgeable(row: dict[str, Any], claim: Claim, abilities: Mapping[tuple[str, 
     before, unable = before_a_run(row)
     if needed != "free" and not reason:
         reason = unable
-    decided = {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False}
+    decided = {"reason": reason, "p_adjusted": None, "untrained": None, "one_of_several": False, "probes_alone": ""}
     return _NOTHING_KNOWN | row | known | before | decided
 
 
@@ -177,7 +175,8 @@ def _of_one_training(rows: Sequence[dict[str, Any]], claims: Mapping[str, Claim]
         for row, adjusted in zip(usable, holm([row["p_value"] for row in usable]), strict=True):
             alone, _ = _verdict(row | {"p_adjusted": adjusted, "reason": _no_headroom(row)}, claims[name])
             count = f" of {seeds[_training(row)]}" if row["one_of_several"] else ""
-            probes = f"; {PROBES_ALONE}{alone}" if row["test"] != ONE_TRAINING else ""
+            row["probes_alone"] = alone if row["test"] != ONE_TRAINING else ""
+            probes = f"; over its probes alone: {alone}" if row["probes_alone"] else ""
             row["reason"] = f"1 seed{count}{probes}"
 
 
@@ -231,6 +230,7 @@ def _of_seeds(group: Sequence[dict[str, Any]], claim: Claim, alike: str) -> dict
         "headroom": float(np.mean(headrooms)) if headrooms else None,
         "untrained": None,
         "reason": reason,
+        "probes_alone": "",
         "p_adjusted": None,
         **known,
         "remark": "; ".join(filter(None, remarks)),
@@ -276,10 +276,10 @@ def _verdict(row: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
     elif _against(claim, low, high):
         verdict = "fails"
     else:
-        why = f"the interval reaches over {' or '.join(map(as_given, claim.bounds))}"
+        why = f"the interval contains {' or '.join(map(as_given, claim.bounds))}"
         return "inconclusive", "; ".join(filter(None, (why, row["remark"])))
     if claim.claimed(row["value"]) != (verdict == "holds") or row["p_adjusted"] >= ALPHA:
-        why = f"not after correction for the number of tests (p = {row['p_adjusted']:.2g})"
+        why = f"p = {row['p_adjusted']:.2g} after correction for the number of tests"
         return "inconclusive", "; ".join(filter(None, (why, row["remark"])))
     needed = claim.ability_of != "free" and row["kind"] != "random" and not row["test"].startswith("t over seeds")
     return verdict, "what the model can do was not measured" if needed and row["mastered"] is None else row["remark"]

@@ -14,15 +14,16 @@ from gradatlas.charts.panel import nothing, rounded
 from gradatlas.charts.save import save
 from gradatlas.claims.rows import STUDIES
 from gradatlas.claims.sentences import SYMBOLS
-from gradatlas.claims.summary import NAMES, UNTESTED
+from gradatlas.claims.summary import NAMES, ONE_SEED, UNTESTED
 from gradatlas.core.errors import InputError
 from gradatlas.figures.verdicts import SHAPES
 
-# Beside the verdicts' own marks: a test without a verdict, and the same number of an untrained network.
+# Beside the verdicts' own marks: numbers without a verdict, and the same number of an untrained network.
 _UNTRAINED = "untrained network"
-_COLOURS = theme.COLOURS["verdict"] | {UNTESTED: theme.RULE, _UNTRAINED: theme.QUIET}
+_VERDICTS = theme.COLOURS["verdict"]
+_COLOURS = _VERDICTS | {ONE_SEED: _VERDICTS["inconclusive"], UNTESTED: theme.RULE, _UNTRAINED: theme.QUIET}
 # A dash would not be seen on an interval.
-_SHAPES = SHAPES | {"inconclusive": "square", UNTESTED: "triangle-up", _UNTRAINED: "diamond"}
+_SHAPES = SHAPES | {"inconclusive": "square", ONE_SEED: "triangle-up", UNTESTED: "cross", _UNTRAINED: "diamond"}
 _ROW, _WIDTH, _LETTERS, _LABELS = 52, 400, 52, 300
 # A label of several lines begins at its row's middle; this centres one of three.
 _RAISED = -13

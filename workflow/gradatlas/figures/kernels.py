@@ -72,12 +72,12 @@ def budget(data: RunData, chains: Sequence[Chain]) -> Figure:
     )
     missed = (changes["predicted"] - changes["measured"]).pow(2).sum() / changes["measured"].pow(2).sum()
     heading = theme.Heading(
-        f"{chain.title}: the matrices {_largest(blocks)} change the chosen responses most",
+        f"{chain.title}: {_certain(data, blocks)}",
         (data.title, "which part of the network made responses likelier or less likely"),
         (
             "What is drawn: how many nats of a response's change in log-probability came from the new weights of each "
             "part of the network (its budget). Above: by layer and updates, brown lower, green higher. Below: by kind "
-            "of matrix over the whole run, with 95 % intervals; scales differ.",
+            "of weights over the whole run, with 95 % intervals; scales differ. The title counts intervals without 0.",
             "What to look for: dark tiles, and dots far from the line at 0, are the parts that moved the responses; "
             "where the columns look alike, the run moved other responses by the same parts.",
             "Means over probed questions, of the true change of weights by the gradients along it. The parts add up "
@@ -91,14 +91,12 @@ def _grouped(name: str) -> pl.Expr:
     return pl.col(name).map_elements(lambda value: f"{value:,}", return_dtype=pl.String)
 
 
-def _largest(blocks: pl.DataFrame) -> str:
-    """The two kinds of matrices with the largest mean parts of the chosen responses' change."""
-    means = (
-        blocks.filter(pl.col("type") == "chosen")
-        .group_by("block", maintain_order=True)
-        .agg(pl.col("predicted").mean().abs())
-    )
-    return " and ".join(means.sort("predicted", descending=True)["block"].head(2))
+def _certain(data: RunData, blocks: pl.DataFrame) -> str:
+    """How many kinds of weights change the chosen responses by an interval without 0."""
+    chosen = blocks.filter(pl.col("type") == "chosen")
+    means = [_mean(data, part["predicted"]) for part in chosen.partition_by("block", maintain_order=True)]
+    up, down = (sum(side(each) for each in means) for side in (lambda m: m["low"] > 0, lambda m: m["high"] < 0))
+    return f"of {len(means)} kinds of weights {up} raise the chosen responses and {down} lower them"
 
 
 def _map(

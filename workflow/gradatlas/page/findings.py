@@ -7,7 +7,7 @@ from typing import Any
 
 from gradatlas.charts.numbers import with_interval
 from gradatlas.claims.rows import STUDIES
-from gradatlas.claims.sentences import SYMBOLS, UNTRAINED
+from gradatlas.claims.sentences import SYMBOLS, untrained_words
 from gradatlas.core.checked import damaged
 from gradatlas.core.files import from_json
 
@@ -42,7 +42,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "symbol": SYMBOLS[row["verdict"]],
         "number": with_interval(row["effect"], row["low"], row["high"]) if known else "–",
         "unit": row["unit"],
-        "untrained_words": UNTRAINED[row["untrained"]],
+        "untrained_words": untrained_words(row["untrained"], row["untrained_tests"]),
         **_plot(row),
     }
 
@@ -50,7 +50,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 def _plot(row: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Places in percent of the width: the `dots` and `intervals` of all tests, untrained ones (`rings`), and `bounds`.
 
-    Each row has its own axis, with the claimed bounds on it; a log axis where all numbers are ratios.
+    Beside a dot's place, whether its test decides anything. Each row has its own axis, with the claimed bounds on it;
+    a log axis where all numbers are ratios.
     """
     tests = [test for test in row["tests"] if _finite(test["effect"])]
     rings = {test["untrained"] for test in tests if _finite(test["untrained"])}
@@ -58,7 +59,7 @@ def _plot(row: Mapping[str, Any]) -> dict[str, list[Any]]:
     dots = [test["effect"] for test in tests]
     place = _scale([*dots, *rings, *row["bounds"], *(end for pair in ends for end in pair)], "ratio" in row["unit"])
     return {
-        "dots": [place(value) for value in dots],
+        "dots": [(place(test["effect"]), test["verdict"] in ("holds", "fails")) for test in tests],
         "rings": [place(value) for value in sorted(rings)],
         "bounds": [place(value) for value in row["bounds"]] if dots else [],
         "intervals": [(place(low), round(100 - place(high), 1)) for low, high in ends],

@@ -103,6 +103,23 @@ def command(name):
     return ["-m", "gradatlas", name.replace("_", "-")]
 
 
+#: Runs a command line, and prints its peak of memory.
+_PEAK = (
+    "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+)
+
+
+def peak_of(words, **options):
+    """Run a command line, and return its peak of memory in bytes.
+
+    A process between the two: the peak of a process begins with that of the one that started it, which holds tests.
+    """
+    done = subprocess.run([sys.executable, "-c", _PEAK, *words], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1]) * 1024
+
+
 def script(name, *arguments, **options):
     """Run a job in a process of its own; returns the finished process, output as text."""
     environment = {**os.environ, **options.pop("env", {})}

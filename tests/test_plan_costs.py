@@ -3,14 +3,13 @@
 import csv
 import json
 import statistics
-import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
 from benchmarks.memory import DYNAMICS
-from conftest import ROOT, command, settings
+from conftest import ROOT, command, peak_of, settings
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_table
 from gradatlas.gradients.tables import SAMPLES
@@ -173,13 +172,7 @@ def job(miniature, responses, tmp_path_factory):
         *outputs,
     ]
     whole += settings(device="cpu", relations=["correct", "derangement"], limit=6, limit_seed=0, seed=0)
-    code = (
-        "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *whole], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder, int(done.stdout.split()[-1]) * 1024, read_table(SAMPLES, folder / "samples.parquet").to_pylist()
+    return folder, peak_of(whole), read_table(SAMPLES, folder / "samples.parquet").to_pylist()
 
 
 def test_the_plan_counts_the_samples_and_tokens_of_the_job(job, miniature, monkeypatch):

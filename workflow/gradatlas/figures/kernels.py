@@ -96,6 +96,8 @@ def _certain(data: RunData, blocks: pl.DataFrame) -> str:
     chosen = blocks.filter(pl.col("type") == "chosen")
     means = [_mean(data, part["predicted"]) for part in chosen.partition_by("block", maintain_order=True)]
     up, down = (sum(side(each) for each in means) for side in (lambda m: m["low"] > 0, lambda m: m["high"] < 0))
+    if len(means) in (up, down):
+        return f"all {len(means)} kinds of weights {'raise' if up else 'lower'} the chosen responses"
     return f"of {len(means)} kinds of weights {up} raise the chosen responses and {down} lower them"
 
 

@@ -189,8 +189,8 @@ def test_sentences_say_what_the_numbers_say():
     )  # fmt: skip
     assert first == "Of 4 findings 2 hold as claimed, 1 is the opposite, and 1 is unclear."
     assert second == (
-        "An untrained network shows 1 of the 2 that were tested on one too: that gradients of size are larger; trained "
-        "models alone show that gradients of wrong are larger."
+        "Of the 2 decided findings that were tested on an untrained network too, it shows 1: that gradients of size "
+        "are larger. It does not show 1, such as that gradients of wrong are larger."
     )
     assert third == "Found against a claim: DPO is bad."
 
@@ -201,12 +201,12 @@ def test_on_the_opposite_table_sentences_say_the_opposite():
     fails = sentences(found(*(each(name, "fails") for name in names for each in (row, untrained))))
     assert holds[0] == "Of 3 findings 3 hold as claimed, 0 are the opposite, and 0 are unclear."
     assert fails[0] == "Of 3 findings 0 hold as claimed, 3 are the opposite, and 0 are unclear."
-    assert holds[1] == fails[1] and holds[1].startswith("An untrained network shows all 3 that were tested on one too")
+    assert holds[1] == fails[1] and holds[1].startswith("An untrained network shows all 3 decided findings")
     assert holds[2].startswith("No claim turned out the opposite; in most tests it holds that gradients of size are l")
     assert "gradients of size are smaller; gradients of wrong are smaller (1 more)" in fails[2]
     # The same effects, of which the untrained network shows none.
     learnt = sentences(found(*(row(name) for name in names), *(untrained(name, "fails") for name in names)))
-    assert learnt[1].startswith("An untrained network shows 0 of the 3") and "gradients of size are larger" in learnt[1]
+    assert ", it shows 0. It does not show 3" in learnt[1] and "gradients of size are larger" in learnt[1]
     unmeasured = sentences(found(*map(row, names)))
     assert unmeasured[1].startswith("No untrained network was measured")
     nothing = sentences(found(row("size", "inconclusive"), untrained("size")))

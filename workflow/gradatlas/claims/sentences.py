@@ -21,15 +21,16 @@ UNTRAINED = {
     "part": "shows it in {} of {} tests",
     "not": "does not show it",
     "unmeasured": "not measured",
-    "open": "–",
+    "open": "not compared: the claim is open",
 }
 NOTE = (
     "*Found*: what the tests on all models and data of this run show. *The claim*: ✓, it holds in more than half of "
-    "these tests and fails in none; ✗, it fails in more than half and holds in none; ?, neither. *Effect*: of the "
-    "tests with this verdict the one closest to the claim's bound, with its 95 % interval; that of one training (one "
-    "seed) is over probes, not over trainings. *Untrained network*: whether networks before training show the same by "
-    "the same rule; then the finding says nothing of what a model has learnt. [Glossary](more.html#terms). All tests: "
-    "[tables/claims.md](tables/claims.md) and claims.csv."
+    "these tests and fails in none; ✗, it fails in more than half and holds in none; ?, neither. One test decides "
+    "where the whole 95 % interval lies on one side of the bound and p, corrected for the number of tests, is below "
+    ".05. *Effect*: of the tests with this verdict (where the claim is open, of all) the one closest to the claim's "
+    "bound, with its interval; that of one training (one seed) is over probes, not over trainings. *Untrained "
+    "network*: whether networks before training show the same by the same rule; then the finding says nothing of what "
+    "a model has learnt. [Glossary](more.html#terms). All tests: [tables/claims.md](tables/claims.md) and claims.csv."
 )
 # As many are named in one sentence.
 _NAMED = 2
@@ -61,7 +62,7 @@ def write_findings(
 
 
 def sentences(found: Sequence[Finding]) -> list[str]:
-    """Three sentences on the findings: how many hold, what an untrained network shows, what is the opposite."""
+    """On the findings: how many hold, what an untrained network shows, and what is the opposite, a text each."""
     by = {verdict: [each for each in found if each.verdict == verdict] for verdict in SYMBOLS}
     decided = [each for each in found if each.verdict != "unclear"]
     holds, fails, unclear = (len(by[verdict]) for verdict in SYMBOLS)
@@ -89,13 +90,14 @@ def _on_untrained(decided: Sequence[Finding]) -> str:
     if not beside:
         return "No untrained network was measured beside them, so nothing tells which of them come of training."
     if len(also) == beside:
-        return f"An untrained network shows all {beside} that were tested on one too: they do not come of training."
-    parts = [f"An untrained network shows {len(also)} of the {beside} that were tested on one too"]
-    if also:
-        parts[0] += f": {_named(also, 'that ', ', and ')}"
-    parts += [f"it shows {len(part)} more in some of its tests"] if part else []
-    parts += [f"trained models alone show {_named(learnt, 'that ', ', and ')}"] if learnt else []
-    return f"{'; '.join(parts)}."
+        return (
+            f"An untrained network shows all {beside} decided findings that were tested on one: they need no training."
+        )
+    shown = f"Of the {beside} decided findings that were tested on an untrained network too, it shows {len(also)}"
+    parts = [f"{shown}: {_named(also, 'that ', ', and ')}" if also else shown]
+    parts += [f"It shows {len(part)} in some tests"] if part else []
+    parts += [f"It does not show {len(learnt)}, such as that {_inside(learnt[0].statement)}"] if learnt else []
+    return f"{'. '.join(parts)}."
 
 
 def _on_opposites(found: Sequence[Finding], opposite: Sequence[Finding]) -> str:

@@ -153,14 +153,18 @@ def _samples(cell: pl.DataFrame, chosen: Sequence[str], keys: _Keys) -> str:
     layers = max((cell[name].list.len().max() or 0 for name in keys["metrics"]), default=0)
     groups = [part.tolist() for part in np.array_split(np.arange(layers), GROUPS) if len(part)]
     samples = pl.DataFrame({"sample_id": chosen}, schema={"sample_id": pl.String})
+    means = {name: [f"{name} {at}" for at in range(len(groups))] for name in keys["metrics"]}
+    cell = cell.with_columns(
+        pl.col(name).cast(pl.List(pl.Float64)).list.slice(part[0], len(part)).list.mean().alias(mean)
+        for name in keys["metrics"]
+        for part, mean in zip(groups, means[name], strict=True)
+    ).drop(keys["metrics"])
     found = _series(cell, ("variant", "relation", "projection"), keys)
     columns: dict[str, list] = {name: [] for name in (*keys["metrics"], "loss", "response_tokens")}
     for _, rows in found:
         rows = samples.join(rows, on="sample_id", how="left", maintain_order="left")
         for name in keys["metrics"]:
-            by_layer = rows[name].cast(pl.List(pl.Float64)).list
-            means = (by_layer.slice(part[0], len(part)).list.mean() for part in groups)
-            columns[name].append([rounded(mean, SAMPLE_DIGITS) for mean in means])
+            columns[name].append([rounded(rows[mean], SAMPLE_DIGITS) for mean in means[name]])
         columns["loss"].append(rounded(rows["loss"], SAMPLE_DIGITS))
         columns["response_tokens"].append(rows["response_tokens"].to_list())
     ends = [(part[0], part[-1]) for part in groups]

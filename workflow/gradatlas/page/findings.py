@@ -50,7 +50,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 def _plot(row: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Places in percent of the width: the `dots` and `intervals` of all tests, untrained ones (`rings`), and `bounds`.
 
-    Beside a dot's place, whether its test decides anything. Each row has its own axis, with the claimed bounds on it;
+    Beside a dot's place, the verdict of its test. Each row has its own axis, with the claimed bounds on it;
     a log axis where all numbers are ratios.
     """
     tests = [test for test in row["tests"] if _finite(test["effect"])]
@@ -59,7 +59,7 @@ def _plot(row: Mapping[str, Any]) -> dict[str, list[Any]]:
     dots = [test["effect"] for test in tests]
     place = _scale([*dots, *rings, *row["bounds"], *(end for pair in ends for end in pair)], "ratio" in row["unit"])
     return {
-        "dots": [(place(test["effect"]), test["verdict"] in ("holds", "fails")) for test in tests],
+        "dots": [(place(test["effect"]), test["verdict"]) for test in tests],
         "rings": [place(value) for value in sorted(rings)],
         "bounds": [place(value) for value in row["bounds"]] if dots else [],
         "intervals": [(place(low), round(100 - place(high), 1)) for low, high in ends],

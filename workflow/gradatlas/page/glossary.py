@@ -58,7 +58,9 @@ def read_glossary(path: str | Path) -> Glossary:
 
 def _terms(table: str) -> list[Term]:
     rows = _ROW.finditer(table)
-    return [Term(row["term"], tuple(re.findall("`([^`]+)`", row["keys"])), row["meaning"]) for row in rows]
+    return [
+        Term(row["term"], tuple(re.findall("`([^`]+)`", row["keys"])), row["meaning"].replace("`", "")) for row in rows
+    ]
 
 
 def _spellings(term: Term) -> Iterable[tuple[str, str]]:

@@ -12,19 +12,12 @@ def three_digits(value: float | None) -> str:
         return "–"
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return _minus(f"{value:.2e}")
-    # Rounded first: 0.9997 becomes 1.00, not 1.000.
-    rounded = float(f"{value:.2e}")
-    digits = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
-    return _minus(f"{rounded:,.{max(digits, 0)}f}")
+    return _significant(value, 3)
 
 
 def two_digits(value: float, sign: str = "") -> str:
     """A number to two significant digits; `sign`: ``+`` to write it of positive ones, too."""
-    if value == 0:
-        return "0"
-    # Rounded first: 9.96 becomes 10, which then has no digit after the point.
-    rounded = float(f"{value:.1e}")
-    return _minus(f"{rounded:{sign},.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}")
+    return _significant(value, 2, sign)
 
 
 def percentage(share: float) -> str:
@@ -67,6 +60,14 @@ def span(low: float, high: float, form: str = ",") -> str:
 def plotted(value: float | None, digits: int = DIGITS) -> float | None:
     """A number as it is drawn: to so many significant digits, None where it is not finite."""
     return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
+
+
+def _significant(value: float, digits: int, sign: str = "") -> str:
+    if value == 0:
+        return "0"
+    # Rounded first: of two digits 9.96 becomes 10, which then has none after the point.
+    rounded = float(f"{value:.{digits - 1}e}")
+    return _minus(f"{rounded:{sign},.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}")
 
 
 def _minus(text: str) -> str:

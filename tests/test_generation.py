@@ -109,8 +109,8 @@ def test_an_answer(chat):
     [
         ([500, 503], "HTTP 503"),
         (["cut"], "no connection, or it was interrupted"),
-        (["stall"], "no answer within 0.3 s"),
-        (["drip"], "no answer within 0.3 s"),
+        (["stall"], "no answer within 2 s"),
+        (["drip"], "no answer within 2 s"),
         ([b"<html>busy</html>"], "not a chat completion"),
         ([b'{"choices": []}'], "not a chat completion"),
         ([b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}'], "the answer has no text"),
@@ -119,7 +119,8 @@ def test_an_answer(chat):
 )
 def test_troubles_that_pass_are_tried_again(chat, plan, phrase, capsys):
     chat.plan = list(plan)
-    assert endpoint(chat, timeout=0.3).complete("What is 7").text.endswith("7")
+    # Long enough for an answer on a busy machine.
+    assert endpoint(chat, timeout=2).complete("What is 7").text.endswith("7")
     assert len(chat.prompts) == len(plan) + 1
     log = capsys.readouterr().err
     assert phrase in log and f"try {len(plan) + 1} in" in log

@@ -88,7 +88,7 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    for each in (digest._digest, digest._parsed, digest._file_of):
+    for each in (digest._digest, digest._cached, digest._known, digest._parsed, digest._file_of):
         each.cache_clear()
 
 
@@ -199,6 +199,31 @@ def test_a_wrong_root_is_an_error(package):
         code_digest("nothing:job")
     with pytest.raises(AttributeError, match="'nothing'"):
         code_digest("jobs:nothing")
+
+
+def test_digests_are_kept_by_the_content_of_the_package(package, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digest, "CACHED", 2)
+    forget()
+    found, other = code_digest("jobs:job"), code_digest("data.words")
+    (kept,) = (tmp_path / "cache/gradatlas/digests").iterdir()
+    first, second = kept.read_text().splitlines()
+
+    def digests():
+        forget()
+        return code_digest("jobs:job"), code_digest("data.words")
+
+    # Read from there, but for a line that was cut.
+    kept.write_text(f"{first[:-16]}{'0' * 16}\n{second[:-1]}")
+    assert digests() == ("0" * 16, other)
+    for text in ("COLOURS = []", "SHAPES = []", "COLOURS = SHAPES = []"):
+        (package / "data/words.py").write_text(text)
+        assert digests()[0] not in ("0" * 16, found)
+    assert len([*kept.parent.iterdir()]) == 3
+    # A cache that cannot be written is none.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(package / "jobs.py"))
+    (package / "data/words.py").write_text(FILES["data/words.py"])
+    assert digests() == (found, other)
 
 
 def test_another_folder_and_other_times_are_the_same_code(tmp_path):

@@ -9,16 +9,21 @@ imported module, an import inside a function. A module that is passed on as a va
 
 Of a registry (a dict at the top of a module, text to function) a job may use one entry: `only` names the entries that
 its settings choose, and the others do not count.
+
+Reading the package takes a second. Digests are therefore kept in the user's cache, by the content of all its files.
 """
 
 import ast
 import gc
 import hashlib
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "gradatlas"
@@ -33,6 +38,8 @@ _UNSAID = {"ctx", "kind", "type_comment"}
 # What a module does when it is imported: of its own, and by importing others.
 _EFFECTS = "<effects>"
 _IMPORT = "<import>"
+#: Versions of the code whose digests are kept.
+CACHED = 100
 # Decorators that leave nothing behind but the definition itself.
 _HARMLESS = {"dataclass", "contextmanager", "cache", "lru_cache", "cached_property", "property", "no_grad", "wraps"}
 _HARMLESS |= {"inference_mode", "staticmethod", "classmethod"}
@@ -55,12 +62,41 @@ def code_digest(*roots: str, only: Only | None = None) -> str:
 @cache
 def _digest(roots: tuple[str, ...], only: frozenset[tuple[str, frozenset[str]]]) -> str:
     """Kept, since hundreds of jobs of one rule ask for few different ones."""
+    asked = hashlib.sha256(repr((roots, sorted((name, sorted(names)) for name, names in only))).encode()).hexdigest()
+    if asked in _known():
+        return _known()[asked]
     total = hashlib.sha256()
     with _without_collector():
         used = sorted(_used_by(roots, dict(only)).items(), key=lambda item: item[0])
     for (module, name), definition in used:
         total.update(f"{module}:{name}\n{definition.text}\n".encode())
-    return total.hexdigest()[:16]
+    found = total.hexdigest()[:16]
+    # Without a cache the next start is slower, and nothing else. Lines of several processes do not mix.
+    with suppress(OSError), _cached().open("a") as file:
+        file.write(f"{asked} {found}\n")
+    return found
+
+
+@cache
+def _cached() -> Path:
+    """The file of the digests of this very code, as this Python reads it; those of older code are removed."""
+    content = hashlib.sha256(repr(sys.version_info).encode() + Path(__file__).read_bytes())
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        content.update(f"\n{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    folder = user_cache_path("gradatlas") / "digests"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-CACHED]:
+            path.unlink()
+    return folder / content.hexdigest()
+
+
+@cache
+def _known() -> dict[str, str]:
+    """Digests that were computed before: by what was asked."""
+    lines = _cached().read_text().splitlines() if _cached().is_file() else []
+    # A line that a full disk or a power failure cut is none.
+    return dict(line.split() for line in lines if len(line) == 64 + 1 + 16)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import starts
 
 from conftest import ROOT, SHARED, call, needs_shared, peak_of
 from gradatlas.charts.listing import read_index
@@ -34,11 +35,14 @@ IGNORED = shutil.ignore_patterns(
 )
 
 
-def snakemake(folder, *arguments, **options):
-    """Run Snakemake in `folder`, as ``env -i PATH=/usr/bin:/bin snakemake ...``."""
-    command = [str(Path(sys.executable).parent / "snakemake"), *map(str, arguments)]
-    environment = BARE | SECRETS | options.pop("env", {})
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **options)
+def snakemake(folder, *arguments, env=(), apart=False):
+    """Run Snakemake in `folder`, as ``env -i PATH=/usr/bin:/bin snakemake ...``; `apart`: started as a user does."""
+    environment = BARE | SECRETS | dict(env)
+    if apart:
+        command = [starts.PROGRAM, *map(str, arguments)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    else:
+        done = starts.snakemake(folder, arguments, environment)
     done.output = done.stdout + done.stderr
     return done
 
@@ -56,9 +60,9 @@ def clone(folder):
     return folder
 
 
-def planned(folder, *arguments):
+def planned(folder, *arguments, **options):
     """The jobs that a run would do, by rule."""
-    done = snakemake(folder, "-n", *arguments)
+    done = snakemake(folder, "-n", *arguments, **options)
     assert done.returncode == 0, done.output
     if "Nothing to be done" in done.output:
         return {}
@@ -146,7 +150,7 @@ def by_snakemake(tmp_path_factory):
     """The same by Snakemake, each job in a process of its own."""
     folder = clone(tmp_path_factory.mktemp("by_snakemake") / "clone")
     retitle(folder)
-    done = snakemake(folder, *SMOKE)
+    done = snakemake(folder, *SMOKE, apart=True)
     assert done.returncode == 0, done.output[-3000:]
     (folder / "output.txt").write_text(done.output)
     return folder
@@ -165,7 +169,7 @@ VARYING = re.compile(r"journal/|(.*\.run|.*machine|manifest)\.json$|.*\.snakemak
 @pytest.mark.parametrize("config", ["config", "paper", "laptop", "smoke", "seeds", "dynamics", "miniature"])
 def test_dry_run_of_every_shipped_config(config, tmp_path):
     begun = spent()
-    jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml")
+    jobs = planned(ROOT, "--directory", tmp_path, "--configfile", f"config/{config}.yaml", apart=True)
     # About 3 s on most machines.
     assert spent() - begun < 10
     wanted = {"config": 15, "paper": 110, "laptop": 2, "smoke": 4, "seeds": 40, "dynamics": 15, "miniature": 15}
@@ -280,7 +284,7 @@ def test_texts_of_the_config_are_no_patterns(tmp_path):
 
 def test_a_second_run_has_nothing_to_do(finished):
     begun = spent()
-    done = snakemake(finished, *SMOKE)
+    done = snakemake(finished, *SMOKE, apart=True)
     assert done.returncode == 0 and "Nothing to be done" in done.output
     # About 3 s on most machines.
     assert spent() - begun < 10

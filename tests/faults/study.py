@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import ROOT, SMALL_STUDY
-from test_workflow import BARE, clone, results_of
+from test_workflow import BARE, clone, results_of, snakemake
 from test_workflow import make as make_study
 
 #: ``FAULTS=long``: as many tries as docs/faults.md states; ``FAULTS=write``: the same, and the table is written.
@@ -62,9 +62,12 @@ def start(folder: Path, *arguments: str, before: tuple[str, ...] = (), **environ
     return process
 
 
-def run(folder: Path, *arguments: str, **options) -> tuple[int, str]:
+def run(folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> tuple[int, str]:
     """Exit code and output of Snakemake in `folder`."""
-    return ended(start(folder, *arguments, **options))
+    if before:
+        return ended(start(folder, *arguments, before=before))
+    done = snakemake(folder, *RUN, *arguments)
+    return done.returncode, done.output
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:

@@ -69,7 +69,7 @@ def kill_all(folder, jobs, rng, mains):
             for moment, arguments, process in list(due.values()):
                 if arguments in left and time.monotonic() > moment and process.is_running() and kill(process):
                     del left[arguments]
-            time.sleep(0.05)
+            time.sleep(0.2)
         if snakemake.poll() is None:
             (os.kill if killed % 2 else os.killpg)(snakemake.pid, signal.SIGKILL)
             snakemake.wait()

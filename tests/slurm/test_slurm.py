@@ -187,7 +187,7 @@ class Run:
         end = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < end, f"{what}: not within {seconds} s\n" + self.log()
-            time.sleep(0.1)
+            time.sleep(0.25)
         return found
 
     def freeze(self, dataset):
@@ -335,6 +335,10 @@ def test_gpus_are_shared_and_never_more_than_there_are(faults, killed):
 # The smoke study of both kinds ---------------------------------------------------------------------------------------
 
 
+#: What computes, and one job that draws: the other figures and the page are drawn by jobs of the same kind.
+TARGETS = ("results/claims.csv", "results/figures/mini_unpopular")
+
+
 def config_of(source):
     return "--configfile", source / "config/smoke.yaml"
 
@@ -343,7 +347,8 @@ def config_of(source):
 def started(cluster, smoke, tmp_path_factory):
     """The smoke study while it runs: its process and folder."""
     site, folder = profile(tmp_path_factory.mktemp("site"), PARTITIONS), tmp_path_factory.mktemp("smoke")
-    process = submit(site, folder, *config_of(smoke), "--set-resources", "finetune:gpu=2", source=smoke)
+    words = (*config_of(smoke), "--set-resources", "finetune:gpu=2", "--", *TARGETS)
+    process = submit(site, folder, *words, source=smoke)
     yield process, folder
     process.kill()
 
@@ -359,9 +364,9 @@ def study_of_slurm(started):
 def test_the_smoke_study(cluster, smoke, study_of_slurm):
     """Both studies; training asks for two GPUs, and its script starts once though the site asks for a task a GPU."""
     folder = study_of_slurm
-    assert (folder / "results/index.html").stat().st_size > 10_000
+    assert len(list((folder / "results/figures/mini_unpopular").glob("*.svg"))) > 10
     jobs = cluster.jobs(folder)
-    check_record(jobs, planned(folder.with_name("planned"), *config_of(smoke), source=smoke))
+    check_record(jobs, planned(folder.with_name("planned"), *config_of(smoke), "--", *TARGETS, source=smoke))
     trained = [job for job in jobs if rule_of(job) == "finetune"]
     assert [job.gpus for job in trained] == [2, 2] and {job.nodes for job in trained} == {"n1"}
     assert [cluster.steps(job.id) for job in trained] == [1, 1]
@@ -372,7 +377,8 @@ def test_the_smoke_study(cluster, smoke, study_of_slurm):
 
 
 def test_a_study_gives_the_tables_of_a_workstation(smoke, study_of_slurm):
-    assert tables(study_of_slurm) == tables(smoke)
+    ours, theirs = tables(study_of_slurm), tables(smoke)
+    assert len(ours) > 30 and ours == {name: theirs[name] for name in ours}
 
 
 # Devices -------------------------------------------------------------------------------------------------------------

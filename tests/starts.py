@@ -1,0 +1,79 @@
+"""Snakemake as a copy of a process that has imported it: most of a start's time is for imports.
+
+`python starts.py` reads a request a line, a JSON object: the folder, the words of the command line, the environment and
+two files for its output. It answers with the exit code.
+"""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).with_name("snakemake")
+
+
+@cache
+def _template(_process):
+    process = subprocess.Popen(
+        [sys.executable, "-P", __file__], env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    # It ends with its input.
+    atexit.register(process.stdin.close)
+    return process
+
+
+def snakemake(folder, words, environment):
+    """Run it in a folder and with nothing but this environment; the ended process, with its output as text."""
+    template = _template(os.getpid())
+    with tempfile.TemporaryDirectory() as place:
+        files = [str(Path(place, name)) for name in ("stdout", "stderr")]
+        words = list(map(str, words))
+        template.stdin.write(json.dumps([str(folder), words, environment, files]) + "\n")
+        template.stdin.flush()
+        code = int(template.stdout.readline())
+        return subprocess.CompletedProcess([PROGRAM, *words], code, *(Path(file).read_text() for file in files))
+
+
+def _child(folder, words, environment, files):
+    """Become a Snakemake."""
+    from snakemake.cli import main
+
+    for descriptor, path in enumerate([os.devnull, *files]):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(PROGRAM), *words]
+    sys.path.insert(0, str(PROGRAM.parent))
+    try:
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def _serve():
+    # What a start imports, but for this project, whose copies have their own.
+    for name in (
+        "snakemake.cli", "snakemake.report.html_reporter", "numpy", "requests", "docutils", "cyclopts", "jinja2",
+        "smart_open", "yaml", "pygments", "jsonschema", "yte", "dpath", "xxhash", "platformdirs",
+    ):  # fmt: skip
+        __import__(name)
+    for line in sys.stdin:
+        if not (child := os.fork()):
+            code = 1
+            try:
+                code = _child(*json.loads(line))
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import starts
 
+import starts
 from conftest import ROOT, SHARED, call, needs_shared, peak_of
 from gradatlas.charts.listing import read_index
 from gradatlas.core.tables import read_metadata

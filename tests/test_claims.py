@@ -16,7 +16,7 @@ from gradatlas.claims.controls import matched
 from gradatlas.claims.gather import MEASURES, _compared, _rows
 from gradatlas.claims.rows import GRADIENTS, read_rows, rows
 from gradatlas.claims.sheet import GradientClaim, read_claims
-from gradatlas.claims.tables import EVIDENCE
+from gradatlas.claims.tables import EVIDENCE, TOY
 from gradatlas.claims.verdicts import decide, holm
 from gradatlas.claims.views import View, estimates
 from gradatlas.core.errors import InputError
@@ -648,6 +648,14 @@ def test_what_is_withdrawn_and_what_is_untrained_is_counted_apart(tmp_path):
         ("Claims of the study", [2, 0, 0]), ("Withdrawn by its authors", [1, 0, 0]),
         ("On untrained networks (controls)", [0, 1, 0]),
     ]  # fmt: skip
+
+
+def test_toys_and_formulas_are_counted_apart(tmp_path):
+    verdicts(tmp_path, [CASES["size_none_detailed"][0]], [CLAIMS["size_none_detailed"]])
+    one = pl.read_parquet(tmp_path / "claims.parquet").filter(pl.col("projection") == "all")
+    text = heading(rows(pl.concat([one, one.with_columns(named("kind", TOY))]), {}), GRADIENTS)
+    assert text.title == "Claims of the study: 1 hold, 0 fail, 0 inconclusive"
+    assert text.subtitle == ("Toys and formulas of the study: 1 hold, 0 fail, 0 inconclusive",)
 
 
 def test_nothing_tested_is_reported(tmp_path):

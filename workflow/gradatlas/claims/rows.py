@@ -12,7 +12,7 @@ import polars as pl
 from gradatlas.charts.numbers import as_given, three_digits, with_interval
 from gradatlas.claims.ability import OF_TWO
 from gradatlas.claims.sheet import OVERALL, DynamicsClaim, GradientClaim, QualityClaim
-from gradatlas.claims.tables import CLAIMS
+from gradatlas.claims.tables import CLAIMS, TOY
 from gradatlas.core.tables import read_table
 
 GRADIENTS, DYNAMICS, QUALITY = GradientClaim.study, DynamicsClaim.study, QualityClaim.study
@@ -23,6 +23,7 @@ SYMBOLS = {"holds": "✓", "fails": "✗", "inconclusive": "?"}
 # on an untrained network. Rows in no group (one of several seeds, what this run does not make) are not counted.
 GROUPS = {
     "stands": "Claims of the study",
+    "toys": "Toys and formulas of the study",
     "withdrawn": "Withdrawn by its authors",
     "control": "Controls",
     "untrained": "On untrained networks (controls)",
@@ -150,10 +151,14 @@ def _row(row: Mapping[str, Any], place: int, titles: Mapping[str, str]) -> dict[
     bound = as_given(row["threshold"])
     within = row["direction"] == "within"
     lengths = [f"{row[name]:.1f}" for name in ("tokens", "reference_tokens") if row[name] is not None]
-    untrained = row["status"] == "control" != row["claim_status"]
+    group = row["status"] if row["status"] in GROUPS else ""
+    if row["status"] == "control" != row["claim_status"]:
+        group = "untrained"
+    elif group == "stands" and row["kind"] == TOY:
+        group = "toys"
     return {name: row[name] for name in ("claim", "study", "title", "source", "statistic", "verdict", "statement")} | {
         "place": place,
-        "group": "untrained" if untrained else row["status"] if row["status"] in GROUPS else "",
+        "group": group,
         "requested": row["status"] != "not_asked",
         "kind": row["kind"] or "",
         "mark": "" if row["claim_status"] == "stands" else row["claim_status"],

@@ -6,6 +6,9 @@ from gradatlas.core.tables import Table
 from gradatlas.data.tables import COUNT, REAL, TEXT
 from gradatlas.statistics.tables import ESTIMATE
 
+#: Of evidence that is of no language model: a softmax, a classifier, formulas.
+TOY = "toy"
+
 # One row: the number that a claim is about, of one model and dataset; `p_value` is two-sided, of lying on this side
 # of the claim's bound, and `scale` names the scale on which the number is symmetric. Of the second study: `headroom`,
 # how far the number could move at all in the claimed direction (null: no limit, or not known); of free answers, what

@@ -17,7 +17,7 @@ from gradatlas.claims.dynamics.kernels import KERNELS as ON_KERNELS
 from gradatlas.claims.dynamics.runs import NothingMeasured, OnRuns, Run, RunGroup, nothing
 from gradatlas.claims.estimates import NOT_REQUESTED, DynamicsEstimate
 from gradatlas.claims.sheet import DynamicsClaim
-from gradatlas.claims.tables import EVIDENCE
+from gradatlas.claims.tables import EVIDENCE, TOY
 from gradatlas.core.command import progress
 from gradatlas.core.errors import InputError
 from gradatlas.core.tables import read_metadata, read_table, write_table
@@ -91,11 +91,9 @@ def gather_toys(folder: str | Path, claims: Sequence[DynamicsClaim], output: str
             model, dataset = "classifier", Path(str(facts["images"])).stem
             seed = facts["seed"] if claim.over_seeds else None
             if claim.runs and images not in claim.runs:
-                rows.append(
-                    _row(claim, _not_requested(f"about {' or '.join(claim.runs)}"), model, "toy", None, dataset)
-                )
+                rows.append(_row(claim, _not_requested(f"about {' or '.join(claim.runs)}"), model, TOY, None, dataset))
                 continue
-        rows += [_row(claim, estimate, model, "toy", seed, dataset) for estimate in EXACT[claim.claim](tables, claim)]
+        rows += [_row(claim, estimate, model, TOY, seed, dataset) for estimate in EXACT[claim.claim](tables, claim)]
     progress(f"toys: {len(rows)} rows of {len({row['claim'] for row in rows})} claims")
     write_table(EVIDENCE, rows, output, {"dataset": "toys"})
 

@@ -16,6 +16,7 @@ Reading the package takes a second. Digests are therefore kept in the user's cac
 import ast
 import gc
 import hashlib
+import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -94,9 +95,11 @@ def _cached() -> Path:
 @cache
 def _known() -> dict[str, str]:
     """Digests that were computed before: by what was asked."""
-    lines = _cached().read_text().splitlines() if _cached().is_file() else []
-    # A line that a full disk or a power failure cut is none.
-    return dict(line.split() for line in lines if len(line) == 64 + 1 + 16)
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = _cached().read_text(errors="replace").splitlines()
+    # What a full disk, a power failure or two writers on a network file system left of a line is none.
+    return dict(line.split() for line in lines if re.fullmatch("[0-9a-f]{64} [0-9a-f]{16}", line))
 
 
 @contextmanager

@@ -4,15 +4,14 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import starts
 from conftest import ROOT, needs_shared
 
 PAGE = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 # In namespaces of its own, with copies of the folders that the packages made: nothing outlives it, no port is taken.
 GRID_ENGINE = r"""
@@ -89,7 +88,7 @@ def test_a_study_through_grid_engine(tmp_path):
     tool.chmod(0o755)
     model = f"{{model: %s, source: {ROOT / 'resources/miniature/base'}, scope: none, device: auto, threads: 1}}"
     run = [
-        SNAKEMAKE, "--profile", profile, "--snakefile", ROOT / "Snakefile", "--directory", tmp_path / "study",
+        starts.PROGRAM, "--profile", profile, "--snakefile", ROOT / "Snakefile", "--directory", tmp_path / "study",
         "--set-resources", "measure_gradients:mem_mb=1000",
         "--config", f"models=[{model % 'one'}, {model % 'two'}]", "datasets=[mini_arithmetic]", "samples=1",
         "--", "gradients",
@@ -129,7 +128,7 @@ def test_a_mirror_is_enough_without_a_network(tmp_path):
     shutil.copytree(ROOT / "resources/miniature/base", mirror / "models/org/tiny")
     model = f"{{model: tiny, source: org/tiny, revision: {'0' * 40}, kind: base, device: cpu, threads: 1}}"
     done = subprocess.run(
-        ["unshare", "-r", "-n", SNAKEMAKE, "--cores", "2", "--directory", tmp_path / "study", "--configfile",
+        ["unshare", "-r", "-n", starts.PROGRAM, "--cores", "2", "--directory", tmp_path / "study", "--configfile",
          "config/paper.yaml", "--config", f"mirror={mirror}", f"models=[{model}]", "datasets=[strategyqa]",
          "--", "responses", "models"],
         cwd=ROOT,

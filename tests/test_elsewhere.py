@@ -3,11 +3,10 @@
 import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+import starts
 from conftest import ROOT
 
 SMALL = ["--config", "samples=6", "models=[mini_random]", "datasets=[mini_arithmetic]", "bootstrap=20"]
@@ -15,7 +14,7 @@ STATISTICS = "results/statistics/mini_arithmetic/curves.parquet"
 
 
 def snakemake(*words, cwd, package=None):
-    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", *map(str, words)]
+    command = [starts.PROGRAM, "--cores", "1", *map(str, words)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if package:
         environment["PYTHONPATH"] = str(package)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import starts
 from conftest import ROOT, command, settings, user_error
 from gradatlas.core.device import check_devices, visible_devices
 from gradatlas.core.errors import InputError
@@ -342,7 +343,7 @@ def test_the_workstation_profile_counts_the_gpus(tmp_path):
 
     def run(*arguments, **environment):
         whole = [
-            Path(sys.executable).parent / "snakemake", "--workflow-profile", "profiles/workstation", *arguments,
+            starts.PROGRAM, "--workflow-profile", "profiles/workstation", *arguments,
             "--directory", tmp_path / "study",
             "--config", f"models=[{ON_A_GPU}]", "datasets=[mini_arithmetic]", "samples=1", "--", "gradients",
         ]  # fmt: skip

@@ -1,8 +1,6 @@
 """The tables that a gradients job writes when asked, and how a loss is spread, against the plain way."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -10,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import starts
 from conftest import ROOT, user_error
 from gradatlas.core.tables import read_metadata
 from gradatlas.gradients.capture import Pass
@@ -290,7 +289,7 @@ def test_a_journal_of_the_earlier_form_is_passed_over_and_set_aside(miniature, f
 def test_the_rule_makes_what_the_config_asks_for(tmp_path):
     def planned(*config):
         command = [
-            Path(sys.executable).parent / "snakemake",
+            starts.PROGRAM,
             "--snakefile",
             ROOT / "Snakefile",
             "-n",

@@ -4,10 +4,8 @@ import json
 import math
 import shutil
 import subprocess
-import sys
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
+import starts
 from conftest import ROOT, call, script, user_error
 from conftest import settings as given_settings
 from gradatlas.core.errors import InputError
@@ -423,7 +422,7 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
 def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "datasets/someone/shapes")
     command = [
-        Path(sys.executable).parent / "snakemake", "--cores", "1", "--directory", tmp_path, "--config",
+        starts.PROGRAM, "--cores", "1", "--directory", tmp_path, "--config",
         f"mirror={tmp_path}", "toys={images: {source: someone/shapes, split: train}}", "--",
         "results/dynamics/toys/toy_predictions.parquet",
     ]  # fmt: skip

@@ -6,11 +6,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import starts
 from conftest import ROOT, SMALL_STUDY
 from test_workflow import BARE, clone, results_of, snakemake
 from test_workflow import make as make_study
@@ -51,12 +51,12 @@ class Job:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def start(folder: Path, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.Popen:
     """Snakemake in `folder`, as the leader of a group of processes; `output`: what it writes."""
-    command = [*before, str(Path(sys.executable).with_name("snakemake")), *RUN, *map(str, arguments)]
+    command = [*before, starts.PROGRAM, *RUN, *map(str, arguments)]
     # A file, which jobs that outlive Snakemake do not keep waiting.
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115
-    process = subprocess.Popen(command, cwd=folder, env={**BARE, **environment}, start_new_session=True,
+    process = subprocess.Popen(command, cwd=folder, env=BARE, start_new_session=True,
                                stdout=output, stderr=subprocess.STDOUT)  # fmt: skip
     process.output = output
     return process

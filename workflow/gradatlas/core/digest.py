@@ -64,15 +64,15 @@ def code_digest(*roots: str, only: Only | None = None) -> str:
 def _digest(roots: tuple[str, ...], only: frozenset[tuple[str, frozenset[str]]]) -> str:
     """Kept, since hundreds of jobs of one rule ask for few different ones."""
     asked = hashlib.sha256(repr((roots, sorted((name, sorted(names)) for name, names in only))).encode()).hexdigest()
-    if asked in _known():
-        return _known()[asked]
+    if kept := _known().get(asked):
+        return kept
     total = hashlib.sha256()
     with _without_collector():
         used = sorted(_used_by(roots, dict(only)).items(), key=lambda item: item[0])
     for (module, name), definition in used:
         total.update(f"{module}:{name}\n{definition.text}\n".encode())
     found = total.hexdigest()[:16]
-    # Without a cache the next start is slower, and nothing else. Lines of several processes do not mix.
+    # Without a cache the next start is slower, and nothing else.
     with suppress(OSError), _cached().open("a") as file:
         file.write(f"{asked} {found}\n")
     return found

@@ -145,7 +145,7 @@ def report_progress(seconds=30, shown=4):
             done = (
                 f"{workflow.scheduler.finished_jobs} of {len(workflow.dag)} jobs after {time.monotonic() - begun:.0f} s"
             )
-            print(f"{done}{left(running)}; now {'; '.join(named[:shown])}{more}", file=sys.stderr, flush=True)
+            print(f"{done}{left(running)}; now {'; '.join(named[:shown]) or 'none'}{more}", file=sys.stderr, flush=True)
 
     threading.Thread(target=write, daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from gradatlas.core.command import progress
@@ -82,12 +83,14 @@ def _probed(rows: Sequence[Pair], probes: str, recipe: Recipe) -> list[Pair]:
 
 def order_of(examples: int, first: int, count: int, seed: int) -> list[int]:
     """The examples at the positions `first`, `first` + 1, ... of endless epochs; every epoch has its own order."""
-    shuffled: dict[int, list[int]] = {}
-    found = []
-    for place in range(first, first + count):
-        epoch, index = divmod(place, examples)
-        if epoch not in shuffled:
-            shuffled[epoch] = list(range(examples))
-            Random(f"epoch {epoch} of seed {seed}").shuffle(shuffled[epoch])
-        found.append(shuffled[epoch][index])
-    return found
+    places = [divmod(place, examples) for place in range(first, first + count)]
+    return [_epoch(examples, epoch, seed)[index] for epoch, index in places]
+
+
+# A batch is in two epochs at most where there are more examples than it has.
+@lru_cache(maxsize=2)
+def _epoch(examples: int, epoch: int, seed: int) -> list[int]:
+    """All examples in the order of an epoch."""
+    order = list(range(examples))
+    Random(f"epoch {epoch} of seed {seed}").shuffle(order)
+    return order

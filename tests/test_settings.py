@@ -75,7 +75,7 @@ def test_the_readme_has_every_key_with_its_default_and_meaning(title):
 # Of the miniature study; a config that is read without config.yaml (as a module's) has what the dataclass says.
 OWN = {"models", "datasets", "relations", "samples", "controls", "formats", "miniature.accuracy_questions"}
 OWN |= {f"dynamics.{key}" for key in ("runs", "steps", "probes", "held_out_probes", "kernels.runs", "evaluations")}
-OWN |= {"dynamics.one_step.probes"}
+OWN |= {"dynamics.one_step.probes", "dynamics.kernels.intervals"}
 
 
 def leaves(value, prefix=""):

@@ -1,7 +1,7 @@
 """A chart as its specification in Vega-Lite: what Altair's own `to_dict` makes of it, in a tenth of the time.
 
-Altair asks of every text and number in a chart what it might be, and turns data into rows anew for each layer. The
-tests hold the two against each other for every kind of figure.
+Altair asks of every text and number in a chart what it might be, and turns data into rows anew for each layer. In the
+tests the two are held against each other, and against the schema, for every chart that is saved (`conftest.py`).
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from altair.vegalite.v6.schema.channels import FieldChannelMixin
 
 
 def specification_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """The whole specification of a chart, under the theme, with its data. It is not checked against the schema."""
+    """The whole specification of a chart, under the theme, with its data."""
     tables = _Tables()
     body = {**_plain(chart, None, tables), "$schema": alt.SCHEMA_URL}
     found = update_nested(alt.theme.get()(), body)

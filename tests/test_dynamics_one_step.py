@@ -9,7 +9,8 @@ from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import read_pairs, write_pairs
 from gradatlas.finetuning.sequences import ResponseEncoder, log_probs
 from gradatlas.finetuning.tables import PROBES
-from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products, load_exactly, summary
+from gradatlas.kernels.first_order import summary
+from gradatlas.kernels.one_step import Kernels, captured_weights, inner_products, load_exactly
 from gradatlas.kernels.tables import ONE_STEP
 
 

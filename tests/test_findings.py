@@ -16,6 +16,7 @@ from gradatlas.claims.summary import MOST, ONE_TRAINING, UNTESTED, read_findings
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import write_table
 from gradatlas.figures.findings import chart
+from gradatlas.page.findings import findings as on_page
 
 SHEETS = {"claims": GradientClaim, "claims_dynamics": DynamicsClaim, "claims_quality": QualityClaim}
 OF_SHEETS = {
@@ -280,6 +281,23 @@ def test_the_figure_has_an_axis_a_unit_and_a_mark_a_test():
     kinds = [each["kind"] for each in marks if "kind" in each]
     assert kinds.count("holds") == 4 and kinds.count("untrained network") == 1
     assert isinstance(chart([], GRADIENTS), alt.Chart)
+
+
+def test_a_row_of_the_page_has_round_numbers_on_its_axis(tmp_path):
+    """On a log axis where ratios span a decade; each where an effect of that size would be."""
+    share = {"statistic": "signed RD", "threshold": 0.0, "low": None, "high": None}
+    rows = [row("far", value=40.0, low=4.0, high=400.0), row("near", value=3.0, low=2.0, high=4.0)]
+    rows += [row("wrong", value=-40.0, **share), row("same", value=0.0, **share)]
+    facts = [vars(each) | {"tests": list(map(vars, each.tests))} for each in found(*rows)]
+    (tmp_path / "f.json").write_text(json.dumps({"findings": facts, "sentences": [], "left_out": []}))
+    ((_, shown),) = on_page(tmp_path / "f.json")["studies"]
+    ticks = {each["claims"][0]: dict(map(reversed, each["ticks"])) for each in shown}
+    assert {claim: " ".join(numbers) for claim, numbers in ticks.items()} == {
+        "far": "1 10 100", "near": "1 2 3 4", "wrong": "−40 −30 −20 −10 0", "same": "",
+    }  # fmt: skip
+    places = {each["claims"][0]: each["dots"][0][0] for each in shown}
+    assert places["near"] == ticks["near"]["3"] and places["wrong"] == ticks["wrong"]["−40"] == 3
+    assert ticks["far"]["10"] < places["far"] < ticks["far"]["100"]
 
 
 def test_the_claims_table_opens_with_what_a_reader_needs():

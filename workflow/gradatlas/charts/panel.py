@@ -233,14 +233,15 @@ def rounded(name: str) -> pl.Expr:
 
 def ends_in(frame: pl.DataFrame) -> list[float | None]:
     """All values and ends of intervals of a frame, as they are drawn."""
-    return [value for name in VALUES for value in frame.select(rounded(name)).to_series()]
+    return [value for column in frame.select(map(rounded, VALUES)) for value in column]
 
 
 def of(frame: pl.DataFrame, **keys: str | Sequence[str]) -> pl.DataFrame:
     """The rows with these keys: one, or any of several."""
-    for column, wanted in keys.items():
-        frame = frame.filter(pl.col(column).is_in([wanted] if isinstance(wanted, str) else list(wanted)))
-    return frame
+    return frame.filter(
+        pl.col(column) == wanted if isinstance(wanted, str) else pl.col(column).is_in(list(wanted))
+        for column, wanted in keys.items()
+    )
 
 
 def projection_palette(keys: Sequence[str]) -> Palette:

@@ -9,13 +9,16 @@ A browser that has none of these shows an SVG in a wider font, made narrower (`S
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import altair as alt
 import numpy as np
+from altair.utils import schemapi
 
 # Altair stops at 5,000 rows to protect notebooks; here data are aggregated first, and all of them are to be drawn.
 alt.data_transformers.disable_max_rows()
+# It checks each part of a chart as it is made, a tenth of a figure's time; the tests check every chart whole.
+schemapi.disable_debug_mode()
 
 
 class _Shared:
@@ -27,6 +30,20 @@ class _Shared:
 
 class Chart(_Shared, alt.Chart):
     """A chart whose parts are never changed once they are made."""
+
+    def encode(self, **channels: Any) -> Self:  # type: ignore[override]
+        """With channels that may be shorthands (``"x:Q"``), values (`alt.value`) and lists of them."""
+        return super().encode(**{name: _channel(name, given) for name, given in channels.items()})
+
+
+def _channel(name: str, given: Any) -> Any:
+    """What is given for a channel, as an object of its class: Altair would compare all its classes to find it."""
+    kind = name[:1].upper() + name[1:]
+    if isinstance(given, list):
+        return [_channel(name, each) for each in given]
+    if isinstance(given, str):
+        return getattr(alt, kind)(given)
+    return getattr(alt, f"{kind}Value")(**given) if isinstance(given, dict) else given
 
 
 class _Layers(_Shared, alt.LayerChart):

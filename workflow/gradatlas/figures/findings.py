@@ -13,7 +13,6 @@ from gradatlas.charts import scales, theme
 from gradatlas.charts.panel import nothing, rounded
 from gradatlas.charts.save import save
 from gradatlas.claims.rows import STUDIES
-from gradatlas.claims.sentences import SYMBOLS
 from gradatlas.claims.summary import NAMES, ONE_SEED, UNTESTED
 from gradatlas.core.errors import InputError
 from gradatlas.figures.verdicts import SHAPES
@@ -27,11 +26,8 @@ _SHAPES = SHAPES | {"inconclusive": "square", ONE_SEED: "triangle-up", UNTESTED:
 _ROW, _WIDTH, _LETTERS, _LABELS = 52, 400, 52, 300
 # A label of several lines begins at its row's middle; this centres one of three.
 _RAISED = -13
-# Below a statement, what it means for the claim.
-_WORDS = {
-    verdict: f"{SYMBOLS[verdict]} {words}"
-    for verdict, words in {"holds": "as claimed", "fails": "the opposite was claimed", "unclear": "claim open"}.items()
-}
+# Below a statement, what it means for the claim; a mark such as ✓ would set the line into another font.
+_WORDS = {"holds": "(as claimed)", "fails": "(the opposite was claimed)", "unclear": "(claim open)"}
 _MARKS = (
     "Each row is a finding: what was found, and whether the study claims the same. Each mark is one test: a model on a "
     "dataset, or a place of one training, with its 95 % interval. Look for marks on one side of the vertical line, the "

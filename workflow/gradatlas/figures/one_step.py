@@ -11,6 +11,7 @@ from gradatlas.charts.panel import Axis, grid, panel, rounded, series_palette, t
 from gradatlas.core.tables import read_table
 from gradatlas.figures.run_curves import Figure
 from gradatlas.figures.runs import Chain, RunData
+from gradatlas.kernels.first_order import summary
 from gradatlas.kernels.tables import ONE_STEP
 
 TRAINED = {"captured": "projections only", "all": "all parameters"}
@@ -26,9 +27,6 @@ def step_figure(rows: Sequence[Mapping], title: str = "") -> Figure:
 
     `title`: the model and seed, as readers see them.
     """
-    # Imported here, since it loads torch, which no other figure needs.
-    from gradatlas.kernels.one_step import summary
-
     found = summary(rows)
     slopes, orders, left = (
         span(min(values), max(values), form)

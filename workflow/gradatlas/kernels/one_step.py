@@ -32,6 +32,7 @@ from gradatlas.finetuning.probes import read_probes
 from gradatlas.finetuning.sequences import EncodedResponse, ResponseEncoder, log_probs
 from gradatlas.gradients.capture import Capture, Factors
 from gradatlas.gradients.plan import plan_batches
+from gradatlas.kernels.first_order import summary
 from gradatlas.kernels.tables import ONE_STEP
 from gradatlas.models.decoders import ATTENTION, find_layers
 from gradatlas.models.loading import load, locate
@@ -264,43 +265,4 @@ def _log_probs(network: Any, responses: Mapping[str, EncodedResponse], batch_tok
     found = {}
     for keys in plan_batches(responses, batch_tokens):
         found |= zip(keys, log_probs(network, [responses[key] for key in keys]).tolist(), strict=True)
-    return found
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By update, loss and trained weights: `slope`, `order`, `share` and `n` (probes).
-
-    `slope`: of measured on predicted changes (through 0), at the smallest step. `order`: the factor by which the
-    residual falls when the step is halved (geometric mean over halvings). `share`: the slope of the projections' part
-    on the prediction.
-    """
-    groups: dict[tuple, dict[int, list[Mapping[str, Any]]]] = {}
-    for row in rows:
-        steps = groups.setdefault((row["trained"], row["loss"], row["pair_id"]), {})
-        steps.setdefault(row["halving"], []).append(row)
-    found = []
-    for (trained, loss, pair_id), steps in groups.items():
-        fits = {}
-        for halving, group in steps.items():
-            predicted, captured, measured = (
-                np.array([r[k] for r in group]) for k in ("predicted", "captured", "measured")
-            )
-            square = float(predicted @ predicted)
-            fits[halving] = (
-                float(predicted @ measured) / square,
-                float(np.sqrt(np.mean((measured - predicted) ** 2))),
-                float(predicted @ captured) / square,
-            )
-        last = max(fits)
-        found.append(
-            {
-                "trained": trained,
-                "loss": loss,
-                "pair_id": pair_id,
-                "slope": fits[last][0],
-                "order": (fits[0][1] / fits[last][1]) ** (1 / last),
-                "share": fits[last][2],
-                "n": len(steps[last]),
-            }
-        )
     return found

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradatlas.charts.numbers import with_interval
+from gradatlas.charts import scales
+from gradatlas.charts.numbers import as_given, with_interval
 from gradatlas.claims.rows import STUDIES
 from gradatlas.claims.sentences import SYMBOLS, untrained_words
 from gradatlas.core.checked import damaged
@@ -16,6 +17,8 @@ RULE = "write_findings"
 _STUDIES = dict(zip(("gradients", "dynamics", "quality"), STUDIES.values(), strict=True))
 
 
+# Of a row's axis, at most.
+_TICKS = 5
 _SHOWN = ("statement", "as_claimed", "verdict", "models", "data", "claims", "more", "untrained")
 
 
@@ -50,27 +53,44 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 def _plot(row: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Places in percent of the width: the `dots` and `intervals` of all tests, untrained ones (`rings`), and `bounds`.
 
-    Beside a dot's place, the verdict of its test. Each row has its own axis, with the claimed bounds on it;
-    a log axis where all numbers are ratios.
+    Beside a dot's place, the verdict of its test. Each row has its own axis, with the claimed bounds on it, and
+    `ticks`: places and their numbers. A log axis where all numbers are ratios.
     """
     tests = [test for test in row["tests"] if _finite(test["effect"])]
+    if not tests:
+        return {name: [] for name in ("dots", "rings", "bounds", "intervals", "ticks")}
     rings = {test["untrained"] for test in tests if _finite(test["untrained"])}
     ends = [(test["low"], test["high"]) for test in tests if _finite(test["low"]) and _finite(test["high"])]
-    dots = [test["effect"] for test in tests]
-    place = _scale([*dots, *rings, *row["bounds"], *(end for pair in ends for end in pair)], "ratio" in row["unit"])
+    shown = [test["effect"] for test in tests] + [*rings, *row["bounds"], *(end for pair in ends for end in pair)]
+    log = "ratio" in row["unit"] and min(shown) > 0
+    place, numbers = _scale(min(shown), max(shown), log), _round_numbers(min(shown), max(shown), log)
     return {
         "dots": [(place(test["effect"]), test["verdict"]) for test in tests],
         "rings": [place(value) for value in sorted(rings)],
-        "bounds": [place(value) for value in row["bounds"]] if dots else [],
+        "bounds": [place(value) for value in row["bounds"]],
         "intervals": [(place(low), round(100 - place(high), 1)) for low, high in ends],
+        "ticks": [(place(value), as_given(value)) for value in numbers],
     }
 
 
-def _scale(values: list[float], ratios: bool) -> Callable[[float], float]:
-    shape = math.log if ratios and min(values, default=0) > 0 else float
-    shaped = [shape(value) for value in values] or [0.0]
-    low, span = min(shaped), (max(shaped) - min(shaped)) or 1.0
-    return lambda value: round(3 + 94 * (shape(value) - low) / span, 1)
+def _scale(low: float, high: float, log: bool) -> Callable[[float], float]:
+    shape = math.log if log else float
+    start, span = shape(low), (shape(high) - shape(low)) or 1.0
+    return lambda value: round(3 + 94 * (shape(value) - start) / span, 1)
+
+
+def _round_numbers(low: float, high: float, log: bool) -> list[float]:
+    """At most `_TICKS` round numbers from `low` to `high`; none where they are one."""
+    if low == high:
+        return []
+    if log and high / low >= scales.DECADE:
+        return list(scales.logarithmic([low, high], _TICKS).ticks)
+    power = 10.0 ** math.floor(math.log10((high - low) / _TICKS))
+    for step in (power, 2 * power, 5 * power, 10 * power):
+        numbers = [step * each for each in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        if len(numbers) <= _TICKS:
+            return numbers
+    return []
 
 
 def _finite(value: float | None) -> bool:

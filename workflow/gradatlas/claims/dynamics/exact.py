@@ -16,7 +16,7 @@ from gradatlas.claims.dynamics.runs import exactly
 from gradatlas.claims.estimates import CORRELATION, ONE_TRAINING, DynamicsEstimate, Student, estimate
 from gradatlas.claims.sheet import DynamicsClaim
 from gradatlas.finetuning.losses import LOSSES, Scores
-from gradatlas.kernels.one_step import summary
+from gradatlas.kernels.first_order import summary
 from gradatlas.statistics.bootstrap import resampled_means
 from gradatlas.toys import clip, influence, squeeze
 

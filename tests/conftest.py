@@ -15,7 +15,6 @@ from filelock import FileLock
 from snakemake.utils import update_config
 
 from gradatlas.__main__ import JOBS
-from gradatlas.charts import save
 from gradatlas.core.checked import write_lines
 from gradatlas.core.jobs import run
 
@@ -98,21 +97,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if SLOW & {*item.fixturenames} or item.path.name in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def saved_charts():
-    """Every chart that a test saves is valid Vega-Lite, and its specification what Altair itself makes of it."""
-    own = save.specification_of
-
-    def checked(chart):
-        found = own(chart)
-        assert found == chart.to_dict(validate=True)
-        return found
-
-    save.specification_of = checked
-    yield
-    save.specification_of = own
 
 
 def command(name):

@@ -17,7 +17,7 @@ from altair.utils import schemapi
 
 # Altair stops at 5,000 rows to protect notebooks; here data are aggregated first, and all of them are to be drawn.
 alt.data_transformers.disable_max_rows()
-# It checks each part of a chart as it is made, a tenth of a figure's time; the tests check every chart whole.
+# It checks each part of a chart as it is made, a tenth of a figure's time; the tests check every kind of chart whole.
 schemapi.disable_debug_mode()
 
 

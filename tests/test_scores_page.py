@@ -129,6 +129,10 @@ def test_a_page_of_few_samples_without_groups(tmp_path):
     page = (tmp_path / "scores.html").read_text()
     assert "all 2 samples" in page and 'id="group"' not in page and 'id="status"' not in page and len(table) == 2
     assert "Samples without scores" not in page
+    assert (
+        "no outlier scores: they need 10 samples with scores, and it has\n  2." in page
+        and "highest outlier" not in page
+    )
 
 
 def test_a_pair_is_two_samples(tmp_path):

@@ -16,6 +16,7 @@ from gradatlas.claims.summary import MOST, ONE_TRAINING, UNTESTED, read_findings
 from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import write_table
 from gradatlas.figures.findings import chart
+from gradatlas.page.glossary import read_glossary
 
 SHEETS = {"claims": GradientClaim, "claims_dynamics": DynamicsClaim, "claims_quality": QualityClaim}
 OF_SHEETS = {
@@ -288,3 +289,9 @@ def test_the_figure_has_an_axis_a_unit_and_a_mark_a_test():
 def test_the_claims_table_opens_with_what_a_reader_needs():
     opening = ["claim", "statement", "study", "model", "dataset", "verdict", "value", "low", "high", "n", "untrained"]
     assert CLAIMS.names[: len(opening)] == opening
+
+
+def test_every_unit_of_a_finding_is_in_the_glossary():
+    meanings = read_glossary(ROOT / "docs/glossary.md").meanings
+    units = {claim.statistic for claim in OF_SHEETS.values() if claim.finding}
+    assert len(units) > 8 and units <= set(meanings)

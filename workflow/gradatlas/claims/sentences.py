@@ -106,7 +106,7 @@ def _on_untrained(decided: Sequence[Finding]) -> str:
     parts = [tested if beside > 1 else "One of the decided findings was tested on an untrained network too"]
     if also:
         parts.append(f"It shows {len(also)}, so training is not needed for them: {_named(also, 'that ', ', and ')}")
-    parts += [f"It shows {len(part)} in some of their tests"] if part else []
+    parts += [f"It shows {len(part)} in some tests only"] if part else []
     parts += [f"It does not show {len(learnt)}, such as that {_inside(learnt[0].statement)}"] if learnt else []
     return f"{'. '.join(parts)}."
 

@@ -2,7 +2,7 @@
 (() => {
   const index = JSON.parse($("explorer-index").textContent), { lists, measured } = index;
   const form = $("choices"), body = $("explore");
-  const MOST_PAIRS = 12, MOST_LACKS = 3, MOST_ROWS = 100, SHOWN = 3;
+  const MOST_PAIRS = 12, MOST_LACKS = 2, MOST_ROWS = 100, SHOWN = 3;
   const state = { layers: null, values: null, panel: null };
 
   // A piece's series, each with its own entry of every column.

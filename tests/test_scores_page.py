@@ -434,7 +434,7 @@ def test_without_scripts_head_statuses_and_the_first_rows_are_there(folder, scor
     with chromium(scripts=False) as browser:
         browser.get((folder / "scores.html").as_uri())
         assert find(browser, "h1").text == TITLE
-        assert "neither claimed nor shown" in find(browser, "#about").text
+        assert "gives a better model was not measured" in find(browser, "#about").text
         assert "no_response\n3" in find(browser, ".statuses").text
         reasons = [cells.text for cells in all_of(browser, "#about tbody td:last-child")]
         assert reasons == [f"row {row}: its last message is not the assistant's <b>" for row in (130, 131, 132)]

@@ -107,7 +107,7 @@ def test_readme_and_findings_state_what_the_default_study_finds():
     page = " ".join((ROOT / "docs/findings.md").read_text().split())
     assert [sentence for sentence in sentences if sentence not in page] == []
     first = (
-        f"None's gradients are {size['value'].min():.1f} to {size['value'].max():.0f} times as large as Detailed's, "
-        f"but {size['untrained'].mean():.0f} times in an untrained network."
+        f"None's gradients are {size['value'].min():.1f} to {size['value'].max():.0f} times as large as Detailed's "
+        f"({size['untrained'].mean():.0f} times in an untrained network)."
     )
     assert first in (ROOT / "README.md").read_text()

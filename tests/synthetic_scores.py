@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from gradatlas.core.tables import Table, write_table
 from gradatlas.scores.tables import LAYERS, MEASURED, METRICS, SCORES
+from gradatlas.statistics.outliers import LEAST
 
 PROJECTIONS = ("q", "k", "v", "o")
 WORDS = ("The", "answer", "is", "three", "plus", "four", ",", "so", "we", "add", "\n", "A", "longer", "sentence")
@@ -68,6 +69,8 @@ def score_folder(
         rows.append(
             {**found, "quality": float(chance.normal()), 'count "<b>"': int(chance.integers(0, 9)), "text": "x"}
         )
+    if sum(row["outlier"] is not None for row in rows) < LEAST:
+        rows = [row | {"outlier": None, "outlier_of": None} for row in rows]
     order = sorted((row for row in rows if row["outlier"] is not None), key=lambda row: -row["outlier"])
     for rank, row in enumerate(order, 1):
         row["rank"] = rank

@@ -19,6 +19,7 @@ from gradatlas.figures import gallery, tables
 from gradatlas.figures.run_table import write_dynamics_table
 from gradatlas.page.explorer import CHARACTERS, SAMPLES, TEXTS, explorer
 from gradatlas.page.pieces import pack, rounded
+from gradatlas.page.titles import Titles
 from gradatlas.page.verdicts import verdicts
 from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS
 from synthetic import statistic_rows, write_statistics
@@ -183,7 +184,7 @@ def found(study):
 
 def pieces_of(folder, **options):
     given = {"curves": [folder / "curves.parquet"], "sample_layers": [folder / "per_sample_layers.parquet"]}
-    given |= {"responses": [folder / "responses.parquet"], "titles": {"gsm8k": "GSM8K"}, **options}
+    given |= {"responses": [folder / "responses.parquet"], "titles": Titles({"gsm8k": "GSM8K"}), "able": {}, **options}
     return explorer(**given)
 
 
@@ -379,3 +380,8 @@ def test_a_wrong_table_is_named(study, tmp_path):
     done = call("write_atlas", *given, "--second", tmp_path / "nowhere")
     assert "index.json: no such file" in user_error(done)
     assert not (tmp_path / "index.html").exists()
+
+
+def test_titles_stand_for_keys_and_equal_ones_have_their_key():
+    titles = Titles({"a": "Same", "b": "Same", "c": "Own"})
+    assert [titles[key] for key in "abcd"] == ["Same (a)", "Same (b)", "Own", "d"]

@@ -21,6 +21,7 @@ from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import write_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.figures import gallery, tables
+from gradatlas.miniature.tables import ACCURACY
 from gradatlas.page.glossary import read_glossary
 from gradatlas.page.page import write_atlas
 from synthetic import statistic_rows, write_statistics
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 TITLES = {"gsm8k": "GSM8K", "odd": HOSTILE}
+MODELS = {"mini": "Miniature", "twin": "Partner"}
 TWIN = statistic_rows(models=("twin",), layers=20)
 GLOSSARY = ROOT / "docs/glossary.md"
 MEANINGS = read_glossary(GLOSSARY).meanings
@@ -75,6 +77,18 @@ def sheet_claims():
             yield row | {"claim": claim, "study": study, "title": title, "status": status, "claim_status": status}
 
 
+def accuracy_rows():
+    """Both models do the task with Detailed; with None one guesses. On the other dataset one knows nothing."""
+    for model, dataset, test, shares in (
+        ("mini", "gsm8k", "answer", {"none": 0.07, "simplified": 0.8, "detailed": 0.9}),
+        ("twin", "gsm8k", "answer", {"none": 0.8, "simplified": 0.8, "detailed": 0.9}),
+        ("mini", "odd", "recall", {"none": 0.1}),
+    ):
+        for variant, right in shares.items():
+            values = (model, dataset, "all", test, variant, 100, round(100 * right), right, right - 0.05, right + 0.05)
+            yield dict(zip(ACCURACY.names, (*values, 0.1), strict=True))
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Two models, of 6 and of 20 layers, and two datasets; the second has one layer, one model and no texts."""
@@ -98,6 +112,7 @@ def page(tmp_path_factory):
     for kind in ("mad", "rd"):
         tables.write_tables(kind, [base / key for key in shapes], base)
     write_config(base / "config.yaml")
+    write_table(ACCURACY, list(accuracy_rows()), base / "accuracy.parquet", {})
     write_atlas(
         [base / "figures" / key for key in shapes],
         [base / key / "cells.parquet" for key in shapes],
@@ -110,6 +125,8 @@ def page(tmp_path_factory):
         claims=base / "claims.parquet",
         findings=base / "findings.json",
         glossary=GLOSSARY,
+        titles=MODELS,
+        accuracy=[base / "accuracy.parquet"],
         **second_study(base),
     )
     return base / "index.html"
@@ -227,7 +244,7 @@ def test_fifty_random_cells_are_those_of_the_tables(browser, page):
                 ends = [number(text) for text in found["95 % interval"].split(" to ")]
                 assert ends == [float(f"{row[end]:.3e}") for end in ("low", "high")]
                 assert number(found["n"]) == row["n"]
-                assert found["Model"] == row["model"] and found["Dataset"] == TITLES[row["dataset"]]
+                assert found["Model"] == MODELS[row["model"]] and found["Dataset"] == TITLES[row["dataset"]]
             else:
                 (found,) = (r for r in rows_of(browser, "#sample-list") if r["Sample"] == row["sample_id"])
                 titles = {"nuclear_norm": "Nuclear norm", "effective_rank": "Effective rank"}
@@ -319,7 +336,7 @@ def test_a_sample_without_a_text_says_where_it_stands(browser):
     assert "results/responses/odd.parquet" in body(browser)
     find(browser, "#detail form button").click()
     # Its other model was not measured.
-    choose(browser, "models", ["twin"])
+    choose(browser, "models", ["Partner"])
     settled(browser)
     assert "Nothing was measured for this choice" in find(browser, "#curves-about").text
     assert rows_of(browser, "#values") == []
@@ -365,7 +382,13 @@ def test_terms_have_their_meaning_as_a_tooltip(browser, page):
     explained = {part.text: part.get_attribute("title") for part in all_of(browser, "#findings abbr")}
     assert explained == {
         name: MEANINGS[key]
-        for name, key in (("Squeezing", "squeeze"), ("None", "none"), ("MAD", "mad"), ("Detailed", "detailed"))
+        for name, key in (
+            ("Squeezing", "squeeze"),
+            ("None", "none"),
+            ("MAD", "mad"),
+            ("Detailed", "detailed"),
+            ("MAD ratio", "MAD ratio"),
+        )
     }
     unfold(browser, "#choices [name=variants]")
     assert find(browser, "#choices label:has([name=variants])").get_attribute("title") == MEANINGS["none"]
@@ -404,7 +427,7 @@ def test_a_claim_opens_with_its_numbers(browser):
 
 def test_choices_draw_what_they_say(browser):
     assert len(rows_of(browser, "#values")) == 12
-    choose(browser, "models", ["mini", "twin"])
+    choose(browser, "models", ["Miniature", "Partner"])
     choose(browser, "relations", ["Correct", PUBLISHED])
     choose(browser, "projections", ["V"])
     choose(browser, "variants", [NONE, "Detailed"])
@@ -413,13 +436,13 @@ def test_choices_draw_what_they_say(browser):
     assert len(rows) == 2 * 2 * 2
     assert {(r["Model"], r["Variant"], r["Responses"], r["Projection"]) for r in rows} == {
         (model, variant, relation, "V")
-        for model in ("mini", "twin")
+        for model in ("Miniature", "Partner")
         for variant in (NONE, "Detailed")
         for relation in ("Correct", PUBLISHED)
     }
     assert [option.text for option in Select(find(browser, "#panel")).options] == [
-        "GSM8K · mini · V",
-        "GSM8K · twin · V",
+        "GSM8K · Miniature · V",
+        "GSM8K · Partner · V",
     ]
     for name in ("datasets", "models", "variants", "relations", "projections"):
         choose(browser, name, [])
@@ -429,6 +452,41 @@ def test_choices_draw_what_they_say(browser):
         settled(browser)
         assert rows_of(browser, "#values")
         find(browser, f"#choices details:has([name={name}]) > summary").click()
+
+
+def test_what_a_model_does_not_master_is_said_beside_its_curves(browser):
+    line = find(browser, "#not-mastered")
+    assert line.text == f"Not mastered: Miniature on GSM8K with {NONE} .07 right (chance .10). All accuracies"
+    # Of what is drawn alone: not of other variants, nor of other models.
+    choose(browser, "variants", ["Detailed"])
+    settled(browser)
+    assert not line.is_displayed()
+    choose(browser, "variants", [NONE])
+    choose(browser, "models", ["Partner"])
+    settled(browser)
+    assert not line.is_displayed()
+    choose(browser, "models", ["Miniature", "Partner"])
+    choose(browser, "datasets", ["GSM8K", HOSTILE])
+    settled(browser)
+    both = f"Not mastered: Miniature on GSM8K with {NONE} .07 right (chance .10); Miniature on {HOSTILE}, .10 right"
+    assert line.text == f"{both} (chance .10). All accuracies"
+
+
+def test_keys_of_models_are_where_they_are_typed_alone(browser, page):
+    """Readers see titles; keys are in the address, in files, and beside the titles in the table of models."""
+    opened = """
+      for (const part of document.querySelectorAll("main details")) part.open = true;
+      return [...document.querySelectorAll("main section:not(#config)")].map((part) => part.innerText).join("\\n");
+    """
+    for path in (page, page.with_name("more.html")):
+        browser.get(path.as_uri())
+        wait_for(lambda: not all_of(browser, "[aria-busy=true]"))
+        lines = browser.execute_script(opened).splitlines()
+        # The title that a folder of figures gives itself.
+        lines = [line.replace("Learning dynamics: mini, seed 0", "") for line in lines]
+        with_keys = [line for line in lines if re.search(r"\b(mini|twin)\b", line)]
+        in_table = [line for line in with_keys if line.startswith(("Miniature\tmini\t", "Partner\ttwin\t"))]
+        assert with_keys == in_table and len(in_table) == (0 if path == page else 2)
 
 
 def test_a_dataset_offers_and_chooses_its_own_variants(browser):
@@ -468,13 +526,13 @@ def test_a_list_of_choices_closes_by_escape_and_by_a_click_elsewhere(browser):
 def test_the_address_is_the_state(browser, page, tmp_path):
     """What was chosen comes back from a copied link, in another browser, panel and ranges too."""
     assert "#" not in browser.current_url
-    choose(browser, "models", ["mini", "twin"])
+    choose(browser, "models", ["Miniature", "Partner"])
     choose(browser, "variants", [NONE, "Detailed"])
     choose(browser, "relations", [PUBLISHED])
     Select(find(browser, "[name=metric]")).select_by_visible_text("effective rank")
     settled(browser)
     enter(browser, "#layer-from", 2)
-    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · twin · V")
+    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · Partner · V")
     settled(browser)
     enter(browser, "#value-from", 20)
     shown = [rows_of(browser, css) for css in ("#values", "#sample-list")]
@@ -490,7 +548,7 @@ def test_the_address_is_the_state(browser, page, tmp_path):
         other.get(copied)
         settled(other)
         assert [rows_of(other, css) for css in ("#values", "#sample-list")] == shown
-        assert Select(find(other, "#panel")).first_selected_option.text == "GSM8K · twin · V"
+        assert Select(find(other, "#panel")).first_selected_option.text == "GSM8K · Partner · V"
         assert abs(other.execute_script("return document.getElementById('explorer').getBoundingClientRect().y")) < 100
         # Another address in the same page, with keys that this page does not have.
         other.execute_script(
@@ -589,13 +647,13 @@ def test_brushed_layers_reach_the_samples(browser, page):
 
 def test_a_deep_model_by_groups_of_layers(browser):
     """A model's last layer may be another's sixth; values stored by groups of layers are marked."""
-    choose(browser, "models", ["mini", "twin"])
+    choose(browser, "models", ["Miniature", "Partner"])
     settled(browser)
     enter(browser, "#layer-from", 7)
     enter(browser, "#layer-to", 13)
     assert "no layer (this model’s last is 5)" in find(browser, "#samples-about").text
     assert rows_of(browser, "#sample-list") == []
-    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · twin · Q")
+    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · Partner · Q")
     settled(browser)
     about = find(browser, "#samples-about").text
     assert "mean over layers 6 to 13: " in about and "stored by groups of layers" in about
@@ -626,7 +684,7 @@ def test_a_curve_leads_to_its_samples_and_a_dot_to_its_text(browser):
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
     point = mark_at(browser, "curves-chart", "V")
     ActionChains(browser).move_to_element_with_offset(canvas, *offset(canvas, point)).click().perform()
-    wait_for(lambda: Select(find(browser, "#panel")).first_selected_option.text == "GSM8K · mini · V")
+    wait_for(lambda: Select(find(browser, "#panel")).first_selected_option.text == "GSM8K · Miniature · V")
     settled(browser)
     canvas = find(browser, "#samples-chart canvas")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
@@ -668,12 +726,12 @@ def mark_at(browser, chart, panel):
 
 
 def test_samples_by_panel_range_and_text(browser):
-    press(browser, "[aria-label='Samples of GSM8K · mini · K']")
+    press(browser, "[aria-label='Samples of GSM8K · Miniature · K']")
     settled(browser)
-    assert Select(find(browser, "#panel")).first_selected_option.text == "GSM8K · mini · K"
-    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · mini · O")
+    assert Select(find(browser, "#panel")).first_selected_option.text == "GSM8K · Miniature · K"
+    Select(find(browser, "#panel")).select_by_visible_text("GSM8K · Miniature · O")
     settled(browser)
-    assert "GSM8K · mini · O" in find(browser, "#samples-about").text
+    assert "GSM8K · Miniature · O" in find(browser, "#samples-about").text
     rows = rows_of(browser, "#sample-list")
     assert len(rows) == 90
     values = sorted(number(row["Nuclear norm"]) for row in rows)
@@ -706,7 +764,7 @@ def test_figures_are_thumbnails_that_open_and_are_filtered(browser, page):
     assert [bool(group.get_attribute("open")) for group in groups] == [True] + [False] * (len(groups) - 1)
     for name, text in (
         ("group", "GSM8K"),
-        ("model", "twin"),
+        ("model", "Partner"),
         ("relation", PUBLISHED),
         ("kind", "Variants overlaid"),
     ):
@@ -746,11 +804,11 @@ def test_the_second_study_has_its_runs_and_figures(browser, page):
     rows = rows_of(browser, "#dynamics table")
     assert [row["Run"] for row in rows] == ["Warm start", HOSTILE, "DPO at once"]
     assert rows[1]["Starts from"] == "Warm start" and rows[1]["Trained on"] == "chosen and rejected"
-    assert rows[2]["Ended (model, seed)"] == "ok: mini 0; diverged at step 7: mini 1"
-    assert "DPO at once (mini, seed 1: diverged at step 7)" in find(browser, "#dynamics .note").text
+    assert rows[2]["Ended (model, seed)"] == "ok: Miniature 0; diverged at step 7: Miniature 1"
+    assert "DPO at once (Miniature, seed 1: diverged at step 7)" in find(browser, "#dynamics .note").text
     moved = find(browser, "#dynamics summary")
     moved.click()
-    assert "mini, seed 0" in moved.text
+    assert "Miniature, seed 0" in moved.text
     assert rows_of(browser, "#dynamics details table") == [
         {"Probe": "chosen", **dict.fromkeys((HOSTILE, "DPO at once"), "−2.00 [−4.00, 0.00]")},
         {"Probe": "rejected", HOSTILE: "−2.00 [−4.00, 0.00]", "DPO at once": "–"},
@@ -766,8 +824,8 @@ def test_the_second_study_has_its_runs_and_figures(browser, page):
 def test_details_open_and_links_of_the_contents_lead_to_sections(browser, page):
     wanted = {
         "index": ["What was found", "Explore", "Verdicts", "Figures", "Data, glossary, tables, toys and settings"],
-        "more": ["Back to the findings and figures", "What was run", "Glossary", "Samples and tables",
-                 "Finetuning runs", "Toys", "Settings and files"],
+        "more": ["Back to the findings and figures", "What was run", "Glossary", "What the models can do",
+                 "Samples and tables", "Finetuning runs", "Toys", "Settings and files"],
     }  # fmt: skip
     for name, titles in wanted.items():
         browser.get((page.parent / f"{name}.html").as_uri())
@@ -821,7 +879,7 @@ def test_everything_is_reached_and_used_by_keyboard(browser):
     browser.execute_script("arguments[0].focus()", chip)
     ActionChains(browser).send_keys(Keys.SPACE).perform()
     settled(browser)
-    assert {row["Model"] for row in rows_of(browser, "#values")} == {"mini", "twin"}
+    assert {row["Model"] for row in rows_of(browser, "#values")} == {"Miniature", "Partner"}
     for css in ("#sample-list button", "a.thumbnail"):
         unfold(browser, css)
         opener = find(browser, css)

@@ -10,6 +10,7 @@ from gradatlas.claims.fixed import OUTCOMES, compare, headline
 from gradatlas.core.tables import write_table
 from gradatlas.figures.fixed import chart, cuts, markdown
 from gradatlas.page.fixed import fixed
+from gradatlas.page.titles import Titles
 from gradatlas.statistics.tables import CELLS
 from test_claims import CLAIMS, LOUD, cell, verdicts, view
 
@@ -89,7 +90,7 @@ def test_what_was_not_measured_on_one_side_is_reported(tmp_path):
     assert set(compare(claims)["claim"]) == {"separable_detailed"}
     without = compare(verdicts(tmp_path, [only_fixed], [CLAIMS["separable_detailed"]]))
     assert without.is_empty() and "was measured on its own" in headline(without)
-    assert fixed(tmp_path / "claims.parquet", pl.read_parquet(cells(tmp_path / "cells.parquet")), {}) is None
+    assert fixed(tmp_path / "claims.parquet", pl.read_parquet(cells(tmp_path / "cells.parquet")), Titles({})) is None
 
 
 def test_controls_and_untrained_networks_are_not_counted(tmp_path):
@@ -101,7 +102,9 @@ def test_controls_and_untrained_networks_are_not_counted(tmp_path):
         "Of the study’s claims that hold on its own irrelevant resp"
     )
     assert "1 of 1 survive the corrected ones, 0 do not." in headline(table)
-    shown = fixed(tmp_path / "claims.parquet", pl.read_parquet(cells(tmp_path / "cells.parquet")), {"d": "The set"})
+    shown = fixed(
+        tmp_path / "claims.parquet", pl.read_parquet(cells(tmp_path / "cells.parquet")), Titles({"d": "The set"})
+    )
     [(title, [[about, outcome, *sides, right]])] = shown["claims"]
     assert title == "Detailed separates wrong from correct" and shown["left_out"] == 3
     assert (about["where"], outcome, right) == ("survives · The set", "survives", "20 of 80")

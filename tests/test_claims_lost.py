@@ -15,6 +15,7 @@ from gradatlas.claims.views import LOST
 from gradatlas.core.tables import write_table
 from gradatlas.figures.verdicts import heading, matrix_chart, write_verdicts
 from gradatlas.miniature.tables import ACCURACY
+from gradatlas.page.titles import Titles
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from test_atlas import read as read_piece
 from test_claims import CASES, CLAIMS, SAMPLES, SHEET, cell, measured, verdicts, view
@@ -154,7 +155,7 @@ def test_figure_table_and_page_say_where_the_likelier_of_two_is_used(tmp_path):
         at = [name.removesuffix(" |") for name in header].index("Ability by")
         by = {line[0]: line[at].removesuffix(" |") for line in lines}
         assert by == {"| m": "own answers"} | ({"| hub": "likelier of two responses"} if used else {})
-        page = atlas_verdicts(tmp_path / "claims.parquet", {})
+        page = atlas_verdicts(tmp_path / "claims.parquet", Titles({}))
         assert (STAND_IN in page["note"]) == used
         numbers = read_piece(page["piece"])
         at, of = (numbers["header"].index(name) for name in ("Ability by", "Model"))

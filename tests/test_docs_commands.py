@@ -184,11 +184,22 @@ def workspace(tmp_path_factory, smoke, responses):
     (folder / "study").symlink_to(smoke / "results")
     base = AutoModelForCausalLM.from_pretrained(ROOT / "resources/miniature/base")
     peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder / "FOLDER")
+    answers = folder / "results/responses/mini_unpopular.parquet"
+    of_study = {"reader": "miniature", "variants": ["natural"], "relations": ["correct", "derangement"], "seed": 0}
     done = call(
-        "score", "--model", folder / "resources/miniature/base", "--data", graded, "--output", folder / "scores"
-    )
+        "build_responses", "--dataset", "mini_unpopular", "--output", answers,
+        *settings(**of_study, questions=100),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (folder / "scored").symlink_to("scores")
+    for output, data, *options in (
+        ("scores", "docs/my_data.jsonl", "--group", "kind", "--prompt", "plain"),
+        ("answers", answers, "--group", "relation"),
+    ):
+        model = folder / "resources/miniature/base"
+        done = call("score", "--model", model, "--data", folder / data, *options, "--output", folder / output)
+        assert done.returncode == 0, done.stderr
+    # Of its own: commands of other pages write into it.
+    shutil.copytree(folder / "scores", folder / "scored")
     return folder
 
 
@@ -225,6 +236,30 @@ def test_a_job_runs_as_the_page_states_it(page, command, workspace, monkeypatch)
 def test_the_scores_of_the_readme_are_whole(workspace):
     assert pl.read_parquet(workspace / "scores/scores.parquet")["status"].unique().to_list() == ["ok"]
     assert (workspace / "scores/scores.html").exists()
+
+
+def test_the_comparison_of_the_readme_has_matched_pairs(workspace):
+    """As many as it says, and the numbers of docs/compare.md."""
+    stem = workspace / "pairs_of_the_readme"
+    done = call("compare-groups", "--scores", workspace / "answers/scores.parquet", "--output", stem)
+    assert done.returncode == 0, done.stderr
+    found = pl.read_parquet(stem / "comparison.parquet")
+    assert set(found["status"]) == {"ok"}
+    [pairs] = set(found.filter(samples="matched")["samples_a"])
+    assert pairs >= 20 and f"of which {pairs} pairs match" in (ROOT / "README.md").read_text()
+    page = " ".join((ROOT / "docs/compare.md").read_text().split())
+    assert f"{pairs} pairs have the same length" in page
+    for samples, number in (
+        ("all", "loss"), ("all", "nuclear_norm"), ("matched", "nuclear_norm"), ("matched", "effective_rank")
+    ):  # fmt: skip
+        row = found.row(by_predicate=(pl.col("samples") == samples) & (pl.col("number") == number), named=True)
+        delta, low, high = (f"{row[f'cliffs_delta{end}']:.2f}".replace("-", "−") for end in ("", "_low", "_high"))
+        assert f"{delta} [{low}, {high}]" in page, (samples, number)
+
+
+def test_the_readme_shows_a_faulty_sample_as_the_first_outlier(workspace):
+    scores = pl.read_parquet(workspace / "scores/scores.parquet")
+    assert scores.sort("rank")["group"][0] == "word salad"
 
 
 OF_STUDIES = sorted(

@@ -61,7 +61,9 @@ def test_the_page_over_seeds_counts_its_verdicts():
     assert words in " ".join(PAGE.read_text().split())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/learning_dynamics_seeds.md", "docs/learning_rates.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/findings.md", "docs/learning_dynamics_seeds.md", "docs/learning_rates.md"]
+)
 def test_numbers_named_by_their_claim_are_those_of_the_run(page):
     """A number in prose is followed by a comment, invisible to readers, that names its row: claim, runs and place."""
     rows = {(row["claim"], row["relation"]): row for row in csv.DictReader(SEEDS.open())}
@@ -77,7 +79,7 @@ def test_numbers_named_by_their_claim_are_those_of_the_run(page):
 @pytest.mark.skipif(
     "DEFAULT_STUDY" not in os.environ, reason="set DEFAULT_STUDY to the folder of a finished default study"
 )
-def test_the_readme_states_what_the_default_study_finds():
+def test_readme_and_findings_state_what_the_default_study_finds():
     path = Path(os.environ["DEFAULT_STUDY"]) / "results/claims.csv"
     claims = pl.read_csv(path, infer_schema_length=None).filter(study="layer_gradients", projection="all")
     claims = claims.filter(claim_status="stands")
@@ -102,5 +104,10 @@ def test_the_readme_states_what_the_default_study_finds():
         f"gradients {ratio.min():.1f} to {ratio.max():.1f} times as large as those of popular ones, "
         f"and {unpopular['untrained'].mean():.1f} times in the untrained network.",
     ]
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    assert [sentence for sentence in sentences if sentence not in readme] == []
+    page = " ".join((ROOT / "docs/findings.md").read_text().split())
+    assert [sentence for sentence in sentences if sentence not in page] == []
+    first = (
+        f"None's gradients are {size['value'].min():.1f} to {size['value'].max():.0f} times as large as Detailed's "
+        f"({size['untrained'].mean():.0f} times in an untrained network)."
+    )
+    assert first in (ROOT / "README.md").read_text()

@@ -17,6 +17,7 @@ from gradatlas.claims.tables import CLAIMS
 from gradatlas.core.tables import write_table
 from gradatlas.figures.findings import chart
 from gradatlas.page.findings import findings as on_page
+from gradatlas.page.glossary import read_glossary
 
 SHEETS = {"claims": GradientClaim, "claims_dynamics": DynamicsClaim, "claims_quality": QualityClaim}
 OF_SHEETS = {
@@ -75,7 +76,7 @@ def test_a_finding_states_what_the_tests_say_and_the_opposite_where_they_do():
     (holds,) = found(row(), row(model="other", value=3.0), untrained(verdict="fails"))
     assert holds.statement == "Gradients of size are larger" and (holds.verdict, holds.untrained) == ("holds", "not")
     assert holds.models == ["The miniature", "other"] and holds.data == ["Sums"] and holds.claims == ["size"]
-    assert holds.more == "Holds in 2 of 2 tests; effects 2.00 to 3.00; untrained 0.500."
+    assert holds.more == "Holds in 2 of 2 tests. Effects: 2.00 to 3.00. In untrained networks: 0.500."
     (fails,) = found(row(verdict="fails"), row(verdict="fails", model="other"), untrained(verdict="fails"))
     assert fails.statement == "Gradients of size are smaller" and (fails.verdict, fails.untrained) == ("fails", "also")
 
@@ -116,9 +117,9 @@ def test_what_was_not_judged_is_no_test_and_its_reason_is_given():
     unable = {"verdict": "inconclusive", "reason": "mini cannot do this", "p_adjusted": None}
     (finding,) = found(row(model="able"), row(**unable))
     assert finding.verdict == "holds" and finding.models == ["able"]
-    assert finding.more == "Holds in 1 of 1 test; 1 more not tested (mini cannot do this)."
+    assert finding.more == "Holds in 1 of 1 test. 1 more not tested (The miniature cannot do this)."
     (alone,) = found(row(**unable))
-    assert alone.verdict == "unclear" and alone.more == "1 not tested (mini cannot do this)."
+    assert alone.verdict == "unclear" and alone.more == "1 not tested (The miniature cannot do this)."
     assert alone.models == ["The miniature"] and [test.verdict for test in alone.tests] == [UNTESTED]
     # A number that could not be computed, and an exact one without p-value.
     (empty,) = found(row(**unable | {"value": None, "low": None, "high": None}))
@@ -134,24 +135,27 @@ def test_one_training_is_stated_as_one_and_decides_no_claim():
     (holds,) = found(seed("holds"))
     assert holds.statement == "In one training (one seed) gradients of size are larger" and holds.verdict == "unclear"
     assert holds.as_claimed == f"The study claims the same. {ONE_TRAINING}" and "not over trainings" in NOTE
-    assert holds.more == "One seed; over its probes alone: holds in 1 of 1 number."
+    assert holds.more == "One seed. Over its probes alone: holds in 1 of 1 number."
     numbers = [("holds", 2.0), ("holds", 2.0), ("inconclusive", 1.0)]
     several = found(*(seed(alone, value=value, model=alone) for alone, value in numbers))[0]
     assert several.effect == 2.0 and several.more == (
-        "One seed; over its probes alone: holds in 2, inconclusive in 1 of 3 numbers; effects 1.00 to 2.00."
+        "One seed. Over its probes alone: holds in 2, inconclusive in 1 of 3 numbers. Effects: 1.00 to 2.00."
     )
     (fails,) = found(seed("fails"))
     assert fails.statement == "In one training (one seed) gradients of size are smaller"
     assert fails.as_claimed.startswith("The study claims the opposite: gradients of size are larger.")
     unusable = seed("", model="b") | {"reason": "1 usable seed"}
     (beside,) = found(seed("holds"), unusable)
-    assert beside.one_training and beside.more.endswith("1 of 1 number; 1 more not tested (1 usable seed).")
+    assert beside.one_training and beside.more.endswith("1 of 1 number. 1 more not tested (1 usable seed).")
     (neither,) = found(seed("holds"), seed("fails", model="b"))
     assert neither.statement.startswith("It is unclear whether") and ONE_TRAINING in neither.as_claimed
     # A verdict over seeds beside them counts alone.
     (decided,) = found(seed("holds"), row(model="base, over seeds"))
     assert decided.statement == "Gradients of size are larger" and not decided.one_training
-    assert "(1 of one seed alone, which decides no claim about training)" in sentences([holds])[0]
+    assert (
+        "1 of the unclear ones is of one training (one seed) alone, which cannot decide a claim."
+        in sentences([holds])[0]
+    )
 
 
 @pytest.mark.parametrize("verdict", ["holds", "fails"])
@@ -188,30 +192,30 @@ def test_sentences_say_what_the_numbers_say():
             row("DPO", finding="DPO is {good|bad}", verdict="fails"), row("odd", "inconclusive"),
         )
     )  # fmt: skip
-    assert first == "Of 4 findings 2 hold as claimed, 1 is the opposite, and 1 is unclear."
+    assert first == "Of 4 findings, 2 hold as claimed, 1 is the opposite of a claim, and 1 is unclear."
     assert second == (
-        "Of the 2 decided findings that were tested on an untrained network too, it shows 1: that gradients of size "
-        "are larger. It does not show 1, such as that gradients of wrong are larger."
+        "2 of the decided findings were tested on an untrained network too. It shows 1, so training is not needed for "
+        "them: that gradients of size are larger. It does not show 1, such as that gradients of wrong are larger."
     )
-    assert third == "Found against a claim: DPO is bad."
+    assert third == "Found, against a claim: DPO is bad."
 
 
 def test_on_the_opposite_table_sentences_say_the_opposite():
     names = ("size", "wrong", "length")
     holds = sentences(found(*(each(name, "holds") for name in names for each in (row, untrained))))
     fails = sentences(found(*(each(name, "fails") for name in names for each in (row, untrained))))
-    assert holds[0] == "Of 3 findings 3 hold as claimed, 0 are the opposite, and 0 are unclear."
-    assert fails[0] == "Of 3 findings 0 hold as claimed, 3 are the opposite, and 0 are unclear."
+    assert holds[0] == "Of 3 findings, 3 hold as claimed, 0 are the opposite of a claim, and 0 are unclear."
+    assert fails[0] == "Of 3 findings, 0 hold as claimed, 3 are the opposite of a claim, and 0 are unclear."
     assert holds[1] == fails[1] and holds[1].startswith("An untrained network shows all 3 decided findings")
     assert holds[2].startswith("No claim turned out the opposite; in most tests it holds that gradients of size are l")
-    assert "gradients of size are smaller; gradients of wrong are smaller (1 more)" in fails[2]
+    assert "gradients of size are smaller; gradients of wrong are smaller, and 1 more" in fails[2]
     # The same effects, of which the untrained network shows none.
     learnt = sentences(found(*(row(name) for name in names), *(untrained(name, "fails") for name in names)))
-    assert ", it shows 0. It does not show 3" in learnt[1] and "gradients of size are larger" in learnt[1]
+    assert "untrained network too. It does not show 3" in learnt[1] and "gradients of size are larger" in learnt[1]
     unmeasured = sentences(found(*map(row, names)))
     assert unmeasured[1].startswith("No untrained network was measured")
     nothing = sentences(found(row("size", "inconclusive"), untrained("size")))
-    assert nothing[1].startswith("Nothing was decided") and "inconclusive in 1 of 1 test" in nothing[2]
+    assert nothing[1].startswith("Nothing was decided") and "Inconclusive in 1 of 1 test" in nothing[2]
     assert all(len(each) == 3 for each in (holds, fails, learnt, unmeasured, nothing, without_findings([])))
 
 
@@ -233,7 +237,7 @@ def test_the_commands_write_page_and_figure(tmp_path):
     against = (
         "Gradients of small are smaller | ✗ The study claims the opposite: gradients of small are larger. | 0.500 "
     )
-    assert against in text and "[Glossary](more.html#terms)" in text
+    assert against in text and "[glossary](more.html#terms)" in text
     assert "A\\|B\\* " in text and "no claim is about it: A\\|B\\*  on own" in text
     figure = ("--findings", tmp_path / "findings.json", "--formats", "svg", "--figure", tmp_path / "drawn/f")
     (tmp_path / "drawn").mkdir()
@@ -303,3 +307,9 @@ def test_a_row_of_the_page_has_round_numbers_on_its_axis(tmp_path):
 def test_the_claims_table_opens_with_what_a_reader_needs():
     opening = ["claim", "statement", "study", "model", "dataset", "verdict", "value", "low", "high", "n", "untrained"]
     assert CLAIMS.names[: len(opening)] == opening
+
+
+def test_every_unit_of_a_finding_is_in_the_glossary():
+    meanings = read_glossary(ROOT / "docs/glossary.md").meanings
+    units = {claim.statistic for claim in OF_SHEETS.values() if claim.finding}
+    assert len(units) > 8 and units <= set(meanings)

@@ -16,6 +16,7 @@ from gradatlas.figures import audit, compared, gallery, heatmaps, relations, sam
 from gradatlas.figures.data import Data
 from gradatlas.figures.jobs import Dataset, OverviewSettings
 from gradatlas.page.page import write_atlas
+from gradatlas.page.titles import Titles
 from gradatlas.page.verdicts import verdicts as atlas_verdicts
 from synthetic import frames, statistic_rows, write_statistics
 
@@ -227,7 +228,7 @@ def test_the_verdicts_of_natural_data_are_none(chats):
     assert verdicts.heading(found, GRADIENTS).title == "No claim on layer gradients was tested"
     assert counted(found) == [] and verdicts.matrix_chart(found).to_dict() and verdicts.list_chart(found).to_dict()
     assert "No claim was tested" in (chats / "claims.md").read_text()
-    assert atlas_verdicts(chats / "claims.parquet", {}) is None
+    assert atlas_verdicts(chats / "claims.parquet", Titles({})) is None
     assert (
         headline(pl.DataFrame(schema=SCHEMA)) == "No claim of the study was measured on its own irrelevant responses."
     )

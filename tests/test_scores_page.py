@@ -129,6 +129,10 @@ def test_a_page_of_few_samples_without_groups(tmp_path):
     page = (tmp_path / "scores.html").read_text()
     assert "all 2 samples" in page and 'id="group"' not in page and 'id="status"' not in page and len(table) == 2
     assert "Samples without scores" not in page
+    assert (
+        "no outlier scores: they need 10 samples with scores, and it has\n  2." in page
+        and "highest outlier" not in page
+    )
 
 
 def test_a_pair_is_two_samples(tmp_path):
@@ -430,7 +434,7 @@ def test_without_scripts_head_statuses_and_the_first_rows_are_there(folder, scor
     with chromium(scripts=False) as browser:
         browser.get((folder / "scores.html").as_uri())
         assert find(browser, "h1").text == TITLE
-        assert "neither claimed nor shown" in find(browser, "#about").text
+        assert "gives a better model was not measured" in find(browser, "#about").text
         assert "no_response\n3" in find(browser, ".statuses").text
         reasons = [cells.text for cells in all_of(browser, "#about tbody td:last-child")]
         assert reasons == [f"row {row}: its last message is not the assistant's <b>" for row in (130, 131, 132)]

@@ -200,6 +200,7 @@ rule write_atlas:
             runs=[*PLAN.runs.values()],
             statuses=[status_place(path) for path in input.statuses],
             prompts=prompt_forms(),
+            titles=titles({**STUDY.learners, **STUDY.models, **STUDY.scored, **STUDY.datasets}),
         ),
         figures=FIGURES,
         second=SECOND_FIGURES,

@@ -110,6 +110,10 @@ class Ability:
         return "" if self.able else UNABLE[self.test]
 
 
+# By model and dataset.
+Abilities = Mapping[tuple[str, str], Ability]
+
+
 def before_a_run(row: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What the model can do that a run starts from, as columns of the claims table, and why it gives no verdict, if so.
 
@@ -159,15 +163,19 @@ def write_accuracy(paths: Sequence[str | Path], csv: str | Path, markdown: str |
 
 
 NOTE = (
-    "Share of greedy answers to held-out questions that are right (exact match), with Wilson 95 % bounds. Chance: the "
-    f"best answer that reads no question. A model masters a task where, with its slowest variant, the lower bound lies "
-    f"{MARGIN:.2f} above chance, and a question and its edit are both answered right in {EDITED:.2f} of the cases; "
-    "elsewhere its figures carry a mark."
+    "How many of a model’s greedy answers to held-out questions are right (exact match), as a share with Wilson’s 95 % "
+    "bounds. Chance: the share that the best answer gets without reading the question. A model masters a task if, with "
+    f"its slowest variant, the lower bound lies {MARGIN:.2f} above chance, and it answers both a question and its edit "
+    f"right in {EDITED:.2f} of the cases. Figures of a model that does not master a task carry a mark."
 )
 
 
-def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for a reader: a row per model, dataset and test, a column per variant."""
+def table(frame: pl.DataFrame, titles: Mapping[str, str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for a reader: a row per model, dataset and test, a column per variant.
+
+    `titles`: of models and datasets, by key; those without are named by their keys.
+    """
+    titles = titles or {}
     whole = frame.filter(pl.col("part") == "all")
     answered = whole.filter(pl.col("test") != "recall")
     variants = variants_in_order(answered["variant"].unique())
@@ -181,7 +189,8 @@ def table(frame: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
         shown = [_with_bounds(by_variant.get(name)) for name in variants]
         shown += [_with_bounds(recalled) for _ in recall]
         mastered = "–" if test == "counterfactual" else "yes" if able[model, dataset].able else "no"
-        rows.append([model, dataset, _TESTS[test], mastered, *shown, share(group["chance"][0]), f"{group['n'][0]:,}"])
+        of = [titles.get(model, model), titles.get(dataset, dataset), _TESTS[test], mastered]
+        rows.append([*of, *shown, share(group["chance"][0]), f"{group['n'][0]:,}"])
     return ["Model", "Dataset", "Test", "Mastered", *map(label, variants), *recall, "Chance", "n"], rows
 
 

@@ -82,9 +82,9 @@ STAND_IN = (
     "right and a wrong one, it finds likelier; that asks little of long responses (Simplified, Detailed)."
 )
 INTERVALS = (
-    "The interval is of a number made of mean curves, as the study’s (a ratio of means), on the scale where it is "
-    "symmetric; Wilcoxon’s p-value is of the samples’ own differences, by their signed ranks. The two ask the same "
-    "question of different averages, and a verdict needs both. Tokens: mean response length of the two sides. "
+    "The interval is of the study’s own number, which is made of mean curves (a ratio of means), on the scale where it "
+    "is symmetric. The p-value (Wilcoxon’s, of signed ranks) is of the differences sample by sample. The two ask the "
+    "same question of different averages, and a verdict needs both. Tokens: mean response length of the two sides. "
     "Untrained: the same number of the network before training. p (Holm): p corrected for all tests of the claim, each "
     "projection too."
 )
@@ -182,8 +182,14 @@ def _row(row: Mapping[str, Any], place: int, titles: Mapping[str, str]) -> dict[
         "p_adjusted": _text(row["p_adjusted"], three_digits),
         "accuracies": f"{row['accuracies']} (chance {row['chance']:.2f})" if row["accuracies"] else "",
         "ability_by": ABILITY_TESTS.get(row["ability_test"], ""),
-        "remark": row["reason"],
+        "remark": _reason(row, titles),
     }
+
+
+def _reason(row: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """Why there is no verdict; a reason that begins with a model's key, with its title."""
+    key = next((key for key in (row["model"], row["reference_model"]) if row["reason"].startswith(f"{key} ")), "")
+    return titles.get(key, key) + row["reason"].removeprefix(key)
 
 
 def _responses(row: Mapping[str, Any]) -> str:

@@ -23,15 +23,20 @@ UNTRAINED = {
     "unmeasured": "not measured",
     "open": "not compared: the claim is open",
 }
-NOTE = (
-    "*Found*: what the tests on all models and data of this run show. *The claim*: ✓, it holds in more than half of "
-    "these tests and fails in none; ✗, it fails in more than half and holds in none; ?, neither. One test decides "
-    "where the whole 95 % interval lies on one side of the bound and p, corrected for the number of tests, is below "
-    ".05. *Effect*: of the tests with this verdict (where the claim is open, of all) the one closest to the claim's "
-    "bound, with its interval; that of one training (one seed) is over probes, not over trainings. *Untrained "
-    "network*: whether networks before training show the same by the same rule; then the finding says nothing of what "
-    "a model has learnt. [Glossary](more.html#terms). All tests: [tables/claims.md](tables/claims.md) and claims.csv."
-)
+NOTE = """\
+How to read a row:
+
+- *Found*: what the tests on all models and data of this run show.
+- *The claim*: ✓, it holds in more than half of these tests and fails in none. ✗, it fails in more than half and holds
+  in none. ?, it stays open: neither is so. One test decides only if its whole 95 % interval lies on one side of the
+  claim's bound, and its p-value, corrected for the number of tests, is below .05.
+- *Effect*: that of the test closest to the bound, among the tests with this verdict (among all, if the claim is open).
+  The interval of one training (one seed) is over probes, not over trainings.
+- *Unit*: what it means is in the [glossary](more.html#terms), like all other terms.
+- *Untrained network*: whether networks before training show the same, by the same rule. If they do, the finding says
+  nothing of what a model has learnt.
+
+All tests: [tables/claims.md](tables/claims.md) and claims.csv."""
 # As many are named in one sentence.
 _NAMED = 2
 
@@ -68,12 +73,15 @@ def sentences(found: Sequence[Finding]) -> list[str]:
     holds, fails, unclear = (len(by[verdict]) for verdict in SYMBOLS)
     counts = [
         f"{holds} hold{'s' * (holds == 1)} as claimed",
-        f"{fails} {'is' if fails == 1 else 'are'} the opposite",
+        f"{fails} {'is' if fails == 1 else 'are'} the opposite of a claim",
         f"and {unclear} {'is' if unclear == 1 else 'are'} unclear",
     ]
+    said = f"Of {len(found)} finding{'s' * (len(found) > 1)}, {', '.join(counts)}."
     if single := sum(each.one_training for each in found):
-        counts[-1] += f" ({single} of one seed alone, which decides no claim about training)"
-    said = f"Of {len(found)} finding{'s' * (len(found) > 1)} {', '.join(counts)}."
+        said += (
+            f" {single} of the unclear ones {'is' if single == 1 else 'are'} of one training (one seed) alone, which"
+        )
+        said += " cannot decide a claim."
     return [said, _on_untrained(decided), _on_opposites(found, by["fails"])]
 
 
@@ -88,26 +96,29 @@ def _on_untrained(decided: Sequence[Finding]) -> str:
     if not decided:
         return "Nothing was decided, so there is nothing that an untrained network could show too."
     if not beside:
-        return "No untrained network was measured beside them, so nothing tells which of them come of training."
+        return "No untrained network was measured, so nothing tells which findings come from training."
     if len(also) == beside:
         return (
-            f"An untrained network shows all {beside} decided findings that were tested on one: they need no training."
+            f"An untrained network shows all {beside} decided findings that were tested on one too, so these need no "
+            "training."
         )
-    shown = f"Of the {beside} decided findings that were tested on an untrained network too, it shows {len(also)}"
-    parts = [f"{shown}: {_named(also, 'that ', ', and ')}" if also else shown]
-    parts += [f"It shows {len(part)} in some tests"] if part else []
+    tested = f"{beside} of the decided findings were tested on an untrained network too"
+    parts = [tested if beside > 1 else "One of the decided findings was tested on an untrained network too"]
+    if also:
+        parts.append(f"It shows {len(also)}, so training is not needed for them: {_named(also, 'that ', ', and ')}")
+    parts += [f"It shows {len(part)} in some tests only"] if part else []
     parts += [f"It does not show {len(learnt)}, such as that {_inside(learnt[0].statement)}"] if learnt else []
     return f"{'. '.join(parts)}."
 
 
 def _on_opposites(found: Sequence[Finding], opposite: Sequence[Finding]) -> str:
     if opposite:
-        return f"Found against a claim: {_named(opposite, '', '; ')}."
+        return f"Found, against a claim: {_named(opposite, '', '; ')}."
     holds = [each for each in found if each.verdict == "holds"]
     if holds:
         most = max(holds, key=lambda each: sum(test.verdict == "holds" for test in each.tests))
         return f"No claim turned out the opposite; in most tests it holds that {_inside(most.statement)}."
-    return f"No claim holds, and none turned out the opposite; of the first finding: {_inside(found[0].more)}"
+    return f"No claim holds, and none turned out the opposite. On the first finding: {found[0].more}"
 
 
 def without_findings(measured: Sequence[str]) -> list[str]:
@@ -125,7 +136,7 @@ def _named(found: Sequence[Finding], before: str, between: str) -> str:
     """The first findings of different studies, in one sentence."""
     several = list({each.study: each for each in reversed(found)}.values())[::-1]
     shown = [*several, *(each for each in found if each not in several)][:_NAMED]
-    more = f" ({len(found) - len(shown)} more)" if len(found) > len(shown) else ""
+    more = f", and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
     return between.join(before + _inside(each.statement) for each in shown) + more
 
 

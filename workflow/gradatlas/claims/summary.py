@@ -75,7 +75,7 @@ def read_findings(claims: pl.DataFrame, titles: Mapping[str, str]) -> tuple[list
     `titles`: of models and datasets, by key.
     """
     overall = claims.filter(pl.col("projection") == OVERALL)
-    shown = rows(claims, titles).select("model_title", "dataset_title", "responses", "group", "requested")
+    shown = rows(claims, titles).select("model_title", "dataset_title", "responses", "group", "requested", "remark")
     frame = pl.concat([overall, shown], how="horizontal").filter(pl.col("finding").fill_null("") != "")
     found: list[Finding] = []
     left_out: list[str] = []
@@ -89,7 +89,7 @@ def read_findings(claims: pl.DataFrame, titles: Mapping[str, str]) -> tuple[list
                 own.append(_finding(trained, [row for row in counted if row["kind"] == "random"]))
             else:
                 left_out.append(
-                    f"{_filled(tests['finding'][0])}: {tests['reason'][0] or 'no trained model was measured'}"
+                    f"{_filled(tests['finding'][0])}: {tests['remark'][0] or 'no trained model was measured'}"
                 )
         # A finding with a verdict is not displaced by one that this run could not test.
         own.sort(key=lambda each: all(test.verdict == UNTESTED for test in each.tests))
@@ -190,21 +190,20 @@ def _more(
     parts = []
     if tested:
         parts.append(_counted(counts, "test"))
-        open_ones = Counter(row["reason"] for row in tested if row["verdict"] == "inconclusive" and row["reason"])
+        open_ones = Counter(row["remark"] for row in tested if row["verdict"] == "inconclusive" and row["remark"])
         parts += [f"why inconclusive: {reason}" for reason, _ in open_ones.most_common(1)]
-        parts += [f"effects {_span(tested)}"] if len(tested) > 1 else []
+        parts += [f"effects: {_span(tested)}"] if len(tested) > 1 else []
     if single:
         alone = Counter(row["probes_alone"] for row in single)
-        parts.append(f"one seed; over its probes alone: {_counted(alone, 'number')}")
-        parts += [f"effects {_span(single)}"] if len(single) > 1 else []
-    without = [row["reason"] for row in trained if not (_tested(row) or row in single)]
+        parts += ["one seed", f"over its probes alone: {_counted(alone, 'number')}"]
+        parts += [f"effects: {_span(single)}"] if len(single) > 1 else []
+    without = [row["remark"] for row in trained if not (_tested(row) or row in single)]
     if without:
         (reason, _), *_ = Counter(without).most_common(1)
         parts.append(f"{len(without)} {'more ' * bool(tested or single)}not tested ({reason})")
     if untrained:
-        parts.append(f"untrained {_span(untrained)}")
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
+        parts.append(f"in untrained networks: {_span(untrained)}")
+    return " ".join(f"{part[:1].upper()}{part[1:]}." for part in parts)
 
 
 def _counted(counts: Mapping[str, int], what: str) -> str:

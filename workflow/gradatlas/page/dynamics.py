@@ -12,11 +12,12 @@ from gradatlas.core.checked import damaged, read_json
 from gradatlas.figures.run_curves import TYPES
 from gradatlas.figures.run_table import change, read_runs
 from gradatlas.figures.win_rates import read_win_rates, sections
+from gradatlas.page.titles import Titles
 
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def runs_of(rows: Runs, statuses: Sequence[tuple[str, str, str | Path]]) -> dict[str, Any]:
+def runs_of(rows: Runs, statuses: Sequence[tuple[str, str, str | Path]], titles: Titles) -> dict[str, Any]:
     """The runs as a table: what each is trained on, and how it ended for every model and seed.
 
     `rows`: of config/runs.tsv, by name; `statuses`: (model, seed, file ``status.json``) of each. `stopped` names those
@@ -29,8 +30,8 @@ def runs_of(rows: Runs, statuses: Sequence[tuple[str, str, str | Path]]) -> dict
         words = status["status"]
         if words != "ok":
             words = f"{words} at step {status['step']}"
-            stopped.append(f"{_title(rows, status['run'])} ({model}, seed {seed}: {words})")
-        ended.setdefault(status["run"], {}).setdefault(words, []).append(f"{model} {seed}")
+            stopped.append(f"{_title(rows, status['run'])} ({titles[model]}, seed {seed}: {words})")
+        ended.setdefault(status["run"], {}).setdefault(words, []).append(f"{titles[model]} {seed}")
     return {
         "header": ["Run", "Starts from", "Loss", "Trained on", "Updates", "Batch size", "Ended (model, seed)"],
         "rows": [
@@ -49,7 +50,7 @@ def runs_of(rows: Runs, statuses: Sequence[tuple[str, str, str | Path]]) -> dict
     }
 
 
-def changes_of(path: str | Path, rows: Runs) -> list[dict[str, Any]]:
+def changes_of(path: str | Path, rows: Runs, titles: Titles) -> list[dict[str, Any]]:
     """The change of each run from start to end: a table for each model and seed, a row for each type of
     probe, a column for each run.
 
@@ -68,13 +69,13 @@ def changes_of(path: str | Path, rows: Runs) -> list[dict[str, Any]]:
             name = TYPES.get(kind, label(kind)) if measure == "log_prob_sum" else f"likeliest token along {kind}"
             body.append([name, *(changes.get(run, "–") for run in runs)])
         header = ["Probe", *(_title(rows, run) for run in runs)]
-        tables.append({"title": f"{model}, seed {seed}", "header": header, "rows": body})
+        tables.append({"title": f"{titles[model]}, seed {seed}", "header": header, "rows": body})
     return tables
 
 
-def rates_of(path: str | Path, rows: Runs) -> list[Section]:
+def rates_of(path: str | Path, rows: Runs, titles: Titles) -> list[Section]:
     """The win rates of each model and seed, from the CSV of `write_win_rates`; `rows`: of config/runs.tsv, by name."""
-    return list(sections(read_win_rates(path), rows, {}, ()))
+    return list(sections(read_win_rates(path), rows, titles, ()))
 
 
 def _status(path: str | Path) -> dict[str, Any]:

@@ -25,10 +25,13 @@ from gradatlas.charts.names import (
     terms,
     variants_in_order,
 )
+from gradatlas.charts.numbers import share
 from gradatlas.charts.panel import variant_ranks
+from gradatlas.claims.ability import Abilities, Ability
 from gradatlas.core.tables import Table, read_table
 from gradatlas.data.tables import RESPONSES
 from gradatlas.page.pieces import pack, rounded, vega
+from gradatlas.page.titles import Titles
 from gradatlas.statistics.counts import has_check, is_whole
 from gradatlas.statistics.tables import CURVES, PER_SAMPLE_LAYERS, STATISTICS
 
@@ -49,19 +52,20 @@ def explorer(
     curves: Sequence[str | Path],
     sample_layers: Sequence[str | Path],
     responses: Sequence[str | Path],
-    titles: Mapping[str, str],
+    titles: Titles,
+    able: Abilities,
 ) -> dict[str, Any] | None:
     """The explorer's `index` and its `pieces`, by the id of their element; None where there are no curves.
 
     `curves` and `sample_layers`: tables of the statistics, one a dataset. `responses`: tables with the samples' texts.
-    A dataset may be in some of them only. `titles`: of datasets, by key.
+    A dataset may be in some of them only. `able`: what the models can do.
     """
     frame = pl.concat([pl.from_arrow(table) for table in (CURVES.empty(), *(read_table(CURVES, p) for p in curves))])
     frame = frame.filter(is_whole())
     if frame.is_empty():
         return None
     keys = {
-        "datasets": in_order(frame["dataset"], titles),
+        "datasets": in_order(frame["dataset"], list(titles)),
         "models": sorted(set(frame["model"])),
         "variants": variants_in_order(frame["variant"]),
         "relations": relations_in_order(frame["relation"]),
@@ -85,17 +89,20 @@ def explorer(
                 held = {
                     f"{name}s": sorted(map(keys[f"{name}s"].index, set(cell[name]))) for name in ("variant", "relation")
                 }
-                measured[f"{d}-{m}"] = {"check": has_check(cell), **held}
+                measured[f"{d}-{m}"] = {
+                    "check": has_check(cell),
+                    "lacks": _lacks(able.get((model, dataset)), keys),
+                    **held,
+                }
                 pieces[f"curves-{d}-{m}"] = _curves(cell, keys)
                 pieces[f"samples-{d}-{m}"] = _samples(rows.filter(model=model), chosen, keys)
     return {"index": _index(keys, titles, measured), "pieces": {"vega": vega(), **pieces}}
 
 
-def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) -> dict[str, Any]:
+def _index(keys: _Keys, titles: Titles, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Names, order and style of everything that can be chosen; the pieces name it by its place in these lists."""
     named = {
-        "datasets": [titles.get(key, key) for key in keys["datasets"]],
-        "models": keys["models"],
+        **{name: [titles[key] for key in keys[name]] for name in ("datasets", "models")},
         **{name: [*terms(keys[name]).values()] for name in ("variants", "relations", "projections")},
         "metrics": [statistic_label(key) for key in keys["metrics"]],
     }
@@ -109,6 +116,21 @@ def _index(keys: _Keys, titles: Mapping[str, str], measured: Mapping[str, Any]) 
         "colours": _COLOURS,
         "shapes": SHAPES,
         "config": theme.gradatlas()["config"],
+    }
+
+
+def _lacks(known: Ability | None, keys: _Keys) -> dict[str, Any]:
+    """What a model does not master on a dataset: shares of right answers `by` variant, or `at_all`, and `chance`."""
+    if known is None:
+        return {"by": [], "at_all": "", "chance": ""}
+    lacking = {name: share(known.shares[name][0]) for name in known.shares if not known.masters(name)}
+    by_answers = known.test == "answer"
+    return {
+        "by": [[keys["variants"].index(name), right] for name, right in lacking.items() if name in keys["variants"]]
+        if by_answers
+        else [],
+        "at_all": "" if by_answers or known.able else lacking[known.slowest()],
+        "chance": share(known.chance),
     }
 
 

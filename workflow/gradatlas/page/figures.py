@@ -12,9 +12,10 @@ import polars as pl
 from gradatlas.charts.listing import read_index
 from gradatlas.charts.names import KINDS, TERMS, in_order, label, relations_in_order, responses_of, terms
 from gradatlas.charts.save import CAPTION, size_of_svg
-from gradatlas.claims.ability import Ability
+from gradatlas.claims.ability import Abilities
 from gradatlas.figures import gallery
 from gradatlas.figures.data import ALL
+from gradatlas.page.titles import Titles
 from gradatlas.statistics.counts import is_whole, marks
 
 FORMAT_NAMES = {"svg": "SVG", "png": "PNG", "vl.json": "Vega-Lite"}
@@ -45,8 +46,6 @@ QUALITY = {
     "recall": "Recall",
     "curves": "Curves of recall",
 }
-
-Abilities = Mapping[tuple[str, str], Ability]
 
 
 def groups_of(folders: Sequence[str | Path], base: Path, cells: pl.DataFrame, able: Abilities) -> list[dict[str, Any]]:
@@ -106,17 +105,17 @@ def _badges(dataset: str, model: str, cells: pl.DataFrame, able: Abilities) -> l
     return [*marks(own.filter(is_whole(), model=model)), *([mark] if mark else [])]
 
 
-def of_pictures(paths: Sequence[str | Path], base: Path) -> list[dict[str, Any]]:
+def of_pictures(paths: Sequence[str | Path], base: Path, titles: Titles) -> list[dict[str, Any]]:
     """Groups of pictures that no list of a folder has: of the claims, and of what was made of scores (.svg)."""
     groups: dict[str, dict[str, Any]] = {}
     for path in map(Path, paths):
         about, key = _caption(path), "claims" if path.parent.name == "claims" else "quality"
-        titles = {"claims": "Findings and verdicts", "quality": "Data quality"}
-        group = groups.setdefault(key, {"title": titles[key], "key": key, "figures": [], "left_out": []})
+        heading = {"claims": "Findings and verdicts", "quality": "Data quality"}[key]
+        group = groups.setdefault(key, {"title": heading, "key": key, "figures": [], "left_out": []})
         if about and about[0].startswith("No claim"):
             group["left_out"].append(f"{path.name} ({about[0][:1].lower()}{about[0][1:]})")
             continue
-        title = about[0] if key == "claims" and about else _of_folders(path)
+        title = about[0] if key == "claims" and about else _of_folders(path, titles)
         size = dict(zip(("width", "height"), size_of_svg(path), strict=True))
         text = " ".join(f"{each.rstrip('.')}." for each in about[1:])
         entry = {"kind": key, "title": title, "subtitle": [text], "files": {"svg": path.name}, **size}
@@ -133,17 +132,17 @@ def _caption(path: Path) -> list[str]:
     return [re.sub(r"\\(.)", r"\1", each).strip("*\n") for each in beside.read_text(encoding="utf-8").split("\n\n")]
 
 
-def _of_folders(path: Path) -> str:
+def _of_folders(path: Path, titles: Titles) -> str:
     """The title of a comparison, of recall or of cosines; its folders name it."""
-    above = path.parent
-    if above.parent.name == "recall":
-        return f"{QUALITY.get(path.stem, path.stem)} of planted faults in {above.name}"
-    if above.parent.name == "cosines":
-        return f"Cosines of gradients of {path.stem} on {above.name}"
-    return f"{QUALITY.get(path.stem, path.stem)}: high and low quality of {above.name} on {above.parent.name}"
+    kind, data, of = QUALITY.get(path.stem, path.stem), titles[path.parent.name], path.parent.parent.name
+    if of == "recall":
+        return f"{kind} of planted faults in {data}"
+    if of == "cosines":
+        return f"Cosines of gradients of {titles[path.stem]} on {data}"
+    return f"{kind}: high and low quality of {data} on {titles[of]}"
 
 
-def filters(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def filters(groups: Sequence[Mapping[str, Any]], titles: Titles) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Key, title and options (value, text) of each choice that narrows the figures."""
     shown = [figure for group in groups for figure in group["figures"]]
     relations = relations_in_order({figure["relation"] for figure in shown} - {""})
@@ -151,7 +150,7 @@ def filters(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[tu
     places = [(str(place), group["title"]) for place, group in enumerate(groups)]
     return [
         ("group", "Data", places),
-        ("model", "Model", [(model, model) for model in sorted({figure["model"] for figure in shown} - {""})]),
+        ("model", "Model", [(model, titles[model]) for model in sorted({figure["model"] for figure in shown} - {""})]),
         ("relation", "Responses", list(terms(relations).items())),
         ("kind", "Figure", [(key, KINDS.get(key) or CAPTIONS.get(key) or label(key)) for key in kinds]),
     ]

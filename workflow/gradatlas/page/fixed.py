@@ -9,14 +9,15 @@ import polars as pl
 from gradatlas.claims.fixed import compare, headline
 from gradatlas.claims.rows import SYMBOLS
 from gradatlas.figures.fixed import NOTE, number, read, right_labels
+from gradatlas.page.titles import Titles
 
 HEADER = ("Model and dataset", "Outcome", "On the paper’s wrong answers", "On corrected ones", "Right answers")
 
 
-def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any] | None:
+def fixed(claims: str | Path, cells: pl.DataFrame, titles: Titles) -> dict[str, Any] | None:
     """The headline and the rows of the study's claims; None where the study's own responses were not measured.
 
-    `claims`: the table of verdicts; `cells`: what the samples were; `titles`: of the datasets, by key.
+    `claims`: the table of verdicts; `cells`: what the samples were; `titles`: of models and datasets.
     """
     table = compare(read(claims), cells)
     if table.is_empty():
@@ -34,9 +35,9 @@ def fixed(claims: str | Path, cells: pl.DataFrame, titles: Mapping[str, str]) ->
     }
 
 
-def _row(row: Mapping[str, Any], titles: Mapping[str, str]) -> list[Any]:
+def _row(row: Mapping[str, Any], titles: Titles) -> list[Any]:
     """A cell for each of `HEADER`: where and why not, outcome, twice symbol, verdict and number, right answers."""
     sides = [(row[f"{side}_verdict"] or "not measured", number(row, side)) for side in ("study", "fixed")]
-    where = f"{row['model']} · {titles.get(row['dataset'], row['dataset'])}"
+    where = f"{titles[row['model']]} · {titles[row['dataset']]}"
     cells = [(SYMBOLS.get(verdict, ""), verdict, value) for verdict, value in sides]
     return [{"where": where, "why": row["why"]}, row["outcome"], *cells, right_labels(row)]

@@ -32,6 +32,12 @@ class Glossary:
         words = "|".join(map(re.escape, sorted(self._within, key=len, reverse=True)))
         self._pattern = re.compile(rf"\b(?:{words})\b") if words else None
 
+    def named(self, key: str) -> Markup:
+        """A key as it is, with its meaning as a tooltip where it has one."""
+        if key not in self.meanings:
+            return escape(key)
+        return Markup('<abbr title="{}">{}</abbr>').format(self.meanings[key], key)
+
     def explained(self, text: str) -> Markup:
         """The text, escaped; each term has its meaning as a tooltip where it occurs first."""
         if self._pattern is None:

@@ -10,7 +10,7 @@ from gradatlas.core.jobs import Json
 
 @dataclass(frozen=True)
 class AtlasSettings:
-    """The second study's runs, for the page."""
+    """What the page needs to know beside the tables."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     """rows of config/runs.tsv, in order"""
@@ -18,6 +18,8 @@ class AtlasSettings:
     """model and seed of each file of --statuses, in the same order"""
     prompts: dict[str, str] = field(default_factory=dict)
     """by model, the form of its prompts: plain or chat"""
+    titles: dict[str, str] = field(default_factory=dict)
+    """names of models and datasets to readers, by key"""
 
 
 def write_atlas(
@@ -112,6 +114,7 @@ def write_atlas(
         run_table=run_table[0] if run_table else None,
         win_rates=win_rates[0] if win_rates else None,
         prompts=settings.prompts,
+        titles=settings.titles,
         scores=scores,
         pictures=pictures,
     )

@@ -15,8 +15,9 @@ from gradatlas.charts.names import (
     variants_in_order,
 )
 from gradatlas.charts.numbers import share
+from gradatlas.claims.ability import Abilities
 from gradatlas.figures import tables
-from gradatlas.page.figures import Abilities
+from gradatlas.page.titles import Titles
 from gradatlas.statistics.counts import LEFT_OUT, WHOLE_RESPONSE, is_check
 
 # What a model's metadata are called; others by their key.
@@ -30,15 +31,15 @@ FACTS = {
 
 
 def tables_of(
-    cells: pl.DataFrame, csv_tables: Sequence[str | Path], able: Abilities, titles: Mapping[str, str]
+    cells: pl.DataFrame, csv_tables: Sequence[str | Path], able: Abilities, titles: Titles
 ) -> list[dict[str, Any]]:
-    """By dataset its samples, and its tables of MAD and RD. `titles`: of the datasets, by key."""
+    """By dataset its samples, and its tables of MAD and RD. `titles`: of models and datasets."""
     blocks = [block for path in csv_tables for block in _blocks(path)]
     return [
         {
             "title": titles[key],
-            "samples": _samples(cells.filter(dataset=key), able),
-            "tables": [_table(block) for block in blocks if block.dataset == key],
+            "samples": _samples(cells.filter(dataset=key), able, titles),
+            "tables": [_table(block, titles) for block in blocks if block.dataset == key],
         }
         for key in dict.fromkeys(cells["dataset"])
     ]
@@ -49,17 +50,17 @@ def _blocks(path: str | Path) -> list[tables.Block]:
     return tables.blocks(frame, kind)
 
 
-def _table(block: tables.Block) -> dict[str, Any]:
+def _table(block: tables.Block, titles: Titles) -> dict[str, Any]:
     tokens = "" if block.loss_tokens == WHOLE_RESPONSE else f", loss on {block.loss_tokens}"
     return {
         "name": block.kind.upper(),
-        "of": f"{block.model}, {statistic_label(block.statistic)}, {responses_of(block.relation)}{tokens}",
+        "of": f"{titles[block.model]}, {statistic_label(block.statistic)}, {responses_of(block.relation)}{tokens}",
         "header": block.header,
         "rows": block.rows,
     }
 
 
-def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:
+def _samples(cells: pl.DataFrame, able: Abilities, titles: Titles) -> dict[str, Any]:
     """What was measured on a dataset, a row per cell; of the reasons to leave a sample out, those that occurred.
 
     Where it was measured, a last column has the model's accuracy in answering by itself.
@@ -80,7 +81,7 @@ def _samples(cells: pl.DataFrame, able: Abilities) -> dict[str, Any]:
         ],
         "rows": [
             [
-                row["model"],
+                titles[row["model"]],
                 TERMS.get(row["relation"], label(row["relation"]))
                 + ("" if row["loss_tokens"] == WHOLE_RESPONSE else f" ({row['loss_tokens']})"),
                 label(row["variant"]),
@@ -101,9 +102,9 @@ def _answers(row: dict[str, Any], able: Abilities) -> str:
 
 
 def models_table(
-    cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Mapping[str, str], prompts: Mapping[str, str]
+    cells: pl.DataFrame, facts: Sequence[dict[str, Any]], titles: Titles, prompts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """A row per model: what its measurements' metadata state, the form of its prompts, and where it is a check."""
+    """A row per model: its key, what its measurements' metadata state, the form of its prompts, where it is a check."""
     known: dict[str, dict[str, Any]] = {model: {"prompt": form} for model, form in prompts.items()}
     for fact in facts:
         for model, values in fact.get("models", {}).items():
@@ -115,11 +116,14 @@ def models_table(
     for model in models:
         values = [str(known.get(model, {}).get(name, "–"))[:16] for name in names]
         datasets = [titles[key] for key in sorted(set(checks.filter(model=model)["dataset"]))]
-        rows.append([model, *values, ", ".join(datasets) or "–"])
-    return {"header": ["Model", *(FACTS.get(name, label(name)) for name in names), "Pipeline check on"], "rows": rows}
+        rows.append([titles[model], model, *values, ", ".join(datasets) or "–"])
+    return {
+        "header": ["Model", "Key", *(FACTS.get(name, label(name)) for name in names), "Pipeline check on"],
+        "rows": rows,
+    }
 
 
-def counts_table(cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, Any]:
+def counts_table(cells: pl.DataFrame, titles: Titles) -> dict[str, Any]:
     """Responses measured by dataset and model: a row per dataset, all its variants and kinds of response together."""
     models = sorted(set(cells["model"]))
     counted = {row[:2]: row[2:] for row in cells.group_by("dataset", "model").agg(pl.sum("n_ok", "n")).iter_rows()}
@@ -127,7 +131,7 @@ def counts_table(cells: pl.DataFrame, titles: Mapping[str, str]) -> dict[str, An
     for dataset in dict.fromkeys(cells["dataset"]):
         found = [counted.get((dataset, model)) for model in models]
         rows.append([titles[dataset], *("–" if pair is None else _of_all(*pair) for pair in found)])
-    return {"header": ["Dataset", *models], "rows": rows}
+    return {"header": ["Dataset", *(titles[model] for model in models)], "rows": rows}
 
 
 def _of_all(used: int, requested: int) -> str:
@@ -168,7 +172,10 @@ def _counted(*counts: tuple[int, str, str]) -> list[tuple[str, str]]:
     return [(f"{count:,}", one if count == 1 else many) for count, one, many in counts]
 
 
-def prompt_forms(prompts: Mapping[str, str]) -> str:
+def prompt_forms(prompts: Mapping[str, str], titles: Titles) -> str:
     """Which models read prompts of which form, where they are not all alike."""
-    forms = {form: [model for model, own in prompts.items() if own == form] for form in dict.fromkeys(prompts.values())}
+    forms = {
+        form: [titles[model] for model, own in prompts.items() if own == form]
+        for form in dict.fromkeys(prompts.values())
+    }
     return "; ".join(f"{form}: {', '.join(models)}" for form, models in forms.items()) if len(forms) > 1 else ""

@@ -18,6 +18,7 @@ from gradatlas.page.findings import findings as findings_of
 from gradatlas.page.fixed import fixed
 from gradatlas.page.glossary import Glossary, read_glossary
 from gradatlas.page.templating import render
+from gradatlas.page.titles import Titles
 from gradatlas.page.verdicts import verdicts
 from gradatlas.statistics.counts import has_check, is_whole
 from gradatlas.statistics.tables import CELLS
@@ -63,6 +64,7 @@ def write_atlas(
     run_table: str | Path | None = None,
     win_rates: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] | None = None,
     scores: Sequence[str | Path] = (),
     pictures: Sequence[str | Path] = (),
 ) -> int:
@@ -72,10 +74,11 @@ def write_atlas(
     `tables.write_tables`. `config`: a text file, shown as it is. `accuracy`: tables of what the models can do.
     `curves`, `sample_layers` and `responses`: one table per dataset, for the explorer; a page without curves has none.
     `claims`: the table of verdicts; `findings`: the JSON made of it; `glossary`: its terms become tooltips. `prompts`:
-    by model, the form of its prompts. `scores`: pages to link to; `pictures`: of the claims and of what was made of
-    scores. Of the second study, `second`: folders of figures, an index.json in each; `runs`, `statuses`: as in
-    `dynamics.runs_of`; `run_table`: of `write_dynamics_table`; `win_rates`: of `write_win_rates`. Without cells the
-    page shows the second study and scores alone. `InputError` where one of them is missing or is something else.
+    by model, the form of its prompts; `titles`: of models and datasets, by key. `scores`: pages to link to; `pictures`:
+    of the claims and of what was made of scores. Of the second study, `second`: folders of figures, an index.json in
+    each; `runs`, `statuses`: as in `dynamics.runs_of`; `run_table`: of `write_dynamics_table`; `win_rates`: of
+    `write_win_rates`. Without cells the page shows the second study and scores alone. `InputError` where one of them is
+    missing or is something else.
     """
     base = Path(output).resolve().parent
     runs, prompts = runs or {}, prompts or {}
@@ -85,13 +88,13 @@ def write_atlas(
     answers = ability.read(accuracy)
     able = ability.abilities(answers)
     groups = groups_of([*figures, *second], base, frame, able)
-    groups += of_pictures(pictures, base)
-    titles = {key: key for key in frame["dataset"].unique(maintain_order=True)}
-    titles = titles | {group["key"]: group["title"] for group in groups if group["key"] in titles}
+    named = {group["key"]: group["title"] for group in groups if group["key"] in set(frame["dataset"])}
+    titles = Titles(named | dict(titles or {}))
+    groups += of_pictures(pictures, base, titles)
     shown = [group for group in groups if group["key"] != "toys"]
     terms = read_glossary(glossary) if glossary else Glossary()
     files = [path for path in (*csv_tables, run_table, win_rates, claims, findings) if path]
-    explored = explorer.explorer(curves, sample_layers, responses, titles)
+    explored = explorer.explorer(curves, sample_layers, responses, titles, able)
     tested = verdicts(claims, titles) if claims else None
     context: dict[str, Any] = {
         "kind": "study" if len(frame) else "runs" if statuses else "scores",
@@ -105,16 +108,17 @@ def write_atlas(
         "findings": findings_of(findings) if findings else None,
         "explorer": explored,
         "limits": explorer,
-        "prompt_forms": measured.prompt_forms(prompts),
+        "prompt_forms": measured.prompt_forms(prompts, titles),
         "claims": tested,
         "fixed": fixed(claims, frame, titles) if claims else None,
         "scores": [
-            (f"{each.parent.name} on {each.parent.parent.name}", link(each, base)) for each in map(Path, scores)
+            (f"{titles[each.parent.name]} on {titles[each.parent.parent.name]}", link(each, base))
+            for each in map(Path, scores)
         ],
-        "figures": {"groups": shown, "filters": filters(shown)} if shown else None,
+        "figures": {"groups": shown, "filters": filters(shown, titles), "titles": titles} if shown else None,
         "run": None,
         "terms": terms.terms,
-        "ability": {"note": ability.NOTE, "table": ability.table(answers)} if len(answers) else None,
+        "ability": {"note": ability.NOTE, "table": ability.table(answers, titles)} if len(answers) else None,
         "notes": tables.NOTES,
         "tables": measured.tables_of(frame, csv_tables, able, titles),
         "dynamics": None,
@@ -132,9 +136,9 @@ def write_atlas(
         }
     if statuses:
         context["dynamics"] = {
-            "runs": runs_of(runs, statuses),
-            "changes": changes_of(run_table, runs) if run_table else [],
-            "win_rates": rates_of(win_rates, runs) if win_rates else [],
+            "runs": runs_of(runs, statuses, titles),
+            "changes": changes_of(run_table, runs, titles) if run_table else [],
+            "win_rates": rates_of(win_rates, runs, titles) if win_rates else [],
         }
     pieces = {**(explored["pieces"] if explored else {}), **({"claims": tested["piece"]} if tested else {})}
     pages = {}

@@ -24,6 +24,7 @@ from gradatlas.page import score_parts as parts
 from gradatlas.page.pieces import pack, rounded, vega
 from gradatlas.page.templating import render
 from gradatlas.scores.tables import LAYERS, SCORES
+from gradatlas.statistics import outliers
 from gradatlas.statistics.rounding import rounding_note
 
 SAMPLES, FAILED, SEED, VALUES = 2_000, 200, 17, 2_000_000
@@ -117,10 +118,17 @@ def write_page(folder: Path, output: Path, *, title: str, samples: int = SAMPLES
         "statuses": file.frame["status"].value_counts(sort=True).rows(),
         "failed": _failed(file),
         "failures": file.failed.height,
+        "outliers": file.ok["outlier"].count() > 0,
         "held": held.height,
         "total": file.ok.height,
         "draw": {"seed": SEED, "ends": most // 4} if held.height < file.ok.height else None,
-        "limits": {"tokens": parts.TOKENS, "characters": parts.CHARACTERS, "own": OWN, "left": file.left},
+        "limits": {
+            "tokens": parts.TOKENS,
+            "characters": parts.CHARACTERS,
+            "own": OWN,
+            "left": file.left,
+            "least": outliers.LEAST,
+        },
         "words": sum(name in WORDS and name != "outlier_of" for name in index["columns"]),
         "top": [_cells(file, row, index["columns"]) for row in held.head(TOP).iter_rows(named=True)],
     }

@@ -1,6 +1,5 @@
 """The verdicts as the page shows them: a line a claim with its counts, and the numbers behind it for a script."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ from gradatlas.charts.names import in_order
 from gradatlas.claims import rows as claim_rows
 from gradatlas.claims.rows import COLUMNS, DYNAMICS, GROUPS, NOTES, STUDIES, SYMBOLS
 from gradatlas.page.pieces import pack
+from gradatlas.page.titles import Titles
 
 
-def verdicts(path: str | Path, titles: Mapping[str, str]) -> dict[str, Any] | None:
+def verdicts(path: str | Path, titles: Titles) -> dict[str, Any] | None:
     """By study the lines, in the order of the figure; None where there is no row.
 
-    `path`: the claims table. `titles`: of the datasets, by key. `piece`: of every claim the rows of numbers.
+    `path`: the claims table. `titles`: of models and datasets. `piece`: of every claim the rows of numbers.
     """
     rows = claim_rows.read_rows(path, titles)
     if rows.is_empty():

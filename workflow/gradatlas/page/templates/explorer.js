@@ -2,7 +2,7 @@
 (() => {
   const index = JSON.parse($("explorer-index").textContent), { lists, measured } = index;
   const form = $("choices"), body = $("explore");
-  const MOST_PAIRS = 12, MOST_ROWS = 100, SHOWN = 3;
+  const MOST_PAIRS = 12, MOST_LACKS = 2, MOST_ROWS = 100, SHOWN = 3;
   const state = { layers: null, values: null, panel: null };
 
   // A piece's series, each with its own entry of every column.
@@ -51,6 +51,19 @@
     }));
     const isChosen = ({ variant, relation }) => variants.includes(variant) && relations.includes(relation);
     return { variants, relations, pairs, left: all.length - pairs.length, panels, isChosen, metric: Number(form.metric.value) };
+  }
+
+  // Of what is drawn, the tasks that a model does not master, with its share of right answers.
+  function showLacks({ pairs }, series) {
+    const lacks = pairs.flatMap((pair) => {
+      const { by, at_all, chance } = measured[pair.id].lacks, drawn = series.filter(({ panel }) => panel.id === pair.id);
+      const parts = by.filter(([v]) => drawn.some(({ variant }) => variant === v)).map(([v, right]) => `${titleOf("variants", v)} ${right}`);
+      const what = parts.length ? ` with ${parts.join(", ")}` : at_all && drawn.length ? `, ${at_all}` : "";
+      return what ? [`${titleOf("models", pair.m)} on ${titleOf("datasets", pair.d)}${what} right (chance ${chance})`] : [];
+    });
+    const more = lacks.length > MOST_LACKS ? `; and ${lacks.length - MOST_LACKS} more` : "";
+    $("not-mastered").hidden = !lacks.length;
+    $("not-mastered").firstElementChild.textContent = `Not mastered: ${lacks.slice(0, MOST_LACKS).join("; ")}${more}.`;
   }
 
   // Calls `then` with a brush's two ends once it rests.
@@ -214,6 +227,7 @@
     width = $("curves-chart").clientWidth;
     $("panel").replaceChildren(...shown.map(({ key, full }) => make("option", full, { value: key, selected: key === panel.key })));
     showValues(choice, series, last);
+    showLacks(choice, series);
     if (!panel) {
       $("curves-about").textContent = "Nothing was measured for this choice. Choose at least one of each row above.";
       $("samples-about").textContent = "";
@@ -236,7 +250,7 @@
 
     const { ids, total, rows, medians, layers } = found;
     const groups = layers.wider ? " Samples’ values are stored by groups of layers; these are all groups that hold a chosen layer." : "";
-    $("samples-about").textContent = `${metric} of ${panel.full}, mean over ${layers.words}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; the text of strong dots is on the page.`;
+    $("samples-about").textContent = `${metric} of ${panel.full}, mean over ${layers.words}: a dot is a sample, a bar the median.${groups} ${ids.length < total ? `${ids.length} of ${total} samples` : `All ${total} samples`}; those with a strong dot can be read.`;
     showSamples(choice, found);
     if (rows.length) {
       const dots = await embed($("samples-chart"), sampleChart(index, rows, medians, { metric, sets: medians.map(({ set }) => set), variants, chosen: state.values, width }), `Samples by ${name}; the table below lists them`);

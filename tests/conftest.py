@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock
 from snakemake.utils import update_config
 
+import starts
 from gradatlas.__main__ import JOBS
 from gradatlas.core.checked import write_lines
 from gradatlas.core.jobs import run
@@ -122,8 +123,11 @@ def peak_of(words, **options):
 
 
 def script(name, *arguments, **options):
-    """Run a job in a process of its own; returns the finished process, output as text."""
-    environment = {**os.environ, **options.pop("env", {})}
+    """Run a job in a process of its own; returns the finished process, output as text.
+
+    With variables of its own (`env`) it imports everything itself, as packages read some when they are imported.
+    """
+    environment = {**os.environ, **options.pop("env", starts.warm())}
     whole = [sys.executable, *command(name), *map(str, arguments)]
     return subprocess.run(whole, capture_output=True, text=True, env=environment, **options)
 

@@ -199,12 +199,14 @@ def smoke(made_once):
 
 
 @pytest.fixture(scope="session")
-def miniature(tmp_path_factory):
-    """An untrained miniature model's folder."""
-    folder = tmp_path_factory.mktemp("models") / "mini_random"
-    done = script("train_miniature", *settings(kind="random", seed=0, steps=0), "--output", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def miniature(made_once):
+    """An untrained miniature model's folder. Read only."""
+
+    def make(folder):
+        done = script("train_miniature", *settings(kind="random", seed=0, steps=0), "--output", folder)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("mini_random", make)
 
 
 @pytest.fixture(scope="session")

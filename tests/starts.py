@@ -69,7 +69,8 @@ def _child(folder, words, environment, files):
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [str(PROGRAM), *words]
-    sys.path.insert(0, str(PROGRAM.parent))
+    # As a start does.
+    sys.path[:0] = [str(PROGRAM.parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         main()
     except SystemExit as end:

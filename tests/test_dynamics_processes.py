@@ -119,8 +119,8 @@ def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path): 
 
 @pytest.mark.slow
 def test_errors_of_the_processes_are_one_line(data, miniature, tmp_path):  # noqa: F811
-    given = arguments(data, miniature, tmp_path, processes=3, batch_size=2)
-    assert "3 processes cannot share batches of 2; lower config key dynamics.processes" in user_error(
+    given = arguments(data, miniature, tmp_path, processes=2, batch_size=1)
+    assert "2 processes cannot share batches of 1; lower config key dynamics.processes" in user_error(
         call("finetune", *given)
     )
     assert not (tmp_path / "journal").exists()

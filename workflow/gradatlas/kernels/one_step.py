@@ -85,6 +85,8 @@ def check_step(
     totals = {key: _summed(network, update) for key, update in updates_of.items()}
     by_autograd = {key: _inner(_gradient(network, encoded), totals) for key, encoded in responses.items()}
     before = _log_probs(network, responses, batch_tokens)
+    # Found once: a search is several passes.
+    weights = {"captured": captured_weights(network), "all": list(network.parameters())}
     for (pair_id, name), update in updates_of.items():
         pulls = [c for _, c in update]
         sources = [captured.factors(encoded) for encoded, _ in update]
@@ -101,7 +103,7 @@ def check_step(
             reach = sum(float(np.sign(c)) * value for c, value in zip(pulls, own[trained], strict=True))
             for halving in range(halvings + 1):
                 rate = change / reach / 2**halving
-                with _step(network, update, trained, rate):
+                with _step(network, update, weights[trained], rate):
                     after = _log_probs(network, responses, batch_tokens)
                 step = {"seed": seed, "loss": name, "pair_id": pair_id, "trained": trained, "halving": halving}
                 rows += [
@@ -232,8 +234,9 @@ def _summed(network: Any, update: Sequence[tuple[EncodedResponse, float]]) -> li
 
 
 @contextmanager
-def _step(network: Any, update: Sequence[tuple[EncodedResponse, float]], trained: str, rate: float) -> Iterator[None]:
-    weights = list(network.parameters()) if trained == "all" else captured_weights(network)
+def _step(
+    network: Any, update: Sequence[tuple[EncodedResponse, float]], weights: Sequence[nn.Parameter], rate: float
+) -> Iterator[None]:
     kept = [weight.detach().clone() for weight in weights]
     network.requires_grad_(False)
     for weight in weights:

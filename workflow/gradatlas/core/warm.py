@@ -2,8 +2,8 @@
 
 torch and transformers take seven seconds of a processor to import, which is longer than most jobs of the miniature. A
 server beside Snakemake imports them once. A job then asks it over a socket for a copy of itself (`os.fork`), and waits
-for the copy to do the work in its place: same arguments, folder, environment and output. Without a server, or before it
-is ready, a job starts as usual. The server imports nothing of this package, so that edits during a run act as usual.
+for the copy to do the work in its place: same arguments, folder, environment, package and output. Without a server, or
+before it is ready, a job starts as usual. The server imports nothing of this package: edits during a run act as usual.
 """
 
 import gc

@@ -343,7 +343,7 @@ def test_no_claims_no_verdicts(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_at_the_papers_size_is_under_15_mb(tmp_path):
-    """Of the 500 samples, as many as it may show. `python -m benchmarks.page` measures the time to its first drawing."""
+    """Of the samples, as many as it may show. `python -m benchmarks.page` measures the time to its first drawing."""
     first = page.write(tmp_path, models=10, datasets=11, samples=SAMPLES, layers=42)
     assert first.stat().st_size + first.with_name(page.MORE).stat().st_size < 15e6
 

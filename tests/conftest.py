@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock
 from snakemake.utils import update_config
 
+import starts
 from gradatlas.__main__ import JOBS
 from gradatlas.core.checked import write_lines
 from gradatlas.core.jobs import run
@@ -122,8 +123,11 @@ def peak_of(words, **options):
 
 
 def script(name, *arguments, **options):
-    """Run a job in a process of its own; returns the finished process, output as text."""
-    environment = {**os.environ, **options.pop("env", {})}
+    """Run a job in a process of its own; returns the finished process, output as text.
+
+    With variables of its own (`env`) it imports everything itself, as packages read some when they are imported.
+    """
+    environment = {**os.environ, **options.pop("env", starts.warm())}
     whole = [sys.executable, *command(name), *map(str, arguments)]
     return subprocess.run(whole, capture_output=True, text=True, env=environment, **options)
 
@@ -195,12 +199,14 @@ def smoke(made_once):
 
 
 @pytest.fixture(scope="session")
-def miniature(tmp_path_factory):
-    """An untrained miniature model's folder."""
-    folder = tmp_path_factory.mktemp("models") / "mini_random"
-    done = script("train_miniature", *settings(kind="random", seed=0, steps=0), "--output", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def miniature(made_once):
+    """An untrained miniature model's folder. Read only."""
+
+    def make(folder):
+        done = script("train_miniature", *settings(kind="random", seed=0, steps=0), "--output", folder)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("mini_random", make)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Snakemake as a copy of a process that has imported it: most of a start's time is for imports.
+"""Snakemake, and the jobs, as copies of processes that have imported what they need: most of a start is for imports.
 
 `python starts.py` reads a request a line, a JSON object: the folder, the words of the command line, the environment and
 two files for its output. It answers with the exit code.
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 
@@ -26,13 +27,33 @@ def _template(_process):
     return process
 
 
+def warm():
+    """The environment that has jobs start as copies of one process of these tests, as in a run of many jobs."""
+    return _warm(os.getpid())
+
+
+@cache
+def _warm(_process):
+    from gradatlas.core import warm
+
+    # A copy cannot use a GPU.
+    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
+        return {}
+    warm.start()
+    # For those alone that ask for it here.
+    socket = os.environ.pop(warm.VARIABLE)
+    while not os.path.exists(socket):
+        time.sleep(0.05)
+    return {warm.VARIABLE: socket}
+
+
 def snakemake(folder, words, environment):
-    """Run it in a folder and with nothing but this environment; the ended process, with its output as text."""
+    """Run it in a folder and with nothing but this environment and `warm`; the ended process, its output as text."""
     template = _template(os.getpid())
     with tempfile.TemporaryDirectory() as place:
         files = [str(Path(place, name)) for name in ("stdout", "stderr")]
         words = list(map(str, words))
-        template.stdin.write(json.dumps([str(folder), words, environment, files]) + "\n")
+        template.stdin.write(json.dumps([str(folder), words, environment | warm(), files]) + "\n")
         template.stdin.flush()
         code = int(template.stdout.readline())
         return subprocess.CompletedProcess([PROGRAM, *words], code, *(Path(file).read_text() for file in files))
@@ -48,7 +69,8 @@ def _child(folder, words, environment, files):
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [str(PROGRAM), *words]
-    sys.path.insert(0, str(PROGRAM.parent))
+    # As a start does.
+    sys.path[:0] = [str(PROGRAM.parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         main()
     except SystemExit as end:

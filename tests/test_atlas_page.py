@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import time
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -666,10 +667,9 @@ def drag(browser, element, start, by):
     moves.move_by_offset(*map(int, by)).move_by_offset(1, 0).release().perform()
 
 
-def wait_for(condition, tries=100):
-    import time
-
-    for _ in range(tries):
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         if condition():
             return
         time.sleep(0.03)

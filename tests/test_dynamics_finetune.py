@@ -194,7 +194,7 @@ def test_killed_and_run_again_is_as_if_it_had_never_been(data, miniature, tmp_pa
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert not (tmp_path / "killed/out").exists()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = call("finetune", *given)
     assert done.returncode == 0 and "resumes after step" in done.stderr, done.stderr
     assert int(re.search(r"resumes after step (\d+)", done.stderr)[1]) % 6 == 0
     for name in (

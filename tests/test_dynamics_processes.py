@@ -1,5 +1,6 @@
 """Several processes on one run: the same curves as one, also after a kill."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import call, script, user_error
+from gradatlas.finetuning import processes
 from test_dynamics_finetune import arguments, data  # noqa: F401  a fixture
 from test_dynamics_judging import reward_model
 
@@ -25,24 +27,51 @@ def table(out, name):
     return pl.read_parquet(out / f"{name}.parquet")
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param({"loss": "sft", "target": "extend"}, marks=pytest.mark.slow),
-        pytest.param({"loss": "kto", "clip": 0.5}, marks=pytest.mark.slow),
-        pytest.param({"loss": "dpo", "negatives": "self_play"}, marks=pytest.mark.slow),
-        pytest.param({"loss": "ipo", "negatives": "on_policy", "judge": "reward"}, marks=pytest.mark.slow),
-    ],
-    ids=lambda more: more["loss"],
-)
-def test_two_processes_do_what_one_does(more, data, miniature, tmp_path):  # noqa: F811
-    judge = ("--judge-model", reward_model(tmp_path / "reward", miniature)) if "judge" in more else ()
-    for name, count in (("one", 1), ("two", 2)):
-        given = arguments(data, miniature, tmp_path / name, *judge, **EXACT, **more, processes=count, steps=3)
-        done = (script if count > 1 else call)("finetune", *given)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("step 3/3") == 1
-    one, two = tmp_path / "one/out", tmp_path / "two/out"
+#: Settings by loss.
+RUNS = {
+    "sft": {"target": "extend"},
+    "kto": {"clip": 0.5},
+    "dpo": {"negatives": "self_play"},
+    "ipo": {"negatives": "on_policy", "judge": "reward"},
+}
+
+
+def each_in_turn(works, member):
+    """Runs in the processes that a first one would have started."""
+    for work, given in works:
+        work(given, member)
+
+
+@pytest.fixture(scope="module")
+def both(data, miniature, tmp_path_factory):  # noqa: F811
+    """The folder of runs in one process and in two. Those in two have the same two, whose imports take longest."""
+    folder, works = tmp_path_factory.mktemp("both"), []
+    reward_model(folder / "reward", miniature)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(processes, "launch", lambda work, given, count, device: works.append((work, given)))
+        for loss, more in RUNS.items():
+            judge = ("--judge-model", folder / "reward") if "judge" in more else ()
+            for name, count in (("one", 1), ("two", 2)):
+                chosen = EXACT | more | {"loss": loss, "processes": count, "steps": 3}
+                done = call("finetune", *arguments(data, miniature, folder / loss / name, *judge, **chosen))
+                assert done.returncode == 0, done.stderr
+                assert done.stderr.count("step 3/3") == (count == 1)
+    with (folder / "stderr").open("w+") as errors:
+        kept = os.dup(2)
+        os.dup2(errors.fileno(), 2)
+        try:
+            processes.launch(each_in_turn, works, 2, "cpu")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+    assert (folder / "stderr").read_text().count("step 3/3") == len(RUNS)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", RUNS)
+def test_two_processes_do_what_one_does(loss, both):
+    one, two = both / loss / "one/out", both / loss / "two/out"
     for name in NUMBERS:
         assert table(two, "training")[name].to_list() == pytest.approx(
             table(one, "training")[name].to_list(), rel=1e-12
@@ -90,8 +119,8 @@ def test_killed_processes_leave_no_others_and_go_on(data, miniature, tmp_path): 
 
 @pytest.mark.slow
 def test_errors_of_the_processes_are_one_line(data, miniature, tmp_path):  # noqa: F811
-    given = arguments(data, miniature, tmp_path, processes=3, batch_size=2)
-    assert "3 processes cannot share batches of 2; lower config key dynamics.processes" in user_error(
+    given = arguments(data, miniature, tmp_path, processes=2, batch_size=1)
+    assert "2 processes cannot share batches of 1; lower config key dynamics.processes" in user_error(
         call("finetune", *given)
     )
     assert not (tmp_path / "journal").exists()

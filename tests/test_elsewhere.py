@@ -14,11 +14,10 @@ STATISTICS = "results/statistics/mini_arithmetic/curves.parquet"
 
 
 def snakemake(*words, cwd, package=None):
-    command = [starts.PROGRAM, "--cores", "1", *map(str, words)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if package:
         environment["PYTHONPATH"] = str(package)
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    done = starts.snakemake(cwd, ["--cores", "1", *words], environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 

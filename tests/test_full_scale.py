@@ -1,7 +1,7 @@
 """The statistics side of the second study on made-up tables with the names of its full scale (dynamics_paper.yaml).
 
 All its runs, two models, three seeds and all types of probes, with few evaluations a run. FULL_SCALE_PROBES is the
-number of probed prompts: 500 in the study, 200 in .ci/run, fewer by default.
+number of probed prompts: 500 in the study, 100 in .ci/run, fewer by default.
 """
 
 import json
@@ -39,7 +39,7 @@ PLAN = read_plan(DYNAMICS_CONFIG, ROOT, "gpt-4o")
 ROWS = {name: PLAN.runs[name] for name in PLAN.watched}
 STARTS = {name: row["init"] for name, row in ROWS.items() if row["init"]}
 MODELS, SEEDS, PAIRS = DYNAMICS_CONFIG["models"], DYNAMICS_CONFIG["seeds"], DYNAMICS_CONFIG["pairs"]
-PROBES, PROMPTS, DRAWS = int(os.environ.get("FULL_SCALE_PROBES", 24)), 40, 200
+PROBES, PROMPTS, DRAWS = int(os.environ.get("FULL_SCALE_PROBES", 24)), 40, 50
 CLAIMS = read_claims(DynamicsClaim, ROOT / "config/claims_dynamics.tsv")
 PUBLISHED = list(read_sheet(ROOT / "config/published_curves.tsv", PublishedCurveRow, None).values())
 RATES = list(read_sheet(ROOT / "config/published_dynamics.tsv", PublishedRateRow, None).values())

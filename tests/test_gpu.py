@@ -342,13 +342,13 @@ def test_the_workstation_profile_counts_the_gpus(tmp_path):
     """Real runs: refused in one line before any job, done without a GPU, and done on two."""
 
     def run(*arguments, **environment):
-        whole = [
-            starts.PROGRAM, "--workflow-profile", "profiles/workstation", *arguments,
+        words = [
+            "--workflow-profile", "profiles/workstation", *arguments,
             "--directory", tmp_path / "study",
             "--config", f"models=[{ON_A_GPU}]", "datasets=[mini_arithmetic]", "samples=1", "--", "gradients",
         ]  # fmt: skip
         bare = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": os.environ["PYTHONPATH"]}
-        return subprocess.run([*map(str, whole)], cwd=ROOT, env=bare | environment, capture_output=True, text=True)
+        return starts.snakemake(ROOT, words, bare | environment)
 
     # Jobs lease in the folder of all jobs of this user.
     uuids = [f"GPU-of-test-{os.getpid()}-{at}" for at in range(2)]

@@ -1,12 +1,10 @@
 """Two groups of scored samples: effect sizes against their definitions, and what matching removes and leaves."""
 
-import subprocess
-import sys
-
 import numpy as np
 import polars as pl
 import pytest
 
+from conftest import script
 from gradatlas.core.errors import InputError
 from gradatlas.figures.jobs import compare_groups
 from gradatlas.statistics.effects import CALIPER, compare, dominance, hedges_g, matched_pairs
@@ -206,8 +204,7 @@ def test_three_groups_are_compared_with_the_first(tmp_path):
 
 def test_the_command_and_its_errors(tmp_path):
     scores = write_scores(tmp_path / "in", [9] * 6, [1.0] * 6, [1.0] * 6, [2.0] * 6, ["only"] * 6)
-    words = ["compare-groups", "--scores", scores, "--output", tmp_path / "out", "--draws", "100"]
-    done = subprocess.run([sys.executable, "-m", "gradatlas", *words], capture_output=True, text=True)
+    done = script("compare_groups", "--scores", scores, "--output", tmp_path / "out", "--draws", "100")
     assert done.returncode == 2 and "1 group among its samples with status ok" in done.stderr
     with pytest.raises(InputError, match=r"no sample with status ok is in group 'lnog'; .*long"):
         compare_groups(scores=two_groups(tmp_path / "two", 0), group_a=["lnog"], output=tmp_path / "out")

@@ -1,6 +1,7 @@
 """Budgets and kernels along a finetuning run: its snapshots, against autograd and the run's own evaluations; kills."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import polars as pl
 import pytest
 import torch
 
-from conftest import call, settings, user_error
+import starts
+from conftest import ROOT, call, settings, user_error
 from gradatlas.core.tables import read_metadata
 from gradatlas.data.made_up import grammar
 from gradatlas.data.pairs import write_pairs
@@ -98,10 +100,8 @@ def test_snapshots_are_at_evaluations():
 
 
 def test_a_run_along_which_nothing_is_measured_by_that_name_is_named(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", "--directory", tmp_path, "--config",
-         "dynamics={kernels: {runs: [sfd]}}"], capture_output=True, text=True,
-    )  # fmt: skip
+    words = ["--dry-run", "--directory", tmp_path, "--config", "dynamics={kernels: {runs: [sfd]}}"]
+    done = starts.snakemake(ROOT, words, {**os.environ})
     assert done.returncode and "config key 'dynamics.kernels.runs': no watched run 'sfd': " in done.stdout + done.stderr
 
 
@@ -192,12 +192,8 @@ def test_kernels_means_and_entanglement_are_those_of_autograd(trained, measured)
 
 @pytest.mark.slow
 def test_killed_in_the_middle_ends_with_the_same_bytes(trained, measured, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "gradatlas",
-        *map(str, along(trained, "measure-kernels", *kernel_outputs(tmp_path))),
-    ]
+    given = along(trained, "measure-kernels", *kernel_outputs(tmp_path))
+    command = [sys.executable, "-m", "gradatlas", *map(str, given)]
     victim = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while len(list((tmp_path / "journal").glob("*/00000002/*.npy"))) < 5:
         assert victim.poll() is None, "the job ended before it could be killed"
@@ -205,7 +201,7 @@ def test_killed_in_the_middle_ends_with_the_same_bytes(trained, measured, tmp_pa
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert not (tmp_path / "kernels.parquet").exists()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = call(*given)
     assert done.returncode == 0 and "blocks are known" in done.stderr, done.stderr
     for name in ("kernels", "means", "entanglement"):
         assert (tmp_path / f"{name}.parquet").read_bytes() == (measured / f"{name}.parquet").read_bytes(), name

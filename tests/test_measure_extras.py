@@ -1,6 +1,6 @@
 """The tables that a gradients job writes when asked, and how a loss is spread, against the plain way."""
 
-import subprocess
+import os
 
 import polars as pl
 import pyarrow as pa
@@ -288,25 +288,11 @@ def test_a_journal_of_the_earlier_form_is_passed_over_and_set_aside(miniature, f
 
 def test_the_rule_makes_what_the_config_asks_for(tmp_path):
     def planned(*config):
-        command = [
-            starts.PROGRAM,
-            "--snakefile",
-            ROOT / "Snakefile",
-            "-n",
-            "-p",
-            "--cores",
-            1,
-        ]
-        command += [
-            "--configfile",
-            ROOT / "config/config.yaml",
-            "--config",
-            "models=[mini]",
-            *config,
-            "--",
-            "gradients",
-        ]
-        done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
+        words = [
+            "--snakefile", ROOT / "Snakefile", "-n", "-p", "--cores", 1, "--configfile", ROOT / "config/config.yaml",
+            "--config", "models=[mini]", *config, "--", "gradients",
+        ]  # fmt: skip
+        done = starts.snakemake(tmp_path, words, {**os.environ})
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 

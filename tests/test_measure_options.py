@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import starts
 from conftest import ROOT, call, user_error
 from gradatlas.core.tables import read_metadata
 from gradatlas.gradients import measure as engine
@@ -303,7 +304,8 @@ def test_a_terminal_shows_a_bar(miniature, few, tmp_path):
         sys.executable, "-m", "gradatlas", "measure-gradients", "--model", miniature, "--responses", few,
         "--samples", tmp_path / "a.parquet", "--spectra", tmp_path / "b.parquet", "--device", "cpu", "--threads", "1",
     ]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=follower)
+    environment = os.environ | starts.warm()
+    done = subprocess.run([*map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=follower, env=environment)
     os.close(follower)
     shown = b""
     while chunk := _read(leader):

@@ -32,9 +32,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A base model after 30 steps: enough for format, not for sense."""
+    """A base model after 21 steps: enough for format, not for sense."""
     folder = tmp_path_factory.mktemp("base")
-    miniature.train(folder, seed=0, steps=30)
+    miniature.train(folder, seed=0, steps=21)
     return folder
 
 
@@ -112,7 +112,7 @@ def test_a_chat_has_loss_on_the_answer_alone(tokenizer):
 
 @pytest.mark.slow
 def test_a_short_training_learns_and_is_the_same_bytes_again(base, tmp_path):
-    miniature.train(tmp_path, seed=0, steps=30)
+    miniature.train(tmp_path, seed=0, steps=21)
     names = ("model.safetensors", "tokenizer.json", "config.json", "training_log.csv", "training.json")
     assert digest(base, *names) == digest(tmp_path, *names)
     losses = [float(line.split(",")[3]) for line in (base / "training_log.csv").read_text().splitlines()[1:]]

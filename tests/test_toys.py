@@ -2,8 +2,8 @@
 
 import json
 import math
+import os
 import shutil
-import subprocess
 from decimal import Decimal
 from itertools import pairwise
 
@@ -421,12 +421,12 @@ def test_rows_of_a_hub_dataset_come_through_the_mirror(folder, tmp_path):
 @pytest.mark.slow
 def test_the_workflow_fetches_them_and_learns_them(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "datasets/someone/shapes")
-    command = [
-        starts.PROGRAM, "--cores", "1", "--directory", tmp_path, "--config",
+    words = [
+        "--cores", "1", "--directory", tmp_path, "--config",
         f"mirror={tmp_path}", "toys={images: {source: someone/shapes, split: train}}", "--",
         "results/dynamics/toys/toy_predictions.parquet",
     ]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    done = starts.snakemake(ROOT, words, {**os.environ})
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(read(tmp_path / "results/dynamics/toys", "toy_predictions")["label"]) == {*SHAPES}
 

@@ -123,8 +123,12 @@ def test_a_second_process_of_a_run_waits_and_continues(tmp_path, capsys):
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.3)
-    assert waiting.is_alive() and "another process works on this run" in capsys.readouterr().err
+    said = ""
+    while "another process works on this run" not in said:
+        assert waiting.is_alive(), said
+        time.sleep(0.05)
+        said += capsys.readouterr().err
+    assert waiting.is_alive() and not found
     first.save(7, {})
     first.remove()
     waiting.join(30)

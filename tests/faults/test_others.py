@@ -75,7 +75,7 @@ def test_a_download(what, tmp_path, monkeypatch):
         server.files["/file"] = BODY
 
         def fetch():
-            sources.fetch(server.url, "file", SUM, output, timeout=0.3, attempts=3, wait=0.01)
+            sources.fetch(server.url, "file", SUM, output, timeout=1, attempts=3, wait=0.01)
 
         if isinstance(plan[0], str):
             server.troubles["/file"] = list(plan)

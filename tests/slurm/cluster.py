@@ -147,7 +147,7 @@ class Cluster:
             "munged", "-F", "--force", f"--key-file={munge}/key", f"--socket={munge}/socket",
             f"--pid-file={munge}/pid", f"--seed-file={munge}/seed", f"--log-file={munge}/log",
         )  # fmt: skip
-        _wait(lambda: (munge / "socket").exists(), 10, "munged")
+        _wait(lambda: (munge / "socket").exists(), 120, "munged")
         self._start("slurmctld", "-D", "-c")
         for name in GPUS:
             self.start_node(name)
@@ -208,7 +208,7 @@ class Cluster:
             # Each node has a line for each of its partitions.
             return {*_ask("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()} >= {*nodes}
 
-        _wait(idle, 60, f"idle nodes (logs in {self.folder})")
+        _wait(idle, 300, f"idle nodes (logs in {self.folder})")
 
     def jobs(self, folder):
         """The controller's record of the jobs that were submitted for a folder, the first one first."""
@@ -251,7 +251,7 @@ def most_gpus(jobs):
 
 def _ask(*command):
     # A client hangs for long where the controller is gone.
-    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
 def _count(gres):

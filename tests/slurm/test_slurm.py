@@ -397,7 +397,7 @@ def test_no_device_is_leased_inside_a_job(cluster, tmp_path):
         ["srun", "--partition=gpu", "--gres=gpu:1", PYTHON, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     held, visible = json.loads(done.stdout)
     assert not held and visible in ("0", "1"), done.stderr

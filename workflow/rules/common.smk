@@ -150,28 +150,13 @@ def report_progress(seconds=30, shown=4):
     threading.Thread(target=write, daemon=True).start()
 
 
-# What most jobs import.
-PACKAGES = [
-    "cyclopts",
-    "polars",
-    "pyarrow.parquet",
-    "altair",
-    "jinja2",
-    "scipy.stats",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.llama.modeling_llama",
-    "torch._inductor",  # by torch.use_deterministic_algorithms
-]
-
-
 def warm_up(jobs=10):
     """Have jobs start from a process that has imported torch, if at least so many `jobs` are planned, and none on a GPU."""
     planned = list(workflow.dag.needrun_jobs())
     # A copy of a process in which a package has looked for GPUs cannot use one, and macOS' frameworks do not survive a copy.
     on_gpu = any(job.resources.get("gpu") for job in planned)
     if sys.platform == "linux" and workflow.local_exec and len(planned) >= jobs and not on_gpu:
-        warm.start(PACKAGES)
+        warm.start()
 
 
 def begin():

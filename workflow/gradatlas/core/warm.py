@@ -2,8 +2,8 @@
 
 torch and transformers take seven seconds of a processor to import, which is longer than most jobs of the miniature. A
 server beside Snakemake imports them once. A job then asks it over a socket for a copy of itself (`os.fork`), and waits
-for the copy to do the work in its place: same arguments, folder, environment and output. Without a server, or before it
-is ready, a job starts as usual. The server imports nothing of this package, so that edits during a run act as usual.
+for the copy to do the work in its place: same arguments, folder, environment, package and output. Without a server, or
+before it is ready, a job starts as usual. The server imports nothing of this package: edits during a run act as usual.
 """
 
 import gc
@@ -23,6 +23,19 @@ from contextlib import suppress
 
 #: The environment variable with the way to the socket.
 VARIABLE = "GRADATLAS_WARM"
+#: What most jobs import. None may start threads that a copy would miss.
+PACKAGES = (
+    "cyclopts",
+    "polars",
+    "pyarrow.parquet",
+    "altair",
+    "jinja2",
+    "scipy.stats",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+    "torch._inductor",  # by torch.use_deterministic_algorithms
+)
 #: Signals that a waiting job passes on to its copy.
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -39,11 +52,13 @@ serve(sys.argv[1])
 """
 
 
-def start(packages: Sequence[str]) -> None:
-    """Start a server, and make it known to the jobs that this process starts. It ends with this process.
+def start(packages: Sequence[str] = PACKAGES) -> None:
+    """Start a server of these modules, and make it known to the jobs that this process starts. It ends with this one.
 
-    `packages`: modules that most jobs import. None may start threads that a copy would miss.
+    Nothing where one is known already.
     """
+    if VARIABLE in os.environ:
+        return
     path = os.path.join(tempfile.mkdtemp(prefix="gradatlas-"), "socket")
     # As in every job: threads that wait must not spin.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
@@ -62,7 +77,7 @@ def run_in_copy() -> int | None:
     for number in PASSED_ON:
         signal.signal(number, lambda number, _: connection.send(bytes([number])))
     socket.send_fds(connection, [b"."], [0, 1, 2])
-    asked = {"argv": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ)}
+    asked = {"argv": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ), "path": sys.path}
     connection.sendall(json.dumps(asked).encode() + b"\n")
     code = int(connection.makefile("rb").readline() or -signal.SIGKILL)
     if code < 0:
@@ -114,6 +129,10 @@ def _follow(connection: socket.socket) -> None:
         # The copy asks for no other.
         os.environ.update({name: value for name, value in asked["environment"].items() if name != VARIABLE})
         sys.argv = asked["argv"]
+        # The package of the one that asks, which may be another copy of it.
+        sys.path[:] = asked["path"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "gradatlas"]:
+            del sys.modules[name]
         runpy.run_module("gradatlas", run_name="__main__", alter_sys=True)
         return
 

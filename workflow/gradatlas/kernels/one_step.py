@@ -86,6 +86,7 @@ def check_step(
     totals = {key: _summed(network, update) for key, update in updates_of.items()}
     by_autograd = {key: _inner(_gradient(network, encoded), totals) for key, encoded in responses.items()}
     before = _log_probs(network, responses, batch_tokens)
+    # Found once: a search is several passes.
     weights = {"captured": captured_weights(network), "all": list(network.parameters())}
     for (pair_id, name), update in updates_of.items():
         pulls = [c for _, c in update]

@@ -4,6 +4,7 @@ Every word and number of the corpora is one token; any other text becomes pieces
 token is added around a text; the end token separates documents.
 """
 
+from functools import cache
 from itertools import islice
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -28,6 +29,21 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The one tokenizer of every miniature, whatever its seed; the same bytes on every machine."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_trained()),
+        bos_token=END,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[TURN, TURN_END],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+@cache
+def _trained() -> str:
+    """The trained tokenizer as JSON, once for a process that builds several."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -42,13 +58,4 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     # Repeated, so that rare words are merged to one token.
     texts += [f"system\nuser\nassistant\n{SYSTEM_PROMPT}"] * 20 + vocabulary_texts() * 5
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END,
-        eos_token=END,
-        pad_token=PAD,
-        additional_special_tokens=[TURN, TURN_END],
-        chat_template=CHAT_TEMPLATE,
-        model_max_length=1024,
-        clean_up_tokenization_spaces=False,
-    )
+    return tokenizer.to_str()

@@ -91,9 +91,11 @@ def _kernel_rows(
 def _step_rows(
     at: dict, true: torch.Tensor, first: torch.Tensor, probes: classifier.Probes, names: tuple[str, ...]
 ) -> Iterator[dict]:
-    cosines = cosine_similarity(true, first, dim=2, eps=1e-300)
-    norms = [part.norm(dim=2) for part in (true, first, true - first)]
+    cosines = cosine_similarity(true, first, dim=2, eps=1e-300).tolist()
+    norms = [part.norm(dim=2).tolist() for part in (true, first, true - first)]
     labels = probes.labels.tolist()
+    # Of the label that is learned.
+    measured, predicted = ([each[labels[u]].tolist() for u, each in enumerate(part.mT)] for part in (true, first))
     for u, learned in enumerate(labels):
         for o, observed in enumerate(labels):
             yield {
@@ -102,13 +104,13 @@ def _step_rows(
                 "observed": names[observed],
                 "learned_image": u,
                 "observed_image": o,
-                "measured": float(true[u, o, learned]),
-                "predicted": float(first[u, o, learned]),
-                "cosine": float(cosines[u, o]),
+                "measured": measured[u][o],
+                "predicted": predicted[u][o],
+                "cosine": cosines[u][o],
                 **dict(
                     zip(
                         ("measured_norm", "predicted_norm", "residual_norm"),
-                        (float(norm[u, o]) for norm in norms),
+                        (norm[u][o] for norm in norms),
                         strict=True,
                     )
                 ),

@@ -101,8 +101,8 @@ def test_readme_and_findings_state_what_the_default_study_finds():
         f"holds in {holds} of these {len(jumps)} tests, fails in {fails}, and is unclear in {unclear}.",
         f"gradients {times.min():.0f} to {times.max():.0f} times as large as the right answer, "
         f"but only {1 + rd['untrained'].mean():.2f} times in the untrained network.",
-        f"gradients {ratio.min():.1f} to {ratio.max():.1f} times as large as those of popular ones, "
-        f"and {unpopular['untrained'].mean():.1f} times in the untrained network.",
+        f"gradients {ratio.min():.2f} to {ratio.max():.2f} times as large as those of popular ones, "
+        f"and {unpopular['untrained'].mean():.2f} times in the untrained network.",
     ]
     page = " ".join((ROOT / "docs/findings.md").read_text().split())
     assert [sentence for sentence in sentences if sentence not in page] == []

@@ -86,7 +86,7 @@ def test_texts_of_files_ask_no_writer(project, monkeypatch):
 
 
 def asked(pairs, *more):
-    sizes = "held_out: 4, probes: 3, held_out_probes: 1, generate_prompts: 2, max_new_tokens: 4"
+    sizes = "steps: 0.5, held_out: 4, probes: 3, held_out_probes: 1, generate_prompts: 2, max_new_tokens: 4"
     sizes = ", ".join([sizes, *(more or ["train: 16"])])
     second = f'dynamics={{pairs: {pairs}, runs: [sft, dpo], judge: "", {sizes}, one_step: {{updates: 0}}}}'
     return ("--config", "datasets=[]", second, "formats=[svg]", "bootstrap=20")

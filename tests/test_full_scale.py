@@ -24,6 +24,7 @@ from gradatlas.figures.verdicts import draw_verdicts, write_verdicts
 from gradatlas.finetuning.evaluate import MEASURES
 from gradatlas.finetuning.tables import DYNAMICS, GENERATION_SCORES, JUDGEMENTS, TRAINING
 from gradatlas.page.dynamics import changes_of
+from gradatlas.page.titles import Titles
 from gradatlas.page.verdicts import verdicts as page_verdicts
 from gradatlas.statistics.dynamics import summarise_runs
 from gradatlas.statistics.generations import summarise_generations
@@ -178,7 +179,8 @@ def test_every_figure_table_and_the_page_are_made(full):
     draw_verdicts(full / "claims.parquet", full / "matrix", full / "listed", full / "quality", ["vl.json"], {})
     write_verdicts(full / "claims.parquet", full / "claims.md")
     assert "hh dpo, permuted, margin 10" in (full / "claims.md").read_text()
-    assert page_verdicts(full / "claims.parquet", {}) and changes_of(full / "dynamics.csv", ROWS)
+    titles = Titles({})
+    assert page_verdicts(full / "claims.parquet", titles) and changes_of(full / "dynamics.csv", ROWS, titles)
     for model in MODELS:
         folders = [full / model / str(seed) for seed in SEEDS]
         draw_seeds([each / "curves.parquet" for each in folders], ROWS, model, full / model / "seeds", ["vl.json"])

@@ -119,7 +119,7 @@ def test_disk_of_weights_and_checkpoints():
 @pytest.mark.parametrize("every", [1, 2, 3, 10])
 def test_checkpoints_are_those_that_a_run_writes(every):
     """As the loop does: at the first evaluation, at every so many, and at the last."""
-    given = {"checkpoint_every": every, "runs": ["smoke_sft"]}
+    given = {"checkpoint_every": every, "runs": ["smoke_sft"], "steps": 1}
     rows, _, plan = estimated(merged(DEFAULT, {"dynamics": DEFAULT["dynamics"] | given}))
     run = plan.runs["smoke_sft"]
     evaluations = run["steps"] // run["evaluate_every"] + 1
@@ -214,7 +214,7 @@ def rows_of(facts, stage):
 def test_the_default_study_can_run(planned, tmp_path):
     code, text, facts, _ = planned()
     assert code == 0 and facts["stops"] == []
-    assert rows_of(facts, "measure_gradients")["mini, mini_arithmetic"]["count"] == 600
+    assert rows_of(facts, "measure_gradients")["mini, mini_arithmetic"]["count"] == 360
     assert facts["total"]["requests"] == facts["total"]["download"] == 0
     assert {row["unit"] for row in facts["rows"]} == {"", "core"}
     assert "core-hours, at 0.0969 TFLOP/s of passes" in text
